@@ -1,0 +1,187 @@
+"""The state machine of a job: pure functions from what is known to what to write or to do next.
+
+Nothing here has a clock, a store or a socket; `monitor` and `worker` carry these decisions out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Final
+
+from attrs import frozen
+
+from backjob.model import Changes, Expect, Job, JsonValue, Response, Status
+
+__all__ = [
+    "CLAIM_REFUSED",
+    "REFUSAL_HEADER",
+    "End",
+    "Next",
+    "Step",
+    "after_answer",
+    "after_silence",
+    "backoff",
+    "cancelled",
+    "claimed",
+    "completed",
+    "ended",
+    "failed",
+    "overdue",
+    "remaining",
+    "verdict",
+]
+
+REFUSAL_HEADER: Final = "backjob-refusal"
+"""Marks an answer as our middleware's own refusal; its value is the reason in one word."""
+
+CLAIM_REFUSED: Final = "claimed"
+
+_RETRY_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_FIRST_BACKOFF: Final = 0.1
+_LONGEST_BACKOFF: Final = 10.0
+
+
+@frozen
+class End:
+    """How a job ends: its final status, its text (None: keep what stands) and its result."""
+
+    status: Status
+    text: str | None = None
+    result: JsonValue = None
+
+
+def completed(text: str | None = None, result: JsonValue = None) -> End:
+    return End(Status.COMPLETED, text, result)
+
+
+def failed(text: str | None) -> End:
+    return End(Status.FAILED, text)
+
+
+def cancelled(text: str = "cancelled") -> End:
+    return End(Status.CANCELLED, text)
+
+
+def ended(end: End) -> Changes:
+    """What to write to end a job; a COMPLETED one stands at 100, any other where it stood."""
+    if end.status is Status.COMPLETED:
+        if end.text is None:
+            return Changes(status=end.status, progress=100, result=end.result, alive=True, end=True)
+        return Changes(
+            status=end.status, progress=100, status_text=end.text, result=end.result, alive=True, end=True
+        )
+    if end.text is None:
+        return Changes(status=end.status, alive=True, end=True)
+    return Changes(status=end.status, status_text=end.text, alive=True, end=True)
+
+
+def claimed(token: str) -> tuple[Expect, Changes]:
+    """The claim: STARTED → IN_PROGRESS, with the token that fences every later write of the winner."""
+    return Expect(status=Status.STARTED), Changes(
+        status=Status.IN_PROGRESS, token=token, lessee=None, lease=None, alive=True
+    )
+
+
+def overdue(job: Job) -> End | None:
+    """The end of a job that has outlived its time by the store's clock, or None. Exactly at the limit it has."""
+    if job.status is Status.IN_PROGRESS and job.read_time >= job.updated_time + timedelta(seconds=job.error_timeout):
+        return failed(f"job timeout: no sign of life for {job.error_timeout:g} s")
+    if job.status is Status.STARTED and job.read_time >= job.deliver_by:
+        seconds = (job.deliver_by - job.start_time).total_seconds()
+        return failed(f"job timeout: not delivered within {seconds:g} s")
+    return None
+
+
+def remaining(job: Job, now: datetime) -> datetime:
+    """``deliver_by`` by the clock that says ``now`` at the moment the job was read: stores keep their own time."""
+    return now + (job.deliver_by - job.read_time)
+
+
+def verdict(
+    *, error: str | None, finish: End | None, status: int, reason: str = "", location: str | None = None
+) -> End:
+    """How a job ends whose action is over: an error, else a recorded finish, else a 2xx; everything else failed."""
+    if error is not None:
+        return failed(error)
+    if finish is not None:
+        return finish
+    if 200 <= status < 300:
+        return completed()
+    line = f"{status} {reason}".strip()
+    return failed(f"{line} → {location}" if location else line)
+
+
+# --- what the monitor does after every outcome of a delivery --------------------------------------------------------
+
+
+class Next(Enum):
+    """What follows the outcome of a delivery."""
+
+    DONE = "done"
+    """The job has ended."""
+    WATCH = "watch"
+    """Somebody claimed it: nothing the connection says proves anything now."""
+    RETRY = "retry"
+    """Deliver again, with back-off."""
+    END = "end"
+    """It can't be delivered: end it, fenced by "still STARTED"."""
+
+
+@frozen
+class Step:
+    """A decision, and with END the end to write."""
+
+    next: Next
+    end: End | None = None
+
+
+def _settled(job: Job | None) -> Step | None:
+    if job is None or job.status.is_final:
+        return Step(Next.DONE)
+    if job.status is Status.IN_PROGRESS:
+        return Step(Next.WATCH)
+    return None
+
+
+def after_silence(job: Job | None, error: BaseException) -> Step:
+    """After `NotSent` or `ConnectionLost`: whatever was lost, a job that is still STARTED is delivered again."""
+    return _settled(job) or Step(Next.RETRY)
+
+
+def after_answer(job: Job | None, response: Response) -> Step:
+    """After a complete answer. The answer counts only while the job is STARTED; our refusals are told by their header."""
+    settled = _settled(job)
+    if settled is not None:
+        return settled
+    refusal = response.header(REFUSAL_HEADER)
+    if refusal in ("unknown-key", "unavailable", CLAIM_REFUSED) or (
+        refusal is None and response.status in _RETRY_STATUSES
+    ):
+        return Step(Next.RETRY)
+    return Step(Next.END, failed(_unclaimed(response, refusal)))
+
+
+def _unclaimed(response: Response, refusal: str | None) -> str:
+    line = f"{response.status} {response.reason}".strip()
+    location = response.header("location")
+    if location:
+        line += f" → {location}"
+    if refusal is not None:
+        detail = response.body[:300].decode("utf-8", "replace").strip()
+        return f"{line}: the middleware refused the worker request ({refusal}). {detail}".rstrip()
+    text = (
+        f"{line}: answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
+    )
+    if response.status == 400:
+        text += " A 400 may mean a server that refuses the method (httptools: custom verbs), the Host or a long header."
+    if response.status == 405:
+        text += " A 405 means a server or proxy that does not allow this method."
+    return text
+
+
+def backoff(failures: int) -> float:
+    """Seconds until the next attempt after so many failed ones: 0.1, 0.2, 0.4 … 10."""
+    return min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(max(failures - 1, 0), 20))
+
+

@@ -1,0 +1,1 @@
+"""Ways to send a worker request; each module stands alone."""

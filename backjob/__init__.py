@@ -2,4 +2,54 @@
 
 from __future__ import annotations
 
+from backjob.errors import (
+    AddressUnknown,
+    BackgroundOnly,
+    BackJobError,
+    ConnectionLost,
+    InvalidRequest,
+    JobEnded,
+    JobExit,
+    JobFailed,
+    JobNotFound,
+    MissingExtra,
+    NoCurrentRequest,
+    NotSent,
+    SignatureError,
+    StoreError,
+    StoreUnavailable,
+    StoreUnusable,
+    TooDeep,
+    TransportError,
+    UnknownKey,
+)
+from backjob.jobs import BackJob
+from backjob.model import JobState, Output, Status
+
+__all__ = [
+    "AddressUnknown",
+    "BackJob",
+    "BackJobError",
+    "BackgroundOnly",
+    "ConnectionLost",
+    "InvalidRequest",
+    "JobEnded",
+    "JobExit",
+    "JobFailed",
+    "JobNotFound",
+    "JobState",
+    "MissingExtra",
+    "NoCurrentRequest",
+    "NotSent",
+    "Output",
+    "SignatureError",
+    "Status",
+    "StoreError",
+    "StoreUnavailable",
+    "StoreUnusable",
+    "TooDeep",
+    "TransportError",
+    "UnknownKey",
+]
+
 __version__ = "0.1.0"

@@ -27,9 +27,10 @@ __all__ = [
     "completed",
     "ended",
     "failed",
+    "local_deadline",
     "overdue",
-    "remaining",
     "verdict",
+    "waits_until_sent",
 ]
 
 REFUSAL_HEADER: Final = "backjob-refusal"
@@ -52,14 +53,17 @@ class End:
 
 
 def completed(text: str | None = None, result: JsonValue = None) -> End:
+    """The end of a job that did what it was to do."""
     return End(Status.COMPLETED, text, result)
 
 
 def failed(text: str | None) -> End:
+    """The end of a job that did not, and why."""
     return End(Status.FAILED, text)
 
 
 def cancelled(text: str = "cancelled") -> End:
+    """The end of a job that nobody wants any more."""
     return End(Status.CANCELLED, text)
 
 
@@ -68,9 +72,7 @@ def ended(end: End) -> Changes:
     if end.status is Status.COMPLETED:
         if end.text is None:
             return Changes(status=end.status, progress=100, result=end.result, alive=True, end=True)
-        return Changes(
-            status=end.status, progress=100, status_text=end.text, result=end.result, alive=True, end=True
-        )
+        return Changes(status=end.status, progress=100, status_text=end.text, result=end.result, alive=True, end=True)
     if end.text is None:
         return Changes(status=end.status, alive=True, end=True)
     return Changes(status=end.status, status_text=end.text, alive=True, end=True)
@@ -93,17 +95,30 @@ def overdue(job: Job) -> End | None:
     return None
 
 
-def remaining(job: Job, now: datetime) -> datetime:
-    """``deliver_by`` by the clock that says ``now`` at the moment the job was read: stores keep their own time."""
+def local_deadline(job: Job, now: datetime) -> datetime:
+    """``deliver_by`` by the clock that said ``now`` when the job was read: stores keep their own time.
+
+    Clocks that agree to a second are taken for one, so that reading takes nothing from a signature's last second.
+    """
+    if abs(now - job.read_time) < timedelta(seconds=1):
+        return job.deliver_by
     return now + (job.deliver_by - job.read_time)
+
+
+def waits_until_sent(merge_key: str | None) -> bool:
+    """Whether this merge key is one that joins only jobs not sent yet, and must be freed before sending."""
+    return merge_key is not None and merge_key.startswith("pending:")
 
 
 def verdict(
     *, error: str | None, finish: End | None, status: int, reason: str = "", location: str | None = None
 ) -> End:
-    """How a job ends whose action is over: an error, else a recorded finish, else a 2xx; everything else failed."""
+    """How a job ends whose action is over: an error, else a recorded finish, else a 2xx; everything else failed.
+
+    An error with an empty text keeps the status text that stands.
+    """
     if error is not None:
-        return failed(error)
+        return failed(error or None)
     if finish is not None:
         return finish
     if 200 <= status < 300:
@@ -144,7 +159,7 @@ def _settled(job: Job | None) -> Step | None:
     return None
 
 
-def after_silence(job: Job | None, error: BaseException) -> Step:
+def after_silence(job: Job | None) -> Step:
     """After `NotSent` or `ConnectionLost`: whatever was lost, a job that is still STARTED is delivered again."""
     return _settled(job) or Step(Next.RETRY)
 
@@ -170,9 +185,7 @@ def _unclaimed(response: Response, refusal: str | None) -> str:
     if refusal is not None:
         detail = response.body[:300].decode("utf-8", "replace").strip()
         return f"{line}: the middleware refused the worker request ({refusal}). {detail}".rstrip()
-    text = (
-        f"{line}: answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
-    )
+    text = f"{line}: answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
     if response.status == 400:
         text += " A 400 may mean a server that refuses the method (httptools: custom verbs), the Host or a long header."
     if response.status == 405:
@@ -183,5 +196,3 @@ def _unclaimed(response: Response, refusal: str | None) -> str:
 def backoff(failures: int) -> float:
     """Seconds until the next attempt after so many failed ones: 0.1, 0.2, 0.4 … 10."""
     return min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(max(failures - 1, 0), 20))
-
-

@@ -37,7 +37,7 @@ __all__ = [
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Header fields in order, as (name, value); values are text in Latin-1."""
 
-JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 """What ``finish(result=…)`` may carry: anything JSON can say."""
 
 
@@ -234,8 +234,8 @@ class Changes:
     progress: int | Unset = UNSET
     status_text: str | Unset = UNSET
     result: JsonValue | Unset = UNSET
-    lessee: str | None | Unset = UNSET
-    lease: float | None | Unset = UNSET
+    lessee: str | Unset | None = UNSET
+    lease: float | Unset | None = UNSET
     due: datetime | float | Unset = UNSET
     delivery_timeout: float = 600.0
     free_merge_key: bool = False

@@ -115,7 +115,8 @@ class Store(Protocol):
 
     def purge(self, completed_age: float, ended_age: float) -> int:
         """Remove COMPLETED jobs that ended more than ``completed_age`` seconds ago, and jobs with any final status past
-        ``ended_age``; 0 keeps for ever. Returns how many. Works in batches, so nobody waits for long."""
+        ``ended_age``; 0 keeps for ever. Returns how many. Works in batches, so nobody waits for long.
+        """
         ...
 
     def close(self) -> None:

@@ -1,0 +1,43 @@
+"""What an action prints goes to its job, and nobody else's print does: one proxy for stdout, told apart by context."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import IO, Any
+
+__all__ = ["capture_stdout"]
+
+
+class _Stdout:
+    """Stands in for `sys.stdout`: what ``divert`` does not take goes where it always went."""
+
+    def __init__(self, wrapped: IO[str] | None, divert: Callable[[str], bool]) -> None:
+        self._wrapped = wrapped
+        self._divert = divert
+
+    def write(self, text: str) -> int:
+        if not self._divert(text) and self._wrapped is not None:
+            return self._wrapped.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        if self._wrapped is not None:
+            self._wrapped.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._wrapped, name)
+
+
+def capture_stdout(divert: Callable[[str], bool]) -> None:
+    """Put the proxy in place, or leave it there. ``divert`` takes a text, or declines it by returning False.
+
+    Not seen are writes to ``sys.stdout.buffer``, of other processes, of log handlers that hold the old stream, and of
+    threads of the action's own that were not started through ``bind``.
+    """
+    if not isinstance(sys.stdout, _Stdout):
+        sys.stdout = _Stdout(sys.stdout, divert)  # type: ignore[assignment]

@@ -1,0 +1,253 @@
+"""How a signature is written down, and where in a request it travels: at the end of the query, or in header fields.
+
+Strict on purpose: a carrier takes from a request only what it would have written there itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol
+from urllib.parse import quote, unquote
+
+from backjob.errors import InvalidRequest, SignatureError
+from backjob.model import Headers, Request
+
+__all__ = ["CARRIERS", "Carrier", "Fields", "HeaderCarrier", "QueryCarrier", "Taken", "check_writable"]
+
+_LABEL: Final = "backjob"
+_TAG: Final = ';tag="backjob"'
+_DIGEST: Final = "sha-256=:{}:"
+_PARAMETERS: Final = (
+    '("@method" "@path" "@query" "content-digest")'
+    ';created={};expires={};nonce="{}.{}";keyid="{}";alg="hmac-sha256"' + _TAG
+)
+_PATH: Final = ';path="{}"'
+_SIGNATURE: Final = ":{}:"
+
+_INTEGER: Final = "(0|[1-9][0-9]{0,14})"  # RFC 9651, section 3.3.1: at most 15 digits
+_VALUES: Final = (_INTEGER, _INTEGER, "([A-Za-z0-9_-]{1,128})", _INTEGER, "([A-Za-z0-9_-]{12})")
+_LONGEST_PATH: Final = 8192
+
+
+def _pattern(form: str, *groups: str) -> str:
+    """A regular expression for a form, with groups in the place of its ``{}``."""
+    return re.escape(form).replace(r"\{\}", "{}").format(*groups)
+
+
+class Fields(NamedTuple):
+    """What a signature says, apart from the signature itself. ``digest`` is base64, ``path`` is None if not carried."""
+
+    created: int
+    expires: int
+    job_id: str
+    attempt: int
+    keyid: str
+    path: str | None
+    digest: str
+
+    def content_digest(self) -> str:
+        """The value of Content-Digest (RFC 9530, section 2)."""
+        return _DIGEST.format(self.digest)
+
+    def parameters(self) -> str:
+        """The inner list of Signature-Input (RFC 9421, section 4.1), which is also the base's last value."""
+        text = _PARAMETERS.format(self.created, self.expires, self.job_id, self.attempt, self.keyid)
+        return text if self.path is None else text + _PATH.format(self.path)
+
+
+_WRITABLE: Final = re.compile(r"\.".join(_VALUES[place] for place in (2, 3, 0, 1)))
+
+
+def check_writable(fields: Fields) -> None:
+    """Raise `InvalidRequest` for values that `take` would not read again."""
+    if not _WRITABLE.fullmatch(f"{fields.job_id}.{fields.attempt}.{fields.created}.{fields.expires}"):
+        raise InvalidRequest("grant", "has an id, an attempt or a time that a signature can't carry")
+    if fields.path is not None and len(fields.path) > _LONGEST_PATH:
+        raise InvalidRequest("path", f"is longer than {_LONGEST_PATH} characters")
+
+
+class Taken(NamedTuple):
+    """A request without a carrier's own parts, what they say, and the parts as they were written."""
+
+    target: str
+    headers: Headers
+    fields: Fields
+    written: str
+
+
+class Carrier(Protocol):
+    """A place for a signature in a request."""
+
+    def claims(self, request: Request) -> bool:
+        """Whether anything of a signature is there; cheap."""
+        ...
+
+    def written(self, fields: Fields, signature: str) -> str:
+        """Everything of ours, as it is written. ``signature`` is base64."""
+        ...
+
+    def put(self, request: Request, written: str) -> Request:
+        """The request with it. Raises `InvalidRequest` if it has something of the kind already."""
+        ...
+
+    def take(self, request: Request) -> Taken:
+        """The opposite of ``put``. Raises `SignatureError` for everything that ``put`` does not write."""
+        ...
+
+
+class QueryCarrier:
+    """Three parameters, the percent-encoded values of the three fields, as the exact end of the query."""
+
+    _first: Final = "backjob-content-digest="
+    _names: Final = re.compile(r"(?:\A|&)backjob-(?:content-digest|signature-input|signature)(?:[=&]|\Z)")
+    _digest_form: Final = _first + quote(_DIGEST, safe="{}")
+    _input_form: Final = "&backjob-signature-input=" + quote(f"{_LABEL}={_PARAMETERS}", safe="{}")
+    _path_form: Final = quote(_PATH, safe="{}")
+    _signature_form: Final = "&backjob-signature=" + quote(f"{_LABEL}={_SIGNATURE}", safe="{}")
+    # Wider than base64, and quick to match: what is read is written again and compared, byte for byte.
+    _base64: Final = "([A-Za-z0-9%]{44,132})"
+    _whole: Final = re.compile(
+        _pattern(_digest_form, _base64)
+        + _pattern(_input_form, *_VALUES)
+        + f"(?:{_pattern(_path_form, '([A-Za-z0-9._~%-]+)')})?"
+        + _pattern(_signature_form, _base64)
+    )
+
+    def claims(self, request: Request) -> bool:
+        return "backjob-" in request.target and self._names.search(request.query) is not None
+
+    def written(self, fields: Fields, signature: str) -> str:
+        path = "" if fields.path is None else self._path_form.format(quote(fields.path, safe=""))
+        return (
+            self._digest_form.format(_escaped(fields.digest))
+            + self._input_form.format(fields.created, fields.expires, fields.job_id, fields.attempt, fields.keyid)
+            + path
+            + self._signature_form.format(_escaped(signature))
+        )
+
+    def put(self, request: Request, written: str) -> Request:
+        if self.claims(request):
+            raise InvalidRequest("query", "the names backjob-content-digest and backjob-signature… are the signer's")
+        joint = "&" if "?" in request.target else "?"
+        return Request(request.method, f"{request.target}{joint}{written}", request.headers, request.body)
+
+    def take(self, request: Request) -> Taken:
+        start = request.target.rfind(self._first)
+        whole = self._whole.fullmatch(request.target, start) if start > 0 else None
+        if whole is None:
+            raise SignatureError("the signature is not the end of the query, whole and as we write it")
+        target = request.target[: start - 1]
+        if request.target[start - 1] != ("&" if "?" in target else "?"):
+            raise SignatureError("the signature is not joined to the query as we join it")
+        if self._names.search(target.partition("?")[2]):
+            raise SignatureError("the query carries parameters of a signature more than once")
+        digest, created, expires, job_id, attempt, keyid, path, _ = whole.groups()
+        if path is not None:
+            path = unquote(path)
+            # What is compared next holds ASCII alone; anything else is not what quote() was given.
+            if not path.isascii():
+                raise SignatureError("the signature carries a path that is none")
+        fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, _unescaped(digest))
+        return Taken(target, request.headers, fields, whole[0])
+
+
+def _escaped(base64: str) -> str:
+    return base64.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D")
+
+
+def _unescaped(base64: str) -> str:
+    return base64.replace("%2B", "+").replace("%2F", "/").replace("%3D", "=")
+
+
+_Member = tuple[str, str]
+
+
+class HeaderCarrier:
+    """The fields Content-Digest, Signature-Input and Signature; the latter two may hold signatures of others."""
+
+    # A member of a Dictionary (RFC 9651, section 3.2), to the comma that ends it; commas within Strings don't.
+    _member: Final = re.compile(
+        r"[ \t]*+([a-z*][a-z0-9_\-.*]*+)=((?:[^\",]++|\"(?:[^\"\\]++|\\.)*+\")++)(?:,(?=[ \t]*+[a-z*])|\Z)"
+    )
+    _base64: Final = "([A-Za-z0-9+/]{43}=)"
+    _digest: Final = re.compile(_pattern(_DIGEST, _base64))
+    _parameters: Final = re.compile(
+        _pattern(_PARAMETERS, *_VALUES) + "(?:" + _pattern(_PATH, r"([!$->@-\[\]-~]+)") + ")?"
+    )
+    _signature: Final = re.compile(_pattern(_SIGNATURE, _base64))
+    _wanted: Final = frozenset({"content-digest", "signature", "signature-input"})
+
+    def claims(self, request: Request) -> bool:
+        for name, value in request.headers:
+            if len(name) == 15 and _TAG[1:] in value and name.lower() == "signature-input":
+                return True
+        return False
+
+    def written(self, fields: Fields, signature: str) -> str:
+        return f"{fields.content_digest()}\n{fields.parameters()}\n{_SIGNATURE.format(signature)}"
+
+    def put(self, request: Request, written: str) -> Request:
+        for name, value in request.headers:
+            lowered = name.lower()
+            if lowered == "content-digest":
+                raise InvalidRequest("headers", "Content-Digest is the signer's")
+            if lowered in self._wanted and (_TAG in value or f"{_LABEL}=" in value):
+                raise InvalidRequest("headers", f"a signature labelled or tagged {_LABEL} is the signer's")
+        digest, parameters, signature = written.split("\n")
+        own = (
+            ("Content-Digest", digest),
+            ("Signature-Input", f"{_LABEL}={parameters}"),
+            ("Signature", f"{_LABEL}={signature}"),
+        )
+        return Request(request.method, request.target, request.headers + own, request.body)
+
+    def take(self, request: Request) -> Taken:
+        digests = [value.strip(" \t") for name, value in request.headers if name.lower() == "content-digest"]
+        headers = tuple(pair for pair in request.headers if pair[0].lower() != "content-digest")
+        # The label is not signed, and may be changed on the way (RFC 9421, section 7.2.5): the tag tells our member.
+        inputs, headers = self._cut("signature-input", headers, lambda member: _TAG in member[1])
+        label = inputs[0][0] if inputs else ""
+        signatures, headers = self._cut("signature", headers, lambda member: member[0] == label)
+        namesakes, headers = self._cut("signature-input", headers, lambda member: member[0] == label)
+        if not len(digests) == len(inputs) == len(signatures) == 1 or namesakes:
+            raise SignatureError("Content-Digest or a part of our signature is missing, or there more than once")
+        digest = self._digest.fullmatch(digests[0])
+        parameters = self._parameters.fullmatch(inputs[0][1])
+        signature = self._signature.fullmatch(signatures[0][1])
+        if digest is None or parameters is None or signature is None:
+            raise SignatureError("Content-Digest or the signature is not written as we write it")
+        created, expires, job_id, attempt, keyid, path = parameters.groups()
+        fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, digest[1])
+        return Taken(request.target, headers, fields, f"{digest[0]}\n{parameters[0]}\n{signature[0]}")
+
+    def _cut(self, wanted: str, headers: Headers, ours: Callable[[_Member], bool]) -> tuple[list[_Member], Headers]:
+        """The members of the named fields that are ours, and the header fields without them."""
+        found: list[_Member] = []
+        left: list[tuple[str, str]] = []
+        for pair in headers:
+            if pair[0].lower() != wanted:
+                left.append(pair)
+                continue
+            members = self._members(pair[1])
+            taken = [member for member in members if ours(member)]
+            found += taken
+            if not taken:
+                left.append(pair)
+            elif others := [f"{label}={value}" for label, value in members if (label, value) not in taken]:
+                left.append((pair[0], ", ".join(others)))
+        return found, tuple(left)
+
+    def _members(self, value: str) -> list[_Member]:
+        members: list[_Member] = []
+        at = 0
+        while at < len(value):
+            member = self._member.match(value, at)
+            if member is None:
+                raise SignatureError("Signature-Input or Signature is no list of signatures (RFC 9421, section 4)")
+            members.append((member[1], member[2].rstrip(" \t")))
+            at = member.end()
+        return members
+
+
+CARRIERS: Final[dict[str, Carrier]] = {"query": QueryCarrier(), "header": HeaderCarrier()}

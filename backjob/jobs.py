@@ -1,0 +1,492 @@
+"""`BackJob`: what an application holds. Starts jobs, tells of them, ends them, and keeps the parts together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from types import EllipsisType, TracebackType
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict
+
+from attrs import evolve
+from typing_extensions import Unpack
+
+from backjob.access import Access, Right, new_job_id, reference
+from backjob.action import Action
+from backjob.clock import SystemClock
+from backjob.delivery import LEASE
+from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, TooDeep
+from backjob.lifecycle import End, cancelled, ended, overdue, waits_until_sent
+from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Output, Query, Request, Status, clean_text
+from backjob.monitor import Monitor, Retention
+from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, credentials_of
+from backjob.running import current
+from backjob.sealing import Sealer
+from backjob.serving import serving
+from backjob.worker import Worker
+
+__all__ = ["BackJob", "Merge"]
+
+Merge: TypeAlias = Literal["never", "pending", "unfinished"]
+
+_MERGES: Final = ("never", "pending", "unfinished")
+_PIECE: Final = 1 << 16
+_FIRST_LOOK: Final = 0.05
+_LONGEST_LOOK: Final = 1.0
+_LONGEST_LABEL: Final = 255
+
+_log = logging.getLogger("backjob")
+
+
+class BackJob(Action):
+    """Background jobs of one application, by requests to itself.
+
+    ``store`` keeps the jobs, ``transport`` carries worker requests, ``signer`` makes them provably ours. Given a function
+    for a transport, as `SocketTransport` itself is, it is called with the base URL once the middleware has learnt that
+    from the server's own socket.
+    ``owner(request)`` names the user of a request, or None. ``error_timeout`` (s) bounds a job's silence,
+    ``delivery_timeout`` (s) its wait for a worker. Retention is in days, 0 for ever; ``max_output`` and ``max_body`` in
+    bytes. ``user_agent`` None forwards the starting request's. ``on_end(state)`` is called in the process that wrote a
+    job's end. ``seal`` stores credentials encrypted until the claim, so that any process can deliver.
+
+    Raises `InvalidRequest` for a refused setting. Thread-safe, and safe across fork.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        transport: Transport | Callable[[str], Transport],
+        signer: Signer,
+        *,
+        owner: Callable[[Any], str | None] | None = None,
+        status_prefix: str = "/backjob",
+        error_timeout: float = 60,
+        delivery_timeout: float = 600,
+        completed_retention_days: float = 30,
+        retention_days: float = 60,
+        max_output: int = 1 << 20,
+        max_body: int = 1 << 20,
+        max_headers: int = MAX_HEADERS,
+        max_depth: int = 32,
+        user_agent: str | None = None,
+        on_end: Callable[[JobState], object] | None = None,
+        seal: bool = False,
+        clock: Clock | None = None,
+    ) -> None:
+        for name, value, least in (
+            ("error_timeout", error_timeout, 0.001),
+            ("delivery_timeout", delivery_timeout, 1),
+            ("completed_retention_days", completed_retention_days, 0),
+            ("retention_days", retention_days, 0),
+            ("max_output", max_output, 0),
+            ("max_body", max_body, 0),
+            ("max_headers", max_headers, 0),
+            ("max_depth", max_depth, 0),
+        ):
+            _check_number(name, value, least)
+        if not status_prefix.startswith("/") or status_prefix.endswith("/"):
+            raise InvalidRequest("status_prefix", f"{status_prefix!r} does not begin with a slash, or ends with one")
+        self.store = store
+        self.transport: Transport | None = None if callable(transport) else transport
+        self._make_transport = transport if callable(transport) else None
+        self._learning = threading.Lock()
+        self.signer = signer
+        self.status_prefix = status_prefix
+        self._owner_hook = owner
+        self._error_timeout = float(error_timeout)
+        self._delivery_timeout = float(delivery_timeout)
+        self._retention = Retention(completed_retention_days, retention_days)
+        self._limits = Limits(max_body, max_headers)
+        self._max_depth = max_depth
+        self._user_agent = user_agent
+        self._on_end = on_end
+        self._clock = clock or SystemClock()
+        self._sealer = Sealer(signer) if seal else None
+        self._access = Access(signer)
+        self.monitor = Monitor(
+            store,
+            signer,
+            self._clock,
+            transport=lambda: self.transport,
+            announce=self._announce,
+            retention=self._retention,
+            error_timeout=self._error_timeout,
+            sealer=self._sealer,
+        )
+        self.worker = Worker(
+            store,
+            signer,
+            self._clock,
+            max_body=max_body,
+            max_output=max_output,
+            write_later=self.monitor.write_later,
+            settle=self.monitor.settle,
+            announce=self._announce,
+            owner=self,
+        )
+
+    # --- starting ---------------------------------------------------------------------------------------------------
+
+    def start(
+        self,
+        path: str,
+        query: Mapping[str, Any] | None = None,
+        *,
+        method: str = "GET",
+        form: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        json: Any = None,
+        body: bytes | str | None = None,
+        headers: Mapping[str, str] | None = None,
+        as_current_user: bool = True,
+        delay: float | timedelta | datetime = 0,
+        scope: str = "",
+        owner: str | EllipsisType | None = ...,
+        merge: Merge = "never",
+        error_timeout: float | None = None,
+    ) -> str:
+        """Accept a job: run the route at ``path`` in the background. Returns the job's id; never waits for the network.
+
+        ``path`` may carry a query of its own; ``query`` is added to it (lists repeat, None is left out). ``method`` is 1
+        to 20 upper-case characters; at most one of ``form``, ``json`` and ``body``, and none with GET. As the current
+        user, the ``Cookie`` and ``Authorization`` of the request being served go along. ``delay`` is in seconds, a
+        timedelta, or an aware datetime. ``owner`` is the owner hook's answer unless given. ``merge`` joins an identical
+        job that waits ("pending": not sent yet; the newest start time counts) or has not ended ("unfinished").
+
+        When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
+        `AddressUnknown`, `TooDeep` or `StoreError`; then nothing is stored and nothing sent.
+        """
+        here = serving.get()
+        if self.transport is None:
+            raise AddressUnknown("where this application listens is not known: set the base URL")
+        request, credentials = build_request(
+            path, query, method=method, form=form, json=json, body=body, headers=headers, limits=self._limits
+        )
+        if as_current_user:
+            if here is None:
+                raise NoCurrentRequest(
+                    "starting as the current user needs the request being served, and none passed the middleware; "
+                    "as_current_user=False starts as anonymous"
+                )
+            named = {name.lower() for name, _ in credentials.headers}
+            theirs = tuple(field for field in credentials_of(here.request).headers if field[0].lower() not in named)
+            credentials = Credentials(credentials.headers + theirs)
+        due = check_delay(delay, self._clock.now())
+        timeout = self._error_timeout if error_timeout is None else error_timeout
+        _check_number("error_timeout", timeout, 0.001)
+        scope = _check_text("scope", scope)
+        owner = self.current_owner() if isinstance(owner, EllipsisType) else owner
+        if owner is not None:
+            owner = _check_text("owner", owner)
+        if merge not in _MERGES:
+            raise InvalidRequest("merge", f"{merge!r} is none of {', '.join(_MERGES)}")
+        if merge != "never" and as_current_user and owner is None:
+            raise InvalidRequest(
+                "merge", "as the current user it needs an owner: else one user would join another's job"
+            )
+        request = self._with_user_agent(request)
+        check_size(request.headers + credentials.headers, self._limits.headers)
+        running = current.get()
+        depth = 0 if running is None else running.job.depth + 1
+        if depth > self._max_depth:
+            raise TooDeep(depth)
+        # A lease for what this process must deliver, or delivers now; what comes later without credentials, anybody may.
+        ours = due == 0.0 or (bool(credentials) and self._sealer is None)
+        draft = Draft(
+            id=new_job_id(),
+            request=request,
+            caller=None if here is None else here.caller,
+            owner=owner,
+            scope=scope,
+            due=due,
+            delivery_timeout=self._delivery_timeout,
+            error_timeout=float(timeout),
+            lessee=self.monitor.lessee if ours else None,
+            lease=LEASE if ours else 0.0,
+            held=bool(credentials) and self._sealer is None,
+            sealed=self._sealer.seal(credentials) if self._sealer is not None and credentials else None,
+            depth=depth,
+        )
+        if merge == "never":
+            job = self.store.create(draft)
+        else:
+            user = "user" if as_current_user else "anonymous"
+            key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
+            job = self._create_or_join(draft, key)
+        if job.id == draft.id:
+            self.monitor.accept(job, credentials or None)
+        return job.id
+
+    def learn_address(self, base_url: str) -> None:
+        """Make the transport for the application's own address, if there is none yet. For adapters."""
+        with self._learning:
+            if self.transport is None and self._make_transport is not None:
+                self.transport = self._make_transport(base_url)
+                _log.info("worker requests go to %s, learnt from the server's socket", base_url)
+
+    def _with_user_agent(self, request: Request) -> Request:
+        if request.header("user-agent") is not None:
+            return request
+        here = serving.get()
+        agent = self._user_agent or (None if here is None else here.request.header("user-agent")) or "backjob"
+        return evolve(request, headers=(*request.headers, ("User-Agent", agent)))
+
+    def _create_or_join(self, draft: Draft, key: str) -> Job:
+        while True:
+            job = self.store.create(draft, key)
+            if job.id == draft.id or not waits_until_sent(key):
+                return job
+            expect = Expect(status=Status.STARTED, version=job.version)
+            moved = self.store.change(job.id, expect, Changes(due=draft.due, delivery_timeout=draft.delivery_timeout))
+            if moved is not None:
+                self.monitor.look_again(moved)
+                return moved
+
+    # --- watching ---------------------------------------------------------------------------------------------------
+
+    def status(self, job_id: str) -> JobState:
+        """The job as it stands. One past its time-out ends FAILED by this look. Raises `JobNotFound`."""
+        return self._state(self._job(job_id))
+
+    def exists(self, job_id: str) -> bool:
+        """Whether the store has this job."""
+        return self.store.get(job_id) is not None
+
+    def scope(self, job_id: str) -> str:
+        """The scope that ``start()`` was given. Raises `JobNotFound`."""
+        return self._job(job_id).scope
+
+    def output(self, job_id: str, offset: int = 0) -> Output:
+        """At most 64 KiB of output from byte ``offset`` on; go on at its ``next_offset``. Raises `JobNotFound`."""
+        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
+            raise InvalidRequest("offset", f"a number of bytes, 0 or more, is needed, not {offset!r}")
+        piece = self.store.output(job_id, offset, _PIECE)
+        if not piece.text and offset == 0 and not self.exists(job_id):
+            raise JobNotFound(job_id)
+        return piece
+
+    def find(
+        self,
+        scope: str | None = None,
+        status: Status | None = None,
+        owner: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+    ) -> list[JobState]:
+        """Jobs that match all that is given, newest first; ``before`` is a job id: the page that follows that job."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
+            raise InvalidRequest("limit", f"a number from 1 to 1000 is needed, not {limit!r}")
+        query = Query(scope=scope, status=status, owner=owner, limit=limit, before=before)
+        return [self._state(job) for job in self.store.find(query)]
+
+    def watch(self, job_id: str) -> Iterator[JobState]:
+        """Yield the state now and at every change, and lastly the final one. Raises `JobNotFound`."""
+        waiting = threading.Event()
+        for wait in self._looks(job_id):
+            if isinstance(wait, JobState):
+                yield wait
+            else:
+                waiting.wait(wait)
+
+    def join(self, job_id: str, timeout: float | None = None) -> JobState:
+        """Wait for the end, and return it. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` seconds."""
+        waiting = threading.Event()
+        for wait in self._looks(job_id, timeout):
+            if isinstance(wait, JobState):
+                state = wait
+            else:
+                waiting.wait(wait)
+        return state
+
+    def _looks(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
+        """States as they change, and between two looks the seconds to wait; ends after the final state."""
+        until = None if timeout is None else self._clock.monotonic() + timeout
+        wait = _FIRST_LOOK
+        last: JobState | None = None
+        while True:
+            state = self.status(job_id)
+            if state != last:
+                yield state
+                last, wait = state, _FIRST_LOOK
+            if state.status.is_final:
+                return
+            if until is not None:
+                left = until - self._clock.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s: {state.status.name}")
+                wait = min(wait, left)
+            yield wait
+            wait = min(_LONGEST_LOOK, wait * 1.5)
+
+    def _job(self, job_id: str) -> Job:
+        job = self.store.get(job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        end = overdue(job)
+        if end is not None and self.monitor.may_reap():
+            changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+            if changed is not None:
+                self._announce(changed)
+                return changed
+            return self.store.get(job_id) or job
+        return job
+
+    def _state(self, job: Job) -> JobState:
+        text = job.status_text
+        if text is None:
+            size = job.output_size
+            text = self.store.output(job.id, max(0, size - _PIECE), _PIECE).text if size else ""
+        return JobState(
+            id=job.id,
+            status=job.status,
+            progress=job.progress,
+            status_text=text,
+            start_time=job.start_time,
+            updated_time=job.updated_time,
+            end_time=job.end_time,
+            result=job.result,
+            owner=job.owner,
+            scope=job.scope,
+        )
+
+    # --- ending, and looking after ----------------------------------------------------------------------------------
+
+    def cancel(self, job_id: str) -> bool:
+        """End a job CANCELLED: True if this call did it. A running action learns of it at its next report.
+
+        Raises `JobNotFound`.
+        """
+        return self._end_from_outside(job_id, cancelled())
+
+    def _end_from_outside(self, job_id: str, end: End) -> bool:
+        while True:
+            job = self.store.get(job_id)
+            if job is None:
+                raise JobNotFound(job_id)
+            if job.status.is_final:
+                return False
+            changed = self.store.change(job_id, Expect(status=job.status, token=job.token), ended(end))
+            if changed is not None:
+                self.monitor.forget(job_id)
+                self._announce(changed)
+                return True
+
+    def cleanup(self) -> int:
+        """Remove jobs past their retention age; returns how many. The monitor does it every hour."""
+        return self._retention.purge(self.store)
+
+    def close(self) -> None:
+        """Write what is pending, and let go of threads, connections and the store. Calling it twice does no harm."""
+        self.monitor.close()
+        if self.transport is not None:
+            self.transport.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _announce(self, job: Job) -> None:
+        if self._on_end is None:
+            return
+        try:
+            self._on_end(self._state(job))
+        except Exception:
+            _log.exception("on_end failed for job %s", job.id)
+
+    # --- who may see what -------------------------------------------------------------------------------------------
+
+    def status_url(self, job_id: str, cancel: bool = False) -> str:
+        """The path of the job's status for whoever is given it, with the right to cancel if asked. Lasts until the purge."""
+        here = serving.get()
+        mount = "" if here is None else here.mount
+        return f"{mount}{self.status_prefix}/{reference(job_id, self._access.token(job_id, cancel=cancel))}"
+
+    def rights(self, job_id: str, token: str) -> Literal["view", "cancel"] | None:
+        """What a token from `status_url` allows with this job: to view it, to cancel it as well, or nothing."""
+        right = self._access.rights(job_id, token)
+        if right is None:
+            return None
+        return "cancel" if right is Right.CANCEL else "view"
+
+    def owner_of(self, request: Any) -> str | None:
+        """The owner hook's answer for a request, or None without a hook."""
+        return None if self._owner_hook is None else self._owner_hook(request)
+
+    def current_owner(self) -> str | None:
+        """The owner of the request being served, or None."""
+        here = serving.get()
+        return None if here is None else self.owner_of(here.request)
+
+    # --- for async handlers -----------------------------------------------------------------------------------------
+
+    async def astart(self, path: str, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
+        """`start` that leaves the event loop alone."""
+        return await asyncio.to_thread(self.start, path, query, **options)
+
+    async def astatus(self, job_id: str) -> JobState:
+        """`status` that leaves the event loop alone."""
+        return await asyncio.to_thread(self.status, job_id)
+
+    async def aoutput(self, job_id: str, offset: int = 0) -> Output:
+        """`output` that leaves the event loop alone."""
+        return await asyncio.to_thread(self.output, job_id, offset)
+
+    async def acancel(self, job_id: str) -> bool:
+        """`cancel` that leaves the event loop alone."""
+        return await asyncio.to_thread(self.cancel, job_id)
+
+    async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
+        """`watch` for an async handler."""
+        looks = self._looks(job_id)
+        while (wait := await asyncio.to_thread(next, looks, None)) is not None:
+            if isinstance(wait, JobState):
+                yield wait
+            else:
+                await asyncio.sleep(wait)
+
+    async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
+        """`join` for an async handler."""
+        looks = self._looks(job_id, timeout)
+        while (wait := await asyncio.to_thread(next, looks, None)) is not None:
+            if isinstance(wait, JobState):
+                state = wait
+            else:
+                await asyncio.sleep(wait)
+        return state
+
+
+class StartOptions(TypedDict, total=False):
+    """The keyword arguments of `BackJob.start`."""
+
+    method: str
+    form: Mapping[str, Any] | Iterable[tuple[str, Any]] | None
+    json: Any
+    body: bytes | str | None
+    headers: Mapping[str, str] | None
+    as_current_user: bool
+    delay: float | timedelta | datetime
+    scope: str
+    owner: str | EllipsisType | None
+    merge: Merge
+    error_timeout: float | None
+
+
+def _check_number(name: str, value: object, least: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
+        raise InvalidRequest(name, f"a number of at least {least:g} is needed, not {value!r}")
+
+
+def _check_text(name: str, value: object) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_LABEL:
+        raise InvalidRequest(name, f"text of at most {_LONGEST_LABEL} characters is needed, not {type(value).__name__}")
+    if clean_text(value) != value:
+        raise InvalidRequest(name, "contains NUL or a lone surrogate, which no store can keep")
+    return value

@@ -1,0 +1,109 @@
+"""The ready progress page: a job's state as HTML that needs no JavaScript, and in which everything is escaped."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Final
+
+from attrs import frozen
+
+from backjob.model import JobState, JsonValue, Status, clean_text
+
+__all__ = ["Links", "asset", "fill", "headline", "render", "result_link"]
+
+_WORDS: Final = {
+    Status.STARTED: "Waiting to start",
+    Status.IN_PROGRESS: "Running",
+    Status.COMPLETED: "Done",
+    Status.FAILED: "Failed",
+    Status.CANCELLED: "Cancelled",
+}
+_LONGEST_HEADLINE: Final = 500
+
+_SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
+_PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
+
+# What a browser cuts off before it reads a URL (https://url.spec.whatwg.org/#concept-basic-url-parser), and what a
+# URL meant for a link never holds: browsers drop tabs and line ends inside, so "java\nscript:" would be a scheme.
+_CUT_OFF: Final = "".join(map(chr, range(0x21)))
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
+
+
+@frozen
+class Links:
+    """Where the page finds what belongs to it; paths as they stand in a URL.
+
+    ``assets`` is the prefix of progress.js and progress.css, ``job`` the job as this visitor reached it, ``cancel``
+    where the form to cancel it posts to; None: this visitor may not.
+    """
+
+    assets: str
+    job: str
+    cancel: str | None = None
+
+
+@cache
+def asset(name: str) -> bytes:
+    """One of the package's own static files."""
+    return files("backjob").joinpath("static", name).read_bytes()
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with each ``{{name}}`` replaced by its escaped value.
+
+    ``{{#name}}…{{/name}}`` stays where the value is not empty, and goes where it is. What a value holds is never read
+    as a template.
+    """
+    kept = _SECTION.sub(lambda found: found[2] if values[found[1]] else "", template)
+    return _PLACE.sub(lambda found: escape(values[found[1]]), kept)
+
+
+def headline(text: str, output: str) -> str:
+    """A status text as it goes beside the bar: whole, unless it is long or only repeats the output that stands below.
+
+    A job without a text of its own has its output's end for one; its last line is what tells the most.
+    """
+    text = text.strip()
+    if len(text) > _LONGEST_HEADLINE or ("\n" in text and text in output):
+        return text.rpartition("\n")[2][:_LONGEST_HEADLINE]
+    return text
+
+
+def result_link(result: JsonValue) -> str | None:
+    """The ``href`` of a result, if it is a link to follow: http, https, or relative; never ``javascript:`` or ``data:``."""
+    href = result.get("href") if isinstance(result, Mapping) else None
+    if not isinstance(href, str):
+        return None
+    href = href.strip(_CUT_OFF)
+    if not href or _CONTROL.search(href):
+        return None
+    scheme = _SCHEME.match(href)
+    return href if scheme is None or scheme[1].lower() in ("http", "https") else None
+
+
+def render(state: JobState, output: str, *, more: bool, truncated: bool, links: Links) -> bytes:
+    """The page in UTF-8. ``output`` is the end of the job's output, with ``more`` before it if so."""
+    word = _WORDS[state.status]
+    text = headline(state.status_text, output)
+    known = state.progress > 0 or state.status.is_final
+    values = {
+        "title": state.scope or "Background job",
+        "status": f"{word}: {text}" if text else word,
+        "progress": str(state.progress) if known else "",
+        "unknown": "" if known else "yes",
+        "refresh": "" if state.status.is_final else "yes",
+        "assets": links.assets,
+        "job": links.job,
+        "cancel": "" if state.status.is_final or links.cancel is None else links.cancel,
+        "output": output,
+        "more": "yes" if more else "",
+        "truncated": "yes" if truncated else "",
+        "result": result_link(state.result) or "",
+    }
+    page = fill(asset("page.html").decode("utf-8"), {name: clean_text(value) for name, value in values.items()})
+    return page.encode("utf-8")

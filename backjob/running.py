@@ -1,0 +1,259 @@
+"""A claimed job as its action sees it: what it reports, coalesced to few writes, and how it wants to end.
+
+Any thread may report. `_pending` guards what is not written yet; `_writing` lets one thread at a time write, so output
+keeps its order. Plain progress takes neither lock: a loop may call it a million times.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+from backjob.capture import capture_stdout
+from backjob.errors import InvalidRequest, JobEnded, StoreUnavailable
+from backjob.lifecycle import End, ended
+from backjob.model import Expect, Job, Report, Status, clean_text
+from backjob.protocols import Clock, Store
+
+__all__ = ["Running", "current", "percent"]
+
+_WRITE_INTERVAL: Final = 0.1
+_PENDING_LIMIT: Final = 1 << 16
+
+_log = logging.getLogger("backjob")
+
+current: ContextVar[Running | None] = ContextVar("backjob_running", default=None)
+
+
+def percent(progress: float, total: float | None = None) -> int:
+    """Progress as an integer from 0 to 100, rounded half up. Raises `InvalidRequest` for what is no number."""
+    try:
+        value = float(progress) if total is None else 100.0 * progress / total
+    except ZeroDivisionError:
+        return 100
+    except (TypeError, ValueError):
+        raise InvalidRequest("progress", f"a number is needed, not {progress!r} of {total!r}") from None
+    if math.isnan(value):
+        raise InvalidRequest("progress", "NaN is no progress")
+    return int(min(100.0, max(0.0, value)) + 0.5)
+
+
+class Running:
+    """One job between its claim and its end, in the process that claimed it.
+
+    ``dirty`` is called when something stays unwritten, so that the monitor writes it; ``owner`` is the `BackJob` it is of.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        token: str,
+        *,
+        store: Store,
+        clock: Clock,
+        max_output: int,
+        dirty: Callable[[Running], None],
+        owner: object = None,
+    ) -> None:
+        self.job = job
+        self.token = token
+        self.owner = owner
+        self.finish: End | None = None
+        self.error: str | None = None
+        self._store = store
+        self._monotonic = clock.monotonic
+        self._dirty = dirty
+        self._max_output = max_output
+        self._pending = threading.Lock()
+        self._writing = threading.Lock()
+        self._progress = job.progress
+        self._written_progress = job.progress
+        self._text: str | None = None
+        self._output: list[str] = []
+        self._output_pending = 0
+        self._output_size = 0
+        self._truncated = False
+        self._truncation_written = False
+        self._next_write = -math.inf
+        self._is_dirty = False
+        self.ended = False
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Within it this is the current job, and ``print`` goes to its output."""
+        capture_stdout(_write_to_current)
+        token = current.set(self)
+        try:
+            yield
+        finally:
+            current.reset(token)
+
+    # --- what the action says ---------------------------------------------------------------------------------------
+
+    def note_progress(self, progress: int) -> bool:
+        """Set the progress, 0–100, without blocking. True if `write_now` is due, else it is written a little later."""
+        if self.ended:
+            raise JobEnded(self.job.id)
+        # In this order: `_take` clears the flag before it reads the progress, so no value is ever left behind.
+        self._progress = progress
+        return not self._is_dirty and self._is_due()
+
+    def set_progress(self, progress: int) -> None:
+        """Set the progress, 0–100. Raises `JobEnded` if the job has."""
+        if self.note_progress(progress):
+            self.write_now()
+
+    def sign_of_life(self) -> None:
+        """Say that the action is alive, and nothing else."""
+        self.set_progress(self._progress)
+
+    @property
+    def progress(self) -> int:
+        """Where the progress stands, written or not."""
+        return self._progress
+
+    def raise_progress(self, amount: float) -> int:
+        """Raise the progress by an amount, without writing; returns where it stands then."""
+        with self._pending:
+            self._progress = percent(self._progress + amount)
+            return self._progress
+
+    def set_text(self, text: str, progress: int | None = None) -> None:
+        """Set the explicit status text, and the progress if given. Written at once."""
+        with self._pending:
+            self._text = clean_text(text)
+            if progress is not None:
+                self._progress = progress
+        self.write_now()
+
+    def echo(self, text: str) -> None:
+        """Append to the output; what passes the limit is dropped, and the output marked as truncated."""
+        self.write(text)
+        if self.ended:
+            raise JobEnded(self.job.id)
+
+    def write(self, text: str) -> None:
+        """`echo` that stays silent when the job has ended: ``print`` must not raise."""
+        if not text or self.ended:
+            return
+        with self._pending:
+            fitting = self._fit(clean_text(text))
+            if fitting:
+                self._output.append(fitting)
+            full = self._output_pending >= _PENDING_LIMIT
+        if full or (not self._is_dirty and self._is_due()):
+            self.flush()
+
+    def _fit(self, text: str) -> str:
+        if self._truncated:
+            return ""
+        data = text.encode()
+        room = self._max_output - self._output_size
+        if len(data) > room:
+            self._truncated = True
+            text = data[:room].decode("utf-8", "ignore")
+            data = text.encode()
+        self._output_size += len(data)
+        self._output_pending += len(data)
+        return text
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def next_write(self) -> float:
+        """When the next coalesced write is due, on the monotonic clock (s)."""
+        return self._next_write
+
+    def write_now(self) -> None:
+        """Write what is pending, in this thread. Raises `JobEnded` if the store says that the job has ended."""
+        if not self.flush():
+            self._mark_dirty()
+        if self.ended:
+            raise JobEnded(self.job.id)
+
+    def flush(self) -> bool:
+        """Write what is pending. False if nothing was, so that a sign of life is all there is to give.
+
+        A store that is not available for now loses nothing: all stays pending, and the monitor tries again.
+        """
+        with self._writing:
+            self._next_write = self._monotonic() + _WRITE_INTERVAL
+            report = None if self.ended else self._take()
+            if report is None:
+                return self.ended
+            try:
+                job = self._store.report(self.job.id, self.token, report)
+            except StoreUnavailable as error:
+                self._put_back(report)
+                self._mark_dirty()
+                _log.warning("job %s: its progress will be written later: %s", self.job.id, error)
+            else:
+                self.ended = job is None
+            return True
+
+    def end(self, end: End) -> Job | None:
+        """Write what is pending, then the end. The ended job, or None if it had been ended by somebody else.
+
+        Raises `StoreUnavailable`; calling it again is right then.
+        """
+        self.flush()
+        if self.ended:
+            return None
+        expect = Expect(status=Status.IN_PROGRESS, token=self.token)
+        job = self._store.change(self.job.id, expect, ended(end))
+        self.ended = True
+        return job
+
+    def _is_due(self) -> bool:
+        """Whether to write now; else the monitor will, when the interval is over."""
+        if self._monotonic() >= self._next_write:
+            return True
+        self._mark_dirty()
+        return False
+
+    def _mark_dirty(self) -> None:
+        self._is_dirty = True
+        self._dirty(self)
+
+    def _take(self) -> Report | None:
+        with self._pending:
+            self._is_dirty = False
+            progress = self._progress
+            truncated = self._truncated and not self._truncation_written
+            if progress == self._written_progress and self._text is None and not self._output and not truncated:
+                return None
+            report = Report(
+                progress=None if progress == self._written_progress else progress,
+                text=self._text,
+                output="".join(self._output),
+                truncated=truncated,
+            )
+            self._written_progress = progress
+            self._truncation_written = self._truncated
+            self._text = None
+            self._output.clear()
+            self._output_pending = 0
+            return report
+
+    def _put_back(self, report: Report) -> None:
+        with self._pending:
+            self._written_progress = -1
+            self._text = report.text if self._text is None else self._text
+            if report.output:
+                self._output.insert(0, report.output)
+                self._output_pending += len(report.output.encode())
+            if report.truncated:
+                self._truncation_written = False
+
+
+def _write_to_current(text: str) -> bool:
+    running = current.get()
+    if running is None:
+        return False
+    running.write(text)
+    return True

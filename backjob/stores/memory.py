@@ -1,0 +1,236 @@
+"""The reference store: one lock and a few dicts. For tests, demonstrations, and sites of a single process.
+
+Nothing outlives the process, and no other process sees it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from datetime import timedelta
+from heapq import nsmallest
+from typing import Any
+
+from attrs import evolve
+
+from backjob.clock import SystemClock
+from backjob.errors import InvalidRequest
+from backjob.lifecycle import overdue
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.protocols import Clock, Store
+from backjob.stores.urls import StoreURL
+from backjob.stores.values import (
+    clamped,
+    dump_result,
+    later,
+    load_result,
+    new_job,
+    output_bytes,
+    output_piece,
+    refuse_short_limit,
+)
+
+__all__ = ["MemoryStore", "from_url"]
+
+
+def from_url(url: StoreURL, clock: Clock | None) -> Store:
+    """Open ``memory:``, which has no options."""
+    if url.location.strip("/"):
+        raise InvalidRequest("store", 'nothing can follow "memory:"')
+    url.arguments({})
+    return MemoryStore(clock=clock)
+
+
+class MemoryStore:
+    """Jobs in this process's memory. ``clock`` is its time; by default the computer's."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._jobs: dict[str, Job] = {}
+        """All jobs, oldest first."""
+        self._active: dict[str, None] = {}
+        """The ids of those that have not ended."""
+        self._outputs: dict[str, bytearray] = {}
+        self._merging: dict[str, str] = {}
+        """Merge key → the id of the job that holds it."""
+        self._pid = os.getpid()
+        self._own_lock = threading.Lock()
+
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        with self._lock:
+            if merge_key is not None and merge_key in self._merging:
+                return self._read(self._merging[merge_key])
+            if draft.id in self._jobs:
+                raise InvalidRequest("id", "a job with this id exists already")
+            return self._write(new_job(draft, merge_key, self._clock.now()))
+
+    def get(self, job_id: str) -> Job | None:
+        with self._lock:
+            return self._read(job_id) if job_id in self._jobs else None
+
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        refuse_short_limit(limit)
+        with self._lock:
+            job = self._jobs.get(job_id)
+            start = max(offset, 0)
+            data = bytes(self._outputs.get(job_id, b"")[start : start + limit + 3])
+        return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        result = load_result(dump_result(changes.result)) if changes.result is not UNSET else UNSET
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or not _holds(expect, job):
+                return None
+            now = self._clock.now()
+            new: dict[str, Any] = {"version": job.version + 1, "read_time": now}
+            for name in ("status", "attempt", "token", "progress", "status_text", "lessee"):
+                value = getattr(changes, name)
+                if value is not UNSET:
+                    new[name] = value
+            if result is not UNSET:
+                new["result"] = result
+            if changes.lease is not UNSET:
+                new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
+            if changes.due is not UNSET:
+                new["start_time"] = later(now, changes.due)
+                new["deliver_by"] = later(new["start_time"], changes.delivery_timeout, "delivery_timeout")
+            if changes.free_merge_key:
+                new["merge_key"] = None
+            if changes.alive:
+                new["updated_time"] = now
+            if changes.end:
+                new |= dict.fromkeys(("request", "caller", "sealed", "lessee", "lease_until", "merge_key"))
+                new["end_time"] = now
+            return self._write(evolve(job, **new))
+
+    def report(self, job_id: str, token: str, report: Report) -> Job | None:
+        added = output_bytes(report.output)
+        with self._lock:
+            job = self._jobs.get(job_id)
+            if job is None or not _running(job, token):
+                return None
+            self._outputs.setdefault(job_id, bytearray()).extend(added)
+            base = job.progress if report.progress is None else report.progress
+            now = self._clock.now()
+            return self._write(
+                evolve(
+                    job,
+                    progress=clamped(base + report.increment),
+                    status_text=job.status_text if report.text is None else report.text,
+                    output_size=job.output_size + len(added),
+                    output_truncated=job.output_truncated or report.truncated,
+                    updated_time=now,
+                    read_time=now,
+                    version=job.version + 1,
+                )
+            )
+
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        with self._lock:
+            now = self._clock.now()
+            until = later(now, lease, "lease")
+            due = (
+                job
+                for job in map(self._jobs.__getitem__, self._active)
+                if job.status is Status.STARTED
+                and job.start_time <= now
+                and (job.lease_until is None or job.lease_until <= now)
+            )
+            return [
+                self._write(evolve(job, lessee=lessee, lease_until=until, version=job.version + 1, read_time=now))
+                for job in nsmallest(limit, due, key=lambda job: job.start_time)
+            ]
+
+    def beat(self, tokens: Mapping[str, str]) -> None:
+        with self._lock:
+            now = self._clock.now()
+            for job_id, token in tokens.items():
+                job = self._jobs.get(job_id)
+                if job is not None and _running(job, token):
+                    self._write(evolve(job, updated_time=now, read_time=now, version=job.version + 1))
+
+    def find(self, query: Query) -> list[Job]:
+        found: list[Job] = []
+        with self._lock:
+            if query.before is not None and query.before not in self._jobs:
+                return found
+            reached = query.before is None
+            for job_id in reversed(self._jobs):
+                if len(found) >= query.limit:
+                    break
+                if reached:
+                    job = self._read(job_id)
+                    if _matches(query, job):
+                        found.append(job)
+                elif job_id == query.before:
+                    reached = True
+        return found
+
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        with self._lock:
+            now = self._clock.now()
+
+            def past(job: Job, age: float) -> bool:
+                return age > 0 and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
+
+            gone = [
+                job.id
+                for job in self._jobs.values()
+                if job.status.is_final
+                and (past(job, ended_age) or (job.status is Status.COMPLETED and past(job, completed_age)))
+            ]
+            for job_id in gone:
+                del self._jobs[job_id]
+                self._outputs.pop(job_id, None)
+        return len(gone)
+
+    def close(self) -> None:
+        """Nothing is open; the jobs stay readable."""
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """A thread that held the lock does not exist in a forked child, where it would stay held for ever."""
+        if self._pid != os.getpid():
+            self._own_lock, self._pid = threading.Lock(), os.getpid()
+        return self._own_lock
+
+    def _read(self, job_id: str) -> Job:
+        return evolve(self._jobs[job_id], read_time=self._clock.now())
+
+    def _write(self, job: Job) -> Job:
+        """Put a job in its place, and keep the two lists beside it true."""
+        before = self._jobs.get(job.id)
+        if before is not None and before.merge_key is not None and before.merge_key != job.merge_key:
+            del self._merging[before.merge_key]
+        if job.merge_key is not None:
+            self._merging[job.merge_key] = job.id
+        if job.status.is_final:
+            self._active.pop(job.id, None)
+        else:
+            self._active[job.id] = None
+        self._jobs[job.id] = job
+        return job
+
+
+def _holds(expect: Expect, job: Job) -> bool:
+    return (
+        expect.status in (None, job.status)
+        and expect.attempt in (None, job.attempt)
+        and expect.token in (None, job.token)
+        and expect.version in (None, job.version)
+    )
+
+
+def _running(job: Job, token: str) -> bool:
+    return job.status is Status.IN_PROGRESS and job.token == token
+
+
+def _matches(query: Query, job: Job) -> bool:
+    return (
+        query.scope in (None, job.scope)
+        and query.status in (None, job.status)
+        and query.owner in (None, job.owner)
+        and (not query.overdue or overdue(job) is not None)
+    )

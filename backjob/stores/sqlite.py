@@ -1,0 +1,317 @@
+"""Jobs in an SQLite file: for one machine, shared by all of its processes. Nothing to install."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from backjob.clock import SystemClock
+from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.protocols import Clock, Store
+from backjob.stores.sqlite_connections import Connections
+from backjob.stores.sqlite_schema import Row, Statements, job_row, microseconds, row_job
+from backjob.stores.urls import StoreURL, number, text, yes_or_no
+from backjob.stores.values import dump_result, later, new_job, output_bytes, output_piece, refuse_short_limit
+
+__all__ = ["SQLiteStore", "from_url"]
+
+_OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
+_LONGEST_PIECE: Final = 16384  # bytes: reading a piece reads the whole of it
+_PURGED_AT_ONCE: Final = 500  # jobs a transaction
+_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
+_WAL_RETRY: Final = 0.01  # s
+_ERASED: Final = (
+    "method",
+    "target",
+    "raw",
+    "headers",
+    "body",
+    "caller",
+    "sealed",
+    "lessee",
+    "lease_until",
+    "merge_key",
+)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
+
+
+def from_url(url: StoreURL, clock: Clock | None) -> Store:
+    """Open ``sqlite:///path``; the options are the constructor's arguments."""
+    arguments = url.arguments(
+        {"durability": text, "table_name": text, "create_table": yes_or_no, "busy_timeout": number}
+    )
+    return SQLiteStore(url.file_path(), clock=clock, **cast("Any", arguments))
+
+
+class SQLiteStore:
+    """Jobs in the SQLite file at ``path``, in the tables ``table_name`` and ``table_name`` + ``_output``.
+
+    Any number of threads and processes of one machine may use the file; a network file system won't do. The file is
+    put into WAL mode and may hold other tables. Time is ``clock``'s, by default the computer's.
+
+    ``durability``: what is accepted survives the end of the ``"process"``, SIGKILL included, or with ``"power"``, at
+    the price of an fsync a write, the loss of power too.
+
+    ``create_table``: make what is missing when the store is constructed. False leaves the file alone until the first
+    call and then expects the tables, made by `schema`.
+
+    ``busy_timeout``: seconds to wait while others write, before `StoreUnavailable`.
+
+    Raises `InvalidRequest` for an argument, and `StoreUnusable` for a path that is not an SQLite database, can't be
+    written, or has these tables in another layout.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock | None = None,
+        durability: Literal["process", "power"] = "process",
+        table_name: str = "backjob",
+        create_table: bool = True,
+        busy_timeout: float = 5.0,
+    ) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise InvalidRequest("path", "a file is expected; a store in memory is MemoryStore()")
+        if durability not in _SYNCHRONOUS:
+            raise InvalidRequest("durability", 'expected is "process" or "power"')
+        if not 0 <= busy_timeout <= 86400:
+            raise InvalidRequest("busy_timeout", "expected are 0 to 86400 s")
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._sql = Statements.of(table_name)
+        self._synchronous = _SYNCHRONOUS[durability]
+        self._create_table = create_table
+        self._busy_timeout = busy_timeout
+        self._ready = False
+        self._connections = Connections(Path(path).absolute(), busy_timeout, self._prepare)
+        if create_table:
+            self._connections.create_file()
+            self._connections.read("SELECT 1")
+            self._connections.close_idle()  # a server may fork right after it has loaded the application
+
+    @staticmethod
+    def schema(table_name: str = "backjob") -> str:
+        """The SQL that makes the tables, for a migration of one's own."""
+        return "".join(f"{statement};\n" for statement in Statements.of(table_name).tables)
+
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        job = new_job(draft, merge_key, self._clock.now())
+        row = job_row(job, draft.request)
+        if merge_key is None:
+            self._connections.write(self._sql.insert, row)
+            return job
+        with self._connections.transaction() as connection:
+            if connection.execute(self._sql.insert_merging, row).fetchall():
+                return job
+            holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
+        return row_job(holder, job.read_time)
+
+    def get(self, job_id: str) -> Job | None:
+        rows = self._connections.read(self._sql.get, (job_id,))
+        return row_job(rows[0], self._clock.now()) if rows else None
+
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        refuse_short_limit(limit)
+        offset = max(offset, 0)
+        located = self._connections.read(self._sql.locate, (job_id,))
+        if not located:
+            return Output("", offset)
+        seq, truncated = located[0]
+        end = offset + limit + 3
+        pieces = self._connections.read(self._sql.pieces, {"job": seq, "begin": offset, "end": end})
+        start = pieces[0][0] if pieces else offset
+        data = b"".join([piece for _, piece in pieces])[offset - start : end - start]
+        return output_piece(data, offset, limit, truncated=truncated != 0)
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        now = self._clock.now()
+        assigned: dict[str, object] = {
+            name: value
+            for name in ("status", "attempt", "token", "progress", "status_text", "lessee")
+            if (value := getattr(changes, name)) is not UNSET
+        }
+        if changes.result is not UNSET:
+            assigned["result"] = dump_result(changes.result)
+        if changes.lease is not UNSET:
+            lease = changes.lease
+            assigned["lease_until"] = None if lease is None else microseconds(later(now, lease, "lease"))
+        if changes.due is not UNSET:
+            start_time = later(now, changes.due)
+            assigned["start_time"] = microseconds(start_time)
+            deliver_by = later(start_time, changes.delivery_timeout, "delivery_timeout")
+            assigned["deliver_by"] = microseconds(deliver_by)
+        if changes.free_merge_key:
+            assigned["merge_key"] = None
+        if changes.alive:
+            assigned["updated_time"] = microseconds(now)
+        if changes.end:
+            assigned |= dict.fromkeys(_ERASED)
+            assigned["end_time"] = microseconds(now)
+        expected: dict[str, object] = {
+            name: value
+            for name in ("status", "attempt", "token", "version")
+            if (value := getattr(expect, name)) is not None
+        }
+        parameters = (*assigned.values(), job_id, *expected.values())
+        rows = self._connections.write(self._sql.change(assigned, expected), parameters)
+        return row_job(rows[0], now) if rows else None
+
+    def report(self, job_id: str, token: str, report: Report) -> Job | None:
+        now = self._clock.now()
+        added = output_bytes(report.output)
+        parameters = (
+            microseconds(now),
+            report.progress,
+            report.increment,
+            report.text,
+            len(added),
+            report.truncated,
+            job_id,
+            token,
+        )
+        if not added:
+            rows = self._connections.write(self._sql.report, parameters)
+            return row_job(rows[0], now) if rows else None
+        with self._connections.transaction() as connection:
+            rows = connection.execute(self._sql.report, parameters).fetchall()
+            if not rows:
+                return None
+            job = row_job(rows[0], now)
+            start = job.output_size - len(added)
+            for position in range(0, len(added), _LONGEST_PIECE):
+                piece = added[position : position + _LONGEST_PIECE]
+                connection.execute(self._sql.add_piece, (rows[0][0], start + position, piece))
+        return job
+
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        now = self._clock.now()
+        values = {
+            "now": microseconds(now),
+            "lessee": lessee,
+            "until": microseconds(later(now, lease, "lease")),
+            "limit": limit,
+        }
+        # Mostly nothing is due, and looking needs no turn to write.
+        if not self._connections.read(self._sql.any_due, values)[0][0]:
+            return []
+        rows = self._connections.write(self._sql.take_due, values)
+        jobs = [(row[0], row_job(row, now)) for row in rows]
+        jobs.sort(key=lambda pair: (pair[1].start_time, pair[0]))
+        return [job for _, job in jobs]
+
+    def beat(self, tokens: Mapping[str, str]) -> None:
+        if not tokens:
+            return
+        now = microseconds(self._clock.now())
+        with self._connections.transaction() as connection:
+            connection.executemany(self._sql.beat, [(now, job_id, token) for job_id, token in tokens.items()])
+
+    def find(self, query: Query) -> list[Job]:
+        now = self._clock.now()
+        values = {
+            "now": microseconds(now),
+            "owner": query.owner,
+            "scope": query.scope,
+            "status": query.status,
+            "before": query.before,
+            "limit": query.limit,
+        }
+        return [row_job(row, now) for row in self._connections.read(self._sql.search(query), values)]
+
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        now = self._clock.now()
+        removed = 0
+        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+            ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
+            kept = [age for age in ages if age > 0]
+            if kept:
+                removed += self._purge(status, microseconds(now) - timedelta(seconds=min(kept)) // _MICROSECOND)
+        return removed
+
+    def close(self) -> None:
+        """Close the idle connections. A later call still works; it opens, and closes, one for itself."""
+        self._connections.close()
+
+    def _purge(self, status: Status, ended_before: int) -> int:
+        removed = 0
+        while True:
+            with self._connections.transaction() as connection:
+                aged = connection.execute(self._sql.ageing, (status, ended_before, _PURGED_AT_ONCE)).fetchall()
+                batch: list[tuple[int]] = []
+                output = 0
+                for seq, size in aged:
+                    output += size
+                    if batch and output > _PURGED_OUTPUT:
+                        break
+                    batch.append((seq,))
+                connection.executemany(self._sql.drop_pieces, batch)
+                connection.executemany(self._sql.drop_job, batch)
+            removed += len(batch)
+            if len(batch) == len(aged) < _PURGED_AT_ONCE:
+                return removed
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        if self._ready:
+            return
+        self._enter_wal(connection)
+        if self._create_table and not any(self._layout(connection)):
+            connection.execute("BEGIN IMMEDIATE")
+            if not any(self._layout(connection)):  # another process may have been faster
+                for statement in self._sql.tables:
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        self._refuse_other_layout(connection)
+        self._ready = True
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Entering WAL mode needs the file alone for a moment, and SQLite does not always wait for that itself."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_WAL_RETRY)
+                continue
+            if mode != "wal":
+                raise StoreUnusable(
+                    f"{self._connections.path}: SQLite can't use its write-ahead log here (mode {mode!r}); "
+                    "keep the file on a local disk"
+                )
+            return
+
+    def _layout(self, connection: sqlite3.Connection) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The columns of the two tables as they are in the file; none where there is no table."""
+
+        def columns(table: str) -> tuple[str, ...]:
+            rows = connection.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (table,)).fetchall()
+            return tuple([name for (name,) in rows])
+
+        return columns(self._sql.table), columns(self._sql.output_table)
+
+    def _refuse_other_layout(self, connection: sqlite3.Connection) -> None:
+        path, sql = self._connections.path, self._sql
+        found = self._layout(connection)
+        expected = (sql.columns, sql.output_columns)
+        if not any(found):
+            raise StoreUnusable(
+                f"{path}: there is no table {sql.table!r}; open the store once with create_table=True, or run the SQL "
+                "of SQLiteStore.schema()"
+            )
+        if found != expected:
+            differing = sql.table if found[0] != expected[0] else sql.output_table
+            raise StoreUnusable(
+                f"{path}: the table {differing!r} has another layout than this version of backjob needs; name another "
+                "table_name, or move the table away"
+            )

@@ -1,0 +1,348 @@
+"""The tables of `SQLiteStore`, every statement on them as text, and the way between a row and a `Job`."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, TypeAlias
+
+from attrs import frozen
+
+from backjob.errors import InvalidRequest
+from backjob.model import Caller, Headers, Job, Query, Request, Status
+from backjob.stores.values import load_result
+
+__all__ = ["Row", "Statements", "dump_caller", "dump_headers", "job_row", "microseconds", "row_job"]
+
+Row: TypeAlias = tuple[Any, ...]
+"""A job's row, in the order of `_COLUMNS`."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_STATUSES: Final = tuple(Status)
+
+# What may be long stands last: SQLite need not walk through it to reach the rest.
+_COLUMNS: Final = (
+    ("seq", "INTEGER PRIMARY KEY"),
+    ("id", "TEXT NOT NULL UNIQUE"),
+    ("status", "INTEGER NOT NULL"),
+    ("progress", "INTEGER NOT NULL"),
+    ("output_size", "INTEGER NOT NULL"),
+    ("output_truncated", "INTEGER NOT NULL"),
+    ("created_time", "INTEGER NOT NULL"),
+    ("start_time", "INTEGER NOT NULL"),
+    ("deliver_by", "INTEGER NOT NULL"),
+    ("updated_time", "INTEGER NOT NULL"),
+    ("end_time", "INTEGER"),
+    ("error_timeout", "INTEGER NOT NULL"),
+    ("attempt", "INTEGER NOT NULL"),
+    ("version", "INTEGER NOT NULL"),
+    ("held", "INTEGER NOT NULL"),
+    ("depth", "INTEGER NOT NULL"),
+    ("token", "TEXT"),
+    ("lessee", "TEXT"),
+    ("lease_until", "INTEGER"),
+    ("merge_key", "TEXT"),
+    ("owner", "TEXT"),
+    ("scope", "TEXT NOT NULL"),
+    ("method", "TEXT"),
+    ("target", "TEXT"),
+    ("raw", "INTEGER"),
+    ("headers", "TEXT"),
+    ("caller", "TEXT"),
+    ("status_text", "TEXT"),
+    ("result", "TEXT"),
+    ("sealed", "BLOB"),
+    ("body", "BLOB"),
+)
+_OUTPUT_COLUMNS: Final = (("job", "INTEGER NOT NULL"), ("start", "INTEGER NOT NULL"), ("piece", "BLOB NOT NULL"))
+
+# Partial indices keep start() cheap, and the searches for living jobs blind to any number of ended ones. SQLite uses one
+# only where the query repeats its condition, which is why the statements below say "status = 0 AND status < 2".
+_INDICES: Final = (
+    "CREATE UNIQUE INDEX {table}_merging ON {table} (merge_key) WHERE merge_key IS NOT NULL",
+    "CREATE INDEX {table}_living ON {table} (status, start_time) WHERE status < 2",
+    "CREATE INDEX {table}_ended ON {table} (status) WHERE status >= 2",
+    "CREATE INDEX {table}_ageing ON {table} (status, end_time) WHERE status >= 2",
+    "CREATE INDEX {table}_owned ON {table} (owner) WHERE owner IS NOT NULL",
+    "CREATE INDEX {table}_scoped ON {table} (scope) WHERE scope <> ''",
+)
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+
+@frozen
+class Statements:
+    """Every statement, for one table name. Raises `InvalidRequest` for a name that is not a plain identifier."""
+
+    table: str
+    columns: tuple[str, ...]
+    output_table: str
+    output_columns: tuple[str, ...]
+    tables: tuple[str, ...]
+    insert: str
+    insert_merging: str
+    holder: str
+    get: str
+    update: str
+    report: str
+    add_piece: str
+    locate: str
+    pieces: str
+    any_due: str
+    take_due: str
+    beat: str
+    find: str
+    before: str
+    ageing: str
+    drop_pieces: str
+    drop_job: str
+
+    @classmethod
+    def of(cls, table: str) -> Statements:
+        if not _IDENTIFIER.fullmatch(table) or table.lower().startswith("sqlite_"):
+            raise InvalidRequest(
+                "table_name",
+                f"{table!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first, "
+                'and not "sqlite_…", which SQLite keeps for itself',
+            )
+        names = tuple(name for name, _ in _COLUMNS)
+        stored = names[1:]
+
+        def sql(text: str) -> str:
+            return (
+                text.replace("{table}_output", f'"{table}_output"')
+                .replace("{table}_", f"{table}_")
+                .replace("{table}", f'"{table}"')
+                .replace("{columns}", ", ".join(names))
+                .replace("{stored}", ", ".join(stored))
+                .replace("{values}", ", ".join("?" * len(stored)))
+            )
+
+        def create(name: str, columns: tuple[tuple[str, str], ...], rest: str = "", options: str = "") -> str:
+            return sql(f"CREATE TABLE {name} ({', '.join(map(' '.join, columns))}{rest}){options}")
+
+        due = "status = 0 AND status < 2 AND start_time <= :now AND (lease_until IS NULL OR lease_until <= :now)"
+        insert = sql("INSERT INTO {table} ({stored}) VALUES ({values})")
+        return cls(
+            table=table,
+            columns=names,
+            output_table=f"{table}_output",
+            output_columns=tuple(name for name, _ in _OUTPUT_COLUMNS),
+            tables=(
+                create("{table}", _COLUMNS),
+                *map(sql, _INDICES),
+                create("{table}_output", _OUTPUT_COLUMNS, ", PRIMARY KEY (job, start)", " WITHOUT ROWID"),
+            ),
+            insert=insert,
+            insert_merging=f"{insert} ON CONFLICT (merge_key) WHERE merge_key IS NOT NULL DO NOTHING RETURNING seq",
+            holder=sql("SELECT {columns} FROM {table} WHERE merge_key = ?"),
+            get=sql("SELECT {columns} FROM {table} WHERE id = ?"),
+            update=sql("UPDATE {table} SET [changes] WHERE id = ?[condition] RETURNING {columns}"),
+            report=sql(
+                "UPDATE {table} SET version = version + 1, updated_time = ?, "
+                "progress = max(0, min(100, coalesce(?, progress) + ?)), status_text = coalesce(?, status_text), "
+                "output_size = output_size + ?, output_truncated = output_truncated OR ? "
+                "WHERE id = ? AND token = ? AND status = 1 RETURNING {columns}"
+            ),
+            add_piece=sql("INSERT INTO {table}_output (job, start, piece) VALUES (?, ?, ?)"),
+            locate=sql("SELECT seq, output_truncated FROM {table} WHERE id = ?"),
+            pieces=sql(
+                "SELECT start, piece FROM {table}_output WHERE job = :job AND start < :end AND start >= coalesce("
+                "(SELECT max(start) FROM {table}_output WHERE job = :job AND start <= :begin), 0) ORDER BY start"
+            ),
+            any_due=sql("SELECT EXISTS (SELECT 1 FROM {table} WHERE [due])").replace("[due]", due),
+            take_due=sql(
+                "UPDATE {table} SET lessee = :lessee, lease_until = :until, version = version + 1 WHERE seq IN "
+                "(SELECT seq FROM {table} WHERE [due] ORDER BY start_time, seq LIMIT :limit) RETURNING {columns}"
+            ).replace("[due]", due),
+            beat=sql(
+                "UPDATE {table} SET updated_time = ?, version = version + 1 WHERE id = ? AND token = ? AND status = 1"
+            ),
+            find=sql("SELECT {columns} FROM {table}[condition] ORDER BY seq DESC LIMIT :limit"),
+            before=sql("seq < (SELECT seq FROM {table} WHERE id = :before)"),
+            ageing=sql(
+                "SELECT seq, output_size FROM {table} WHERE status = ? AND status >= 2 AND end_time < ? "
+                "ORDER BY end_time LIMIT ?"
+            ),
+            drop_pieces=sql("DELETE FROM {table}_output WHERE job = ?"),
+            drop_job=sql("DELETE FROM {table} WHERE seq = ?"),
+        )
+
+    def change(self, assigned: dict[str, object], expected: dict[str, object]) -> str:
+        """A compare-and-set of these columns; ``version = version + 1`` goes with it."""
+        changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
+        condition = "".join([f" AND {name} = ?" for name in expected])
+        return self.update.replace("[changes]", changes).replace("[condition]", condition)
+
+    def search(self, query: Query) -> str:
+        """The search for a query, with its values by name.
+
+        The unary plus keeps SQLite from an index (see "Disqualifying WHERE-Clause Terms Using Unary +" in its manual):
+        it has no statistics, and would else take the long list of one status for the short list of one owner.
+        """
+        conditions: list[str] = []
+        listed = query.overdue
+        if query.overdue:
+            conditions.append(_OVERDUE[query.status])
+        if query.owner is not None:
+            conditions.append("+owner = :owner" if listed else "owner = :owner")
+            listed = True
+        if query.scope is not None:
+            indexed = bool(query.scope) and not listed
+            conditions.append("scope = :scope AND scope <> ''" if indexed else "+scope = :scope")
+            listed = listed or indexed
+        if query.status is not None and not query.overdue:
+            kind = "status >= 2" if query.status.is_final else "status < 2"
+            conditions.append("+status = :status" if listed else f"status = :status AND {kind}")
+        if query.before is not None:
+            conditions.append(self.before)
+        return self.find.replace("[condition]", " WHERE " + " AND ".join(conditions) if conditions else "")
+
+
+_OVERDUE_STARTED: Final = "(status = 0 AND status < 2 AND start_time <= :now AND deliver_by <= :now)"
+_OVERDUE_RUNNING: Final = "(status = 1 AND status < 2 AND updated_time + error_timeout <= :now)"
+# Nothing is delivered before it is due, so start_time bounds the search for deliver_by.
+_OVERDUE: Final[dict[Status | None, str]] = {
+    None: f"({_OVERDUE_STARTED} OR {_OVERDUE_RUNNING})",
+    Status.STARTED: _OVERDUE_STARTED,
+    Status.IN_PROGRESS: _OVERDUE_RUNNING,
+    Status.COMPLETED: "0",
+    Status.FAILED: "0",
+    Status.CANCELLED: "0",
+}
+
+
+def microseconds(moment: datetime) -> int:
+    """An aware datetime as microseconds since 1970 in UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _moment(microseconds_since: int) -> datetime:
+    return _EPOCH + timedelta(0, 0, microseconds_since)
+
+
+def dump_headers(headers: Headers) -> str:
+    """Header fields as JSON: a list of [name, value]."""
+    return json.dumps(headers, separators=(",", ":")) if headers else "[]"
+
+
+def _load_headers(text: str) -> Headers:
+    return tuple([(name, value) for name, value in json.loads(text)]) if text != "[]" else ()
+
+
+def dump_caller(caller: Caller | None) -> str | None:
+    """A caller as a JSON list of its fields."""
+    if caller is None:
+        return None
+    return json.dumps((caller.scheme, caller.host, caller.address, caller.forwarded), separators=(",", ":"))
+
+
+def _load_caller(text: str | None) -> Caller | None:
+    if text is None:
+        return None
+    scheme, host, address, forwarded = json.loads(text)
+    return Caller(scheme, host, address, tuple([(name, value) for name, value in forwarded]))
+
+
+def job_row(job: Job, request: Request) -> Row:
+    """A new job as the values of its row, without ``seq``."""
+    return (
+        job.id,
+        int(job.status),
+        job.progress,
+        job.output_size,
+        job.output_truncated,
+        microseconds(job.created_time),
+        microseconds(job.start_time),
+        microseconds(job.deliver_by),
+        microseconds(job.updated_time),
+        None,
+        timedelta(seconds=job.error_timeout) // _MICROSECOND,
+        job.attempt,
+        job.version,
+        job.held,
+        job.depth,
+        job.token,
+        job.lessee,
+        None if job.lease_until is None else microseconds(job.lease_until),
+        job.merge_key,
+        job.owner,
+        job.scope,
+        request.method,
+        request.target,
+        request.raw,
+        dump_headers(request.headers),
+        dump_caller(job.caller),
+        job.status_text,
+        None,
+        job.sealed,
+        request.body,
+    )
+
+
+def row_job(row: Row, read_time: datetime) -> Job:
+    """The job that a row holds."""
+    (
+        _,
+        job_id,
+        status,
+        progress,
+        output_size,
+        output_truncated,
+        created_time,
+        start_time,
+        deliver_by,
+        updated_time,
+        end_time,
+        error_timeout,
+        attempt,
+        version,
+        held,
+        depth,
+        token,
+        lessee,
+        lease_until,
+        merge_key,
+        owner,
+        scope,
+        method,
+        target,
+        raw,
+        headers,
+        caller,
+        status_text,
+        result,
+        sealed,
+        body,
+    ) = row
+    return Job(
+        id=job_id,
+        status=_STATUSES[status],
+        progress=progress,
+        status_text=status_text,
+        output_size=output_size,
+        output_truncated=output_truncated != 0,
+        created_time=_moment(created_time),
+        start_time=_moment(start_time),
+        deliver_by=_moment(deliver_by),
+        updated_time=_moment(updated_time),
+        end_time=None if end_time is None else _moment(end_time),
+        read_time=read_time,
+        error_timeout=error_timeout / 1_000_000,
+        attempt=attempt,
+        version=version,
+        token=token,
+        lessee=lessee,
+        lease_until=None if lease_until is None else _moment(lease_until),
+        merge_key=merge_key,
+        owner=owner,
+        scope=scope,
+        result=load_result(result),
+        request=None if method is None else Request(method, target, _load_headers(headers), body, raw != 0),
+        caller=_load_caller(caller),
+        held=held != 0,
+        sealed=sealed,
+        depth=depth,
+    )

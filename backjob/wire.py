@@ -1,0 +1,157 @@
+"""Request to bytes and bytes to response, for HTTP/1.1 (RFC 9112), by h11. Sans-IO: no sockets and no clock here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import h11
+
+from backjob.errors import ConnectionLost, InvalidRequest
+from backjob.model import Request, Response
+
+__all__ = ["MAX_HEADER", "MAX_RESPONSE", "Reader", "serialise"]
+
+MAX_RESPONSE: Final = 1 << 16
+"""Bytes of a response's body that are kept."""
+
+MAX_HEADER: Final = 1 << 16
+"""Bytes that a response's status line and header fields may have."""
+
+# The wire decides these itself; a second one would contradict it (RFC 9112, section 6.3: request smuggling).
+_OWN_FIELDS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "x-forwarded-proto"})
+
+# RFC 9110, section 8.6: Content-Length: 0 goes with the methods that may be expected to have content.
+_BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
+
+
+def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> bytes:
+    """The request as it goes out: head and body, never chunked, ``Connection: close``.
+
+    ``host`` is the value of Host, ``scheme`` that of X-Forwarded-Proto. The request target is ``prefix`` and then
+    ``request.target``, byte for byte. Fields of the request that would contradict the wire's own (Host, framing,
+    Connection, X-Forwarded-Proto) are left out. Raises `InvalidRequest`, which shows no header value, for what
+    HTTP does not allow.
+    """
+    fields = [("Host", host), ("X-Forwarded-Proto", scheme), ("Connection", "close")]
+    if request.body or request.method not in _BODILESS:
+        fields.append(("Content-Length", str(len(request.body))))
+    fields += _passed_on(request)
+    if request.method == "CONNECT":
+        raise InvalidRequest("method", "CONNECT is for proxies, not for an application")
+    connection = h11.Connection(h11.CLIENT)
+    try:
+        head = connection.send(_event(request.method, prefix + request.target, fields))
+        body = connection.send(h11.Data(data=request.body)) if request.body else b""
+        connection.send(h11.EndOfMessage())
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        # Not chained: h11 shows the value, which may be a credential.
+        raise InvalidRequest(*_culprit(request, prefix, host)) from None
+    return head + body
+
+
+def _passed_on(request: Request) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in request.headers if name.lower() not in _OWN_FIELDS]
+
+
+def _event(method: str, target: str, fields: list[tuple[str, str]]) -> h11.Request:
+    return h11.Request(
+        method=method.encode("ascii"),
+        target=target.encode("ascii"),
+        headers=[(name.encode("ascii"), value.encode("latin-1")) for name, value in fields],
+    )
+
+
+def _is_allowed(method: str, target: str, fields: list[tuple[str, str]]) -> bool:
+    try:
+        _event(method, target, fields)
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _culprit(request: Request, prefix: str, host: str) -> tuple[str, str]:
+    """Which argument HTTP does not allow, and why; found by trying each alone."""
+    least = [("Host", "localhost")]
+    if not _is_allowed(request.method, "/", least):
+        return "method", f"{request.method!r} is not a token (RFC 9110, section 9.1)"
+    if not _is_allowed("GET", prefix + request.target, least):
+        return "target", "has characters that must be percent-encoded (RFC 9112, section 3.2.1)"
+    if not _is_allowed("GET", "/", [("Host", host)]):
+        return "host", f"{host!r} is not a host (RFC 9110, section 7.2)"
+    refused = [name for name, value in _passed_on(request) if not _is_allowed("GET", "/", [*least, (name, value)])]
+    return "headers", f"not allowed as field names or values (RFC 9110, section 5.5): {', '.join(map(repr, refused))}"
+
+
+class Reader:
+    """Takes the bytes of one answer as they arrive, in pieces of any size, and gives the response once it is complete.
+
+    ``method`` is that of the request; an answer to HEAD has no body. Of the body ``max_response`` bytes are kept, the
+    rest is read and dropped, and the response marked as truncated. A head of more than ``max_header`` bytes is given up.
+    """
+
+    __slots__ = ("_body", "_connection", "_head", "_max_response", "_started", "_truncated")
+
+    def __init__(self, method: str, *, max_response: int = MAX_RESPONSE, max_header: int = MAX_HEADER) -> None:
+        self._max_response = max_response
+        self._head: h11.Response | None = None
+        self._body = bytearray()
+        self._truncated = False
+        self._started = False
+        # What h11 needs to know of the request to frame its answer.
+        self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_header)
+        self._connection.send(
+            _event("HEAD" if method == "HEAD" else "GET", "/", [("Host", "localhost"), ("Connection", "close")])
+        )
+        self._connection.send(h11.EndOfMessage())
+
+    def receive(self, data: bytes) -> Response | None:
+        """The response if it is complete with these bytes, else None. Empty ``data`` says that the peer has closed.
+
+        Raises `ConnectionLost` for an answer that can't become complete any more. Nothing may follow either end.
+        """
+        if not data and self._head is None:
+            raise ConnectionLost(
+                "closed in the middle of the answer's head" if self._started else "closed without an answer"
+            )
+        self._started = True
+        try:
+            self._connection.receive_data(data)
+            return self._drain()
+        except h11.ProtocolError as error:
+            raise ConnectionLost(self._explain(error)) from None
+
+    def _drain(self) -> Response | None:
+        while True:
+            event = self._connection.next_event()
+            if event is h11.NEED_DATA:
+                return None
+            if isinstance(event, h11.Response):
+                self._head = event
+            elif isinstance(event, h11.Data):
+                self._keep(event.data)
+            elif isinstance(event, h11.EndOfMessage) and self._head is not None:
+                return self._response(self._head)
+
+    def _keep(self, data: bytes | bytearray | memoryview) -> None:
+        room = self._max_response - len(self._body)
+        self._body += data[:room]
+        if len(data) > room:
+            self._truncated = True
+
+    def _response(self, head: h11.Response) -> Response:
+        return Response(
+            status=head.status_code,
+            reason=head.reason.decode("latin-1"),
+            headers=tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers),
+            body=bytes(self._body),
+            truncated=self._truncated,
+        )
+
+    def _explain(self, error: h11.ProtocolError) -> str:
+        # h11 quotes the offending line after a colon; it may be a Set-Cookie.
+        what = str(error).partition(":")[0]
+        if self._head is not None:
+            return f"the answer ended before its body was complete: {what}"
+        if getattr(error, "error_status_hint", None) == 431:
+            return "the answer's head is longer than the limit"
+        return f"the answer is not HTTP/1: {what}"

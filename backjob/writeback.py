@@ -1,0 +1,101 @@
+"""What running jobs have not written yet, and the monitor writes for them: coalesced reports, signs of life, late ends.
+
+`later` and `settle` may be called from any thread; the rest is the monitor's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from backjob.errors import StoreError
+from backjob.lifecycle import End
+from backjob.model import Job
+from backjob.protocols import Clock, Store
+from backjob.running import Running
+
+__all__ = ["Writeback"]
+
+_BEAT_INTERVAL: Final = 1.0
+_RETRY_INTERVAL: Final = 1.0
+
+_log = logging.getLogger("backjob")
+
+
+class Writeback:
+    """The pending writes of one process's running jobs."""
+
+    def __init__(
+        self, store: Store, clock: Clock, *, wake: Callable[[], None], announce: Callable[[Job], None]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._wake = wake
+        self._announce = announce
+        self._news: deque[Running] = deque()
+        self._dirty: set[Running] = set()
+        self._beats: dict[str, str] = {}
+        self._next_beat = 0.0
+        self._ends: deque[tuple[Running, End, float]] = deque()
+        self._next_try = 0.0
+
+    def later(self, running: Running) -> None:
+        """Write what a job has pending as soon as its next write is due."""
+        self._news.append(running)
+        self._wake()
+
+    def settle(self, running: Running, end: End) -> None:
+        """Write an end that the store could not take; tried until the job's time-out, which then ends it."""
+        self._ends.append((running, end, self._clock.monotonic() + running.job.error_timeout))
+        self._wake()
+
+    def next_event(self) -> float | None:
+        """When `run` has something to do, on the monotonic clock (s)."""
+        self._gather()
+        events = [running.next_write for running in self._dirty]
+        if self._beats:
+            events.append(self._next_beat)
+        if self._ends:
+            events.append(self._next_try)
+        return min(events, default=None)
+
+    def run(self, now: float) -> None:
+        """Write what is due."""
+        self._gather()
+        for running in [running for running in self._dirty if running.next_write <= now]:
+            self._dirty.discard(running)
+            if not running.flush():
+                self._beats[running.job.id] = running.token
+        if self._beats and now >= self._next_beat:
+            self._next_beat = now + _BEAT_INTERVAL
+            self._store.beat(self._beats)
+            self._beats = {}
+        if self._ends and now >= self._next_try:
+            self._next_try = now + _RETRY_INTERVAL
+            self._write_ends(now)
+
+    def finish(self) -> None:
+        """Write everything now: the process ends."""
+        self._gather()
+        for running in self._dirty:
+            running.flush()
+        self._write_ends(self._clock.monotonic())
+
+    def _gather(self) -> None:
+        while self._news:
+            self._dirty.add(self._news.popleft())
+
+    def _write_ends(self, now: float) -> None:
+        for _ in range(len(self._ends)):
+            running, end, until = self._ends.popleft()
+            try:
+                job = running.end(end)
+            except StoreError as error:
+                _log.warning("job %s: its end can't be written yet: %s", running.job.id, error)
+                if now < until:
+                    self._ends.append((running, end, until))
+            else:
+                if job is not None:
+                    self._announce(job)

@@ -1,0 +1,12 @@
+"""Our own transports keep the contract that is published for everybody's."""
+
+from __future__ import annotations
+
+from backjob.protocols import Transport
+from backjob.testing.transports import TransportContract
+from backjob.transports.sockets import SocketTransport
+
+
+class TestSocketTransport(TransportContract):
+    def make_transport(self, base_url: str) -> Transport:
+        return SocketTransport(base_url)

@@ -1,0 +1,236 @@
+"""The values: what they show of themselves, what they hide, and how they become JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backjob import model
+from backjob.model import (
+    UNSET,
+    Caller,
+    Changes,
+    Credentials,
+    Draft,
+    Headers,
+    Job,
+    JobState,
+    JsonValue,
+    Request,
+    Response,
+    Status,
+    Unset,
+    clean_text,
+)
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+SECRET = "s3cr3t"
+SECRET_HEADERS: Headers = (("Cookie", f"session={SECRET}"), ("Authorization", f"Bearer {SECRET}"))
+
+any_text = st.text(st.characters(codec=None, exclude_categories=[]))
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_statuses_have_their_numbers() -> None:
+    assert {status.name: int(status) for status in Status} == {
+        "STARTED": 0,
+        "IN_PROGRESS": 1,
+        "COMPLETED": 2,
+        "FAILED": 3,
+        "CANCELLED": 4,
+    }
+
+
+def test_the_last_three_are_final() -> None:
+    assert [status for status in Status if status.is_final] == [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
+
+
+# --- text that every store can keep ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("", ""),
+        ("plain", "plain"),
+        ("tab\tline\r\n\x1b[0m", "tab\tline\r\n\x1b[0m"),
+        ("a\0b", "a\ufffdb"),
+        ("ä\0", "ä\ufffd"),
+        ("\ufeffmark", "\ufeffmark"),
+        ("\U0001f600", "\U0001f600"),
+        ("\ud800", "\ufffd"),
+        ("\udc00", "\ufffd"),
+        ("a\ud800b", "a\ufffdb"),
+        ("\ud800\U0001f600", "\ufffd\U0001f600"),
+        ("\udc00\ud800", "\ufffd\ufffd"),
+        ("\ud83d\ude00", "\U0001f600"),
+    ],
+)
+def test_nul_and_lone_surrogates_are_replaced_and_all_else_stays(text: str, clean: str) -> None:
+    assert clean_text(text) == clean
+
+
+@given(any_text)
+def test_clean_text_is_utf_8_without_nul_and_clean_already(text: str) -> None:
+    clean = clean_text(text)
+    assert clean.encode("utf-8").decode("utf-8") == clean
+    assert "\0" not in clean
+    assert clean_text(clean) == clean
+
+
+@given(any_text)
+def test_no_character_is_swallowed_with_its_bad_neighbour(text: str) -> None:
+    good = [char for char in text if char != "\0" and not 0xD800 <= ord(char) <= 0xDFFF]
+    kept = iter(clean_text(text))
+    assert all(char in kept for char in good)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
+def test_good_text_stays_as_it_is(text: str) -> None:
+    assert clean_text(text) == text
+
+
+# --- what a value shows ---------------------------------------------------------------------------------------------
+
+SECRET_REQUEST = Request("POST", "/work?id=5", SECRET_HEADERS, SECRET.encode())
+SECRET_CALLER = Caller("https", "shop.example", "192.0.2.1", SECRET_HEADERS)
+SECRET_JOB = Job(
+    id="job1",
+    created_time=NOON,
+    start_time=NOON,
+    deliver_by=NOON,
+    updated_time=NOON,
+    read_time=NOON,
+    token=SECRET,
+    sealed=SECRET.encode(),
+    request=SECRET_REQUEST,
+    caller=SECRET_CALLER,
+)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        SECRET_REQUEST,
+        Response(200, "OK", SECRET_HEADERS, SECRET.encode()),
+        Credentials(SECRET_HEADERS),
+        SECRET_CALLER,
+        Draft(id="job1", request=SECRET_REQUEST, caller=SECRET_CALLER, sealed=SECRET.encode()),
+        SECRET_JOB,
+        Changes(token=SECRET),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("show", [repr, str, "{}".format])
+def test_no_value_shows_credentials_bodies_or_tokens(value: object, show: Callable[[object], str]) -> None:
+    assert SECRET not in show(value)
+
+
+def test_a_request_shows_what_helps_to_find_it() -> None:
+    shown = repr(SECRET_REQUEST)
+    assert all(part in shown for part in ("POST", "/work?id=5", "Cookie", "Authorization", "<6 bytes>"))
+
+
+def test_every_value_is_frozen() -> None:
+    values = [getattr(model, name) for name in model.__all__]
+    classes = [value for value in values if isinstance(value, type) and attrs.has(value)]
+    assert len(classes) >= 12
+    for cls in classes:
+        with pytest.raises(attrs.exceptions.FrozenInstanceError):
+            cls.__setattr__(cls.__new__(cls), attrs.fields(cls)[0].name, "other")
+
+
+# --- requests and responses -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/work", "/work", ""),
+        ("/work?", "/work", ""),
+        ("/work?id=5", "/work", "id=5"),
+        ("/work?a=1?b", "/work", "a=1?b"),
+        ("/a%3Fb?c", "/a%3Fb", "c"),
+    ],
+)
+def test_a_target_is_a_path_and_a_query(target: str, path: str, query: str) -> None:
+    request = Request("GET", target)
+    assert (request.path, request.query) == (path, query)
+
+
+def test_header_fields_of_a_request_are_joined_whatever_their_case() -> None:
+    request = Request("GET", "/", (("X-A", "1"), ("Other", "2"), ("x-a", "3")))
+    assert request.header("x-A") == "1, 3"
+    assert request.header("X-B") is None
+
+
+def test_the_first_field_of_a_response_counts() -> None:
+    response = Response(302, headers=(("Location", "/a"), ("location", "/b")))
+    assert response.header("LOCATION") == "/a"
+    assert response.header("X-B") is None
+
+
+def test_credentials_are_true_if_there_are_any() -> None:
+    assert Credentials(SECRET_HEADERS)
+    assert not Credentials()
+
+
+def test_unset_is_false_and_differs_from_none() -> None:
+    assert not UNSET
+    assert UNSET is Unset.UNSET
+    assert Changes().result is UNSET
+    assert Changes(result=None).result is None
+
+
+# --- the state of a job ---------------------------------------------------------------------------------------------
+
+
+def a_state(*, end_time: datetime | None = None, result: JsonValue = None) -> JobState:
+    return JobState(
+        id="job1",
+        status=Status.IN_PROGRESS,
+        progress=40,
+        status_text="Chugging along",
+        start_time=NOON,
+        updated_time=datetime(2026, 3, 1, 14, 0, 0, 250_000, tzinfo=timezone(timedelta(hours=2))),
+        end_time=end_time,
+        result=result,
+        owner="ann",
+        scope="reports",
+    )
+
+
+def test_a_state_as_dictionary_survives_json() -> None:
+    dictionary = a_state(end_time=NOON, result={"href": "/export.csv", "rows": [1, 2.5, None, True]}).as_dict()
+    assert json.loads(json.dumps(dictionary)) == dictionary
+
+
+def test_a_state_as_dictionary_says_everything_in_plain_types() -> None:
+    dictionary = a_state().as_dict()
+    assert dictionary == {
+        "id": "job1",
+        "progress": 40,
+        "status": 1,
+        "status_name": "IN_PROGRESS",
+        "status_text": "Chugging along",
+        "start_time": "2026-03-01T12:00:00+00:00",
+        "updated_time": "2026-03-01T14:00:00.250000+02:00",
+        "end_time": None,
+        "result": None,
+        "owner": "ann",
+        "scope": "reports",
+    }
+    assert type(dictionary["status"]) is int
+    assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"}
+
+
+def test_a_state_says_nothing_of_the_request() -> None:
+    assert not {"request", "caller", "token", "sealed"} & attrs.fields_dict(JobState).keys()

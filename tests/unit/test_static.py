@@ -1,0 +1,120 @@
+"""The files that go to the browser: small, in one piece, and allowed by a strict Content-Security-Policy."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from backjob.endpoints import Ask, Endpoints
+from backjob.page import Links, asset, render
+from tests.unit.test_endpoints import FakeJobs, a_state
+
+LARGEST_SCRIPT = 5_000  # bytes, gzipped
+
+
+class Inline(HTMLParser):
+    """Collects what a policy of ``script-src 'self'; style-src 'self'`` would block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.inside: str | None = None
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.inside = tag if tag in ("script", "style") else None
+        for name, value in attributes:
+            if name == "style" or name.startswith("on") or (value or "").lower().startswith("javascript:"):
+                self.found.append(f"{tag} {name}={value}")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside and data.strip():
+            self.found.append(f"{self.inside}: {data}")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = None
+
+
+def inline_parts(markup: str) -> list[str]:
+    parser = Inline()
+    parser.feed(markup)
+    return parser.found
+
+
+def rendered() -> str:
+    links = Links(assets="/backjob", job="/backjob/job1", cancel="/backjob/job1.token/cancel")
+    state = a_state(result={"href": "/export.csv"})
+    return render(state, "some output", more=True, truncated=True, links=links).decode("utf-8")
+
+
+def test_the_page_has_no_inline_script_or_style() -> None:
+    assert inline_parts(rendered()) == []
+    assert inline_parts(asset("page.html").decode("utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "markup",
+    [
+        "<script>x</script>",
+        "<style>p{}</style>",
+        '<p style="x">',
+        '<p onclick="x">',
+        '<a href="javascript:x">',
+    ],
+)
+def test_an_inline_part_would_be_found(markup: str) -> None:
+    assert len(inline_parts(markup)) == 1
+
+
+def test_no_placeholder_is_left_in_the_page() -> None:
+    assert "{{" not in rendered()
+
+
+def test_all_that_the_page_links_is_served() -> None:
+    linked = re.findall(r'(?:src|href)="/backjob(/progress[^"]*)"', rendered())
+    endpoints = Endpoints(FakeJobs(), "/backjob")
+    assert sorted(linked) == ["/progress.css", "/progress.js"]
+    assert [endpoints.answer(Ask("GET", path, "", (), None, "/backjob")).status for path in linked] == [200, 200]
+
+
+def test_the_element_is_small() -> None:
+    assert len(gzip.compress(asset("progress.js"), mtime=0)) < LARGEST_SCRIPT
+
+
+@pytest.mark.parametrize(
+    "sink", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", ".style", "import"]
+)
+def test_the_element_makes_no_markup_code_or_inline_style(sink: str) -> None:
+    assert sink not in asset("progress.js").decode("ascii", "replace")
+
+
+def test_the_element_is_valid_javascript(tmp_path: Path) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: nothing here can read JavaScript")
+    script = tmp_path / "progress.js"
+    script.write_bytes(asset("progress.js"))
+    subprocess.run([node, "--check", str(script)], check=True, timeout=30)
+
+
+def test_every_style_stays_with_the_element_or_the_page() -> None:
+    css = re.sub(r"/\*.*?\*/", "", asset("progress.css").decode("utf-8"), flags=re.DOTALL)
+    selectors = [line.strip() for line in css.splitlines() if line.rstrip().endswith("{") and "@media" not in line]
+    assert selectors
+    assert [one for one in selectors if not one.startswith(("backjob-progress", ".backjob-page"))] == []
+
+
+@pytest.mark.parametrize("feature", ["prefers-color-scheme: dark", "prefers-reduced-motion: reduce", "max-width"])
+def test_the_style_minds_dark_narrow_and_still_screens(feature: str) -> None:
+    assert f"@media ({feature}" in asset("progress.css").decode("utf-8")
+
+
+def test_every_static_file_belongs_to_the_package() -> None:
+    names = {entry.name for entry in files("backjob").joinpath("static").iterdir()}
+    assert names == {"page.html", "progress.css", "progress.js"}

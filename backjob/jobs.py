@@ -24,7 +24,7 @@ from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Ou
 from backjob.monitor import Monitor, Retention
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, credentials_of
-from backjob.running import current
+from backjob.running import Running, current
 from backjob.sealing import Sealer
 from backjob.serving import serving
 from backjob.worker import Worker
@@ -107,27 +107,38 @@ class BackJob(Action):
         self._clock = clock or SystemClock()
         self._sealer = Sealer(signer) if seal else None
         self._access = Access(signer)
-        self.monitor = Monitor(
-            store,
-            signer,
-            self._clock,
-            transport=lambda: self.transport,
-            announce=self._announce,
-            retention=self._retention,
-            error_timeout=self._error_timeout,
-            sealer=self._sealer,
-        )
+        self.monitor = self.make_monitor()
         self.worker = Worker(
             store,
             signer,
             self._clock,
             max_body=max_body,
             max_output=max_output,
-            write_later=self.monitor.write_later,
-            settle=self.monitor.settle,
+            write_later=self._write_later,
+            settle=self._settle,
             announce=self._announce,
             owner=self,
         )
+
+    def make_monitor(self, kind: type[Monitor] = Monitor, *, threaded: bool = True) -> Monitor:
+        """A monitor of this `BackJob`; ``threaded`` False leaves its passes to the caller. For `backjob.testing`."""
+        return kind(
+            self.store,
+            self.signer,
+            self._clock,
+            transport=lambda: self.transport,
+            announce=self._announce,
+            retention=self._retention,
+            error_timeout=self._error_timeout,
+            sealer=self._sealer,
+            threaded=threaded,
+        )
+
+    def _write_later(self, running: Running) -> None:
+        self.monitor.write_later(running)
+
+    def _settle(self, running: Running, end: End) -> None:
+        self.monitor.settle(running, end)
 
     # --- starting ---------------------------------------------------------------------------------------------------
 

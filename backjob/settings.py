@@ -1,0 +1,192 @@
+"""Settings by name, the same everywhere: ``BACKJOB_BASE_URL`` in Flask and the environment, ``BACKJOB["BASE_URL"]`` in Django.
+
+`Settings.of` reads and checks them; `Settings.build` makes the `BackJob` they describe, of any subclass.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
+from urllib.parse import urlencode
+
+from attrs import field, fields, frozen
+
+from backjob.errors import InvalidRequest
+from backjob.jobs import BackJob
+from backjob.keys import derive_key
+from backjob.protocols import Clock, Transport
+from backjob.signing import MessageSigner
+from backjob.stores import open_store
+from backjob.transports.sockets import SocketTransport
+
+__all__ = ["Settings"]
+
+_Jobs = TypeVar("_Jobs", bound=BackJob)
+
+_TRUE: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE: Final = frozenset({"0", "false", "no", "off"})
+_OF_BACKJOB: Final = (
+    "error_timeout",
+    "delivery_timeout",
+    "completed_retention_days",
+    "retention_days",
+    "max_output",
+    "max_body",
+    "user_agent",
+    "status_prefix",
+    "seal",
+)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("text is needed")
+    return value
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError("a number is needed")  # noqa: TRY004 - one error for all wrong values
+    return float(value)
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("a whole number of bytes is needed")  # noqa: TRY004
+    return int(value)
+
+
+def _truth(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    word = str(value).lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError("true or false is needed")
+    return word in _TRUE
+
+
+def _secret(value: object) -> str | bytes:
+    if not isinstance(value, str | bytes):
+        raise ValueError("text or bytes are needed")  # noqa: TRY004
+    return value
+
+
+def _secrets(value: object) -> tuple[str | bytes, ...]:
+    if isinstance(value, str):
+        return tuple(part for part in value.split(",") if part)
+    if not isinstance(value, Iterable):
+        raise ValueError("a list of secrets is needed")  # noqa: TRY004
+    return tuple(_secret(part) for part in value)
+
+
+def _setting(read: Callable[[object], Any]) -> Any:
+    return field(default=None, metadata={"read": read})
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What may be set. None stands for what was not: `BackJob`'s own default holds, or the adapter finds a value."""
+
+    base_url: str | None = _setting(_text)
+    connect_to: str | None = _setting(_text)
+    store: str | None = _setting(_text)
+    table_name: str | None = _setting(_text)
+    create_table: bool | None = _setting(_truth)
+    key: str | bytes | None = field(default=None, metadata={"read": _secret}, repr=False)
+    key_fallbacks: tuple[str | bytes, ...] | None = field(default=None, metadata={"read": _secrets}, repr=False)
+    error_timeout: float | None = _setting(_number)
+    delivery_timeout: float | None = _setting(_number)
+    completed_retention_days: float | None = _setting(_number)
+    retention_days: float | None = _setting(_number)
+    max_output: int | None = _setting(_size)
+    max_body: int | None = _setting(_size)
+    user_agent: str | None = _setting(_text)
+    status_prefix: str | None = _setting(_text)
+    seal: bool | None = _setting(_truth)
+
+    @classmethod
+    def of(cls, values: Mapping[str, object], *, prefix: str = "") -> Settings:
+        """Read settings from a mapping that may hold other things: names count that begin with the prefix.
+
+        A value of None is one that was not set. Raises `InvalidRequest` naming the setting for an unknown name (with
+        the one that was probably meant) and for a value that can't be read.
+        """
+        readers = {attribute.name: attribute.metadata["read"] for attribute in fields(cls)}
+        found: dict[str, Any] = {}
+        for name, value in values.items():
+            if not name.startswith(prefix) or value is None:
+                continue
+            short = name.removeprefix(prefix)
+            read = readers.get(short.lower()) if short.isupper() else None
+            if read is None:
+                raise InvalidRequest(name, f"there is no such setting; {_meant(short, readers, prefix)}")
+            try:
+                found[short.lower()] = read(value)
+            except ValueError as error:
+                raise InvalidRequest(name, str(error)) from None
+        return cls(**found)
+
+    def build(
+        self,
+        cls: type[_Jobs],
+        *,
+        secret: str | bytes | None = None,
+        secret_fallbacks: Iterable[str | bytes] = (),
+        package: str,
+        application: str,
+        default_store: Callable[[], str],
+        clock: Clock | None = None,
+        **options: Any,
+    ) -> _Jobs:
+        """The `BackJob` that these settings describe, of class ``cls``, to which ``options`` go as well.
+
+        ``secret`` is the framework's own, from which the key is derived, labelled with ``package`` and
+        ``application``, where no key is set. Raises `InvalidRequest` and what the store's constructor raises.
+        """
+        return cls(
+            store=open_store(self._store_url(default_store), clock=clock),
+            transport=self._transport(),
+            signer=self._signer(secret, tuple(secret_fallbacks), package, application),
+            clock=clock,
+            **{name: value for name in _OF_BACKJOB if (value := getattr(self, name)) is not None},
+            **options,
+        )
+
+    def _store_url(self, default_store: Callable[[], str]) -> str:
+        url = default_store() if self.store is None else self.store
+        given = {
+            "table_name": self.table_name,
+            "create_table": None if self.create_table is None else ("yes" if self.create_table else "no"),
+        }
+        options = urlencode({name: value for name, value in given.items() if value is not None})
+        return f"{url}{'&' if '?' in url else '?'}{options}" if options else url
+
+    def _transport(self) -> Transport | Callable[[str], Transport]:
+        connect_to = self.connect_to
+        if self.base_url is not None:
+            return SocketTransport(self.base_url, connect_to)
+        if connect_to is not None:
+            raise InvalidRequest("CONNECT_TO", "needs a BASE_URL, which says what to put into Host")
+        return SocketTransport
+
+    def _signer(
+        self, secret: str | bytes | None, fallbacks: tuple[str | bytes, ...], package: str, application: str
+    ) -> MessageSigner:
+        if self.key is not None:
+            return MessageSigner(self.key, fallbacks=self.key_fallbacks or ())
+        if secret is None:
+            raise InvalidRequest("KEY", "no key is set, and there is no secret to derive one from")
+        derived = [
+            derive_key(one, package=package, application=application, argument="SECRET_KEY")
+            for one in (secret, *fallbacks)
+        ]
+        return MessageSigner(derived[0], fallbacks=(*derived[1:], *(self.key_fallbacks or ())))
+
+
+def _meant(name: str, known: Iterable[str], prefix: str) -> str:
+    names = sorted(one.upper() for one in known)
+    close = difflib.get_close_matches(name.upper(), names, n=1)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return "known are " + ", ".join(prefix + one for one in names)

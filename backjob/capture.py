@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import IO, Any
+from typing import IO, Any, TextIO, cast
 
 __all__ = ["capture_stdout"]
 
@@ -40,4 +40,4 @@ def capture_stdout(divert: Callable[[str], bool]) -> None:
     threads of the action's own that were not started through ``bind``.
     """
     if not isinstance(sys.stdout, _Stdout):
-        sys.stdout = _Stdout(sys.stdout, divert)  # type: ignore[assignment]
+        sys.stdout = cast("TextIO", _Stdout(sys.stdout, divert))

@@ -6,7 +6,6 @@ Strict on purpose: a carrier takes from a request only what it would have writte
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
@@ -28,6 +27,9 @@ _SIGNATURE: Final = ":{}:"
 _INTEGER: Final = "(0|[1-9][0-9]{0,14})"  # RFC 9651, section 3.3.1: at most 15 digits
 _VALUES: Final = (_INTEGER, _INTEGER, "([A-Za-z0-9_-]{1,128})", _INTEGER, "([A-Za-z0-9_-]{12})")
 _LONGEST_PATH: Final = 8192
+# Printable ASCII but for the delimiters of RFC 3986 and what a String of RFC 9651 would have to escape.
+_PATH_CHARACTERS: Final = r"/[!$->@-\[\]-~]*"
+_CARRIED: Final = re.compile(_PATH_CHARACTERS)
 
 
 def _pattern(form: str, *groups: str) -> str:
@@ -145,8 +147,7 @@ class QueryCarrier:
         digest, created, expires, job_id, attempt, keyid, path, _ = whole.groups()
         if path is not None:
             path = unquote(path)
-            # What is compared next holds ASCII alone; anything else is not what quote() was given.
-            if not path.isascii():
+            if not _CARRIED.fullmatch(path):
                 raise SignatureError("the signature carries a path that is none")
         fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, _unescaped(digest))
         return Taken(target, request.headers, fields, whole[0])
@@ -160,22 +161,27 @@ def _unescaped(base64: str) -> str:
     return base64.replace("%2B", "+").replace("%2F", "/").replace("%3D", "=")
 
 
-_Member = tuple[str, str]
+class _Member(NamedTuple):
+    """A member of a Dictionary (RFC 9651, section 3.2), in the header field at this place."""
+
+    place: int
+    field: str
+    label: str
+    value: str
 
 
 class HeaderCarrier:
     """The fields Content-Digest, Signature-Input and Signature; the latter two may hold signatures of others."""
 
-    # A member of a Dictionary (RFC 9651, section 3.2), to the comma that ends it; commas within Strings don't.
+    # To the comma that ends a member; commas within Strings don't.
     _member: Final = re.compile(
         r"[ \t]*+([a-z*][a-z0-9_\-.*]*+)=((?:[^\",]++|\"(?:[^\"\\]++|\\.)*+\")++)(?:,(?=[ \t]*+[a-z*])|\Z)"
     )
     _base64: Final = "([A-Za-z0-9+/]{43}=)"
-    _digest: Final = re.compile(_pattern(_DIGEST, _base64))
+    _digest: Final = re.compile(_pattern(_SIGNATURE, _base64))
     _parameters: Final = re.compile(
-        _pattern(_PARAMETERS, *_VALUES) + "(?:" + _pattern(_PATH, r"([!$->@-\[\]-~]+)") + ")?"
+        _pattern(_PARAMETERS, *_VALUES) + "(?:" + _pattern(_PATH, f"({_PATH_CHARACTERS})") + ")?"
     )
-    _signature: Final = re.compile(_pattern(_SIGNATURE, _base64))
     _wanted: Final = frozenset({"content-digest", "signature", "signature-input"})
 
     def claims(self, request: Request) -> bool:
@@ -192,7 +198,7 @@ class HeaderCarrier:
             lowered = name.lower()
             if lowered == "content-digest":
                 raise InvalidRequest("headers", "Content-Digest is the signer's")
-            if lowered in self._wanted and (_TAG in value or f"{_LABEL}=" in value):
+            if lowered in self._wanted and (_TAG[1:] in value or f"{_LABEL}=" in value):
                 raise InvalidRequest("headers", f"a signature labelled or tagged {_LABEL} is the signer's")
         digest, parameters, signature = written.split("\n")
         own = (
@@ -203,51 +209,49 @@ class HeaderCarrier:
         return Request(request.method, request.target, request.headers + own, request.body)
 
     def take(self, request: Request) -> Taken:
-        digests = [value.strip(" \t") for name, value in request.headers if name.lower() == "content-digest"]
-        headers = tuple(pair for pair in request.headers if pair[0].lower() != "content-digest")
+        members = self._members(request.headers)
         # The label is not signed, and may be changed on the way (RFC 9421, section 7.2.5): the tag tells our member.
-        inputs, headers = self._cut("signature-input", headers, lambda member: _TAG in member[1])
-        label = inputs[0][0] if inputs else ""
-        signatures, headers = self._cut("signature", headers, lambda member: member[0] == label)
-        namesakes, headers = self._cut("signature-input", headers, lambda member: member[0] == label)
-        if not len(digests) == len(inputs) == len(signatures) == 1 or namesakes:
+        tagged = [member for member in members if member.field == "signature-input" and _TAG in member.value]
+        label = tagged[0].label if tagged else None
+        own = [member for member in members if member.field == "content-digest" or member.label == label]
+        by_field = {member.field: member for member in own}
+        if len(tagged) != 1 or len(own) != 3 or len(by_field) != 3:
             raise SignatureError("Content-Digest or a part of our signature is missing, or there more than once")
-        digest = self._digest.fullmatch(digests[0])
-        parameters = self._parameters.fullmatch(inputs[0][1])
-        signature = self._signature.fullmatch(signatures[0][1])
+        digest = self._digest.fullmatch(by_field["content-digest"].value)
+        parameters = self._parameters.fullmatch(by_field["signature-input"].value)
+        signature = self._digest.fullmatch(by_field["signature"].value)
         if digest is None or parameters is None or signature is None:
             raise SignatureError("Content-Digest or the signature is not written as we write it")
         created, expires, job_id, attempt, keyid, path = parameters.groups()
         fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, digest[1])
-        return Taken(request.target, headers, fields, f"{digest[0]}\n{parameters[0]}\n{signature[0]}")
+        if by_field["content-digest"].label != "sha-256":
+            raise SignatureError("Content-Digest is not of SHA-256")
+        written = f"{fields.content_digest()}\n{parameters[0]}\n{signature[0]}"
+        return Taken(request.target, self._without(own, members, request.headers), fields, written)
 
-    def _cut(self, wanted: str, headers: Headers, ours: Callable[[_Member], bool]) -> tuple[list[_Member], Headers]:
-        """The members of the named fields that are ours, and the header fields without them."""
-        found: list[_Member] = []
-        left: list[tuple[str, str]] = []
-        for pair in headers:
-            if pair[0].lower() != wanted:
-                left.append(pair)
-                continue
-            members = self._members(pair[1])
-            taken = [member for member in members if ours(member)]
-            found += taken
-            if not taken:
-                left.append(pair)
-            elif others := [f"{label}={value}" for label, value in members if (label, value) not in taken]:
-                left.append((pair[0], ", ".join(others)))
-        return found, tuple(left)
-
-    def _members(self, value: str) -> list[_Member]:
+    def _members(self, headers: Headers) -> list[_Member]:
         members: list[_Member] = []
-        at = 0
-        while at < len(value):
-            member = self._member.match(value, at)
-            if member is None:
-                raise SignatureError("Signature-Input or Signature is no list of signatures (RFC 9421, section 4)")
-            members.append((member[1], member[2].rstrip(" \t")))
-            at = member.end()
+        for place, (name, value) in enumerate(headers):
+            if (field := name.lower()) not in self._wanted:
+                continue
+            at = 0
+            while at < len(value):
+                member = self._member.match(value, at)
+                if member is None:
+                    raise SignatureError(f"{name} is no Dictionary (RFC 9651, section 3.2) of signatures or digests")
+                members.append(_Member(place, field, member[1], member[2].rstrip(" \t")))
+                at = member.end()
         return members
+
+    def _without(self, own: list[_Member], members: list[_Member], headers: Headers) -> Headers:
+        places = {member.place for member in own}
+        left: list[tuple[str, str]] = []
+        for place, pair in enumerate(headers):
+            if place not in places:
+                left.append(pair)
+            elif others := [f"{m.label}={m.value}" for m in members if m.place == place and m not in own]:
+                left.append((pair[0], ", ".join(others)))
+        return tuple(left)
 
 
 CARRIERS: Final[dict[str, Carrier]] = {"query": QueryCarrier(), "header": HeaderCarrier()}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import EllipsisType, TracebackType
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 from attrs import evolve
 from typing_extensions import Unpack
@@ -31,6 +30,8 @@ from backjob.worker import Worker
 
 __all__ = ["BackJob", "Merge"]
 
+_MonitorKind = TypeVar("_MonitorKind", bound=Monitor)
+
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
 _MERGES: Final = ("never", "pending", "unfinished")
@@ -38,6 +39,8 @@ _PIECE: Final = 1 << 16
 _FIRST_LOOK: Final = 0.05
 _LONGEST_LOOK: Final = 1.0
 _LONGEST_LABEL: Final = 255
+_SHORTEST_TIMEOUT: Final = 0.001
+_LARGEST_NUMBER: Final = 10**9
 
 _log = logging.getLogger("backjob")
 
@@ -78,7 +81,7 @@ class BackJob(Action):
         clock: Clock | None = None,
     ) -> None:
         for name, value, least in (
-            ("error_timeout", error_timeout, 0.001),
+            ("error_timeout", error_timeout, _SHORTEST_TIMEOUT),
             ("delivery_timeout", delivery_timeout, 1),
             ("completed_retention_days", completed_retention_days, 0),
             ("retention_days", retention_days, 0),
@@ -107,7 +110,7 @@ class BackJob(Action):
         self._clock = clock or SystemClock()
         self._sealer = Sealer(signer) if seal else None
         self._access = Access(signer)
-        self.monitor = self.make_monitor()
+        self.monitor = self.make_monitor(Monitor)
         self.worker = Worker(
             store,
             signer,
@@ -120,7 +123,7 @@ class BackJob(Action):
             owner=self,
         )
 
-    def make_monitor(self, kind: type[Monitor] = Monitor, *, threaded: bool = True) -> Monitor:
+    def make_monitor(self, kind: type[_MonitorKind], *, threaded: bool = True) -> _MonitorKind:
         """A monitor of this `BackJob`; ``threaded`` False leaves its passes to the caller. For `backjob.testing`."""
         return kind(
             self.store,
@@ -187,7 +190,7 @@ class BackJob(Action):
             credentials = Credentials(credentials.headers + theirs)
         due = check_delay(delay, self._clock.now())
         timeout = self._error_timeout if error_timeout is None else error_timeout
-        _check_number("error_timeout", timeout, 0.001)
+        _check_number("error_timeout", timeout, _SHORTEST_TIMEOUT)
         scope = _check_text("scope", scope)
         owner = self.current_owner() if isinstance(owner, EllipsisType) else owner
         if owner is not None:
@@ -491,8 +494,9 @@ class StartOptions(TypedDict, total=False):
 
 
 def _check_number(name: str, value: object, least: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < least:
-        raise InvalidRequest(name, f"a number of at least {least:g} is needed, not {value!r}")
+    # Written so that NaN is refused as well.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LARGEST_NUMBER:
+        raise InvalidRequest(name, f"a number from {least:g} to {_LARGEST_NUMBER} is needed, not {value!r}")
 
 
 def _check_text(name: str, value: object) -> str:

@@ -81,7 +81,7 @@ def ended(end: End) -> Changes:
 def claimed(token: str) -> tuple[Expect, Changes]:
     """The claim: STARTED → IN_PROGRESS, with the token that fences every later write of the winner."""
     return Expect(status=Status.STARTED), Changes(
-        status=Status.IN_PROGRESS, token=token, lessee=None, lease=None, alive=True
+        status=Status.IN_PROGRESS, token=token, lessee=None, lease=None, alive=True, erase_sealed=True
     )
 
 

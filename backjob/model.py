@@ -79,16 +79,21 @@ def _names_only(headers: Headers) -> str:
     return "[" + ", ".join(name for name, _ in headers) + "]"
 
 
+def _path_only(target: str) -> str:
+    path, mark, _ = target.partition("?")
+    return repr(path + "?…" if mark else path)
+
+
 @frozen
 class Request:
-    """What is to be sent, or has arrived: framework-neutral. Its repr shows no header value and no body.
+    """What is to be sent, or has arrived: framework-neutral. Its repr shows no query, no header value and no body.
 
     ``target`` is in origin-form (RFC 9112, section 3.2.1): a percent-encoded path and, after a ``?``, a query.
     ``raw`` is False where the server showed only a decoded path, from which ``target`` had to be built again.
     """
 
     method: str
-    target: str
+    target: str = field(repr=_path_only)
     headers: Headers = field(default=(), repr=_names_only)
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     raw: bool = field(default=True, repr=False)
@@ -215,7 +220,7 @@ class Expect:
 
     status: Status | None = None
     attempt: int | None = None
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     version: int | None = None
 
 
@@ -224,8 +229,8 @@ class Changes:
     """What a compare-and-set writes. Fields left UNSET (or False) stay; ``version`` always grows by one.
 
     ``lease`` is seconds from the store's now, or None to give the lease up; ``due`` moves ``start_time`` and, by
-    ``delivery_timeout``, ``deliver_by``. ``alive`` stamps ``updated_time``. ``end`` stamps ``end_time``, erases request,
-    caller and sealed credentials, and gives up the lease and the merge key.
+    ``delivery_timeout``, ``deliver_by``. ``alive`` stamps ``updated_time``. ``erase_sealed`` erases the sealed credentials.
+    ``end`` stamps ``end_time``, erases request, caller and sealed credentials, and gives up the lease and the merge key.
     """
 
     status: Status | Unset = UNSET
@@ -240,6 +245,7 @@ class Changes:
     delivery_timeout: float = 600.0
     free_merge_key: bool = False
     alive: bool = False
+    erase_sealed: bool = False
     end: bool = False
 
 

@@ -69,7 +69,7 @@ def headline(text: str, output: str) -> str:
     A job without a text of its own has its output's end for one; its last line is what tells the most.
     """
     text = text.strip()
-    if len(text) > _LONGEST_HEADLINE or ("\n" in text and text in output):
+    if len(text) > _LONGEST_HEADLINE or text in output:
         return text.rpartition("\n")[2][:_LONGEST_HEADLINE]
     return text
 
@@ -93,7 +93,7 @@ def render(state: JobState, output: str, *, more: bool, truncated: bool, links: 
     known = state.progress > 0 or state.status.is_final
     values = {
         "title": state.scope or "Background job",
-        "status": f"{word}: {text}" if text else word,
+        "status": word if text.lower() in ("", word.lower()) else f"{word}: {text}",
         "progress": str(state.progress) if known else "",
         "unknown": "" if known else "yes",
         "refresh": "" if state.status.is_final else "yes",

@@ -178,7 +178,8 @@
       let text = state.status_text.trim();
       if (text.length > LONGEST_HEADLINE || (text.includes("\n") && output.textContent.includes(text)))
         text = text.slice(text.lastIndexOf("\n") + 1).slice(0, LONGEST_HEADLINE);
-      this.#say(WORDS[state.status] + (text ? `: ${text}` : ""));
+      const word = WORDS[state.status];
+      this.#say(["", word.toLowerCase()].includes(text.toLowerCase()) ? word : `${word}: ${text}`);
 
       this.setAttribute("data-status", state.status_name.toLowerCase());
       cancel.hidden = final || !this.hasAttribute("cancel");

@@ -21,6 +21,7 @@ from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Rep
 from backjob.protocols import Clock, Store
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import (
+    LOOKAHEAD,
     clamped,
     dump_result,
     later,
@@ -74,7 +75,7 @@ class MemoryStore:
         with self._lock:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
-            data = bytes(self._outputs.get(job_id, b"")[start : start + limit + 3])
+            data = bytes(self._outputs.get(job_id, b"")[start : start + limit + LOOKAHEAD])
         return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -100,6 +101,8 @@ class MemoryStore:
                 new["merge_key"] = None
             if changes.alive:
                 new["updated_time"] = now
+            if changes.erase_sealed:
+                new["sealed"] = None
             if changes.end:
                 new |= dict.fromkeys(("request", "caller", "sealed", "lessee", "lease_until", "merge_key"))
                 new["end_time"] = now

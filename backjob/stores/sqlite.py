@@ -17,7 +17,7 @@ from backjob.protocols import Clock, Store
 from backjob.stores.sqlite_connections import Connections
 from backjob.stores.sqlite_schema import Row, Statements, job_row, microseconds, row_job
 from backjob.stores.urls import StoreURL, number, text, yes_or_no
-from backjob.stores.values import dump_result, later, new_job, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, dump_result, later, new_job, output_bytes, output_piece, refuse_short_limit
 
 __all__ = ["SQLiteStore", "from_url"]
 
@@ -126,7 +126,7 @@ class SQLiteStore:
         if not located:
             return Output("", offset)
         seq, truncated = located[0]
-        end = offset + limit + 3
+        end = offset + limit + LOOKAHEAD
         pieces = self._connections.read(self._sql.pieces, {"job": seq, "begin": offset, "end": end})
         start = pieces[0][0] if pieces else offset
         data = b"".join([piece for _, piece in pieces])[offset - start : end - start]
@@ -153,6 +153,8 @@ class SQLiteStore:
             assigned["merge_key"] = None
         if changes.alive:
             assigned["updated_time"] = microseconds(now)
+        if changes.erase_sealed:
+            assigned["sealed"] = None
         if changes.end:
             assigned |= dict.fromkeys(_ERASED)
             assigned["end_time"] = microseconds(now)

@@ -131,6 +131,13 @@ class Connections:
             with suppress(IndexError):  # another thread was faster
                 process.idle.pop().close()
 
+    def pause(self) -> threading.Lock | None:
+        """Take the turn to write, and close what is idle. The caller releases the turn; None: it took too long."""
+        process = self._process()
+        taken = process.turn.acquire(timeout=self._timeout)
+        self.close_idle()
+        return process.turn if taken else None
+
     def close(self) -> None:
         """Close what is idle, and keep none from now on: a late call opens a connection of its own."""
         self._most_idle = 0
@@ -190,6 +197,8 @@ class Connections:
         if code == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
             return InvalidRequest("id", "a job with this id exists already")
         kind = None if code is None else code & 0xFF  # the upper bytes only refine it
+        if kind == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
+            return StoreUnusable(f"{self.path}: there is no such file; construct the store with create_table=True")
         if kind in _PASSING:
             return StoreUnavailable(f"{self.path}: {error}")
         if kind == sqlite3.SQLITE_NOTADB:
@@ -211,12 +220,20 @@ _inherited: Final[list[Iterable[sqlite3.Connection]]] = []
 _living: Final[weakref.WeakSet[Connections]] = weakref.WeakSet()
 
 
+_paused: Final = threading.local()
+"""Which connections the forking thread has paused."""
+
+
 def _before_fork() -> None:
-    # Not enough alone: uwsgi forks without calling it, and connections in use stay. But where it runs, the child
-    # inherits nothing at all.
-    for connections in list(_living):
-        connections.close_idle()
+    # A child that inherits a write in progress would find the file locked for ever, by itself. Where this runs (uwsgi
+    # forks without it) the child inherits nothing, but for what other threads are reading at this very moment.
+    _paused.turns = [turn for connections in list(_living) if (turn := connections.pause()) is not None]
+
+
+def _after_fork() -> None:
+    for turn in _paused.__dict__.pop("turns", ()):
+        turn.release()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)

@@ -180,12 +180,15 @@ class Statements:
         """The search for a query, with its values by name.
 
         The unary plus keeps SQLite from an index (see "Disqualifying WHERE-Clause Terms Using Unary +" in its manual):
-        it has no statistics, and would else take the long list of one status for the short list of one owner.
+        it has no statistics, and might else walk a long list where a short one stands: living jobs, then an owner's.
         """
         conditions: list[str] = []
-        listed = query.overdue
+        living = query.status is not None and not query.status.is_final
+        listed = query.overdue or living
         if query.overdue:
             conditions.append(_OVERDUE[query.status])
+        elif living:
+            conditions.append("status = :status AND status < 2")
         if query.owner is not None:
             conditions.append("+owner = :owner" if listed else "owner = :owner")
             listed = True
@@ -193,9 +196,8 @@ class Statements:
             indexed = bool(query.scope) and not listed
             conditions.append("scope = :scope AND scope <> ''" if indexed else "+scope = :scope")
             listed = listed or indexed
-        if query.status is not None and not query.overdue:
-            kind = "status >= 2" if query.status.is_final else "status < 2"
-            conditions.append("+status = :status" if listed else f"status = :status AND {kind}")
+        if query.status is not None and query.status.is_final and not query.overdue:
+            conditions.append("+status = :status" if listed else "status = :status AND status >= 2")
         if query.before is not None:
             conditions.append(self.before)
         return self.find.replace("[condition]", " WHERE " + " AND ".join(conditions) if conditions else "")

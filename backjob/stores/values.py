@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from typing import cast
+from typing import Final, cast
 
 from backjob.errors import InvalidRequest
 from backjob.model import Draft, Job, JsonValue, Output
 
 __all__ = [
+    "LOOKAHEAD",
     "clamped",
     "dump_result",
     "later",
@@ -20,7 +21,10 @@ __all__ = [
     "refuse_short_limit",
 ]
 
-_SHORTEST_LIMIT = 4  # bytes: the longest character in UTF-8 (RFC 3629, section 3)
+LOOKAHEAD: Final = 4
+"""Bytes that `output_piece` needs beyond the limit: three that may be skipped, and one that begins the next character."""
+
+_SHORTEST_LIMIT: Final = 4  # bytes: the longest character in UTF-8 (RFC 3629, section 3)
 
 
 def later(now: datetime, due: datetime | float, argument: str = "due") -> datetime:
@@ -96,7 +100,7 @@ def output_bytes(output: str) -> bytes:
 
 
 def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
-    """The piece that ``data`` begins, which are the bytes of the output from ``offset`` on, up to ``limit + 3`` of them.
+    """The piece at the front of ``data``: the output's bytes from ``offset`` on, ``limit + LOOKAHEAD`` or all there are.
 
     Continuation bytes (RFC 3629, section 3) at the front belong to a character that begins before it.
     """

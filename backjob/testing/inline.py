@@ -98,7 +98,7 @@ class _RecordingMonitor(Monitor):
 class _NoTransport:
     capacity: int | None = 0
 
-    def send(self, delivery: Delivery) -> Future[Response]:
+    def send(self, delivery: Delivery) -> Future[Response]:  # noqa: ARG002 - the protocol's
         future: Future[Response] = Future()
         future.set_exception(NotSent("nothing is sent while starts are only recorded"))
         return future

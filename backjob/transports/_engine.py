@@ -176,7 +176,7 @@ class Engine:
                 return
             flight.peers = self._resolver.peers(self._terms.route.address)
             flight.give_up = self._clock.monotonic() + min(left, self._connect_timeout)
-        except BaseException as error:  # noqa: BLE001 - the outcome of this delivery, whatever it is
+        except BaseException as error:  # the outcome of this delivery, whatever it is
             self._end(flight, _outcome(flight, error))
         else:
             self._attempt(flight)
@@ -203,7 +203,7 @@ class Engine:
             self._end(flight, stop.value)
         except Unreachable as error:
             self._next_address(flight, error)
-        except BaseException as error:  # noqa: BLE001 - the outcome of this delivery, whatever it is
+        except BaseException as error:  # the outcome of this delivery, whatever it is
             self._end(flight, _outcome(flight, error))
         else:
             if flight.line.established and flight.delivery is not None:

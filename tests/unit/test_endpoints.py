@@ -6,9 +6,10 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
-import attrs
 import pytest
+from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,7 +24,7 @@ SAME_ORIGIN: Headers = (("Sec-Fetch-Site", "same-origin"),)
 PIECE = 65_536
 
 
-def a_state(**changes: object) -> JobState:
+def a_state(**changes: Any) -> JobState:
     state = JobState(
         id="job1",
         status=Status.IN_PROGRESS,
@@ -36,19 +37,19 @@ def a_state(**changes: object) -> JobState:
         owner="ann",
         scope="",
     )
-    return attrs.evolve(state, **changes)
+    return evolve(state, **changes)
 
 
-@attrs.define
+@define
 class FakeJobs:
     """As much of the facade as the routes need, in memory; ``reads`` are the store's."""
 
-    states: dict[str, JobState] = attrs.Factory(dict)
-    outputs: dict[str, bytes] = attrs.Factory(dict)
+    states: dict[str, JobState] = field(factory=dict)
+    outputs: dict[str, bytes] = field(factory=dict)
     truncated: bool = False
     down: bool = False
     reads: int = 0
-    cancelled: list[str] = attrs.Factory(list)
+    cancelled: list[str] = field(factory=list)
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1
@@ -67,7 +68,7 @@ class FakeJobs:
         if self.status(job_id).status.is_final:
             return False
         self.cancelled.append(job_id)
-        self.states[job_id] = attrs.evolve(self.states[job_id], status=Status.CANCELLED, end_time=NOON)
+        self.states[job_id] = evolve(self.states[job_id], status=Status.CANCELLED, end_time=NOON)
         return True
 
     def rights(self, job_id: str, token: str) -> str | None:
@@ -116,8 +117,8 @@ class Page(HTMLParser):
         self.text = ""
         self.feed(markup)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attributes)))
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -325,6 +326,14 @@ def test_a_token_to_view_does_not_cancel(jobs: FakeJobs) -> None:
     assert jobs.cancelled == []
 
 
+@pytest.mark.parametrize("owner", [None, ""])
+def test_a_visitor_who_is_nobody_does_not_own_a_job_of_nobodys(jobs: FakeJobs, owner: str | None) -> None:
+    jobs.states["nobodys"] = a_state(id="nobodys", owner=owner)
+    assert cancel(jobs, "/nobodys.view-nobodys/cancel", owner=owner).status == 403
+    assert not Page(page_of(jobs, "/nobodys.view-nobodys", owner=owner)).all("form")
+    assert jobs.cancelled == []
+
+
 @pytest.mark.parametrize(
     "headers",
     [
@@ -472,6 +481,7 @@ def test_the_page_allows_only_its_own_files_and_says_so(jobs: FakeJobs) -> None:
         ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html"),
         ("text/html;q=0, */*", "application/json"),
         ("text/html;q=0.2, text/*;q=1, */*;q=0.5", "application/json"),
+        ("*/*;q=0.1, text/*;q=0.9, application/json;q=0.5", "text/html"),
         ("text/html;level=1;q=0.9, application/json;q=0.1", "text/html"),
         ("text/html; Q=1.000 , application/json; q=0.999", "text/html"),
         ("text/html;q=2, application/json;q=0.001", "application/json"),
@@ -514,6 +524,14 @@ def test_the_page_finds_its_files_and_the_job_where_they_are_mounted(jobs: FakeJ
     assert [script["src"] for script in page.all("script")] == ["/my%20app/backjob/progress.js"]
     assert "/my%20app/backjob/progress.css" in [link["href"] for link in page.all("link")]
     assert page.all("backjob-progress")[0]["src"] == "/my%20app/backjob/job1.view-job1"
+
+
+def test_all_files_that_the_page_links_are_served(jobs: FakeJobs) -> None:
+    page = Page(page_of(jobs))
+    linked = [script["src"] for script in page.all("script")] + [link["href"] for link in page.all("link")]
+    ours = [path for path in linked if path and path.startswith("/")]
+    assert len(ours) == 2
+    assert [ask(jobs, path.removeprefix("/backjob")).status for path in ours] == [200, 200]
 
 
 @pytest.mark.parametrize(
@@ -567,6 +585,11 @@ def test_the_status_is_said_in_words(jobs: FakeJobs, status: Status, words: str)
     assert f'role="status" aria-live="polite">{words}</p>' in page_of(jobs)
 
 
+def test_a_text_that_only_repeats_the_word_is_not_said_twice(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status=Status.CANCELLED, status_text="cancelled")
+    assert 'aria-live="polite">Cancelled</p>' in page_of(jobs)
+
+
 @pytest.mark.parametrize(
     ("status", "value"), [(Status.STARTED, None), (Status.IN_PROGRESS, None), (Status.FAILED, "0")]
 )
@@ -592,7 +615,7 @@ def test_nothing_a_job_says_becomes_markup(jobs: FakeJobs, where: str) -> None:
         jobs.states["job1"] = a_state(result={"href": "/x" + NASTY.replace("\0", "")})
         plain += ["p", "a"]
     else:
-        jobs.states["job1"] = attrs.evolve(a_state(), **{where: NASTY})
+        jobs.states["job1"] = a_state(**{where: NASTY})
     page = Page(page_of(jobs, mount=mount))
     assert sorted(name for name, _ in page.elements) == sorted(plain)
     assert len(page.all("script")) == 1

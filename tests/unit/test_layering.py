@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ LAYERS = (
     ("model",),
     ("protocols",),
     ("clock", "lifecycle"),
-    ("addresses", "capture", "keys", "page", "serving", "targets", "wire"),
+    ("addresses", "capture", "carriers", "keys", "page", "serving", "targets", "wire"),
     ("access", "requests", "running", "sealing", "signing"),
     ("delivery", "reporter", "worker", "writeback"),
     ("action", "monitor"),
@@ -26,6 +27,7 @@ LAYERS = (
     ("endpoints",),
     ("asgi", "wsgi"),
     ("stores", "transports"),
+    ("settings",),
     ("django", "flask"),
     ("testing",),
     ("cli", "demo"),
@@ -48,6 +50,7 @@ ADAPTER_PACKAGES = {
     "demo": {"flask", "waitress"},
 }
 LAZY_PACKAGES = {"sealing": {"cryptography"}}
+TYPING_PACKAGES = {"_typeshed"}
 BANNED = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill"}
 FRAMEWORKS = ("flask", "django", "starlette", "sqlalchemy", "redis", "cryptography", "sqlite3", "werkzeug", "pytest")
 
@@ -59,22 +62,34 @@ def modules() -> Iterator[tuple[str, str]]:
         yield ".".join(parts), path.read_text(encoding="utf-8")
 
 
-def imports(module: str, tree: ast.Module) -> Iterator[tuple[str, bool]]:
-    """What a module imports, by full name, and whether only a function that runs does so."""
-    lazy = {id(node) for outer in ast.walk(tree) if isinstance(outer, FUNCTIONS) for node in ast.walk(outer)}
+class When(Enum):
+    """When an import happens."""
+
+    AT_ONCE = "at its top"
+    LAZILY = "in a function"
+    NEVER = "for type checkers"
+
+
+def imports(module: str, tree: ast.Module) -> Iterator[tuple[str, When]]:
+    """What a module imports, by full name, and when."""
+    when: dict[ast.AST, When] = {}
+    for outer in ast.walk(tree):
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef):
+            when |= dict.fromkeys(ast.walk(outer), When.LAZILY)
+        elif isinstance(outer, ast.If) and ast.unparse(outer.test) == "TYPE_CHECKING":
+            when |= {node: When.NEVER for statement in outer.body for node in ast.walk(statement)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for name in node.names:
-                yield name.name, id(node) in lazy
+                yield name.name, when.get(node, When.AT_ONCE)
         elif isinstance(node, ast.ImportFrom):
             package = ["backjob", *module.split(".")][: -node.level] if node.level else []
             base = ".".join([*package, *([node.module] if node.module else [])])
             # "from backjob import x" may mean a module.
             for name in node.names:
-                yield (f"{base}.{name.name}" if base in ("backjob", *KINDS) else base), id(node) in lazy
+                yield (f"{base}.{name.name}" if base in ("backjob", *KINDS) else base), when.get(node, When.AT_ONCE)
 
 
-FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 KINDS = tuple(f"backjob.{kind}" for kind in ALONE)
 
 
@@ -83,8 +98,9 @@ def faults(module: str, source: str) -> list[str]:
     tree = ast.parse(source)
     found = [f"line {node.lineno}: assert vanishes under -O: raise an error" for node in ast.walk(tree)
              if isinstance(node, ast.Assert) and not module.startswith("testing.")]  # fmt: skip
-    for name, lazy in imports(module, tree):
-        fault = _package_fault(module, name) if name.startswith("backjob") else _foreign_fault(module, name, lazy=lazy)
+    for name, when in imports(module, tree):
+        ours = name.partition(".")[0] == "backjob"
+        fault = _package_fault(module, name) if ours else _foreign_fault(module, name, when)
         if fault:
             found.append(fault)
     return found
@@ -101,7 +117,7 @@ def _package_fault(module: str, name: str) -> str | None:
         return _sibling_fault(importer, within, target_within)
     if importer in ALONE and target not in ALONE[importer]:
         return f"imports {name}; a module of {importer} stands alone, on {sorted(ALONE[importer])}"
-    if RANKS[target] >= RANKS[importer]:
+    if RANKS[target] >= RANKS.get(importer, len(LAYERS)):
         return f"imports {name}, which is not below it in LAYERS"
     return None
 
@@ -115,13 +131,17 @@ def _sibling_fault(kind: str, within: str, target: str) -> str | None:
     return None
 
 
-def _foreign_fault(module: str, name: str, *, lazy: bool) -> str | None:
+def _foreign_fault(module: str, name: str, when: When) -> str | None:
     top, layer = name.partition(".")[0], module.partition(".")[0]
     if top in BANNED:
         return f"imports {name}, which runs whatever it reads"
-    allowed = CORE_PACKAGES | ADAPTER_PACKAGES.get(layer, set()) | (LAZY_PACKAGES.get(layer, set()) if lazy else set())
+    allowed = CORE_PACKAGES | ADAPTER_PACKAGES.get(layer, set())
+    if when is When.LAZILY:
+        allowed |= LAZY_PACKAGES.get(layer, set())
+    if when is When.NEVER:
+        allowed |= TYPING_PACKAGES
     if top not in sys.stdlib_module_names and top not in allowed:
-        return f"imports {name}{'' if lazy else ' at its top'}; allowed beside the standard library: {sorted(allowed)}"
+        return f"imports {name} {when.value}; allowed there beside the standard library: {sorted(allowed)}"
     return None
 
 
@@ -172,6 +192,9 @@ def test_a_module_keeps_to_the_rules(module: str) -> None:
         ("django.middleware", "from flask import g"),
         ("sealing", "from cryptography.fernet import Fernet"),
         ("signing", "def f():\n    from cryptography.fernet import Fernet"),
+        ("wsgi", "from _typeshed.wsgi import StartResponse"),
+        ("wsgi", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flask"),
+        ("model", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from backjob.jobs import BackJob"),
         ("stores.redis", "import pickle"),
         ("testing.stores", "from pickle import loads"),
         ("lifecycle", "assert True"),
@@ -195,6 +218,7 @@ def test_a_breach_is_seen(module: str, source: str) -> None:
         ("transports.sockets", "from backjob.transports._engine import x\nfrom backjob.wire import y"),
         ("flask", "import flask\nfrom backjob.stores import open_store\nfrom backjob.wsgi import BackJobMiddleware"),
         ("testing.stores", "import pytest\nassert True"),
+        ("wsgi", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from _typeshed.wsgi import StartResponse"),
         ("stores.__init__", "def f():\n    from backjob.stores.sqlite import SQLiteStore"),
         ("cli", "from backjob import __version__"),
     ],

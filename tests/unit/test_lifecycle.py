@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backjob.errors import ConnectionLost, NotSent
 from backjob.lifecycle import (
     CLAIM_REFUSED,
     REFUSAL_HEADER,
@@ -23,9 +23,10 @@ from backjob.lifecycle import (
     completed,
     ended,
     failed,
+    local_deadline,
     overdue,
-    remaining,
     verdict,
+    waits_until_sent,
 )
 from backjob.model import UNSET, Changes, Expect, Headers, Job, JsonValue, Response, Status
 
@@ -33,7 +34,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
 
 
-def a_job(status: Status = Status.STARTED, **changes: object) -> Job:
+def a_job(status: Status = Status.STARTED, **changes: Any) -> Job:
     job = Job(
         id="job1",
         status=status,
@@ -52,28 +53,29 @@ FINISHED = completed("And done", {"href": "/export.csv"})
 
 
 @pytest.mark.parametrize(
-    ("error", "finish", "status", "reason", "location", "end"),
+    ("error", "finish", "answer", "end"),
     [
-        (None, None, 200, "OK", None, End(Status.COMPLETED)),
-        (None, None, 204, "", None, End(Status.COMPLETED)),
-        (None, None, 299, "", "/elsewhere", End(Status.COMPLETED)),
-        (None, None, 199, "", None, End(Status.FAILED, "199")),
-        (None, None, 300, "Multiple Choices", None, End(Status.FAILED, "300 Multiple Choices")),
-        (None, None, 302, "Found", "/login", End(Status.FAILED, "302 Found → /login")),
-        (None, None, 302, "", "/login", End(Status.FAILED, "302 → /login")),
-        (None, None, 404, "Not Found", None, End(Status.FAILED, "404 Not Found")),
-        (None, None, 500, "Internal Server Error", None, End(Status.FAILED, "500 Internal Server Error")),
-        (None, FINISHED, 200, "OK", None, FINISHED),
-        (None, FINISHED, 500, "Internal Server Error", None, FINISHED),
-        (None, failed("by id"), 200, "OK", None, failed("by id")),
-        ("ValueError: no", None, 200, "OK", None, End(Status.FAILED, "ValueError: no")),
-        ("ValueError: no", FINISHED, 200, "OK", None, End(Status.FAILED, "ValueError: no")),
-        ("", None, 200, "OK", None, End(Status.FAILED, "")),
+        (None, None, (200, "OK", None), End(Status.COMPLETED)),
+        (None, None, (204, "", None), End(Status.COMPLETED)),
+        (None, None, (299, "", "/elsewhere"), End(Status.COMPLETED)),
+        (None, None, (199, "", None), End(Status.FAILED, "199")),
+        (None, None, (300, "Multiple Choices", None), End(Status.FAILED, "300 Multiple Choices")),
+        (None, None, (302, "Found", "/login"), End(Status.FAILED, "302 Found → /login")),
+        (None, None, (302, "", "/login"), End(Status.FAILED, "302 → /login")),
+        (None, None, (404, "Not Found", None), End(Status.FAILED, "404 Not Found")),
+        (None, None, (500, "Internal Server Error", None), End(Status.FAILED, "500 Internal Server Error")),
+        (None, FINISHED, (200, "OK", None), FINISHED),
+        (None, FINISHED, (500, "Internal Server Error", None), FINISHED),
+        (None, failed("by id"), (200, "OK", None), failed("by id")),
+        ("ValueError: no", None, (200, "OK", None), End(Status.FAILED, "ValueError: no")),
+        ("ValueError: no", FINISHED, (200, "OK", None), End(Status.FAILED, "ValueError: no")),
+        ("", None, (200, "OK", None), End(Status.FAILED, None)),
     ],
 )
 def test_an_error_counts_before_a_finish_and_a_finish_before_the_status(
-    error: str | None, finish: End | None, status: int, reason: str, location: str | None, end: End
+    error: str | None, finish: End | None, answer: tuple[int, str, str | None], end: End
 ) -> None:
+    status, reason, location = answer
     assert verdict(error=error, finish=finish, status=status, reason=reason, location=location) == end
 
 
@@ -154,10 +156,23 @@ def test_an_ended_job_never_times_out(status: Status) -> None:
     assert overdue(a_job(status, read_time=NOON + timedelta(days=400))) is None
 
 
-def test_what_remains_is_told_by_ones_own_clock() -> None:
+@pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(seconds=1), -timedelta(seconds=1)])
+def test_a_deadline_by_the_stores_clock_is_told_by_ones_own(ahead: timedelta) -> None:
     read = NOON + timedelta(seconds=100)
-    ours = NOON - timedelta(hours=3)
-    assert remaining(a_job(read_time=read), ours) == ours + timedelta(seconds=500)
+    assert local_deadline(a_job(read_time=read), read + ahead) == read + ahead + timedelta(seconds=500)
+
+
+@pytest.mark.parametrize("ahead", [timedelta(0), timedelta(seconds=1) - MOMENT, MOMENT - timedelta(seconds=1)])
+def test_clocks_that_agree_to_a_second_are_taken_for_one(ahead: timedelta) -> None:
+    job = a_job(read_time=NOON + timedelta(seconds=100))
+    assert local_deadline(job, job.read_time + ahead) == job.deliver_by
+
+
+@pytest.mark.parametrize(
+    ("key", "waits"), [(None, False), ("", False), ("pending:x", True), ("unfinished:x", False), ("x pending:", False)]
+)
+def test_a_pending_merge_key_is_freed_before_sending(key: str | None, waits: bool) -> None:
+    assert waits_until_sent(key) is waits
 
 
 # --- what follows a delivery ----------------------------------------------------------------------------------------
@@ -182,11 +197,8 @@ def test_no_answer_counts_once_the_job_is_claimed_or_over(
 
 
 @pytest.mark.parametrize(("job", "follows"), [*SETTLED, (a_job(), Next.RETRY)])
-@pytest.mark.parametrize("error", [NotSent("refused"), ConnectionLost("EOF"), RuntimeError("bug")])
-def test_after_silence_a_job_still_started_is_delivered_again(
-    job: Job | None, follows: Next, error: BaseException
-) -> None:
-    step = after_silence(job, error)
+def test_after_silence_a_job_still_started_is_delivered_again(job: Job | None, follows: Next) -> None:
+    step = after_silence(job)
     assert (step.next, step.end) == (follows, None)
 
 
@@ -221,8 +233,7 @@ def test_an_answer_to_a_job_still_started(status: int, refusal: str | None, foll
     [
         (
             Response(302, "Found", (("Location", "/login"),)),
-            "302 Found → /login: answered, but nothing claimed it: is the middleware installed, does a login page stand "
-            "before it?",
+            "302 Found → /login: answered, but nothing claimed it: is the middleware installed, does a login page stand",
         ),
         (Response(200, "OK"), "200 OK: answered, but nothing claimed it"),
         (Response(400), "httptools"),

@@ -1,0 +1,38 @@
+"""Our own stores keep the contract that is published for everybody's."""
+
+from __future__ import annotations
+
+from uuid import uuid4
+
+import pytest
+
+from backjob.protocols import Clock, Store
+from backjob.stores.memory import MemoryStore
+from backjob.stores.sqlite import SQLiteStore
+from backjob.testing import StoreContract
+
+
+class TestMemoryStore(StoreContract):
+    def make_store(self, clock: Clock) -> Store:
+        return MemoryStore(clock=clock)
+
+
+class TestSQLiteStore(StoreContract):
+    def make_store(self, clock: Clock) -> Store:
+        return SQLiteStore(self.directory / f"{uuid4()}.db", clock=clock)
+
+
+@pytest.mark.slow
+class TestMemoryStoreAtLength(TestMemoryStore):
+    examples, steps, race_examples = 1000, 80, 300
+
+
+@pytest.mark.slow
+class TestSQLiteStoreAtLength(TestSQLiteStore):
+    examples, steps, race_examples, racers = 500, 80, 200, 16
+
+
+@pytest.mark.slow
+class TestSQLiteStoreThatSurvivesPowerLoss(StoreContract):
+    def make_store(self, clock: Clock) -> Store:
+        return SQLiteStore(self.directory / f"{uuid4()}.db", clock=clock, durability="power", table_name="order")

@@ -1,0 +1,45 @@
+"""Checked by mypy and pyright, never run: what fulfils the protocols of signing."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import assert_type
+
+from backjob.access import Access, Right
+from backjob.carriers import Carrier, HeaderCarrier, QueryCarrier
+from backjob.model import Credentials, Grant, Request
+from backjob.protocols import Signer, Verified
+from backjob.sealing import Sealer
+from backjob.signing import MessageSigner, derive_key
+
+
+def the_default_signer_is_a_signer(key: str, old: bytes) -> Signer:
+    return MessageSigner(key, fallbacks=[old, key], carrier="header")
+
+
+def a_derived_key_makes_a_signer(secret: str | bytes) -> Signer:
+    return MessageSigner(derive_key(secret, package="backjob.flask", application="shop"))
+
+
+def what_it_verifies_is_verified(signer: MessageSigner, request: Request, now: datetime) -> Verified:
+    verified = signer.verify(request, now)
+    assert_type(verified.grant, Grant)
+    assert_type(verified.request, Request)
+    return verified
+
+
+def both_carriers_are_carriers() -> tuple[Carrier, ...]:
+    return QueryCarrier(), HeaderCarrier()
+
+
+def any_signer_opens_access_and_seals(signer: Signer) -> None:
+    access = Access(signer)
+    assert_type(access.token("job", cancel=True), str)
+    assert_type(access.rights("job", "token"), Right | None)
+    assert_type(access.merge_key("pending", None, Request("GET", "/"), ""), str)
+    sealer = Sealer(signer)
+    assert_type(sealer.open(sealer.seal(Credentials())), Credentials | None)
+
+
+def another_carrier_is_an_error_of_types(key: str) -> Signer:
+    return MessageSigner(key, carrier="cookie")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

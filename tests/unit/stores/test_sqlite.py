@@ -1,0 +1,550 @@
+"""What is SQLiteStore's own: files that are not as they should be, forks, kills, other processes, and its connections."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.lifecycle import claimed, completed, ended
+from backjob.model import Draft, Expect, Query, Report, Request, Status
+from backjob.protocols import Store
+from backjob.stores.sqlite import SQLiteStore
+from backjob.stores.sqlite_connections import Connections
+from backjob.testing import FakeClock
+
+PATIENCE = 60
+
+
+def draft(job_id: str, **fields: Any) -> Draft:
+    return Draft(id=job_id, request=Request("GET", "/work"), **fields)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SQLiteStore]:
+    with closing(SQLiteStore(path, clock=FakeClock())) as store:
+        yield store
+
+
+def sql(path: Path, *statements: str) -> list[Any]:
+    """Do this with the file from outside of the store; the rows of the last statement."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements[:-1]:
+            connection.execute(statement)
+        return connection.execute(statements[-1]).fetchall()
+
+
+# --- files that are not as they should be ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        ({"path": ""}, "path"),
+        ({"path": ":memory:"}, "path"),
+        ({"durability": "total"}, "durability"),
+        ({"busy_timeout": -1}, "busy_timeout"),
+        ({"busy_timeout": float("nan")}, "busy_timeout"),
+        ({"table_name": ""}, "table_name"),
+        ({"table_name": "1st"}, "table_name"),
+        ({"table_name": "a b"}, "table_name"),
+        ({"table_name": 'a"; DROP TABLE b; --'}, "table_name"),
+        ({"table_name": "größe"}, "table_name"),
+        ({"table_name": "sqlite_jobs"}, "table_name"),
+        ({"table_name": "jobs\n"}, "table_name"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused_by_name(tmp_path: Path, arguments: dict[str, Any], refused: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        SQLiteStore(**{"path": tmp_path / "jobs.db", **arguments})
+    assert caught.value.argument == refused
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_directory_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable, match=r"no directory.*nowhere"):
+        SQLiteStore(tmp_path / "nowhere" / "jobs.db")
+
+
+def test_a_directory_is_no_database(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnusable, match=str(tmp_path)):
+        SQLiteStore(tmp_path)
+
+
+def test_a_file_that_is_not_a_database_is_left_as_it_is(path: Path) -> None:
+    text = "Dear diary, " * 1000
+    path.write_text(text)
+    with pytest.raises(StoreUnusable, match=f"{path.name}: this file is not an SQLite database"):
+        SQLiteStore(path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "CREATE TABLE backjob (id TEXT, status INTEGER)",
+        "CREATE TABLE backjob_output (id TEXT)",
+    ],
+)
+def test_a_table_of_another_layout_is_refused(path: Path, layout: str) -> None:
+    sql(path, layout)
+    with pytest.raises(StoreUnusable, match=r"jobs\.db: the table 'backjob(_output)?' has another layout.*table_name"):
+        SQLiteStore(path)
+    assert len(sql(path, "SELECT name FROM sqlite_master WHERE type = 'table'")) == 1
+
+
+def test_a_column_too_many_is_another_layout(path: Path, store: SQLiteStore) -> None:
+    sql(path, "ALTER TABLE backjob ADD COLUMN colour TEXT")
+    with pytest.raises(StoreUnusable, match="another layout"):
+        SQLiteStore(path)
+
+
+def test_a_damaged_database_is_reported_as_such(path: Path, store: SQLiteStore) -> None:
+    for number in range(200):
+        store.create(draft(f"{number}"))
+    store.close()
+    size = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xa5" * (size - 4096))
+    with pytest.raises(StoreUnusable, match=r"jobs\.db: the database is damaged"):
+        SQLiteStore(path).find(Query())
+
+
+def test_without_create_table_nothing_is_touched_until_the_first_call(path: Path) -> None:
+    store = SQLiteStore(path, create_table=False)
+    assert not path.exists()
+    with pytest.raises(StoreUnusable, match="no such file"):
+        store.get("job")
+    assert not path.exists()
+    sql(path, "CREATE TABLE mine (x)")
+    with pytest.raises(StoreUnusable, match=r"no table 'backjob'.*create_table=True"):
+        store.create(draft("job"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(SQLiteStore.schema())
+    store.create(draft("job"))
+    assert store.get("job") is not None
+    store.close()
+
+
+def test_a_file_that_vanishes_is_not_made_anew_in_silence(path: Path, store: SQLiteStore) -> None:
+    store.create(draft("job"))
+    store.close()
+    path.unlink()
+    with pytest.raises(StoreUnusable, match="no such file"):
+        store.get("job")
+    assert not path.exists()
+
+
+def as_nobody(call: Callable[[], object]) -> str:
+    """What a call raises in a child process without root's rights, as "Kind: text"; empty if nothing."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setegid(65534)
+                os.seteuid(65534)
+            call()
+            text = ""
+        except BaseException as error:
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        text = pipe.read().decode()
+    os.waitpid(pid, 0)
+    return text
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that anybody can reach, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+def test_a_file_that_cannot_be_written_is_reported_with_what_to_do(open_directory: Path) -> None:
+    path = open_directory / "jobs.db"
+    SQLiteStore(path).close()
+    path.chmod(0o444)
+    open_directory.chmod(0o555)
+    told = as_nobody(lambda: SQLiteStore(path).create(draft("job")))
+    assert told.startswith(f"StoreUnusable: {path}: "), told
+    assert "writable" in told or "who may write" in told
+
+
+def test_a_directory_that_cannot_be_written_is_reported(open_directory: Path) -> None:
+    open_directory.chmod(0o555)
+    told = as_nobody(lambda: SQLiteStore(open_directory / "jobs.db"))
+    assert told.startswith(f"StoreUnusable: {open_directory}/jobs.db: can't be opened or created"), told
+
+
+def test_several_tables_live_in_one_file_beside_others(path: Path) -> None:
+    sql(path, "PRAGMA user_version = 42", "CREATE TABLE mine (x)", "INSERT INTO mine VALUES (1)")
+    first, second = SQLiteStore(path, table_name="order"), SQLiteStore(path, table_name="Jobs_2")
+    first.create(draft("job"))
+    assert second.get("job") is None
+    assert sql(path, "SELECT x FROM mine") == [(1,)]
+    assert sql(path, "PRAGMA user_version") == [(42,)]
+    first.close()
+    second.close()
+
+
+def test_a_relative_path_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = SQLiteStore("a ?#%41ü.db")
+    monkeypatch.chdir("/")
+    store.create(draft("job"))
+    assert (tmp_path / "a ?#%41ü.db").is_file()
+    store.close()
+
+
+def test_durability_sets_how_a_commit_is_synchronised(path: Path) -> None:
+    for durability, level in (("process", 1), ("power", 2)):
+        store = SQLiteStore(path, durability=durability)  # type: ignore[arg-type]
+        assert store._connections.read("PRAGMA synchronous") == [(level,)]
+        assert store._connections.read("PRAGMA journal_mode") == [("wal",)]
+        store.close()
+
+
+@pytest.mark.parametrize("field", ["scope", "owner", "lessee", "id"])
+def test_text_that_utf8_cannot_say_is_refused(store: SQLiteStore, field: str) -> None:
+    fields: dict[str, Any] = {"id": "job", "request": Request("GET", "/"), field: "\ud800"}
+    with pytest.raises(InvalidRequest):
+        store.create(Draft(**fields))
+    assert store.find(Query()) == []
+    store.create(draft("job"))
+
+
+# --- locks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_locked_too_long_is_unavailable_and_then_works_again(path: Path) -> None:
+    store = SQLiteStore(path, busy_timeout=0.05)
+    store.create(draft("job"))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for call in (
+            lambda: store.create(draft("second")),
+            lambda: store.create(draft("second"), "key"),
+            lambda: store.change("job", *claimed("token")),
+            lambda: store.take_due("me", 5, 5),
+        ):
+            with pytest.raises(StoreUnavailable, match="locked"):
+                call()
+        job = store.get("job")
+        assert job is not None
+        assert job.status is Status.STARTED
+        other.execute("ROLLBACK")
+    assert [job.id for job in store.take_due("me", 5, 5)] == ["job"]
+    store.close()
+
+
+def test_threads_that_wait_too_long_for_their_turn_are_told(path: Path) -> None:
+    store = SQLiteStore(path, busy_timeout=0.05)
+    with store._connections.transaction(), pytest.raises(StoreUnavailable, match="other threads"):
+        store.create(draft("job"))
+    store.create(draft("job"))
+    store.close()
+
+
+def test_an_exception_within_a_transaction_leaves_nothing_written(store: SQLiteStore) -> None:
+    store.create(draft("job"))
+    store.change("job", *claimed("token"))
+    with pytest.raises(InvalidRequest):
+        store.create(draft("job"), "key")
+    sql(store._connections.path, "DROP TABLE backjob_output")
+    with pytest.raises(StoreUnusable, match="no such table"):
+        store.report("job", "token", Report(progress=50, output="lost"))
+    job = store.get("job")
+    assert job is not None
+    assert (job.progress, job.output_size, job.version) == (0, 0, 2)
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+def open_files(path: Path) -> int:
+    """How many descriptors of this process are open on the database file."""
+    directory = Path("/proc/self/fd")
+    if not directory.is_dir():
+        pytest.skip("open descriptors are counted in /proc")
+    return sum(os.path.realpath(entry) == str(path) for entry in directory.iterdir())
+
+
+def in_threads(count: int, call: Callable[[], object]) -> None:
+    """Make the call from so many threads at the same moment."""
+    barrier = threading.Barrier(count, timeout=PATIENCE)
+    done: list[bool] = []
+
+    def run() -> None:
+        barrier.wait()
+        call()
+        done.append(True)
+
+    threads = [threading.Thread(target=run) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(done) == count
+
+
+def test_a_constructed_store_holds_no_connection(path: Path, store: SQLiteStore) -> None:
+    assert open_files(path) == 0
+
+
+def test_threads_that_end_leave_no_connections_behind(path: Path, store: SQLiteStore) -> None:
+    for _ in range(30):
+        in_threads(1, lambda: store.get("job"))
+    assert open_files(path) == 1
+
+
+def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> None:
+    barrier = threading.Barrier(20, timeout=PATIENCE)
+
+    def hold_one() -> None:
+        process = store._connections._process()
+        connection = store._connections._take(process)
+        barrier.wait()
+        store._connections._give(process, connection)
+
+    in_threads(20, hold_one)
+    # SQLite itself keeps a descriptor until no connection of the process holds a lock on the file.
+    assert len(store._connections._process().idle) == 8
+    store.close()
+    assert open_files(path) == 0
+
+
+def test_a_closed_store_still_works_and_keeps_nothing_open(path: Path, store: SQLiteStore) -> None:
+    store.create(draft("job"))
+    store.close()
+    assert store.get("job") is not None
+    assert open_files(path) == 0
+
+
+# --- forks, kills and other processes -------------------------------------------------------------------------------
+
+
+def in_child(call: Callable[[], object]) -> int:
+    """The exit code of a forked child that makes this call: 0 if it returns True."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if call() is True else 2
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_parent_and_child_of_a_fork_both_go_on(store: SQLiteStore) -> None:
+    store.create(draft("before"))
+
+    def child() -> bool:
+        store.create(draft("child"))
+        return store.change("before", *claimed("child")) is not None and len(store.find(Query())) == 2
+
+    for _ in range(3):
+        store.get("before")
+        assert in_child(child) == 0
+        job = store.get("before")
+        assert job is not None
+        assert job.token == "child"
+        assert store.change("before", Expect(token="child"), ended(completed())) is not None
+        sql(store._connections.path, "DELETE FROM backjob")
+        store.create(draft("before"))
+
+
+def test_a_fork_waits_for_a_write_in_progress(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = SQLiteStore(path, busy_timeout=PATIENCE)
+    writing, forking = threading.Event(), threading.Event()
+    pause = Connections.pause
+
+    def tell_and_pause(connections: Connections) -> threading.Lock | None:
+        forking.set()
+        return pause(connections)
+
+    monkeypatch.setattr(Connections, "pause", tell_and_pause)
+
+    def write() -> None:
+        with store._connections.transaction() as connection:
+            writing.set()
+            assert forking.wait(PATIENCE)
+            connection.execute("UPDATE backjob SET progress = 1")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    assert writing.wait(PATIENCE)
+    assert in_child(lambda: store.create(draft("child")).id == "child") == 0
+    thread.join(PATIENCE)
+    assert store.get("child") is not None
+    store.close()
+
+
+def test_a_child_neither_uses_nor_closes_what_it_inherits(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.get("job")
+    connections = store._connections
+    # As under uwsgi, which forks without calling Python's hooks.
+    monkeypatch.setattr(type(connections), "pause", lambda self: None)
+    inherited = connections._process().idle[0]
+
+    def child() -> bool:
+        store.create(draft("child"))
+        connections.close()
+        inherited.execute("SELECT 1")  # raises if it is closed
+        return inherited not in connections._process().idle
+
+    assert in_child(child) == 0
+    assert connections._process().idle == [inherited]
+    assert store.get("child") is not None
+
+
+WRITER = """
+import sys
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Report, Request
+from backjob.stores.sqlite import SQLiteStore
+
+store = SQLiteStore(sys.argv[1])
+number = 0
+while True:
+    store.create(Draft(id=str(number), request=Request("GET", "/work")))
+    store.change(str(number), *claimed("token"))
+    store.report(str(number), "token", Report(progress=50, output="line\\n"))
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_what_was_accepted_survives_sigkill(path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = [process.stdout.readline().strip() for _ in range(100)]
+        process.send_signal(signal.SIGKILL)
+        told += process.stdout.read().split()
+        assert process.wait(PATIENCE) == -signal.SIGKILL
+    store = SQLiteStore(path)
+    for job_id in told:
+        job = store.get(job_id)
+        assert job is not None, f"job {job_id} was accepted, and is gone"
+        assert (job.status, job.progress, job.output_size) == (Status.IN_PROGRESS, 50, 5)
+        assert store.output(job_id).text == "line\n"
+    assert sql(path, "PRAGMA integrity_check") == [("ok",)]
+    store.close()
+
+
+CLAIMER = """
+import sys
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Request
+from backjob.stores.sqlite import SQLiteStore
+
+sys.stdin.readline()
+store = SQLiteStore(sys.argv[1])
+won = []
+for number in range(100):
+    job = store.create(Draft(id=f"{sys.argv[2]}/{number}", request=Request("GET", "/work")), f"key {number}")
+    if store.change(job.id, *claimed(sys.argv[2])):
+        won.append(number)
+print(*won)
+"""
+
+
+def test_processes_that_meet_on_a_new_file_share_it(path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIMER, path, name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("a", "b", "c", "d")
+    ]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    won: list[str] = []
+    for process in processes:
+        output, errors = process.communicate(timeout=PATIENCE)
+        assert process.returncode == 0, errors
+        won += output.split()
+    assert sorted(won, key=int) == [f"{number}" for number in range(100)]
+    store: Store = SQLiteStore(path)
+    assert len(store.find(Query(limit=1000))) == 100
+    store.close()
+
+
+# --- a million ended jobs -------------------------------------------------------------------------------------------
+
+
+LIVING = (Status.STARTED, Status.IN_PROGRESS)
+ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
+
+
+def searches() -> Iterator[tuple[Query, str]]:
+    """Every kind of search that must not read the whole table, and the index that it needs."""
+    for owner in (None, "o"):
+        for scope in (None, "s"):
+            for status in (None, *LIVING):
+                yield Query(owner=owner, scope=scope, status=status, overdue=True), "living"
+            for status in LIVING:
+                yield Query(owner=owner, scope=scope, status=status), "living"
+            for status in ENDED:
+                yield (
+                    Query(owner=owner, scope=scope, status=status),
+                    "owned" if owner else "scoped" if scope else "ended",
+                )
+    yield Query(owner="o"), "owned"
+    yield Query(owner="o", scope="s"), "owned"
+    yield Query(scope="s"), "scoped"
+
+
+@pytest.mark.parametrize(("query", "index"), searches())
+def test_every_search_has_its_index(store: SQLiteStore, query: Query, index: str) -> None:
+    values = {"now": 0, "owner": query.owner, "scope": query.scope, "status": query.status, "limit": 10}
+    plan = store._connections.read(f"EXPLAIN QUERY PLAN {store._sql.search(query)}", values)
+    steps = " ".join(row[3] for row in plan)
+    assert f"backjob_{index}" in steps, steps
+    assert "SCAN" not in steps, steps
+
+
+def test_whatever_else_is_looked_for_has_its_index(store: SQLiteStore) -> None:
+    values = dict.fromkeys(("now", "lessee", "until", "limit", "job", "begin", "end"), 1)
+    for statement, parameters in (
+        (store._sql.any_due, values),
+        (store._sql.take_due, values),
+        (store._sql.pieces, values),
+        (store._sql.ageing, (2, 1, 1)),
+        (store._sql.holder, ("key",)),
+        (store._sql.get, ("id",)),
+        (store._sql.report, (1, 1, 1, "", 1, 1, "id", "token")),
+        (store._sql.beat, (1, "id", "token")),
+        (store._sql.drop_pieces, (1,)),
+    ):
+        plan = store._connections.read(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        steps = [row[3] for row in plan if row[3] != "SCAN CONSTANT ROW"]
+        assert any(step.startswith("SEARCH") for step in steps), steps
+        assert not any(step.startswith("SCAN") for step in steps), steps

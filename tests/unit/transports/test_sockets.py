@@ -1,0 +1,874 @@
+"""What `SocketTransport` promises beyond the contract that every transport keeps (tests/contracts)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import resource
+import socket
+import ssl
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+from attrs import define
+
+from backjob.errors import ConnectionLost, InvalidRequest, NotSent
+from backjob.model import Request, Response
+from backjob.protocols import Delivery
+from backjob.testing.transports import PATIENCE, Call, OneDelivery, Peer, answer
+from backjob.transports import _connection
+from backjob.transports._engine import Engine
+from backjob.transports.sockets import SocketTransport
+
+ROOT = Path(__file__).parents[3]
+LONG = Request("POST", "/", (), b"x" * 8_000_000)  # more than the buffers between two sockets hold
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with Peer() as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def transport_to(
+    base_url: str,
+    connect_to: str | None = None,
+    tls: ssl.SSLContext | None = None,
+    *,
+    connect_timeout: float = PATIENCE,
+    max_response: int = 65536,
+    max_header: int = 65536,
+) -> Iterator[SocketTransport]:
+    transport = SocketTransport(
+        base_url,
+        connect_to,
+        tls,
+        connect_timeout=connect_timeout,
+        max_response=max_response,
+        max_header=max_header,
+    )
+    try:
+        yield transport
+    finally:
+        transport.close()
+
+
+def exchange(transport: SocketTransport, request: Request | None = None) -> Response:
+    return transport.send(OneDelivery(request or Request("GET", "/"))).result(PATIENCE)
+
+
+def failure(transport: SocketTransport, request: Request | None = None) -> NotSent | ConnectionLost:
+    error = transport.send(OneDelivery(request or Request("GET", "/"))).exception(PATIENCE)
+    assert isinstance(error, (NotSent, ConnectionLost))
+    return error
+
+
+def socket_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "backjob-sockets"]
+
+
+def in_time(ended: Callable[[], bool]) -> bool:
+    """Whether it becomes true before patience ends; asks the operating system, so there is no event to wait for."""
+    never = threading.Event()
+    return any(ended() or never.wait(0.01) for _ in range(int(PATIENCE * 100)))
+
+
+def run_script(source: str) -> str:
+    """What a Python program prints; a subprocess, for it forks or lowers limits."""
+    done = subprocess.run(
+        [sys.executable, "-X", "dev", "-c", textwrap.dedent(source)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- where it connects to -------------------------------------------------------------------------------------------
+
+
+def test_a_unix_socket_serves_under_the_base_urls_name(tmp_path: Path) -> None:
+    path = str(tmp_path / "app.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        with (
+            Peer(listener=listener) as peer,
+            transport_to("https://example.com/app", f"unix:{path}") as transport,
+        ):
+            assert exchange(transport, Request("GET", "/work?x=%7E")).status == 200
+            call = peer.next_call()
+    assert call.target == "/app/work?x=%7E"
+    assert (call.header("host"), call.header("x-forwarded-proto")) == (["example.com"], ["https"])
+
+
+def test_a_unix_socket_that_is_not_there_is_not_sent_to(tmp_path: Path) -> None:
+    with transport_to("http://example.com", f"unix:{tmp_path}/none.sock") as transport:
+        error = failure(transport)
+    assert isinstance(error, NotSent)
+    assert str(error) == f"cannot connect to unix:{tmp_path}/none.sock: No such file or directory"
+
+
+def test_the_address_may_differ_from_the_base_url(peer: Peer) -> None:
+    with transport_to("https://example.com:8443/app/", f"http://127.0.0.1:{peer.port}") as transport:
+        exchange(transport, Request("GET", "/work"))
+    call = peer.next_call()
+    assert call.target == "/app/work"
+    assert (call.header("host"), call.header("x-forwarded-proto")) == (["example.com:8443"], ["https"])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "*", "localhost"])
+def test_wildcards_and_localhost_reach_the_loopback(peer: Peer, host: str) -> None:
+    with transport_to(f"http://{host}:{peer.port}") as transport:
+        exchange(transport)
+    assert peer.next_call().header("host") == [f"localhost:{peer.port}"]
+
+
+def ipv6_listener(port: int = 0) -> socket.socket:
+    try:
+        return socket.create_server(("::1", port), family=socket.AF_INET6)
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6 loopback: {error}")
+
+
+def test_a_wildcard_falls_back_to_the_ipv6_loopback_when_the_other_refuses() -> None:
+    with Peer(listener=ipv6_listener()) as peer, transport_to(f"http://0.0.0.0:{peer.port}") as transport:
+        assert exchange(transport).status == 200
+
+
+def test_an_ipv6_address_is_connected_to_and_shown_in_brackets() -> None:
+    with Peer(listener=ipv6_listener()) as peer, transport_to(f"http://[::1]:{peer.port}") as transport:
+        exchange(transport)
+        assert peer.next_call().header("host") == [f"[::1]:{peer.port}"]
+
+
+def test_a_refusal_names_every_address_that_was_tried() -> None:
+    with contextlib.closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        with transport_to(f"http://0.0.0.0:{port}") as transport:
+            error = failure(transport)
+    assert isinstance(error, NotSent)
+    assert str(error).startswith(f"connection refused: 127.0.0.1:{port}; ")
+    assert f"[::1]:{port}" in str(error)
+
+
+def test_a_name_that_does_not_resolve_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with transport_to("http://app.invalid:8000") as transport:
+        error = failure(transport)
+    assert isinstance(error, NotSent)
+    assert str(error) == "cannot resolve app.invalid: Name or service not known"
+
+
+class SelfConnecting(socket.socket):
+    """A socket that is given the very port it connects to, as the kernel may do where nobody listens."""
+
+    def connect_ex(self, address: object, /) -> int:
+        assert isinstance(address, tuple)
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.bind(address)
+        return super().connect_ex(address)
+
+
+def test_a_socket_that_has_met_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with contextlib.closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+    monkeypatch.setattr(socket, "socket", SelfConnecting)
+    with transport_to(f"http://127.0.0.1:{port}") as transport:
+        delivery = OneDelivery(Request("GET", "/"))
+        error = transport.send(delivery).exception(PATIENCE)
+    assert isinstance(error, NotSent)
+    assert str(error) == f"connection refused: 127.0.0.1:{port}"
+    assert delivery.signed == 0
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+def serving(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert(*names).configure_cert(context)
+    return context
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_a_trusted_certificate_of_the_base_urls_host_is_accepted(
+    authority: trustme.CA, trusting: ssl.SSLContext, host: str
+) -> None:
+    with (
+        Peer(tls=serving(authority, host)) as peer,
+        transport_to(f"https://{host}:{peer.port}", None, trusting) as transport,
+    ):
+        assert exchange(transport).status == 200
+        assert peer.next_call().header("x-forwarded-proto") == ["https"]
+
+
+def test_the_name_to_prove_is_the_base_urls_and_not_the_addresss(
+    authority: trustme.CA, trusting: ssl.SSLContext
+) -> None:
+    with Peer(tls=serving(authority, "app.example")) as peer:
+        with transport_to("https://app.example", f"127.0.0.1:{peer.port}", trusting) as transport:
+            assert exchange(transport).status == 200
+        with transport_to("https://other.example", f"127.0.0.1:{peer.port}", trusting) as transport:
+            error = failure(transport)
+    assert isinstance(error, NotSent)
+    assert str(error).startswith("TLS not trusted: other.example at 127.0.0.1:")
+
+
+def test_a_certificate_from_nowhere_is_not_trusted_and_nothing_is_signed(authority: trustme.CA) -> None:
+    with (
+        Peer(tls=serving(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}") as transport,
+    ):
+        delivery = OneDelivery(Request("GET", "/", (("cookie", "secret"),)))
+        error = transport.send(delivery).exception(PATIENCE)
+        assert peer.arrivals.empty()
+    assert isinstance(error, NotSent)
+    assert str(error).startswith("TLS not trusted: localhost at ")
+    assert delivery.signed == 0
+
+
+def test_tls_to_a_server_that_speaks_plain_http_is_not_sent(peer: Peer, trusting: ssl.SSLContext) -> None:
+    with transport_to(f"http://localhost:{peer.port}", None, trusting) as transport:
+        error = failure(transport)
+    assert isinstance(error, NotSent)
+    assert str(error).startswith("TLS failed: localhost at ")
+
+
+def test_plain_http_to_a_server_that_speaks_tls_is_lost(authority: trustme.CA) -> None:
+    with (
+        Peer(tls=serving(authority, "localhost")) as peer,
+        transport_to(f"http://127.0.0.1:{peer.port}") as transport,
+    ):
+        assert isinstance(failure(transport), ConnectionLost)
+
+
+def test_large_bodies_pass_both_ways_through_tls(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    body = bytes(n % 251 for n in range(3_000_000))
+    with (
+        Peer(lambda call: answer(body=call.body[::-1]), tls=serving(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting, max_response=len(body)) as transport,
+    ):
+        assert exchange(transport, Request("POST", "/", (), body)).body == body[::-1]
+
+
+def test_what_tls_has_decrypted_already_is_read_without_an_event(
+    authority: trustme.CA, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "_CHUNK", 100)  # less than a TLS record
+    with (
+        Peer(lambda _: answer(body=b"x" * 10_000), tls=serving(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
+    ):
+        assert exchange(transport).body == b"x" * 10_000
+
+
+def test_a_body_that_ends_without_tls_saying_so_is_incomplete(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    def cut_off(call: Call) -> bytes:
+        call.sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+        call.sock.shutdown(socket.SHUT_RDWR)  # of the TCP connection: no close_notify goes out
+        return b""
+
+    with (
+        Peer(cut_off, tls=serving(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
+    ):
+        error = failure(transport)
+    assert isinstance(error, ConnectionLost)
+    assert "closed without saying so by TLS" in str(error)
+
+
+# --- deadlines ------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def deaf_listener() -> Iterator[int]:
+    """A port whose queue of connections is full: further ones are neither accepted nor refused."""
+    with contextlib.ExitStack() as open_ones:
+        listener = open_ones.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        for _ in range(4):
+            filler = open_ones.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
+
+
+def test_a_server_that_does_not_accept_is_given_up_in_time_and_nothing_is_signed() -> None:
+    delivery = OneDelivery(Request("GET", "/"))
+    with deaf_listener() as port, transport_to(f"http://127.0.0.1:{port}", connect_timeout=0.2) as transport:
+        error = transport.send(delivery).exception(PATIENCE)
+    assert isinstance(error, NotSent)
+    assert str(error) == f"timed out: no connection to 127.0.0.1:{port}"
+    assert delivery.signed == 0
+
+
+def test_the_deliverys_own_deadline_counts_where_it_is_earlier() -> None:
+    with deaf_listener() as port, transport_to(f"http://127.0.0.1:{port}", connect_timeout=1000) as transport:
+        soon = datetime.now(UTC) + timedelta(seconds=0.2)
+        error = transport.send(OneDelivery(Request("GET", "/"), deadline=soon)).exception(PATIENCE)
+    assert isinstance(error, NotSent)
+    assert str(error).startswith("timed out")
+
+
+def test_past_its_deadline_a_delivery_is_not_even_connected_for(peer: Peer) -> None:
+    with transport_to(peer.base_url) as transport:
+        delivery = OneDelivery(Request("GET", "/"), deadline=datetime.now(UTC))
+        error = transport.send(delivery).exception(PATIENCE)
+    assert isinstance(error, NotSent)
+    assert str(error) == "past its deadline"
+    assert delivery.signed == 0
+
+
+def test_a_silent_address_leaves_time_for_the_next_one() -> None:
+    with deaf_listener() as port:
+        listener = ipv6_listener(port)
+        with Peer(listener=listener), transport_to(f"http://0.0.0.0:{port}", connect_timeout=0.5) as transport:
+            assert exchange(transport).status == 200
+
+
+def test_a_tls_handshake_that_never_comes_is_given_up_in_time(trusting: ssl.SSLContext) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with transport_to(f"https://localhost:{port}", None, trusting, connect_timeout=0.2) as transport:
+            error = failure(transport)
+    assert isinstance(error, NotSent)
+    assert str(error).startswith("timed out: no TLS with localhost:")
+
+
+def test_the_time_limit_for_connecting_is_none_for_answering(peer: Peer) -> None:
+    gate = threading.Event()
+    peer.script = lambda _: answer() if gate.wait(PATIENCE) else b""
+    with transport_to(peer.base_url, connect_timeout=0.1) as transport:
+        future = transport.send(OneDelivery(Request("GET", "/")))
+        assert peer.next_call().hears_nothing(0.3)
+        gate.set()
+        assert future.result(PATIENCE).status == 200
+
+
+@define
+class SignedMeanwhile(OneDelivery):
+    """Lets the server act between the connect and the first byte."""
+
+    listener: socket.socket | None = None
+    act: Callable[[socket.socket], None] = socket.socket.close
+
+    def sign(self) -> Request:
+        assert self.listener is not None
+        self.listener.settimeout(PATIENCE)
+        with self.listener.accept()[0] as sock:
+            self.act(sock)
+        return super().sign()
+
+
+def meanwhile(act: Callable[[socket.socket], None]) -> Future[Response]:
+    """What comes of a long request to a server that does this, and closes, before it is signed."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}") as transport:
+        future = transport.send(SignedMeanwhile(LONG, listener=listener, act=act))
+        wait([future], PATIENCE)
+    return future
+
+
+def test_the_signature_is_made_when_the_connection_stands_and_in_the_socket_thread() -> None:
+    threads: queue.Queue[str] = queue.Queue()
+    meanwhile(lambda _: threads.put(threading.current_thread().name))
+    assert threads.get_nowait() == "backjob-sockets"
+
+
+# --- writing and reading --------------------------------------------------------------------------------------------
+
+
+def raw_server(serve: Callable[[socket.socket], None]) -> tuple[socket.socket, threading.Thread]:
+    """One connection, served by a function that sees the socket alone."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def run() -> None:
+        listener.settimeout(PATIENCE)
+        sock, _ = listener.accept()
+        sock.settimeout(PATIENCE)
+        with sock, contextlib.suppress(OSError):
+            serve(sock)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return listener, thread
+
+
+@contextlib.contextmanager
+def transport_to_raw(serve: Callable[[socket.socket], None]) -> Iterator[SocketTransport]:
+    listener, thread = raw_server(serve)
+    with listener, transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}") as transport:
+        yield transport
+    thread.join(PATIENCE)
+
+
+def test_a_body_that_fills_the_buffers_is_written_as_the_server_reads_it() -> None:
+    sizes: queue.Queue[int] = queue.Queue()
+
+    def read_slowly(sock: socket.socket) -> None:
+        total = 0
+        while total < len(LONG.body):
+            total += len(sock.recv(50_000))
+        sizes.put(total)
+        sock.sendall(answer())
+
+    with transport_to_raw(read_slowly) as transport:
+        assert exchange(transport, LONG).status == 200
+    assert sizes.get_nowait() > len(LONG.body)
+
+
+def test_an_answer_to_a_request_that_was_not_read_to_its_end_counts() -> None:
+    answered = threading.Event()
+
+    def refuse(sock: socket.socket) -> None:
+        sock.recv(100)
+        sock.sendall(answer(413, reason="Content Too Large"))
+        answered.wait(PATIENCE)  # and reads no further
+
+    with transport_to_raw(refuse) as transport:
+        assert exchange(transport, LONG).status == 413
+        answered.set()
+
+
+def test_an_answer_from_a_server_that_has_closed_already_counts() -> None:
+    assert meanwhile(lambda sock: sock.sendall(answer(503))).result(0).status == 503
+
+
+def test_a_connection_that_breaks_before_the_first_byte_has_sent_nothing() -> None:
+    error = meanwhile(abort).exception(0)
+    assert isinstance(error, NotSent)
+    assert str(error).startswith("the connection broke: ")
+
+
+def test_an_informational_answer_does_not_end_the_writing() -> None:
+    def hurry(sock: socket.socket) -> None:
+        total = len(sock.recv(100))
+        sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
+        while total < len(LONG.body):
+            total += len(sock.recv(65536))
+        sock.sendall(answer(201))
+
+    with transport_to_raw(hurry) as transport:
+        assert exchange(transport, LONG).status == 201
+
+
+def test_a_server_that_goes_away_while_being_written_to_is_a_lost_connection() -> None:
+    with transport_to_raw(lambda sock: print(sock.recv(100))) as transport:
+        assert isinstance(failure(transport, LONG), ConnectionLost)
+
+
+def abort(sock: socket.socket) -> None:
+    """Let the closing be a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+def test_a_reset_instead_of_an_answer_is_a_lost_connection() -> None:
+    def reset(sock: socket.socket) -> None:
+        sock.recv(65536)
+        abort(sock)
+
+    with transport_to_raw(reset) as transport:
+        error = failure(transport)
+    assert isinstance(error, ConnectionLost)
+    assert str(error) == "the connection broke: Connection reset by peer"
+
+
+def test_the_connection_is_closed_as_soon_as_the_answer_is_complete() -> None:
+    hung_up = threading.Event()
+
+    def keep_alive(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(answer(headers=(("Connection", "keep-alive"),)))
+        if sock.recv(1) == b"":
+            hung_up.set()
+
+    with transport_to_raw(keep_alive) as transport:
+        assert exchange(transport).status == 200
+        assert hung_up.wait(PATIENCE)
+
+
+def test_the_limits_of_an_answer_are_settings(peer: Peer) -> None:
+    peer.script = lambda _: answer(body=b"x" * 1000, headers=(("X-Long", "y" * 500),))
+    with transport_to(peer.base_url, max_response=10) as transport:
+        response = exchange(transport)
+    assert (response.body, response.truncated) == (b"x" * 10, True)
+
+
+def test_an_endless_head_is_given_up() -> None:
+    def babble(sock: socket.socket) -> None:
+        sock.sendall(b"HTTP/1.1 200 OK\r\n")
+        while True:
+            sock.sendall(b"X-More: and more\r\n" * 100)
+
+    with transport_to_raw(babble) as transport:
+        error = failure(transport)
+    assert isinstance(error, ConnectionLost)
+    assert str(error) == "the answer's head is longer than the limit"
+
+
+def test_a_request_that_http_does_not_allow_is_not_sent_and_shows_no_value(peer: Peer) -> None:
+    with transport_to(peer.base_url) as transport:
+        error = failure(transport, Request("GET", "/", (("cookie", "secret\r\nx: y"),)))
+    assert isinstance(error, NotSent)
+    assert "'cookie'" in str(error)
+    assert "secret" not in str(error)
+    assert peer.arrivals.empty()
+
+
+# --- many, one thread, no leak --------------------------------------------------------------------------------------
+
+
+def test_five_hundred_are_in_flight_at_once_on_a_single_thread() -> None:
+    count = 500
+    with contextlib.ExitStack() as open_ones:
+        listener = open_ones.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+        listener.settimeout(PATIENCE)
+        transport = open_ones.enter_context(transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        futures = [transport.send(OneDelivery(Request("GET", f"/{n}"))) for n in range(count)]
+        connections = [open_ones.enter_context(listener.accept()[0]) for _ in range(count)]
+        targets = [sock.recv(65536).split()[1] for sock in connections]
+        assert len(socket_threads()) == 1
+        assert not any(future.done() for future in futures)
+        for sock, target in zip(connections, targets, strict=True):
+            sock.sendall(answer(body=target))
+        assert [future.result(PATIENCE).body for future in futures] == [b"/%d" % n for n in range(count)]
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a count of names
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
+def test_no_descriptor_stays_open_whatever_the_outcome(peer: Peer) -> None:
+    before = open_descriptors()
+    with contextlib.closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        gate = threading.Event()
+        scripts: dict[str, Callable[[], bytes]] = {
+            "/ok": answer,
+            "/lost": lambda: b"",
+            "/held": lambda: answer() if gate.wait(PATIENCE) else b"",
+        }
+        peer.script = lambda call: scripts[call.target]()
+        with (
+            transport_to(peer.base_url) as transport,
+            transport_to(f"http://0.0.0.0:{bound.getsockname()[1]}") as refused,
+        ):
+            for _ in range(20):
+                exchange(transport, Request("GET", "/ok"))
+                failure(transport, Request("GET", "/lost"))
+                failure(refused)
+            held = [transport.send(OneDelivery(Request("GET", "/held"))) for _ in range(6)]
+            held[0].cancel()
+        assert all(future.done() for future in held)
+        gate.set()
+    peer.close()
+    # The peer's own listener is closed with it.
+    assert in_time(lambda: open_descriptors() < before), (open_descriptors(), before)
+
+
+def test_the_thread_starts_with_the_first_delivery_and_ends_with_close(peer: Peer) -> None:
+    with transport_to(peer.base_url) as transport:
+        assert socket_threads() == []
+        exchange(transport)
+        (thread,) = socket_threads()
+        assert thread.daemon
+    assert socket_threads() == []
+
+
+def test_a_closed_transport_sends_nothing_more(peer: Peer) -> None:
+    transport = SocketTransport(peer.base_url)
+    transport.close()
+    error = transport.send(OneDelivery(Request("GET", "/"))).exception(0)
+    assert isinstance(error, NotSent)
+    assert str(error) == "the transport is closed"
+
+
+def test_cancelling_what_is_not_connected_yet_ends_it() -> None:
+    with deaf_listener() as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+        delivery = OneDelivery(Request("GET", "/"))
+        future = transport.send(delivery)
+        assert future.cancel()
+        # wait() sees a cancelled future only once whoever runs it has taken note.
+        assert wait([future], PATIENCE, FIRST_COMPLETED).done
+    assert delivery.signed == 0
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
+def test_nothing_that_a_callback_raises_ends_the_thread(
+    peer: Peer, error: type[BaseException], caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    peer.script = lambda _: answer() if gate.wait(PATIENCE) else b""
+
+    def careless(_: Future[Response]) -> None:
+        raise error
+
+    with transport_to(peer.base_url) as transport:
+        future = transport.send(OneDelivery(Request("GET", "/")))
+        future.add_done_callback(careless)
+        threads = socket_threads()
+        gate.set()
+        future.result(PATIENCE)
+        exchange(transport)
+        assert socket_threads() == threads
+    assert len(caplog.records) == 1
+
+
+@define
+class NoDeadline:
+    """A delivery that is broken from the first look."""
+
+    job_id: str = "job"
+    attempt: int = 1
+
+    @property
+    def deadline(self) -> datetime:
+        raise ZeroDivisionError("secret")
+
+    def sign(self) -> Request:
+        raise AssertionError("must not be signed")
+
+
+def test_nothing_that_a_delivery_raises_ends_the_thread(peer: Peer) -> None:
+    with transport_to(peer.base_url) as transport:
+        exchange(transport)
+        threads = socket_threads()
+        broken: list[Delivery] = [NoDeadline(), OneDelivery(Request("GET", "/"), SystemExit("secret"))]
+        for delivery in broken:
+            error = transport.send(delivery).exception(PATIENCE)
+            assert isinstance(error, NotSent)
+            assert error.__cause__ is not None
+            assert "secret" not in str(error)
+        assert exchange(transport).status == 200
+        assert socket_threads() == threads
+
+
+def test_if_the_thread_dies_nobody_waits_for_ever_and_the_next_delivery_starts_another(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+    peer.script = lambda _: answer() if gate.wait(PATIENCE) else b""
+    with transport_to(peer.base_url) as transport:
+        pending = transport.send(OneDelivery(Request("GET", "/")))
+        peer.next_call()
+
+        def unforeseen(_: Engine) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Engine, "_quiet_waker", unforeseen)
+            transport.send(OneDelivery(Request("GET", "/")))
+            assert isinstance(pending.exception(PATIENCE), ConnectionLost)
+            assert in_time(lambda: socket_threads() == [])
+        gate.set()
+        assert exchange(transport).status == 200
+    assert "the socket thread ended" in caplog.text
+
+
+# --- limits of the process ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "capacity"),
+    [(1024, 768), (256, 192), (100, 36), (64, 1), (10, 1), (1 << 20, 10_000), (resource.RLIM_INFINITY, 10_000)],
+)
+def test_the_capacity_leaves_file_descriptors_to_everybody_else(
+    monkeypatch: pytest.MonkeyPatch, limit: int, capacity: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert SocketTransport("http://127.0.0.1:1").capacity == capacity
+
+
+def test_the_capacity_may_be_set() -> None:
+    assert SocketTransport("http://127.0.0.1:1", max_in_flight=7).capacity == 7
+
+
+@pytest.mark.parametrize(
+    ("argument", "make"),
+    [
+        ("base_url", lambda: SocketTransport("127.0.0.1:8000")),
+        ("connect_to", lambda: SocketTransport("http://a", "nowhere")),
+        ("connect_timeout", lambda: SocketTransport("http://a", connect_timeout=0)),
+        ("max_in_flight", lambda: SocketTransport("http://a", max_in_flight=0)),
+        ("max_response", lambda: SocketTransport("http://a", max_response=-1)),
+        ("max_header", lambda: SocketTransport("http://a", max_header=0)),
+    ],
+)
+def test_an_argument_that_can_not_be_right_is_refused_by_its_name(
+    argument: str, make: Callable[[], SocketTransport]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        make()
+    assert caught.value.argument == argument
+
+
+PRELUDE = """
+import os, resource, socket, sys, threading
+from concurrent.futures import wait
+from backjob.errors import NotSent
+from backjob.model import Request
+from backjob.testing.transports import OneDelivery, Peer, answer
+from backjob.transports.sockets import SocketTransport
+
+def delivery(target="/"):
+    return OneDelivery(Request("GET", target))
+
+def held(call):
+    if call.target == "/held":
+        gate.wait(10)
+    return answer(body=call.target.encode())
+
+gate = threading.Event()
+"""
+
+
+def test_running_out_of_descriptors_fails_those_deliveries_and_no_other() -> None:
+    out = run_script(
+        PRELUDE
+        + """
+listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+transport = SocketTransport(f"http://127.0.0.1:{listener.getsockname()[1]}")
+first = transport.send(delivery())
+accepted, _ = listener.accept()
+used = len(os.listdir("/proc/self/fd"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (used + 9, used + 9))
+futures = [transport.send(delivery()) for _ in range(30)]
+failed = [future.exception(10) for future in list(wait(futures, 10, "FIRST_COMPLETED").done)]
+pending = [future for future in futures if not future.done()]
+while len(futures) - len(pending) < 20:
+    failed = [future.exception(10) for future in wait(pending, 10, "FIRST_COMPLETED").done]
+    pending = [future for future in futures if not future.done()]
+reasons = {str(future.exception()) for future in futures if future.done()}
+print(type(failed[0]).__name__, reasons, 0 < len(pending) <= 10)
+accepted.recv(1000)
+accepted.sendall(answer(201))
+print(first.result(10).status)
+for future in pending:
+    future.cancel()
+wait(pending, 10)
+again = transport.send(delivery())
+for _ in range(len(pending) + 1):
+    connection, _ = listener.accept()
+    if connection.recv(1000):
+        connection.sendall(answer(202))
+    connection.close()
+print(again.result(10).status)
+transport.close()
+listener.close()
+"""
+    )
+    assert out.splitlines() == [
+        "NotSent {'no file descriptor left for another connection: Too many open files'} True",
+        "201",
+        "202",
+    ]
+
+
+# --- fork -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_starts_anew_and_leaves_its_parents_connections_alone() -> None:
+    out = run_script(
+        PRELUDE
+        + """
+with Peer(held) as peer:
+    transport = SocketTransport(peer.base_url)
+    pending = transport.send(delivery("/held"))
+    peer.next_call()
+    transport._engine()._lock.acquire()  # a thread may hold it at the moment of the fork
+    child = os.fork()
+    if child == 0:
+        before = len(os.listdir("/proc/self/fd"))
+        body = transport.send(delivery("/child")).result(10).body
+        print(body, pending.done(), len(threading.enumerate()), flush=True)
+        transport.close()
+        # The parent's epoll, socket pair and connection: gone here. The child's own: closed.
+        print(before - len(os.listdir("/proc/self/fd")), flush=True)
+        os._exit(0)
+    transport._engine()._lock.release()
+    assert os.waitpid(child, 0)[1] == 0
+    second = transport.send(delivery("/second")).result(10).body
+    assert not pending.done()
+    gate.set()
+    print(pending.result(10).body, second)
+    transport.close()
+"""
+    )
+    # In the child there are the main thread and the transport's new one; the peer's threads stayed in the parent.
+    assert out.splitlines() == ["b'/child' False 2", "4", "b'/held' b'/second'"]
+
+
+def test_the_peer_sees_the_end_at_once_even_while_a_child_holds_a_copy_of_the_connection() -> None:
+    out = run_script(
+        PRELUDE
+        + """
+listener = socket.create_server(("127.0.0.1", 0))
+transport = SocketTransport(f"http://127.0.0.1:{listener.getsockname()[1]}")
+pending = transport.send(delivery())
+connection, _ = listener.accept()
+connection.settimeout(10)
+connection.recv(1000)
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(writer)
+    os.read(reader, 1)  # until the parent has seen what it wanted to see
+    os._exit(0)
+connection.sendall(answer())
+print(pending.result(10).status, connection.recv(1))
+os.close(writer)
+os.waitpid(child, 0)
+transport.close()
+"""
+    )
+    assert out.splitlines() == ["200 b''"]
+
+
+def test_a_transport_made_before_the_fork_works_in_parent_and_child() -> None:
+    out = run_script(
+        PRELUDE
+        + """
+with Peer(held) as peer:
+    transport = SocketTransport(peer.base_url)
+    child = os.fork()
+    body = transport.send(delivery("/child" if child == 0 else "/parent")).result(10).body
+    if child == 0:
+        print(body, transport.capacity > 0, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    print(body)
+    transport.close()
+"""
+    )
+    assert out.splitlines() == ["b'/child' True", "b'/parent'"]

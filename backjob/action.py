@@ -17,7 +17,7 @@ from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentR
 from backjob.lifecycle import End, completed, failed
 from backjob.model import JsonValue, clean_text
 from backjob.running import Running, current, percent
-from backjob.serving import serving
+from backjob.serving import Serving, serving
 from backjob.worker import describe
 
 __all__ = ["Action"]
@@ -36,6 +36,10 @@ class Action:
     def _running(self) -> Running | None:
         running = current.get()
         return running if running is not None and running.owner is self else None
+
+    def _here(self) -> Serving | None:
+        """The request being served."""
+        return serving.get()
 
     def _end_from_outside(self, job_id: str, end: End) -> bool:
         raise NoCurrentRequest(f"job {job_id} can't end {end.status.name} here: that needs a BackJob")
@@ -182,7 +186,7 @@ class Action:
             self._end_from_outside(job_id, failed(text or None))
             return
         running = self._running()
-        if running is None and serving.get() is None:
+        if running is None and self._here() is None:
             raise NoCurrentRequest(
                 f"fail({text!r}) ends an action, and none runs here: no request passed the middleware"
             )
@@ -233,7 +237,7 @@ class Action:
         if self.is_background:
             return
         text = "this route runs only as a background job"
-        if serving.get() is None:
+        if self._here() is None:
             raise NoCurrentRequest(f"{text}, and no request passed the middleware")
         raise BackgroundOnly(text)
 

@@ -25,7 +25,6 @@ from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, credentials_of
 from backjob.running import Running, current
 from backjob.sealing import Sealer
-from backjob.serving import serving
 from backjob.worker import Worker
 
 __all__ = ["BackJob", "Merge"]
@@ -123,6 +122,13 @@ class BackJob(Action):
             owner=self,
         )
 
+    def of(self, application: object = None) -> BackJob:  # noqa: ARG002 - an adapter's object has several
+        """The `BackJob` that has the store and the threads: itself, unless one object serves several applications.
+
+        For those that hold one of an adapter: ``application`` is the framework's, None the current one.
+        """
+        return self
+
     def make_monitor(self, kind: type[_MonitorKind], *, threaded: bool = True) -> _MonitorKind:
         """A monitor of this `BackJob`; ``threaded`` False leaves its passes to the caller. For `backjob.testing`."""
         return kind(
@@ -173,7 +179,7 @@ class BackJob(Action):
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
         `AddressUnknown`, `TooDeep` or `StoreError`; then nothing is stored and nothing sent.
         """
-        here = serving.get()
+        here = self._here()
         if self.transport is None:
             raise AddressUnknown("where this application listens is not known: set the base URL")
         request, credentials = build_request(
@@ -202,6 +208,8 @@ class BackJob(Action):
                 "merge", "as the current user it needs an owner: else one user would join another's job"
             )
         request = self._with_user_agent(request)
+        if self.signer.claims(request):
+            raise InvalidRequest("query", "carries parameters or fields that are the signer's own")
         check_size(request.headers + credentials.headers, self._limits.headers)
         running = current.get()
         depth = 0 if running is None else running.job.depth + 1
@@ -244,7 +252,7 @@ class BackJob(Action):
     def _with_user_agent(self, request: Request) -> Request:
         if request.header("user-agent") is not None:
             return request
-        here = serving.get()
+        here = self._here()
         agent = self._user_agent or (None if here is None else here.request.header("user-agent")) or "backjob"
         return evolve(request, headers=(*request.headers, ("User-Agent", agent)))
 
@@ -419,7 +427,7 @@ class BackJob(Action):
 
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         """The path of the job's status for whoever is given it, with the right to cancel if asked. Lasts until the purge."""
-        here = serving.get()
+        here = self._here()
         mount = "" if here is None else here.mount
         return f"{mount}{self.status_prefix}/{reference(job_id, self._access.token(job_id, cancel=cancel))}"
 
@@ -436,7 +444,7 @@ class BackJob(Action):
 
     def current_owner(self) -> str | None:
         """The owner of the request being served, or None."""
-        here = serving.get()
+        here = self._here()
         return None if here is None else self.owner_of(here.request)
 
     # --- for async handlers -----------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.jobs import BackJob
-from backjob.keys import derive_key
-from backjob.protocols import Clock, Transport
+from backjob.keys import check_secret, derive_key
+from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.transports.sockets import SocketTransport
@@ -136,18 +136,22 @@ class Settings:
         package: str,
         application: str,
         default_store: Callable[[], str],
+        store: Store | None = None,
+        transport: Transport | Callable[[str], Transport] | None = None,
+        signer: Signer | None = None,
         clock: Clock | None = None,
         **options: Any,
     ) -> _Jobs:
         """The `BackJob` that these settings describe, of class ``cls``, to which ``options`` go as well.
 
         ``secret`` is the framework's own, from which the key is derived, labelled with ``package`` and
-        ``application``, where no key is set. Raises `InvalidRequest` and what the store's constructor raises.
+        ``application``, where no key is set; one of its fallbacks that is refused as a secret is left out. A ``store``,
+        ``transport`` or ``signer`` given here wins. Raises `InvalidRequest` and what the store's constructor raises.
         """
         return cls(
-            store=open_store(self._store_url(default_store), clock=clock),
-            transport=self._transport(),
-            signer=self._signer(secret, tuple(secret_fallbacks), package, application),
+            store=open_store(self._store_url(default_store), clock=clock) if store is None else store,
+            transport=self._transport() if transport is None else transport,
+            signer=self._signer(secret, tuple(secret_fallbacks), package, application) if signer is None else signer,
             clock=clock,
             **{name: value for name in _OF_BACKJOB if (value := getattr(self, name)) is not None},
             **options,
@@ -177,11 +181,20 @@ class Settings:
             return MessageSigner(self.key, fallbacks=self.key_fallbacks or ())
         if secret is None:
             raise InvalidRequest("KEY", "no key is set, and there is no secret to derive one from")
+        # A weak secret never signed anything for us, so that as a fallback it has nothing to verify.
         derived = [
             derive_key(one, package=package, application=application, argument="SECRET_KEY")
-            for one in (secret, *fallbacks)
+            for one in (secret, *filter(_is_strong, fallbacks))
         ]
         return MessageSigner(derived[0], fallbacks=(*derived[1:], *(self.key_fallbacks or ())))
+
+
+def _is_strong(secret: str | bytes) -> bool:
+    try:
+        check_secret(secret, "SECRET_KEY")
+    except InvalidRequest:
+        return False
+    return True
 
 
 def _meant(name: str, known: Iterable[str], prefix: str) -> str:

@@ -38,15 +38,13 @@ def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> 
     fields += _passed_on(request)
     if request.method == "CONNECT":
         raise InvalidRequest("method", "CONNECT is for proxies, not for an application")
-    connection = h11.Connection(h11.CLIENT)
     try:
-        head = connection.send(_event(request.method, prefix + request.target, fields))
-        body = connection.send(h11.Data(data=request.body)) if request.body else b""
-        connection.send(h11.EndOfMessage())
+        head = _event(request.method, prefix + request.target, fields)
     except (h11.LocalProtocolError, UnicodeEncodeError):
         # Not chained: h11 shows the value, which may be a credential.
         raise InvalidRequest(*_culprit(request, prefix, host)) from None
-    return head + body
+    lines = [b"%s: %s\r\n" % field for field in head.headers.raw_items()]
+    return b"".join([head.method, b" ", head.target, b" HTTP/1.1\r\n", *lines, b"\r\n", request.body])
 
 
 def _passed_on(request: Request) -> list[tuple[str, str]]:
@@ -82,6 +80,11 @@ def _culprit(request: Request, prefix: str, host: str) -> tuple[str, str]:
     return "headers", f"not allowed as field names or values (RFC 9110, section 5.5): {', '.join(map(repr, refused))}"
 
 
+# What h11 needs to know of a request to frame its answer (RFC 9112, section 6.3); HEAD alone is a case of its own.
+_ASKED: Final = _event("GET", "/", [("Host", "localhost"), ("Connection", "close")])
+_ASKED_FOR_HEAD: Final = _event("HEAD", "/", [("Host", "localhost"), ("Connection", "close")])
+
+
 class Reader:
     """Takes the bytes of one answer as they arrive, in pieces of any size, and gives the response once it is complete.
 
@@ -97,11 +100,8 @@ class Reader:
         self._body = bytearray()
         self._truncated = False
         self._started = False
-        # What h11 needs to know of the request to frame its answer.
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_header)
-        self._connection.send(
-            _event("HEAD" if method == "HEAD" else "GET", "/", [("Host", "localhost"), ("Connection", "close")])
-        )
+        self._connection.send(_ASKED_FOR_HEAD if method == "HEAD" else _ASKED)
         self._connection.send(h11.EndOfMessage())
 
     def receive(self, data: bytes) -> Response | None:

@@ -19,7 +19,10 @@ from backjob.model import Headers, Job, Request
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.running import Running
 
-__all__ = ["Outcome", "Refusal", "Worker", "describe", "exit_of", "no_store"]
+__all__ = ["CONCURRENCY_HEADER", "Outcome", "Refusal", "Worker", "describe", "exit_of", "no_store"]
+
+CONCURRENCY_HEADER: Final = "backjob-concurrency"
+"""On a refusal: ``one`` if the server says that it serves a single request at a time, else ``many``. For the doctor."""
 
 _LONGEST_ERROR: Final = 2000
 
@@ -103,7 +106,7 @@ class Worker:
         self._write_later = write_later
         self._settle = settle
         self._announce = announce
-        self._owner = owner
+        self.owner = owner
 
     def open(self, request: Request) -> Verified | None:
         """None for a stranger's ordinary request; a worker request with target and headers proven, or a `Refusal`."""
@@ -150,7 +153,7 @@ class Worker:
             clock=self._clock,
             max_output=self._max_output,
             dirty=self._write_later,
-            owner=self._owner,
+            owner=self.owner,
         )
 
     def end(self, running: Running, outcome: Outcome) -> None:

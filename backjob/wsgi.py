@@ -20,14 +20,14 @@ from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
 from backjob.running import Running
-from backjob.serving import FORWARDED_FIELDS, serving
+from backjob.serving import FORWARDED_FIELDS, Serving, serving
 from backjob.targets import canonical_path
-from backjob.worker import Outcome, Refusal, exit_of, no_store
+from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["BackJobMiddleware", "StatusApp", "base_url_of", "request_of"]
+__all__ = ["BackJobMiddleware", "StatusApp", "base_url_of", "request_of", "serving_of"]
 
 _ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None"
 
@@ -56,7 +56,8 @@ class BackJobMiddleware:
             if verified is not None:
                 return self._work(environ, start_response, verified)
         except Refusal as refusal:
-            return _answer(start_response, f"{refusal.status} {refusal.reason}", refusal.headers, str(refusal))
+            headers = (*refusal.headers, (CONCURRENCY_HEADER, _concurrency(environ)))
+            return _answer(start_response, f"{refusal.status} {refusal.reason}", headers, str(refusal))
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
         return self._pass_on(environ, start_response)
@@ -244,6 +245,11 @@ class _Serving:
         return canonical_path(self._environ.get("SCRIPT_NAME", "").encode("latin-1"))
 
 
+def serving_of(environ: WSGIEnvironment) -> Serving:
+    """The core's view of a request, for where no middleware shows one."""
+    return _Serving(environ)
+
+
 def request_of(environ: WSGIEnvironment) -> Request:
     """The request as it arrived, without its body."""
     raw = environ.get("REQUEST_URI") or environ.get("RAW_URI")
@@ -286,6 +292,10 @@ def base_url_of(environ: WSGIEnvironment) -> str:
     if not (port.isascii() and port.isdigit()) or not re.fullmatch(r"[0-9a-fA-F.:]+", environ.get("REMOTE_ADDR", "")):
         raise AddressUnknown("the server does not tell that it listens on a TCP port: set the base URL")
     return learnt_base_url(("0.0.0.0", int(port)), socket.AF_INET, tls=False)  # noqa: S104 - read as loopback
+
+
+def _concurrency(environ: WSGIEnvironment) -> str:
+    return "many" if environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess") else "one"
 
 
 def _restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -> None:

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 from datetime import timedelta
 from heapq import nsmallest
-from typing import Any
+from typing import Any, Final
 
 from attrs import evolve
 
@@ -33,6 +33,9 @@ from backjob.stores.values import (
 )
 
 __all__ = ["MemoryStore", "from_url"]
+
+_PLAIN: Final = ("status", "attempt", "token", "progress", "status_text", "lessee")
+"""The changes that are written as they are."""
 
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
@@ -85,13 +88,9 @@ class MemoryStore:
             if job is None or not _holds(expect, job):
                 return None
             now = self._clock.now()
-            new: dict[str, Any] = {"version": job.version + 1, "read_time": now}
-            for name in ("status", "attempt", "token", "progress", "status_text", "lessee"):
-                value = getattr(changes, name)
-                if value is not UNSET:
-                    new[name] = value
-            if result is not UNSET:
-                new["result"] = result
+            new: dict[str, Any] = {name: getattr(changes, name) for name in _PLAIN} | {"result": result}
+            new = {name: value for name, value in new.items() if value is not UNSET}
+            new |= {"version": job.version + 1, "read_time": now}
             if changes.lease is not UNSET:
                 new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
             if changes.due is not UNSET:

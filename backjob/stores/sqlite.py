@@ -26,18 +26,7 @@ _LONGEST_PIECE: Final = 16384  # bytes: reading a piece reads the whole of it
 _PURGED_AT_ONCE: Final = 500  # jobs a transaction
 _PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _WAL_RETRY: Final = 0.01  # s
-_ERASED: Final = (
-    "method",
-    "target",
-    "raw",
-    "headers",
-    "body",
-    "caller",
-    "sealed",
-    "lessee",
-    "lease_until",
-    "merge_key",
-)
+_ERASED: Final = ("method", "target", "raw", "headers", "caller", "sealed", "lessee", "lease_until", "merge_key")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 
@@ -51,7 +40,7 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 
 
 class SQLiteStore:
-    """Jobs in the SQLite file at ``path``, in the tables ``table_name`` and ``table_name`` + ``_output``.
+    """Jobs in the SQLite file at ``path``, in the table ``table_name`` and two whose names begin with it.
 
     Any number of threads and processes of one machine may use the file; a network file system won't do. The file is
     put into WAL mode and may hold other tables. Time is ``clock``'s, by default the computer's.
@@ -101,19 +90,24 @@ class SQLiteStore:
     @staticmethod
     def schema(table_name: str = "backjob") -> str:
         """The SQL that makes the tables, for a migration of one's own."""
-        return "".join(f"{statement};\n" for statement in Statements.of(table_name).tables)
+        return "".join(f"{statement};\n" for statement in Statements.of(table_name).creation)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         job = new_job(draft, merge_key, self._clock.now())
         row = job_row(job, draft.request)
-        if merge_key is None:
+        body = draft.request.body
+        if merge_key is None and not body:
             self._connections.write(self._sql.insert, row)
             return job
         with self._connections.transaction() as connection:
-            if connection.execute(self._sql.insert_merging, row).fetchall():
-                return job
-            holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
-        return row_job(holder, job.read_time)
+            statement = self._sql.insert if merge_key is None else self._sql.insert_merging
+            inserted = connection.execute(statement, row).fetchall()
+            if not inserted:
+                holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
+                return row_job(holder, job.read_time)
+            if body:
+                connection.execute(self._sql.add_body, (inserted[0][0], body))
+        return job
 
     def get(self, job_id: str) -> Job | None:
         rows = self._connections.read(self._sql.get, (job_id,))
@@ -157,34 +151,32 @@ class SQLiteStore:
             assigned["sealed"] = None
         if changes.end:
             assigned |= dict.fromkeys(_ERASED)
-            assigned["end_time"] = microseconds(now)
+            assigned |= {"has_body": False, "end_time": microseconds(now)}
         expected: dict[str, object] = {
             name: value
             for name in ("status", "attempt", "token", "version")
             if (value := getattr(expect, name)) is not None
         }
+        statement = self._sql.change(assigned, expected)
         parameters = (*assigned.values(), job_id, *expected.values())
-        rows = self._connections.write(self._sql.change(assigned, expected), parameters)
+        if not changes.end:
+            rows = self._connections.write(statement, parameters)
+        else:
+            with self._connections.transaction() as connection:
+                rows = connection.execute(statement, parameters).fetchall()
+                connection.executemany(self._sql.drop_body, [row[:1] for row in rows])
         return row_job(rows[0], now) if rows else None
 
     def report(self, job_id: str, token: str, report: Report) -> Job | None:
         now = self._clock.now()
         added = output_bytes(report.output)
-        parameters = (
-            microseconds(now),
-            report.progress,
-            report.increment,
-            report.text,
-            len(added),
-            report.truncated,
-            job_id,
-            token,
-        )
+        statement, values = self._sql.progress(report, len(added))
+        parameters = (microseconds(now), *values, job_id, token)
         if not added:
-            rows = self._connections.write(self._sql.report, parameters)
+            rows = self._connections.write(statement, parameters)
             return row_job(rows[0], now) if rows else None
         with self._connections.transaction() as connection:
-            rows = connection.execute(self._sql.report, parameters).fetchall()
+            rows = connection.execute(statement, parameters).fetchall()
             if not rows:
                 return None
             job = row_job(rows[0], now)
@@ -266,10 +258,10 @@ class SQLiteStore:
         if self._ready:
             return
         self._enter_wal(connection)
-        if self._create_table and not any(self._layout(connection)):
+        if self._create_table and not self._layout(connection):
             connection.execute("BEGIN IMMEDIATE")
-            if not any(self._layout(connection)):  # another process may have been faster
-                for statement in self._sql.tables:
+            if not self._layout(connection):  # another process may have been faster
+                for statement in self._sql.creation:
                     connection.execute(statement)
             connection.execute("COMMIT")
         self._refuse_other_layout(connection)
@@ -293,27 +285,25 @@ class SQLiteStore:
                 )
             return
 
-    def _layout(self, connection: sqlite3.Connection) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The columns of the two tables as they are in the file; none where there is no table."""
-
-        def columns(table: str) -> tuple[str, ...]:
+    def _layout(self, connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+        """The tables that are there, of those that should be, and the columns they have."""
+        found: dict[str, tuple[str, ...]] = {}
+        for table in self._sql.layout:
             rows = connection.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (table,)).fetchall()
-            return tuple([name for (name,) in rows])
-
-        return columns(self._sql.table), columns(self._sql.output_table)
+            if rows:
+                found[table] = tuple([name for (name,) in rows])
+        return found
 
     def _refuse_other_layout(self, connection: sqlite3.Connection) -> None:
-        path, sql = self._connections.path, self._sql
-        found = self._layout(connection)
-        expected = (sql.columns, sql.output_columns)
-        if not any(found):
+        path, expected, found = self._connections.path, self._sql.layout, self._layout(connection)
+        if not found:
             raise StoreUnusable(
-                f"{path}: there is no table {sql.table!r}; open the store once with create_table=True, or run the SQL "
-                "of SQLiteStore.schema()"
+                f"{path}: there is no table {self._sql.table!r}; open the store once with create_table=True, or run the "
+                "SQL of SQLiteStore.schema()"
             )
-        if found != expected:
-            differing = sql.table if found[0] != expected[0] else sql.output_table
+        differing = [table for table, columns in expected.items() if found.get(table) != columns]
+        if differing:
             raise StoreUnusable(
-                f"{path}: the table {differing!r} has another layout than this version of backjob needs; name another "
-                "table_name, or move the table away"
+                f"{path}: the tables of {self._sql.table!r} have another layout than this version of backjob needs (see "
+                f"{', '.join(differing)}); name another table_name, or move them away"
             )

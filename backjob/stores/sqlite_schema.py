@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from attrs import frozen
 
 from backjob.errors import InvalidRequest
-from backjob.model import Caller, Headers, Job, Query, Request, Status
-from backjob.stores.values import load_result
+from backjob.model import Caller, Headers, Job, Query, Report, Request, Status
+from backjob.stores.values import clamped, load_result
 
 __all__ = ["Row", "Statements", "dump_caller", "dump_headers", "job_row", "microseconds", "row_job"]
 
 Row: TypeAlias = tuple[Any, ...]
-"""A job's row, in the order of `_COLUMNS`."""
+"""A job's row, in the order of `_COLUMNS`, with the body at the end."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _STATUSES: Final = tuple(Status)
 
 # What may be long stands last: SQLite need not walk through it to reach the rest.
@@ -54,8 +56,10 @@ _COLUMNS: Final = (
     ("status_text", "TEXT"),
     ("result", "TEXT"),
     ("sealed", "BLOB"),
-    ("body", "BLOB"),
+    ("has_body", "INTEGER NOT NULL"),
 )
+# Apart, because SQLite writes a row anew with every change of it: a report must not cost a mebibyte of body.
+_BODY_COLUMNS: Final = (("job", "INTEGER PRIMARY KEY"), ("body", "BLOB NOT NULL"))
 _OUTPUT_COLUMNS: Final = (("job", "INTEGER NOT NULL"), ("start", "INTEGER NOT NULL"), ("piece", "BLOB NOT NULL"))
 
 # Partial indices keep start() cheap, and the searches for living jobs blind to any number of ended ones. SQLite uses one
@@ -77,12 +81,13 @@ class Statements:
     """Every statement, for one table name. Raises `InvalidRequest` for a name that is not a plain identifier."""
 
     table: str
-    columns: tuple[str, ...]
-    output_table: str
-    output_columns: tuple[str, ...]
-    tables: tuple[str, ...]
+    layout: dict[str, tuple[str, ...]]
+    """Each table's name, and its columns."""
+    creation: tuple[str, ...]
     insert: str
     insert_merging: str
+    add_body: str
+    drop_body: str
     holder: str
     get: str
     update: str
@@ -113,9 +118,15 @@ class Statements:
         def sql(text: str) -> str:
             return (
                 text.replace("{table}_output", f'"{table}_output"')
+                .replace(
+                    "{columns}",
+                    "{stored_and_seq}, CASE WHEN has_body THEN "
+                    "(SELECT body FROM {table}_body WHERE job = seq) ELSE x'' END",
+                )
+                .replace("{table}_body", f'"{table}_body"')
                 .replace("{table}_", f"{table}_")
                 .replace("{table}", f'"{table}"')
-                .replace("{columns}", ", ".join(names))
+                .replace("{stored_and_seq}", ", ".join(names))
                 .replace("{stored}", ", ".join(stored))
                 .replace("{values}", ", ".join("?" * len(stored)))
             )
@@ -127,23 +138,29 @@ class Statements:
         insert = sql("INSERT INTO {table} ({stored}) VALUES ({values})")
         return cls(
             table=table,
-            columns=names,
-            output_table=f"{table}_output",
-            output_columns=tuple(name for name, _ in _OUTPUT_COLUMNS),
-            tables=(
+            layout={
+                name: tuple(column for column, _ in columns)
+                for name, columns in (
+                    (table, _COLUMNS),
+                    (f"{table}_body", _BODY_COLUMNS),
+                    (f"{table}_output", _OUTPUT_COLUMNS),
+                )
+            },
+            creation=(
                 create("{table}", _COLUMNS),
                 *map(sql, _INDICES),
+                create("{table}_body", _BODY_COLUMNS),
                 create("{table}_output", _OUTPUT_COLUMNS, ", PRIMARY KEY (job, start)", " WITHOUT ROWID"),
             ),
-            insert=insert,
+            insert=f"{insert} RETURNING seq",
             insert_merging=f"{insert} ON CONFLICT (merge_key) WHERE merge_key IS NOT NULL DO NOTHING RETURNING seq",
+            add_body=sql("INSERT INTO {table}_body (job, body) VALUES (?, ?)"),
+            drop_body=sql("DELETE FROM {table}_body WHERE job = ?"),
             holder=sql("SELECT {columns} FROM {table} WHERE merge_key = ?"),
             get=sql("SELECT {columns} FROM {table} WHERE id = ?"),
             update=sql("UPDATE {table} SET [changes] WHERE id = ?[condition] RETURNING {columns}"),
             report=sql(
-                "UPDATE {table} SET version = version + 1, updated_time = ?, "
-                "progress = max(0, min(100, coalesce(?, progress) + ?)), status_text = coalesce(?, status_text), "
-                "output_size = output_size + ?, output_truncated = output_truncated OR ? "
+                "UPDATE {table} SET version = version + 1, updated_time = ?[changes] "
                 "WHERE id = ? AND token = ? AND status = 1 RETURNING {columns}"
             ),
             add_piece=sql("INSERT INTO {table}_output (job, start, piece) VALUES (?, ?, ?)"),
@@ -175,6 +192,26 @@ class Statements:
         changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
         condition = "".join([f" AND {name} = ?" for name in expected])
         return self.update.replace("[changes]", changes).replace("[condition]", condition)
+
+    def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
+        """The statement that writes a report with ``size`` bytes of output, and the values for its changes."""
+        changes = ""
+        values: list[object] = []
+        if report.progress is not None:
+            changes += ", progress = ?"
+            values.append(clamped(report.progress + report.increment))
+        elif report.increment:
+            changes += ", progress = max(0, min(100, progress + ?))"
+            values.append(report.increment)
+        if report.text is not None:
+            changes += ", status_text = ?"
+            values.append(report.text)
+        if size:
+            changes += ", output_size = output_size + ?"
+            values.append(size)
+        if report.truncated:
+            changes += ", output_truncated = 1"
+        return self.report.replace("[changes]", changes), values
 
     def search(self, query: Query) -> str:
         """The search for a query, with its values by name.
@@ -222,25 +259,27 @@ def microseconds(moment: datetime) -> int:
 
 
 def _moment(microseconds_since: int) -> datetime:
-    return _EPOCH + timedelta(0, 0, microseconds_since)
+    return _EPOCH + microseconds_since * _MICROSECOND
 
 
 def dump_headers(headers: Headers) -> str:
     """Header fields as JSON: a list of [name, value]."""
-    return json.dumps(headers, separators=(",", ":")) if headers else "[]"
+    return _encode(headers) if headers else "[]"
 
 
+@lru_cache(maxsize=32)  # a running job is read at each of its reports
 def _load_headers(text: str) -> Headers:
-    return tuple([(name, value) for name, value in json.loads(text)]) if text != "[]" else ()
+    return tuple([(name, value) for name, value in json.loads(text)])
 
 
 def dump_caller(caller: Caller | None) -> str | None:
     """A caller as a JSON list of its fields."""
     if caller is None:
         return None
-    return json.dumps((caller.scheme, caller.host, caller.address, caller.forwarded), separators=(",", ":"))
+    return _encode((caller.scheme, caller.host, caller.address, caller.forwarded))
 
 
+@lru_cache(maxsize=32)
 def _load_caller(text: str | None) -> Caller | None:
     if text is None:
         return None
@@ -280,7 +319,7 @@ def job_row(job: Job, request: Request) -> Row:
         job.status_text,
         None,
         job.sealed,
-        request.body,
+        bool(request.body),
     )
 
 
@@ -317,6 +356,7 @@ def row_job(row: Row, read_time: datetime) -> Job:
         status_text,
         result,
         sealed,
+        _,
         body,
     ) = row
     return Job(

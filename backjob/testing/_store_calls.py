@@ -366,6 +366,13 @@ class WriteCalls(StoreCase):
         self.store.change("job", Expect(), Changes(alive=True))
         same(self.read().updated_time, self.clock.now(), "alive stamps updated_time with the store's now")
 
+    def test_sealed_credentials_can_be_erased_before_the_end(self) -> None:
+        before = self.store.create(evolve(FULL, id="job"))
+        changed = self.store.change("job", Expect(), Changes(erase_sealed=True))
+        same(changed, self.read(), "what change returned is what stands")
+        same(self.read().sealed, None, "erase_sealed erases the sealed credentials")
+        same(self.read().request, before.request, "erase_sealed erases nothing else")
+
     @pytest.mark.parametrize("end", [completed("done", {"n": [1]}), failed("broken"), cancellation()])
     def test_the_end_erases_what_is_secret_and_gives_up_lease_and_key(self, end: End) -> None:
         before = self.store.create(evolve(FULL, id="job"), "key")

@@ -76,12 +76,11 @@ class _Model:
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         row = self.rows.get(job_id)
-        if row is None or any(v is not None and row[k] != v for k, v in asdict(expect).items()):
+        if row is None or not all(value in (None, row[name]) for name, value in asdict(expect).items()):
             return None
         row["version"] += 1
-        for name in ("status", "attempt", "token", "progress", "status_text", "result", "lessee"):
-            if getattr(changes, name) is not UNSET:
-                row[name] = getattr(changes, name)
+        plain = ("status", "attempt", "token", "progress", "status_text", "result", "lessee")
+        row |= {name: value for name in plain if (value := getattr(changes, name)) is not UNSET}
         if changes.lease is not UNSET:
             row["lease_until"] = None if changes.lease is None else self.after(changes.lease)
         if changes.due is not UNSET:
@@ -91,9 +90,10 @@ class _Model:
             row["merge_key"] = None
         if changes.alive:
             row["updated_time"] = self.clock.now()
+        if changes.erase_sealed:
+            row["sealed"] = None
         if changes.end:
-            for name in ("request", "caller", "sealed", "lessee", "lease_until", "merge_key"):
-                row[name] = None
+            row |= dict.fromkeys(("request", "caller", "sealed", "lessee", "lease_until", "merge_key"))
             row["end_time"] = self.clock.now()
         return self.job(job_id)
 

@@ -50,6 +50,7 @@ def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
     worker request is signed, verified and claimed as ever. Delays are not waited for; a job that starts jobs runs them
     at once.
     """
+    jobs = jobs.of(app)
     with _instead(jobs, jobs.make_monitor(_ImmediateMonitor, threaded=False), _InlineTransport(app)):
         yield
 
@@ -57,6 +58,7 @@ def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
 @contextmanager
 def recorded(jobs: BackJob) -> Iterator[list[Started]]:
     """Within it ``start()`` writes the job to the store and sends nothing; the list has what was started, in order."""
+    jobs = jobs.of()
     monitor = jobs.make_monitor(_RecordingMonitor, threaded=False)
     monitor.started = []
     with _instead(jobs, monitor, _NoTransport()):

@@ -42,4 +42,4 @@ def any_signer_opens_access_and_seals(signer: Signer) -> None:
 
 
 def another_carrier_is_an_error_of_types(key: str) -> Signer:
-    return MessageSigner(key, carrier="cookie")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    return MessageSigner(key, carrier="cookie")  # type: ignore[arg-type]

@@ -27,10 +27,11 @@ LAYERS = (
     ("endpoints",),
     ("asgi", "wsgi"),
     ("stores", "transports"),
-    ("settings",),
+    ("console", "settings"),
     ("django", "flask"),
     ("testing",),
-    ("cli", "demo"),
+    ("demo", "doctor"),
+    ("cli",),
     ("__main__",),
 )
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}

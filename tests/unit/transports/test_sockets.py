@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import queue
 import resource
@@ -285,12 +286,35 @@ def test_large_bodies_pass_both_ways_through_tls(authority: trustme.CA, trusting
 def test_what_tls_has_decrypted_already_is_read_without_an_event(
     authority: trustme.CA, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def answer_and_wait(call: Call) -> bytes:
+        call.sock.sendall(answer(body=b"x" * 10_000))
+        call.is_hung_up()  # a close from this side would be an event
+        return b""
+
     monkeypatch.setattr(_connection, "_CHUNK", 100)  # less than a TLS record
     with (
-        Peer(lambda _: answer(body=b"x" * 10_000), tls=serving(authority, "localhost")) as peer,
+        Peer(answer_and_wait, tls=serving(authority, "localhost")) as peer,
         transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
     ):
         assert exchange(transport).body == b"x" * 10_000
+
+
+def test_the_server_is_told_by_tls_that_the_connection_ends(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+    ends: queue.Queue[bytes] = queue.Queue()
+
+    def answer_and_wait(call: Call) -> bytes:
+        assert isinstance(call.sock, ssl.SSLSocket)
+        call.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+        call.sock.sendall(answer())
+        ends.put(call.sock.recv(1))
+        return b""
+
+    with (
+        Peer(answer_and_wait, tls=serving(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
+    ):
+        exchange(transport)
+        assert ends.get(timeout=PATIENCE) == b""
 
 
 def test_a_body_that_ends_without_tls_saying_so_is_incomplete(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
@@ -694,6 +718,23 @@ def test_if_the_thread_dies_nobody_waits_for_ever_and_the_next_delivery_starts_a
         gate.set()
         assert exchange(transport).status == 200
     assert "the socket thread ended" in caplog.text
+
+
+def test_a_thread_that_can_not_start_fails_the_delivery_and_is_tried_again(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    before = open_descriptors()
+    with transport_to(peer.base_url) as transport:
+        with monkeypatch.context() as patched:
+            patched.setattr(socket, "socketpair", no_more)
+            error = transport.send(OneDelivery(Request("GET", "/"))).exception(0)
+        assert isinstance(error, NotSent)
+        assert str(error) == "cannot start the socket thread: Too many open files"
+        assert open_descriptors() == before
+        assert exchange(transport).status == 200
 
 
 # --- limits of the process ------------------------------------------------------------------------------------------

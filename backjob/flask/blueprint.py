@@ -1,0 +1,41 @@
+"""The status routes as a blueprint: within the request context, so that sessions and logins say who asks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Blueprint, Response, request
+
+import backjob
+from backjob.endpoints import Ask, Endpoints
+from backjob.wsgi import serving_of
+
+__all__ = ["status_blueprint"]
+
+_ASSET: Final = '/<any("progress.js", "progress.css"):name>'
+_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+def status_blueprint(jobs: backjob.BackJob, prefix: str) -> Blueprint:
+    """The routes below ``prefix``. ``url_for("backjob.asset", name="progress.js")`` is the progress element's script;
+    of a job's address `status_url` knows.
+    """
+    endpoints = Endpoints(jobs, prefix)
+    blueprint = Blueprint("backjob", __name__, url_prefix=prefix)
+
+    def answer(**_: str) -> Response:
+        answer = endpoints.answer(
+            Ask(
+                method=request.method,
+                path=request.path.removeprefix(prefix),
+                query=request.query_string.decode("latin-1"),
+                headers=tuple(request.headers.items()),
+                owner=jobs.current_owner(),
+                mount=serving_of(request.environ).mount + prefix,
+            )
+        )
+        return Response(answer.body, answer.status, list(answer.headers))
+
+    for rule, endpoint in ((_ASSET, "asset"), ("/<path:rest>", "status")):
+        blueprint.add_url_rule(rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False)
+    return blueprint

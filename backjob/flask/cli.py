@@ -1,0 +1,76 @@
+"""The commands ``flask backjob …``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+import flask
+from flask.cli import AppGroup
+
+import backjob
+from backjob.console import job_details, job_line, run_monitor
+from backjob.errors import AddressUnknown, BackJobError
+from backjob.model import Status
+
+__all__ = ["commands"]
+
+commands = AppGroup("backjob", help="Look at background jobs, end them, and look after them.")
+
+
+@contextmanager
+def _jobs() -> Iterator[backjob.BackJob]:
+    """The current application's jobs; errors are for a person at a terminal."""
+    try:
+        yield flask.current_app.extensions["backjob"].jobs
+    except BackJobError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@commands.command("list")
+@click.option("--scope", help="Only jobs of this scope.")
+@click.option("--owner", help="Only jobs of this owner.")
+@click.option("--status", type=click.Choice([status.name for status in Status], case_sensitive=False))
+@click.option("--limit", default=50, show_default=True, help="At most so many, the newest.")
+def list_jobs(scope: str | None, owner: str | None, status: str | None, limit: int) -> None:
+    """List jobs, the newest first: id, status, progress, due time, scope, owner, text."""
+    with _jobs() as jobs:
+        wanted = None if status is None else Status[status.upper()]
+        for state in jobs.find(scope=scope, owner=owner, status=wanted, limit=limit):
+            click.echo(job_line(state))
+
+
+@commands.command()
+@click.argument("job_id")
+def show(job_id: str) -> None:
+    """Show a job and its output."""
+    with _jobs() as jobs:
+        click.echo(job_details(jobs, job_id))
+
+
+@commands.command()
+@click.argument("job_id")
+def cancel(job_id: str) -> None:
+    """Cancel a job."""
+    with _jobs() as jobs:
+        if not jobs.cancel(job_id):
+            raise click.ClickException(f"not cancelled: the job is {jobs.status(job_id).status.name}")
+        click.echo(f"{job_id} is cancelled")
+
+
+@commands.command()
+def cleanup() -> None:
+    """Remove jobs past their retention time."""
+    with _jobs() as jobs:
+        click.echo(f"{jobs.cleanup()} removed")
+
+
+@commands.command()
+def monitor() -> None:
+    """Deliver jobs and watch over them until Ctrl-C: for a site without traffic. Needs BACKJOB_BASE_URL."""
+    with _jobs() as jobs:
+        try:
+            run_monitor(jobs)
+        except AddressUnknown as error:
+            raise click.ClickException(f"{error} (BACKJOB_BASE_URL)") from error

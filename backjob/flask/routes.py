@@ -1,0 +1,53 @@
+"""From an endpoint's name to the path on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flask
+from flask import Flask
+from werkzeug.routing import BuildError, MapAdapter
+
+from backjob.errors import InvalidRequest
+from backjob.serving import Serving
+
+__all__ = ["path_to"]
+
+
+def path_to(
+    app: Flask, endpoint: str, values: Mapping[str, Any], method: str, here: Serving | None
+) -> tuple[str, dict[str, Any]]:
+    """The path of a route as the server gets it, and the values that are left for the query.
+
+    Raises `InvalidRequest` for an endpoint that has no route for these values and this method.
+    """
+    if endpoint.startswith("."):
+        blueprint = flask.request.blueprint if flask.has_request_context() else None
+        endpoint = f"{blueprint}{endpoint}" if blueprint else endpoint.removeprefix(".")
+    given = dict(values)
+    app.inject_url_defaults(endpoint, given)
+    known = {name for rule in app.url_map.iter_rules() if rule.endpoint == endpoint for name in rule.arguments}
+    try:
+        path = _adapter(app).build(endpoint, {name: given[name] for name in known & given.keys()}, method)
+    except BuildError as error:
+        raise InvalidRequest("path", str(error)) from None
+    rest = {name: value for name, value in given.items() if name not in known}
+    return _mount(app, here) + path, rest
+
+
+def _adapter(app: Flask) -> MapAdapter:
+    """Builds paths without a mount; on a host other than the current one they come out as URLs, which `start` refuses."""
+    adapter = app.create_url_adapter(flask.request) if flask.has_request_context() else None
+    if adapter is None:
+        return app.url_map.bind(app.config["SERVER_NAME"] or "localhost")
+    adapter.script_name = "/"
+    return adapter
+
+
+def _mount(app: Flask, here: Serving | None) -> str:
+    """What stands before a route's path on the wire: where a proxy strips a prefix (ProxyFix, x_prefix), nothing."""
+    if here is None:
+        return str(app.config["APPLICATION_ROOT"]).rstrip("/")
+    mount = here.mount
+    return mount if f"{here.request.path}/".startswith(f"{mount}/") else ""

@@ -1,0 +1,62 @@
+"""The scenario site as a plain WSGI application."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
+
+from backjob.jobs import BackJob
+from backjob.model import Request
+from backjob.wsgi import BackJobMiddleware
+from tests.scenarios.apps.config import jobs_from_environment, mounted
+from tests.scenarios.site import Visit, answer, owner_in
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["app", "jobs", "site"]
+
+
+def _owner(request: Request) -> str | None:
+    return owner_in(request.header("cookie"))
+
+
+jobs = jobs_from_environment(BackJob, owner=_owner)
+
+
+def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """The site without the middleware."""
+    reply = answer(jobs, _visit(environ))
+    headers = [("Content-Type", reply.content_type), *reply.headers.items()]
+    line = f"{reply.status} {HTTPStatus(reply.status).phrase}"
+    if isinstance(reply.body, str):
+        body = reply.body.encode()
+        start_response(line, [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+    start_response(line, headers)
+    return (piece.encode() for piece in reply.body)
+
+
+def _visit(environ: WSGIEnvironment) -> Visit:
+    return Visit(
+        method=environ["REQUEST_METHOD"],
+        path=environ["PATH_INFO"].encode("latin-1").decode(),
+        query=environ.get("QUERY_STRING", ""),
+        raw=environ.get("REQUEST_URI") or environ.get("RAW_URI"),
+        mount=environ["SCRIPT_NAME"],
+        headers={
+            key.removeprefix("HTTP_").replace("_", "-").lower(): value
+            for key, value in environ.items()
+            if key.startswith("HTTP_") or key == "CONTENT_TYPE"
+        },
+        body=environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)),
+        address=environ.get("REMOTE_ADDR", ""),
+        scheme=environ["wsgi.url_scheme"],
+        host=environ.get("HTTP_HOST", ""),
+        parameters={name: values[-1] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()},
+    )
+
+
+app = mounted(BackJobMiddleware(site, jobs))

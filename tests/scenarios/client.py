@@ -1,0 +1,131 @@
+"""What a scenario is driven with: a browser (`Client`), and a gate that actions stop at (`Gate`)."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Final, Self
+
+from attrs import field, frozen
+
+__all__ = ["WAIT", "Client", "Gate", "Held", "Page"]
+
+WAIT: Final = 30.0
+"""Seconds after which a test gives up on what should come soon."""
+
+
+@frozen
+class Page:
+    """A response as a browser has it."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode("utf-8")
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@frozen
+class Client:
+    """Sends single requests to an address: a host and a port, or the path of a unix socket."""
+
+    address: tuple[str, int] | str
+    tls: ssl.SSLContext | None = None
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        source: str = "127.0.0.1",
+        timeout: float = WAIT,
+    ) -> Page:
+        """Send it from the address ``source``, target byte for byte, and read the answer. Raises `OSError`."""
+        connection = http.client.HTTPConnection("shop.example", timeout=timeout)
+        connection.sock = self._connected(source, timeout)
+        try:
+            connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+            for name, value in {"Host": "shop.example", "User-Agent": "scenario", **(headers or {})}.items():
+                connection.putheader(name, value)
+            if body is not None:
+                connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders(body)
+            response = connection.getresponse()
+            fields = {name.lower(): value for name, value in response.getheaders()}
+            return Page(response.status, fields, response.read())
+        except http.client.HTTPException as error:
+            raise OSError(repr(error)) from error
+        finally:
+            connection.close()
+
+    def get(self, target: str, **options: Any) -> Page:
+        return self.request("GET", target, **options)
+
+    def _connected(self, source: str, timeout: float) -> socket.socket:
+        if isinstance(self.address, str):
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(timeout)
+            connection.connect(self.address)
+            return connection
+        connection = socket.create_connection(self.address, timeout, source_address=(source, 0))
+        if self.tls is None:
+            return connection
+        return self.tls.wrap_socket(connection, server_hostname="shop.example")
+
+
+class Gate:
+    """A listening socket to which the action "hold" connects when it runs, and stays until the test releases it."""
+
+    def __init__(self) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.settimeout(WAIT)
+        self.port: int = self._listening.getsockname()[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._listening.close()
+
+    def reached(self) -> Held:
+        """Wait until an action is there."""
+        connection, _ = self._listening.accept()
+        connection.settimeout(WAIT)
+        lines = connection.makefile("rb")
+        return Held(connection, lines.readline, int(lines.readline()))
+
+
+@frozen
+class Held:
+    """An action that waits at a gate, in the process ``pid``."""
+
+    _connection: socket.socket
+    _read_line: Callable[[], bytes] = field(repr=False)
+    pid: int
+
+    def proceed(self) -> None:
+        """Have it report, and wait again."""
+        self._connection.sendall(b"+")
+
+    def release(self) -> str:
+        """Have it report, and go on; how it left: "returned", or the name of the error it left by."""
+        self._connection.sendall(b"+.")
+        return self.left()
+
+    def left(self) -> str:
+        """How it left, once it has; "" if its process has died."""
+        with self._connection:
+            return self._read_line().decode().strip()

@@ -1,0 +1,51 @@
+"""The servers of the scenarios: each is started when the first scenario needs it, and serves all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+
+import pytest
+
+from tests.scenarios.client import Gate
+from tests.scenarios.servers import KINDS
+from tests.scenarios.sites import Site, serving
+
+_QUICK = (
+    ("plain", "wsgiref"),
+    ("plain", "waitress"),
+    ("plain", "gunicorn-sync"),
+    ("plain", "gunicorn-sync-2"),
+    ("plain", "gunicorn-unix"),
+    ("plain", "gunicorn-tls"),
+    ("flask_app", "werkzeug"),
+    ("flask_app", "gunicorn-threads"),
+)
+_ALL = [(app, kind) for app in ("plain", "flask_app") for kind in KINDS]
+_PLACES = [
+    pytest.param(place, id="-".join(place), marks=() if place in _QUICK else pytest.mark.slow) for place in _ALL
+]
+
+
+@pytest.fixture(scope="session", params=_PLACES)
+def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The scenario site on one server after the other."""
+    app, kind = request.param
+    with serving(KINDS[kind], f"{app}:app", tmp_path_factory.mktemp(f"{app}-{kind}")) as site:
+        yield site
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    """A gate for the action "hold"."""
+    with Gate() as gate:
+        yield gate
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With a failure, what the server said."""
+    report = yield
+    site = getattr(item, "funcargs", {}).get("site")
+    if report.failed and isinstance(site, Site):
+        report.sections.append((f"log of {site.kind}", site.server.tail()))
+    return report

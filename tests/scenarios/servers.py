@@ -1,0 +1,179 @@
+"""Real servers, each in processes of its own, on sockets that are listening before the server is started.
+
+A `Kind` says how a server is started and what is special about it; `running` starts one for an app, waits until it
+answers, and ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final, Literal
+
+import trustme
+from attrs import field, frozen
+
+from tests.scenarios.client import Client
+
+__all__ = ["KINDS", "Kind", "Server", "gunicorn", "running"]
+
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_START_TIMEOUT: Final = 30.0
+_END_TIMEOUT: Final = 5.0
+_LOG_SHOWN: Final = 6000
+
+
+@frozen(kw_only=True)
+class Kind:
+    """A server. ``workers`` is how many requests it can serve at once; ``raw_path`` whether it shows the target as sent.
+
+    ``address`` says how its application knows its own address: "learnt" from the socket, or "configured" with a host
+    name that leads nowhere and an address to connect to.
+    """
+
+    name: str
+    command: Callable[[str, socket.socket, Path], list[str]] = field(repr=False)
+    workers: int = 1
+    raw_path: bool = True
+    listens: Literal["tcp", "unix", "tls"] = "tcp"
+    address: Literal["learnt", "configured"] = "learnt"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@frozen
+class Server:
+    """A running server. ``log`` is the file of what it and its app say."""
+
+    kind: Kind
+    process: subprocess.Popen[bytes]
+    client: Client
+    log: Path
+
+    def tail(self) -> str:
+        """The end of its log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_SHOWN:]
+
+    def kill(self) -> None:
+        """End it without a warning, its workers too."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(_END_TIMEOUT)
+
+
+def _python(server: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+        return [sys.executable, "-m", "tests.scenarios.serve", server, app, str(listening.fileno())]
+
+    return command
+
+
+def gunicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    """The command of gunicorn with these options."""
+
+    def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
+        own = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1", "--no-control-socket"]
+        if (directory / "server.pem").exists():
+            own += ["--certfile", str(directory / "server.pem"), "--keyfile", str(directory / "server.pem")]
+        return [sys.executable, "-m", "gunicorn", *own, *options, app]
+
+    return command
+
+
+KINDS: Final = {
+    kind.name: kind
+    for kind in (
+        Kind(name="wsgiref", command=_python("wsgiref"), raw_path=False),
+        Kind(name="werkzeug", command=_python("werkzeug"), workers=40),
+        Kind(name="waitress", command=_python("waitress"), workers=4),
+        Kind(name="gunicorn-sync", command=gunicorn("--workers=1")),
+        Kind(name="gunicorn-sync-2", command=gunicorn("--workers=2"), workers=2),
+        Kind(
+            name="gunicorn-threads",
+            command=gunicorn("--worker-class=gthread", "--threads=4"),
+            workers=4,
+            address="configured",
+        ),
+        Kind(name="gunicorn-unix", command=gunicorn("--workers=1"), listens="unix", address="configured"),
+        Kind(name="gunicorn-tls", command=gunicorn("--workers=1"), listens="tls", address="configured"),
+    )
+}
+
+
+@contextmanager
+def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Server]:
+    """The server within its block. ``settings`` are environment variables; ``directory`` is for its log and the like."""
+    log = directory / "server.log"
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with _listening(kind, directory) as (listening, client, address):
+        environment |= address | settings
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                kind.command(app, listening, directory),
+                cwd=_ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+            )
+    server = Server(kind, process, client, log)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(_END_TIMEOUT)
+        server.kill()
+
+
+def _wait_until_ready(server: Server) -> None:
+    # The socket listens already: this waits in its backlog, or fails at once if the server has died.
+    try:
+        page = server.client.request("GET", "/ready", timeout=_START_TIMEOUT)
+    except OSError as error:
+        raise AssertionError(f"{server.kind} does not serve: {error}\n{server.tail()}") from error
+    assert page.status == 200, server.tail()
+
+
+@contextmanager
+def _listening(kind: Kind, directory: Path) -> Iterator[tuple[socket.socket, Client, dict[str, str]]]:
+    """A listening socket, a client for it, and the settings by which the app knows its address."""
+    if kind.listens == "unix":
+        # Not below the test's own directory, whose name may be longer than the path of a unix socket can be.
+        with socket.socket(socket.AF_UNIX) as listening:
+            path = f"{tempfile.mkdtemp()}/app.sock"
+            listening.bind(path)
+            listening.listen(128)
+            yield listening, Client(path), {
+                "BACKJOB_BASE_URL": "http://shop.example",
+                "BACKJOB_CONNECT_TO": f"unix:{path}",
+            }
+        return
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+        port = listening.getsockname()[1]
+        if kind.listens == "tls":
+            authority, certificate = trustme.CA(), directory / "server.pem"
+            authority.issue_cert("shop.example", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
+            authority.cert_pem.write_to_path(directory / "authority.pem")
+            client = Client(("127.0.0.1", port), tls=ssl.create_default_context(cafile=directory / "authority.pem"))
+            scheme, own = "https", {"SCENARIO_AUTHORITY": str(directory / "authority.pem")}
+        else:
+            client, scheme, own = Client(("127.0.0.1", port)), "http", {}
+        if kind.address == "configured":
+            own |= {
+                "BACKJOB_BASE_URL": f"{scheme}://shop.example",
+                "BACKJOB_CONNECT_TO": f"{scheme}://127.0.0.1:{port}",
+            }
+        yield listening, client, own

@@ -1,0 +1,218 @@
+"""The scenario site: plain actions, told apart from any framework. An app of `apps` translates to `Visit` and from `Reply`.
+
+Every run of an action leaves a line in the file that ``SCENARIO_RUNS`` names, so that a test can count them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from attrs import field, frozen
+
+from backjob import BackJob, BackJobError
+
+__all__ = ["METHODS", "Reply", "Visit", "answer", "owner_in"]
+
+METHODS: Final = ("GET", "POST", "PUT", "DELETE", "CHICKEN")
+"""What the routes allow, where a framework wants to know."""
+
+_GATE_TIMEOUT: Final = 60.0
+
+
+@frozen(kw_only=True)
+class Visit:
+    """A request as the application sees it. ``raw`` is the target as the server shows it, if it does; ``headers`` have
+    lower-case names; ``mount`` is SCRIPT_NAME or root_path.
+    """
+
+    method: str
+    path: str
+    query: str
+    raw: str | None
+    mount: str
+    headers: Mapping[str, str]
+    body: bytes
+    address: str
+    scheme: str
+    host: str
+    parameters: Mapping[str, str]
+
+
+@frozen
+class Reply:
+    """What an action answers: a text, or an iterable of pieces to be streamed without a length."""
+
+    body: str | Iterable[str] = ""
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Mapping[str, str] = field(factory=dict)
+
+
+Action: TypeAlias = Callable[[BackJob, Visit], Reply]
+
+
+def answer(jobs: BackJob, visit: Visit) -> Reply:
+    """The site's answer. Errors of an action leave it as they are: how they are met is the framework's affair."""
+    if visit.path == "/ready":
+        return Reply("ready")
+    if visit.path == "/start":
+        return _start(jobs, visit)
+    if visit.path.startswith("/work/"):
+        name = visit.path.removeprefix("/work/").partition("/")[0]
+        action = _ACTIONS.get(name)
+        if action is not None:
+            with open(os.environ["SCENARIO_RUNS"], "a", encoding="utf-8") as runs:  # noqa: PTH123 - appends are atomic
+                runs.write(f"{jobs.job_id} {name}\n")
+            return action(jobs, visit)
+    return Reply("no such page", 404)
+
+
+def owner_in(cookie: str | None) -> str | None:
+    """The owner hook of the site: whoever the cookie ``user`` names."""
+    fields = (part.strip().partition("=") for part in (cookie or "").split(";"))
+    return next((value for name, _, value in fields if name == "user"), None)
+
+
+def _start(jobs: BackJob, visit: Visit) -> Reply:
+    """Start a job with the arguments of ``start()`` that the body names, in JSON."""
+    arguments: dict[str, Any] = json.loads(visit.body)
+    path = visit.mount + arguments.pop("path")
+    try:
+        job_id = jobs.start(path, arguments.pop("query", None), **arguments)
+    except BackJobError as error:
+        return _json({"error": type(error).__name__, "text": str(error)}, 400)
+    return _json({"id": job_id, "url": jobs.status_url(job_id, cancel=True), "pid": os.getpid()}, 202)
+
+
+def _json(value: object, status: int = 200) -> Reply:
+    return Reply(json.dumps(value), status, "application/json")
+
+
+# --- actions --------------------------------------------------------------------------------------------------------
+
+
+def _see(jobs: BackJob, visit: Visit) -> Reply:
+    """Tell everything that the action sees: as the job's result, and as the page."""
+    seen = {
+        "background": jobs.is_background,
+        "job_id": jobs.job_id,
+        "method": visit.method,
+        "path": visit.path,
+        "query": visit.query,
+        "raw": visit.raw,
+        "mount": visit.mount,
+        "headers": dict(visit.headers),
+        "size": len(visit.body),
+        "digest": hashlib.sha256(visit.body).hexdigest(),
+        "body": visit.body[:1000].decode("utf-8", "replace"),
+        "address": visit.address,
+        "scheme": visit.scheme,
+        "host": visit.host,
+        "time": datetime.now(UTC).isoformat(),
+    }
+    jobs.finish("seen", result=seen)
+    return _json(seen)
+
+
+def _none(jobs: BackJob, visit: Visit) -> Reply:
+    return Reply("a page that reports nothing")
+
+
+def _print(jobs: BackJob, visit: Visit) -> Reply:
+    for number in range(int(visit.parameters["lines"])):
+        print(f"line {number} – ä")
+    return Reply("printed")
+
+
+def _stream(jobs: BackJob, visit: Visit) -> Reply:
+    def pieces() -> Iterator[str]:
+        yield "first "
+        jobs.update(40)
+        yield "second ä "
+        print("printed ", end="")
+        yield "third"
+
+    return Reply(pieces(), content_type=visit.parameters.get("type", "text/plain; charset=utf-8"))
+
+
+def _steps(jobs: BackJob, visit: Visit) -> Reply:
+    """Call the methods that the query names in JSON: ``[[method, arguments, keywords], …]``."""
+    for method, arguments, keywords in json.loads(visit.parameters["steps"]):
+        if method == "track":
+            for _ in jobs.track(range(arguments[0]), *arguments[1:], **keywords):
+                pass
+        elif method in ("update", "increment", "echo", "finish", "fail"):
+            getattr(jobs, method)(*arguments, **keywords)
+        else:
+            raise ValueError(method)
+    return Reply("done")
+
+
+def _raise(jobs: BackJob, visit: Visit) -> Reply:
+    jobs.update(30)
+    raise ValueError(visit.parameters["text"])
+
+
+def _fail(jobs: BackJob, visit: Visit) -> Reply:
+    try:
+        jobs.update(70, "half way")
+        jobs.fail(visit.parameters.get("text", ""))
+    except Exception:  # noqa: BLE001 - it must not be an Exception that ends an action
+        return Reply("fail() was swallowed")
+
+
+def _finish(jobs: BackJob, visit: Visit) -> Reply:
+    return Reply(jobs.finish("And done", result={"href": "/export.csv", "rows": [1, None, "ä"]}))
+
+
+def _answer(jobs: BackJob, visit: Visit) -> Reply:
+    location = visit.parameters.get("location")
+    return Reply("an answer", int(visit.parameters["status"]), headers={"Location": location} if location else {})
+
+
+def _members(jobs: BackJob, visit: Visit) -> Reply:
+    """A page for whoever has signed in; others are sent to the login page."""
+    if owner_in(visit.headers.get("cookie")) is None:
+        return Reply("", 302, headers={"Location": "/login"})
+    return Reply("welcome")
+
+
+def _hold(jobs: BackJob, visit: Visit) -> Reply:
+    """Tell a test's gate that this runs, report when it says so, and tell how that went: `tests.scenarios.client.Gate`."""
+    with socket.create_connection(("127.0.0.1", int(visit.parameters["gate"])), _GATE_TIMEOUT) as gate:
+        gate.sendall(f"{os.getpid()}\n".encode())
+        left = "returned"
+        try:
+            while gate.recv(1) == b"+":
+                if "quietly" in visit.parameters:
+                    jobs.update(1)
+                    jobs.update(int(visit.parameters["quietly"]))
+                else:
+                    jobs.update(50, "released")
+        except BaseException as error:
+            left = type(error).__name__
+            raise
+        finally:
+            gate.sendall(f"{left}\n".encode())
+    return Reply("held")
+
+
+_ACTIONS: Final[Mapping[str, Action]] = {
+    "answer": _answer,
+    "fail": _fail,
+    "finish": _finish,
+    "hold": _hold,
+    "members": _members,
+    "none": _none,
+    "print": _print,
+    "raise": _raise,
+    "see": _see,
+    "steps": _steps,
+    "stream": _stream,
+}

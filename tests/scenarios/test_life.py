@@ -1,0 +1,105 @@
+"""Starting, waiting, merging, cancelling, and silence."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from backjob import Status
+from tests.scenarios.client import Gate
+from tests.scenarios.sites import Site
+
+ANN = {"Cookie": "user=ann"}
+
+
+def test_start_answers_while_the_action_has_yet_to_run_even_with_one_worker(site: Site, gate: Gate) -> None:
+    # The page is complete before the action can be: nobody releases it until then.
+    job_id = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    assert site.jobs.status(job_id).status is Status.IN_PROGRESS
+    assert held.release() == "returned"
+    assert site.end(job_id).status is Status.COMPLETED
+
+
+def test_jobs_that_are_started_together_all_run_once(site: Site) -> None:
+    ids = [site.start("/work/none", {"number": number}) for number in range(20)]
+    assert [site.end(job_id).status for job_id in ids] == [Status.COMPLETED] * 20
+    assert [site.runs(job_id) for job_id in ids] == [1] * 20
+
+
+def test_a_delayed_job_does_not_run_before_its_time(site: Site) -> None:
+    job_id = site.start("/work/see", delay=0.3)
+    state = site.end(job_id)
+    seen: Any = state.result
+    assert datetime.fromisoformat(seen["time"]) >= state.start_time
+    assert state.status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("as_current_user", [True, False])
+def test_a_waiting_job_can_be_cancelled_and_never_runs(site: Site, as_current_user: bool) -> None:
+    started = site.started("/work/none", delay=60, as_current_user=as_current_user)
+    page = site.client.request("POST", f"{started['url']}/cancel", body=b"")
+    assert (page.status, page.json()["status_name"]) == (200, "CANCELLED")
+    assert site.jobs.status(started["id"]).status_text == "cancelled"
+    assert not site.jobs.cancel(started["id"])
+    assert site.runs(started["id"]) == 0
+
+
+def test_a_running_job_can_be_cancelled_and_its_next_update_ends_the_action(site: Site, gate: Gate) -> None:
+    job_id = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    assert site.jobs.cancel(job_id)
+    assert held.release() == "JobEnded"
+    state = site.end(job_id)
+    assert (state.status, state.status_text) == (Status.CANCELLED, "cancelled")
+    assert site.run("/work/none").status is Status.COMPLETED
+
+
+def test_identical_waiting_jobs_are_merged_and_take_the_newest_time(site: Site) -> None:
+    first = site.start("/work/none", {"id": 5}, delay=60, merge="pending", as_current_user=False)
+    other = site.start("/work/none", {"id": 6}, delay=60, merge="pending", as_current_user=False)
+    second = site.start("/work/none", {"id": 5}, merge="pending", as_current_user=False)
+    assert (second == first, other == first) == (True, False)
+    assert site.end(first).status is Status.COMPLETED
+    assert site.runs(first) == 1
+    assert site.start("/work/none", {"id": 5}, delay=60, merge="pending", as_current_user=False) != first
+    assert site.jobs.cancel(other)
+
+
+def test_a_job_joins_an_identical_one_that_runs_but_never_another_users(site: Site, gate: Gate) -> None:
+    query = {"gate": gate.port}
+    job_id = site.start("/work/hold", query, merge="unfinished", headers=ANN)
+    held = gate.reached()
+    if site.kind.workers > 1:
+        assert site.start("/work/hold", query, merge="unfinished", headers=ANN) == job_id
+        theirs = site.start("/work/hold", query, merge="unfinished", headers={"Cookie": "user=bob"}, delay=60)
+        assert theirs != job_id
+        assert site.jobs.cancel(theirs)
+    held.release()
+    site.end(job_id)
+    assert site.runs(job_id) == 1
+
+
+def test_merging_as_the_current_user_needs_an_owner(site: Site) -> None:
+    assert site.refused("/work/none", merge="pending")["error"] == "InvalidRequest"
+
+
+def test_a_silent_job_is_timed_out_and_its_late_report_ends_the_action(site: Site, gate: Gate) -> None:
+    job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=0.3)
+    held = gate.reached()
+    state = site.end(job_id)
+    assert state.status is Status.FAILED
+    assert state.status_text == "job timeout: no sign of life for 0.3 s"
+    assert held.release() == "JobEnded"
+    assert site.jobs.status(job_id) == state
+
+
+def test_a_refused_start_stores_nothing(site: Site) -> None:
+    before = [state.id for state in site.jobs.find(limit=1000)]
+    for arguments in ({"method": "get"}, {"form": {"a": 1}}, {"delay": -1}, {"headers": {"Host": "x"}}):
+        refusal = site.refused("/work/none", **arguments)
+        assert refusal["error"] == "InvalidRequest"
+        assert next(iter(arguments)) in refusal["text"]
+    assert [state.id for state in site.jobs.find(limit=1000)] == before

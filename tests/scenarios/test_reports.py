@@ -1,0 +1,95 @@
+"""Progress, status text and output of an action, as whoever watches sees them."""
+
+from __future__ import annotations
+
+import pytest
+
+from backjob import Status
+from tests.scenarios.client import Gate
+from tests.scenarios.sites import Site
+
+
+def test_an_action_that_reports_nothing_goes_from_0_to_100(site: Site, gate: Gate) -> None:
+    job_id = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    state = site.jobs.status(job_id)
+    assert (state.status, state.progress, state.status_text) == (Status.IN_PROGRESS, 0, "")
+    held.release()
+    site.end(job_id)
+    quiet = site.run("/work/none")
+    assert (quiet.status, quiet.progress, quiet.status_text) == (Status.COMPLETED, 100, "")
+
+
+def test_what_an_action_prints_is_its_output_and_its_status_text(site: Site) -> None:
+    job_id = site.start("/work/print", {"lines": 300})
+    expected = "".join(f"line {number} – ä\n" for number in range(300))
+    assert site.end(job_id).status_text == expected
+    assert site.text(job_id) == expected
+
+
+def test_a_streamed_text_is_output_together_with_what_is_printed(site: Site) -> None:
+    job_id = site.start("/work/stream")
+    assert site.end(job_id).status is Status.COMPLETED
+    assert site.text(job_id) == "first second ä printed third"
+
+
+def test_a_streamed_response_that_is_no_text_is_not_output(site: Site) -> None:
+    job_id = site.start("/work/stream", {"type": "application/octet-stream"})
+    assert site.end(job_id).status is Status.COMPLETED
+    assert site.text(job_id) == "printed "
+
+
+def test_a_page_with_a_length_is_not_output(site: Site) -> None:
+    job_id = site.start("/work/none")
+    site.end(job_id)
+    assert site.text(job_id) == ""
+
+
+@pytest.mark.parametrize(
+    ("steps", "progress", "text"),
+    [
+        ([["update", 20]], 20, ""),
+        ([["update", 3, {"total": 7}]], 43, ""),
+        ([["update", 60, "Chugging along"]], 60, "Chugging along"),
+        ([["update", 30], ["update", {"status_text": "Half"}]], 30, "Half"),
+        ([["update", 10, "Here"], ["update"]], 10, "Here"),
+        ([["update", 250]], 100, ""),
+        ([["update", 10], ["increment", 5], ["increment"]], 16, ""),
+        ([["update", 98], ["increment", 5]], 100, ""),
+        ([["track", 4, "Reading"]], 100, "Reading"),
+        ([["track", 4, {"total": 8}]], 50, ""),
+        ([["echo", "one "], ["echo", "two"]], 0, "one two"),
+        ([["echo", "out"], ["update", {"status_text": "text"}]], 0, "text"),
+    ],
+)
+def test_reports_are_kept_as_they_were_made(site: Site, steps: list[list[object]], progress: int, text: str) -> None:
+    # An empty fail() keeps what stands, where a success would say 100.
+    state = site.steps(*steps, ["fail"])
+    assert (state.status, state.progress, state.status_text) == (Status.FAILED, progress, text)
+
+
+def test_reports_are_seen_while_the_action_runs(site: Site, gate: Gate) -> None:
+    job_id = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    before = site.jobs.status(job_id)
+    held.proceed()
+    state = site.until(job_id, lambda state: state.status_text == "released")
+    assert (state.status, state.progress) == (Status.IN_PROGRESS, 50)
+    assert state.updated_time >= before.updated_time
+    held.release()
+    assert site.end(job_id).status is Status.COMPLETED
+
+
+def test_plain_progress_is_written_even_if_the_action_goes_quiet(site: Site, gate: Gate) -> None:
+    job_id = site.start("/work/hold", {"gate": gate.port, "quietly": 5})
+    held = gate.reached()
+    held.proceed()
+    assert site.until(job_id, lambda state: state.progress == 5).status is Status.IN_PROGRESS
+    held.release()
+    site.end(job_id)
+
+
+def test_finish_leaves_a_text_and_a_result(site: Site) -> None:
+    state = site.run("/work/finish")
+    assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "And done")
+    assert state.result == {"href": "/export.csv", "rows": [1, None, "ä"]}

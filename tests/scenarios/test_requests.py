@@ -1,0 +1,150 @@
+"""What an action sees is what `start()` was told, as from the visitor who started it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from typing import Any
+
+import pytest
+
+from backjob import Status
+from tests.scenarios.sites import Site
+
+BROWSER = {"User-Agent": "Browser/7", "Cookie": "user=ann; theme=dark", "Authorization": "Bearer 5ecret"}
+
+
+def seen_by(site: Site, path: str = "/work/see", query: dict[str, Any] | None = None, **options: Any) -> Any:
+    """What the action "see" saw, run as a job."""
+    state = site.run(path, query, **options)
+    assert state.status is Status.COMPLETED, state
+    return state.result
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "CHICKEN"])
+def test_any_method_the_route_allows_is_sent(site: Site, method: str) -> None:
+    assert seen_by(site, method=method)["method"] == method
+
+
+def test_the_query_is_exactly_what_was_asked_for(site: Site) -> None:
+    target = "/work/see?flag&a=1&a=b+c&x=%7e%2f&empty=&uml=ä"
+    seen = seen_by(site, target, {"id": [5, 6], "none": None, "text": "a&b=c"})
+    assert seen["query"] == "flag&a=1&a=b+c&x=~%2F&empty=&uml=%C3%A4&id=5&id=6&text=a%26b%3Dc"
+    if site.kind.raw_path:
+        assert seen["raw"] == f"/work/see?{seen['query']}"
+
+
+def test_without_a_query_the_application_sees_none(site: Site) -> None:
+    seen = seen_by(site)
+    assert seen["query"] == ""
+    assert seen["raw"] == ("/work/see" if site.kind.raw_path else None)
+
+
+def test_a_form_arrives_as_a_form_beside_the_query(site: Site) -> None:
+    seen = seen_by(site, query={"id": 5}, method="POST", form={"name": "ä b", "tag": ["x", "y"]})
+    assert seen["headers"]["content-type"] == "application/x-www-form-urlencoded"
+    assert (seen["body"], seen["query"]) == ("name=%C3%A4+b&tag=x&tag=y", "id=5")
+
+
+def test_json_arrives_as_json(site: Site) -> None:
+    seen = seen_by(site, method="POST", json={"rows": [1, None, "ä"]})
+    assert seen["headers"]["content-type"] == "application/json"
+    assert json.loads(seen["body"]) == {"rows": [1, None, "ä"]}
+
+
+def test_a_body_of_300_kb_arrives_whole(site: Site) -> None:
+    body = "".join(random.Random(1).choices("abcdefghij\n", k=300_000))
+    seen = seen_by(site, method="PUT", body=body, headers={"Content-Type": "text/x-letters"})
+    assert (seen["size"], seen["digest"]) == (300_000, hashlib.sha256(body.encode()).hexdigest())
+    assert seen["headers"]["content-type"] == "text/x-letters"
+
+
+@pytest.mark.parametrize(
+    ("path", "decoded", "raw"),
+    [
+        ("/work/see/a%2fb", "/work/see/a/b", "/work/see/a%2Fb"),
+        ("/work/see/Grüße/日本", "/work/see/Grüße/日本", "/work/see/Gr%C3%BC%C3%9Fe/%E6%97%A5%E6%9C%AC"),
+        ("/work/see/%7euser;v=1/a b", "/work/see/~user;v=1/a b", "/work/see/~user;v=1/a%20b"),
+        ("/work/see/100%25", "/work/see/100%", "/work/see/100%25"),
+    ],
+)
+def test_paths_arrive_as_they_were_meant(site: Site, path: str, decoded: str, raw: str) -> None:
+    seen = seen_by(site, path, {"q": 1})
+    assert (seen["path"], seen["query"]) == (decoded, "q=1")
+    if site.kind.raw_path:
+        assert seen["raw"] == f"{raw}?q=1"
+
+
+@pytest.mark.parametrize("path", ["/work/see", "/work/see/a%2Fb/ä"])
+def test_a_mounted_application_runs_its_jobs_below_its_mount(site: Site, path: str) -> None:
+    started = site.started(path, {"id": 5}, mount="/shop")
+    seen: Any = site.end(started["id"]).result
+    assert (seen["mount"], seen["query"]) == ("/shop", "id=5")
+    assert seen["path"].startswith("/work/see")
+    assert started["url"].startswith("/shop/backjob/")
+    assert site.page(started["url"]).json()["status_name"] == "COMPLETED"
+
+
+def test_the_current_users_credentials_go_along(site: Site) -> None:
+    seen = seen_by(site, headers=BROWSER)
+    assert seen["headers"]["cookie"] == BROWSER["Cookie"]
+    assert seen["headers"]["authorization"] == BROWSER["Authorization"]
+
+
+def test_an_anonymous_job_carries_nobodys_credentials(site: Site) -> None:
+    headers = seen_by(site, headers=BROWSER, as_current_user=False)["headers"]
+    assert not {"cookie", "authorization"} & headers.keys()
+
+
+def test_the_owner_is_whoever_started_the_job(site: Site) -> None:
+    assert site.run("/work/none", headers=BROWSER).owner == "ann"
+    assert site.run("/work/none").owner is None
+
+
+def test_a_job_looks_like_the_request_that_started_it(site: Site) -> None:
+    visitor = {
+        "headers": {
+            **BROWSER,
+            "Host": "www.shop.example:8443",
+            "X-Forwarded-For": "203.0.113.9",
+            "X-Forwarded-Proto": "https",
+        },
+        "source": "127.0.0.2",
+    }
+    in_front = site.page("/work/see", **visitor).json()
+    behind = seen_by(site, **visitor)
+    alike = ("address", "scheme", "host")
+    assert [behind[name] for name in alike] == [in_front[name] for name in alike]
+    for name in ("user-agent", "x-forwarded-for", "x-forwarded-proto"):
+        assert behind["headers"].get(name) == in_front["headers"].get(name), name
+    assert behind["host"] == "www.shop.example:8443"
+    assert behind["headers"]["user-agent"] == "Browser/7"
+    if site.kind.listens != "unix":
+        assert behind["address"] == "127.0.0.2"
+
+
+def test_headers_of_ones_own_arrive(site: Site) -> None:
+    headers = seen_by(site, headers={"X-Theirs": "1"}, method="POST", form={"a": 1})["headers"]
+    assert "x-theirs" not in headers
+    started = site.refused("/work/see", headers={"Host": "evil.example"})
+    assert started["error"] == "InvalidRequest"
+
+
+def test_the_action_knows_that_it_is_a_job_and_which(site: Site) -> None:
+    job_id = site.start("/work/see")
+    seen: Any = site.end(job_id).result
+    assert (seen["background"], seen["job_id"]) == (True, job_id)
+    assert site.runs(job_id) == 1
+
+
+def test_the_same_route_serves_a_browser_in_the_foreground(site: Site) -> None:
+    page = site.page("/work/see", {"a": "1"})
+    assert (page.status, page.json()["background"], page.json()["job_id"]) == (200, False, None)
+    assert page.json()["query"] == "a=1"
+    steps = json.dumps([["update", [20, "x"], {}], ["increment", [5], {}], ["track", [3, "y"], {}], ["echo", ["z"], {}]])
+    assert site.page("/work/steps", {"steps": steps}).text == "done"
+    assert site.page("/work/stream").text == "first second ä third"
+    assert (site.page("/work/finish").status, site.page("/work/finish").text) == (200, "")
+    assert site.page("/work/answer", {"status": "302", "location": "/login"}).headers["location"] == "/login"
+    assert site.page("/work/fail").status == 500

@@ -86,19 +86,23 @@ class Action:
             return
         if status_text is not None:
             await asyncio.to_thread(self.update, progress, status_text, total=total)
-        elif running.note_progress(running.progress if progress is None else percent(progress, total)):
+        elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
             await asyncio.to_thread(running.write_now)
 
     def increment(self, amount: float = 1) -> None:
         """Raise the progress by an amount, at most to 100."""
         running = self._running()
         if running is not None:
-            running.set_progress(running.raise_progress(amount))
+            running.raise_progress(amount)
+            running.sign_of_life()
 
     async def aincrement(self, amount: float = 1) -> None:
         """`increment` that leaves the event loop alone while it writes."""
         running = self._running()
-        if running is not None and running.note_progress(running.raise_progress(amount)):
+        if running is None:
+            return
+        running.raise_progress(amount)
+        if running.note_life():
             await asyncio.to_thread(running.write_now)
 
     def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
@@ -110,12 +114,16 @@ class Action:
         if text is not None:
             running.set_text(text)
         pace = _Pace(_length(iterable, total))
+        done = 0
         report_at = 1
         for done, item in enumerate(iterable, 1):
             yield item
             if done >= report_at:
-                running.set_progress(pace.progress(done, running.progress))
+                if pace.note(running, done):
+                    running.write_now()
                 report_at = pace.next_report(done)
+        if done and pace.note(running, done):  # the last items may have fallen between two reports
+            running.write_now()
 
     async def atrack(
         self, iterable: AsyncIterable[_T] | Iterable[_T], text: str | None = None, *, total: int | None = None
@@ -131,9 +139,12 @@ class Action:
             done += 1
             if done >= report_at:
                 running = self._running()
-                if running is not None and running.note_progress(pace.progress(done, running.progress)):
+                if running is not None and pace.note(running, done):
                     await asyncio.to_thread(running.write_now)
                 report_at = pace.next_report(done)
+        running = self._running()
+        if done and running is not None and pace.note(running, done):
+            await asyncio.to_thread(running.write_now)
 
     def echo(self, text: str) -> None:
         """Append to the job's output. Outside of a background request it is printed."""
@@ -153,7 +164,7 @@ class Action:
         that JSON can't say.
         """
         try:
-            json.dumps(result, allow_nan=False)
+            result = json.loads(json.dumps(result, allow_nan=False))  # as it is now, whatever the action does with it
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequest("result", str(error)) from error
         end = completed(None if text is None else clean_text(text), result)
@@ -250,8 +261,11 @@ class _Pace:
         self._stride = 1
         self._last = time.monotonic()
 
-    def progress(self, done: int, otherwise: int) -> int:
-        return min(100, done * 100 // self._length) if self._length else otherwise
+    def note(self, running: Running, done: int) -> bool:
+        """Tell how far it is, without blocking. True if a write is due."""
+        if not self._length:
+            return running.note_life()
+        return running.note_progress(max(0, min(100, int(done * 100 // self._length))))
 
     def next_report(self, done: int) -> int:
         now = time.monotonic()

@@ -2,21 +2,8 @@
 
 What is sent is a request that claims to be a worker request and is signed by nobody: the middleware answers it with a
 refusal of its own, which nothing else answers, and no action runs. Each check prints a line, ``ok: …``,
-``problem: … — what to do`` or ``can't tell: …``. The exit code names the first problem:
-
-== ===================================================================================
-0  no problem was found
-10 no connection, or no answer
-11 TLS: the certificate is not trusted, or the other side speaks something else
-12 the application refuses the Host
-13 the request is redirected: https is enforced, or a login page stands before the middleware
-14 a method is refused on the way (``--method``)
-15 the middleware is missing, or something stands before it
-16 one single-threaded worker serves the application
-17 the application has another key (``--app``)
-18 what is signed does not arrive as it was sent, or the hosts' clocks disagree (``--app``)
-19 the store can't be used
-== ===================================================================================
+``problem: … — what to do`` or ``can't tell: …``. The exit code names the first problem: `EXIT_CODES`
+is the table.
 """
 
 from __future__ import annotations
@@ -29,6 +16,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
@@ -41,7 +29,7 @@ from backjob.model import Grant, Headers, Request, Response
 from backjob.protocols import Signer, Transport
 from backjob.worker import CONCURRENCY_HEADER
 
-__all__ = ["Finding", "Problem", "examine"]
+__all__ = ["EXIT_CODES", "Finding", "Problem", "examine"]
 
 _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
 # Each carrier of a signature takes one of these for its own; the other does not see it.
@@ -52,7 +40,7 @@ _OUTERMOST: Final = "make BackJobMiddleware the outermost: first in Django's MID
 
 
 class Problem(IntEnum):
-    """What is wrong; the value is the exit code."""
+    """What is wrong; the value is the exit code, and `EXIT_CODES` says what each means."""
 
     UNREACHABLE = 10
     TLS = 11
@@ -64,6 +52,23 @@ class Problem(IntEnum):
     KEY = 17
     SIGNATURE = 18
     STORE = 19
+
+
+EXIT_CODES: Final = """\
+exit codes, of the first problem:
+  0   none was found
+  10  no connection, or no answer
+  11  TLS: the certificate is not trusted, or one side speaks TLS and the other does not
+  12  the Host is refused
+  13  redirected: https is enforced, or a login page stands before the middleware
+  14  a method is refused on the way (--method)
+  15  the middleware is missing, or something stands before it
+  16  one single-threaded worker serves the application
+  17  the application has another key (--app, or BACKJOB_KEY)
+  18  what is signed does not arrive as it was sent, or the hosts' clocks disagree (--app, or BACKJOB_KEY)
+  19  the store can't be used (--app, --store)
+"""
+"""The table for ``--help``."""
 
 
 @frozen
@@ -100,14 +105,15 @@ def examine(
     *,
     path: str = "/",
     methods: tuple[str, ...] = (),
+    signer: Signer | None = None,
     jobs: BackJob | None = None,
     timeout: float = 10.0,
 ) -> Iterator[Finding]:
     """Yield the findings one by one, in the order of the checks; those that need an earlier one to be well are left out.
 
     ``transport`` is one for ``url``, the base URL. ``path`` is a route to ask for, by GET; ``methods`` are further ones
-    to try, which the middleware answers. With ``jobs``, the application's own, its key and store are checked too.
-    ``timeout`` (s) bounds each answer.
+    to try, which the middleware answers. With a ``signer``, the application's key is checked too, with ``jobs``
+    their store. ``timeout`` (s) bounds each answer.
     """
     ask = _Patient(transport, timeout)
     answer = ask(lambda: _claiming("GET", path))
@@ -118,12 +124,12 @@ def examine(
         yield _not_ours(answer)
     else:
         yield Finding(f"{url} answers")
-        yield _check_page(ask(lambda: Request("GET", path, (_USER_AGENT,))))
+        yield _check_page(ask(lambda: Request("GET", path, (_USER_AGENT,))), url, path)
         for method in methods:
             yield _check_method(method, ask(partial(_claiming, method, path)))
         yield Finding("the middleware is there, and sees requests before anything else does")
-        if jobs is not None:
-            yield _check_key(ask(partial(_signed, jobs.signer, path)))
+        if signer is not None:
+            yield _check_key(ask(partial(_signed, signer, path)))
         yield _check_concurrency(answer)
     if jobs is not None:
         yield _check_store(jobs)
@@ -209,24 +215,34 @@ def _not_ours(answer: Response) -> Finding:
 def _redirected(what: str, location: str) -> Finding:
     if location.startswith("https://"):
         remedy = (
-            "https is enforced before the middleware: give an https base URL (connect_to=http://host:port keeps the "
-            f"connection plain), and trust X-Forwarded-Proto where the server can; {_OUTERMOST}"
+            "https is enforced: give an https base URL (connect_to=http://host:port keeps the connection plain), and let "
+            f"the application trust X-Forwarded-Proto (Django: SECURE_PROXY_SSL_HEADER); {_OUTERMOST}"
         )
     else:
         remedy = f"a login page or another host's name stands before the middleware: {_OUTERMOST}"
     return Finding(what, Problem.REDIRECTED, remedy)
 
 
-def _check_page(answer: Response | TransportError) -> Finding:
+def _check_page(answer: Response | TransportError, url: str, path: str) -> Finding:
     """What the application itself says to the URL's Host and scheme: jobs started outside of a request carry those."""
     if isinstance(answer, TransportError):
         return Finding(f"the page itself: {answer.reason}", certain=False)
     if answer.status in (400, 421):
         return _not_ours(answer)
     location = answer.header("location") or ""
-    if 300 <= answer.status < 400 and location.startswith("https://"):
+    # A page may well redirect elsewhere; to itself by https means that plain requests, jobs too, are turned away.
+    if 300 <= answer.status < 400 and _is_itself_by_https(location, url, path):
         return _redirected(f"{_line(answer)} → {location}", location)
     return Finding(f"Host and scheme are accepted: an ordinary request is answered {_line(answer)}")
+
+
+def _is_itself_by_https(location: str, url: str, path: str) -> bool:
+    try:
+        to, base = urlsplit(location), urlsplit(url)
+    except ValueError:
+        return False
+    asked = base.path.rstrip("/") + path.partition("?")[0]
+    return (to.scheme, to.hostname, to.path) == ("https", base.hostname, asked)
 
 
 def _check_method(method: str, answer: Response | TransportError) -> Finding:

@@ -36,7 +36,6 @@ _STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"
 _STATIC_MAX_AGE: Final = 3600
 _RETRY_AFTER: Final = 2
 
-_PIECE: Final = 65_536
 _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
     "img-src data:; base-uri 'none'; frame-ancestors 'self'"
@@ -52,6 +51,10 @@ class StatusSource(Protocol):
 
     def output(self, job_id: str, offset: int = 0) -> Output:
         """The next piece of a job's output from byte ``offset``, 64 KiB at most; at the end or past it an empty one."""
+        ...
+
+    def tail(self, job_id: str) -> tuple[int, Output]:
+        """The last 64 KiB of output, behind the offset at which they begin."""
         ...
 
     def cancel(self, job_id: str) -> bool:
@@ -195,25 +198,10 @@ class Endpoints:
             # either: only a token can prove that the owner means it.
             ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
             cancel = f"{mount}/{ref}/cancel"
-        start, piece = self._last_output(job_id)
+        start, piece = self.jobs.tail(job_id)
         links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel)
         body = render(opened.state, piece.text, more=start > 0, truncated=piece.truncated, links=links)
         return _answer(200, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
-
-    def _last_output(self, job_id: str) -> tuple[int, Output]:
-        """Where the last piece of the output begins, and the piece; found in a number of reads that is logarithmic."""
-        start, step = 0, _PIECE
-        while self.jobs.output(job_id, start + step).text:
-            start, step = start + step, step * 2
-        while step > _PIECE:
-            step //= 2
-            if self.jobs.output(job_id, start + step).text:
-                start += step
-        piece = self.jobs.output(job_id, start)
-        if start:
-            start = max(0, piece.next_offset - _PIECE)
-            piece = self.jobs.output(job_id, start)
-        return start, piece
 
     def _output(self, ask: Ask, opened: _Opened) -> Answer:
         offset = _offset(ask.query)

@@ -290,6 +290,14 @@ class BackJob(Action):
             raise JobNotFound(job_id)
         return piece
 
+    def tail(self, job_id: str) -> tuple[int, Output]:
+        """The last 64 KiB of output, behind the offset at which they begin. Raises `JobNotFound`."""
+        return self._tail(self._job(job_id))
+
+    def _tail(self, job: Job) -> tuple[int, Output]:
+        start = max(0, job.output_size - _PIECE)
+        return start, self.store.output(job.id, start, _PIECE)
+
     def find(
         self,
         scope: str | None = None,
@@ -359,8 +367,7 @@ class BackJob(Action):
     def _state(self, job: Job) -> JobState:
         text = job.status_text
         if text is None:
-            size = job.output_size
-            text = self.store.output(job.id, max(0, size - _PIECE), _PIECE).text if size else ""
+            text = self._tail(job)[1].text if job.output_size else ""
         return JobState(
             id=job.id,
             status=job.status,

@@ -16,7 +16,7 @@ from backjob.errors import InvalidRequest
 from backjob.model import Credentials, Headers, Request
 from backjob.targets import join_query, normalise
 
-__all__ = ["CREDENTIAL_FIELDS", "MAX_HEADERS", "Limits", "build_request", "check_delay", "credentials_of"]
+__all__ = ["CREDENTIAL_FIELDS", "MAX_HEADERS", "Limits", "build_request", "check_delay", "check_size", "check_value", "credentials_of"]
 
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
 MAX_HEADERS: Final = 8192
@@ -93,6 +93,16 @@ def check_size(headers: Headers, limit: int) -> None:
         raise InvalidRequest("headers", f"{size} bytes of header fields (cookies count) are more than {limit} bytes")
 
 
+def check_value(argument: str, name: str, value: object) -> None:
+    """Raise `InvalidRequest` unless a field may have this value (RFC 9110, section 5.5)."""
+    if not isinstance(value, str) or _CONTROL.search(value) or value != value.strip():
+        raise InvalidRequest(argument, f"the value of {name} is no text, or has control characters or outer spaces")
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise InvalidRequest(argument, f"the value of {name} has characters outside of Latin-1") from None
+
+
 def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime | float:
     """When a job is due: seconds from now, or an aware datetime. Raises `InvalidRequest`."""
     if isinstance(delay, datetime):
@@ -103,7 +113,7 @@ def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime 
         return 0.0 if delay <= now else delay.astimezone(UTC)
     if isinstance(delay, timedelta):
         delay = delay.total_seconds()
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or not math.isfinite(delay):
+    if isinstance(delay, bool) or not isinstance(delay, int | float) or (isinstance(delay, float) and math.isnan(delay)):
         raise InvalidRequest("delay", f"seconds, a timedelta or an aware datetime is needed, not {delay!r}")
     if delay < 0:
         raise InvalidRequest("delay", f"{delay!r} lies in the past")
@@ -162,18 +172,13 @@ def _content(
 def _fields(headers: Mapping[str, str]) -> tuple[Headers, Headers]:
     plain: list[tuple[str, str]] = []
     credentials: list[tuple[str, str]] = []
+    if not isinstance(headers, Mapping):
+        raise InvalidRequest("headers", f"a mapping of names to values is needed, not {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not _TOKEN.fullmatch(name):
             raise InvalidRequest("headers", f"{name!r} is no name of a header field")
         if name.lower() in _OWN_FIELDS:
             raise InvalidRequest("headers", f"{name} is set by the transport or the signer")
-        if not isinstance(value, str) or _CONTROL.search(value) or value != value.strip():
-            raise InvalidRequest(
-                "headers", f"the value of {name} is no text, or has control characters or outer spaces"
-            )
-        try:
-            value.encode("latin-1")
-        except UnicodeEncodeError:
-            raise InvalidRequest("headers", f"the value of {name} has characters outside of Latin-1") from None
+        check_value("headers", name, value)
         (credentials if name.lower() in CREDENTIAL_FIELDS else plain).append((name, value))
     return tuple(plain), tuple(credentials)

@@ -23,6 +23,7 @@ from backjob.protocols import Clock, Store
 __all__ = ["Running", "current", "percent"]
 
 _WRITE_INTERVAL: Final = 0.1
+_RETRY_INTERVAL: Final = 1.0
 _PENDING_LIMIT: Final = 1 << 16
 
 _log = logging.getLogger("backjob")
@@ -32,15 +33,25 @@ current: ContextVar[Running | None] = ContextVar("backjob_running", default=None
 
 def percent(progress: float, total: float | None = None) -> int:
     """Progress as an integer from 0 to 100, rounded half up. Raises `InvalidRequest` for what is no number."""
-    try:
-        value = float(progress) if total is None else 100.0 * progress / total
-    except ZeroDivisionError:
+    if total == 0:
         return 100
-    except (TypeError, ValueError):
+    try:
+        value = _number(progress if total is None else 100 * progress / total)
+    except TypeError:
         raise InvalidRequest("progress", f"a number is needed, not {progress!r} of {total!r}") from None
-    if math.isnan(value):
-        raise InvalidRequest("progress", "NaN is no progress")
+    except OverflowError:  # integers beyond what a float holds
+        value = math.inf if (progress > 0) == (total is None or total > 0) else -math.inf
     return int(min(100.0, max(0.0, value)) + 0.5)
+
+
+def _number(value: float) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise InvalidRequest("progress", f"a number is needed, not {value!r}") from None
+    if math.isnan(number):
+        raise InvalidRequest("progress", "NaN is no progress")
+    return number
 
 
 class Running:
@@ -69,9 +80,11 @@ class Running:
         self._monotonic = clock.monotonic
         self._dirty = dirty
         self._max_output = max_output
-        self._pending = threading.Lock()
+        # Reentrant: a signal handler, or a finaliser, may print in the middle of it.
+        self._pending = threading.RLock()
         self._writing = threading.Lock()
         self._progress = job.progress
+        self._raised = float(job.progress)
         self._written_progress = job.progress
         self._text: str | None = None
         self._output: list[str] = []
@@ -80,6 +93,7 @@ class Running:
         self._truncated = False
         self._truncation_written = False
         self._next_write = -math.inf
+        self._store_is_away = False
         self._is_dirty = False
         self.ended = False
 
@@ -103,25 +117,34 @@ class Running:
         self._progress = progress
         return not self._is_dirty and self._is_due()
 
+    def note_life(self) -> bool:
+        """Say that there is news, the progress as it stands. True if `write_now` is due."""
+        if self.ended:
+            raise JobEnded(self.job.id)
+        return not self._is_dirty and self._is_due()
+
     def set_progress(self, progress: int) -> None:
         """Set the progress, 0–100. Raises `JobEnded` if the job has."""
         if self.note_progress(progress):
             self.write_now()
 
     def sign_of_life(self) -> None:
-        """Say that the action is alive, and nothing else."""
-        self.set_progress(self._progress)
+        """Say that the action is alive, and nothing else. Raises `JobEnded` if the job has."""
+        if self.note_life():
+            self.write_now()
 
     @property
     def progress(self) -> int:
         """Where the progress stands, written or not."""
         return self._progress
 
-    def raise_progress(self, amount: float) -> int:
-        """Raise the progress by an amount, without writing; returns where it stands then."""
+    def raise_progress(self, amount: float) -> None:
+        """Raise the progress by an amount, without writing. Amounts below 1 add up."""
+        percent(amount)  # refuses what is no number
         with self._pending:
-            self._progress = percent(self._progress + amount)
-            return self._progress
+            stood = self._raised if percent(self._raised) == self._progress else self._progress
+            self._raised = min(100.0, max(0.0, stood + float(max(-100, min(100, amount)))))
+            self._progress = percent(self._raised)
 
     def set_text(self, text: str, progress: int | None = None) -> None:
         """Set the explicit status text, and the progress if given. Written at once."""
@@ -145,9 +168,10 @@ class Running:
             fitting = self._fit(clean_text(text))
             if fitting:
                 self._output.append(fitting)
-            full = self._output_pending >= _PENDING_LIMIT
-        if full or (not self._is_dirty and self._is_due()):
-            self.flush()
+            full = self._output_pending >= _PENDING_LIMIT and not self._store_is_away
+        # Output that was dropped, past the limit, is a sign of life all the same.
+        if (full or (not self._is_dirty and self._is_due())) and not self.flush():
+            self._mark_dirty()
 
     def _fit(self, text: str) -> str:
         if self._truncated:
@@ -181,27 +205,42 @@ class Running:
 
         A store that is not available for now loses nothing: all stays pending, and the monitor tries again.
         """
-        with self._writing:
-            self._next_write = self._monotonic() + _WRITE_INTERVAL
-            report = None if self.ended else self._take()
-            if report is None:
-                return self.ended
-            try:
-                job = self._store.report(self.job.id, self.token, report)
-            except StoreUnavailable as error:
-                self._put_back(report)
-                self._mark_dirty()
-                _log.warning("job %s: its progress will be written later: %s", self.job.id, error)
-            else:
-                self.ended = job is None
+        try:
+            return self._write()
+        except StoreUnavailable as error:
+            self._mark_dirty()
+            _log.warning("job %s: its progress will be written later: %s", self.job.id, error)
             return True
+
+    def _write(self) -> bool:
+        # What the store prints, or a log handler, is no output of the action: it would wait for this very lock.
+        outer = current.set(None)
+        try:
+            with self._writing:
+                self._next_write = self._monotonic() + _WRITE_INTERVAL
+                report = None if self.ended else self._take()
+                if report is None:
+                    return self.ended
+                try:
+                    job = self._store.report(self.job.id, self.token, report)
+                except StoreUnavailable:
+                    self._put_back(report)
+                    self._store_is_away = True
+                    self._next_write = self._monotonic() + _RETRY_INTERVAL
+                    raise
+                self._store_is_away = False
+                if job is None:
+                    self.ended = True
+                return True
+        finally:
+            current.reset(outer)
 
     def end(self, end: End) -> Job | None:
         """Write what is pending, then the end. The ended job, or None if it had been ended by somebody else.
 
         Raises `StoreUnavailable`; calling it again is right then.
         """
-        self.flush()
+        self._write()
         if self.ended:
             return None
         expect = Expect(status=Status.IN_PROGRESS, token=self.token)
@@ -211,7 +250,9 @@ class Running:
 
     def _is_due(self) -> bool:
         """Whether to write now; else the monitor will, when the interval is over."""
-        if self._monotonic() >= self._next_write:
+        now = self._monotonic()
+        if now >= self._next_write:
+            self._next_write = now + _WRITE_INTERVAL  # of several threads one goes
             return True
         self._mark_dirty()
         return False

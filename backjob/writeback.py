@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from backjob.errors import StoreError
+from backjob.errors import StoreUnavailable
 from backjob.lifecycle import End
 from backjob.model import Job
 from backjob.protocols import Clock, Store
@@ -36,7 +36,7 @@ class Writeback:
         self._announce = announce
         self._news: deque[Running] = deque()
         self._dirty: set[Running] = set()
-        self._beats: dict[str, str] = {}
+        self._beats: dict[str, Running] = {}
         self._next_beat = 0.0
         self._ends: deque[tuple[Running, End, float]] = deque()
         self._next_try = 0.0
@@ -66,22 +66,37 @@ class Writeback:
         self._gather()
         for running in [running for running in self._dirty if running.next_write <= now]:
             self._dirty.discard(running)
-            if not running.flush():
-                self._beats[running.job.id] = running.token
-        if self._beats and now >= self._next_beat:
-            self._next_beat = now + _BEAT_INTERVAL
-            self._store.beat(self._beats)
-            self._beats = {}
+            if not self._flush(running):
+                self._beats[running.job.id] = running
         if self._ends and now >= self._next_try:
             self._next_try = now + _RETRY_INTERVAL
             self._write_ends(now)
+        if self._beats and now >= self._next_beat:
+            self._next_beat = now + _BEAT_INTERVAL
+            self._beat()
 
     def finish(self) -> None:
         """Write everything now: the process ends."""
         self._gather()
-        for running in self._dirty:
-            running.flush()
+        while self._dirty:
+            self._flush(self._dirty.pop())
         self._write_ends(self._clock.monotonic())
+
+    def _flush(self, running: Running) -> bool:
+        try:
+            return running.flush()
+        except Exception:
+            _log.exception("job %s: its progress could not be written", running.job.id)
+            return True
+
+    def _beat(self) -> None:
+        """Give signs of life, and take note of jobs that have ended: nothing else would tell their actions."""
+        self._store.beat({job_id: running.token for job_id, running in self._beats.items()})
+        while self._beats:
+            job_id, running = self._beats.popitem()
+            job = self._store.get(job_id)
+            if job is None or job.status.is_final:
+                running.ended = True
 
     def _gather(self) -> None:
         while self._news:
@@ -92,10 +107,12 @@ class Writeback:
             running, end, until = self._ends.popleft()
             try:
                 job = running.end(end)
-            except StoreError as error:
+            except StoreUnavailable as error:
                 _log.warning("job %s: its end can't be written yet: %s", running.job.id, error)
                 if now < until:
                     self._ends.append((running, end, until))
+            except Exception:
+                _log.exception("job %s: its end could not be written", running.job.id)
             else:
                 if job is not None:
                     self._announce(job)

@@ -110,13 +110,22 @@ class BackJobMiddleware:
     def _pass_on(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         here = _Serving(environ)
         token = serving.set(here)
+        begun = False
+
+        def begin(*arguments: Any) -> Any:
+            nonlocal begun
+            begun = True
+            return start_response(*arguments)
+
         try:
-            body = self._app(environ, start_response)
+            body = self._app(environ, begin)
         except BaseException as error:
             left = exit_of(error)
             if left is None:
                 raise
-            return _answer(start_response, _exit_line(left), no_store(), str(left), (type(left), left, None))
+            # PEP 3333: to begin a second time needs the exception, which some servers raise again in any case.
+            exc_info = (type(left), left, None) if begun else None
+            return _answer(start_response, _exit_line(left), no_store(), str(left), exc_info)
         finally:
             serving.reset(token)
         file_wrapper = environ.get("wsgi.file_wrapper")
@@ -253,7 +262,7 @@ def serving_of(environ: WSGIEnvironment) -> Serving:
 def request_of(environ: WSGIEnvironment) -> Request:
     """The request as it arrived, without its body."""
     raw = environ.get("REQUEST_URI") or environ.get("RAW_URI")
-    path = None if raw is None else _path_of(raw)
+    path = _path_of(raw) if raw else None
     decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
     rebuilt = path is None
     if path is None:

@@ -26,7 +26,7 @@ _LONGEST_PIECE: Final = 16384  # bytes: reading a piece reads the whole of it
 _PURGED_AT_ONCE: Final = 500  # jobs a transaction
 _PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _WAL_RETRY: Final = 0.01  # s
-_ERASED: Final = ("method", "target", "raw", "headers", "caller", "sealed", "lessee", "lease_until", "merge_key")
+_ERASED: Final = ("request", "sealed", "lessee", "lease_until", "merge_key")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 

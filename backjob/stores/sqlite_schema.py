@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model import Caller, Headers, Job, Query, Report, Request, Status
 from backjob.stores.values import clamped, load_result
 
-__all__ = ["Row", "Statements", "dump_caller", "dump_headers", "job_row", "microseconds", "row_job"]
+__all__ = ["Row", "Statements", "job_row", "microseconds", "row_job"]
 
 Row: TypeAlias = tuple[Any, ...]
 """A job's row, in the order of `_COLUMNS`, with the body at the end."""
@@ -48,11 +48,7 @@ _COLUMNS: Final = (
     ("merge_key", "TEXT"),
     ("owner", "TEXT"),
     ("scope", "TEXT NOT NULL"),
-    ("method", "TEXT"),
-    ("target", "TEXT"),
-    ("raw", "INTEGER"),
-    ("headers", "TEXT"),
-    ("caller", "TEXT"),
+    ("request", "TEXT"),
     ("status_text", "TEXT"),
     ("result", "TEXT"),
     ("sealed", "BLOB"),
@@ -262,29 +258,24 @@ def _moment(microseconds_since: int) -> datetime:
     return _EPOCH + microseconds_since * _MICROSECOND
 
 
-def dump_headers(headers: Headers) -> str:
-    """Header fields as JSON: a list of [name, value]."""
-    return _encode(headers) if headers else "[]"
+def _dump_request(request: Request, caller: Caller | None) -> str:
+    """A request without its body, and who called, as JSON: method, target, raw, headers and the caller's fields."""
+    who = None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded)
+    return _encode((request.method, request.target, request.raw, request.headers, who))
 
 
 @lru_cache(maxsize=32)  # a running job is read at each of its reports
-def _load_headers(text: str) -> Headers:
-    return tuple([(name, value) for name, value in json.loads(text)])
+def _load_request(text: str) -> tuple[Request, Caller | None]:
+    method, target, raw, headers, who = json.loads(text)
+    caller = None
+    if who is not None:
+        scheme, host, address, forwarded = who
+        caller = Caller(scheme, host, address, _load_headers(forwarded))
+    return Request(method, target, _load_headers(headers), raw=raw), caller
 
 
-def dump_caller(caller: Caller | None) -> str | None:
-    """A caller as a JSON list of its fields."""
-    if caller is None:
-        return None
-    return _encode((caller.scheme, caller.host, caller.address, caller.forwarded))
-
-
-@lru_cache(maxsize=32)
-def _load_caller(text: str | None) -> Caller | None:
-    if text is None:
-        return None
-    scheme, host, address, forwarded = json.loads(text)
-    return Caller(scheme, host, address, tuple([(name, value) for name, value in forwarded]))
+def _load_headers(pairs: list[list[str]]) -> Headers:
+    return tuple([(name, value) for name, value in pairs])
 
 
 def job_row(job: Job, request: Request) -> Row:
@@ -311,11 +302,7 @@ def job_row(job: Job, request: Request) -> Row:
         job.merge_key,
         job.owner,
         job.scope,
-        request.method,
-        request.target,
-        request.raw,
-        dump_headers(request.headers),
-        dump_caller(job.caller),
+        _dump_request(request, job.caller),
         job.status_text,
         None,
         job.sealed,
@@ -348,17 +335,16 @@ def row_job(row: Row, read_time: datetime) -> Job:
         merge_key,
         owner,
         scope,
-        method,
-        target,
-        raw,
-        headers,
-        caller,
+        request_text,
         status_text,
         result,
         sealed,
         _,
         body,
     ) = row
+    request, caller = (None, None) if request_text is None else _load_request(request_text)
+    if body and request is not None:
+        request = evolve(request, body=body)
     return Job(
         id=job_id,
         status=_STATUSES[status],
@@ -382,8 +368,8 @@ def row_job(row: Row, read_time: datetime) -> Job:
         owner=owner,
         scope=scope,
         result=load_result(result),
-        request=None if method is None else Request(method, target, _load_headers(headers), body, raw != 0),
-        caller=_load_caller(caller),
+        request=request,
+        caller=caller,
         held=held != 0,
         sealed=sealed,
         depth=depth,

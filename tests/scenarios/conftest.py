@@ -11,18 +11,19 @@ from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, serving
 
 _QUICK = (
-    ("plain", "wsgiref"),
-    ("plain", "waitress"),
-    ("plain", "gunicorn-sync"),
-    ("plain", "gunicorn-sync-2"),
-    ("plain", "gunicorn-unix"),
-    ("plain", "gunicorn-tls"),
+    ("plain_app", "wsgiref"),
+    ("plain_app", "waitress"),
+    ("plain_app", "gunicorn-sync"),
+    ("plain_app", "gunicorn-sync-2"),
+    ("plain_app", "gunicorn-unix"),
+    ("plain_app", "gunicorn-tls"),
     ("flask_app", "werkzeug"),
     ("flask_app", "gunicorn-threads"),
 )
-_ALL = [(app, kind) for app in ("plain", "flask_app") for kind in KINDS]
+_ALL = [(app, kind) for app in ("plain_app", "flask_app") for kind in KINDS]
 _PLACES = [
-    pytest.param(place, id="-".join(place), marks=() if place in _QUICK else pytest.mark.slow) for place in _ALL
+    pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
+    for place in _ALL
 ]
 
 

@@ -113,9 +113,8 @@ KINDS: Final = {
 def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Server]:
     """The server within its block. ``settings`` are environment variables; ``directory`` is for its log and the like."""
     log = directory / "server.log"
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with _listening(kind, directory) as (listening, client, address):
-        environment |= address | settings
+        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **address, **settings}
         with log.open("wb") as output:
             process = subprocess.Popen(
                 kind.command(app, listening, directory),
@@ -156,10 +155,14 @@ def _listening(kind: Kind, directory: Path) -> Iterator[tuple[socket.socket, Cli
             path = f"{tempfile.mkdtemp()}/app.sock"
             listening.bind(path)
             listening.listen(128)
-            yield listening, Client(path), {
-                "BACKJOB_BASE_URL": "http://shop.example",
-                "BACKJOB_CONNECT_TO": f"unix:{path}",
-            }
+            yield (
+                listening,
+                Client(path),
+                {
+                    "BACKJOB_BASE_URL": "http://shop.example",
+                    "BACKJOB_CONNECT_TO": f"unix:{path}",
+                },
+            )
         return
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         port = listening.getsockname()[1]

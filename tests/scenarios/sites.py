@@ -37,9 +37,9 @@ def settings(directory: Path) -> dict[str, str]:
 @contextmanager
 def serving(kind: Kind, app: str, directory: Path, **more: str) -> Iterator[Site]:
     """A site within its block: the app (``module:name`` below `apps`) on a server, with further settings."""
-    with running(kind, f"tests.scenarios.apps.{app}", directory, settings(directory) | more) as server:
-        with jobs_at(directory) as jobs:
-            yield Site(server, jobs, directory)
+    environment = settings(directory) | more
+    with running(kind, f"tests.scenarios.apps.{app}", directory, environment) as server, jobs_at(directory) as jobs:
+        yield Site(server, jobs, directory)
 
 
 def store_url(directory: Path) -> str:
@@ -75,27 +75,27 @@ class Site:
         path: str,
         query: Mapping[str, Any] | None = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        visitor: Mapping[str, str] | None = None,
         source: str = "127.0.0.1",
         mount: str = "",
         **options: Any,
     ) -> str:
         """Have the site start a job with these arguments of ``start()``, by a visitor with these header fields."""
-        return self.started(path, query, headers=headers, source=source, mount=mount, **options)["id"]
+        return str(self.started(path, query, visitor=visitor, source=source, mount=mount, **options)["id"])
 
     def started(
         self,
         path: str,
         query: Mapping[str, Any] | None = None,
         *,
-        headers: Mapping[str, str] | None = None,
+        visitor: Mapping[str, str] | None = None,
         source: str = "127.0.0.1",
         mount: str = "",
         **options: Any,
     ) -> Any:
         """`start`, and all that the site answers: ``id``, ``url`` to watch and cancel it, ``pid`` of the process."""
         body = json.dumps({"path": path, "query": query, **options}).encode()
-        page = self.client.request("POST", f"{mount}/start", headers=headers, body=body, source=source)
+        page = self.client.request("POST", f"{mount}/start", headers=visitor, body=body, source=source)
         assert page.status == 202, page.text
         return page.json()
 
@@ -111,7 +111,9 @@ class Site:
 
     def steps(self, *steps: list[Any], **options: Any) -> JobState:
         """Run a job that calls these methods, each given as its name and what it is called with."""
-        named = [[step[0], step[1:-1], step[-1]] if isinstance(step[-1], dict) else [step[0], step[1:], {}] for step in steps]
+        named = [
+            [step[0], step[1:-1], step[-1]] if isinstance(step[-1], dict) else [step[0], step[1:], {}] for step in steps
+        ]
         return self.run("/work/steps", {"steps": json.dumps(named)}, **options)
 
     def end(self, job_id: str) -> JobState:

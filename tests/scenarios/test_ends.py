@@ -37,7 +37,7 @@ def test_a_route_that_does_not_exist_is_a_failure(site: Site) -> None:
 def test_a_login_page_before_the_action_is_a_failure_for_strangers_alone(site: Site) -> None:
     stranger = site.run("/work/members")
     assert (stranger.status, stranger.status_text.lower()) == (Status.FAILED, "302 found → /login")
-    assert site.run("/work/members", headers={"Cookie": "user=ann"}).status is Status.COMPLETED
+    assert site.run("/work/members", visitor={"Cookie": "user=ann"}).status is Status.COMPLETED
 
 
 def test_an_error_that_leaves_the_action_is_a_failure_with_its_message(site: Site) -> None:

@@ -70,11 +70,11 @@ def test_identical_waiting_jobs_are_merged_and_take_the_newest_time(site: Site) 
 
 def test_a_job_joins_an_identical_one_that_runs_but_never_another_users(site: Site, gate: Gate) -> None:
     query = {"gate": gate.port}
-    job_id = site.start("/work/hold", query, merge="unfinished", headers=ANN)
+    job_id = site.start("/work/hold", query, merge="unfinished", visitor=ANN)
     held = gate.reached()
     if site.kind.workers > 1:
-        assert site.start("/work/hold", query, merge="unfinished", headers=ANN) == job_id
-        theirs = site.start("/work/hold", query, merge="unfinished", headers={"Cookie": "user=bob"}, delay=60)
+        assert site.start("/work/hold", query, merge="unfinished", visitor=ANN) == job_id
+        theirs = site.start("/work/hold", query, merge="unfinished", visitor={"Cookie": "user=bob"}, delay=60)
         assert theirs != job_id
         assert site.jobs.cancel(theirs)
     held.release()

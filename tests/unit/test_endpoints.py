@@ -64,6 +64,10 @@ class FakeJobs:
         piece = self.outputs.get(job_id, b"")[offset : offset + PIECE]
         return Output(piece.decode("utf-8", "surrogatepass"), offset + len(piece), self.truncated)
 
+    def tail(self, job_id: str) -> tuple[int, Output]:
+        start = max(0, len(self.outputs.get(job_id, b"")) - PIECE)
+        return start, self.output(job_id, start)
+
     def cancel(self, job_id: str) -> bool:
         if self.status(job_id).status.is_final:
             return False

@@ -30,7 +30,7 @@ LAYERS = (
     ("console", "settings"),
     ("django", "flask"),
     ("testing",),
-    ("demo", "doctor"),
+    ("demo", "doctor", "opening"),
     ("cli",),
     ("__main__",),
 )

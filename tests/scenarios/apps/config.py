@@ -6,33 +6,32 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
-from backjob.jobs import BackJob
-from backjob.settings import Settings
 from backjob.transports.sockets import SocketTransport
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
-    from collections.abc import Iterable
 
-__all__ = ["MOUNT", "mounted", "jobs_from_environment"]
+__all__ = ["MOUNT", "PREFIX", "mounted", "own_transport", "settings"]
 
-MOUNT = "/shop"
-
-_Jobs = TypeVar("_Jobs", bound=BackJob)
+MOUNT: Final = "/shop"
+PREFIX: Final = "BACKJOB_"
 
 
-def jobs_from_environment(kind: type[_Jobs], **options: Any) -> _Jobs:
-    """The `BackJob` of a scenario app."""
-    jobs = Settings.of(os.environ, prefix="BACKJOB_").build(
-        kind, package="backjob.scenarios", application="site", default_store=_no_default, **options
-    )
+def settings() -> dict[str, str]:
+    """The settings by their full names, as Flask's configuration takes them too."""
+    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+
+
+def own_transport() -> SocketTransport | None:
+    """A transport that trusts the scenario's authority, where the server is reached by TLS; else None."""
     authority = os.environ.get("SCENARIO_AUTHORITY")
-    if authority is not None:
-        context = ssl.create_default_context(cafile=authority)
-        jobs.transport = SocketTransport(os.environ["BACKJOB_BASE_URL"], os.environ.get("BACKJOB_CONNECT_TO"), context)
-    return jobs
+    if authority is None:
+        return None
+    context = ssl.create_default_context(cafile=authority)
+    return SocketTransport(os.environ["BACKJOB_BASE_URL"], os.environ.get("BACKJOB_CONNECT_TO"), context)
 
 
 def mounted(app: WSGIApplication) -> WSGIApplication:
@@ -46,7 +45,3 @@ def mounted(app: WSGIApplication) -> WSGIApplication:
         return app(environ, start_response)
 
     return mount
-
-
-def _no_default() -> str:
-    raise RuntimeError("BACKJOB_STORE is not set")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from flask import Flask, Response, got_request_exception, request
+import flask
+from flask import Flask, Response, request
 
-from backjob.jobs import BackJob
-from backjob.model import Request
-from backjob.wsgi import BackJobMiddleware
-from tests.scenarios.apps.config import jobs_from_environment, mounted
+from backjob.flask import BackJob
+from tests.scenarios.apps.config import mounted, own_transport, settings
 from tests.scenarios.site import METHODS, Visit, answer, owner_in
 
 __all__ = ["app", "flask_app", "jobs"]
 
 
-def _owner(request: Request) -> str | None:
-    return owner_in(request.header("cookie"))
+def _owner(request: flask.Request) -> str | None:
+    return owner_in(request.headers.get("Cookie"))
 
 
-jobs = jobs_from_environment(BackJob, owner=_owner)
 flask_app = Flask("scenarios")
+flask_app.config.update(settings())
+_transport = own_transport()
+jobs = BackJob(owner=_owner) if _transport is None else BackJob(owner=_owner, transport=_transport)
+jobs.init_app(flask_app)
 
 
 @flask_app.route("/<path:path>", methods=METHODS)
@@ -44,10 +46,4 @@ def _visit(path: str) -> Visit:
     )
 
 
-def _note_error(_: Flask, exception: BaseException) -> None:
-    jobs.note_error(exception)
-
-
-got_request_exception.connect(_note_error, flask_app)
-flask_app.wsgi_app = BackJobMiddleware(flask_app.wsgi_app, jobs)  # type: ignore[method-assign]
 app = mounted(flask_app)

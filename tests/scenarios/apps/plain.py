@@ -1,4 +1,4 @@
-"""The scenario site as a plain WSGI application."""
+"""The scenario site as a plain WSGI application; `plain_app` is the one that servers load."""
 
 from __future__ import annotations
 
@@ -9,34 +9,45 @@ from urllib.parse import parse_qs
 
 from backjob.jobs import BackJob
 from backjob.model import Request
-from backjob.wsgi import BackJobMiddleware
-from tests.scenarios.apps.config import jobs_from_environment, mounted
+from backjob.settings import Settings
+from tests.scenarios.apps.config import PREFIX, own_transport, settings
 from tests.scenarios.site import Visit, answer, owner_in
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["app", "jobs", "site"]
+__all__ = ["make_jobs", "owner", "site_of"]
 
 
-def _owner(request: Request) -> str | None:
+def owner(request: Request) -> str | None:
+    """The owner hook."""
     return owner_in(request.header("cookie"))
 
 
-jobs = jobs_from_environment(BackJob, owner=_owner)
+def make_jobs() -> BackJob:
+    """The `BackJob` that the environment describes."""
+    jobs = Settings.of(settings(), prefix=PREFIX).build(
+        BackJob, package="backjob.scenarios", application="plain", default_store=lambda: "memory:", owner=owner
+    )
+    jobs.transport = own_transport() or jobs.transport
+    return jobs
 
 
-def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+def site_of(jobs: BackJob) -> WSGIApplication:
     """The site without the middleware."""
-    reply = answer(jobs, _visit(environ))
-    headers = [("Content-Type", reply.content_type), *reply.headers.items()]
-    line = f"{reply.status} {HTTPStatus(reply.status).phrase}"
-    if isinstance(reply.body, str):
-        body = reply.body.encode()
-        start_response(line, [*headers, ("Content-Length", str(len(body)))])
-        return [body]
-    start_response(line, headers)
-    return (piece.encode() for piece in reply.body)
+
+    def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        reply = answer(jobs, _visit(environ))
+        headers = [("Content-Type", reply.content_type), *reply.headers.items()]
+        line = f"{reply.status} {HTTPStatus(reply.status).phrase}"
+        if isinstance(reply.body, str):
+            body = reply.body.encode()
+            start_response(line, [*headers, ("Content-Length", str(len(body)))])
+            return [body]
+        start_response(line, headers)
+        return (piece.encode() for piece in reply.body)
+
+    return site
 
 
 def _visit(environ: WSGIEnvironment) -> Visit:
@@ -57,6 +68,3 @@ def _visit(environ: WSGIEnvironment) -> Visit:
         host=environ.get("HTTP_HOST", ""),
         parameters={name: values[-1] for name, values in parse_qs(environ.get("QUERY_STRING", "")).items()},
     )
-
-
-app = mounted(BackJobMiddleware(site, jobs))

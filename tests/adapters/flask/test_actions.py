@@ -1,0 +1,277 @@
+"""Actions: what a Flask view may do as a job, and what the same route does when a person opens it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flask
+import pytest
+from flask import Flask
+from flask.typing import ResponseReturnValue
+
+from backjob import InvalidRequest, JobState, NoCurrentRequest, Status
+from backjob.flask import BackJob
+from backjob.model import JsonValue
+from backjob.stores.memory import MemoryStore
+from backjob.testing import immediate, recorded
+
+MakeApp = Callable[..., Flask]
+Run = Callable[..., JobState]
+
+
+@pytest.fixture
+def jobs(app: Flask) -> BackJob:
+    return BackJob(app, store=MemoryStore())
+
+
+@pytest.fixture
+def run(app: Flask, jobs: BackJob) -> Run:
+    """``run(view, **options)``: the end of a job whose action the view is."""
+
+    def run(view: Callable[..., ResponseReturnValue], **options: Any) -> JobState:
+        app.add_url_rule("/work", "work", view, methods=["GET", "POST", "CHICKEN"])
+        with immediate(jobs, app), app.test_request_context():
+            return jobs.status(jobs.start("/work", **options))
+
+    return run
+
+
+def test_a_view_is_run_with_its_query_its_body_and_a_current_job(run: Run, jobs: BackJob) -> None:
+    def view() -> str:
+        request = flask.request
+        seen: list[JsonValue] = [
+            request.method,
+            request.args.getlist("id"),
+            list(request.args),
+            request.form["name"],
+            jobs.is_background,
+        ]
+        return jobs.finish("Done", result=[*seen, jobs.job_id])
+
+    state = run(view, query={"id": [5, 6]}, method="CHICKEN", form={"name": "Bo"})
+    assert (state.status, state.status_text) == (Status.COMPLETED, "Done")
+    assert state.result == ["CHICKEN", ["5", "6"], ["id"], "Bo", True, state.id]
+
+
+def test_finish_may_be_what_a_view_returns(run: Run, jobs: BackJob) -> None:
+    assert run(lambda: jobs.finish("And done", result={"href": "/x"})).result == {"href": "/x"}
+
+
+def test_an_unhandled_error_is_the_text_of_the_failure(run: Run) -> None:
+    def view() -> str:
+        raise ValueError("no such report")
+
+    state = run(view)
+    assert (state.status, state.status_text) == (Status.FAILED, "ValueError: no such report")
+
+
+def test_so_it_is_when_exceptions_propagate_as_in_tests(app: Flask, run: Run) -> None:
+    app.testing = True
+    test_an_unhandled_error_is_the_text_of_the_failure(run)
+
+
+def test_an_error_page_of_the_applications_own_does_not_hide_the_error(app: Flask, run: Run) -> None:
+    app.register_error_handler(500, lambda error: ("Sorry!", 500))
+    test_an_unhandled_error_is_the_text_of_the_failure(run)
+
+
+def test_an_error_after_finish_is_a_failure_still(run: Run, jobs: BackJob) -> None:
+    def view() -> str:
+        jobs.finish("Done")
+        raise KeyError("row")
+
+    assert run(view).status_text == "KeyError: 'row'"
+
+
+def test_abort_and_redirect_fail_with_their_status_line(run: Run) -> None:
+    assert run(lambda: flask.abort(404)).status_text == "404 NOT FOUND"
+
+
+def test_a_redirect_fails_and_tells_where_to(run: Run) -> None:
+    assert run(lambda: flask.redirect("/login")).status_text == "302 FOUND → /login"
+
+
+def test_fail_ends_the_view_whatever_it_catches(run: Run, jobs: BackJob) -> None:
+    def view() -> str:
+        try:
+            jobs.update(40)
+            jobs.fail("Error occurred")
+        except Exception:
+            return "caught"
+
+    state = run(view)
+    assert (state.status, state.status_text, state.progress) == (Status.FAILED, "Error occurred", 40)
+
+
+def test_what_is_printed_echoed_and_streamed_is_the_output(run: Run, jobs: BackJob) -> None:
+    def view() -> flask.Response:
+        print("printed")
+        jobs.echo("echoed\n")
+
+        def body() -> Iterator[str]:
+            for step in jobs.track(range(2)):
+                yield f"{flask.request.path} {step} ✓\n"
+            print("within the body")
+
+        return flask.Response(flask.stream_with_context(body()), mimetype="text/plain")
+
+    state = run(view)
+    assert state.status is Status.COMPLETED
+    assert jobs.output(state.id).text == "printed\nechoed\n/work 0 ✓\n/work 1 ✓\nwithin the body\n"
+
+
+def test_an_error_in_a_streamed_body_is_the_text_of_the_failure(run: Run) -> None:
+    def body() -> Iterator[str]:
+        yield "begun"
+        raise OSError("disk full")
+
+    assert run(lambda: flask.Response(body())).status_text == "OSError: disk full"
+
+
+def test_a_job_may_start_another(app: Flask, run: Run, jobs: BackJob) -> None:
+    app.add_url_rule("/inner", "inner", lambda: jobs.finish("inner"))
+    state = run(lambda: jobs.finish(result=jobs.start("inner")))
+    assert jobs.status(str(state.result)).status_text == "inner"
+
+
+# --- the same route in a browser --------------------------------------------------------------------------------------
+
+
+def test_a_person_may_open_the_route_of_an_action(app: Flask, jobs: BackJob) -> None:
+    @app.get("/work")
+    def work() -> str:
+        jobs.update(20, "Chugging along")
+        rows = list(jobs.track(range(3)))
+        jobs.finish("Done")
+        return f"{rows} {jobs.is_background} {jobs.job_id}"
+
+    assert app.test_client().get("/work").text == "[0, 1, 2] False None"
+
+
+def test_fail_answers_a_person_with_500(app: Flask, jobs: BackJob) -> None:
+    @app.get("/work")
+    def work() -> str:
+        jobs.fail("Error occurred")
+
+    answer = app.test_client().get("/work")
+    assert (answer.status_code, answer.text) == (500, "Error occurred")
+
+
+def test_a_background_only_route_answers_a_person_with_403(app: Flask, run: Run, jobs: BackJob) -> None:
+    state = run(jobs.background_only(lambda: jobs.finish("ran")))
+    assert state.status_text == "ran"
+    assert app.test_client().get("/work").status_code == 403
+
+
+# --- starting by endpoint ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def target(app: Flask, jobs: BackJob) -> Callable[..., str]:
+    """``target(endpoint, values, **options)``: what would be sent."""
+
+    def target(endpoint: str, values: dict[str, Any] | None = None, **options: Any) -> str:
+        with recorded(jobs) as started:
+            jobs.start(endpoint, values, **options)
+        return started[0].request.target
+
+    return target
+
+
+def test_an_endpoint_takes_its_routes_values_and_the_rest_is_the_query(app: Flask, target: Callable[..., str]) -> None:
+    app.add_url_rule("/reports/<int:number>/<name>", "report", lambda number, name: "")
+    values = {"number": 5, "name": "a b ü", "page": [1, 2], "all": True, "none": None}
+    with app.test_request_context():
+        assert target("report", values) == "/reports/5/a%20b%20%C3%BC?page=1&page=2&all=true"
+
+
+def test_outside_of_a_request_no_server_name_is_needed(app: Flask, target: Callable[..., str]) -> None:
+    app.add_url_rule("/work", "work", lambda: "")
+    assert target("work", {"id": 5}, as_current_user=False) == "/work?id=5"
+
+
+@pytest.mark.parametrize("endpoint", ["reports.work", ".work"])
+def test_a_blueprints_endpoint_may_be_named_in_short(app: Flask, target: Callable[..., str], endpoint: str) -> None:
+    blueprint = flask.Blueprint("reports", __name__, url_prefix="/reports")
+    blueprint.add_url_rule("/work", "work", lambda: "")
+    blueprint.add_url_rule("/page", "page", lambda: target(endpoint))
+    app.register_blueprint(blueprint)
+    assert app.test_client().get("/reports/page").text == "/reports/work"
+
+
+def test_url_defaults_are_those_of_url_for(app: Flask, target: Callable[..., str]) -> None:
+    app.add_url_rule("/<language>/work", "work", lambda language: "")
+    app.url_defaults(lambda _endpoint, values: values.setdefault("language", "fa"))
+    with app.test_request_context():
+        assert target("work") == flask.url_for("work") == "/fa/work"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "values", "options"),
+    [
+        ("wrok", {}, {}),
+        ("work", {}, {}),
+        ("work", {"number": 1}, {"method": "POST"}),
+        ("", {}, {}),
+        ("http://evil.example/work", {}, {}),
+        ("elsewhere", {}, {}),
+    ],
+    ids=["unknown", "value missing", "method not allowed", "empty", "URL", "another host"],
+)
+def test_an_endpoint_without_such_a_route_is_refused(
+    app: Flask, jobs: BackJob, endpoint: str, values: dict[str, Any], options: dict[str, Any]
+) -> None:
+    app.add_url_rule("/work/<int:number>", "work", lambda number: "")
+    app.url_map.add(flask.Flask.url_rule_class("/x", endpoint="elsewhere", subdomain="other", methods=["GET"]))
+    with immediate(jobs, app), app.test_request_context(), pytest.raises(InvalidRequest, match=r"^path: "):
+        jobs.start(endpoint, values, **options)
+    assert jobs.find() == []
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [("/app/page", "/app/work"), ("/page", "/work"), ("/application/page", "/work"), (None, "/app/work")],
+    ids=["mounted", "prefix stripped by a proxy", "stripped, alike", "server shows no raw path"],
+)
+def test_a_mount_is_part_of_the_path_where_the_server_sees_it(
+    app: Flask, target: Callable[..., str], raw: str | None, expected: str
+) -> None:
+    app.add_url_rule("/work", "work", lambda: "")
+    environ = {"SCRIPT_NAME": "/app", "PATH_INFO": "/page", "REQUEST_URI": raw or "", "RAW_URI": raw or ""}
+    with app.test_request_context(environ_overrides=environ):
+        assert target("work") == expected
+
+
+async def _astart(jobs: BackJob) -> str:
+    return await jobs.astart("work", {"number": 7})
+
+
+def test_an_async_start_knows_endpoints_too(app: Flask, jobs: BackJob) -> None:
+    app.add_url_rule("/work/<int:number>", "work", lambda number: jobs.finish(str(number)))
+    with immediate(jobs, app), app.test_request_context():
+        assert jobs.status(asyncio.run(_astart(jobs))).status_text == "7"
+
+
+# --- around a request -------------------------------------------------------------------------------------------------
+
+
+def test_within_a_test_request_context_the_users_credentials_go_along(run: Run, jobs: BackJob, app: Flask) -> None:
+    app.add_url_rule("/who", "who", lambda: jobs.finish(flask.request.cookies["name"]))
+    with immediate(jobs, app), app.test_request_context(headers={"Cookie": "name=Bo", "User-Agent": "lynx"}):
+        assert jobs.status(jobs.start("who")).status_text == "Bo"
+
+
+def test_outside_of_a_request_there_is_no_current_user(app: Flask, jobs: BackJob) -> None:
+    app.add_url_rule("/work", "work", lambda: "")
+    with immediate(jobs, app), app.app_context(), pytest.raises(NoCurrentRequest, match="as_current_user=False"):
+        jobs.start("work")
+
+
+def test_a_custom_owner_hook_sees_flasks_request(app: Flask) -> None:
+    jobs = BackJob(app, store=MemoryStore(), owner=lambda request: request.cookies.get("name"))
+    app.add_url_rule("/work", "work", lambda: "")
+    with immediate(jobs, app), app.test_request_context(headers={"Cookie": "name=Bo"}):
+        assert jobs.status(jobs.start("work")).owner == "Bo"
+        assert jobs.status(jobs.start("work", owner=None)).owner is None

@@ -1,0 +1,226 @@
+"""Setting up: settings, key, store, and applications beside each other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import flask
+import pytest
+from flask import Flask
+
+from backjob import InvalidRequest, NoCurrentRequest, Status
+from backjob.errors import UnknownKey
+from backjob.flask import BackJob
+from backjob.model import Grant, JobState, Request
+from backjob.stores.memory import MemoryStore
+from backjob.testing import immediate, recorded
+
+MakeApp = Callable[..., Flask]
+
+SECRET = "Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA"
+OTHER_SECRET = "b3R4nU8wQ6xE1zC9vK2jM7hG5tY0aLpS"
+GRANT = Grant(job_id="job", attempt=1, created=1_000, expires=2_000)
+
+
+def verifies(signing: Flask, verifying: Flask) -> bool:
+    """Whether what one application signs is what another takes for its own."""
+    signer, verifier = (app.extensions["backjob"].jobs.signer for app in (signing, verifying))
+    signed = signer.sign(Request("GET", "/work"), GRANT)
+    try:
+        verifier.verify(signed, datetime.fromtimestamp(1_500, UTC))
+    except UnknownKey:
+        return False
+    return True
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_setting_is_refused_at_once_and_the_right_one_suggested(make_app: MakeApp) -> None:
+    with pytest.raises(InvalidRequest, match=r"BACKJOB_EROR_TIMEOUT.*did you mean BACKJOB_ERROR_TIMEOUT"):
+        BackJob(make_app(BACKJOB_EROR_TIMEOUT=5))
+
+
+def test_settings_reach_the_jobs(make_app: MakeApp) -> None:
+    app = make_app(BACKJOB_STATUS_PREFIX="/tasks", BACKJOB_STORE="memory:", BACKJOB_BASE_URL="http://127.0.0.1:8000")
+    jobs = BackJob(app)
+    job_id = jobs.start("/work", as_current_user=False, delay=3600)
+    assert isinstance(jobs.store, MemoryStore)
+    assert jobs.status_url(job_id).startswith(f"/tasks/{job_id}.")
+    assert app.test_client().get(jobs.status_url(job_id)).json["status_name"] == "STARTED"  # type: ignore[index]
+
+
+def test_settings_may_follow_until_the_first_use(make_app: MakeApp) -> None:
+    app = make_app(SECRET_KEY=None)
+    jobs = BackJob(app)
+    app.config["BACKJOB_STORE"] = "memory:"
+    app.secret_key = SECRET
+    assert app.test_client().get("/").status_code == 404
+    assert isinstance(jobs.store, MemoryStore)
+
+
+def test_a_status_prefix_that_comes_too_late_is_refused(make_app: MakeApp) -> None:
+    app = make_app(BACKJOB_STORE="memory:")
+    jobs = BackJob(app)
+    app.config["BACKJOB_STATUS_PREFIX"] = "/tasks"
+    with pytest.raises(InvalidRequest, match=r"BACKJOB_STATUS_PREFIX.*after init_app"):
+        jobs.find()
+
+
+def test_parts_that_are_given_win_over_settings(make_app: MakeApp) -> None:
+    store = MemoryStore()
+    assert BackJob(make_app(BACKJOB_STORE="sqlite:////nowhere/jobs.db"), store=store).store is store
+
+
+def test_on_end_is_called_within_the_application(app: Flask) -> None:
+    seen: list[tuple[str, JobState]] = []
+    jobs = BackJob(app, store=MemoryStore(), on_end=lambda state: seen.append((flask.current_app.name, state)))
+    app.add_url_rule("/work", "work", lambda: jobs.finish("Done"))
+    with immediate(jobs, app), app.test_request_context():
+        job_id = jobs.start("/work")
+    assert [(name, state.id, state.status) for name, state in seen] == [("shop", job_id, Status.COMPLETED)]
+
+
+# --- the key ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("secret", "reason"), [(None, "neither it nor BACKJOB_KEY is set"), ("", "neither"), ("dev", "too short")]
+)
+def test_without_a_proper_secret_the_first_use_says_what_to_do(
+    make_app: MakeApp, secret: str | None, reason: str
+) -> None:
+    app = make_app(SECRET_KEY=secret)
+    jobs = BackJob(app)
+    with pytest.raises(InvalidRequest, match=f"SECRET_KEY.*{reason}.*make one with"):
+        jobs.find()
+    with pytest.raises(InvalidRequest, match="SECRET_KEY"):
+        app.test_client().get("/")
+
+
+def test_a_key_of_its_own_needs_no_secret(make_app: MakeApp) -> None:
+    app = make_app(SECRET_KEY=None, BACKJOB_KEY=OTHER_SECRET, BACKJOB_STORE="memory:")
+    assert BackJob(app).find() == []
+
+
+def test_the_key_is_that_of_this_application_and_this_secret(make_app: MakeApp) -> None:
+    apps = [make_app("shop"), make_app("shop"), make_app("blog"), make_app("shop", SECRET_KEY=OTHER_SECRET)]
+    for app in apps:
+        BackJob(app, store=MemoryStore())
+    assert [verifies(apps[0], app) for app in apps] == [True, True, False, False]
+
+
+def test_a_rotated_secret_still_verifies_and_a_weak_old_one_is_no_obstacle(make_app: MakeApp) -> None:
+    old = make_app()
+    new = make_app(SECRET_KEY=OTHER_SECRET, SECRET_KEY_FALLBACKS=["dev", SECRET])
+    for app in (old, new):
+        BackJob(app, store=MemoryStore())
+    assert verifies(old, new)
+    assert not verifies(new, old)
+
+
+# --- the default store ------------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_kept_in_the_instance_folder_which_is_made(app: Flask) -> None:
+    assert BackJob(app).find() == []
+    assert (Path(app.instance_path) / "backjob.db").is_file()
+
+
+def test_an_instance_folder_that_cannot_be_is_told_with_what_to_set(make_app: MakeApp, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidRequest, match=r"BACKJOB_STORE: not set.*instance folder"):
+        BackJob(make_app("file")).find()
+
+
+def test_two_applications_do_not_share_a_default_store_unawares(make_app: MakeApp, tmp_path: Path) -> None:
+    shop, blog = make_app("shop"), make_app("blog")
+    blog.instance_path = shop.instance_path
+    jobs = BackJob(shop)
+    jobs.find()
+    with pytest.raises(InvalidRequest, match="'shop' has the same instance folder"):
+        BackJob(blog).find()
+
+
+# --- several applications ---------------------------------------------------------------------------------------------
+
+
+def test_one_object_serves_several_applications_each_with_its_own_jobs(make_app: MakeApp) -> None:
+    jobs = BackJob()
+    apps = [make_app("shop", BACKJOB_STORE="memory:"), make_app("blog", BACKJOB_STORE="memory:")]
+    for app in apps:
+        jobs.init_app(app)
+        app.add_url_rule("/work", "work", lambda: jobs.finish(flask.current_app.name))
+        app.add_url_rule("/start", "start", lambda: jobs.start("work"))
+    ids = []
+    for app in apps:
+        with immediate(jobs, app):
+            ids.append(app.test_client().get("/start").text)
+    for app, own, other in zip(apps, ids, reversed(ids), strict=True):
+        with app.app_context():
+            assert jobs.status(own).status_text == app.name
+            assert not jobs.exists(other)
+
+
+def test_outside_of_a_context_one_of_several_applications_must_be_named(make_app: MakeApp) -> None:
+    jobs = BackJob()
+    with pytest.raises(NoCurrentRequest, match=r"no applications.*app_context"):
+        jobs.find()
+    shop = make_app("shop", BACKJOB_STORE="memory:")
+    jobs.init_app(shop)
+    assert jobs.find() == []
+    jobs.init_app(make_app("blog", BACKJOB_STORE="memory:"))
+    with pytest.raises(NoCurrentRequest, match="serves 2 applications"):
+        jobs.find()
+    assert jobs.of(shop).find() == []
+
+
+def test_an_object_does_not_stand_for_an_application_that_is_not_its_own(make_app: MakeApp) -> None:
+    jobs, other = BackJob(make_app("shop", BACKJOB_STORE="memory:")), make_app("blog", BACKJOB_STORE="memory:")
+    BackJob(other)
+    with other.app_context(), pytest.raises(NoCurrentRequest, match="not that of the application 'blog'"):
+        jobs.find()
+
+
+def test_an_application_has_one_backjob(app: Flask) -> None:
+    BackJob(app)
+    with pytest.raises(InvalidRequest, match="'shop' has a BackJob already"):
+        BackJob(app)
+
+
+def test_every_application_has_a_monitor_and_closing_ends_them_all(make_app: MakeApp) -> None:
+    jobs = BackJob()
+    apps = [make_app("shop", BACKJOB_STORE="memory:"), make_app("blog", BACKJOB_STORE="memory:")]
+    before = threading.active_count()
+    for app in apps:
+        jobs.init_app(app)
+    assert threading.active_count() == before
+    for app in apps:
+        app.test_client().get("/")
+        app.test_client().get("/")
+    assert threading.active_count() == before + 2
+    jobs.close()
+    assert threading.active_count() == before
+
+
+def test_closing_what_was_never_used_makes_nothing(make_app: MakeApp) -> None:
+    with BackJob(make_app(SECRET_KEY=None)) as jobs:
+        pass
+    assert not Path(jobs._applications[0]().instance_path).exists()  # type: ignore[union-attr]
+
+
+def test_a_misspelled_name_is_an_error(app: Flask) -> None:
+    jobs = BackJob(app, store=MemoryStore())
+    with pytest.raises(AttributeError, match="strat"):
+        getattr(jobs, "strat")  # noqa: B009 - mypy would see it
+
+
+def test_recorded_notes_what_is_started_within_a_context(app: Flask) -> None:
+    jobs = BackJob(app, store=MemoryStore())
+    app.add_url_rule("/work/<int:number>", "work", lambda number: "")
+    with recorded(jobs) as started, app.test_request_context():
+        jobs.start("work", {"number": 5, "color": "red"})
+    assert [one.request.target for one in started] == ["/work/5?color=red"]

@@ -1,0 +1,149 @@
+"""The blueprint: who sees a job within Flask, and under which address."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import flask
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.test import Client
+
+from backjob.flask import BackJob
+from backjob.stores.memory import MemoryStore
+from backjob.testing import immediate, recorded
+
+MakeApp = Callable[..., Flask]
+
+
+@pytest.fixture
+def jobs(app: Flask) -> BackJob:
+    """Of an application whose users have their name in the session, and start a job at ``/start``."""
+    jobs = BackJob(app, store=MemoryStore(), owner=lambda request: flask.session.get("name"))
+
+    @app.get("/login/<name>")
+    def login(name: str) -> str:
+        flask.session["name"] = name
+        return ""
+
+    @app.get("/work")
+    def work() -> str:
+        print("<b>output</b>")
+        return jobs.finish("Done")
+
+    app.add_url_rule("/start", "start", lambda: jobs.start("work"))
+    return jobs
+
+
+def visitor(app: Flask, name: str | None) -> FlaskClient:
+    client = app.test_client()
+    if name is not None:
+        client.get(f"/login/{name}")
+    return client
+
+
+@pytest.fixture
+def job_id(app: Flask, jobs: BackJob) -> str:
+    """A job of Bo's that has ended."""
+    with immediate(jobs, app):
+        return visitor(app, "Bo").get("/start").text
+
+
+@pytest.fixture
+def waiting(app: Flask, jobs: BackJob) -> str:
+    """A job of Bo's that nobody delivers."""
+    with app.app_context(), recorded(jobs):
+        return visitor(app, "Bo").get("/start").text
+
+
+def test_the_owner_sees_the_job_and_its_output(app: Flask, job_id: str) -> None:
+    bo = visitor(app, "Bo")
+    state = bo.get(f"/backjob/{job_id}").get_json()
+    assert (state["id"], state["status_name"], state["status_text"], state["owner"]) == (
+        job_id,
+        "COMPLETED",
+        "Done",
+        "Bo",
+    )
+    answer = bo.get(f"/backjob/{job_id}/output?offset=3")
+    assert answer.get_json()["text"] == "output</b>\n"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert answer.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("name", ["Eve", None], ids=["another user", "nobody"])
+def test_others_get_the_404_of_an_unknown_job(app: Flask, job_id: str, name: str | None) -> None:
+    other = visitor(app, name)
+    known, unknown = other.get(f"/backjob/{job_id}"), other.get("/backjob/unknown")
+    assert known.status_code == unknown.status_code == 404
+    assert known.data == unknown.data
+
+
+def test_a_token_opens_the_job_for_anybody_and_a_wrong_one_for_nobody(app: Flask, jobs: BackJob, job_id: str) -> None:
+    anybody, url = visitor(app, None), jobs.status_url(job_id)
+    assert anybody.get(url).get_json()["status_text"] == "Done"
+    assert anybody.get(url[:-2]).status_code == 404
+    assert anybody.get(f"{url}/nothing").status_code == 404
+
+
+def test_a_browser_gets_a_page_with_the_elements_script(app: Flask, jobs: BackJob, job_id: str) -> None:
+    page = visitor(app, "Bo").get(f"/backjob/{job_id}", headers={"Accept": "text/html"}).text
+    with app.test_request_context():
+        script = flask.url_for("backjob.asset", name="progress.js")
+    assert script == "/backjob/progress.js"
+    assert script in page
+    assert "&lt;b&gt;output" in page
+    assert visitor(app, None).get(script).mimetype == "text/javascript"
+
+
+def test_head_has_the_length_of_get_and_no_body(app: Flask, jobs: BackJob, job_id: str) -> None:
+    url = jobs.status_url(job_id)
+    get, head = (visitor(app, None).open(url, method=method) for method in ("GET", "HEAD"))
+    assert head.data == b""
+    assert head.headers["Content-Length"] == get.headers["Content-Length"] != "0"
+
+
+def test_another_method_is_told_which_are_allowed(app: Flask, jobs: BackJob, job_id: str) -> None:
+    answer = visitor(app, None).put(jobs.status_url(job_id))
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize(
+    ("name", "headers", "expected"),
+    [
+        ("Bo", {"Origin": "http://localhost"}, 200),
+        ("Bo", {"Sec-Fetch-Site": "same-origin"}, 200),
+        ("Bo", {"Origin": "http://evil.example"}, 403),
+        ("Bo", {}, 403),
+        ("Eve", {"Origin": "http://localhost"}, 404),
+    ],
+    ids=["owner", "owner, newer browser", "another site", "no word of a site", "another user"],
+)
+def test_the_owner_cancels_from_a_page_of_the_site(
+    app: Flask, waiting: str, name: str, headers: dict[str, str], expected: int
+) -> None:
+    answer = visitor(app, name).post(f"/backjob/{waiting}/cancel", headers=headers)
+    assert answer.status_code == expected
+    state = visitor(app, "Bo").get(f"/backjob/{waiting}").get_json()
+    assert (state["status_name"] == "CANCELLED") == (expected == 200)
+
+
+@pytest.mark.parametrize("may_cancel", [True, False])
+def test_a_token_cancels_only_with_that_right(app: Flask, jobs: BackJob, waiting: str, may_cancel: bool) -> None:
+    answer = visitor(app, None).post(f"{jobs.status_url(waiting, cancel=may_cancel)}/cancel")
+    assert answer.status_code == (200 if may_cancel else 403)
+
+
+def test_below_a_mount_addresses_carry_it(app: Flask, jobs: BackJob) -> None:
+    app.add_url_rule("/watch/<job_id>", "watch", jobs.status_url)
+    site = DispatcherMiddleware(Flask("other"), {"/shop": app})
+    client = Client(site)
+    client.get("/shop/login/Bo")
+    with immediate(jobs, site):
+        job_id = client.get("/shop/start").text
+    url = client.get(f"/shop/watch/{job_id}").text
+    assert url.startswith(f"/shop/backjob/{job_id}.")
+    assert client.get(url).get_json()["status_text"] == "Done"
+    assert "/shop/backjob/progress.js" in client.get(url, headers={"Accept": "text/html"}).text

@@ -1,0 +1,82 @@
+"""Prints what so many jobs in flight take of memory: ``in_flight.py JOBS DIRECTORY``; bytes each, as two numbers.
+
+The first is what Python allocated (`tracemalloc`, the whole process), the second what the operating system gave. The
+server, a process of its own, accepts and never answers.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import resource
+import socket
+import sys
+import threading
+import tracemalloc
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from backjob import BackJob
+from backjob.signing import MessageSigner
+from backjob.stores.sqlite import SQLiteStore
+from backjob.transports.sockets import SocketTransport
+from tests.benchmarks.notes import KEY
+
+__all__ = ["main"]
+
+_BACKLOG = 4096
+_FIRST = 50
+_DEADLINE = 120.0
+
+
+def _serve(to_parent: Connection) -> None:
+    """Accept, read what comes, and say how many requests have come whole."""
+    kept: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listening:
+        to_parent.send(listening.getsockname()[1])
+        while True:
+            connected, _ = listening.accept()
+            request = b""
+            while not request.endswith(b"\r\n\r\n"):
+                request += connected.recv(65536)
+            kept.append(connected)
+            to_parent.send(len(kept))
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def main(jobs_in_flight: int, directory: Path) -> None:
+    """Measure, and print."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * (jobs_in_flight + _FIRST) + 256
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    here, there = multiprocessing.Pipe(duplex=False)
+    multiprocessing.get_context("spawn").Process(target=_serve, args=(there,), daemon=True).start()
+    port = here.recv()
+    jobs = BackJob(SQLiteStore(directory / "jobs.db"), SocketTransport(f"http://127.0.0.1:{port}"), MessageSigner(KEY))
+
+    def send(several: int, until: int) -> None:
+        for _ in range(several):
+            jobs.start("/work", {"id": 5}, as_current_user=False)
+        while here.poll(_DEADLINE) and here.recv() < until:
+            pass
+        gc.collect()
+
+    tracemalloc.start()
+    send(_FIRST, _FIRST)  # threads, connections and caches stand
+    traced, resident = tracemalloc.get_traced_memory()[0], _resident()
+    send(jobs_in_flight, _FIRST + jobs_in_flight)
+    traced, resident = tracemalloc.get_traced_memory()[0] - traced, _resident() - resident
+    if "--where" in sys.argv:
+        for statistic in tracemalloc.take_snapshot().statistics("lineno")[:25]:
+            print(statistic, file=sys.stderr)
+    assert threading.active_count() <= 3, threading.enumerate()
+    print(traced / jobs_in_flight, resident / jobs_in_flight)
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

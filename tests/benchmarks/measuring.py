@@ -1,0 +1,72 @@
+"""Side by side: ours and the same work by hand, by turns in one run, so that a busy machine slows both."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+from attrs import frozen
+from pytest_benchmark.fixture import BenchmarkFixture
+
+__all__ = ["Pair", "alternating", "side_by_side", "timed"]
+
+_WARM_UP = 10
+
+
+@frozen
+class Pair:
+    """Two medians, in seconds."""
+
+    ours: float
+    raw: float
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.raw
+
+
+def timed(function: Callable[[], object]) -> float:
+    """How long a call takes, in seconds."""
+    begin = perf_counter()
+    function()
+    return perf_counter() - begin
+
+
+def side_by_side(
+    benchmark: BenchmarkFixture,
+    ours: Callable[[], object],
+    raw: Callable[[], float],
+    *,
+    rounds: int,
+    after: Callable[[], object] = lambda: None,
+) -> Pair:
+    """Time ``ours`` by pytest-benchmark, and before each round ``raw``, which says its own seconds.
+
+    ``after`` puts things in order after a round, outside of the clock.
+    """
+    raws: list[float] = []
+
+    def prepare() -> None:
+        if raws:
+            after()
+        raws.append(raw())
+
+    benchmark.pedantic(ours, setup=prepare, rounds=rounds, warmup_rounds=_WARM_UP)
+    after()
+    pair = Pair(float(benchmark.stats.stats.median), median(raws[_WARM_UP:]))
+    benchmark.extra_info["raw median"] = pair.raw
+    benchmark.extra_info["ratio"] = pair.ratio
+    return pair
+
+
+def alternating(ours: Callable[[], float], raw: Callable[[], float], *, rounds: int) -> Pair:
+    """The same for work that is not over when a call returns, and says its own seconds."""
+    found: list[tuple[float, float]] = []
+    for turn in range(rounds + _WARM_UP):
+        if turn % 50 == 0:
+            gc.collect()
+        found.append((ours(), raw()))
+    kept = found[_WARM_UP:]
+    return Pair(median([pair[0] for pair in kept]), median([pair[1] for pair in kept]))

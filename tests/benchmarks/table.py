@@ -1,0 +1,84 @@
+"""What the benchmarks found, as a table: each cost as a ratio to the same work done by hand, beside its target."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sqlite3
+import sys
+from datetime import UTC, datetime
+from typing import Literal
+
+from attrs import define, field, frozen
+
+__all__ = ["Figure", "Table", "seconds"]
+
+
+@frozen(kw_only=True)
+class Figure:
+    """One line. ``measured`` and ``target`` are in ``unit``; ``against`` and ``medians`` say what was divided by what.
+
+    Without a target it is there to be read beside another.
+    """
+
+    what: str
+    measured: float
+    target: float | None = None
+    unit: str = "×"
+    better: Literal["less", "more"] = "less"
+    medians: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return ""
+        met = self.measured <= self.target if self.better == "less" else self.measured >= self.target
+        return "met" if met else "missed"
+
+    @property
+    def is_sane(self) -> bool:
+        """Within ten times the target: further off, something is broken and not only slow."""
+        if self.target is None:
+            return True
+        return self.measured <= 10 * self.target if self.better == "less" else self.measured >= self.target / 10
+
+
+@define
+class Table:
+    """The figures of one run."""
+
+    figures: list[Figure] = field(factory=list)
+
+    def add(self, figure: Figure) -> None:
+        """Note a figure. A missed target is for a person to read; a figure that can't be true fails the benchmark."""
+        self.figures.append(figure)
+        assert figure.is_sane, f"{figure.what}: {figure.measured:.3g} {figure.unit}, {figure.medians}"
+
+    def text(self) -> str:
+        """The table in Markdown."""
+        rows = [("what", "measured", "target", "", "medians")]
+        for figure in self.figures:
+            limit = "at most" if figure.better == "less" else "at least"
+            target = "" if figure.target is None else f"{limit} {figure.target:g} {figure.unit}"
+            measured = f"{figure.measured:.3g} {figure.unit}"
+            rows.append((figure.what, measured, target, figure.verdict, figure.medians))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+        lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
+        return "\n".join([_surroundings(), "", *lines])
+
+
+def seconds(value: float) -> str:
+    """A duration as a person reads it."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def _surroundings() -> str:
+    load = f"{os.getloadavg()[0]:.1f}"
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors (load {load}), "
+        f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}"
+    )

@@ -1,0 +1,78 @@
+"""What the package takes before it has done anything, and for each job that waits for its answer."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import Distribution, distribution, requires
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+import backjob
+from tests.benchmarks.measuring import timed
+from tests.benchmarks.table import Figure, Table, seconds
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(300)]
+
+_ROOT = Path(__file__).resolve().parents[2]
+_IN_FLIGHT = 2000
+_RUNS = 15
+_DEPENDENCIES = ("attrs", "h11", "typing-extensions")
+
+
+def test_memory_of_a_job_in_flight(tmp_path: Path, table: Table) -> None:
+    command = [sys.executable, "-m", "tests.benchmarks.in_flight", str(_IN_FLIGHT), str(tmp_path)]
+    found = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, timeout=240, check=False)
+    assert found.returncode == 0, found.stderr
+    traced, resident = map(float, found.stdout.split())
+    table.add(
+        Figure(
+            what=f"memory of a GET job in flight, {_IN_FLIGHT:,} at once",
+            measured=traced / 1024,
+            target=4,
+            unit="KiB",
+            medians=f"traced in the whole process; {resident / 1024:.1f} KiB resident, tracing included",
+        )
+    )
+
+
+def test_time_to_import(table: Table) -> None:
+    def run(statement: str) -> float:
+        return timed(lambda: subprocess.run([sys.executable, "-c", statement], cwd=_ROOT, check=True))
+
+    run("import backjob")
+    found = [(run("import backjob"), run("pass")) for _ in range(_RUNS)]
+    ours, nothing = (median(column) for column in zip(*found, strict=True))
+    table.add(
+        Figure(
+            what="import backjob, beyond the interpreter's start",
+            measured=(ours - nothing) * 1000,
+            target=60,
+            unit="ms",
+            medians=f"{seconds(ours)} : {seconds(nothing)}, pass",
+        )
+    )
+
+
+def test_size_as_installed(table: Table) -> None:
+    own = sum(path.stat().st_size for path in Path(backjob.__file__).parent.rglob("*") if path.is_file())
+    others = {name: _size(distribution(name)) for name in _DEPENDENCIES}
+    for name in _DEPENDENCIES:
+        assert not requires(name), f"{name} brings more"
+    table.add(
+        Figure(
+            what="installed beside the standard library",
+            measured=sum(others.values(), own) / 1e6,
+            target=3,
+            unit="MB",
+            medians=", ".join(f"{name} {size / 1e6:.2f}" for name, size in {"backjob": own, **others}.items())
+            + ", bytecode included",
+        )
+    )
+
+
+def _size(installed: Distribution) -> int:
+    paths = [Path(str(installed.locate_file(file))) for file in installed.files or []]
+    return sum(path.stat().st_size for path in paths if path.is_file())

@@ -1,0 +1,99 @@
+"""Whether a million ended jobs slow anything down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from itertools import count
+
+import pytest
+
+from backjob.model import Query, Report
+from tests.benchmarks.measuring import alternating, timed
+from tests.benchmarks.site import Site
+from tests.benchmarks.table import Figure, Table, seconds
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
+
+_ROUNDS = 300
+
+
+def _start(site: Site) -> Callable[[], float]:
+    def start() -> float:
+        taken = timed(site.start)
+        site.end_of_job()
+        return taken
+
+    return start
+
+
+def _first_line(site: Site) -> Callable[[], float]:
+    def first_line() -> float:
+        begin = time.monotonic()
+        site.start()
+        when = site.first_line()
+        site.end_of_job()
+        return when - begin
+
+    return first_line
+
+
+def _start_to_end(site: Site) -> Callable[[], float]:
+    def start_to_end() -> float:
+        begin = time.monotonic()
+        site.start()
+        return site.end_of_job() - begin
+
+    return start_to_end
+
+
+def _update(site: Site) -> Callable[[], float]:
+    running = site.running()
+    numbers = count()
+    store = site.jobs.store
+
+    def update() -> float:
+        report = Report(progress=next(numbers) % 100, text="under way", output="x" * 100)
+        return timed(lambda: store.report(running.job.id, running.token, report))
+
+    return update
+
+
+def _status(site: Site) -> Callable[[], float]:
+    job_id = site.start()
+    site.end_of_job()
+    return lambda: timed(lambda: site.jobs.status(job_id))
+
+
+def _poll(site: Site) -> Callable[[], float]:
+    return lambda: timed(lambda: site.jobs.store.take_due("nobody", 30.0, 100))
+
+
+def _reap(site: Site) -> Callable[[], float]:
+    return lambda: timed(lambda: site.jobs.store.find(Query(overdue=True, limit=100)))
+
+
+@pytest.mark.parametrize(
+    ("what", "measure"),
+    [
+        ("start()", _start),
+        ("start() to the action's first line", _first_line),
+        ("start() to the end", _start_to_end),
+        ("an update that writes, with output", _update),
+        ("status()", _status),
+        ("the monitor's look for due jobs", _poll),
+        ("the monitor's look for silent jobs", _reap),
+    ],
+)
+def test_with_a_million_ended_jobs(
+    what: str, measure: Callable[[Site], Callable[[], float]], full_site: Site, empty_site: Site, ended: int, table: Table
+) -> None:
+    pair = alternating(measure(full_site), measure(empty_site), rounds=_ROUNDS)
+    table.add(
+        Figure(
+            what=f"with {ended:,} ended jobs: {what}",
+            measured=pair.ratio,
+            target=1.2,
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, empty",
+        )
+    )

@@ -1,0 +1,138 @@
+"""What it costs to start a job and to have it run, on real servers."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from statistics import median
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from tests.benchmarks.measuring import alternating, side_by_side, timed
+from tests.benchmarks.raw import bare_request, connect_and_send, request_bytes
+from tests.benchmarks.site import Site
+from tests.benchmarks.table import Figure, Table, seconds
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
+
+_ROUNDS = 400
+_AT_ONCE = 4
+_JOBS = 150
+_RUNS = 5
+
+
+def _insert_and_send(site: Site) -> float:
+    """A row inserted and committed, and a connect and send; the answer is waited for outside of the clock."""
+    row, request = site.raw.row(), request_bytes(site.address, "/bare")
+    begin = time.perf_counter()
+    site.raw.insert(row)
+    connected = connect_and_send(site.address, request)
+    taken = time.perf_counter() - begin
+    site.first_line()
+    connected.recv(65536)
+    connected.close()
+    return taken
+
+
+def test_starting_a_job(site: Site, benchmark: BenchmarkFixture, table: Table, server: str) -> None:
+    pair = side_by_side(
+        benchmark, site.start, lambda: _insert_and_send(site), rounds=_ROUNDS, after=site.end_of_job
+    )
+    table.add(
+        Figure(
+            what=f"start(), {server}",
+            measured=pair.ratio,
+            target=2,
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, insert and commit, connect and send",
+        )
+    )
+
+
+def test_from_the_start_to_the_first_line(site: Site, table: Table, server: str) -> None:
+    first_lines: list[float] = []
+
+    def ours() -> float:
+        begin = time.monotonic()
+        site.start()
+        first_line = site.first_line()
+        site.end_of_job()
+        return first_line - begin
+
+    def raw() -> float:
+        row = site.raw.row()
+        begin = time.monotonic()
+        site.raw.insert(row)
+        bare_request(site.address, "/bare")
+        taken = time.monotonic() - begin
+        first_lines.append(site.first_line() - begin)
+        return taken
+
+    pair = alternating(ours, raw, rounds=_ROUNDS)
+    table.add(
+        Figure(
+            what=f"start() to the action's first line, {server}",
+            measured=pair.ratio,
+            target=1.25,
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, insert and one request",
+        )
+    )
+    to_first_line = median(first_lines)
+    table.add(
+        Figure(
+            what=f"  the same, of the request only until its first line, {server}",
+            measured=pair.ours / to_first_line,
+            medians=f"{seconds(pair.ours)} : {seconds(to_first_line)}",
+        )
+    )
+
+
+def test_jobs_a_second(site: Site, table: Table, server: str) -> None:
+    def by_hand() -> None:
+        bare_request(site.address, f"/bare/updates?{site.raw.insert(site.raw.row())}")
+
+    def ours() -> float:
+        begin = time.monotonic()
+        for _ in range(_JOBS):
+            site.start()
+        for _ in range(_JOBS):
+            site.end_of_job()
+        return (time.monotonic() - begin) / _JOBS
+
+    def one_by_one() -> float:
+        return _until_all_noted(site, lambda: [by_hand() for _ in range(_JOBS)])
+
+    def at_once() -> float:
+        rows = [site.raw.row() for _ in range(_JOBS)]
+
+        def all_of_them() -> None:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                for row in rows:
+                    job_id = site.raw.insert(row)
+                    pool.submit(bare_request, site.address, f"/bare/updates?{job_id}")
+
+        return _until_all_noted(site, all_of_them)
+
+    ours()
+    found = [(ours(), one_by_one(), at_once()) for _ in range(_RUNS)]
+    taken, *by_hands = (median(column) for column in zip(*found, strict=True))
+    fastest = min(by_hands)
+    table.add(
+        Figure(
+            what=f"no-op jobs a second, end to end, {server}",
+            measured=fastest / taken,
+            target=0.8,
+            better="more",
+            medians=f"{1 / taken:.0f}/s : {1 / fastest:.0f}/s, insert, request and two updates "
+            f"({1 / by_hands[0]:.0f}/s one by one, {1 / by_hands[1]:.0f}/s {_AT_ONCE} at once)",
+        )
+    )
+
+
+def _until_all_noted(site: Site, work: object) -> float:
+    assert callable(work)
+    begin = time.monotonic()
+    timed(work)
+    for _ in range(_JOBS):
+        site.end_of_job()
+    return (time.monotonic() - begin) / _JOBS

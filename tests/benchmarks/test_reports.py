@@ -1,0 +1,138 @@
+"""What an action's own calls cost, and what it costs to look at a job."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import partial
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+from tqdm import tqdm
+
+from backjob.model import Report
+from tests.benchmarks.measuring import side_by_side, timed
+from tests.benchmarks.site import Site
+from tests.benchmarks.table import Figure, Table, seconds
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(600)]
+
+_ROUNDS = 500
+_LINE = "x" * 99 + "\n"
+_MANY = 200_000
+_APPENDS = 1000
+_SEVERAL = 5
+
+
+@pytest.fixture
+def site(empty_site: Site) -> Site:
+    return empty_site
+
+
+def test_an_update_that_writes(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+    running = site.running()
+    by_hand = site.raw.insert(site.raw.row())
+    numbers = count()
+
+    def ours() -> None:
+        number = next(numbers)
+        site.jobs.echo(_LINE)
+        site.jobs.update(number % 100, f"row {number}")
+
+    def raw() -> float:
+        number = next(numbers)
+        return timed(lambda: site.raw.report(by_hand, number % 100, f"row {number}", _LINE.encode(), number))
+
+    with running.active():
+        pair = side_by_side(benchmark, ours, raw, rounds=_ROUNDS)
+    table.add(
+        Figure(
+            what="update() that writes, with output",
+            measured=pair.ratio,
+            target=1.5,
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, UPDATE and INSERT committed together",
+        )
+    )
+
+
+def test_an_update_that_is_coalesced(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+    update = site.jobs.update
+
+    def ours() -> None:
+        for number in range(_MANY):
+            update(number & 63)
+
+    with site.running().active():
+        benchmark.pedantic(ours, rounds=9, warmup_rounds=1)
+    each = float(benchmark.stats.stats.median) / _MANY
+    table.add(Figure(what="update() that is coalesced", measured=each * 1e6, target=1, unit="µs"))
+
+
+def test_a_turn_of_track(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere, site.running().active():
+
+        def ours() -> None:
+            _go_through(site.jobs.track(range(_MANY)))
+
+        def raw() -> float:
+            return timed(lambda: _go_through(tqdm(range(_MANY), file=nowhere)))
+
+        pair = side_by_side(benchmark, ours, raw, rounds=9)
+    table.add(
+        Figure(
+            what="one turn of track()",
+            measured=pair.ratio,
+            target=1,
+            medians=f"{seconds(pair.ours / _MANY)} : {seconds(pair.raw / _MANY)}, tqdm",
+        )
+    )
+
+
+def _go_through(rows: Iterable[int]) -> None:
+    for _ in rows:
+        pass
+
+
+def test_the_thousandth_append(site: Site, table: Table) -> None:
+    store = site.jobs.store
+    kilobyte = Report(output="x" * 1000)
+    firsts: list[float] = []
+    lasts: list[float] = []
+    for _ in range(20):
+        running = site.running()
+        append = partial(store.report, running.job.id, running.token, kilobyte)
+        taken = [timed(append) for _ in range(_APPENDS)]
+        firsts += taken[:_SEVERAL]
+        lasts += taken[-_SEVERAL:]
+    first, last = median(firsts), median(lasts)
+    table.add(
+        Figure(
+            what="the 1,000th append of 1 kB, against the first",
+            measured=last / first,
+            target=1.1,
+            medians=f"{seconds(last)} : {seconds(first)}",
+        )
+    )
+
+
+def test_a_look_at_the_status(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+    job_id = site.start()
+    site.end_of_job()
+    by_hand = site.raw.insert(site.raw.row())
+    pair = side_by_side(
+        benchmark,
+        lambda: site.jobs.status(job_id),
+        lambda: timed(lambda: site.raw.select(by_hand)),
+        rounds=2000,
+    )
+    table.add(
+        Figure(
+            what="status() without output",
+            measured=pair.ratio,
+            target=4,
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, SELECT of the row",
+        )
+    )

@@ -1,0 +1,135 @@
+"""A TCP proxy that treats each request passing through as a test says: the mishaps between an application and itself."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from attrs import field, frozen
+
+from tests.scenarios.client import WAIT
+
+__all__ = ["GATEWAY_TIMEOUT", "Passage", "Proxy"]
+
+GATEWAY_TIMEOUT: Final = b"HTTP/1.1 504 Gateway Time-out\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@frozen
+class Passage:
+    """One request on its way through a proxy: the ``number``-th, from 0 on."""
+
+    number: int
+    request: bytes = field(repr=False)
+    _client: socket.socket
+    _address: tuple[str, int]
+
+    def send_on(self) -> socket.socket:
+        """Send the request to the server; its answer is to be read from the socket."""
+        upstream = socket.create_connection(self._address, WAIT)
+        upstream.sendall(self.request)
+        return upstream
+
+    def relay(self, upstream: socket.socket) -> bytes:
+        """Pass the whole answer back, and return it."""
+        with upstream:
+            answer = read_all(upstream)
+        self.answer(answer)
+        return answer
+
+    def answer(self, answer: bytes) -> None:
+        """Answer the client and hang up."""
+        with suppress(OSError):  # the client may have hung up already
+            self._client.sendall(answer)
+        self.hang_up()
+
+    def reset(self) -> None:
+        """Break the client's connection with a RST."""
+        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._client.close()
+
+    def hang_up(self) -> None:
+        """Close the client's connection."""
+        self._client.close()
+
+
+class Proxy:
+    """Listens on ``port`` within its block. ``treat`` is called for each request in a thread of its own, with the
+    complete request; the default passes it on. ``upstream`` has to be set before the first one comes.
+    """
+
+    def __init__(self, treat: Callable[[Passage], object] | None = None) -> None:
+        self.upstream: tuple[str, int] | None = None
+        self.requests: list[bytes] = []
+        self._treat = treat or (lambda passage: passage.relay(passage.send_on()))
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The settings by which an application reaches itself through this proxy."""
+        return {"BACKJOB_BASE_URL": "http://shop.example", "BACKJOB_CONNECT_TO": f"127.0.0.1:{self.port}"}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(WAIT)
+        self._listening.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # shut down: the end
+            while True:
+                client, _ = self._listening.accept()
+                thread = threading.Thread(target=self._serve, args=(client,))
+                self._threads.append(thread)
+                thread.start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            client.settimeout(WAIT)
+            request = read_request(client)
+            if request and self.upstream is not None:
+                number = len(self.requests)
+                self.requests.append(request)
+                self._treat(Passage(number, request, client, self.upstream))
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """A request with its body, whose length it has to say; empty if there is none."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return b""
+        data += piece
+    head, _, body = data.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    length = int(fields.get(b"content-length", b"0"))
+    while len(body) < length:
+        body += connection.recv(65536)
+    return head + b"\r\n\r\n" + body
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until the end of the connection, or of an answer that says its length."""
+    data = b""
+    while piece := connection.recv(65536):
+        data += piece
+        head, end, body = data.partition(b"\r\n\r\n")
+        lengths = [
+            int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")
+        ]
+        if end and lengths and len(body) >= lengths[0]:
+            break
+    return data

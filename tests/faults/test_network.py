@@ -1,0 +1,186 @@
+"""What goes wrong between an application and itself: nothing runs twice, and nothing is lost."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TypeAlias
+
+import pytest
+
+from backjob import Status
+from backjob.access import new_job_id
+from backjob.model import Draft, Request
+from tests.faults.proxies import GATEWAY_TIMEOUT, Passage, Proxy, read_all
+from tests.scenarios.client import WAIT, Gate
+from tests.scenarios.servers import KINDS
+from tests.scenarios.sites import Site, serving
+
+Through: TypeAlias = Callable[..., tuple[Site, Proxy]]
+
+
+@pytest.fixture
+def through(tmp_path: Path) -> Iterator[Through]:
+    """Makes a site whose worker requests go through a proxy: ``through(treat, kind="waitress")``."""
+    with ExitStack() as stack:
+
+        def make(treat: Callable[[Passage], object], kind: str = "waitress") -> tuple[Site, Proxy]:
+            proxy = stack.enter_context(Proxy(treat))
+            site = stack.enter_context(serving(KINDS[kind], "plain_app:app", tmp_path, **proxy.settings))
+            assert isinstance(site.client.address, tuple)
+            proxy.upstream = site.client.address
+            return site, proxy
+
+        yield make
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    with Gate() as gate:
+        yield gate
+
+
+def attempts(site: Site, job_id: str) -> int:
+    job = site.jobs.store.get(job_id)
+    assert job is not None
+    return job.attempt
+
+
+def swallow(passage: Passage) -> None:
+    passage.hang_up()
+
+
+def reset(passage: Passage) -> None:
+    passage.reset()
+
+
+def answer_503(passage: Passage) -> None:
+    passage.answer(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+
+def answer_half(passage: Passage) -> None:
+    passage.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all of it")
+
+
+@pytest.mark.parametrize("mishap", [swallow, reset, answer_503, answer_half])
+def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
+    through: Through, mishap: Callable[[Passage], None]
+) -> None:
+    def treat(passage: Passage) -> None:
+        if passage.number < 2:
+            mishap(passage)
+        else:
+            passage.relay(passage.send_on())
+
+    site, proxy = through(treat)
+    job_id = site.start("/work/see", {"a": 1}, method="POST", body="body", visitor={"Cookie": "user=ann"})
+    state = site.end(job_id)
+    assert (state.status, site.runs(job_id), len(proxy.requests)) == (Status.COMPLETED, 1, 3)
+    assert attempts(site, job_id) == 3
+    seen = state.result
+    assert isinstance(seen, dict)
+    assert (seen["query"], seen["body"], seen["headers"]["cookie"]) == ("a=1", "body", "user=ann")
+
+
+def test_an_answer_lost_after_the_end_changes_nothing(through: Through) -> None:
+    def treat(passage: Passage) -> None:
+        with passage.send_on() as upstream:
+            read_all(upstream)
+        passage.hang_up()
+
+    site, proxy = through(treat)
+    state = site.run("/work/finish")
+    assert (state.status, state.status_text) == (Status.COMPLETED, "And done")
+    assert site.run("/work/fail").status is Status.FAILED
+    assert (site.runs(state.id), len(proxy.requests)) == (1, 2)
+
+
+def test_a_504_while_the_request_waits_for_a_worker_does_no_harm(through: Through, gate: Gate) -> None:
+    answered = threading.Event()
+
+    def treat(passage: Passage) -> None:
+        upstream = passage.send_on()
+        if b"/work/none" in passage.request and not answered.is_set():
+            passage.answer(GATEWAY_TIMEOUT)
+            answered.set()
+            with upstream:
+                read_all(upstream)
+        else:
+            passage.relay(upstream)
+
+    site, _ = through(treat, "gunicorn-sync")
+    running = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    # The only worker is held. This job is found by its process's monitor, and waits in the backlog.
+    queued = site.jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work/none"))).id
+    assert answered.wait(WAIT)
+    assert site.jobs.status(queued).status is Status.STARTED
+    assert held.release() == "returned"
+    for job_id in (running, queued):
+        assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
+
+
+@pytest.mark.parametrize("ending", [GATEWAY_TIMEOUT, b""])
+def test_a_504_or_an_end_of_the_connection_while_the_action_runs_proves_nothing(
+    through: Through, gate: Gate, ending: bytes
+) -> None:
+    claimed, concluded = threading.Event(), threading.Event()
+
+    def treat(passage: Passage) -> None:
+        upstream = passage.send_on()
+        assert claimed.wait(WAIT)
+        passage.answer(ending)
+        concluded.set()
+        with upstream:
+            read_all(upstream)
+
+    site, proxy = through(treat)
+    job_id = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    claimed.set()
+    assert concluded.wait(WAIT)
+    held.proceed()
+    assert site.until(job_id, lambda state: state.progress == 50).status is Status.IN_PROGRESS
+    assert held.release() == "returned"
+    assert (site.end(job_id).status, site.runs(job_id), len(proxy.requests)) == (Status.COMPLETED, 1, 1)
+
+
+def test_a_proxy_that_sends_twice_runs_once_and_our_409_ends_nothing(through: Through, gate: Gate) -> None:
+    claimed = threading.Event()
+
+    def treat(passage: Passage) -> None:
+        first = passage.send_on()
+        assert claimed.wait(WAIT)
+        assert b" 409 " in passage.relay(passage.send_on())
+        with first:
+            read_all(first)
+
+    site, _ = through(treat)
+    job_id = site.start("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    claimed.set()
+    assert held.release() == "returned"
+    assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
+
+
+def test_a_captured_worker_request_sent_a_thousand_times_runs_nothing_more(through: Through) -> None:
+    site, proxy = through(lambda passage: passage.relay(passage.send_on()), "gunicorn-threads")
+    state = site.run("/work/none", {"a": 1})
+    (captured,) = proxy.requests
+    address = proxy.upstream
+    assert address is not None
+
+    def replay(_: int) -> bytes:
+        with socket.create_connection(address, WAIT) as connection:
+            connection.sendall(captured)
+            return read_all(connection).split(b" ")[1]
+
+    with ThreadPoolExecutor(50) as pool:
+        assert Counter(pool.map(replay, range(1000))) == {b"409": 1000}
+    assert site.runs(state.id) == 1
+    assert site.jobs.status(state.id) == state

@@ -1,0 +1,267 @@
+"""Processes that die, are killed, or fork: no job is forgotten, and none runs twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from socketserver import ThreadingMixIn
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import pytest
+
+from backjob import BackJob, JobState, Status
+from backjob.monitor import Monitor
+from backjob.signing import MessageSigner
+from backjob.stores import open_store
+from backjob.testing import FakeClock
+from backjob.transports.sockets import SocketTransport
+from backjob.wsgi import BackJobMiddleware
+from tests.scenarios.apps.plain import site_of
+from tests.scenarios.client import WAIT, Gate
+from tests.scenarios.servers import KINDS, Kind, gunicorn
+from tests.scenarios.sites import KEY, Site, serving, settings, store_url
+
+ANN = {"Cookie": "user=ann"}
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    with Gate() as gate:
+        yield gate
+
+
+# --- the accepting process ------------------------------------------------------------------------------------------
+
+
+class Survivor:
+    """Another process of a site, played in this one: its time is the test's, and its monitor works when told."""
+
+    def __init__(self, directory: Path, port: int, now: FakeClock, *, seal: bool) -> None:
+        self.clock = now
+        self.jobs = BackJob(
+            open_store(store_url(directory), clock=now),
+            SocketTransport(f"http://127.0.0.1:{port}", clock=now),
+            MessageSigner(KEY),
+            clock=now,
+            seal=seal,
+        )
+        self.jobs.monitor = self.jobs.make_monitor(Monitor, threaded=False)
+
+    def look_around(self) -> None:
+        """One pass of the monitor, the poll of the store included."""
+        self.clock.advance(2)
+        self.jobs.monitor.step()
+
+    def end(self, job_id: str) -> JobState:
+        """Let the monitor work until a job has ended."""
+        looks = threading.Event()
+        for _ in range(int(WAIT / 0.01)):
+            self.jobs.monitor.step()
+            state = self.jobs.status(job_id)
+            if state.status.is_final:
+                return state
+            looks.wait(0.01)
+        raise AssertionError(state)
+
+
+class Server(ThreadingMixIn, WSGIServer):
+    daemon_threads = False
+
+
+class Silent(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
+        """Tests print nothing."""
+
+
+@contextmanager
+def survivor_of(directory: Path, job_id: str, *, seal: bool = False) -> Iterator[Survivor]:
+    """A process that comes to look just before the lease of a job that the dead one held is over."""
+    with open_store(store_url(directory)) as store:
+        job = store.get(job_id)
+    assert job is not None
+    assert job.lease_until is not None
+    server = Server(("127.0.0.1", 0), Silent)
+    survivor = Survivor(directory, server.server_port, FakeClock(job.lease_until - timedelta(seconds=3)), seal=seal)
+    server.set_app(BackJobMiddleware(site_of(survivor.jobs), survivor.jobs))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield survivor
+    finally:
+        survivor.jobs.close()
+        server.shutdown()
+        thread.join(WAIT)
+        server.server_close()
+
+
+@contextmanager
+def nowhere() -> Iterator[dict[str, str]]:
+    """Settings by which an application reaches, instead of itself, a socket where nobody ever answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        yield {"BACKJOB_BASE_URL": "http://shop.example", "BACKJOB_CONNECT_TO": f"127.0.0.1:{port}"}
+
+
+def start_and_die(directory: Path, *, seal: bool = False, **options: object) -> str:
+    """Have a process accept a job, and kill it before it could deliver."""
+    sealed = {"BACKJOB_SEAL": "yes"} if seal else {}
+    with nowhere() as address, serving(KINDS["waitress"], "plain_app:app", directory, **address, **sealed) as site:
+        job_id = site.start("/work/see", {"a": 1}, visitor=ANN, **options)
+        site.server.kill()
+    return job_id
+
+
+def test_an_anonymous_job_of_a_killed_process_is_delivered_by_another_when_its_lease_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
+    job_id = start_and_die(tmp_path, as_current_user=False)
+    with survivor_of(tmp_path, job_id) as survivor:
+        survivor.look_around()
+        assert survivor.jobs.status(job_id).status is Status.STARTED
+        survivor.look_around()
+        state = survivor.end(job_id)
+    assert state.status is Status.COMPLETED
+    assert (tmp_path / "runs").read_text() == f"{job_id} see\n"
+
+
+def test_a_current_users_job_of_a_killed_process_fails_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
+    job_id = start_and_die(tmp_path)
+    with survivor_of(tmp_path, job_id) as survivor:
+        survivor.look_around()
+        assert survivor.jobs.status(job_id).status is Status.STARTED
+        survivor.look_around()
+        state = survivor.end(job_id)
+    assert state.status is Status.FAILED
+    assert "credentials" in state.status_text
+    assert "seal=True" in state.status_text
+    assert not (tmp_path / "runs").exists()
+
+
+def test_sealed_credentials_let_another_process_deliver_a_current_users_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
+    job_id = start_and_die(tmp_path, seal=True)
+    assert b"user=ann" not in (tmp_path / "jobs.db").read_bytes()
+    with survivor_of(tmp_path, job_id, seal=True) as survivor:
+        survivor.look_around()
+        survivor.look_around()
+        state = survivor.end(job_id)
+    assert state.status is Status.COMPLETED
+    seen = state.result
+    assert isinstance(seen, dict)
+    assert seen["headers"]["cookie"] == "user=ann"
+
+
+# --- workers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["gunicorn-sync", "gunicorn-sync-2"])
+def test_a_job_whose_worker_is_killed_is_timed_out_and_the_site_goes_on(tmp_path: Path, gate: Gate, kind: str) -> None:
+    with serving(KINDS[kind], "plain_app:app", tmp_path) as site:
+        job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=1)
+        held = gate.reached()
+        os.kill(held.pid, signal.SIGKILL)
+        assert held.left() == ""
+        state = site.end(job_id)
+        assert (state.status, state.status_text) == (Status.FAILED, "job timeout: no sign of life for 1 s")
+        assert site.runs(job_id) == 1
+        assert site.run("/work/none").status is Status.COMPLETED
+
+
+def test_a_worker_that_its_server_ends_for_slowness_fails_its_job(tmp_path: Path, gate: Gate) -> None:
+    kind = Kind(name="gunicorn --timeout", command=gunicorn("--workers=1", "--timeout=1"))
+    with serving(kind, "plain_app:app", tmp_path) as site:
+        job_id = site.start("/work/hold", {"gate": gate.port})
+        held = gate.reached()
+        assert held.left() == "SystemExit"
+        state = site.end(job_id)
+        assert (state.status, state.status_text) == (Status.FAILED, "SystemExit: 1")
+        assert site.run("/work/none").status is Status.COMPLETED
+
+
+def test_a_graceful_reload_lets_a_running_job_end(tmp_path: Path, gate: Gate) -> None:
+    kind = Kind(name="gunicorn", command=gunicorn("--workers=1", "--graceful-timeout=30"))
+    with serving(kind, "plain_app:app", tmp_path) as site:
+        job_id = site.start("/work/hold", {"gate": gate.port})
+        held = gate.reached()
+        site.server.process.send_signal(signal.SIGHUP)
+        # The new worker answers while the old one still runs the job.
+        assert site.client.get("/ready").status == 200
+        assert site.jobs.status(job_id).status is Status.IN_PROGRESS
+        assert held.release() == "returned"
+        assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
+        assert site.run("/work/none").status is Status.COMPLETED
+
+
+# --- forks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_jobs_start_in_workers_forked_from_a_process_that_has_loaded_the_application(
+    tmp_path: Path, worker: str
+) -> None:
+    kind = Kind(name="preload", command=gunicorn("--workers=2", "--preload", f"--worker-class={worker}"))
+    with serving(kind, "plain_app:app", tmp_path) as site:
+        ids = [site.start("/work/see", {"n": n}, visitor=ANN) for n in range(10)]
+        assert {site.end(job_id).status for job_id in ids} == {Status.COMPLETED}
+        assert {site.runs(job_id) for job_id in ids} == {1}
+
+
+def test_jobs_start_in_workers_forked_after_a_first_job_was_started(tmp_path: Path) -> None:
+    kind = Kind(name="preload", command=gunicorn("--workers=2", "--preload"), address="configured")
+    with serving(kind, "early_app:app", tmp_path) as site:
+        ids = [site.start("/work/none", {"n": n}, visitor=ANN) for n in range(10)]
+        (early,) = site.jobs.find(scope="early")
+        ids.append(early.id)
+        assert {site.end(job_id).status for job_id in ids} == {Status.COMPLETED}
+        assert {site.runs(job_id) for job_id in ids} == {1}
+
+
+def test_both_sides_of_a_fork_start_jobs(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from tests.scenarios.apps.plain import make_jobs
+
+jobs = make_jobs()
+
+def run():
+    return jobs.join(jobs.start("/work/none", as_current_user=False), 30).status.name
+
+results = [run()]
+child = os.fork()
+if child == 0:
+    os._exit(0 if run() == "COMPLETED" else 1)
+results += [run(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), run()]
+jobs.close()
+print(*results)
+"""
+    with serving(KINDS["waitress"], "plain_app:app", tmp_path) as site:
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore::DeprecationWarning", "-c", program],
+            env={**os.environ, **settings(tmp_path), "BACKJOB_BASE_URL": base_url(site)},
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            timeout=WAIT * 2,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("COMPLETED COMPLETED 0 COMPLETED\n", "")
+        assert {site.runs(state.id) for state in site.jobs.find()} == {1}
+
+
+def base_url(site: Site) -> str:
+    assert isinstance(site.client.address, tuple)
+    return "http://{}:{}".format(*site.client.address)

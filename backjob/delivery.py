@@ -39,6 +39,7 @@ LEASE: Final = 30.0
 """Seconds for which a lease holds; it is renewed when half of them are over."""
 
 _STORE_PAUSE: Final = 1.0
+_LOOK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
 
 _CREDENTIALS_LOST: Final = (
@@ -54,17 +55,23 @@ class _Due(IntEnum):
     SEND = 0
     RENEW = 1
     READ = 2
+    LOOK = 3
 
 
 @define(eq=False)
 class _Held:
-    """A job that this process delivers. ``job`` is let go of while in flight: it is read again afterwards."""
+    """A job that this process delivers. ``job`` is let go of while in flight: it is read again afterwards.
+
+    ``send_at`` is None in flight, and where it waits for room only. What the agenda says otherwise is out of date.
+    """
 
     job: Job | None
     version: int
     credentials: Credentials | None = field(repr=False)
     failures: int = 0
     future: Future[Response] | None = None
+    send_at: float | None = None
+    renew_at: float | None = None
 
 
 @define(eq=False)
@@ -119,16 +126,16 @@ class Deliveries:
         """Deliver a job leased to us when the monotonic clock reads ``at``."""
         if job.id in self._held:
             return
-        self._held[job.id] = _Held(job, job.version, credentials)
-        self._plan(at, _Due.SEND, job.id)
-        self._plan(self._clock.monotonic() + LEASE / 2, _Due.RENEW, job.id)
+        held = self._held[job.id] = _Held(job, job.version, credentials)
+        self._send_at(at, job.id, held)
+        self._renew_later(job.id, held)
 
     def move(self, job: Job, at: float) -> None:
         """Deliver a job that we hold at another time; one that is not ours, or is in flight, stays as it is."""
         held = self._held.get(job.id)
         if held is not None and held.future is None:
             held.job, held.version = job, job.version
-            self._plan(at, _Due.SEND, job.id)
+            self._send_at(at, job.id, held)
 
     def drop(self, job_id: str) -> None:
         """Stop delivering a job; its connection, if any, is closed."""
@@ -147,18 +154,22 @@ class Deliveries:
     def run(self, now: float) -> None:
         """Send, renew and read again what is due."""
         while self._agenda and self._agenda[0][0] <= now:
-            _, due, job_id = heapq.heappop(self._agenda)
+            at, due, job_id = heapq.heappop(self._agenda)
             held = self._held.get(job_id)
             if held is None:
                 continue
             if due == _Due.SEND:
-                self._ready.append(job_id)
-            else:
-                self._patiently(self._renew if due == _Due.RENEW else self._conclude, due, job_id, held)
+                self._make_ready(now, job_id, held)
+            elif due == _Due.READ:
+                self._patiently(self._conclude, due, job_id, held)
+            elif due == _Due.LOOK:
+                self._patiently(self._look, due, job_id, held)
+            elif held.renew_at == at:
+                self._patiently(self._renew, due, job_id, held)
         while self._ready and len(self._in_flight) < self._capacity():
             job_id = self._ready.popleft()
             held = self._held.get(job_id)
-            if held is not None and held.future is None:
+            if held is not None and held.future is None and held.send_at is None:
                 self._patiently(self._send, _Due.SEND, job_id, held)
 
     def outcome(self, job_id: str, future: Future[Response]) -> None:
@@ -171,21 +182,52 @@ class Deliveries:
     def release(self) -> None:
         """Give up the leases of jobs that any other process can deliver as well; at the end of this one."""
         for job_id, held in self._held.items():
-            if held.future is None and held.credentials is None:
-                expect = Expect(status=Status.STARTED, version=held.version)
-                self._store.change(job_id, expect, Changes(lessee=None, lease=None))
+            if held.future is None and held.job is not None and not held.job.held:
+                self._give_up_lease(job_id, held)
 
     # --- one step each ----------------------------------------------------------------------------------------------
 
     def _plan(self, at: float, due: _Due, job_id: str) -> None:
         heapq.heappush(self._agenda, (at, due, job_id))
 
+    def _send_at(self, at: float, job_id: str, held: _Held) -> None:
+        planned, held.send_at = held.send_at, at
+        if planned is None or at < planned:  # else what is planned finds that it is too early
+            self._plan(at, _Due.SEND, job_id)
+
+    def _make_ready(self, now: float, job_id: str, held: _Held) -> None:
+        if held.send_at is None or held.future is not None:
+            return
+        if held.send_at > now:
+            self._plan(held.send_at, _Due.SEND, job_id)
+            return
+        held.send_at = None
+        self._ready.append(job_id)
+
+    def _renew_later(self, job_id: str, held: _Held) -> None:
+        held.renew_at = self._clock.monotonic() + LEASE / 2
+        self._plan(held.renew_at, _Due.RENEW, job_id)
+
+    def _give_up_lease(self, job_id: str, held: _Held) -> None:
+        expect = Expect(status=Status.STARTED, version=held.version)
+        self._store.change(job_id, expect, Changes(lessee=None, lease=None))
+
     def _patiently(self, step: Callable[[str, _Held], None], due: _Due, job_id: str, held: _Held) -> None:
         try:
             step(job_id, held)
         except StoreError as error:
             _log.warning("job %s: its delivery waits for the store: %s", job_id, error)
-            self._plan(self._clock.monotonic() + _STORE_PAUSE, due, job_id)
+        except Exception:  # one job's trouble is not the others'
+            _log.exception("job %s: a step of its delivery failed; again in %g s", job_id, _STORE_PAUSE)
+        else:
+            return
+        at = self._clock.monotonic() + _STORE_PAUSE
+        if due == _Due.SEND:
+            self._send_at(at, job_id, held)
+            return
+        if due == _Due.RENEW:
+            held.renew_at = at
+        self._plan(at, due, job_id)
 
     def _capacity(self) -> int:
         transport = self._transport()
@@ -197,10 +239,10 @@ class Deliveries:
         transport = self._transport()
         job = held.job
         if transport is None or job is None:
-            return None
+            return
         credentials = held.credentials
-        if job.sealed is not None and credentials is None and self._sealer is not None:
-            credentials = self._sealer.open(job.sealed)
+        if job.sealed is not None and credentials is None:
+            credentials = None if self._sealer is None else self._sealer.open(job.sealed)
             if credentials is None:
                 self._end(job, failed(_SEAL_BROKEN))
                 return
@@ -218,7 +260,8 @@ class Deliveries:
             if changed is None:
                 self._read_again(job_id, held)
                 return
-            job = changed
+            job = held.job = changed
+            held.version = job.version
         if job.request is None:
             self.drop(job_id)
             return
@@ -226,15 +269,15 @@ class Deliveries:
         if credentials:
             request = evolve(request, headers=request.headers + credentials.headers)
         deadline = local_deadline(job, self._clock.now())
-        held.job, held.version = None, job.version
         future = transport.send(_Delivery(job_id, job.attempt, deadline, request, self._signer, self._clock))
-        held.future = future
+        held.job, held.future = None, future
         self._in_flight.add(future)
         future.add_done_callback(lambda future: self._answered(job_id, future))
 
     def _renew(self, job_id: str, held: _Held) -> None:
-        if held.future is None and held.credentials is None:
-            # Not sent for want of room: whoever has room first may take it when the lease is over.
+        if held.future is None and held.send_at is None and held.job is not None and not held.job.held:
+            # Not sent for want of room: whoever has room first may take it.
+            self._give_up_lease(job_id, held)
             self.drop(job_id)
             return
         job = self._store.change(
@@ -248,7 +291,7 @@ class Deliveries:
         held.version = job.version
         if held.job is not None:
             held.job = job
-        self._plan(self._clock.monotonic() + LEASE / 2, _Due.RENEW, job_id)
+        self._renew_later(job_id, held)
 
     def _read_again(self, job_id: str, held: _Held) -> None:
         """Somebody else changed the job: it was claimed, ended, moved by a merge, or leased by another monitor."""
@@ -259,23 +302,30 @@ class Deliveries:
             if held.future is None:
                 held.job = job
                 wait = (job.start_time - job.read_time).total_seconds()
-                self._plan(now + max(0.0, wait), _Due.SEND, job_id)
-            self._plan(now + LEASE / 2, _Due.RENEW, job_id)
-        elif held.future is None:
+                self._send_at(now + max(0.0, wait), job_id, held)
+            self._renew_later(job_id, held)
+        elif held.future is None or job is None or job.status.is_final:
             self.drop(job_id)
         else:
             held.credentials = None
+            self._plan(self._clock.monotonic() + _LOOK_INTERVAL, _Due.LOOK, job_id)
+
+    def _look(self, job_id: str, held: _Held) -> None:
+        """A job in flight that is not ours to deliver any more: once it has ended, there is nothing to wait for."""
+        if held.future is None:
+            return
+        job = self._store.get(job_id)
+        if job is None or job.status.is_final:
+            self.drop(job_id)
+        else:
+            self._plan(self._clock.monotonic() + _LOOK_INTERVAL, _Due.LOOK, job_id)
 
     def _conclude(self, job_id: str, held: _Held) -> None:
         future = held.future
         if future is None:
             return
-        if future.cancelled():
-            self._held.pop(job_id, None)
-            return
         job = self._store.get(job_id)
-        error = future.exception()
-        step = after_answer(job, future.result()) if error is None else after_silence(job)
+        step = after_answer(job, future.result()) if _failure(future) is None else after_silence(job)
         if job is None or step.next in (Next.DONE, Next.WATCH):
             self._held.pop(job_id, None)
         elif step.end is not None:
@@ -289,11 +339,11 @@ class Deliveries:
             self._end(job, failed(f"{too_late.text}; the last attempt: {reason}"))
             return
         held.failures += 1
-        held.future, held.job, held.version = None, job, job.version
+        held.future, held.job, held.version, held.send_at = None, job, job.version, None
         wait = backoff(held.failures)
         level = logging.WARNING if held.failures % 10 == 3 else logging.INFO
         _log.log(level, "job %s: attempt %d failed (%s); again in %.1f s", job.id, job.attempt, reason, wait)
-        self._plan(self._clock.monotonic() + wait, _Due.SEND, job.id)
+        self._send_at(self._clock.monotonic() + wait, job.id, held)
 
     def _end(self, job: Job, end: End) -> None:
         changed = self._store.change(job.id, Expect(status=Status.STARTED), ended(end))
@@ -302,8 +352,12 @@ class Deliveries:
             self._announce(changed)
 
 
+def _failure(future: Future[Response]) -> BaseException | None:
+    return NotSent("the transport gave it up") if future.cancelled() else future.exception()
+
+
 def _said(future: Future[Response]) -> str:
-    error = future.exception()
+    error = _failure(future)
     if error is not None:
         return str(error) or type(error).__name__
     response = future.result()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from types import EllipsisType, TracebackType
+from types import EllipsisType, TracebackType, UnionType
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar
 
 from attrs import evolve
@@ -17,12 +18,12 @@ from backjob.access import Access, Right, new_job_id, reference
 from backjob.action import Action
 from backjob.clock import SystemClock
 from backjob.delivery import LEASE
-from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, TooDeep
+from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, NoCurrentRequest, StoreError, TooDeep
 from backjob.lifecycle import End, cancelled, ended, overdue, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Output, Query, Request, Status, clean_text
 from backjob.monitor import Monitor, Retention
 from backjob.protocols import Clock, Signer, Store, Transport
-from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, credentials_of
+from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, check_value, credentials_of
 from backjob.running import Running, current
 from backjob.sealing import Sealer
 from backjob.worker import Worker
@@ -38,6 +39,7 @@ _PIECE: Final = 1 << 16
 _FIRST_LOOK: Final = 0.05
 _LONGEST_LOOK: Final = 1.0
 _LONGEST_LABEL: Final = 255
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SHORTEST_TIMEOUT: Final = 0.001
 _LARGEST_NUMBER: Final = 10**9
 
@@ -84,12 +86,17 @@ class BackJob(Action):
             ("delivery_timeout", delivery_timeout, 1),
             ("completed_retention_days", completed_retention_days, 0),
             ("retention_days", retention_days, 0),
-            ("max_output", max_output, 0),
-            ("max_body", max_body, 0),
-            ("max_headers", max_headers, 0),
-            ("max_depth", max_depth, 0),
         ):
             _check_number(name, value, least)
+        for name, value in (
+            ("max_output", max_output),
+            ("max_body", max_body),
+            ("max_headers", max_headers),
+            ("max_depth", max_depth),
+        ):
+            _check_number(name, value, 0, int)
+        if user_agent is not None:
+            check_value("user_agent", "User-Agent", user_agent)
         if not status_prefix.startswith("/") or status_prefix.endswith("/"):
             raise InvalidRequest("status_prefix", f"{status_prefix!r} does not begin with a slash, or ends with one")
         self.store = store
@@ -191,9 +198,7 @@ class BackJob(Action):
                     "starting as the current user needs the request being served, and none passed the middleware; "
                     "as_current_user=False starts as anonymous"
                 )
-            named = {name.lower() for name, _ in credentials.headers}
-            theirs = tuple(field for field in credentials_of(here.request).headers if field[0].lower() not in named)
-            credentials = Credentials(credentials.headers + theirs)
+            credentials = _with_those_of(here.request, credentials)
         due = check_delay(delay, self._clock.now())
         timeout = self._error_timeout if error_timeout is None else error_timeout
         _check_number("error_timeout", timeout, _SHORTEST_TIMEOUT)
@@ -201,12 +206,8 @@ class BackJob(Action):
         owner = self.current_owner() if isinstance(owner, EllipsisType) else owner
         if owner is not None:
             owner = _check_text("owner", owner)
-        if merge not in _MERGES:
-            raise InvalidRequest("merge", f"{merge!r} is none of {', '.join(_MERGES)}")
-        if merge != "never" and as_current_user and owner is None:
-            raise InvalidRequest(
-                "merge", "as the current user it needs an owner: else one user would join another's job"
-            )
+        is_user = as_current_user or bool(credentials)
+        _check_merge(merge, owner, is_user=is_user)
         request = self._with_user_agent(request)
         if self.signer.claims(request):
             raise InvalidRequest("query", "carries parameters or fields that are the signer's own")
@@ -235,7 +236,7 @@ class BackJob(Action):
         if merge == "never":
             job = self.store.create(draft)
         else:
-            user = "user" if as_current_user else "anonymous"
+            user = "user" if is_user else "anonymous"
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
             job = self._create_or_join(draft, key)
         if job.id == draft.id:
@@ -254,6 +255,10 @@ class BackJob(Action):
             return request
         here = self._here()
         agent = self._user_agent or (None if here is None else here.request.header("user-agent")) or "backjob"
+        try:
+            check_value("user_agent", "User-Agent", agent)
+        except InvalidRequest:
+            agent = "backjob"  # the client sent what no client may send on
         return evolve(request, headers=(*request.headers, ("User-Agent", agent)))
 
     def _create_or_join(self, draft: Draft, key: str) -> Job:
@@ -286,7 +291,7 @@ class BackJob(Action):
         if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
             raise InvalidRequest("offset", f"a number of bytes, 0 or more, is needed, not {offset!r}")
         piece = self.store.output(job_id, offset, _PIECE)
-        if not piece.text and offset == 0 and not self.exists(job_id):
+        if not piece.text and not self.exists(job_id):
             raise JobNotFound(job_id)
         return piece
 
@@ -359,6 +364,7 @@ class BackJob(Action):
         if end is not None and self.monitor.may_reap():
             changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
             if changed is not None:
+                self.monitor.forget(job_id)
                 self._announce(changed)
                 return changed
             return self.store.get(job_id) or job
@@ -426,8 +432,12 @@ class BackJob(Action):
         if self._on_end is None:
             return
         try:
-            self._on_end(self._state(job))
-        except Exception:
+            try:
+                state = self._state(job)
+            except StoreError:  # its output can't be read just now; the end is told once, and not later
+                state = self._state(evolve(job, output_size=0))
+            self._on_end(state)
+        except (Exception, JobExit):
             _log.exception("on_end failed for job %s", job.id)
 
     # --- who may see what -------------------------------------------------------------------------------------------
@@ -508,10 +518,27 @@ class StartOptions(TypedDict, total=False):
     error_timeout: float | None
 
 
-def _check_number(name: str, value: object, least: float) -> None:
+def _with_those_of(request: Request, given: Credentials) -> Credentials:
+    """The credentials given, and those of the request being served that they don't replace."""
+    named = {name.lower() for name, _ in given.headers}
+    theirs = tuple(field for field in credentials_of(request).headers if field[0].lower() not in named)
+    for name, value in theirs:
+        check_value("as_current_user", name, value)
+    return Credentials(given.headers + theirs)
+
+
+def _check_merge(merge: str, owner: str | None, *, is_user: bool) -> None:
+    if merge not in _MERGES:
+        raise InvalidRequest("merge", f"{merge!r} is none of {', '.join(_MERGES)}")
+    if merge != "never" and is_user and owner is None:
+        raise InvalidRequest("merge", "with credentials it needs an owner: else one user would join another's job")
+
+
+def _check_number(name: str, value: object, least: float, kind: type[int] | UnionType = int | float) -> None:
     # Written so that NaN is refused as well.
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LARGEST_NUMBER:
-        raise InvalidRequest(name, f"a number from {least:g} to {_LARGEST_NUMBER} is needed, not {value!r}")
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= _LARGEST_NUMBER:
+        what = "whole number" if kind is int else "number"
+        raise InvalidRequest(name, f"a {what} from {least:g} to {_LARGEST_NUMBER} is needed, not {value!r}")
 
 
 def _check_text(name: str, value: object) -> str:
@@ -519,4 +546,6 @@ def _check_text(name: str, value: object) -> str:
         raise InvalidRequest(name, f"text of at most {_LONGEST_LABEL} characters is needed, not {type(value).__name__}")
     if clean_text(value) != value:
         raise InvalidRequest(name, "contains NUL or a lone surrogate, which no store can keep")
+    if _CONTROL.search(value):
+        raise InvalidRequest(name, "contains a control character")
     return value

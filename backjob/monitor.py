@@ -21,7 +21,7 @@ from typing import Final
 from attrs import frozen
 
 from backjob.delivery import LEASE, Deliveries
-from backjob.errors import StoreError
+from backjob.errors import StoreError, StoreUnavailable
 from backjob.lifecycle import End, ended, overdue
 from backjob.model import Credentials, Expect, Job, Query, Response
 from backjob.protocols import Clock, Signer, Store, Transport
@@ -37,6 +37,7 @@ _CLEANUP_INTERVAL: Final = 3600.0
 _STORE_PAUSE: Final = 1.0
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
+_MOST_ALARMS: Final = 10_000
 _DAY: Final = 86400.0
 
 _log = logging.getLogger("backjob")
@@ -82,18 +83,18 @@ class Monitor:
         self._error_timeout = error_timeout
         self._sealer = sealer
         self._threaded = threaded
+        self._locks: dict[int, threading.Lock] = {}
         self._start_afresh()
 
     def _start_afresh(self) -> None:
         """In a new process: other locks, no thread, no jobs, no credentials."""
-        self._pid = os.getpid()
-        self._start_lock = threading.Lock()
+        pid = os.getpid()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
         self._closed = False
         self._news: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
-        self._lessee = f"{socket.gethostname()}:{self._pid}:{secrets.token_hex(4)}"
+        self._lessee = f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
         self._deliveries = Deliveries(
             self._store,
             self._signer,
@@ -109,6 +110,7 @@ class Monitor:
         self._next_poll = self._next_reap = self._next_cleanup = now
         self._drift = self._wall_minus_monotonic()
         self._reap_from = now
+        self._pid = pid  # last: who finds it right finds all the rest
 
     @property
     def lessee(self) -> str:
@@ -122,15 +124,17 @@ class Monitor:
         """Have a live thread in this very process; cheap enough for every request of any kind."""
         if self._thread is not None and self._pid == os.getpid():
             return
-        if self._pid != os.getpid():
-            self._start_afresh()
-        if not self._threaded:
-            return
-        with self._start_lock:
-            if self._thread is None and not self._closed:
+        with self._process_lock():
+            if self._pid != os.getpid():
+                self._start_afresh()
+            if self._threaded and self._thread is None and not self._closed:
                 thread = threading.Thread(target=self._run, name="backjob-monitor", daemon=True)
                 thread.start()
                 self._thread = thread
+
+    def _process_lock(self) -> threading.Lock:
+        """A lock of the present process: one made before a fork may be held for ever."""
+        return self._locks.setdefault(os.getpid(), threading.Lock())
 
     def accept(self, job: Job, credentials: Credentials | None) -> None:
         """Deliver a job just created, when it is due. One not leased to us is only looked for then."""
@@ -140,7 +144,7 @@ class Monitor:
         if job.lessee == self._lessee:
             self._tell(lambda: self._deliveries.hold(job, credentials, at))
         else:
-            self._tell(lambda: heapq.heappush(self._alarms, at))
+            self._tell(lambda: self._set_alarm(at))
 
     def deliver_now(self, job: Job, credentials: Credentials | None) -> None:
         """Deliver a job in this thread, without waiting for its start time: for tests, without a thread of our own."""
@@ -154,7 +158,7 @@ class Monitor:
         at = self._clock.monotonic() + max(0.0, (job.start_time - job.read_time).total_seconds())
         self._tell(lambda: self._deliveries.move(job, at))
         if job.lessee is None:
-            self._tell(lambda: heapq.heappush(self._alarms, at))
+            self._tell(lambda: self._set_alarm(at))
 
     def forget(self, job_id: str) -> None:
         """Stop delivering a job that has ended."""
@@ -179,9 +183,10 @@ class Monitor:
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is pending, give up the leases that others could use, and end the thread (s to wait for it)."""
-        if self._pid != os.getpid():
-            self._start_afresh()
-        self._closed = True
+        with self._process_lock():
+            if self._pid != os.getpid():
+                self._start_afresh()
+            self._closed = True
         self._wake.set()
         thread = self._thread
         if thread is None:
@@ -191,6 +196,10 @@ class Monitor:
 
     def _answered(self, job_id: str, future: Future[Response]) -> None:
         self._tell(lambda: self._deliveries.outcome(job_id, future))
+
+    def _set_alarm(self, at: float) -> None:
+        if len(self._alarms) < _MOST_ALARMS:  # beyond them the regular looks must do
+            heapq.heappush(self._alarms, at)
 
     def _tell(self, news: Callable[[], None]) -> None:
         self._news.append(news)
@@ -205,7 +214,7 @@ class Monitor:
         while not self._closed:
             try:
                 wait = self.step()
-            except Exception:
+            except BaseException:  # a hook's SystemExit, too, has nobody else to go to in this thread
                 _log.exception("a pass of the monitor failed; it goes on")
                 wait = _STORE_PAUSE
             self._wake.wait(wait)
@@ -214,8 +223,7 @@ class Monitor:
 
     def step(self) -> float:
         """One pass over everything that is due. Returns the seconds until something else will be."""
-        while self._news:
-            self._news.popleft()()
+        self._hear()
         now = self._clock.monotonic()
         self._deliveries.run(now)
         if self._time_to_poll(now):
@@ -231,12 +239,18 @@ class Monitor:
             self._patiently(lambda: self._retention.purge(self._store))
         return 0.0 if self._news else max(0.0, self._next_event() - self._clock.monotonic())
 
+    def _hear(self) -> None:
+        while self._news:
+            self._news.popleft()()
+
     def _patiently(self, part: Callable[[], object]) -> None:
         try:
             part()
         except StoreError as error:
             _log.warning("the monitor waits for the store: %s", error)
             self._next_poll = max(self._next_poll, self._clock.monotonic() + _STORE_PAUSE)
+        except Exception:  # the other parts have their own work to do
+            _log.exception("a part of the monitor's pass failed; it goes on")
 
     def _time_to_poll(self, now: float) -> bool:
         rung = False
@@ -268,11 +282,18 @@ class Monitor:
             end = overdue(job)
             if end is None:
                 continue
-            changed = self._store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+            try:
+                changed = self._store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+            except StoreUnavailable:
+                raise
+            except Exception:  # one job's trouble is not the others'
+                _log.exception("job %s: its time-out could not be written", job.id)
+                continue
             if changed is not None:
                 self._deliveries.drop(job.id)
                 self._announce(changed)
 
     def _finish(self) -> None:
+        self._patiently(self._hear)
         self._patiently(self._writeback.finish)
         self._patiently(self._deliveries.release)

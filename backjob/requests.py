@@ -16,7 +16,16 @@ from backjob.errors import InvalidRequest
 from backjob.model import Credentials, Headers, Request
 from backjob.targets import join_query, normalise
 
-__all__ = ["CREDENTIAL_FIELDS", "MAX_HEADERS", "Limits", "build_request", "check_delay", "check_size", "check_value", "credentials_of"]
+__all__ = [
+    "CREDENTIAL_FIELDS",
+    "MAX_HEADERS",
+    "Limits",
+    "build_request",
+    "check_delay",
+    "check_size",
+    "check_value",
+    "credentials_of",
+]
 
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
 MAX_HEADERS: Final = 8192
@@ -113,7 +122,11 @@ def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime 
         return 0.0 if delay <= now else delay.astimezone(UTC)
     if isinstance(delay, timedelta):
         delay = delay.total_seconds()
-    if isinstance(delay, bool) or not isinstance(delay, int | float) or (isinstance(delay, float) and math.isnan(delay)):
+    if (
+        isinstance(delay, bool)
+        or not isinstance(delay, int | float)
+        or (isinstance(delay, float) and math.isnan(delay))
+    ):
         raise InvalidRequest("delay", f"seconds, a timedelta or an aware datetime is needed, not {delay!r}")
     if delay < 0:
         raise InvalidRequest("delay", f"{delay!r} lies in the past")

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
@@ -48,13 +49,19 @@ def _text(value: object) -> str:
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError("a number is needed")  # noqa: TRY004 - one error for all wrong values
-    return float(value)
+    number = float(value)
+    if not 0 <= number < math.inf:  # nor is NaN
+        raise ValueError("a number that is not negative is needed")
+    return number
 
 
 def _size(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("a whole number of bytes is needed")  # noqa: TRY004
-    return int(value)
+    size = int(value)
+    if size < 0:
+        raise ValueError("a whole number of bytes is needed")
+    return size
 
 
 def _truth(value: object) -> bool:
@@ -123,7 +130,7 @@ class Settings:
                 raise InvalidRequest(name, f"there is no such setting; {_meant(short, readers, prefix)}")
             try:
                 found[short.lower()] = read(value)
-            except ValueError as error:
+            except (ValueError, OverflowError) as error:
                 raise InvalidRequest(name, str(error)) from None
         return cls(**found)
 

@@ -64,7 +64,11 @@ def no_store() -> Headers:
 
 def describe(error: BaseException) -> str:
     """An error in one line for a job's status text: its type, and what it says."""
-    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        said = str(error)
+    except Exception:
+        said = "(its text can't be had)"
+    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
     return text if len(text) <= _LONGEST_ERROR else text[:_LONGEST_ERROR] + " …"
 
 
@@ -158,7 +162,7 @@ class Worker:
 
     def end(self, running: Running, outcome: Outcome) -> None:
         """Decide how the job ends, and write it. Never raises: a store that is away gets it later."""
-        error = self._error_text(running, outcome.error)
+        error = self._error_text(running, outcome)
         end = verdict(
             error=error,
             finish=running.finish,
@@ -182,8 +186,11 @@ class Worker:
         else:
             self._announce(job)
 
-    def _error_text(self, running: Running, error: BaseException | None) -> str | None:
+    def _error_text(self, running: Running, outcome: Outcome) -> str | None:
+        error = outcome.error
         if error is None:
+            if running.error is None and running.finish is None and not outcome.status:
+                return "the action ended without a response"
             return running.error
         left = exit_of(error)
         if isinstance(left, JobFailed):

@@ -125,7 +125,10 @@ class BackJobMiddleware:
                 raise
             # PEP 3333: to begin a second time needs the exception, which some servers raise again in any case.
             exc_info = (type(left), left, None) if begun else None
-            return _answer(start_response, _exit_line(left), no_store(), str(left), exc_info)
+            try:
+                return _answer(start_response, _exit_line(left), no_store(), str(left), exc_info)
+            except JobExit:
+                return []  # the head has been sent: what began so ends so
         finally:
             serving.reset(token)
         file_wrapper = environ.get("wsgi.file_wrapper")
@@ -179,7 +182,9 @@ class _Body:
         token = serving.set(self._here)
         try:
             return next(self._chunks)
-        except JobExit:
+        except BaseException as error:
+            if exit_of(error) is None:
+                raise
             raise StopIteration from None
         finally:
             serving.reset(token)
@@ -276,7 +281,10 @@ def request_of(environ: WSGIEnvironment) -> Request:
 def _path_of(raw: str) -> str:
     if raw.startswith("/"):
         return raw.partition("?")[0]
-    return urlsplit(raw).path or "/"
+    try:
+        return urlsplit(raw).path or "/"
+    except ValueError:
+        return raw  # whatever it is, the application shall see it, and no signature fits
 
 
 def _headers_of(environ: WSGIEnvironment) -> Headers:

@@ -6,7 +6,7 @@ from typing import Final
 
 from flask import Blueprint, Response, request
 
-import backjob
+from backjob import jobs as core
 from backjob.endpoints import Ask, Endpoints
 from backjob.wsgi import serving_of
 
@@ -16,7 +16,7 @@ _ASSET: Final = '/<any("progress.js", "progress.css"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
-def status_blueprint(jobs: backjob.BackJob, prefix: str) -> Blueprint:
+def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
     """The routes below ``prefix``. ``url_for("backjob.asset", name="progress.js")`` is the progress element's script;
     of a job's address `status_url` knows.
     """

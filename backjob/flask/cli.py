@@ -9,7 +9,7 @@ import click
 import flask
 from flask.cli import AppGroup
 
-import backjob
+from backjob import jobs as core
 from backjob.console import job_details, job_line, run_monitor
 from backjob.errors import AddressUnknown, BackJobError
 from backjob.model import Status
@@ -20,7 +20,7 @@ commands = AppGroup("backjob", help="Look at background jobs, end them, and look
 
 
 @contextmanager
-def _jobs() -> Iterator[backjob.BackJob]:
+def _jobs() -> Iterator[core.BackJob]:
     """The current application's jobs; errors are for a person at a terminal."""
     try:
         yield flask.current_app.extensions["backjob"].jobs

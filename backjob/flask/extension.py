@@ -11,7 +11,7 @@ import flask
 from flask import Flask, got_request_exception
 from typing_extensions import Unpack
 
-import backjob
+from backjob import jobs as core
 from backjob.errors import InvalidRequest, NoCurrentRequest
 from backjob.flask.blueprint import status_blueprint
 from backjob.flask.cli import commands
@@ -24,7 +24,7 @@ from backjob.wsgi import serving_of
 __all__ = ["BackJob"]
 
 
-class BackJob(backjob.BackJob):
+class BackJob(core.BackJob):
     """Background jobs of one Flask application or of several: `backjob.BackJob`, set up by ``BACKJOB_…`` settings.
 
     ``owner(flask.request)`` names the user of a request, or None; by default it is Flask-Login's current user where the
@@ -70,7 +70,7 @@ class BackJob(backjob.BackJob):
 
     # --- whose jobs -------------------------------------------------------------------------------------------------
 
-    def of(self, application: object = None) -> backjob.BackJob:
+    def of(self, application: object = None) -> core.BackJob:
         """The core's `BackJob` of an application, by default of the current one."""
         return self._site(application).jobs
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from flask import Blueprint, Flask
 
-import backjob
+from backjob import jobs as core
 from backjob.errors import InvalidRequest
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
@@ -45,13 +45,13 @@ class Parts(TypedDict, total=False):
 class Site:
     """What ``app.extensions["backjob"]`` holds. ``extension`` is the object that views know."""
 
-    def __init__(self, app: Flask, extension: backjob.BackJob, parts: Parts) -> None:
+    def __init__(self, app: Flask, extension: core.BackJob, parts: Parts) -> None:
         self.app = app
         self.extension = extension
         self.status_prefix = self._settings().status_prefix or _DEFAULT_STATUS_PREFIX
         self._parts = parts
         self._building = threading.Lock()
-        self._jobs: backjob.BackJob | None = None
+        self._jobs: core.BackJob | None = None
         self._middleware: BackJobMiddleware | None = None
 
     def wrap(self, blueprint: Blueprint) -> None:
@@ -67,7 +67,7 @@ class Site:
         return self._middleware(environ, start_response)
 
     @property
-    def jobs(self) -> backjob.BackJob:
+    def jobs(self) -> core.BackJob:
         """The core's `BackJob`, made at the first use. Raises `InvalidRequest` for settings, and `StoreError`."""
         if self._jobs is None:
             with self._building:
@@ -81,15 +81,16 @@ class Site:
 
     def _first_request(self) -> BackJobMiddleware:
         """By now the application is complete, whatever the order of its extensions."""
+        middleware = BackJobMiddleware(self._wsgi_app, self.jobs, status=False)
         csrf = self.app.extensions.get("csrf")
         if hasattr(csrf, "protect") and hasattr(csrf, "exempt"):
             _spare(csrf, self.extension, self._blueprint)
-        return BackJobMiddleware(self._wsgi_app, self.jobs, status=False)
+        return middleware
 
     def _settings(self) -> Settings:
         return Settings.of(self.app.config, prefix=_PREFIX)
 
-    def _build(self) -> backjob.BackJob:
+    def _build(self) -> core.BackJob:
         settings = self._settings()
         if (settings.status_prefix or _DEFAULT_STATUS_PREFIX) != self.status_prefix:
             raise InvalidRequest("BACKJOB_STATUS_PREFIX", "was changed after init_app(), which made the routes")
@@ -104,7 +105,7 @@ class Site:
         if "on_end" in self._parts:
             parts["on_end"] = self._in_context(self._parts["on_end"])
         jobs = settings.build(
-            backjob.BackJob,
+            core.BackJob,
             secret=secret,
             secret_fallbacks=self.app.config.get("SECRET_KEY_FALLBACKS") or (),
             package="backjob.flask",
@@ -140,7 +141,7 @@ class Site:
         return f"sqlite:///{quote(str(path))}"
 
 
-def _spare(csrf: Any, extension: backjob.BackJob, blueprint: Blueprint) -> None:
+def _spare(csrf: Any, extension: core.BackJob, blueprint: Blueprint) -> None:
     """Let Flask-WTF's CSRFProtect pass what is proven otherwise: a worker request by its signature, and the status
     routes, which look for a token or the origin themselves.
     """

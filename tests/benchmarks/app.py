@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["application"]
 
 _TOKEN: Final = "t" * 22
+_ERASED: Final = ("request", "method", "target", "headers", "caller", "sealed", "merge_key")
 
 
 class _ByHand:
@@ -35,22 +36,24 @@ class _ByHand:
     def __init__(self, path: str) -> None:
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._connection.execute("PRAGMA synchronous = NORMAL")
+        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(backjob)")}
+        erased = "".join(f", {name} = NULL" for name in _ERASED if name in columns)
+        self._claim = (
+            "UPDATE backjob SET version = version + 1, status = 1, token = ?, lessee = NULL, lease_until = NULL, "
+            "updated_time = ? WHERE id = ? AND status = 0"
+        )
+        self._end = (
+            "UPDATE backjob SET version = version + 1, status = 2, progress = 100, updated_time = ?, "
+            f"end_time = ?{erased} WHERE id = ? AND token = ? AND status = 1"
+        )
         self._turn = threading.Lock()
 
     def update_twice(self, job_id: str) -> None:
         now = time.time_ns() // 1000
         with self._turn:
-            self._connection.execute(
-                "UPDATE backjob SET version = version + 1, status = 1, token = ?, lessee = NULL, lease_until = NULL, "
-                "updated_time = ? WHERE id = ? AND status = 0",
-                (_TOKEN, now, job_id),
-            )
+            self._connection.execute(self._claim, (_TOKEN, now, job_id))
         with self._turn:
-            self._connection.execute(
-                "UPDATE backjob SET version = version + 1, status = 2, progress = 100, updated_time = ?, end_time = ?, "
-                "method = NULL, target = NULL, headers = NULL, caller = NULL WHERE id = ? AND token = ? AND status = 1",
-                (now, now, job_id, _TOKEN),
-            )
+            self._connection.execute(self._end, (now, now, job_id, _TOKEN))
 
 
 def _build() -> WSGIApplication:

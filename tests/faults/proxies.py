@@ -28,10 +28,10 @@ class Passage:
     _client: socket.socket
     _address: tuple[str, int]
 
-    def send_on(self) -> socket.socket:
-        """Send the request to the server; its answer is to be read from the socket."""
+    def send_on(self, request: bytes | None = None) -> socket.socket:
+        """Send the request, or another in its stead, to the server; its answer is to be read from the socket."""
         upstream = socket.create_connection(self._address, WAIT)
-        upstream.sendall(self.request)
+        upstream.sendall(self.request if request is None else request)
         return upstream
 
     def relay(self, upstream: socket.socket) -> bytes:
@@ -74,7 +74,7 @@ class Proxy:
     @property
     def settings(self) -> dict[str, str]:
         """The settings by which an application reaches itself through this proxy."""
-        return {"BACKJOB_BASE_URL": "http://shop.example", "BACKJOB_CONNECT_TO": f"127.0.0.1:{self.port}"}
+        return {"BACKJOB_BASE_URL": "http://shop.example", "BACKJOB_CONNECT_TO": f"http://127.0.0.1:{self.port}"}
 
     def __enter__(self) -> Self:
         return self

@@ -29,14 +29,20 @@ def through(tmp_path: Path) -> Iterator[Through]:
     """Makes a site whose worker requests go through a proxy: ``through(treat, kind="waitress")``."""
     with ExitStack() as stack:
 
-        def make(treat: Callable[[Passage], object], kind: str = "waitress") -> tuple[Site, Proxy]:
+        def make(treat: Callable[[Passage], object], kind: str = "waitress", **more: str) -> tuple[Site, Proxy]:
             proxy = stack.enter_context(Proxy(treat))
-            site = stack.enter_context(serving(KINDS[kind], "plain_app:app", tmp_path, **proxy.settings))
+            settings = proxy.settings | more
+            site = stack.enter_context(serving(KINDS[kind], "plain_app:app", tmp_path, **settings))
             assert isinstance(site.client.address, tuple)
             proxy.upstream = site.client.address
             return site, proxy
 
         yield make
+
+
+def rewriting(change: Callable[[bytes], bytes]) -> Callable[[Passage], object]:
+    """Treats requests as a proxy that changes each on its way."""
+    return lambda passage: passage.relay(passage.send_on(change(passage.request)))
 
 
 @pytest.fixture
@@ -184,3 +190,56 @@ def test_a_captured_worker_request_sent_a_thousand_times_runs_nothing_more(throu
         assert Counter(pool.map(replay, range(1000))) == {b"409": 1000}
     assert site.runs(state.id) == 1
     assert site.jobs.status(state.id) == state
+
+
+# --- what proxies do to requests ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["waitress", "wsgiref"])
+def test_a_prefix_that_a_proxy_strips_does_not_break_the_signature(through: Through, kind: str) -> None:
+    def strip(request: bytes) -> bytes:
+        assert b" /app/work/see" in request
+        return request.replace(b" /app/", b" /", 1)
+
+    site, proxy = through(rewriting(strip), kind, BACKJOB_BASE_URL="https://shop.example/app")
+    state = site.run("/work/see/a%2Fb", {"a": 1})
+    assert state.status is Status.COMPLETED
+    assert proxy.requests[0].startswith(b"GET /app/work/see/a%2Fb?a=1&backjob-")
+
+
+def test_what_a_proxy_says_of_the_worker_request_is_not_taken_for_the_visitors(through: Through) -> None:
+    def mark(request: bytes) -> bytes:
+        return request.replace(b"\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\nX-Real-IP: 198.51.100.1\r\n", 1)
+
+    site, _ = through(rewriting(mark), "wsgiref")
+    seen = site.run("/work/see", visitor={"X-Forwarded-For": "203.0.113.9"}).result
+    assert isinstance(seen, dict)
+    assert seen["headers"]["x-forwarded-for"] == "203.0.113.9"
+    assert "x-real-ip" not in seen["headers"]
+
+
+def test_a_proxy_that_decodes_the_path_fails_the_job_and_is_named(through: Through) -> None:
+    site, _ = through(rewriting(lambda request: request.replace(b"a%2Fb", b"a/b", 1)))
+    state = site.run("/work/see/a%2Fb")
+    assert (state.status, site.runs(state.id)) == (Status.FAILED, 0)
+    assert "403 Forbidden" in state.status_text
+    assert "does a proxy decode %2F on the way?" in state.status_text
+
+
+def test_a_proxy_that_drops_header_fields_drops_no_signature(through: Through) -> None:
+    def drop(request: bytes) -> bytes:
+        head, _, body = request.partition(b"\r\n\r\n")
+        kept = [
+            line for line in head.split(b"\r\n") if not line.lower().startswith((b"x-", b"signature", b"user-agent"))
+        ]
+        return b"\r\n".join(kept) + b"\r\n\r\n" + body
+
+    site, _ = through(rewriting(drop))
+    assert site.run("/work/see", method="POST", json={"a": 1}).status is Status.COMPLETED
+
+
+def test_a_proxy_that_adds_to_the_query_fails_the_job_and_says_so(through: Through) -> None:
+    site, _ = through(rewriting(lambda request: request.replace(b" HTTP/1.1", b"&utm=1 HTTP/1.1", 1)))
+    state = site.run("/work/none")
+    assert (state.status, site.runs(state.id)) == (Status.FAILED, 0)
+    assert "the signature is not the end of the query" in state.status_text

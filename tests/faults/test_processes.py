@@ -9,10 +9,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from socketserver import ThreadingMixIn
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import pytest
@@ -60,6 +61,11 @@ class Survivor:
         self.clock.advance(2)
         self.jobs.monitor.step()
 
+    def holds(self, job_id: str) -> bool:
+        """Whether it has the lease of a job."""
+        job = self.jobs.store.get(job_id)
+        return job is not None and job.lessee == self.jobs.monitor.lessee
+
     def end(self, job_id: str) -> JobState:
         """Let the monitor work until a job has ended."""
         looks = threading.Event()
@@ -84,7 +90,7 @@ class Silent(WSGIRequestHandler):
 @contextmanager
 def survivor_of(directory: Path, job_id: str, *, seal: bool = False) -> Iterator[Survivor]:
     """A process that comes to look just before the lease of a job that the dead one held is over."""
-    with open_store(store_url(directory)) as store:
+    with closing(open_store(store_url(directory))) as store:
         job = store.get(job_id)
     assert job is not None
     assert job.lease_until is not None
@@ -127,6 +133,7 @@ def test_an_anonymous_job_of_a_killed_process_is_delivered_by_another_when_its_l
     with survivor_of(tmp_path, job_id) as survivor:
         survivor.look_around()
         assert survivor.jobs.status(job_id).status is Status.STARTED
+        assert not survivor.holds(job_id)
         survivor.look_around()
         state = survivor.end(job_id)
     assert state.status is Status.COMPLETED
@@ -141,6 +148,7 @@ def test_a_current_users_job_of_a_killed_process_fails_and_says_why(
     with survivor_of(tmp_path, job_id) as survivor:
         survivor.look_around()
         assert survivor.jobs.status(job_id).status is Status.STARTED
+        assert not survivor.holds(job_id)
         survivor.look_around()
         state = survivor.end(job_id)
     assert state.status is Status.FAILED
@@ -154,7 +162,7 @@ def test_sealed_credentials_let_another_process_deliver_a_current_users_job(
 ) -> None:
     monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
     job_id = start_and_die(tmp_path, seal=True)
-    assert b"user=ann" not in (tmp_path / "jobs.db").read_bytes()
+    assert not any(b"user=ann" in file.read_bytes() for file in tmp_path.glob("jobs.db*"))
     with survivor_of(tmp_path, job_id, seal=True) as survivor:
         survivor.look_around()
         survivor.look_around()
@@ -163,6 +171,21 @@ def test_sealed_credentials_let_another_process_deliver_a_current_users_job(
     seen = state.result
     assert isinstance(seen, dict)
     assert seen["headers"]["cookie"] == "user=ann"
+
+
+def test_a_merge_by_another_process_moves_a_current_users_job(tmp_path: Path) -> None:
+    both = {"SCENARIO_RUNS": str(tmp_path / "runs"), "BACKJOB_STORE": store_url(tmp_path)}
+    (tmp_path / "second").mkdir()
+    arguments: Any = {"visitor": ANN, "merge": "pending"}
+    with (
+        serving(KINDS["waitress"], "plain_app:app", tmp_path) as first,
+        serving(KINDS["waitress"], "plain_app:app", tmp_path / "second", **both) as second,
+    ):
+        job_id = first.start("/work/see", **arguments, delay=60)
+        assert second.start("/work/see", **arguments) == job_id
+        state = first.end(job_id)
+    assert state.status is Status.COMPLETED
+    assert first.runs(job_id) == 1
 
 
 # --- workers --------------------------------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-        source: str = "127.0.0.1",
+        source: str | None = None,
         timeout: float = WAIT,
     ) -> Page:
         """Send it from the address ``source``, target byte for byte, and read the answer. Raises `OSError`."""
@@ -72,13 +72,14 @@ class Client:
     def get(self, target: str, **options: Any) -> Page:
         return self.request("GET", target, **options)
 
-    def _connected(self, source: str, timeout: float) -> socket.socket:
+    def _connected(self, source: str | None, timeout: float) -> socket.socket:
         if isinstance(self.address, str):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(timeout)
             connection.connect(self.address)
             return connection
-        connection = socket.create_connection(self.address, timeout, source_address=(source, 0))
+        own = None if source is None else (source, 0)
+        connection = socket.create_connection(self.address, timeout, source_address=own)
         if self.tls is None:
             return connection
         return self.tls.wrap_socket(connection, server_hostname="shop.example")

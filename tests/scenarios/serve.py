@@ -37,7 +37,7 @@ def _wsgiref(app: WSGIApplication, listening: socket.socket) -> None:
 def _werkzeug(app: WSGIApplication, listening: socket.socket) -> None:
     from werkzeug.serving import make_server
 
-    host, port = listening.getsockname()
+    host, port = listening.getsockname()[:2]
     make_server(host, port, app, threaded=True, fd=listening.fileno()).serve_forever()
 
 

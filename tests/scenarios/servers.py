@@ -36,7 +36,7 @@ class Kind:
     """A server. ``workers`` is how many requests it can serve at once; ``raw_path`` whether it shows the target as sent.
 
     ``address`` says how its application knows its own address: "learnt" from the socket, or "configured" with a host
-    name that leads nowhere and an address to connect to.
+    name that leads nowhere and an address to connect to. ``host`` is what its socket is bound to.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Kind:
     raw_path: bool = True
     listens: Literal["tcp", "unix", "tls"] = "tcp"
     address: Literal["learnt", "configured"] = "learnt"
+    host: str = "127.0.0.1"
 
     def __str__(self) -> str:
         return self.name
@@ -155,28 +156,27 @@ def _listening(kind: Kind, directory: Path) -> Iterator[tuple[socket.socket, Cli
             path = f"{tempfile.mkdtemp()}/app.sock"
             listening.bind(path)
             listening.listen(128)
-            yield (
-                listening,
-                Client(path),
-                {
-                    "BACKJOB_BASE_URL": "http://shop.example",
-                    "BACKJOB_CONNECT_TO": f"unix:{path}",
-                },
-            )
+            yield listening, Client(path), _settings(kind, "http", f"unix:{path}")
         return
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
+    family = socket.AF_INET6 if ":" in kind.host else socket.AF_INET
+    with socket.create_server((kind.host, 0), family=family, backlog=128) as listening:
         port = listening.getsockname()[1]
+        local = ("::1" if family == socket.AF_INET6 else "127.0.0.1", port)
         if kind.listens == "tls":
             authority, certificate = trustme.CA(), directory / "server.pem"
             authority.issue_cert("shop.example", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
             authority.cert_pem.write_to_path(directory / "authority.pem")
-            client = Client(("127.0.0.1", port), tls=ssl.create_default_context(cafile=directory / "authority.pem"))
-            scheme, own = "https", {"SCENARIO_AUTHORITY": str(directory / "authority.pem")}
+            own = _settings(kind, "https", f"https://127.0.0.1:{port}")
+            # An application that learns its address takes the authorities of the system, as OpenSSL's variable says.
+            own["SSL_CERT_FILE" if kind.address == "learnt" else "SCENARIO_AUTHORITY"] = str(
+                directory / "authority.pem"
+            )
+            yield listening, Client(local, ssl.create_default_context(cafile=directory / "authority.pem")), own
         else:
-            client, scheme, own = Client(("127.0.0.1", port)), "http", {}
-        if kind.address == "configured":
-            own |= {
-                "BACKJOB_BASE_URL": f"{scheme}://shop.example",
-                "BACKJOB_CONNECT_TO": f"{scheme}://127.0.0.1:{port}",
-            }
-        yield listening, client, own
+            yield listening, Client(local), _settings(kind, "http", f"127.0.0.1:{port}")
+
+
+def _settings(kind: Kind, scheme: str, connect_to: str) -> dict[str, str]:
+    if kind.address == "learnt":
+        return {}
+    return {"BACKJOB_BASE_URL": f"{scheme}://shop.example", "BACKJOB_CONNECT_TO": connect_to}

@@ -10,6 +10,7 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -136,6 +137,10 @@ def _stream(jobs: BackJob, visit: Visit) -> Reply:
         jobs.update(40)
         yield "second ä "
         print("printed ", end="")
+        if "error" in visit.parameters:
+            raise ValueError(visit.parameters["error"])
+        if "fail" in visit.parameters:
+            jobs.fail(visit.parameters["fail"])
         yield "third"
 
     return Reply(pieces(), content_type=visit.parameters.get("type", "text/plain; charset=utf-8"))
@@ -169,6 +174,29 @@ def _fail(jobs: BackJob, visit: Visit) -> Reply:
 
 def _finish(jobs: BackJob, visit: Visit) -> Reply:
     return Reply(jobs.finish("And done", result={"href": "/export.csv", "rows": [1, None, "ä"]}))
+
+
+def _chain(jobs: BackJob, visit: Visit) -> Reply:
+    """Start a job that starts a job …, as many as the query says; the result names the next."""
+    left = int(visit.parameters["left"])
+    following = jobs.start(f"{visit.mount}/work/chain", {"left": left - 1}) if left else None
+    return Reply(jobs.finish(visit.headers.get("cookie"), result={"next": following, "address": visit.address}))
+
+
+def _guarded(jobs: BackJob, visit: Visit) -> Reply:
+    return jobs.background_only(lambda: Reply("guarded"))()
+
+
+def _threads(jobs: BackJob, visit: Visit) -> Reply:
+    """Work in threads of the action's own."""
+
+    def work(number: int) -> None:
+        print(f"{number} ", end="")
+        jobs.increment(10)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(jobs.bind(work), range(5)))
+    return Reply("threads")
 
 
 def _answer(jobs: BackJob, visit: Visit) -> Reply:
@@ -205,8 +233,10 @@ def _hold(jobs: BackJob, visit: Visit) -> Reply:
 
 _ACTIONS: Final[Mapping[str, Action]] = {
     "answer": _answer,
+    "chain": _chain,
     "fail": _fail,
     "finish": _finish,
+    "guarded": _guarded,
     "hold": _hold,
     "members": _members,
     "none": _none,
@@ -215,4 +245,5 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "see": _see,
     "steps": _steps,
     "stream": _stream,
+    "threads": _threads,
 }

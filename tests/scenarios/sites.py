@@ -76,7 +76,7 @@ class Site:
         query: Mapping[str, Any] | None = None,
         *,
         visitor: Mapping[str, str] | None = None,
-        source: str = "127.0.0.1",
+        source: str | None = None,
         mount: str = "",
         **options: Any,
     ) -> str:
@@ -89,7 +89,7 @@ class Site:
         query: Mapping[str, Any] | None = None,
         *,
         visitor: Mapping[str, str] | None = None,
-        source: str = "127.0.0.1",
+        source: str | None = None,
         mount: str = "",
         **options: Any,
     ) -> Any:

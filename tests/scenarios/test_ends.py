@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from backjob import Status
@@ -60,6 +62,34 @@ def test_the_first_finish_counts_and_a_later_fail_is_stronger(site: Site) -> Non
     assert site.steps(["finish", "first"], ["finish", "second"]).status_text == "first"
     state = site.steps(["finish", "done"], ["fail", "not done"])
     assert (state.status, state.status_text) == (Status.FAILED, "not done")
+
+
+@pytest.mark.parametrize(("query", "text"), [({"error": "torn"}, "ValueError: torn"), ({"fail": "enough"}, "enough")])
+def test_a_stream_may_fail_half_way_and_its_output_stays(site: Site, query: dict[str, str], text: str) -> None:
+    state = site.run("/work/stream", query)
+    assert (state.status, state.progress) == (Status.FAILED, 40)
+    assert state.status_text == text
+    assert site.text(state.id) == "first second ä printed "
+
+
+def test_a_job_is_ended_from_outside_by_another_or_by_a_page(site: Site) -> None:
+    one, other, third = (site.start("/work/none", {"n": n}, delay=60) for n in range(3))
+    assert site.steps(["finish", "by another", {"job_id": one}]).status is Status.COMPLETED
+    assert site.steps(["fail", "by another", {"job_id": other}]).status is Status.COMPLETED
+    page = site.page("/work/steps", {"steps": json.dumps([["finish", ["by a page"], {"job_id": third}]])})
+    assert page.status == 200
+    ends = [(state.status, state.status_text) for state in map(site.jobs.status, (one, other, third))]
+    assert ends == [
+        (Status.COMPLETED, "by another"),
+        (Status.FAILED, "by another"),
+        (Status.COMPLETED, "by a page"),
+    ]
+    assert [site.runs(job_id) for job_id in (one, other, third)] == [0, 0, 0]
+
+
+def test_a_guarded_action_runs_as_a_job_alone(site: Site) -> None:
+    assert site.page("/work/guarded").status == 403
+    assert site.run("/work/guarded").status is Status.COMPLETED
 
 
 def test_the_server_goes_on_after_failures(site: Site) -> None:

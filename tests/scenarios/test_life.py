@@ -29,6 +29,20 @@ def test_jobs_that_are_started_together_all_run_once(site: Site) -> None:
     assert [site.runs(job_id) for job_id in ids] == [1] * 20
 
 
+@pytest.mark.parametrize("mount", ["", "/shop"])
+def test_jobs_start_jobs_as_the_same_user(site: Site, mount: str) -> None:
+    following: Any = site.start("/work/chain", {"left": 3}, visitor=ANN, source="127.0.0.3", mount=mount)
+    addresses = set()
+    for _ in range(4):
+        state = site.end(following)
+        assert (state.status, state.status_text, state.owner) == (Status.COMPLETED, "user=ann", "ann")
+        result: Any = state.result
+        following = result["next"]
+        addresses.add(result["address"])
+    assert following is None
+    assert len(addresses) == 1
+
+
 def test_a_delayed_job_does_not_run_before_its_time(site: Site) -> None:
     job_id = site.start("/work/see", delay=0.3)
     state = site.end(job_id)

@@ -93,3 +93,29 @@ def test_finish_leaves_a_text_and_a_result(site: Site) -> None:
     state = site.run("/work/finish")
     assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "And done")
     assert state.result == {"href": "/export.csv", "rows": [1, None, "ä"]}
+
+
+def test_threads_that_are_bound_report_for_their_job(site: Site) -> None:
+    job_id = site.start("/work/threads")
+    assert site.end(job_id).status is Status.COMPLETED
+    assert sorted(site.text(job_id).split()) == ["0", "1", "2", "3", "4"]
+
+
+def test_output_past_the_limit_is_cut_off_and_marked(site: Site) -> None:
+    job_id = site.start("/work/print", {"lines": 80_000})
+    assert site.end(job_id).status is Status.COMPLETED
+    size, whole = 0, ""
+    while piece := site.jobs.output(job_id, size):
+        if not piece.text:
+            break
+        size, whole = piece.next_offset, whole + piece.text
+    assert (1 << 20) - 4 < size <= 1 << 20
+    assert whole.startswith("line 0 – ä\nline 1 – ä\n")
+    assert site.jobs.output(job_id, size).truncated
+
+
+def test_concurrent_jobs_do_not_mix_their_output(site: Site) -> None:
+    ids = {lines: site.start("/work/print", {"lines": lines}) for lines in range(20, 40)}
+    for lines, job_id in ids.items():
+        site.end(job_id)
+        assert site.text(job_id) == "".join(f"line {number} – ä\n" for number in range(lines))

@@ -109,7 +109,7 @@ def werkzeug_server(app: WSGIApplication, *, threaded: bool) -> Iterator[str]:
 @contextmanager
 def waitress_server(app: WSGIApplication) -> Iterator[str]:
     sockets: dict[int, Any] = {}
-    server = waitress.server.create_server(app, sockets, host="127.0.0.1", port=0, threads=2)
+    server: Any = waitress.server.create_server(app, sockets, host="127.0.0.1", port=0, threads=2)
     stopping = threading.Event()
 
     def run() -> None:

@@ -160,7 +160,11 @@ def test_fail_answers_a_person_with_500(app: Flask, jobs: BackJob) -> None:
 
 
 def test_a_background_only_route_answers_a_person_with_403(app: Flask, run: Run, jobs: BackJob) -> None:
-    state = run(jobs.background_only(lambda: jobs.finish("ran")))
+    @jobs.background_only
+    def view() -> str:
+        return jobs.finish("ran")
+
+    state = run(view)
     assert state.status_text == "ran"
     assert app.test_client().get("/work").status_code == 403
 

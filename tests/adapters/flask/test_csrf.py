@@ -11,11 +11,10 @@ from flask import Flask
 from flask_wtf import CSRFProtect, FlaskForm
 from wtforms import StringField
 
-from backjob import Status
+from backjob import InvalidRequest, Status
 from backjob.flask import BackJob
 from backjob.stores.memory import MemoryStore
 from backjob.testing import immediate, recorded
-
 
 Form = type("Form", (FlaskForm,), {"name": StringField()})
 
@@ -64,6 +63,16 @@ def test_a_worker_request_passes_and_another_does_not(
         state = jobs.status(jobs.start("work", method="POST", form={"name": "Bo"}))
     assert (state.status_text, state.status) == ("Hello Bo", Status.COMPLETED)
     assert app.test_client().post("/work", data={"name": "Eve"}).status_code == 400
+
+
+def test_a_first_request_that_fails_leaves_the_protection_as_it_is(app: Flask) -> None:
+    csrf = CSRFProtect(app)
+    BackJob(app, store=MemoryStore())
+    app.secret_key = None
+    for _ in range(2):
+        with pytest.raises(InvalidRequest, match="SECRET_KEY"):
+            app.test_client().get("/")
+    assert "protect" not in vars(csrf)
 
 
 def test_the_cancel_button_needs_no_form_token(app: Flask) -> None:

@@ -236,6 +236,18 @@ def test_text_that_utf8_cannot_say_is_refused(store: SQLiteStore, field: str) ->
     store.create(draft("job"))
 
 
+def test_the_end_leaves_nothing_of_the_request_in_the_tables(path: Path, store: SQLiteStore) -> None:
+    request = Request("POST", "/work", (("X-Secret", "one"),), b"secret body")
+    for job_id, key in (("first", None), ("second", "key")):
+        store.create(Draft(id=job_id, request=request, sealed=b"sealed"), key)
+    store.create(Draft(id="merged", request=request), "key")
+    assert sql(path, "SELECT body FROM backjob_body") == [(b"secret body",)] * 2
+    for job_id in ("first", "second"):
+        store.change(job_id, Expect(), ended(completed()))
+    assert sql(path, "SELECT * FROM backjob_body") == []
+    assert sql(path, "SELECT DISTINCT request, sealed FROM backjob") == [(None, None)]
+
+
 # --- locks ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,50 @@
+"""README and docs as tests see them: pages, and the code blocks in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+__all__ = ["PAGES", "README", "ROOT", "Block", "blocks", "flask_example"]
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+README: Final = ROOT / "README.md"
+PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")))
+
+_BLOCK: Final = re.compile(
+    r"(?:<!-- (?P<marker>[a-z-]+) -->\n)?^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@frozen
+class Block:
+    """A fenced block. ``marker`` is that of the comment in the line before it, ``title`` a file's name; both may be ""."""
+
+    page: Path
+    line: int
+    language: str
+    marker: str
+    title: str
+    code: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}:{self.line}"
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The fenced blocks of a page, in order."""
+    text = page.read_text(encoding="utf-8")
+    for found in _BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("code"))
+        yield Block(page, line, found["language"], found["marker"] or "", found["title"] or "", found["code"])
+
+
+def flask_example() -> str:
+    """The README's Flask application."""
+    [example] = [block for block in blocks(README) if block.marker == "flask-example"]
+    return example.code

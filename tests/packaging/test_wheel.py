@@ -1,0 +1,141 @@
+"""What is uploaded: the files in it, and what installing it brings along."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+from attrs import frozen
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+MEBIBYTE: Final = 1 << 20
+LARGEST_INSTALLATION: Final = 3 * MEBIBYTE
+PATIENCE: Final = 110.0
+
+# Names that Python compares as equal are written in the first of these ways.
+BROUGHT_BY_VENV: Final = {"pip", "setuptools"}
+CORE: Final = {"backjob", "attrs", "h11", "typing-extensions"}
+
+
+@frozen
+class Built:
+    """An sdist, and the wheel that was made from that sdist alone."""
+
+    sdist: Path
+    wheel: Path
+
+    def files_of_sdist(self) -> set[str]:
+        with tarfile.open(self.sdist) as archive:
+            return {member.name.partition("/")[2] for member in archive if member.isfile()}
+
+    def files_of_wheel(self) -> set[str]:
+        with zipfile.ZipFile(self.wheel) as archive:
+            return set(archive.namelist())
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """What it prints; fails with that unless it exits with 0."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BACKJOB_"))}
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**inherited, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    directory = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", directory, ROOT, cwd=directory)
+    [sdist], [wheel] = directory.glob("*.tar.gz"), directory.glob("*.whl")
+    return Built(sdist, wheel)
+
+
+@pytest.fixture(scope="module")
+def python(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel and what it needs, and nothing else."""
+    directory = tmp_path_factory.mktemp("venv")
+    venv.create(directory, with_pip=True)
+    python = directory / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", "--no-compile", built.wheel, cwd=directory)
+    return python
+
+
+def package_files() -> set[str]:
+    """Every file of the package as it stands in the checkout."""
+    return {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "backjob").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_has_every_file_of_the_package_and_no_other(built: Built) -> None:
+    in_the_package = {name for name in built.files_of_wheel() if ".dist-info/" not in name}
+    assert in_the_package == package_files()
+    assert {"backjob/py.typed", "backjob/static/progress.js", "backjob/static/page.html"} <= in_the_package
+
+
+def test_the_wheel_carries_the_licence_and_the_command(built: Built) -> None:
+    with zipfile.ZipFile(built.wheel) as archive:
+        [points] = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
+        assert "backjob = backjob.cli:main" in archive.read(points).decode()
+    assert any(name.endswith("/LICENSE") for name in built.files_of_wheel())
+
+
+def test_the_sdist_has_what_building_reading_and_testing_need(built: Built) -> None:
+    files = built.files_of_sdist()
+    needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "mkdocs.yml", "docs/index.md", ".ci/run"}
+    assert needed | package_files() <= files
+    tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
+    assert tests <= files
+    assert not [name for name in files if "__pycache__" in name or name.endswith((".db", ".pyc"))]
+
+
+@pytest.mark.slow
+def test_installing_brings_the_core_and_nothing_else(python: Path, tmp_path: Path) -> None:
+    listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
+    names = {one["name"].lower().replace("_", "-") for one in listed}
+    assert names - BROUGHT_BY_VENV == CORE
+
+
+@pytest.mark.slow
+def test_what_is_installed_is_small(python: Path) -> None:
+    [packages] = (python.parents[1] / "lib").glob("python*/site-packages")
+    sizes = {
+        path: path.stat().st_size
+        for path in packages.rglob("*")
+        if path.is_file()
+        and path.relative_to(packages).parts[0].partition("-")[0]
+        not in {*BROUGHT_BY_VENV, "pkg_resources", "_distutils_hack"}
+    }
+    assert sum(sizes.values()) < LARGEST_INSTALLATION
+
+
+@pytest.mark.slow
+def test_the_installed_package_is_imported_without_a_framework(python: Path, tmp_path: Path) -> None:
+    code = "import backjob, backjob.wsgi, backjob.cli, sys; print(backjob.__file__, 'flask' in sys.modules)"
+    file, flask = run(python, "-I", "-c", code, cwd=tmp_path).split()
+    assert Path(file).is_relative_to(python.parents[1])
+    assert flask == "False"
+
+
+@pytest.mark.slow
+def test_the_installed_demo_runs_a_job(python: Path, tmp_path: Path) -> None:
+    printed = run(python.with_name("backjob"), "demo", "--once", cwd=tmp_path)
+    assert "COMPLETED" in printed
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,209 @@
+"""What the tests of the core share: a `BackJob` whose clock, monitor and answers are the test's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from attrs import define, field, frozen
+
+from backjob.errors import NotSent, StoreUnavailable
+from backjob.jobs import BackJob
+from backjob.lifecycle import REFUSAL_HEADER
+from backjob.model import Caller, Headers, Job, JobState, Request, Response
+from backjob.monitor import Monitor
+from backjob.protocols import Delivery, Store
+from backjob.running import Running
+from backjob.serving import serving
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
+from backjob.worker import Refusal
+
+KEY: Final = "n5Yd-8sQ2vXk7RzL0mTfWc4JbUg1HpEa9iOx"
+COOKIE: Final = "session=0ddC00kie"
+WRITE_METHODS: Final = ("create", "change", "report", "take_due", "beat", "purge")
+
+_T = TypeVar("_T")
+
+
+def refused(kind: str) -> Response:
+    return Response(409, "Conflict", ((REFUSAL_HEADER, kind),))
+
+
+@define
+class Sent:
+    """One delivery as the transport got it, and the future that a test ends."""
+
+    delivery: Delivery
+    future: Future[Response] = field(factory=Future)
+
+    def answer(self, status: int = 200, reason: str = "OK", headers: Headers = (), body: bytes = b"") -> None:
+        self.future.set_result(Response(status, reason, headers, body))
+
+    def fail(self, error: BaseException) -> None:
+        self.future.set_exception(error)
+
+
+@define
+class FakeTransport:
+    """Sends nothing; ``sent`` is in order. With a ``script``, outcomes come at once, in `send` itself."""
+
+    capacity: int | None = None
+    sent: list[Sent] = field(factory=list)
+    script: Callable[[Sent], None] | None = None
+    broken: Exception | None = None
+    most: int = 0
+    closed: int = 0
+
+    def send(self, delivery: Delivery) -> Future[Response]:
+        if self.broken is not None:
+            raise self.broken
+        sent = Sent(delivery)
+        self.sent.append(sent)
+        self.most = max(self.most, self.in_flight)
+        if self.script is not None:
+            self.script(sent)
+        return sent.future
+
+    @property
+    def in_flight(self) -> int:
+        return sum(not sent.future.done() for sent in self.sent)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class FaultyStore:
+    """A store that counts its calls, and lets a test step between two of them, or take it away."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.calls: list[str] = []
+        self.down: set[str] = set()
+        self.before: dict[str, Callable[[], object]] = {}
+        self.broken: dict[str, Exception] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.store, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            self.calls.append(name)
+            if name in self.down:
+                raise StoreUnavailable(f"{name}: locked")
+            if name in self.broken:
+                raise self.broken[name]
+            step = self.before.pop(name, None)
+            if step is not None:
+                step()
+            return method(*arguments, **options)
+
+        return call
+
+    def count(self, *names: str) -> int:
+        return sum(name in names for name in self.calls)
+
+
+@frozen
+class Here:
+    """A request being served."""
+
+    request: Request = Request("GET", "/page", (("Cookie", COOKIE), ("User-Agent", "Browser/1")))
+    caller: Caller = Caller("https", "shop.example", "192.0.2.7")
+    mount: str = ""
+
+
+@contextmanager
+def served(here: Here | None = None) -> Iterator[Here]:
+    here = here or Here()
+    token = serving.set(here)
+    try:
+        yield here
+    finally:
+        serving.reset(token)
+
+
+class ManualMonitor(Monitor):
+    """A monitor whose passes are the test's to make."""
+
+
+@define
+class Bench:
+    """One process of an application: its `BackJob`, and what it stands on."""
+
+    clock: FakeClock
+    store: FaultyStore
+    transport: FakeTransport
+    jobs: BackJob
+    ended: list[JobState]
+
+    @property
+    def monitor(self) -> Monitor:
+        return self.jobs.monitor
+
+    def start(self, path: str = "/work", **options: Any) -> str:
+        return self.jobs.start(path, **{"as_current_user": False, **options})
+
+    def step(self, seconds: float = 0.0) -> float:
+        self.clock.advance(seconds)
+        wait = self.monitor.step()
+        while wait == 0.0:
+            wait = self.monitor.step()
+        return wait
+
+    def job(self, job_id: str) -> Job:
+        job = self.store.store.get(job_id)
+        assert job is not None
+        return job
+
+    def receive(self, sent: Sent | None = None) -> Running:
+        """Claim what was sent, as the application's worker would."""
+        sent = sent or self.transport.sent[-1]
+        request = sent.delivery.sign()
+        verified = self.jobs.worker.open(request)
+        assert verified is not None
+        return self.jobs.worker.claim(verified, request.body)
+
+    def run(self, **options: Any) -> Running:
+        """A job that has been started, sent and claimed."""
+        self.start(**options)
+        self.step()
+        return self.receive()
+
+    def refusal(self, sent: Sent) -> Refusal | None:
+        try:
+            self.receive(sent)
+        except Refusal as refusal:
+            return refusal
+        return None
+
+
+def bench(
+    *,
+    clock: FakeClock | None = None,
+    store: Store | None = None,
+    transport: FakeTransport | None = None,
+    on_end: Callable[[JobState], object] | None = None,
+    **options: Any,
+) -> Bench:
+    """A process of its own; give two of them one clock and one store to have two processes."""
+    clock = clock or FakeClock()
+    faulty = FaultyStore(store or MemoryStore(clock=clock))
+    transport = transport or FakeTransport()
+    ended: list[JobState] = []
+
+    def note(state: JobState) -> None:
+        ended.append(state)
+        if on_end is not None:
+            on_end(state)
+
+    jobs = BackJob(
+        store=faulty, transport=transport, signer=MessageSigner(KEY), clock=clock, on_end=note, **options
+    )
+    jobs.monitor = jobs.make_monitor(ManualMonitor, threaded=False)
+    return Bench(clock, faulty, transport, jobs, ended)
+
+
+NOT_SENT: Final = NotSent("connection refused")

@@ -5,7 +5,6 @@ Outside of a background request nothing here does harm: the same route works whe
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import json
@@ -16,6 +15,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
 from backjob.lifecycle import End, completed, failed
 from backjob.model import JsonValue, clean_text
+from backjob.offload import to_thread
 from backjob.running import Running, current, percent
 from backjob.serving import Serving, serving
 from backjob.worker import describe
@@ -85,9 +85,9 @@ class Action:
         if running is None:
             return
         if status_text is not None:
-            await asyncio.to_thread(self.update, progress, status_text, total=total)
+            await to_thread(self.update, progress, status_text, total=total)
         elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
-            await asyncio.to_thread(running.write_now)
+            await to_thread(running.write_now)
 
     def increment(self, amount: float = 1) -> None:
         """Raise the progress by an amount, at most to 100."""
@@ -103,7 +103,7 @@ class Action:
             return
         running.raise_progress(amount)
         if running.note_life():
-            await asyncio.to_thread(running.write_now)
+            await to_thread(running.write_now)
 
     def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
         """Yield the items of an iterable and report how far it is. Without a length each item is a sign of life."""
@@ -140,11 +140,11 @@ class Action:
             if done >= report_at:
                 running = self._running()
                 if running is not None and pace.note(running, done):
-                    await asyncio.to_thread(running.write_now)
+                    await to_thread(running.write_now)
                 report_at = pace.next_report(done)
         running = self._running()
         if done and running is not None and pace.note(running, done):
-            await asyncio.to_thread(running.write_now)
+            await to_thread(running.write_now)
 
     def echo(self, text: str) -> None:
         """Append to the job's output. Outside of a background request it is printed."""
@@ -178,7 +178,7 @@ class Action:
 
     async def afinish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
         """`finish` that leaves the event loop alone while it writes."""
-        return await asyncio.to_thread(self.finish, text, result, job_id=job_id)
+        return await to_thread(self.finish, text, result, job_id=job_id)
 
     @overload
     def fail(self, text: str = "") -> NoReturn: ...

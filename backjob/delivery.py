@@ -12,6 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
 from enum import IntEnum
+from itertools import count
 from typing import Final
 
 from attrs import define, evolve, field
@@ -118,7 +119,8 @@ class Deliveries:
         self._answered = answered
         self._announce = announce
         self._held: dict[str, _Held] = {}
-        self._agenda: list[tuple[float, _Due, str]] = []
+        self._agenda: list[tuple[float, int, _Due, str]] = []
+        self._order = count()
         self._ready: deque[str] = deque()
         self._in_flight: set[Future[Response]] = set()
 
@@ -130,11 +132,15 @@ class Deliveries:
         self._send_at(at, job.id, held)
         self._renew_later(job.id, held)
 
-    def move(self, job: Job, at: float) -> None:
-        """Deliver a job that we hold at another time; one that is not ours, or is in flight, stays as it is."""
+    def move(self, job: Job, credentials: Credentials | None, at: float) -> None:
+        """Deliver a job leased to us at another time; one that is not ours, or is in flight, stays as it is."""
         held = self._held.get(job.id)
-        if held is not None and held.future is None:
+        if held is None:
+            if job.lessee == self._lessee:
+                self.hold(job, credentials, at)
+        elif held.future is None:
             held.job, held.version = job, job.version
+            held.credentials = credentials or held.credentials
             self._send_at(at, job.id, held)
 
     def drop(self, job_id: str) -> None:
@@ -154,7 +160,7 @@ class Deliveries:
     def run(self, now: float) -> None:
         """Send, renew and read again what is due."""
         while self._agenda and self._agenda[0][0] <= now:
-            at, due, job_id = heapq.heappop(self._agenda)
+            at, _, due, job_id = heapq.heappop(self._agenda)
             held = self._held.get(job_id)
             if held is None:
                 continue
@@ -188,7 +194,7 @@ class Deliveries:
     # --- one step each ----------------------------------------------------------------------------------------------
 
     def _plan(self, at: float, due: _Due, job_id: str) -> None:
-        heapq.heappush(self._agenda, (at, due, job_id))
+        heapq.heappush(self._agenda, (at, next(self._order), due, job_id))
 
     def _send_at(self, at: float, job_id: str, held: _Held) -> None:
         planned, held.send_at = held.send_at, at
@@ -205,8 +211,11 @@ class Deliveries:
         self._ready.append(job_id)
 
     def _renew_later(self, job_id: str, held: _Held) -> None:
-        held.renew_at = self._clock.monotonic() + LEASE / 2
-        self._plan(held.renew_at, _Due.RENEW, job_id)
+        self._renew_at(self._clock.monotonic() + LEASE / 2, job_id, held)
+
+    def _renew_at(self, at: float, job_id: str, held: _Held) -> None:
+        held.renew_at = at
+        self._plan(at, _Due.RENEW, job_id)
 
     def _give_up_lease(self, job_id: str, held: _Held) -> None:
         expect = Expect(status=Status.STARTED, version=held.version)
@@ -226,7 +235,8 @@ class Deliveries:
             self._send_at(at, job_id, held)
             return
         if due == _Due.RENEW:
-            held.renew_at = at
+            self._renew_at(at, job_id, held)
+            return
         self._plan(at, due, job_id)
 
     def _capacity(self) -> int:
@@ -303,7 +313,7 @@ class Deliveries:
                 held.job = job
                 wait = (job.start_time - job.read_time).total_seconds()
                 self._send_at(now + max(0.0, wait), job_id, held)
-            self._renew_later(job_id, held)
+            self._renew_at(now + _STORE_PAUSE, job_id, held)  # at its next turn the lease might be over
         elif held.future is None or job is None or job.status.is_final:
             self.drop(job_id)
         else:

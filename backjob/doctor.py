@@ -1,9 +1,8 @@
-"""Will worker requests arrive? Asks the application itself, by the very path that jobs take, and says what stands in the way.
+"""Will worker requests arrive? Asks the application, by the very way that jobs take, and says what stands in between.
 
 What is sent is a request that claims to be a worker request and is signed by nobody: the middleware answers it with a
-refusal of its own, which nothing else answers, and no action runs. Each check prints a line, ``ok: …``,
-``problem: … — what to do`` or ``can't tell: …``. The exit code names the first problem: `EXIT_CODES`
-is the table.
+refusal of its own, which nothing else answers, and no action runs. Each check is a line, ``ok: …``, ``problem: … — what
+to do`` or ``can't tell: …``. The exit code names the first problem: `EXIT_CODES` is the table.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ from backjob.jobs import BackJob
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER
 from backjob.model import Grant, Headers, Request, Response
 from backjob.protocols import Signer, Transport
+from backjob.targets import normalise
 from backjob.worker import CONCURRENCY_HEADER
 
 __all__ = ["EXIT_CODES", "Finding", "Problem", "examine"]
@@ -113,8 +113,9 @@ def examine(
 
     ``transport`` is one for ``url``, the base URL. ``path`` is a route to ask for, by GET; ``methods`` are further ones
     to try, which the middleware answers. With a ``signer``, the application's key is checked too, with ``jobs``
-    their store. ``timeout`` (s) bounds each answer.
+    their store. ``timeout`` (s) bounds each answer. Raises `InvalidRequest` for a path that is none.
     """
+    path = normalise(path)
     ask = _Patient(transport, timeout)
     answer = ask(lambda: _claiming("GET", path))
     if isinstance(answer, TransportError):
@@ -272,9 +273,7 @@ def _check_key(answer: Response | TransportError) -> Finding:
         remedy = "a proxy that rewrites the path or the query? A prefix it strips belongs into the base URL"
         return Finding(said, Problem.SIGNATURE, remedy)
     if refusal == "unavailable":
-        return Finding(
-            f"the application's store does not answer: {said}", Problem.STORE, "look at the application's log"
-        )
+        return Finding(f"the application's store is away: {said}", Problem.STORE, "look at the application's log")
     if refusal is None:
         what = f"{_line(answer)}: the signature got lost on the way"
         return Finding(what, Problem.SIGNATURE, "does a proxy cut long queries, or parameters it does not know?")

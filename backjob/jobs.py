@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import EllipsisType, TracebackType, UnionType
-from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 from attrs import evolve
-from typing_extensions import Unpack
 
 from backjob.access import Access, Right, new_job_id, reference
 from backjob.action import Action
@@ -22,6 +20,7 @@ from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound,
 from backjob.lifecycle import End, cancelled, ended, overdue, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Output, Query, Request, Status, clean_text
 from backjob.monitor import Monitor, Retention
+from backjob.offload import sleep, to_thread
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, check_value, credentials_of
 from backjob.running import Running, current
@@ -238,7 +237,7 @@ class BackJob(Action):
         else:
             user = "user" if is_user else "anonymous"
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
-            job = self._create_or_join(draft, key)
+            job = self._create_or_join(draft, key, credentials or None)
         if job.id == draft.id:
             self.monitor.accept(job, credentials or None)
         return job.id
@@ -261,15 +260,18 @@ class BackJob(Action):
             agent = "backjob"  # the client sent what no client may send on
         return evolve(request, headers=(*request.headers, ("User-Agent", agent)))
 
-    def _create_or_join(self, draft: Draft, key: str) -> Job:
+    def _create_or_join(self, draft: Draft, key: str, credentials: Credentials | None) -> Job:
         while True:
             job = self.store.create(draft, key)
             if job.id == draft.id or not waits_until_sent(key):
                 return job
-            expect = Expect(status=Status.STARTED, version=job.version)
-            moved = self.store.change(job.id, expect, Changes(due=draft.due, delivery_timeout=draft.delivery_timeout))
+            changes = Changes(due=draft.due, delivery_timeout=draft.delivery_timeout)
+            if draft.lessee is not None and (draft.held or not job.held):
+                # We can deliver it as well as its lessee, who would hear of the new time only when it renews its lease.
+                changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
+            moved = self.store.change(job.id, Expect(status=Status.STARTED, version=job.version), changes)
             if moved is not None:
-                self.monitor.look_again(moved)
+                self.monitor.look_again(moved, credentials)
                 return moved
 
     # --- watching ---------------------------------------------------------------------------------------------------
@@ -468,37 +470,37 @@ class BackJob(Action):
 
     async def astart(self, path: str, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
         """`start` that leaves the event loop alone."""
-        return await asyncio.to_thread(self.start, path, query, **options)
+        return await to_thread(self.start, path, query, **options)
 
     async def astatus(self, job_id: str) -> JobState:
         """`status` that leaves the event loop alone."""
-        return await asyncio.to_thread(self.status, job_id)
+        return await to_thread(self.status, job_id)
 
     async def aoutput(self, job_id: str, offset: int = 0) -> Output:
         """`output` that leaves the event loop alone."""
-        return await asyncio.to_thread(self.output, job_id, offset)
+        return await to_thread(self.output, job_id, offset)
 
     async def acancel(self, job_id: str) -> bool:
         """`cancel` that leaves the event loop alone."""
-        return await asyncio.to_thread(self.cancel, job_id)
+        return await to_thread(self.cancel, job_id)
 
     async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
         """`watch` for an async handler."""
         looks = self._looks(job_id)
-        while (wait := await asyncio.to_thread(next, looks, None)) is not None:
+        while (wait := await to_thread(next, looks, None)) is not None:
             if isinstance(wait, JobState):
                 yield wait
             else:
-                await asyncio.sleep(wait)
+                await sleep(wait)
 
     async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
         looks = self._looks(job_id, timeout)
-        while (wait := await asyncio.to_thread(next, looks, None)) is not None:
+        while (wait := await to_thread(next, looks, None)) is not None:
             if isinstance(wait, JobState):
                 state = wait
             else:
-                await asyncio.sleep(wait)
+                await sleep(wait)
         return state
 
 

@@ -152,11 +152,11 @@ class Monitor:
         self.step()
         self.step()
 
-    def look_again(self, job: Job) -> None:
-        """A waiting job's start time was moved by a merge: whoever delivers it must know."""
+    def look_again(self, job: Job, credentials: Credentials | None) -> None:
+        """A waiting job's start time was moved by a merge, its lease perhaps taken over: whoever delivers it must know."""
         self.ensure_running()
         at = self._clock.monotonic() + max(0.0, (job.start_time - job.read_time).total_seconds())
-        self._tell(lambda: self._deliveries.move(job, at))
+        self._tell(lambda: self._deliveries.move(job, credentials, at))
         if job.lessee is None:
             self._tell(lambda: self._set_alarm(at))
 

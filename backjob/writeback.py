@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -35,6 +36,8 @@ class Writeback:
         self._wake = wake
         self._announce = announce
         self._news: deque[Running] = deque()
+        self._planned = math.inf
+        """When the monitor looks again by itself, at the latest; infinite while it works that out."""
         self._dirty: set[Running] = set()
         self._beats: dict[str, Running] = {}
         self._next_beat = 0.0
@@ -44,7 +47,8 @@ class Writeback:
     def later(self, running: Running) -> None:
         """Write what a job has pending as soon as its next write is due."""
         self._news.append(running)
-        self._wake()
+        if running.next_write < self._planned:
+            self._wake()
 
     def settle(self, running: Running, end: End) -> None:
         """Write an end that the store could not take; tried until the job's time-out, which then ends it."""
@@ -53,13 +57,18 @@ class Writeback:
 
     def next_event(self) -> float | None:
         """When `run` has something to do, on the monotonic clock (s)."""
+        # In this order: what `later` adds after the gathering still finds the infinite plan, and wakes.
+        self._planned = math.inf
         self._gather()
         events = [running.next_write for running in self._dirty]
         if self._beats:
             events.append(self._next_beat)
         if self._ends:
             events.append(self._next_try)
-        return min(events, default=None)
+        if not events:
+            return None
+        self._planned = min(events)
+        return self._planned
 
     def run(self, now: float) -> None:
         """Write what is due."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from backjob.model import Draft, Expect, Job, Request
 from backjob.protocols import Clock, Store
 from backjob.testing.clock import FakeClock
 
-__all__ = ["MICROSECOND", "StoreCase", "at_once", "draft", "kept", "same", "whole_output"]
+__all__ = ["MICROSECOND", "PATIENCE", "StoreCase", "at_once", "draft", "kept", "same", "whole_output"]
 
 T = TypeVar("T")
 
@@ -47,9 +48,11 @@ def draft(job_id: str = "job", **fields: Any) -> Draft:
 def whole_output(store: Store, job_id: str, limit: int = 65536) -> str:
     """All output of a job, read piece by piece as a watcher does."""
     text, offset = "", 0
+    deadline = time.monotonic() + PATIENCE
     while (piece := store.output(job_id, offset, limit)).text:
         text += piece.text
         kept(piece.next_offset > offset, "every piece leads on to the next")
+        kept(time.monotonic() < deadline, "output has an end")
         offset = piece.next_offset
     return text
 

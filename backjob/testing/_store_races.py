@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Store
-from backjob.testing._store_case import StoreCase, at_once, draft, kept, same, whole_output
+from backjob.testing._store_case import PATIENCE, StoreCase, at_once, draft, kept, same, whole_output
 from backjob.testing.clock import FakeClock
 
 __all__ = ["StoreRaces"]
@@ -88,7 +89,10 @@ class StoreRaces(StoreCase):
 
         def take_all(racer: int) -> list[Job]:
             taken: list[Job] = []
-            while batch := self.store.take_due(f"lessee {racer}", 60, 7):
+            for _ in names:
+                batch = self.store.take_due(f"lessee {racer}", 60, 7)
+                if not batch:
+                    break
                 taken += batch
             return taken
 
@@ -156,13 +160,15 @@ class StoreRaces(StoreCase):
 
         def read() -> str:
             text, offset, over = "", 0, False
-            while True:
+            deadline = time.monotonic() + PATIENCE
+            while time.monotonic() < deadline:
                 over = over or self.read().status.is_final  # before the piece: what comes after the end is nothing
                 piece = self.store.output("job", offset)
                 if not piece.text and over:
                     return text
                 kept(len(piece.text) % len(line) == 0, "output grows by whole reports")
                 text, offset = text + piece.text, piece.next_offset
+            return text
 
         _, *texts = at_once([write, read, read])
         for text in texts:

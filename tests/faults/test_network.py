@@ -19,7 +19,7 @@ from backjob.model import Draft, Request
 from tests.faults.proxies import GATEWAY_TIMEOUT, Passage, Proxy, read_all
 from tests.scenarios.client import WAIT, Gate
 from tests.scenarios.servers import KINDS
-from tests.scenarios.sites import Site, serving
+from tests.scenarios.sites import Site, result_of, serving
 
 Through: TypeAlias = Callable[..., tuple[Site, Proxy]]
 
@@ -88,8 +88,7 @@ def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
     state = site.end(job_id)
     assert (state.status, site.runs(job_id), len(proxy.requests)) == (Status.COMPLETED, 1, 3)
     assert attempts(site, job_id) == 3
-    seen = state.result
-    assert isinstance(seen, dict)
+    seen = result_of(state)
     assert (seen["query"], seen["body"], seen["headers"]["cookie"]) == ("a=1", "body", "user=ann")
 
 
@@ -174,6 +173,7 @@ def test_a_proxy_that_sends_twice_runs_once_and_our_409_ends_nothing(through: Th
     assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
 
 
+@pytest.mark.slow
 def test_a_captured_worker_request_sent_a_thousand_times_runs_nothing_more(through: Through) -> None:
     site, proxy = through(lambda passage: passage.relay(passage.send_on()), "gunicorn-threads")
     state = site.run("/work/none", {"a": 1})
@@ -212,8 +212,7 @@ def test_what_a_proxy_says_of_the_worker_request_is_not_taken_for_the_visitors(t
         return request.replace(b"\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\nX-Real-IP: 198.51.100.1\r\n", 1)
 
     site, _ = through(rewriting(mark), "wsgiref")
-    seen = site.run("/work/see", visitor={"X-Forwarded-For": "203.0.113.9"}).result
-    assert isinstance(seen, dict)
+    seen = result_of(site.run("/work/see", visitor={"X-Forwarded-For": "203.0.113.9"}))
     assert seen["headers"]["x-forwarded-for"] == "203.0.113.9"
     assert "x-real-ip" not in seen["headers"]
 

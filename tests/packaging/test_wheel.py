@@ -99,7 +99,7 @@ def test_the_wheel_carries_the_licence_and_the_command(built: Built) -> None:
 
 def test_the_sdist_has_what_building_reading_and_testing_need(built: Built) -> None:
     files = built.files_of_sdist()
-    needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "mkdocs.yml", "docs/index.md", ".ci/run"}
+    needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "mkdocs.yml", "docs/index.md"}
     assert needed | package_files() <= files
     tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
     assert tests <= files

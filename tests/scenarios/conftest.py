@@ -10,13 +10,11 @@ from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, serving
 
+# One of each sort: a single thread, threads, processes; every other server and app is slow's.
 _QUICK = (
     ("plain_app", "wsgiref"),
     ("plain_app", "waitress"),
-    ("plain_app", "gunicorn-sync"),
     ("plain_app", "gunicorn-sync-2"),
-    ("plain_app", "gunicorn-unix"),
-    ("plain_app", "gunicorn-tls"),
     ("flask_app", "werkzeug"),
     ("flask_app", "gunicorn-threads"),
 )

@@ -20,7 +20,7 @@ from backjob.transports.sockets import SocketTransport
 from tests.scenarios.client import WAIT, Client, Page
 from tests.scenarios.servers import Kind, Server, running
 
-__all__ = ["KEY", "Site", "jobs_at", "serving", "settings", "store_url"]
+__all__ = ["KEY", "Site", "jobs_at", "result_of", "serving", "settings", "store_url"]
 
 KEY: Final = "the scenarios' own secret, 5a1c0f7e93b24d68"
 
@@ -52,6 +52,11 @@ def jobs_at(directory: Path, **options: Any) -> BackJob:
     return BackJob(
         open_store(store_url(directory)), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY), **options
     )
+
+
+def result_of(state: JobState) -> Any:
+    """What a job left as its result; a test knows its shape."""
+    return state.result
 
 
 @frozen

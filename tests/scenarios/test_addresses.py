@@ -10,7 +10,7 @@ from attrs import evolve
 
 from backjob import Status
 from tests.scenarios.servers import KINDS
-from tests.scenarios.sites import serving
+from tests.scenarios.sites import result_of, serving
 
 
 def has_ipv6() -> bool:
@@ -53,3 +53,12 @@ def test_on_a_unix_socket_it_has_to_be_set_and_start_says_so(tmp_path: Path) -> 
         assert refusal["error"] == "AddressUnknown"
         assert "set the base URL" in refusal["text"]
         assert site.jobs.find() == []
+
+
+@pytest.mark.parametrize("server", ["gunicorn-unix", "gunicorn-tls"])
+def test_a_configured_one_may_be_a_unix_socket_or_have_tls(tmp_path: Path, server: str) -> None:
+    with serving(KINDS[server], "plain_app:app", tmp_path) as site:
+        state = site.run("/work/see", method="POST", body="x" * 300_000)
+        assert state.status is Status.COMPLETED
+        assert result_of(state)["scheme"] == ("https" if server == "gunicorn-tls" else "http")
+        assert site.run("/work/chain", {"left": 1}).status is Status.COMPLETED

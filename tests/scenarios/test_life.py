@@ -9,7 +9,7 @@ import pytest
 
 from backjob import Status
 from tests.scenarios.client import Gate
-from tests.scenarios.sites import Site
+from tests.scenarios.sites import Site, result_of
 
 ANN = {"Cookie": "user=ann"}
 
@@ -36,7 +36,7 @@ def test_jobs_start_jobs_as_the_same_user(site: Site, mount: str) -> None:
     for _ in range(4):
         state = site.end(following)
         assert (state.status, state.status_text, state.owner) == (Status.COMPLETED, "user=ann", "ann")
-        result: Any = state.result
+        result = result_of(state)
         following = result["next"]
         addresses.add(result["address"])
     assert following is None
@@ -46,8 +46,7 @@ def test_jobs_start_jobs_as_the_same_user(site: Site, mount: str) -> None:
 def test_a_delayed_job_does_not_run_before_its_time(site: Site) -> None:
     job_id = site.start("/work/see", delay=0.3)
     state = site.end(job_id)
-    seen: Any = state.result
-    assert datetime.fromisoformat(seen["time"]) >= state.start_time
+    assert datetime.fromisoformat(result_of(state)["time"]) >= state.start_time
     assert state.status is Status.COMPLETED
 
 

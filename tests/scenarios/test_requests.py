@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backjob import Status
-from tests.scenarios.sites import Site
+from tests.scenarios.sites import Site, result_of
 
 BROWSER = {"User-Agent": "Browser/7", "Cookie": "user=ann; theme=dark", "Authorization": "Bearer 5ecret"}
 
@@ -19,7 +19,7 @@ def seen_by(site: Site, path: str = "/work/see", query: dict[str, Any] | None = 
     """What the action "see" saw, run as a job."""
     state = site.run(path, query, **options)
     assert state.status is Status.COMPLETED, state
-    return state.result
+    return result_of(state)
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "CHICKEN"])
@@ -79,7 +79,7 @@ def test_paths_arrive_as_they_were_meant(site: Site, path: str, decoded: str, ra
 @pytest.mark.parametrize("path", ["/work/see", "/work/see/a%2Fb/ä"])
 def test_a_mounted_application_runs_its_jobs_below_its_mount(site: Site, path: str) -> None:
     started = site.started(path, {"id": 5}, mount="/shop")
-    seen: Any = site.end(started["id"]).result
+    seen = result_of(site.end(started["id"]))
     assert (seen["mount"], seen["query"]) == ("/shop", "id=5")
     assert seen["path"].startswith("/work/see")
     assert started["url"].startswith("/shop/backjob/")
@@ -129,7 +129,7 @@ def test_headers_of_ones_own_arrive_and_those_of_the_visitor_do_not(site: Site) 
 
 def test_the_action_knows_that_it_is_a_job_and_which(site: Site) -> None:
     job_id = site.start("/work/see")
-    seen: Any = site.end(job_id).result
+    seen = result_of(site.end(job_id))
     assert (seen["background"], seen["job_id"]) == (True, job_id)
     assert site.runs(job_id) == 1
 

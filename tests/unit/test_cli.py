@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -76,8 +76,7 @@ def run(*arguments: str) -> int:
     try:
         return main(arguments)
     except SystemExit as left:
-        assert isinstance(left.code, int)
-        return left.code
+        return left.code if isinstance(left.code, int) else -1
 
 
 def status_of(store: Store, job_id: str) -> Status:
@@ -237,6 +236,7 @@ def test_a_misspelled_setting_is_refused_with_the_right_one(monkeypatch: pytest.
         (("doctor", "ftp://example"), "http"),
         (("doctor", "http://example", "--timeout", "0"), "more than 0"),
         (("doctor", "http://example", "--timeout", "nan"), "more than 0"),
+        (("doctor", "http://127.0.0.1:1", "--path", "work"), "slash"),
         (("demo", "--port", "65536"), "65535"),
     ],
 )
@@ -258,8 +258,7 @@ def test_what_is_no_store_is_a_fault_of_the_configuration(tmp_path: Path, capsys
 
 def application_of(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> str:
     module = ModuleType("an_application")
-    module.site = ModuleType("site")  # type: ignore[attr-defined]
-    module.site.jobs = jobs
+    module.__dict__["site"] = SimpleNamespace(jobs=jobs)
     monkeypatch.setitem(sys.modules, "an_application", module)
     return "an_application:site.jobs"
 

@@ -44,10 +44,10 @@ def test_what_was_not_sent_is_sent_again_with_growing_pauses(world: Bench) -> No
         assert world.transport.sent[-1].delivery.attempt == number
         assert len(world.transport.sent) == number
         world.transport.sent[-1].fail(NOT_SENT)
-        assert world.step() <= pause
+        assert world.step() <= pause + 1e-6
         world.step(pause - 0.001)
         assert len(world.transport.sent) == number
-        world.step(0.001)
+        world.step(0.001001)
     assert world.job(job_id).attempt == len(BACKOFFS) + 1
     running = world.receive()
     assert running.job.id == job_id
@@ -264,15 +264,39 @@ def test_a_merge_by_another_process_moves_the_job_too(world: Bench) -> None:
         job_id = world.start(delay=100, **options)
         world.step(1)
         assert other.start(delay=200, **options) == job_id
-    for _ in range(99):
+    for _ in range(199):
         world.step(1)
         other.step()
-    assert not world.transport.sent
-    for _ in range(101):
-        world.step(1)
+    assert not world.transport.sent + other.transport.sent
+    world.step(1)
+    other.step()
+    [sent] = world.transport.sent + other.transport.sent
+    assert sent.delivery.sign().header("Cookie") == COOKIE
+
+
+def test_a_merge_brings_new_credentials_to_a_job_whose_process_died(world: Bench) -> None:
+    other = neighbour(world)
+    options: dict[str, Any] = {"as_current_user": True, "owner": "ann", "merge": "pending", "delay": 20}
+    with served():
+        job_id = world.start(**options)
+        other.step(1)
+        assert other.start(**options) == job_id
+    for _ in range(20):
+        other.step(1)
+    assert other.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
+
+
+def test_a_change_by_somebody_else_does_not_let_the_lease_lapse(world: Bench) -> None:
+    other = neighbour(world)
+    with served():
+        job_id = world.start(as_current_user=True, delay=50)
+    for second in range(50):
+        if second == 14:
+            job = world.job(job_id)
+            world.store.store.change(job_id, Expect(version=job.version), Changes(due=job.start_time))
         other.step()
-    assert len(world.transport.sent) == 1
-    assert not other.transport.sent
+        world.step(1)
+    assert world.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
 
 
 def test_once_sent_a_pending_job_is_not_joined(world: Bench) -> None:

@@ -18,7 +18,7 @@ LAYERS = (
     ("errors",),
     ("model",),
     ("protocols",),
-    ("clock", "lifecycle"),
+    ("clock", "lifecycle", "offload"),
     ("addresses", "capture", "carriers", "keys", "page", "serving", "targets", "wire"),
     ("access", "requests", "running", "sealing", "signing"),
     ("delivery", "reporter", "worker", "writeback"),

@@ -135,7 +135,8 @@ def test_no_value_shows_credentials_bodies_or_tokens(value: object, show: Callab
 
 def test_a_request_shows_what_helps_to_find_it() -> None:
     shown = repr(SECRET_REQUEST)
-    assert all(part in shown for part in ("POST", "/work?id=5", "Cookie", "Authorization", "<6 bytes>"))
+    assert all(part in shown for part in ("POST", "/work?…", "Cookie", "Authorization", "<6 bytes>"))
+    assert "id=5" not in shown
 
 
 def test_every_value_is_frozen() -> None:

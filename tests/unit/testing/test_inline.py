@@ -1,0 +1,106 @@
+"""`immediate` and `recorded`: what a user's own tests of their application stand on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from backjob import BackJob, Status
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing import immediate, recorded
+from backjob.wsgi import BackJobMiddleware
+from tests.unit.core import COOKIE, KEY, FakeTransport, served
+
+
+@pytest.fixture
+def jobs() -> BackJob:
+    return BackJob(store=MemoryStore(), transport=FakeTransport(), signer=MessageSigner(KEY))
+
+
+class App:
+    """An application of a few actions; ``seen`` has what they saw."""
+
+    def __init__(self, jobs: BackJob) -> None:
+        self.jobs = jobs
+        self.seen: list[dict[str, Any]] = []
+        self.wsgi = BackJobMiddleware(self._app, jobs)
+
+    def _app(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        self.seen.append({**environ, "body": environ["wsgi.input"].read(), "background": self.jobs.is_background})
+        path = environ["PATH_INFO"]
+        if path == "/boom":
+            raise ValueError("boom")
+        if path == "/fail":
+            self.jobs.fail("on purpose")
+        if path == "/parent":
+            self.jobs.start("/child")
+        print(f"at {path}")
+        self.jobs.update(50)
+        self.jobs.finish("done", {"n": 1})
+        start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", "2")])
+        return [b"ok"]
+
+
+def test_an_action_runs_before_start_returns(jobs: BackJob) -> None:
+    app = App(jobs)
+    with immediate(jobs, app.wsgi), served():
+        job_id = jobs.start("/wörk", {"a": "b c"}, method="POST", json={"n": 5})
+    state = jobs.status(job_id)
+    assert (state.status, state.status_text, state.result) == (Status.COMPLETED, "done", {"n": 1})
+    assert jobs.output(job_id).text == "at /wÃ¶rk\n"
+    [seen] = app.seen
+    assert (seen["REQUEST_METHOD"], seen["QUERY_STRING"], seen["body"]) == ("POST", "a=b%20c", b'{"n": 5}')
+    assert (seen["HTTP_COOKIE"], seen["HTTP_HOST"], seen["REMOTE_ADDR"]) == (COOKIE, "shop.example", "192.0.2.7")
+    assert seen["background"]
+
+
+@pytest.mark.parametrize(("path", "text"), [("/boom", "ValueError: boom"), ("/fail", "on purpose")])
+def test_a_failing_action_fails_its_job_and_not_the_test(jobs: BackJob, path: str, text: str) -> None:
+    with immediate(jobs, App(jobs).wsgi):
+        state = jobs.status(jobs.start(path, as_current_user=False))
+    assert (state.status, state.status_text) == (Status.FAILED, text)
+
+
+def test_delays_are_not_waited_for_and_jobs_that_start_jobs_run_them(jobs: BackJob) -> None:
+    app = App(jobs)
+    with immediate(jobs, app.wsgi), served():
+        jobs.start("/parent", delay=3600)
+    assert [seen["PATH_INFO"] for seen in app.seen] == ["/parent", "/child"]
+    assert [state.status for state in jobs.find()] == [Status.COMPLETED] * 2
+    assert not jobs.is_background
+
+
+def test_without_the_middleware_the_job_says_what_is_missing(jobs: BackJob) -> None:
+    def bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])
+        return [b""]
+
+    with immediate(jobs, bare):
+        state = jobs.status(jobs.start("/work", as_current_user=False))
+    assert state.status is Status.FAILED
+    assert "is the middleware installed" in state.status_text
+
+
+def test_recorded_notes_what_was_started_and_sends_nothing(jobs: BackJob) -> None:
+    with recorded(jobs) as started:
+        with served():
+            first = jobs.start("/a", {"x": 1}, owner="ann", scope="s")
+        second = jobs.start("/b", method="POST", body=b"x", as_current_user=False)
+    assert [one.job_id for one in started] == [first, second]
+    assert (started[0].request.target, started[0].owner, started[0].scope) == ("/a?x=1", "ann", "s")
+    assert [one.as_current_user for one in started] == [True, False]
+    assert COOKIE not in repr(started)
+    assert jobs.status(first).status is Status.STARTED
+
+
+@pytest.mark.parametrize("how", ["immediate", "recorded"])
+def test_afterwards_everything_is_as_before(jobs: BackJob, how: str) -> None:
+    before = jobs.monitor, jobs.transport
+    context: Any = immediate(jobs, App(jobs).wsgi) if how == "immediate" else recorded(jobs)
+    with pytest.raises(ZeroDivisionError), context:
+        assert jobs.monitor is not before[0]
+        raise ZeroDivisionError
+    assert (jobs.monitor, jobs.transport) == before

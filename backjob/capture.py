@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
-from typing import IO, Any, TextIO, cast
+from typing import IO, Any, Final, TextIO, cast
 
 __all__ = ["capture_stdout"]
 
@@ -40,4 +41,11 @@ def capture_stdout(divert: Callable[[str], bool]) -> None:
     threads of the action's own that were not started through ``bind``.
     """
     if not isinstance(sys.stdout, _Stdout):
-        sys.stdout = cast("TextIO", _Stdout(sys.stdout, divert))
+        proxy = _Stdout(sys.stdout, divert)
+        _kept.append(proxy)
+        sys.stdout = cast("TextIO", proxy)
+
+
+_kept: Final[deque[_Stdout]] = deque(maxlen=64)
+"""The latest proxies. Before CPython 3.13.3 ``print`` only borrows `sys.stdout` (its issue 130163): were another thread to
+put a stream of its own there while our ``write`` waits for a store, and so free the proxy, the interpreter would crash."""

@@ -28,6 +28,7 @@ from backjob.lifecycle import (
     failed,
     local_deadline,
     overdue,
+    status_line,
     waits_until_sent,
 )
 from backjob.model import UNSET, Changes, Credentials, Expect, Grant, Job, Request, Response, Status
@@ -371,4 +372,4 @@ def _said(future: Future[Response]) -> str:
     if error is not None:
         return str(error) or type(error).__name__
     response = future.result()
-    return f"{response.status} {response.reason}".strip()
+    return status_line(response.status, response.reason)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import Enum
+from http import HTTPStatus
 from typing import Final
 
 from attrs import frozen
@@ -29,6 +30,7 @@ __all__ = [
     "failed",
     "local_deadline",
     "overdue",
+    "status_line",
     "verdict",
     "waits_until_sent",
 ]
@@ -111,6 +113,14 @@ def waits_until_sent(merge_key: str | None) -> bool:
     return merge_key is not None and merge_key.startswith("pending:")
 
 
+def status_line(status: int, reason: str = "") -> str:
+    """A status with its standard phrase, for servers differ in theirs; an unregistered one with the given reason."""
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return f"{status} {reason}".strip()
+
+
 def verdict(
     *, error: str | None, finish: End | None, status: int, reason: str = "", location: str | None = None
 ) -> End:
@@ -124,7 +134,7 @@ def verdict(
         return finish
     if 200 <= status < 300:
         return completed()
-    line = f"{status} {reason}".strip()
+    line = status_line(status, reason)
     return failed(f"{line} → {location}" if location else line)
 
 
@@ -179,7 +189,7 @@ def after_answer(job: Job | None, response: Response) -> Step:
 
 
 def _unclaimed(response: Response, refusal: str | None) -> str:
-    line = f"{response.status} {response.reason}".strip()
+    line = status_line(response.status, response.reason)
     location = response.header("location")
     if location:
         line += f" → {location}"

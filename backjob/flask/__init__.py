@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from backjob.flask.extension import BackJob
+from backjob.errors import MissingExtra
+
+try:
+    from backjob.flask.extension import BackJob
+except ModuleNotFoundError as error:
+    if error.name == "flask":
+        raise MissingExtra("backjob.flask", "flask") from error
+    raise
 
 __all__ = ["BackJob"]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import flask
 from flask import Flask, got_request_exception
-from typing_extensions import Unpack
 
 from backjob import jobs as core
 from backjob.errors import InvalidRequest, NoCurrentRequest

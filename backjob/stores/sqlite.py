@@ -100,13 +100,16 @@ class SQLiteStore:
             self._connections.write(self._sql.insert, row)
             return job
         with self._connections.transaction() as connection:
-            statement = self._sql.insert if merge_key is None else self._sql.insert_merging
-            inserted = connection.execute(statement, row).fetchall()
-            if not inserted:
-                holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
-                return row_job(holder, job.read_time)
+            if merge_key is None:
+                seq = connection.execute(self._sql.insert, row).lastrowid
+            else:
+                inserted = connection.execute(self._sql.insert_merging, row).fetchall()
+                if not inserted:
+                    holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
+                    return row_job(holder, job.read_time)
+                seq = inserted[0][0]
             if body:
-                connection.execute(self._sql.add_body, (inserted[0][0], body))
+                connection.execute(self._sql.add_body, (seq, body))
         return job
 
     def get(self, job_id: str) -> Job | None:

@@ -148,7 +148,7 @@ class Statements:
                 create("{table}_body", _BODY_COLUMNS),
                 create("{table}_output", _OUTPUT_COLUMNS, ", PRIMARY KEY (job, start)", " WITHOUT ROWID"),
             ),
-            insert=f"{insert} RETURNING seq",
+            insert=insert,
             insert_merging=f"{insert} ON CONFLICT (merge_key) WHERE merge_key IS NOT NULL DO NOTHING RETURNING seq",
             add_body=sql("INSERT INTO {table}_body (job, body) VALUES (?, ?)"),
             drop_body=sql("DELETE FROM {table}_body WHERE job = ?"),

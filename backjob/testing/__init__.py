@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from backjob.errors import MissingExtra
+
 if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
     from backjob.testing.inline import immediate, recorded
@@ -33,7 +35,12 @@ if not TYPE_CHECKING:  # a checker should see the imports above, and no others
         home = _HOMES.get(name)
         if home is None:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(home), name)
+        try:
+            return getattr(import_module(home), name)
+        except ModuleNotFoundError as error:
+            if error.name in ("pytest", "hypothesis"):
+                raise MissingExtra(f"backjob.testing.{name}", "testing") from error
+            raise
 
 
 def __dir__() -> list[str]:

@@ -7,14 +7,9 @@ class TestMyStore(StoreContract):
 
 from __future__ import annotations
 
-from backjob.errors import MissingExtra
-
-try:
-    from backjob.testing._store_calls import CreateCalls, FindCalls, OutputCalls, TimeCalls, WriteCalls
-    from backjob.testing._store_model import StoreSequences
-    from backjob.testing._store_races import StoreRaces
-except ModuleNotFoundError as error:
-    raise MissingExtra("backjob.testing.StoreContract", "testing") from error
+from backjob.testing._store_calls import CreateCalls, FindCalls, OutputCalls, TimeCalls, WriteCalls
+from backjob.testing._store_model import StoreSequences
+from backjob.testing._store_races import StoreRaces
 
 __all__ = ["StoreContract"]
 

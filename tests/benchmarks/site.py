@@ -6,6 +6,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,6 +30,7 @@ __all__ = ["Site", "open_site"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _BACKLOG: Final = 1024
+_TIMEOUT: Final = 30.0
 
 
 @frozen
@@ -51,6 +54,13 @@ class Site:
     def end_of_job(self) -> float:
         """When a job's end, or a bare route's second update, had been written (s)."""
         return self.notes.wait(END)
+
+    def rest(self) -> None:
+        """Return when this process has nothing left to deliver: what follows is measured undisturbed."""
+        until, pause = time.monotonic() + _TIMEOUT, threading.Event()
+        while self.jobs.monitor._deliveries._held:
+            pause.wait(0.0005)
+            assert time.monotonic() < until, "a job was not concluded"
 
     def running(self) -> Running:
         """A job that was claimed here, whose action is whatever runs within ``active()``."""

@@ -63,7 +63,9 @@ class Table:
             measured = f"{figure.measured:.3g} {figure.unit}"
             rows.append((figure.what, measured, target, figure.verdict, figure.medians))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+        lines = [
+            "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+        ]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
         return "\n".join([_surroundings(), "", *lines])
 

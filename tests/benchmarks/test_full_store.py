@@ -22,6 +22,7 @@ def _start(site: Site) -> Callable[[], float]:
     def start() -> float:
         taken = timed(site.start)
         site.end_of_job()
+        site.rest()
         return taken
 
     return start
@@ -33,6 +34,7 @@ def _first_line(site: Site) -> Callable[[], float]:
         site.start()
         when = site.first_line()
         site.end_of_job()
+        site.rest()
         return when - begin
 
     return first_line
@@ -42,7 +44,9 @@ def _start_to_end(site: Site) -> Callable[[], float]:
     def start_to_end() -> float:
         begin = time.monotonic()
         site.start()
-        return site.end_of_job() - begin
+        ended = site.end_of_job()
+        site.rest()
+        return ended - begin
 
     return start_to_end
 
@@ -86,7 +90,12 @@ def _reap(site: Site) -> Callable[[], float]:
     ],
 )
 def test_with_a_million_ended_jobs(
-    what: str, measure: Callable[[Site], Callable[[], float]], full_site: Site, empty_site: Site, ended: int, table: Table
+    what: str,
+    measure: Callable[[Site], Callable[[], float]],
+    full_site: Site,
+    empty_site: Site,
+    ended: int,
+    table: Table,
 ) -> None:
     pair = alternating(measure(full_site), measure(empty_site), rounds=_ROUNDS)
     table.add(

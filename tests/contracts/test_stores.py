@@ -24,12 +24,12 @@ class TestSQLiteStore(StoreContract):
 
 @pytest.mark.slow
 class TestMemoryStoreAtLength(TestMemoryStore):
-    examples, steps, race_examples = 1000, 80, 300
+    examples, steps, race_examples = 250, 60, 300
 
 
 @pytest.mark.slow
 class TestSQLiteStoreAtLength(TestSQLiteStore):
-    examples, steps, race_examples, racers = 500, 80, 200, 16
+    examples, steps, race_examples, racers = 250, 60, 200, 16
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def test_a_504_or_an_end_of_the_connection_while_the_action_runs_proves_nothing(
 
     def treat(passage: Passage) -> None:
         upstream = passage.send_on()
-        assert claimed.wait(WAIT)
+        claimed.wait(WAIT)
         passage.answer(ending)
         concluded.set()
         with upstream:
@@ -156,21 +156,24 @@ def test_a_504_or_an_end_of_the_connection_while_the_action_runs_proves_nothing(
 
 
 def test_a_proxy_that_sends_twice_runs_once_and_our_409_ends_nothing(through: Through, gate: Gate) -> None:
-    claimed = threading.Event()
+    claimed, answered = threading.Event(), threading.Event()
+    answers = []
 
     def treat(passage: Passage) -> None:
-        first = passage.send_on()
-        assert claimed.wait(WAIT)
-        assert b" 409 " in passage.relay(passage.send_on())
-        with first:
+        with passage.send_on() as first:
+            claimed.wait(WAIT)
+            answers.append(passage.relay(passage.send_on()))
+            answered.set()
             read_all(first)
 
     site, _ = through(treat)
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
     claimed.set()
+    assert answered.wait(WAIT)
     assert held.release() == "returned"
     assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
+    assert [answer.split(b" ")[1] for answer in answers] == [b"409"]
 
 
 @pytest.mark.slow

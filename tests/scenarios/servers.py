@@ -113,29 +113,33 @@ KINDS: Final = {
 @contextmanager
 def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Server]:
     """The server within its block. ``settings`` are environment variables; ``directory`` is for its log and the like."""
+    # A unix socket is not below the test's own directory, whose name may be longer than the path of one can be.
+    with tempfile.TemporaryDirectory() as short:
+        server = _started(kind, app, directory, settings, f"{short}/app.sock")
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            server.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(_END_TIMEOUT)
+            server.kill()
+
+
+def _started(kind: Kind, app: str, directory: Path, settings: Mapping[str, str], unix_path: str) -> Server:
     log = directory / "server.log"
-    with _listening(kind, directory) as (listening, client, address):
-        environment = {**os.environ, "PYTHONUNBUFFERED": "1", **address, **settings}
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                kind.command(app, listening, directory),
-                cwd=_ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listening.fileno()],
-                start_new_session=True,
-            )
-    server = Server(kind, process, client, log)
-    try:
-        _wait_until_ready(server)
-        yield server
-    finally:
-        process.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(_END_TIMEOUT)
-        server.kill()
+    with _listening(kind, directory, unix_path) as (listening, client, address), log.open("wb") as output:
+        process = subprocess.Popen(
+            kind.command(app, listening, directory),
+            cwd=_ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", **address, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=[listening.fileno()],
+            start_new_session=True,
+        )
+    return Server(kind, process, client, log)
 
 
 def _wait_until_ready(server: Server) -> None:
@@ -148,15 +152,13 @@ def _wait_until_ready(server: Server) -> None:
 
 
 @contextmanager
-def _listening(kind: Kind, directory: Path) -> Iterator[tuple[socket.socket, Client, dict[str, str]]]:
+def _listening(kind: Kind, directory: Path, unix_path: str) -> Iterator[tuple[socket.socket, Client, dict[str, str]]]:
     """A listening socket, a client for it, and the settings by which the app knows its address."""
     if kind.listens == "unix":
-        # Not below the test's own directory, whose name may be longer than the path of a unix socket can be.
         with socket.socket(socket.AF_UNIX) as listening:
-            path = f"{tempfile.mkdtemp()}/app.sock"
-            listening.bind(path)
+            listening.bind(unix_path)
             listening.listen(128)
-            yield listening, Client(path), _settings(kind, "http", f"unix:{path}")
+            yield listening, Client(unix_path), _settings(kind, "http", f"unix:{unix_path}")
         return
     family = socket.AF_INET6 if ":" in kind.host else socket.AF_INET
     with socket.create_server((kind.host, 0), family=family, backlog=128) as listening:

@@ -7,6 +7,7 @@ import contextlib
 import io
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -114,6 +115,15 @@ def test_the_proxy_is_put_in_place_once(world: Bench) -> None:
     world.run()
     capture_stdout(lambda text: True)
     assert sys.stdout is proxy
+
+
+def test_a_print_under_way_survives_that_stdout_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    capture_stdout(lambda _: True)
+    proxy = weakref.ref(sys.stdout)
+    sys.stdout = io.StringIO()
+    # print() holds no reference to the stream it writes to: were the proxy gone, its next write would crash.
+    assert proxy() is not None
 
 
 def test_an_actions_own_redirection_is_respected(world: Bench) -> None:

@@ -109,11 +109,11 @@ def test_a_claimed_job_is_left_to_its_worker_whatever_the_connection_says(world:
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        (answered(200), "200 R: answered, but nothing claimed it: is the middleware installed"),
-        (answered(204), "204 R: answered, but nothing claimed it"),
+        (answered(200), "200 OK: answered, but nothing claimed it: is the middleware installed"),
+        (answered(204), "204 No Content: answered, but nothing claimed it"),
         (lambda sent: sent.answer(302, "Found", (("Location", "/login"),)), "302 Found → /login: answered"),
-        (answered(404), "404 R: answered"),
-        (answered(500), "500 R: answered"),
+        (answered(404), "404 Not Found: answered"),
+        (answered(500), "500 Internal Server Error: answered"),
         (answered(400), "httptools"),
         (answered(405), "does not allow this method"),
         (lambda s: s.answer(403, "No", ((REFUSAL_HEADER, "signature"),), b"expired\0"), "(signature). expired\ufffd"),
@@ -549,8 +549,13 @@ def test_outcomes_that_come_within_send_do_no_harm(world: Bench) -> None:
     world.step()
     world.transport.script = None
     world.step(0.1)
-    assert world.receive()
-    world.transport.script = lambda sent: (world.receive(sent), sent.answer())[1]
+    world.receive()
+
+    def run(sent: Sent) -> None:
+        world.receive(sent)
+        sent.answer()
+
+    world.transport.script = run
     job_id = world.start()
     world.step()
     assert world.job(job_id).status is Status.IN_PROGRESS

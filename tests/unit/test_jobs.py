@@ -399,7 +399,7 @@ def test_credentials_are_in_no_log_repr_or_row(
     with caplog.at_level(logging.DEBUG):
         said = "".join(whole_life(world, here)) + caplog.text + "".join(capsys.readouterr())
     files = b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir()))
-    assert b"shop.example" not in b"".join([repr(said).encode()])
+    assert "shop.example" not in said
     for secret in ("0ddC00kie", "0ddT0ken"):
         assert secret not in said
         assert secret.encode() not in files

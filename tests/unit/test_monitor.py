@@ -15,12 +15,12 @@ import pytest
 
 from backjob import BackJob
 from backjob.errors import JobFailed
-from backjob.model import JobState, Status
+from backjob.model import Credentials, JobState, Request, Status
 from backjob.monitor import Monitor
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.worker import Outcome
-from tests.unit.core import KEY, NOT_SENT, Bench, FakeTransport, bench, served
+from tests.unit.core import KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
 
 DEADLINE = 20
 DAY = 86400.0
@@ -285,11 +285,15 @@ def threaded(**options: Any) -> BackJob:
     return BackJob(store=MemoryStore(), transport=FakeTransport(), signer=MessageSigner(KEY), **options)
 
 
+def thread_of(jobs: BackJob) -> threading.Thread | None:
+    return jobs.monitor._thread
+
+
 def test_the_thread_starts_with_the_first_request_and_ends_with_close() -> None:
     jobs = threaded()
-    assert jobs.monitor._thread is None
+    assert thread_of(jobs) is None
     jobs.monitor.ensure_running()
-    thread = jobs.monitor._thread
+    thread = thread_of(jobs)
     assert thread is not None
     assert thread.daemon
     jobs.monitor.ensure_running()
@@ -385,15 +389,15 @@ def test_close_bears_a_store_that_is_away(world: Bench) -> None:
 
 
 def test_on_end_may_close_everything() -> None:
-    world = bench(on_end=lambda state: world.jobs.close())
-    running = world.run()
-    assert world.jobs.cancel(running.job.id)
+    one: Bench = bench(on_end=lambda state: one.jobs.close())
+    running = one.run()
+    assert one.jobs.cancel(running.job.id)
+    assert one.transport.closed == 1
 
 
 def test_credentials_are_let_go_of_once_the_job_is_claimed(world: Bench) -> None:
-    from backjob.model import Credentials
-
-    with served():
+    mine = (("Cookie", "session=0nlyHere"),)
+    with served(Here(Request("GET", "/", mine))):
         job_id = world.start(as_current_user=True)
     world.step()
     world.receive()
@@ -407,7 +411,7 @@ def test_credentials_are_let_go_of_once_the_job_is_claimed(world: Bench) -> None
     del sent
     gc.collect()
     assert proof() is None
-    assert not [one for one in gc.get_objects() if isinstance(one, Credentials) and one]
+    assert not [one for one in gc.get_objects() if isinstance(one, Credentials) and one.headers == mine]
 
 
 FORKED = """

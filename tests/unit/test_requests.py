@@ -286,16 +286,18 @@ NUMBERS = (
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("bad", [math.nan, -1, math.inf, True, "1", None, 10**400])
-def test_a_setting_that_is_no_sensible_number_is_named(name: str, bad: object) -> None:
+def test_a_setting_that_is_no_sensible_number_is_named(name: str, bad: Any) -> None:
+    setting: dict[str, Any] = {name: bad}
     with pytest.raises(InvalidRequest) as caught:
-        bench(**{name: bad})
+        bench(**setting)
     assert caught.value.argument == name
 
 
 @pytest.mark.parametrize("name", ["max_output", "max_body", "max_headers", "max_depth"])
 def test_sizes_are_whole_numbers(name: str) -> None:
+    setting: dict[str, Any] = {name: 1e6}
     with pytest.raises(InvalidRequest) as caught:
-        bench(**{name: 1e6})
+        bench(**setting)
     assert caught.value.argument == name
 
 

@@ -81,7 +81,8 @@ def test_progress_is_rounded_and_kept_within_0_and_100(progress: Any, total: Any
 
 
 @pytest.mark.parametrize(
-    ("progress", "total"), [(math.nan, None), ("x", None), (None, None), ([], 3), (1, "x"), (math.inf, math.inf), (1, math.nan)]
+    ("progress", "total"),
+    [(math.nan, None), ("x", None), (None, None), ([], 3), (1, "x"), (math.inf, math.inf), (1, math.nan)],
 )
 def test_what_is_no_number_is_no_progress(progress: Any, total: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -178,7 +179,9 @@ def test_text_that_no_store_can_keep_is_made_storable(world: Bench, running: Run
 # --- the limit of output --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(0, ""), (1, "a"), (2, "a"), (3, "aä"), (5, "aä"), (6, "aä€"), (7, "aä€!")])
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(0, ""), (1, "a"), (2, "a"), (3, "aä"), (5, "aä"), (6, "aä€"), (7, "aä€!")]
+)
 def test_output_past_its_limit_is_cut_between_characters_and_marked(limit: int, kept: str) -> None:
     world = bench(max_output=limit)
     running = world.run()
@@ -415,6 +418,11 @@ def test_the_last_value_is_never_left_unwritten(world: Bench) -> None:
 def test_threads_lose_no_output_and_no_last_progress(world: Bench, running: Running) -> None:
     stop = threading.Event()
 
+    def work(n: int) -> None:
+        for i in range(200):
+            running.write(f"{n}:{i}\n")
+            running.set_progress(50)
+
     def watch() -> None:
         while not stop.is_set():
             world.clock.advance(0.02)
@@ -423,7 +431,7 @@ def test_threads_lose_no_output_and_no_last_progress(world: Bench, running: Runn
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        together(6, lambda n: [(running.write(f"{n}:{i}\n"), running.set_progress(50)) for i in range(200)])
+        together(6, work)
     finally:
         stop.set()
         watcher.join(DEADLINE)
@@ -438,7 +446,7 @@ def test_threads_lose_no_output_and_no_last_progress(world: Bench, running: Runn
 
 
 def test_of_threads_that_report_at_once_one_writes(world: Bench, running: Running) -> None:
-    together(8, lambda n: running.set_progress(n))
+    together(8, running.set_progress)
     assert world.store.count("report") == 1
     world.step(0.1)
     assert stored(world, running) == running.progress
@@ -510,10 +518,8 @@ def test_update_takes_numbers_totals_texts_all_or_nothing(world: Bench, running:
 
 
 def test_track_tells_how_far_it_is_and_ends_at_100(world: Bench, running: Running) -> None:
-    seen = []
     with running.active():
-        for item in world.jobs.track([5, 6, 7, 8], "Reading"):
-            seen.append((item, running.progress))
+        seen = [(item, running.progress) for item in world.jobs.track([5, 6, 7, 8], "Reading")]
     assert [item for item, _ in seen] == [5, 6, 7, 8]
     assert [progress for _, progress in seen][:2] == [0, 25]
     assert running.progress == 100

@@ -27,10 +27,13 @@ def arrival(world: Bench, **options: Any) -> Request:
 
 
 def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+    def receive() -> None:
         verified = world.jobs.worker.open(request)
         assert verified is not None
         world.jobs.worker.claim(verified, request.body if body is None else body)
+
+    with pytest.raises(Refusal) as caught:
+        receive()
     assert (REFUSAL_HEADER, caught.value.kind) in caught.value.headers
     assert ("Cache-Control", "no-store") in caught.value.headers
     return caught.value

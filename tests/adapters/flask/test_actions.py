@@ -86,11 +86,11 @@ def test_an_error_after_finish_is_a_failure_still(run: Run, jobs: BackJob) -> No
 
 
 def test_abort_and_redirect_fail_with_their_status_line(run: Run) -> None:
-    assert run(lambda: flask.abort(404)).status_text == "404 NOT FOUND"
+    assert run(lambda: flask.abort(404)).status_text == "404 Not Found"
 
 
 def test_a_redirect_fails_and_tells_where_to(run: Run) -> None:
-    assert run(lambda: flask.redirect("/login")).status_text == "302 FOUND → /login"
+    assert run(lambda: flask.redirect("/login")).status_text == "302 Found → /login"
 
 
 def test_fail_ends_the_view_whatever_it_catches(run: Run, jobs: BackJob) -> None:

@@ -121,7 +121,7 @@ def test_so_it_is_with_proxy_fix(run: Callable[..., JobState], inside: bool) -> 
 def test_an_anonymous_job_is_nobody_and_still_its_starters(run: Callable[..., JobState]) -> None:
     state = run("strong", query="?anonymous")
     assert (state.status, state.owner) == (Status.FAILED, "Bo")
-    assert state.status_text.startswith("401 UNAUTHORIZED")
+    assert state.status_text.startswith("401 Unauthorized")
 
 
 def test_who_is_not_logged_in_owns_nothing_and_watches_by_token(make_app: MakeApp, serve: Serve) -> None:

@@ -1,0 +1,118 @@
+"""Settings by name: unknown ones suggest what was meant, wrong ones are named, and all of them arrive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backjob import BackJob
+from backjob.errors import InvalidRequest
+from backjob.settings import Settings
+from backjob.transports.sockets import SocketTransport
+from tests.unit.core import KEY
+
+
+def build(values: dict[str, object], **options: Any) -> BackJob:
+    settings = Settings.of({"KEY": KEY, "STORE": "memory:", **values})
+    return settings.build(
+        BackJob, package="backjob.test", application="shop", default_store=lambda: "memory:", **options
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BACKJOB_BASEURL", "BACKJOB_BASE_URL"),
+        ("BACKJOB_ERROR_TIMOUT", "BACKJOB_ERROR_TIMEOUT"),
+        ("BACKJOB_max_body", "BACKJOB_MAX_BODY"),
+        ("BACKJOB_KEY_FALLBACK", "BACKJOB_KEY_FALLBACKS"),
+    ],
+)
+def test_an_unknown_name_suggests_the_right_one(name: str, meant: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"did you mean {meant}\\?") as caught:
+        Settings.of({name: 1}, prefix="BACKJOB_")
+    assert caught.value.argument == name
+
+
+def test_a_name_like_no_other_lists_the_known_ones() -> None:
+    with pytest.raises(InvalidRequest, match="BACKJOB_STORE"):
+        Settings.of({"BACKJOB_XYZZY": 1}, prefix="BACKJOB_")
+
+
+WRONG: dict[tuple[str, ...], list[object]] = {
+    ("ERROR_TIMEOUT", "DELIVERY_TIMEOUT", "COMPLETED_RETENTION_DAYS", "RETENTION_DAYS"): [
+        *("nan", float("nan"), -1, "-0.5", "inf", True, [], "soon", "", 10**400)
+    ],
+    ("MAX_OUTPUT", "MAX_BODY"): ["nan", -1, "1.5", 1.5, True, "", []],
+    ("SEAL", "CREATE_TABLE"): ["maybe", "", 2, []],
+    ("BASE_URL", "CONNECT_TO", "STORE", "TABLE_NAME", "USER_AGENT", "STATUS_PREFIX"): ["", 5, []],
+    ("KEY",): [5],
+    ("KEY_FALLBACKS",): [5, [5]],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for names, values in WRONG.items() for name in names for value in values]
+)
+def test_a_wrong_value_names_its_setting(name: str, value: object) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        Settings.of({f"BACKJOB_{name}": value}, prefix="BACKJOB_")
+    assert caught.value.argument == f"BACKJOB_{name}"
+
+
+def test_values_are_read_from_text_and_other_names_pass() -> None:
+    settings = Settings.of(
+        {
+            "BACKJOB_ERROR_TIMEOUT": "1.5",
+            "BACKJOB_MAX_BODY": "100",
+            "BACKJOB_SEAL": "Yes",
+            "BACKJOB_CREATE_TABLE": False,
+            "BACKJOB_KEY_FALLBACKS": "a,b,",
+            "BACKJOB_STORE": None,
+            "OTHER": object(),
+        },
+        prefix="BACKJOB_",
+    )
+    assert (settings.error_timeout, settings.max_body, settings.seal, settings.create_table) == (1.5, 100, True, False)
+    assert (settings.key_fallbacks, settings.store) == (("a", "b"), None)
+
+
+def test_secrets_are_in_no_repr_and_no_error() -> None:
+    settings = Settings.of({"KEY": KEY, "KEY_FALLBACKS": [KEY[::-1]]})
+    assert KEY not in repr(settings)
+    assert KEY[::-1] not in repr(settings)
+
+
+def test_what_is_set_reaches_the_backjob() -> None:
+    jobs = build({"BASE_URL": "http://127.0.0.1:8000", "STATUS_PREFIX": "/jobs", "USER_AGENT": "Jobs/1", "MAX_BODY": 5})
+    assert isinstance(jobs.transport, SocketTransport)
+    assert jobs.status_prefix == "/jobs"
+    job_id = jobs.start("/a", as_current_user=False)
+    request = jobs.store.get(job_id)
+    assert request is not None
+    assert request.request is not None
+    assert request.request.header("user-agent") == "Jobs/1"
+    with pytest.raises(InvalidRequest):
+        jobs.start("/a", method="POST", body=b"123456", as_current_user=False)
+    jobs.close()
+
+
+def test_without_a_base_url_the_address_is_learnt_later() -> None:
+    assert build({}).transport is None
+    with pytest.raises(InvalidRequest) as caught:
+        build({"CONNECT_TO": "unix:/run/app"})
+    assert caught.value.argument == "CONNECT_TO"
+
+
+def test_a_key_is_needed_or_a_secret_to_derive_one_from() -> None:
+    settings = Settings.of({"STORE": "memory:"})
+    common: dict[str, Any] = {"package": "backjob.test", "application": "shop", "default_store": lambda: "memory:"}
+    with pytest.raises(InvalidRequest) as caught:
+        settings.build(BackJob, **common)
+    assert caught.value.argument == "KEY"
+    with pytest.raises(InvalidRequest) as caught:
+        settings.build(BackJob, secret="short", **common)
+    assert caught.value.argument == "SECRET_KEY"
+    jobs = settings.build(BackJob, secret=KEY, secret_fallbacks=["weak", KEY[::-1]], **common)
+    assert len(jobs.signer.derive("x")) == 2

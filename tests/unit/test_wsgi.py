@@ -1,0 +1,493 @@
+"""The WSGI middleware: what it translates, what it restores, and what it leaves alone."""
+
+from __future__ import annotations
+
+import io
+import socket
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from backjob.errors import AddressUnknown, JobFailed
+from backjob.lifecycle import REFUSAL_HEADER
+from backjob.model import Caller, Request, Status
+from backjob.wsgi import BackJobMiddleware, base_url_of, request_of, serving_of
+from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
+
+
+@pytest.fixture
+def world() -> Bench:
+    return bench()
+
+
+def environ_of(path: str = "/page", query: str = "", **extra: Any) -> dict[str, Any]:
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "8000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "HTTP_HOST": "127.0.0.1:8000",
+        "REMOTE_ADDR": "127.0.0.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+        **extra,
+    }
+
+
+@define
+class Server:
+    """As much of a WSGI server as is needed: keeps the rules of PEP 3333 for start_response."""
+
+    line: str = ""
+    headers: dict[str, str] = field(factory=dict)
+    written: list[bytes] = field(factory=list)
+    sent: bool = False
+
+    def start_response(self, line: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[[bytes], Any]:
+        if exc_info is not None and self.sent:
+            raise exc_info[1].with_traceback(exc_info[2])
+        assert exc_info is not None or not self.line, "start_response twice"
+        self.line, self.headers = line, dict(headers)
+        return self.write
+
+    def write(self, chunk: bytes) -> None:
+        self.sent = True
+        self.written.append(chunk)
+
+    def serve(self, app: Any, environ: dict[str, Any]) -> bytes:
+        body = app(environ, self.start_response)
+        try:
+            for chunk in body:
+                assert self.line
+                self.write(chunk)
+        finally:
+            if hasattr(body, "close"):
+                body.close()
+        return b"".join(self.written)
+
+
+def arrival(world: Bench, sent: Sent | None = None, **extra: Any) -> dict[str, Any]:
+    """The environ of the worker request that was sent last."""
+    request = (sent or world.transport.sent[-1]).delivery.sign()
+    headers = {"HTTP_" + name.upper().replace("-", "_"): value for name, value in request.headers}
+    headers.pop("HTTP_CONTENT_TYPE", None)
+    return environ_of(
+        request.path,
+        request.query,
+        **{
+            "REQUEST_METHOD": request.method,
+            "REQUEST_URI": request.target,
+            "CONTENT_LENGTH": str(len(request.body)),
+            "wsgi.input": io.BytesIO(request.body),
+            **headers,
+            **extra,
+        },
+    )
+
+
+def run(world: Bench, action: Any, **extra: Any) -> tuple[Server, Any]:
+    """Start, send, receive and run one job; the server's side, and the job."""
+    if not world.jobs.find(status=Status.STARTED):
+        world.start()
+    world.step()
+    job_id = world.transport.sent[-1].delivery.job_id
+    server = Server()
+    assert server.serve(BackJobMiddleware(action, world.jobs), arrival(world, **extra)) == b""
+    return server, world.job(job_id)
+
+
+def ok(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+# --- translating ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "target", "raw"),
+    [
+        ({"REQUEST_URI": "/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"RAW_URI": "/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"REQUEST_URI": "/a%2Fb", "RAW_URI": "/c"}, "/a%2Fb?x=1", True),
+        ({"REQUEST_URI": "http://h:1/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"REQUEST_URI": "http://h?x=1"}, "/?x=1", True),
+        ({}, "/a/b?x=1", False),
+        ({"SCRIPT_NAME": "/shop"}, "/shop/a/b?x=1", False),
+        ({"PATH_INFO": "/\u00c3\u00bc b"}, "/%C3%BC%20b?x=1", False),
+        ({"PATH_INFO": "", "QUERY_STRING": ""}, "/", False),
+    ],
+)
+def test_the_target_is_that_of_the_wire_as_far_as_the_server_shows_it(
+    extra: dict[str, str], target: str, raw: bool
+) -> None:
+    request = request_of(environ_of("/a/b", "x=1") | extra)
+    assert (request.target, request.raw) == (target, raw)
+
+
+def test_a_request_line_that_no_url_parser_takes_passes_to_the_application(world: Bench) -> None:
+    server = Server()
+    assert server.serve(BackJobMiddleware(ok, world.jobs), environ_of(REQUEST_URI="http://[::1/")) == b"ok"
+
+
+def test_headers_caller_and_mount_are_translated() -> None:
+    environ = environ_of(
+        SCRIPT_NAME="/sh op",
+        HTTP_COOKIE=COOKIE,
+        CONTENT_TYPE="text/plain",
+        CONTENT_LENGTH="",
+        HTTP_X_FORWARDED_FOR="192.0.2.7",
+        HTTP_X_OTHER="1",
+    )
+    request, here = request_of(environ), serving_of(environ)
+    assert (request.header("cookie"), request.header("content-type")) == (COOKIE, "text/plain")
+    assert request.header("content-length") is None
+    assert here.caller == Caller("http", "127.0.0.1:8000", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
+    assert here.mount == "/sh%20op"
+
+
+# --- worker requests ------------------------------------------------------------------------------------------------
+
+
+def test_the_action_sees_the_request_that_was_asked_for_as_from_its_caller(world: Bench) -> None:
+    seen: dict[str, Any] = {}
+
+    def action(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        seen.update(environ, body=environ["wsgi.input"].read(), background=world.jobs.is_background)
+        return ok(environ, start_response)
+
+    here = Here(
+        Request("GET", "/", (("Cookie", COOKIE), ("User-Agent", "Browser/1"))),
+        Caller("https", "shop.example", "192.0.2.7", (("X-Forwarded-For", "192.0.2.9"),)),
+    )
+    with served(here):
+        world.start("/work", query={"a": 1}, method="POST", body=b"body", as_current_user=True)
+    run(world, action, HTTP_X_FORWARDED_PROTO="http", HTTP_FORWARDED="for=evil")
+    assert (seen["QUERY_STRING"], seen["REQUEST_URI"], seen["body"]) == ("a=1", "/work?a=1", b"body")
+    assert (seen["wsgi.url_scheme"], seen["HTTP_HOST"], seen["REMOTE_ADDR"]) == ("https", "shop.example", "192.0.2.7")
+    assert (seen["HTTP_COOKIE"], seen["HTTP_USER_AGENT"]) == (COOKIE, "Browser/1")
+    assert seen["HTTP_X_FORWARDED_FOR"] == "192.0.2.9"
+    assert not {"HTTP_X_FORWARDED_PROTO", "HTTP_FORWARDED"} & set(seen)
+    assert seen["background"]
+    assert not world.jobs.is_background
+
+
+@pytest.mark.parametrize("uri", [{}, {"REQUEST_URI": None, "RAW_URI": True}, {"REQUEST_URI": None}])
+def test_a_worker_request_is_recognised_whatever_the_server_shows(world: Bench, uri: dict[str, Any]) -> None:
+    world.start("/a%2Fb", query={"x": 1})
+    world.step()
+    environ = arrival(world)
+    target = environ.pop("REQUEST_URI")
+    if not uri:
+        environ["REQUEST_URI"] = "http://127.0.0.1:8000" + target
+    elif "RAW_URI" in uri:
+        environ["RAW_URI"] = target
+    else:
+        environ["PATH_INFO"] = "/a/b"
+    assert Server().serve(BackJobMiddleware(ok, world.jobs), environ) == b""
+    assert world.jobs.find()[0].status is Status.COMPLETED
+
+
+def test_a_streamed_text_becomes_output_and_a_page_does_not(world: Bench) -> None:
+    def streamed(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        write = start_response("200 OK", [("Content-Type", "text/plain; charset=latin-1")])
+        write(b"\xe4")
+        print("printed")
+        yield b"bc"
+
+    _, job = run(world, streamed)
+    assert world.jobs.output(job.id).text == "äprinted\nbc"
+    other = bench()
+    _, job = run(other, ok)
+    assert other.jobs.output(job.id).text == ""
+
+
+def test_characters_split_between_chunks_stay_whole(world: Bench) -> None:
+    def streamed(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        yield "ä€".encode()[:1]
+        yield "ä€".encode()[1:3]
+        yield "ä€".encode()[3:]
+
+    _, job = run(world, streamed)
+    assert world.jobs.output(job.id).text == "ä€"
+
+
+def test_the_body_is_closed_before_the_end_is_written(world: Bench) -> None:
+    seen: list[Status] = []
+
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"x"])
+
+        def close(self) -> None:
+            seen.append(world.jobs.find()[0].status)
+            world.jobs.finish("closed")
+
+    def action(environ: dict[str, Any], start_response: Any) -> Body:
+        start_response("200 OK", [])
+        return Body()
+
+    _, job = run(world, action)
+    assert seen == [Status.IN_PROGRESS]
+    assert (job.status, job.status_text) == (Status.COMPLETED, "closed")
+
+
+@pytest.mark.parametrize("where", ["view", "body", "close"])
+@pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), KeyboardInterrupt()])
+def test_an_error_is_recorded_and_raised_on(world: Bench, where: str, error: BaseException) -> None:
+    class Body:
+        def __iter__(self) -> Iterator[bytes]:
+            if where == "body":
+                raise error
+            return iter([b""])
+
+        def close(self) -> None:
+            if where == "close":
+                raise error
+
+    def action(environ: dict[str, Any], start_response: Any) -> Body:
+        if where == "view":
+            raise error
+        start_response("200 OK", [])
+        return Body()
+
+    with pytest.raises(type(error)):
+        run(world, action)
+    state = world.jobs.find()[0]
+    assert state.status is Status.FAILED
+    assert state.status_text.startswith(type(error).__name__)
+
+
+@pytest.mark.parametrize("where", ["view", "body"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_fail_ends_the_job_and_answers_the_monitor(world: Bench, where: str, grouped: bool) -> None:
+    def leave() -> None:
+        if grouped:
+            raise BaseExceptionGroup("tasks", [JobFailed("why")])
+        world.jobs.fail("why")
+
+    def body() -> Iterator[bytes]:
+        leave()
+        yield b""
+
+    def action(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if where == "view":
+            leave()
+        start_response("200 OK", [])
+        return body()
+
+    server, job = run(world, action)
+    assert (job.status, job.status_text) == (Status.FAILED, "why")
+    assert server.line.startswith(("200", "500"))
+
+
+def test_an_action_without_a_response_fails(world: Bench) -> None:
+    _, job = run(world, lambda environ, start_response: [])
+    assert (job.status, job.status_text) == (Status.FAILED, "the action ended without a response")
+
+
+def test_the_action_may_start_jobs_as_its_user(world: Bench) -> None:
+    def action(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        world.jobs.start("/child")
+        return ok(environ, start_response)
+
+    with served():
+        world.start(as_current_user=True)
+    run(world, action)
+    world.step()
+    assert world.transport.sent[-1].delivery.sign().header("Cookie") == COOKIE
+
+
+def test_refusals_name_their_reason_and_reach_no_action(world: Bench) -> None:
+    def never(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        raise AssertionError
+
+    world.start()
+    world.step()
+    environ = arrival(world)
+    tampered = Server()
+    tampered.serve(BackJobMiddleware(never, world.jobs), {**environ, "REQUEST_METHOD": "POST"})
+    assert (tampered.line, tampered.headers[REFUSAL_HEADER]) == ("403 Forbidden", "signature")
+    assert tampered.headers["Cache-Control"] == "no-store"
+    Server().serve(BackJobMiddleware(ok, world.jobs), dict(environ))
+    again = Server()
+    again.serve(BackJobMiddleware(never, world.jobs), dict(environ))
+    assert (again.line, again.headers[REFUSAL_HEADER]) == ("409 Conflict", "claimed")
+    long = Server()
+    long.serve(BackJobMiddleware(never, world.jobs), {**environ, "CONTENT_LENGTH": str(1 << 30)})
+    assert long.line.startswith("413")
+
+
+# --- ordinary requests ----------------------------------------------------------------------------------------------
+
+
+def test_an_ordinary_response_passes_as_it_is(world: Bench) -> None:
+    body = [b"a", b"b"]
+
+    def app(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        start_response("299 Odd", [("X-A", "1"), ("X-A", "2")])(b"written ")
+        return body
+
+    server = Server()
+    environ = environ_of("/page", "a=1", HTTP_COOKIE=COOKIE)
+    before = dict(environ)
+    passed = BackJobMiddleware(app, world.jobs)(environ, server.start_response)
+    assert passed is body
+    assert environ == before
+    assert (server.line, server.written) == ("299 Odd", [b"written "])
+
+
+def test_the_servers_file_wrapper_comes_through(world: Bench) -> None:
+    class FileWrapper:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __iter__(self) -> Iterator[bytes]:
+            return iter(self.file)
+
+    made: list[FileWrapper] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> FileWrapper:
+        start_response("200 OK", [])
+        made.append(environ["wsgi.file_wrapper"](io.BytesIO(b"x")))
+        return made[0]
+
+    environ = environ_of() | {"wsgi.file_wrapper": FileWrapper}
+    assert BackJobMiddleware(app, world.jobs)(environ, Server().start_response) is made[0]
+
+
+def test_a_generator_body_may_start_jobs_and_is_closed(world: Bench) -> None:
+    closed: list[bool] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        try:
+            yield world.jobs.start("/work").encode()
+            yield b"never asked for"
+        finally:
+            closed.append(True)
+
+    server = Server()
+    body: Any = BackJobMiddleware(app, world.jobs)(environ_of(HTTP_COOKIE=COOKIE), server.start_response)
+    assert world.jobs.exists(next(body).decode())
+    body.close()
+    assert closed == [True]
+    world.step()
+    assert world.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
+    assert world.jobs.current_owner() is None
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_fail_in_an_ordinary_request_is_a_500(world: Bench, begun: bool, grouped: bool) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if begun:
+            start_response("200 OK", [])
+        if grouped:
+            raise BaseExceptionGroup("g", [JobFailed("no")])
+        world.jobs.fail("no")
+
+    server = Server()
+    assert server.serve(BackJobMiddleware(app, world.jobs), environ_of()) == b"no"
+    assert server.line == "500 Internal Server Error"
+    assert server.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_fail_after_the_first_bytes_ends_the_response_where_it_is(world: Bench) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        start_response("200 OK", [])(b"begun")
+        world.jobs.fail("no")
+
+    server = Server()
+    assert server.serve(BackJobMiddleware(app, world.jobs), environ_of()) == b"begun"
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_fail_in_a_generator_body_ends_it_quietly(world: Bench, grouped: bool) -> None:
+    def app(environ: dict[str, Any], start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+
+        def body() -> Iterator[bytes]:
+            yield b"begun"
+            if grouped:
+                raise BaseExceptionGroup("g", [JobFailed("no")])
+            world.jobs.fail("no")
+
+        return body()
+
+    assert Server().serve(BackJobMiddleware(app, world.jobs), environ_of()) == b"begun"
+
+
+def test_a_route_for_jobs_only_answers_403_to_people(world: Bench) -> None:
+    @world.jobs.background_only
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        return ok(environ, start_response)
+
+    server = Server()
+    server.serve(BackJobMiddleware(app, world.jobs), environ_of())
+    assert server.line == "403 Forbidden"
+    world.start()
+    _, job = run(world, app)
+    assert job.status is Status.COMPLETED
+
+
+@pytest.mark.parametrize("where", ["view", "body"])
+def test_an_applications_own_error_is_its_own(world: Bench, where: str) -> None:
+    def body() -> Iterator[bytes]:
+        yield b""
+        raise ZeroDivisionError
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        if where == "view":
+            raise ZeroDivisionError
+        start_response("200 OK", [])
+        return body()
+
+    with pytest.raises(ZeroDivisionError):
+        Server().serve(BackJobMiddleware(app, world.jobs), environ_of())
+    assert world.jobs.current_owner() is None
+
+
+# --- the application's own address ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket"])
+def test_the_address_is_that_of_the_servers_socket_whatever_the_client_says(name: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", SERVER_PORT="1")
+        assert base_url_of(environ | {name: listener}) == f"http://127.0.0.1:{port}"
+
+
+def test_without_a_socket_only_the_port_is_trusted() -> None:
+    environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", HTTP_X_FORWARDED_HOST="evil.example")
+    assert base_url_of(environ) == "http://0.0.0.0:8000"
+
+
+@pytest.mark.parametrize(
+    "extra", [{"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "localhost"}, {"SERVER_PORT": "/run/app"}, {"SERVER_PORT": "0"}]
+)
+def test_on_a_unix_socket_no_address_is_learnt(world: Bench, extra: dict[str, str]) -> None:
+    with pytest.raises(AddressUnknown):
+        base_url_of(environ_of(**extra))
+    world.jobs.transport = None
+    assert Server().serve(BackJobMiddleware(ok, world.jobs), environ_of(**extra)) == b"ok"
+    assert world.jobs.transport is None
+
+
+def test_a_unix_socket_of_gunicorn_is_not_taken_for_the_clients_host() -> None:
+    with socket.socket(socket.AF_UNIX) as listener, pytest.raises(AddressUnknown):
+        base_url_of(environ_of(HTTP_HOST="evil.example:1", SERVER_PORT="1") | {"gunicorn.socket": listener})

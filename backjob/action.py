@@ -265,11 +265,15 @@ class _Pace:
         """Tell how far it is, without blocking. True if a write is due."""
         if not self._length:
             return running.note_life()
-        return running.note_progress(max(0, min(100, int(done * 100 // self._length))))
+        progress = int(done * 100 // self._length)
+        return running.note_progress(progress if 0 <= progress <= 100 else max(0, min(100, progress)))
 
     def next_report(self, done: int) -> int:
         now = time.monotonic()
-        self._stride = min(_STRIDE, self._stride * 2) if now - self._last < _QUICK else 1
+        if now - self._last >= _QUICK:
+            self._stride = 1
+        elif self._stride < _STRIDE:
+            self._stride *= 2
         self._last = now
         return done + self._stride
 

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from types import EllipsisType, TracebackType, UnionType
+from types import EllipsisType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
 from attrs import evolve
@@ -93,7 +93,7 @@ class BackJob(Action):
             ("max_headers", max_headers),
             ("max_depth", max_depth),
         ):
-            _check_number(name, value, 0, int)
+            _check_number(name, value, 0, whole=True)
         if user_agent is not None:
             check_value("user_agent", "User-Agent", user_agent)
         if not status_prefix.startswith("/") or status_prefix.endswith("/"):
@@ -331,12 +331,13 @@ class BackJob(Action):
     def join(self, job_id: str, timeout: float | None = None) -> JobState:
         """Wait for the end, and return it. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` seconds."""
         waiting = threading.Event()
-        for wait in self._looks(job_id, timeout):
-            if isinstance(wait, JobState):
-                state = wait
-            else:
-                waiting.wait(wait)
-        return state
+        looks = self._looks(job_id, timeout)
+        while True:
+            look = next(looks)
+            if not isinstance(look, JobState):
+                waiting.wait(look)
+            elif look.status.is_final:
+                return look
 
     def _looks(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
         """States as they change, and between two looks the seconds to wait; ends after the final state."""
@@ -496,12 +497,12 @@ class BackJob(Action):
     async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
         looks = self._looks(job_id, timeout)
-        while (wait := await to_thread(next, looks, None)) is not None:
-            if isinstance(wait, JobState):
-                state = wait
-            else:
-                await sleep(wait)
-        return state
+        while True:
+            look = await to_thread(next, looks)
+            if not isinstance(look, JobState):
+                await sleep(look)
+            elif look.status.is_final:
+                return look
 
 
 class StartOptions(TypedDict, total=False):
@@ -536,10 +537,11 @@ def _check_merge(merge: str, owner: str | None, *, is_user: bool) -> None:
         raise InvalidRequest("merge", "with credentials it needs an owner: else one user would join another's job")
 
 
-def _check_number(name: str, value: object, least: float, kind: type[int] | UnionType = int | float) -> None:
+def _check_number(name: str, value: object, least: float, *, whole: bool = False) -> None:
+    number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
     # Written so that NaN is refused as well.
-    if isinstance(value, bool) or not isinstance(value, kind) or not least <= value <= _LARGEST_NUMBER:
-        what = "whole number" if kind is int else "number"
+    if number is None or not least <= number <= _LARGEST_NUMBER or (whole and not isinstance(number, int)):
+        what = "whole number" if whole else "number"
         raise InvalidRequest(name, f"a {what} from {least:g} to {_LARGEST_NUMBER} is needed, not {value!r}")
 
 

@@ -163,7 +163,7 @@ def _content(
     if form is not None:
         pairs = form.items() if isinstance(form, Mapping) else form
         try:
-            fields = [(name, value) for name, value in pairs if value is not None]
+            fields: list[tuple[Any, Any]] = [(name, value) for name, value in pairs if value is not None]
             return urlencode(fields, doseq=True).encode(), "application/x-www-form-urlencoded"
         except (TypeError, ValueError) as error:
             raise InvalidRequest("form", str(error)) from error

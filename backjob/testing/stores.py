@@ -7,9 +7,10 @@ class TestMyStore(StoreContract):
 
 from __future__ import annotations
 
-from backjob.testing._store_calls import CreateCalls, FindCalls, OutputCalls, TimeCalls, WriteCalls
+from backjob.testing._store_calls import CreateCalls, WriteCalls
 from backjob.testing._store_model import StoreSequences
 from backjob.testing._store_races import StoreRaces
+from backjob.testing._store_searches import FindCalls, OutputCalls, TimeCalls
 
 __all__ = ["StoreContract"]
 

@@ -80,7 +80,7 @@ def fill(path: Path, ended: int) -> None:
     """Add so many jobs that have ended, all different, to the file of a store that has one job that has."""
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA synchronous = OFF")
-    names = [row[1] for row in connection.execute("PRAGMA table_info(backjob)")][1:]
+    names: list[str] = [row[1] for row in connection.execute("PRAGMA table_info(backjob)")][1:]
     own = {
         "id": "lower(hex(randomblob(12)))",
         "status": "CASE n % 10 WHEN 0 THEN 3 WHEN 1 THEN 4 ELSE 2 END",
@@ -90,7 +90,7 @@ def fill(path: Path, ended: int) -> None:
         "updated_time": "updated_time - n * 1000000",
         "end_time": "end_time - n * 1000000",
     }
-    values = ", ".join(own.get(name, name) for name in names)
+    values = ", ".join([own[name] if name in own else name for name in names])
     (template,) = connection.execute("SELECT max(seq) FROM backjob WHERE status = 2").fetchone()
     for first in range(0, ended, _CHUNK):
         connection.execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import Final
 
 import pytest
 
@@ -77,26 +78,20 @@ def _reap(site: Site) -> Callable[[], float]:
     return lambda: timed(lambda: site.jobs.store.find(Query(overdue=True, limit=100)))
 
 
-@pytest.mark.parametrize(
-    ("what", "measure"),
-    [
-        ("start()", _start),
-        ("start() to the action's first line", _first_line),
-        ("start() to the end", _start_to_end),
-        ("an update that writes, with output", _update),
-        ("status()", _status),
-        ("the monitor's look for due jobs", _poll),
-        ("the monitor's look for silent jobs", _reap),
-    ],
-)
-def test_with_a_million_ended_jobs(
-    what: str,
-    measure: Callable[[Site], Callable[[], float]],
-    full_site: Site,
-    empty_site: Site,
-    ended: int,
-    table: Table,
-) -> None:
+_MEASURES: Final = {
+    "start()": _start,
+    "start() to the action's first line": _first_line,
+    "start() to the end": _start_to_end,
+    "an update that writes, with output": _update,
+    "status()": _status,
+    "the monitor's look for due jobs": _poll,
+    "the monitor's look for silent jobs": _reap,
+}
+
+
+@pytest.mark.parametrize("what", _MEASURES)
+def test_with_a_million_ended_jobs(what: str, full_site: Site, empty_site: Site, ended: int, table: Table) -> None:
+    measure = _MEASURES[what]
     pair = alternating(measure(full_site), measure(empty_site), rounds=_ROUNDS)
     table.add(
         Figure(

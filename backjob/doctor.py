@@ -35,7 +35,6 @@ _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
 # Each carrier of a signature takes one of these for its own; the other does not see it.
 _CLAIM_IN_QUERY: Final = "backjob-signature=doctor"
 _CLAIM_IN_HEADERS: Final[Headers] = (("Signature-Input", 'doctor=();tag="backjob"'), _USER_AGENT)
-_VALIDITY: Final = 60
 _OUTERMOST: Final = "make BackJobMiddleware the outermost: first in Django's MIDDLEWARE, around all else in WSGI"
 
 
@@ -164,7 +163,7 @@ def _claiming(method: str, path: str) -> Request:
 def _signed(signer: Signer, path: str) -> Request:
     """A worker request of a job that does not exist: verified, and then refused, where the key is the same."""
     now = int(SystemClock().now().timestamp())
-    grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, now, now + _VALIDITY)
+    grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, now, now + 60)
     return signer.sign(Request("GET", path, (_USER_AGENT,)), grant)
 
 

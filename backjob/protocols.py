@@ -91,8 +91,9 @@ class Store(Protocol):
         """Compare-and-set: the job after the change, or None if the job is unknown or ``expect`` did not hold."""
         ...
 
-    def report(self, job_id: str, token: str, report: Report) -> Job | None:
-        """Write a report in one round trip, fenced: None unless the job is IN_PROGRESS under this token.
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        """Write a report in one round trip, fenced: False, and nothing written, unless the job is IN_PROGRESS under this
+        token.
 
         Its cost does not grow with the output that stands already.
         """

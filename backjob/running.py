@@ -222,14 +222,14 @@ class Running:
                 if report is None:
                     return self.ended
                 try:
-                    job = self._store.report(self.job.id, self.token, report)
+                    stands = self._store.report(self.job.id, self.token, report)
                 except StoreUnavailable:
                     self._put_back(report)
                     self._store_is_away = True
                     self._next_write = self._monotonic() + _RETRY_INTERVAL
                     raise
                 self._store_is_away = False
-                if job is None:
+                if not stands:
                     self.ended = True
                 return True
         finally:

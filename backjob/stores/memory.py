@@ -107,16 +107,16 @@ class MemoryStore:
                 new["end_time"] = now
             return self._write(evolve(job, **new))
 
-    def report(self, job_id: str, token: str, report: Report) -> Job | None:
+    def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None or not _running(job, token):
-                return None
+                return False
             self._outputs.setdefault(job_id, bytearray()).extend(added)
             base = job.progress if report.progress is None else report.progress
             now = self._clock.now()
-            return self._write(
+            self._write(
                 evolve(
                     job,
                     progress=clamped(base + report.increment),
@@ -128,6 +128,7 @@ class MemoryStore:
                     version=job.version + 1,
                 )
             )
+            return True
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         with self._lock:

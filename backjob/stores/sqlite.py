@@ -170,24 +170,23 @@ class SQLiteStore:
                 connection.executemany(self._sql.drop_body, [row[:1] for row in rows])
         return row_job(rows[0], now) if rows else None
 
-    def report(self, job_id: str, token: str, report: Report) -> Job | None:
+    def report(self, job_id: str, token: str, report: Report) -> bool:
         now = self._clock.now()
         added = output_bytes(report.output)
         statement, values = self._sql.progress(report, len(added))
         parameters = (microseconds(now), *values, job_id, token)
         if not added:
-            rows = self._connections.write(statement, parameters)
-            return row_job(rows[0], now) if rows else None
+            return bool(self._connections.write(statement, parameters))
         with self._connections.transaction() as connection:
-            rows = connection.execute(statement, parameters).fetchall()
-            if not rows:
-                return None
-            job = row_job(rows[0], now)
-            start = job.output_size - len(added)
+            reported = connection.execute(statement, parameters).fetchone()
+            if reported is None:
+                return False
+            seq, size = reported
+            start = size - len(added)
             for position in range(0, len(added), _LONGEST_PIECE):
                 piece = added[position : position + _LONGEST_PIECE]
-                connection.execute(self._sql.add_piece, (rows[0][0], start + position, piece))
-        return job
+                connection.execute(self._sql.add_piece, (seq, start + position, piece))
+        return True
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         now = self._clock.now()

@@ -157,7 +157,7 @@ class Statements:
             update=sql("UPDATE {table} SET [changes] WHERE id = ?[condition] RETURNING {columns}"),
             report=sql(
                 "UPDATE {table} SET version = version + 1, updated_time = ?[changes] "
-                "WHERE id = ? AND token = ? AND status = 1 RETURNING {columns}"
+                "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
             ),
             add_piece=sql("INSERT INTO {table}_output (job, start, piece) VALUES (?, ?, ?)"),
             locate=sql("SELECT seq, output_truncated FROM {table} WHERE id = ?"),
@@ -264,7 +264,7 @@ def _dump_request(request: Request, caller: Caller | None) -> str:
     return _encode((request.method, request.target, request.raw, request.headers, who))
 
 
-@lru_cache(maxsize=32)  # a running job is read at each of its reports
+@lru_cache(maxsize=32)  # a running job is read again and again
 def _load_request(text: str) -> tuple[Request, Caller | None]:
     method, target, raw, headers, who = json.loads(text)
     caller = None

@@ -227,7 +227,7 @@ class WriteCalls(StoreCase):
     @pytest.mark.parametrize("job_id", UNKNOWN[:3])
     def test_writing_to_an_unknown_job_does_nothing(self, job_id: str) -> None:
         same(self.store.change(job_id, Expect(), ended(completed())), None, "change of an unknown job returns None")
-        same(self.store.report(job_id, "token", Report(output="x")), None, "report to an unknown job returns None")
+        same(self.store.report(job_id, "token", Report(output="x")), False, "report to an unknown job returns False")
         self.store.beat({job_id: "token"})
         same(self.store.find(Query()), [], "writing to an unknown job makes none")
 
@@ -362,8 +362,8 @@ class WriteCalls(StoreCase):
         self.clock.advance(1)
         now = self.clock.now()
         expected = evolve(before, progress=progress, updated_time=now, read_time=now, version=before.version + 1)
-        same(self.store.report("job", "token", report), expected, "a report returns the job after it, stamped alive")
-        same(self.read(), expected, "what report returned is what stands")
+        same(self.store.report("job", "token", report), True, "a report that is written returns True")
+        same(self.read(), expected, "a report sets or raises the progress, and is a sign of life")
 
     def test_a_report_writes_all_of_itself_at_once(self) -> None:
         job = self.running()
@@ -376,36 +376,42 @@ class WriteCalls(StoreCase):
             output_truncated=True,
             version=job.version + 1,
         )
-        same(self.store.report("job", "token", report), expected, "a report writes all that it says in one step")
+        kept(self.store.report("job", "token", report), "a report that is written returns True")
+        same(self.read(), expected, "a report writes all that it says in one step")
         same(self.store.output("job"), Output("out €", 7, truncated=True), "a report's output is there when it returns")
-        same(self.store.report("job", "token", Report(text="")), evolve(expected, status_text="", version=job.version + 2),
-             "an empty text replaces; None leaves the text as it is")  # fmt: skip
+        self.store.report("job", "token", Report(text=""))
+        expected = evolve(expected, status_text="", version=job.version + 2)
+        same(self.read(), expected, "an empty text replaces; None leaves the text as it is")
 
     def test_a_report_without_the_token_changes_nothing(self) -> None:
         job = self.running()
         for token in ("other", "", "TOKEN"):
             same(
-                self.store.report("job", token, Report(progress=9, output="x")), None, "a report is fenced by the token"
+                self.store.report("job", token, Report(progress=9, output="x")),
+                False,
+                "a report is fenced by the token",
             )
         same(self.read(), job, "a refused report changes nothing")
         same(self.store.output("job"), Output("", 0), "a refused report appends nothing")
 
     def test_a_report_before_the_claim_or_after_the_end_changes_nothing(self) -> None:
         started = self.store.create(draft("early"))
-        same(self.store.report("early", "token", Report(output="x")), None, "a STARTED job takes no report")
+        same(self.store.report("early", "token", Report(output="x")), False, "a STARTED job takes no report")
         same(self.read("early"), started, "a refused report changes nothing")
         for end in (completed(), failed("x"), cancellation()):
             job = self.ended(f"late {end.status}", end)
-            same(self.store.report(job.id, "token", Report(output="x")), None, "an ended job takes no report")
+            same(self.store.report(job.id, "token", Report(output="x")), False, "an ended job takes no report")
             same(self.read(job.id), job, "an ended job stays as it ended")
             same(self.store.output(job.id), Output("", 0), "an ended job's output does not grow")
 
     def test_the_token_of_an_earlier_attempt_is_refused(self) -> None:
         self.running(token="first")
         self.store.change("job", Expect(token="first"), Changes(status=Status.STARTED, attempt=2))
-        same(self.store.report("job", "first", Report(progress=9)), None, "a job that is STARTED again takes no report")
+        same(
+            self.store.report("job", "first", Report(progress=9)), False, "a job that is STARTED again takes no report"
+        )
         self.store.change("job", *claimed("second"))
-        same(self.store.report("job", "first", Report(progress=9)), None, "an earlier attempt's token is void")
+        same(self.store.report("job", "first", Report(progress=9)), False, "an earlier attempt's token is void")
         kept(self.store.report("job", "second", Report(progress=9)), "the newest attempt's token is valid")
 
     def test_a_beat_is_a_sign_of_life_of_many_jobs(self) -> None:

@@ -97,10 +97,10 @@ class _Model:
             row["end_time"] = self.clock.now()
         return self.job(job_id)
 
-    def report(self, job_id: str, token: str, report: Report) -> Job | None:
+    def report(self, job_id: str, token: str, report: Report) -> bool:
         row = self.rows.get(job_id)
         if row is None or row["status"] is not Status.IN_PROGRESS or row["token"] != token:
-            return None
+            return False
         progress = (row["progress"] if report.progress is None else report.progress) + report.increment
         row["progress"] = sorted((0, progress, 100))[1]
         row["status_text"] = row["status_text"] if report.text is None else report.text
@@ -109,7 +109,7 @@ class _Model:
         row["output_truncated"] |= report.truncated
         row["updated_time"] = self.clock.now()
         row["version"] += 1
-        return self.job(job_id)
+        return True
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job | None]:
         now = self.clock.now()

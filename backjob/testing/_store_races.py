@@ -131,7 +131,7 @@ class StoreRaces(StoreCase):
                 accepted = []
                 for count in range(10):
                     text = f"{racer}.{count};"
-                    if self.store.report(name, "token", Report(output=text)) is not None:
+                    if self.store.report(name, "token", Report(output=text)):
                         accepted.append(text)
                 return accepted
 
@@ -201,7 +201,7 @@ def _claim(store: Store, name: str, token: str, _: int) -> Log:
 
 
 def _report(store: Store, name: str, token: str, number: int) -> Log:
-    return _log(f"said {number};", store.report(name, token, Report(output=f"{number};")))
+    return [(name, f"said {number};")] if store.report(name, token, Report(output=f"{number};")) else []
 
 
 def _end(store: Store, name: str, token: str, number: int) -> Log:

@@ -90,7 +90,7 @@ def fill(path: Path, ended: int) -> None:
         "updated_time": "updated_time - n * 1000000",
         "end_time": "end_time - n * 1000000",
     }
-    values = ", ".join([own[name] if name in own else name for name in names])
+    values = ", ".join([own.get(name, name) for name in names])
     (template,) = connection.execute("SELECT max(seq) FROM backjob WHERE status = 2").fetchone()
     for first in range(0, ended, _CHUNK):
         connection.execute(

@@ -290,12 +290,14 @@ def test_a_change_by_somebody_else_does_not_let_the_lease_lapse(world: Bench) ->
     other = neighbour(world)
     with served():
         job_id = world.start(as_current_user=True, delay=50)
-    for second in range(50):
+    world.step()
+    for second in range(51):
         if second == 14:
             job = world.job(job_id)
             world.store.store.change(job_id, Expect(version=job.version), Changes(due=job.start_time))
-        other.step()
-        world.step(1)
+        other.step()  # first, so that a lease that is over goes to it
+        world.step()
+        world.clock.advance(1)
     assert world.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
 
 
@@ -453,6 +455,8 @@ def test_a_lease_that_went_to_another_is_not_fought_over(world: Bench) -> None:
 def test_a_connection_of_a_job_that_ended_elsewhere_is_given_up_in_the_end(world: Bench) -> None:
     other = neighbour(world)
     running = world.run()
+    for _ in range(20):
+        world.step(1)
     other.jobs.cancel(running.job.id)
     for _ in range(120):
         world.step(1)
@@ -479,8 +483,8 @@ def test_ending_a_job_closes_its_connection(world: Bench) -> None:
 
 
 def test_a_job_that_timed_out_by_a_look_loses_its_connection(world: Bench) -> None:
-    running = world.run()
-    world.clock.advance(60)
+    running = world.run(error_timeout=5)
+    world.clock.advance(5)
     assert world.jobs.status(running.job.id).status is Status.FAILED
     world.step()
     assert world.transport.sent[0].future.cancelled()

@@ -139,6 +139,19 @@ def test_a_report_wakes_the_monitor(world: Bench, running: Running) -> None:
     assert world.monitor._wake.is_set()
 
 
+def test_reports_that_the_monitor_looks_at_anyway_do_not_wake_it(world: Bench, running: Running) -> None:
+    running.set_text("1")
+    running.set_progress(1)
+    world.step()
+    world.monitor._wake.clear()
+    world.clock.advance(0.01)
+    running.set_text("2")
+    running.set_progress(2)
+    assert not world.monitor._wake.is_set()
+    world.step(world.step(0.09))
+    assert stored(world, running) == 2
+
+
 def test_an_explicit_text_is_written_at_once_with_all_that_waits(world: Bench, running: Running) -> None:
     running.set_progress(1)
     running.write("one\n")
@@ -415,7 +428,8 @@ def test_the_last_value_is_never_left_unwritten(world: Bench) -> None:
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_threads_lose_no_output_and_no_last_progress(world: Bench, running: Running) -> None:
+def test_threads_lose_no_output_and_no_last_progress(world: Bench) -> None:
+    running = world.run(error_timeout=10**6)  # the watcher makes time fly
     stop = threading.Event()
 
     def work(n: int) -> None:
@@ -443,6 +457,40 @@ def test_threads_lose_no_output_and_no_last_progress(world: Bench, running: Runn
         mine = [line for line in lines if line.startswith(f"{n}:")]
         assert mine == [f"{n}:{i}" for i in range(200)]
     assert stored(world, running) == 51
+
+
+def test_a_value_noted_while_another_is_taken_is_written_next(world: Bench, running: Running) -> None:
+    notes: list[int] = []
+
+    class Racing(Running):
+        """Another thread notes a value at the worst moment: right before the flag is cleared."""
+
+        @property
+        def _is_dirty(self) -> bool:
+            return bool(self.__dict__.get("dirty"))
+
+        @_is_dirty.setter
+        def _is_dirty(self, value: bool) -> None:
+            if not value and notes:
+                assert not self.note_progress(notes.pop())
+            self.__dict__["dirty"] = value
+
+    anything: Any = running
+    anything.__dict__.pop("_is_dirty")
+    anything.__class__ = Racing
+    running.set_progress(1)
+    running.set_progress(2)
+    notes.append(77)
+    world.step(0.1)
+    world.step(0.1)
+    assert not notes
+    assert stored(world, running) == 77
+
+
+def test_who_is_told_to_write_is_the_only_one(running: Running) -> None:
+    assert running.note_progress(1)
+    assert not running.note_progress(2)
+    assert not running.note_life()
 
 
 def test_of_threads_that_report_at_once_one_writes(world: Bench, running: Running) -> None:

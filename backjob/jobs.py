@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import EllipsisType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
@@ -17,14 +16,26 @@ from backjob.action import Action
 from backjob.clock import SystemClock
 from backjob.delivery import LEASE
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, NoCurrentRequest, StoreError, TooDeep
-from backjob.lifecycle import End, cancelled, ended, overdue, waits_until_sent
-from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Output, Query, Request, Status, clean_text
+from backjob.lifecycle import End, cancelled, ended, waits_until_sent
+from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
 from backjob.monitor import Monitor, Retention
-from backjob.offload import sleep, to_thread
+from backjob.offload import to_thread
 from backjob.protocols import Clock, Signer, Store, Transport
-from backjob.requests import MAX_HEADERS, Limits, build_request, check_delay, check_size, check_value, credentials_of
+from backjob.requests import (
+    MAX_HEADERS,
+    Limits,
+    build_request,
+    check_delay,
+    check_label,
+    check_merge,
+    check_number,
+    check_size,
+    check_value,
+    with_those_of,
+)
 from backjob.running import Running, current
 from backjob.sealing import Sealer
+from backjob.watching import Watching
 from backjob.worker import Worker
 
 __all__ = ["BackJob", "Merge"]
@@ -33,19 +44,12 @@ _MonitorKind = TypeVar("_MonitorKind", bound=Monitor)
 
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
-_MERGES: Final = ("never", "pending", "unfinished")
-_PIECE: Final = 1 << 16
-_FIRST_LOOK: Final = 0.05
-_LONGEST_LOOK: Final = 1.0
-_LONGEST_LABEL: Final = 255
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SHORTEST_TIMEOUT: Final = 0.001
-_LARGEST_NUMBER: Final = 10**9
 
 _log = logging.getLogger("backjob")
 
 
-class BackJob(Action):
+class BackJob(Action, Watching):
     """Background jobs of one application, by requests to itself.
 
     ``store`` keeps the jobs, ``transport`` carries worker requests, ``signer`` makes them provably ours. Given a function
@@ -86,14 +90,14 @@ class BackJob(Action):
             ("completed_retention_days", completed_retention_days, 0),
             ("retention_days", retention_days, 0),
         ):
-            _check_number(name, value, least)
+            check_number(name, value, least)
         for name, value in (
             ("max_output", max_output),
             ("max_body", max_body),
             ("max_headers", max_headers),
             ("max_depth", max_depth),
         ):
-            _check_number(name, value, 0, whole=True)
+            check_number(name, value, 0, whole=True)
         if user_agent is not None:
             check_value("user_agent", "User-Agent", user_agent)
         if not status_prefix.startswith("/") or status_prefix.endswith("/"):
@@ -197,16 +201,16 @@ class BackJob(Action):
                     "starting as the current user needs the request being served, and none passed the middleware; "
                     "as_current_user=False starts as anonymous"
                 )
-            credentials = _with_those_of(here.request, credentials)
+            credentials = with_those_of(here.request, credentials)
         due = check_delay(delay, self._clock.now())
         timeout = self._error_timeout if error_timeout is None else error_timeout
-        _check_number("error_timeout", timeout, _SHORTEST_TIMEOUT)
-        scope = _check_text("scope", scope)
+        check_number("error_timeout", timeout, _SHORTEST_TIMEOUT)
+        scope = check_label("scope", scope)
         owner = self.current_owner() if isinstance(owner, EllipsisType) else owner
         if owner is not None:
-            owner = _check_text("owner", owner)
+            owner = check_label("owner", owner)
         is_user = as_current_user or bool(credentials)
-        _check_merge(merge, owner, is_user=is_user)
+        check_merge(merge, owner, is_user=is_user)
         request = self._with_user_agent(request)
         if self.signer.claims(request):
             raise InvalidRequest("query", "carries parameters or fields that are the signer's own")
@@ -273,122 +277,6 @@ class BackJob(Action):
             if moved is not None:
                 self.monitor.look_again(moved, credentials)
                 return moved
-
-    # --- watching ---------------------------------------------------------------------------------------------------
-
-    def status(self, job_id: str) -> JobState:
-        """The job as it stands. One past its time-out ends FAILED by this look. Raises `JobNotFound`."""
-        return self._state(self._job(job_id))
-
-    def exists(self, job_id: str) -> bool:
-        """Whether the store has this job."""
-        return self.store.get(job_id) is not None
-
-    def scope(self, job_id: str) -> str:
-        """The scope that ``start()`` was given. Raises `JobNotFound`."""
-        return self._job(job_id).scope
-
-    def output(self, job_id: str, offset: int = 0) -> Output:
-        """At most 64 KiB of output from byte ``offset`` on; go on at its ``next_offset``. Raises `JobNotFound`."""
-        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
-            raise InvalidRequest("offset", f"a number of bytes, 0 or more, is needed, not {offset!r}")
-        piece = self.store.output(job_id, offset, _PIECE)
-        if not piece.text and not self.exists(job_id):
-            raise JobNotFound(job_id)
-        return piece
-
-    def tail(self, job_id: str) -> tuple[int, Output]:
-        """The last 64 KiB of output, behind the offset at which they begin. Raises `JobNotFound`."""
-        return self._tail(self._job(job_id))
-
-    def _tail(self, job: Job) -> tuple[int, Output]:
-        start = max(0, job.output_size - _PIECE)
-        return start, self.store.output(job.id, start, _PIECE)
-
-    def find(
-        self,
-        scope: str | None = None,
-        status: Status | None = None,
-        owner: str | None = None,
-        limit: int = 50,
-        before: str | None = None,
-    ) -> list[JobState]:
-        """Jobs that match all that is given, newest first; ``before`` is a job id: the page that follows that job."""
-        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
-            raise InvalidRequest("limit", f"a number from 1 to 1000 is needed, not {limit!r}")
-        query = Query(scope=scope, status=status, owner=owner, limit=limit, before=before)
-        return [self._state(job) for job in self.store.find(query)]
-
-    def watch(self, job_id: str) -> Iterator[JobState]:
-        """Yield the state now and at every change, and lastly the final one. Raises `JobNotFound`."""
-        waiting = threading.Event()
-        for wait in self._looks(job_id):
-            if isinstance(wait, JobState):
-                yield wait
-            else:
-                waiting.wait(wait)
-
-    def join(self, job_id: str, timeout: float | None = None) -> JobState:
-        """Wait for the end, and return it. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` seconds."""
-        waiting = threading.Event()
-        looks = self._looks(job_id, timeout)
-        while True:
-            look = next(looks)
-            if not isinstance(look, JobState):
-                waiting.wait(look)
-            elif look.status.is_final:
-                return look
-
-    def _looks(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
-        """States as they change, and between two looks the seconds to wait; ends after the final state."""
-        until = None if timeout is None else self._clock.monotonic() + timeout
-        wait = _FIRST_LOOK
-        last: JobState | None = None
-        while True:
-            state = self.status(job_id)
-            if state != last:
-                yield state
-                last, wait = state, _FIRST_LOOK
-            if state.status.is_final:
-                return
-            if until is not None:
-                left = until - self._clock.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s: {state.status.name}")
-                wait = min(wait, left)
-            yield wait
-            wait = min(_LONGEST_LOOK, wait * 1.5)
-
-    def _job(self, job_id: str) -> Job:
-        job = self.store.get(job_id)
-        if job is None:
-            raise JobNotFound(job_id)
-        end = overdue(job)
-        if end is not None and self.monitor.may_reap():
-            changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
-            if changed is not None:
-                self.monitor.forget(job_id)
-                self._announce(changed)
-                return changed
-            return self.store.get(job_id) or job
-        return job
-
-    def _state(self, job: Job) -> JobState:
-        text = job.status_text
-        if text is None:
-            text = self._tail(job)[1].text if job.output_size else ""
-        return JobState(
-            id=job.id,
-            status=job.status,
-            progress=job.progress,
-            status_text=text,
-            start_time=job.start_time,
-            updated_time=job.updated_time,
-            end_time=job.end_time,
-            result=job.result,
-            owner=job.owner,
-            scope=job.scope,
-        )
 
     # --- ending, and looking after ----------------------------------------------------------------------------------
 
@@ -473,36 +361,9 @@ class BackJob(Action):
         """`start` that leaves the event loop alone."""
         return await to_thread(self.start, path, query, **options)
 
-    async def astatus(self, job_id: str) -> JobState:
-        """`status` that leaves the event loop alone."""
-        return await to_thread(self.status, job_id)
-
-    async def aoutput(self, job_id: str, offset: int = 0) -> Output:
-        """`output` that leaves the event loop alone."""
-        return await to_thread(self.output, job_id, offset)
-
     async def acancel(self, job_id: str) -> bool:
         """`cancel` that leaves the event loop alone."""
         return await to_thread(self.cancel, job_id)
-
-    async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
-        """`watch` for an async handler."""
-        looks = self._looks(job_id)
-        while (wait := await to_thread(next, looks, None)) is not None:
-            if isinstance(wait, JobState):
-                yield wait
-            else:
-                await sleep(wait)
-
-    async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
-        """`join` for an async handler."""
-        looks = self._looks(job_id, timeout)
-        while True:
-            look = await to_thread(next, looks)
-            if not isinstance(look, JobState):
-                await sleep(look)
-            elif look.status.is_final:
-                return look
 
 
 class StartOptions(TypedDict, total=False):
@@ -519,37 +380,3 @@ class StartOptions(TypedDict, total=False):
     owner: str | EllipsisType | None
     merge: Merge
     error_timeout: float | None
-
-
-def _with_those_of(request: Request, given: Credentials) -> Credentials:
-    """The credentials given, and those of the request being served that they don't replace."""
-    named = {name.lower() for name, _ in given.headers}
-    theirs = tuple(field for field in credentials_of(request).headers if field[0].lower() not in named)
-    for name, value in theirs:
-        check_value("as_current_user", name, value)
-    return Credentials(given.headers + theirs)
-
-
-def _check_merge(merge: str, owner: str | None, *, is_user: bool) -> None:
-    if merge not in _MERGES:
-        raise InvalidRequest("merge", f"{merge!r} is none of {', '.join(_MERGES)}")
-    if merge != "never" and is_user and owner is None:
-        raise InvalidRequest("merge", "with credentials it needs an owner: else one user would join another's job")
-
-
-def _check_number(name: str, value: object, least: float, *, whole: bool = False) -> None:
-    number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
-    # Written so that NaN is refused as well.
-    if number is None or not least <= number <= _LARGEST_NUMBER or (whole and not isinstance(number, int)):
-        what = "whole number" if whole else "number"
-        raise InvalidRequest(name, f"a {what} from {least:g} to {_LARGEST_NUMBER} is needed, not {value!r}")
-
-
-def _check_text(name: str, value: object) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST_LABEL:
-        raise InvalidRequest(name, f"text of at most {_LONGEST_LABEL} characters is needed, not {type(value).__name__}")
-    if clean_text(value) != value:
-        raise InvalidRequest(name, "contains NUL or a lone surrogate, which no store can keep")
-    if _CONTROL.search(value):
-        raise InvalidRequest(name, "contains a control character")
-    return value

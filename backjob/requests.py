@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 from attrs import frozen
 
 from backjob.errors import InvalidRequest
-from backjob.model import Credentials, Headers, Request
+from backjob.model import Credentials, Headers, Request, clean_text
 from backjob.targets import join_query, normalise
 
 __all__ = [
@@ -22,9 +22,12 @@ __all__ = [
     "Limits",
     "build_request",
     "check_delay",
+    "check_label",
+    "check_merge",
+    "check_number",
     "check_size",
     "check_value",
-    "credentials_of",
+    "with_those_of",
 ]
 
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
@@ -55,6 +58,10 @@ _OWN_FIELDS: Final = frozenset(
         "signature-input",
     }
 )
+_MERGES: Final = ("never", "pending", "unfinished")
+_LONGEST_LABEL: Final = 255
+_LABEL_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_LARGEST_NUMBER: Final = 10**9
 _LONGEST_DELAY: Final = timedelta(days=3660)
 
 
@@ -88,11 +95,6 @@ def build_request(
         fields = (*fields, ("Content-Type", content_type))
     check_size(fields + credentials, limits.headers)
     return Request(method, target, fields, content), Credentials(credentials)
-
-
-def credentials_of(request: Request) -> Credentials:
-    """The fields of a request being served that make another request "the current user"."""
-    return Credentials(tuple((name, value) for name, value in request.headers if name.lower() in CREDENTIAL_FIELDS))
 
 
 def check_size(headers: Headers, limit: int) -> None:
@@ -133,6 +135,43 @@ def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime 
     if delay > _LONGEST_DELAY.total_seconds():
         raise InvalidRequest("delay", "more than ten years ahead")
     return float(delay)
+
+
+def with_those_of(request: Request, given: Credentials) -> Credentials:
+    """The credentials given, and those of the request being served that they don't replace."""
+    wanted = CREDENTIAL_FIELDS - {name.lower() for name, _ in given.headers}
+    theirs = tuple((name, value) for name, value in request.headers if name.lower() in wanted)
+    for name, value in theirs:
+        check_value("as_current_user", name, value)
+    return Credentials(given.headers + theirs)
+
+
+def check_merge(merge: str, owner: str | None, *, is_user: bool) -> None:
+    """Raise `InvalidRequest` for an unknown way of merging, or one that could join another user's job."""
+    if merge not in _MERGES:
+        raise InvalidRequest("merge", f"{merge!r} is none of {', '.join(_MERGES)}")
+    if merge != "never" and is_user and owner is None:
+        raise InvalidRequest("merge", "with credentials it needs an owner: else one user would join another's job")
+
+
+def check_number(name: str, value: object, least: float, *, whole: bool = False) -> None:
+    """Raise `InvalidRequest` unless the value is a number from ``least`` on that arithmetic with times can bear."""
+    number = None if isinstance(value, bool) or not isinstance(value, int | float) else value
+    # Written so that NaN is refused as well.
+    if number is None or not least <= number <= _LARGEST_NUMBER or (whole and not isinstance(number, int)):
+        what = "whole number" if whole else "number"
+        raise InvalidRequest(name, f"a {what} from {least:g} to {_LARGEST_NUMBER} is needed, not {value!r}")
+
+
+def check_label(name: str, value: object) -> str:
+    """A scope or an owner as it is, or `InvalidRequest`."""
+    if not isinstance(value, str) or len(value) > _LONGEST_LABEL:
+        raise InvalidRequest(name, f"text of at most {_LONGEST_LABEL} characters is needed, not {type(value).__name__}")
+    if clean_text(value) != value:
+        raise InvalidRequest(name, "contains NUL or a lone surrogate, which no store can keep")
+    if _LABEL_CONTROL.search(value):
+        raise InvalidRequest(name, "contains a control character")
+    return value
 
 
 def _check_method(method: str) -> None:

@@ -289,9 +289,9 @@ def test_a_merge_brings_new_credentials_to_a_job_whose_process_died(world: Bench
 def test_a_change_by_somebody_else_does_not_let_the_lease_lapse(world: Bench) -> None:
     other = neighbour(world)
     with served():
-        job_id = world.start(as_current_user=True, delay=50)
+        job_id = world.start(as_current_user=True, delay=LEASE)
     world.step()
-    for second in range(51):
+    for second in range(31):
         if second == 14:
             job = world.job(job_id)
             world.store.store.change(job_id, Expect(version=job.version), Changes(due=job.start_time))

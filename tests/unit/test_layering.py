@@ -23,6 +23,7 @@ LAYERS = (
     ("access", "requests", "running", "sealing", "signing"),
     ("delivery", "reporter", "worker", "writeback"),
     ("action", "monitor"),
+    ("watching",),
     ("jobs",),
     ("endpoints",),
     ("asgi", "wsgi"),

@@ -33,14 +33,31 @@ _PASSING: Final = frozenset(
 
 
 class _Process:
-    """What belongs to one process: the connections that are idle, and whose turn it is to write."""
+    """What belongs to one process: the connections that are idle, how many are in use, and whose turn it is to write."""
 
-    __slots__ = ("idle", "pid", "turn")
+    __slots__ = ("idle", "in_use", "is_paused", "pid", "turn", "usage")
 
     def __init__(self) -> None:
         self.pid = os.getpid()
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
+        self.usage = threading.Condition(threading.Lock())
+        self.in_use = 0
+        self.is_paused = False
+
+    def enter(self) -> None:
+        """Before a connection is used: wait while a fork is under way."""
+        with self.usage:
+            while self.is_paused:
+                self.usage.wait()
+            self.in_use += 1
+
+    def leave(self) -> None:
+        """After a connection was used, and is idle again or closed."""
+        with self.usage:
+            self.in_use -= 1
+            if self.is_paused:
+                self.usage.notify_all()
 
 
 class Connections:
@@ -62,55 +79,67 @@ class Connections:
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
         """The rows of a query. What can't be stored, such as a lone surrogate or 70 bits, matches none."""
         process = self._process()
-        connection = self._take(process)
+        process.enter()
         try:
-            rows = connection.execute(sql, parameters).fetchall()
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, UnicodeEncodeError | OverflowError):
-                return []
-            self._translate(error)
-            raise
-        self._give(process, connection)
-        return rows
+            connection = self._take(process)
+            try:
+                rows = connection.execute(sql, parameters).fetchall()
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, UnicodeEncodeError | OverflowError):
+                    return []
+                self._translate(error)
+                raise
+            self._give(process, connection)
+            return rows
+        finally:
+            process.leave()
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Carry out one statement, which commits by itself; the rows that it returns."""
         process = self._process()
-        connection = self._take(process)
+        process.enter()
         try:
-            self._begin_turn(process)
+            connection = self._take(process)
             try:
-                rows = connection.execute(sql, parameters).fetchall()
-            finally:
-                process.turn.release()
-        except BaseException as error:
-            connection.close()
-            self._translate(error)
-            raise
-        self._give(process, connection)
-        return rows
+                self._begin_turn(process)
+                try:
+                    rows = connection.execute(sql, parameters).fetchall()
+                finally:
+                    process.turn.release()
+            except BaseException as error:
+                connection.close()
+                self._translate(error)
+                raise
+            self._give(process, connection)
+            return rows
+        finally:
+            process.leave()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Several statements as one step: committed at the end, rolled back by any exception."""
         process = self._process()
-        connection = self._take(process)
+        process.enter()
         try:
-            self._begin_turn(process)
+            connection = self._take(process)
             try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.close()
-                process.turn.release()
-        except BaseException as error:
-            connection.close()
-            self._translate(error)
-            raise
-        self._give(process, connection)
+                self._begin_turn(process)
+                try:
+                    connection.execute("BEGIN IMMEDIATE")
+                    yield connection
+                    connection.execute("COMMIT")
+                finally:
+                    if connection.in_transaction:
+                        connection.close()
+                    process.turn.release()
+            except BaseException as error:
+                connection.close()
+                self._translate(error)
+                raise
+            self._give(process, connection)
+        finally:
+            process.leave()
 
     def create_file(self) -> None:
         """Make the file where there is none. Raises `StoreUnusable` if it can't be."""
@@ -131,12 +160,23 @@ class Connections:
             with suppress(IndexError):  # another thread was faster
                 process.idle.pop().close()
 
-    def pause(self) -> threading.Lock | None:
-        """Take the turn to write, and close what is idle. The caller releases the turn; None: it took too long."""
+    def pause(self) -> Callable[[], None]:
+        """Wait until nobody uses a connection, let nobody begin, and close them all. Returns what lets others go on.
+
+        Waits ``timeout`` seconds at most: a thread that forks within a transaction of its own would wait for itself.
+        """
         process = self._process()
-        taken = process.turn.acquire(timeout=self._timeout)
+        with process.usage:
+            process.is_paused = True
+            process.usage.wait_for(lambda: process.in_use == 0, self._timeout)
         self.close_idle()
-        return process.turn if taken else None
+
+        def go_on() -> None:
+            with process.usage:
+                process.is_paused = False
+                process.usage.notify_all()
+
+        return go_on
 
     def close(self) -> None:
         """Close what is idle, and keep none from now on: a late call opens a connection of its own."""
@@ -221,18 +261,19 @@ _living: Final[weakref.WeakSet[Connections]] = weakref.WeakSet()
 
 
 _paused: Final = threading.local()
-"""Which connections the forking thread has paused."""
+"""What lets go on the connections that the forking thread has paused."""
 
 
 def _before_fork() -> None:
-    # A child that inherits a write in progress would find the file locked for ever, by itself. Where this runs (uwsgi
-    # forks without it) the child inherits nothing, but for what other threads are reading at this very moment.
-    _paused.turns = [turn for connections in list(_living) if (turn := connections.pause()) is not None]
+    # SQLite keeps locks and mutexes of the whole process. A child that inherits them in use waits for ever for a mutex,
+    # or takes a lock that only its parent has for its own, and loses what it commits. Where this runs (uwsgi forks
+    # without it) the child inherits nothing.
+    _paused.go_on = [connections.pause() for connections in list(_living)]
 
 
 def _after_fork() -> None:
-    for turn in _paused.__dict__.pop("turns", ()):
-        turn.release()
+    for go_on in _paused.__dict__.pop("go_on", ()):
+        go_on()
 
 
 if hasattr(os, "register_at_fork"):

@@ -6,9 +6,9 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, BinaryIO, Final, Self
 
 from attrs import field, frozen
 
@@ -106,7 +106,7 @@ class Gate:
         connection, _ = self._listening.accept()
         connection.settimeout(WAIT)
         lines = connection.makefile("rb")
-        return Held(connection, lines.readline, int(lines.readline()))
+        return Held(connection, lines, int(lines.readline()))
 
 
 @frozen
@@ -114,7 +114,7 @@ class Held:
     """An action that waits at a gate, in the process ``pid``."""
 
     _connection: socket.socket
-    _read_line: Callable[[], bytes] = field(repr=False)
+    _lines: BinaryIO = field(repr=False)
     pid: int
 
     def proceed(self) -> None:
@@ -128,5 +128,5 @@ class Held:
 
     def left(self) -> str:
         """How it left, once it has; "" if its process has died."""
-        with self._connection:
-            return self._read_line().decode().strip()
+        with self._connection, self._lines:
+            return self._lines.readline().decode().strip()

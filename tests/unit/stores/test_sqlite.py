@@ -393,7 +393,7 @@ def test_a_fork_waits_for_a_write_in_progress(path: Path, monkeypatch: pytest.Mo
     writing, forking = threading.Event(), threading.Event()
     pause = Connections.pause
 
-    def tell_and_pause(connections: Connections) -> threading.Lock | None:
+    def tell_and_pause(connections: Connections) -> Callable[[], None]:
         forking.set()
         return pause(connections)
 
@@ -418,7 +418,7 @@ def test_a_child_neither_uses_nor_closes_what_it_inherits(store: SQLiteStore, mo
     store.get("job")
     connections = store._connections
     # As under uwsgi, which forks without calling Python's hooks.
-    monkeypatch.setattr(type(connections), "pause", lambda self: None)
+    monkeypatch.setattr(type(connections), "pause", lambda self: lambda: None)
     inherited = connections._process().idle[0]
 
     def child() -> bool:

@@ -1,0 +1,120 @@
+"""Servers that answer as no server should: each delivery comes to a clear end, and the monitor and its socket thread live on."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import pytest
+
+from backjob import BackJob, JobState, Status
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing.transports import Call, Peer
+from backjob.transports.sockets import SocketTransport
+from tests.scenarios.client import WAIT
+from tests.scenarios.sites import KEY
+
+UNCLAIMED: Final = "answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
+
+# No answer at all: the job is delivered once more.
+LOST: Final = {
+    "nothing": b"",
+    "nonsense": b"\0\xff" * 500,
+    "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "half a status line": b"HTTP/1.",
+    "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "half a body": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
+    "half a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    "an endless head": b"HTTP/1.1 200 OK\r\n" + b"X-Again: and again\r\n" * 10_000,
+    "an endless line": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+    "hints and no more": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "no number for a status": b"HTTP/1.1 OK 200\r\n\r\n",
+}
+
+# A complete answer, if a strange one: the job ends, and says how it was answered.
+COMPLETE: Final = {
+    "HTTP/1.0, to the end": (b"HTTP/1.0 500 Oops\r\n\r\nbody", "500 Internal Server Error"),
+    "no reason phrase": (b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", "404 Not Found"),
+    "a hint before": (b"HTTP/1.1 103 Hint\r\n\r\nHTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", "403 Forbidden"),
+    "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", "200 OK"),
+    "a redirect": (
+        b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
+        "302 Found → /login",
+    ),
+    "a body past the limit": (b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000, "200 OK"),
+    "a status of nobody's": (b"HTTP/1.1 299 Sort of\r\nContent-Length: 0\r\n\r\n", "299 Sort of"),
+}
+
+
+class Worker:
+    """A peer that answers the first delivery of a job with what is set, and any further one with 418."""
+
+    def __init__(self) -> None:
+        self.answer = b""
+        self.calls: Counter[str] = Counter()
+        self.peer = Peer(self._script)
+
+    def _script(self, call: Call) -> bytes:
+        path = call.target.partition("?")[0]
+        self.calls[path] += 1
+        if self.calls[path] == 1:
+            return self.answer
+        return b"HTTP/1.1 418 I'm a Teapot\r\nContent-Length: 0\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[Worker]:
+    worker = Worker()
+    with worker.peer:
+        yield worker
+
+
+@pytest.fixture(scope="module")
+def jobs(worker: Worker) -> Iterator[BackJob]:
+    """One and the same for all of them: each test shows that the one before has left it alive."""
+    transport = SocketTransport(worker.peer.base_url, max_response=65536)
+    with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs:
+        yield jobs
+
+
+@pytest.fixture
+def threads(jobs: BackJob) -> Iterator[None]:
+    """Both threads are the same ones afterwards, and alive."""
+    run(jobs, "/warm-up")
+    before = ours()
+    assert [thread.name for thread in before] == ["backjob-monitor", "backjob-sockets"]
+    yield
+    assert ours() == before
+
+
+def ours() -> list[threading.Thread]:
+    found = [thread for thread in threading.enumerate() if thread.name.startswith("backjob")]
+    return sorted(found, key=lambda thread: thread.name)
+
+
+def run(jobs: BackJob, path: str) -> JobState:
+    return jobs.join(jobs.start(path, as_current_user=False), WAIT)
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_an_answer_that_is_none_is_followed_by_another_attempt(
+    jobs: BackJob, worker: Worker, threads: None, name: str
+) -> None:
+    worker.answer = LOST[name]
+    path = f"/{name.replace(' ', '-')}"
+    state = run(jobs, path)
+    assert (state.status, state.status_text) == (Status.FAILED, f"418 I'm a Teapot: {UNCLAIMED}")
+    assert worker.calls[path] == 2
+
+
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_strange_answer_is_named_and_ends_the_job(jobs: BackJob, worker: Worker, threads: None, name: str) -> None:
+    worker.answer, said = COMPLETE[name]
+    path = f"/{name.replace(' ', '-').replace('/', '-')}"
+    state = run(jobs, path)
+    assert (state.status, state.status_text) == (Status.FAILED, f"{said}: {UNCLAIMED}")
+    assert worker.calls[path] == 1

@@ -1,0 +1,50 @@
+"""The credentials of whoever starts a job are in no log of the server and in no file of the store, however the job ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backjob import Status
+from tests.scenarios.servers import KINDS
+from tests.scenarios.sites import serving
+
+VISITOR = {"Cookie": "user=ann; session=0ddC00kie", "Authorization": "Bearer 0ddT0ken"}
+SECRETS = (b"0ddC00kie", b"0ddT0ken")
+
+
+@pytest.mark.parametrize(
+    ("app", "server", "more"),
+    [
+        ("flask_app", "werkzeug", {}),
+        ("plain_app", "wsgiref", {}),
+        ("plain_app", "gunicorn-threads", {"BACKJOB_SEAL": "yes"}),
+    ],
+    ids=["werkzeug", "wsgiref", "sealed"],
+)
+def test_they_stay_out_of_logs_and_files(tmp_path: Path, app: str, server: str, more: dict[str, str]) -> None:
+    with serving(KINDS[server], f"{app}:app", tmp_path, **more) as site:
+        ends = {
+            site.run(path, query, visitor=VISITOR, owner="ann").status
+            for path, query in (
+                ("/work/none", None),
+                ("/work/members", None),
+                ("/work/fail", {"text": "enough"}),
+                ("/work/raise", {"text": "torn"}),
+                ("/work/answer", {"status": 302, "location": "/login"}),
+                ("/nowhere", None),
+            )
+        }
+        waiting = site.start("/work/none", {"late": 1}, visitor=VISITOR, delay=3600)
+        refused = site.client.request("POST", "/start", headers=VISITOR, body=b'{"path": "work"}')
+        assert (refused.status, ends) == (400, {Status.COMPLETED, Status.FAILED})
+        # While a job waits, too; and while the database is open, its log.
+        kept = {file.name: file.read_bytes() for file in tmp_path.glob("jobs.db*")}
+        assert site.jobs.status(waiting).status is Status.STARTED
+    files = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
+    assert b"torn" in files["server.log"]
+    assert waiting.encode() in b"".join(kept.values())
+    for secret in SECRETS:
+        assert not [name for name, data in (*kept.items(), *files.items()) if secret in data]
+        assert secret.decode() not in refused.text

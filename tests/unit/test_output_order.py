@@ -1,0 +1,71 @@
+"""What an action prints, echoes and streams is one output, in the order in which it was said."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from backjob.model import Status
+from backjob.wsgi import BackJobMiddleware
+from tests.unit.core import Bench, bench
+
+STEPS = ["print", "stream", "echo", "stream", "print", "stdout", "write", "echo", "print", "stream"]
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.2], ids=["at once", "coalesced", "each written"])
+def test_print_echo_and_stream_keep_their_order_whatever_is_written_when(pause: float) -> None:
+    world = bench()
+    job_id = run(world, lambda say: steps(world, say, pause))
+    expected = "".join(f"{number} {step} ä\n" for number, step in enumerate(STEPS))
+    assert world.jobs.output(job_id).text == expected
+    assert world.job(job_id).status is Status.COMPLETED
+
+
+def steps(world: Bench, write: Callable[[bytes], object], pause: float) -> Iterator[bytes]:
+    for number, step in enumerate(STEPS):
+        world.step(pause)  # the monitor may write in between
+        text = f"{number} {step} ä\n"
+        match step:
+            case "print":
+                print(text, end="")
+            case "stdout":
+                sys.stdout.write(text)
+            case "echo":
+                world.jobs.echo(text)
+            case "write":
+                write(text.encode())
+            case _:
+                yield text.encode()
+
+
+def run(world: Bench, body: Callable[[Callable[[bytes], object]], Iterable[bytes]]) -> str:
+    """Run one job whose action streams this body; it may use the ``write`` of PEP 3333 as well."""
+
+    def action(environ: Any, start_response: Any) -> Iterable[bytes]:
+        return body(start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")]))
+
+    job_id = world.start()
+    world.step()
+    request = world.transport.sent[0].delivery.sign()
+    environ: Any = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": request.path,
+        "QUERY_STRING": request.query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "8000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    b"".join(BackJobMiddleware(action, world.jobs)(environ, lambda *_: lambda _: None))
+    return job_id

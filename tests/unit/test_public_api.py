@@ -1,0 +1,279 @@
+"""The public names and their parameters: who renames one breaks somebody's application, and this test first."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+import pytest
+from attrs import fields
+
+import backjob
+from backjob import BackJob, JobState, Status, errors
+from backjob.model import Output
+from backjob.protocols import Clock, Delivery, Signer, Store, Transport, Verified
+
+EMPTY: Final = "–"
+"""Stands for a parameter that has to be given."""
+
+NAMES: Final = {
+    "backjob": ["BackJob", "JobState", "Output", "Status"],
+    "backjob.protocols": ["Clock", "Job", "Request", "Response", "Signer", "Store", "Transport"],
+    "backjob.stores": ["open_store"],
+    "backjob.stores.memory": ["MemoryStore"],
+    "backjob.stores.sqlite": ["SQLiteStore"],
+    "backjob.transports.sockets": ["SocketTransport"],
+    "backjob.signing": ["MessageSigner", "derive_key"],
+    "backjob.wsgi": ["BackJobMiddleware", "StatusApp"],
+    "backjob.testing": ["FakeClock", "SignerContract", "StoreContract", "TransportContract", "immediate", "recorded"],
+    "backjob.cli": ["main"],
+    "backjob.flask": ["BackJob"],
+}
+
+
+@pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
+def test_a_public_name_is_where_it_is_looked_for(module: str, name: str) -> None:
+    found = import_module(module)
+    assert hasattr(found, name)
+    assert name in getattr(found, "__all__", [name])
+
+
+def test_every_error_is_a_public_name_and_all_public_names_exist() -> None:
+    assert set(errors.__all__) <= set(backjob.__all__)
+    assert all(hasattr(backjob, name) for name in backjob.__all__)
+    assert isinstance(backjob.__version__, str)
+
+
+@pytest.mark.parametrize(
+    ("error", "bases"),
+    [
+        (errors.BackJobError, (Exception,)),
+        (errors.InvalidRequest, (errors.BackJobError, ValueError)),
+        (errors.JobNotFound, (errors.BackJobError, LookupError)),
+        (errors.NoCurrentRequest, (errors.BackJobError,)),
+        (errors.AddressUnknown, (errors.BackJobError,)),
+        (errors.SignatureError, (errors.BackJobError,)),
+        (errors.UnknownKey, (errors.SignatureError,)),
+        (errors.StoreUnavailable, (errors.StoreError, errors.BackJobError)),
+        (errors.StoreUnusable, (errors.StoreError, errors.BackJobError)),
+        (errors.NotSent, (errors.TransportError, errors.BackJobError)),
+        (errors.ConnectionLost, (errors.TransportError, errors.BackJobError)),
+        (errors.MissingExtra, (errors.BackJobError, ImportError)),
+        (errors.JobFailed, (errors.JobExit,)),
+        (errors.JobEnded, (errors.JobExit,)),
+        (errors.BackgroundOnly, (errors.JobExit,)),
+    ],
+)
+def test_an_error_is_caught_by_these(error: type[BaseException], bases: tuple[type[BaseException], ...]) -> None:
+    assert all(issubclass(error, base) for base in bases)
+
+
+def test_leaving_an_action_is_no_exception_that_an_action_would_catch() -> None:
+    assert issubclass(errors.JobExit, BaseException)
+    assert not issubclass(errors.JobExit, Exception)
+
+
+def test_the_statuses_are_these_numbers() -> None:
+    assert {status.name: int(status) for status in Status} == {
+        "STARTED": 0,
+        "IN_PROGRESS": 1,
+        "COMPLETED": 2,
+        "FAILED": 3,
+        "CANCELLED": 4,
+    }
+    assert [status.is_final for status in Status] == [False, False, True, True, True]
+
+
+def test_a_state_and_a_piece_of_output_have_these_fields() -> None:
+    assert [field.name for field in fields(JobState)] == [
+        *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
+        "scope",
+    ]
+    assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
+
+
+# --- parameters: name → default, those behind "*" by name alone ----------------------------------------------------
+
+REPORT: Final = {"progress": None, "status_text": None, "*": ..., "total": None}
+FINISH: Final = {"text": None, "result": None, "*": ..., "job_id": None}
+TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None}
+
+METHODS: Final[dict[str, dict[str, Any]]] = {
+    "__init__": {
+        "store": EMPTY,
+        "transport": EMPTY,
+        "signer": EMPTY,
+        "*": ...,
+        "owner": None,
+        "status_prefix": "/backjob",
+        "error_timeout": 60,
+        "delivery_timeout": 600,
+        "completed_retention_days": 30,
+        "retention_days": 60,
+        "max_output": 1 << 20,
+        "max_body": 1 << 20,
+        "user_agent": None,
+        "on_end": None,
+        "seal": False,
+        "clock": None,
+    },
+    "start": {
+        "path": EMPTY,
+        "query": None,
+        "*": ...,
+        "method": "GET",
+        "form": None,
+        "json": None,
+        "body": None,
+        "headers": None,
+        "as_current_user": True,
+        "delay": 0,
+        "scope": "",
+        "owner": ...,
+        "merge": "never",
+        "error_timeout": None,
+    },
+    "status": {"job_id": EMPTY},
+    "exists": {"job_id": EMPTY},
+    "scope": {"job_id": EMPTY},
+    "output": {"job_id": EMPTY, "offset": 0},
+    "find": {"scope": None, "status": None, "owner": None, "limit": 50, "before": None},
+    "watch": {"job_id": EMPTY},
+    "join": {"job_id": EMPTY, "timeout": None},
+    "cancel": {"job_id": EMPTY},
+    "cleanup": {},
+    "close": {},
+    "status_url": {"job_id": EMPTY, "cancel": False},
+    "update": REPORT,
+    "increment": {"amount": 1},
+    "track": TRACK,
+    "echo": {"text": EMPTY},
+    "finish": FINISH,
+    "fail": {"text": "", "*": ..., "job_id": None},
+    "bind": {"function": EMPTY},
+    "background_only": {"action": EMPTY},
+    "astatus": {"job_id": EMPTY},
+    "aoutput": {"job_id": EMPTY, "offset": 0},
+    "acancel": {"job_id": EMPTY},
+    "aupdate": REPORT,
+    "aincrement": {"amount": 1},
+    "afinish": FINISH,
+    "atrack": TRACK,
+    "awatch": {"job_id": EMPTY},
+    "ajoin": {"job_id": EMPTY, "timeout": None},
+}
+
+# Settings that a caller need not know of, and that came with the parts themselves.
+FURTHER: Final = {"__init__": {"max_headers", "max_depth"}}
+
+
+def parameters(function: Callable[..., object]) -> dict[str, Any]:
+    """Name → default in order; ``"*"`` stands before the first that goes by name alone."""
+    found: dict[str, Any] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        if name == "self":
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in found:
+            found["*"] = ...
+        found[name] = EMPTY if parameter.default is parameter.empty else parameter.default
+    return found
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_takes_these_parameters(name: str) -> None:
+    found = parameters(getattr(BackJob, name))
+    for further in FURTHER.get(name, set()):
+        assert found.pop(further) is not EMPTY
+    assert list(found.items()) == list(METHODS[name].items())
+
+
+def test_no_public_method_goes_unmentioned() -> None:
+    of_parts = {"of", "make_monitor", "learn_address", "tail", "rights", "owner_of", "current_owner", "note_error"}
+    public = {name for name, _ in inspect.getmembers(BackJob, inspect.isfunction) if not name.startswith("_")}
+    assert public - of_parts == METHODS.keys() - {"__init__"} | {"astart"}
+
+
+def test_whether_one_is_in_the_background_is_asked_without_a_call() -> None:
+    assert isinstance(inspect.getattr_static(BackJob, "is_background"), property)
+    assert isinstance(inspect.getattr_static(BackJob, "job_id"), property)
+
+
+def test_a_backjob_is_a_context_manager() -> None:
+    assert hasattr(BackJob, "__enter__")
+    assert hasattr(BackJob, "__exit__")
+
+
+def test_the_twins_for_async_handlers_are_async() -> None:
+    twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
+    assert len(twins) == 9
+    for name, twin in {**twins, "astart": BackJob.astart}.items():
+        assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin), name
+        if name != "astart":
+            assert parameters(twin) == parameters(getattr(BackJob, name[1:])), name
+
+
+def test_an_async_start_has_every_option_of_its_twin() -> None:
+    from backjob.jobs import StartOptions
+
+    start = parameters(BackJob.start)
+    assert set(start) - {"path", "query", "*"} == StartOptions.__annotations__.keys()
+    assert list(inspect.signature(BackJob.astart).parameters) == ["self", "path", "query", "options"]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "first"),
+    [
+        ("backjob.stores.sqlite", "SQLiteStore", ["path"]),
+        ("backjob.transports.sockets", "SocketTransport", ["base_url", "connect_to", "tls"]),
+        ("backjob.signing", "MessageSigner", ["key", "*", "fallbacks", "carrier"]),
+        ("backjob.wsgi", "BackJobMiddleware", ["app", "jobs", "status"]),
+        ("backjob.wsgi", "StatusApp", ["jobs"]),
+        ("backjob.stores", "open_store", ["url"]),
+        ("backjob.testing", "immediate", ["jobs", "app"]),
+        ("backjob.testing", "recorded", ["jobs"]),
+        ("backjob.flask", "BackJob", ["app"]),
+    ],
+)
+def test_the_parts_begin_with_these_parameters(module: str, name: str, first: list[str]) -> None:
+    assert list(parameters(getattr(import_module(module), name)))[: len(first)] == first
+
+
+@pytest.mark.parametrize(
+    ("protocol", "members"),
+    [
+        (
+            Store,
+            {
+                "create": ["draft", "merge_key"],
+                "get": ["job_id"],
+                "output": ["job_id", "offset", "limit"],
+                "change": ["job_id", "expect", "changes"],
+                "report": ["job_id", "token", "report"],
+                "take_due": ["lessee", "lease", "limit"],
+                "beat": ["tokens"],
+                "find": ["query"],
+                "purge": ["completed_age", "ended_age"],
+                "close": [],
+            },
+        ),
+        (Transport, {"capacity": None, "send": ["delivery"], "close": []}),
+        (Delivery, {"job_id": None, "attempt": None, "deadline": None, "sign": []}),
+        (
+            Signer,
+            {
+                "sign": ["request", "grant"],
+                "claims": ["request"],
+                "verify": ["request", "now"],
+                "derive": ["label"],
+            },
+        ),
+        (Verified, {"grant": None, "request": None, "check": ["body"]}),
+        (Clock, {"now": [], "monotonic": []}),
+    ],
+)
+def test_a_protocol_asks_for_this_and_nothing_more(protocol: type, members: dict[str, list[str] | None]) -> None:
+    own = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
+    found = {name: None if isinstance(member, property) else list(parameters(member)) for name, member in own.items()}
+    assert found == members

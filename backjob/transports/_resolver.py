@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+# Looking a name up, and naming a TLS server, import this codec. A process that forks while a thread does so leaves its
+# child with the import's lock held, for ever.
+import encodings.idna  # noqa: F401
 import socket
 from typing import Final, TypeAlias
 

@@ -37,8 +37,9 @@ def _absent(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """No longer than its module: while it lives, Playwright keeps an event loop running in this thread."""
     if CHROMIUM is None:
         _absent("no chromium here; tests/browser/install.sh installs Debian's")
     try:

@@ -14,11 +14,11 @@ from tests.scenarios.sites import result_of, serving
 @pytest.mark.parametrize("server", ["wsgiref", "gunicorn-sync-2"])
 def test_jobs_that_start_jobs_without_end_meet_the_limit_and_are_told(tmp_path: Path, server: str) -> None:
     with serving(KINDS[server], "plain_app:app", tmp_path) as site:
-        following, ends = site.start("/work/chain", {"left": 1000}), []
-        while following is not None:
-            state = site.end(following)
-            ends.append((state.status, site.runs(following)))
-            following = result_of(state)["next"] if state.result is not None else None
+        state = site.end(site.start("/work/chain", {"left": 1000}))
+        ends = [(state.status, site.runs(state.id))]
+        while state.result is not None:
+            state = site.end(result_of(state)["next"])
+            ends.append((state.status, site.runs(state.id)))
         assert ends == [(Status.COMPLETED, 1)] * 32 + [(Status.FAILED, 1)]
         assert state.status_text.startswith("TooDeep: this job would be number 33 in a chain")
         assert len(site.jobs.find(limit=100)) == 33

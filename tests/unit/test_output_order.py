@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backjob.errors import StoreUnavailable
 from backjob.model import Status
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import Bench, bench
@@ -40,6 +41,24 @@ def steps(world: Bench, write: Callable[[bytes], object], pause: float) -> Itera
                 write(text.encode())
             case _:
                 yield text.encode()
+
+
+def test_what_is_said_while_a_write_fails_comes_after_what_that_write_had() -> None:
+    world = bench()
+    running = world.run()
+    running.write("first ")
+    running.write("second ")
+
+    def go_away() -> None:
+        running.write("third ")
+        raise StoreUnavailable("locked")
+
+    world.store.before["report"] = go_away
+    world.step(1)
+    assert world.jobs.output(running.job.id).text == "first "
+    running.write("fourth")
+    world.step(2)
+    assert world.jobs.output(running.job.id).text == "first second third fourth"
 
 
 def run(world: Bench, body: Callable[[Callable[[bytes], object]], Iterable[bytes]]) -> str:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from importlib import import_module
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import unquote
 
 import pytest
 from attrs import evolve, frozen
-from http_message_signatures import (
-    HTTPMessageVerifier,
-    HTTPSignatureKeyResolver,
-    InvalidSignature,
-)
-from http_message_signatures.algorithms import HMAC_SHA256
+from http_message_signatures.exceptions import InvalidSignature
+from http_message_signatures.resolvers import HTTPSignatureKeyResolver
+from http_message_signatures.signatures import HTTPMessageVerifier
 
 from backjob import BackJob
 from backjob.signing import MessageSigner
@@ -23,6 +21,7 @@ from backjob.testing.transports import Call, Peer
 from backjob.transports.sockets import SocketTransport
 
 SECRET: Final = "a-secret-of-the-wire-5Hq2Zt8Lw0Xb7Vn3"
+HMAC_SHA256: Any = import_module("http_message_signatures.algorithms").HMAC_SHA256
 OURS: Final = ("content-digest", "signature-input", "signature")
 
 

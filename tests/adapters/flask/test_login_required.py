@@ -1,0 +1,61 @@
+"""A view behind Flask-Login's ``login_required``: a job that is nobody fails, and names the login page."""
+
+from __future__ import annotations
+
+import http.cookiejar
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import flask_login
+import pytest
+from flask import Flask
+
+from backjob import JobState, Status
+from backjob.flask import BackJob
+
+WAIT = 20.0
+
+
+class User(flask_login.UserMixin):  # type: ignore[misc, unused-ignore]
+    def __init__(self, name: str) -> None:
+        self.id = name
+
+
+@pytest.mark.parametrize("as_current_user", [True, False], ids=["as its user", "anonymous"])
+def test_a_job_without_a_user_is_failed_by_the_redirect_to_the_login_page(
+    make_app: Callable[..., Flask], serve: Callable[[Flask], AbstractContextManager[str]], as_current_user: bool
+) -> None:
+    app, ran = make_app(), threading.Event()
+    manager = flask_login.LoginManager(app)
+    manager.login_view = "login"
+    manager.user_loader(User)
+    jobs = BackJob(app)
+
+    def work() -> str:
+        ran.set()
+        return jobs.finish("worked")
+
+    app.add_url_rule("/work", "work", flask_login.login_required(work))
+    app.add_url_rule("/login", "login", lambda: "who are you?")
+    app.add_url_rule("/sign-in", "sign-in", lambda: str(flask_login.login_user(User("Bo"))))
+    app.add_url_rule("/start", "start", lambda: jobs.start("work", as_current_user=as_current_user))
+    with serve(app) as base_url:
+        state = run(base_url, jobs)
+    if as_current_user:
+        assert (state.status, state.status_text) == (Status.COMPLETED, "worked")
+    else:
+        assert state.status is Status.FAILED
+        assert state.status_text.startswith("302 Found → /login")
+    assert ran.is_set() is as_current_user
+
+
+def run(base_url: str, jobs: BackJob) -> JobState:
+    """Sign in as a browser does, and start the job by a page."""
+    cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
+    browser = urllib.request.build_opener(cookies)
+    with browser.open(f"{base_url}/sign-in", timeout=WAIT) as page:
+        assert page.read() == b"True"
+    with browser.open(f"{base_url}/start", timeout=WAIT) as page:
+        return jobs.join(page.read().decode(), WAIT)

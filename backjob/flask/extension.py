@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import flask
 from flask import Flask, got_request_exception
+from typing_extensions import override
 
 from backjob import jobs as core
 from backjob.errors import InvalidRequest, NoCurrentRequest
@@ -69,6 +70,7 @@ class BackJob(core.BackJob):
 
     # --- whose jobs -------------------------------------------------------------------------------------------------
 
+    @override
     def of(self, application: object = None) -> core.BackJob:
         """The core's `BackJob` of an application, by default of the current one."""
         return self._site(application).jobs
@@ -98,6 +100,7 @@ class BackJob(core.BackJob):
                 raise AttributeError(name)
             return getattr(self.of(), name)
 
+    @override
     def _here(self) -> Serving | None:
         here = serving.get()
         if here is None and flask.has_request_context():  # app.test_request_context(): no middleware was passed
@@ -106,6 +109,7 @@ class BackJob(core.BackJob):
 
     # --- what Flask has its own manner of ---------------------------------------------------------------------------
 
+    @override
     def start(self, path: str, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
         """Accept a job: `backjob.BackJob.start`, to which an endpoint's name may be given too.
 
@@ -119,6 +123,7 @@ class BackJob(core.BackJob):
             path, query = path_to(self._site().app, path, query or {}, method, self._here())
         return super().start(path, query, **options)
 
+    @override
     def owner_of(self, request: flask.Request) -> str | None:
         """The owner hook's answer for a request, without a hook the id of Flask-Login's current user, else None."""
         if self._owner is not None:
@@ -130,10 +135,12 @@ class BackJob(core.BackJob):
         user_id = user.get_id() if user.is_authenticated else None
         return None if user_id is None else str(user_id)
 
+    @override
     def current_owner(self) -> str | None:
         """The owner of the request being served, or None."""
         return self.owner_of(flask.request) if flask.has_request_context() else None
 
+    @override
     def close(self) -> None:
         """Let go of the threads, connections and stores of all applications; see `backjob.BackJob.close`."""
         for app in [app for reference in self._applications if (app := reference()) is not None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Barrier
 from typing import Any, Final, TypeVar
@@ -24,6 +26,7 @@ COMPLETED: Final = completed("done")
 MICROSECOND: Final = 0.000001
 PATIENCE: Final = 60.0
 """Seconds after which a race that has not ended counts as a deadlock."""
+_TURN: Final = 1e-6
 
 
 def kept(truth: object, promise: str) -> None:
@@ -57,6 +60,17 @@ def whole_output(store: Store, job_id: str, limit: int = 65536) -> str:
     return text
 
 
+@contextmanager
+def _restless() -> Iterator[None]:
+    """Threads take turns far more often than usual: else a step that is not atomic would hardly ever be caught at it."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
+
+
 def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
     """What the calls return, made from as many threads at the same moment."""
     barrier = Barrier(len(calls), timeout=PATIENCE)
@@ -65,7 +79,7 @@ def at_once(calls: Sequence[Callable[[], T]]) -> list[T]:
         barrier.wait()
         return call()
 
-    with ThreadPoolExecutor(len(calls)) as pool:
+    with _restless(), ThreadPoolExecutor(len(calls)) as pool:
         return [future.result(PATIENCE) for future in [pool.submit(run, call) for call in calls]]
 
 

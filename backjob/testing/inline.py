@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
+from typing_extensions import override
 
 from backjob.errors import NotSent
 from backjob.jobs import BackJob
@@ -76,6 +77,7 @@ def _instead(jobs: BackJob, monitor: Monitor, transport: Transport) -> Iterator[
 
 
 class _ImmediateMonitor(Monitor):
+    @override
     def accept(self, job: Job, credentials: Credentials | None) -> None:
         self.deliver_now(job, credentials)
 
@@ -83,6 +85,7 @@ class _ImmediateMonitor(Monitor):
 class _RecordingMonitor(Monitor):
     started: list[Started]
 
+    @override
     def accept(self, job: Job, credentials: Credentials | None) -> None:
         if job.request is not None:
             self.started.append(

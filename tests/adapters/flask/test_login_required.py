@@ -7,6 +7,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import flask_login
 import pytest
@@ -18,9 +19,14 @@ from backjob.flask import BackJob
 WAIT = 20.0
 
 
-class User(flask_login.UserMixin):  # type: ignore[misc, unused-ignore]
+class User:
+    is_authenticated = is_active = True
+
     def __init__(self, name: str) -> None:
-        self.id = name
+        self._name = name
+
+    def get_id(self) -> str:
+        return self._name
 
 
 @pytest.mark.parametrize("as_current_user", [True, False], ids=["as its user", "anonymous"])
@@ -28,7 +34,7 @@ def test_a_job_without_a_user_is_failed_by_the_redirect_to_the_login_page(
     make_app: Callable[..., Flask], serve: Callable[[Flask], AbstractContextManager[str]], as_current_user: bool
 ) -> None:
     app, ran = make_app(), threading.Event()
-    manager = flask_login.LoginManager(app)
+    manager: Any = flask_login.LoginManager(app)
     manager.login_view = "login"
     manager.user_loader(User)
     jobs = BackJob(app)

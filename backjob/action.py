@@ -14,7 +14,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
 from backjob.lifecycle import End, completed, failed
-from backjob.model import JsonValue, clean_text
+from backjob.model import JsonValue, short_text
 from backjob.offload import to_thread
 from backjob.running import Running, current, percent
 from backjob.serving import Serving, serving
@@ -26,6 +26,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 
+_LONGEST_RESULT: Final = 1 << 20
 _STRIDE: Final = 8
 _QUICK: Final = 0.05
 
@@ -164,10 +165,13 @@ class Action:
         that JSON can't say.
         """
         try:
-            result = json.loads(json.dumps(result, allow_nan=False))  # as it is now, whatever the action does with it
+            said = json.dumps(result, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequest("result", str(error)) from error
-        end = completed(None if text is None else clean_text(text), result)
+        if len(said) > _LONGEST_RESULT:
+            raise InvalidRequest("result", f"{len(said)} characters of JSON are more than {_LONGEST_RESULT}")
+        result = json.loads(said)  # as it is now, whatever the action does with it
+        end = completed(text, result)
         if job_id is not None:
             self._end_from_outside(job_id, end)
             return ""
@@ -192,7 +196,7 @@ class Action:
         In an ordinary request the answer is a 500. With a ``job_id``: fail that job from outside, and return; one that
         has ended stays as it is. Raises `JobNotFound`.
         """
-        text = clean_text(text)
+        text = short_text(text)
         if job_id is not None:
             self._end_from_outside(job_id, failed(text or None))
             return

@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from backjob.model import Changes, Expect, Job, JsonValue, Response, Status, clean_text
+from backjob.model import Changes, Expect, Job, JsonValue, Response, Status, short_text
 
 __all__ = [
     "CLAIM_REFUSED",
@@ -74,11 +74,11 @@ def ended(end: End) -> Changes:
     if end.status is Status.COMPLETED:
         if end.text is None:
             return Changes(status=end.status, progress=100, result=end.result, alive=True, end=True)
-        text = clean_text(end.text)
+        text = short_text(end.text)
         return Changes(status=end.status, progress=100, status_text=text, result=end.result, alive=True, end=True)
     if end.text is None:
         return Changes(status=end.status, alive=True, end=True)
-    return Changes(status=end.status, status_text=clean_text(end.text), alive=True, end=True)
+    return Changes(status=end.status, status_text=short_text(end.text), alive=True, end=True)
 
 
 def claimed(token: str) -> tuple[Expect, Changes]:

@@ -13,6 +13,7 @@ from typing import Final, Literal, TypeAlias
 from attrs import field, frozen
 
 __all__ = [
+    "LONGEST_STATUS_TEXT",
     "UNSET",
     "Caller",
     "Changes",
@@ -32,6 +33,7 @@ __all__ = [
     "Status",
     "Unset",
     "clean_text",
+    "short_text",
 ]
 
 Headers: TypeAlias = tuple[tuple[str, str], ...]
@@ -73,6 +75,15 @@ def clean_text(text: str) -> str:
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+LONGEST_STATUS_TEXT: Final = 1 << 16
+"""Characters of a status text; a longer one is cut there, and ends in an ellipsis."""
+
+
+def short_text(text: str) -> str:
+    """A status text as every store can keep it: clean, and cut at `LONGEST_STATUS_TEXT`."""
+    return clean_text(text if len(text) <= LONGEST_STATUS_TEXT else text[:LONGEST_STATUS_TEXT] + " …")
 
 
 def _names_only(headers: Headers) -> str:

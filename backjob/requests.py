@@ -52,6 +52,7 @@ _OWN_FIELDS: Final = frozenset(
         "trailer",
         "transfer-encoding",
         "upgrade",
+        "x-forwarded-proto",
         # … and the signer's.
         "content-digest",
         "signature",
@@ -87,6 +88,10 @@ def build_request(
     """The request, and apart from it the credentials that ``headers`` named. Raises `InvalidRequest`."""
     _check_method(method)
     target = _target(path, query)
+    if len(target) > limits.headers:
+        raise InvalidRequest(
+            "query" if query else "path", f"the target's {len(target)} bytes are more than {limits.headers}"
+        )
     content, content_type = _content(method, form, json, body)
     if len(content) > limits.body:
         raise InvalidRequest("body", f"{len(content)} bytes are more than max_body, {limits.body} bytes")

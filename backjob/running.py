@@ -17,7 +17,7 @@ from typing import Final
 from backjob.capture import capture_stdout
 from backjob.errors import InvalidRequest, JobEnded, StoreUnavailable
 from backjob.lifecycle import End, ended
-from backjob.model import Expect, Job, Report, Status, clean_text
+from backjob.model import Expect, Job, Report, Status, clean_text, short_text
 from backjob.protocols import Clock, Store
 
 __all__ = ["Running", "current", "percent"]
@@ -149,7 +149,7 @@ class Running:
     def set_text(self, text: str, progress: int | None = None) -> None:
         """Set the explicit status text, and the progress if given. Written at once."""
         with self._pending:
-            self._text = clean_text(text)
+            self._text = short_text(text)
             if progress is not None:
                 self._progress = progress
         self.write_now()

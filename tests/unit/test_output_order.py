@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from backjob.model import Status
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import Bench, bench
 
+DEADLINE = 30.0
 STEPS = ["print", "stream", "echo", "stream", "print", "stdout", "write", "echo", "print", "stream"]
 
 
@@ -59,6 +61,29 @@ def test_what_is_said_while_a_write_fails_comes_after_what_that_write_had() -> N
     running.write("fourth")
     world.step(2)
     assert world.jobs.output(running.job.id).text == "first second third fourth"
+
+
+def test_what_another_thread_says_during_a_write_does_not_overtake_it() -> None:
+    world = bench()
+    running = world.run()
+    world.step(1)
+
+    def say_more() -> None:
+        running.write("second ")
+        running.flush()
+
+    other = threading.Thread(target=say_more)
+
+    def meanwhile() -> None:
+        other.start()
+        other.join(0.2)  # it has to wait for this very write; one that does not has overtaken it by now
+
+    world.store.before["report"] = meanwhile
+    running.write("first ")
+    running.flush()
+    other.join(DEADLINE)
+    assert not other.is_alive()
+    assert world.jobs.output(running.job.id).text == "first second "
 
 
 def run(world: Bench, body: Callable[[Callable[[bytes], object]], Iterable[bytes]]) -> str:

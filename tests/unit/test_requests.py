@@ -65,6 +65,8 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("query", {"query": {"a": "\udcff"}}),
     ("query", {"query": {"backjob-signature": "mine"}}),
     ("query", {"path": "/work?backjob-signature-input=x"}),
+    ("query", {"query": {"a": "x" * 600}}),
+    ("path", {"path": "/" + "x" * 600}),
     *[
         ("delay", {"delay": delay})
         for delay in (
@@ -131,6 +133,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
             "Expect",
             "Proxy-Authorization",
             "Proxy-Connection",
+            "X-Forwarded-Proto",
             "Signature",
             "Signature-Input",
             "Content-Digest",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest
 from backjob.lifecycle import completed
-from backjob.model import Status
+from backjob.model import LONGEST_STATUS_TEXT, Status
 from backjob.running import Running, current, percent
 from backjob.worker import Outcome
 from tests.unit.core import Bench, bench
@@ -645,6 +645,21 @@ def test_the_first_finish_counts_and_is_taken_as_it_was(world: Bench, running: R
     world.jobs.worker.end(running, Outcome(200, "OK"))
     job = world.job(running.job.id)
     assert (job.status, job.status_text, job.result) == (Status.COMPLETED, "done", {"rows": [1]})
+
+
+def test_a_status_text_without_end_is_cut_and_says_so(world: Bench, running: Running) -> None:
+    endless = "x" * (LONGEST_STATUS_TEXT + 1)
+    with running.active():
+        world.jobs.update(status_text=endless)
+        assert world.job(running.job.id).status_text == endless[:-1] + " …"
+        world.jobs.finish(endless)
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert world.job(running.job.id).status_text == endless[:-1] + " …"
+
+
+def test_a_result_without_end_is_refused(world: Bench, running: Running) -> None:
+    with running.active(), pytest.raises(InvalidRequest, match=r"^result: "):
+        world.jobs.finish(result="x" * (1 << 20))
 
 
 @pytest.mark.parametrize("result", [math.nan, object(), {1j: 2}, {(): 1}])

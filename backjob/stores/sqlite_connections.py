@@ -78,61 +78,44 @@ class Connections:
 
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
         """The rows of a query. What can't be stored, such as a lone surrogate or 70 bits, matches none."""
-        process = self._process()
-        process.enter()
-        try:
-            connection = self._take(process)
+        with self._connection() as (_, connection):
             try:
-                rows = connection.execute(sql, parameters).fetchall()
-            except BaseException as error:
-                connection.close()
-                if isinstance(error, UnicodeEncodeError | OverflowError):
-                    return []
-                self._translate(error)
-                raise
-            self._give(process, connection)
-            return rows
-        finally:
-            process.leave()
+                return connection.execute(sql, parameters).fetchall()
+            except (UnicodeEncodeError, OverflowError):
+                return []
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Carry out one statement, which commits by itself; the rows that it returns."""
-        process = self._process()
-        process.enter()
-        try:
-            connection = self._take(process)
+        with self._connection() as (process, connection):
+            self._begin_turn(process)
             try:
-                self._begin_turn(process)
-                try:
-                    rows = connection.execute(sql, parameters).fetchall()
-                finally:
-                    process.turn.release()
-            except BaseException as error:
-                connection.close()
-                self._translate(error)
-                raise
-            self._give(process, connection)
-            return rows
-        finally:
-            process.leave()
+                return connection.execute(sql, parameters).fetchall()
+            finally:
+                process.turn.release()
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Several statements as one step: committed at the end, rolled back by any exception."""
+        with self._connection() as (process, connection):
+            self._begin_turn(process)
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield connection
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.close()
+                process.turn.release()
+
+    @contextmanager
+    def _connection(self) -> Iterator[tuple[_Process, sqlite3.Connection]]:
+        """A connection for this thread alone. After an exception, which is translated, it is not used again."""
         process = self._process()
         process.enter()
         try:
             connection = self._take(process)
             try:
-                self._begin_turn(process)
-                try:
-                    connection.execute("BEGIN IMMEDIATE")
-                    yield connection
-                    connection.execute("COMMIT")
-                finally:
-                    if connection.in_transaction:
-                        connection.close()
-                    process.turn.release()
+                yield process, connection
             except BaseException as error:
                 connection.close()
                 self._translate(error)

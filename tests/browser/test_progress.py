@@ -18,12 +18,12 @@ def test_the_element_shows_progress_and_output_up_to_the_end(page: Page, site: S
     page.goto(site.url)
     site.do("update", 40, "Reading")
     page.locator("progress[value='40']").wait_for()
-    page.get_by_text("Reading").wait_for()
+    page.get_by_text("Reading").first.wait_for()
     site.do("echo", "first\n")
     site.do("echo", "second\n")
-    page.get_by_text("first\nsecond").wait_for()
+    page.locator("pre", has_text="second").wait_for()
     site.do("finish", "All read")
-    page.get_by_text("All read").wait_for()
+    page.get_by_text("All read").first.wait_for()
     page.locator("progress[value='100']").wait_for()
     assert page.locator("pre").text_content() == "first\nsecond\n"
 
@@ -31,7 +31,7 @@ def test_the_element_shows_progress_and_output_up_to_the_end(page: Page, site: S
 def test_output_is_text_and_never_markup(page: Page, site: Site) -> None:
     page.goto(site.url)
     site.do("echo", HOSTILE)
-    page.get_by_text("quoted").wait_for()
+    page.locator("pre", has_text="quoted").wait_for()  # the status line shows the last line of output, too
     assert page.locator("pre").text_content() == HOSTILE.replace("\udc80", "\ufffd")
     assert page.title() == "site"
     site.do("update", None, HOSTILE)

@@ -14,7 +14,7 @@ from typing import Final
 from backjob.model import Request
 from backjob.protocols import Signer
 
-__all__ = ["Access", "Right", "new_job_id", "reference", "split_reference"]
+__all__ = ["Access", "Right", "new_job_id", "reference"]
 
 _TOKEN_BYTES: Final = 16
 
@@ -42,12 +42,6 @@ def new_job_id() -> str:
 def reference(job_id: str, token: str) -> str:
     """How an id and its token stand together in a URL."""
     return f"{job_id}.{token}"
-
-
-def split_reference(text: str) -> tuple[str, str | None]:
-    """The id, and the token if there is one."""
-    job_id, dot, token = text.partition(".")
-    return job_id, token if dot else None
 
 
 class Access:

@@ -8,7 +8,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backjob.access import Access, Right, new_job_id, reference, split_reference
+from backjob.access import Access, Right, new_job_id, reference
 from backjob.model import Request
 from backjob.signing import MessageSigner
 
@@ -67,11 +67,8 @@ def test_new_tokens_are_made_with_the_newest_key() -> None:
     assert rotated.token("job") == Access(MessageSigner(OTHER)).token("job")
 
 
-def test_an_id_and_its_token_are_joined_and_parted() -> None:
-    assert split_reference(reference("job", "vtoken")) == ("job", "vtoken")
-    assert split_reference("job") == ("job", None)
-    assert split_reference("job.") == ("job", "")
-    assert split_reference("job.a.b") == ("job", "a.b")
+def test_an_id_and_its_token_are_joined_by_a_dot() -> None:
+    assert reference("job", "vtoken") == "job.vtoken"
 
 
 def test_identical_requests_have_one_merge_key_whatever_their_headers() -> None:

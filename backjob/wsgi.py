@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property
 from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -236,7 +235,7 @@ class _Serving:
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
 
-    @cached_property
+    @property
     def request(self) -> Request:
         return request_of(self._environ)
 

@@ -20,7 +20,7 @@ from backjob.lifecycle import End, cancelled, ended, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
 from backjob.monitor import Monitor, Retention
 from backjob.offload import to_thread
-from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 from backjob.requests import (
     MAX_HEADERS,
     Limits,
@@ -203,6 +203,8 @@ class BackJob(Action, Watching):
                 )
             credentials = with_those_of(here.request, credentials)
         due = check_delay(delay, self._clock.now())
+        if due != 0 and Capability.RETENTION in lacks(self.store):
+            raise InvalidRequest("delay", "this store may drop jobs to make room, and would forget one that waits")
         timeout = self._error_timeout if error_timeout is None else error_timeout
         check_number("error_timeout", timeout, _SHORTEST_TIMEOUT)
         scope = check_label("scope", scope)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from datetime import datetime
+from enum import Enum
 from typing import Protocol, runtime_checkable
 
 from backjob.model import (
@@ -28,6 +29,7 @@ from backjob.model import (
 
 __all__ = [
     "Caller",
+    "Capability",
     "Changes",
     "Clock",
     "Credentials",
@@ -46,6 +48,7 @@ __all__ = [
     "Store",
     "Transport",
     "Verified",
+    "lacks",
 ]
 
 
@@ -123,6 +126,25 @@ class Store(Protocol):
     def close(self) -> None:
         """Let go of connections. Calling it twice does no harm."""
         ...
+
+
+class Capability(Enum):
+    """What a store may lack, and says so in an attribute ``lacks``; what would need it is refused, with the reason."""
+
+    SHARED = "shared"
+    """Every process of the application sees the same jobs. Without: the command line can't look into the store."""
+    RETENTION = "retention"
+    """A job stays until it is purged. Without, the store may drop jobs to make room: ``start(delay=…)`` is refused."""
+    LISTING = "listing"
+    """``find`` and ``purge`` know all jobs. Without, ``find`` knows only those that have not ended, and is kept for
+    the monitor's own search for silent ones; ended jobs go by themselves, by the ages that ``purge`` was last given.
+    """
+
+
+def lacks(store: Store) -> frozenset[Capability]:
+    """What a store lacks: its attribute of this name, or nothing."""
+    found: frozenset[Capability] = getattr(store, "lacks", frozenset())
+    return found
 
 
 @runtime_checkable

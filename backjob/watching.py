@@ -6,12 +6,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from backjob.errors import InvalidRequest, JobNotFound
+from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
 from backjob.lifecycle import ended, overdue
 from backjob.model import Expect, Job, JobState, Output, Query, Status
 from backjob.monitor import Monitor
 from backjob.offload import sleep, to_thread
-from backjob.protocols import Clock, Store
+from backjob.protocols import Capability, Clock, Store, lacks
 
 __all__ = ["Watching"]
 
@@ -67,9 +67,14 @@ class Watching:
         limit: int = 50,
         before: str | None = None,
     ) -> list[JobState]:
-        """Jobs that match all that is given, newest first; ``before`` is a job id: the page that follows that job."""
+        """Jobs that match all that is given, newest first; ``before`` is a job id: the page that follows that job.
+
+        Raises `StoreUnusable` for a store that can't list its jobs, such as a mere cache.
+        """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidRequest("limit", f"a number from 1 to 1000 is needed, not {limit!r}")
+        if Capability.LISTING in lacks(self.store):
+            raise StoreUnusable("this store can't list its jobs; ask for one by its id, or keep jobs in a database")
         query = Query(scope=scope, status=status, owner=owner, limit=limit, before=before)
         return [self._state(job) for job in self.store.find(query)]
 

@@ -8,34 +8,22 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from datetime import timedelta
 from heapq import nsmallest
-from typing import Any, Final
+from typing import Final
 
 from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
-from backjob.lifecycle import overdue
-from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
-from backjob.protocols import Clock, Store
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.protocols import Capability, Clock, Store
+from backjob.stores.steps import changed, holds, is_due, is_running, is_too_old, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import (
-    LOOKAHEAD,
-    clamped,
-    dump_result,
-    later,
-    load_result,
-    new_job,
-    output_bytes,
-    output_piece,
-    refuse_short_limit,
-)
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
 
 __all__ = ["MemoryStore", "from_url"]
 
-_PLAIN: Final = ("status", "attempt", "token", "progress", "status_text", "lessee")
-"""The changes that are written as they are."""
+_ALIVE: Final = Report()
 
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
@@ -48,6 +36,8 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 
 class MemoryStore:
     """Jobs in this process's memory. ``clock`` is its time; by default the computer's."""
+
+    lacks: Final = frozenset({Capability.SHARED})
 
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock: Clock = SystemClock() if clock is None else clock
@@ -82,77 +72,36 @@ class MemoryStore:
         return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        result = load_result(dump_result(changes.result)) if changes.result is not UNSET else UNSET
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not _holds(expect, job):
+            if job is None or not holds(expect, job):
                 return None
-            now = self._clock.now()
-            new: dict[str, Any] = {name: getattr(changes, name) for name in _PLAIN} | {"result": result}
-            new = {name: value for name, value in new.items() if value is not UNSET}
-            new |= {"version": job.version + 1, "read_time": now}
-            if changes.lease is not UNSET:
-                new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
-            if changes.due is not UNSET:
-                new["start_time"] = later(now, changes.due)
-                new["deliver_by"] = later(new["start_time"], changes.delivery_timeout, "delivery_timeout")
-            if changes.free_merge_key:
-                new["merge_key"] = None
-            if changes.alive:
-                new["updated_time"] = now
-            if changes.erase_sealed:
-                new["sealed"] = None
-            if changes.end:
-                new |= dict.fromkeys(("request", "caller", "sealed", "lessee", "lease_until", "merge_key"))
-                new["end_time"] = now
-            return self._write(evolve(job, **new))
+            return self._write(changed(job, changes, self._clock.now()))
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not _running(job, token):
+            if job is None or not is_running(job, token):
                 return False
             self._outputs.setdefault(job_id, bytearray()).extend(added)
-            base = job.progress if report.progress is None else report.progress
-            now = self._clock.now()
-            self._write(
-                evolve(
-                    job,
-                    progress=clamped(base + report.increment),
-                    status_text=job.status_text if report.text is None else report.text,
-                    output_size=job.output_size + len(added),
-                    output_truncated=job.output_truncated or report.truncated,
-                    updated_time=now,
-                    read_time=now,
-                    version=job.version + 1,
-                )
-            )
+            self._write(reported(job, report, self._clock.now()))
             return True
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         with self._lock:
             now = self._clock.now()
-            until = later(now, lease, "lease")
-            due = (
-                job
-                for job in map(self._jobs.__getitem__, self._active)
-                if job.status is Status.STARTED
-                and job.start_time <= now
-                and (job.lease_until is None or job.lease_until <= now)
-            )
-            return [
-                self._write(evolve(job, lessee=lessee, lease_until=until, version=job.version + 1, read_time=now))
-                for job in nsmallest(limit, due, key=lambda job: job.start_time)
-            ]
+            due = (job for job in map(self._jobs.__getitem__, self._active) if is_due(job, now))
+            longest_due = nsmallest(limit, due, key=lambda job: job.start_time)
+            return [self._write(leased(job, lessee, lease, now)) for job in longest_due]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         with self._lock:
             now = self._clock.now()
             for job_id, token in tokens.items():
                 job = self._jobs.get(job_id)
-                if job is not None and _running(job, token):
-                    self._write(evolve(job, updated_time=now, read_time=now, version=job.version + 1))
+                if job is not None and is_running(job, token):
+                    self._write(reported(job, _ALIVE, now))
 
     def find(self, query: Query) -> list[Job]:
         found: list[Job] = []
@@ -165,7 +114,7 @@ class MemoryStore:
                     break
                 if reached:
                     job = self._read(job_id)
-                    if _matches(query, job):
+                    if matches(query, job):
                         found.append(job)
                 elif job_id == query.before:
                     reached = True
@@ -174,16 +123,7 @@ class MemoryStore:
     def purge(self, completed_age: float, ended_age: float) -> int:
         with self._lock:
             now = self._clock.now()
-
-            def past(job: Job, age: float) -> bool:
-                return age > 0 and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
-
-            gone = [
-                job.id
-                for job in self._jobs.values()
-                if job.status.is_final
-                and (past(job, ended_age) or (job.status is Status.COMPLETED and past(job, completed_age)))
-            ]
+            gone = [job.id for job in self._jobs.values() if is_too_old(job, completed_age, ended_age, now)]
             for job_id in gone:
                 del self._jobs[job_id]
                 self._outputs.pop(job_id, None)
@@ -215,25 +155,3 @@ class MemoryStore:
             self._active[job.id] = None
         self._jobs[job.id] = job
         return job
-
-
-def _holds(expect: Expect, job: Job) -> bool:
-    return (
-        expect.status in (None, job.status)
-        and expect.attempt in (None, job.attempt)
-        and expect.token in (None, job.token)
-        and expect.version in (None, job.version)
-    )
-
-
-def _running(job: Job, token: str) -> bool:
-    return job.status is Status.IN_PROGRESS and job.token == token
-
-
-def _matches(query: Query, job: Job) -> bool:
-    return (
-        query.scope in (None, job.scope)
-        and query.status in (None, job.status)
-        and query.owner in (None, job.owner)
-        and (not query.overdue or overdue(job) is not None)
-    )

@@ -12,12 +12,14 @@ from typing import Any, Final, Literal, cast
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, StoreUnusable
-from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
+from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
 from backjob.stores.sqlite_connections import Connections
-from backjob.stores.sqlite_schema import Row, Statements, job_row, microseconds, row_job
+from backjob.stores.sqlite_schema import Statements
+from backjob.stores.steps import new_job
 from backjob.stores.urls import StoreURL, number, text, yes_or_no
-from backjob.stores.values import LOOKAHEAD, dump_result, later, new_job, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, later, output_bytes, output_piece, refuse_short_limit
 
 __all__ = ["SQLiteStore", "from_url"]
 
@@ -26,7 +28,6 @@ _LONGEST_PIECE: Final = 16384  # bytes: reading a piece reads the whole of it
 _PURGED_AT_ONCE: Final = 500  # jobs a transaction
 _PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _WAL_RETRY: Final = 0.01  # s
-_ERASED: Final = ("request", "sealed", "lessee", "lease_until", "merge_key")
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 
@@ -94,8 +95,8 @@ class SQLiteStore:
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         job = new_job(draft, merge_key, self._clock.now())
-        row = job_row(job, draft.request)
         body = draft.request.body
+        row = (*job_row(job), bool(body))
         if merge_key is None and not body:
             self._connections.write(self._sql.insert, row)
             return job
@@ -106,7 +107,7 @@ class SQLiteStore:
                 inserted = connection.execute(self._sql.insert_merging, row).fetchall()
                 if not inserted:
                     holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
-                    return row_job(holder, job.read_time)
+                    return row_job(holder[:-1], job.read_time)
                 seq = inserted[0][0]
             if body:
                 connection.execute(self._sql.add_body, (seq, body))
@@ -114,7 +115,7 @@ class SQLiteStore:
 
     def get(self, job_id: str) -> Job | None:
         rows = self._connections.read(self._sql.get, (job_id,))
-        return row_job(rows[0], self._clock.now()) if rows else None
+        return row_job(rows[0][:-1], self._clock.now()) if rows else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         refuse_short_limit(limit)
@@ -131,35 +132,10 @@ class SQLiteStore:
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
-        assigned: dict[str, object] = {
-            name: value
-            for name in ("status", "attempt", "token", "progress", "status_text", "lessee")
-            if (value := getattr(changes, name)) is not UNSET
-        }
-        if changes.result is not UNSET:
-            assigned["result"] = dump_result(changes.result)
-        if changes.lease is not UNSET:
-            lease = changes.lease
-            assigned["lease_until"] = None if lease is None else microseconds(later(now, lease, "lease"))
-        if changes.due is not UNSET:
-            start_time = later(now, changes.due)
-            assigned["start_time"] = microseconds(start_time)
-            deliver_by = later(start_time, changes.delivery_timeout, "delivery_timeout")
-            assigned["deliver_by"] = microseconds(deliver_by)
-        if changes.free_merge_key:
-            assigned["merge_key"] = None
-        if changes.alive:
-            assigned["updated_time"] = microseconds(now)
-        if changes.erase_sealed:
-            assigned["sealed"] = None
+        assigned = assignments(changes, microseconds(now))
         if changes.end:
-            assigned |= dict.fromkeys(_ERASED)
-            assigned |= {"has_body": False, "end_time": microseconds(now)}
-        expected: dict[str, object] = {
-            name: value
-            for name in ("status", "attempt", "token", "version")
-            if (value := getattr(expect, name)) is not None
-        }
+            assigned["has_body"] = False
+        expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
         parameters = (*assigned.values(), job_id, *expected.values())
         if not changes.end:
@@ -167,8 +143,8 @@ class SQLiteStore:
         else:
             with self._connections.transaction() as connection:
                 rows = connection.execute(statement, parameters).fetchall()
-                connection.executemany(self._sql.drop_body, [row[:1] for row in rows])
-        return row_job(rows[0], now) if rows else None
+                connection.executemany(self._sql.drop_body, [row[-1:] for row in rows])
+        return row_job(rows[0][:-1], now) if rows else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         now = self._clock.now()
@@ -200,7 +176,7 @@ class SQLiteStore:
         if not self._connections.read(self._sql.any_due, values)[0][0]:
             return []
         rows = self._connections.write(self._sql.take_due, values)
-        jobs = [(row[0], row_job(row, now)) for row in rows]
+        jobs = [(row[-1], row_job(row[:-1], now)) for row in rows]
         jobs.sort(key=lambda pair: (pair[1].start_time, pair[0]))
         return [job for _, job in jobs]
 
@@ -221,7 +197,7 @@ class SQLiteStore:
             "before": query.before,
             "limit": query.limit,
         }
-        return [row_job(row, now) for row in self._connections.read(self._sql.search(query), values)]
+        return [row_job(row[:-1], now) for row in self._connections.read(self._sql.search(query), values)]
 
     def purge(self, completed_age: float, ended_age: float) -> int:
         now = self._clock.now()

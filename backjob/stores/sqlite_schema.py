@@ -1,28 +1,21 @@
-"""The tables of `SQLiteStore`, every statement on them as text, and the way between a row and a `Job`."""
+"""The tables of `SQLiteStore`, and every statement on them as text.
+
+A selected row has the columns of `backjob.stores.rows`, the body, and ``seq`` at its end.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Final
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from backjob.errors import InvalidRequest
-from backjob.model import Caller, Headers, Job, Query, Report, Request, Status
-from backjob.stores.values import clamped, load_result
+from backjob.model import Query, Report, Status
+from backjob.stores.rows import COLUMNS
+from backjob.stores.values import clamped
 
-__all__ = ["Row", "Statements", "job_row", "microseconds", "row_job"]
-
-Row: TypeAlias = tuple[Any, ...]
-"""A job's row, in the order of `_COLUMNS`, with the body at the end."""
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-_STATUSES: Final = tuple(Status)
+__all__ = ["Statements"]
 
 # What may be long stands last: SQLite need not walk through it to reach the rest.
 _COLUMNS: Final = (
@@ -108,21 +101,20 @@ class Statements:
                 f"{table!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first, "
                 'and not "sqlite_…", which SQLite keeps for itself',
             )
-        names = tuple(name for name, _ in _COLUMNS)
-        stored = names[1:]
+        stored = (*COLUMNS, "has_body")
 
         def sql(text: str) -> str:
             return (
                 text.replace("{table}_output", f'"{table}_output"')
                 .replace(
                     "{columns}",
-                    "{stored_and_seq}, CASE WHEN has_body THEN "
-                    "(SELECT body FROM {table}_body WHERE job = seq) ELSE x'' END",
+                    "{names}, CASE WHEN has_body THEN "
+                    "(SELECT body FROM {table}_body WHERE job = seq) ELSE x'' END, seq",
                 )
                 .replace("{table}_body", f'"{table}_body"')
                 .replace("{table}_", f"{table}_")
                 .replace("{table}", f'"{table}"')
-                .replace("{stored_and_seq}", ", ".join(names))
+                .replace("{names}", ", ".join(COLUMNS))
                 .replace("{stored}", ", ".join(stored))
                 .replace("{values}", ", ".join("?" * len(stored)))
             )
@@ -247,130 +239,3 @@ _OVERDUE: Final[dict[Status | None, str]] = {
     Status.FAILED: "0",
     Status.CANCELLED: "0",
 }
-
-
-def microseconds(moment: datetime) -> int:
-    """An aware datetime as microseconds since 1970 in UTC."""
-    return (moment - _EPOCH) // _MICROSECOND
-
-
-def _moment(microseconds_since: int) -> datetime:
-    return _EPOCH + microseconds_since * _MICROSECOND
-
-
-def _dump_request(request: Request, caller: Caller | None) -> str:
-    """A request without its body, and who called, as JSON: method, target, raw, headers and the caller's fields."""
-    who = None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded)
-    return _encode((request.method, request.target, request.raw, request.headers, who))
-
-
-@lru_cache(maxsize=32)  # a running job is read again and again
-def _load_request(text: str) -> tuple[Request, Caller | None]:
-    method, target, raw, headers, who = json.loads(text)
-    caller = None
-    if who is not None:
-        scheme, host, address, forwarded = who
-        caller = Caller(scheme, host, address, _load_headers(forwarded))
-    return Request(method, target, _load_headers(headers), raw=raw), caller
-
-
-def _load_headers(pairs: list[list[str]]) -> Headers:
-    return tuple([(name, value) for name, value in pairs])
-
-
-def job_row(job: Job, request: Request) -> Row:
-    """A new job as the values of its row, without ``seq``."""
-    return (
-        job.id,
-        int(job.status),
-        job.progress,
-        job.output_size,
-        job.output_truncated,
-        microseconds(job.created_time),
-        microseconds(job.start_time),
-        microseconds(job.deliver_by),
-        microseconds(job.updated_time),
-        None,
-        timedelta(seconds=job.error_timeout) // _MICROSECOND,
-        job.attempt,
-        job.version,
-        job.held,
-        job.depth,
-        job.token,
-        job.lessee,
-        None if job.lease_until is None else microseconds(job.lease_until),
-        job.merge_key,
-        job.owner,
-        job.scope,
-        _dump_request(request, job.caller),
-        job.status_text,
-        None,
-        job.sealed,
-        bool(request.body),
-    )
-
-
-def row_job(row: Row, read_time: datetime) -> Job:
-    """The job that a row holds."""
-    (
-        _,
-        job_id,
-        status,
-        progress,
-        output_size,
-        output_truncated,
-        created_time,
-        start_time,
-        deliver_by,
-        updated_time,
-        end_time,
-        error_timeout,
-        attempt,
-        version,
-        held,
-        depth,
-        token,
-        lessee,
-        lease_until,
-        merge_key,
-        owner,
-        scope,
-        request_text,
-        status_text,
-        result,
-        sealed,
-        _,
-        body,
-    ) = row
-    request, caller = (None, None) if request_text is None else _load_request(request_text)
-    if body and request is not None:
-        request = evolve(request, body=body)
-    return Job(
-        id=job_id,
-        status=_STATUSES[status],
-        progress=progress,
-        status_text=status_text,
-        output_size=output_size,
-        output_truncated=output_truncated != 0,
-        created_time=_moment(created_time),
-        start_time=_moment(start_time),
-        deliver_by=_moment(deliver_by),
-        updated_time=_moment(updated_time),
-        end_time=None if end_time is None else _moment(end_time),
-        read_time=read_time,
-        error_timeout=error_timeout / 1_000_000,
-        attempt=attempt,
-        version=version,
-        token=token,
-        lessee=lessee,
-        lease_until=None if lease_until is None else _moment(lease_until),
-        merge_key=merge_key,
-        owner=owner,
-        scope=scope,
-        result=load_result(result),
-        request=request,
-        caller=caller,
-        held=held != 0,
-        sealed=sealed,
-        depth=depth,
-    )

@@ -1,4 +1,4 @@
-"""What every store computes the same way: a new job's times, the JSON it keeps, and a piece of its output."""
+"""What every store computes the same way: moments, the JSON of a result, and a piece of output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from backjob.errors import InvalidRequest
-from backjob.model import Draft, Job, JsonValue, Output
+from backjob.model import JsonValue, Output
 
 __all__ = [
     "LOOKAHEAD",
@@ -15,7 +15,6 @@ __all__ = [
     "dump_result",
     "later",
     "load_result",
-    "new_job",
     "output_bytes",
     "output_piece",
     "refuse_short_limit",
@@ -39,30 +38,6 @@ def later(now: datetime, due: datetime | float, argument: str = "due") -> dateti
         if isinstance(error, InvalidRequest):
             raise
         raise InvalidRequest(argument, "this moment is outside of the calendar") from None
-
-
-def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
-    """The job a draft becomes when it is written now."""
-    start_time = later(now, draft.due)
-    return Job(
-        id=draft.id,
-        created_time=now,
-        start_time=start_time,
-        deliver_by=later(start_time, draft.delivery_timeout, "delivery_timeout"),
-        updated_time=now,
-        read_time=now,
-        error_timeout=draft.error_timeout,
-        lessee=draft.lessee,
-        lease_until=None if draft.lessee is None else later(now, draft.lease, "lease"),
-        merge_key=merge_key,
-        owner=draft.owner,
-        scope=draft.scope,
-        request=draft.request,
-        caller=draft.caller,
-        held=draft.held,
-        sealed=draft.sealed,
-        depth=draft.depth,
-    )
 
 
 def clamped(progress: int) -> int:

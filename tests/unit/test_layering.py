@@ -42,7 +42,7 @@ ALONE = {
     "stores": {"errors", "model", "protocols", "clock", "lifecycle"},
     "transports": {"errors", "model", "protocols", "clock", "wire", "addresses"},
 }
-STORE_HELPERS = {"values", "urls"}
+STORE_HELPERS = {"values", "urls", "rows", "steps"}
 
 CORE_PACKAGES = {"attr", "attrs", "h11", "typing_extensions"}
 ADAPTER_PACKAGES = {
@@ -51,6 +51,8 @@ ADAPTER_PACKAGES = {
     "testing": {"pytest", "hypothesis"},
     "demo": {"flask", "waitress"},
 }
+DRIVERS = {"stores.sql": {"sqlalchemy"}, "stores.redis": {"redis"}}
+"""A store's family (its name up to an underscore) → the driver that only it imports."""
 LAZY_PACKAGES = {"sealing": {"cryptography"}}
 TYPING_PACKAGES = {"_typeshed"}
 BANNED = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill"}
@@ -137,7 +139,8 @@ def _foreign_fault(module: str, name: str, when: When) -> str | None:
     top, layer = name.partition(".")[0], module.partition(".")[0]
     if top in BANNED:
         return f"imports {name}, which runs whatever it reads"
-    allowed = CORE_PACKAGES | ADAPTER_PACKAGES.get(layer, set())
+    family = module.partition("_")[0]
+    allowed = CORE_PACKAGES | ADAPTER_PACKAGES.get(layer, set()) | DRIVERS.get(family, set())
     if when is When.LAZILY:
         allowed |= LAZY_PACKAGES.get(layer, set())
     if when is When.NEVER:
@@ -193,6 +196,8 @@ def test_a_module_keeps_to_the_rules(module: str) -> None:
         ("flask", "import django"),
         ("django.middleware", "from flask import g"),
         ("sealing", "from cryptography.fernet import Fernet"),
+        ("stores.sqlite", "import sqlalchemy"),
+        ("stores.sql", "import redis"),
         ("signing", "def f():\n    from cryptography.fernet import Fernet"),
         ("wsgi", "from _typeshed.wsgi import StartResponse"),
         ("wsgi", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import flask"),
@@ -221,6 +226,8 @@ def test_a_breach_is_seen(module: str, source: str) -> None:
         ("flask", "import flask\nfrom backjob.stores import open_store\nfrom backjob.wsgi import BackJobMiddleware"),
         ("testing.stores", "import pytest\nassert True"),
         ("wsgi", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from _typeshed.wsgi import StartResponse"),
+        ("stores.sql_schema", "from sqlalchemy import Table"),
+        ("stores.redis", "import redis"),
         ("stores.__init__", "def f():\n    from backjob.stores.sqlite import SQLiteStore"),
         ("cli", "from backjob import __version__"),
     ],

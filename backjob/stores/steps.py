@@ -1,0 +1,168 @@
+"""One step of a job, as pure functions over `Job` values: for stores that read a job, change it and write it whole.
+
+Such a store reads, asks here, and writes within one lock or transaction of its own: that is what makes it a
+compare-and-set.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from attrs import evolve
+
+from backjob.lifecycle import overdue
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
+from backjob.stores.rows import COLUMNS, job_row, row_job
+from backjob.stores.values import clamped, dump_result, later, load_result, output_bytes
+
+__all__ = [
+    "changed",
+    "dump_job",
+    "holds",
+    "is_due",
+    "is_running",
+    "is_too_old",
+    "leased",
+    "load_job",
+    "matches",
+    "new_job",
+    "reported",
+]
+
+_PLAIN: Final = ("status", "attempt", "token", "progress", "status_text", "lessee")
+_ERASED_AT_THE_END: Final = ("request", "caller", "sealed", "lessee", "lease_until", "merge_key")
+
+
+# --- what becomes of a job ------------------------------------------------------------------------------------------
+
+
+def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
+    """The job a draft becomes when it is written now. Raises `InvalidRequest` for a moment outside of the calendar."""
+    start_time = later(now, draft.due)
+    return Job(
+        id=draft.id,
+        created_time=now,
+        start_time=start_time,
+        deliver_by=later(start_time, draft.delivery_timeout, "delivery_timeout"),
+        updated_time=now,
+        read_time=now,
+        error_timeout=draft.error_timeout,
+        lessee=draft.lessee,
+        lease_until=None if draft.lessee is None else later(now, draft.lease, "lease"),
+        merge_key=merge_key,
+        owner=draft.owner,
+        scope=draft.scope,
+        request=draft.request,
+        caller=draft.caller,
+        held=draft.held,
+        sealed=draft.sealed,
+        depth=draft.depth,
+    )
+
+
+def changed(job: Job, changes: Changes, now: datetime) -> Job:
+    """The job after a change. Raises `InvalidRequest` for a result that JSON can't say, or an impossible moment."""
+    new: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(changes, name)) is not UNSET}
+    if changes.result is not UNSET:
+        new["result"] = load_result(dump_result(changes.result))
+    if changes.lease is not UNSET:
+        new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
+    if changes.due is not UNSET:
+        new["start_time"] = later(now, changes.due)
+        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout, "delivery_timeout")
+    if changes.free_merge_key:
+        new["merge_key"] = None
+    if changes.alive:
+        new["updated_time"] = now
+    if changes.erase_sealed:
+        new["sealed"] = None
+    if changes.end:
+        new |= dict.fromkeys(_ERASED_AT_THE_END)
+        new["end_time"] = now
+    return evolve(job, **new, version=job.version + 1, read_time=now)
+
+
+def reported(job: Job, report: Report, now: datetime) -> Job:
+    """The job after a report; its output is for the store to append."""
+    base = job.progress if report.progress is None else report.progress
+    return evolve(
+        job,
+        progress=clamped(base + report.increment),
+        status_text=job.status_text if report.text is None else report.text,
+        output_size=job.output_size + len(output_bytes(report.output)),
+        output_truncated=job.output_truncated or report.truncated,
+        updated_time=now,
+        read_time=now,
+        version=job.version + 1,
+    )
+
+
+def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
+    """The job with a lease of so many seconds."""
+    until = later(now, lease, "lease")
+    return evolve(job, lessee=lessee, lease_until=until, read_time=now, version=job.version + 1)
+
+
+# --- what is true of a job ------------------------------------------------------------------------------------------
+
+
+def holds(expect: Expect, job: Job) -> bool:
+    """Whether every field that is expected equals the job's."""
+    return (
+        expect.status in (None, job.status)
+        and expect.attempt in (None, job.attempt)
+        and expect.token in (None, job.token)
+        and expect.version in (None, job.version)
+    )
+
+
+def is_running(job: Job, token: str) -> bool:
+    """Whether the job is IN_PROGRESS under this token, so that a report of its holder counts."""
+    return job.status is Status.IN_PROGRESS and job.token == token
+
+
+def is_due(job: Job, now: datetime) -> bool:
+    """Whether a monitor may take the job now: STARTED, due, and leased by none any more."""
+    return (
+        job.status is Status.STARTED and job.start_time <= now and (job.lease_until is None or job.lease_until <= now)
+    )
+
+
+def is_too_old(job: Job, completed_age: float, ended_age: float, now: datetime) -> bool:
+    """Whether a job that has ended is to be purged: past ``ended_age`` seconds, or ``completed_age`` if COMPLETED; 0 keeps."""
+    if job.end_time is None:
+        return False
+    ages = [age for age in (ended_age, completed_age if job.status is Status.COMPLETED else 0) if age > 0]
+    return bool(ages) and now - job.end_time > timedelta(seconds=min(ages))
+
+
+def matches(query: Query, job: Job) -> bool:
+    """Whether a job is one that the query asks for, its page aside."""
+    return (
+        query.scope in (None, job.scope)
+        and query.status in (None, job.status)
+        and query.owner in (None, job.owner)
+        and (not query.overdue or overdue(job) is not None)
+    )
+
+
+# --- a job as text --------------------------------------------------------------------------------------------------
+
+
+def dump_job(job: Job) -> str:
+    """A job as JSON, without ``read_time``: nothing of it is ever unpickled or executed."""
+    row: dict[str, Any] = dict(zip(COLUMNS, job_row(job), strict=True))
+    row["sealed"] = None if job.sealed is None else b64encode(job.sealed).decode()
+    row["body"] = b64encode(job.request.body).decode() if job.request is not None and job.request.body else None
+    return json.dumps(row, separators=(",", ":"))
+
+
+def load_job(text: str | bytes, read_time: datetime) -> Job:
+    """The job that `dump_job` wrote, as it is read at this moment."""
+    row: dict[str, Any] = json.loads(text)
+    for name in ("sealed", "body"):
+        row[name] = None if row[name] is None else b64decode(row[name])
+    return row_job((*[row[name] for name in COLUMNS], row["body"]), read_time)

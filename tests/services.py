@@ -1,0 +1,56 @@
+"""The servers that tests need beside the application: where they are, and what happens where one is absent.
+
+Each address may be set in the environment, see `SERVICES`. A developer's test skips, with the reason; in CI it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from typing import Final
+from urllib.parse import urlsplit
+
+import pytest
+from attrs import frozen
+
+__all__ = ["MARIADB", "POSTGRES", "REDIS", "SERVICES", "Service", "own_name"]
+
+
+@frozen
+class Service:
+    """A server. ``variable`` names its URL in the environment, ``default`` is its URL without one."""
+
+    name: str
+    variable: str
+    default: str
+
+    @property
+    def url(self) -> str:
+        return os.environ.get(self.variable, self.default)
+
+    def require(self) -> str:
+        """The URL, of a server that answers. Else the test is skipped, or with ``CI`` in the environment fails."""
+        __tracebackhide__ = True
+        parts = urlsplit(self.url)
+        try:
+            socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=5).close()
+        except OSError as error:
+            reason = (
+                f"{self.name} does not answer at {parts.hostname}:{parts.port} ({error}); {self.variable} says where"
+            )
+            if os.environ.get("CI"):
+                pytest.fail(reason)
+            pytest.skip(reason)
+        return self.url
+
+
+POSTGRES: Final = Service("PostgreSQL", "TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
+MARIADB: Final = Service("MariaDB", "TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/test")
+REDIS: Final = Service("Redis", "TEST_REDIS", "redis://127.0.0.1:6379/0")
+SERVICES: Final = (POSTGRES, MARIADB, REDIS)
+
+
+def own_name() -> str:
+    """A name for a schema, a table or a prefix that no other run has."""
+    return f"backjob_test_{os.getpid()}_{secrets.token_hex(4)}"

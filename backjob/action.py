@@ -42,6 +42,10 @@ class Action:
         """The request being served."""
         return serving.get()
 
+    async def _offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        """Call what blocks in another thread; an adapter may have threads of its own for that."""
+        return await to_thread(function, *args, **kwargs)
+
     def _end_from_outside(self, job_id: str, end: End) -> bool:
         raise NoCurrentRequest(f"job {job_id} can't end {end.status.name} here: that needs a BackJob")
 
@@ -86,9 +90,9 @@ class Action:
         if running is None:
             return
         if status_text is not None:
-            await to_thread(self.update, progress, status_text, total=total)
+            await self._offload(self.update, progress, status_text, total=total)
         elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
-            await to_thread(running.write_now)
+            await self._offload(running.write_now)
 
     def increment(self, amount: float = 1) -> None:
         """Raise the progress by an amount, at most to 100."""
@@ -104,7 +108,7 @@ class Action:
             return
         running.raise_progress(amount)
         if running.note_life():
-            await to_thread(running.write_now)
+            await self._offload(running.write_now)
 
     def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
         """Yield the items of an iterable and report how far it is. Without a length each item is a sign of life."""
@@ -141,11 +145,11 @@ class Action:
             if done >= report_at:
                 running = self._running()
                 if running is not None and pace.note(running, done):
-                    await to_thread(running.write_now)
+                    await self._offload(running.write_now)
                 report_at = pace.next_report(done)
         running = self._running()
         if done and running is not None and pace.note(running, done):
-            await to_thread(running.write_now)
+            await self._offload(running.write_now)
 
     def echo(self, text: str) -> None:
         """Append to the job's output. Outside of a background request it is printed."""
@@ -182,7 +186,7 @@ class Action:
 
     async def afinish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
         """`finish` that leaves the event loop alone while it writes."""
-        return await to_thread(self.finish, text, result, job_id=job_id)
+        return await self._offload(self.finish, text, result, job_id=job_id)
 
     @overload
     def fail(self, text: str = "") -> NoReturn: ...

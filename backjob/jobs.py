@@ -19,7 +19,6 @@ from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound,
 from backjob.lifecycle import End, cancelled, ended, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
 from backjob.monitor import Monitor, Retention
-from backjob.offload import to_thread
 from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 from backjob.requests import (
     MAX_HEADERS,
@@ -245,8 +244,12 @@ class BackJob(Action, Watching):
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
             job = self._create_or_join(draft, key, credentials or None)
         if job.id == draft.id:
-            self.monitor.accept(job, credentials or None)
+            self._deliver(job, credentials or None)
         return job.id
+
+    def _deliver(self, job: Job, credentials: Credentials | None) -> None:
+        """Hand a new job to the monitor."""
+        self.monitor.accept(job, credentials)
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own address, if there is none yet. For adapters."""
@@ -361,11 +364,11 @@ class BackJob(Action, Watching):
 
     async def astart(self, path: str, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
         """`start` that leaves the event loop alone."""
-        return await to_thread(self.start, path, query, **options)
+        return await self._offload(self.start, path, query, **options)
 
     async def acancel(self, job_id: str) -> bool:
         """`cancel` that leaves the event loop alone."""
-        return await to_thread(self.cancel, job_id)
+        return await self._offload(self.cancel, job_id)
 
 
 class StartOptions(TypedDict, total=False):

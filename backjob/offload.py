@@ -4,10 +4,11 @@ only those who run coroutines pay for it, and they have done so already.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["sleep", "to_thread"]
+__all__ = ["in_event_loop", "sleep", "to_thread"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -25,3 +26,9 @@ async def sleep(seconds: float) -> None:
     import asyncio  # noqa: PLC0415 - see above
 
     await asyncio.sleep(seconds)
+
+
+def in_event_loop() -> bool:
+    """Whether this thread is running a coroutine right now, so that blocking would hold up all others."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - documented, in spite of its name

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+import re
 from contextvars import ContextVar
 from typing import Final, Protocol
 
 from backjob.model import Caller, Request
 
-__all__ = ["FORWARDED_FIELDS", "Serving", "serving"]
+__all__ = ["FORWARDED_FIELDS", "Serving", "serving", "text_decoder"]
 
 FORWARDED_FIELDS: Final = (
     "Forwarded",
@@ -19,6 +21,8 @@ FORWARDED_FIELDS: Final = (
     "X-Real-IP",
 )
 """What proxies add to a request to tell of its client; a worker request shows those of its starting request again."""
+
+_CHARSET: Final = re.compile(r"charset=\"?([A-Za-z0-9._:-]+)", re.IGNORECASE)
 
 
 class Serving(Protocol):
@@ -41,3 +45,17 @@ class Serving(Protocol):
 
 
 serving: ContextVar[Serving | None] = ContextVar("backjob_serving", default=None)
+
+
+def text_decoder(status: int, content_type: str, *, has_length: bool) -> codecs.IncrementalDecoder | None:
+    """What decodes an action's response body into output, or None if that is none: of a streamed text only, and a 2xx.
+
+    A body with a Content-Length was made to be shown as a page; one without comes piece by piece, and tells progress.
+    """
+    if has_length or not 200 <= status < 300 or not content_type.lower().startswith("text/"):
+        return None
+    found = _CHARSET.search(content_type)
+    try:
+        return codecs.getincrementaldecoder(found.group(1) if found else "utf-8")("replace")
+    except LookupError:
+        return codecs.getincrementaldecoder("utf-8")("replace")

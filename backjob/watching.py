@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Final, ParamSpec, TypeVar
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
 from backjob.lifecycle import ended, overdue
 from backjob.model import Expect, Job, JobState, Output, Query, Status
 from backjob.monitor import Monitor
-from backjob.offload import sleep, to_thread
+from backjob.offload import sleep
 from backjob.protocols import Capability, Clock, Store, lacks
 
 __all__ = ["Watching"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _PIECE: Final = 1 << 16
 _FIRST_LOOK: Final = 0.05
@@ -29,6 +32,9 @@ class Watching:
 
     def _announce(self, job: Job) -> None:
         """Tell whoever wants to know that a job has ended."""
+
+    async def _offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        raise NotImplementedError  # the other half of `BackJob` has it
 
     def status(self, job_id: str) -> JobState:
         """The job as it stands. One past its time-out ends FAILED by this look. Raises `JobNotFound`."""
@@ -153,16 +159,16 @@ class Watching:
 
     async def astatus(self, job_id: str) -> JobState:
         """`status` that leaves the event loop alone."""
-        return await to_thread(self.status, job_id)
+        return await self._offload(self.status, job_id)
 
     async def aoutput(self, job_id: str, offset: int = 0) -> Output:
         """`output` that leaves the event loop alone."""
-        return await to_thread(self.output, job_id, offset)
+        return await self._offload(self.output, job_id, offset)
 
     async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
         """`watch` for an async handler."""
         looks = self._looks(job_id)
-        while (wait := await to_thread(next, looks, None)) is not None:
+        while (wait := await self._offload(next, looks, None)) is not None:
             if isinstance(wait, JobState):
                 yield wait
             else:
@@ -172,7 +178,7 @@ class Watching:
         """`join` for an async handler."""
         looks = self._looks(job_id, timeout)
         while True:
-            look = await to_thread(next, looks)
+            look = await self._offload(next, looks)
             if not isinstance(look, JobState):
                 await sleep(look)
             elif look.status.is_final:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from attrs import frozen
@@ -112,10 +113,16 @@ class Worker:
         self._announce = announce
         self.owner = owner
 
-    def open(self, request: Request) -> Verified | None:
-        """None for a stranger's ordinary request; a worker request with target and headers proven, or a `Refusal`."""
+    def open(self, request: Request, *others: Request) -> Verified | None:
+        """None for a stranger's ordinary request; a worker request with target and headers proven, or a `Refusal`.
+
+        ``others`` are the same request, spelled as it may have been on the wire too; the first that proves counts.
+        """
         if not self._signer.claims(request):
             return None
+        for spelled in others:
+            with suppress(SignatureError):
+                return self._signer.verify(spelled, self._clock.now())
         try:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
@@ -173,7 +180,7 @@ class Worker:
         try:
             job = running.end(end)
         except StoreUnavailable as unavailable:
-            _log.warning("job %s: its end will be written later: %s", running.job.id, unavailable)
+            _log.info("job %s: its end will be written later: %s", running.job.id, unavailable)
             self._settle(running, end)
             return
         except Exception:

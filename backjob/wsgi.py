@@ -20,18 +20,17 @@ from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
 from backjob.running import Running
-from backjob.serving import FORWARDED_FIELDS, Serving, serving
+from backjob.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
 from backjob.targets import canonical_path
 from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["BackJobMiddleware", "StatusApp", "base_url_of", "request_of", "serving_of"]
+__all__ = ["BackJobMiddleware", "StatusApp", "base_url_of", "request_of", "restore", "serving_of"]
 
 _ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None"
 
-_CHARSET: Final = re.compile(r"charset=\"?([A-Za-z0-9._:-]+)", re.IGNORECASE)
 _UNPREFIXED: Final = {"CONTENT_TYPE": "Content-Type", "CONTENT_LENGTH": "Content-Length"}
 
 
@@ -74,7 +73,7 @@ class BackJobMiddleware:
         length = self._jobs.worker.body_length(environ.get("CONTENT_LENGTH"))
         body = environ["wsgi.input"].read(length) if length else b""
         running = self._jobs.worker.claim(verified, body)
-        _restore(environ, verified.request, running.job.caller)
+        restore(environ, verified.request, running.job.caller)
         environ["wsgi.input"] = io.BytesIO(body)
         token = serving.set(_Serving(environ))
         try:
@@ -138,10 +137,7 @@ class BackJobMiddleware:
 
 
 class _Collected:
-    """Takes an action's response: its first line, and of a streamed text the chunks as output.
-
-    A body with a Content-Length was made to be shown as a page; one without comes piece by piece, and tells progress.
-    """
+    """Takes an action's response: its first line, and of a streamed text the chunks as output."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -157,9 +153,7 @@ class _Collected:
         self.status = int(code)
         fields = {name.lower(): value for name, value in headers}
         self.location = fields.get("location")
-        content_type = fields.get("content-type", "")
-        streamed = "content-length" not in fields and content_type.lower().startswith("text/")
-        self._decoder = _decoder(content_type) if streamed and 200 <= self.status < 300 else None
+        self._decoder = text_decoder(self.status, fields.get("content-type", ""), has_length="content-length" in fields)
         return self.write
 
     def write(self, chunk: bytes, /) -> None:
@@ -315,7 +309,7 @@ def _concurrency(environ: WSGIEnvironment) -> str:
     return "many" if environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess") else "one"
 
 
-def _restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -> None:
+def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -> None:
     """Show the application the request that the developer asked for, as from the client that started it."""
     environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
@@ -331,14 +325,6 @@ def _restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) 
         environ["HTTP_HOST"] = caller.host
     for name, value in caller.forwarded:
         environ["HTTP_" + name.upper().replace("-", "_")] = value
-
-
-def _decoder(content_type: str) -> codecs.IncrementalDecoder:
-    found = _CHARSET.search(content_type)
-    try:
-        return codecs.getincrementaldecoder(found.group(1) if found else "utf-8")("replace")
-    except LookupError:
-        return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def _exit_line(left: JobExit) -> str:

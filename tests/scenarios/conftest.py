@@ -17,8 +17,10 @@ _QUICK = (
     ("plain_app", "gunicorn-sync-2"),
     ("flask_app", "werkzeug"),
     ("flask_app", "gunicorn-threads"),
+    ("asgi_app", "uvicorn-h11"),
 )
-_ALL = [(app, kind) for app in ("plain_app", "flask_app") for kind in KINDS]
+_APPS = {"wsgi": ("plain_app", "flask_app", "django_app"), "asgi": ("asgi_app", "django_asgi_app")}
+_ALL = [(app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway]]
 _PLACES = [
     pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
     for place in _ALL

@@ -36,7 +36,8 @@ class Kind:
     """A server. ``workers`` is how many requests it can serve at once; ``raw_path`` whether it shows the target as sent.
 
     ``address`` says how its application knows its own address: "learnt" from the socket, or "configured" with a host
-    name that leads nowhere and an address to connect to. ``host`` is what its socket is bound to.
+    name that leads nowhere and an address to connect to. ``host`` is what its socket is bound to. ``verbs`` is whether it
+    takes methods of one's own.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Kind:
     listens: Literal["tcp", "unix", "tls"] = "tcp"
     address: Literal["learnt", "configured"] = "learnt"
     host: str = "127.0.0.1"
+    gateway: Literal["wsgi", "asgi"] = "wsgi"
+    verbs: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -90,6 +93,26 @@ def gunicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
     return command
 
 
+def uvicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    """The command of uvicorn with these options."""
+
+    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+        own = ["--fd", str(listening.fileno()), "--log-level", "warning", "--timeout-graceful-shutdown", "1"]
+        return [sys.executable, "-m", "uvicorn", *own, *options, app]
+
+    return command
+
+
+def hypercorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    """The command of hypercorn with these options."""
+
+    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+        own = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1"]
+        return [sys.executable, "-m", "hypercorn", *own, *options, app]
+
+    return command
+
+
 KINDS: Final = {
     kind.name: kind
     for kind in (
@@ -104,6 +127,9 @@ KINDS: Final = {
             workers=4,
             address="configured",
         ),
+        Kind(name="uvicorn-h11", command=uvicorn("--http", "h11"), gateway="asgi", workers=40, address="configured"),
+        Kind(name="uvicorn-httptools", command=uvicorn("--http", "httptools"), gateway="asgi", workers=40, verbs=False),
+        Kind(name="hypercorn", command=hypercorn(), gateway="asgi", workers=40, address="configured"),
         Kind(name="gunicorn-unix", command=gunicorn("--workers=1"), listens="unix", address="configured"),
         Kind(name="gunicorn-tls", command=gunicorn("--workers=1"), listens="tls", address="configured"),
     )

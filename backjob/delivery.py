@@ -32,6 +32,7 @@ from backjob.lifecycle import (
     waits_until_sent,
 )
 from backjob.model import UNSET, Changes, Credentials, Expect, Grant, Job, Request, Response, Status
+from backjob.outage import Outage
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.sealing import Sealer
 
@@ -108,6 +109,7 @@ class Deliveries:
         lessee: str,
         transport: Callable[[], Transport | None],
         sealer: Sealer | None,
+        outage: Outage,
         answered: Callable[[str, Future[Response]], None],
         announce: Callable[[Job], None],
     ) -> None:
@@ -117,6 +119,7 @@ class Deliveries:
         self._lessee = lessee
         self._transport = transport
         self._sealer = sealer
+        self._outage = outage
         self._answered = answered
         self._announce = announce
         self._held: dict[str, _Held] = {}
@@ -226,7 +229,7 @@ class Deliveries:
         try:
             step(job_id, held)
         except StoreError as error:
-            _log.warning("job %s: its delivery waits for the store: %s", job_id, error)
+            self._outage.tell("job %s: its delivery waits for the store: %s", job_id, error)
         except Exception:  # one job's trouble is not the others'
             _log.exception("job %s: a step of its delivery failed; again in %g s", job_id, _STORE_PAUSE)
         else:

@@ -24,6 +24,7 @@ from backjob.delivery import LEASE, Deliveries
 from backjob.errors import StoreError, StoreUnavailable
 from backjob.lifecycle import End, ended, overdue
 from backjob.model import Credentials, Expect, Job, Query, Response
+from backjob.outage import Outage
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.running import Running
 from backjob.sealing import Sealer
@@ -95,6 +96,7 @@ class Monitor:
         self._news: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
         self._lessee = f"{socket.gethostname()}:{pid}:{secrets.token_hex(4)}"
+        self._outage = Outage(self._clock)
         self._deliveries = Deliveries(
             self._store,
             self._signer,
@@ -102,10 +104,13 @@ class Monitor:
             lessee=self._lessee,
             transport=self._transport,
             sealer=self._sealer,
+            outage=self._outage,
             answered=self._answered,
             announce=self._announce,
         )
-        self._writeback = Writeback(self._store, self._clock, wake=self._wake.set, announce=self._announce)
+        self._writeback = Writeback(
+            self._store, self._clock, outage=self._outage, wake=self._wake.set, announce=self._announce
+        )
         now = self._clock.monotonic()
         self._next_poll = self._next_reap = self._next_cleanup = now
         self._drift = self._wall_minus_monotonic()
@@ -247,7 +252,7 @@ class Monitor:
         try:
             part()
         except StoreError as error:
-            _log.warning("the monitor waits for the store: %s", error)
+            self._outage.tell("the monitor waits for the store: %s", error)
             self._next_poll = max(self._next_poll, self._clock.monotonic() + _STORE_PAUSE)
         except Exception:  # the other parts have their own work to do
             _log.exception("a part of the monitor's pass failed; it goes on")

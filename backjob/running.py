@@ -18,6 +18,7 @@ from backjob.capture import capture_stdout
 from backjob.errors import InvalidRequest, JobEnded, StoreUnavailable
 from backjob.lifecycle import End, ended
 from backjob.model import Expect, Job, Report, Status, clean_text, short_text
+from backjob.offload import in_event_loop
 from backjob.protocols import Clock, Store
 
 __all__ = ["Running", "current", "percent"]
@@ -90,10 +91,13 @@ class Running:
         self._output: list[str] = []
         self._output_pending = 0
         self._output_size = 0
+        self._output_stored = job.output_size
         self._truncated = False
         self._truncation_written = False
         self._next_write = -math.inf
         self._store_is_away = False
+        self._report_in_doubt = False
+        self._end_in_doubt = False
         self._is_dirty = False
         self.ended = False
 
@@ -203,13 +207,19 @@ class Running:
     def flush(self) -> bool:
         """Write what is pending. False if nothing was, so that a sign of life is all there is to give.
 
-        A store that is not available for now loses nothing: all stays pending, and the monitor tries again.
+        A store that is not available for now loses nothing: all stays pending, and the monitor tries again. Within an
+        event loop nothing is written here either: the monitor does it at once, and nobody waits for the store.
         """
+        if in_event_loop():
+            self._next_write = self._monotonic()
+            self._mark_dirty()
+            return True
+        level = logging.DEBUG if self._store_is_away else logging.INFO
         try:
             return self._write()
         except StoreUnavailable as error:
             self._mark_dirty()
-            _log.warning("job %s: its progress will be written later: %s", self.job.id, error)
+            _log.log(level, "job %s: its progress will be written later: %s", self.job.id, error)
             return True
 
     def _write(self) -> bool:
@@ -218,35 +228,78 @@ class Running:
         try:
             with self._writing:
                 self._next_write = self._monotonic() + _WRITE_INTERVAL
-                report = None if self.ended else self._take()
-                if report is None:
-                    return self.ended
                 try:
-                    stands = self._store.report(self.job.id, self.token, report)
+                    return self._send()
                 except StoreUnavailable:
-                    self._put_back(report)
                     self._store_is_away = True
                     self._next_write = self._monotonic() + _RETRY_INTERVAL
                     raise
-                self._store_is_away = False
-                if not stands:
-                    self.ended = True
-                return True
         finally:
             current.reset(outer)
+
+    def _send(self) -> bool:
+        if self._report_in_doubt and not self.ended:
+            self._leave_out_what_is_stored()
+        report = None if self.ended else self._take()
+        if report is None:
+            return self.ended
+        try:
+            stands = self._store.report(self.job.id, self.token, report)
+        except StoreUnavailable:
+            self._put_back(report)
+            self._report_in_doubt = True
+            raise
+        self._store_is_away = False
+        self._output_stored += len(report.output.encode())
+        if not stands:
+            self.ended = True
+        return True
+
+    def _leave_out_what_is_stored(self) -> None:
+        """Resolve a report whose answer was lost: if the store has its output, that must not be appended again.
+
+        Nobody else appends under this token, so what has grown since the last answer is that report, whole.
+        """
+        job = self._store.get(self.job.id)
+        if job is None or job.status is not Status.IN_PROGRESS or job.token != self.token:
+            self.ended = True
+            return
+        with self._pending:
+            pending, self._output = self._output, []
+            output = "".join(pending).encode()
+            rest = output[max(0, job.output_size - self._output_stored) :]
+            if rest:
+                self._output.insert(0, rest.decode("utf-8", "ignore"))
+            self._output_pending -= len(output) - len(rest)
+        self._output_stored = job.output_size
+        self._report_in_doubt = False
 
     def end(self, end: End) -> Job | None:
         """Write what is pending, then the end. The ended job, or None if it had been ended by somebody else.
 
-        Raises `StoreUnavailable`; calling it again is right then.
+        Raises `StoreUnavailable`; calling it again with the same end is right then.
         """
+        if self._end_in_doubt:
+            job = self._store.get(self.job.id)
+            if job is None or job.status.is_final:
+                self.ended = True
+                return job if job is not None and self._is_by_us(job, end) else None
         self._write()
         if self.ended:
             return None
         expect = Expect(status=Status.IN_PROGRESS, token=self.token)
-        job = self._store.change(self.job.id, expect, ended(end))
+        try:
+            job = self._store.change(self.job.id, expect, ended(end))
+        except StoreUnavailable:
+            self._end_in_doubt = True
+            raise
         self.ended = True
         return job
+
+    def _is_by_us(self, job: Job, end: End) -> bool:
+        """Whether an ended job is as this end leaves it: the store wrote it, and the answer was lost."""
+        text = None if end.text is None else short_text(end.text)
+        return job.token == self.token and job.status is end.status and text in (None, job.status_text)
 
     def _is_due(self) -> bool:
         """Whether to write now; else the monitor will, when the interval is over."""

@@ -14,6 +14,7 @@ from typing import Final
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import End
 from backjob.model import Job
+from backjob.outage import Outage
 from backjob.protocols import Clock, Store
 from backjob.running import Running
 
@@ -29,10 +30,17 @@ class Writeback:
     """The pending writes of one process's running jobs."""
 
     def __init__(
-        self, store: Store, clock: Clock, *, wake: Callable[[], None], announce: Callable[[Job], None]
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        outage: Outage,
+        wake: Callable[[], None],
+        announce: Callable[[Job], None],
     ) -> None:
         self._store = store
         self._clock = clock
+        self._outage = outage
         self._wake = wake
         self._announce = announce
         self._news: deque[Running] = deque()
@@ -117,9 +125,11 @@ class Writeback:
             try:
                 job = running.end(end)
             except StoreUnavailable as error:
-                _log.warning("job %s: its end can't be written yet: %s", running.job.id, error)
                 if now < until:
+                    self._outage.tell("job %s: its end can't be written yet: %s", running.job.id, error)
                     self._ends.append((running, end, until))
+                else:
+                    _log.warning("job %s: its end is given up, its time-out ends it: %s", running.job.id, error)
             except Exception:
                 _log.exception("job %s: its end could not be written", running.job.id)
             else:

@@ -71,12 +71,13 @@ class FakeTransport:
 
 
 class FaultyStore:
-    """A store that counts its calls, and lets a test step between two of them, or take it away."""
+    """A store that counts its calls, and lets a test step between two of them, take it away, or lose its answers."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.calls: list[str] = []
         self.down: set[str] = set()
+        self.lost: set[str] = set()
         self.before: dict[str, Callable[[], object]] = {}
         self.broken: dict[str, Exception] = {}
 
@@ -94,7 +95,10 @@ class FaultyStore:
             step = self.before.pop(name, None)
             if step is not None:
                 step()
-            return method(*arguments, **options)
+            answer = method(*arguments, **options)
+            if name in self.lost:
+                raise StoreUnavailable(f"{name}: the connection was lost")
+            return answer
 
         return call
 

@@ -9,13 +9,15 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from itertools import cycle, repeat
 from typing import Any
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest
+from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest, StoreUnavailable
 from backjob.lifecycle import completed
 from backjob.model import LONGEST_STATUS_TEXT, Status
 from backjob.running import Running, current, percent
@@ -367,6 +369,136 @@ def test_what_a_store_prints_is_no_output_and_waits_for_nobody(world: Bench, run
     assert "UPDATE" not in text_of(world, running)
 
 
+# --- a store whose answers are lost ---------------------------------------------------------------------------------
+
+FATES: Any = {"done": (set(), set()), "not done": ({"report"}, set()), "done, not told": (set(), {"report"})}
+
+
+@given(st.lists(st.tuples(st.text(st.sampled_from("aä€𝄞\n"), max_size=5), st.sampled_from(list(FATES)), st.booleans())))
+def test_output_is_whole_and_stands_once_whatever_becomes_of_each_report(story: list[tuple[str, str, bool]]) -> None:
+    world = bench(error_timeout=10**6)
+    running = world.run()
+    for text, fate, reads in story:
+        world.store.down, world.store.lost = FATES[fate]
+        if not reads:
+            world.store.down = {*world.store.down, "get"}
+        running.write(text)
+        world.step(1)
+    world.store.down, world.store.lost = set(), set()
+    running.end(completed())
+    assert text_of(world, running) == "".join(text for text, _, _ in story)
+
+
+def test_progress_and_text_of_a_report_in_doubt_are_written_again(world: Bench, running: Running) -> None:
+    world.store.lost = {"report"}
+    running.set_text("half way", 50)
+    running.set_progress(60)
+    world.store.lost = set()
+    world.step(1)
+    job = world.job(running.job.id)
+    assert (job.progress, job.status_text) == (60, "half way")
+
+
+def test_a_report_without_a_doubt_reads_nothing(world: Bench, running: Running) -> None:
+    for n in range(10):
+        running.write(f"{n}")
+        world.step(1)
+    assert world.store.count("report") == 10
+    assert world.store.count("get") == 0
+
+
+def test_the_mark_of_truncation_is_not_lost_with_its_answer() -> None:
+    world = bench(max_output=2)
+    running = world.run()
+    world.store.lost = {"report"}
+    running.write("abc")
+    world.store.lost = set()
+    world.step(1)
+    assert (text_of(world, running), world.jobs.output(running.job.id).truncated) == ("ab", True)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "purged"])
+def test_a_job_that_is_found_ended_while_its_report_is_in_doubt_gets_nothing_more(
+    world: Bench, running: Running, how: str
+) -> None:
+    world.store.lost = {"report"}
+    running.write("one ")
+    world.store.lost = set()
+    world.jobs.cancel(running.job.id)
+    if how == "purged":
+        world.clock.advance(100)
+        world.store.store.purge(1, 1)
+    running.write("two ")
+    world.step(1)
+    with pytest.raises(JobEnded):
+        running.echo("three ")
+    assert text_of(world, running) == ("one " if how == "cancelled" else "")
+
+
+def test_a_store_that_lost_what_it_had_acknowledged_is_written_to_all_the_same(world: Bench, running: Running) -> None:
+    store: Any = world.store
+    running.write("lost ")
+    store.down = {"report"}
+    world.clock.advance(1)
+    running.write("kept ")
+    store.down = set()
+    stands = evolve(world.job(running.job.id), output_size=0)
+    store.get = lambda job_id: stands
+    running.write("on ")
+    world.step(1)
+    running.write("and on")
+    world.step(1)
+    assert text_of(world, running) == "lost kept on and on"
+
+
+@pytest.mark.parametrize("text", ["and done", None])
+def test_an_end_whose_answer_was_lost_is_told_once(world: Bench, running: Running, text: str | None) -> None:
+    with running.active():
+        world.jobs.finish(text)
+    running.write("last words")
+    world.store.lost = {"change"}
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert world.job(running.job.id).status is Status.COMPLETED
+    assert world.ended == []
+    world.store.lost = set()
+    world.step(1)
+    assert [(state.id, state.status) for state in world.ended] == [(running.job.id, Status.COMPLETED)]
+    for _ in range(5):
+        world.step(1)
+    assert len(world.ended) == 1
+
+
+@pytest.mark.parametrize("ends", ["cancel", "fail"])
+def test_an_end_in_doubt_that_another_end_forestalled_is_not_told(world: Bench, running: Running, ends: str) -> None:
+    with running.active(), pytest.raises(JobFailed):
+        world.jobs.fail("our own")
+    world.store.down = {"change"}
+    world.jobs.worker.end(running, Outcome(500))
+    world.store.down = set()
+    if ends == "cancel":
+        world.jobs.cancel(running.job.id)
+    else:
+        world.jobs.fail("from outside", job_id=running.job.id)
+    told = list(world.ended)
+    world.step(1)
+    assert len(told) == 1
+    assert world.ended == told
+
+
+def test_an_end_that_was_not_written_is_written_later(world: Bench, running: Running) -> None:
+    world.store.down = {"change"}
+    with pytest.raises(StoreUnavailable):
+        running.end(completed("done"))
+    running.write("last words")
+    world.store.down = {"get"}
+    with pytest.raises(StoreUnavailable):
+        running.end(completed("done"))
+    world.store.down = set()
+    job = running.end(completed("done"))
+    assert job is not None
+    assert (job.status, job.status_text, text_of(world, running)) == (Status.COMPLETED, "done", "last words")
+
+
 # --- several threads ------------------------------------------------------------------------------------------------
 
 
@@ -428,7 +560,9 @@ def test_the_last_value_is_never_left_unwritten(world: Bench) -> None:
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_threads_lose_no_output_and_no_last_progress(world: Bench) -> None:
+@pytest.mark.parametrize("faults", [False, True])
+def test_threads_lose_no_output_and_no_last_progress(world: Bench, faults: bool) -> None:
+    fates = cycle(FATES.values()) if faults else repeat(FATES["done"])
     running = world.run(error_timeout=10**6)  # the watcher makes time fly
     stop = threading.Event()
 
@@ -439,6 +573,7 @@ def test_threads_lose_no_output_and_no_last_progress(world: Bench) -> None:
 
     def watch() -> None:
         while not stop.is_set():
+            world.store.down, world.store.lost = next(fates)
             world.clock.advance(0.02)
             world.monitor.step()
 
@@ -449,7 +584,9 @@ def test_threads_lose_no_output_and_no_last_progress(world: Bench) -> None:
     finally:
         stop.set()
         watcher.join(DEADLINE)
+    world.store.down, world.store.lost = set(), set()
     running.set_progress(51)
+    world.step(1)
     world.step(1)
     lines = text_of(world, running).split()
     assert len(lines) == 1200

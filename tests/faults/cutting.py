@@ -1,0 +1,84 @@
+"""A TCP proxy before a store's server that cuts a connection when an answer is on its way: what was asked has happened,
+and nobody hears of it.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from tests.scenarios.client import WAIT
+
+__all__ = ["CuttingProxy"]
+
+
+class CuttingProxy:
+    """Listens on ``port`` within its block, and passes everything on to the port it is made for."""
+
+    def __init__(self, upstream: int) -> None:
+        self._upstream = upstream
+        self._lock = threading.Lock()
+        self._passing: int | None = None
+        self._sockets: list[socket.socket] = []
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listening.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for one in [self._listening, *self._sockets]:
+            _shut(one)
+        for thread in self._threads:
+            thread.join(WAIT)
+        for one in [self._listening, *self._sockets]:
+            one.close()
+
+    def cut_after(self, answers: int) -> None:
+        """Let so many answers pass, and cut the connection of the next one in its stead."""
+        with self._lock:
+            self._passing = answers
+
+    def has_cut(self) -> bool:
+        """Whether it has; if not yet, it does not any more."""
+        with self._lock:
+            waiting, self._passing = self._passing is not None, None
+            return not waiting
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # shut down: the end
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(("127.0.0.1", self._upstream), WAIT)
+                self._sockets += [client, server]
+                for source, sink, answers in ((client, server, False), (server, client, True)):
+                    thread = threading.Thread(target=self._pass_on, args=(source, sink, answers))
+                    self._threads.append(thread)
+                    thread.start()
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+        source.settimeout(None)
+        with suppress(OSError):
+            while (data := source.recv(65536)) and not (answers and self._cuts()):
+                sink.sendall(data)
+        _shut(source)
+        _shut(sink)
+
+    def _cuts(self) -> bool:
+        with self._lock:
+            if self._passing is None:
+                return False
+            self._passing = self._passing - 1 if self._passing else None
+            return self._passing is None
+
+
+def _shut(one: socket.socket) -> None:
+    with suppress(OSError):
+        one.shutdown(socket.SHUT_RDWR)

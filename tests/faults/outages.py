@@ -1,0 +1,195 @@
+"""What tests that take a site's store away are made of: the site, counting jobs, and somebody who looks at them."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from attrs import field, frozen
+
+from backjob import BackJob, Status
+from backjob.errors import StoreUnavailable
+from backjob.protocols import Job, Store
+from backjob.signing import MessageSigner
+from backjob.stores import open_store
+from backjob.transports.sockets import SocketTransport
+from tests.scenarios.client import WAIT
+from tests.scenarios.servers import KINDS, Kind, gunicorn, running
+from tests.scenarios.sites import KEY, Site
+
+__all__ = ["PROCESSES", "Counters", "Observer", "outage_site", "told", "two_processes", "until", "whole_output"]
+
+PROCESSES: Final = 2
+
+
+def two_processes(threads: int) -> Kind:
+    """gunicorn with two workers of so many threads."""
+    command = gunicorn(f"--workers={PROCESSES}", "--worker-class=gthread", f"--threads={threads}")
+    return Kind(name="gunicorn", command=command, workers=PROCESSES * threads, address="configured")
+
+
+@contextmanager
+def outage_site(store_url: str, directory: Path, kind: Kind = KINDS["gunicorn-threads"], **more: str) -> Iterator[Site]:
+    """The site of `outage_app` with its jobs in this store, within its block."""
+    environment = {
+        "BACKJOB_STORE": store_url,
+        "BACKJOB_KEY": KEY,
+        "SCENARIO_RUNS": str(directory / "runs"),
+        "OUTAGE_ENDS": str(directory / "ends"),
+        **more,
+    }
+    with (
+        running(kind, "tests.faults.outage_app:app", directory, environment) as server,
+        BackJob(open_store(store_url), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY)) as jobs,
+    ):
+        yield Site(server, jobs, directory)
+
+
+def until(holds: Callable[[], object], what: str) -> None:
+    """Look until something holds."""
+    looks, deadline = threading.Event(), time.monotonic() + WAIT
+    while not holds():
+        assert time.monotonic() < deadline, what
+        looks.wait(0.01)
+
+
+# --- counting jobs --------------------------------------------------------------------------------------------------
+
+
+class Counters:
+    """The gate of so many running jobs of the action that counts."""
+
+    def __init__(self, most: int) -> None:
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=most)
+        self._listening.settimeout(WAIT)
+        self.port: int = self._listening.getsockname()[1]
+        self._running: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for connection in [self._listening, *self._running]:
+            connection.close()
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many run."""
+        while len(self._running) < count:
+            self._running.append(self._listening.accept()[0])
+
+    def count(self, times: int) -> None:
+        """Wait until each has reported so many times more, from now on."""
+        for connection in self._running:
+            connection.setblocking(False)
+            with suppress(BlockingIOError):
+                while connection.recv(65536):
+                    pass
+            connection.settimeout(WAIT)
+        for connection in self._running:
+            left = times
+            while left > 0:
+                told = len(connection.recv(left))
+                assert told, "an action that counts has gone"
+                left -= told
+
+    def enough(self) -> None:
+        """Let all of them end."""
+        for connection in self._running:
+            connection.sendall(b".")
+
+
+# --- looking on -----------------------------------------------------------------------------------------------------
+
+
+@frozen(eq=False)
+class Observer:
+    """Looks at jobs all the time through a store of its own, in a thread, and notes what must never be seen.
+
+    ``away`` counts the times that the store was not available; ``wrong`` says all that should not be.
+    """
+
+    _store: Store
+    _ids: Sequence[str]
+    wrong: list[str] = field(factory=list)
+    _seen: dict[str, Job] = field(factory=dict)
+    _away: list[float] = field(factory=list)
+    _stop: threading.Event = field(factory=threading.Event)
+
+    @classmethod
+    @contextmanager
+    def of(cls, store_url: str, ids: Sequence[str]) -> Iterator[Observer]:
+        """Looking within its block; at the end nothing wrong may have been seen."""
+        with closing(open_store(store_url)) as store:
+            observer = cls(store, ids)
+            thread = threading.Thread(target=observer._look)
+            thread.start()
+            try:
+                yield observer
+            finally:
+                observer._stop.set()
+                thread.join(WAIT)
+        assert observer.wrong == []
+
+    @property
+    def away(self) -> int:
+        return len(self._away)
+
+    def version(self, job_id: str) -> int:
+        """The version of a job when it was last looked at."""
+        return self._seen[job_id].version if job_id in self._seen else 0
+
+    def _look(self) -> None:
+        while not self._stop.is_set():
+            for job_id in self._ids:
+                try:
+                    self._compare(job_id, self._store.get(job_id))
+                except StoreUnavailable:
+                    self._away.append(time.monotonic())
+                    self._stop.wait(0.01)
+                except Exception as error:  # whatever it is, it is not what a store may raise
+                    self.wrong.append(repr(error))
+            self._stop.wait(0.01)
+
+    def _compare(self, job_id: str, job: Job | None) -> None:
+        before = self._seen.get(job_id)
+        if job is None:
+            self.wrong.append(f"{job_id} is lost")
+            return
+        self._seen[job_id] = job
+        if before is None:
+            return
+        if job.version < before.version or job.output_size < before.output_size or job.status < before.status:
+            self.wrong.append(f"{job_id} went back: {_brief(before)}, then {_brief(job)}")
+        elif before.status.is_final and job.version != before.version:
+            self.wrong.append(f"{job_id} changed after its end: {_brief(before)}, then {_brief(job)}")
+        elif job.status is not before.status and job.version == before.version:
+            self.wrong.append(f"{job_id} changed without a new version: {_brief(before)}, then {_brief(job)}")
+
+
+def _brief(job: Job) -> str:
+    return f"{Status(job.status).name}, version {job.version}, {job.output_size} bytes"
+
+
+def told(log: str) -> list[str]:
+    """The lines of a server's log that tell of trouble: none of gunicorn's own about its beginning and its end."""
+    return [text for text in log.splitlines() if "[INFO]" not in text]
+
+
+def whole_output(jobs: BackJob, job_id: str) -> str:
+    """All of a job's output."""
+
+    def pieces() -> Iterable[str]:
+        offset = 0
+        while (piece := jobs.output(job_id, offset)).text:
+            offset = piece.next_offset
+            yield piece.text
+
+    return "".join(pieces())

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import secrets
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +12,9 @@ from attrs import evolve
 
 from backjob.errors import InvalidRequest
 from backjob.jobs import BackJob
-from backjob.settings import Settings
+from backjob.protocols import Capability, lacks
+from backjob.settings import Settings, named
+from backjob.stores import has_tables
 
 __all__ = ["PREFIX", "application", "delivering", "looking", "settings_of_environment"]
 
@@ -37,9 +37,9 @@ def looking(app: str | None, store: str | None) -> BackJob:
         return application(app)
     settings = _with_store(store)
     given = evolve(settings, base_url=None, connect_to=None, key=secrets.token_bytes(32), key_fallbacks=None)
-    # A look must not make a database: a mistyped name would be an empty one. Not every store has such an option.
     url = settings.store or ""
-    if url.startswith("sqlite:") and "create_table=" not in url:
+    if has_tables(url) and "create_table=" not in url:
+        # A look must not make a database: a mistyped name would be an empty one.
         given = evolve(given, create_table=False)
     return _built(given)
 
@@ -65,21 +65,8 @@ def application(name: str) -> BackJob:
 
     What the module itself raises when it is imported comes as it is.
     """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise InvalidRequest("app", f"write module:name, such as myapp:jobs, not {name!r}")
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InvalidRequest("app", f"there is no module {error.name!r} here or on sys.path") from None
-    try:
-        found = operator.attrgetter(attribute)(module)
-    except AttributeError as error:
-        raise InvalidRequest("app", str(error)) from None
+    _search_here()
+    found = named(name, "app")
     if not isinstance(found, BackJob):
         raise InvalidRequest("app", f"{name} is no BackJob, it is of type {type(found).__name__}")
     return found.of()
@@ -91,10 +78,19 @@ def _with_store(url: str | None) -> Settings:
         settings = evolve(settings, store=url)
     if settings.store is None:
         raise InvalidRequest("store", f"which jobs? Give --store URL or --app module:jobs, or set {PREFIX}STORE")
-    if settings.store.startswith("memory:"):
-        raise InvalidRequest("store", "jobs in memory are seen by the process that has them, and by no other")
     return settings
 
 
 def _built(settings: Settings) -> BackJob:
-    return settings.build(BackJob, package="backjob.cli", application="", default_store=lambda: settings.store or "")
+    if settings.cache is not None:
+        _search_here()
+    jobs = settings.build(BackJob, package="backjob.cli", application="", default_store=lambda: settings.store or "")
+    if Capability.SHARED in lacks(jobs.store):
+        jobs.close()
+        raise InvalidRequest("store", "jobs in the memory of a process are seen by that process, and by no other")
+    return jobs
+
+
+def _search_here() -> None:
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.insert(0, here)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from importlib import import_module
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlencode
 
 from attrs import field, fields, frozen
@@ -19,9 +21,12 @@ from backjob.keys import check_secret, derive_key
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
+from backjob.stores.cached import CachedStore
+from backjob.stores.caches import Cache
+from backjob.stores.urls import StoreURL
 from backjob.transports.sockets import SocketTransport
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "named"]
 
 _Jobs = TypeVar("_Jobs", bound=BackJob)
 
@@ -87,6 +92,16 @@ def _secrets(value: object) -> tuple[str | bytes, ...]:
     return tuple(_secret(part) for part in value)
 
 
+def _cache(value: object) -> object:
+    if isinstance(value, str):
+        module, _, attribute = value.partition(":")
+        if not module or not attribute:
+            raise ValueError("a cache is needed, or where to find one: module:name")
+    elif not isinstance(value, Cache):
+        raise ValueError("a cache is needed: an object with get, set, add and delete")  # noqa: TRY004
+    return value
+
+
 def _setting(read: Callable[[object], Any]) -> Any:
     return field(default=None, metadata={"read": read})
 
@@ -100,6 +115,8 @@ class Settings:
     store: str | None = _setting(_text)
     table_name: str | None = _setting(_text)
     create_table: bool | None = _setting(_truth)
+    cache: Cache | str | None = field(default=None, metadata={"read": _cache}, repr=False)
+    cache_prefix: str | None = _setting(_text)
     key: str | bytes | None = field(default=None, metadata={"read": _secret}, repr=False)
     key_fallbacks: tuple[str | bytes, ...] | None = field(default=None, metadata={"read": _secrets}, repr=False)
     error_timeout: float | None = _setting(_number)
@@ -153,16 +170,47 @@ class Settings:
 
         ``secret`` is the framework's own, from which the key is derived, labelled with ``package`` and
         ``application``, where no key is set; one of its fallbacks that is refused as a secret is left out. A ``store``,
-        ``transport`` or ``signer`` given here wins. Raises `InvalidRequest` and what the store's constructor raises.
+        ``transport`` or ``signer`` given here wins; a cache goes in front of any store. Raises `InvalidRequest` and what
+        the store's constructor raises.
         """
         return cls(
-            store=open_store(self._store_url(default_store), clock=clock) if store is None else store,
+            store=self._store(default_store, store, clock),
             transport=self._transport() if transport is None else transport,
             signer=self._signer(secret, tuple(secret_fallbacks), package, application) if signer is None else signer,
             clock=clock,
             **{name: value for name in _OF_BACKJOB if (value := getattr(self, name)) is not None},
             **options,
         )
+
+    def _store(self, default_store: Callable[[], str], given: Store | None, clock: Clock | None) -> Store:
+        url = self._store_url(default_store) if given is None else ""
+        if self.cache is None:
+            if self.cache_prefix is not None:
+                raise InvalidRequest("CACHE_PREFIX", "needs a CACHE, whose keys begin with it")
+            return open_store(url, clock=clock) if given is None else given
+        cache = self._found_cache(self.cache)
+        prefix: dict[str, Any] = {} if self.cache_prefix is None else {"prefix": self.cache_prefix}
+        store: Store | None = None
+        try:
+            if given is None and url.partition("?")[0] == "cache:":
+                StoreURL.parse(url).arguments({})
+                from backjob.stores.cache import CacheStore  # noqa: PLC0415 - for those who have nothing but a cache
+
+                return CacheStore(cache, clock=clock, **prefix)
+            store = open_store(url, clock=clock) if given is None else given
+            return CachedStore(store, cache, clock=clock, **prefix)
+        except InvalidRequest as error:
+            if store is not None and store is not given:
+                store.close()
+            if error.argument == "prefix":
+                raise InvalidRequest("CACHE_PREFIX", error.reason) from None
+            raise
+
+    def _found_cache(self, cache: Cache | str) -> Cache:
+        found = named(cache, "CACHE") if isinstance(cache, str) else cache
+        if not isinstance(found, Cache):
+            raise InvalidRequest("CACHE", f"{type(found).__qualname__} is no cache: it needs get, set, add and delete")
+        return found
 
     def _store_url(self, default_store: Callable[[], str]) -> str:
         url = default_store() if self.store is None else self.store
@@ -194,6 +242,26 @@ class Settings:
             for one in (secret, *filter(_is_strong, fallbacks))
         ]
         return MessageSigner(derived[0], fallbacks=(*derived[1:], *(self.key_fallbacks or ())))
+
+
+def named(name: str, argument: str) -> object:
+    """What ``module:name`` names. Raises `InvalidRequest` for this argument where there is no such thing.
+
+    What the module itself raises when it is imported comes as it is.
+    """
+    module_name, _, attribute = name.partition(":")
+    if not module_name or not attribute:
+        raise InvalidRequest(argument, f"write module:name, such as myapp:jobs, not {name!r}")
+    try:
+        module = import_module(module_name)
+    except ModuleNotFoundError as error:
+        if not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InvalidRequest(argument, f"there is no module {error.name!r} here or on sys.path") from None
+    try:
+        return cast("object", operator.attrgetter(attribute)(module))
+    except AttributeError as error:
+        raise InvalidRequest(argument, str(error)) from None
 
 
 def _is_strong(secret: str | bytes) -> bool:

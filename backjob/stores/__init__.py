@@ -10,11 +10,31 @@ from backjob.errors import InvalidRequest
 from backjob.protocols import Clock, Store
 from backjob.stores.urls import StoreURL
 
-__all__ = ["open_store"]
+__all__ = ["has_tables", "open_store"]
 
+_SQL: Final = "backjob.stores.sql"
 _MODULES: Final[Mapping[str, str]] = {
+    "cache": "backjob.stores.cache",
     "memory": "backjob.stores.memory",
+    "redis": "backjob.stores.redis",
+    "rediss": "backjob.stores.redis",
     "sqlite": "backjob.stores.sqlite",
+    "postgres": _SQL,
+    "postgresql": _SQL,
+    "postgresql+psycopg": _SQL,
+    "postgresql+psycopg2": _SQL,
+    "postgresql+pg8000": _SQL,
+    "mysql": _SQL,
+    "mysql+pymysql": _SQL,
+    "mysql+mysqldb": _SQL,
+    "mariadb": _SQL,
+    "mariadb+pymysql": _SQL,
+    "mariadb+mysqldb": _SQL,
+    "mariadb+mariadbconnector": _SQL,
+    "sqlite+pysqlite": _SQL,
+    "unix": "backjob.stores.redis",
+    "valkey": "backjob.stores.redis",
+    "valkeys": "backjob.stores.redis",
 }
 """URL scheme → the module whose ``from_url`` opens it; the module raises `MissingExtra` where its driver is absent."""
 
@@ -38,3 +58,11 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
         raise InvalidRequest("store", f"no store is known by the scheme {parsed.scheme!r}; known are: {known}")
     opener = cast("Callable[[StoreURL, Clock | None], Store]", import_module(module).from_url)
     return opener(parsed, clock)
+
+
+def has_tables(url: str) -> bool:
+    """Whether the store a URL names keeps jobs in a table, so that it has the options ``table_name`` and ``create_table``.
+
+    Raises `InvalidRequest` for what is no URL.
+    """
+    return _MODULES.get(StoreURL.parse(url).scheme) in (_SQL, "backjob.stores.sqlite")

@@ -6,17 +6,19 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
+from cachelib import FileSystemCache
 
 from backjob import BackJob, Status, __version__
 from backjob.cli import main
@@ -26,6 +28,7 @@ from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
+from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
@@ -215,6 +218,55 @@ def test_a_misspelled_setting_is_refused_with_the_right_one(monkeypatch: pytest.
     monkeypatch.setenv("BACKJOB_STROE", "sqlite:///jobs.db")
     assert run("list") == 64
     assert "did you mean BACKJOB_STORE?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
+def test_a_look_makes_no_tables(scheme: str, tmp_path: Path, capsys: Out) -> None:
+    path = tmp_path / "mistyped.db"
+    assert run("list", "--store", f"{scheme}:///{path}") == 78
+    assert "mistyped.db" in capsys.readouterr().err
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+
+
+@pytest.mark.parametrize("command", ["list", "monitor"])
+@pytest.mark.parametrize("url", ["memory:", "cache:"])
+def test_a_store_of_one_process_is_not_looked_into(
+    command: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    (tmp_path / "a_module_with_a_cache.py").write_text(
+        "from cachelib import SimpleCache\n\ncache = SimpleCache(20_000)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    if url == "cache:":
+        monkeypatch.setenv("BACKJOB_CACHE", "a_module_with_a_cache:cache")
+    monkeypatch.setenv("BACKJOB_BASE_URL", "http://127.0.0.1:8000")
+    monkeypatch.setenv("BACKJOB_KEY", secrets.token_urlsafe(32))
+    assert run(command, "--store", url) == 64
+    assert "in the memory of a process" in capsys.readouterr().err
+
+
+def test_what_a_command_ends_is_taken_out_of_the_cache(
+    url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    (tmp_path / "a_module_with_a_shared_cache.py").write_text(
+        f"from cachelib import FileSystemCache\n\ncache = FileSystemCache({str(folder)!r})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "a_module_with_a_shared_cache", raising=False)  # another run's
+    monkeypatch.setenv("BACKJOB_CACHE", "a_module_with_a_shared_cache:cache")
+    cached = CachedStore(store, FileSystemCache(str(folder)))
+    a_job(cached, output="working")
+    running = cached.get("job1")
+    assert running is not None
+    assert running.status is Status.IN_PROGRESS
+    assert run("cancel", "job1", "--store", url) == 0
+    job = cached.get("job1")
+    assert job is not None
+    assert job.status is Status.CANCELLED
 
 
 @pytest.mark.parametrize(

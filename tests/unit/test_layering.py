@@ -19,7 +19,7 @@ LAYERS = (
     ("model",),
     ("protocols",),
     ("clock", "lifecycle", "offload"),
-    ("addresses", "capture", "carriers", "keys", "page", "serving", "targets", "wire"),
+    ("addresses", "capture", "carriers", "keys", "outage", "page", "serving", "targets", "wire"),
     ("access", "requests", "running", "sealing", "signing"),
     ("delivery", "reporter", "worker", "writeback"),
     ("action", "monitor"),
@@ -42,12 +42,12 @@ ALONE = {
     "stores": {"errors", "model", "protocols", "clock", "lifecycle"},
     "transports": {"errors", "model", "protocols", "clock", "wire", "addresses"},
 }
-STORE_HELPERS = {"values", "urls", "rows", "steps"}
+STORE_HELPERS = {"values", "urls", "rows", "steps", "caches"}
 
 CORE_PACKAGES = {"attr", "attrs", "h11", "typing_extensions"}
 ADAPTER_PACKAGES = {
     "flask": {"flask", "werkzeug", "click"},
-    "django": {"django"},
+    "django": {"asgiref", "django"},
     "testing": {"pytest", "hypothesis"},
     "demo": {"flask", "waitress"},
 }

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backjob import BackJob
 from backjob.errors import InvalidRequest
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Request, Status
+from backjob.protocols import Capability, Store, lacks
 from backjob.settings import Settings
+from backjob.stores.cached import CachedStore
+from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from tests.unit.core import KEY
 
@@ -47,6 +53,8 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("MAX_OUTPUT", "MAX_BODY"): ["nan", -1, "1.5", 1.5, True, "", []],
     ("SEAL", "CREATE_TABLE"): ["maybe", "", 2, []],
     ("BASE_URL", "CONNECT_TO", "STORE", "TABLE_NAME", "USER_AGENT", "STATUS_PREFIX"): ["", 5, []],
+    ("CACHE",): ["", "shop", ":cache", "shop.caches:", 5, {}, object()],
+    ("CACHE_PREFIX",): ["", 5],
     ("KEY",): [5],
     ("KEY_FALLBACKS",): [5, [5]],
 }
@@ -116,3 +124,103 @@ def test_a_key_is_needed_or_a_secret_to_derive_one_from() -> None:
     assert caught.value.argument == "SECRET_KEY"
     jobs = settings.build(BackJob, secret=KEY, secret_fallbacks=["weak", KEY[::-1]], **common)
     assert len(jobs.signer.derive("x")) == 2
+
+
+# --- a cache ------------------------------------------------------------------------------------------------------------
+
+
+class Notebook:
+    """Something like a cache, with a secret in its repr."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, str] = {}
+
+    def get(self, key: str, /) -> str | None:
+        return self.entries.get(key)
+
+    def set(self, key: str, value: str, timeout: int, /) -> None:
+        self.entries[key] = value
+
+    def add(self, key: str, value: str, timeout: int, /) -> bool:
+        return self.entries.setdefault(key, value) is value
+
+    def delete(self, key: str, /) -> None:
+        self.entries.pop(key, None)
+
+    def __repr__(self) -> str:
+        return "Notebook(password='hunter2')"
+
+
+notebook = Notebook()
+"""To be named in settings."""
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_cache_goes_in_front_of_the_store(named: bool) -> None:
+    notebook.entries.clear()
+    jobs = build({"CACHE": f"{__name__}:notebook" if named else notebook, "CACHE_PREFIX": "shop-jobs:"})
+    assert isinstance(jobs.store, CachedStore)
+    a_running_job(jobs.store)
+    assert jobs.status("job").status is Status.IN_PROGRESS
+    assert notebook.entries
+    assert all(key.startswith("shop-jobs:") for key in notebook.entries)
+    jobs.close()
+
+
+def test_a_cache_goes_in_front_of_a_store_that_is_given_as_an_object() -> None:
+    store, cache = MemoryStore(), Notebook()
+    jobs = build({"CACHE": cache}, store=store)
+    a_running_job(jobs.store)
+    assert store.get("job") is not None
+    assert all(key.startswith("backjob:") for key in cache.entries)
+    assert cache.entries
+    jobs.close()
+
+
+def test_jobs_may_be_in_the_cache_alone() -> None:
+    cache = Notebook()
+    jobs = build({"STORE": "cache:", "CACHE": cache, "CACHE_PREFIX": "alone:"})
+    assert Capability.RETENTION in lacks(jobs.store)
+    a_running_job(jobs.store)
+    assert any(key.startswith("alone:") for key in cache.entries)
+    jobs.close()
+
+
+def test_a_caches_secrets_are_in_no_repr_and_no_error() -> None:
+    settings = Settings.of({"CACHE": Notebook()})
+    assert "hunter2" not in repr(settings)
+    jobs = build({"CACHE": Notebook()})
+    assert "hunter2" not in repr(jobs.store)
+    jobs.close()
+    with pytest.raises(InvalidRequest) as caught:
+        build({"CACHE": Notebook(), "CACHE_PREFIX": "a b"})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "name"),
+    [
+        ({"CACHE_PREFIX": "jobs:"}, "CACHE_PREFIX"),
+        ({"CACHE": Notebook(), "CACHE_PREFIX": "with a space"}, "CACHE_PREFIX"),
+        ({"CACHE": Notebook(), "CACHE_PREFIX": "with a space", "STORE": "cache:"}, "CACHE_PREFIX"),
+        ({"CACHE": f"{__name__}:nothing"}, "CACHE"),
+        ({"CACHE": f"{__name__}:build"}, "CACHE"),
+        ({"CACHE": "no_such_module_anywhere:cache"}, "CACHE"),
+        ({"CACHE": Notebook(), "STORE": "cache:", "TABLE_NAME": "work"}, "store"),
+        ({"STORE": "cache:"}, "store"),
+    ],
+)
+def test_a_wrong_cache_names_its_setting(values: dict[str, object], name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        build(values)
+    assert caught.value.argument == name
+
+
+def test_a_file_is_closed_again_if_its_cache_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="CACHE_PREFIX"):
+        build({"STORE": f"sqlite:///{tmp_path}/jobs.db", "CACHE": Notebook(), "CACHE_PREFIX": "a b"})
+
+
+def a_running_job(store: Store) -> None:
+    store.create(Draft(id="job", request=Request("GET", "/work")))
+    assert store.change("job", *claimed("token")) is not None

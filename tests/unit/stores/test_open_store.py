@@ -70,7 +70,7 @@ def test_the_clock_is_the_stores_time(url: str, tmp_path: Path) -> None:
     [
         ("", "a URL is expected"),
         ("jobs.db", "a URL is expected"),
-        ("mysql://root:secret@host/db", "'mysql'; known are: memory, sqlite"),
+        ("oracle://root:secret@host/db", "'oracle'; known are: cache, "),
         ("sqlite:", "three slashes"),
         ("sqlite:jobs.db", "three slashes"),
         ("sqlite://jobs.db", "three slashes"),

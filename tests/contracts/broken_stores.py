@@ -1,0 +1,576 @@
+"""Stores that break one promise each, to show that the published contract notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any, Final
+
+from attrs import evolve, frozen
+
+from backjob.errors import InvalidRequest
+from backjob.lifecycle import overdue
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.protocols import Capability, Clock, Store
+from backjob.stores.memory import MemoryStore
+from backjob.stores.sqlite import SQLiteStore
+from backjob.stores.steps import holds
+
+__all__ = ["FAULTS", "SHARING_FAULTS", "Fault", "KeepsNoList", "ListsTheLiving", "opened_badly"]
+
+MICROSECOND: Final = 0.000001
+
+
+@frozen
+class Fault:
+    """A broken store, the part of the contract and its test that should notice, and the promise that they should name."""
+
+    store: type[Store]
+    part: str
+    test: str
+    promise: str
+
+
+FAULTS: Final[list[Fault]] = []
+
+
+def breaks(part: str, test: str, promise: str) -> Any:
+    def add(store: type[Store]) -> type[Store]:
+        FAULTS.append(Fault(store, part, test, promise))
+        return store
+
+    return add
+
+
+# --- steps that are not atomic --------------------------------------------------------------------------------------
+
+
+def others_turn() -> None:
+    time.sleep(0)
+
+
+@breaks("Races", "test_of_many_claims_one_wins", "of many claims of one job, exactly one wins")
+class LooksThenClaims(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        job = self.get(job_id)
+        if job is None or not holds(expect, job):
+            return None
+        others_turn()
+        return super().change(job_id, Expect(), changes)
+
+
+@breaks("Races", "test_reports_from_many_threads_are_all_kept", "no increment is lost")
+class ReadsThenReports(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        job = self.get(job_id)
+        others_turn()
+        progress = 0 if job is None else job.progress + report.increment
+        return super().report(job_id, token, evolve(report, progress=progress, increment=0))
+
+
+@breaks(
+    "MergesJobs",
+    "test_identical_creates_with_a_merge_key_make_one_job",
+    "creates with one merge key all return the same job",
+)
+class LooksThenMerges(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        holder = self._merging.get(merge_key or "")
+        others_turn()
+        if holder is not None:
+            return self._read(holder)
+        with self._lock:
+            self._merging.pop(merge_key or "", None)
+        return super().create(draft, merge_key)
+
+
+@breaks("DelaysJobs", "test_each_due_job_is_taken_by_one", "of several takers, each due job goes to exactly one")
+class LooksThenLeases(MemoryStore):
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        now = self._clock.now()
+        due = [job for job in list(self._jobs.values()) if job.lessee is None and job.start_time <= now][:limit]
+        others_turn()
+        changed = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in due]
+        return [job for job in changed if job is not None]
+
+
+@breaks("Races", "test_reports_from_many_threads_are_all_kept", "calls from many threads all return")
+class WaitsForItself(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        if not self._turn.acquire(blocking=False):
+            threading.Event().wait()
+        others_turn()
+        try:
+            return super().report(job_id, token, report)
+        finally:
+            self._turn.release()
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._turn = threading.Lock()
+
+
+@breaks(
+    "Races",
+    "test_reports_from_many_threads_are_all_kept",
+    "report answers and does not raise; it raised RuntimeError: database is locked",
+)
+class FailsUnderLoad(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        if threading.active_count() > 4:
+            raise RuntimeError("database is locked")
+        return super().report(job_id, token, report)
+
+
+# --- boundaries -----------------------------------------------------------------------------------------------------
+
+
+@breaks("DelaysJobs", "test_a_lease_is_over_at_its_exact_end", "a lease is over at its exact end")
+class LeasesAMicrosecondMore(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        return super().create(evolve(draft, lease=draft.lease + MICROSECOND), merge_key)
+
+
+@breaks("DelaysJobs", "test_a_lease_is_over_at_its_exact_end", "nobody takes a job a microsecond before its lease ends")
+class LeasesAMicrosecondLess(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        return super().create(evolve(draft, lease=draft.lease - MICROSECOND), merge_key)
+
+
+@breaks("DelaysJobs", "test_the_longest_due_come_first_and_no_more_than_asked_for", "the longest due are taken first")
+class LeasesInAnyOrder(MemoryStore):
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        return super().take_due(lessee, lease, limit)[::-1]
+
+
+@breaks(
+    "PurgesJobs", "test_purge_removes_what_ended_longer_ago_than_its_age", "a job that ended exactly so long ago stays"
+)
+class PurgesTooSoon(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        return super().purge(completed_age and completed_age - MICROSECOND, ended_age and ended_age - MICROSECOND)
+
+
+@breaks(
+    "PurgesJobs",
+    "test_purge_removes_what_ended_longer_ago_than_its_age",
+    "a job that ended a microsecond longer ago than its age is removed",
+)
+class ForgetsTheSecondAge(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        return super().purge(completed_age, 0)
+
+
+@breaks("PurgesJobs", "test_an_age_of_zero_keeps_for_ever", "0 keeps for ever")
+class TakesZeroForAtOnce(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        return super().purge(completed_age or MICROSECOND, ended_age or MICROSECOND)
+
+
+@breaks("PurgesJobs", "test_a_purged_job_leaves_nothing_behind", "a purged job's output is gone")
+class LeavesOutputBehind(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        outputs = dict(self._outputs)
+        try:
+            return super().purge(completed_age, ended_age)
+        finally:
+            self._outputs.update(outputs)
+
+
+@breaks(
+    "FindsJobs",
+    "test_a_silent_job_is_overdue_exactly_at_its_limit",
+    "a job is overdue exactly when its time-out is over",
+)
+class FindsTheSilentTooLate(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(query)
+        early = timedelta(seconds=MICROSECOND)
+        return [
+            job
+            for job in found
+            if not query.overdue or overdue(evolve(job, read_time=job.read_time - early)) is not None
+        ]
+
+
+@breaks("OutputCalls", "test_pieces_join_to_the_whole", "reading on from next_offset gives the whole output")
+class CutsCharacters(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        whole = super().output(job_id, 0, limit + 10_000_000)
+        piece = whole.text.encode()[max(offset, 0) :][:limit]
+        return Output(piece.decode("utf-8", "replace"), max(offset, 0) + len(piece), whole.truncated)
+
+
+@breaks("OutputCalls", "test_every_offset_and_limit_gives_whole_characters", "next_offset is where the piece ends")
+class CountsCharacters(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        piece = super().output(job_id, offset, limit)
+        return evolve(piece, next_offset=offset + len(piece.text))
+
+
+# --- what should not change, or should ------------------------------------------------------------------------------
+
+
+@breaks(
+    "ReportCalls", "test_a_report_before_the_claim_or_after_the_end_changes_nothing", "an ended job takes no report"
+)
+class ReportsAfterTheEnd(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        job = self.get(job_id)
+        return super().report(job_id, token, report) or (job is not None and job.status.is_final)
+
+
+@breaks("ReportCalls", "test_a_report_without_the_token_changes_nothing", "a report is fenced by the token")
+class ForgetsTheToken(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        job = self.get(job_id)
+        return super().report(job_id, token if job is None else job.token or token, report)
+
+
+@breaks(
+    "ReportCalls", "test_a_beat_is_a_sign_of_life_of_many_jobs", "a beat stamps updated_time, and counts as a write"
+)
+class BeatsWithoutAVersion(MemoryStore):
+    def beat(self, tokens: Mapping[str, str]) -> None:
+        super().beat(tokens)
+        for job_id in tokens:
+            if job_id in self._jobs:
+                self._jobs[job_id] = evolve(self._jobs[job_id], version=self._jobs[job_id].version - 1)
+
+
+@breaks(
+    "ChangeCalls",
+    "test_a_change_whose_expectation_holds_is_made",
+    "a change returns the job after it, its version one higher",
+)
+class ChangesWithoutAVersion(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        return super()._write(evolve(job, version=1) if job.version > 2 else job)
+
+
+@breaks(
+    "ChangeCalls",
+    "test_the_end_erases_what_is_secret_and_gives_up_the_lease",
+    "the end erases request, caller and credentials",
+)
+class KeepsTheRequest(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        return super()._write(job if before is None else evolve(job, request=before.request))
+
+
+@breaks(
+    "ReportCalls",
+    "test_a_report_sets_or_raises_the_progress_within_0_and_100",
+    "a report sets or raises the progress, and is a sign of life",
+)
+class GoesBeyondAHundred(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        job = self.get(job_id)
+        written = super().report(job_id, token, report)
+        if job is not None and written and job.progress + report.increment > 100:
+            self._jobs[job_id] = evolve(self._jobs[job_id], progress=job.progress + report.increment)
+        return written
+
+
+@breaks("MergesJobs", "test_a_freed_merge_key_can_be_taken_by_another", "a freed key can be taken")
+class KeepsMergeKeys(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        holding = dict(self._merging)
+        written = super()._write(job)
+        if before is not None and before.merge_key is not None:
+            self._merging.update(holding)
+        return written
+
+
+@breaks("FindsJobs", "test_the_newest_living_come_first", "the newest come first")
+class FindsTheOldestFirst(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(query)[::-1]
+
+
+@breaks("FindsJobs", "test_an_unknown_before_finds_nothing", "an unknown `before` finds nothing")
+class FindsTheFirstPageAgain(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(evolve(query, before=query.before if query.before in self._jobs else None))
+
+
+@breaks("FindsJobs", "test_scopes_and_owners_are_compared_byte_by_byte", "the scope 'job' is no other")
+class TakesCasesForEqual(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(evolve(query, scope=None))
+        return [job for job in found if query.scope is None or job.scope.casefold() == query.scope.casefold()]
+
+
+# --- answers of another kind ----------------------------------------------------------------------------------------
+
+
+@breaks("CreateCalls", "test_a_moment_that_cannot_be_is_refused", "get answers and does not raise; it raised KeyError")
+class RaisesForTheUnknown(MemoryStore):
+    def get(self, job_id: str) -> Job | None:
+        return self._read(job_id)
+
+
+@breaks(
+    "CreateCalls",
+    "test_a_moment_that_cannot_be_is_refused",
+    "create answers and does not raise; it raised KeyError: 'UNIQUE constraint failed'",
+)
+class LetsTheDriversErrorOut(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        try:
+            return super().create(draft, merge_key)
+        except InvalidRequest:
+            raise KeyError("UNIQUE constraint failed") from None
+
+
+@breaks(
+    "ChangeCalls", "test_a_change_whose_expectation_fails_changes_nothing", "change gives Job or None; it gave False"
+)
+class SaysFalseForNone(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        return super().change(job_id, expect, changes) or False  # type: ignore[return-value]
+
+
+@breaks("ReportCalls", "test_a_report_sets_or_raises_the_progress_within_0_and_100", "report gives bool; it gave 1")
+class SaysOneForTrue(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        return int(super().report(job_id, token, report))  # type: ignore[return-value]
+
+
+@breaks("FindsJobs", "test_a_silent_job_is_overdue_exactly_at_its_limit", "find gives list; it gave")
+class FindsATuple(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        return tuple(super().find(query))  # type: ignore[return-value]
+
+
+@breaks("PurgesJobs", "test_purge_removes_what_ended_longer_ago_than_its_age", "purge gives int; it gave None")
+class DoesNotCount(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        super().purge(completed_age, ended_age)
+        return None  # type: ignore[return-value]
+
+
+class AltersWhatIsRead(MemoryStore):
+    def altered(self, job: Job) -> Job:
+        raise NotImplementedError
+
+    def get(self, job_id: str) -> Job | None:
+        job = super().get(job_id)
+        return None if job is None else self.altered(job)
+
+
+@breaks(
+    "CreateCalls", "test_a_created_job_says_what_its_draft_said", "get: the job's created_time is aware, and in UTC"
+)
+class ForgetsTheZone(AltersWhatIsRead):
+    def altered(self, job: Job) -> Job:
+        return evolve(job, created_time=job.created_time.replace(tzinfo=None))
+
+
+@breaks("CreateCalls", "test_a_created_job_says_what_its_draft_said", "get: the job's start_time is aware, and in UTC")
+class ReadsInAnotherZone(AltersWhatIsRead):
+    def altered(self, job: Job) -> Job:
+        return evolve(job, start_time=job.start_time.astimezone(timezone(timedelta(hours=5, minutes=30))))
+
+
+@breaks("CreateCalls", "test_a_created_job_says_what_its_draft_said", "get returns the job as it was written")
+class KeepsMilliseconds(AltersWhatIsRead):
+    def altered(self, job: Job) -> Job:
+        return evolve(job, start_time=cut(job.start_time), created_time=cut(job.created_time))
+
+
+@breaks("CreateCalls", "test_a_created_job_says_what_its_draft_said", "get: the job's status gives Status; it gave 0")
+class ReadsANumberAsStatus(AltersWhatIsRead):
+    def altered(self, job: Job) -> Job:
+        return evolve(job, status=int(job.status))
+
+
+@breaks(
+    "TextCalls",
+    "test_a_status_text_may_be_as_long_as_the_longest",
+    "a status text of 65538 characters comes back whole",
+)
+class CutsTexts(AltersWhatIsRead):
+    def altered(self, job: Job) -> Job:
+        return evolve(job, status_text=None if job.status_text is None else job.status_text[:65535])
+
+
+@breaks("TextCalls", "test_a_result_comes_back_as_json_would_give_it", "a result comes back as the same JSON type")
+class ReadsAllNumbersAsFloats(AltersWhatIsRead):
+    def altered(self, job: Job) -> Job:
+        return evolve(job, result=float(job.result) if type(job.result) is int else job.result)
+
+
+def cut(when: datetime) -> datetime:
+    return when.replace(microsecond=when.microsecond // 1000 * 1000)
+
+
+@breaks(
+    "TextCalls",
+    "test_an_odd_text_in_a_draft_is_stored_or_refused",
+    "create answers and does not raise; it raised ValueError: A string literal cannot contain NUL",
+)
+class RaisesForNul(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        if "\0" in draft.scope:
+            raise ValueError("A string literal cannot contain NUL (0x00) characters.")
+        return super().create(draft, merge_key)
+
+
+@breaks("TextCalls", "test_ids_are_compared_byte_by_byte", "the id 'job ' is no other")
+class StripsIds(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        return super().create(
+            evolve(draft, id=draft.id.rstrip(" ")) if draft.id not in self._jobs else draft, merge_key
+        )
+
+
+@breaks("TextCalls", "test_a_result_is_the_stores_own_copy", "what the caller does to a value later is not stored")
+class KeepsTheCallersObject(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        job = super().change(job_id, expect, changes)
+        if job is not None and changes.result is not UNSET:
+            self._jobs[job_id] = evolve(self._jobs[job_id], result=changes.result)
+        return job
+
+
+@breaks(
+    "ForkCalls",
+    "test_a_forked_child_and_its_parent_both_go_on",
+    "a forked child can use the store; report answers and does not raise; it raised RuntimeError: this connection is another process's",
+)
+class CannotBeForked(MemoryStore):
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._home = os.getpid()
+
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        if self._home != os.getpid():
+            raise RuntimeError("this connection is another process's")
+        return super().report(job_id, token, report)
+
+
+@breaks("MergesJobs", "test_a_claim_keeps_the_merge_key", "a store has ten methods; missing here: beat")
+class CannotBeat(MemoryStore):
+    beat = None  # type: ignore[assignment]  # as if nobody had written it
+
+
+# --- between processes ----------------------------------------------------------------------------------------------
+
+
+class LooksThenClaimsAFile(SQLiteStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        job = self.get(job_id)
+        others_turn()
+        return None if job is None or not holds(expect, job) else super().change(job_id, Expect(), changes)
+
+
+class LooksThenMergesAFile(SQLiteStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        living = self.find(Query(status=Status.STARTED, limit=1)) if merge_key is not None else []
+        others_turn()
+        return living[0] if living else super().create(draft)
+
+
+class LeasesTwice(SQLiteStore):
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        jobs = [job for job in self.find(Query(status=Status.STARTED, limit=1000)) if job.lessee is None][:limit]
+        others_turn()
+        leased = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in jobs]
+        return [job for job in leased if job is not None]
+
+
+class LosesOutput(SQLiteStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        lost = " 3 " in report.output
+        return super().report(job_id, token, evolve(report, output="") if lost else report)
+
+
+class FailsInAChild(SQLiteStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        raise RuntimeError("deadlock detected")
+
+
+class HangsInAChild(SQLiteStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        threading.Event().wait()
+        return None
+
+
+class DiesInAChild(SQLiteStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        os._exit(1)
+
+
+SHARING_FAULTS: Final = (
+    Fault(
+        LooksThenClaimsAFile,
+        "SharesJobs",
+        "test_of_many_claims_one_wins",
+        "of many claims of one job, exactly one wins",
+    ),
+    Fault(
+        LooksThenMergesAFile,
+        "SharesJobs",
+        "test_identical_creates_with_a_merge_key_make_one_job",
+        "creates with one merge key all return the same job",
+    ),
+    Fault(
+        LeasesTwice,
+        "SharesJobs",
+        "test_each_due_job_is_leased_to_one",
+        "of several takers, each due job goes to exactly one",
+    ),
+    Fault(
+        LosesOutput,
+        "SharesJobs",
+        "test_reports_ends_and_cancels_leave_one_end_and_no_gap",
+        "each thread's output is kept, in order",
+    ),
+    Fault(
+        FailsInAChild,
+        "SharesJobs",
+        "test_of_many_claims_one_wins",
+        "a shared store answers every process and does not raise; it raised RuntimeError: deadlock detected",
+    ),
+    Fault(HangsInAChild, "SharesJobs", "test_of_many_claims_one_wins", "calls from many processes all return"),
+    Fault(DiesInAChild, "SharesJobs", "test_of_many_claims_one_wins", "calls from many processes all return"),
+)
+
+
+def opened_badly(address: str) -> Store:
+    """The broken store that the address, JSON of its name and its URL, names."""
+    name, path = json.loads(address)
+    store: Store = {fault.store.__name__: fault.store for fault in SHARING_FAULTS}[name](path, busy_timeout=60)  # type: ignore[call-arg]
+    return store
+
+
+# --- stores that promise less, and keep that ------------------------------------------------------------------------
+
+
+class ListsTheLiving(MemoryStore):
+    """As a cache does it: ``find`` knows the living alone, and nothing is ever purged."""
+
+    lacks = frozenset({Capability.SHARED, Capability.LISTING})  # type: ignore[misc]  # final for its own sake
+
+    def find(self, query: Query) -> list[Job]:
+        return [job for job in super().find(evolve(query, limit=10**6)) if not job.status.is_final][: query.limit]
+
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        return 0
+
+
+class KeepsNoList(ListsTheLiving):
+    """Has no way to look for jobs at all."""
+
+    def find(self, query: Query) -> list[Job]:
+        raise NotImplementedError
+
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        raise NotImplementedError

@@ -1,0 +1,101 @@
+"""Jobs in a cache alone, against the contract, on every kind of cache there is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any, Final
+from uuid import uuid4
+
+import pytest
+import redis
+from cachelib import RedisCache, SimpleCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.redis import RedisCache as DjangoRedisCache
+from django.utils.connection import ConnectionProxy
+
+from backjob.protocols import Capability, Clock, Store
+from backjob.stores.cache import CacheStore
+from backjob.testing import DelaysJobs, FindsSilentJobs, MergesJobs, SharesJobs, StoreBasics
+from tests.contracts.dict_cache import DictCache
+from tests.services import REDIS, own_name
+
+NAME: Final = own_name()
+_numbers = count()
+
+
+class CacheContract(StoreBasics, MergesJobs, DelaysJobs, FindsSilentJobs):
+    """The contract, but for what a store promises that lists its jobs and purges them."""
+
+
+class TestHomeMadeCache(CacheContract):
+    def make_store(self, clock: Clock) -> Store:
+        store = CacheStore(DictCache(), clock=clock)
+        store.lacks |= {Capability.SHARED}  # a stranger is taken for one that is shared
+        return store
+
+
+class TestCachelibSimpleCache(CacheContract):
+    examples, race_examples = 20, 10
+
+    def make_store(self, clock: Clock) -> Store:
+        return CacheStore(SimpleCache(threshold=10**6), clock=clock)
+
+
+class TestDjangoLocMemCache(CacheContract):
+    examples, race_examples = 20, 10
+
+    def make_store(self, clock: Clock) -> Store:
+        cache = LocMemCache(f"{uuid4()}", {"OPTIONS": {"MAX_ENTRIES": 10**6}})
+        return CacheStore(cache, clock=clock)
+
+
+# --- on Redis -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[redis.Redis]:
+    """A client of the server; what this module's tests left there is removed at the end."""
+    client = redis.Redis.from_url(REDIS.require())
+    yield client
+    for key in client.scan_iter(match=f"*{NAME}*", count=1000):
+        client.unlink(key)
+    client.close()
+
+
+def cachelib_store(prefix: str, clock: Clock | None = None) -> Store:
+    """What each process opens."""
+    return CacheStore(RedisCache(redis.Redis.from_url(REDIS.url), key_prefix=prefix), clock=clock)
+
+
+@pytest.mark.usefixtures("server")
+class TestCachelibRedisCache(CacheContract):
+    examples, steps, race_examples = 5, 25, 5
+
+    def make_store(self, clock: Clock) -> Store:
+        return cachelib_store(f"{NAME}_{next(_numbers)}", clock)
+
+
+@pytest.mark.usefixtures("server")
+class TestDjangoRedisCache(CacheContract):
+    examples, steps, race_examples = 5, 25, 5
+
+    def make_store(self, clock: Clock) -> Store:
+        caches: Any = {"default": DjangoRedisCache(REDIS.url, {"KEY_PREFIX": f"{NAME}_{next(_numbers)}"})}
+        proxy: Any = ConnectionProxy(caches, "default")
+        return CacheStore(proxy, clock=clock)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("server")
+class TestCachelibRedisCacheShared(SharesJobs):
+    opener = "tests.contracts.test_cache_store:cachelib_store"
+    due, creates = 60, 400
+
+    def address(self) -> str:
+        return f"{NAME}_{next(_numbers)}"
+
+
+@pytest.mark.slow
+class TestHomeMadeCacheAtLength(TestHomeMadeCache):
+    examples, steps, race_examples = 250, 60, 300

@@ -1,0 +1,563 @@
+"""Jobs in a cache that drops entries, is full, fails, or holds what somebody else put there; and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from backjob.errors import InvalidRequest, StoreUnavailable
+from backjob.lifecycle import cancelled, claimed, completed, ended
+from backjob.model import Changes, Draft, Expect, Output, Query, Report, Request, Status
+from backjob.stores.cache import CacheStore
+from backjob.stores.cache_chain import LINGER
+from backjob.stores.caches import FOREVER
+from backjob.testing import FakeClock
+from tests.contracts.dict_cache import DictCache, Entry
+
+DAY: Final = 86400
+LINE: Final = "0123456789 ß€😀\n"
+
+
+def draft(job_id: str = "job", **fields: Any) -> Draft:
+    return Draft(id=job_id, **{"request": Request("GET", "/work"), **fields})
+
+
+class Surroundings:
+    """A cache, and the store of one process on it."""
+
+    def __init__(self, cache: DictCache | None = None) -> None:
+        self.clock = FakeClock()
+        self.cache = DictCache() if cache is None else cache
+        self.store = self.another()
+
+    def another(self) -> CacheStore:
+        """The store of a process that has just begun."""
+        return CacheStore(self.cache, clock=self.clock)
+
+    def running(self, job_id: str = "job", **fields: Any) -> None:
+        self.store.create(draft(job_id, **fields))
+        assert self.store.change(job_id, *claimed("token")) is not None
+
+    def calls(self) -> int:
+        """Calls to the cache since this was last asked."""
+        calls, self.cache.calls = self.cache.calls, 0
+        return calls
+
+
+@pytest.fixture
+def here() -> Surroundings:
+    return Surroundings()
+
+
+# --- entries that the cache drops -----------------------------------------------------------------------------------
+
+
+class Losses(RuleBasedStateMachine):
+    """Three processes, and a cache that drops anything between their calls: nobody wins twice, and nothing crashes."""
+
+    JOBS = st.integers(0, 3)
+    PROCESSES = st.integers(0, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.here = Surroundings()
+        self.stores = [self.here.another() for _ in range(3)]
+        self.names: list[str] = []
+        self.tokens: dict[str, str] = {}
+        self.over: set[str] = set()
+        self.number = 0
+
+    @initialize(keys=st.lists(st.sampled_from((None, "key")), min_size=4, max_size=4), body=st.binary(max_size=3))
+    def begin(self, keys: list[str | None], body: bytes) -> None:
+        for key in keys:
+            self.create(0, key, body)
+
+    @rule(process=PROCESSES, key=st.sampled_from((None, "key")), body=st.binary(max_size=3))
+    def create(self, process: int, key: str | None, body: bytes) -> None:
+        self.number += 1
+        job = self.stores[process].create(draft(f"{self.number}", request=Request("POST", "/", body=body)), key)
+        self.names = [*self.names, job.id][-4:]
+
+    @rule(process=PROCESSES, job=JOBS)
+    def claim(self, process: int, job: int) -> None:
+        self.number += 1
+        name, token = self.names[job], f"{self.number}"
+        if self.stores[process].change(name, *claimed(token)) is not None:
+            assert name not in self.tokens, "a second claim has won"
+            self.tokens[name] = token
+
+    @rule(process=PROCESSES, job=JOBS, status=st.sampled_from((Status.STARTED, Status.IN_PROGRESS)))
+    def cancel(self, process: int, job: int, status: Status) -> None:
+        name = self.names[job]
+        if self.stores[process].change(name, Expect(status=status), ended(cancelled())) is not None:
+            assert name not in self.over, "a second end has won"
+            self.over.add(name)
+
+    @rule(process=PROCESSES, job=JOBS, lines=st.integers(0, 2))
+    def report(self, process: int, job: int, lines: int) -> None:
+        name = self.names[job]
+        token = self.tokens.get(name, "none")
+        written = self.stores[process].report(name, token, Report(increment=1, output=LINE * lines))
+        assert not (written and (name in self.over or name not in self.tokens))
+
+    @rule(process=PROCESSES, job=JOBS)
+    def look(self, process: int, job: int) -> None:
+        store, name = self.stores[process], self.names[job]
+        output = store.output(name, 3)
+        found = store.get(name)
+        if found is not None:
+            assert found.token == self.tokens.get(name)
+            assert found.status.is_final == (name in self.over)
+            assert output.next_offset == max(found.output_size, 3)
+        store.find(Query(overdue=True))
+        store.find(Query(before=name))
+        store.beat(self.tokens)
+
+    @rule(process=PROCESSES, seconds=st.sampled_from((0, 1, 100, 1000)))
+    def take(self, process: int, seconds: int) -> None:
+        self.here.clock.advance(seconds)
+        for job in self.stores[process].take_due("me", 60, 2):
+            assert job.id not in self.tokens
+            assert job.id not in self.over
+
+    @rule(random=st.randoms(use_true_random=False), count=st.integers(1, 5))
+    def drop(self, random: Any, count: int) -> None:
+        keys = sorted(self.here.cache.entries)
+        for key in random.sample(keys, min(count, len(keys))):
+            self.here.cache.delete(key)
+
+    @rule()
+    def an_hour_passes(self) -> None:
+        self.here.cache.expire(LINGER)
+
+    @rule(process=PROCESSES)
+    def a_process_begins(self, process: int) -> None:
+        self.stores[process] = self.here.another()
+
+
+class TestLosses:
+    examples = 60
+
+    def test_whatever_is_dropped_between_calls_nobody_wins_twice(self) -> None:
+        quietly = settings(
+            max_examples=self.examples, stateful_step_count=40, deadline=None,
+            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+        )  # fmt: skip
+        run_state_machine_as_test(Losses, settings=quietly)
+
+
+@pytest.mark.slow
+class TestLossesAtLength(TestLosses):
+    examples = 2000
+
+
+def test_a_job_whose_newest_entry_is_dropped_is_unknown_and_stays_so(here: Surroundings) -> None:
+    here.running()
+    here.cache.drop("j:job:2")
+    for store in (here.store, here.another()):
+        assert store.get("job") is None
+        assert store.change("job", *claimed("second")) is None
+        assert store.report("job", "token", Report(output="x")) is False
+        assert store.take_due("me", 60, 5) == []
+        assert store.find(Query()) == []
+        assert store.output("job") == Output("", 0)
+    assert here.store.get("job") is None
+
+
+# --- processes that stall or die in the midst of a write -------------------------------------------------------------
+
+
+class Hooked(DictCache):
+    """What one process sees of a cache. ``hook`` is called before each call; it may let others go first, or kill."""
+
+    def __init__(self, entries: dict[str, Entry], hook: Callable[[str, str], None]) -> None:
+        super().__init__()
+        self.entries = entries
+        self._hook = hook
+
+    def get(self, key: str, /) -> str | None:
+        self._hook("get", key)
+        return super().get(key)
+
+    def set(self, key: str, value: str, timeout: int, /) -> None:
+        self._hook("set", key)
+        super().set(key, value, timeout)
+
+    def add(self, key: str, value: str, timeout: int, /) -> bool:
+        self._hook("add", key)
+        return super().add(key, value, timeout)
+
+
+def stalling(here: Surroundings, call: str, key: str, meanwhile: Callable[[], object]) -> CacheStore:
+    """The store of a process that stalls once, before this call with this key, while something else happens."""
+    stalled = False
+
+    def hook(name: str, of: str) -> None:
+        nonlocal stalled
+        if not stalled and name == call and of.endswith(key):
+            stalled = True
+            meanwhile()
+
+    return CacheStore(Hooked(here.cache.entries, hook), clock=here.clock)
+
+
+def dying(here: Surroundings, calls: int) -> CacheStore:
+    """The store of a process that is killed after so many calls to the cache."""
+    left = calls
+
+    def hook(_call: str, _key: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise SystemExit("killed")
+
+    return CacheStore(Hooked(here.cache.entries, hook), clock=here.clock)
+
+
+@pytest.mark.parametrize("gone", [("j:job:2",), ("j:job:1", "j:job:2")])
+def test_a_claim_that_stalled_until_the_job_was_over_and_all_traces_gone_loses(
+    here: Surroundings, gone: tuple[str, ...]
+) -> None:
+    def meanwhile() -> None:
+        assert here.store.change("job", *claimed("other")) is not None
+        assert here.store.change("job", Expect(), ended(completed())) is not None
+        here.cache.drop(*gone)
+
+    here.store.create(draft())
+    late = stalling(here, "add", "j:job:2", meanwhile)
+    assert late.change("job", *claimed("late")) is None
+    job = late.get("job")
+    assert job is not None
+    assert (job.status, job.token) == (Status.COMPLETED, "other")
+
+
+@pytest.mark.parametrize("calls", range(9))
+def test_a_claim_that_stalled_loses_though_the_winner_died_in_the_midst_of_it(here: Surroundings, calls: int) -> None:
+    won = False
+
+    def meanwhile() -> None:
+        nonlocal won
+        with suppress(SystemExit):
+            dying(here, calls).change("job", *claimed("other"))
+        won = here.store.change("job", Expect(status=Status.IN_PROGRESS), ended(completed())) is not None
+        if won:
+            here.cache.drop("j:job:2")
+
+    here.store.create(draft())
+    late = stalling(here, "add", "j:job:2", meanwhile)
+    assert (late.change("job", *claimed("late")) is None) == won
+    assert won == (calls > 4), "the claim counts from its first write on"
+
+
+@pytest.mark.parametrize("calls", range(12))
+def test_a_process_that_dies_in_the_midst_of_an_end_leaves_either_all_of_it_or_nothing(
+    here: Surroundings, calls: int
+) -> None:
+    here.running()
+    with suppress(SystemExit):
+        dying(here, calls).change("job", Expect(), ended(completed()))
+    seen = []
+    for _hour in range(2):
+        job = here.another().get("job")
+        assert job is not None
+        assert (job.request is None) == job.status.is_final
+        seen.append(job.status)
+        here.cache.expire(LINGER)
+    assert seen == [Status.COMPLETED if calls > 4 else Status.IN_PROGRESS] * 2
+
+
+def test_a_late_claim_whose_process_dies_before_it_looks_back_is_believed_by_nobody(here: Surroundings) -> None:
+    added = False
+
+    def hook(call: str, key: str) -> None:
+        nonlocal added
+        if added:
+            raise SystemExit("killed")
+        if call == "add" and key.endswith("j:job:2"):
+            added = True
+            assert here.store.change("job", *claimed("other")) is not None
+            here.cache.drop("j:job:2")
+
+    here.store.create(draft())
+    with pytest.raises(SystemExit):
+        CacheStore(Hooked(here.cache.entries, hook), clock=here.clock).change("job", *claimed("late"))
+    assert here.store.get("job") is None
+    assert here.store.report("job", "late", Report(progress=5)) is False
+
+
+def test_a_head_that_was_moved_late_is_moved_on(here: Surroundings) -> None:
+    here.running()
+
+    def meanwhile() -> None:
+        assert here.another().report("job", "token", Report(progress=5))
+        assert here.another().report("job", "token", Report(progress=6))
+
+    late = stalling(here, "set", "j:job", meanwhile)
+    assert late.report("job", "token", Report(progress=4))
+    here.cache.expire(LINGER)
+    job = here.another().get("job")
+    assert job is not None
+    assert (job.progress, job.version) == (6, 5)
+
+
+def test_who_loses_the_race_for_a_merge_key_leaves_nothing(here: Surroundings) -> None:
+    late = stalling(here, "add", "m:key:1", lambda: here.store.create(draft("first"), "key"))
+    job = late.create(draft("second", request=Request("POST", "/", body=b"body")), "key")
+    assert job.id == "first"
+    assert [key for key, entry in here.cache.entries.items() if "second" in key + entry.value] == []
+
+
+@pytest.mark.parametrize("calls", range(16))
+def test_a_process_that_dies_in_the_midst_of_a_start_leaves_a_key_that_others_can_have(
+    here: Surroundings, calls: int
+) -> None:
+    with suppress(SystemExit):
+        dying(here, calls).create(draft("first"), "key")
+    job = here.store.create(draft("second"), "key")
+    assert job.merge_key == "key"
+    assert here.another().create(draft("third"), "key") == job
+    assert here.another().get(job.id) == job
+    assert here.another().find(Query()) == [job]
+
+
+def test_a_place_that_was_taken_behind_the_readers_backs_is_changed_for_another(here: Surroundings) -> None:
+    def meanwhile() -> None:
+        for number in range(3):
+            here.store.create(draft(f"{number}"))
+            here.store.change(f"{number}", Expect(), ended(cancelled()))
+        assert here.store.find(Query()) == []
+        here.cache.drop(":l:")
+
+    late = stalling(here, "add", ":0", meanwhile)
+    late.create(draft())
+    assert [job.id for job in here.store.find(Query())] == ["job"]
+    assert [job.id for job in here.another().find(Query())] == ["job"]
+
+
+def test_what_a_process_remembers_of_a_job_is_no_reason_to_refuse(here: Surroundings) -> None:
+    here.running()
+    assert here.another().report("job", "token", Report(progress=5))
+    assert here.store.change("job", Expect(version=3), Changes(progress=6)) is not None
+    assert here.another().change("job", Expect(), Changes(token="new")) is not None
+    assert here.store.report("job", "token", Report(progress=7)) is False
+    assert here.store.report("job", "new", Report(progress=8)) is True
+
+
+# --- what is missing in a job -----------------------------------------------------------------------------------------
+
+
+def test_dropped_output_reads_as_question_marks_of_the_same_length(here: Surroundings) -> None:
+    here.running()
+    for _ in range(100):
+        here.store.report("job", "token", Report(output=LINE))
+    size = len(LINE.encode())
+    piece = next(key for key in here.cache.entries if "o:job:" in key)
+    del here.cache.entries[piece]
+    output = here.another().output("job")
+    assert output.text.count("?") == size
+    assert output == Output(output.text, 100 * size, truncated=True)
+    here.cache.drop("p:job:1")  # the second page
+    output = here.another().output("job")
+    assert output.text.count("?") == size * 33
+    assert (output.text[-len(LINE) :], output.next_offset) == (LINE, 100 * size)
+    assert here.store.output("job", 40 * size, 4).text == "????"
+    assert here.store.output("job", 99 * size) == Output(LINE, 100 * size)
+
+
+def test_a_job_that_can_not_be_sent_any_more_is_unknown_and_a_running_one_goes_on(here: Surroundings) -> None:
+    for name in ("waiting", "running"):
+        here.store.create(draft(name, request=Request("POST", "/work", body=b"body")))
+    here.store.change("running", *claimed("token"))
+    here.cache.drop("o:")
+    assert here.store.get("waiting") is None
+    assert here.store.take_due("me", 60, 5) == []
+    job = here.store.get("running")
+    assert job is not None
+    assert job.request == Request("POST", "/work")
+    assert here.store.report("running", "token", Report(output="on"))
+
+
+def test_jobs_that_a_process_knows_are_found_again_when_the_list_of_the_living_is_lost(here: Surroundings) -> None:
+    here.running(error_timeout=10)
+    assert [job.id for job in here.store.find(Query())] == ["job"]
+    here.cache.drop("living")
+    other = here.another()
+    other.create(draft("new"))
+    assert [job.id for job in other.find(Query())] == ["new"]
+    assert [job.id for job in here.store.find(Query())] == ["new", "job"]
+    assert [job.id for job in other.find(Query())] == ["new", "job"]
+
+
+@pytest.mark.parametrize(
+    "rubbish", ["", "null", "[]", "{}", "7", "[1,2]", '["",0]', "x" * 100, '["0123456789abcdef",]']
+)
+def test_what_somebody_else_wrote_is_nobodys_job(here: Surroundings, rubbish: str) -> None:
+    here.store.create(draft(), "key")
+    here.store.change("job", *claimed("token"))
+    here.store.report("job", "token", Report(output="x"))
+    for key in here.cache.entries:
+        here.cache.entries[key] = Entry(rubbish, 10)
+    store = here.another()
+    assert store.get("job") is None
+    assert store.find(Query()) == []
+    assert store.take_due("me", 60, 5) == []
+    assert store.change("job", *claimed("token")) is None
+    assert store.purge(1, 1) == 0
+
+
+# --- a cache that is full, or fails ---------------------------------------------------------------------------------
+
+
+class Full(DictCache):
+    """A cache that takes no new entry, and says so as some do: with False."""
+
+    full = False
+
+    def add(self, key: str, value: str, timeout: int, /) -> bool:
+        return not self.full and super().add(key, value, timeout)
+
+
+def test_a_full_cache_is_unavailable_and_no_lost_race() -> None:
+    cache = Full()
+    here = Surroundings(cache)
+    here.running()
+    cache.full = True
+    for write in (
+        lambda: here.store.create(draft("other")),
+        lambda: here.store.create(draft("other"), "key"),
+        lambda: here.store.change("job", Expect(), Changes(progress=5)),
+        lambda: here.store.report("job", "token", Report(progress=5)),
+    ):
+        with pytest.raises(StoreUnavailable, match="no new entry"):
+            write()
+    cache.full = False
+    assert here.store.report("job", "token", Report(progress=5))
+    assert here.store.create(draft("other"), "key").id == "other"
+
+
+def test_an_error_of_the_cache_is_a_store_that_is_unavailable_and_does_not_repeat_what_it_said(
+    here: Surroundings,
+) -> None:
+    class Failing(DictCache):
+        def get(self, key: str, /) -> str | None:
+            raise OSError("redis://user:password@host refused")
+
+    store = CacheStore(Failing(), clock=here.clock)
+    with pytest.raises(StoreUnavailable) as raised:
+        store.get("job")
+    assert "password" not in str(raised.value)
+    assert isinstance(raised.value.__cause__, OSError)
+
+
+def test_a_cache_that_answers_in_bytes_will_do(here: Surroundings) -> None:
+    class Raw(DictCache):
+        def get(self, key: str, /) -> Any:
+            value = super().get(key)
+            return None if value is None else value.encode()
+
+    there = Surroundings(Raw())
+    there.running()
+    there.store.report("job", "token", Report(output=LINE))
+    assert there.another().output("job").text == LINE
+
+
+# --- for how long, and at what cost ---------------------------------------------------------------------------------
+
+
+def timeout_of(here: Surroundings, job_id: str) -> int:
+    """For how long the newest version of a job is kept."""
+    return max(
+        entry.timeout for key, entry in here.cache.entries.items() if f"j:{job_id}:" in key and "was" not in entry.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("ages", "end", "expected"),
+    [
+        ((30 * DAY, 60 * DAY), completed(), 30 * DAY),
+        ((30 * DAY, 60 * DAY), cancelled(), 60 * DAY),
+        ((0, 60 * DAY), completed(), 60 * DAY),
+        ((30 * DAY, 0), cancelled(), FOREVER),
+        ((0, 0), completed(), FOREVER),
+    ],
+)
+def test_an_ended_job_is_kept_for_its_age(
+    here: Surroundings, ages: tuple[float, float], end: Any, expected: int
+) -> None:
+    assert here.another().purge(*ages) == 0, "another process was told"
+    here.running()
+    here.store.change("job", Expect(), ended(end))
+    assert timeout_of(here, "job") == expected
+
+
+def test_no_end_expires_before_what_it_ended(here: Surroundings) -> None:
+    here.store.purge(1, 1)
+    here.running(delivery_timeout=3 * DAY, error_timeout=2 * DAY)
+    living = timeout_of(here, "job")
+    assert living >= 5 * DAY
+    here.store.change("job", Expect(), ended(completed()))
+    assert timeout_of(here, "job") >= living
+
+
+def test_a_time_out_as_long_as_the_calendar_is_a_timeout_that_caches_take(here: Surroundings) -> None:
+    here.running(error_timeout=1e11)
+    assert timeout_of(here, "job") <= FOREVER
+
+
+def test_a_report_costs_the_same_however_much_was_reported(here: Surroundings) -> None:
+    here.running()
+    costs = []
+    for number in range(1000):
+        here.calls()
+        assert here.store.report("job", "token", Report(output=LINE, increment=number % 2))
+        costs.append(here.calls())
+    assert set(costs[1:]) == {costs[1], costs[1] + 1}, "one call more where a page is full"
+    assert costs.count(costs[1] + 1) == 31
+    newest = max(len(entry.value) for key, entry in here.cache.entries.items() if "j:job:" in key)
+    assert newest < 3000, "a version's size does not grow with the output"
+    offset = 700 * len(LINE.encode())
+    assert here.store.output("job", offset, 16).text in LINE * 2
+    assert here.calls() < 20
+
+
+def test_looking_for_due_jobs_costs_the_same_however_many_have_ended(here: Surroundings) -> None:
+    here.running("old")
+    costs = []
+    for number in range(1200):
+        here.store.create(draft(f"{number}"))
+        here.store.change(f"{number}", Expect(), ended(cancelled()))
+        if number % 20 == 0:
+            here.store.find(Query(overdue=True))
+            here.calls()
+            assert here.store.take_due("me", 60, 5) == []
+            costs.append(here.calls())
+    assert max(costs[1:]) <= 8
+    here.calls()
+    assert [job.id for job in here.another().find(Query())] == ["old"]
+    assert here.calls() < 500, "and a process that has just begun does not read what ended long ago"
+
+
+def test_jobs_whose_creator_died_are_given_up_after_a_while(here: Surroundings) -> None:
+    here.store.create(draft())
+    here.cache.drop("j:job")
+    assert here.store.find(Query()) == []
+    here.clock.advance(timedelta(minutes=2).total_seconds())
+    assert here.store.find(Query()) == []
+    here.calls()
+    assert here.store.find(Query()) == []
+    assert here.calls() <= 2
+
+
+def test_an_id_that_is_taken_is_refused_and_leaves_nothing(here: Surroundings) -> None:
+    here.store.create(draft())
+    before = {key for key in here.cache.entries if ":l:" not in key and "living" not in key}
+    with pytest.raises(InvalidRequest, match="id"):
+        here.store.create(draft(request=Request("POST", "/", body=b"body")), "key")
+    assert {key for key in here.cache.entries if ":l:" not in key and "living" not in key} == before

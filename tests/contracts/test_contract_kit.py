@@ -1,0 +1,160 @@
+"""The published contract itself: it notices each of many broken stores, and its first line names the broken promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from backjob import testing
+from backjob.protocols import Clock, Store
+from tests.contracts.broken_stores import FAULTS, SHARING_FAULTS, Fault, HangsInAChild, KeepsNoList, ListsTheLiving
+
+ROOT: Final = Path(__file__).parents[2]
+PATIENCE: Final = 110
+PARTS: Final = {
+    "CreateCalls": "backjob.testing._store_creating",
+    "ChangeCalls": "backjob.testing._store_changing",
+    "ReportCalls": "backjob.testing._store_reporting",
+    "OutputCalls": "backjob.testing._store_reporting",
+    "TextCalls": "backjob.testing._store_texts",
+    "ForkCalls": "backjob.testing._store_forks",
+    "Races": "backjob.testing._store_races",
+    "AnyRace": "backjob.testing._store_any_race",
+    "AnySequence": "backjob.testing._store_sequences",
+    **dict.fromkeys(("MergesJobs", "DelaysJobs", "FindsJobs", "PurgesJobs", "StoreContract"), "backjob.testing"),
+}
+
+BEGINNING: Final = """
+import json
+import pytest
+from tests.contracts import broken_stores
+"""
+
+
+def suite(store: str, part: str) -> str:
+    """A part of the contract for one of the broken stores, as a third party would write it."""
+    return f"""
+from {PARTS[part]} import {part}
+class Test_{store}_{part}({part}):
+    patience, examples, steps, race_examples = 1, 15, 20, 5
+    def make_store(self, clock):
+        return broken_stores.{store}(clock=clock)
+del {part}
+"""
+
+
+def failures(directory: Path, program: str, *arguments: str) -> dict[str, list[str]]:
+    """What pytest says of each failing test of this file, by class: the first lines, in full."""
+    file, report = directory / "test_broken.py", directory / "report.xml"
+    file.write_text(BEGINNING + program, encoding="utf-8")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--tb=line",
+        "-p",
+        "no:cacheprovider",
+        f"--junitxml={report}",
+        str(file),
+    ]
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    told: dict[str, list[str]] = {}
+    for case in ET.parse(report).iter("testcase"):
+        name = case.attrib["classname"].rpartition(".")[2]
+        told.setdefault(name, [])
+        told[name] += [fault.attrib["message"] for fault in case if fault.tag in ("failure", "error")]
+    return told
+
+
+def chosen(faults: Iterable[Fault]) -> list[str]:
+    """The arguments of pytest for one test a fault."""
+    return ["-k", " or ".join(f"({name_of(fault)} and {fault.test})" for fault in faults)]
+
+
+def name_of(fault: Fault) -> str:
+    return f"Test_{fault.store.__name__}_{fault.part}"
+
+
+def is_named(fault: Fault, told: Mapping[str, list[str]]) -> None:
+    """The promise is named, in the first line, and every failure's first line names one."""
+    lines = [message.partition("\n")[0] for message in told[name_of(fault)]]
+    assert any(f"promise broken: {fault.promise}" in line for line in lines), (fault, lines)
+    assert [line for line in lines if "promise broken: " not in line] == [], fault
+
+
+def test_a_broken_promise_is_noticed_and_named(tmp_path: Path) -> None:
+    told = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
+    assert len(FAULTS) >= 40
+    for fault in FAULTS:
+        is_named(fault, told)
+
+
+@pytest.mark.slow
+def test_whatever_else_fails_names_a_promise_too(tmp_path: Path) -> None:
+    told = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS))
+    for fault in FAULTS:
+        is_named(fault, told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["AnySequence", "AnyRace"])
+def test_generated_calls_notice_most_faults_by_themselves(part: str, tmp_path: Path) -> None:
+    """What nobody thought of is what these are for; here they stand in for all that was thought of."""
+    noticed = {
+        "AnySequence": 25,  # of those that can show without a race and with few and short values
+        "AnyRace": 2,
+    }
+    told = failures(tmp_path, "".join(suite(fault.store.__name__, part) for fault in FAULTS))
+    lines = {name: [message.partition("\n")[0] for message in messages] for name, messages in told.items()}
+    assert [line for found in lines.values() for line in found if "promise broken: " not in line] == []
+    assert len([name for name, found in lines.items() if found]) >= noticed[part], lines
+
+
+@pytest.mark.slow
+def test_a_promise_broken_between_processes_is_noticed_and_named(tmp_path: Path) -> None:
+    classes = "".join(
+        f"""
+class {name_of(fault)}(SharesJobs):
+    opener = "tests.contracts.broken_stores:opened_badly"
+    patience = {2 if fault.store is HangsInAChild else 60}
+    processes = {2 if fault.promise.startswith(("a shared", "calls")) else 4}
+    def address(self):
+        return json.dumps(["{fault.store.__name__}", f"{{self.directory}}/jobs.db"])
+"""
+        for fault in SHARING_FAULTS
+    )
+    program = f"from backjob.testing import SharesJobs\n{classes}del SharesJobs"
+    told = failures(tmp_path, program, *chosen(SHARING_FAULTS))
+    for fault in SHARING_FAULTS:
+        is_named(fault, told)
+
+
+class TestAStoreThatListsNoEndedJobs(
+    testing.StoreBasics, testing.MergesJobs, testing.DelaysJobs, testing.FindsSilentJobs
+):
+    def make_store(self, clock: Clock) -> Store:
+        return ListsTheLiving(clock=clock)
+
+
+class TestAStoreThatKeepsNoList(testing.StoreBasics):
+    examples = 10
+
+    def make_store(self, clock: Clock) -> Store:
+        return KeepsNoList(clock=clock)

@@ -1,0 +1,230 @@
+"""The tables of SQLStore on real servers: printed, made, made by several at once, of another layout, known to Alembic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Barrier
+from typing import Any, Final
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from attrs import frozen
+from sqlalchemy import Engine, create_engine, inspect, text
+
+from backjob.errors import StoreUnusable
+from backjob.model import Draft, Request
+from backjob.stores import open_store
+from backjob.stores.sql import SQLStore, metadata
+from tests.services import MARIADB, POSTGRES, own_name
+
+PATIENCE: Final = 60
+
+
+@frozen
+class Place:
+    """An empty schema of a server, or a file, and what belongs there."""
+
+    url: str
+    dialect: str
+    schema: str | None
+    engine: Engine
+
+    def open(self, **arguments: Any) -> SQLStore:
+        return SQLStore(self.url, schema=self.schema, **arguments)
+
+    def do(self, *statements: str) -> None:
+        """Carry this out in the schema, beside any store."""
+        with self.engine.begin() as connection:
+            for statement in statements:
+                connection.execute(text(statement))
+
+    def tables(self) -> list[str]:
+        return sorted(inspect(self.engine).get_table_names(schema=self.schema))
+
+    def indices(self) -> set[str | None]:
+        return {index["name"] for index in inspect(self.engine).get_indexes("backjob", schema=self.schema)}
+
+    def named(self, table: str) -> str:
+        return table if self.schema is None else f"{self.schema}.{table}"
+
+
+@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    dialect, schema = request.param, own_name()
+    if dialect == "sqlite":
+        url, schema = f"sqlite+pysqlite:///{tmp_path}/jobs.db", None
+    else:
+        url = (POSTGRES if dialect == "postgresql" else MARIADB).require()
+    engine = create_engine(url)
+    place = Place(url, dialect, schema, engine)
+    if schema is not None:
+        place.do(f"CREATE SCHEMA {schema}")
+    yield place
+    if schema is not None:
+        place.do(f"DROP SCHEMA {schema}" + (" CASCADE" if dialect == "postgresql" else ""))
+    engine.dispose()
+
+
+def works(store: SQLStore) -> bool:
+    """Whether a job can be written and found."""
+    with closing(store):
+        store.create(Draft(id="job", request=Request("GET", "/work")), "key")
+        return store.get("job") is not None
+
+
+def test_the_printed_statements_make_what_the_store_needs(place: Place) -> None:
+    printed = SQLStore.schema(place.dialect, schema=place.schema)
+    place.do(*[statement for statement in printed.split(";\n") if statement.strip()])
+    assert works(place.open(create_table=False))
+    indices = place.indices()
+    with closing(place.open()):  # finds everything
+        assert place.indices() == indices
+    assert {name for name in indices if name != "backjob_id"} == {
+        f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped")
+    }
+
+
+def test_what_the_store_makes_is_what_is_printed(place: Place) -> None:
+    with closing(place.open()):
+        made = [columns_of(place, table) for table in place.tables()], place.indices()
+    place.do(*[f"DROP TABLE {place.named(table)}" for table in ("backjob_output", "backjob")])
+    printed = SQLStore.schema(place.dialect, schema=place.schema)
+    place.do(*[statement for statement in printed.split(";\n") if statement.strip()])
+    assert ([columns_of(place, table) for table in place.tables()], place.indices()) == made
+
+
+def columns_of(place: Place, table: str) -> list[tuple[str, str, bool]]:
+    columns = inspect(place.engine).get_columns(table, schema=place.schema)
+    return [(column["name"], str(column["type"]), column["nullable"]) for column in columns]
+
+
+def test_without_create_table_an_empty_database_is_left_empty(place: Place) -> None:
+    with closing(place.open(create_table=False)) as store:
+        for _ in range(2):
+            with pytest.raises(StoreUnusable, match=r"no table '.*backjob'.*create_table=True.*backjob schema"):
+                store.get("job")
+        assert place.tables() == []
+        place.open().close()
+        assert store.get("job") is None
+
+
+@pytest.mark.parametrize("create_table", [True, False])
+@pytest.mark.parametrize("table", ["backjob", "backjob_output"])
+def test_a_table_of_another_layout_is_named_and_left_alone(place: Place, table: str, create_table: bool) -> None:
+    place.do(f"CREATE TABLE {place.named(table)} (id INTEGER, colour INTEGER)")
+    with pytest.raises(
+        StoreUnusable, match=rf"'.*backjob' have another layout.*{table}: .*colour.*table_name"
+    ) as caught:
+        works(place.open(create_table=create_table))
+    assert "scope" in str(caught.value) or table == "backjob_output"
+    assert place.tables() == [table]
+
+
+def test_a_column_too_many_or_too_few_is_another_layout(place: Place) -> None:
+    place.open().close()
+    table = place.named("backjob")
+    place.do(f"ALTER TABLE {table} ADD COLUMN colour INTEGER")
+    with pytest.raises(StoreUnusable, match=r"\(see \S*backjob: colour\)"):
+        place.open()
+    place.do(f"ALTER TABLE {table} DROP COLUMN colour", f"ALTER TABLE {table} DROP COLUMN depth")
+    with pytest.raises(StoreUnusable, match=r"\(see \S*backjob: depth\)"):
+        place.open()
+
+
+def test_a_missing_second_table_is_made_or_named(place: Place) -> None:
+    place.open().close()
+    place.do(f"DROP TABLE {place.named('backjob_output')}")
+    with pytest.raises(StoreUnusable, match=r"no table '\S*backjob_output'"):
+        works(place.open(create_table=False))
+    assert works(place.open())
+
+
+def test_a_table_that_vanishes_under_the_store_is_told(place: Place) -> None:
+    with closing(place.open()) as store:
+        place.do(f"DROP TABLE {place.named('backjob')}", f"DROP TABLE {place.named('backjob_output')}")
+        with pytest.raises(StoreUnusable, match=r"no table '\S*backjob'"):
+            store.get("job")
+
+
+def test_what_a_process_left_half_made_is_completed(place: Place) -> None:
+    statements = SQLStore.schema(place.dialect, schema=place.schema).split(";\n")
+    place.do(*statements[:3])  # the table, and two of its indices
+    complete = {f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped")}
+    assert not complete <= place.indices()
+    assert works(place.open())
+    assert complete <= place.indices()
+
+
+def test_several_that_open_at_once_make_the_tables_once(place: Place) -> None:
+    barrier = Barrier(6, timeout=PATIENCE)
+
+    def open_one(_: int) -> SQLStore:
+        barrier.wait()
+        return place.open()
+
+    with ThreadPoolExecutor(6) as pool:
+        stores = list(pool.map(open_one, range(6), timeout=PATIENCE))
+    for store in stores:
+        with closing(store):
+            assert store.get("job") is None
+    assert place.tables() == ["backjob", "backjob_output"]
+    assert {f"backjob_{name}" for name in ("merging", "scoped")} <= place.indices()
+
+
+def test_two_names_are_two_stores(place: Place) -> None:
+    with closing(place.open()) as one, closing(place.open(table_name="order")) as other:
+        one.create(Draft(id="job", request=Request("GET", "/work")))
+        assert other.get("job") is None
+    assert place.tables() == ["backjob", "backjob_output", "order", "order_output"]
+
+
+def test_the_options_of_a_url_are_the_constructors_arguments(place: Place) -> None:
+    query = "?table_name=work&create_table=no" + (f"&schema={place.schema}" if place.schema else "")
+    with closing(open_store(place.url + query)) as store:
+        with pytest.raises(StoreUnusable, match=r"no table '.*work'"):
+            store.get("job")
+        place.open(table_name="work").close()
+        assert store.get("job") is None
+
+
+# --- Alembic --------------------------------------------------------------------------------------------------------
+
+
+def differences(place: Place) -> list[Any]:
+    """What Alembic would write into a migration."""
+
+    def is_ours(name: str | None, kind: str, _: Any) -> bool:
+        return name == place.schema if kind == "schema" else True
+
+    target = metadata(schema=place.schema)
+    options = {
+        "target_metadata": target,
+        "include_schemas": place.schema is not None,
+        "include_name": is_ours,
+        "compare_type": True,
+    }
+    with place.engine.connect() as connection:
+        return list(compare_metadata(MigrationContext.configure(connection, opts=options), target))
+
+
+def test_alembic_sees_no_difference_to_what_the_store_made(place: Place) -> None:
+    assert len(differences(place)) >= 2  # two tables, and on some databases their indices
+    place.open().close()
+    assert differences(place) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda place: f"ALTER TABLE {place.named('backjob')} ADD COLUMN colour INTEGER",
+        lambda place: f"CREATE INDEX other ON {place.named('backjob')} (token)",
+    ],
+)
+def test_alembic_sees_a_difference_where_there_is_one(place: Place, change: Callable[[Place], str]) -> None:
+    place.open().close()
+    place.do(change(place))
+    assert differences(place) != []

@@ -1,0 +1,70 @@
+"""SQLStore keeps the contract on real servers, and on a file of SQLite."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from backjob.protocols import Clock, Store
+from backjob.stores.sql import SQLStore, metadata
+from backjob.testing import StoreContract
+from tests.services import MARIADB, POSTGRES, Service, own_name
+
+
+class ServerContract(StoreContract):
+    """One pair of tables for a class; each store finds it empty."""
+
+    service: ClassVar[Service]
+    table_name: ClassVar[str]
+    engine: ClassVar[Engine]
+    examples, steps, race_examples = 5, 25, 4
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _tables_for_each_class(cls) -> Iterator[None]:
+        cls.table_name = own_name()
+        cls.engine = create_engine(cls.service.require(), isolation_level="AUTOCOMMIT")
+        yield
+        metadata(table_name=cls.table_name).drop_all(cls.engine)
+        cls.engine.dispose()
+
+    def make_store(self, clock: Clock) -> Store:
+        store = SQLStore(self.service.url, clock=clock, table_name=self.table_name)
+        with self.engine.connect() as connection:
+            for table in reversed(metadata(table_name=self.table_name).sorted_tables):
+                connection.execute(table.delete())
+        return store
+
+
+class TestPostgreSQL(ServerContract):
+    service = POSTGRES
+
+
+class TestMariaDB(ServerContract):
+    service = MARIADB
+
+
+class TestSQLite(StoreContract):
+    examples, steps, race_examples = 8, 25, 5
+
+    def make_store(self, clock: Clock) -> Store:
+        return SQLStore(f"sqlite+pysqlite:///{self.directory / str(uuid4())}.db", clock=clock)
+
+
+@pytest.mark.slow
+class TestPostgreSQLAtLength(TestPostgreSQL):
+    examples, steps, race_examples, racers = 100, 50, 60, 16
+
+
+@pytest.mark.slow
+class TestMariaDBAtLength(TestMariaDB):
+    examples, steps, race_examples, racers = 100, 50, 60, 16
+
+
+@pytest.mark.slow
+class TestSQLiteAtLength(TestSQLite):
+    examples, steps, race_examples = 100, 50, 60

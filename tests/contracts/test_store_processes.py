@@ -1,0 +1,56 @@
+"""Races between processes on every store that processes share: real servers, 8 threads in each of 4 processes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import ClassVar
+
+import pytest
+
+from backjob.testing import SharesJobs
+from tests.shared_stores import BY_NAME, SHARED_STORES, SharedStore
+
+
+class Processes(SharesJobs):
+    shared: ClassVar[SharedStore]
+
+    def address(self) -> str:
+        self._place = ExitStack()
+        return self._place.enter_context(self.shared.place(self.directory))
+
+    def remove(self, address: str) -> None:
+        self._place.close()
+
+
+class TestSQLiteStore(Processes):
+    shared = BY_NAME["SQLiteStore"]
+
+
+@pytest.mark.slow
+class TestPostgreSQL(Processes):
+    shared = BY_NAME["PostgreSQL"]
+
+
+@pytest.mark.slow
+class TestMariaDB(Processes):
+    shared = BY_NAME["MariaDB"]
+
+
+@pytest.mark.slow
+class TestSQLiteBySQLAlchemy(Processes):
+    shared = BY_NAME["SQLite by SQLAlchemy"]
+
+
+@pytest.mark.slow
+class TestRedis(Processes):
+    shared = BY_NAME["Redis"]
+
+
+@pytest.mark.slow
+class TestCachelibOnRedis(Processes):
+    shared = BY_NAME["cachelib on Redis"]
+
+
+def test_every_shared_store_has_its_races() -> None:
+    raced = [suite.shared for suite in Processes.__subclasses__()]
+    assert raced == list(SHARED_STORES)

@@ -1,0 +1,81 @@
+"""Threads that share a cache, in an order that a test decides: one call to the cache at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Final, TypeVar
+
+from tests.contracts.dict_cache import DictCache
+
+__all__ = ["Turns"]
+
+T = TypeVar("T")
+PATIENCE: Final = 30.0
+
+
+class Turns(DictCache):
+    """A cache whose callers wait before each call until it is their turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._mine = threading.local()
+        self._go: dict[str, SimpleQueue[None]] = {}
+        self._stopped: SimpleQueue[tuple[str, bool]] = SimpleQueue()
+        """Who waits for a turn, or (True) has finished."""
+
+    def get(self, key: str, /) -> str | None:
+        self._wait()
+        return super().get(key)
+
+    def set(self, key: str, value: str, timeout: int, /) -> None:
+        self._wait()
+        super().set(key, value, timeout)
+
+    def add(self, key: str, value: str, timeout: int, /) -> bool:
+        self._wait()
+        return super().add(key, value, timeout)
+
+    def delete(self, key: str, /) -> None:
+        self._wait()
+        super().delete(key)
+
+    def run(self, deeds: Mapping[str, Callable[[], T]], order: list[int], between: Callable[[int], None]) -> list[T]:
+        """What the deeds return, each done by a thread of its own, one call to the cache at a time.
+
+        The next number in the order says whose turn it is of those that wait, sorted by name; when the order is used up,
+        they go on one after the other. ``between`` is called with the same number before each turn.
+        """
+        self._go = {name: SimpleQueue() for name in deeds}
+        with ThreadPoolExecutor(len(deeds)) as pool:
+            futures = [pool.submit(self._act, name, deed) for name, deed in deeds.items()]
+            waiting = [name for _ in deeds for name in self._stops()]
+            numbers = iter(order)
+            while waiting:
+                number = next(numbers, 0)
+                between(number)
+                name = sorted(waiting)[number % len(waiting)]
+                waiting.remove(name)
+                self._go[name].put(None)
+                waiting += self._stops()
+            return [future.result(PATIENCE) for future in futures]
+
+    def _stops(self) -> list[str]:
+        """Who stops next and waits for another turn; nobody, if that one has finished."""
+        name, finished = self._stopped.get(timeout=PATIENCE)
+        return [] if finished else [name]
+
+    def _act(self, name: str, deed: Callable[[], T]) -> T:
+        self._mine.name = name
+        try:
+            return deed()
+        finally:
+            self._stopped.put((name, True))
+
+    def _wait(self) -> None:
+        name = getattr(self._mine, "name", None)
+        if name is not None:
+            self._stopped.put((name, False))
+            self._go[name].get(timeout=PATIENCE)

@@ -1,0 +1,87 @@
+"""A process in a time zone of its own, TZ of its environment: ``python -m tests.contracts.zone_child URL``.
+
+Each line that it reads is a step, in JSON: its name, a job's id, and more. What the step has seen is a line of JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from typing import Any, Final
+
+from attrs import asdict
+
+from backjob.lifecycle import claimed, completed, ended
+from backjob.model import Changes, Draft, Expect, Job, Query, Report, Request
+from backjob.protocols import Store
+from backjob.stores import open_store
+
+
+def times(job: Job | None) -> dict[str, Any]:
+    """Every moment of a job, as it is written with its zone; ``read_time`` aside it should be the same for everybody."""
+    fields = asdict(job, recurse=False) if job is not None else {}
+    moments = {name: value.isoformat() for name, value in fields.items() if isinstance(value, datetime)}
+    return moments | {"zones": sorted({str(value.tzinfo) for value in fields.values() if isinstance(value, datetime)})}
+
+
+def create(store: Store, job_id: str, due: str | float = 0.0) -> dict[str, Any]:
+    moment = datetime.fromisoformat(due) if isinstance(due, str) else due
+    return times(store.create(Draft(id=job_id, request=Request("GET", "/work"), due=moment, error_timeout=3600)))
+
+
+def get(store: Store, job_id: str) -> dict[str, Any]:
+    return times(store.get(job_id))
+
+
+def take(store: Store, job_id: str) -> dict[str, Any]:
+    """Lease what is due; the moments of the job, if it is among it."""
+    taken = {job.id: job for job in store.take_due("me", 3600.000001, 10)}
+    return times(taken.get(job_id)) | {"taken": sorted(taken)}
+
+
+def move(store: Store, job_id: str, due: str) -> dict[str, Any]:
+    return times(store.change(job_id, Expect(), Changes(due=datetime.fromisoformat(due), delivery_timeout=0.000001)))
+
+
+def claim(store: Store, job_id: str) -> dict[str, Any]:
+    return times(store.change(job_id, *claimed("token")))
+
+
+def report(store: Store, job_id: str) -> dict[str, Any]:
+    store.report(job_id, "token", Report(output="out"))
+    store.beat({job_id: "token"})
+    return times(store.get(job_id))
+
+
+def silent(store: Store, job_id: str) -> dict[str, Any]:
+    return {"silent": [job.id for job in store.find(Query(overdue=True))]}
+
+
+def end(store: Store, job_id: str) -> dict[str, Any]:
+    return times(store.change(job_id, Expect(token="token"), ended(completed())))
+
+
+def purge(store: Store, job_id: str) -> dict[str, Any]:
+    """Remove what ended half an hour ago or more, which is nothing; a wrong zone is an hour and more."""
+    return {"purged": store.purge(1800, 1800)} | get(store, job_id)
+
+
+STEPS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
+    step.__name__: step for step in (create, get, take, move, claim, report, silent, end, purge)
+}
+
+
+def main(url: str) -> None:
+    print(json.dumps({"zone": time.strftime("%z")}), flush=True)
+    with closing(open_store(url)) as store:
+        for line in sys.stdin:
+            name, *arguments = json.loads(line)
+            print(json.dumps(STEPS[name](store, *arguments)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,183 @@
+"""Every store that processes share, by URL: for tests that hold for each of them.
+
+``SHARED_STORES`` is what to parametrize over. ``with store.place(directory) as url`` gives the URL of a new, empty store
+on the real server, and removes what was written there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import psycopg
+import pymysql
+import redis
+from attrs import frozen
+from cachelib import RedisCache
+
+from backjob.protocols import Clock, Store
+from backjob.stores import open_store
+from tests.services import MARIADB, POSTGRES, REDIS, own_name
+
+__all__ = [
+    "BY_NAME",
+    "LISTING_STORES",
+    "SHARED_STORES",
+    "SharedStore",
+    "mariadb",
+    "postgres",
+    "redis_cache",
+    "with_options",
+]
+
+
+@frozen
+class SharedStore:
+    """A store that processes share. ``lists``: whether it knows its ended jobs."""
+
+    name: str
+    make_place: Callable[[Path], AbstractContextManager[str]]
+    lists: bool = True
+
+    @contextmanager
+    def place(self, directory: Path) -> Iterator[str]:
+        """The URL of a new, empty store; its server answers, or the test is skipped with the reason, and in CI fails."""
+        with self.make_place(directory) as url:
+            yield url
+
+    def open(self, url: str, clock: Clock | None = None) -> AbstractContextManager[Store]:
+        """The store at this URL, closed at the end."""
+        return closing(open_store(url, clock=clock))
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def with_options(url: str, **options: str) -> str:
+    """The URL with options added, which are taken to need no quoting."""
+    mark = "&" if urlsplit(url).query else "?"
+    return url + mark + "&".join(f"{name}={value}" for name, value in options.items())
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _sqlite_place(directory: Path) -> Iterator[str]:
+    # Four processes on two cores: whoever waits for the file may wait for long.
+    yield f"sqlite:///{directory / own_name()}.db?busy_timeout=60"
+
+
+@contextmanager
+def _sqlalchemy_sqlite_place(directory: Path) -> Iterator[str]:
+    yield f"sqlite+pysqlite:///{directory / own_name()}.db?timeout=60"
+
+
+# --- database servers -----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _postgres_place(_: Path) -> Iterator[str]:
+    """A schema of its own."""
+    url, name = POSTGRES.require(), own_name()
+    postgres(f"CREATE SCHEMA {name}")
+    try:
+        yield with_options(url, schema=name)
+    finally:
+        postgres(f"DROP SCHEMA {name} CASCADE")
+
+
+@contextmanager
+def _mariadb_place(_: Path) -> Iterator[str]:
+    """Tables of its own."""
+    url, name = MARIADB.require(), own_name()
+    try:
+        yield with_options(url, table_name=name)
+    finally:
+        tables = mariadb(
+            "SELECT table_name FROM information_schema.tables WHERE left(table_name, %s) = %s", len(name), name
+        )
+        for (table,) in sorted(tables, reverse=True):
+            mariadb(f"DROP TABLE `{table}`")
+
+
+def postgres(statement: str, *values: object) -> list[Any]:
+    """Do this in the database beside any store; the rows, where it returns any."""
+    address = POSTGRES.url.replace("+psycopg", "")
+    with closing(psycopg.connect(address, autocommit=True, connect_timeout=10)) as connection:
+        done = connection.execute(statement.encode(), values or None)
+        return done.fetchall() if done.description else []
+
+
+def mariadb(statement: str, *values: object) -> list[Any]:
+    """Do this in the database beside any store; the rows, where it returns any."""
+    parts = urlsplit(MARIADB.url)
+    with (
+        closing(
+            pymysql.connect(
+                host=parts.hostname or "127.0.0.1",
+                port=parts.port or 3306,
+                user=parts.username or "root",
+                password=parts.password or "",
+                database=parts.path[1:],
+                autocommit=True,
+                connect_timeout=10,
+            )
+        ) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute(statement, values or None)
+        return list(cursor.fetchall())
+
+
+# --- Redis ----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _redis_place(_: Path) -> Iterator[str]:
+    url, name = REDIS.require(), own_name()
+    with _swept(name):
+        yield with_options(url, prefix=name)
+
+
+@contextmanager
+def _cache_place(_: Path) -> Iterator[str]:
+    REDIS.require()
+    name = own_name()
+    with _swept(name):
+        yield f"cache:{__name__}:redis_cache?prefix={name}:"
+
+
+@contextmanager
+def _swept(name: str) -> Iterator[None]:
+    """Whatever has this name in its key is removed at the end."""
+    try:
+        yield
+    finally:
+        with closing(redis.Redis.from_url(REDIS.url)) as client:
+            keys: list[bytes] = []
+            for key in client.scan_iter(match=f"*{name}*", count=10_000):
+                keys.append(key)
+                if len(keys) == 1000:
+                    client.unlink(*keys)
+                    keys.clear()
+            if keys:
+                client.unlink(*keys)
+
+
+redis_cache: Final = RedisCache(redis.Redis.from_url(REDIS.url))
+"""What the URL of a `CacheStore` names; it connects when it is first used."""
+
+SHARED_STORES: Final = (
+    SharedStore("SQLiteStore", _sqlite_place),
+    SharedStore("PostgreSQL", _postgres_place),
+    SharedStore("MariaDB", _mariadb_place),
+    SharedStore("SQLite by SQLAlchemy", _sqlalchemy_sqlite_place),
+    SharedStore("Redis", _redis_place),
+    SharedStore("cachelib on Redis", _cache_place, lists=False),
+)
+LISTING_STORES: Final = tuple([store for store in SHARED_STORES if store.lists])
+BY_NAME: Final = {store.name: store for store in SHARED_STORES}

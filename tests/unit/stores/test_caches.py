@@ -1,0 +1,211 @@
+"""Entries that any cache takes, and what is known of the caches there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from cachelib import FileSystemCache, MemcachedCache, MongoDbCache, NullCache, RedisCache, SimpleCache
+from cachelib.dynamodb import DynamoDbCache
+from cachelib.uwsgi import UWSGICache
+from django.core.cache.backends.db import DatabaseCache
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.filebased import FileBasedCache
+from django.core.cache.backends.locmem import LocMemCache
+from django.core.cache.backends.memcached import PyMemcacheCache
+from django.core.cache.backends.redis import RedisCache as DjangoRedisCache
+from django.utils.connection import ConnectionProxy
+
+from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.protocols import Capability, lacks
+from backjob.stores import open_store
+from backjob.stores.cache import CacheStore
+from backjob.stores.caches import FOREVER, Entries, known
+from tests.contracts.dict_cache import DictCache
+
+ROOM: Final = {"OPTIONS": {"MAX_ENTRIES": 10**6}}
+
+
+def bare(kind: Any) -> Any:
+    """A cache that never found its server."""
+    return kind.__new__(kind)
+
+
+def proxy(cache: Any) -> Any:
+    """Django's own proxy for one of its caches."""
+    caches: Any = {"default": cache}
+    return ConnectionProxy(caches, "default")
+
+
+# --- entries --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["", "plain", "a b", "a\nb", "ß", "\ud800", "\0", "x" * 300, "~", ":", "a:b", "../x"])
+def test_any_part_makes_a_key_that_memcached_takes(part: str) -> None:
+    cache = DictCache()
+    entries = Entries(cache, "p" * 64)
+    entries.set(entries.key("j", part, "1"), "text", 1)
+    assert entries.get(entries.key("j", part, "1")) == "text"
+
+
+def test_no_two_lists_of_parts_share_a_key() -> None:
+    entries = Entries(DictCache(), "")
+    lists = [
+        ("a", "b"),
+        ("a:b",),
+        ("ab",),
+        ("a", "", "b"),
+        ("", "ab"),
+        ("A", "b"),
+        ("a ", "b"),
+        ("x" * 64,),
+        ("x" * 65,),
+    ]
+    assert len({entries.key(*parts) for parts in lists}) == len(lists)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "timeout"),
+    [(0, 1), (-5, 1), (0.2, 1), (1, 1), (1.2, 2), (31 * 86400, 31 * 86400), (1e300, FOREVER), (float("inf"), FOREVER)],
+)
+def test_a_timeout_is_a_positive_whole_number(seconds: float, timeout: int) -> None:
+    cache = DictCache()
+    Entries(cache, "").set("a", "text", seconds)
+    Entries(cache, "").add("b", "text", seconds)
+    assert {entry.timeout for entry in cache.entries.values()} == {timeout}
+
+
+def test_no_timeout_ends_after_the_last_moment_that_memcached_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = DictCache()
+    monkeypatch.setattr("time.time", lambda: 2**31 - 10**8)  # in 2034
+    Entries(cache, "").set("a", "text", FOREVER)
+    assert cache.entries["a"].timeout == 10**8 - 1
+    monkeypatch.setattr("time.time", lambda: 2**31 + 10**8)
+    Entries(cache, "").set("a", "text", FOREVER)
+    assert cache.entries["a"].timeout == 30 * 86400
+
+
+@pytest.mark.parametrize("prefix", ["a b", "a\n", "ß", "x" * 65])
+def test_a_prefix_that_some_cache_would_not_take_is_refused(prefix: str) -> None:
+    with pytest.raises(InvalidRequest, match="prefix"):
+        Entries(DictCache(), prefix)
+
+
+def test_what_is_no_cache_is_refused() -> None:
+    no_cache: Any = {}
+    with pytest.raises(StoreUnusable, match=r"dict is no cache: it has no set, add, delete"):
+        Entries(no_cache, "")
+
+
+@pytest.mark.parametrize(
+    ("found", "text"), [(b"caf\xc3\xa9", "café"), (b"\xff", "\ufffd"), (7, None), ([], None), (None, None)]
+)
+def test_what_is_no_text_is_nothing(found: object, text: str | None) -> None:
+    class Strange(DictCache):
+        def get(self, key: str, /) -> Any:
+            return found
+
+    assert Entries(Strange(), "").get("a") == text
+
+
+def test_an_error_of_the_cache_is_translated() -> None:
+    class Failing(DictCache):
+        def delete(self, key: str, /) -> None:
+            raise KeyError(key)
+
+    with pytest.raises(StoreUnavailable, match="KeyError") as raised:
+        Entries(Failing(), "").delete("a")
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+# --- the caches there are -------------------------------------------------------------------------------------------
+
+
+Derived: Any = type("Derived", (FileBasedCache,), {})
+"""An application's own kind."""
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: FileSystemCache(str(path)), "FileSystemCache.*two can win"),
+        (lambda _: NullCache(), "NullCache.*keeps nothing"),
+        (lambda _: bare(MongoDbCache), "MongoDbCache.*two can win"),
+        (lambda _: bare(DynamoDbCache), "DynamoDbCache.*older than the last write"),
+        (lambda path: FileBasedCache(str(path), {}), "FileBasedCache.*two can win"),
+        (lambda path: Derived(str(path), {}), "FileBasedCache.*two can win"),
+        (lambda _: DummyCache("", {}), "DummyCache.*keeps nothing"),
+        (lambda _: proxy(DummyCache("", {})), "DummyCache.*keeps nothing"),
+        (lambda _: SimpleCache(), "SimpleCache.*more than 500.*threshold"),
+        (lambda _: LocMemCache("small", {}), "LocMemCache.*more than 300.*max_entries"),
+        (lambda _: DatabaseCache("table", {}), "DatabaseCache.*more than 300.*max_entries"),
+    ],
+)
+def test_a_cache_that_can_not_keep_jobs_is_refused_by_name(
+    tmp_path: Path, make: Callable[[Path], Any], reason: str
+) -> None:
+    with pytest.raises(StoreUnusable, match=reason) as raised:
+        CacheStore(make(tmp_path))
+    assert "Redis" in str(raised.value) or "raise its" in str(raised.value)
+
+
+def test_a_simple_cache_of_a_version_without_a_lock_is_refused() -> None:
+    cache = SimpleCache(threshold=10**6)
+    del cache._lock
+    with pytest.raises(StoreUnusable, match=r"SimpleCache.*two can win"):
+        CacheStore(cache)
+
+
+@pytest.mark.parametrize(
+    ("cache", "shared"),
+    [
+        (SimpleCache(threshold=10**6), False),
+        (LocMemCache("roomy", ROOM), False),
+        (proxy(LocMemCache("roomy", ROOM)), False),
+        (bare(RedisCache), True),
+        (bare(MemcachedCache), True),
+        (bare(UWSGICache), True),
+        (bare(DjangoRedisCache), True),
+        (bare(PyMemcacheCache), True),
+        (DatabaseCache("table", ROOM), True),
+        (DictCache(), True),
+    ],
+)
+def test_a_cache_that_can_keep_jobs_is_taken_and_says_what_it_lacks(cache: Any, shared: bool) -> None:
+    expected = {Capability.RETENTION, Capability.LISTING} | (set() if shared else {Capability.SHARED})
+    assert lacks(CacheStore(cache)) == expected
+    assert (known(cache) is None) == isinstance(cache, DictCache)
+
+
+# --- by URL ---------------------------------------------------------------------------------------------------------
+
+roomy: Final = DictCache()
+
+
+class Extensions:
+    cache: Final = roomy
+
+
+def test_a_url_names_a_cache_by_its_module() -> None:
+    assert isinstance(open_store(f"cache:{__name__}:roomy"), CacheStore)
+    store = open_store(f"cache:{__name__}:Extensions.cache?prefix=mine-")
+    store.purge(1, 1)
+    assert list(roomy.entries) == ["mine-ages"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("cache:", "can't be imported"),
+        ("cache:no.such.module:cache", "no.such.module:cache can't be imported.*No module"),
+        (f"cache:{__name__}", "can't be imported"),
+        (f"cache:{__name__}:nothing", "nothing.*can't be imported"),
+        (f"cache:{__name__}:roomy?threshold=7", "no option 'threshold'"),
+        (f"cache:{__name__}:roomy?prefix=a%20b", "prefix"),
+    ],
+)
+def test_a_url_that_leads_to_no_cache_is_refused(url: str, reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        open_store(url)

@@ -1,5 +1,12 @@
 """For tests: suites that show whether an implementation keeps a protocol's promises, a fake clock, and jobs without a server.
 
+- `StoreContract`: all that a store promises. Its parts, for a store that ``lacks`` something: `StoreBasics`, `MergesJobs`
+  (merge keys), `DelaysJobs` (due times and leases), `FindsJobs`, or `FindsSilentJobs` for one that lists no ended jobs,
+  and `PurgesJobs`. `SharesJobs`: what a store promises to several processes.
+- `TransportContract`, `SignerContract`: all that a transport, and a signer, promises.
+- `FakeClock`: a clock that moves only when a test says so.
+- `immediate`, `recorded`: jobs without a server.
+
 Each name is imported when it is first used: `FakeClock` needs nothing, the suites need pytest and hypothesis.
 """
 
@@ -14,14 +21,44 @@ if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
     from backjob.testing.inline import immediate, recorded
     from backjob.testing.signers import SignerContract
-    from backjob.testing.stores import StoreContract
+    from backjob.testing.stores import (
+        DelaysJobs,
+        FindsJobs,
+        FindsSilentJobs,
+        MergesJobs,
+        PurgesJobs,
+        SharesJobs,
+        StoreBasics,
+        StoreContract,
+    )
     from backjob.testing.transports import TransportContract
 
-__all__ = ["FakeClock", "SignerContract", "StoreContract", "TransportContract", "immediate", "recorded"]
+__all__ = [
+    "DelaysJobs",
+    "FakeClock",
+    "FindsJobs",
+    "FindsSilentJobs",
+    "MergesJobs",
+    "PurgesJobs",
+    "SharesJobs",
+    "SignerContract",
+    "StoreBasics",
+    "StoreContract",
+    "TransportContract",
+    "immediate",
+    "recorded",
+]
 
 _HOMES: Final = {
+    "DelaysJobs": "backjob.testing.stores",
     "FakeClock": "backjob.testing.clock",
+    "FindsJobs": "backjob.testing.stores",
+    "FindsSilentJobs": "backjob.testing.stores",
+    "MergesJobs": "backjob.testing.stores",
+    "PurgesJobs": "backjob.testing.stores",
+    "SharesJobs": "backjob.testing.stores",
     "SignerContract": "backjob.testing.signers",
+    "StoreBasics": "backjob.testing.stores",
     "StoreContract": "backjob.testing.stores",
     "TransportContract": "backjob.testing.transports",
     "immediate": "backjob.testing.inline",

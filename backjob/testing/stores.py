@@ -3,19 +3,61 @@
 class TestMyStore(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         return MyStore(self.directory / f"{uuid4()}.db", clock=clock)
+
+A store that says it ``lacks`` something takes the parts that it keeps::
+
+class TestMyCache(StoreBasics, MergesJobs, DelaysJobs, FindsSilentJobs):
+    ...
+
+A store that processes share has a second suite, `SharesJobs`::
+
+class TestMyStoreShared(SharesJobs):
+    opener = "mypackage.stores:open_mine"
+
+    def address(self) -> str:
+        return f"{self.directory}/jobs.db"
 """
 
 from __future__ import annotations
 
-from backjob.testing._store_calls import CreateCalls, WriteCalls
-from backjob.testing._store_model import StoreSequences
-from backjob.testing._store_races import StoreRaces
-from backjob.testing._store_searches import FindCalls, OutputCalls, TimeCalls
+from backjob.testing._store_any_race import AnyRace
+from backjob.testing._store_changing import ChangeCalls
+from backjob.testing._store_creating import CreateCalls
+from backjob.testing._store_delaying import DelaysJobs
+from backjob.testing._store_finding import FindsJobs, FindsSilentJobs
+from backjob.testing._store_forks import ForkCalls
+from backjob.testing._store_merging import MergesJobs
+from backjob.testing._store_purging import PurgesJobs
+from backjob.testing._store_races import Races
+from backjob.testing._store_reporting import OutputCalls, ReportCalls
+from backjob.testing._store_sequences import AnySequence
+from backjob.testing._store_sharing import SharesJobs
+from backjob.testing._store_texts import TextCalls
 
-__all__ = ["StoreContract"]
+__all__ = [
+    "DelaysJobs",
+    "FindsJobs",
+    "FindsSilentJobs",
+    "MergesJobs",
+    "PurgesJobs",
+    "SharesJobs",
+    "StoreBasics",
+    "StoreContract",
+]
 
 
-class StoreContract(CreateCalls, OutputCalls, WriteCalls, TimeCalls, FindCalls, StoreRaces, StoreSequences):
+class StoreBasics(
+    CreateCalls, ChangeCalls, ReportCalls, OutputCalls, TextCalls, ForkCalls, Races, AnyRace, AnySequence
+):
+    """What every store promises: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``close``.
+
+    Each method, any text, races between threads, a fork, and generated sequences and races. The generated ones use
+    what the other parts of the suite are about (`MergesJobs`, `DelaysJobs`, `FindsJobs`, `PurgesJobs`) where the
+    subclass has these too. See `StoreContract` for what a subclass must and may say.
+    """
+
+
+class StoreContract(StoreBasics, MergesJobs, DelaysJobs, FindsJobs, PurgesJobs):
     """Every promise of the `Store` protocol: each method, its boundaries to the microsecond, races, any sequence of calls.
 
     Override ``make_store(clock)``: it returns a new, empty store at each call, several times in one test, whose time is
@@ -23,7 +65,12 @@ class StoreContract(CreateCalls, OutputCalls, WriteCalls, TimeCalls, FindCalls, 
     ``self.directory`` is an empty directory of the test's own. Each store is closed by the suite.
 
     To go deeper or to be quicker, override ``examples`` and ``steps`` (generated sequences of calls, and their length),
-    ``race_examples`` (generated races) and ``racers`` (threads in a race). A failure names the promise that was broken.
+    ``race_examples`` (generated races), ``racers`` (threads in a race) and ``patience`` (seconds until calls that race
+    count as a deadlock). A failure names the promise that was broken in its first line; so does an error that the
+    store raises, and a value that is not of the protocol's type.
+
+    A store that ``lacks`` `Capability.LISTING` subclasses the parts instead: `StoreBasics`, `MergesJobs`, `DelaysJobs`
+    and `FindsSilentJobs`, without `FindsJobs` and `PurgesJobs`.
 
     Needs pytest and hypothesis.
     """

@@ -1,0 +1,140 @@
+"""One of the processes that share a store in `SharesJobs`: ``python -m backjob.testing._store_process``.
+
+It reads a line of JSON that says what to do, opens the store, says that it is ready, and begins when told to. Its last
+line says what its threads got done, or how it failed. It needs neither pytest nor hypothesis.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib import import_module
+from threading import Barrier
+from typing import Any, Final, TypeAlias, cast
+
+from backjob.lifecycle import cancelled, claimed, completed, ended, failed
+from backjob.model import Draft, Expect, Report, Request, Status
+from backjob.protocols import Store
+
+__all__ = ["main", "open_by", "piece"]
+
+Task: TypeAlias = dict[str, Any]
+_PATIENCE: Final = 60.0
+_ENDS: Final = (completed("done"), failed("broken"), cancelled())
+
+
+def open_by(opener: str, address: str) -> Store:
+    """What the function ``package.module:function`` makes of the address."""
+    module, _, name = opener.partition(":")
+    function = cast("Callable[[str], Store]", getattr(import_module(module), name))
+    return function(address)
+
+
+def piece(racer: str, number: int) -> str:
+    """What a thread reports as its output, the ``number``-th time."""
+    return f"{racer} {number} ß€😀;"
+
+
+# --- what one thread does -------------------------------------------------------------------------------------------
+
+
+def _claim(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
+    """Claim each job, some of them again and again; (job, token) of what was won."""
+    won = []
+    for name, times in task["jobs"]:
+        for number in range(times):
+            token = f"{racer} {number}"
+            if store.change(name, *claimed(token)) is not None:
+                won.append((name, token))
+    return won
+
+
+def _create(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
+    """Create jobs under one merge key; (id that was asked for, id that was returned)."""
+    tried = [f"{racer} {number}" for number in range(task["times"])]
+    return [(name, store.create(Draft(id=name, request=Request("GET", "/work")), "key").id) for name in tried]
+
+
+def _end(store: Store, racer: str, task: Task) -> dict[str, Task]:
+    """Report on each job until it has ended, and try to end it on the way; how many were accepted, and which end won."""
+    process, thread = map(int, racer.split("."))
+    done: dict[str, Task] = {}
+    for name in task["jobs"]:
+        accepted, end = 0, None
+        while store.report(name, "token", Report(increment=1, output=piece(racer, accepted))):
+            accepted += 1
+            if thread >= len(_ENDS) or not _has_said(store, name, task["enough"]):
+                continue
+            mine = _ENDS[(process + thread) % len(_ENDS)]
+            job = store.change(name, Expect(status=Status.IN_PROGRESS), ended(mine))
+            end = None if job is None else job.status.name
+        late = store.report(name, "token", Report(output="late"))
+        done[name] = {"accepted": accepted, "end": end, "late": late}
+    return done
+
+
+def _has_said(store: Store, name: str, size: int) -> bool:
+    job = store.get(name)
+    return job is not None and job.output_size >= size
+
+
+def _take(store: Store, racer: str, task: Task) -> list[str]:
+    """Lease due jobs until there are no more; their ids."""
+    taken: list[str] = []
+    while batch := store.take_due(racer, 3600, task["at_once"]):
+        taken += [job.id for job in batch]
+    return taken
+
+
+_SCENARIOS: Final[dict[str, Callable[[Store, str, Task], object]]] = {
+    "claim": _claim,
+    "create": _create,
+    "end": _end,
+    "take": _take,
+}
+
+
+# --- the process ----------------------------------------------------------------------------------------------------
+
+
+def _run(store: Store, task: Task) -> list[object]:
+    """What each thread got done."""
+    scenario = _SCENARIOS[task["scenario"]]
+    barrier = Barrier(task["threads"])
+
+    def act(thread: int) -> object:
+        barrier.wait(_PATIENCE)
+        return scenario(store, f"{task['process']}.{thread}", task)
+
+    with ThreadPoolExecutor(task["threads"]) as pool:
+        futures = [pool.submit(partial(act, thread)) for thread in range(task["threads"])]
+        return [future.result() for future in futures]
+
+
+def _say(value: object) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Do what standard input says."""
+    task = json.loads(sys.stdin.readline())
+    try:
+        store = open_by(task["opener"], task["address"])
+        try:
+            store.get("nobody")  # whatever is done once, at the first call, is no part of the race
+            _say({"ready": True})
+            if sys.stdin.readline():
+                _say({"done": _run(store, task)})
+        finally:
+            store.close()
+    except Exception as error:
+        _say({"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
+
+
+if __name__ == "__main__":
+    main()

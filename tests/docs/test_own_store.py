@@ -1,0 +1,143 @@
+"""The store of docs/own-store.md is as short as it should be, and survives the death of its process at any moment."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Final
+
+import pytest
+
+from backjob.lifecycle import claimed, completed, ended
+from backjob.model import Draft, Expect, Query, Report, Request
+from backjob.protocols import Store
+from backjob.testing import FakeClock
+from tests.docs.pages import ROOT, blocks
+
+PAGE: Final = ROOT / "docs" / "own-store.md"
+DIED: Final = 9
+MOST_LINES: Final = 1000
+"""Lines of the store that a single call may run: with more, something goes round in circles."""
+
+
+def code() -> str:
+    [example] = [block.code for block in blocks(PAGE) if block.title == "json_store.py"]
+    return example
+
+
+def test_the_store_is_shorter_than_150_lines() -> None:
+    assert 50 < len(code().splitlines()) < 150
+
+
+@pytest.fixture(scope="module")
+def module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    file = tmp_path_factory.mktemp("page") / "json_store.py"
+    file.write_text(code(), encoding="utf-8")
+    spec = importlib.util.spec_from_file_location("json_store", file)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def draft(job_id: str) -> Draft:
+    return Draft(id=job_id, request=Request("POST", "/work", body=b"body"))
+
+
+def prepared(module: ModuleType, directory: Path) -> Store:
+    """A store with two jobs: one runs and has output, the other has ended."""
+    clock = FakeClock()
+    store: Store = module.JSONStore(directory, clock=clock)
+    for job_id in ("runs", "ended"):
+        store.create(draft(job_id), f"key of {job_id}")
+        store.change(job_id, *claimed("token"))
+        store.report(job_id, "token", Report(progress=10, output="first\n"))
+    store.change("ended", Expect(token="token"), ended(completed("done")))
+    clock.advance(2)
+    return store
+
+
+WRITES: Final[dict[str, Callable[[Store, str], object]]] = {
+    "create": lambda store, text: store.create(draft("new"), text),
+    "change": lambda store, text: store.change("runs", Expect(token="token"), ended(completed(text))),
+    "report": lambda store, text: store.report("runs", "token", Report(progress=20, output=text)),
+    "purge": lambda store, text: store.purge(1, 1),
+}
+CUT_SHORT: Final = "cut short\n"
+TRIED_AGAIN: Final = "again\n"
+
+
+def seen(store: Store) -> list[object]:
+    """What anybody may see: all jobs, newest first, with their output."""
+    return [(job, store.get(job.id) == job, store.output(job.id)) for job in store.find(Query(limit=10))]
+
+
+def files(directory: Path) -> set[str]:
+    """The files that hold something of a job; `new` is where the next one is begun."""
+    return {path.name for path in directory.iterdir()} - {"new"}
+
+
+def dies_before_line(number: int, module: ModuleType, write: Callable[[], object]) -> bool:
+    """Do it in a child that is gone before it runs so many lines of the module. False: it was done by then."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other tests' threads, of which the child needs none
+        child = os.fork()
+    if child == 0:
+        _run_as_child(number, module, write)
+    outcome = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert outcome in (0, DIED)
+    return outcome == DIED
+
+
+def _run_as_child(number: int, module: ModuleType, write: Callable[[], object]) -> None:
+    left = number
+
+    def trace(frame: FrameType, event: str, argument: object) -> object:
+        nonlocal left
+        if frame.f_code.co_filename != module.__file__ and frame.f_code is not Path.write_text.__code__:  # two steps
+            return None
+        left -= event == "line"
+        if left <= 0:
+            os._exit(DIED)  # nothing is flushed, closed or unlocked but by the system
+        return trace
+
+    try:
+        sys.settrace(trace)  # type: ignore[arg-type]
+        write()
+        os._exit(0)
+    finally:
+        os._exit(1)  # a child must never come back into the tests
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_a_write_whose_process_dies_is_done_or_not_begun(name: str, module: ModuleType, tmp_path: Path) -> None:
+    write = WRITES[name]
+    before = seen(prepared(module, tmp_path / "before"))
+    done = {text: prepared(module, tmp_path / text.strip()) for text in (CUT_SHORT, TRIED_AGAIN)}
+    for text, store in done.items():
+        write(store, text)
+        assert seen(store) != before
+
+    outcomes, died = [], True
+    for number in range(1, MOST_LINES):
+        directory = tmp_path / str(number)
+        store = prepared(module, directory)
+        died = dies_before_line(number, module, partial(write, store, CUT_SHORT))
+        outcomes.append(seen(store))
+        assert outcomes[-1] in (before, seen(done[CUT_SHORT])), f"died before line {number} of those that it ran"
+        if not died:
+            break
+        # The lock is free: what was cut short is done now, and a purge sweeps up what another has left.
+        if outcomes[-1] == before or name == "purge":
+            write(store, TRIED_AGAIN)
+        assert seen(store) in (seen(done[CUT_SHORT]), seen(done[TRIED_AGAIN]))
+        assert files(directory) == files(tmp_path / CUT_SHORT.strip())
+    assert not died
+    assert outcomes[0] == before

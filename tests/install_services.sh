@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# The servers that tests need, on 127.0.0.1 and at their usual ports: PostgreSQL (user postgres, no password), MariaDB
+# (root, no password), Redis. One that answers is taken as it is, one that is installed is started. What is missing is
+# installed, and opened to local connections without a password: that is done to no server that was there before.
+set -euo pipefail
+
+readonly PATIENCE=60 # s
+
+say() { printf '%s\n' "$1" >&2; }
+answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+# until_well NAME COMMAND…: waits until the command succeeds.
+until_well() {
+    local name=$1 deadline=$((SECONDS + PATIENCE))
+    shift
+    until "$@" >/dev/null 2>&1; do
+        if ((SECONDS >= deadline)); then
+            say "$name: after $PATIENCE s, this still fails: $*"
+            "$@"
+            return 1
+        fi
+        sleep 0.2
+    done
+}
+
+updated=no
+install_package() {
+    [ "$updated" = yes ] || apt-get update -qq
+    updated=yes
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$1" >&2
+}
+
+as_postgres() { PGCONNECT_TIMEOUT=5 psql -X -w -h 127.0.0.1 -p 5432 -U postgres -d postgres -Atc "$1"; }
+
+postgresql() {
+    if ! answers 5432; then
+        local new=no version
+        if ! command -v pg_ctlcluster >/dev/null; then
+            install_package postgresql
+            new=yes
+        fi
+        version=$(pg_lsclusters -h | awk '$2 == "main" { print $1; exit }')
+        if [ "$new" = yes ]; then
+            sed -i '1i host all all 127.0.0.1/32 trust' "/etc/postgresql/$version/main/pg_hba.conf"
+            pg_ctlcluster --skip-systemctl-redirect "$version" main reload 2>/dev/null || true # it may not run yet
+        fi
+        answers 5432 || pg_ctlcluster --skip-systemctl-redirect "$version" main start
+    fi
+    command -v psql >/dev/null || return 0 # another machine's, forwarded to here
+    until_well PostgreSQL as_postgres "SELECT 1"
+    [ -n "$(as_postgres "SELECT 1 FROM pg_database WHERE datname = 'test'")" ] || as_postgres "CREATE DATABASE test"
+}
+
+as_root() { mariadb --no-defaults --protocol=tcp --connect-timeout=5 -h 127.0.0.1 -P 3306 -u root -e "$1"; }
+
+mariadb_server() {
+    if ! answers 3306; then
+        local new=no
+        if ! [ -x /usr/sbin/mariadbd ]; then
+            install_package mariadb-server
+            new=yes
+        fi
+        if ! answers 3306; then
+            install -d -o mysql -g mysql /run/mysqld
+            start-stop-daemon --start --oknodo --background --exec /usr/sbin/mariadbd -- --user=mysql
+        fi
+        if [ "$new" = yes ]; then
+            until_well MariaDB mariadb -u root -e "SELECT 1"
+            # With or without skip_name_resolve: 127.0.0.1 is localhost to the one, and itself to the other.
+            mariadb -u root -e "CREATE USER IF NOT EXISTS root@127.0.0.1 IDENTIFIED BY '';
+                GRANT ALL PRIVILEGES ON *.* TO root@127.0.0.1 WITH GRANT OPTION;
+                ALTER USER root@localhost IDENTIFIED BY ''"
+        fi
+    fi
+    command -v mariadb >/dev/null || return 0
+    until_well MariaDB as_root "SELECT 1"
+    as_root "CREATE DATABASE IF NOT EXISTS test"
+}
+
+redis() {
+    answers 6379 && return
+    command -v redis-server >/dev/null || install_package redis-server
+    answers 6379 || redis-server --daemonize yes --bind 127.0.0.1 -::1 --port 6379 --save "" --appendonly no \
+        --dir /var/lib/redis >/dev/null
+    until_well Redis redis-cli -h 127.0.0.1 -p 6379 ping
+}
+
+command -v ps >/dev/null || install_package procps # for tests that kill servers of their own
+
+# A server that the environment names is somebody else's to look after.
+[ -n "${TEST_POSTGRES:-}" ] || postgresql
+[ -n "${TEST_MARIADB:-}" ] || mariadb_server
+[ -n "${TEST_REDIS:-}" ] || redis

@@ -92,7 +92,7 @@ class BackJobMiddleware:
         body = await _body(receive, length)
         if body is None:
             return  # the client left before it had sent all: nothing was claimed
-        running = await asyncio.to_thread(self._jobs.worker.claim, verified, body)
+        running = await to_its_end(asyncio.to_thread(self._jobs.worker.claim, verified, body))
         shown = restored(scope, verified.request, running.job.caller)
         outcome = await to_its_end(self._act_and_end(shown, body, running))
         if outcome.error is not None and exit_of(outcome.error) is None:

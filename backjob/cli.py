@@ -1,4 +1,5 @@
-"""The command line: ``backjob demo``, ``list``, ``show``, ``watch``, ``cancel``, ``cleanup``, ``monitor`` and ``doctor``.
+"""The command line: ``backjob demo``, ``list``, ``show``, ``watch``, ``cancel``, ``cleanup``, ``monitor``, ``doctor`` and
+``schema``.
 
 `main` parses, does what is asked, and returns the exit code; what a command is about lies in `console`, `demo` and
 `doctor`.
@@ -174,6 +175,13 @@ def _doctor(args: Namespace) -> int:
     return code
 
 
+def _schema(args: Namespace) -> int:
+    from backjob.stores.sql import SQLStore  # noqa: PLC0415 - it needs an extra
+
+    print(SQLStore.schema(args.dialect, table_name=args.table_name, schema=args.schema), end="")
+    return 0
+
+
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
@@ -254,6 +262,11 @@ def _parser() -> ArgumentParser:
     added.add_argument("--method", action="append", default=[], help="try this method too; may be repeated")
     added.add_argument("--timeout", type=_seconds, default=10.0, help="s to wait for each answer (default %(default)s)")
     _add_source(added)
+
+    added = command("schema", _schema, "print the SQL that makes the tables of a store in a database")
+    added.add_argument("--dialect", required=True, help="postgresql, mysql, mariadb or sqlite")
+    added.add_argument("--table-name", default="backjob", metavar="NAME", help="(default %(default)s)")
+    added.add_argument("--schema", metavar="NAME", help="the schema the tables are in (default: the connection's own)")
     return parser
 
 

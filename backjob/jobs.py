@@ -62,6 +62,9 @@ class BackJob(Action, Watching):
     Raises `InvalidRequest` for a refused setting. Thread-safe, and safe across fork.
     """
 
+    test_host = "localhost"
+    """The Host of jobs of no request under `backjob.testing.immediate`: one that the framework's tests allow."""
+
     def __init__(
         self,
         store: Store,

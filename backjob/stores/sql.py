@@ -21,7 +21,7 @@ from backjob.stores.urls import StoreURL, text, yes_or_no
 from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
 
 try:
-    from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
+    from sqlalchemy import URL, Connection, Engine, Executable, MetaData, Update, exc, make_url
 
     from backjob.stores.sql_engine import Database, Direct
     from backjob.stores.sql_layout import make_missing, refuse_old_server, refuse_other_layout
@@ -94,6 +94,7 @@ class SQLStore:
         self._database = Database(place, self._tables.jobs.fullname, self._prepare)
         self._sql = Statements(self._tables, self._database.kind, server_time=clock is None)
         self._report, self._append = Direct(self._sql.report), Direct(self._sql.append)
+        self._changes: dict[Update, Direct] = {}
         self._clock: Clock = SystemClock() if clock is None else clock
         if create_table:
             try:
@@ -164,10 +165,10 @@ class SQLStore:
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
 
         def step(connection: Connection) -> Job | None:
-            result = connection.execute(statement, values)
             if self._sql.returns_updates:
-                return _job(result.first())
-            return _job(connection.execute(self._sql.get, values).first()) if result.rowcount else None
+                return _job(connection.execute(statement, values).first())
+            changed = self._changes.setdefault(statement, Direct(statement)).run(connection, values)
+            return _job(connection.execute(self._sql.get, values).first()) if changed else None
 
         return self._database.do(step) if self._sql.returns_updates else self._database.transact(step)
 

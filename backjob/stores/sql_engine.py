@@ -9,18 +9,19 @@ import random
 import sqlite3
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from attrs import frozen
 from sqlalchemy import URL, Connection, Dialect, Engine, Executable, create_engine, event, exc
 from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable, StoreUnusable
-from backjob.stores.sql_errors import FOREIGN, Meaning, meaning, translated
+from backjob.stores.sql_errors import FOREIGN, Meaning, driver_error, meaning, translated
 
-__all__ = ["Database"]
+__all__ = ["Database", "Direct"]
 
 T = TypeVar("T")
 
@@ -93,6 +94,7 @@ class Database:
         _refuse_unknown(self._root)
         self.kind = kind = self._root.dialect.name
         self.name = _name(self._root.url)
+        self._foreign = (*FOREIGN, self._root.dialect.loaded_dbapi.Error)
         # Statements commit by themselves, and what must not is begun by a statement of our own: that costs the fewest
         # round trips, and is the same whatever isolation or events an application gives its engine.
         self._engine = self._root if self._is_own else self._root.execution_options(isolation_level="AUTOCOMMIT")
@@ -115,11 +117,9 @@ class Database:
                         self._prepare(connection)
                         self._is_prepared = True
                     return step(connection)
-            except FOREIGN as error:
+            except self._foreign as error:
                 if not pauses or meaning(error) is not Meaning.CONFLICT:
-                    # The cause is the driver's: SQLAlchemy's own error shows values, and some of them are secret.
-                    cause = error.orig if isinstance(error, exc.StatementError) else error
-                    raise translated(error, self.name, self._table) from cause
+                    raise translated(error, self.name, self._table) from driver_error(error)
             time.sleep(pauses.pop() * random.uniform(0.5, 1.5))  # noqa: S311 - two that met should not meet again
 
     def transact(self, step: Callable[[Connection], T]) -> T:
@@ -143,7 +143,7 @@ class Database:
             if not connection.invalidated:
                 try:
                     _tell(connection, "ROLLBACK")
-                except Exception:  # noqa: BLE001 - it is not used again
+                except Exception:  # whatever it is: the connection is not used again
                     connection.invalidate()
             raise
 
@@ -183,7 +183,7 @@ class Database:
     def _connect(self) -> Connection:
         try:
             return self._engine.connect()
-        except FOREIGN:
+        except self._foreign:
             raise
         except (TypeError, ValueError, RuntimeError, FileNotFoundError) as error:  # an option that makes no sense
             raise StoreUnusable(f"{self.name}: the driver can't connect: {error}") from error
@@ -192,29 +192,41 @@ class Database:
 
 
 class Direct:
-    """A writing statement, compiled once and then handed to the driver itself: without SQLAlchemy's care, which costs as
-    much time again as the driver.
+    """A writing statement that is compiled once, and then handed to the driver itself: with several in a transaction,
+    SQLAlchemy's care for each would cost as much time again.
     """
 
     def __init__(self, statement: Executable) -> None:
         self._statement: Any = statement
-        self._compiled: tuple[str, Sequence[tuple[str, Callable[[Any], Any] | None]], bool] | None = None
+        self._compiled: _Compiled | None = None
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> int:
         """How many rows were written. Raises the driver's own errors; for use within a `Database.transaction`."""
         if self._compiled is None:
-            self._compiled = self._compile(connection.dialect)
-        text, names, is_positional = self._compiled
-        bound = [values[name] if process is None else process(values[name]) for name, process in names]
+            self._compiled = _Compiled.of(self._statement, connection.dialect)
         with closing(connection.connection.cursor()) as cursor:
-            cursor.execute(text, bound if is_positional else dict(zip([name for name, _ in names], bound, strict=True)))
+            cursor.execute(self._compiled.text, self._compiled.bind(values))
             return cursor.rowcount
 
-    def _compile(self, dialect: Dialect) -> Any:
-        compiled = self._statement.compile(dialect=dialect)
-        names = compiled.positiontup if compiled.positional else list(compiled.binds)
-        processors = [compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names]
-        return compiled.string, list(zip(names, processors, strict=True)), compiled.positional
+
+@frozen
+class _Compiled:
+    text: str
+    values: tuple[tuple[str, Callable[[Any], Any] | None], ...]
+    """Each value's name, in order, and what makes it the driver's."""
+    is_positional: bool
+
+    @classmethod
+    def of(cls, statement: Any, dialect: Dialect) -> _Compiled:
+        compiled = statement.compile(dialect=dialect)
+        names = compiled.positiontup if compiled.positional else compiled.binds
+        kinds = {name: compiled.binds[name].type.dialect_impl(dialect) for name in names}
+        values = tuple([(name, kinds[name].bind_processor(dialect)) for name in names])
+        return cls(compiled.string, values, compiled.positional)
+
+    def bind(self, values: Mapping[str, Any]) -> Any:
+        bound = [(name, process(values[name]) if process else values[name]) for name, process in self.values]
+        return tuple([value for _, value in bound]) if self.is_positional else dict(bound)
 
 
 def _tell(connection: Connection, statement: str) -> None:

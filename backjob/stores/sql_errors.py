@@ -10,10 +10,10 @@ from sqlalchemy import exc
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 
-__all__ = ["FOREIGN", "Meaning", "meaning", "translated"]
+__all__ = ["FOREIGN", "Meaning", "driver_error", "meaning", "translated"]
 
 FOREIGN: Final = (exc.SQLAlchemyError, UnicodeError, OverflowError)
-"""What SQLAlchemy and the drivers raise: most drivers' own errors come wrapped, those about a value don't always."""
+"""What SQLAlchemy raises, and what a driver may raise about a value."""
 
 
 class Meaning(Enum):
@@ -63,30 +63,37 @@ _STAYING: Final = (
     "does not support SSL",
     "certificate verify failed",
 )
-_KINDS: Final = (
-    (exc.IntegrityError, Meaning.DUPLICATE),
-    (exc.DataError, Meaning.REFUSED),
-    ((exc.ProgrammingError, exc.NotSupportedError), Meaning.UNUSABLE),
-)
+_NAMES: Final[Mapping[str, Meaning]] = {
+    "IntegrityError": Meaning.DUPLICATE,
+    "DataError": Meaning.REFUSED,
+    "ProgrammingError": Meaning.UNUSABLE,
+    "NotSupportedError": Meaning.UNUSABLE,
+}
+"""What the classes mean that every driver has (PEP 249)."""
 
 
 def meaning(error: BaseException) -> Meaning:
-    """What an error of `FOREIGN` means."""
-    if isinstance(error, exc.DBAPIError):
-        if error.connection_invalidated:
-            return Meaning.UNAVAILABLE
-        return _coded(error) or next((found for kind, found in _KINDS if isinstance(error, kind)), Meaning.UNAVAILABLE)
-    cause = error.orig if isinstance(error, exc.StatementError) else error
+    """What an error of SQLAlchemy or of a driver means."""
+    if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+        return Meaning.UNAVAILABLE
+    cause = driver_error(error)
     if isinstance(cause, UnicodeError | OverflowError):
         return Meaning.REFUSED
-    passing = isinstance(error, exc.TimeoutError | exc.InvalidRequestError)
-    return Meaning.UNAVAILABLE if passing else Meaning.UNUSABLE
+    if isinstance(cause, exc.SQLAlchemyError):
+        passing = isinstance(cause, exc.TimeoutError | exc.InvalidRequestError)
+        return Meaning.UNAVAILABLE if passing else Meaning.UNUSABLE
+    names = [kind.__name__ for kind in type(cause).__mro__]
+    return _coded(cause) or next((_NAMES[name] for name in names if name in _NAMES), Meaning.UNAVAILABLE)
 
 
-def _coded(error: exc.DBAPIError) -> Meaning | None:
+def driver_error(error: BaseException) -> BaseException:
+    """The driver's own error, without what SQLAlchemy puts around it: that shows values, and some of them are secret."""
+    return error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
+
+
+def _coded(cause: BaseException) -> Meaning | None:
     """What the database's own code for it says."""
-    cause = error.orig
-    number = cause.args[0] if cause is not None and cause.args else None
+    number = cause.args[0] if cause.args else None
     if isinstance(number, int):
         return _NUMBERS.get(number)
     state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
@@ -95,16 +102,14 @@ def _coded(error: exc.DBAPIError) -> Meaning | None:
     code = getattr(cause, "sqlite_errorcode", None)
     if code is not None:
         return _SQLITE_CODES.get(code & 0xFF) or (Meaning.MISSING if "no such table" in str(cause) else None)
-    if isinstance(error, exc.OperationalError) and any(words in str(cause) for words in _STAYING):
-        return Meaning.UNUSABLE
-    return None
+    is_known = type(cause).__name__ == "OperationalError" and any(words in str(cause) for words in _STAYING)
+    return Meaning.UNUSABLE if is_known else None
 
 
 def translated(error: BaseException, name: str, table: str) -> BackJobError:
     """The error to raise instead, of the store that is called ``name``. It tells no SQL and no values of it."""
     found = meaning(error)
-    cause = error.orig if isinstance(error, exc.StatementError) else error
-    words = _words(cause)
+    words = _words(driver_error(error))
     if found is Meaning.DUPLICATE:
         return InvalidRequest("id", "a job with this id exists already")
     if found is Meaning.REFUSED:
@@ -119,9 +124,7 @@ def translated(error: BaseException, name: str, table: str) -> BackJobError:
     return StoreUnavailable(f"{name}: {words}")
 
 
-def _words(cause: BaseException | None) -> str:
+def _words(cause: BaseException) -> str:
     """The first line of what the driver says (others may show values), without the number that some put first."""
-    lines = [
-        line for argument in getattr(cause, "args", ()) if isinstance(argument, str) for line in argument.splitlines()
-    ]
+    lines = [line for argument in cause.args if isinstance(argument, str) for line in argument.splitlines()]
     return lines[0].strip() if lines else type(cause).__name__

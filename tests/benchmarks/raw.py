@@ -1,106 +1,57 @@
-"""The work done by hand: plain sqlite3 on a file of the store's layout, and one request by h11 on a blocking socket."""
+"""The work done by hand: what each kind of store does, by its plain driver, and one request by h11 on a blocking socket."""
 
 from __future__ import annotations
 
-import secrets
 import socket
-import sqlite3
-import time
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import h11
 
-from backjob.stores.sqlite import SQLiteStore
-
-__all__ = ["RawStore", "bare_request", "connect_and_send", "fill", "request_bytes"]
+__all__ = ["Raw", "bare_request", "connect_and_send", "request_bytes"]
 
 _TIMEOUT: Final = 30.0
-_CHUNK: Final = 50_000
 
 
-class RawStore:
-    """A file with the store's tables and pragmas, written by one connection and no code of ours.
+class Raw(Protocol):
+    """A place with a store's layout, written and read by the plain driver, and no code of ours.
 
-    It is another file than the store's: each side keeps its page cache, as it would alone.
+    It is another place than the store's own: each side keeps its caches, as it would alone.
     """
 
-    def __init__(self, path: Path) -> None:
-        SQLiteStore(path).close()
-        self.path = path
-        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._columns: list[str] = []
-        self._template: list[Any] = []
-        self._insert = ""
+    @property
+    def version(self) -> str:
+        """Which release of what this is."""
+        ...
 
-    def take_template(self, store: Path, job_id: str) -> None:
-        """Insert rows like this one from now on."""
-        with sqlite3.connect(store) as connection:
-            names = [row[1] for row in connection.execute("PRAGMA table_info(backjob)")]
-            row = connection.execute("SELECT * FROM backjob WHERE id = ?", (job_id,)).fetchone()
-        connection.close()
-        self._columns, self._template = names[1:], [*row[1:]]
-        marks = ", ".join("?" * len(self._columns))
-        self._insert = f"INSERT INTO backjob ({', '.join(self._columns)}) VALUES ({marks})"
+    def take_template(self, store: str, job_id: str) -> None:
+        """Insert rows like this job's from now on; ``store`` is the URL of the store that has it."""
+        ...
 
-    def row(self) -> list[Any]:
+    def row(self) -> Any:
         """A new row, with an id of its own."""
-        row = [*self._template]
-        row[self._columns.index("id")] = secrets.token_urlsafe(18)
-        return row
+        ...
 
-    def insert(self, row: list[Any]) -> str:
+    def insert(self, row: Any) -> str:
         """Insert and commit; the row's id."""
-        self._connection.execute(self._insert, row)
-        job_id: str = row[self._columns.index("id")]
-        return job_id
+        ...
+
+    def update_twice(self, job_id: str) -> None:
+        """What a claim and an end write, each committed. Callable from any thread."""
+        ...
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:
         """What an update that writes must write: the row, and the output, committed together."""
-        execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
-        execute(
-            "UPDATE backjob SET version = version + 1, updated_time = ?, progress = ?, status_text = ?, "
-            "output_size = output_size + ? WHERE id = ? AND status = 0",
-            (time.time_ns() // 1000, progress, text, len(output), job_id),
-        )
-        execute("INSERT INTO backjob_output (job, start, piece) VALUES (1, ?, ?)", (start, output))
-        execute("COMMIT")
+        ...
 
     def select(self, job_id: str) -> object:
         """The row as it stands."""
-        return self._connection.execute("SELECT * FROM backjob WHERE id = ?", (job_id,)).fetchone()
+        ...
 
-    def close(self) -> None:
-        self._connection.close()
+    def fill(self, ended: int) -> None:
+        """Add so many jobs that have ended, all different, where there is one that has: a store's place, not our own."""
+        ...
 
-
-def fill(path: Path, ended: int) -> None:
-    """Add so many jobs that have ended, all different, to the file of a store that has one job that has."""
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("PRAGMA synchronous = OFF")
-    names: list[str] = [row[1] for row in connection.execute("PRAGMA table_info(backjob)")][1:]
-    own = {
-        "id": "lower(hex(randomblob(12)))",
-        "status": "CASE n % 10 WHEN 0 THEN 3 WHEN 1 THEN 4 ELSE 2 END",
-        "created_time": "created_time - n * 1000000",
-        "start_time": "start_time - n * 1000000",
-        "deliver_by": "deliver_by - n * 1000000",
-        "updated_time": "updated_time - n * 1000000",
-        "end_time": "end_time - n * 1000000",
-    }
-    values = ", ".join([own.get(name, name) for name in names])
-    (template,) = connection.execute("SELECT max(seq) FROM backjob WHERE status = 2").fetchone()
-    for first in range(0, ended, _CHUNK):
-        connection.execute(
-            f"INSERT INTO backjob ({', '.join(names)}) WITH RECURSIVE numbers (n) AS "
-            f"(SELECT ? UNION ALL SELECT n + 1 FROM numbers WHERE n < ?) "
-            f"SELECT {values} FROM numbers CROSS JOIN backjob WHERE seq = ?",
-            (first, min(first + _CHUNK, ended) - 1, template),
-        )
-    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
+    def close(self) -> None: ...
 
 
 def request_bytes(address: tuple[str, int], target: str) -> bytes:

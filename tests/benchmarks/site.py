@@ -1,4 +1,4 @@
-"""A served application and, in this process, the `BackJob` that starts its jobs, on one SQLite file."""
+"""A served application and, in this process, the `BackJob` that starts its jobs, on one store."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -20,10 +20,11 @@ from backjob.access import new_job_id
 from backjob.model import Draft, Grant, Request
 from backjob.running import Running
 from backjob.signing import MessageSigner
-from backjob.stores.sqlite import SQLiteStore
+from backjob.stores import open_store
 from backjob.transports.sockets import SocketTransport
+from tests.benchmarks.kinds import StoreKind
 from tests.benchmarks.notes import END, FIRST_LINE, KEY, Notes
-from tests.benchmarks.raw import RawStore, bare_request
+from tests.benchmarks.raw import Raw, bare_request
 from tests.scenarios.servers import KINDS
 
 __all__ = ["Site", "open_site"]
@@ -35,12 +36,16 @@ _TIMEOUT: Final = 30.0
 
 @frozen
 class Site:
-    """``jobs`` starts here what the server at ``address`` runs. ``raw`` is for the same work done by hand."""
+    """``jobs`` starts here what the server at ``address`` runs. ``raw`` is for the same work done by hand.
+
+    ``store`` is the URL of the store of both.
+    """
 
     address: tuple[str, int]
-    store: Path
+    kind: StoreKind
+    store: str
     jobs: BackJob
-    raw: RawStore
+    raw: Raw
     notes: Notes
 
     def start(self) -> str:
@@ -74,14 +79,20 @@ class Site:
 
 
 @contextmanager
-def open_site(server: str, directory: Path, store: Path) -> Iterator[Site]:
-    """The application on one of the servers of `tests.scenarios.servers`."""
-    raw = RawStore(directory / "raw.db")
-    notes = Notes(directory / "notes")
-    with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listening:
+def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
+    """The application on an empty store, by one of the servers of `tests.scenarios.servers`."""
+    with ExitStack() as stack:
+        store, by_hand = [stack.enter_context(kind.place(_made(directory / name))) for name in ("store", "by_hand")]
+        open_store(by_hand).close()
+        raw = kind.raw(by_hand)
+        stack.callback(raw.close)
+        notes = Notes(directory / "notes")
+        stack.callback(notes.close)
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
         host, port = listening.getsockname()
         url = f"http://{host}:{port}"
-        jobs = BackJob(SQLiteStore(store), SocketTransport(url), MessageSigner(KEY))
+        jobs = BackJob(open_store(store), SocketTransport(url), MessageSigner(KEY))
+        stack.callback(jobs.close)
         waiting = jobs.start("/work", {"id": 5}, as_current_user=False, delay=86400)
         raw.take_template(store, waiting)
         jobs.cancel(waiting)
@@ -90,8 +101,8 @@ def open_site(server: str, directory: Path, store: Path) -> Iterator[Site]:
             cwd=_ROOT,
             env=os.environ
             | {
-                "BENCHMARK_STORE": str(store),
-                "BENCHMARK_RAW": str(raw.path),
+                "BENCHMARK_STORE": store,
+                "BENCHMARK_RAW": by_hand,
                 "BENCHMARK_URL": url,
                 "BENCHMARK_NOTES": str(notes.path),
             },
@@ -100,15 +111,19 @@ def open_site(server: str, directory: Path, store: Path) -> Iterator[Site]:
             stderr=sys.stderr if "BENCHMARK_DEBUG" in os.environ else subprocess.DEVNULL,
             pass_fds=[listening.fileno()],
         )
-        try:
-            bare_request((host, port), "/ready")
-            yield Site((host, port), store, jobs, raw, notes)
-        finally:
-            jobs.close()
-            raw.close()
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            process.kill()
-            process.wait()
-            notes.close()
+        stack.callback(_end, process)
+        bare_request((host, port), "/ready")
+        yield Site((host, port), kind, store, jobs, raw, notes)
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    process.kill()
+    process.wait()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sqlite3
 import sys
 from datetime import UTC, datetime
 from typing import Literal
@@ -18,11 +17,12 @@ __all__ = ["Figure", "Table", "seconds"]
 class Figure:
     """One line. ``measured`` and ``target`` are in ``unit``; ``against`` and ``medians`` say what was divided by what.
 
-    Without a target it is there to be read beside another.
+    Without a target it is there to be read beside another; without a ``store`` it is every store's.
     """
 
     what: str
     measured: float
+    store: str = ""
     target: float | None = None
     unit: str = "×"
     better: Literal["less", "more"] = "less"
@@ -45,9 +45,10 @@ class Figure:
 
 @define
 class Table:
-    """The figures of one run."""
+    """The figures of one run. ``versions`` are the releases of the stores that were measured."""
 
     figures: list[Figure] = field(factory=list)
+    versions: set[str] = field(factory=set)
 
     def add(self, figure: Figure) -> None:
         """Note a figure. A missed target is for a person to read; a figure that can't be true fails the benchmark."""
@@ -56,18 +57,26 @@ class Table:
 
     def text(self) -> str:
         """The table in Markdown."""
-        rows = [("what", "measured", "target", "", "medians")]
-        for figure in self.figures:
+        rows = [("store", "what", "measured", "target", "", "medians")]
+        stores = list(dict.fromkeys(figure.store for figure in self.figures))
+        for figure in sorted(self.figures, key=lambda figure: stores.index(figure.store)):
             limit = "at most" if figure.better == "less" else "at least"
             target = "" if figure.target is None else f"{limit} {figure.target:g} {figure.unit}"
             measured = f"{figure.measured:.3g} {figure.unit}"
-            rows.append((figure.what, measured, target, figure.verdict, figure.medians))
+            rows.append((figure.store, figure.what, measured, target, figure.verdict, figure.medians))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
             "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
         ]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join([_surroundings(), "", *lines])
+        return "\n".join([self._surroundings(), "", *lines])
+
+    def _surroundings(self) -> str:
+        load = f"{os.getloadavg()[0]:.1f}"
+        return (
+            f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors "
+            f"(load {load}), {', '.join([f'Python {sys.version.split()[0]}', *sorted(self.versions)])}"
+        )
 
 
 def seconds(value: float) -> str:
@@ -76,11 +85,3 @@ def seconds(value: float) -> str:
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value / 1e-9:.3g} ns"
-
-
-def _surroundings() -> str:
-    load = f"{os.getloadavg()[0]:.1f}"
-    return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors (load {load}), "
-        f"Python {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}"
-    )

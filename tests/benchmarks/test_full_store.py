@@ -95,6 +95,7 @@ def test_with_a_million_ended_jobs(what: str, full_site: Site, empty_site: Site,
     pair = alternating(measure(full_site), measure(empty_site), rounds=_ROUNDS)
     table.add(
         Figure(
+            store=full_site.kind.name,
             what=f"with {ended:,} ended jobs: {what}",
             measured=pair.ratio,
             target=1.2,

@@ -52,6 +52,7 @@ def test_starting_a_job(site: Site, benchmark: BenchmarkFixture, table: Table, s
     pair = side_by_side(benchmark, site.start, raw, rounds=_ROUNDS, after=after)
     table.add(
         Figure(
+            store=site.kind.name,
             what=f"start(), {server}",
             measured=pair.ratio,
             target=2,
@@ -61,6 +62,7 @@ def test_starting_a_job(site: Site, benchmark: BenchmarkFixture, table: Table, s
     insert = median(inserts)
     table.add(
         Figure(
+            store=site.kind.name,
             what=f"  the same, against the insert alone, {server}",
             measured=pair.ours / insert,
             medians=f"{seconds(pair.ours)} : {seconds(insert)}",
@@ -91,6 +93,7 @@ def test_from_the_start_to_the_first_line(site: Site, table: Table, server: str)
     pair = alternating(ours, raw, rounds=_ROUNDS)
     table.add(
         Figure(
+            store=site.kind.name,
             what=f"start() to the action's first line, {server}",
             measured=pair.ratio,
             target=1.25,
@@ -100,6 +103,7 @@ def test_from_the_start_to_the_first_line(site: Site, table: Table, server: str)
     to_first_line = median(first_lines)
     table.add(
         Figure(
+            store=site.kind.name,
             what=f"  the same, of the request only until its first line, {server}",
             measured=pair.ours / to_first_line,
             medians=f"{seconds(pair.ours)} : {seconds(to_first_line)}",
@@ -140,6 +144,7 @@ def test_jobs_a_second(site: Site, table: Table, server: str) -> None:
     fastest = min(by_hands)
     table.add(
         Figure(
+            store=site.kind.name,
             what=f"no-op jobs a second, end to end, {server}",
             measured=fastest / taken,
             target=0.8,

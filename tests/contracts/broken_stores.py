@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import evolve, frozen
 
@@ -388,7 +388,7 @@ class KeepsMilliseconds(AltersWhatIsRead):
 @breaks("CreateCalls", "test_a_created_job_says_what_its_draft_said", "get: the job's status gives Status; it gave 0")
 class ReadsANumberAsStatus(AltersWhatIsRead):
     def altered(self, job: Job) -> Job:
-        return evolve(job, status=int(job.status))
+        return evolve(job, status=cast("Status", int(job.status)))
 
 
 @breaks(

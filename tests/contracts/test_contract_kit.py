@@ -33,8 +33,10 @@ PARTS: Final = {
 
 BEGINNING: Final = """
 import json
-import pytest
+from hypothesis import Phase, settings
 from tests.contracts import broken_stores
+settings.register_profile("quick", phases=[Phase.generate], database=None)  # no search for the shortest failure
+settings.load_profile("quick")
 """
 
 
@@ -43,7 +45,7 @@ def suite(store: str, part: str) -> str:
     return f"""
 from {PARTS[part]} import {part}
 class Test_{store}_{part}({part}):
-    patience, examples, steps, race_examples = 1, 15, 20, 5
+    patience = 1
     def make_store(self, clock):
         return broken_stores.{store}(clock=clock)
 del {part}

@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from attrs import field, frozen
 
-from backjob import BackJob, Status
+from backjob import BackJob, JobState, Status
 from backjob.errors import StoreUnavailable
 from backjob.protocols import Job, Store
 from backjob.signing import MessageSigner
@@ -23,7 +23,17 @@ from tests.scenarios.client import WAIT
 from tests.scenarios.servers import KINDS, Kind, gunicorn, running
 from tests.scenarios.sites import KEY, Site
 
-__all__ = ["PROCESSES", "Counters", "Observer", "outage_site", "told", "two_processes", "until", "whole_output"]
+__all__ = [
+    "PROCESSES",
+    "Counters",
+    "Observer",
+    "end_of",
+    "outage_site",
+    "told",
+    "two_processes",
+    "until",
+    "whole_output",
+]
 
 PROCESSES: Final = 2
 
@@ -57,6 +67,19 @@ def until(holds: Callable[[], object], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, what
         looks.wait(0.01)
+
+
+def end_of(site: Site, job_id: str) -> JobState:
+    """Wait for a job's end, also where a connection from before the outage is only now found to be dead."""
+    ends: list[JobState] = []
+
+    def has_ended() -> bool:
+        with suppress(StoreUnavailable):
+            ends.append(site.end(job_id))
+        return bool(ends)
+
+    until(has_ended, f"{job_id} does not end")
+    return ends[0]
 
 
 # --- counting jobs --------------------------------------------------------------------------------------------------

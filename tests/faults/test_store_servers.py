@@ -27,6 +27,7 @@ from tests.faults.outages import (
     PROCESSES,
     Counters,
     Observer,
+    end_of,
     outage_site,
     told,
     two_processes,
@@ -93,7 +94,7 @@ def test_jobs_go_on_where_they_were_when_the_server_is_killed_and_comes_back(
             until(lambda: all(observer.version(job_id) > versions[job_id] for job_id in ids), "reports do not go on")
             gate.count(2)
             gate.enough()
-            states = [site.end(job_id) for job_id in ids]
+            states = [end_of(site, job_id) for job_id in ids]
             assert {(state.status, state.status_text, state.progress) for state in states} == {
                 (Status.COMPLETED, "counted", 100)
             }
@@ -129,7 +130,7 @@ def test_a_worker_request_that_finds_the_store_away_is_sent_again(database: Priv
         assert answers[0].startswith(b"HTTP/1.1 503 ")
         assert b"\r\nbackjob-refusal: unavailable\r\n" in answers[0]
         database.start()
-        state = site.end(job_id)
+        state = end_of(site, job_id)
         assert (state.status, site.runs(job_id)) == (Status.COMPLETED, 1)
         job = site.jobs.store.get(job_id)
         assert job is not None
@@ -146,7 +147,7 @@ def test_a_job_that_falls_due_while_the_store_is_away_is_delivered_afterwards(
         database.kill()
         until(lambda: datetime.now(UTC) > due + timedelta(seconds=0.2), "time stands still")
         database.start()
-        assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
+        assert (end_of(site, job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
 
 
 def test_a_process_that_is_started_while_its_store_is_away_begins_to_work_when_it_comes(

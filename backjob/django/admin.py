@@ -1,0 +1,135 @@
+"""Jobs in Django's admin: to look at, and to cancel. Nothing else can be changed there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from typing_extensions import override
+
+from backjob.django.models import Job
+from backjob.django.site import database_of, jobs
+from backjob.errors import BackJobError
+from backjob.model import Status
+from backjob.stores.rows import moment
+
+__all__ = ["JobAdmin"]
+
+if TYPE_CHECKING:  # its types have parameters, and it has none
+    _ModelAdmin = admin.ModelAdmin[Job]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+
+class OwnerFilter(admin.SimpleListFilter):
+    """By owner, among those that have unfinished or recent jobs."""
+
+    title = _("owner")
+    parameter_name = "owner"
+    field = "owner"
+    most = 50
+
+    @override
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        recent = model_admin.get_queryset(request).order_by("-seq").values_list(self.field, flat=True)[:1000]
+        return [(value, value) for value in sorted({value for value in recent if value})[: self.most]]
+
+    @override
+    def queryset(self, request: HttpRequest, queryset: Any) -> Any:
+        value = self.value()
+        return queryset if value is None else queryset.filter(**{self.field: value})
+
+
+class ScopeFilter(OwnerFilter):
+    """By scope, likewise."""
+
+    title = _("scope")
+    parameter_name = "scope"
+    field = "scope"
+
+
+@admin.register(Job)
+class JobAdmin(_ModelAdmin):
+    """Read-only; ``backjob.view_job`` lets a member of staff look, ``backjob.cancel_job`` cancel."""
+
+    list_display = ("id", "status", "bar", "scope", "owner", "due", "ended")
+    list_filter = ("status", ScopeFilter, OwnerFilter)
+    search_fields = ("id__exact", "owner__exact")
+    search_help_text = _("an id or an owner, exactly")
+    show_full_result_count = False
+    list_per_page = 50
+    actions = ("cancel",)
+    fields = (
+        "id", "state", "scope", "owner", "due", "created", "ended", "progress", "status_text", "result", "output",
+        "attempt", "error_timeout_seconds",
+    )  # fmt: skip
+    readonly_fields = fields
+
+    @override
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Of the database that keeps the jobs."""
+        return super().get_queryset(request).using(database_of(jobs.store))
+
+    # --- who may ----------------------------------------------------------------------------------------------------
+
+    @override
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    @override
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @override
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_cancel_permission(self, request: Any) -> bool:
+        return bool(request.user.has_perm("backjob.cancel_job"))
+
+    # --- what is shown ----------------------------------------------------------------------------------------------
+
+    @admin.display(description=_("progress"), ordering="progress")
+    def bar(self, job: Job) -> str:
+        """The progress, as a bar."""
+        return format_html('<progress value="{}" max="100">{} %</progress> {} %', *[job.progress] * 3)
+
+    @admin.display(description=_("due"), ordering="start_time")
+    def due(self, job: Job) -> Any:
+        return moment(job.start_time)
+
+    @admin.display(description=_("status"))
+    def state(self, job: Job) -> str:
+        """The progress element: it follows the job while somebody looks."""
+        from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
+
+        if job.status >= Status.COMPLETED:
+            return Status(job.status).name
+        return backjob_progress(job.id)
+
+    @admin.display(description=_("output"))
+    def output(self, job: Job) -> str:
+        """The end of the job's output, as text."""
+        _start, piece = jobs.tail(job.id)
+        return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', piece.text)
+
+    @admin.display(description=_("error time-out (s)"))
+    def error_timeout_seconds(self, job: Job) -> float:
+        return float(job.error_timeout / 1_000_000)
+
+    # --- what can be done -------------------------------------------------------------------------------------------
+
+    @admin.action(description=_("Cancel selected jobs"), permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: Any) -> None:
+        """Cancel what has not ended."""
+        cancelled = 0
+        for job_id in queryset.values_list("id", flat=True):
+            try:
+                cancelled += jobs.cancel(job_id)
+            except BackJobError as error:
+                self.message_user(request, str(error), messages.ERROR)
+        self.message_user(request, ngettext("%d job cancelled.", "%d jobs cancelled.", cancelled) % cancelled)

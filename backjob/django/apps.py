@@ -1,0 +1,56 @@
+"""The app: signals, and the checks that ``manage.py check`` runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.core.signals import got_request_exception, request_finished, setting_changed
+from django.utils.translation import gettext_lazy as _
+
+from backjob.django.site import database_of, jobs
+from backjob.running import current
+
+__all__ = ["BackJobConfig"]
+
+_OF_INTEREST = frozenset({"BACKJOB", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "CACHES", "DATABASES", "ROOT_URLCONF"})
+
+
+class BackJobConfig(AppConfig):
+    """The app ``backjob``."""
+
+    name = "backjob.django"
+    label = "backjob"
+    verbose_name = _("Background jobs")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Connect signals and checks."""
+        from backjob.django import checks  # noqa: F401, PLC0415 - importing registers them
+
+        got_request_exception.connect(_note, dispatch_uid="backjob")
+        request_finished.connect(_close_connections, dispatch_uid="backjob")
+        setting_changed.connect(_forget, dispatch_uid="backjob")
+
+
+def _note(**_options: Any) -> None:
+    """Keep an error that Django turns into a response, for the job's status text."""
+    import sys  # noqa: PLC0415
+
+    error = sys.exc_info()[1]
+    if error is not None and current.get() is not None:
+        jobs.note_error(error)
+
+
+def _close_connections(**_options: Any) -> None:
+    from backjob.django.connections import close_aside  # noqa: PLC0415 - needs settings
+
+    built = jobs.built
+    using = None if built is None else database_of(built.store)
+    if using is not None:
+        close_aside(using)
+
+
+def _forget(*, setting: str, **_options: Any) -> None:
+    if setting in _OF_INTEREST:
+        jobs.reset()

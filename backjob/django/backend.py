@@ -1,0 +1,240 @@
+"""A backend of Django's Tasks framework that needs no worker: each task is a job, run by the web server the site has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from django.apps import apps
+from django.conf import settings
+from django.core.checks import CheckMessage, Error
+from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone
+from django.utils.module_loading import import_string
+from typing_extensions import override
+
+from backjob.django.site import database_of, jobs
+from backjob.django.task_api import (
+    BaseTaskBackend,
+    InvalidTask,
+    Task,
+    TaskError,
+    TaskResult,
+    TaskResultDoesNotExist,
+    TaskResultStatus,
+    normalize_json,
+    task_enqueued,
+)
+from backjob.django.task_record import TaskRecord
+from backjob.errors import InvalidRequest, JobEnded, JobFailed
+from backjob.model import Changes, Expect, Job, Status
+from backjob.running import current
+
+__all__ = ["BackJobBackend", "class_path", "task_at"]
+
+_ROUTE: Final = "backjob:run"
+_OPTIONS: Final = frozenset({"error_timeout"})
+
+_STATUSES: Final = {
+    Status.STARTED: TaskResultStatus.READY,
+    Status.IN_PROGRESS: TaskResultStatus.RUNNING,
+    Status.COMPLETED: TaskResultStatus.SUCCESSFUL,
+    Status.FAILED: TaskResultStatus.FAILED,
+    Status.CANCELLED: TaskResultStatus.FAILED,
+}
+
+
+class BackJobBackend(BaseTaskBackend):
+    """For ``TASKS``: ``{"default": {"BACKEND": "backjob.django.backend.BackJobBackend"}}``.
+
+    A result's id is the id of a job of `backjob.django.jobs`: it has progress, output and a status page, and within
+    the task ``jobs.update()``, ``jobs.track()`` and ``print()`` work. The job's scope is ``task:`` and the queue's
+    name; its owner is the user who is being served when the task is enqueued, or that of the job that enqueues it.
+    ``OPTIONS`` may hold an ``error_timeout`` in seconds: how long a task may be silent.
+    """
+
+    supports_defer = True
+    supports_async_task = True
+    supports_get_result = True
+    supports_priority = False
+
+    @override
+    def enqueue(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Start a job that calls the task. Within ``atomic()`` it is one when the transaction commits.
+
+        Raises `InvalidTask`, TypeError or ValueError for arguments that JSON can't say, and what `jobs.start` raises.
+        """
+        self.validate_task(task)
+        _refuse_unreachable(task)
+        record = TaskRecord(
+            path=task.module_path,
+            backend=self.alias,
+            priority=task.priority,
+            queue_name=task.queue_name,
+            run_after=None if task.run_after is None else task.run_after.isoformat(),
+            args=normalize_json(list(args)),
+            kwargs=normalize_json(dict(kwargs)),
+        )
+        running = current.get()
+        with _one_transaction():
+            job_id = jobs.start(
+                _ROUTE,
+                method="POST",
+                json=record.as_json(),
+                as_current_user=False,
+                owner=jobs.current_owner() if running is None else running.job.owner,
+                delay=0 if task.run_after is None else _aware(task.run_after),
+                scope=f"task:{task.queue_name}",
+                error_timeout=self.options.get("error_timeout"),
+            )
+            with _as_part_of_the_transaction():
+                # Once it is claimed, whoever runs it writes the record.
+                changes = Changes(result=record.as_json())
+                job = jobs.store.change(job_id, Expect(status=Status.STARTED), changes) or jobs.store.get(job_id)
+            if job is None:
+                raise TaskResultDoesNotExist(job_id)
+            result = self.result(job, record)
+            task_enqueued.send(type(self), task_result=result)
+        return result
+
+    @override
+    def get_result(self, result_id: str) -> Any:
+        """The result as it stands; one past its time-out fails by this look. Raises `TaskResultDoesNotExist`."""
+        if not isinstance(result_id, str):
+            raise TaskResultDoesNotExist(result_id)
+        if jobs.exists(result_id):
+            jobs.status(result_id)
+        job = jobs.store.get(result_id)
+        record = None if job is None else TaskRecord.of(job.result)
+        if job is None or record is None or record.backend != self.alias:
+            raise TaskResultDoesNotExist(result_id)
+        try:
+            return self.result(job, record)
+        except (ImportError, InvalidTask) as error:
+            raise TaskResultDoesNotExist(f"{result_id}: its task is not there any more: {error}") from error
+
+    def result(self, job: Job, record: TaskRecord) -> Any:
+        """The `TaskResult` of a job. Raises ImportError and `InvalidTask` for a task that is not there any more."""
+        started_at = None if record.started_at is None else _local(datetime.fromisoformat(record.started_at))
+        result: Any = TaskResult(
+            task=task_at(record),
+            id=job.id,
+            status=_STATUSES[job.status],
+            enqueued_at=_local(job.created_time),
+            started_at=started_at,
+            finished_at=None if job.end_time is None else _local(job.end_time),
+            last_attempted_at=started_at,
+            args=record.args,
+            kwargs=record.kwargs,
+            backend=self.alias,
+            errors=_errors(job, record),
+            worker_ids=list(record.worker_ids),
+        )
+        if job.status is Status.COMPLETED:
+            object.__setattr__(result, "_return_value", record.return_value)
+        return result
+
+    @override
+    def check(self, **_options: Any) -> list[CheckMessage]:
+        """What is missing for tasks to run."""
+        found: list[CheckMessage] = []
+        if not apps.is_installed("backjob.django"):
+            found.append(
+                Error(
+                    f"TASKS[{self.alias!r}] runs tasks as jobs of an app that is not installed.",
+                    hint="Add 'backjob.django' to INSTALLED_APPS.",
+                    id="backjob.E050",
+                )
+            )
+        try:
+            reverse(_ROUTE)
+        except (NoReverseMatch, ImproperlyConfigured):
+            found.append(
+                Error(
+                    f"TASKS[{self.alias!r}] runs tasks by a route that is nowhere.",
+                    hint='Put path("backjob/", include("backjob.django.urls")) in the URLconf.',
+                    id="backjob.E051",
+                )
+            )
+        found.extend(
+            Error(
+                f"TASKS[{self.alias!r}] has an option {name!r}, and there is none of this name.",
+                hint=f"There is {', '.join(sorted(_OPTIONS))}.",
+                id="backjob.E052",
+            )
+            for name in sorted(set(self.options) - _OPTIONS)
+        )
+        return found
+
+
+def task_at(record: TaskRecord) -> Any:
+    """The task that a record tells of, as it was enqueued. Raises ImportError and `InvalidTask`.
+
+    Nothing but a task is ever called: who can write to the store can't name any other function.
+    """
+    found = import_string(record.path)
+    if not isinstance(found, Task):
+        raise ImportError(f"{record.path!r} is no task")
+    return replace(
+        found,
+        backend=record.backend,
+        priority=record.priority,
+        queue_name=record.queue_name,
+        run_after=None if record.run_after is None else datetime.fromisoformat(record.run_after),
+    )
+
+
+def class_path(error: type[BaseException]) -> str:
+    """The dotted path of an exception, as a `TaskError` has it."""
+    return f"{error.__module__}.{error.__qualname__}"
+
+
+def _refuse_unreachable(task: Task) -> None:
+    try:
+        found = import_string(task.module_path)
+    except ImportError:
+        found = None
+    if not isinstance(found, Task) or found.func is not task.func:
+        raise InvalidTask(f"There is no task at {task.module_path!r}: another process would not find it.")
+
+
+def _errors(job: Job, record: TaskRecord) -> list[TaskError]:
+    if job.status not in (Status.FAILED, Status.CANCELLED):
+        return []
+    if record.errors:
+        return [TaskError(**error) for error in record.errors]
+    # The function raised nothing that was recorded: the job timed out, was cancelled, or could not be delivered.
+    kind = JobEnded if job.status is Status.CANCELLED else JobFailed
+    return [TaskError(exception_class_path=class_path(kind), traceback=job.status_text or job.status.name.lower())]
+
+
+def _one_transaction() -> AbstractContextManager[Any]:
+    using = database_of(jobs.store)
+    return nullcontext() if using is None else transaction.atomic(using=using)
+
+
+@contextmanager
+def _as_part_of_the_transaction() -> Iterator[None]:
+    """Within a running action the store writes beside its transaction, but not what belongs to a job it starts there."""
+    token = current.set(None)
+    try:
+        yield
+    finally:
+        current.reset(token)
+
+
+def _aware(moment: datetime) -> datetime:
+    try:
+        return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequest("run_after", str(error)) from error
+
+
+def _local(moment: datetime) -> datetime:
+    """A moment as this site has times: aware in UTC, or naive in its own zone."""
+    return moment.astimezone(UTC) if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())

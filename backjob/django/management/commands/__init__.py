@@ -1,0 +1,1 @@
+"""See Django's own documentation for what this package is."""

@@ -1,0 +1,197 @@
+"""The middleware, for WSGI and ASGI alike; the first in MIDDLEWARE."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, cast
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+
+from backjob.asgi import to_its_end
+from backjob.django.connections import acting
+from backjob.django.requests import DjangoServing, base_url_of, restore, spellings
+from backjob.django.site import jobs
+from backjob.errors import AddressUnknown, JobExit
+from backjob.jobs import BackJob
+from backjob.protocols import Verified
+from backjob.running import Running
+from backjob.serving import serving, text_decoder
+from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+
+__all__ = ["BackJobMiddleware"]
+
+
+class BackJobMiddleware:
+    """Recognises worker requests and runs their actions; everything else passes through as it came."""
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self._get_response = get_response
+        self._is_async = iscoroutinefunction(get_response)
+        if self._is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        return self._in_event_loop(request) if self._is_async else self._in_thread(request)
+
+    # --- WSGI -------------------------------------------------------------------------------------------------------
+
+    def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
+        site = jobs.of()
+        try:
+            verified = _open(site, request)
+            if verified is None:
+                with _served(request):
+                    return cast("HttpResponseBase", self._get_response(request))
+            running = _claim(site, request, verified)
+        except Refusal as refusal:
+            return _refused(refusal, request)
+        except BaseException as error:
+            return _left(error)
+        outcome = self._act(request, running)
+        site.worker.end(running, outcome)
+        return _done(outcome)
+
+    def _act(self, request: HttpRequest, running: Running) -> Outcome:
+        response: Any = None
+        error: BaseException | None = None
+        with _served(request), acting(running.job.id), running.active():
+            try:
+                response = self._get_response(request)
+                try:
+                    if response.streaming:
+                        _take(running, response, response.streaming_content)
+                finally:
+                    _close(response)
+            except BaseException as raised:
+                error = raised
+        return _outcome(response, error)
+
+    # --- ASGI -------------------------------------------------------------------------------------------------------
+
+    async def _in_event_loop(self, request: HttpRequest) -> HttpResponseBase:
+        site = jobs.of()
+        try:
+            verified = _open(site, request)
+            if verified is None:
+                with _served(request):
+                    return cast("HttpResponseBase", await self._get_response(request))
+            running = await to_its_end(sync_to_async(_claim)(site, request, verified))
+        except Refusal as refusal:
+            return _refused(refusal, request)
+        except BaseException as error:
+            return _left(error)
+        return _done(await to_its_end(self._act_and_end(site, request, running)))
+
+    async def _act_and_end(self, site: BackJob, request: HttpRequest, running: Running) -> Outcome:
+        response: Any = None
+        error: BaseException | None = None
+        with _served(request), acting(running.job.id), running.active():
+            try:
+                response = await self._get_response(request)
+                try:
+                    if response.streaming and response.is_async:
+                        await _take_async(running, response, response.streaming_content)
+                    elif response.streaming:
+                        await sync_to_async(_take)(running, response, response.streaming_content)
+                finally:
+                    await sync_to_async(_close)(response)
+            except BaseException as raised:
+                error = raised
+        outcome = _outcome(response, error)
+        await sync_to_async(site.worker.end)(running, outcome)
+        return outcome
+
+
+# --- the steps, the same for both -----------------------------------------------------------------------------------
+
+
+def _open(site: BackJob, request: HttpRequest) -> Verified | None:
+    site.monitor.ensure_running()
+    if site.transport is None and request.META.get("SERVER_NAME") != "testserver":  # the name that test clients give
+        with suppress(AddressUnknown):  # start() says so, to whom it concerns
+            site.learn_address(base_url_of(request))
+    return site.worker.open(*spellings(request))
+
+
+def _claim(site: BackJob, request: HttpRequest, verified: Verified) -> Running:
+    length = site.worker.body_length(request.META.get("CONTENT_LENGTH"))
+    body = request.read(length) if length else b""
+    running = site.worker.claim(verified, body)
+    restore(request, verified.request, running.job.caller, body)
+    # The signature proves what a CSRF token would: that this site itself made the request.
+    marked: Any = request
+    marked._dont_enforce_csrf_checks = True  # noqa: SLF001
+    return running
+
+
+@contextmanager
+def _served(request: HttpRequest) -> Iterator[None]:
+    token = serving.set(DjangoServing(request))
+    try:
+        yield
+    finally:
+        serving.reset(token)
+
+
+def _take(running: Running, response: Any, chunks: Iterator[bytes]) -> None:
+    """Run a streamed body to its end; of a text it is output."""
+    decoder = _decoder(response)
+    for chunk in chunks:
+        if decoder is not None:
+            running.write(decoder.decode(chunk))
+
+
+async def _take_async(running: Running, response: Any, chunks: AsyncIterator[bytes]) -> None:
+    decoder = _decoder(response)
+    async for chunk in chunks:
+        if decoder is not None:
+            running.write(decoder.decode(chunk))
+
+
+def _decoder(response: Any) -> Any:
+    has_length = response.has_header("Content-Length")
+    return text_decoder(response.status_code, response.get("Content-Type", ""), has_length=has_length)
+
+
+def _close(response: Any) -> None:
+    """Close the action's response, without telling that the request is over: the server's own response tells that."""
+    for closer in response._resource_closers:  # noqa: SLF001 - close() would send the signal
+        closer()
+    response._resource_closers.clear()  # noqa: SLF001
+    response.closed = True
+
+
+def _outcome(response: Any, error: BaseException | None) -> Outcome:
+    if response is None:
+        return Outcome(error=error)
+    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
+
+
+def _done(outcome: Outcome) -> HttpResponse:
+    if outcome.error is not None and exit_of(outcome.error) is None:
+        raise outcome.error
+    return _plain(outcome.status or 500, "", no_store())
+
+
+def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
+    response = _plain(refusal.status, str(refusal), refusal.headers)
+    many = request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True)
+    response[CONCURRENCY_HEADER] = "many" if many else "one"
+    return response
+
+
+def _left(error: BaseException) -> HttpResponse:
+    """The answer to a person who called a route that left by a `JobExit`; any other error goes on."""
+    left: JobExit | None = exit_of(error)
+    if left is None:
+        raise error
+    return _plain(403 if left.status == 403 else 500, str(left), no_store())
+
+
+def _plain(status: int, text: str, headers: tuple[tuple[str, str], ...]) -> HttpResponse:
+    return HttpResponse(text.encode(), status=status, headers=dict(headers))

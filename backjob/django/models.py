@@ -1,0 +1,110 @@
+"""The tables. Nobody but the store writes them: a job is started, changed and ended by `backjob.django.jobs`.
+
+Times are microseconds since 1970 in UTC, so that no TIME_ZONE or USE_TZ, and no zone of a server, can bend them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django.db import models
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+
+from backjob.django.fields import ExactField
+from backjob.model import Status
+from backjob.stores.rows import moment
+
+__all__ = ["Job", "Output"]
+
+
+class Job(models.Model):
+    """One job; see `backjob.model.Job` for what each column means."""
+
+    STATUSES = [(int(status), status.name) for status in Status]
+
+    seq = models.BigAutoField(primary_key=True)
+    id = ExactField(max_length=128, unique=True)
+    status = models.SmallIntegerField(choices=STATUSES)
+    progress = models.SmallIntegerField()
+    output_size = models.BigIntegerField()
+    output_truncated = models.SmallIntegerField()
+    created_time = models.BigIntegerField()
+    start_time = models.BigIntegerField()
+    deliver_by = models.BigIntegerField()
+    updated_time = models.BigIntegerField()
+    end_time = models.BigIntegerField(null=True)
+    error_timeout = models.BigIntegerField()
+    attempt = models.IntegerField()
+    version = models.BigIntegerField()
+    held = models.SmallIntegerField()
+    depth = models.IntegerField()
+    token = ExactField(max_length=128, null=True)
+    lessee = models.TextField(null=True)
+    lease_until = models.BigIntegerField(null=True)
+    merge_key = ExactField(max_length=255, null=True, unique=True)
+    owner = ExactField(max_length=255, null=True)
+    scope = ExactField(max_length=255)
+    request = models.TextField(null=True)
+    status_text = models.TextField(null=True)
+    result = models.TextField(null=True)
+    sealed = models.BinaryField(null=True)
+    body = models.BinaryField(null=True)
+
+    class Meta:
+        verbose_name = _("job")
+        verbose_name_plural = _("jobs")
+        ordering = ["-seq"]
+        default_permissions = ("view",)
+        permissions = [("cancel_job", "Can cancel job")]
+        indexes = [
+            models.Index(fields=["status", "start_time"], name="backjob_job_due"),
+            models.Index(fields=["status", "end_time"], name="backjob_job_ageing"),
+            models.Index(fields=["owner"], name="backjob_job_owner"),
+            models.Index(fields=["scope"], name="backjob_job_scope"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    def get_absolute_url(self) -> str:
+        """The job's status page, which its owner may see."""
+        return str(reverse("backjob:status", args=[self.id]))
+
+    @property
+    def status_url(self) -> str:
+        """The address of the job's status, signed: whoever has it may look."""
+        from backjob.django.site import jobs  # noqa: PLC0415 - models are imported before anything is set up
+
+        return jobs.status_url(self.id)
+
+    @property
+    def created(self) -> datetime:
+        """When it was accepted, in UTC."""
+        return moment(self.created_time)
+
+    @property
+    def ended(self) -> datetime | None:
+        """When it ended, in UTC."""
+        return None if self.end_time is None else moment(self.end_time)
+
+    def save(self, *_args: Any, **_options: Any) -> None:
+        """Refused: a job changes by compare-and-set alone."""
+        raise TypeError("a job is changed by backjob.django.jobs, not by save()")
+
+
+class Output(models.Model):
+    """A piece of a job's output, of at most 16 KiB. ``start`` is its place in bytes."""
+
+    pk = models.CompositePrimaryKey("job", "start")
+    job = models.BigIntegerField()
+    start = models.BigIntegerField()
+    piece = models.BinaryField()
+
+    class Meta:
+        default_permissions = ()
+        verbose_name = _("piece of output")
+
+    def __str__(self) -> str:
+        return f"{self.job}:{self.start}"

@@ -1,0 +1,76 @@
+"""Between Django's requests and ours, whether WSGI or ASGI brought them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+from attrs import evolve
+from django.http import HttpRequest
+
+from backjob import asgi, wsgi
+from backjob.model import Caller, Request
+from backjob.serving import Serving
+
+__all__ = ["DjangoServing", "base_url_of", "restore", "spellings"]
+
+
+class DjangoServing:
+    """The core's view of a request; ``django`` is Django's own."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.django = request
+        scope = _scope(request)
+        self._inner: Serving = wsgi.serving_of(request.META) if scope is None else asgi.serving_of(scope)
+
+    @property
+    def request(self) -> Request:
+        return self._inner.request
+
+    @property
+    def caller(self) -> Caller:
+        caller = self._inner.caller
+        # Django takes the server's name where there is no Host, as with requests of its own test client.
+        return caller if caller.host else evolve(caller, host=_server_of(self.django))
+
+    @property
+    def mount(self) -> str:
+        return self._inner.mount
+
+
+def _server_of(request: HttpRequest) -> str:
+    name, port = request.META.get("SERVER_NAME", ""), str(request.META.get("SERVER_PORT", ""))
+    return name if port in ("", "80", "443") else f"{name}:{port}"
+
+
+def _scope(request: HttpRequest) -> Any:
+    """The ASGI scope of a request, or None if WSGI brought it."""
+    return getattr(request, "scope", None)
+
+
+def spellings(request: HttpRequest) -> tuple[Request, ...]:
+    """The request as it may have been on the wire, for `backjob.worker.Worker.open`."""
+    scope = _scope(request)
+    return (wsgi.request_of(request.META),) if scope is None else asgi.spellings(scope)
+
+
+def base_url_of(request: HttpRequest) -> str:
+    """The server's own base URL. Raises `AddressUnknown`."""
+    scope = _scope(request)
+    return wsgi.base_url_of(request.META) if scope is None else asgi.base_url_of(scope)
+
+
+def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:
+    """Make the request the one that the developer asked for, as from the client that started it.
+
+    To be called before anything has looked at its query or headers: the middleware stands first.
+    """
+    scope = _scope(request)
+    if scope is not None:
+        request.scope = asgi.restored(scope, shown, caller)
+    wsgi.restore(request.META, shown, caller)
+    for cached in ("headers", "GET", "COOKIES", "accepted_types"):
+        request.__dict__.pop(cached, None)
+    # Read already, by us: this is what the property ``body`` would do.
+    request._body = body  # noqa: SLF001
+    request._stream = BytesIO(body)  # noqa: SLF001

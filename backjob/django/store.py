@@ -1,0 +1,290 @@
+"""Jobs in a database that Django knows, by its ORM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
+from operator import or_
+from typing import Any, Final
+
+from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
+from django.db.models import BigIntegerField, F, Func, Q, Value
+from django.db.models.functions import Greatest, Least
+from django.db.transaction import atomic
+
+from backjob.clock import SystemClock
+from backjob.django.connections import aside
+from backjob.django.models import Job as Row
+from backjob.django.models import Output as Piece
+from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status, clean_text
+from backjob.protocols import Clock
+from backjob.stores.rows import COLUMNS, assignments, conditions, draft_row, microseconds, moment, row_job, span
+from backjob.stores.values import LOOKAHEAD, clamped, output_bytes, output_piece, refuse_short_limit
+
+__all__ = ["DjangoStore"]
+
+_LONGEST_PIECE: Final = 16384  # bytes
+_PURGED_AT_ONCE: Final = 500  # jobs a transaction
+_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
+_BEATS_AT_ONCE: Final = 100
+_READ: Final = (*COLUMNS, "body")
+_SEALED: Final = COLUMNS.index("sealed")
+_STARTED: Final = int(Status.STARTED)
+_RUNNING: Final = int(Status.IN_PROGRESS)
+
+
+class _DatabaseNow(Func):
+    """The database's own clock, in microseconds since 1970: one moment for a whole statement."""
+
+    def __init__(self) -> None:
+        super().__init__(output_field=BigIntegerField())
+
+    def as_postgresql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
+        return "(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000)::bigint", []
+
+    def as_mysql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
+        return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", []
+
+
+class DjangoStore:
+    """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` makes its tables.
+
+    What is written within a transaction of the caller's is committed with it, and undone with it: a job that is started
+    there is one only then. A running action's reports go by a connection of their own, so that they are seen at once.
+    Time is the database's clock (SQLite's, which has none: this computer's), or ``clock`` if given.
+    """
+
+    def __init__(self, using: str = "default", *, clock: Clock | None = None) -> None:
+        if using not in connections.databases:
+            raise InvalidRequest("using", f"there is no database {using!r} in DATABASES")
+        self.using = using
+        self._clock: Clock | None = clock
+        if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
+            self._clock = SystemClock()
+
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        if not _is_clean(draft.id):
+            raise InvalidRequest("id", "a NUL or a lone surrogate can't be part of it")
+        with self._connection() as alias, atomic(alias, savepoint=merge_key is None):
+            rows = Row.objects.using(alias)
+            columns = draft_row(draft, merge_key, self._now())
+            while True:
+                # To insert comes first: of SQLite's transactions, one that reads before it writes may have to give up.
+                row = Row(**columns, body=draft.request.body or None)
+                rows.bulk_create([row], ignore_conflicts=merge_key is not None)
+                named = {"id": draft.id} if merge_key is None else {"merge_key": merge_key}
+                for job in self._read(rows.filter(**named)):
+                    return job
+                if rows.filter(id=draft.id).exists():
+                    raise InvalidRequest("id", "a job with this id exists already")
+
+    def get(self, job_id: str) -> Job | None:
+        if not _is_clean(job_id):
+            return None
+        with self._connection(job_id) as alias:
+            return self._one(alias, job_id)
+
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        refuse_short_limit(limit)
+        offset = max(offset, 0)
+        if not _is_clean(job_id):
+            return Output("", offset)
+        with self._connection(job_id) as alias:
+            located = Row.objects.using(alias).filter(id=job_id).values_list("seq", "output_truncated").first()
+            if located is None:
+                return Output("", offset)
+            seq, truncated = located
+            end = offset + limit + LOOKAHEAD
+            pieces = list(
+                Piece.objects.using(alias)
+                .filter(job=seq, start__gt=offset - _LONGEST_PIECE, start__lt=end)
+                .order_by("start")
+                .values_list("start", "piece")
+            )
+            start = pieces[0][0] if pieces else offset
+            data = b"".join([bytes(piece) for _, piece in pieces])[max(0, offset - start) : end - start]
+            return output_piece(data, offset, limit, truncated=truncated != 0)
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if not _is_clean(job_id) or not _is_clean(expect.token):
+            return None
+        assigned = assignments(changes, self._now())
+        if changes.end:
+            assigned["body"] = None
+        with self._connection(job_id) as alias, atomic(alias, savepoint=False):
+            rows = Row.objects.using(alias).filter(id=job_id, **conditions(expect))
+            changed = rows.update(version=F("version") + 1, **assigned)
+            return self._one(alias, job_id) if changed else None
+
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        added = output_bytes(report.output)
+        if not _is_clean(job_id) or not _is_clean(token):
+            return False
+        assigned: dict[str, Any] = {"version": F("version") + 1, "updated_time": self._now()}
+        if report.progress is not None:
+            assigned["progress"] = clamped(report.progress + report.increment)
+        elif report.increment:
+            assigned["progress"] = Greatest(Value(0), Least(Value(100), F("progress") + report.increment))
+        if report.text is not None:
+            assigned["status_text"] = report.text
+        if report.truncated:
+            assigned["output_truncated"] = 1
+        if added:
+            assigned["output_size"] = F("output_size") + len(added)
+        with self._connection(job_id) as alias:
+            rows = Row.objects.using(alias).filter(id=job_id)
+            running = rows.filter(token=token, status=_RUNNING)
+            if not added:
+                return bool(running.update(**assigned))
+            with atomic(alias, savepoint=False):
+                if not running.update(**assigned):
+                    return False
+                seq, size = rows.values_list("seq", "output_size").get()
+                start = size - len(added)
+                Piece.objects.using(alias).bulk_create(
+                    [
+                        Piece(job=seq, start=start + position, piece=added[position : position + _LONGEST_PIECE])
+                        for position in range(0, len(added), _LONGEST_PIECE)
+                    ]
+                )
+        return True
+
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        now = self._now()
+        until = now + span(lease, "lease")
+        taken: list[int] = []
+        with self._connection() as alias:
+            rows = Row.objects.using(alias)
+            free = Q(lease_until=None) | Q(lease_until__lte=now)
+            due = rows.filter(free, status=_STARTED, start_time__lte=now).order_by("start_time", "seq")
+            for seq, version in list(due.values_list("seq", "version")[:limit]):
+                mine = rows.filter(seq=seq, version=version)
+                if mine.update(lessee=lessee, lease_until=until, version=F("version") + 1):
+                    taken.append(seq)
+            if not taken:
+                return []
+            # One that was claimed since is nobody's to deliver any more.
+            return self._read(rows.filter(seq__in=taken, lessee=lessee).order_by("start_time", "seq"))
+
+    def beat(self, tokens: Mapping[str, str]) -> None:
+        pairs = sorted([pair for pair in tokens.items() if all(map(_is_clean, pair))])
+        for first in range(0, len(pairs), _BEATS_AT_ONCE):
+            named = [Q(id=job_id, token=token) for job_id, token in pairs[first : first + _BEATS_AT_ONCE]]
+            with self._connection() as alias:
+                rows = Row.objects.using(alias).filter(reduce(or_, named), status=_RUNNING)
+                rows.update(updated_time=self._now(), version=F("version") + 1)
+
+    def find(self, query: Query) -> list[Job]:
+        if not all(map(_is_clean, (query.scope, query.owner, query.before))):
+            return []
+        with self._connection() as alias:
+            rows = Row.objects.using(alias).order_by("-seq")
+            if query.overdue:
+                rows = rows.filter(self._overdue())
+            if query.status is not None:
+                rows = rows.filter(status=int(query.status))
+            if query.owner is not None:
+                rows = rows.filter(owner=query.owner)
+            if query.scope is not None:
+                rows = rows.filter(scope=query.scope)
+            if query.before is not None:
+                seq = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True).first()
+                if seq is None:
+                    return []
+                rows = rows.filter(seq__lt=seq)
+            return self._read(rows[: query.limit])
+
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        removed = 0
+        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+            ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
+            kept = [age for age in ages if age > 0]
+            if kept:
+                before = self._now() + -span(min(kept), "age")
+                removed += self._purge(Q(status=int(status), end_time__lt=before))
+        return removed
+
+    def close(self) -> None:
+        """Connections are Django's, which closes them."""
+
+    # --- one step each ----------------------------------------------------------------------------------------------
+
+    def _purge(self, ended: Q) -> int:
+        removed = 0
+        while True:
+            with self._connection() as alias:
+                rows = Row.objects.using(alias).filter(ended).order_by("end_time")
+                aged = list(rows.values_list("seq", "output_size")[:_PURGED_AT_ONCE])
+                batch: list[int] = []
+                output = 0
+                for seq, size in aged:
+                    output += size
+                    if batch and output > _PURGED_OUTPUT:
+                        break
+                    batch.append(seq)
+                with atomic(alias, savepoint=False):
+                    Piece.objects.using(alias).filter(job__in=batch).delete()
+                    removed += Row.objects.using(alias).filter(seq__in=batch).delete()[0]
+            if len(batch) == len(aged) < _PURGED_AT_ONCE:
+                return removed
+
+    def _overdue(self) -> Q:
+        now = self._now()
+        undelivered = Q(status=_STARTED, start_time__lte=now, deliver_by__lte=now)
+        limit = (Value(now) if isinstance(now, int) else now) - F("error_timeout")
+        return undelivered | Q(status=_RUNNING, updated_time__lte=limit)
+
+    def _now(self) -> Any:
+        return _DatabaseNow() if self._clock is None else microseconds(self._clock.now())
+
+    def _one(self, alias: str, job_id: str) -> Job | None:
+        return next(iter(self._read(Row.objects.using(alias).filter(id=job_id))), None)
+
+    def _read(self, rows: Any) -> list[Job]:
+        if self._clock is not None:
+            now = self._clock.now()
+            return [row_job(_plain(row), now) for row in rows.values_list(*_READ)]
+        timed = rows.annotate(read_time=_DatabaseNow()).values_list(*_READ, "read_time")
+        return [row_job(_plain(row), moment(read_time)) for *row, read_time in timed]
+
+    # --- connections and errors -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _connection(self, job_id: str | None = None) -> Iterator[str]:
+        """The alias to use, for this job. Errors of the database become ours."""
+        alias = aside(self.using, job_id)
+        try:
+            yield alias
+        except IntegrityError as error:
+            raise InvalidRequest("id", "a job with this id exists already") from error
+        except (DataError, UnicodeEncodeError, ValueError) as error:
+            if isinstance(error, InvalidRequest):
+                raise
+            raise InvalidRequest("text", f"this can't be stored: {error}") from error
+        except (OperationalError, InterfaceError) as error:
+            connection = connections[alias]
+            if "no such table" in str(error):
+                raise self._unmigrated(error) from error
+            if not connection.in_atomic_block:
+                connection.close()  # the next call opens another
+            raise StoreUnavailable(f"the database {self.using!r}: {error}") from error
+        except ProgrammingError as error:
+            raise self._unmigrated(error) from error
+
+    def _unmigrated(self, error: Exception) -> StoreUnusable:
+        return StoreUnusable(f"the database {self.using!r}: {error}; have the migrations of backjob been applied?")
+
+
+def _is_clean(text: str | None) -> bool:
+    """Whether this can be stored at all; what can't be is not found either."""
+    return text is None or clean_text(text) == text
+
+
+def _plain(row: Iterable[Any]) -> tuple[Any, ...]:
+    """A row whose binary columns are bytes, whatever the driver gives."""
+    values = list(row)
+    for index in (_SEALED, -1):
+        values[index] = None if values[index] is None else bytes(values[index])
+    return tuple(values)

@@ -1,0 +1,144 @@
+"""Running a task as the action of its job, and telling the rest of the site how that went."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+from traceback import format_exception
+from typing import Any, Final
+
+from attrs import evolve
+from django.utils import timezone
+
+from backjob.django.backend import BackJobBackend, class_path
+from backjob.django.site import jobs
+from backjob.django.task_api import (
+    TaskContext,
+    TaskError,
+    TaskResultStatus,
+    normalize_json,
+    task_backends,
+    task_finished,
+    task_started,
+)
+from backjob.django.task_record import TaskRecord
+from backjob.errors import InvalidRequest, JobExit, JobFailed, StoreUnavailable
+from backjob.model import Changes, Expect, Job, Status
+from backjob.running import Running, current
+from backjob.worker import describe
+
+__all__ = ["run_task", "tell_of_end"]
+
+_LONGEST_TRACEBACK: Final = 1 << 16  # characters; of a longer one the end is kept, which says what was raised
+
+_log = logging.getLogger("backjob")
+
+
+def run_task(body: bytes) -> None:
+    """Call the task of the current job, and record how it went. Leaves by `JobFailed` if it failed.
+
+    The signals are sent in this process; ``task_finished`` when the function has ended, a moment before its job does.
+    """
+    running = current.get()
+    record = TaskRecord.of(json.loads(body))
+    if running is None or record is None:
+        raise InvalidRequest("json", "this is no task")
+    backend = _backend(record)
+    record = evolve(record, started_at=datetime.now(UTC).isoformat(), worker_ids=[jobs.monitor.lessee])
+    _write(running, record)
+    result = backend.result(running.job, record)
+    try:
+        value = _call(backend, result)
+        _complete(running, value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        record = evolve(record, errors=[_described(error)], over=True)
+        if _write(running, record):
+            _tell(backend, _ended(result, TaskResultStatus.FAILED, record))
+        if isinstance(error, JobExit):
+            raise
+        jobs.fail(describe(error))
+    record = evolve(record, return_value=value, over=True)
+    if _write(running, record):
+        _keep(running, record)
+        _tell(backend, _ended(result, TaskResultStatus.SUCCESSFUL, record))
+    else:
+        _keep(running, evolve(record, over=False))
+
+
+def tell_of_end(job: Job) -> None:
+    """Send ``task_finished`` for a task whose job has ended, unless its function's end was told of.
+
+    So ends a task that was cancelled, timed out or could not be delivered, in the process that found that out.
+    """
+    record = TaskRecord.of(job.result)
+    if record is None or record.over:
+        return
+    try:
+        backend = _backend(record)
+        _tell(backend, backend.result(job, record))
+    except Exception:
+        _log.exception("job %s: nobody could be told that this task has ended", job.id)
+
+
+def _backend(record: TaskRecord) -> BackJobBackend:
+    backend: object = task_backends[record.backend]
+    if not isinstance(backend, BackJobBackend):
+        raise InvalidRequest("TASKS", f"{record.backend!r}, for which this task was enqueued, is another backend now")
+    return backend
+
+
+def _call(backend: BackJobBackend, result: Any) -> Any:
+    task_started.send(type(backend), task_result=result)
+    context = [TaskContext(task_result=result)] if result.task.takes_context else []
+    return normalize_json(result.task.call(*context, *result.args, **result.kwargs))
+
+
+def _complete(running: Running, value: Any) -> None:
+    """Have the job complete with this value. A text that the task gave to ``jobs.finish()`` stays."""
+    if running.error is not None:  # it called jobs.fail(), and caught what that raises
+        raise JobFailed(running.error)
+    text = None if running.finish is None else running.finish.text
+    running.finish = None
+    jobs.finish(text, value)
+
+
+def _keep(running: Running, record: TaskRecord) -> None:
+    """Have the job end with this record."""
+    if running.finish is not None:
+        running.finish = evolve(running.finish, result=record.as_json())
+
+
+def _write(running: Running, record: TaskRecord) -> bool:
+    """Write the record now. False if the job was ended meanwhile, or the store does not answer.
+
+    What is not written now is told of by whoever writes the job's end.
+    """
+    expect = Expect(status=Status.IN_PROGRESS, token=running.token)
+    try:
+        return jobs.store.change(running.job.id, expect, Changes(result=record.as_json())) is not None
+    except StoreUnavailable as error:
+        _log.info("job %s: how its task went is not recorded yet: %s", running.job.id, error)
+        return False
+
+
+def _described(error: BaseException) -> dict[str, str]:
+    traceback = "".join(format_exception(error))
+    if len(traceback) > _LONGEST_TRACEBACK:
+        traceback = "… " + traceback[-_LONGEST_TRACEBACK:]
+    return {"exception_class_path": class_path(type(error)), "traceback": traceback}
+
+
+def _ended(result: Any, status: TaskResultStatus, record: TaskRecord) -> Any:
+    errors = [TaskError(**error) for error in record.errors]
+    result = replace(result, status=status, finished_at=timezone.now(), errors=errors)
+    object.__setattr__(result, "_return_value", record.return_value)
+    return result
+
+
+def _tell(backend: BackJobBackend, result: Any) -> None:
+    # What a receiver raises is logged by Django: the task has ended as it has.
+    task_finished.send_robust(type(backend), task_result=result)

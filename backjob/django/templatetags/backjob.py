@@ -1,0 +1,31 @@
+"""``{% load backjob %}{% backjob_progress job_id %}``: a job's progress, in a page of the site's own."""
+
+from __future__ import annotations
+
+from django import template
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from backjob.django.site import jobs
+
+__all__ = ["backjob_progress", "backjob_status_url", "register"]
+
+register = template.Library()
+
+
+@register.simple_tag
+def backjob_progress(job_id: str, cancel: bool = False) -> SafeString:
+    """The progress element of a job, with its script and style; with ``cancel``, whoever sees the page may cancel."""
+    return format_html(
+        '<link rel="stylesheet" href="{}"><script src="{}" defer></script><backjob-progress src="{}"></backjob-progress>',
+        reverse("backjob:status", args=["progress.css"]),
+        reverse("backjob:status", args=["progress.js"]),
+        jobs.status_url(job_id, cancel=cancel),
+    )
+
+
+@register.simple_tag
+def backjob_status_url(job_id: str, cancel: bool = False) -> str:
+    """The signed address of a job's status."""
+    return jobs.status_url(job_id, cancel=cancel)

@@ -1,0 +1,46 @@
+"""The status routes as Django views: the session says who asks."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.contrib.auth.decorators import login_not_required
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from backjob.django.requests import DjangoServing
+from backjob.django.site import jobs
+from backjob.endpoints import Ask, Endpoints
+
+__all__ = ["status"]
+
+_endpoints: Final = Endpoints(jobs, "/backjob")
+
+
+@csrf_exempt  # cancelling asks for a token of its own, or for the word of a browser that the page is this site's
+@login_not_required  # a signed address may be given to anybody
+@transaction.non_atomic_requests  # what a look ends, a job past its time-out, stays ended
+def status(request: HttpRequest, rest: str) -> HttpResponse:
+    """Answer a status route; ``rest`` is what follows the prefix at which the URLs are included."""
+    here = DjangoServing(request).request
+    answer = _endpoints.answer(
+        Ask(
+            method=request.method or "",
+            path=f"/{rest}",
+            query=here.query,
+            headers=here.headers,
+            owner=jobs.owner_of(request),
+            mount=request.path.removesuffix(rest),
+            sees_all=_sees_all(request),
+        )
+    )
+    response = HttpResponse(answer.body, status=answer.status)
+    for name, value in answer.headers:
+        response[name] = value
+    return response
+
+
+def _sees_all(request: HttpRequest) -> bool:
+    user = getattr(request, "user", None)
+    return user is not None and user.is_active and user.is_staff and user.has_perm("backjob.view_job")

@@ -1,0 +1,83 @@
+"""Django is set up once in this process; each database is made when the first test needs it, and dropped in the end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.adapters.django.settings")
+
+import django
+from django.conf import settings
+from django.db import connections
+
+from tests.services import MARIADB, POSTGRES
+
+django.setup()
+
+
+def _made(alias: str) -> Iterator[str]:
+    connection = connections[alias]
+    name = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    yield alias
+    connection.creation.destroy_test_db(name, verbosity=0)
+    connection.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite() -> Iterator[str]:
+    """The alias of a migrated SQLite database."""
+    yield from _made("default")
+    shutil.rmtree(Path(settings.DATABASES["default"]["NAME"]).parent, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The alias of a migrated PostgreSQL database."""
+    POSTGRES.require()
+    yield from _made("postgresql")
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[str]:
+    """The alias of a migrated MariaDB database."""
+    MARIADB.require()
+    import pymysql
+
+    pymysql.install_as_MySQLdb()
+    yield from _made("mariadb")
+
+
+@pytest.fixture
+def database(sqlite: str) -> Iterator[str]:
+    """`sqlite`, empty; the settings are read anew before the test and after it."""
+    from django.contrib.auth.models import User
+    from django.contrib.sessions.models import Session
+
+    from backjob.django import jobs
+    from backjob.django.models import Job, Output
+    from tests.adapters.django import views
+
+    jobs.reset()
+    yield sqlite
+    jobs.reset()
+    views.seen.clear()
+    for model in (Output, Job, Session, User):
+        model._default_manager.all().delete()
+
+
+@pytest.fixture
+def at_once(database: str) -> Iterator[None]:
+    """Jobs run before `start()` returns, or when its transaction commits."""
+    from django.core.handlers.wsgi import WSGIHandler
+
+    from backjob.django import jobs
+    from backjob.testing import immediate
+
+    with immediate(jobs, WSGIHandler()):
+        yield

@@ -1,0 +1,150 @@
+"""``jobs.start``: by name or path, and what a transaction around it means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.core.handlers.wsgi import WSGIHandler
+from django.db import transaction
+from django.test import Client, TestCase, override_settings
+
+from backjob import InvalidRequest, JobNotFound, Status
+from backjob.django import jobs
+from backjob.django.models import Job
+from backjob.testing import immediate, recorded
+from tests.adapters.django import views
+
+CACHED = {"CACHE": "default"}
+
+
+@pytest.fixture(params=[{}, CACHED], ids=["store", "cache"], autouse=True)
+def settings(request: pytest.FixtureRequest, database: str) -> Iterator[None]:
+    with override_settings(BACKJOB=request.param):
+        yield
+
+
+def started(**options: Any) -> str:
+    return jobs.start(**{"path": "see", "as_current_user": False, **options})
+
+
+@pytest.mark.parametrize(
+    ("options", "target"),
+    [
+        ({"path": "see"}, "/see"),
+        ({"path": "see-more", "args": [5, "a b"]}, "/see/5/a%20b"),
+        ({"path": "see-more", "kwargs": {"number": 5, "word": "w"}, "query": {"q": "ü"}}, "/see/5/w?q=%C3%BC"),
+        ({"path": "/see/7/x?y=1"}, "/see/7/x?y=1"),
+    ],
+)
+def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -> None:
+    with recorded(jobs) as noted:
+        job_id = started(**options)
+    assert [(job.job_id, job.request.target) for job in noted] == [(job_id, target)]
+
+
+@pytest.mark.parametrize(
+    "options", [{"path": "nowhere"}, {"path": "see-more"}, {"path": "see", "args": [1]}, {"path": "/see", "args": []}]
+)
+def test_what_no_route_has_is_refused_and_nothing_stored(options: dict[str, Any]) -> None:
+    with recorded(jobs) as noted, pytest.raises(InvalidRequest) as refusal:
+        started(**options)
+    assert refusal.value.argument == "path"
+    assert (noted, Job.objects.count()) == ([], 0)
+
+
+def test_delivery_begins_when_the_transaction_commits() -> None:
+    with recorded(jobs) as noted:
+        with transaction.atomic():
+            job_id = started()
+            assert noted == []
+            assert jobs.status(job_id).status is Status.STARTED
+        assert [job.job_id for job in noted] == [job_id]
+    assert jobs.exists(job_id)
+
+
+@pytest.mark.parametrize("inner", [False, True], ids=["transaction", "savepoint"])
+def test_undone_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
+    def undone() -> str:
+        with transaction.atomic():
+            job_id = started()
+            transaction.set_rollback(True)
+        return job_id
+
+    with recorded(jobs) as noted:
+        if inner:
+            with transaction.atomic():
+                job_id = undone()
+        else:
+            job_id = undone()
+    assert noted == []
+    with pytest.raises(JobNotFound):
+        jobs.status(job_id)
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("merge", ["pending", "unfinished"])
+def test_merged_starts_within_a_transaction_are_one_job(merge: Any) -> None:
+    with recorded(jobs) as noted:
+        with transaction.atomic():
+            ids = [started(merge=merge, owner="Bo") for _ in range(2)]
+        ids.append(started(merge=merge, owner="Bo"))
+    assert len(set(ids)) == len(noted) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize("path", ["start", "start-within"])
+def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
+    answer = Client().post(f"/{path}", {"path": "see", "delay": 5}, content_type="application/json").json()
+    state = jobs.status(answer["id"])
+    assert (state.status, state.status_text) == (Status.COMPLETED, "<b>Seen</b>")
+    assert Client().get(answer["url"]).json()["id"] == state.id
+
+
+# --- a job's own reports --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("at_once")
+@pytest.mark.parametrize(
+    ("query", "status"), [({}, Status.COMPLETED), ({"leave": 1}, Status.FAILED)], ids=["undone", "left by an error"]
+)
+def test_a_jobs_reports_are_seen_at_once_and_outlive_its_transaction(query: dict[str, Any], status: Status) -> None:
+    state = jobs.status(started(path="within", query=query))
+    assert views.seen == [{"from beside": [40, "within"]}]
+    assert (state.status, jobs.output(state.id).text) == (status, "from within\n")
+    if status is Status.COMPLETED:
+        assert state.status_text == "within"
+        assert not jobs.exists(str(state.result))
+    assert Job.objects.count() == 1
+
+
+def test_so_they_are_with_a_transaction_around_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django.db import connection
+
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    with immediate(jobs, WSGIHandler()):
+        assert jobs.status(started(path="within")).status is Status.COMPLETED
+        assert views.seen == [{"from beside": [40, "within"]}]
+        views.seen.clear()
+        started(path="only")
+        started(path="see")
+    assert [sight["atomic"] for sight in views.seen] == [False, True]
+
+
+# --- Django's own TestCase ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("sqlite")
+class InATestCase(TestCase):
+    def test_a_job_runs_when_callbacks_are_captured(self) -> None:
+        with immediate(jobs, WSGIHandler()):
+            with self.captureOnCommitCallbacks(execute=True) as callbacks:
+                body = json.dumps({"path": "within"})
+                job_id = self.client.post("/start-within", body, content_type="application/json").json()["id"]
+                self.assertEqual(jobs.status(job_id).status, Status.STARTED)
+            self.assertEqual(len(callbacks), 1)
+            state = jobs.status(job_id)
+        self.assertEqual(state.status, Status.COMPLETED)
+        self.assertEqual(jobs.output(job_id).text, "from within\n")

@@ -1,0 +1,27 @@
+"""The routes of the tests' Django project."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.urls import include, path
+
+from tests.adapters.django import views
+
+urlpatterns = [
+    path("admin/", admin.site.urls),
+    path("backjob/", include("backjob.django.urls")),
+    path("ready", views.ready),
+    path("login/<name>", views.log_in),
+    path("logout", views.log_out),
+    path("start", views.start),
+    path("start-within", views.start_within),
+    path("see", views.see, name="see"),
+    path("see/<int:number>/<word>", views.see, name="see-more"),
+    path("only", views.only, name="only"),
+    path("within", views.within, name="within"),
+    path("hold", views.hold, name="hold"),
+    path("hold-async", views.hold_async, name="hold-async"),
+    path("note/<word>", views.note, name="note"),
+    path("notes", views.notes),
+    path("progress/<job_id>", views.progress),
+]

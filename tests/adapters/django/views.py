@@ -1,0 +1,176 @@
+"""The pages of the tests' Django project."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.contrib.auth import login, logout
+from django.contrib.auth.models import User
+from django.db import connection, transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import engines
+from django.views.decorators.csrf import csrf_exempt
+
+from backjob.django import jobs
+
+_WAIT = 30.0
+
+seen: list[dict[str, Any]] = []
+"""What jobs within this process saw, for tests that serve themselves."""
+
+
+def ready(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("ready")
+
+
+def log_in(request: HttpRequest, name: str) -> HttpResponse:
+    user, _ = User.objects.get_or_create(username=name)
+    login(request, user, backend="django.contrib.auth.backends.ModelBackend")
+    return HttpResponse(str(user.pk))
+
+
+def log_out(request: HttpRequest) -> HttpResponse:
+    logout(request)
+    return HttpResponse("")
+
+
+def _start(request: HttpRequest) -> JsonResponse:
+    job_id = jobs.start(**json.loads(request.body))
+    return JsonResponse({"id": job_id, "url": jobs.status_url(job_id)})
+
+
+@csrf_exempt
+@transaction.non_atomic_requests
+def start(request: HttpRequest) -> HttpResponse:
+    """Start a job by the arguments in the body."""
+    return _start(request)
+
+
+@csrf_exempt
+@transaction.atomic
+def start_within(request: HttpRequest) -> HttpResponse:
+    """`start` within a transaction."""
+    return _start(request)
+
+
+def _sight(request: HttpRequest, **more: Any) -> dict[str, Any]:
+    return {
+        "method": request.method,
+        "path": request.path,
+        "query": request.GET.dict(),
+        "form": request.POST.dict(),
+        "body": request.body.decode(),
+        "user": request.user.get_username(),
+        "host": request.get_host(),
+        "scheme": request.scheme,
+        "secure": request.is_secure(),
+        "address": request.META["REMOTE_ADDR"],
+        "background": jobs.is_background,
+        "owner": jobs.current_owner(),
+        "atomic": connection.in_atomic_block,
+        **more,
+    }
+
+
+def see(request: HttpRequest, **more: Any) -> HttpResponse:
+    """Tell what is seen of the request."""
+    seen.append(_sight(request, **more))
+    print("<script>alert(1)</script>")
+    return HttpResponse(jobs.finish("<b>Seen</b>", result=seen[-1]))
+
+
+@jobs.background_only
+def only(request: HttpRequest) -> HttpResponse:
+    return see(request)
+
+
+def within(request: HttpRequest) -> HttpResponse:
+    """Report within a transaction that is undone, and go on after it, or leave."""
+    with transaction.atomic():
+        jobs.update(40, "within")
+        print("from within")
+        seen.append({"from beside": _beside()})
+        started = jobs.start("/see", as_current_user=False)
+        if "leave" in request.GET:
+            raise LookupError("left")
+        transaction.set_rollback(True)
+    return HttpResponse(jobs.finish(result=started))
+
+
+def _beside() -> list[Any]:
+    """The job as another connection sees it."""
+    copy = connection.copy()
+    try:
+        with copy.cursor() as cursor:
+            cursor.execute("SELECT progress, status_text FROM backjob_job WHERE id = %s", [jobs.job_id])
+            return list(cursor.fetchone())
+    finally:
+        copy.close()
+
+
+@contextmanager
+def _at(gate: str) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", int(gate)), _WAIT) as connected:
+        connected.sendall(f"{os.getpid()}\n".encode())
+        left = "returned"
+        try:
+            yield connected
+        except BaseException as error:
+            left = type(error).__name__
+            raise
+        finally:
+            connected.sendall(f"{left}\n".encode())
+
+
+def hold(request: HttpRequest) -> HttpResponse:
+    """Stay at a gate of the test's; then write to the session what ``write`` says, and tell what it has."""
+    if "touch" in request.GET:
+        request.session.get("anything")  # as any use of the user does
+    with _at(request.GET["gate"]) as gate:
+        while gate.recv(1) == b"+":
+            jobs.update(50, "held")
+    if "write" in request.GET:
+        request.session[request.GET["write"]] = True
+    user = request.user.get_username()
+    words = sorted(key for key in request.session.keys() if not key.startswith("_"))
+    return HttpResponse(jobs.finish("held", result=[user, words]))
+
+
+async def hold_async(request: HttpRequest) -> HttpResponse:
+    """`hold`, as a coroutine."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(request.GET["gate"]))
+    left = "returned"
+    writer.write(f"{os.getpid()}\n".encode())
+    try:
+        while await reader.read(1) == b"+":
+            await jobs.aupdate(50, "held")
+    except BaseException as error:
+        left = type(error).__name__
+        raise
+    finally:
+        writer.write(f"{left}\n".encode())
+        writer.close()
+    user = await request.auser()
+    return HttpResponse(jobs.finish("held", result=user.get_username()))
+
+
+def note(request: HttpRequest, word: str) -> HttpResponse:
+    """Write to the session."""
+    request.session[word] = True
+    return HttpResponse("")
+
+
+def notes(request: HttpRequest) -> HttpResponse:
+    """What was written to it."""
+    return JsonResponse(sorted(key for key in request.session.keys() if not key.startswith("_")), safe=False)
+
+
+def progress(request: HttpRequest, job_id: str) -> HttpResponse:
+    template = engines["django"].from_string("{% load backjob %}{% backjob_progress job_id %}")
+    return HttpResponse(template.render({"job_id": job_id}, request))

@@ -15,7 +15,16 @@ from backjob.access import Access, Right, new_job_id, reference
 from backjob.action import Action
 from backjob.clock import SystemClock
 from backjob.delivery import LEASE
-from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, NoCurrentRequest, StoreError, TooDeep
+from backjob.errors import (
+    AddressUnknown,
+    InvalidRequest,
+    JobExit,
+    JobNotFound,
+    NoCurrentRequest,
+    StoreError,
+    StoreUnavailable,
+    TooDeep,
+)
 from backjob.lifecycle import End, cancelled, ended, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
 from backjob.monitor import Monitor, Retention
@@ -61,9 +70,6 @@ class BackJob(Action, Watching):
 
     Raises `InvalidRequest` for a refused setting. Thread-safe, and safe across fork.
     """
-
-    test_host = "localhost"
-    """The Host of jobs of no request under `backjob.testing.immediate`: one that the framework's tests allow."""
 
     def __init__(
         self,
@@ -189,7 +195,9 @@ class BackJob(Action, Watching):
         job that waits ("pending": not sent yet; the newest start time counts) or has not ended ("unfinished").
 
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
-        `AddressUnknown`, `TooDeep` or `StoreError`; then nothing is stored and nothing sent.
+        `AddressUnknown`, `TooDeep` or `StoreError`; then nothing is stored and nothing sent. (One exception: where the
+        connection to the store is lost between its commit and its answer, and it stays away, `StoreUnavailable` is
+        raised for a job that may be there.)
         """
         here = self._here()
         if self.transport is None:
@@ -241,7 +249,7 @@ class BackJob(Action, Watching):
             depth=depth,
         )
         if merge == "never":
-            job = self.store.create(draft)
+            job = self._create(draft)
         else:
             user = "user" if is_user else "anonymous"
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
@@ -272,9 +280,18 @@ class BackJob(Action, Watching):
             agent = "backjob"  # the client sent what no client may send on
         return evolve(request, headers=(*request.headers, ("User-Agent", agent)))
 
+    def _create(self, draft: Draft, key: str | None = None) -> Job:
+        try:
+            return self.store.create(draft, key)
+        except StoreUnavailable:
+            job = self.store.get(draft.id)  # it may be there, and only the answer was lost
+            if job is None:
+                raise
+            return job
+
     def _create_or_join(self, draft: Draft, key: str, credentials: Credentials | None) -> Job:
         while True:
-            job = self.store.create(draft, key)
+            job = self._create(draft, key)
             if job.id == draft.id or not waits_until_sent(key):
                 return job
             changes = Changes(due=draft.due, delivery_timeout=draft.delivery_timeout)

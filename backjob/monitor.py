@@ -178,7 +178,7 @@ class Monitor:
         self._writeback.settle(running, end)
 
     def may_reap(self) -> bool:
-        """False for one ``error_timeout`` after the wall clock jumped: until then silence proves nothing."""
+        """False for one ``error_timeout`` after the store was away, or the wall clock jumped: silence proves nothing then."""
         drift = self._wall_minus_monotonic()
         if abs(drift - self._drift) > _CLOCK_DRIFT:
             _log.warning("the wall clock jumped by %.0f s: no job is timed out for a while", drift - self._drift)
@@ -253,7 +253,9 @@ class Monitor:
             part()
         except StoreError as error:
             self._outage.tell("the monitor waits for the store: %s", error)
-            self._next_poll = max(self._next_poll, self._clock.monotonic() + _STORE_PAUSE)
+            now = self._clock.monotonic()
+            self._next_poll = max(self._next_poll, now + _STORE_PAUSE)
+            self._reap_from = now + self._error_timeout  # nobody could write that his job is alive
         except Exception:  # the other parts have their own work to do
             _log.exception("a part of the monitor's pass failed; it goes on")
 

@@ -16,7 +16,7 @@ from attrs import frozen
 
 from backjob.errors import BackgroundOnly, BackJobError, JobEnded, JobExit, JobFailed, SignatureError, StoreUnavailable
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
-from backjob.model import Headers, Job, Request
+from backjob.model import Headers, Job, Request, Status
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.running import Running
 
@@ -153,7 +153,9 @@ class Worker:
         try:
             job = self._store.change(verified.grant.job_id, expect, changes)
         except StoreUnavailable as error:
-            raise Refusal(503, "Service Unavailable", "unavailable", str(error)) from error
+            job = self._claimed_all_the_same(verified.grant.job_id, token)
+            if job is None:
+                raise Refusal(503, "Service Unavailable", "unavailable", str(error)) from error
         if job is None:
             text = "this job was claimed before, has ended, or is unknown"
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text)
@@ -166,6 +168,14 @@ class Worker:
             dirty=self._write_later,
             owner=self.owner,
         )
+
+    def _claimed_all_the_same(self, job_id: str, token: str) -> Job | None:
+        """The job, if the store made the claim and only its answer was lost: nobody else would ever run it."""
+        try:
+            job = self._store.get(job_id)
+        except StoreUnavailable:
+            return None
+        return job if job is not None and job.token == token and job.status is Status.IN_PROGRESS else None
 
     def end(self, running: Running, outcome: Outcome) -> None:
         """Decide how the job ends, and write it. Never raises: a store that is away gets it later."""

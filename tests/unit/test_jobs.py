@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, TooDeep
+from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, StoreUnavailable, TooDeep
 from backjob.jobs import BackJob
 from backjob.model import Caller, Request, Status
 from backjob.signing import MessageSigner
@@ -415,3 +415,19 @@ def test_a_refusal_at_the_door_shows_no_credentials(world: Bench) -> None:
     with pytest.raises(InvalidRequest) as caught:
         world.jobs.start("/work", headers={"Authorization": "Bearer 0ddT0ken\n"}, as_current_user=False)
     assert "0dd" not in str(caught.value)
+
+
+def test_a_job_whose_answer_was_lost_is_accepted_all_the_same(world: Bench) -> None:
+    world.store.lost = {"create"}
+    job_id = world.start()
+    assert world.job(job_id).status is Status.STARTED
+    world.step()
+    assert len(world.transport.sent) == 1
+
+
+def test_a_store_that_is_away_accepts_nothing(world: Bench) -> None:
+    world.store.down = {"create", "get"}
+    with pytest.raises(StoreUnavailable):
+        world.start()
+    world.store.down = set()
+    assert world.jobs.find() == []

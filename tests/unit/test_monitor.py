@@ -94,6 +94,21 @@ def test_after_a_jump_of_the_clock_nobody_is_timed_out_for_one_error_timeout(wor
         assert world.job(running.job.id).status is Status.FAILED
 
 
+def test_after_an_outage_of_the_store_nobody_is_timed_out_for_one_error_timeout(world: Bench) -> None:
+    running = world.run()
+    world.store.down = {"take_due", "find", "report", "beat", "change"}
+    for _ in range(200):
+        world.step(1)
+    world.store.down = set()
+    running.sign_of_life()
+    for _ in range(59):
+        world.step(1)
+        assert world.jobs.status(running.job.id).status is Status.IN_PROGRESS
+    world.step(2)
+    world.step(5)
+    assert world.job(running.job.id).status is Status.FAILED
+
+
 def test_a_job_that_reports_survives_a_jump_of_the_clock(world: Bench) -> None:
     running = world.run()
     world.step()

@@ -101,6 +101,29 @@ def test_an_ended_job_can_not_be_claimed(world: Bench) -> None:
     assert refusal(world, request).status == 409
 
 
+def test_a_claim_whose_answer_was_lost_is_ours_all_the_same(world: Bench) -> None:
+    world.start()
+    world.step()
+    world.store.lost = {"change"}
+    running = world.receive()
+    job = world.job(running.job.id)
+    assert (job.status, job.token) == (Status.IN_PROGRESS, running.token)
+
+
+def test_a_claim_that_somebody_else_made_is_not_ours_when_the_store_goes_away(world: Bench) -> None:
+    world.start()
+    world.step()
+    request = world.transport.sent[-1].delivery.sign()
+    first, second = world.jobs.worker.open(request), world.jobs.worker.open(request)
+    assert first is not None
+    assert second is not None
+    world.jobs.worker.claim(first, b"")
+    world.store.down = {"change"}
+    with pytest.raises(Refusal) as caught:
+        world.jobs.worker.claim(second, b"")
+    assert caught.value.status == 503
+
+
 def test_a_store_that_is_away_is_503_for_the_monitor_to_try_again(world: Bench) -> None:
     request = arrival(world)
     world.store.down = {"change"}
@@ -219,6 +242,7 @@ def test_an_end_that_never_can_be_written_becomes_a_timeout(world: Bench) -> Non
     for _ in range(70):
         world.step(1)
     world.store.down = set()
+    world.step(60)  # for so long after the store was away silence proves nothing
     world.step(10)
     job = world.job(running.job.id)
     assert job.status is Status.FAILED

@@ -136,7 +136,10 @@ class Action:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         if text is not None:
             await self.aupdate(status_text=text)
-        pace = _Pace(_length(iterable, total))
+        if total is None and isinstance(iterable, Sized):
+            # An async iterable may have to wait before it can tell: a query of Django's has to.
+            total = await self._offload(len, iterable) if isinstance(iterable, AsyncIterable) else len(iterable)
+        pace = _Pace(total)
         done = 0
         report_at = 1
         async for item in _async_items(iterable):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -31,11 +31,11 @@ from backjob.django.task_api import (
     task_enqueued,
 )
 from backjob.django.task_record import TaskRecord
-from backjob.errors import InvalidRequest, JobEnded, JobFailed
+from backjob.errors import InvalidRequest, JobEnded, JobFailed, JobNotFound
 from backjob.model import Changes, Expect, Job, Status
 from backjob.running import current
 
-__all__ = ["BackJobBackend", "class_path", "task_at"]
+__all__ = ["BackJobBackend", "class_path", "local_time", "task_at"]
 
 _ROUTE: Final = "backjob:run"
 _OPTIONS: Final = frozenset({"error_timeout"})
@@ -64,21 +64,22 @@ class BackJobBackend(BaseTaskBackend):
     supports_priority = False
 
     @override
-    def enqueue(self, task: Task, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def enqueue(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Start a job that calls the task. Within ``atomic()`` it is one when the transaction commits.
 
         Raises `InvalidTask`, TypeError or ValueError for arguments that JSON can't say, and what `jobs.start` raises.
         """
         self.validate_task(task)
         _refuse_unreachable(task)
+        said: Any = normalize_json([args, kwargs])
         record = TaskRecord(
             path=task.module_path,
             backend=self.alias,
             priority=task.priority,
             queue_name=task.queue_name,
             run_after=None if task.run_after is None else task.run_after.isoformat(),
-            args=normalize_json(list(args)),
-            kwargs=normalize_json(dict(kwargs)),
+            args=said[0],
+            kwargs=said[1],
         )
         running = current.get()
         with _one_transaction():
@@ -92,13 +93,12 @@ class BackJobBackend(BaseTaskBackend):
                 scope=f"task:{task.queue_name}",
                 error_timeout=self.options.get("error_timeout"),
             )
-            with _as_part_of_the_transaction():
-                # Once it is claimed, whoever runs it writes the record.
-                changes = Changes(result=record.as_json())
-                job = jobs.store.change(job_id, Expect(status=Status.STARTED), changes) or jobs.store.get(job_id)
+            # Once it is claimed, whoever runs it writes the record.
+            changes = Changes(result=record.as_json())
+            job = jobs.store.change(job_id, Expect(status=Status.STARTED), changes) or jobs.store.get(job_id)
             if job is None:
                 raise TaskResultDoesNotExist(job_id)
-            result = self.result(job, record)
+            result = self.result(job, TaskRecord.of(job.result) or record)
             task_enqueued.send(type(self), task_result=result)
         return result
 
@@ -107,11 +107,12 @@ class BackJobBackend(BaseTaskBackend):
         """The result as it stands; one past its time-out fails by this look. Raises `TaskResultDoesNotExist`."""
         if not isinstance(result_id, str):
             raise TaskResultDoesNotExist(result_id)
-        if jobs.exists(result_id):
-            jobs.status(result_id)
-        job = jobs.store.get(result_id)
-        record = None if job is None else TaskRecord.of(job.result)
-        if job is None or record is None or record.backend != self.alias:
+        try:
+            job = jobs._job(result_id)  # noqa: SLF001 - with what those who watch it don't see
+        except JobNotFound:
+            raise TaskResultDoesNotExist(result_id) from None
+        record = TaskRecord.of(job.result)
+        if record is None or record.backend != self.alias:
             raise TaskResultDoesNotExist(result_id)
         try:
             return self.result(job, record)
@@ -120,14 +121,14 @@ class BackJobBackend(BaseTaskBackend):
 
     def result(self, job: Job, record: TaskRecord) -> Any:
         """The `TaskResult` of a job. Raises ImportError and `InvalidTask` for a task that is not there any more."""
-        started_at = None if record.started_at is None else _local(datetime.fromisoformat(record.started_at))
+        started_at = None if record.started_at is None else local_time(datetime.fromisoformat(record.started_at))
         result: Any = TaskResult(
             task=task_at(record),
             id=job.id,
             status=_STATUSES[job.status],
-            enqueued_at=_local(job.created_time),
+            enqueued_at=local_time(job.created_time),
             started_at=started_at,
-            finished_at=None if job.end_time is None else _local(job.end_time),
+            finished_at=None if job.end_time is None else local_time(job.end_time),
             last_attempted_at=started_at,
             args=record.args,
             kwargs=record.kwargs,
@@ -179,7 +180,7 @@ def task_at(record: TaskRecord) -> Any:
     """
     found = import_string(record.path)
     if not isinstance(found, Task):
-        raise ImportError(f"{record.path!r} is no task")
+        raise ImportError(f"{record.path!r} is no task")  # noqa: TRY004 - as for what is not there at all
     return replace(
         found,
         backend=record.backend,
@@ -194,7 +195,7 @@ def class_path(error: type[BaseException]) -> str:
     return f"{error.__module__}.{error.__qualname__}"
 
 
-def _refuse_unreachable(task: Task) -> None:
+def _refuse_unreachable(task: Task[..., Any]) -> None:
     try:
         found = import_string(task.module_path)
     except ImportError:
@@ -218,16 +219,6 @@ def _one_transaction() -> AbstractContextManager[Any]:
     return nullcontext() if using is None else transaction.atomic(using=using)
 
 
-@contextmanager
-def _as_part_of_the_transaction() -> Iterator[None]:
-    """Within a running action the store writes beside its transaction, but not what belongs to a job it starts there."""
-    token = current.set(None)
-    try:
-        yield
-    finally:
-        current.reset(token)
-
-
 def _aware(moment: datetime) -> datetime:
     try:
         return timezone.make_aware(moment) if timezone.is_naive(moment) else moment
@@ -235,6 +226,6 @@ def _aware(moment: datetime) -> datetime:
         raise InvalidRequest("run_after", str(error)) from error
 
 
-def _local(moment: datetime) -> datetime:
+def local_time(moment: datetime) -> datetime:
     """A moment as this site has times: aware in UTC, or naive in its own zone."""
     return moment.astimezone(UTC) if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())

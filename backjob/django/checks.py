@@ -48,22 +48,18 @@ def _configuration() -> Iterator[CheckMessage]:
     try:
         jobs.of()
     except InvalidRequest as error:
-        yield Error(f"The setting {error.argument} is refused: {error.reason}", id="backjob.E003")
+        is_key = error.argument == "SECRET_KEY"  # with which whoever knows it could sign worker requests
+        hint = "Make a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else None
+        yield Error(f"The setting {error.argument} is refused: {error.reason}", hint=hint, id="backjob.E003")
         return
     except BackJobError as error:
         yield Error(f"The jobs' store can't be used: {error}", id="backjob.E004")
         return
-    if "KEY" not in getattr(settings, "BACKJOB", {}) and settings.SECRET_KEY.startswith("django-insecure-"):
-        yield Warning(
-            "Worker requests are signed with a key derived from an insecure SECRET_KEY.",
-            hint="Make a new SECRET_KEY, or set BACKJOB['KEY'].",
-            id="backjob.W005",
-        )
     for fallback in settings.SECRET_KEY_FALLBACKS:
         try:
             check_secret(fallback, "SECRET_KEY_FALLBACKS")
         except InvalidRequest as error:
-            yield Warning(f"A fallback key is left out: {error.reason}", id="backjob.W006")
+            yield Warning(f"A fallback key is left out: {error.reason}", id="backjob.W005")
 
 
 def _address() -> Iterator[CheckMessage]:

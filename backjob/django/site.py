@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
+from attrs import fields
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
@@ -17,9 +19,10 @@ from typing_extensions import Unpack, override
 
 from backjob import jobs as core
 from backjob.django.requests import DjangoServing
+from backjob.django.task_record import TaskRecord, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
-from backjob.model import Credentials, Job
+from backjob.model import Credentials, Job, JobState
 from backjob.serving import serving
 from backjob.settings import Settings
 
@@ -35,7 +38,23 @@ _OWN: Final = ("DATABASE", "OWNER", "ON_END")
 """Settings that Django has beside those that are the same everywhere."""
 
 
-class BackJob(core.BackJob):
+class _BackJobWithTasks(core.BackJob):
+    """What a job that is a task of the Tasks framework has of its own."""
+
+    @override
+    def _state(self, job: Job) -> JobState:
+        return shown(super()._state(job))
+
+    @override
+    def _announce(self, job: Job) -> None:
+        super()._announce(job)
+        if TaskRecord.of(job.result) is not None:
+            from backjob.django.task_run import tell_of_end  # noqa: PLC0415 - only where there are tasks
+
+            tell_of_end(job)
+
+
+class BackJob(_BackJobWithTasks):
     """The background jobs of this Django site: `backjob.BackJob`, set up by the dict ``BACKJOB`` in the settings.
 
     Beside the settings that are the same everywhere, ``DATABASE`` is the alias of the database that keeps the jobs,
@@ -43,8 +62,6 @@ class BackJob(core.BackJob):
     key), and ``ON_END`` that of one to be called with the state of each job that ends. ``CACHE`` is the name of one of
     ``CACHES``, put in front. The key is derived from ``SECRET_KEY`` and ``SECRET_KEY_FALLBACKS``.
     """
-
-    test_host = "testserver"
 
     def __init__(self) -> None:
         # What the core's constructor sets is set in `of()`, and found through __getattr__.
@@ -183,6 +200,12 @@ class BackJob(core.BackJob):
             raise InvalidRequest("BACKJOB", "a dict of settings is expected")
         own = {name: given.get(name) for name in _OWN}
         others = {name: value for name, value in given.items() if name not in _OWN}
+        for name in others:
+            meant = difflib.get_close_matches(str(name).upper(), (*_OWN, *_names()), n=1)
+            if name not in _names() and meant and meant[0] in _OWN:
+                raise InvalidRequest(str(name), f"there is no such setting; did you mean {meant[0]}?")
+        if own["DATABASE"] is not None and others.get("STORE") is not None:
+            raise InvalidRequest("DATABASE", "jobs are kept in a database of Django's, or in the STORE, not in both")
         if isinstance(others.get("CACHE"), str):
             others["CACHE"] = _cache(others["CACHE"])
         read = Settings.of(others)
@@ -192,7 +215,7 @@ class BackJob(core.BackJob):
 
             store = DjangoStore(own["DATABASE"] or "default")
         built = read.build(
-            core.BackJob,
+            _BackJobWithTasks,
             secret=settings.SECRET_KEY,
             secret_fallbacks=settings.SECRET_KEY_FALLBACKS,
             package="backjob.django",
@@ -204,6 +227,11 @@ class BackJob(core.BackJob):
         )
         built.worker.owner = self
         return built
+
+
+def _names() -> list[str]:
+    """The settings that are the same everywhere."""
+    return [one.name.upper() for one in fields(Settings)]
 
 
 def _cache(name: str) -> Any:

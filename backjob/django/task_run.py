@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
-from datetime import UTC, datetime
 from traceback import format_exception
 from typing import Any, Final
 
 from attrs import evolve
-from django.utils import timezone
 
-from backjob.django.backend import BackJobBackend, class_path
+from backjob.django.backend import BackJobBackend, class_path, local_time
 from backjob.django.site import jobs
 from backjob.django.task_api import (
     TaskContext,
@@ -46,7 +44,7 @@ def run_task(body: bytes) -> None:
     if running is None or record is None:
         raise InvalidRequest("json", "this is no task")
     backend = _backend(record)
-    record = evolve(record, started_at=datetime.now(UTC).isoformat(), worker_ids=[jobs.monitor.lessee])
+    record = evolve(record, started_at=running.job.updated_time.isoformat(), worker_ids=[jobs.monitor.lessee])
     _write(running, record)
     result = backend.result(running.job, record)
     try:
@@ -56,15 +54,15 @@ def run_task(body: bytes) -> None:
         raise
     except BaseException as error:
         record = evolve(record, errors=[_described(error)], over=True)
-        if _write(running, record):
-            _tell(backend, _ended(result, TaskResultStatus.FAILED, record))
+        if (job := _write(running, record)) is not None:
+            _tell(backend, _ended(result, TaskResultStatus.FAILED, record, job))
         if isinstance(error, JobExit):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
-    if _write(running, record):
+    if (job := _write(running, record)) is not None:
         _keep(running, record)
-        _tell(backend, _ended(result, TaskResultStatus.SUCCESSFUL, record))
+        _tell(backend, _ended(result, TaskResultStatus.SUCCESSFUL, record, job))
     else:
         _keep(running, evolve(record, over=False))
 
@@ -93,7 +91,7 @@ def _backend(record: TaskRecord) -> BackJobBackend:
 
 def _call(backend: BackJobBackend, result: Any) -> Any:
     task_started.send(type(backend), task_result=result)
-    context = [TaskContext(task_result=result)] if result.task.takes_context else []
+    context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
     return normalize_json(result.task.call(*context, *result.args, **result.kwargs))
 
 
@@ -112,17 +110,17 @@ def _keep(running: Running, record: TaskRecord) -> None:
         running.finish = evolve(running.finish, result=record.as_json())
 
 
-def _write(running: Running, record: TaskRecord) -> bool:
-    """Write the record now. False if the job was ended meanwhile, or the store does not answer.
+def _write(running: Running, record: TaskRecord) -> Job | None:
+    """Write the record now. None if the job was ended meanwhile, or the store does not answer.
 
     What is not written now is told of by whoever writes the job's end.
     """
     expect = Expect(status=Status.IN_PROGRESS, token=running.token)
     try:
-        return jobs.store.change(running.job.id, expect, Changes(result=record.as_json())) is not None
+        return jobs.store.change(running.job.id, expect, Changes(result=record.as_json()))
     except StoreUnavailable as error:
         _log.info("job %s: how its task went is not recorded yet: %s", running.job.id, error)
-        return False
+        return None
 
 
 def _described(error: BaseException) -> dict[str, str]:
@@ -132,9 +130,9 @@ def _described(error: BaseException) -> dict[str, str]:
     return {"exception_class_path": class_path(type(error)), "traceback": traceback}
 
 
-def _ended(result: Any, status: TaskResultStatus, record: TaskRecord) -> Any:
+def _ended(result: Any, status: TaskResultStatus, record: TaskRecord, job: Job) -> Any:
     errors = [TaskError(**error) for error in record.errors]
-    result = replace(result, status=status, finished_at=timezone.now(), errors=errors)
+    result = replace(result, status=status, finished_at=local_time(job.read_time), errors=errors)
     object.__setattr__(result, "_return_value", record.return_value)
     return result
 

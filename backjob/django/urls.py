@@ -1,11 +1,14 @@
-"""The status routes: ``path("backjob/", include("backjob.django.urls"))``."""
+"""The status routes, and the route that runs tasks: ``path("backjob/", include("backjob.django.urls"))``."""
 
 from __future__ import annotations
 
 from django.urls import path
 
-from backjob.django.views import status
+from backjob.django.views import run, status
 
 app_name = "backjob"
 
-urlpatterns = [path("<path:rest>", status, name="status")]
+urlpatterns = [
+    path("run", run, name="run"),
+    path("<path:rest>", status, name="status"),
+]

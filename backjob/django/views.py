@@ -13,7 +13,7 @@ from backjob.django.requests import DjangoServing
 from backjob.django.site import jobs
 from backjob.endpoints import Ask, Endpoints
 
-__all__ = ["status"]
+__all__ = ["run", "status"]
 
 _endpoints: Final = Endpoints(jobs, "/backjob")
 
@@ -39,6 +39,16 @@ def status(request: HttpRequest, rest: str) -> HttpResponse:
     for name, value in answer.headers:
         response[name] = value
     return response
+
+
+@login_not_required  # the signature says that the site itself asks
+@jobs.background_only
+def run(request: HttpRequest) -> HttpResponse:
+    """Run a task of the Tasks framework, for `backjob.django.backend`."""
+    from backjob.django.task_run import run_task  # noqa: PLC0415 - only where there are tasks
+
+    run_task(request.body)
+    return HttpResponse(status=204)
 
 
 def _sees_all(request: HttpRequest) -> bool:

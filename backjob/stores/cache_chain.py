@@ -85,6 +85,10 @@ class Chain:
                 return None
         return None
 
+    def is_newest(self, link: Link) -> bool:
+        """Whether a version that was the newest within the last hour is so still, or was dropped by the cache."""
+        return self._slot(link.number + 1) is None
+
     def newest_from_the_start(self) -> Link | None:
         """The newest version where there is no head: it is not published yet, or the cache has dropped the head."""
         return self._walk(1, None)

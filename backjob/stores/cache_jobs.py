@@ -26,7 +26,8 @@ Step: TypeAlias = Callable[[Record], Record | None]
 
 _GRACE: Final = 60_000_000
 """Microseconds that a creator may take between a job's place among the living and the job itself."""
-_MOST_OWN: Final = 1024
+_MOST_KNOWN: Final = 4096
+_BELIEVED: Final = LINGER / 2
 
 
 @frozen
@@ -38,6 +39,15 @@ class Birth:
     place: Place
 
 
+@frozen
+class _Known:
+    """A version that this process has read or written, and when, by the monotonic clock."""
+
+    link: Link
+    record: Record
+    since: float
+
+
 class Jobs:
     """The jobs among a cache's entries. Callable from any thread."""
 
@@ -45,8 +55,8 @@ class Jobs:
         self._entries = entries
         self._clock = clock
         self._index = Index(entries)
-        self._own: dict[str, tuple[Link, Record]] = {}
-        """What this process itself wrote last of some jobs: it may be the newest still, which a write finds out."""
+        self._known: dict[str, _Known] = {}
+        """What this process knows of jobs that it works on or watches: it may be the newest still, which is found out."""
         self._ages_key = entries.key("ages")
         self._ages: Ages | None = None
 
@@ -76,7 +86,7 @@ class Jobs:
             places[place.job_id] = place
         living = []
         for job_id, place in places.items():
-            record = self.read(job_id)
+            record = self._look_again(job_id)
             if record is not None and not record.job.status.is_final:
                 living.append(record)
             elif record is not None or microseconds(self._clock.now()) - place.since > _GRACE:
@@ -89,11 +99,10 @@ class Jobs:
     def write(self, job_id: str, step: Step) -> Record | None:
         """Take a step from the newest version; None if there is none, or the step was not to be taken."""
         chain = self._chain(job_id)
-        own = self._own.get(job_id)
-        if own is not None:
-            link, record = own
-            after = step(evolve(record, job=evolve(record.job, read_time=self._clock.now())))
-            if after is not None and self._follow(chain, link, record, after):
+        known = self._known.get(job_id)
+        if known is not None:
+            after = step(self._now(known.record))
+            if after is not None and self._follow(chain, known.link, known.record, after):
                 return after
         refused, before = 0, ""
         while (newest := chain.newest()) is not None and (found := self._load(newest)) is not None:
@@ -104,7 +113,7 @@ class Jobs:
             if after is None or self._follow(chain, newest, found, after):
                 return after
             before = newest.mark
-        self._own.pop(job_id, None)
+        self._known.pop(job_id, None)
         return None
 
     def begin(self, job: Job) -> Birth:
@@ -168,6 +177,28 @@ class Jobs:
     def _load(self, link: Link | None) -> Record | None:
         return None if link is None else load_record(link.text, self._clock.now())
 
+    def _now(self, record: Record) -> Record:
+        return evolve(record, job=evolve(record.job, read_time=self._clock.now()))
+
+    def _look_again(self, job_id: str) -> Record | None:
+        """The newest version, by one call to the cache if it is the one that this process knows."""
+        chain, known = self._chain(job_id), self._known.get(job_id)
+        if known is not None and self._clock.monotonic() - known.since < _BELIEVED and chain.is_newest(known.link):
+            return self._now(known.record)
+        link = chain.newest()
+        record = self._load(link)
+        if link is not None and record is not None:
+            self._remember(link, record)
+        return record
+
+    def _remember(self, link: Link, record: Record) -> None:
+        if record.job.status.is_final:
+            self._known.pop(record.job.id, None)
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[record.job.id] = _Known(link, record, self._clock.monotonic())
+
     def _follow(self, chain: Chain, link: Link, before: Record, after: Record) -> bool:
         job = after.job
         ages = self.ages()
@@ -177,12 +208,7 @@ class Jobs:
         written = chain.follow(link, dump_record(after), kept)
         if written is None:
             return False
-        if job.status.is_final:
-            self._own.pop(job.id, None)
-        else:
-            if len(self._own) >= _MOST_OWN:
-                self._own.clear()
-            self._own[job.id] = written, after
+        self._remember(written, after)
         return True
 
     def _forget(self, record: Record, place: Place) -> None:

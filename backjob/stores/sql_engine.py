@@ -10,7 +10,7 @@ import sqlite3
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable, StoreUnusable
 from backjob.stores.sql_errors import FOREIGN, Meaning, driver_error, meaning, translated
+from backjob.stores.sql_gate import Gate
 
 __all__ = ["Database", "Direct"]
 
@@ -100,6 +101,7 @@ class Database:
         self._engine = self._root if self._is_own else self._root.execution_options(isolation_level="AUTOCOMMIT")
         self._beginning = _BEGINNINGS[kind][-1:] if self._is_own else _BEGINNINGS[kind]
         self._may_be_begun = kind == "sqlite" and not self._is_own
+        self._gate = Gate(self.name, _POOL_SIZE, _POOL_TIMEOUT) if self._is_own else None
         self._is_prepared = False
         self._is_closed = False
         self._pid = os.getpid()
@@ -162,9 +164,16 @@ class Database:
         self._pid = os.getpid()
         _inherited.append(self._root.pool)
         self._root.dispose(close=False)
+        if self._gate is not None:
+            self._gate.open_anew()
 
     @contextmanager
     def _connection(self) -> Iterator[Connection]:
+        with nullcontext() if self._gate is None else self._gate.passing(), self._connected() as connection:
+            yield connection
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
         connection = self._connect()
         try:
             if self._may_be_begun:
@@ -183,7 +192,9 @@ class Database:
     def _connect(self) -> Connection:
         try:
             return self._engine.connect()
-        except self._foreign:
+        except self._foreign as error:
+            if self._gate is not None and meaning(error) is Meaning.UNAVAILABLE:
+                self._gate.shut(str(translated(error, self.name, self._table)))
             raise
         except (TypeError, ValueError, RuntimeError, FileNotFoundError) as error:  # an option that makes no sense
             raise StoreUnusable(f"{self.name}: the driver can't connect: {error}") from error

@@ -51,9 +51,8 @@ def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
     worker request is signed, verified and claimed as ever. Delays are not waited for; a job that starts jobs runs them
     at once.
     """
-    transport = _InlineTransport(app, jobs.test_host)
     jobs = jobs.of(app)
-    with _instead(jobs, jobs.make_monitor(_ImmediateMonitor, threaded=False), transport):
+    with _instead(jobs, jobs.make_monitor(_ImmediateMonitor, threaded=False), _InlineTransport(app)):
         yield
 
 
@@ -118,15 +117,14 @@ class _InlineTransport:
 
     capacity: int | None = None
 
-    def __init__(self, app: WSGIApplication, host: str) -> None:
+    def __init__(self, app: WSGIApplication) -> None:
         self._app = app
-        self._host = host
 
     def send(self, delivery: Delivery) -> Future[Response]:
         future: Future[Response] = Future()
         try:
             # A copy of the context: what the action sets is not seen by the test, as it would not be from a server.
-            future.set_result(copy_context().run(_call, self._app, delivery.sign(), self._host))
+            future.set_result(copy_context().run(_call, self._app, delivery.sign()))
         except NotSent as error:
             future.set_exception(error)
         return future
@@ -135,7 +133,7 @@ class _InlineTransport:
         """There is nothing to close."""
 
 
-def _call(app: WSGIApplication, request: Request, host: str) -> Response:
+def _call(app: WSGIApplication, request: Request) -> Response:
     answers: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start_response(
@@ -145,7 +143,7 @@ def _call(app: WSGIApplication, request: Request, host: str) -> Response:
         return lambda _: None
 
     try:
-        body = app(_environ(request, host), start_response)
+        body = app(_environ(request), start_response)
         try:
             content = b"".join(body)
         finally:
@@ -160,17 +158,17 @@ def _call(app: WSGIApplication, request: Request, host: str) -> Response:
     return Response(int(code), reason, tuple(headers), content)
 
 
-def _environ(request: Request, host: str) -> WSGIEnvironment:
+def _environ(request: Request) -> WSGIEnvironment:
     environ: WSGIEnvironment = {
         "REQUEST_METHOD": request.method,
         "SCRIPT_NAME": "",
         "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
         "QUERY_STRING": request.query,
         "REQUEST_URI": request.target,
-        "SERVER_NAME": host,
+        "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": host,
+        "HTTP_HOST": "localhost",
         "REMOTE_ADDR": "127.0.0.1",
         "CONTENT_LENGTH": str(len(request.body)),
         "wsgi.version": (1, 0),

@@ -55,8 +55,8 @@ class RawSQL:
 
     @property
     @abstractmethod
-    def _analyse(self) -> str:
-        """The statement that tells the planner what the table holds, as the server does by itself in the long run."""
+    def _settling(self) -> tuple[str, ...]:
+        """What a server does by itself in the long run: it learns what the table holds, and has it all on the disk."""
 
     @property
     @abstractmethod
@@ -143,7 +143,8 @@ class RawSQL:
                 f"SELECT {values} FROM {self._table} AS job CROSS JOIN {numbers} WHERE job.seq = %s",
                 (template,),
             )
-        cursor.execute(self._analyse)
+        for statement in self._settling:
+            cursor.execute(statement)
 
     def drop(self) -> None:
         """Remove every table whose name begins with the store's."""
@@ -173,8 +174,8 @@ class RawPostgreSQL(RawSQL):
         return f"generate_series({first}::bigint, {last}) AS numbers (n)"
 
     @property
-    def _analyse(self) -> str:
-        return f"VACUUM (ANALYZE) {self._table}"
+    def _settling(self) -> tuple[str, ...]:
+        return (f"VACUUM (ANALYZE) {self._table}", "CHECKPOINT")
 
     @property
     def version(self) -> str:
@@ -205,8 +206,8 @@ class RawMariaDB(RawSQL):
         return "substr(md5(concat(n, rand())), 1, 24)"
 
     @property
-    def _analyse(self) -> str:
-        return f"ANALYZE TABLE {self._table}"
+    def _settling(self) -> tuple[str, ...]:
+        return (f"ANALYZE TABLE {self._table}", f"FLUSH TABLES {self._table} FOR EXPORT", "UNLOCK TABLES")
 
     @property
     def version(self) -> str:

@@ -28,7 +28,7 @@ _APPENDS = 1000
 _SEVERAL = 5
 _JOBS = 20
 _FEWEST_JOBS = 5
-_LONGEST = 15.0  # s
+_LONGEST = 10.0  # s
 
 
 _ANY_STORE = pytest.mark.parametrize("store", ["sqlite"], indirect=True)

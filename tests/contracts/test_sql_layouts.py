@@ -54,9 +54,10 @@ class Place:
 
 @pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    dialect, schema = request.param, own_name()
+    dialect: str = request.param
+    schema = None if dialect == "sqlite" else own_name()
     if dialect == "sqlite":
-        url, schema = f"sqlite+pysqlite:///{tmp_path}/jobs.db", None
+        url = f"sqlite+pysqlite:///{tmp_path}/jobs.db"
     else:
         url = (POSTGRES if dialect == "postgresql" else MARIADB).require()
     engine = create_engine(url)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest, StoreUnavailable
 from backjob.lifecycle import completed
 from backjob.model import LONGEST_STATUS_TEXT, Status
+from backjob.offload import in_event_loop
 from backjob.running import Running, current, percent
 from backjob.worker import Outcome
 from tests.unit.core import Bench, bench
@@ -833,6 +834,26 @@ def test_the_async_twins_report_and_finish(world: Bench, running: Running) -> No
         asyncio.run(act())
     assert running.finish == completed("done", {"n": 1})
     assert world.job(running.job.id).status_text == "Reading"
+
+
+class _Query:
+    """Async, with a length that blocks to be found, as a query of Django's."""
+
+    def __len__(self) -> int:
+        assert not in_event_loop()
+        return 2
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        for item in range(2):
+            yield item
+
+
+def test_the_length_of_an_async_iterable_is_asked_for_outside_of_the_event_loop(world: Bench, running: Running) -> None:
+    async def act() -> list[int]:
+        return [running.progress async for _ in world.jobs.atrack(_Query())]
+
+    with running.active():
+        assert asyncio.run(act()) == [0, 50]
 
 
 def test_async_reports_of_many_tasks_are_written_once(world: Bench, running: Running) -> None:

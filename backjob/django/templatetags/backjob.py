@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django import template
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from backjob.django.site import jobs
@@ -15,13 +15,21 @@ register = template.Library()
 
 
 @register.simple_tag
-def backjob_progress(job_id: str, cancel: bool = False) -> SafeString:
-    """The progress element of a job, with its script and style; with ``cancel``, whoever sees the page may cancel."""
+def backjob_progress(job_id: str, *, output: bool = False, cancel: bool = False, label: str = "") -> SafeString:
+    """The progress element of a job, with its script and style.
+
+    ``output`` shows what the job prints, ``cancel`` a button with which whoever sees the page may cancel the job, and
+    ``label`` names the bar for screen readers.
+    """
+    flags = [name for name, wanted in (("output", output), ("cancel", cancel)) if wanted]
     return format_html(
-        '<link rel="stylesheet" href="{}"><script src="{}" defer></script><backjob-progress src="{}"></backjob-progress>',
+        '<link rel="stylesheet" href="{}"><script src="{}" defer></script>'
+        '<backjob-progress src="{}"{}{}></backjob-progress>',
         reverse("backjob:status", args=["progress.css"]),
         reverse("backjob:status", args=["progress.js"]),
         jobs.status_url(job_id, cancel=cancel),
+        format_html_join("", " {}", [(name,) for name in flags]),
+        format_html(' label="{}"', label) if label else "",
     )
 
 

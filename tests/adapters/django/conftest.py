@@ -12,12 +12,16 @@ import pytest
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.adapters.django.settings")
 
 import django
+import pymysql
 from django.conf import settings
 from django.db import connections
+from django.test.utils import setup_test_environment
 
 from tests.services import MARIADB, POSTGRES
 
+pymysql.install_as_MySQLdb()
 django.setup()
+setup_test_environment()
 
 
 def _made(alias: str) -> Iterator[str]:
@@ -47,9 +51,6 @@ def postgresql() -> Iterator[str]:
 def mariadb() -> Iterator[str]:
     """The alias of a migrated MariaDB database."""
     MARIADB.require()
-    import pymysql
-
-    pymysql.install_as_MySQLdb()
     yield from _made("mariadb")
 
 
@@ -64,9 +65,9 @@ def database(sqlite: str) -> Iterator[str]:
     from tests.adapters.django import views
 
     jobs.reset()
+    views.seen.clear()
     yield sqlite
     jobs.reset()
-    views.seen.clear()
     for model in (Output, Job, Session, User):
         model._default_manager.all().delete()
 
@@ -74,10 +75,8 @@ def database(sqlite: str) -> Iterator[str]:
 @pytest.fixture
 def at_once(database: str) -> Iterator[None]:
     """Jobs run before `start()` returns, or when its transaction commits."""
-    from django.core.handlers.wsgi import WSGIHandler
 
-    from backjob.django import jobs
-    from backjob.testing import immediate
+    from backjob.django.testing import immediate
 
-    with immediate(jobs, WSGIHandler()):
+    with immediate():
         yield

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import django
+
 from tests.services import MARIADB, POSTGRES, own_name
 
 _NAME = own_name()
@@ -42,8 +44,19 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "backjob.django",
 ]
+if django.VERSION < (6,):
+    INSTALLED_APPS.append("django_tasks")
+TASKS = {
+    "default": {
+        "BACKEND": "backjob.django.backend.BackJobBackend",
+        "QUEUES": ["default", "nightly"],
+        "OPTIONS": {"error_timeout": 45},
+    },
+    "any": {"BACKEND": "backjob.django.backend.BackJobBackend", "QUEUES": []},
+}
 MIDDLEWARE = [
     "backjob.django.middleware.BackJobMiddleware",
+    "django.middleware.security.SecurityMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",

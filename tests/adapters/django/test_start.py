@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.core.handlers.wsgi import WSGIHandler
 from django.db import transaction
-from django.test import Client, TestCase, override_settings
+from django.test import Client, override_settings
 
 from backjob import InvalidRequest, JobNotFound, Status
 from backjob.django import jobs
 from backjob.django.models import Job
-from backjob.testing import immediate, recorded
+from backjob.django.testing import immediate, recorded
 from tests.adapters.django import views
 
 CACHED = {"CACHE": "default"}
@@ -40,7 +38,7 @@ def started(**options: Any) -> str:
     ],
 )
 def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -> None:
-    with recorded(jobs) as noted:
+    with recorded() as noted:
         job_id = started(**options)
     assert [(job.job_id, job.request.target) for job in noted] == [(job_id, target)]
 
@@ -49,14 +47,14 @@ def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -
     "options", [{"path": "nowhere"}, {"path": "see-more"}, {"path": "see", "args": [1]}, {"path": "/see", "args": []}]
 )
 def test_what_no_route_has_is_refused_and_nothing_stored(options: dict[str, Any]) -> None:
-    with recorded(jobs) as noted, pytest.raises(InvalidRequest) as refusal:
+    with recorded() as noted, pytest.raises(InvalidRequest) as refusal:
         started(**options)
     assert refusal.value.argument == "path"
     assert (noted, Job.objects.count()) == ([], 0)
 
 
 def test_delivery_begins_when_the_transaction_commits() -> None:
-    with recorded(jobs) as noted:
+    with recorded() as noted:
         with transaction.atomic():
             job_id = started()
             assert noted == []
@@ -73,7 +71,7 @@ def test_undone_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
             transaction.set_rollback(True)
         return job_id
 
-    with recorded(jobs) as noted:
+    with recorded() as noted:
         if inner:
             with transaction.atomic():
                 job_id = undone()
@@ -87,7 +85,7 @@ def test_undone_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
 
 @pytest.mark.parametrize("merge", ["pending", "unfinished"])
 def test_merged_starts_within_a_transaction_are_one_job(merge: Any) -> None:
-    with recorded(jobs) as noted:
+    with recorded() as noted:
         with transaction.atomic():
             ids = [started(merge=merge, owner="Bo") for _ in range(2)]
         ids.append(started(merge=merge, owner="Bo"))
@@ -124,27 +122,10 @@ def test_so_they_are_with_a_transaction_around_every_request(monkeypatch: pytest
     from django.db import connection
 
     monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
-    with immediate(jobs, WSGIHandler()):
+    with immediate():
         assert jobs.status(started(path="within")).status is Status.COMPLETED
         assert views.seen == [{"from beside": [40, "within"]}]
         views.seen.clear()
         started(path="only")
         started(path="see")
     assert [sight["atomic"] for sight in views.seen] == [False, True]
-
-
-# --- Django's own TestCase ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.usefixtures("sqlite")
-class InATestCase(TestCase):
-    def test_a_job_runs_when_callbacks_are_captured(self) -> None:
-        with immediate(jobs, WSGIHandler()):
-            with self.captureOnCommitCallbacks(execute=True) as callbacks:
-                body = json.dumps({"path": "within"})
-                job_id = self.client.post("/start-within", body, content_type="application/json").json()["id"]
-                self.assertEqual(jobs.status(job_id).status, Status.STARTED)
-            self.assertEqual(len(callbacks), 1)
-            state = jobs.status(job_id)
-        self.assertEqual(state.status, Status.COMPLETED)
-        self.assertEqual(jobs.output(job_id).text, "from within\n")

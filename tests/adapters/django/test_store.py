@@ -35,7 +35,7 @@ class _Tidy:
 
 class Contract(StoreContract):
     alias: str
-    examples, steps, race_examples = 15, 25, 5
+    examples, steps, race_examples = 10, 20, 5
 
     def make_store(self, clock: Clock) -> Store:
         Output.objects.using(self.alias).all().delete()
@@ -50,11 +50,13 @@ class TestOnSQLite(Contract):
     alias = "default"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("postgresql")
 class TestOnPostgreSQL(Contract):
     alias = "postgresql"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("mariadb")
 class TestOnMariaDB(Contract):
     alias = "mariadb"

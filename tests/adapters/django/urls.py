@@ -5,18 +5,21 @@ from __future__ import annotations
 from django.contrib import admin
 from django.urls import include, path
 
-from tests.adapters.django import views
+from tests.adapters.django import views, work
 
 urlpatterns = [
     path("admin/", admin.site.urls),
     path("backjob/", include("backjob.django.urls")),
     path("ready", views.ready),
+    path("enqueue/<name>", work.enqueue),
+    path("result/<result_id>", work.result),
     path("login/<name>", views.log_in),
     path("logout", views.log_out),
     path("start", views.start),
     path("start-within", views.start_within),
     path("see", views.see, name="see"),
     path("see/<int:number>/<word>", views.see, name="see-more"),
+    path("read", views.read, name="read"),
     path("only", views.only, name="only"),
     path("within", views.within, name="within"),
     path("hold", views.hold, name="hold"),

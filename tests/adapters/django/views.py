@@ -85,6 +85,12 @@ def see(request: HttpRequest, **more: Any) -> HttpResponse:
     return HttpResponse(jobs.finish("<b>Seen</b>", result=seen[-1]))
 
 
+def read(request: HttpRequest) -> HttpResponse:
+    """Read the body piece by piece."""
+    seen.append({"read": request.read(4).decode(), "rest": request.read().decode()})
+    return HttpResponse("")
+
+
 @jobs.background_only
 def only(request: HttpRequest) -> HttpResponse:
     return see(request)
@@ -128,6 +134,11 @@ def _at(gate: str) -> Iterator[socket.socket]:
             connected.sendall(f"{left}\n".encode())
 
 
+def _words(request: HttpRequest) -> list[str]:
+    names = request.session.keys()
+    return sorted(name for name in names if not name.startswith("_"))
+
+
 def hold(request: HttpRequest) -> HttpResponse:
     """Stay at a gate of the test's; then write to the session what ``write`` says, and tell what it has."""
     if "touch" in request.GET:
@@ -138,8 +149,7 @@ def hold(request: HttpRequest) -> HttpResponse:
     if "write" in request.GET:
         request.session[request.GET["write"]] = True
     user = request.user.get_username()
-    words = sorted(key for key in request.session.keys() if not key.startswith("_"))
-    return HttpResponse(jobs.finish("held", result=[user, words]))
+    return HttpResponse(jobs.finish("held", result=[user, *_words(request)]))
 
 
 async def hold_async(request: HttpRequest) -> HttpResponse:
@@ -168,7 +178,7 @@ def note(request: HttpRequest, word: str) -> HttpResponse:
 
 def notes(request: HttpRequest) -> HttpResponse:
     """What was written to it."""
-    return JsonResponse(sorted(key for key in request.session.keys() if not key.startswith("_")), safe=False)
+    return JsonResponse(_words(request), safe=False)
 
 
 def progress(request: HttpRequest, job_id: str) -> HttpResponse:

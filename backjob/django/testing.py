@@ -1,0 +1,68 @@
+"""For a Django site's own tests: jobs without a server, in a `TestCase` too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
+
+from django.core.handlers.wsgi import WSGIHandler
+from django.core.signals import request_finished, request_started
+from django.db import close_old_connections
+
+from backjob import testing
+from backjob.django.site import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from backjob.testing.inline import Started
+
+__all__ = ["immediate", "recorded"]
+
+_HOST = "testserver"  # the one that Django's tests allow
+
+
+def immediate() -> AbstractContextManager[None]:
+    """Within it ``start()`` runs the view in this thread before it returns: no server, no socket, no waiting.
+
+    Within a transaction it runs when that commits; a `TestCase`, whose transaction never does, says
+    ``with self.captureOnCommitCallbacks(execute=True)``. See `backjob.testing.immediate`.
+    """
+    return testing.immediate(jobs, _Application())
+
+
+def recorded() -> AbstractContextManager[list[Started]]:
+    """Within it ``start()`` writes the job to the database and sends nothing; the list has what was started, in order.
+
+    Within a transaction that is when it commits.
+    """
+    return testing.recorded(jobs)
+
+
+class _Application:
+    """The site, called from the thread of a test, whose connections stay open as Django's test client leaves them."""
+
+    def __init__(self) -> None:
+        self._handler = WSGIHandler()
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        environ["HTTP_HOST"] = environ["SERVER_NAME"] = _HOST  # of a job that no request started
+        with _open_connections():
+            answer = self._handler(environ, start_response)
+            try:
+                return [b"".join(answer)]
+            finally:
+                answer.close()
+
+
+@contextmanager
+def _open_connections() -> Iterator[None]:
+    signals = [signal for signal in (request_started, request_finished) if signal.disconnect(close_old_connections)]
+    try:
+        yield
+    finally:
+        for signal in signals:
+            signal.connect(close_old_connections)

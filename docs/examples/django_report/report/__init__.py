@@ -1,0 +1,1 @@
+"""An app that exports a report."""

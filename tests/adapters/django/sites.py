@@ -1,0 +1,95 @@
+"""The tests' Django project on a real server, with a database of its own, and browsers that keep its cookies."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.cookies import SimpleCookie
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import field, frozen
+from django.db import connections
+
+from tests.scenarios.client import WAIT, Client, Page
+from tests.scenarios.servers import KINDS, Kind, Server, running
+
+__all__ = ["RUNSERVER", "Browser", "Site", "serving"]
+
+_LAST = ("COMPLETED", "FAILED", "CANCELLED")
+
+RUNSERVER: Final = Kind(
+    name="runserver",
+    command=lambda _app, listening, _directory: [
+        sys.executable,
+        "-m",
+        "tests.adapters.django.runserver",
+        str(listening.fileno()),
+    ],
+    workers=40,
+)
+
+
+@frozen
+class Browser:
+    """Keeps cookies, and sends the same header fields with every request."""
+
+    client: Client
+    fields: dict[str, str] = field(factory=dict)
+    cookies: dict[str, str] = field(factory=dict)
+
+    def request(self, method: str, path: str, body: bytes | None = None, **fields: str) -> Page:
+        cookies = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+        headers = {**self.fields, **fields, **({"Cookie": cookies} if cookies else {})}
+        page = self.client.request(method, path, body=body, headers=headers)
+        for name, morsel in SimpleCookie(page.headers.get("set-cookie", "")).items():
+            self.cookies[name] = morsel.value
+            if not morsel.value:
+                del self.cookies[name]
+        return page
+
+    def get(self, path: str) -> Page:
+        page = self.request("GET", path)
+        assert page.status == 200, (path, page.status, page.text)
+        return page
+
+    def start(self, path: str, **options: Any) -> Any:
+        """Start a job; its ``id`` and ``url``."""
+        page = self.request("POST", "/start", json.dumps({"path": path, **options}).encode())
+        assert page.status == 200, (page.status, page.text)
+        return page.json()
+
+    def end(self, started: Any) -> Any:
+        """Wait for a job's end; its state."""
+        looks, deadline = threading.Event(), time.monotonic() + WAIT
+        while (state := self.get(started["url"]).json())["status_name"] not in _LAST:
+            assert time.monotonic() < deadline, state
+            looks.wait(0.02)
+        return state
+
+
+@frozen
+class Site:
+    """A running project."""
+
+    server: Server
+
+    def browser(self, **fields: str) -> Browser:
+        return Browser(self.server.client, {name.replace("_", "-"): value for name, value in fields.items()})
+
+
+@contextmanager
+def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
+    """The project on a server of this kind within the block, with these settings. Needs the fixture ``sqlite``."""
+    path = directory / "site.db"
+    with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
+        cursor.execute("VACUUM INTO %s", [str(path)])
+    how = RUNSERVER if kind == "runserver" else KINDS[kind]
+    app = f"tests.adapters.django.served:{'app' if how.gateway == 'wsgi' else 'asgi'}"
+    environment = {"SITE_DATABASE": str(path), "SITE_SETTINGS": json.dumps(settings)}
+    with running(how, app, directory, environment) as server:
+        yield Site(server)

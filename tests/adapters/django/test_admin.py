@@ -1,0 +1,131 @@
+"""Jobs in the admin: who may look, what is shown, and the one thing that can be done."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client, override_settings
+
+from backjob import Status
+from backjob.django import jobs
+from backjob.django.models import Job
+from backjob.django.testing import immediate, recorded
+
+pytestmark = pytest.mark.usefixtures("database")
+
+LIST = "/admin/backjob/job/"
+
+
+def staff(*permissions: str, **fields: Any) -> Client:
+    """A browser of a member of staff with these permissions."""
+    made = User.objects.create(username="Al", is_staff=True, **fields)
+    made.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="backjob"))
+    client = Client()
+    client.force_login(made)
+    return client
+
+
+@pytest.fixture
+def ended() -> str:
+    """A job that has printed a script, and ended."""
+    with immediate():
+        return jobs.start("see", as_current_user=False, scope="<i>reports</i>", owner="<u>Bo</u>")
+
+
+@pytest.fixture
+def waiting() -> str:
+    """A job that nobody delivers."""
+    with recorded():
+        return jobs.start("see", as_current_user=False, scope="mail", owner="Di")
+
+
+def detail(job_id: str) -> str:
+    return f"{LIST}{Job.objects.get(id=job_id).pk}/change/"
+
+
+def cancelling(client: Client, *job_ids: str) -> Any:
+    chosen = [str(Job.objects.get(id=job_id).pk) for job_id in job_ids]
+    return client.post(LIST, {"action": "cancel", "_selected_action": chosen}, follow=True)
+
+
+def test_without_a_permission_there_is_nothing(ended: str) -> None:
+    al = staff()
+    assert [al.get(path).status_code for path in (LIST, detail(ended))] == [403, 403]
+    assert "backjob" not in al.get("/admin/").content.decode()
+
+
+def test_the_list_shows_each_job_escaped(ended: str, waiting: str) -> None:
+    page = staff("view_job").get(LIST).content.decode()
+    assert ended in page
+    assert waiting in page
+    assert "&lt;i&gt;reports&lt;/i&gt;" in page
+    assert "<i>reports" not in page
+    assert "<u>Bo" not in page
+    assert "COMPLETED" in page
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"status__exact": "0"}, ["waiting"]),
+        ({"status__exact": "2"}, ["ended"]),
+        ({"scope": "mail"}, ["waiting"]),
+        ({"owner": "<u>Bo</u>"}, ["ended"]),
+        ({"owner": "nobody"}, []),
+        ({"q": "Di"}, ["waiting"]),
+        ({}, ["ended", "waiting"]),
+    ],
+)
+def test_the_list_is_filtered(ended: str, waiting: str, query: dict[str, str], found: list[str]) -> None:
+    names = {ended: "ended", waiting: "waiting"}
+    changes = staff("view_job").get(LIST, query).context["cl"]
+    assert sorted(names[job.id] for job in changes.result_list) == found
+
+
+def test_a_job_is_found_by_its_id(ended: str, waiting: str) -> None:
+    changes = staff("view_job").get(LIST, {"q": ended}).context["cl"]
+    assert [job.id for job in changes.result_list] == [ended]
+
+
+def test_the_detail_shows_texts_and_output_escaped(ended: str) -> None:
+    page = staff("view_job").get(detail(ended)).content.decode()
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "&lt;b&gt;Seen&lt;/b&gt;" in page
+    for raw in ("<script>alert", "<b>Seen", "<u>Bo", "<i>reports"):
+        assert raw not in page
+
+
+def test_the_detail_of_an_unfinished_job_follows_it(waiting: str) -> None:
+    al = staff("view_job")
+    page = al.get(detail(waiting)).content.decode()
+    assert f'<backjob-progress src="{jobs.status_url(waiting)}">' in page
+    with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
+        page = al.get(detail(waiting)).content.decode()
+    assert "STARTED" in page
+
+
+def test_nothing_can_be_added_changed_or_deleted(ended: str) -> None:
+    al = staff("view_job", "cancel_job", is_superuser=True)
+    before = Job.objects.values().get()
+    assert al.get(f"{LIST}add/").status_code == 403
+    assert al.post(detail(ended), {"scope": "other"}).status_code == 403
+    assert al.post(f"{LIST}{before['seq']}/delete/", {"post": "yes"}).status_code == 403
+    assert "delete_selected" not in dict(al.get(LIST).context["action_form"].fields["action"].choices)
+    assert Job.objects.values().get() == before
+
+
+def test_cancelling_needs_its_own_permission(waiting: str) -> None:
+    al = staff("view_job")
+    cancelling(al, waiting)
+    assert jobs.status(waiting).status is Status.STARTED
+    assert 'value="cancel"' not in al.get(LIST).content.decode()
+
+
+def test_the_action_cancels_what_has_not_ended(ended: str, waiting: str) -> None:
+    al = staff("view_job", "cancel_job")
+    assert 'value="cancel"' in al.get(LIST).content.decode()
+    page = cancelling(al, ended, waiting).content.decode()
+    assert "1 job cancelled." in page
+    assert [jobs.status(job).status for job in (ended, waiting)] == [Status.COMPLETED, Status.CANCELLED]

@@ -1,0 +1,111 @@
+"""``manage.py check``: each finding where it is due, and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.core.checks import run_checks
+from django.test import override_settings
+
+pytestmark = pytest.mark.usefixtures("database")
+
+INSECURE = "django-insecure-k3&v9@x!q0m#w7z$r2t^u5y*p8"
+OURS = "backjob.django.middleware.BackJobMiddleware"
+
+
+def found() -> list[str]:
+    """The ids of what is found; each says what to do, or why."""
+    messages = run_checks(tags=["backjob"])
+    assert all(message.msg for message in messages)
+    return [str(message.id) for message in messages]
+
+
+def test_nothing_is_wrong_with_these_tests() -> None:
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"MIDDLEWARE": [one for one in settings.MIDDLEWARE if one != OURS]}, "backjob.E001"),
+        ({"MIDDLEWARE": [*settings.MIDDLEWARE[1:], OURS]}, "backjob.E002"),
+        ({"BACKJOB": {"SEEL": 1}}, "backjob.E003"),
+        ({"BACKJOB": {"STORE": "sqlite:////nowhere/at/all/jobs.db"}}, "backjob.E004"),
+        ({"SECRET_KEY": INSECURE}, "backjob.E003"),
+        ({"SECRET_KEY_FALLBACKS": ["weak"]}, "backjob.W005"),
+        ({"BACKJOB": {"BASE_URL": "http://elsewhere.example"}}, "backjob.E011"),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"}, "backjob.W030"),
+    ],
+)
+def test_a_setting_that_stands_in_the_way_is_found(given: dict[str, Any], expected: str) -> None:
+    with override_settings(**given):
+        assert found() == [expected]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SECRET_KEY": INSECURE, "BACKJOB": {"KEY": "a secret of its own, 8c2f41d705ae"}},
+        {"SECRET_KEY_FALLBACKS": ["an older one, a6f1c09e7d3b58c240"]},
+        {"BACKJOB": {"BASE_URL": "http://shop.example:8000/mount"}},
+        {"BACKJOB": {"BASE_URL": "http://[::1]:8000"}, "ALLOWED_HOSTS": ["[::1]"]},
+        {"BACKJOB": {"BASE_URL": "http://localhost:8000"}, "ALLOWED_HOSTS": [], "DEBUG": True},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"},
+        {
+            "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
+            "INSTALLED_APPS": [app for app in settings.INSTALLED_APPS if app != "django.contrib.sessions"],
+        },
+    ],
+)
+def test_one_that_does_not_is_not(given: dict[str, Any]) -> None:
+    with override_settings(**given):
+        assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["manage.py", "runserver", "--nothreading"], ["backjob.W020"]),
+        (["manage.py", "runserver"], []),
+        (["/usr/bin/gunicorn", "site.wsgi"], ["backjob.W021"]),
+        (["gunicorn", "--workers=1", "site.wsgi"], ["backjob.W021"]),
+        (["gunicorn", "--threads", "4", "site.wsgi"], []),
+        (["gunicorn", "-w", "2", "site.wsgi"], []),
+        (["gunicorn", "-k", "gthread", "--threads=8", "site.wsgi"], []),
+        (["gunicorn", "-k", "uvicorn_worker.UvicornWorker", "site.asgi"], []),
+        (["gunicorn", "-b", "unix:/run/site.sock", "-w", "2", "site.wsgi"], ["backjob.E010"]),
+        (["gunicorn", "--bind=unix:/run/site.sock", "-w", "2", "site.wsgi"], ["backjob.E010"]),
+        (["gunicorn", "--bind=127.0.0.1:8000", "-w", "2", "site.wsgi"], []),
+    ],
+)
+def test_a_server_that_serves_one_at_a_time_is_found(
+    monkeypatch: pytest.MonkeyPatch, command: list[str], expected: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    assert found() == expected
+
+
+def test_workers_may_be_counted_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gunicorn", "site.wsgi"])
+    monkeypatch.setenv("WEB_CONCURRENCY", "3")
+    assert found() == []
+
+
+def test_a_socket_is_no_trouble_for_who_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gunicorn", "-b", "unix:/run/site.sock", "-w", "2"])
+    with override_settings(BACKJOB={"BASE_URL": "http://shop.example", "CONNECT_TO": "unix:/run/site.sock"}):
+        assert found() == []
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+@pytest.mark.parametrize("engine", ["sqlite3", "postgresql"])
+def test_sqlite_with_a_transaction_around_each_request(
+    monkeypatch: pytest.MonkeyPatch, atomic: bool, engine: str
+) -> None:
+    databases = {"default": {"ENGINE": f"django.db.backends.{engine}", "ATOMIC_REQUESTS": atomic}}
+    monkeypatch.setattr(settings, "DATABASES", databases)
+    assert found() == (["backjob.W040"] if atomic and engine == "sqlite3" else [])

@@ -1,0 +1,168 @@
+"""What a job's action sees of the request that started it, and what only a verified signature opens."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+
+from backjob import Status
+from backjob.clock import SystemClock
+from backjob.django import jobs
+from backjob.django.testing import immediate
+from backjob.model import Request
+from backjob.protocols import Grant
+from tests.adapters.django import views
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+def start(client: Client, path: str = "see", **options: Any) -> str:
+    headers = options.pop("headers", {})
+    secure = options.pop("secure", False)
+    with immediate():
+        answer = client.post(
+            "/start", {"path": path, **options}, content_type="application/json", headers=headers, secure=secure
+        )
+    assert answer.status_code == 200, answer.content
+    return str(answer.json()["id"])
+
+
+def sight() -> dict[str, Any]:
+    assert len(views.seen) == 1
+    return views.seen[0]
+
+
+@pytest.fixture
+def bo() -> Client:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create(username="Bo"))
+    return client
+
+
+# --- CSRF -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+def test_a_jobs_request_needs_no_csrf_token(bo: Client, method: str) -> None:
+    state = jobs.status(start(bo, method=method, form={"name": "Ünal"}))
+    assert (state.status, sight()["method"]) == (Status.COMPLETED, method)
+    assert sight()["body"] == "name=%C3%9Cnal"
+    assert sight()["form"] == ({"name": "Ünal"} if method == "POST" else {})
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT"])
+@pytest.mark.parametrize("path", ["/see", "/see?backjob=1", "/only"])
+def test_anybody_elses_does(bo: Client, method: str, path: str) -> None:
+    assert bo.generic(method, path, b"name=Eve", content_type="application/x-www-form-urlencoded").status_code == 403
+    assert views.seen == []
+
+
+class _Caught:
+    """A transport that keeps the request instead of sending it."""
+
+    capacity = None
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def send(self, delivery: Any) -> Future[Any]:
+        self.requests.append(delivery.sign())
+        return Future()
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def sent(request: Request) -> Any:
+    """What the site answers to this request."""
+    fields = dict(request.headers)
+    kind = fields.pop("Content-Type", "application/octet-stream")
+    client = Client(enforce_csrf_checks=True)
+    return client.generic(request.method, request.target, request.body, content_type=kind, headers=fields)
+
+
+def signed(**times: int) -> Request:
+    now = int(SystemClock().now().timestamp())
+    grant = Grant("job", 1, now + times.get("created", 0), now + times.get("expires", 60))
+    return jobs.signer.sign(Request("POST", "/see", (("User-Agent", "x"),)), grant)
+
+
+def test_a_proven_request_of_no_job_runs_nothing() -> None:
+    assert sent(signed()).status_code == 409
+    assert views.seen == []
+
+
+@pytest.mark.parametrize("forge", ["expired", "another path", "another key", "another method"])
+def test_a_forged_or_expired_signature_is_403_and_reaches_no_view(forge: str) -> None:
+    from attrs import evolve
+
+    if forge == "another key":
+        with override_settings(SECRET_KEY="somebody else's, 61c0d29e4fb8a375"):
+            request = signed()
+    else:
+        request = signed(created=-7200, expires=-3600) if forge == "expired" else signed()
+    if forge == "another path":
+        request = evolve(request, target=request.target.replace("/see", "/only"))
+    if forge == "another method":
+        request = evolve(request, method="PUT")
+    answer = sent(request)
+    assert answer.status_code == 403
+    assert "backjob-refusal" in {name.lower() for name in answer.headers}
+    assert views.seen == []
+
+
+# --- the user -------------------------------------------------------------------------------------------------------
+
+
+def test_the_user_is_who_started_the_job(bo: Client) -> None:
+    state = jobs.status(start(bo))
+    owner = str(User.objects.get().pk)
+    assert (sight()["user"], sight()["owner"], state.owner) == ("Bo", owner, owner)
+
+
+def test_anonymous_is_anonymous_and_still_its_starters(bo: Client) -> None:
+    state = jobs.status(start(bo, as_current_user=False))
+    assert (sight()["user"], state.owner) == ("", str(User.objects.get().pk))
+
+
+def test_who_is_not_signed_in_starts_jobs_of_nobody() -> None:
+    state = jobs.status(start(Client()))
+    assert (sight()["user"], state.owner) == ("", None)
+
+
+# --- host, scheme, address ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["testserver", "shop.example"])
+def test_the_host_is_that_of_the_starting_request(bo: Client, host: str) -> None:
+    start(bo, headers={"host": host})
+    assert sight()["host"] == host
+
+
+def test_https_as_seen_through_a_proxy_is_kept() -> None:
+    proxied = {"x-forwarded-proto": "https", "host": "shop.example"}
+    with override_settings(SECURE_SSL_REDIRECT=True, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
+        state = jobs.status(start(Client(), headers=proxied))
+        assert Client().get("/see").status_code == 301
+    assert state.status is Status.COMPLETED
+    assert (sight()["secure"], sight()["scheme"], sight()["host"]) == (True, "https", "shop.example")
+
+
+def test_https_without_a_proxy_is_kept() -> None:
+    with override_settings(SECURE_SSL_REDIRECT=True):
+        start(Client(), secure=True)
+    assert sight()["secure"]
+
+
+def test_the_address_is_that_of_the_starting_request() -> None:
+    start(Client(REMOTE_ADDR="192.0.2.7"))
+    assert sight()["address"] == "192.0.2.7"
+
+
+def test_a_view_may_read_the_body_as_a_stream() -> None:
+    start(Client(), "read", method="POST", body="some body")
+    assert views.seen == [{"read": "some", "rest": " body"}]

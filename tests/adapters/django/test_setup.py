@@ -1,0 +1,131 @@
+"""The setting ``BACKJOB`` and the others that count."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import Client, override_settings
+
+from backjob import InvalidRequest, JobState, Status
+from backjob.django import jobs
+from backjob.django.models import Job
+from backjob.django.testing import immediate, recorded
+from backjob.stores.cached import CachedStore
+from backjob.stores.sqlite import SQLiteStore
+
+pytestmark = pytest.mark.usefixtures("database")
+
+OLD, NEW = "the older secret 7f0e4c1d8a2b9c46", "the newer secret 1b9d6a3c5e80f27d"
+
+ended: list[JobState] = []
+
+
+def owner_by_header(request: Any) -> str | None:
+    owner: str | None = request.headers.get("x-owner")
+    return owner
+
+
+def note_end(state: JobState) -> None:
+    ended.append(state)
+
+
+def here(name: str) -> str:
+    return f"tests.adapters.django.test_setup.{name}"
+
+
+def started() -> str:
+    return jobs.start("see", as_current_user=False)
+
+
+def test_overridden_settings_hold_within_and_not_after() -> None:
+    before = jobs.of()
+    with override_settings(BACKJOB={"MAX_BODY": 3}):
+        assert jobs.of() is not before
+        with recorded(), pytest.raises(InvalidRequest, match="body"):
+            jobs.start("see", method="POST", body=b"long", as_current_user=False)
+    with recorded():
+        jobs.start("see", method="POST", body=b"long", as_current_user=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"BASEURL": "http://x"}, "BASEURL.*did you mean BASE_URL"),
+        ({"base_url": "http://x"}, "did you mean BASE_URL"),
+        ({"DATABSE": "x"}, "did you mean DATABASE"),
+        ({"ERROR_TIMEOUT": "soon"}, "ERROR_TIMEOUT"),
+        ({"DATABASE": "nowhere"}, "nowhere"),
+        ({"CACHE": "nowhere"}, "CACHES"),
+        ({"OWNER": "tests.nowhere.owner"}, "OWNER"),
+        ({"OWNER": 5}, "OWNER"),
+        ({"ON_END": here("nothing")}, "ON_END"),
+        ({"DATABASE": "default", "STORE": "memory:"}, "DATABASE"),
+        ([], "a dict"),
+    ],
+)
+def test_what_is_no_setting_is_refused(given: Any, said: str) -> None:
+    with override_settings(BACKJOB=given), pytest.raises(InvalidRequest, match=said):
+        jobs.of()
+
+
+def test_a_weak_key_is_refused() -> None:
+    with override_settings(SECRET_KEY="short"), pytest.raises(InvalidRequest, match="SECRET_KEY"):
+        jobs.of()
+
+
+def test_what_was_signed_with_the_key_before_stays_valid() -> None:
+    with override_settings(SECRET_KEY=OLD), recorded():
+        url = jobs.status_url(started())
+    with override_settings(SECRET_KEY=NEW):
+        assert Client().get(url).status_code == 404
+    with override_settings(SECRET_KEY=NEW, SECRET_KEY_FALLBACKS=["weak", OLD]):
+        assert Client().get(url).status_code == 200
+
+
+def test_a_key_of_its_own_counts_alone() -> None:
+    with override_settings(BACKJOB={"KEY": OLD}, SECRET_KEY=NEW), recorded():
+        url = jobs.status_url(started())
+    with override_settings(BACKJOB={"KEY": OLD}):
+        assert Client().get(url).status_code == 200
+    assert Client().get(url).status_code == 404
+
+
+@pytest.mark.parametrize("dotted", [True, False], ids=["dotted path", "function"])
+def test_the_owner_is_who_the_setting_says(dotted: bool) -> None:
+    owner = here("owner_by_header") if dotted else owner_by_header
+    with override_settings(BACKJOB={"OWNER": owner}), recorded():
+        bo = Client(headers={"x-owner": "Bo"})
+        job_id = bo.post("/start", {"path": "see"}, content_type="application/json").json()["id"]
+        assert jobs.status(job_id).owner == "Bo"
+        assert bo.get(f"/backjob/{job_id}").status_code == 200
+        assert Client(headers={"x-owner": "Eve"}).get(f"/backjob/{job_id}").status_code == 404
+
+
+def test_each_end_is_told() -> None:
+    ended.clear()
+    with override_settings(BACKJOB={"ON_END": here("note_end")}), immediate():
+        job_id = started()
+    assert [(state.id, state.status) for state in ended] == [(job_id, Status.COMPLETED)]
+
+
+def test_jobs_may_be_kept_elsewhere(tmp_path: Path) -> None:
+    with override_settings(BACKJOB={"STORE": f"sqlite:///{tmp_path / 'jobs.db'}"}):
+        with immediate():
+            state = jobs.status(started())
+        assert isinstance(jobs.store, SQLiteStore)
+        assert state.status is Status.COMPLETED
+        assert Client().get(jobs.status_url(state.id)).json()["status_text"] == "<b>Seen</b>"
+    assert not Job.objects.exists()
+
+
+def test_a_cache_stands_in_front() -> None:
+    with override_settings(BACKJOB={"CACHE": "default"}):
+        assert isinstance(jobs.store, CachedStore)
+
+
+def test_without_the_status_routes_there_is_no_address_of_a_job() -> None:
+    with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
+        with pytest.raises(InvalidRequest, match="include"):
+            jobs.status_url("job")

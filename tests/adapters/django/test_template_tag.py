@@ -1,0 +1,57 @@
+"""The template tag: what it puts into a page, and that a strict policy lets it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.test import Client
+from django.urls import set_script_prefix
+
+from backjob.django import jobs
+from backjob.django.models import Job
+from backjob.django.testing import immediate
+
+pytestmark = pytest.mark.usefixtures("database")
+
+
+@pytest.fixture
+def job_id() -> str:
+    with immediate():
+        return jobs.start("see", as_current_user=False)
+
+
+def test_it_needs_no_inline_script_and_no_inline_style(job_id: str) -> None:
+    page = Client().get(f"/progress/{job_id}").content.decode()
+    assert re.fullmatch(
+        r'<link rel="stylesheet" href="/backjob/progress\.css">'
+        r'<script src="/backjob/progress\.js" defer></script>'
+        r'<backjob-progress src="/backjob/[^"]+"></backjob-progress>',
+        page,
+    )
+
+
+def test_what_it_links_to_is_there_for_who_sees_the_page(job_id: str) -> None:
+    page = Client().get(f"/progress/{job_id}").content.decode()
+    style, script, state = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert Client().get(style).headers["Content-Type"].startswith("text/css")
+    assert Client().get(script).headers["Content-Type"].startswith("text/javascript")
+    assert Client().get(state).json()["id"] == job_id
+    assert Client().post(f"{state}/cancel").status_code == 403
+
+
+def test_below_a_mount_its_addresses_carry_it(job_id: str) -> None:
+    set_script_prefix("/shop/")
+    try:
+        page = Client().get(f"/progress/{job_id}").content.decode()
+    finally:
+        set_script_prefix("/")
+    assert [url[:14] for url in re.findall(r'(?:href|src)="([^"]+)"', page)] == ["/shop/backjob/"] * 3
+
+
+def test_a_job_of_the_model_knows_its_address(job_id: str) -> None:
+    job = Job.objects.get()
+    assert (str(job), job.get_absolute_url()) == (job_id, f"/backjob/{job_id}")
+    assert Client().get(job.status_url).json()["id"] == job_id
+    with pytest.raises(TypeError, match="backjob"):
+        job.save()

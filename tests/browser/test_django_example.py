@@ -1,0 +1,71 @@
+"""The page of the Django example, in a real Chromium, under its strict policy."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.docs.pages import ROOT
+from tests.docs.serving import served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+pytest.importorskip("django", reason="the example needs Django: pip install 'backjob[django]'")
+
+COMMAND = [sys.executable, str(ROOT / "docs" / "examples" / "django_report" / "manage.py"), "demo", "0"]
+SAYS = r"development server at http://127\.0\.0\.1:(\d+)/"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_bar_moves_and_ends_in_a_link_to_the_report(browser: Browser, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPORT_DATA": str(tmp_path / "data")}
+    environment |= {"REPORT_SECONDS_A_ROW": "0.02", "DJANGO_SETTINGS_MODULE": "settings"}
+    with served(COMMAND, tmp_path, environment, SAYS) as port:
+        context = browser.new_context(viewport={"width": 640, "height": 360})
+        page = context.new_page()
+        logged: list[str] = []
+        page.on("console", lambda message: logged.append(message.text))
+        page.on("pageerror", lambda error: logged.append(str(error)))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_label("Rows").fill("100")
+        page.get_by_role("button", name="Export").click()
+
+        page.wait_for_function("document.querySelector('progress')?.value > 0")
+        first = page.locator("progress").evaluate("bar => bar.value")
+        page.screenshot(path=tmp_path / "running.png")
+        page.get_by_role("button", name="Cancel").wait_for()
+        page.wait_for_function("first => document.querySelector('progress').value > first", arg=first)
+        page.locator("progress[value='100']").wait_for()
+        page.get_by_text("Your report is ready").first.wait_for()
+        page.screenshot(path=tmp_path / "ended.png")
+        assert 0 < first < 100
+        for name in ("running", "ended"):
+            assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+
+        with page.expect_download() as download:
+            page.locator("backjob-progress [part='result'] a, backjob-progress a[part='result']").click()
+        assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == 101
+        context.close()
+    assert logged == []
+
+
+def test_the_cancel_button_cancels(browser: Browser, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPORT_DATA": str(tmp_path / "data")}
+    environment |= {"REPORT_SECONDS_A_ROW": "0.02", "DJANGO_SETTINGS_MODULE": "settings"}
+    with served(COMMAND, tmp_path, environment, SAYS) as port:
+        context = browser.new_context()
+        page = context.new_page()
+        logged: list[str] = []
+        page.on("console", lambda message: logged.append(message.text))
+        page.goto(f"http://127.0.0.1:{port}/")
+        page.get_by_label("Rows").fill("100000")
+        page.get_by_role("button", name="Export").click()
+        page.get_by_role("button", name="Cancel").click()
+        page.get_by_text("Cancelled").first.wait_for()
+        context.close()
+    assert logged == []

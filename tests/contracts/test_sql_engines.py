@@ -1,0 +1,322 @@
+"""SQLStore on the application's own engine, whatever that is set to, and how it deals with connections of its own."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any, ClassVar, Final
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.pool import NullPool
+
+from backjob.errors import StoreUnavailable
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Query, Report, Request
+from backjob.protocols import Clock, Store
+from backjob.stores.sql import SQLStore, metadata
+from backjob.testing import StoreContract
+from tests.services import MARIADB, POSTGRES, Service, own_name
+
+PATIENCE: Final = 60
+SERVERS: Final = {"PostgreSQL": POSTGRES, "MariaDB": MARIADB}
+
+
+# --- the application's own engine -----------------------------------------------------------------------------------
+
+
+class OwnEngine(StoreContract):
+    """The contract, less deeply, through an engine of the application's."""
+
+    service: ClassVar[Service]
+    options: ClassVar[dict[str, Any]] = {}
+    query: ClassVar[str] = ""
+    examples, steps, race_examples, racers = 1, 10, 1, 4
+
+    table_name: ClassVar[str]
+    engine: ClassVar[Engine]
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _engine_for_each_class(cls) -> Iterator[None]:
+        cls.table_name = own_name()
+        cls.engine = create_engine(cls.service.require() + cls.query, **cls.options)
+        yield
+        metadata(table_name=cls.table_name).drop_all(cls.engine)
+        cls.engine.dispose()
+
+    def make_store(self, clock: Clock) -> Store:
+        store = SQLStore(self.engine, clock=clock, table_name=self.table_name)
+        with self.engine.begin() as connection:
+            for table in reversed(metadata(table_name=self.table_name).sorted_tables):
+                connection.execute(table.delete())
+        return store
+
+
+@pytest.mark.slow
+class TestSerializablePostgreSQL(OwnEngine):
+    service = POSTGRES
+    options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
+
+
+@pytest.mark.slow
+class TestPostgreSQLInAutocommit(OwnEngine):
+    service = POSTGRES
+    options: ClassVar = {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool}
+
+
+@pytest.mark.slow
+class TestSerializableMariaDB(OwnEngine):
+    service = MARIADB
+    options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
+
+
+@pytest.mark.slow
+class TestMariaDBInAutocommit(OwnEngine):
+    service = MARIADB
+    options: ClassVar = {"isolation_level": "AUTOCOMMIT", "pool_pre_ping": True}
+
+
+@pytest.mark.slow
+class TestMariaDBWhoseConnectionsSpeakLatin1(OwnEngine):
+    service = MARIADB
+    query = "?charset=latin1"
+
+
+@pytest.mark.slow
+class TestSQLiteWithTransactionEvents(StoreContract):
+    """SQLAlchemy's own recipe for transactions in SQLite, which begins one in AUTOCOMMIT too."""
+
+    examples, steps, race_examples, racers = 1, 10, 1, 4
+
+    def make_store(self, clock: Clock) -> Store:
+        engine = create_engine(f"sqlite:///{self.directory / own_name()}.db", poolclass=NullPool)
+        event.listen(engine, "connect", _leave_transactions_to_us)
+        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        return SQLStore(engine, clock=clock)
+
+
+def _leave_transactions_to_us(connection: Any, _: object) -> None:
+    connection.isolation_level = None
+
+
+@pytest.fixture(params=SERVERS)
+def url(request: pytest.FixtureRequest) -> str:
+    return SERVERS[request.param].require()
+
+
+@pytest.fixture
+def table_name(url: str) -> Iterator[str]:
+    name = own_name()
+    yield name
+    engine = create_engine(url)
+    metadata(table_name=name).drop_all(engine)
+    engine.dispose()
+
+
+def draft(job_id: str, **fields: Any) -> Draft:
+    return Draft(id=job_id, request=Request("GET", "/work"), **fields)
+
+
+def test_an_applications_engine_stays_as_it_was(url: str, table_name: str) -> None:
+    engine = create_engine(url, isolation_level="SERIALIZABLE", pool_size=1, max_overflow=0)
+    with engine.connect() as connection:
+        before = connection.get_isolation_level()
+    pool = engine.pool
+    with closing(SQLStore(engine, table_name=table_name)) as store:
+        store.create(draft("job"))
+        store.change("job", *claimed("token"))
+        store.report("job", "token", Report(output="x" * 40000))
+    assert engine.pool is pool
+    assert pool.status().startswith("Pool size: 1  Connections in pool: 1"), "a connection was kept, or closed"
+    with engine.connect() as connection:
+        assert connection.get_isolation_level() == before == "SERIALIZABLE"
+        connection.execute(text(f"DELETE FROM {table_name}"))
+        connection.rollback()
+    assert store.get("job") is not None, "the application's connection did not roll back any more"
+    engine.dispose()
+
+
+def test_a_job_is_no_part_of_the_applications_transaction(url: str, table_name: str) -> None:
+    engine = create_engine(url)
+    with closing(SQLStore(engine, table_name=table_name)) as store:
+        with engine.connect() as connection, connection.begin() as transaction:
+            store.create(draft("job"))
+            transaction.rollback()
+        assert store.get("job") is not None
+    engine.dispose()
+
+
+# --- connections ----------------------------------------------------------------------------------------------------
+
+
+def test_connections_are_closed_once_the_store_is(url: str, table_name: str) -> None:
+    store = SQLStore(url, table_name=table_name)
+    assert pooled(store) == 0, "a server may fork right after it has loaded the application"
+    store.get("job")
+    assert pooled(store) == 1
+    for _ in range(2):
+        store.close()
+        assert pooled(store) == 0
+    assert store.get("job") is None
+    assert pooled(store) == 0
+
+
+def pooled(store: SQLStore) -> int:
+    pool: Any = store._database._root.pool
+    return int(pool.checkedin())
+
+
+def kill_sessions(url: str, store: SQLStore) -> int:
+    """End the server's side of the store's connections, as its restart does; how many there were."""
+    pool: Any = store._database._root.pool
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    drivers = [entry.driver_connection for entry in list(pool._pool.queue)]
+    with engine.connect() as connection:
+        for driver in drivers:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_terminate_backend({driver.info.backend_pid}, 10000)"))
+            else:
+                connection.execute(text(f"KILL {driver.thread_id()}"))
+    engine.dispose()
+    return len(drivers)
+
+
+def test_an_idle_connection_that_died_costs_no_call(url: str, table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job"))
+        assert kill_sessions(url, store) == 1
+        later = time.monotonic() + 2
+        monkeypatch.setattr("backjob.stores.sql_engine.time.monotonic", lambda: later)
+        assert store.get("job") is not None
+
+
+def test_a_busy_connection_that_died_costs_one_call(url: str, table_name: str) -> None:
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job"))
+        for call in (
+            lambda: store.get("job"),
+            lambda: store.change("job", *claimed("token")),
+            lambda: store.report("job", "token", Report(output="x" * 20000)),
+        ):
+            store.find(Query())
+            assert kill_sessions(url, store) == 1
+            with pytest.raises(StoreUnavailable, match=table_address(url)):
+                call()
+            assert store.get("job") is not None
+    assert store.output("job").text == ""
+
+
+def table_address(url: str) -> str:
+    return url.partition("@")[2].partition("?")[0]
+
+
+CONFLICTS: Final = {
+    "postgresql": "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$",
+    "mariadb": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'",
+}
+"""What makes a server answer as it answers the victim of a deadlock."""
+
+
+@pytest.mark.parametrize("conflicts", [1, 3, 100])
+def test_the_victim_of_a_deadlock_tries_again_and_not_for_ever(
+    url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, conflicts: int
+) -> None:
+    monkeypatch.setattr("backjob.stores.sql_engine._PAUSES", (0.0,) * 5)
+    attempts: list[int] = []
+
+    def step(connection: Connection) -> str:
+        attempts.append(1)
+        connection.execute(text(f"INSERT INTO {table_name}_output VALUES ({len(attempts)}, 0, 'piece')"))
+        if len(attempts) <= conflicts:
+            connection.exec_driver_sql(CONFLICTS[connection.dialect.name])
+        return "done"
+
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        if conflicts < 6:
+            assert store._database.transact(step) == "done"
+            assert len(attempts) == conflicts + 1
+        else:
+            with pytest.raises(StoreUnavailable, match=r"(?i)deadlock"):
+                store._database.transact(step)
+            assert len(attempts) == 6
+        written = store._database.do(
+            lambda connection: connection.execute(text(f"SELECT job FROM {table_name}_output")).all()
+        )
+        assert written == ([(conflicts + 1,)] if conflicts < 6 else [])
+
+
+@pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_an_interrupted_step_leaves_no_connection_in_the_middle_of_something(
+    url: str, table_name: str, interruption: type[BaseException]
+) -> None:
+    def step(connection: Connection) -> None:
+        connection.execute(text(f"INSERT INTO {table_name}_output VALUES (1, 0, 'piece')"))
+        raise interruption
+
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        before = session(store)
+        with pytest.raises(interruption):
+            store._database.transact(step)
+        assert session(store) != before
+        count = text(f"SELECT count(*) FROM {table_name}_output")
+        assert store._database.do(lambda connection: connection.execute(count).scalar_one()) == 0
+
+
+# --- forks ----------------------------------------------------------------------------------------------------------
+
+
+def in_child(run: Callable[[], str]) -> str:
+    """What this says in a forked child."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        said = "it died"
+        try:
+            said = run()
+        except BaseException as error:
+            said = repr(error)
+        finally:
+            os.write(writing, said.encode()[:4096])
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:  # noqa: PTH123 - a descriptor has no path
+        said = pipe.read() if select.select([pipe], [], [], PATIENCE)[0] else "it hangs"
+    if said == "it hangs":
+        os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_child_uses_connections_of_its_own(url: str, table_name: str, own: bool) -> None:
+    engine = create_engine(url)
+    with closing(SQLStore(url if own else engine, table_name=table_name)) as store:
+        store.create(draft("job"))
+        mine = session(store)
+
+        def run() -> str:
+            told = f"{session(store) != mine} {store.get('job') is not None}"
+            store.close()
+            return told
+
+        assert in_child(run) == "True True"
+        assert session(store) == mine, "the parent's connection is closed"
+    engine.dispose()
+
+
+def session(store: SQLStore) -> int:
+    """The server's number for the store's connection."""
+
+    def ask(connection: Any) -> int:
+        sql = "SELECT pg_backend_pid()" if connection.dialect.name == "postgresql" else "SELECT connection_id()"
+        return int(connection.execute(text(sql)).scalar_one())
+
+    return store._database.do(ask)

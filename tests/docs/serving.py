@@ -1,0 +1,98 @@
+"""A server that a test of the docs starts, and a client for it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Final
+
+from attrs import frozen
+
+__all__ = ["PATIENCE", "Answer", "ask", "served", "until_ended"]
+
+PATIENCE: Final = 60.0
+
+
+@contextmanager
+def served(command: Sequence[str], directory: Path, environment: Mapping[str, str], says: str) -> Iterator[int]:
+    """A server until the block ends; gives its port, which it prints: the first group of the pattern ``says``."""
+    process = subprocess.Popen(
+        command,
+        cwd=directory,
+        env={**environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    lines: list[str] = []
+    port: Queue[int | None] = Queue()
+
+    def read() -> None:
+        for line in process.stdout or ():
+            lines.append(line)
+            if found := re.search(says, line):
+                port.put(int(found[1]))
+        port.put(None)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        number = port.get(timeout=PATIENCE)
+        assert number is not None, "the server has ended"
+        yield number
+    except (Empty, AssertionError):
+        sys.stderr.writelines(lines)
+        raise
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(PATIENCE)
+        reader.join(PATIENCE)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+@frozen
+class Answer:
+    """An answer, as a test wants it."""
+
+    status: int
+    location: str
+    cookies: tuple[str, ...]
+    text: str
+
+
+def ask(port: int, method: str, path: str, headers: Mapping[str, str] | None = None, body: str | None = None) -> Answer:
+    """A request, and its answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, body=body, headers=dict(headers or {}))
+        response = connection.getresponse()
+        cookies = tuple(response.headers.get_all("Set-Cookie") or ())
+        return Answer(response.status, response.headers.get("Location", ""), cookies, response.read().decode())
+    finally:
+        connection.close()
+
+
+def until_ended(port: int, path: str) -> dict[str, object]:
+    """Ask for the state, as a page does, until the job has ended."""
+    deadline = time.monotonic() + PATIENCE
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        state: dict[str, object] = json.loads(ask(port, "GET", path, {"Accept": "application/json"}).text)
+        if state["end_time"] is not None:
+            return state
+        pause.wait(0.05)
+    raise AssertionError(f"the job has not ended in {PATIENCE:g} s")

@@ -1,0 +1,65 @@
+"""The files of docs/django.md in a fresh project of Django's own making, and the page's tables beside the code."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.docs.pages import ROOT, blocks
+
+pytest.importorskip("django", reason="the page is about Django: pip install 'backjob[django]'")
+
+KEY: Final = secrets.token_urlsafe(50)
+PAGE: Final = ROOT / "docs" / "django.md"
+REST: Final = re.compile(r"^(\w+) = \[\n((?:    .*\n)*?)    # …\n\]", re.MULTILINE)
+"""A list that the page shows the beginning of."""
+
+
+def run(directory: Path, *arguments: str) -> str:
+    """Python, in that directory, as somebody would who has nothing set."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("DJANGO_SETTINGS_MODULE", "SECRET_KEY")}
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=directory,
+        env={**kept, "PYTHONPATH": str(ROOT), "SECRET_KEY": KEY},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_pages_files_make_a_fresh_project_run_jobs(tmp_path: Path) -> None:
+    run(tmp_path, "-m", "django", "startproject", "shop", ".")
+    for block in blocks(PAGE):
+        if block.title == "shop/settings.py":
+            code, lists = REST.subn(r"\1 = [\n\2    *\1,\n]", block.code)
+            assert lists == 2
+            with (tmp_path / block.title).open("a", encoding="utf-8") as settings:
+                settings.write("\n" + code)
+        elif block.title:
+            (tmp_path / block.title).write_text(block.code, encoding="utf-8")
+    run(tmp_path, "manage.py", "migrate")
+    run(tmp_path, "manage.py", "check", "--fail-level", "WARNING")
+    assert "Ran 3 tests" in run(tmp_path, "manage.py", "test")
+
+
+def test_the_page_has_a_line_for_every_check_and_no_other() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "backjob" / "django").rglob("*.py"))
+    listed = re.findall(r"^\| (backjob\.[EW]\d+) \|", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(set(re.findall(r"backjob\.[EW]\d{3}", code)))
+
+
+def test_the_page_names_every_command() -> None:
+    commands = ROOT / "backjob" / "django" / "management" / "commands"
+    there = {path.stem for path in commands.glob("backjob_*.py")}
+    assert set(re.findall(r"manage\.py (backjob_\w+)", PAGE.read_text(encoding="utf-8"))) == there

@@ -1,0 +1,59 @@
+"""Who may connect to a database, and who is told at once that it is not there."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from backjob.errors import StoreUnavailable
+from backjob.stores.sql_gate import Gate
+
+
+def test_there_is_room_for_so_many_and_no_more() -> None:
+    gate = Gate("db", 2, 0.01)
+    with gate.passing(), gate.passing():
+        with pytest.raises(StoreUnavailable, match="db: no connection became free"), gate.passing():
+            pass
+    with gate.passing(), gate.passing():
+        pass
+
+
+def test_who_leaves_by_an_error_leaves_room() -> None:
+    gate = Gate("db", 1, 0.01)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="mine"), gate.passing():
+            raise ValueError("mine")
+
+
+def test_after_a_refusal_nobody_tries_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    gate = Gate("db", 1, 5)
+    gate.shut("db: connection refused")
+    for _ in range(3):
+        with pytest.raises(StoreUnavailable, match="db: connection refused"), gate.passing():
+            pass
+    now += 0.25
+    with gate.passing():
+        pass
+
+
+def test_a_forked_child_finds_room_whoever_was_inside() -> None:
+    gate = Gate("db", 1, 0.01)
+    inside, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate.passing():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    assert inside.wait(10)
+    gate.open_anew()
+    with gate.passing():
+        pass
+    leave.set()
+    thread.join(10)

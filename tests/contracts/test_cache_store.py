@@ -35,6 +35,7 @@ class TestHomeMadeCache(CacheContract):
         return store
 
 
+@pytest.mark.slow
 class TestCachelibSimpleCache(CacheContract):
     examples, race_examples = 20, 10
 
@@ -42,6 +43,7 @@ class TestCachelibSimpleCache(CacheContract):
         return CacheStore(SimpleCache(threshold=10**6), clock=clock)
 
 
+@pytest.mark.slow
 class TestDjangoLocMemCache(CacheContract):
     examples, race_examples = 20, 10
 
@@ -77,6 +79,7 @@ class TestCachelibRedisCache(CacheContract):
 
 
 @pytest.mark.usefixtures("server")
+@pytest.mark.slow
 class TestDjangoRedisCache(CacheContract):
     examples, steps, race_examples = 5, 25, 5
 

@@ -235,6 +235,7 @@ class TestInFrontOfMemory(StoreContract):
         return CachedStore(MemoryStore(clock=clock), DictCache(clock), clock=clock)
 
 
+@pytest.mark.slow
 class TestInFrontOfSQLite(StoreContract):
     """With a cache that forked children share, and whose ``add`` is not atomic."""
 
@@ -252,6 +253,7 @@ class TestTwoProcessesInTurn(StoreContract):
         return Processes(CachedStore(store, cache, clock=clock), CachedStore(store, cache, clock=clock))
 
 
+@pytest.mark.slow
 class TestOneProcessWritesAnotherReads(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         store, cache = MemoryStore(clock=clock), DictCache(clock)
@@ -259,16 +261,19 @@ class TestOneProcessWritesAnotherReads(StoreContract):
         return Processes(*processes, split=True)
 
 
+@pytest.mark.slow
 class TestADeadCache(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         return CachedStore(MemoryStore(clock=clock), Dead(clock), clock=clock)
 
 
+@pytest.mark.slow
 class TestACacheThatLosesEverything(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         return CachedStore(MemoryStore(clock=clock), Forgetful(clock), clock=clock)
 
 
+@pytest.mark.slow
 class TestAWhimsicalCache(StoreContract):
     """It never raises, so that it is always asked."""
 
@@ -278,6 +283,7 @@ class TestAWhimsicalCache(StoreContract):
         return CachedStore(MemoryStore(clock=clock), Whimsical(clock, self.errors), clock=clock)
 
 
+@pytest.mark.slow
 class TestACacheThatFailsNowAndThen(TestAWhimsicalCache):
     errors = 0.2
 

@@ -20,7 +20,12 @@ from backjob.lifecycle import claimed
 from backjob.model import Draft, Query, Report, Request
 from backjob.protocols import Clock, Store
 from backjob.stores.sql import SQLStore, metadata
-from backjob.testing import StoreContract
+from backjob.testing._store_case import StoreCase
+from backjob.testing._store_delaying import DelaysJobs
+from backjob.testing._store_merging import MergesJobs
+from backjob.testing._store_races import Races
+from backjob.testing._store_reporting import OutputCalls, ReportCalls
+from backjob.testing._store_texts import TextCalls
 from tests.services import MARIADB, POSTGRES, Service, own_name
 
 PATIENCE: Final = 60
@@ -30,13 +35,13 @@ SERVERS: Final = {"PostgreSQL": POSTGRES, "MariaDB": MARIADB}
 # --- the application's own engine -----------------------------------------------------------------------------------
 
 
-class OwnEngine(StoreContract):
-    """The contract, less deeply, through an engine of the application's."""
+class OwnEngine(StoreCase):
+    """Parts of the contract, through an engine of the application's."""
 
     service: ClassVar[Service]
     options: ClassVar[dict[str, Any]] = {}
     query: ClassVar[str] = ""
-    examples, steps, race_examples, racers = 1, 10, 1, 4
+    racers = 4
 
     table_name: ClassVar[str]
     engine: ClassVar[Engine]
@@ -59,40 +64,40 @@ class OwnEngine(StoreContract):
 
 
 @pytest.mark.slow
-class TestSerializablePostgreSQL(OwnEngine):
+class TestSerializablePostgreSQL(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = POSTGRES
     options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
 
 
 @pytest.mark.slow
-class TestPostgreSQLInAutocommit(OwnEngine):
+class TestPostgreSQLInAutocommit(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = POSTGRES
     options: ClassVar = {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool}
 
 
 @pytest.mark.slow
-class TestSerializableMariaDB(OwnEngine):
+class TestSerializableMariaDB(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = MARIADB
     options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
 
 
 @pytest.mark.slow
-class TestMariaDBInAutocommit(OwnEngine):
+class TestMariaDBInAutocommit(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = MARIADB
     options: ClassVar = {"isolation_level": "AUTOCOMMIT", "pool_pre_ping": True}
 
 
 @pytest.mark.slow
-class TestMariaDBWhoseConnectionsSpeakLatin1(OwnEngine):
+class TestMariaDBWhoseConnectionsSpeakLatin1(OwnEngine, TextCalls, OutputCalls):
     service = MARIADB
     query = "?charset=latin1"
 
 
 @pytest.mark.slow
-class TestSQLiteWithTransactionEvents(StoreContract):
+class TestSQLiteWithTransactionEvents(DelaysJobs, MergesJobs, ReportCalls, Races):
     """SQLAlchemy's own recipe for transactions in SQLite, which begins one in AUTOCOMMIT too."""
 
-    examples, steps, race_examples, racers = 1, 10, 1, 4
+    racers = 4
 
     def make_store(self, clock: Clock) -> Store:
         engine = create_engine(f"sqlite:///{self.directory / own_name()}.db", poolclass=NullPool)
@@ -183,8 +188,16 @@ def kill_sessions(url: str, store: SQLStore) -> int:
                 connection.execute(text(f"SELECT pg_terminate_backend({driver.info.backend_pid}, 10000)"))
             else:
                 connection.execute(text(f"KILL {driver.thread_id()}"))
+                _wait_for_end(connection, driver.thread_id())
     engine.dispose()
     return len(drivers)
+
+
+def _wait_for_end(connection: Connection, session: int) -> None:
+    living = text(f"SELECT count(*) FROM information_schema.processlist WHERE id = {session}")
+    deadline = time.monotonic() + PATIENCE
+    while connection.execute(living).scalar_one():
+        assert time.monotonic() < deadline, "the server does not end a session"
 
 
 def test_an_idle_connection_that_died_costs_no_call(url: str, table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:

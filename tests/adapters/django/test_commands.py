@@ -11,10 +11,8 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import CommandError, call_command
-from django.db import connections
 from django.test import override_settings
 
-from backjob import Status
 from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.testing import immediate, recorded
@@ -55,9 +53,9 @@ def test_cleanup_removes_what_is_past_its_age() -> None:
 
 @pytest.mark.parametrize("command", ["backjob_list", "backjob_cleanup", "backjob_monitor", "backjob_doctor"])
 def test_a_refused_setting_is_an_error_of_the_command(command: str) -> None:
-    with override_settings(BACKJOB={"BASE_URL": "http://127.0.0.1:9", "SEEL": True}):
-        with pytest.raises(CommandError, match="did you mean SEAL"):
-            said(command)
+    given = {"BASE_URL": "http://127.0.0.1:9", "SEEL": True}
+    with override_settings(BACKJOB=given), pytest.raises(CommandError, match="did you mean SEAL"):
+        said(command)
 
 
 @pytest.mark.parametrize("command", ["backjob_monitor", "backjob_doctor"])
@@ -75,7 +73,7 @@ def test_monitor_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class _Quiet(WSGIRequestHandler):
-    def log_message(self, *_arguments: Any) -> None:
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its own name
         """Nobody reads it."""
 
 

@@ -126,6 +126,6 @@ def test_a_cache_stands_in_front() -> None:
 
 
 def test_without_the_status_routes_there_is_no_address_of_a_job() -> None:
-    with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
-        with pytest.raises(InvalidRequest, match="include"):
-            jobs.status_url("job")
+    without = override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status")
+    with without, pytest.raises(InvalidRequest, match="include"):
+        jobs.status_url("job")

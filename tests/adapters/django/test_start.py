@@ -25,7 +25,8 @@ def settings(request: pytest.FixtureRequest, database: str) -> Iterator[None]:
 
 
 def started(**options: Any) -> str:
-    return jobs.start(**{"path": "see", "as_current_user": False, **options})
+    given: dict[str, Any] = {"path": "see", "as_current_user": False, **options}
+    return jobs.start(**given)
 
 
 @pytest.mark.parametrize(

@@ -51,12 +51,14 @@ class TestOnSQLite(Contract):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("postgresql")
 class TestOnPostgreSQL(Contract):
     alias = "postgresql"
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("mariadb")
 class TestOnMariaDB(Contract):
     alias = "mariadb"

@@ -13,9 +13,9 @@ from backjob.stores.sql_gate import Gate
 
 def test_there_is_room_for_so_many_and_no_more() -> None:
     gate = Gate("db", 2, 0.01)
-    with gate.passing(), gate.passing():
-        with pytest.raises(StoreUnavailable, match="db: no connection became free"), gate.passing():
-            pass
+    full = pytest.raises(StoreUnavailable, match="db: no connection became free")
+    with gate.passing(), gate.passing(), full, gate.passing():
+        pass
     with gate.passing(), gate.passing():
         pass
 

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own names
 from django.http.request import validate_host
 
-from backjob.django.site import jobs
+from backjob.django.site import INSECURE, jobs, random_part
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.keys import check_secret
 
@@ -55,9 +55,19 @@ def _configuration() -> Iterator[CheckMessage]:
     except BackJobError as error:
         yield Error(f"The jobs' store can't be used: {error}", id="backjob.E004")
         return
+    if (
+        settings.SECRET_KEY.startswith(INSECURE)
+        and not settings.DEBUG
+        and "KEY" not in getattr(settings, "BACKJOB", {})
+    ):
+        yield Warning(
+            "Worker requests are signed with the SECRET_KEY that stands in the settings file: who has seen it can sign.",
+            hint="Make a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
+            id="backjob.W006",
+        )
     for fallback in settings.SECRET_KEY_FALLBACKS:
         try:
-            check_secret(fallback, "SECRET_KEY_FALLBACKS")
+            check_secret(random_part(fallback), "SECRET_KEY_FALLBACKS")
         except InvalidRequest as error:
             yield Warning(f"A fallback key is left out: {error.reason}", id="backjob.W005")
 

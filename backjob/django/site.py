@@ -29,7 +29,7 @@ from backjob.settings import Settings
 if TYPE_CHECKING:
     from backjob.protocols import Store
 
-__all__ = ["BackJob", "database_of", "jobs"]
+__all__ = ["INSECURE", "BackJob", "database_of", "jobs", "random_part"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -216,8 +216,8 @@ class BackJob(_BackJobWithTasks):
             store = DjangoStore(own["DATABASE"] or "default")
         built = read.build(
             _BackJobWithTasks,
-            secret=settings.SECRET_KEY,
-            secret_fallbacks=settings.SECRET_KEY_FALLBACKS,
+            secret=random_part(settings.SECRET_KEY),
+            secret_fallbacks=[random_part(one) for one in settings.SECRET_KEY_FALLBACKS],
             package="backjob.django",
             application=settings.ROOT_URLCONF,
             default_store=lambda: "",
@@ -227,6 +227,11 @@ class BackJob(_BackJobWithTasks):
         )
         built.worker.owner = self
         return built
+
+
+def random_part(secret: str) -> str:
+    """A SECRET_KEY without the words that ``startproject`` puts before its random part: a check warns of them."""
+    return secret.removeprefix(INSECURE)
 
 
 def _names() -> list[str]:
@@ -260,6 +265,9 @@ def _imported(name: str, dotted: object) -> Callable[[Any], Any] | None:
         raise InvalidRequest(f"BACKJOB[{name!r}]", str(error)) from None
     return found
 
+
+INSECURE: Final = "django-insecure-"
+"""What a SECRET_KEY begins with that was written into the settings file by ``startproject``."""
 
 jobs: Final = BackJob()
 """The site's background jobs."""

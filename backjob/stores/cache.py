@@ -1,11 +1,14 @@
 """Jobs in a cache alone: over anything with ``get``, ``set``, ``add`` and ``delete``, Redis, memcached or a table behind it.
 
 There is no lock: a lock with an expiry is not safe when its holder stalls. Every version of a job is an entry of its
-own, written by ``add``, the one atomic step such caches have (`backjob.stores.cache_chain` says how, and why a writer
-that stalled does no harm).
+own, written by ``add``, the one atomic step such caches have; `backjob.stores.cache_chain` says how.
 
-A cache may drop entries to make room. A job whose newest entry is gone is unknown from then on; dropped output reads as
-question marks. What is left of a job never makes it start again.
+What remains to be known of it. A cache may drop entries to make room: a job whose newest entry is gone is unknown from
+then on, dropped output reads as question marks, and a dropped merge key joins nobody; what is left of a job never makes
+it start again. That is so for entries dropped between two calls of this store; one that is dropped within the
+microseconds in which it is written might let a second claim win. And who stalls for over an hour between the last steps
+of a write, or dies there while others write too, may leave a job that is not found any more, but never one that runs
+twice.
 """
 
 from __future__ import annotations
@@ -57,8 +60,11 @@ class CacheStore:
 
     A cache has no time of its own, so all hosts that share it must agree to within a few seconds. ``cache`` may be
     cachelib's, Django's (hand in ``django.core.cache.cache``, which gives each thread a connection of its own), or any
-    object of the shape of `backjob.stores.caches.Cache`; of a kind that is not known, its ``add`` is taken to be atomic.
+    object of the shape of `backjob.stores.caches.Cache`; of a kind that is not known, its ``add`` is taken to be atomic,
+    and a ``get`` to see what was written before, in any process: no replica that lags, no transaction that is still open.
     The cache is never closed here.
+
+    A write takes six to nine calls to the cache, a read three, and each look of a monitor one for each living job.
 
     Raises `StoreUnusable` for a cache whose ``add`` is known not to be atomic, that keeps nothing, or that keeps fewer
     than 10,000 entries; `InvalidRequest` for a prefix that some cache would not take.

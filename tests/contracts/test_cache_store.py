@@ -72,7 +72,7 @@ def cachelib_store(prefix: str, clock: Clock | None = None) -> Store:
 
 @pytest.mark.usefixtures("server")
 class TestCachelibRedisCache(CacheContract):
-    examples, steps, race_examples = 5, 25, 5
+    examples, steps, race_examples, racers = 5, 25, 5, 4
 
     def make_store(self, clock: Clock) -> Store:
         return cachelib_store(f"{NAME}_{next(_numbers)}", clock)
@@ -81,7 +81,7 @@ class TestCachelibRedisCache(CacheContract):
 @pytest.mark.usefixtures("server")
 @pytest.mark.slow
 class TestDjangoRedisCache(CacheContract):
-    examples, steps, race_examples = 5, 25, 5
+    examples, steps, race_examples, racers = 5, 25, 5, 4
 
     def make_store(self, clock: Clock) -> Store:
         caches: Any = {"default": DjangoRedisCache(REDIS.url, {"KEY_PREFIX": f"{NAME}_{next(_numbers)}"})}

@@ -29,9 +29,10 @@ LAYERS = (
     ("asgi", "wsgi"),
     ("stores", "transports"),
     ("console", "settings"),
-    ("django", "flask"),
+    ("flask",),
     ("testing",),
     ("demo", "doctor", "opening"),
+    ("django",),
     ("cli",),
     ("__main__",),
 )
@@ -47,7 +48,7 @@ STORE_HELPERS = {"values", "urls", "rows", "steps", "caches"}
 CORE_PACKAGES = {"attr", "attrs", "h11", "typing_extensions"}
 ADAPTER_PACKAGES = {
     "flask": {"flask", "werkzeug", "click"},
-    "django": {"asgiref", "django"},
+    "django": {"asgiref", "django", "django_tasks"},
     "testing": {"pytest", "hypothesis"},
     "demo": {"flask", "waitress"},
 }

@@ -12,7 +12,7 @@ from django.test import override_settings
 
 pytestmark = pytest.mark.usefixtures("database")
 
-INSECURE = "django-insecure-k3&v9@x!q0m#w7z$r2t^u5y*p8"
+INSECURE = "django-insecure-k3&v9@x!q0m#w7z$r2t^u5y*p8(b1)n6_h4=f+d%j-s2g0"
 OURS = "backjob.django.middleware.BackJobMiddleware"
 
 
@@ -34,7 +34,8 @@ def test_nothing_is_wrong_with_these_tests() -> None:
         ({"MIDDLEWARE": [*settings.MIDDLEWARE[1:], OURS]}, "backjob.E002"),
         ({"BACKJOB": {"SEEL": 1}}, "backjob.E003"),
         ({"BACKJOB": {"STORE": "sqlite:////nowhere/at/all/jobs.db"}}, "backjob.E004"),
-        ({"SECRET_KEY": INSECURE}, "backjob.E003"),
+        ({"SECRET_KEY": INSECURE[:40]}, "backjob.E003"),
+        ({"SECRET_KEY": INSECURE}, "backjob.W006"),
         ({"SECRET_KEY_FALLBACKS": ["weak"]}, "backjob.W005"),
         ({"BACKJOB": {"BASE_URL": "http://elsewhere.example"}}, "backjob.E011"),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"}, "backjob.W030"),
@@ -48,6 +49,7 @@ def test_a_setting_that_stands_in_the_way_is_found(given: dict[str, Any], expect
 @pytest.mark.parametrize(
     "given",
     [
+        {"SECRET_KEY": INSECURE, "DEBUG": True},
         {"SECRET_KEY": INSECURE, "BACKJOB": {"KEY": "a secret of its own, 8c2f41d705ae"}},
         {"SECRET_KEY_FALLBACKS": ["an older one, a6f1c09e7d3b58c240"]},
         {"BACKJOB": {"BASE_URL": "http://shop.example:8000/mount"}},

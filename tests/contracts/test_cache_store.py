@@ -101,4 +101,5 @@ class TestCachelibRedisCacheShared(SharesJobs):
 
 @pytest.mark.slow
 class TestHomeMadeCacheAtLength(TestHomeMadeCache):
+    only_deeper = True
     examples, steps, race_examples = 250, 60, 300

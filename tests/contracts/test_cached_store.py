@@ -237,6 +237,7 @@ class TestInFrontOfMemory(StoreContract):
 
 @pytest.mark.slow
 class TestInFrontOfSQLite(StoreContract):
+    only_deeper = True
     """With a cache that forked children share, and whose ``add`` is not atomic."""
 
     def make_store(self, clock: Clock) -> Store:
@@ -263,12 +264,16 @@ class TestOneProcessWritesAnotherReads(StoreContract):
 
 @pytest.mark.slow
 class TestADeadCache(StoreContract):
+    only_deeper = True
+
     def make_store(self, clock: Clock) -> Store:
         return CachedStore(MemoryStore(clock=clock), Dead(clock), clock=clock)
 
 
 @pytest.mark.slow
 class TestACacheThatLosesEverything(StoreContract):
+    only_deeper = True
+
     def make_store(self, clock: Clock) -> Store:
         return CachedStore(MemoryStore(clock=clock), Forgetful(clock), clock=clock)
 

@@ -55,6 +55,7 @@ class TestRedisStore(StoreContract):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 class TestRedisStoreAtLength(TestRedisStore):
+    only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 100, 16
 
 

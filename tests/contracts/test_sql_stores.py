@@ -57,14 +57,17 @@ class TestSQLite(StoreContract):
 
 @pytest.mark.slow
 class TestPostgreSQLAtLength(TestPostgreSQL):
+    only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16
 
 
 @pytest.mark.slow
 class TestMariaDBAtLength(TestMariaDB):
+    only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16
 
 
 @pytest.mark.slow
 class TestSQLiteAtLength(TestSQLite):
+    only_deeper = True
     examples, steps, race_examples = 100, 50, 60

@@ -24,11 +24,13 @@ class TestSQLiteStore(StoreContract):
 
 @pytest.mark.slow
 class TestMemoryStoreAtLength(TestMemoryStore):
+    only_deeper = True
     examples, steps, race_examples = 250, 60, 300
 
 
 @pytest.mark.slow
 class TestSQLiteStoreAtLength(TestSQLiteStore):
+    only_deeper = True
     examples, steps, race_examples, racers = 250, 60, 200, 16
 
 

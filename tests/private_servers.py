@@ -38,8 +38,10 @@ __all__ = [
 
 _DEADLINE: Final = 30.0
 _POLL: Final = 0.02
-_PORTS: Final = range(15000, 32000)
-"""Below those that systems give to outgoing connections: nobody takes the port while its server is down."""
+_PORTS: Final = range(10_000, 22_000)
+"""Below those that systems give to outgoing connections, and so are they with the 10,000 that a Redis Cluster adds for its
+bus: nobody takes the port while its server is down.
+"""
 
 
 @frozen(kw_only=True)

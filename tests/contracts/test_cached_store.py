@@ -237,8 +237,9 @@ class TestInFrontOfMemory(StoreContract):
 
 @pytest.mark.slow
 class TestInFrontOfSQLite(StoreContract):
-    only_deeper = True
     """With a cache that forked children share, and whose ``add`` is not atomic."""
+
+    only_deeper = True
 
     def make_store(self, clock: Clock) -> Store:
         path = self.directory / f"{uuid4()}"

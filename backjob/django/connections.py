@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
-__all__ = ["acting", "aside", "close_aside"]
+__all__ = ["acting", "aside", "close_aside", "forget_inherited"]
 
 _PREFIX: Final = "backjob beside "
 _SQLITE_PATIENCE: Final = 0.2  # s; what can't be written now is written later, and the action need not wait for it
@@ -55,6 +55,19 @@ def close_aside(using: str) -> None:
     with suppress(ConnectionDoesNotExist):
         connections[alias].close()
         del connections[alias]
+
+
+def forget_inherited(using: str) -> None:
+    """In a forked child: never use, nor close, a connection of the parent's, which goes on with it."""
+    for alias in (using, _PREFIX + using):
+        with suppress(ConnectionDoesNotExist):
+            connection = connections[alias]
+            _inherited.append(connection.connection)
+            connection.connection = None  # Django opens another, and sets the rest anew
+
+
+_inherited: Final[list[Any]] = []
+"""Connections of a parent process: kept from the collector, which would close them."""
 
 
 def _copy(connection: Any, alias: str) -> Any:

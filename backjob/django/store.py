@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from operator import or_
-from typing import Any, Final
+from typing import Any, Final, ParamSpec, TypeVar
 
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
 from django.db.models import BigIntegerField, F, Func, Q, Value
@@ -14,7 +16,7 @@ from django.db.models.functions import Greatest, Least
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
-from backjob.django.connections import aside
+from backjob.django.connections import aside, forget_inherited
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Piece
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
@@ -25,10 +27,14 @@ from backjob.stores.values import LOOKAHEAD, clamped, output_bytes, output_piece
 
 __all__ = ["DjangoStore"]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 _LONGEST_PIECE: Final = 16384  # bytes
 _PURGED_AT_ONCE: Final = 500  # jobs a transaction
 _PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _BEATS_AT_ONCE: Final = 100
+_ATTEMPTS: Final = 8
 _READ: Final = (*COLUMNS, "body")
 _SEALED: Final = COLUMNS.index("sealed")
 _STARTED: Final = int(Status.STARTED)
@@ -48,6 +54,22 @@ class _DatabaseNow(Func):
         return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", []
 
 
+def _again_after_a_deadlock(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Two that stood in each other's way: the database undid one, which may well succeed at once."""
+
+    @functools.wraps(method)
+    def again(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        for _ in range(_ATTEMPTS - 1):
+            try:
+                return method(*args, **kwargs)
+            except StoreUnavailable as error:
+                if not _is_deadlock(error.__cause__):
+                    raise
+        return method(*args, **kwargs)
+
+    return again
+
+
 class DjangoStore:
     """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` makes its tables.
 
@@ -60,10 +82,12 @@ class DjangoStore:
         if using not in connections.databases:
             raise InvalidRequest("using", f"there is no database {using!r} in DATABASES")
         self.using = using
+        self._pid = os.getpid()
         self._clock: Clock | None = clock
         if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
             self._clock = SystemClock()
 
+    @_again_after_a_deadlock
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         if not _is_clean(draft.id):
             raise InvalidRequest("id", "a NUL or a lone surrogate can't be part of it")
@@ -107,6 +131,7 @@ class DjangoStore:
             data = b"".join([bytes(piece) for _, piece in pieces])[max(0, offset - start) : end - start]
             return output_piece(data, offset, limit, truncated=truncated != 0)
 
+    @_again_after_a_deadlock
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         if not _is_clean(job_id) or not _is_clean(expect.token):
             return None
@@ -118,6 +143,7 @@ class DjangoStore:
             changed = rows.update(version=F("version") + 1, **assigned)
             return self._one(alias, job_id) if changed else None
 
+    @_again_after_a_deadlock
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         if not _is_clean(job_id) or not _is_clean(token):
@@ -168,6 +194,7 @@ class DjangoStore:
             # One that was claimed since is nobody's to deliver any more.
             return self._read(rows.filter(seq__in=taken, lessee=lessee).order_by("start_time", "seq"))
 
+    @_again_after_a_deadlock
     def beat(self, tokens: Mapping[str, str]) -> None:
         pairs = sorted([pair for pair in tokens.items() if all(map(_is_clean, pair))])
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
@@ -254,6 +281,9 @@ class DjangoStore:
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
         """The alias to use, for this job. Errors of the database become ours."""
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            forget_inherited(self.using)
         alias = aside(self.using, job_id)
         try:
             yield alias
@@ -267,7 +297,9 @@ class DjangoStore:
             connection = connections[alias]
             if "no such table" in str(error):
                 raise self._unmigrated(error) from error
-            if not connection.in_atomic_block:
+            if connection.in_atomic_block:
+                error.__dict__["in_atomic_block"] = True
+            elif not _is_deadlock(error):
                 connection.close()  # the next call opens another
             raise StoreUnavailable(f"the database {self.using!r}: {error}") from error
         except ProgrammingError as error:
@@ -275,6 +307,15 @@ class DjangoStore:
 
     def _unmigrated(self, error: Exception) -> StoreUnusable:
         return StoreUnusable(f"the database {self.using!r}: {error}; have the migrations of backjob been applied?")
+
+
+def _is_deadlock(error: BaseException | None) -> bool:
+    """Whether the database undid a transaction of our own; one of the caller's is the caller's to repeat."""
+    driver = None if error is None else error.__cause__
+    is_one = getattr(driver, "sqlstate", None) in ("40001", "40P01") or (
+        driver is not None and driver.args[:1] == (1213,)
+    )
+    return is_one and not getattr(error, "in_atomic_block", False)
 
 
 def _is_clean(text: str | None) -> bool:

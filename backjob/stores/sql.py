@@ -15,13 +15,13 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status, clean_text
 from backjob.protocols import Clock, Store
-from backjob.stores.rows import assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import leased, new_job
+from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
+from backjob.stores.steps import changed, holds, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
 from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
 
 try:
-    from sqlalchemy import URL, Connection, Engine, Executable, MetaData, Update, exc, make_url
+    from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
 
     from backjob.stores.sql_engine import Database, Direct
     from backjob.stores.sql_layout import make_missing, refuse_old_server, refuse_other_layout
@@ -94,7 +94,6 @@ class SQLStore:
         self._database = Database(place, self._tables.jobs.fullname, self._prepare)
         self._sql = Statements(self._tables, self._database.kind, server_time=clock is None)
         self._report, self._append = Direct(self._sql.report), Direct(self._sql.append)
-        self._changes: dict[Update, Direct] = {}
         self._clock: Clock = SystemClock() if clock is None else clock
         if create_table:
             try:
@@ -123,15 +122,15 @@ class SQLStore:
             if created_time is not None:
                 return new_job(draft, merge_key, moment(created_time))
             if merge_key is not None:
-                holder = self._one(self._sql.holder, {"key": merge_key})
-                if holder is not None:
-                    return holder
+                holders = self._select(self._sql.holder, self._values(key=merge_key))
+                if holders:
+                    return row_job(holders[0][:-1], moment(holders[0][-1]))
             if self.get(draft.id) is not None:
                 raise InvalidRequest("id", "a job with this id exists already")
         raise StoreUnavailable(f"{self._database.name}: the merge key changed hands again and again")
 
     def get(self, job_id: str) -> Job | None:
-        return self._one(self._sql.get, {"old_id": job_id}) if _is_clean(job_id) else None
+        return self._database.do(lambda connection: self._get(connection, job_id)) if _is_clean(job_id) else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         refuse_short_limit(limit)
@@ -154,23 +153,26 @@ class SQLStore:
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        assigned = assignments(changes, After(0))
-        if changes.end:
-            assigned["body"] = None
+        assigned = self._assigned(changes, After(0))
         _refuse_unkeepable(assigned)
         if not _is_clean(job_id) or not _is_clean(expect.token):
             return None
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
+        if self._sql.returns_updates:
+            return self._database.do(lambda connection: _job(connection.execute(statement, values).first()))
+        job, is_certain = self._database.do(
+            lambda connection: self._change_as_read(connection, job_id, expect, changes)
+        )
+        if is_certain:
+            return job
 
         def step(connection: Connection) -> Job | None:
-            if self._sql.returns_updates:
-                return _job(connection.execute(statement, values).first())
-            changed = self._changes.setdefault(statement, Direct(statement)).run(connection, values)
-            return _job(connection.execute(self._sql.get, values).first()) if changed else None
+            is_changed = connection.execute(statement, values).rowcount
+            return self._get(connection, job_id) if is_changed else None
 
-        return self._database.do(step) if self._sql.returns_updates else self._database.transact(step)
+        return self._database.transact(step)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
@@ -274,6 +276,29 @@ class SQLStore:
 
         return self._database.do(step)
 
+    def _change_as_read(
+        self, connection: Connection, job_id: str, expect: Expect, changes: Changes
+    ) -> tuple[Job | None, bool]:
+        """Read the job, and write unless anybody has written since: two round trips, where a transaction takes four.
+
+        The job or None, and whether that is the answer; where several write at once, it is not.
+        """
+        job = self._get(connection, job_id)
+        if job is None or not holds(expect, job):
+            return None, True
+        assigned = self._assigned(changes, microseconds(job.read_time))
+        values = named_values("new", assigned) | {"old_id": job_id, "old_version": job.version}
+        if connection.execute(self._sql.change(assigned, ("version",)), values).rowcount:
+            return changed(job, changes, job.read_time), True
+        return None, False
+
+    def _get(self, connection: Connection, job_id: str) -> Job | None:
+        return _job(connection.execute(self._sql.get, self._values(old_id=job_id)).first())
+
+    def _assigned(self, changes: Changes, now: Moment) -> dict[str, Any]:
+        assigned = assignments(changes, now)
+        return assigned | {"body": None} if changes.end else assigned
+
     def _lock_and_lease(self, connection: Connection, values: Values, lessee: str, lease: float) -> list[Job]:
         rows = connection.execute(self._sql.lock_due, values).all()
         if not rows:
@@ -310,10 +335,6 @@ class SQLStore:
         removed = connection.execute(self._sql.drop_jobs, {"batch": batch}).rowcount
         connection.execute(self._sql.drop_output, {"batch": batch})
         return removed
-
-    def _one(self, statement: Executable, values: Values) -> Job | None:
-        values = self._values(**values)
-        return self._database.do(lambda connection: _job(connection.execute(statement, values).first()))
 
     def _select(self, statement: Executable, values: Values) -> Sequence[Any]:
         return self._database.do(lambda connection: connection.execute(statement, values).all())

@@ -191,7 +191,7 @@ class Database:
 
     def _connect(self) -> Connection:
         try:
-            return self._engine.connect()
+            connection = self._engine.connect()
         except self._foreign as error:
             if self._gate is not None and meaning(error) is Meaning.UNAVAILABLE:
                 self._gate.shut(str(translated(error, self.name, self._table)))
@@ -200,6 +200,9 @@ class Database:
             raise StoreUnusable(f"{self.name}: the driver can't connect: {error}") from error
         except OSError as error:
             raise StoreUnavailable(f"{self.name}: {error}") from error
+        if self._gate is not None:
+            self._gate.open()
+        return connection
 
 
 class Direct:

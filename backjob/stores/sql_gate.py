@@ -1,4 +1,4 @@
-"""Who may connect: so many at once, and for a moment after the server was not there nobody.
+"""Who may connect: so many at once, and while the server is not there one after the other.
 
 Each vain attempt costs time, and a pool's waiters are not woken by one: without this, forty threads would queue up for
 a server that is gone, and each call take seconds to fail.
@@ -7,16 +7,12 @@ a server that is gone, and each call take seconds to fail.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from backjob.errors import StoreUnavailable
 
 __all__ = ["Gate"]
-
-_SHUT_FOR: Final = 0.25  # s
 
 
 class Gate:
@@ -26,28 +22,39 @@ class Gate:
         self._name = name
         self._size = room
         self._patience = patience
-        self._reason = ""
         self.open_anew()
 
     def open_anew(self) -> None:
         """In a forked child: whoever is inside is in the parent."""
         self._room = threading.BoundedSemaphore(self._size)
-        self._shut_until = 0.0
+        self._trying = threading.Lock()
+        self._reason: str | None = None
 
     @contextmanager
     def passing(self) -> Iterator[None]:
-        """Within it a connection may be had. Raises `StoreUnavailable` where there is no room, or just was no server."""
-        room = self._room
+        """Within it a connection may be had. Raises `StoreUnavailable` where there is no room, or no server so far and
+        somebody else is trying already.
+        """
+        room, trying = self._room, self._trying
         if not room.acquire(timeout=self._patience):
             raise StoreUnavailable(f"{self._name}: no connection became free within {self._patience:g} s")
+        is_trying = False
         try:
-            if time.monotonic() < self._shut_until:
-                raise StoreUnavailable(self._reason)
+            reason = self._reason
+            if reason is not None:
+                is_trying = trying.acquire(blocking=False)
+                if not is_trying:
+                    raise StoreUnavailable(reason)
             yield
         finally:
+            if is_trying:
+                trying.release()
             room.release()
 
     def shut(self, reason: str) -> None:
-        """The server is not there: let nobody in for a moment, and tell them why."""
+        """The server is not there: from now on one at a time may try, and the others are told why."""
         self._reason = reason
-        self._shut_until = time.monotonic() + _SHUT_FOR
+
+    def open(self) -> None:
+        """The server is there."""
+        self._reason = None

@@ -21,7 +21,7 @@ class DjangoServing:
     def __init__(self, request: HttpRequest) -> None:
         self.django = request
         scope = _scope(request)
-        self._inner: Serving = wsgi.serving_of(request.META) if scope is None else asgi.serving_of(scope)
+        self._inner: Serving = wsgi.serving_of(_environ(request)) if scope is None else asgi.serving_of(scope)
 
     @property
     def request(self) -> Request:
@@ -48,10 +48,16 @@ def _scope(request: HttpRequest) -> Any:
     return getattr(request, "scope", None)
 
 
+def _environ(request: HttpRequest) -> dict[str, Any]:
+    """The environ as the server gave it: Django has put decoded text where WSGI has bytes (PEP 3333)."""
+    given = {name: request.META.get(name, "") for name in ("SCRIPT_NAME", "PATH_INFO")}
+    return {**request.META, **{name: text.encode().decode("latin-1") for name, text in given.items()}}
+
+
 def spellings(request: HttpRequest) -> tuple[Request, ...]:
     """The request as it may have been on the wire, for `backjob.worker.Worker.open`."""
     scope = _scope(request)
-    return (wsgi.request_of(request.META),) if scope is None else asgi.spellings(scope)
+    return (wsgi.request_of(_environ(request)),) if scope is None else asgi.spellings(scope)
 
 
 def base_url_of(request: HttpRequest) -> str:

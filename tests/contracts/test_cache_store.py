@@ -70,6 +70,7 @@ def cachelib_store(prefix: str, clock: Clock | None = None) -> Store:
     return CacheStore(RedisCache(redis.Redis.from_url(REDIS.url), key_prefix=prefix), clock=clock)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 class TestCachelibRedisCache(CacheContract):
     examples, steps, race_examples, racers = 5, 25, 5, 4

@@ -230,6 +230,7 @@ class Processes:
 # --- the whole contract -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 class TestInFrontOfMemory(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         return CachedStore(MemoryStore(clock=clock), DictCache(clock), clock=clock)

@@ -48,6 +48,7 @@ class TestMariaDB(ServerContract):
     service = MARIADB
 
 
+@pytest.mark.slow
 class TestSQLite(StoreContract):
     examples, steps, race_examples = 8, 25, 5
 

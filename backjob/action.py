@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
 from backjob.lifecycle import End, completed, failed
 from backjob.model import JsonValue, short_text
-from backjob.offload import to_thread
+from backjob.offload import Offloading
 from backjob.running import Running, current, percent
 from backjob.serving import Serving, serving
 from backjob.worker import describe
@@ -31,7 +31,7 @@ _STRIDE: Final = 8
 _QUICK: Final = 0.05
 
 
-class Action:
+class Action(Offloading):
     """The methods for use inside an action; `BackJob` inherits them."""
 
     def _running(self) -> Running | None:
@@ -41,10 +41,6 @@ class Action:
     def _here(self) -> Serving | None:
         """The request being served."""
         return serving.get()
-
-    async def _offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call what blocks in another thread; an adapter may have threads of its own for that."""
-        return await to_thread(function, *args, **kwargs)
 
     def _end_from_outside(self, job_id: str, end: End) -> bool:
         raise NoCurrentRequest(f"job {job_id} can't end {end.status.name} here: that needs a BackJob")

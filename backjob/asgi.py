@@ -15,7 +15,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from backjob.addresses import is_ip_literal, learnt_base_url
 from backjob.endpoints import Answer, Ask, Endpoints
-from backjob.errors import AddressUnknown, JobExit
+from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
@@ -137,7 +137,7 @@ class BackJobMiddleware:
             if left is None:
                 raise
             if not begun:
-                await _answer(send, _exit_status(left), no_store(), str(left).encode())
+                await _answer(send, left.status, no_store(), str(left).encode())
         finally:
             serving.reset(token)
 
@@ -333,10 +333,6 @@ async def _body(receive: Receive, length: int) -> bytes | None:
         body += message.get("body", b"")
         if not message.get("more_body") or len(body) >= length:
             return bytes(body[:length])
-
-
-def _exit_status(left: JobExit) -> int:
-    return 403 if left.status == 403 else 500
 
 
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlencode
@@ -130,10 +130,10 @@ class Settings:
     seal: bool | None = _setting(_truth)
 
     @classmethod
-    def of(cls, values: Mapping[str, object], *, prefix: str = "") -> Settings:
+    def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:
         """Read settings from a mapping that may hold other things: names count that begin with the prefix.
 
-        A value of None is one that was not set. Raises `InvalidRequest` naming the setting for an unknown name (with
+        Names ``beside`` are the adapter's own; they are passed over, and may be what was meant by another. A value of None is one that was not set. Raises `InvalidRequest` naming the setting for an unknown name (with
         the one that was probably meant) and for a value that can't be read.
         """
         readers = {attribute.name: attribute.metadata["read"] for attribute in fields(cls)}
@@ -142,9 +142,11 @@ class Settings:
             if not name.startswith(prefix) or value is None:
                 continue
             short = name.removeprefix(prefix)
+            if short in beside:
+                continue
             read = readers.get(short.lower()) if short.isupper() else None
             if read is None:
-                raise InvalidRequest(name, f"there is no such setting; {_meant(short, readers, prefix)}")
+                raise InvalidRequest(name, f"there is no such setting; {_meant(short, (*readers, *beside), prefix)}")
             try:
                 found[short.lower()] = read(value)
             except (ValueError, OverflowError) as error:

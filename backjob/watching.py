@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Final, ParamSpec, TypeVar
+from collections.abc import AsyncIterator, Iterator
+from typing import Final
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
 from backjob.lifecycle import ended, overdue
 from backjob.model import Expect, Job, JobState, Output, Query, Status
 from backjob.monitor import Monitor
-from backjob.offload import sleep
+from backjob.offload import Offloading, sleep
 from backjob.protocols import Capability, Clock, Store, lacks
 
 __all__ = ["Watching"]
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 _PIECE: Final = 1 << 16
 _FIRST_LOOK: Final = 0.05
 _LONGEST_LOOK: Final = 1.0
 
 
-class Watching:
+class Watching(Offloading):
     """The methods that tell of jobs; `BackJob` inherits them, and has the parts they use."""
 
     store: Store
@@ -32,9 +29,6 @@ class Watching:
 
     def _announce(self, job: Job) -> None:
         """Tell whoever wants to know that a job has ended."""
-
-    async def _offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        raise NotImplementedError  # the other half of `BackJob` has it
 
     def status(self, job_id: str) -> JobState:
         """The job as it stands. One past its time-out ends FAILED by this look. Raises `JobNotFound`."""

@@ -17,6 +17,7 @@ from backjob.addresses import learnt_base_url
 from backjob.endpoints import Ask, Endpoints
 from backjob.errors import AddressUnknown, JobExit
 from backjob.jobs import BackJob
+from backjob.lifecycle import status_line
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
 from backjob.running import Running
@@ -125,7 +126,7 @@ class BackJobMiddleware:
             # PEP 3333: to begin a second time needs the exception, which some servers raise again in any case.
             exc_info = (type(left), left, None) if begun else None
             try:
-                return _answer(start_response, _exit_line(left), no_store(), str(left), exc_info)
+                return _answer(start_response, status_line(left.status), no_store(), str(left), exc_info)
             except JobExit:
                 return []  # the head has been sent: what began so ends so
         finally:
@@ -325,10 +326,6 @@ def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -
         environ["HTTP_HOST"] = caller.host
     for name, value in caller.forwarded:
         environ["HTTP_" + name.upper().replace("-", "_")] = value
-
-
-def _exit_line(left: JobExit) -> str:
-    return "403 Forbidden" if left.status == 403 else "500 Internal Server Error"
 
 
 def _answer(

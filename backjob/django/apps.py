@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.apps import AppConfig
 from django.core.signals import got_request_exception, request_finished, setting_changed
 from django.utils.translation import gettext_lazy as _
 
+from backjob.django.connections import close_aside
 from backjob.django.site import database_of, jobs
 from backjob.running import current
 
@@ -35,16 +37,12 @@ class BackJobConfig(AppConfig):
 
 def _note(**_options: Any) -> None:
     """Keep an error that Django turns into a response, for the job's status text."""
-    import sys  # noqa: PLC0415
-
     error = sys.exc_info()[1]
     if error is not None and current.get() is not None:
         jobs.note_error(error)
 
 
 def _close_connections(**_options: Any) -> None:
-    from backjob.django.connections import close_aside  # noqa: PLC0415 - needs settings
-
     built = jobs.built
     using = None if built is None else database_of(built.store)
     if using is not None:

@@ -13,7 +13,7 @@ from backjob.asgi import to_its_end
 from backjob.django.connections import acting
 from backjob.django.requests import DjangoServing, base_url_of, restore, spellings
 from backjob.django.site import jobs
-from backjob.errors import AddressUnknown, JobExit
+from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob
 from backjob.protocols import Verified
 from backjob.running import Running
@@ -187,10 +187,10 @@ def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
 
 def _left(error: BaseException) -> HttpResponse:
     """The answer to a person who called a route that left by a `JobExit`; any other error goes on."""
-    left: JobExit | None = exit_of(error)
+    left = exit_of(error)
     if left is None:
         raise error
-    return _plain(403 if left.status == 403 else 500, str(left), no_store())
+    return _plain(left.status, str(left), no_store())
 
 
 def _plain(status: int, text: str, headers: tuple[tuple[str, str], ...]) -> HttpResponse:

@@ -20,8 +20,11 @@ class DjangoServing:
 
     def __init__(self, request: HttpRequest) -> None:
         self.django = request
-        scope = _scope(request)
-        self._inner: Serving = wsgi.serving_of(_environ(request)) if scope is None else asgi.serving_of(scope)
+
+    @property
+    def _inner(self) -> Serving:
+        scope = _scope(self.django)
+        return wsgi.serving_of(_environ(self.django)) if scope is None else asgi.serving_of(scope)
 
     @property
     def request(self) -> Request:

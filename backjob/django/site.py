@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
-from attrs import fields
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
@@ -199,16 +197,10 @@ class BackJob(_BackJobWithTasks):
         if not isinstance(given, Mapping):
             raise InvalidRequest("BACKJOB", "a dict of settings is expected")
         own = {name: given.get(name) for name in _OWN}
-        others = {name: value for name, value in given.items() if name not in _OWN}
-        for name in others:
-            meant = difflib.get_close_matches(str(name).upper(), (*_OWN, *_names()), n=1)
-            if name not in _names() and meant and meant[0] in _OWN:
-                raise InvalidRequest(str(name), f"there is no such setting; did you mean {meant[0]}?")
-        if own["DATABASE"] is not None and others.get("STORE") is not None:
+        cache = given.get("CACHE")
+        read = Settings.of({**given, "CACHE": _cache(cache)} if isinstance(cache, str) else given, beside=_OWN)
+        if own["DATABASE"] is not None and read.store is not None:
             raise InvalidRequest("DATABASE", "jobs are kept in a database of Django's, or in the STORE, not in both")
-        if isinstance(others.get("CACHE"), str):
-            others["CACHE"] = _cache(others["CACHE"])
-        read = Settings.of(others)
         store: Store | None = None
         if read.store is None:
             from backjob.django.store import DjangoStore  # noqa: PLC0415 - models need the app registry
@@ -232,11 +224,6 @@ class BackJob(_BackJobWithTasks):
 def random_part(secret: str) -> str:
     """A SECRET_KEY without the words that ``startproject`` puts before its random part: a check warns of them."""
     return secret.removeprefix(INSECURE)
-
-
-def _names() -> list[str]:
-    """The settings that are the same everywhere."""
-    return [one.name.upper() for one in fields(Settings)]
 
 
 def _cache(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce
 from operator import or_
 from typing import Any, Final, ParamSpec, TypeVar
@@ -20,19 +20,38 @@ from backjob.django.connections import aside, forget_inherited
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Piece
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status, clean_text
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock
-from backjob.stores.rows import COLUMNS, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.values import LOOKAHEAD, clamped, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.rows import (
+    COLUMNS,
+    SERVER_NOW,
+    assignments,
+    conditions,
+    draft_row,
+    microseconds,
+    moment,
+    row_job,
+    span,
+)
+from backjob.stores.steps import kept_for
+from backjob.stores.values import (
+    LONGEST_PIECE,
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    clamped,
+    cut,
+    is_clean,
+    joined_piece,
+    output_bytes,
+    purge_batch,
+    refuse_short_limit,
+)
 
 __all__ = ["DjangoStore"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_LONGEST_PIECE: Final = 16384  # bytes
-_PURGED_AT_ONCE: Final = 500  # jobs a transaction
-_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _BEATS_AT_ONCE: Final = 100
 _ATTEMPTS: Final = 8
 _READ: Final = (*COLUMNS, "body")
@@ -48,10 +67,14 @@ class _DatabaseNow(Func):
         super().__init__(output_field=BigIntegerField())
 
     def as_postgresql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
-        return "(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000)::bigint", []
+        return SERVER_NOW["postgresql"], []
 
     def as_mysql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
-        return "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))", []
+        return SERVER_NOW["mysql"], []
+
+
+class _Deadlock(StoreUnavailable):
+    """The database undid a transaction of our own; one of the caller's is the caller's to repeat."""
 
 
 def _again_after_a_deadlock(method: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -60,11 +83,8 @@ def _again_after_a_deadlock(method: Callable[_P, _R]) -> Callable[_P, _R]:
     @functools.wraps(method)
     def again(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         for _ in range(_ATTEMPTS - 1):
-            try:
+            with suppress(_Deadlock):
                 return method(*args, **kwargs)
-            except StoreUnavailable as error:
-                if not _is_deadlock(error.__cause__):
-                    raise
         return method(*args, **kwargs)
 
     return again
@@ -89,7 +109,7 @@ class DjangoStore:
 
     @_again_after_a_deadlock
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        if not _is_clean(draft.id):
+        if not is_clean(draft.id):
             raise InvalidRequest("id", "a NUL or a lone surrogate can't be part of it")
         with self._connection() as alias, atomic(alias, savepoint=merge_key is None):
             rows = Row.objects.using(alias)
@@ -105,7 +125,7 @@ class DjangoStore:
                     raise InvalidRequest("id", "a job with this id exists already")
 
     def get(self, job_id: str) -> Job | None:
-        if not _is_clean(job_id):
+        if not is_clean(job_id):
             return None
         with self._connection(job_id) as alias:
             return self._one(alias, job_id)
@@ -113,27 +133,22 @@ class DjangoStore:
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         refuse_short_limit(limit)
         offset = max(offset, 0)
-        if not _is_clean(job_id):
+        if not is_clean(job_id):
             return Output("", offset)
         with self._connection(job_id) as alias:
             located = Row.objects.using(alias).filter(id=job_id).values_list("seq", "output_truncated").first()
             if located is None:
                 return Output("", offset)
             seq, truncated = located
-            end = offset + limit + LOOKAHEAD
-            pieces = list(
-                Piece.objects.using(alias)
-                .filter(job=seq, start__gt=offset - _LONGEST_PIECE, start__lt=end)
-                .order_by("start")
-                .values_list("start", "piece")
+            held = Piece.objects.using(alias).filter(
+                job=seq, start__gt=offset - LONGEST_PIECE, start__lt=offset + limit + LOOKAHEAD
             )
-            start = pieces[0][0] if pieces else offset
-            data = b"".join([bytes(piece) for _, piece in pieces])[max(0, offset - start) : end - start]
-            return output_piece(data, offset, limit, truncated=truncated != 0)
+            pieces = list(held.order_by("start").values_list("start", "piece"))
+            return joined_piece(pieces, offset, limit, truncated=truncated != 0)
 
     @_again_after_a_deadlock
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        if not _is_clean(job_id) or not _is_clean(expect.token):
+        if not is_clean(job_id) or not is_clean(expect.token):
             return None
         assigned = assignments(changes, self._now())
         if changes.end:
@@ -146,7 +161,7 @@ class DjangoStore:
     @_again_after_a_deadlock
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        if not _is_clean(job_id) or not _is_clean(token):
+        if not is_clean(job_id) or not is_clean(token):
             return False
         assigned: dict[str, Any] = {"version": F("version") + 1, "updated_time": self._now()}
         if report.progress is not None:
@@ -170,10 +185,7 @@ class DjangoStore:
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
                 Piece.objects.using(alias).bulk_create(
-                    [
-                        Piece(job=seq, start=start + position, piece=added[position : position + _LONGEST_PIECE])
-                        for position in range(0, len(added), _LONGEST_PIECE)
-                    ]
+                    [Piece(job=seq, start=start + position, piece=piece) for position, piece in cut(added)]
                 )
         return True
 
@@ -196,7 +208,7 @@ class DjangoStore:
 
     @_again_after_a_deadlock
     def beat(self, tokens: Mapping[str, str]) -> None:
-        pairs = sorted([pair for pair in tokens.items() if all(map(_is_clean, pair))])
+        pairs = sorted([pair for pair in tokens.items() if all(map(is_clean, pair))])
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
             named = [Q(id=job_id, token=token) for job_id, token in pairs[first : first + _BEATS_AT_ONCE]]
             with self._connection() as alias:
@@ -204,7 +216,7 @@ class DjangoStore:
                 rows.update(updated_time=self._now(), version=F("version") + 1)
 
     def find(self, query: Query) -> list[Job]:
-        if not all(map(_is_clean, (query.scope, query.owner, query.before))):
+        if not all(map(is_clean, (query.scope, query.owner, query.before))):
             return []
         with self._connection() as alias:
             rows = Row.objects.using(alias).order_by("-seq")
@@ -226,10 +238,8 @@ class DjangoStore:
     def purge(self, completed_age: float, ended_age: float) -> int:
         removed = 0
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
-            kept = [age for age in ages if age > 0]
-            if kept:
-                before = self._now() + -span(min(kept), "age")
+            if age := kept_for(status, completed_age, ended_age):
+                before = self._now() + -span(age, "age")
                 removed += self._purge(Q(status=int(status), end_time__lt=before))
         return removed
 
@@ -243,18 +253,12 @@ class DjangoStore:
         while True:
             with self._connection() as alias:
                 rows = Row.objects.using(alias).filter(ended).order_by("end_time")
-                aged = list(rows.values_list("seq", "output_size")[:_PURGED_AT_ONCE])
-                batch: list[int] = []
-                output = 0
-                for seq, size in aged:
-                    output += size
-                    if batch and output > _PURGED_OUTPUT:
-                        break
-                    batch.append(seq)
+                aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
+                batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
                 with atomic(alias, savepoint=False):
                     Piece.objects.using(alias).filter(job__in=batch).delete()
                     removed += Row.objects.using(alias).filter(seq__in=batch).delete()[0]
-            if len(batch) == len(aged) < _PURGED_AT_ONCE:
+            if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
 
     def _overdue(self) -> Q:
@@ -297,9 +301,9 @@ class DjangoStore:
             connection = connections[alias]
             if "no such table" in str(error):
                 raise self._unmigrated(error) from error
-            if connection.in_atomic_block:
-                error.__dict__["in_atomic_block"] = True
-            elif not _is_deadlock(error):
+            if not connection.in_atomic_block:
+                if _is_deadlock(error.__cause__):
+                    raise _Deadlock(f"the database {self.using!r}: {error}") from error
                 connection.close()  # the next call opens another
             raise StoreUnavailable(f"the database {self.using!r}: {error}") from error
         except ProgrammingError as error:
@@ -310,17 +314,10 @@ class DjangoStore:
 
 
 def _is_deadlock(error: BaseException | None) -> bool:
-    """Whether the database undid a transaction of our own; one of the caller's is the caller's to repeat."""
-    driver = None if error is None else error.__cause__
-    is_one = getattr(driver, "sqlstate", None) in ("40001", "40P01") or (
-        driver is not None and driver.args[:1] == (1213,)
-    )
-    return is_one and not getattr(error, "in_atomic_block", False)
-
-
-def _is_clean(text: str | None) -> bool:
-    """Whether this can be stored at all; what can't be is not found either."""
-    return text is None or clean_text(text) == text
+    """Whether the driver says that others stood in the way."""
+    if getattr(error, "sqlstate", None) in ("40001", "40P01"):  # PostgreSQL's
+        return True
+    return error is not None and error.args[:1] == (1213,)  # MariaDB's and MySQL's
 
 
 def _plain(row: Iterable[Any]) -> tuple[Any, ...]:

@@ -16,7 +16,7 @@ from backjob.stores.redis_scripts import Script
 from backjob.stores.redis_server import Redis, RedisCluster, Server
 from backjob.stores.redis_values import Offset, encoded, expecting, job_of, lookup, parted, setting
 from backjob.stores.rows import assignments, conditions, draft_row, microseconds, moment, span
-from backjob.stores.steps import new_job
+from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
 
@@ -181,9 +181,8 @@ class RedisStore:
         changed = self._run(scripts.RETENTION, "set", *ages)
         removed = 0
         for status in _FINAL:
-            kept = [age for age in ((completed, ended) if status is Status.COMPLETED else (ended,)) if age]
-            if kept:
-                removed += self._purge(status, min(kept))
+            if age := kept_for(status, completed, ended):
+                removed += self._purge(status, age)
         if changed:
             for status in _FINAL:
                 self._sweep(status)

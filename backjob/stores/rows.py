@@ -20,6 +20,7 @@ from backjob.stores.values import dump_result, load_result
 
 __all__ = [
     "COLUMNS",
+    "SERVER_NOW",
     "Moment",
     "Row",
     "assignments",
@@ -68,6 +69,12 @@ COLUMNS: Final = (
 
 What may be long stands last. ``request`` is the JSON of the request without its body, and of who called.
 """
+
+SERVER_NOW: Final = {
+    "postgresql": "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)",
+    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
+}
+"""A server's own clock in SQL: the same moment throughout a statement, and no time zone has a say."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)

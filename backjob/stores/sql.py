@@ -13,19 +13,29 @@ from typing import Any, Final, cast
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status, clean_text
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, holds, leased, new_job
+from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import (
+    LONGEST_PIECE,
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    is_clean,
+    joined_piece,
+    output_bytes,
+    purge_batch,
+    refuse_short_limit,
+)
 
 try:
     from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
 
     from backjob.stores.sql_engine import Database, Direct
     from backjob.stores.sql_layout import make_missing, refuse_old_server, refuse_other_layout
-    from backjob.stores.sql_schema import LONGEST, LONGEST_PIECE, Tables, creation
+    from backjob.stores.sql_schema import LONGEST, Tables, creation
     from backjob.stores.sql_statements import After, Statements, Values, named_values
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
@@ -34,8 +44,6 @@ except ModuleNotFoundError as error:
 
 __all__ = ["SQLStore", "from_url", "metadata"]
 
-_PURGED_AT_ONCE: Final = 500  # jobs a transaction
-_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
@@ -130,32 +138,30 @@ class SQLStore:
         raise StoreUnavailable(f"{self._database.name}: the merge key changed hands again and again")
 
     def get(self, job_id: str) -> Job | None:
-        return self._database.do(lambda connection: self._get(connection, job_id)) if _is_clean(job_id) else None
+        return self._database.do(lambda connection: self._get(connection, job_id)) if is_clean(job_id) else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         refuse_short_limit(limit)
         offset = max(offset, 0)
-        if not _is_clean(job_id):
+        if not is_clean(job_id):
             return Output("", offset)
-        end = offset + limit + LOOKAHEAD
 
         def step(connection: Connection) -> Output:
             located = connection.execute(self._sql.locate, {"old_id": job_id}).first()
             if located is None:
                 return Output("", offset)
             seq, truncated = located
+            end = offset + limit + LOOKAHEAD
             values = {"job": seq, "begin": min(offset, _LARGEST), "end": min(end, _LARGEST)}
-            pieces = connection.execute(self._sql.pieces, values).all()
-            start = pieces[0][0] if pieces else offset
-            data = b"".join([piece for _, piece in pieces])[offset - start : end - start]
-            return output_piece(data, offset, limit, truncated=truncated != 0)
+            pieces: Any = connection.execute(self._sql.pieces, values).all()
+            return joined_piece(pieces, offset, limit, truncated=truncated != 0)
 
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         assigned = self._assigned(changes, After(0))
         _refuse_unkeepable(assigned)
-        if not _is_clean(job_id) or not _is_clean(expect.token):
+        if not is_clean(job_id) or not is_clean(expect.token):
             return None
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
@@ -177,7 +183,7 @@ class SQLStore:
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         _refuse_unkeepable({"text": report.text})
-        if not _is_clean(job_id) or not _is_clean(token):
+        if not is_clean(job_id) or not is_clean(token):
             return False
         values = self._values(
             old_id=job_id,
@@ -197,9 +203,9 @@ class SQLStore:
                 "old_id": job_id,
                 "new_size": len(added),
                 "new_position": position,
-                "new_piece": added[position : position + LONGEST_PIECE],
+                "new_piece": piece,
             }
-            for position in range(0, len(added), LONGEST_PIECE)
+            for position, piece in cut(added)
         ]
 
         def step(connection: Connection) -> bool:
@@ -226,13 +232,13 @@ class SQLStore:
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         # In order, so that two processes never lock the same jobs crosswise.
-        pairs = sorted([pair for pair in tokens.items() if all(map(_is_clean, pair))])
+        pairs = sorted([pair for pair in tokens.items() if all(map(is_clean, pair))])
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
             batch = pairs[first : first + _BEATS_AT_ONCE]
             self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
 
     def find(self, query: Query) -> list[Job]:
-        if not all(map(_is_clean, (query.scope, query.owner, query.before))):
+        if not all(map(is_clean, (query.scope, query.owner, query.before))):
             return []
         values = self._values(
             scope=query.scope,
@@ -246,10 +252,8 @@ class SQLStore:
     def purge(self, completed_age: float, ended_age: float) -> int:
         removed = 0
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
-            kept = [age for age in ages if age > 0]
-            if kept:
-                removed += self._purge(status, min(kept))
+            if age := kept_for(status, completed_age, ended_age):
+                removed += self._purge(status, age)
         return removed
 
     def close(self) -> None:
@@ -315,20 +319,14 @@ class SQLStore:
 
     def _purge(self, status: Status, age: float) -> int:
         removed, since = 0, 0
-        values: Values = {"status": int(status), "age": span(age, "age"), "limit": _PURGED_AT_ONCE}
+        values: Values = {"status": int(status), "age": span(age, "age"), "limit": PURGED_AT_ONCE}
         while True:
             aged = self._select(self._sql.ageing, self._values(since=since, **values))
-            batch: list[int] = []
-            output = 0
-            for seq, size, end_time in aged:
-                output += size
-                if batch and output > _PURGED_OUTPUT:
-                    break
-                batch.append(seq)
-                since = end_time  # what ended before this is gone: the next search need not walk over it
+            batch = aged[: purge_batch(size for _, size, _ in aged)]
             if batch:
-                removed += self._database.transact(partial(self._drop, batch))
-            if len(batch) == len(aged) < _PURGED_AT_ONCE:
+                removed += self._database.transact(partial(self._drop, [seq for seq, _, _ in batch]))
+                since = batch[-1][-1]  # what ended before this is gone: the next search need not walk over it
+            if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
 
     def _drop(self, batch: list[int], connection: Connection) -> int:
@@ -358,17 +356,12 @@ def _job(row: Any) -> Job | None:
     return None if row is None else row_job(row[:-1], moment(row[-1]))
 
 
-def _is_clean(text: str | None) -> bool:
-    """Whether a database may hold this text; what it can't hold is not found either."""
-    return text is None or clean_text(text) == text
-
-
 def _refuse_unkeepable(row: Mapping[str, Any]) -> None:
     """Raise `InvalidRequest` for a text that a database can't keep, or would keep cut."""
     for name, value in row.items():
         if not isinstance(value, str):
             continue
-        if not _is_clean(value):
+        if not is_clean(value):
             raise InvalidRequest(
                 name, "contains NUL or a lone surrogate, which can't be stored; clean_text() replaces them"
             )

@@ -33,13 +33,10 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from backjob.errors import InvalidRequest
 from backjob.stores.rows import COLUMNS
 
-__all__ = ["LONGEST", "LONGEST_PIECE", "Tables", "creation"]
+__all__ = ["LONGEST", "Tables", "creation"]
 
 LONGEST: Final = {"id": 255, "token": 255, "lessee": 255, "merge_key": 255, "owner": 1020, "scope": 1020}
 """Bytes of UTF-8 that a column takes: 1020 are 255 of the longest characters."""
-
-LONGEST_PIECE: Final = 16384
-"""Bytes of output in one row: reading a piece reads the whole of it."""
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",

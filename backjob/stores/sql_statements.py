@@ -35,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backjob.errors import InvalidRequest
 from backjob.model import Query, Status
+from backjob.stores.rows import SERVER_NOW
 from backjob.stores.sql_schema import Tables
 
 __all__ = ["After", "Statements", "Values", "named_values"]
@@ -43,12 +44,7 @@ Values: TypeAlias = dict[str, Any]
 Selecting: TypeAlias = "Select[*tuple[Any, ...]]"
 Condition: TypeAlias = ColumnElement[bool]
 
-# The server's own clock, and the same moment throughout a statement. Neither expression knows of a time zone.
-_SERVER_NOW: Final = {
-    "postgresql": "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)",
-    "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
-    "mariadb": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
-}
+_SERVER_NOW: Final = {**SERVER_NOW, "mariadb": SERVER_NOW["mysql"]}
 _INSERTED: Final = (
     "id",
     "status",

@@ -17,16 +17,22 @@ from backjob.protocols import Clock, Store
 from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
 from backjob.stores.sqlite_connections import Connections
 from backjob.stores.sqlite_schema import Statements
-from backjob.stores.steps import new_job
+from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL, number, text, yes_or_no
-from backjob.stores.values import LOOKAHEAD, later, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import (
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    joined_piece,
+    later,
+    output_bytes,
+    purge_batch,
+    refuse_short_limit,
+)
 
 __all__ = ["SQLiteStore", "from_url"]
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
-_LONGEST_PIECE: Final = 16384  # bytes: reading a piece reads the whole of it
-_PURGED_AT_ONCE: Final = 500  # jobs a transaction
-_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _WAL_RETRY: Final = 0.01  # s
 _MICROSECOND: Final = timedelta(microseconds=1)
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
@@ -124,11 +130,8 @@ class SQLiteStore:
         if not located:
             return Output("", offset)
         seq, truncated = located[0]
-        end = offset + limit + LOOKAHEAD
-        pieces = self._connections.read(self._sql.pieces, {"job": seq, "begin": offset, "end": end})
-        start = pieces[0][0] if pieces else offset
-        data = b"".join([piece for _, piece in pieces])[offset - start : end - start]
-        return output_piece(data, offset, limit, truncated=truncated != 0)
+        place = {"job": seq, "begin": offset, "end": offset + limit + LOOKAHEAD}
+        return joined_piece(self._connections.read(self._sql.pieces, place), offset, limit, truncated=truncated != 0)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
@@ -159,8 +162,7 @@ class SQLiteStore:
                 return False
             seq, size = reported
             start = size - len(added)
-            for position in range(0, len(added), _LONGEST_PIECE):
-                piece = added[position : position + _LONGEST_PIECE]
+            for position, piece in cut(added):
                 connection.execute(self._sql.add_piece, (seq, start + position, piece))
         return True
 
@@ -203,10 +205,8 @@ class SQLiteStore:
         now = self._clock.now()
         removed = 0
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
-            kept = [age for age in ages if age > 0]
-            if kept:
-                removed += self._purge(status, microseconds(now) - timedelta(seconds=min(kept)) // _MICROSECOND)
+            if age := kept_for(status, completed_age, ended_age):
+                removed += self._purge(status, microseconds(now) - timedelta(seconds=age) // _MICROSECOND)
         return removed
 
     def close(self) -> None:
@@ -217,18 +217,12 @@ class SQLiteStore:
         removed = 0
         while True:
             with self._connections.transaction() as connection:
-                aged = connection.execute(self._sql.ageing, (status, ended_before, _PURGED_AT_ONCE)).fetchall()
-                batch: list[tuple[int]] = []
-                output = 0
-                for seq, size in aged:
-                    output += size
-                    if batch and output > _PURGED_OUTPUT:
-                        break
-                    batch.append((seq,))
+                aged = connection.execute(self._sql.ageing, (status, ended_before, PURGED_AT_ONCE)).fetchall()
+                batch = [(seq,) for seq, _ in aged[: purge_batch(size for _, size in aged)]]
                 connection.executemany(self._sql.drop_pieces, batch)
                 connection.executemany(self._sql.drop_job, batch)
             removed += len(batch)
-            if len(batch) == len(aged) < _PURGED_AT_ONCE:
+            if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
 
     def _prepare(self, connection: sqlite3.Connection) -> None:

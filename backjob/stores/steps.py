@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeVar
 
 from attrs import evolve
 
@@ -25,12 +25,15 @@ __all__ = [
     "is_due",
     "is_running",
     "is_too_old",
+    "kept_for",
     "leased",
     "load_job",
     "matches",
     "new_job",
     "reported",
 ]
+
+N = TypeVar("N", int, float)
 
 _PLAIN: Final = ("status", "attempt", "token", "progress", "status_text", "lessee")
 _ERASED_AT_THE_END: Final = ("request", "caller", "sealed", "lessee", "lease_until", "merge_key")
@@ -131,12 +134,16 @@ def is_due(job: Job, now: datetime) -> bool:
     )
 
 
+def kept_for(status: Status, completed_age: N, ended_age: N) -> N | Literal[0]:
+    """How long a job that ended so is kept: the shorter of the ages that are about it; 0 is for ever."""
+    ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
+    return min([age for age in ages if age > 0], default=0)
+
+
 def is_too_old(job: Job, completed_age: float, ended_age: float, now: datetime) -> bool:
     """Whether a job that has ended is to be purged: past ``ended_age`` seconds, or ``completed_age`` if COMPLETED; 0 keeps."""
-    if job.end_time is None:
-        return False
-    ages = [age for age in (ended_age, completed_age if job.status is Status.COMPLETED else 0) if age > 0]
-    return bool(ages) and now - job.end_time > timedelta(seconds=min(ages))
+    age = kept_for(job.status, completed_age, ended_age)
+    return bool(age) and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
 
 
 def matches(query: Query, job: Job) -> bool:

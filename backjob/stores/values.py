@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from backjob.errors import InvalidRequest
-from backjob.model import JsonValue, Output
+from backjob.model import JsonValue, Output, clean_text
 
 __all__ = [
+    "LONGEST_PIECE",
     "LOOKAHEAD",
+    "PURGED_AT_ONCE",
     "clamped",
+    "cut",
     "dump_result",
+    "is_clean",
+    "joined_piece",
     "later",
     "load_result",
     "output_bytes",
     "output_piece",
+    "purge_batch",
     "refuse_short_limit",
 ]
 
 LOOKAHEAD: Final = 4
 """Bytes that `output_piece` needs beyond the limit: three that may be skipped, and one that begins the next character."""
 
+LONGEST_PIECE: Final = 16384
+"""Bytes of output in one row of a table: reading a piece reads the whole of it."""
+
+PURGED_AT_ONCE: Final = 500
+"""Jobs that a purge of a table removes in one transaction, at most."""
+
+_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _SHORTEST_LIMIT: Final = 4  # bytes: the longest character in UTF-8 (RFC 3629, section 3)
 
 
@@ -38,6 +52,11 @@ def later(now: datetime, due: datetime | float, argument: str = "due") -> dateti
         if isinstance(error, InvalidRequest):
             raise
         raise InvalidRequest(argument, "this moment is outside of the calendar") from None
+
+
+def is_clean(text: str | None) -> bool:
+    """Whether every store can keep this text; what can't be kept is not found either."""
+    return text is None or clean_text(text) == text
 
 
 def clamped(progress: int) -> int:
@@ -88,3 +107,27 @@ def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Ou
             end -= 1
     piece = data[skipped:end]
     return Output(piece.decode(), offset + skipped + len(piece), truncated)
+
+
+def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
+    """Output as rows take it: each piece behind its position."""
+    for position in range(0, len(output), LONGEST_PIECE):
+        yield position, output[position : position + LONGEST_PIECE]
+
+
+def joined_piece(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:
+    """The piece from ``offset`` on, out of the rows that hold it: each a piece behind its place, in order."""
+    start = rows[0][0] if rows else offset
+    data = b"".join([piece for _, piece in rows])[offset - start : offset - start + limit + LOOKAHEAD]
+    return output_piece(data, offset, limit, truncated=truncated)
+
+
+def purge_batch(sizes: Iterable[int]) -> int:
+    """How many of these jobs to purge in one transaction, by the bytes of their output: many, or one that is large."""
+    count = output = 0
+    for size in sizes:
+        output += size
+        if count and output > _PURGED_OUTPUT:
+            break
+        count += 1
+    return count

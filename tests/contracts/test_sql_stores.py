@@ -27,17 +27,21 @@ class ServerContract(StoreContract):
     @classmethod
     def _tables_for_each_class(cls) -> Iterator[None]:
         cls.table_name = own_name()
-        cls.engine = create_engine(cls.service.require(), isolation_level="AUTOCOMMIT")
+        cls.engine = create_engine(cls.service.require())
         yield
         metadata(table_name=cls.table_name).drop_all(cls.engine)
         cls.engine.dispose()
 
     def make_store(self, clock: Clock) -> Store:
-        store = SQLStore(self.service.url, clock=clock, table_name=self.table_name)
-        with self.engine.connect() as connection:
+        store = SQLStore(self.place(), clock=clock, table_name=self.table_name)
+        with self.engine.begin() as connection:
             for table in reversed(metadata(table_name=self.table_name).sorted_tables):
                 connection.execute(table.delete())
         return store
+
+    def place(self) -> str | Engine:
+        """Where the store is: an application's engine, whose statements need be compiled but once for all tests."""
+        return self.engine
 
 
 class TestPostgreSQL(ServerContract):
@@ -46,6 +50,10 @@ class TestPostgreSQL(ServerContract):
 
 class TestMariaDB(ServerContract):
     service = MARIADB
+
+    def place(self) -> str:
+        """A URL: with connections of the store's own."""
+        return self.service.url
 
 
 @pytest.mark.slow

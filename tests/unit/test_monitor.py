@@ -426,7 +426,7 @@ def test_credentials_are_let_go_of_once_the_job_is_claimed(world: Bench) -> None
     del sent
     gc.collect()
     assert proof() is None
-    assert not [one for one in gc.get_objects() if isinstance(one, Credentials) and one.headers == mine]
+    assert not [one for one in gc.get_objects() if type(one) is Credentials and one.headers == mine]
 
 
 FORKED = """

@@ -22,8 +22,8 @@ from backjob.running import Running
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.streams import Stream
+from tests.event_source import EventSource
 from tests.unit.core import KEY, Bench, FakeTransport, bench
-from tests.unit.event_source import EventSource
 
 PATIENCE: Final = 20.0
 
@@ -250,8 +250,10 @@ def test_nothing_is_lost_or_doubled_while_output_is_appended(living: BackJob) ->
     ]
     for thread in threads:
         thread.start()
-    for line in whole:
+    for number, line in enumerate(whole):
         assert living.store.report(job_id, token, Report(output=line))
+        if number % 500 == 499:
+            wait_until(lambda number=number: all(f"{number} " in source.text for source in sources))
     assert living.store.change(job_id, Expect(token=token), ended(completed("Done")))
     for thread in threads:
         thread.join(PATIENCE)

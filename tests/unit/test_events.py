@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from backjob.events import BEGINNING, HEARTBEAT, event, numbered, output_event
 from backjob.model import Output
-from tests.unit.event_source import EventSource
+from tests.event_source import EventSource
 
 
 def test_an_event_has_its_name_its_data_and_the_id_that_was_put_in_front() -> None:

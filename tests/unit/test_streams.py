@@ -15,8 +15,8 @@ from backjob.lifecycle import End, completed, ended
 from backjob.model import Expect, Report, Status
 from backjob.running import Running
 from backjob.streams import LIFETIME, Stream
+from tests.event_source import EventSource
 from tests.unit.core import Bench, bench
-from tests.unit.event_source import EventSource
 
 TEXT: Final = "aä€😀\n" * 3
 SIZE: Final = len(TEXT.encode())

@@ -707,7 +707,8 @@ class Listener(Server):
     def listen(self, world: Bench, job_id: str) -> asyncio.Future[None]:
         scope = scope_of(f"{world.jobs.status_url(job_id)}/events")
         app: Any = BackJobMiddleware(never, world.jobs)
-        return asyncio.ensure_future(app(scope, self.receive, self.send))
+        serving: asyncio.Future[None] = asyncio.ensure_future(app(scope, self.receive, self.send))
+        return serving
 
 
 def test_a_stream_goes_out_as_it_comes_and_has_no_length(world: Bench) -> None:

@@ -6,11 +6,12 @@ from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django.requests import DjangoServing
 from backjob.django.site import jobs
+from backjob.django.streaming import streaming
 from backjob.endpoints import Ask, Endpoints
 
 __all__ = ["run", "status"]
@@ -21,7 +22,7 @@ _endpoints: Final = Endpoints(jobs, "/backjob")
 @csrf_exempt  # cancelling asks for a token of its own, or for the word of a browser that the page is this site's
 @login_not_required  # a signed address may be given to anybody
 @transaction.non_atomic_requests  # what a look ends, a job past its time-out, stays ended
-def status(request: HttpRequest, rest: str) -> HttpResponse:
+def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Answer a status route; ``rest`` is what follows the prefix at which the URLs are included."""
     here = DjangoServing(request).request
     answer = _endpoints.answer(
@@ -33,9 +34,13 @@ def status(request: HttpRequest, rest: str) -> HttpResponse:
             owner=jobs.owner_of(request),
             mount=request.path.removesuffix(rest),
             sees_all=_sees_all(request),
+            in_thread=not hasattr(request, "scope"),
         )
     )
-    response = HttpResponse(answer.body, status=answer.status)
+    if answer.stream is None:
+        response: HttpResponseBase = HttpResponse(answer.body, status=answer.status)
+    else:
+        response = streaming(request, answer.stream)
     for name, value in answer.headers:
         response[name] = value
     return response

@@ -6,7 +6,8 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
@@ -52,6 +53,25 @@ class Client:
         timeout: float = WAIT,
     ) -> Page:
         """Send it from the address ``source``, target byte for byte, and read the answer. Raises `OSError`."""
+        try:
+            sent = self._sent(method, target, headers=headers, body=body, source=source, timeout=timeout)
+            with closing(sent) as connection:
+                response = connection.getresponse()
+                fields = {name.lower(): value for name, value in response.getheaders()}
+                return Page(response.status, fields, response.read())
+        except http.client.HTTPException as error:
+            raise OSError(repr(error)) from error
+
+    def _sent(
+        self,
+        method: str,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        source: str | None = None,
+        timeout: float = WAIT,
+    ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("shop.example", timeout=timeout)
         connection.sock = self._connected(source, timeout)
         try:
@@ -61,13 +81,16 @@ class Client:
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
-            response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
-            return Page(response.status, fields, response.read())
-        except http.client.HTTPException as error:
-            raise OSError(repr(error)) from error
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def streamed(self, target: str, headers: Mapping[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a GET as it comes; leaving the block cuts the connection."""
+        with closing(self._sent("GET", target, headers=headers)) as connection, connection.getresponse() as response:
+            yield response
 
     def get(self, target: str, **options: Any) -> Page:
         return self.request("GET", target, **options)

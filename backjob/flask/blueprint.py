@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flask import Blueprint, Response, request
+from werkzeug.routing import BaseConverter
 
 from backjob import jobs as core
 from backjob.endpoints import Ask, Endpoints
@@ -14,6 +15,13 @@ __all__ = ["status_blueprint"]
 
 _ASSET: Final = '/<any("progress.js", "progress.css"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class _Rest(BaseConverter):
+    """All that follows, be it what it may: Werkzeug's own path has neither line breaks nor a slash to begin with."""
+
+    regex = r"(?s:.+)"
+    part_isolating = False
 
 
 def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
@@ -37,6 +45,9 @@ def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
         # A list: of bytes it would set the length, and that of the answer to HEAD is not 0.
         return Response([answer.body], answer.status, list(answer.headers))
 
-    for rule, endpoint in ((_ASSET, "asset"), ("/<path:rest>", "status")):
-        blueprint.add_url_rule(rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False)
+    blueprint.record_once(lambda state: state.app.url_map.converters.setdefault("backjob_rest", _Rest))
+    for rule, endpoint in ((_ASSET, "asset"), ("/<backjob_rest:rest>", "status")):
+        blueprint.add_url_rule(
+            rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False, merge_slashes=False
+        )
     return blueprint

@@ -147,3 +147,11 @@ def test_below_a_mount_addresses_carry_it(app: Flask, jobs: BackJob) -> None:
     assert url.startswith(f"/shop/backjob/{job_id}.")
     assert client.get(url).get_json()["status_text"] == "Done"
     assert "/shop/backjob/progress.js" in client.get(url, headers={"Accept": "text/html"}).text
+
+
+@pytest.mark.parametrize("path", ["/backjob/a%0Ab", "/backjob//a", "/backjob/%2F%2Fa/", "/backjob/a/b/c", "/backjob/ä"])
+def test_a_path_that_leads_nowhere_is_answered_like_an_unknown_job(app: Flask, jobs: BackJob, path: str) -> None:
+    client = app.test_client()
+    answer = client.get(path)
+    assert (answer.status_code, answer.data) == (404, client.get("/backjob/unknown").data)
+    assert answer.json == {"error": "not found"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
 from backjob import jobs as core
@@ -22,6 +23,10 @@ class _Rest(BaseConverter):
 
     regex = r"(?s:.+)"
     part_isolating = False
+
+
+def _know_the_rest(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters.setdefault("backjob_rest", _Rest)
 
 
 def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
@@ -45,7 +50,7 @@ def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
         # A list: of bytes it would set the length, and that of the answer to HEAD is not 0.
         return Response([answer.body], answer.status, list(answer.headers))
 
-    blueprint.record_once(lambda state: state.app.url_map.converters.setdefault("backjob_rest", _Rest))
+    blueprint.record_once(_know_the_rest)
     for rule, endpoint in ((_ASSET, "asset"), ("/<backjob_rest:rest>", "status")):
         blueprint.add_url_rule(
             rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False, merge_slashes=False

@@ -57,13 +57,14 @@ def test_no_request_is_answered_but_as_described(tmp_path: Path, app: str, kind:
     with serving(KINDS[kind], f"{app}:app", tmp_path) as site:
         file = tmp_path / "openapi.json"
         file.write_text(json.dumps(described(references(site.jobs))), encoding="utf-8")
-        host, port = site.client.address
+        address = site.client.address
+        assert isinstance(address, tuple)
         done = subprocess.run(
             [
-                *(sys.executable, "-m", "schemathesis.cli", "--no-color", "run", str(file)),
-                *("--url", f"http://{host}:{port}/backjob", "--header", f"Accept: {accept}"),
-                *("--phases", "coverage,fuzzing", "--checks", "all", "--continue-on-failure", "--no-shrink"),
-                *("--generation-deterministic", "--max-examples", str(EXAMPLES), "--request-timeout", "20"),
+                *[sys.executable, "-m", "schemathesis.cli", "--no-color", "run", str(file)],
+                *["--url", f"http://{address[0]}:{address[1]}/backjob", "--header", f"Accept: {accept}"],
+                *["--phases", "coverage,fuzzing", "--checks", "all", "--continue-on-failure", "--no-shrink"],
+                *["--generation-deterministic", "--max-examples", str(EXAMPLES), "--request-timeout", "20"],
             ],
             cwd=tmp_path,
             capture_output=True,

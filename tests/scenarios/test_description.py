@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from attrs import fields
 
 from backjob import BackJob
 from backjob.lifecycle import cancelled, completed, failed
+from backjob.settings import Settings
 from tests.docs.description import description, served_methods
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
@@ -19,6 +21,8 @@ from tests.unit.acting import Acting
 
 PATIENCE: Final = 250.0  # s
 EXAMPLES: Final = 20
+STREAMS: Final = {"BACKJOB_STREAMS": "2" for field in fields(Settings) if field.name == "streams"}
+"""Servers with threads have no event streams unless they are told to."""
 
 
 def references(jobs: BackJob) -> list[str]:
@@ -54,7 +58,7 @@ def described(references: list[str]) -> dict[str, Any]:
 )
 def test_no_request_is_answered_but_as_described(tmp_path: Path, app: str, kind: str, accept: str) -> None:
     pytest.importorskip("schemathesis", reason="it sends the requests: pip install -e '.[test]'")
-    with serving(KINDS[kind], f"{app}:app", tmp_path) as site:
+    with serving(KINDS[kind], f"{app}:app", tmp_path, **STREAMS) as site:
         file = tmp_path / "openapi.json"
         file.write_text(json.dumps(described(references(site.jobs))), encoding="utf-8")
         address = site.client.address

@@ -11,14 +11,19 @@ from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
 from backjob.transports.sockets import SocketTransport
 
 __all__ = ["Acting", "quiet_jobs"]
 
 
 def quiet_jobs(store: Store | None = None) -> BackJob:
-    """A `BackJob` that delivers nothing, as it has no address; in memory unless it is given a store."""
-    return BackJob(store or MemoryStore(), SocketTransport, MessageSigner(secrets.token_bytes(32)))
+    """A `BackJob` that delivers nothing, as it has no address; without a store in memory, where time stands still."""
+    signer = MessageSigner(secrets.token_bytes(32))
+    if store is not None:
+        return BackJob(store, SocketTransport, signer)
+    clock = FakeClock()
+    return BackJob(MemoryStore(clock=clock), SocketTransport, signer, clock=clock)
 
 
 class Acting:

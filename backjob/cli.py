@@ -18,8 +18,9 @@ from contextlib import ExitStack
 from typing import Final, NoReturn, TextIO
 
 from backjob import __version__, demo, doctor
-from backjob.console import EXIT_CODES, follow, job_details, job_line, run_monitor, whole_output
+from backjob.console import job_details, job_line, run_monitor, whole_output
 from backjob.errors import BackJobError, InvalidRequest, JobNotFound, StoreUnavailable
+from backjob.following import EXIT_CODES, INTERRUPTED, NO_SUCH_JOB, watch
 from backjob.model import Status
 from backjob.opening import PREFIX, application, delivering, looking, settings_of_environment
 from backjob.signing import MessageSigner
@@ -27,11 +28,9 @@ from backjob.transports.sockets import SocketTransport
 
 __all__ = ["main"]
 
-_NO_SUCH_JOB: Final = 3
 _USAGE: Final = 64
 _UNAVAILABLE: Final = 69
 _CONFIGURATION: Final = 78
-_INTERRUPTED: Final = 130
 _BROKEN_PIPE: Final = 141
 
 _EPILOG: Final = f"""\
@@ -39,12 +38,12 @@ exit codes:
   {EXIT_CODES[Status.COMPLETED]}    done; of watch: the job is COMPLETED
   {EXIT_CODES[Status.FAILED]}    watch: the job FAILED; cancel: it had ended already
   {EXIT_CODES[Status.CANCELLED]}    watch: the job was CANCELLED
-  {_NO_SUCH_JOB}    no job has this id
+  {NO_SUCH_JOB}    no job has this id
   10…  doctor: the first problem, see backjob doctor --help
   {_USAGE}   the command line or a setting is wrong
   {_UNAVAILABLE}   the store does not answer at the moment
   {_CONFIGURATION}   the store or the configuration can't be used
-  {_INTERRUPTED}  Ctrl-C
+  {INTERRUPTED}  Ctrl-C
 
 settings: the environment is read, under the names that settings have everywhere: {PREFIX}STORE, {PREFIX}BASE_URL,
 {PREFIX}KEY, {PREFIX}RETENTION_DAYS and so on. With --app the application's own count instead.
@@ -66,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _silence(sys.stdout)
         return _BROKEN_PIPE
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     except BackJobError as error:
         sys.stderr.write(f"backjob: {error}\n")
         return _code_of(error)
@@ -77,7 +76,7 @@ def _code_of(error: BackJobError) -> int:
     if isinstance(error, InvalidRequest):
         return _USAGE
     if isinstance(error, JobNotFound):
-        return _NO_SUCH_JOB
+        return NO_SUCH_JOB
     return _UNAVAILABLE if isinstance(error, StoreUnavailable) else _CONFIGURATION
 
 
@@ -112,7 +111,7 @@ def _show(args: Namespace) -> int:
 
 def _watch(args: Namespace) -> int:
     with looking(args.app, args.store) as jobs:
-        return follow(jobs, args.job_id, sys.stdout)
+        return watch(jobs, args.job_id, sys.stdout, sys.stdin)
 
 
 def _cancel(args: Namespace) -> int:
@@ -245,8 +244,11 @@ def _parser() -> ArgumentParser:
     added.add_argument("job_id", metavar="ID")
     added.add_argument("--json", action="store_true", help="as one JSON object")
 
-    watch_codes = "exit codes: 0 COMPLETED, 1 FAILED, 2 CANCELLED, 3 no such job"
-    on_jobs("watch", _watch, "follow a job to its end", watch_codes).add_argument("job_id", metavar="ID")
+    watch_ends = (
+        "Ctrl-C asks whether to leave the job running, to cancel it, or to go on.\n\n"
+        "exit codes: 0 COMPLETED, 1 FAILED, 2 CANCELLED, 3 no such job, 130 left by Ctrl-C"
+    )
+    on_jobs("watch", _watch, "follow a job to its end", watch_ends).add_argument("job_id", metavar="ID")
     on_jobs("cancel", _cancel, "cancel a job; a running action learns of it at its next report").add_argument(
         "job_id", metavar="ID"
     )

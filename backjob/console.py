@@ -1,4 +1,4 @@
-"""Jobs on a terminal: a line, the details, a bar that follows one, and a monitor in the foreground. For any command line.
+"""Jobs on a terminal: a line, the details, and a monitor in the foreground. For any command line.
 
 What a job says is text, never terminal control: control characters are shown, not obeyed.
 """
@@ -7,31 +7,26 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import sys
 import threading
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Final, TextIO
+from typing import Final
 
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob
-from backjob.model import JobState, Status
+from backjob.model import JobState
 
-__all__ = ["EXIT_CODES", "follow", "harmless", "job_details", "job_line", "run_monitor", "whole_output"]
+__all__ = ["TRUNCATED", "harmless", "job_details", "job_line", "last_line", "repeats", "run_monitor", "whole_output"]
 
-EXIT_CODES: Final = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 2}
-"""What a command that waits for a job's end exits with."""
+TRUNCATED: Final = "(the output was longer than is kept; the rest is missing)"
+"""What is said below such an output."""
 
-_BAR: Final = 24
 _LONGEST_TEXT: Final = 100
 _PIECE: Final = 1 << 16
-_CLEAR_LINE: Final = "\r\x1b[K"
-_NARROWEST: Final = 20
 
 # C0 but for tab and newline, DEL and C1 command a terminal; the others turn or hide what stands around them.
 _CONTROL: Final = re.compile(
@@ -49,9 +44,10 @@ def _spelled(found: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str, longest: int = _LONGEST_TEXT) -> str:
+    """The last line of a text, harmless; of one longer than so many characters the beginning."""
     line = harmless(text.strip().rpartition("\n")[2]).replace("\t", " ")
-    return line if len(line) <= _LONGEST_TEXT else line[: _LONGEST_TEXT - 1] + "…"
+    return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
 def _time(time: datetime | None) -> str:
@@ -65,9 +61,9 @@ def job_line(state: JobState) -> str:
         f"{state.status.name:<11}",
         f"{state.progress:3d} %",
         _time(state.start_time),
-        _last_line(state.scope) or "-",
-        _last_line(state.owner or "") or "-",
-        _last_line(state.status_text),
+        last_line(state.scope) or "-",
+        last_line(state.owner or "") or "-",
+        last_line(state.status_text),
     )
     return "  ".join(parts).rstrip()
 
@@ -90,14 +86,14 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     """
     state = jobs.status(job_id)
     output, truncated = whole_output(jobs, job_id)
-    text = "" if _repeats(state.status_text, output) else state.status_text
+    text = "" if repeats(state.status_text, output) else state.status_text
     rows = {
         "id": state.id,
         "status": state.status.name,
         "progress": f"{state.progress} %",
         "text": "\n          ".join(harmless(text).strip().splitlines()),
-        "scope": _last_line(state.scope),
-        "owner": _last_line(state.owner or ""),
+        "scope": last_line(state.scope),
+        "owner": last_line(state.owner or ""),
         "due": _time(state.start_time),
         "updated": _time(state.updated_time),
         "ended": _time(state.end_time),
@@ -107,108 +103,13 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     if output:
         lines += ["", (harmless(output) if escape else output).removesuffix("\n")]
     if truncated:
-        lines.append(_TRUNCATED)
+        lines.append(TRUNCATED)
     return "\n".join(lines)
 
 
-_TRUNCATED: Final = "(the output was longer than is kept; the rest is missing)"
-
-
-def _repeats(status_text: str, output: str) -> bool:
+def repeats(status_text: str, output: str) -> bool:
     """Whether a status text is only what stands for one where the job set none: the last 64 KiB of its output so far."""
     return output.startswith(status_text) or len(status_text.encode("utf-8", "replace")) > _PIECE - 4
-
-
-# --- following a job ------------------------------------------------------------------------------------------------
-
-
-def follow(jobs: BackJob, job_id: str, stream: TextIO) -> int:
-    """Print a job's progress and output until its end: on a terminal a bar that is drawn again, elsewhere plain lines.
-
-    Returns the exit code that tells the end (`EXIT_CODES`). Raises `JobNotFound`, and what writing to ``stream`` raises.
-    """
-    printer = _Printer(stream)
-    offset = 0
-    status = Status.STARTED
-    truncated = False
-    try:
-        for state in jobs.watch(job_id):
-            while (piece := jobs.output(job_id, offset)).text:
-                offset = piece.next_offset
-                printer.output(piece.text)
-            status, truncated = state.status, piece.truncated
-            printer.state(state)
-    finally:
-        printer.finish()
-    if truncated:
-        printer.note(_TRUNCATED)
-    return EXIT_CODES[status]
-
-
-class _Printer:
-    """Writes whole lines of output, and a job's state between or below them."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._terminal = stream.isatty()
-        self._begun = ""
-        self._head = ""
-        self._shown = ""
-
-    def output(self, text: str) -> None:
-        """Take a piece of output; a line that has only begun waits for its end."""
-        if len(self._head) < _PIECE:
-            self._head += text
-        lines, newline, self._begun = (self._begun + text).rpartition("\n")
-        if newline:
-            self._write(lines + newline)
-
-    def state(self, state: JobState) -> None:
-        """Show where the job stands, if that is new."""
-        if state.status.is_final:
-            self._end_line()
-        text = "" if _repeats(state.status_text, self._head) else _last_line(state.status_text)
-        if self._terminal and not state.status.is_final:
-            filled = state.progress * _BAR // 100
-            bar = f"[{'#' * filled}{'.' * (_BAR - filled)}]"
-            self._shown = _fitting(f"{state.status.name:<11} {bar} {state.progress:3d} %  {text}".rstrip())
-            self._stream.write(_CLEAR_LINE + self._shown)
-            self._stream.flush()
-            return
-        line = f"{state.status.name:<11} {state.progress:3d} %  {text}".rstrip()
-        if line != self._shown:
-            self._write(line + "\n")
-            self._shown = line
-
-    def note(self, text: str) -> None:
-        """A line that is neither."""
-        self._write(text + "\n")
-
-    def finish(self) -> None:
-        """Leave the cursor on a line of its own, whatever happened."""
-        self._end_line()
-        if self._terminal:
-            self._stream.write(_CLEAR_LINE)
-            self._stream.flush()
-
-    def _end_line(self) -> None:
-        if self._begun:
-            begun, self._begun = self._begun, ""
-            self._write(begun + "\n")
-
-    def _write(self, text: str) -> None:
-        self._stream.write(_CLEAR_LINE + harmless(text) if self._terminal else text)
-        self._stream.flush()
-
-
-def _fitting(line: str) -> str:
-    """As much of a line as fits the terminal: one that wraps could not be drawn again."""
-    room = max(_NARROWEST, shutil.get_terminal_size().columns) - 1
-    for place, character in enumerate(line):
-        room -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        if room < 0:
-            return line[:place]
-    return line
 
 
 # --- a monitor ------------------------------------------------------------------------------------------------------

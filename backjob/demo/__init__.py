@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from backjob.addresses import learnt_base_url
-from backjob.console import follow
 from backjob.demo.site import Site
 from backjob.errors import InvalidRequest
+from backjob.following import follow
 from backjob.jobs import BackJob
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore

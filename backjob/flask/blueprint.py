@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from flask import Blueprint, Response, request
+from flask.blueprints import BlueprintSetupState
+from werkzeug.routing import BaseConverter
 
 from backjob import jobs as core
 from backjob.endpoints import Ask, Endpoints
@@ -14,6 +16,17 @@ __all__ = ["status_blueprint"]
 
 _ASSET: Final = '/<any("progress.js", "progress.css"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+class _Rest(BaseConverter):
+    """All that follows, be it what it may: Werkzeug's own path has neither line breaks nor a slash to begin with."""
+
+    regex = r"(?s:.+)"
+    part_isolating = False
+
+
+def _know_the_rest(state: BlueprintSetupState) -> None:
+    state.app.url_map.converters.setdefault("backjob_rest", _Rest)
 
 
 def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
@@ -38,6 +51,9 @@ def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
         body = [answer.body] if answer.stream is None else answer.stream
         return Response(body, answer.status, list(answer.headers))
 
-    for rule, endpoint in ((_ASSET, "asset"), ("/<path:rest>", "status")):
-        blueprint.add_url_rule(rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False)
+    blueprint.record_once(_know_the_rest)
+    for rule, endpoint in ((_ASSET, "asset"), ("/<backjob_rest:rest>", "status")):
+        blueprint.add_url_rule(
+            rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False, merge_slashes=False
+        )
     return blueprint

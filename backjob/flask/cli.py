@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,12 +12,18 @@ from flask.cli import AppGroup
 
 from backjob import jobs as core
 from backjob.console import job_details, job_line, run_monitor
-from backjob.errors import AddressUnknown, BackJobError
+from backjob.errors import AddressUnknown, BackJobError, JobNotFound
+from backjob.following import NO_SUCH_JOB
+from backjob.following import watch as watch_job
 from backjob.model import Status
 
 __all__ = ["commands"]
 
 commands = AppGroup("backjob", help="Look at background jobs, end them, and look after them.")
+
+
+class _NoSuchJob(click.ClickException):
+    exit_code = NO_SUCH_JOB
 
 
 @contextmanager
@@ -47,6 +54,21 @@ def show(job_id: str) -> None:
     """Show a job and its output."""
     with _jobs() as jobs:
         click.echo(job_details(jobs, job_id))
+
+
+@commands.command()
+@click.argument("job_id")
+def watch(job_id: str) -> None:
+    """Follow a job to its end; exits with 0 COMPLETED, 1 FAILED, 2 CANCELLED, 3 no such job.
+
+    Ctrl-C asks whether to leave the job running, to cancel it, or to go on.
+    """
+    with _jobs() as jobs:
+        try:
+            code = watch_job(jobs, job_id, sys.stdout, sys.stdin)
+        except JobNotFound as error:
+            raise _NoSuchJob(str(error)) from error
+    click.get_current_context().exit(code)
 
 
 @commands.command()

@@ -28,7 +28,9 @@ LAYERS = (
     ("endpoints",),
     ("asgi", "wsgi"),
     ("stores", "transports"),
-    ("console", "settings"),
+    ("bar", "console", "settings"),
+    ("rich_bar",),
+    ("following",),
     ("flask",),
     ("testing",),
     ("demo", "doctor", "opening"),
@@ -51,6 +53,7 @@ ADAPTER_PACKAGES = {
     "django": {"asgiref", "django", "django_tasks"},
     "testing": {"pytest", "hypothesis"},
     "demo": {"flask", "waitress"},
+    "rich_bar": {"rich"},
 }
 DRIVERS = {"stores.sql": {"sqlalchemy"}, "stores.redis": {"redis"}}
 """A store's family (its name up to an underscore) → the driver that only it imports."""

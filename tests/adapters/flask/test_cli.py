@@ -90,6 +90,20 @@ def test_show_has_the_state_and_the_output_made_harmless(command: Command, done:
     assert "\\x1b[2Jprinted" in shown
 
 
+def test_watch_follows_a_job_and_exits_with_its_end(command: Command, done: str) -> None:
+    watched = command("watch", done)
+    assert watched.exit_code == 0
+    assert watched.output.splitlines()[-1] == "COMPLETED   100 %  Done"
+
+
+def test_watch_has_codes_for_a_cancelled_job_and_for_none(command: Command, waiting: str) -> None:
+    command("cancel", waiting)
+    assert command("watch", waiting).exit_code == 2
+    missing = command("watch", "nothing")
+    assert missing.exit_code == 3
+    assert missing.output.startswith("Error: no job has the id 'nothing'")
+
+
 @pytest.mark.parametrize("name", ["show", "cancel"])
 def test_an_unknown_job_is_an_error_for_a_person(command: Command, name: str) -> None:
     result = command(name, "nothing")

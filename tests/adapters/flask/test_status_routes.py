@@ -164,3 +164,11 @@ def test_event_streams_are_there_once_they_are_switched_on(make_app: MakeApp) ->
         response.close()
         with app.app_context():
             assert jobs.broadcast.count == 0
+
+
+@pytest.mark.parametrize("path", ["/backjob/a%0Ab", "/backjob//a", "/backjob/%2F%2Fa/", "/backjob/a/b/c", "/backjob/ä"])
+def test_a_path_that_leads_nowhere_is_answered_like_an_unknown_job(app: Flask, jobs: BackJob, path: str) -> None:
+    client = app.test_client()
+    answer = client.get(path)
+    assert (answer.status_code, answer.data) == (404, client.get("/backjob/unknown").data)
+    assert answer.json == {"error": "not found"}

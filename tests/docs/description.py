@@ -1,0 +1,33 @@
+"""The OpenAPI description of the status routes, and what the code serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from backjob import endpoints
+from tests.docs.pages import ROOT
+
+__all__ = ["DESCRIPTION", "described_methods", "description", "served_methods"]
+
+DESCRIPTION: Final = ROOT / "docs" / "openapi.yaml"
+
+
+def description() -> dict[str, Any]:
+    """The description as it stands."""
+    import yaml  # not in every environment that collects these tests
+
+    value: dict[str, Any] = yaml.safe_load(DESCRIPTION.read_text(encoding="utf-8"))
+    return value
+
+
+def described_methods(value: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Each path with its methods. HEAD goes without saying where there is GET, as the description's head says."""
+    methods = {path: {name.upper() for name in item if name != "parameters"} for path, item in value["paths"].items()}
+    return {path: names | ({"HEAD"} if "GET" in names else set()) for path, names in methods.items()}
+
+
+def served_methods() -> dict[str, set[str]]:
+    """The same of the code's tables."""
+    routes = {f"/{{id}}/{leaf}".rstrip("/"): set(route.methods) for leaf, route in endpoints.Endpoints._routes.items()}
+    return routes | {path: {"GET", "HEAD"} for path in endpoints._STATIC}

@@ -1,0 +1,47 @@
+"""The OpenAPI description agrees with the code, and the status page leads to it."""
+
+from __future__ import annotations
+
+from backjob import Status
+from tests.docs.description import described_methods, description, served_methods
+from tests.docs.pages import ROOT
+from tests.unit.acting import Acting, quiet_jobs
+
+ELSEWHERE = {"/{id}/events", "/{id}/fragment", "/progress.d.ts"}
+"""Described, and served as soon as the code's tables have them."""
+
+
+def test_every_route_is_described_with_its_methods() -> None:
+    described, served = described_methods(description()), served_methods()
+    assert {path: described.get(path) for path in served} == served
+
+
+def test_no_other_route_is_described() -> None:
+    assert described_methods(description()).keys() - served_methods().keys() <= ELSEWHERE
+
+
+def test_the_state_is_described_with_its_fields_and_every_status() -> None:
+    with quiet_jobs() as jobs:
+        state = jobs.status(Acting(jobs).id).as_dict()
+    schema = description()["components"]["schemas"]["State"]
+    assert list(schema["properties"]) == list(state)
+    assert schema["required"] == list(state)
+    named = {value["const"]: value["title"] for value in schema["properties"]["status"]["oneOf"]}
+    assert named == {int(status): status.name for status in Status}
+    assert schema["properties"]["status_name"]["enum"] == [status.name for status in Status]
+
+
+def test_operations_have_names_of_their_own() -> None:
+    operations = [
+        operation["operationId"]
+        for item in description()["paths"].values()
+        for method, operation in item.items()
+        if method != "parameters"
+    ]
+    assert len(set(operations)) == len(operations)
+
+
+def test_the_status_page_links_to_the_description_and_shows_it() -> None:
+    page = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")
+    assert "](openapi.yaml)" in page
+    assert '--8<-- "docs/openapi.yaml"' in page

@@ -1,0 +1,46 @@
+"""A job as its worker writes it, for tests of what is told about it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from backjob import BackJob
+from backjob.lifecycle import End, claimed, completed, ended
+from backjob.model import Draft, Expect, Report, Request
+from backjob.protocols import Store
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
+from backjob.transports.sockets import SocketTransport
+
+__all__ = ["Acting", "quiet_jobs"]
+
+
+def quiet_jobs(store: Store | None = None) -> BackJob:
+    """A `BackJob` that delivers nothing, as it has no address; without a store in memory, where time stands still."""
+    signer = MessageSigner(secrets.token_bytes(32))
+    if store is not None:
+        return BackJob(store, SocketTransport, signer)
+    clock = FakeClock()
+    return BackJob(MemoryStore(clock=clock), SocketTransport, signer, clock=clock)
+
+
+class Acting:
+    """A job in the store, and its worker's hand."""
+
+    def __init__(self, jobs: BackJob, scope: str = "", owner: str | None = None) -> None:
+        self.jobs = jobs
+        self.id = f"job-{secrets.token_hex(8)}"
+        jobs.store.create(Draft(id=self.id, request=Request("GET", "/work"), scope=scope, owner=owner))
+
+    def claim(self) -> Acting:
+        assert self.jobs.store.change(self.id, *claimed("token"))
+        return self
+
+    def report(self, **values: object) -> None:
+        assert self.jobs.store.report(self.id, "token", Report(**values))  # type: ignore[arg-type]
+
+    def end(self, end: Callable[..., End] = completed, *values: str) -> Acting:
+        assert self.jobs.store.change(self.id, Expect(), ended(end(*values)))
+        return self

@@ -114,7 +114,7 @@ class BackJobMiddleware:
         error: BaseException | None = None
         with running.active():
             try:
-                await self._app(scope, _Replayed(body), response)
+                await self._app(scope, _Replayed(body, response.complete), response)
             except BaseException as raised:
                 error = raised
         return Outcome(response.status, "", response.location, error)
@@ -143,15 +143,20 @@ class BackJobMiddleware:
 
 
 class _Replayed:
-    """``receive`` of an action: its body in one piece, and never a disconnect."""
+    """``receive`` of an action: its body in one piece, and no disconnect before its response is complete.
 
-    def __init__(self, body: bytes) -> None:
+    That one frameworks wait for: it ends their own watch over the connection.
+    """
+
+    def __init__(self, body: bytes, complete: asyncio.Event) -> None:
         self._body: bytes | None = body
+        self._complete = complete
 
     async def __call__(self) -> Message:
         body, self._body = self._body, None
         if body is None:
-            await asyncio.Event().wait()
+            await self._complete.wait()
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": body, "more_body": False}
 
 
@@ -163,6 +168,7 @@ class _Collected:
         self._decoder: codecs.IncrementalDecoder | None = None
         self.status = 0
         self.location: str | None = None
+        self.complete = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -172,8 +178,11 @@ class _Collected:
             self._decoder = text_decoder(
                 self.status, fields.get(b"content-type", ""), has_length=b"content-length" in fields
             )
-        elif message["type"] == "http.response.body" and self._decoder is not None:
-            self._running.write(self._decoder.decode(message.get("body", b"")))
+        elif message["type"] == "http.response.body":
+            if self._decoder is not None:
+                self._running.write(self._decoder.decode(message.get("body", b"")))
+            if not message.get("more_body"):
+                self.complete.set()
 
 
 async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
@@ -226,10 +235,14 @@ class StatusApp:
 
 
 class _Serving:
-    """A scope, translated when somebody asks."""
+    """A scope, translated when somebody asks.
+
+    The root path is that of the middleware: a framework that mounts applications below itself makes it longer.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        self._root: str = scope.get("root_path", "")
 
     @property
     def request(self) -> Request:
@@ -249,8 +262,13 @@ class _Serving:
         )
 
     @property
+    def origin(self) -> str:
+        caller = self.caller
+        return f"{caller.scheme}://{caller.host}"
+
+    @property
     def mount(self) -> str:
-        return canonical_path(self._scope.get("root_path", "").encode())
+        return canonical_path(self._root.encode())
 
 
 def serving_of(scope: Scope) -> Serving:
@@ -295,6 +313,12 @@ def base_url_of(scope: Scope) -> str:
 def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
     """The scope as the application shall see it: the request that was asked for, as from the client that started it."""
     shown = {**scope, "query_string": request.query.encode("latin-1")}
+    root: str = scope.get("root_path", "")
+    if caller is not None and caller.mount and scope["path"].startswith(f"{root}{root}/"):
+        # The server has put the root path in front of a target that began with it.
+        shown["path"] = scope["path"].removeprefix(root)
+        if scope.get("raw_path"):
+            shown["raw_path"] = scope["raw_path"].removeprefix(caller.mount.encode())
     fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
     if caller is not None:
         shown["scheme"] = caller.scheme

@@ -21,6 +21,7 @@ from backjob.django.task_record import TaskRecord, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
 from backjob.model import Credentials, Job, JobState
+from backjob.origins import URL, is_url
 from backjob.serving import serving
 from backjob.settings import Settings
 
@@ -105,7 +106,7 @@ class BackJob(_BackJobWithTasks):
     @override
     def start(
         self,
-        path: str,
+        path: str | URL,
         query: Mapping[str, Any] | None = None,
         *,
         args: Sequence[Any] | None = None,
@@ -114,11 +115,11 @@ class BackJob(_BackJobWithTasks):
     ) -> str:
         """Accept a job: `backjob.BackJob.start`, to which a view's name may be given too.
 
-        ``path`` is a path if it begins with a slash; else it is the name of a view, to be reversed with ``args`` or
+        ``path`` is a path if it begins with a slash, or a URL of this site; else it is the name of a view, to be reversed with ``args`` or
         ``kwargs``. Within ``atomic()`` the job is one when the transaction commits: it is delivered then, and if the
         transaction is undone, there is no job. Raises `InvalidRequest` ("path") also for a name without a route.
         """
-        if isinstance(path, str) and not path.startswith("/"):
+        if isinstance(path, str) and not path.startswith("/") and not is_url(path):
             path = self._path_to(path, args, kwargs)
         elif args is not None or kwargs is not None:
             raise InvalidRequest("path", "args and kwargs go with a view's name, and this is a path")

@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from tests.scenarios.client import Client
 
-__all__ = ["KINDS", "Kind", "Server", "gunicorn", "running"]
+__all__ = ["KINDS", "Kind", "Server", "daphne", "gunicorn", "running"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0

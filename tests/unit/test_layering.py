@@ -20,7 +20,7 @@ LAYERS = (
     ("protocols",),
     ("clock", "lifecycle", "offload"),
     ("addresses", "capture", "carriers", "keys", "outage", "page", "serving", "targets", "wire"),
-    ("access", "requests", "running", "sealing", "signing"),
+    ("access", "origins", "requests", "running", "sealing", "signing"),
     ("delivery", "reporter", "worker", "writeback"),
     ("action", "monitor"),
     ("watching",),

@@ -1,0 +1,53 @@
+"""The scenario site as a Litestar application: the middleware around it, or in its list (``listed``)."""
+
+from __future__ import annotations
+
+from litestar import Litestar, Request, Response, get, route
+from litestar.enums import MediaType
+from litestar.exceptions import HTTPException
+from litestar.middleware import DefineMiddleware
+from litestar.response import Stream
+from litestar.types import Scope
+
+from backjob.asgi import BackJobMiddleware
+from tests.scenarios.apps.plain import make_jobs
+from tests.scenarios.apps.scopes import mounted, visit_of
+from tests.scenarios.coroutines import answer_async
+from tests.scenarios.site import METHODS, answer
+
+__all__ = ["app", "jobs", "listed"]
+
+jobs = make_jobs()
+
+
+@get("/coroutine/{name:str}")
+async def coroutine(request: Request) -> Response:
+    """The actions that are coroutines."""
+    reply = await answer_async(jobs, visit_of(request.scope, b""))
+    if isinstance(reply.body, str):
+        return Response(reply.body, media_type=MediaType.TEXT)
+    return Stream(reply.body, media_type=MediaType.TEXT)
+
+
+@route("/{path:path}", http_method=[method for method in METHODS if method != "CHICKEN"], sync_to_thread=True)
+def site(request: Request, body: RawBody) -> Response:
+    """Every page of the site."""
+    reply = answer(jobs, visit_of(request.scope, body))
+    kind = Response if isinstance(reply.body, str) else Stream
+    body = None if reply.status == 204 else reply.body
+    return kind(body, status_code=reply.status, headers=dict(reply.headers), media_type=reply.content_type)
+
+
+def _note(error: Exception, _scope: Scope) -> None:
+    if not isinstance(error, HTTPException):
+        jobs.note_error(error)
+
+
+def _application(*middleware: DefineMiddleware, is_debugged: bool = False) -> Litestar:
+    return Litestar(
+        [coroutine, site], middleware=middleware, after_exception=[_note], openapi_config=None, debug=is_debugged
+    )
+
+
+app = mounted(BackJobMiddleware(_application(), jobs))
+listed = mounted(_application(DefineMiddleware(BackJobMiddleware, jobs=jobs), is_debugged=True))

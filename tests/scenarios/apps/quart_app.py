@@ -1,0 +1,47 @@
+"""The scenario site as a Quart application."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Quart, Response, g, got_request_exception, request
+
+from backjob.asgi import BackJobMiddleware
+from tests.scenarios.apps.plain import make_jobs
+from tests.scenarios.apps.scopes import mounted, visit_of
+from tests.scenarios.coroutines import answer_async
+from tests.scenarios.site import METHODS, answer
+
+__all__ = ["app", "jobs"]
+
+jobs = make_jobs()
+quart_app = Quart("scenarios")
+
+
+@quart_app.before_request
+async def read() -> None:
+    """A handler that is no coroutine can't read the body."""
+    g.body = await request.get_data()
+
+
+@quart_app.route("/coroutine/<name>")
+async def coroutine(name: str) -> Response:
+    """The actions that are coroutines."""
+    reply = await answer_async(jobs, visit_of(request.scope, b""))
+    return Response(reply.body, content_type="text/plain; charset=utf-8")
+
+
+@quart_app.route("/<path:path>", methods=list(METHODS))
+def site(path: str) -> Response:
+    """Every page of the site."""
+    reply = answer(jobs, visit_of(request.scope, g.body))
+    return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.content_type)
+
+
+async def _note(_app: Quart, exception: Exception, **_: Any) -> None:
+    jobs.note_error(exception)
+
+
+got_request_exception.connect(_note, quart_app)
+quart_app.asgi_app = BackJobMiddleware(quart_app.asgi_app, jobs)
+app = mounted(quart_app)

@@ -237,16 +237,17 @@ class StatusApp:
 class _Serving:
     """A scope, translated when somebody asks.
 
-    The root path is that of the middleware: a framework that mounts applications below itself makes it longer.
+    The root path and the path are those of the middleware: frameworks that mount applications below themselves change them.
     """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
         self._root: str = scope.get("root_path", "")
+        self._path: str = scope["path"]
 
     @property
     def request(self) -> Request:
-        return request_of(self._scope)
+        return request_of({**self._scope, "path": self._path})
 
     @property
     def caller(self) -> Caller:

@@ -85,6 +85,8 @@ def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) ->
     scope = _scope(request)
     if scope is not None:
         request.scope = asgi.restored(scope, shown, caller)
+        request.path = request.scope["path"]
+        request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
     wsgi.restore(request.META, shown, caller)
     for cached in ("headers", "GET", "COOKIES", "accepted_types"):
         request.__dict__.pop(cached, None)

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, get_script_prefix, reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
@@ -131,10 +131,8 @@ class BackJob(_BackJobWithTasks):
         except NoReverseMatch as error:
             raise InvalidRequest("path", str(error)) from None
         here = serving.get()
-        mount = get_script_prefix().rstrip("/")
-        if here is not None and mount and not f"{here.request.path}/".startswith(f"{mount}/"):
-            return path.removeprefix(mount)  # a proxy in front strips it from what arrives
-        return path
+        # Below a mount it goes as a URL of this site, for the core to find out how much of it is on the wire.
+        return path if here is None or not here.mount else f"{here.origin}{path}"
 
     @override
     def _deliver(self, job: Job, credentials: Credentials | None) -> None:

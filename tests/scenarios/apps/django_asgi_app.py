@@ -7,7 +7,8 @@ from django.core.asgi import get_asgi_application
 from tests.scenarios.apps.django_site import set_up
 from tests.scenarios.apps.scopes import mounted
 
-__all__ = ["app"]
+__all__ = ["app", "bare"]
 
 set_up()
-app = mounted(get_asgi_application())
+bare = get_asgi_application()
+app = mounted(bare)

@@ -15,9 +15,9 @@ from tests.scenarios.apps.starlette_replies import response_of, response_of_asyn
 from tests.scenarios.coroutines import answer_async
 from tests.scenarios.site import METHODS, Visit, answer
 
-__all__ = ["app"]
+__all__ = ["app", "bare"]
 
-fastapi_app = FastAPI()
+bare = FastAPI()
 
 
 def the_jobs() -> BackJob:
@@ -34,18 +34,24 @@ Jobs = Annotated[BackJob, Depends(the_jobs)]
 Seen = Annotated[Visit, Depends(the_visit)]
 
 
-@fastapi_app.get("/coroutine/{name}", response_class=Response)
+@bare.get("/coroutine/{name}", response_class=Response)
 async def coroutine(jobs: Jobs, visit: Seen) -> Response:
     """The actions that are coroutines."""
     return response_of_async(await answer_async(jobs, visit))
 
 
-@fastapi_app.api_route("/{path:path}", methods=list(METHODS), response_class=Response)
+@bare.get("/by-url")
+async def by_url(jobs: Jobs, request: Request) -> dict[str, str]:
+    """Start the coroutine "report" by its URL."""
+    return {"id": await jobs.astart(request.url_for("coroutine", name="report"))}
+
+
+@bare.api_route("/{path:path}", methods=list(METHODS), response_class=Response)
 def site(jobs: Jobs, visit: Seen) -> Response:
     """Every page of the site."""
     return response_of(answer(jobs, visit))
 
 
 _jobs = make_jobs()
-fastapi_app.add_middleware(BackJobMiddleware, jobs=_jobs)
-app = mounted(fastapi_app)
+bare.add_middleware(BackJobMiddleware, jobs=_jobs)
+app = mounted(bare)

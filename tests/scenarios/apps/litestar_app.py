@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+
 from litestar import Litestar, Request, Response, get, route
 from litestar.enums import MediaType
 from litestar.exceptions import HTTPException
 from litestar.middleware import DefineMiddleware
+from litestar.params import RawBody
 from litestar.response import Stream
 from litestar.types import Scope
 
@@ -15,12 +19,12 @@ from tests.scenarios.apps.scopes import mounted, visit_of
 from tests.scenarios.coroutines import answer_async
 from tests.scenarios.site import METHODS, answer
 
-__all__ = ["app", "jobs", "listed"]
+__all__ = ["app", "bare", "jobs", "listed"]
 
 jobs = make_jobs()
 
 
-@get("/coroutine/{name:str}")
+@get("/coroutine/{action:str}", name="coroutine")
 async def coroutine(request: Request) -> Response:
     """The actions that are coroutines."""
     reply = await answer_async(jobs, visit_of(request.scope, b""))
@@ -29,13 +33,26 @@ async def coroutine(request: Request) -> Response:
     return Stream(reply.body, media_type=MediaType.TEXT)
 
 
+@get("/by-url")
+async def by_url(request: Request) -> dict[str, str]:
+    """Start the coroutine "report" by its URL."""
+    return {"id": await jobs.astart(request.url_for("coroutine", action="report"))}
+
+
 @route("/{path:path}", http_method=[method for method in METHODS if method != "CHICKEN"], sync_to_thread=True)
 def site(request: Request, body: RawBody) -> Response:
     """Every page of the site."""
     reply = answer(jobs, visit_of(request.scope, body))
     kind = Response if isinstance(reply.body, str) else Stream
-    body = None if reply.status == 204 else reply.body
+    body = None if reply.status == 204 else reply.body if isinstance(reply.body, str) else _pieces(reply.body)
     return kind(body, status_code=reply.status, headers=dict(reply.headers), media_type=reply.content_type)
+
+
+async def _pieces(body: Iterable[str]) -> AsyncIterator[str]:
+    """Litestar takes a ValueError in a generator that is no coroutine's for its end."""
+    pieces = iter(body)
+    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield piece
 
 
 def _note(error: Exception, _scope: Scope) -> None:
@@ -45,9 +62,14 @@ def _note(error: Exception, _scope: Scope) -> None:
 
 def _application(*middleware: DefineMiddleware, is_debugged: bool = False) -> Litestar:
     return Litestar(
-        [coroutine, site], middleware=middleware, after_exception=[_note], openapi_config=None, debug=is_debugged
+        [by_url, coroutine, site],
+        middleware=middleware,
+        after_exception=[_note],
+        openapi_config=None,
+        debug=is_debugged,
     )
 
 
-app = mounted(BackJobMiddleware(_application(), jobs))
+bare = BackJobMiddleware(_application(), jobs)
+app = mounted(bare)
 listed = mounted(_application(DefineMiddleware(BackJobMiddleware, jobs=jobs), is_debugged=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quart import Quart, Response, g, got_request_exception, request
+from quart import Quart, Response, g, got_request_exception, request, url_for
 
 from backjob.asgi import BackJobMiddleware
 from tests.scenarios.apps.plain import make_jobs
@@ -12,26 +12,32 @@ from tests.scenarios.apps.scopes import mounted, visit_of
 from tests.scenarios.coroutines import answer_async
 from tests.scenarios.site import METHODS, answer
 
-__all__ = ["app", "jobs"]
+__all__ = ["app", "bare", "jobs"]
 
 jobs = make_jobs()
-quart_app = Quart("scenarios")
+bare = Quart("scenarios")
 
 
-@quart_app.before_request
+@bare.before_request
 async def read() -> None:
     """A handler that is no coroutine can't read the body."""
     g.body = await request.get_data()
 
 
-@quart_app.route("/coroutine/<name>")
+@bare.route("/coroutine/<name>")
 async def coroutine(name: str) -> Response:
     """The actions that are coroutines."""
     reply = await answer_async(jobs, visit_of(request.scope, b""))
     return Response(reply.body, content_type="text/plain; charset=utf-8")
 
 
-@quart_app.route("/<path:path>", methods=list(METHODS))
+@bare.route("/by-url")
+async def by_url() -> dict[str, str]:
+    """Start the coroutine "report" by its URL."""
+    return {"id": await jobs.astart(url_for("coroutine", name="report", _external=True))}
+
+
+@bare.route("/<path:path>", methods=list(METHODS))
 def site(path: str) -> Response:
     """Every page of the site."""
     reply = answer(jobs, visit_of(request.scope, g.body))
@@ -42,6 +48,6 @@ async def _note(_app: Quart, exception: Exception, **_: Any) -> None:
     jobs.note_error(exception)
 
 
-got_request_exception.connect(_note, quart_app)
-quart_app.asgi_app = BackJobMiddleware(quart_app.asgi_app, jobs)
-app = mounted(quart_app)
+got_request_exception.connect(_note, bare)
+bare.asgi_app = BackJobMiddleware(bare.asgi_app, jobs)
+app = mounted(bare)

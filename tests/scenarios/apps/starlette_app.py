@@ -8,7 +8,7 @@ from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from backjob.asgi import BackJobMiddleware
@@ -18,7 +18,7 @@ from tests.scenarios.apps.starlette_replies import response_of, response_of_asyn
 from tests.scenarios.coroutines import answer_async
 from tests.scenarios.site import METHODS, answer
 
-__all__ = ["app", "debug", "jobs"]
+__all__ = ["app", "bare", "debug", "jobs"]
 
 jobs = make_jobs()
 
@@ -31,6 +31,11 @@ def site(request: Request) -> Response:
 async def coroutine(request: Request) -> Response:
     """The actions that are coroutines."""
     return response_of_async(await answer_async(jobs, visit_of(request.scope, b"")))
+
+
+async def by_url(request: Request) -> Response:
+    """Start the coroutine "report" by its URL."""
+    return JSONResponse({"id": await jobs.astart(request.url_for("coroutine", name="report"))})
 
 
 async def afterwards(request: Request) -> Response:
@@ -54,6 +59,7 @@ def _application(*, is_debugged: bool) -> Starlette:
     application = Starlette(
         debug=is_debugged,
         routes=[
+            Route("/by-url", by_url),
             Route("/work/afterwards", afterwards),
             Route("/coroutine/{name}", coroutine),
             Route("/within/{name}", coroutine, middleware=[Middleware(_Within)]),
@@ -64,5 +70,6 @@ def _application(*, is_debugged: bool) -> Starlette:
     return application
 
 
-app = mounted(_application(is_debugged=False))
+bare = _application(is_debugged=False)
+app = mounted(bare)
 debug = mounted(_application(is_debugged=True))

@@ -39,7 +39,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+# To a type checker no framework's own types of these are another's, so that an application takes and is given any.
+App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _T = TypeVar("_T")
 
@@ -58,7 +59,7 @@ class BackJobMiddleware:
         self._jobs = jobs
         self._status = StatusApp(jobs) if status else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -213,7 +214,7 @@ class StatusApp:
         mount = root + self._jobs.status_prefix
         return {**scope, "root_path": mount, "path": mount + rest}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:  # noqa: ARG002 - ASGI's
         answer = await asyncio.to_thread(self._answer, scope)
         await _answer(send, answer.status, answer.headers, answer.body)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "main"]
 
-_GRANIAN_THREADS = 4
+_GRANIAN_THREADS: Final = 4
 
 
 def load(name: str) -> WSGIApplication:
@@ -52,12 +52,14 @@ def _waitress(app: WSGIApplication, listening: socket.socket) -> None:
 def _granian(interface: str, name: str, listening: socket.socket) -> None:
     """granian loads the application itself, in a process of its own."""
     from granian.constants import Interfaces
-    from granian.net import SocketHolder
     from granian.server import MPServer
+
+    holder: Any = import_module("granian.net").SocketHolder  # to its types nobody makes one
 
     class Adopting(MPServer):
         def _init_shared_socket(self) -> None:
-            self._shd = SocketHolder(listening.fileno(), uds=False, backlog=128)
+            own: Any = self
+            own._shd = holder(listening.fileno(), uds=False, backlog=128)
             self._sso = listening
             listening.set_inheritable(True)
 

@@ -329,7 +329,8 @@ def test_fail_passes_starlettes_middleware_that_misses_a_response(world: Bench, 
     async def action(scope: Any, receive: Any, send: Any) -> None:
         error: BaseException = JobFailed("why")
         for _ in range(depth):
-            error = BaseExceptionGroup("tasks", [error, RuntimeError("No response returned.")])
+            errors: list[BaseException] = [error, RuntimeError("No response returned.")]
+            error = BaseExceptionGroup("tasks", errors)
         raise error
 
     server, job = run(world, action)

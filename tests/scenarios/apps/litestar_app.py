@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from typing import Any, TypeAlias
 
 from litestar import Litestar, Request, Response, get, route
 from litestar.enums import MediaType
@@ -17,15 +18,17 @@ from backjob.asgi import BackJobMiddleware
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import mounted, visit_of
 from tests.scenarios.coroutines import answer_async
-from tests.scenarios.site import METHODS, answer
+from tests.scenarios.site import answer
 
 __all__ = ["app", "bare", "jobs", "listed"]
+
+Seen: TypeAlias = Request[Any, Any, Any]
 
 jobs = make_jobs()
 
 
 @get("/coroutine/{action:str}", name="coroutine")
-async def coroutine(request: Request) -> Response:
+async def coroutine(request: Seen) -> Response[Any]:
     """The actions that are coroutines."""
     reply = await answer_async(jobs, visit_of(request.scope, b""))
     if isinstance(reply.body, str):
@@ -34,18 +37,19 @@ async def coroutine(request: Request) -> Response:
 
 
 @get("/by-url")
-async def by_url(request: Request) -> dict[str, str]:
+async def by_url(request: Seen) -> dict[str, str]:
     """Start the coroutine "report" by its URL."""
     return {"id": await jobs.astart(request.url_for("coroutine", action="report"))}
 
 
-@route("/{path:path}", http_method=[method for method in METHODS if method != "CHICKEN"], sync_to_thread=True)
-def site(request: Request, body: RawBody) -> Response:
+@route("/{path:path}", http_method=["GET", "POST", "PUT", "DELETE"], sync_to_thread=True)
+def site(request: Seen, body: RawBody) -> Response[Any]:
     """Every page of the site."""
     reply = answer(jobs, visit_of(request.scope, body))
-    kind = Response if isinstance(reply.body, str) else Stream
-    body = None if reply.status == 204 else reply.body if isinstance(reply.body, str) else _pieces(reply.body)
-    return kind(body, status_code=reply.status, headers=dict(reply.headers), media_type=reply.content_type)
+    if not isinstance(reply.body, str):
+        return Stream(_pieces(reply.body), headers=dict(reply.headers), media_type=reply.content_type)
+    content = None if reply.status == 204 else reply.body
+    return Response(content, status_code=reply.status, headers=dict(reply.headers), media_type=reply.content_type)
 
 
 async def _pieces(body: Iterable[str]) -> AsyncIterator[str]:

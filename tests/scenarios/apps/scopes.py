@@ -17,7 +17,7 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-def visit_of(scope: Scope, body: bytes) -> Visit:
+def visit_of(scope: Any, body: bytes) -> Visit:
     """A request as the site sees it."""
     path, root = scope["path"], scope.get("root_path", "")
     query = scope["query_string"].decode("latin-1")

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 from attrs import frozen
 
 from backjob import BackJob
+from tests.scenarios.gates import at_gate
 from tests.scenarios.site import Visit
 
 __all__ = ["AsyncReply", "answer_async"]
@@ -73,19 +74,9 @@ async def _stream(jobs: BackJob, visit: Visit) -> AsyncReply:
 
 async def _hold(jobs: BackJob, visit: Visit) -> AsyncReply:
     """What the action "hold" of `site` does, as a coroutine."""
-    async with asyncio.timeout(_GATE_TIMEOUT):
-        reader, writer = await asyncio.open_connection("127.0.0.1", int(visit.parameters["gate"]))
-        writer.write(b"0\n")
-        left = "returned"
-        try:
-            while await reader.read(1) == b"+":
-                await jobs.aupdate(50, "released")
-        except BaseException as error:
-            left = type(error).__name__
-            raise
-        finally:
-            writer.write(f"{left}\n".encode())
-            writer.close()
+    async with asyncio.timeout(_GATE_TIMEOUT), at_gate(int(visit.parameters["gate"])) as gate:
+        while await gate.read(1) == b"+":
+            await jobs.aupdate(50, "released")
     return AsyncReply("held")
 
 

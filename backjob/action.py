@@ -213,7 +213,10 @@ class Action(Offloading):
         raise JobFailed(text)
 
     def note_error(self, error: BaseException) -> None:
-        """Remember an error that the framework turns into a response, for the status text. For adapters."""
+        """Remember an error that the framework turns into a response, for the job's status text.
+
+        For adapters, and for an error handler of one's own. In an ordinary request it does nothing.
+        """
         running = self._running()
         if running is not None and running.error is None:
             running.error = describe(error)

@@ -21,6 +21,7 @@ __all__ = [
     "UnixAddress",
     "is_ip_literal",
     "learnt_base_url",
+    "origin_of",
     "parse_base_url",
     "parse_connect_to",
     "route",
@@ -110,6 +111,19 @@ def parse_base_url(url: str) -> BaseURL:
     shown = "localhost" if address.host in _WILDCARDS else _bracketed(address.host)
     authority = shown if address.port == _DEFAULT_PORTS[parts.scheme] else f"{shown}:{address.port}"
     return BaseURL(parts.scheme, address, authority, prefix)
+
+
+def origin_of(name: str, url: str) -> tuple[str, TCPAddress]:
+    """Scheme, host and port of an ``http:`` or ``https:`` URL, to be compared (RFC 6454, section 4).
+
+    Raises `InvalidRequest`, naming the argument, for anything else.
+    """
+    if re.search(r"[\x00-\x20\x7f\\]", url):
+        raise InvalidRequest(name, "must not have spaces, control characters or backslashes")
+    parts = _split(name, url)
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise InvalidRequest(name, "must begin with http:// or https://")
+    return parts.scheme, _tcp_address(name, parts, _DEFAULT_PORTS[parts.scheme])
 
 
 def parse_connect_to(text: str) -> tuple[Address, bool | None]:

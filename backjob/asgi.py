@@ -40,7 +40,8 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+# To a type checker no framework's own types of these are another's, so that an application takes and is given any.
+App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _T = TypeVar("_T")
 
@@ -59,7 +60,7 @@ class BackJobMiddleware:
         self._jobs = jobs
         self._status = StatusApp(jobs) if status else None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -115,7 +116,7 @@ class BackJobMiddleware:
         error: BaseException | None = None
         with running.active():
             try:
-                await self._app(scope, _Replayed(body), response)
+                await self._app(scope, _Replayed(body, response.complete), response)
             except BaseException as raised:
                 error = raised
         return Outcome(response.status, "", response.location, error)
@@ -144,15 +145,20 @@ class BackJobMiddleware:
 
 
 class _Replayed:
-    """``receive`` of an action: its body in one piece, and never a disconnect."""
+    """``receive`` of an action: its body in one piece, and no disconnect before its response is complete.
 
-    def __init__(self, body: bytes) -> None:
+    That one frameworks wait for: it ends their own watch over the connection.
+    """
+
+    def __init__(self, body: bytes, complete: asyncio.Event) -> None:
         self._body: bytes | None = body
+        self._complete = complete
 
     async def __call__(self) -> Message:
         body, self._body = self._body, None
         if body is None:
-            await asyncio.Event().wait()
+            await self._complete.wait()
+            return {"type": "http.disconnect"}
         return {"type": "http.request", "body": body, "more_body": False}
 
 
@@ -164,6 +170,7 @@ class _Collected:
         self._decoder: codecs.IncrementalDecoder | None = None
         self.status = 0
         self.location: str | None = None
+        self.complete = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -173,8 +180,11 @@ class _Collected:
             self._decoder = text_decoder(
                 self.status, fields.get(b"content-type", ""), has_length=b"content-length" in fields
             )
-        elif message["type"] == "http.response.body" and self._decoder is not None:
-            self._running.write(self._decoder.decode(message.get("body", b"")))
+        elif message["type"] == "http.response.body":
+            if self._decoder is not None:
+                self._running.write(self._decoder.decode(message.get("body", b"")))
+            if not message.get("more_body"):
+                self.complete.set()
 
 
 async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
@@ -208,7 +218,7 @@ class StatusApp:
         mount = root + self._jobs.status_prefix
         return {**scope, "root_path": mount, "path": mount + rest}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         answer = await asyncio.to_thread(self._answer, scope)
         if answer.stream is None:
             await _answer(send, answer.status, answer.headers, answer.body)
@@ -234,14 +244,19 @@ class StatusApp:
 
 
 class _Serving:
-    """A scope, translated when somebody asks."""
+    """A scope, translated when somebody asks.
+
+    The root path and the path are those of the middleware: frameworks that mount applications below themselves change them.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
+        self._root: str = scope.get("root_path", "")
+        self._path: str = scope["path"]
 
     @property
     def request(self) -> Request:
-        return request_of(self._scope)
+        return request_of({**self._scope, "path": self._path})
 
     @property
     def caller(self) -> Caller:
@@ -257,8 +272,13 @@ class _Serving:
         )
 
     @property
+    def origin(self) -> str:
+        caller = self.caller
+        return f"{caller.scheme}://{caller.host}"
+
+    @property
     def mount(self) -> str:
-        return canonical_path(self._scope.get("root_path", "").encode())
+        return canonical_path(self._root.encode())
 
 
 def serving_of(scope: Scope) -> Serving:
@@ -303,6 +323,12 @@ def base_url_of(scope: Scope) -> str:
 def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
     """The scope as the application shall see it: the request that was asked for, as from the client that started it."""
     shown = {**scope, "query_string": request.query.encode("latin-1")}
+    root: str = scope.get("root_path", "")
+    if caller is not None and caller.mount and scope["path"].startswith(f"{root}{root}/"):
+        # The server has put the root path in front of a target that began with it.
+        shown["path"] = scope["path"].removeprefix(root)
+        if scope.get("raw_path"):
+            shown["raw_path"] = scope["raw_path"].removeprefix(caller.mount.encode())
     fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
     if caller is not None:
         shown["scheme"] = caller.scheme

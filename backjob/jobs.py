@@ -28,8 +28,9 @@ from backjob.errors import (
 )
 from backjob.feeds import Source
 from backjob.lifecycle import End, cancelled, ended, waits_until_sent
-from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
+from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
 from backjob.monitor import Monitor, Retention
+from backjob.origins import URL, is_url, local_target
 from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 from backjob.requests import (
     MAX_HEADERS,
@@ -45,6 +46,7 @@ from backjob.requests import (
 )
 from backjob.running import Running, current
 from backjob.sealing import Sealer
+from backjob.serving import Serving
 from backjob.watching import Watching
 from backjob.worker import Worker
 
@@ -186,7 +188,7 @@ class BackJob(Action, Watching):
 
     def start(
         self,
-        path: str,
+        path: str | URL,
         query: Mapping[str, Any] | None = None,
         *,
         method: str = "GET",
@@ -203,8 +205,9 @@ class BackJob(Action, Watching):
     ) -> str:
         """Accept a job: run the route at ``path`` in the background. Returns the job's id; never waits for the network.
 
-        ``path`` may carry a query of its own; ``query`` is added to it (lists repeat, None is left out). ``method`` is 1
-        to 20 upper-case characters; at most one of ``form``, ``json`` and ``body``, and none with GET. As the current
+        ``path`` may carry a query of its own; ``query`` is added to it (lists repeat, None is left out). It may be an
+        absolute URL too, as a framework builds it for a route, if scheme and host are those of the request being served or
+        of the base URL; where it goes is the base URL's affair all the same. ``method`` is 1 to 20 upper-case characters; at most one of ``form``, ``json`` and ``body``, and none with GET. As the current
         user, the ``Cookie`` and ``Authorization`` of the request being served go along. ``delay`` is in seconds, a
         timedelta, or an aware datetime. ``owner`` is the owner hook's answer unless given. ``merge`` joins an identical
         job that waits ("pending": not sent yet; the newest start time counts) or has not ended ("unfinished").
@@ -217,8 +220,9 @@ class BackJob(Action, Watching):
         here = self._here()
         if self.transport is None:
             raise AddressUnknown("where this application listens is not known: set the base URL")
+        wire_path, caller = self._addressed(path, here)
         request, credentials = build_request(
-            path, query, method=method, form=form, json=json, body=body, headers=headers, limits=self._limits
+            wire_path, query, method=method, form=form, json=json, body=body, headers=headers, limits=self._limits
         )
         if as_current_user:
             if here is None:
@@ -251,7 +255,7 @@ class BackJob(Action, Watching):
         draft = Draft(
             id=new_job_id(),
             request=request,
-            caller=None if here is None else here.caller,
+            caller=caller,
             owner=owner,
             scope=scope,
             due=due,
@@ -283,6 +287,14 @@ class BackJob(Action, Watching):
             if self.transport is None and self._make_transport is not None:
                 self.transport = self._make_transport(base_url)
                 _log.info("worker requests go to %s, learnt from the server's socket", base_url)
+
+    def _addressed(self, path: object, here: Serving | None) -> tuple[object, Caller | None]:
+        """The path for the wire, and who calls, who may know how much of it is the mount."""
+        caller = None if here is None else here.caller
+        if not is_url(path):
+            return path, caller
+        target, mount = local_target(path, here, getattr(self.transport, "base_url", None))
+        return target, None if caller is None else evolve(caller, mount=mount)
 
     def _with_user_agent(self, request: Request) -> Request:
         if request.header("user-agent") is not None:
@@ -398,7 +410,9 @@ class BackJob(Action, Watching):
 
     # --- for async handlers -----------------------------------------------------------------------------------------
 
-    async def astart(self, path: str, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
+    async def astart(
+        self, path: str | URL, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]
+    ) -> str:
         """`start` that leaves the event loop alone."""
         return await self._offload(self.start, path, query, **options)
 

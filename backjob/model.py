@@ -155,13 +155,15 @@ class Credentials:
 class Caller:
     """What the server saw of the request that called ``start()``, to be seen again by the action.
 
-    ``forwarded`` holds the fields that proxies had added to it (``X-Forwarded-For`` and the like).
+    ``forwarded`` holds the fields that proxies had added to it (``X-Forwarded-For`` and the like). ``mount`` is the path
+    under which the application was mounted, where the job's target is known to begin with it.
     """
 
     scheme: str
     host: str
     address: str
     forwarded: Headers = field(default=(), repr=_names_only)
+    mount: str = ""
 
 
 @frozen(kw_only=True)

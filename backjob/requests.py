@@ -75,7 +75,7 @@ class Limits:
 
 
 def build_request(
-    path: str,
+    path: object,
     query: Mapping[str, Any] | None,
     *,
     method: str,
@@ -186,7 +186,7 @@ def _check_method(method: str) -> None:
         raise InvalidRequest("method", "CONNECT opens tunnels; it can't reach a route")
 
 
-def _target(path: str, query: Mapping[str, Any] | None) -> str:
+def _target(path: object, query: Mapping[str, Any] | None) -> str:
     if not isinstance(path, str):
         raise InvalidRequest("path", f"text is needed, not {path!r}")
     target = normalise(path)

@@ -39,6 +39,11 @@ class Serving(Protocol):
         ...
 
     @property
+    def origin(self) -> str:
+        """``scheme://host`` as the application's framework builds its URLs with; the host is as the client said it."""
+        ...
+
+    @property
     def mount(self) -> str:
         """The path under which the application is mounted: SCRIPT_NAME or root_path, percent-encoded."""
         ...

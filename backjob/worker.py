@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Final
 
@@ -26,6 +26,8 @@ CONCURRENCY_HEADER: Final = "backjob-concurrency"
 """On a refusal: ``one`` if the server says that it serves a single request at a time, else ``many``. For the doctor."""
 
 _LONGEST_ERROR: Final = 2000
+_NO_RESPONSE: Final = ("No response returned.",)
+"""What Starlette's BaseHTTPMiddleware finds wrong itself, beside an error that is no `Exception` and left what is within."""
 
 _log = logging.getLogger("backjob")
 
@@ -75,16 +77,22 @@ def describe(error: BaseException) -> str:
 
 def exit_of(error: BaseException) -> JobExit | None:
     """The `JobExit` that an error is, or that is all there is in an exception group; else None."""
-    if isinstance(error, JobExit):
-        return error
+    found: JobExit | None = None
+    for single in _singles(error):
+        if isinstance(single, JobExit):
+            found = found or single
+        elif not (isinstance(single, RuntimeError) and single.args == _NO_RESPONSE):
+            return None
+    return found
+
+
+def _singles(error: BaseException) -> Iterator[BaseException]:
+    """The errors in an exception group, in order; an error alone is the only one."""
     if isinstance(error, BaseExceptionGroup):
-        exits, others = error.split(JobExit)
-        while exits is not None and others is None:
-            first = exits.exceptions[0]
-            if isinstance(first, JobExit):
-                return first
-            exits = first if isinstance(first, BaseExceptionGroup) else None
-    return None
+        for inner in error.exceptions:
+            yield from _singles(inner)
+    else:
+        yield error
 
 
 class Worker:

@@ -253,6 +253,11 @@ class _Serving:
         )
 
     @property
+    def origin(self) -> str:
+        caller = self.caller
+        return f"{caller.scheme}://{caller.host}"
+
+    @property
     def mount(self) -> str:
         return canonical_path(self._environ.get("SCRIPT_NAME", "").encode("latin-1"))
 

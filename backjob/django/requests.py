@@ -6,6 +6,7 @@ from io import BytesIO
 from typing import Any
 
 from attrs import evolve
+from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
 from backjob import asgi, wsgi
@@ -35,6 +36,13 @@ class DjangoServing:
         caller = self._inner.caller
         # Django takes the server's name where there is no Host, as with requests of its own test client.
         return caller if caller.host else evolve(caller, host=_server_of(self.django))
+
+    @property
+    def origin(self) -> str:
+        try:
+            return f"{self.django.scheme}://{self.django.get_host()}"
+        except DisallowedHost:
+            return ""
 
     @property
     def mount(self) -> str:
@@ -77,6 +85,8 @@ def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) ->
     scope = _scope(request)
     if scope is not None:
         request.scope = asgi.restored(scope, shown, caller)
+        request.path = request.scope["path"]
+        request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
     wsgi.restore(request.META, shown, caller)
     for cached in ("headers", "GET", "COOKIES", "accepted_types"):
         request.__dict__.pop(cached, None)

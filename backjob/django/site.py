@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, get_script_prefix, reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
@@ -22,6 +22,7 @@ from backjob.django.task_record import TaskRecord, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
 from backjob.model import Credentials, Job, JobState
+from backjob.origins import URL, is_url
 from backjob.serving import serving
 from backjob.settings import Settings
 
@@ -110,7 +111,7 @@ class BackJob(_BackJobWithTasks):
     @override
     def start(
         self,
-        path: str,
+        path: str | URL,
         query: Mapping[str, Any] | None = None,
         *,
         args: Sequence[Any] | None = None,
@@ -119,11 +120,11 @@ class BackJob(_BackJobWithTasks):
     ) -> str:
         """Accept a job: `backjob.BackJob.start`, to which a view's name may be given too.
 
-        ``path`` is a path if it begins with a slash; else it is the name of a view, to be reversed with ``args`` or
+        ``path`` is a path if it begins with a slash, or a URL of this site; else it is the name of a view, to be reversed with ``args`` or
         ``kwargs``. Within ``atomic()`` the job is one when the transaction commits: it is delivered then, and if the
         transaction is undone, there is no job. Raises `InvalidRequest` ("path") also for a name without a route.
         """
-        if isinstance(path, str) and not path.startswith("/"):
+        if isinstance(path, str) and not path.startswith("/") and not is_url(path):
             path = self._path_to(path, args, kwargs)
         elif args is not None or kwargs is not None:
             raise InvalidRequest("path", "args and kwargs go with a view's name, and this is a path")
@@ -135,10 +136,8 @@ class BackJob(_BackJobWithTasks):
         except NoReverseMatch as error:
             raise InvalidRequest("path", str(error)) from None
         here = serving.get()
-        mount = get_script_prefix().rstrip("/")
-        if here is not None and mount and not f"{here.request.path}/".startswith(f"{mount}/"):
-            return path.removeprefix(mount)  # a proxy in front strips it from what arrives
-        return path
+        # Below a mount it goes as a URL of this site, for the core to find out how much of it is on the wire.
+        return path if here is None or not here.mount else f"{here.origin}{path}"
 
     @override
     def _deliver(self, job: Job, credentials: Credentials | None) -> None:

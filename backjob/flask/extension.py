@@ -18,6 +18,7 @@ from backjob.flask.cli import commands
 from backjob.flask.routes import path_to
 from backjob.flask.site import Parts, Site
 from backjob.jobs import StartOptions
+from backjob.origins import URL, is_url
 from backjob.serving import Serving, serving
 from backjob.wsgi import serving_of
 
@@ -110,15 +111,15 @@ class BackJob(core.BackJob):
     # --- what Flask has its own manner of ---------------------------------------------------------------------------
 
     @override
-    def start(self, path: str, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
+    def start(self, path: str | URL, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]) -> str:
         """Accept a job: `backjob.BackJob.start`, to which an endpoint's name may be given too.
 
-        ``path`` is a path if it begins with a slash; else it is an endpoint's name (".name" is of the current blueprint),
+        ``path`` is a path if it begins with a slash, or a URL of this application; else it is an endpoint's name (".name" is of the current blueprint),
         and ``query`` has the values of its route; what the route does not know becomes the query. Needs no
         ``SERVER_NAME``. Raises `InvalidRequest` ("path") also for an endpoint without a route for these values and this
         method.
         """
-        if isinstance(path, str) and not path.startswith("/"):
+        if isinstance(path, str) and not path.startswith("/") and not is_url(path):
             method = options.get("method", "GET")
             path, query = path_to(self._site().app, path, query or {}, method, self._here())
         return super().start(path, query, **options)

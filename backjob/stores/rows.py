@@ -293,7 +293,10 @@ def row_job(row: Row, read_time: datetime) -> Job:
 
 def dump_request(request: Request, caller: Caller | None) -> str:
     """A request without its body, and who called, as JSON: method, target, raw, headers and the caller's fields."""
-    who = None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded)
+    who: tuple[object, ...] | None = None
+    if caller is not None:
+        who = (caller.scheme, caller.host, caller.address, caller.forwarded)
+        who += (caller.mount,) if caller.mount else ()
     return _encode((request.method, request.target, request.raw, request.headers, who))
 
 
@@ -303,8 +306,8 @@ def load_request(text: str) -> tuple[Request, Caller | None]:
     method, target, raw, headers, who = json.loads(text)
     caller = None
     if who is not None:
-        scheme, host, address, forwarded = who
-        caller = Caller(scheme, host, address, _load_headers(forwarded))
+        scheme, host, address, forwarded, *mount = who
+        caller = Caller(scheme, host, address, _load_headers(forwarded), *mount)
     return Request(method, target, _load_headers(headers), raw=raw), caller
 
 

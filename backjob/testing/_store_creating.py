@@ -31,7 +31,7 @@ FULL: Final = Draft(
         bytes(range(256)) * 3,
         raw=False,
     ),
-    caller=Caller("https", "example.org:8443", "2001:db8::1", (("X-Forwarded-For", "192.0.2.1, 10.0.0.1"),)),
+    caller=Caller("https", "example.org:8443", "2001:db8::1", (("X-Forwarded-For", "192.0.2.1, 10.0.0.1"),), "/shop"),
     owner="us\u00e9r \U0001f600",
     scope="n\u00efghtly 'report' %_",
     due=12.000001,

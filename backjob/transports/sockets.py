@@ -72,6 +72,11 @@ class SocketTransport:
         return f"SocketTransport({str(self._terms.route.base)!r}, connect_to={str(self._terms.route.address)!r})"
 
     @property
+    def base_url(self) -> str:
+        """The application as its users see it. A default port is left out; ``localhost`` stands for a wildcard."""
+        return str(self._terms.route.base)
+
+    @property
     def capacity(self) -> int:
         """How many may be in flight at once: three quarters of the file descriptors, at least 64 left, at most 10,000."""
         if self._max_in_flight is not None:

@@ -1,4 +1,4 @@
-"""The application of docs/asgi.md, served by uvicorn as the page says and driven as a browser would."""
+"""The applications of docs/asgi.md, served by uvicorn as the page says and driven as a browser would."""
 
 from __future__ import annotations
 
@@ -13,18 +13,35 @@ import pytest
 from tests.docs.pages import ROOT, blocks
 from tests.docs.serving import ask, served, until_ended
 
-pytest.importorskip("starlette", reason="the page's application needs Starlette: pip install -e '.[test]'")
 pytest.importorskip("uvicorn", reason="the page's server is uvicorn: pip install -e '.[test]'")
 
+# What is in a page's application, where it says how many rows there are; and a page of it that is for jobs only.
+ROWS = {
+    "app": ('"rows": 50', '"rows": 3', "/export/work?rows=1"),
+    "fastapi_app": ("rows=50", "rows=3", "/export/work/1"),
+    "quart_app": ("rows=50", "rows=3", "/export/work/1"),
+    "litestar_app": ("rows=50", "rows=3", "/export/work/1"),
+}
 
-def test_the_pages_application_does_what_the_page_says(tmp_path: Path) -> None:
-    [code] = [block.code for block in blocks(ROOT / "docs" / "asgi.md") if block.title == "app.py"]
-    assert '"rows": 50' in code
-    (tmp_path / "app.py").write_text(code.replace('"rows": 50', '"rows": 3'), encoding="utf-8")
+
+@pytest.mark.parametrize(
+    "name", ["app", *[pytest.param(name, marks=pytest.mark.slow) for name in ROWS if name != "app"]]
+)
+def test_the_pages_applications_do_what_the_page_says(name: str, tmp_path: Path) -> None:
+    pytest.importorskip(
+        "starlette" if name == "app" else name.removesuffix("_app"),
+        reason="the page's application needs its framework: pip install -e '.[test]'",
+    )
+    many, few, for_jobs_only = ROWS[name]
+    code = {block.title: block.code for block in blocks(ROOT / "docs" / "asgi.md") if block.title}
+    assert many in code[f"{name}.py"]
+    for title in (f"{name}.py", "background.py"):
+        (tmp_path / title).write_text(code[title].replace(many, few), encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BACKJOB_KEY": secrets.token_hex(32)}
-    command = [sys.executable, "-m", "uvicorn", "app:app", "--port", "0"]
+    command = [sys.executable, "-m", "uvicorn", f"{name}:app", "--port", "0"]
     with served(command, tmp_path, environment, r"running on http://127\.0\.0\.1:(\d+)") as port:
-        assert 'action="/export"' in ask(port, "GET", "/").text
+        if name == "app":
+            assert 'action="/export"' in ask(port, "GET", "/").text
 
         answer = ask(port, "POST", "/export")
         assert answer.status == 303
@@ -38,4 +55,4 @@ def test_the_pages_application_does_what_the_page_says(tmp_path: Path) -> None:
         output = ask(port, "GET", f"/backjob/{reference}/output", {"Accept": "text/plain"}).text
         assert output == "row 0\nrow 1\nrow 2\n"
 
-        assert ask(port, "GET", "/export/work?rows=1").status == 403
+        assert ask(port, "GET", for_jobs_only).status == 403

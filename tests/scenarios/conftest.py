@@ -20,7 +20,14 @@ _QUICK = (
     ("asgi_app", "uvicorn-h11"),
 )
 _APPS = {"wsgi": ("plain_app", "flask_app", "django_app"), "asgi": ("asgi_app", "django_asgi_app")}
-_ALL = [(app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway]]
+# Each framework of ASGI on one server that is not the others'; each server has the plain application and Django's.
+_FRAMEWORKS = (
+    ("fastapi_app", "uvicorn-httptools"),
+    ("litestar_app", "daphne"),
+    ("quart_app", "hypercorn"),
+    ("starlette_app", "granian"),
+)
+_ALL = [*((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway]), *_FRAMEWORKS]
 _PLACES = [
     pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
     for place in _ALL

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 if TYPE_CHECKING:
@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["load", "main"]
 
+_GRANIAN_THREADS: Final = 4
+
 
 def load(name: str) -> WSGIApplication:
-    """The application that ``module:name`` names."""
+    """The WSGI application that ``module:name`` names."""
     module, _, attribute = name.partition(":")
     app: WSGIApplication = getattr(import_module(module), attribute)
     return app
@@ -47,10 +49,32 @@ def _waitress(app: WSGIApplication, listening: socket.socket) -> None:
     serve(app, sockets=[listening], threads=4)
 
 
+def _granian(interface: str, name: str, listening: socket.socket) -> None:
+    """granian loads the application itself, in a process of its own."""
+    from granian.constants import Interfaces
+    from granian.server import MPServer
+
+    holder: Any = import_module("granian.net").SocketHolder  # to its types nobody makes one
+
+    class Adopting(MPServer):
+        def _init_shared_socket(self) -> None:
+            own: Any = self
+            own._shd = holder(listening.fileno(), uds=False, backlog=128)
+            self._sso = listening
+            listening.set_inheritable(True)
+
+    threads = _GRANIAN_THREADS if interface == "wsgi" else None
+    host, port = listening.getsockname()[:2]
+    Adopting(name, host, port, interface=Interfaces(interface), blocking_threads=threads).serve()
+
+
 def main(arguments: list[str]) -> None:
     """Serve until the process is ended."""
     server, name, descriptor = arguments
     listening = socket.socket(fileno=int(descriptor))
+    if server in ("granian-asgi", "granian-wsgi"):
+        _granian(server.removeprefix("granian-"), name, listening)
+        return
     {"wsgiref": _wsgiref, "werkzeug": _werkzeug, "waitress": _waitress}[server](load(name), listening)
 
 

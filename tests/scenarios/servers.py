@@ -23,7 +23,7 @@ from attrs import field, frozen
 
 from tests.scenarios.client import Client
 
-__all__ = ["KINDS", "Kind", "Server", "gunicorn", "running"]
+__all__ = ["KINDS", "Kind", "Server", "daphne", "gunicorn", "running"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0
@@ -113,6 +113,15 @@ def hypercorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
     return command
 
 
+def daphne(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    """The command of daphne with these options."""
+
+    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+        return [sys.executable, "-m", "daphne", "--fd", str(listening.fileno()), "-v", "0", *options, app]
+
+    return command
+
+
 KINDS: Final = {
     kind.name: kind
     for kind in (
@@ -130,6 +139,9 @@ KINDS: Final = {
         Kind(name="uvicorn-h11", command=uvicorn("--http", "h11"), gateway="asgi", workers=40, address="configured"),
         Kind(name="uvicorn-httptools", command=uvicorn("--http", "httptools"), gateway="asgi", workers=40, verbs=False),
         Kind(name="hypercorn", command=hypercorn(), gateway="asgi", workers=40, address="configured"),
+        Kind(name="granian", command=_python("granian-asgi"), gateway="asgi", workers=40),
+        Kind(name="granian-wsgi", command=_python("granian-wsgi"), workers=4, raw_path=False),
+        Kind(name="daphne", command=daphne(), gateway="asgi", workers=40),
         Kind(name="gunicorn-unix", command=gunicorn("--workers=1"), listens="unix", address="configured"),
         Kind(name="gunicorn-tls", command=gunicorn("--workers=1"), listens="tls", address="configured"),
     )

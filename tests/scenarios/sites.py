@@ -42,7 +42,7 @@ def serving(kind: Kind, app: str, directory: Path, **more: str) -> Iterator[Site
     """A site within its block: the app (``module:name`` below `apps`) on a server, with further settings."""
     environment = settings(directory) | more
     with running(kind, f"tests.scenarios.apps.{app}", directory, environment) as server, jobs_at(directory) as jobs:
-        yield Site(server, jobs, directory)
+        yield Site(server, jobs, directory, app)
 
 
 def store_url(directory: Path) -> str:
@@ -64,11 +64,21 @@ def result_of(state: JobState) -> Any:
 
 @frozen
 class Site:
-    """A running site as a test sees it: its pages through its server's client, its jobs through ``jobs``."""
+    """A running site as a test sees it: its pages through its server's client, its jobs through ``jobs``. ``app`` is the
+    app's name below `apps`, of those that are there.
+    """
 
     server: Server
     jobs: BackJob
     directory: Path
+    app: str = ""
+
+    @property
+    def verbs_end_as(self) -> str | None:
+        """The status text of a job with a method of one's own, where server or framework refuse it; else None."""
+        if not self.kind.verbs:
+            return "400 may mean a server that refuses the method (httptools: custom verbs"
+        return "405 Method Not Allowed" if self.app.startswith("litestar_app") else None
 
     @property
     def kind(self) -> Kind:

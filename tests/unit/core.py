@@ -114,6 +114,10 @@ class Here:
     caller: Caller = _CALLER
     mount: str = ""
 
+    @property
+    def origin(self) -> str:
+        return f"{self.caller.scheme}://{self.caller.host}"
+
 
 @contextmanager
 def served(here: Here | None = None) -> Iterator[Here]:

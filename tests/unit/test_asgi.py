@@ -173,6 +173,56 @@ def test_a_worker_request_is_recognised_with_the_root_path_put_back_or_not(world
     assert job.status is Status.COMPLETED
 
 
+def test_what_a_framework_mounts_below_itself_does_not_move_the_application(world: Bench) -> None:
+    """Starlette changes the root path in the scope itself, Litestar the path."""
+    seen: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope |= {"root_path": "/shop/admin", "path": "/page"}
+        seen.append(world.jobs.status_url(job_id))
+        started.append(await world.jobs.astart("http://shop.example/shop/work"))
+        await ok(scope, receive, send)
+
+    job_id, started = world.start(), list[str]()
+    scope = scope_of("/shop/admin/page", root_path="/shop", raw_path=None, headers=[(b"host", b"shop.example")])
+    Server().serve(BackJobMiddleware(app, world.jobs), scope)
+    assert seen[0].startswith("/shop/backjob/")
+    request = world.job(started[0]).request
+    assert request is not None
+    assert request.target == "/shop/work"
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_a_url_is_run_where_the_server_puts_the_root_path_in_front(world: Bench, raw: bool) -> None:
+    """As uvicorn does: what it was sent, by a proxy that strips or by ourselves that don't, is shown below the root path."""
+    seen: dict[str, Any] = {}
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+        await ok(scope, receive, send)
+
+    caller = Caller("https", "shop.example", "")
+    with served(Here(Request("GET", "/sh%20op/page"), caller, "/sh%20op")):
+        world.start("https://shop.example/sh%20op/work")
+    raw_path = b"/sh%20op/sh%20op/work" if raw else None
+    _, job = run(world, action, root_path="/sh op", path="/sh op/sh op/work", raw_path=raw_path)
+    assert (job.status, seen["path"]) == (Status.COMPLETED, "/sh op/work")
+    assert seen["raw_path"] == (b"/sh%20op/work" if raw else None)
+
+
+def test_a_path_stays_below_the_root_path_even_if_it_begins_with_the_same(world: Bench) -> None:
+    seen: dict[str, Any] = {}
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+        await ok(scope, receive, send)
+
+    with served(Here(mount="/shop")):
+        world.start("/shop/work")
+    run(world, action, root_path="/shop", path="/shop/shop/work", raw_path=b"/shop/shop/work")
+    assert seen["path"] == "/shop/shop/work"
+
+
 # --- worker requests ------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +324,28 @@ def test_fail_ends_the_job_and_answers_the_monitor(world: Bench, grouped: bool) 
     assert (job.status, job.status_text, server.status) == (Status.FAILED, "why", 500)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_fail_passes_starlettes_middleware_that_misses_a_response(world: Bench, depth: int) -> None:
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        error: BaseException = JobFailed("why")
+        for _ in range(depth):
+            errors: list[BaseException] = [error, RuntimeError("No response returned.")]
+            error = BaseExceptionGroup("tasks", errors)
+        raise error
+
+    server, job = run(world, action)
+    assert (job.status, job.status_text, server.status) == (Status.FAILED, "why", 500)
+
+
+def test_a_response_that_is_missed_for_another_reason_is_an_error(world: Bench) -> None:
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("No response returned.")
+
+    with pytest.raises(RuntimeError):
+        run(world, action)
+    assert world.jobs.find()[0].status_text == "RuntimeError: No response returned."
+
+
 def test_fail_beside_another_error_is_that_error(world: Bench) -> None:
     async def action(scope: Any, receive: Any, send: Any) -> None:
         raise BaseExceptionGroup("tasks", [JobFailed("why"), ValueError("oops")])
@@ -366,6 +438,22 @@ def test_an_action_is_never_told_that_its_client_left(world: Bench) -> None:
     server, job = run(world, action)  # the server would say http.disconnect
     assert job.status is Status.COMPLETED
     assert server.receives == 1
+
+
+def test_once_its_response_is_complete_it_is_told_of_the_disconnect_that_frameworks_wait_for(world: Bench) -> None:
+    told: list[Any] = []
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        listening = asyncio.ensure_future(receive())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        assert await asyncio.wait({listening}, timeout=0.05) == (set(), {listening})
+        await send({"type": "http.response.body"})
+        told.extend((await listening, await receive()))
+
+    _, job = run(world, action)
+    assert (job.status, told) == (Status.COMPLETED, [GONE, GONE])
 
 
 def test_a_cancelled_request_waits_for_its_actions_end(world: Bench) -> None:

@@ -20,7 +20,7 @@ LAYERS = (
     ("protocols",),
     ("clock", "lifecycle", "offload"),
     ("addresses", "capture", "carriers", "events", "keys", "outage", "page", "serving", "targets", "wire"),
-    ("access", "feeds", "requests", "running", "sealing", "signing"),
+    ("access", "feeds", "origins", "requests", "running", "sealing", "signing"),
     ("delivery", "reporter", "streams", "worker", "writeback"),
     ("action", "broadcast", "monitor"),
     ("watching",),

@@ -158,7 +158,10 @@ def test_no_job_brings_back_a_session_that_was_logged_out(engine: tuple[str, Sit
 
 
 @pytest.mark.parametrize("path", ["/hold-async", "/hold"])
-@pytest.mark.parametrize("kind", ["uvicorn-h11", pytest.param("hypercorn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind",
+    ["uvicorn-h11", *[pytest.param(kind, marks=pytest.mark.slow) for kind in ("hypercorn", "granian", "daphne")]],
+)
 def test_an_action_whose_client_hangs_up_runs_to_its_end(kind: str, path: str, sqlite: str, tmp_path: Path) -> None:
     with serving(kind, tmp_path) as site, Gate() as gate:
         bo = site.browser()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
@@ -18,6 +17,7 @@ from django.template import engines
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django import jobs
+from tests.scenarios.gates import at_gate
 
 _WAIT = 30.0
 
@@ -154,18 +154,9 @@ def hold(request: HttpRequest) -> HttpResponse:
 
 async def hold_async(request: HttpRequest) -> HttpResponse:
     """`hold`, as a coroutine."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(request.GET["gate"]))
-    left = "returned"
-    writer.write(f"{os.getpid()}\n".encode())
-    try:
-        while await reader.read(1) == b"+":
+    async with at_gate(int(request.GET["gate"])) as gate:
+        while await gate.read(1) == b"+":
             await jobs.aupdate(50, "held")
-    except BaseException as error:
-        left = type(error).__name__
-        raise
-    finally:
-        writer.write(f"{left}\n".encode())
-        writer.close()
     user = await request.auser()
     return HttpResponse(jobs.finish("held", result=user.get_username()))
 

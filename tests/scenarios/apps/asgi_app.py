@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, TypeAlias
-from urllib.parse import parse_qs
 
 from backjob.asgi import BackJobMiddleware
-from tests.scenarios.apps.config import MOUNT
 from tests.scenarios.apps.plain import make_jobs
-from tests.scenarios.site import Visit, answer
+from tests.scenarios.apps.scopes import Receive, Scope, Send, mounted, visit_of
+from tests.scenarios.site import answer
 
 __all__ = ["app", "jobs"]
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 jobs = make_jobs()
 
@@ -49,32 +42,4 @@ async def site(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def visit_of(scope: Scope, body: bytes) -> Visit:
-    """A request as the site sees it."""
-    path, root = scope["path"], scope.get("root_path", "")
-    query = scope["query_string"].decode("latin-1")
-    headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    raw = scope.get("raw_path")
-    return Visit(
-        method=scope["method"],
-        path=path.removeprefix(root) if root else path,
-        query=query,
-        raw=None if raw is None else raw.decode("latin-1") + (f"?{query}" if query else ""),
-        mount=root,
-        headers=headers,
-        body=body,
-        address=scope["client"][0] if scope.get("client") else "",
-        scheme=scope["scheme"],
-        host=headers.get("host", ""),
-        parameters={name: values[-1] for name, values in parse_qs(query).items()},
-    )
-
-
-_inner = BackJobMiddleware(site, jobs)
-
-
-async def app(scope: Scope, receive: Receive, send: Send) -> None:
-    """The application at the root and, as the root path says, under `MOUNT` as well."""
-    if scope["type"] == "http" and scope["path"].startswith(MOUNT + "/"):
-        scope = {**scope, "root_path": scope.get("root_path", "") + MOUNT}
-    await _inner(scope, receive, send)
+app = mounted(BackJobMiddleware(site, jobs))

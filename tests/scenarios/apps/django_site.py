@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import django
 from django.conf import settings as django_settings
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
-from django.urls import include, path
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import include, path, reverse
 from django.views.decorators.csrf import csrf_exempt
 
 from tests.scenarios.apps.config import PREFIX, own_transport, settings
@@ -53,6 +53,13 @@ def site(request: HttpRequest, rest: str) -> HttpResponseBase:
     return _response(reply)
 
 
+def by_url(request: HttpRequest) -> HttpResponse:
+    """Start the action "none" by its URL."""
+    from backjob.django import jobs
+
+    return JsonResponse({"id": jobs.start(request.build_absolute_uri(reverse("site", args=["work/none"])))})
+
+
 def _response(reply: Reply) -> HttpResponseBase:
     kind: Any = HttpResponse if isinstance(reply.body, str) else StreamingHttpResponse
     response: HttpResponseBase = kind(reply.body, status=reply.status, content_type=reply.content_type)
@@ -88,5 +95,6 @@ def _visit(request: Any, path: str) -> Visit:
 urlpatterns = [
     path("backjob/", include("backjob.django.urls")),
     path("start", csrf_exempt(site), {"rest": "start"}),
-    path("<path:rest>", site),
+    path("by-url", by_url),
+    path("<path:rest>", site, name="site"),
 ]

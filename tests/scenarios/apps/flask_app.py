@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import flask
-from flask import Flask, Response, request
+from flask import Flask, Response, request, url_for
 
 from backjob.flask import BackJob
 from tests.scenarios.apps.config import mounted, own_transport, settings
@@ -28,6 +28,12 @@ def site(path: str) -> Response:
     """Every page of the site."""
     reply = answer(jobs, _visit(f"/{path}"))
     return Response(reply.body, reply.status, dict(reply.headers), content_type=reply.content_type)
+
+
+@flask_app.route("/by-url")
+def by_url() -> dict[str, str]:
+    """Start the action "none" by its URL."""
+    return {"id": jobs.start(url_for("site", path="work/none", _external=True))}
 
 
 def _visit(path: str) -> Visit:

@@ -1,0 +1,90 @@
+"""The part of the scenario site whose actions are coroutines, for handlers that are ``async``; ``/coroutine/…``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
+
+from attrs import frozen
+
+from backjob import BackJob
+from tests.scenarios.gates import at_gate
+from tests.scenarios.site import Visit
+
+__all__ = ["AsyncReply", "answer_async"]
+
+_GATE_TIMEOUT: Final = 60.0
+
+
+@frozen
+class AsyncReply:
+    """What a coroutine answers: a text, or pieces to be streamed without a length. Always a 200, and always text."""
+
+    body: str | AsyncIterator[str] = ""
+
+
+AsyncAction: TypeAlias = Callable[[BackJob, Visit], Awaitable[AsyncReply]]
+
+
+async def answer_async(jobs: BackJob, visit: Visit) -> AsyncReply:
+    """The answer of the action that the path names."""
+    return await _ACTIONS[visit.path.rpartition("/")[2]](jobs, visit)
+
+
+async def _report(jobs: BackJob, visit: Visit) -> AsyncReply:
+    print("printed by a coroutine")
+    await jobs.aupdate(30)
+    await asyncio.to_thread(print, "printed by its thread")
+    jobs.increment(5)
+    return AsyncReply(await jobs.afinish(str(jobs.job_id), result={"progress": 35}))
+
+
+async def _raise(jobs: BackJob, visit: Visit) -> AsyncReply:
+    jobs.update(30)
+    raise ValueError(visit.parameters["text"])
+
+
+async def _fail(jobs: BackJob, visit: Visit) -> AsyncReply:
+    try:
+        await jobs.aupdate(70, "half way")
+        jobs.fail(visit.parameters["text"])
+    except Exception:
+        return AsyncReply("fail() was swallowed")
+
+
+async def _group(jobs: BackJob, visit: Visit) -> AsyncReply:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_fail(jobs, visit))
+    return AsyncReply("fail() was swallowed")
+
+
+async def _stream(jobs: BackJob, visit: Visit) -> AsyncReply:
+    async def pieces() -> AsyncIterator[str]:
+        yield "first "
+        await jobs.aupdate(40)
+        yield "second ä "
+        print("printed ", end="")
+        if "fail" in visit.parameters:
+            jobs.fail(visit.parameters["fail"])
+        yield "third"
+
+    return AsyncReply(pieces())
+
+
+async def _hold(jobs: BackJob, visit: Visit) -> AsyncReply:
+    """What the action "hold" of `site` does, as a coroutine."""
+    async with asyncio.timeout(_GATE_TIMEOUT), at_gate(int(visit.parameters["gate"])) as gate:
+        while await gate.read(1) == b"+":
+            await jobs.aupdate(50, "released")
+    return AsyncReply("held")
+
+
+_ACTIONS: Final[Mapping[str, AsyncAction]] = {
+    "fail": _fail,
+    "group": _group,
+    "hold": _hold,
+    "raise": _raise,
+    "report": _report,
+    "stream": _stream,
+}

@@ -155,6 +155,7 @@ class BackJob(Action, Watching):
             self._clock,
             transport=lambda: self.transport,
             announce=self._announce,
+            leave=self._leave_thread,
             retention=self._retention,
             error_timeout=self._error_timeout,
             sealer=self._sealer,
@@ -319,11 +320,16 @@ class BackJob(Action, Watching):
                 raise JobNotFound(job_id)
             if job.status.is_final:
                 return False
-            changed = self.store.change(job_id, Expect(status=job.status, token=job.token), ended(end))
+            changes = ended(self._as_kept(job, end))
+            changed = self.store.change(job_id, Expect(status=job.status, token=job.token), changes)
             if changed is not None:
                 self.monitor.forget(job_id)
                 self._announce(changed)
                 return True
+
+    def _as_kept(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
+        """An end from outside as it is written: an adapter may keep more as this job's result."""
+        return end
 
     def cleanup(self) -> int:
         """Remove jobs past their retention age; returns how many. The monitor does it every hour."""
@@ -343,6 +349,9 @@ class BackJob(Action, Watching):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _leave_thread(self) -> None:
+        """The monitor's thread ends: an adapter lets go of what it holds for each thread."""
 
     def _announce(self, job: Job) -> None:
         if self._on_end is None:

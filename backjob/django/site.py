@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils.module_loading import import_string
@@ -17,9 +17,10 @@ from typing_extensions import Unpack, override
 
 from backjob import jobs as core
 from backjob.django.requests import DjangoServing
-from backjob.django.task_record import TaskRecord, shown
+from backjob.django.task_record import TaskRecord, completed_record, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
+from backjob.lifecycle import End
 from backjob.model import Credentials, Job, JobState
 from backjob.serving import serving
 from backjob.settings import Settings
@@ -42,6 +43,14 @@ class _BackJobWithTasks(core.BackJob):
     @override
     def _state(self, job: Job) -> JobState:
         return shown(super()._state(job))
+
+    @override
+    def _as_kept(self, job: Job, end: End) -> End:
+        return completed_record(job, end)
+
+    @override
+    def _leave_thread(self) -> None:
+        connections.close_all()  # each thread has its own, and no request's end closes the monitor's
 
     @override
     def _announce(self, job: Job) -> None:

@@ -22,10 +22,10 @@ from backjob.django.task_api import (
     task_started,
 )
 from backjob.django.task_record import TaskRecord
-from backjob.errors import InvalidRequest, JobExit, JobFailed, StoreUnavailable
+from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
 from backjob.running import Running, current
-from backjob.worker import describe
+from backjob.worker import describe, exit_of
 
 __all__ = ["run_task", "tell_of_end"]
 
@@ -50,13 +50,12 @@ def run_task(body: bytes) -> None:
     try:
         value = _call(backend, result)
         _complete(running, value)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        record = evolve(record, errors=[_described(error)], over=True)
+        left = exit_of(error)
+        record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
             _tell(backend, _ended(result, TaskResultStatus.FAILED, record, job))
-        if isinstance(error, JobExit):
+        if left is not None or isinstance(error, KeyboardInterrupt):  # who ends the process by hand is let
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)

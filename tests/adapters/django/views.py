@@ -121,8 +121,9 @@ def _beside() -> list[Any]:
 
 
 @contextmanager
-def _at(gate: str) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", int(gate)), _WAIT) as connected:
+def at_gate(port: int) -> Iterator[socket.socket]:
+    """Stay at a gate of the test's: its bytes arrive by the socket."""
+    with socket.create_connection(("127.0.0.1", port), _WAIT) as connected:
         connected.sendall(f"{os.getpid()}\n".encode())
         left = "returned"
         try:
@@ -143,7 +144,7 @@ def hold(request: HttpRequest) -> HttpResponse:
     """Stay at a gate of the test's; then write to the session what ``write`` says, and tell what it has."""
     if "touch" in request.GET:
         request.session.get("anything")  # as any use of the user does
-    with _at(request.GET["gate"]) as gate:
+    with at_gate(int(request.GET["gate"])) as gate:
         while gate.recv(1) == b"+":
             jobs.update(50, "held")
     if "write" in request.GET:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import replace
 from traceback import format_exception
 from typing import Any, Final
@@ -55,7 +56,7 @@ def run_task(body: bytes) -> None:
         record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
             _tell(backend, _ended(result, TaskResultStatus.FAILED, record, job))
-        if left is not None or isinstance(error, KeyboardInterrupt):  # who ends the process by hand is let
+        if left is not None or _by_hand(error):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
@@ -92,6 +93,11 @@ def _call(backend: BackJobBackend, result: Any) -> Any:
     task_started.send(type(backend), task_result=result)
     context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
     return normalize_json(result.task.call(*context, *result.args, **result.kwargs))
+
+
+def _by_hand(error: BaseException) -> bool:
+    """Whether somebody interrupts the process: that goes to its main thread. In another it would end the server."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def _complete(running: Running, value: Any) -> None:

@@ -73,8 +73,18 @@ def fail_by_exit() -> None:
 
 
 @task()
+async def fail_by_exit_async() -> None:
+    raise SystemExit("This failed by an exit")
+
+
+@task()
 def fail_by_interrupt() -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("This failed by an interrupt")
+
+
+@task()
+async def fail_by_interrupt_async() -> None:
+    raise KeyboardInterrupt("This failed by an interrupt")
 
 
 @task()

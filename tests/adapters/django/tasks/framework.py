@@ -24,6 +24,7 @@ __all__ = [
     "framework",
     "in_order",
     "options",
+    "refusing",
     "restates",
     "told",
 ]
@@ -94,6 +95,22 @@ def told(signal: Any, sender: type[BackJobBackend] = BackJobBackend) -> Iterator
         yield seen
     finally:
         signal.disconnect(note)
+
+
+@contextmanager
+def refusing(signal: Any) -> Iterator[list[str]]:
+    """A receiver of the signal that raises LookupError; the ids of the results with which it was sent."""
+    seen: list[str] = []
+
+    def refuse(task_result: Any, **_: Any) -> None:
+        seen.append(task_result.id)
+        raise LookupError("refused")
+
+    signal.connect(refuse)
+    try:
+        yield seen
+    finally:
+        signal.disconnect(refuse)
 
 
 def options(**others: Any) -> Mapping[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from django.utils import timezone
 from backjob import InvalidRequest, Status
 from backjob.django import jobs
 from backjob.django.task_api import InvalidTask, TaskResultDoesNotExist, task_backends, task_enqueued
+from backjob.django.testing import immediate
 from backjob.testing import recorded
 from tests.adapters.django import work
-from tests.adapters.django.tasks.framework import BACKEND, differs, ended, in_order, options, restates, told
+from tests.adapters.django.tasks.framework import BACKEND, differs, ended, in_order, options, refusing, restates, told
 
 pytestmark = pytest.mark.usefixtures("database")
 BOTH = pytest.mark.parametrize("task", [work.noop, work.noop_async], ids=["sync", "async"])
@@ -205,8 +207,10 @@ def test_a_site_without_time_zones(at_once: None) -> None:
         later = datetime(2031, 1, 1, 12)  # noqa: DTZ001 - as such a site has it
         with recorded(jobs) as started:
             result = work.noop.using(run_after=later).enqueue()
-        assert started[0].start_time == datetime(2031, 1, 1, 17, tzinfo=UTC)
-        assert work.noop.get_result(result.id) == result
+            aware = work.noop.using(run_after=later.replace(tzinfo=UTC)).enqueue()
+        assert [one.start_time.hour for one in started] == [17, 12]
+        for one in (result, aware):
+            assert work.noop.get_result(one.id) == one
         result = ended(work.noop)
         assert in_order(result)
         assert result.enqueued_at.tzinfo is None
@@ -261,6 +265,22 @@ def test_within_a_transaction_it_is_run_when_that_commits(at_once: None) -> None
         work.answer.get_result(result.id)
 
 
+def test_jobs_that_are_kept_elsewhere(tmp_path: Path) -> None:
+    given = {"STORE": f"sqlite:///{tmp_path / 'jobs.db'}", "BASE_URL": "http://testserver"}
+    with override_settings(BACKJOB=given), immediate():
+        with told(task_enqueued) as enqueued:
+            assert ended(work.answer).return_value == 42
+        assert [str(one.status) for one in enqueued] == ["READY"]
+        with transaction.atomic():  # which that store is no part of
+            result = work.answer.enqueue()
+            transaction.set_rollback(True)
+        result.refresh()
+        assert result.return_value == 42
+        with refusing(task_enqueued) as refused, pytest.raises(LookupError):
+            work.answer.enqueue()
+        assert jobs.status(refused[0]).status is Status.CANCELLED
+
+
 def test_enqueued_on_commit(at_once: None) -> None:
     results: list[Any] = []
     with transaction.atomic():
@@ -271,15 +291,6 @@ def test_enqueued_on_commit(at_once: None) -> None:
 
 
 def test_a_receiver_that_refuses_leaves_nothing(at_once: None) -> None:
-    def refuse(task_result: Any, **_: Any) -> None:
-        seen.append(task_result.id)
-        raise LookupError("refused")
-
-    seen: list[str] = []
-    task_enqueued.connect(refuse)
-    try:
-        with pytest.raises(LookupError):
-            work.answer.enqueue()
-    finally:
-        task_enqueued.disconnect(refuse)
-    assert not jobs.exists(seen[0])
+    with refusing(task_enqueued) as refused, pytest.raises(LookupError):
+        work.answer.enqueue()
+    assert not jobs.exists(refused[0])

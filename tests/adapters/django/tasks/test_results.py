@@ -245,7 +245,6 @@ def test_an_errors_class_is_looked_for_when_asked_for(at_once: None) -> None:
 @differs(
     "that nothing is logged of a KeyboardInterrupt",
     "ImmediateBackendTestCase.throws_keyboard_interrupt",
-    "DatabaseWorkerProcessTestCase.keyboard_interrupt_task",
 )
 def test_an_interrupt_is_let_pass(at_once: None, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, LOGGER), pytest.raises(KeyboardInterrupt):

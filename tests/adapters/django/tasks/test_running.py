@@ -15,7 +15,7 @@ from backjob import Status
 from backjob.django import jobs
 from backjob.django.task_api import task_enqueued, task_finished, task_started
 from tests.adapters.django import work
-from tests.adapters.django.tasks.framework import LOGGER, differs, ended, restates, told
+from tests.adapters.django.tasks.framework import LOGGER, differs, ended, refusing, restates, told
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -135,25 +135,14 @@ def test_logs(task: Any, end: str, at_once: None, caplog: pytest.LogCaptureFixtu
 
 
 def test_a_receiver_of_the_end_changes_nothing(at_once: None) -> None:
-    def refuse(**_: Any) -> None:
-        raise LookupError("refused")
-
-    task_finished.connect(refuse)
-    try:
-        assert ended(work.answer).return_value == 42
-    finally:
-        task_finished.disconnect(refuse)
+    with refusing(task_finished) as refused:
+        result = ended(work.answer)
+    assert (result.return_value, refused) == (42, [result.id])
 
 
 def test_a_receiver_of_the_start_may_refuse(at_once: None) -> None:
-    def refuse(**_: Any) -> None:
-        raise LookupError("refused")
-
-    task_started.connect(refuse)
-    try:
+    with refusing(task_started):
         (error,) = ended(work.answer).errors
-    finally:
-        task_started.disconnect(refuse)
     assert error.exception_class is LookupError
 
 

@@ -62,11 +62,15 @@ def test_tasks_run_and_are_looked_up(site: Site) -> None:
         assert end_of(browser, {"id": values[name]})["status"] == "SUCCESSFUL"
 
 
+@restates("DatabaseWorkerProcessTestCase.system_exit_task", "DatabaseWorkerProcessTestCase.keyboard_interrupt_task")
 def test_tasks_that_fail_end_neither_the_server_nor_others(site: Site) -> None:
     browser = site.browser()
     lines = {
         "fail_by_value": ("builtins.ValueError", "ValueError: This failed by its value\n"),
         "fail_by_exit": ("builtins.SystemExit", "SystemExit: This failed by an exit\n"),
+        "fail_by_exit_async": ("builtins.SystemExit", "SystemExit: This failed by an exit\n"),
+        "fail_by_interrupt": ("builtins.KeyboardInterrupt", "KeyboardInterrupt: This failed by an interrupt\n"),
+        "fail_by_interrupt_async": ("builtins.KeyboardInterrupt", "KeyboardInterrupt: This failed by an interrupt\n"),
         "return_oddly": ("builtins.TypeError", "TypeError: Unsupported type: <class 'function'>\n"),
         "fail_by_job": ("backjob.errors.JobFailed", "backjob.errors.JobFailed: no such customer\n"),
         "fail_in_a_group": ("backjob.errors.JobFailed", "backjob.errors.JobFailed: no such customer\n"),

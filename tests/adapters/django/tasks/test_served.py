@@ -14,8 +14,11 @@ from tests.adapters.django.sites import Browser, Site, serving
 from tests.adapters.django.tasks.framework import restates
 from tests.scenarios.client import WAIT, Gate
 
+QUICK = ("gunicorn-threads", "uvicorn-h11")
+OTHERS = ("runserver", "waitress", "gunicorn-sync-2", "hypercorn")
 
-@pytest.fixture(scope="module", params=["gunicorn-threads", "uvicorn-h11"])
+
+@pytest.fixture(scope="module", params=[*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)])
 def site(request: pytest.FixtureRequest, sqlite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with serving(request.param, tmp_path_factory.mktemp("site")) as site:
         yield site

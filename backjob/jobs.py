@@ -164,6 +164,7 @@ class BackJob(Action, Watching):
             self._clock,
             transport=lambda: self.transport,
             announce=self._announce,
+            leave=self._release,
             retention=self._retention,
             error_timeout=self._error_timeout,
             sealer=self._sealer,
@@ -176,7 +177,7 @@ class BackJob(Action, Watching):
         return Broadcast(source, self._clock, limit=streams, offload=self._offload, threaded=threaded)
 
     def _release(self) -> None:
-        """Let go of what this thread holds of the store; it will not use it for long."""
+        """An adapter lets go of what it holds for this thread, which ends, or will not use the store for long."""
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
@@ -346,11 +347,16 @@ class BackJob(Action, Watching):
                 raise JobNotFound(job_id)
             if job.status.is_final:
                 return False
-            changed = self.store.change(job_id, Expect(status=job.status, token=job.token), ended(end))
+            changes = ended(self._as_kept(job, end))
+            changed = self.store.change(job_id, Expect(status=job.status, token=job.token), changes)
             if changed is not None:
                 self.monitor.forget(job_id)
                 self._announce(changed)
                 return True
+
+    def _as_kept(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
+        """An end from outside as it is written: an adapter may keep more as this job's result."""
+        return end
 
     def cleanup(self) -> int:
         """Remove jobs past their retention age; returns how many. The monitor does it every hour."""

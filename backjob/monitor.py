@@ -59,7 +59,7 @@ class Monitor:
     """The watching side of one `BackJob` in one process. Fork-safe: a child starts with nothing of its parent's.
 
     ``transport`` gives the transport, or None while the application's address is unknown. ``announce`` is told of every
-    job that ends by this monitor's hand.
+    job that ends by this monitor's hand. ``leave`` is called in the monitor's thread, as the last thing there.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Monitor:
         *,
         transport: Callable[[], Transport | None],
         announce: Callable[[Job], None],
+        leave: Callable[[], None],
         retention: Retention,
         error_timeout: float,
         sealer: Sealer | None = None,
@@ -80,6 +81,7 @@ class Monitor:
         self._clock = clock
         self._transport = transport
         self._announce = announce
+        self._leave = leave
         self._retention = retention
         self._error_timeout = error_timeout
         self._sealer = sealer
@@ -225,6 +227,7 @@ class Monitor:
             self._wake.wait(wait)
             self._wake.clear()
         self._finish()
+        self._patiently(self._leave)
 
     def step(self) -> float:
         """One pass over everything that is due. Returns the seconds until something else will be."""

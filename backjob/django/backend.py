@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,13 +11,12 @@ from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 from django.core.exceptions import ImproperlyConfigured
-from django.db import transaction
 from django.urls import NoReverseMatch, reverse
 from django.utils import timezone
 from django.utils.module_loading import import_string
 from typing_extensions import override
 
-from backjob.django.site import database_of, jobs
+from backjob.django.site import jobs
 from backjob.django.task_api import (
     BaseTaskBackend,
     InvalidTask,
@@ -82,7 +80,7 @@ class BackJobBackend(BaseTaskBackend):
             kwargs=said[1],
         )
         running = current.get()
-        with _one_transaction():
+        with jobs._delivered_after():  # noqa: SLF001 - who runs it finds the record, and receivers have been told
             job_id = jobs.start(
                 _ROUTE,
                 method="POST",
@@ -93,7 +91,7 @@ class BackJobBackend(BaseTaskBackend):
                 scope=f"task:{task.queue_name}",
                 error_timeout=self.options.get("error_timeout"),
             )
-            # Once it is claimed, whoever runs it writes the record.
+            # One that waits may be due by now, and another process's; once it is claimed, who runs it writes the record.
             changes = Changes(result=record.as_json())
             job = jobs.store.change(job_id, Expect(status=Status.STARTED), changes) or jobs.store.get(job_id)
             if job is None:
@@ -212,11 +210,6 @@ def _errors(job: Job, record: TaskRecord) -> list[TaskError]:
     # The function raised nothing that was recorded: the job timed out, was cancelled, or could not be delivered.
     kind = JobEnded if job.status is Status.CANCELLED else JobFailed
     return [TaskError(exception_class_path=class_path(kind), traceback=job.status_text or job.status.name.lower())]
-
-
-def _one_transaction() -> AbstractContextManager[Any]:
-    using = database_of(jobs.store)
-    return nullcontext() if using is None else transaction.atomic(using=using)
 
 
 def _aware(moment: datetime) -> datetime:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
@@ -18,9 +20,10 @@ from typing_extensions import Unpack, override
 from backjob import jobs as core
 from backjob.django.connections import close_idle
 from backjob.django.requests import DjangoServing
-from backjob.django.task_record import TaskRecord, shown
+from backjob.django.task_record import TaskRecord, completed_record, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
+from backjob.lifecycle import End
 from backjob.model import Credentials, Job, JobState
 from backjob.origins import URL, is_url
 from backjob.serving import serving
@@ -47,7 +50,11 @@ class _BackJobWithTasks(core.BackJob):
 
     @override
     def _release(self) -> None:
-        close_idle()
+        close_idle()  # each thread has its own, and no request's end closes those of the monitor
+
+    @override
+    def _as_kept(self, job: Job, end: End) -> End:
+        return completed_record(job, end)
 
     @override
     def _announce(self, job: Job) -> None:
@@ -143,10 +150,37 @@ class BackJob(_BackJobWithTasks):
     def _deliver(self, job: Job, credentials: Credentials | None) -> None:
         """Begin to deliver when the caller's transaction has committed: before, nobody else sees the job."""
         using = database_of(self.store)
-        if using is None:
-            super()._deliver(job, credentials)
-        else:
+        held = _held.get()
+        if using is not None:
             transaction.on_commit(functools.partial(super()._deliver, job, credentials), using=using)
+        elif held is not None:
+            held.append((job, credentials))
+        else:
+            super()._deliver(job, credentials)
+
+    @contextmanager
+    def _delivered_after(self) -> Iterator[None]:
+        """What is started within the block is delivered after it. If the block is left by an error there is no job.
+
+        A store that is no part of Django's transactions keeps such a job, cancelled.
+        """
+        using = database_of(self.store)
+        if using is not None:
+            with transaction.atomic(using=using):
+                yield
+            return
+        held: list[tuple[Job, Credentials | None]] = []
+        token = _held.set(held)
+        try:
+            yield
+        except BaseException:
+            for job, _ in held:
+                self.cancel(job.id)
+            raise
+        finally:
+            _held.reset(token)
+        for job, credentials in held:
+            self._deliver(job, credentials)
 
     @override
     def status_url(self, job_id: str, cancel: bool = False) -> str:
@@ -256,6 +290,8 @@ def _imported(name: str, dotted: object) -> Callable[[Any], Any] | None:
         raise InvalidRequest(f"BACKJOB[{name!r}]", str(error)) from None
     return found
 
+
+_held: ContextVar[list[tuple[Job, Credentials | None]] | None] = ContextVar("backjob_django_held", default=None)
 
 INSECURE: Final = "django-insecure-"
 """What a SECRET_KEY begins with that was written into the settings file by ``startproject``."""

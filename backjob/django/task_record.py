@@ -10,9 +10,10 @@ from typing import Any, Final
 
 from attrs import asdict, evolve, field, frozen
 
-from backjob.model import JobState, JsonValue
+from backjob.lifecycle import End
+from backjob.model import Job, JobState, JsonValue, Status
 
-__all__ = ["TaskRecord", "shown"]
+__all__ = ["TaskRecord", "completed_record", "shown"]
 
 _MARK: Final = "backjob.django task"
 
@@ -54,3 +55,11 @@ def shown(state: JobState) -> JobState:
     """The state of a job as whoever watches it may see it: of a task's record only the return value."""
     record = TaskRecord.of(state.result)
     return state if record is None else evolve(state, result=record.return_value)
+
+
+def completed_record(job: Job, end: End) -> End:
+    """The end of a job that is completed from outside; a task's result is its return value then."""
+    record = TaskRecord.of(job.result)
+    if record is None or end.status is not Status.COMPLETED:
+        return end
+    return evolve(end, result=evolve(record, return_value=end.result).as_json())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from dataclasses import replace
 from traceback import format_exception
 from typing import Any, Final
@@ -22,10 +23,10 @@ from backjob.django.task_api import (
     task_started,
 )
 from backjob.django.task_record import TaskRecord
-from backjob.errors import InvalidRequest, JobExit, JobFailed, StoreUnavailable
+from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
 from backjob.running import Running, current
-from backjob.worker import describe
+from backjob.worker import describe, exit_of
 
 __all__ = ["run_task", "tell_of_end"]
 
@@ -50,13 +51,12 @@ def run_task(body: bytes) -> None:
     try:
         value = _call(backend, result)
         _complete(running, value)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
-        record = evolve(record, errors=[_described(error)], over=True)
+        left = exit_of(error)
+        record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
             _tell(backend, _ended(result, TaskResultStatus.FAILED, record, job))
-        if isinstance(error, JobExit):
+        if left is not None or _by_hand(error):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
@@ -93,6 +93,11 @@ def _call(backend: BackJobBackend, result: Any) -> Any:
     task_started.send(type(backend), task_result=result)
     context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
     return normalize_json(result.task.call(*context, *result.args, **result.kwargs))
+
+
+def _by_hand(error: BaseException) -> bool:
+    """Whether somebody interrupts the process: that goes to its main thread. In another it would end the server."""
+    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def _complete(running: Running, value: Any) -> None:

@@ -1,13 +1,17 @@
-"""The action's side of a test's `Gate`, for coroutines."""
+"""The action's side of a test's `Gate`, for coroutines and for what runs in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final
 
-__all__ = ["at_gate"]
+__all__ = ["at_gate", "at_gate_in_thread"]
+
+_WAIT: Final = 60.0
 
 
 @asynccontextmanager
@@ -24,3 +28,18 @@ async def at_gate(port: int) -> AsyncIterator[asyncio.StreamReader]:
     finally:
         writer.write(f"{left}\n".encode())
         writer.close()
+
+
+@contextmanager
+def at_gate_in_thread(port: int) -> Iterator[socket.socket]:
+    """`at_gate` that blocks; what the gate says arrives by the socket."""
+    with socket.create_connection(("127.0.0.1", port), _WAIT) as connected:
+        connected.sendall(f"{os.getpid()}\n".encode())
+        left = "returned"
+        try:
+            yield connected
+        except BaseException as error:
+            left = type(error).__name__
+            raise
+        finally:
+            connected.sendall(f"{left}\n".encode())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -17,13 +16,12 @@ from typing import Any, Final, TypeAlias
 from attrs import field, frozen
 
 from backjob import BackJob, BackJobError
+from tests.scenarios.gates import at_gate_in_thread
 
 __all__ = ["METHODS", "Reply", "Visit", "answer", "owner_in"]
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE", "CHICKEN")
 """What the routes allow, where a framework wants to know."""
-
-_GATE_TIMEOUT: Final = 60.0
 
 
 @frozen(kw_only=True)
@@ -213,21 +211,13 @@ def _members(jobs: BackJob, visit: Visit) -> Reply:
 
 def _hold(jobs: BackJob, visit: Visit) -> Reply:
     """Tell a test's gate that this runs, report when it says so, and tell how that went: `tests.scenarios.client.Gate`."""
-    with socket.create_connection(("127.0.0.1", int(visit.parameters["gate"])), _GATE_TIMEOUT) as gate:
-        gate.sendall(f"{os.getpid()}\n".encode())
-        left = "returned"
-        try:
-            while gate.recv(1) == b"+":
-                if "quietly" in visit.parameters:
-                    jobs.update(1)
-                    jobs.update(int(visit.parameters["quietly"]))
-                else:
-                    jobs.update(50, "released")
-        except BaseException as error:
-            left = type(error).__name__
-            raise
-        finally:
-            gate.sendall(f"{left}\n".encode())
+    with at_gate_in_thread(int(visit.parameters["gate"])) as gate:
+        while gate.recv(1) == b"+":
+            if "quietly" in visit.parameters:
+                jobs.update(1)
+                jobs.update(int(visit.parameters["quietly"]))
+            else:
+                jobs.update(50, "released")
     return Reply("held")
 
 

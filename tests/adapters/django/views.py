@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth import login, logout
@@ -17,9 +13,7 @@ from django.template import engines
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django import jobs
-from tests.scenarios.gates import at_gate
-
-_WAIT = 30.0
+from tests.scenarios.gates import at_gate, at_gate_in_thread
 
 seen: list[dict[str, Any]] = []
 """What jobs within this process saw, for tests that serve themselves."""
@@ -120,20 +114,6 @@ def _beside() -> list[Any]:
         copy.close()
 
 
-@contextmanager
-def _at(gate: str) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", int(gate)), _WAIT) as connected:
-        connected.sendall(f"{os.getpid()}\n".encode())
-        left = "returned"
-        try:
-            yield connected
-        except BaseException as error:
-            left = type(error).__name__
-            raise
-        finally:
-            connected.sendall(f"{left}\n".encode())
-
-
 def _words(request: HttpRequest) -> list[str]:
     names = request.session.keys()
     return sorted(name for name in names if not name.startswith("_"))
@@ -143,7 +123,7 @@ def hold(request: HttpRequest) -> HttpResponse:
     """Stay at a gate of the test's; then write to the session what ``write`` says, and tell what it has."""
     if "touch" in request.GET:
         request.session.get("anything")  # as any use of the user does
-    with _at(request.GET["gate"]) as gate:
+    with at_gate_in_thread(int(request.GET["gate"])) as gate:
         while gate.recv(1) == b"+":
             jobs.update(50, "held")
     if "write" in request.GET:

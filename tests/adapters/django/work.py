@@ -6,29 +6,37 @@ import asyncio
 import json
 import os
 from collections.abc import Callable
-from typing import Any
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, Final
 
+import django
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django import jobs
+from backjob.django.models import Job
 from backjob.django.task_api import Task, TaskContext, task_backends
+from tests.scenarios.gates import at_gate_in_thread
 
 __all__ = ["enqueue", "result"]
 
 
-def task(**options: Any) -> Callable[[Any], Any]:
-    """The decorator of either package."""
-
-    def decorate(function: Any) -> Any:
-        return task_backends["default"].task_class(func=function, **options)
-
-    return decorate
+task: Final[Callable[..., Callable[[Any], Any]]] = import_module(
+    "django.tasks" if django.VERSION >= (6,) else "django_tasks"
+).task
+"""The decorator of the framework, be it Django's own or the package."""
 
 
 @task()
 def noop(*args: Any, **kwargs: Any) -> None:
     """Take anything, and do nothing."""
+
+
+@task
+def noop_bare() -> None:
+    """Of the decorator without parentheses."""
 
 
 @task()
@@ -65,8 +73,18 @@ def fail_by_exit() -> None:
 
 
 @task()
+async def fail_by_exit_async() -> None:
+    raise SystemExit("This failed by an exit")
+
+
+@task()
 def fail_by_interrupt() -> None:
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt("This failed by an interrupt")
+
+
+@task()
+async def fail_by_interrupt_async() -> None:
+    raise KeyboardInterrupt("This failed by an interrupt")
 
 
 @task()
@@ -84,18 +102,37 @@ def fail_and_go_on() -> str:
 
 
 @task()
+async def fail_in_a_group() -> None:
+    async def fail() -> None:
+        jobs.fail("no such customer")
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fail())
+
+
+@task()
+async def fail_cancelled() -> None:
+    raise asyncio.CancelledError("the loop ends")
+
+
+@task()
 def fail_oddly() -> None:
     raise ValueError(ValueError("This failed"))
 
 
 @task()
 def return_oddly() -> Any:
-    return {"set": {1}}
+    return {"function": lambda: True}
 
 
 @task()
 def return_nan() -> float:
     return float("nan")
+
+
+@task()
+def return_much(size: int) -> str:
+    return "x" * size
 
 
 @task()
@@ -128,8 +165,53 @@ def cancel_itself() -> None:
 
 
 @task()
+def finish_itself_from_outside() -> str:
+    assert jobs.job_id is not None
+    jobs.finish(result="by hand", job_id=jobs.job_id)
+    return "not this"
+
+
+@task()
+def fall_silent() -> None:
+    """Its last sign of life is from long ago when somebody looks."""
+    assert jobs.job_id is not None
+    Job.objects.filter(id=jobs.job_id).update(updated_time=0)
+    jobs.status(jobs.job_id)
+
+
+@task()
+def hold(port: int, steps: int) -> int:
+    """Report and print, and stay at a gate of the test's after each step."""
+    with at_gate_in_thread(port) as gate:
+        for step in jobs.track(range(steps), "holding"):
+            print("step", step)
+            jobs.update(10 * (step + 1), f"held {step}")
+            assert gate.recv(1) == b"+"
+    return steps
+
+
+@task()
+async def hold_async(port: int, steps: int) -> int:
+    """`hold`, as a coroutine."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"{os.getpid()}\n".encode())
+    async for step in jobs.atrack(range(steps), "holding"):
+        print("step", step)
+        await jobs.aupdate(10 * (step + 1), f"held {step}")
+        assert await reader.read(1) == b"+"
+    writer.write(b"returned\n")
+    writer.close()
+    return steps
+
+
+@task()
 def enqueue_another() -> str:
     return str(noop.enqueue().id)
+
+
+@task()
+async def enqueue_another_async() -> str:
+    return str((await noop.aenqueue()).id)
 
 
 @task(queue_name="nightly")
@@ -148,9 +230,11 @@ hidden = task()(answer.func)
 
 @csrf_exempt
 def enqueue(request: HttpRequest, name: str) -> HttpResponse:
-    """Enqueue a task with the arguments in the body."""
+    """Enqueue a task as the body says; ``run_after`` is in s from now."""
     found: Task[..., Any] = globals()[name]
     given = json.loads(request.body or b"{}")
+    if "run_after" in given:
+        found = found.using(run_after=timezone.now() + timedelta(seconds=given["run_after"]))
     result = found.enqueue(*given.get("args", ()), **given.get("kwargs", {}))
     return JsonResponse({"id": result.id, "status": str(result.status), "url": jobs.status_url(result.id)})
 
@@ -164,5 +248,7 @@ def result(request: HttpRequest, result_id: str) -> HttpResponse:
             "value": found.return_value if str(found.status) == "SUCCESSFUL" else None,
             "errors": [[error.exception_class_path, error.traceback] for error in found.errors],
             "finished": found.is_finished,
+            "due": found.task.run_after,
+            "started": found.started_at,
         }
     )

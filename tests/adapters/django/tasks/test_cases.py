@@ -1,0 +1,35 @@
+"""Every case is restated, or asks nothing of this backend; what is other is in the docs, and nothing else is there."""
+
+from __future__ import annotations
+
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from tests.adapters.django.tasks.cases import CASES, ELSEWHERE
+from tests.adapters.django.tasks.framework import DIFFERENCES, RESTATED
+from tests.docs.pages import ROOT
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module", autouse=True)
+def all_tests() -> None:
+    """Tests say at their import what they restate, and this file may be run alone."""
+    for path in sorted(HERE.glob("test_*.py")):
+        import_module(f"tests.adapters.django.tasks.{path.stem}")
+
+
+def test_every_case_is_restated_or_asks_nothing_of_us() -> None:
+    assert set(RESTATED) - CASES == set(ELSEWHERE) - CASES == set()
+    assert CASES - set(RESTATED) - set(ELSEWHERE) == set()
+    assert set(RESTATED) & set(ELSEWHERE) == set()
+
+
+def test_the_docs_list_what_is_other_and_no_more() -> None:
+    page = (ROOT / "docs" / "django.md").read_text(encoding="utf-8")
+    table = page.partition("\n| not here |")[2].partition("\n\n")[0]
+    listed = re.findall(r"^\| (?!---)(.+?) \|", table, re.MULTILINE)
+    assert sorted(listed) == sorted(DIFFERENCES)

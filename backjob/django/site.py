@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -16,11 +15,12 @@ from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
 from backjob import jobs as core
+from backjob.django.connections import aside
 from backjob.django.requests import DjangoServing
 from backjob.django.task_record import TaskRecord, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
-from backjob.model import Credentials, Job, JobState
+from backjob.model import Job, JobState
 from backjob.serving import serving
 from backjob.settings import Settings
 
@@ -136,13 +136,12 @@ class BackJob(_BackJobWithTasks):
         return path
 
     @override
-    def _deliver(self, job: Job, credentials: Credentials | None) -> None:
-        """Begin to deliver when the caller's transaction has committed: before, nobody else sees the job."""
+    def _when_committed(self, job_id: str, step: Callable[[], None]) -> None:
         using = database_of(self.store)
         if using is None:
-            super()._deliver(job, credentials)
+            step()
         else:
-            transaction.on_commit(functools.partial(super()._deliver, job, credentials), using=using)
+            transaction.on_commit(step, using=aside(using, job_id))
 
     @override
     def status_url(self, job_id: str, cancel: bool = False) -> str:

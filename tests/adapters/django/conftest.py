@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,34 @@ def mariadb() -> Iterator[str]:
 @pytest.fixture
 def database(sqlite: str) -> Iterator[str]:
     """`sqlite`, empty; the settings are read anew before the test and after it."""
+    with _emptied():
+        yield sqlite
+
+
+@pytest.fixture(
+    params=[
+        "sqlite",
+        pytest.param("postgresql", marks=pytest.mark.slow),
+        pytest.param("mariadb", marks=pytest.mark.slow),
+    ]
+)
+def any_database(request: pytest.FixtureRequest, sqlite: str) -> Iterator[str]:
+    """`database`, on each kind of database in turn: in the test's thread that one is the project's default."""
+    alias = request.getfixturevalue(request.param)
+    own = connections["default"]
+    if alias != "default":
+        connections["default"] = connections[alias].copy("default")
+    try:
+        with _emptied():
+            yield request.param
+    finally:
+        if alias != "default":
+            connections["default"].close()
+            connections["default"] = own
+
+
+@contextmanager
+def _emptied() -> Iterator[None]:
     from django.contrib.auth.models import User
     from django.contrib.sessions.models import Session
 
@@ -66,16 +95,15 @@ def database(sqlite: str) -> Iterator[str]:
 
     jobs.reset()
     views.seen.clear()
-    yield sqlite
+    yield
     jobs.reset()
     for model in (Output, Job, Session, User):
         model._default_manager.all().delete()
 
 
 @pytest.fixture
-def at_once(database: str) -> Iterator[None]:
-    """Jobs run before `start()` returns, or when its transaction commits."""
-
+def at_once() -> Iterator[None]:
+    """Jobs run before `start()` returns, or when its transaction commits. Needs a database."""
     from backjob.django.testing import immediate
 
     with immediate():

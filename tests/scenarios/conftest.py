@@ -20,7 +20,7 @@ _QUICK = (
     ("asgi_app", "uvicorn-h11"),
 )
 _APPS = {"wsgi": ("plain_app", "flask_app", "django_app"), "asgi": ("asgi_app", "django_asgi_app")}
-_ALL = [(app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway]]
+_ALL = [(app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway] if app.startswith(kind.framework)]
 _PLACES = [
     pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
     for place in _ALL

@@ -3,35 +3,23 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from attrs import field, frozen
 from django.db import connections
 
 from tests.scenarios.client import WAIT, Client, Page
-from tests.scenarios.servers import KINDS, Kind, Server, running
+from tests.scenarios.servers import KINDS, Server, running
 
-__all__ = ["RUNSERVER", "Browser", "Site", "serving"]
+__all__ = ["Browser", "Site", "serving"]
 
 _LAST = ("COMPLETED", "FAILED", "CANCELLED")
-
-RUNSERVER: Final = Kind(
-    name="runserver",
-    command=lambda _app, listening, _directory: [
-        sys.executable,
-        "-m",
-        "tests.adapters.django.runserver",
-        str(listening.fileno()),
-    ],
-    workers=40,
-)
 
 
 @frozen
@@ -88,7 +76,7 @@ def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
     path = directory / "site.db"
     with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
         cursor.execute("VACUUM INTO %s", [str(path)])
-    how = RUNSERVER if kind == "runserver" else KINDS[kind]
+    how = KINDS[kind]
     app = f"tests.adapters.django.served:{'app' if how.gateway == 'wsgi' else 'asgi'}"
     environment = {"SITE_DATABASE": str(path), "SITE_SETTINGS": json.dumps(settings)}
     with running(how, app, directory, environment) as server:

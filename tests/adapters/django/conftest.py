@@ -13,14 +13,12 @@ import pytest
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.adapters.django.settings")
 
 import django
-import pymysql
 from django.conf import settings
 from django.db import connections
 from django.test.utils import setup_test_environment
 
 from tests.services import MARIADB, POSTGRES
 
-pymysql.install_as_MySQLdb()
 django.setup()
 setup_test_environment()
 

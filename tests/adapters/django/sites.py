@@ -72,10 +72,14 @@ class Site:
 
 @contextmanager
 def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
-    """The project on a server of this kind within the block, with these settings. Needs the fixture ``sqlite``."""
+    """The project on a server of this kind within the block, with these settings.
+
+    Without ``DATABASES`` it has a copy of the tests' own, and needs the fixture ``sqlite``.
+    """
     path = directory / "site.db"
-    with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
-        cursor.execute("VACUUM INTO %s", [str(path)])
+    if "DATABASES" not in settings:
+        with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
+            cursor.execute("VACUUM INTO %s", [str(path)])
     how = KINDS[kind]
     app = f"tests.adapters.django.served:{'app' if how.gateway == 'wsgi' else 'asgi'}"
     environment = {"SITE_DATABASE": str(path), "SITE_SETTINGS": json.dumps(settings)}

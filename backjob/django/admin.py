@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
 from django.http import HttpRequest
@@ -22,6 +22,13 @@ from backjob.model import Status
 from backjob.stores.rows import moment
 
 __all__ = ["JobAdmin"]
+
+_FIELDS: Final = (
+    "id", "state", "progress", "status_text", "result", "output", "scope", "owner", "created_at", "due_at", "ended_at",
+    "attempt", "error_timeout_seconds",
+)  # fmt: skip
+_STILL: Final = ("progress", "status_text", "output")
+"""What the progress element shows as well, and moves."""
 
 if TYPE_CHECKING:  # its types have parameters, and it has none
     _ModelAdmin = admin.ModelAdmin[Job]
@@ -84,11 +91,7 @@ class JobAdmin(_ModelAdmin):
     show_full_result_count = False
     list_per_page = 50
     actions = ("cancel",)
-    fields = (
-        "id", "state", "progress", "status_text", "result", "output", "scope", "owner", "created_at", "due_at", "ended_at",
-        "attempt", "error_timeout_seconds",
-    )  # fmt: skip
-    readonly_fields = fields
+    fields = readonly_fields = _FIELDS
 
     @override
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -127,7 +130,7 @@ class JobAdmin(_ModelAdmin):
     def get_fields(self, request: HttpRequest, obj: Job | None = None) -> Any:
         """Of a job that the progress element follows, nothing that would stand still beside it."""
         live = obj is not None and _element(obj) is not None
-        return [name for name in self.fields if not (live and name in ("progress", "status_text", "output"))]
+        return [name for name in _FIELDS if not (live and name in _STILL)]
 
     @admin.display(description=_("status"))
     def state(self, job: Job) -> str:

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import connections
 from django.test.utils import setup_test_environment
 
+from tests.adapters.django.sites import ANY_DATABASE
 from tests.services import MARIADB, POSTGRES
 
 django.setup()
@@ -60,13 +61,7 @@ def database(sqlite: str) -> Iterator[str]:
         yield sqlite
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.slow),
-        pytest.param("mariadb", marks=pytest.mark.slow),
-    ]
-)
+@pytest.fixture(params=ANY_DATABASE)
 def any_database(request: pytest.FixtureRequest, sqlite: str) -> Iterator[str]:
     """`database`, on each kind of database in turn: in the test's thread that one is the project's default."""
     alias = request.getfixturevalue(request.param)

@@ -9,15 +9,23 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.cookies import SimpleCookie
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import pytest
 from attrs import field, frozen
 from django.db import connections
 
 from tests.scenarios.client import WAIT, Client, Page
 from tests.scenarios.servers import KINDS, Server, running
 
-__all__ = ["Browser", "Site", "serving"]
+__all__ = ["ANY_DATABASE", "Browser", "Site", "serving"]
+
+ANY_DATABASE: Final = (
+    "sqlite",
+    pytest.param("postgresql", marks=pytest.mark.slow),
+    pytest.param("mariadb", marks=pytest.mark.slow),
+)
+"""The kinds of database, for a fixture; servers are slow's."""
 
 _LAST = ("COMPLETED", "FAILED", "CANCELLED")
 

@@ -22,6 +22,7 @@ from backjob.django.store import DjangoStore
 from backjob.lifecycle import cancelled, claimed, ended
 from backjob.model import Draft, Expect, Query, Report, Request
 from backjob.testing import FakeClock
+from tests.adapters.django.sites import ANY_DATABASE
 from tests.services import MARIADB, POSTGRES, own_name
 
 FIRST: Final = Path(__file__).parent / "first_version"
@@ -32,13 +33,7 @@ OUTPUT: Final = "first line\nzweite Zeile: ü\nthird\n"
 NEXT_YEAR: Final = datetime(2027, 12, 1, tzinfo=UTC)
 
 
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param("postgresql", marks=pytest.mark.slow),
-        pytest.param("mariadb", marks=pytest.mark.slow),
-    ]
-)
+@pytest.fixture(params=ANY_DATABASE)
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A kind of database; an empty one is at the alias "first"."""
     if request.param == "sqlite":

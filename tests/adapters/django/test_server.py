@@ -138,6 +138,10 @@ def test_one_that_writes_to_it_loses_nothing_that_pages_write(engine: tuple[str,
     assert late[1] == early[1] == (["job", "page"] if name in KEPT else ["page"])
 
 
+def test_so_it_is_on_every_server(site: Site) -> None:
+    assert held(site, "/note/page", write="job", touch=1)[1] == ["job", "page"]
+
+
 def test_nor_does_it_bring_back_what_pages_remove(engine: tuple[str, Site]) -> None:
     name, site = engine
     bo = signed_in(site)

@@ -17,7 +17,7 @@ _NEEDED = (
 )  # fmt: skip
 # The store's contract on servers of databases takes minutes, and the whole suite has it.
 _QUICK = "not OnPostgreSQL and not OnMariaDB"
-_SERVERS = "django-gunicorn-threads or django_asgi-uvicorn-h11"
+_SERVERS = "django-runserver or django-gunicorn-threads or django_asgi-uvicorn-h11"
 
 
 def _python(*versions: str) -> str:

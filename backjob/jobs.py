@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from functools import partial
 from types import EllipsisType, TracebackType
 from typing import Any, Final, Literal, Self, TypeAlias, TypedDict, TypeVar, Unpack
 
@@ -275,12 +276,8 @@ class BackJob(Action, Watching):
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
             job = self._create_or_join(draft, key, credentials or None)
         if job.id == draft.id:
-            self._deliver(job, credentials or None)
+            self._when_committed(job.id, lambda: self.monitor.accept(job, credentials or None))
         return job.id
-
-    def _deliver(self, job: Job, credentials: Credentials | None) -> None:
-        """Hand a new job to the monitor."""
-        self.monitor.accept(job, credentials)
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own address, if there is none yet. For adapters."""
@@ -328,7 +325,7 @@ class BackJob(Action, Watching):
                 changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
             moved = self.store.change(job.id, Expect(status=Status.STARTED, version=job.version), changes)
             if moved is not None:
-                self.monitor.look_again(moved, credentials)
+                self._when_committed(job.id, partial(self.monitor.look_again, moved, credentials))
                 return moved
 
     # --- ending, and looking after ----------------------------------------------------------------------------------
@@ -350,8 +347,7 @@ class BackJob(Action, Watching):
             changes = ended(self._as_kept(job, end))
             changed = self.store.change(job_id, Expect(status=job.status, token=job.token), changes)
             if changed is not None:
-                self.monitor.forget(job_id)
-                self._announce(changed)
+                self._when_committed(job_id, partial(self._conclude, changed))
                 return True
 
     def _as_kept(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters

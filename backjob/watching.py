@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Final
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
@@ -29,6 +30,15 @@ class Watching(Offloading):
 
     def _announce(self, job: Job) -> None:
         """Tell whoever wants to know that a job has ended."""
+
+    def _when_committed(self, job_id: str, step: Callable[[], None]) -> None:  # noqa: ARG002 - for those that override it
+        """Act on what was just written of a job, once others see it too: at once, unless a caller's transaction holds it."""
+        step()
+
+    def _conclude(self, job: Job) -> None:
+        """What follows an end that was written here: nobody delivers the job any more, and whoever wants to know is told."""
+        self.monitor.forget(job.id)
+        self._announce(job)
 
     def status(self, job_id: str) -> JobState:
         """The job as it stands. One past its time-out ends FAILED by this look. Raises `JobNotFound`."""
@@ -126,8 +136,7 @@ class Watching(Offloading):
         if end is not None and self.monitor.may_reap():
             changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
             if changed is not None:
-                self.monitor.forget(job_id)
-                self._announce(changed)
+                self._when_committed(job_id, partial(self._conclude, changed))
                 return changed
             return self.store.get(job_id) or job
         return job

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.urls import NoReverseMatch
+from django.utils.formats import localize
 from django.utils.html import format_html
+from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from typing_extensions import override
@@ -20,10 +23,34 @@ from backjob.stores.rows import moment
 
 __all__ = ["JobAdmin"]
 
+_FIELDS: Final = (
+    "id", "state", "progress", "status_text", "result", "output", "scope", "owner", "created_at", "due_at", "ended_at",
+    "attempt", "error_timeout_seconds",
+)  # fmt: skip
+_STILL: Final = ("progress", "status_text", "output")
+"""What the progress element shows as well, and moves."""
+
 if TYPE_CHECKING:  # its types have parameters, and it has none
     _ModelAdmin = admin.ModelAdmin[Job]
 else:
     _ModelAdmin = admin.ModelAdmin
+
+
+def _element(job: Job) -> str | None:
+    """The progress element, of an unfinished job whose status has an address."""
+    from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
+
+    if job.status >= Status.COMPLETED:
+        return None
+    try:
+        return backjob_progress(job.id, output=True)
+    except (NoReverseMatch, InvalidRequest):  # the status routes are nowhere
+        return None
+
+
+def _local(when: datetime) -> str:
+    """A time as the admin's list shows it: what stands alone on a page would else be Python's."""
+    return str(localize(localtime(when)))
 
 
 class OwnerFilter(admin.SimpleListFilter):
@@ -64,11 +91,7 @@ class JobAdmin(_ModelAdmin):
     show_full_result_count = False
     list_per_page = 50
     actions = ("cancel",)
-    fields = (
-        "id", "state", "scope", "owner", "due", "created", "ended", "progress", "status_text", "result", "output",
-        "attempt", "error_timeout_seconds",
-    )  # fmt: skip
-    readonly_fields = fields
+    fields = readonly_fields = _FIELDS
 
     @override
     def get_queryset(self, request: HttpRequest) -> Any:
@@ -97,24 +120,34 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("progress"), ordering="progress")
     def bar(self, job: Job) -> str:
         """The progress, as a bar."""
-        return format_html('<progress value="{}" max="100">{} %</progress> {} %', *[job.progress] * 3)
+        return format_html('<progress value="{}" max="100">{} %</progress> {}\N{NO-BREAK SPACE}%', *[job.progress] * 3)
 
     @admin.display(description=_("due"), ordering="start_time")
     def due(self, job: Job) -> Any:
         return moment(job.start_time)
 
+    @override
+    def get_fields(self, request: HttpRequest, obj: Job | None = None) -> Any:
+        """Of a job that the progress element follows, nothing that would stand still beside it."""
+        live = obj is not None and _element(obj) is not None
+        return [name for name in _FIELDS if not (live and name in _STILL)]
+
     @admin.display(description=_("status"))
     def state(self, job: Job) -> str:
-        """The progress element: it follows the job while somebody looks."""
-        from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
+        """The progress element with the output: it follows the job while somebody looks."""
+        return _element(job) or Status(job.status).name
 
-        name = Status(job.status).name
-        if job.status >= Status.COMPLETED:
-            return name
-        try:
-            return backjob_progress(job.id)
-        except (NoReverseMatch, InvalidRequest):  # the status routes are nowhere
-            return name
+    @admin.display(description=_("created"))
+    def created_at(self, job: Job) -> str:
+        return _local(job.created)
+
+    @admin.display(description=_("due"))
+    def due_at(self, job: Job) -> str:
+        return _local(moment(job.start_time))
+
+    @admin.display(description=_("ended"))
+    def ended_at(self, job: Job) -> str:
+        return "-" if job.ended is None else _local(job.ended)
 
     @admin.display(description=_("output"))
     def output(self, job: Job) -> str:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
+from importlib import import_module
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.contrib.sessions.backends import cache, cached_db, signed_cookies
+from django.core.cache.backends.dummy import DummyCache
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own names
 from django.http.request import validate_host
+from django.utils.module_loading import import_string
 
 from backjob.django.site import INSECURE, jobs, random_part
 from backjob.errors import BackJobError, InvalidRequest
@@ -19,13 +26,15 @@ from backjob.keys import check_secret
 __all__ = ["check_background_jobs"]
 
 _MIDDLEWARE: Final = "backjob.django.middleware.BackJobMiddleware"
-_LOST_SESSIONS: Final = "django.contrib.sessions.backends.signed_cookies"
 
 
 @register("backjob")
 def check_background_jobs(**_options: Any) -> list[CheckMessage]:
     """Every finding, in the order of their ids."""
-    return [*_middleware(), *_configuration(), *_address(), *_server(), *_sessions(), *_database()]
+    configuration = list(_configuration())
+    is_refused = any(message.id == "backjob.E003" for message in configuration)
+    address = () if is_refused else _address()
+    return [*_middleware(), *configuration, *address, *_server(), *_sessions(), *_database()]
 
 
 def _middleware() -> Iterator[CheckMessage]:
@@ -49,11 +58,15 @@ def _configuration() -> Iterator[CheckMessage]:
         jobs.of()
     except InvalidRequest as error:
         is_key = error.argument == "SECRET_KEY"  # with which whoever knows it could sign worker requests
-        hint = "Make a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else None
+        hint = "Make a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."
         yield Error(f"The setting {error.argument} is refused: {error.reason}", hint=hint, id="backjob.E003")
         return
     except BackJobError as error:
-        yield Error(f"The jobs' store can't be used: {error}", id="backjob.E004")
+        yield Error(
+            f"The jobs' store can't be used: {error}",
+            hint="See that it is there, and that this process may read and write it.",
+            id="backjob.E004",
+        )
         return
     if (
         settings.SECRET_KEY.startswith(INSECURE)
@@ -65,11 +78,23 @@ def _configuration() -> Iterator[CheckMessage]:
             hint="Make a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
             id="backjob.W006",
         )
+    front = getattr(settings, "BACKJOB", {}).get("CACHE")
+    if isinstance(front, str) and _is_of_one_process(front):
+        yield Warning(
+            f"The cache {front!r} in front of the jobs is no other process's: each would show what it has itself, an ended "
+            "job as running.",
+            hint="Name a cache that all processes share, or leave BACKJOB['CACHE'] out.",
+            id="backjob.W007",
+        )
     for fallback in settings.SECRET_KEY_FALLBACKS:
         try:
             check_secret(random_part(fallback), "SECRET_KEY_FALLBACKS")
         except InvalidRequest as error:
-            yield Warning(f"A fallback key is left out: {error.reason}", id="backjob.W005")
+            yield Warning(
+                f"A fallback key is left out: {error.reason}",
+                hint="Remove it from SECRET_KEY_FALLBACKS once Django does not need it either.",
+                id="backjob.W005",
+            )
 
 
 def _address() -> Iterator[CheckMessage]:
@@ -111,11 +136,23 @@ def _server() -> Iterator[CheckMessage]:
 
 
 def _sessions() -> Iterator[CheckMessage]:
-    if settings.SESSION_ENGINE == _LOST_SESSIONS and "django.contrib.sessions" in settings.INSTALLED_APPS:
+    if "django.contrib.sessions" not in settings.INSTALLED_APPS:
+        return
+    engine = import_module(settings.SESSION_ENGINE).SessionStore
+    if issubclass(engine, signed_cookies.SessionStore):
         yield Warning(
             "Sessions are kept in cookies: what a job writes to its session reaches no browser, and is lost.",
             hint="Let jobs only read the session, or take another SESSION_ENGINE.",
             id="backjob.W030",
+        )
+    if issubclass(engine, cache.SessionStore | cached_db.SessionStore) and _is_of_one_process(
+        settings.SESSION_CACHE_ALIAS
+    ):
+        yield Warning(
+            f"Sessions are in the cache {settings.SESSION_CACHE_ALIAS!r}, which is no other process's: a job that runs in "
+            "another than the page does not find its user, or an older session.",
+            hint="Name a cache that all processes share in SESSION_CACHE_ALIAS, or take another SESSION_ENGINE.",
+            id="backjob.W031",
         )
 
 
@@ -131,16 +168,30 @@ def _database() -> Iterator[CheckMessage]:
             )
 
 
+def _is_of_one_process(alias: str) -> bool:
+    """Whether a cache is in one process's memory, or keeps nothing, where there may be several: not while one develops."""
+    if settings.DEBUG or alias not in settings.CACHES:
+        return False
+    kind = import_string(settings.CACHES[alias]["BACKEND"])
+    return issubclass(kind, LocMemCache | DummyCache)
+
+
+def _arguments_of_gunicorn() -> list[str]:
+    """Its command line, if this is it; before it what it reads from the environment, whoever looks."""
+    here = sys.argv[1:] if os.path.basename(sys.argv[0]) == "gunicorn" else []  # noqa: PTH119 - a program's name
+    return [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *here]
+
+
 def _is_gunicorn() -> bool:
-    return os.path.basename(sys.argv[0]) == "gunicorn"  # noqa: PTH119 - a program's name
+    return os.path.basename(sys.argv[0]) == "gunicorn" or "GUNICORN_CMD_ARGS" in os.environ  # noqa: PTH119 - likewise
 
 
 def _option_of_gunicorn(*names: str) -> str | None:
-    """An option of the command line, if it is gunicorn's."""
-    if not _is_gunicorn():
-        return None
-    for before, after in zip(sys.argv, [*sys.argv[1:], ""], strict=True):
+    """An option that gunicorn is given, the last if several; None without it, or without gunicorn."""
+    arguments = _arguments_of_gunicorn()
+    found = None
+    for before, after in pairwise([*arguments, ""]):
         name, is_joined, value = before.partition("=")
         if name in names:
-            return value if is_joined else after
-    return None
+            found = value if is_joined else after
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -11,16 +12,19 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import to_its_end
 from backjob.django.connections import acting
-from backjob.django.requests import DjangoServing, base_url_of, restore, spellings
+from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
+from backjob.django.sessions import keep_what_pages_write
 from backjob.django.site import jobs
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob
 from backjob.protocols import Verified
-from backjob.running import Running
+from backjob.running import Running, current
 from backjob.serving import serving, text_decoder
 from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 
 __all__ = ["BackJobMiddleware"]
+
+_log = logging.getLogger("backjob")
 
 
 class BackJobMiddleware:
@@ -32,16 +36,30 @@ class BackJobMiddleware:
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
+        self._knows_server = False
+        # As Django calls it before each view. A plain one would cost every request a change of threads in an event loop.
+        self.process_view = self._before_view_async if self._is_async else self._before_view
         if self._is_async:
             markcoroutinefunction(self)
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         return self._in_event_loop(request) if self._is_async else self._in_thread(request)
 
+    def _before_view(self, request: HttpRequest, *_view: Any) -> None:
+        if current.get() is not None:
+            keep_what_pages_write(request)
+
+    async def _before_view_async(self, request: HttpRequest, *_view: Any) -> None:
+        if current.get() is not None:
+            await sync_to_async(keep_what_pages_write)(request)
+
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
         site = jobs.of()
+        if not self._knows_server:
+            self._knows_server = True
+            _warn_of_server(request)
         try:
             verified = _open(site, request)
             if verified is None:
@@ -52,11 +70,11 @@ class BackJobMiddleware:
             return _refused(refusal, request)
         except BaseException as error:
             return _left(error)
-        outcome = self._act(request, running)
+        response, outcome = self._act(request, running)
         site.worker.end(running, outcome)
-        return _done(outcome)
+        return _done(response, outcome)
 
-    def _act(self, request: HttpRequest, running: Running) -> Outcome:
+    def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
         with _served(request), acting(running.job.id), running.active():
@@ -69,7 +87,7 @@ class BackJobMiddleware:
                     _close(response)
             except BaseException as raised:
                 error = raised
-        return _outcome(response, error)
+        return response, _outcome(response, error)
 
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
@@ -85,9 +103,9 @@ class BackJobMiddleware:
             return _refused(refusal, request)
         except BaseException as error:
             return _left(error)
-        return _done(await to_its_end(self._act_and_end(site, request, running)))
+        return _done(*await to_its_end(self._act_and_end(site, request, running)))
 
-    async def _act_and_end(self, site: BackJob, request: HttpRequest, running: Running) -> Outcome:
+    async def _act_and_end(self, site: BackJob, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
         with _served(request), acting(running.job.id), running.active():
@@ -104,10 +122,19 @@ class BackJobMiddleware:
                 error = raised
         outcome = _outcome(response, error)
         await sync_to_async(site.worker.end)(running, outcome)
-        return outcome
+        return response, outcome
 
 
 # --- the steps, the same for both -----------------------------------------------------------------------------------
+
+
+def _warn_of_server(request: HttpRequest) -> None:
+    """Say what no check can know before the server runs."""
+    if is_served_alone(request):
+        _log.warning(
+            "this server serves one request at a time: while a job runs, every page waits, its progress too; "
+            "give the server threads, or more workers"
+        )
 
 
 def _open(site: BackJob, request: HttpRequest) -> Verified | None:
@@ -172,16 +199,19 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
     return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
 
 
-def _done(outcome: Outcome) -> HttpResponse:
+def _done(response: Any, outcome: Outcome) -> HttpResponse:
+    """The answer to the monitor. Of an error Django's log has a line, with its traceback; of ``fail()`` it has none."""
     if outcome.error is not None and exit_of(outcome.error) is None:
         raise outcome.error
-    return _plain(outcome.status or 500, "", no_store())
+    answer: Any = _plain(outcome.status or 500, "", no_store())
+    # What Django asks before it logs a response from 400 on: an error's is logged already, and an exit is no error.
+    answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001
+    return cast("HttpResponse", answer)
 
 
 def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
     response = _plain(refusal.status, str(refusal), refusal.headers)
-    many = request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True)
-    response[CONCURRENCY_HEADER] = "many" if many else "one"
+    response[CONCURRENCY_HEADER] = "one" if is_served_alone(request) else "many"
     return response
 
 

@@ -13,7 +13,7 @@ from backjob import asgi, wsgi
 from backjob.model import Caller, Request
 from backjob.serving import Serving
 
-__all__ = ["DjangoServing", "base_url_of", "restore", "spellings"]
+__all__ = ["DjangoServing", "base_url_of", "is_served_alone", "restore", "spellings"]
 
 
 class DjangoServing:
@@ -75,6 +75,11 @@ def base_url_of(request: HttpRequest) -> str:
     """The server's own base URL. Raises `AddressUnknown`."""
     scope = _scope(request)
     return wsgi.base_url_of(request.META) if scope is None else asgi.base_url_of(scope)
+
+
+def is_served_alone(request: HttpRequest) -> bool:
+    """Whether the server says that it serves a single request at a time (PEP 3333); ASGI's never do."""
+    return not (request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True))
 
 
 def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:

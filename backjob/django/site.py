@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,13 +17,13 @@ from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
 from backjob import jobs as core
-from backjob.django.connections import close_idle
+from backjob.django.connections import aside, close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.task_record import TaskRecord, completed_record, shown
 from backjob.errors import InvalidRequest
 from backjob.jobs import StartOptions
 from backjob.lifecycle import End
-from backjob.model import Credentials, Job, JobState
+from backjob.model import Job, JobState
 from backjob.origins import URL, is_url
 from backjob.serving import serving
 from backjob.settings import Settings
@@ -147,16 +146,15 @@ class BackJob(_BackJobWithTasks):
         return path if here is None or not here.mount else f"{here.origin}{path}"
 
     @override
-    def _deliver(self, job: Job, credentials: Credentials | None) -> None:
-        """Begin to deliver when the caller's transaction has committed: before, nobody else sees the job."""
+    def _when_committed(self, job_id: str, step: Callable[[], None]) -> None:
         using = database_of(self.store)
         held = _held.get()
         if using is not None:
-            transaction.on_commit(functools.partial(super()._deliver, job, credentials), using=using)
+            transaction.on_commit(step, using=aside(using, job_id))
         elif held is not None:
-            held.append((job, credentials))
+            held.append((job_id, step))
         else:
-            super()._deliver(job, credentials)
+            step()
 
     @contextmanager
     def _delivered_after(self) -> Iterator[None]:
@@ -169,18 +167,18 @@ class BackJob(_BackJobWithTasks):
             with transaction.atomic(using=using):
                 yield
             return
-        held: list[tuple[Job, Credentials | None]] = []
+        held: list[tuple[str, Callable[[], None]]] = []
         token = _held.set(held)
         try:
             yield
         except BaseException:
-            for job, _ in held:
-                self.cancel(job.id)
-            raise
-        finally:
             _held.reset(token)
-        for job, credentials in held:
-            self._deliver(job, credentials)
+            for job_id, _ in held:
+                self.cancel(job_id)
+            raise
+        _held.reset(token)
+        for _, step in held:
+            step()
 
     @override
     def status_url(self, job_id: str, cancel: bool = False) -> str:
@@ -291,7 +289,7 @@ def _imported(name: str, dotted: object) -> Callable[[Any], Any] | None:
     return found
 
 
-_held: ContextVar[list[tuple[Job, Credentials | None]] | None] = ContextVar("backjob_django_held", default=None)
+_held: ContextVar[list[tuple[str, Callable[[], None]]] | None] = ContextVar("backjob_django_held", default=None)
 
 INSECURE: Final = "django-insecure-"
 """What a SECRET_KEY begins with that was written into the settings file by ``startproject``."""

@@ -27,7 +27,10 @@ _FRAMEWORKS = (
     ("quart_app", "hypercorn"),
     ("starlette_app", "granian"),
 )
-_ALL = [*((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway]), *_FRAMEWORKS]
+_ALL = [
+    *((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway] if app.startswith(kind.framework)),
+    *_FRAMEWORKS,
+]
 _PLACES = [
     pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
     for place in _ALL

@@ -37,7 +37,7 @@ class Kind:
 
     ``address`` says how its application knows its own address: "learnt" from the socket, or "configured" with a host
     name that leads nowhere and an address to connect to. ``host`` is what its socket is bound to. ``verbs`` is whether it
-    takes methods of one's own.
+    takes methods of one's own. ``framework`` is the one whose applications alone it serves, if it is a framework's own.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Kind:
     host: str = "127.0.0.1"
     gateway: Literal["wsgi", "asgi"] = "wsgi"
     verbs: bool = True
+    framework: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -79,6 +80,10 @@ def _python(server: str) -> Callable[[str, socket.socket, Path], list[str]]:
         return [sys.executable, "-m", "tests.scenarios.serve", server, app, str(listening.fileno())]
 
     return command
+
+
+def _runserver(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+    return [sys.executable, "-m", "tests.scenarios.runserver", app, str(listening.fileno())]
 
 
 def gunicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
@@ -127,6 +132,7 @@ KINDS: Final = {
     for kind in (
         Kind(name="wsgiref", command=_python("wsgiref"), raw_path=False),
         Kind(name="werkzeug", command=_python("werkzeug"), workers=40),
+        Kind(name="runserver", command=_runserver, workers=40, raw_path=False, framework="django"),
         Kind(name="waitress", command=_python("waitress"), workers=4),
         Kind(name="gunicorn-sync", command=gunicorn("--workers=1")),
         Kind(name="gunicorn-sync-2", command=gunicorn("--workers=2"), workers=2),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,13 @@ import pytest
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.adapters.django.settings")
 
 import django
-import pymysql
 from django.conf import settings
 from django.db import connections
 from django.test.utils import setup_test_environment
 
+from tests.adapters.django.sites import ANY_DATABASE
 from tests.services import MARIADB, POSTGRES
 
-pymysql.install_as_MySQLdb()
 django.setup()
 setup_test_environment()
 
@@ -57,6 +57,28 @@ def mariadb() -> Iterator[str]:
 @pytest.fixture
 def database(sqlite: str) -> Iterator[str]:
     """`sqlite`, empty; the settings are read anew before the test and after it."""
+    with _emptied():
+        yield sqlite
+
+
+@pytest.fixture(params=ANY_DATABASE)
+def any_database(request: pytest.FixtureRequest, sqlite: str) -> Iterator[str]:
+    """`database`, on each kind of database in turn: in the test's thread that one is the project's default."""
+    alias = request.getfixturevalue(request.param)
+    own = connections["default"]
+    if alias != "default":
+        connections["default"] = connections[alias].copy("default")
+    try:
+        with _emptied():
+            yield request.param
+    finally:
+        if alias != "default":
+            connections["default"].close()
+            connections["default"] = own
+
+
+@contextmanager
+def _emptied() -> Iterator[None]:
     from django.contrib.auth.models import User
     from django.contrib.sessions.models import Session
 
@@ -66,16 +88,15 @@ def database(sqlite: str) -> Iterator[str]:
 
     jobs.reset()
     views.seen.clear()
-    yield sqlite
+    yield
     jobs.reset()
     for model in (Output, Job, Session, User):
         model._default_manager.all().delete()
 
 
 @pytest.fixture
-def at_once(database: str) -> Iterator[None]:
-    """Jobs run before `start()` returns, or when its transaction commits."""
-
+def at_once() -> Iterator[None]:
+    """Jobs run before `start()` returns, or when its transaction commits. Needs a database."""
     from backjob.django.testing import immediate
 
     with immediate():

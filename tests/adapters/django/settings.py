@@ -10,9 +10,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import django
+import pymysql
 
 from tests.services import MARIADB, POSTGRES, own_name
 
+pymysql.install_as_MySQLdb()
 _NAME = own_name()
 _DIRECTORY = Path(tempfile.mkdtemp(prefix=_NAME))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,26 +11,23 @@ from http.cookies import SimpleCookie
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 from attrs import field, frozen
 from django.db import connections
 
 from tests.scenarios.client import WAIT, Client, Page
-from tests.scenarios.servers import KINDS, Kind, Server, running
+from tests.scenarios.servers import KINDS, Server, running
 
-__all__ = ["RUNSERVER", "Browser", "Site", "serving"]
+__all__ = ["ANY_DATABASE", "Browser", "Site", "serving"]
+
+ANY_DATABASE: Final = (
+    "sqlite",
+    pytest.param("postgresql", marks=pytest.mark.slow),
+    pytest.param("mariadb", marks=pytest.mark.slow),
+)
+"""The kinds of database, for a fixture; servers are slow's."""
 
 _LAST = ("COMPLETED", "FAILED", "CANCELLED")
-
-RUNSERVER: Final = Kind(
-    name="runserver",
-    command=lambda _app, listening, _directory: [
-        sys.executable,
-        "-m",
-        "tests.adapters.django.runserver",
-        str(listening.fileno()),
-    ],
-    workers=40,
-)
 
 
 @frozen
@@ -84,11 +80,15 @@ class Site:
 
 @contextmanager
 def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
-    """The project on a server of this kind within the block, with these settings. Needs the fixture ``sqlite``."""
+    """The project on a server of this kind within the block, with these settings.
+
+    Without ``DATABASES`` it has a copy of the tests' own, and needs the fixture ``sqlite``.
+    """
     path = directory / "site.db"
-    with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
-        cursor.execute("VACUUM INTO %s", [str(path)])
-    how = RUNSERVER if kind == "runserver" else KINDS[kind]
+    if "DATABASES" not in settings:
+        with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
+            cursor.execute("VACUUM INTO %s", [str(path)])
+    how = KINDS[kind]
     app = f"tests.adapters.django.served:{'app' if how.gateway == 'wsgi' else 'asgi'}"
     environment = {"SITE_DATABASE": str(path), "SITE_SETTINGS": json.dumps(settings)}
     with running(how, app, directory, environment) as server:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -100,10 +101,23 @@ def test_the_detail_shows_texts_and_output_escaped(ended: str) -> None:
 def test_the_detail_of_an_unfinished_job_follows_it(waiting: str) -> None:
     al = staff("view_job")
     page = al.get(detail(waiting)).content.decode()
-    assert f'<backjob-progress src="{jobs.status_url(waiting)}">' in page
+    assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
+    assert "field-status_text" not in page  # it would stand still beside what moves
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
         page = al.get(detail(waiting)).content.decode()
     assert "STARTED" in page
+    assert "field-status_text" in page
+
+
+def test_the_detail_shows_times_as_the_list_does(ended: str, waiting: str) -> None:
+    al = staff("view_job")
+    Job.objects.filter(id=ended).update(created_time=1_795_953_600_250_000)
+    with override_settings(TIME_ZONE="Europe/Berlin"):
+        page = al.get(detail(ended)).content.decode()
+    assert "Nov. 29, 2026, 1 p.m." in page
+    assert re.search(
+        r"field-ended_at.*?<div class=\"readonly\">-</div>", al.get(detail(waiting)).content.decode(), re.DOTALL
+    )
 
 
 def test_nothing_can_be_added_changed_or_deleted(ended: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings
+from django.contrib.sessions.backends import signed_cookies
 from django.core.checks import run_checks
 from django.test import override_settings
 
@@ -14,12 +15,18 @@ pytestmark = pytest.mark.usefixtures("database")
 
 INSECURE = "django-insecure-k3&v9@x!q0m#w7z$r2t^u5y*p8(b1)n6_h4=f+d%j-s2g0"
 OURS = "backjob.django.middleware.BackJobMiddleware"
+DUMMY = "django.core.cache.backends.dummy.DummyCache"
+SHARED = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": "/nowhere"}}
+
+
+class SessionStore(signed_cookies.SessionStore):
+    """An engine of the site's own."""
 
 
 def found() -> list[str]:
-    """The ids of what is found; each says what to do, or why."""
+    """The ids of what is found; each says what is wrong and what to do."""
     messages = run_checks(tags=["backjob"])
-    assert all(message.msg for message in messages)
+    assert all(message.msg and message.hint for message in messages)
     return [str(message.id) for message in messages]
 
 
@@ -33,12 +40,19 @@ def test_nothing_is_wrong_with_these_tests() -> None:
         ({"MIDDLEWARE": [one for one in settings.MIDDLEWARE if one != OURS]}, "backjob.E001"),
         ({"MIDDLEWARE": [*settings.MIDDLEWARE[1:], OURS]}, "backjob.E002"),
         ({"BACKJOB": {"SEEL": 1}}, "backjob.E003"),
+        ({"BACKJOB": []}, "backjob.E003"),
+        ({"BACKJOB": {"BASE_URL": "http://[::1"}}, "backjob.E003"),
         ({"BACKJOB": {"STORE": "sqlite:////nowhere/at/all/jobs.db"}}, "backjob.E004"),
         ({"SECRET_KEY": INSECURE[:40]}, "backjob.E003"),
         ({"SECRET_KEY": INSECURE}, "backjob.W006"),
         ({"SECRET_KEY_FALLBACKS": ["weak"]}, "backjob.W005"),
         ({"BACKJOB": {"BASE_URL": "http://elsewhere.example"}}, "backjob.E011"),
+        ({"BACKJOB": {"CACHE": "default"}}, "backjob.W007"),
+        ({"BACKJOB": {"CACHE": "default"}, "CACHES": {"default": {"BACKEND": DUMMY}}}, "backjob.W007"),
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies"}, "backjob.W030"),
+        ({"SESSION_ENGINE": "tests.adapters.django.test_checks"}, "backjob.W030"),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.cache"}, "backjob.W031"),
+        ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, "backjob.W031"),
     ],
 )
 def test_a_setting_that_stands_in_the_way_is_found(given: dict[str, Any], expected: str) -> None:
@@ -55,7 +69,11 @@ def test_a_setting_that_stands_in_the_way_is_found(given: dict[str, Any], expect
         {"BACKJOB": {"BASE_URL": "http://shop.example:8000/mount"}},
         {"BACKJOB": {"BASE_URL": "http://[::1]:8000"}, "ALLOWED_HOSTS": ["[::1]"]},
         {"BACKJOB": {"BASE_URL": "http://localhost:8000"}, "ALLOWED_HOSTS": [], "DEBUG": True},
-        {"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db", "DEBUG": True},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db", "CACHES": SHARED},
+        {"SESSION_ENGINE": "django.contrib.sessions.backends.file", "SESSION_SAVE_EVERY_REQUEST": True},
+        {"BACKJOB": {"CACHE": "default"}, "CACHES": SHARED},
+        {"BACKJOB": {"CACHE": "default"}, "DEBUG": True},
         {
             "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
             "INSTALLED_APPS": [app for app in settings.INSTALLED_APPS if app != "django.contrib.sessions"],
@@ -88,6 +106,25 @@ def test_a_server_that_serves_one_at_a_time_is_found(
 ) -> None:
     monkeypatch.setattr(sys, "argv", command)
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+    assert found() == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "command", "expected"),
+    [
+        ("--bind=unix:/run/site.sock --workers 2", ["manage.py", "check"], ["backjob.E010"]),
+        ("--workers 1", ["manage.py", "check"], ["backjob.W021"]),
+        ("--threads 4", ["manage.py", "check"], []),
+        ("--workers 1", ["gunicorn", "--workers", "2", "site.wsgi"], []),
+        ("--bind=127.0.0.1:8000 --workers 4", ["gunicorn", "--workers", "1", "site.wsgi"], ["backjob.W021"]),
+    ],
+)
+def test_what_gunicorn_reads_from_the_environment_is_known_before_it_runs(
+    monkeypatch: pytest.MonkeyPatch, given: str, command: list[str], expected: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", given)
     assert found() == expected
 
 

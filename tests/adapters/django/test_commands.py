@@ -88,7 +88,7 @@ def base_url() -> Iterator[str]:
         thread.join(10)
 
 
-def test_doctor_finds_what_is_wrong_with_this_server(base_url: str) -> None:
+def test_doctor_finds_what_is_wrong_with_this_server(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with override_settings(BACKJOB={"BASE_URL": base_url}):
         out = StringIO()
         with pytest.raises(SystemExit) as exit_code:
@@ -98,6 +98,8 @@ def test_doctor_finds_what_is_wrong_with_this_server(base_url: str) -> None:
     assert [line for line in lines if line.startswith("problem")] == [lines[-2]]
     assert "the application has the same key" in out.getvalue()
     assert lines[-1] == "ok: the store can be read"
+    told = [record.message for record in caplog.records if record.message.startswith("this server serves one request")]
+    assert len(told) == 1
 
 
 def test_doctor_finds_nothing_where_nobody_listens() -> None:

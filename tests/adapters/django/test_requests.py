@@ -134,6 +134,28 @@ def test_who_is_not_signed_in_starts_jobs_of_nobody() -> None:
     assert (sight()["user"], state.owner) == ("", None)
 
 
+# --- what Django's log has of a job that fails ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "text", "logged"),
+    [
+        ("word", "no such customer", []),
+        ("error", "LookupError: no such customer", [("ERROR", LookupError)]),
+        ("404", "404 Not Found", [("WARNING", None)]),
+        ("503", "503 Service Unavailable", [("ERROR", None)]),
+    ],
+)
+def test_an_error_is_in_the_log_once_and_the_actions_own_word_is_none(
+    caplog: pytest.LogCaptureFixture, how: str, text: str, logged: list[Any]
+) -> None:
+    with caplog.at_level("INFO", "django.request"):
+        state = jobs.status(start(Client(raise_request_exception=False), f"/fail/{how}"))
+    assert (state.status, state.status_text) == (Status.FAILED, text)
+    found = [record for record in caplog.records if record.name == "django.request"]
+    assert [(record.levelname, record.exc_info and record.exc_info[0]) for record in found] == logged
+
+
 # --- host, scheme, address ------------------------------------------------------------------------------------------
 
 

@@ -110,9 +110,9 @@ def test_the_user_is_known_by_any_session(engine: tuple[str, Site]) -> None:
     assert bo.end(bo.start("see"))["result"]["user"] == "Bo"
 
 
-def held(site: Site, meanwhile: str, **query: Any) -> tuple[Any, list[str], Browser]:
+def held(site: Site, meanwhile: str, bo: Browser | None = None, **query: Any) -> tuple[Any, list[str], Browser]:
     """The result of a job in the midst of which its user opens a page; what the session has after both; an old copy."""
-    bo = signed_in(site)
+    bo = bo or signed_in(site)
     with Gate() as gate:
         started = bo.start("hold", query={"gate": gate.port, **query})
         action = gate.reached()
@@ -132,11 +132,21 @@ def test_a_job_that_only_reads_its_session_leaves_what_pages_write(engine: tuple
     assert late[1] == early[1] == ["page"]
 
 
-def test_one_that_writes_to_it_replaces_it_by_what_it_first_read(engine: tuple[str, Site]) -> None:
+def test_one_that_writes_to_it_loses_nothing_that_pages_write(engine: tuple[str, Site]) -> None:
     name, site = engine
     late, early = held(site, "/note/page", write="job"), held(site, "/note/page", write="job", touch=1)
-    assert late[1] == (["job", "page"] if name in KEPT else ["page"])
-    assert early[1] == (["job"] if name in KEPT else ["page"])
+    assert late[1] == early[1] == (["job", "page"] if name in KEPT else ["page"])
+
+
+def test_so_it_is_on_every_server(site: Site) -> None:
+    assert held(site, "/note/page", write="job", touch=1)[1] == ["job", "page"]
+
+
+def test_nor_does_it_bring_back_what_pages_remove(engine: tuple[str, Site]) -> None:
+    name, site = engine
+    bo = signed_in(site)
+    bo.get("/note/page")
+    assert held(site, "/forget/page", bo, write="job", touch=1)[1] == (["job"] if name in KEPT else [])
 
 
 def test_a_logout_in_mid_job_ends_the_session_for_a_job_that_has_not_read_it(engine: tuple[str, Site]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.test import Client, override_settings
 
-from backjob import InvalidRequest, JobNotFound, Status
+from backjob import InvalidRequest, JobNotFound, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.testing import immediate, recorded
@@ -19,7 +19,7 @@ CACHED = {"CACHE": "default"}
 
 
 @pytest.fixture(params=[{}, CACHED], ids=["store", "cache"], autouse=True)
-def settings(request: pytest.FixtureRequest, database: str) -> Iterator[None]:
+def settings(request: pytest.FixtureRequest, any_database: str) -> Iterator[None]:
     with override_settings(BACKJOB=request.param):
         yield
 
@@ -102,6 +102,52 @@ def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
     assert Client().get(answer["url"]).json()["id"] == state.id
 
 
+# --- cancelling -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[JobState]:
+    """What ``on_end`` is called with."""
+    states: list[JobState] = []
+    monkeypatch.setattr(jobs.of(), "_on_end", states.append)
+    return states
+
+
+def test_a_cancelled_job_is_told_of_when_the_transaction_commits(told: list[JobState]) -> None:
+    with recorded():
+        job_id = started()
+    with transaction.atomic():
+        assert jobs.cancel(job_id)
+        assert told == []
+    assert [(state.id, state.status) for state in told] == [(job_id, Status.CANCELLED)]
+
+
+def test_undone_it_is_not_cancelled_and_nobody_is_told(told: list[JobState]) -> None:
+    with recorded():
+        job_id = started()
+    with transaction.atomic():
+        assert jobs.cancel(job_id)
+        transaction.set_rollback(True)
+    assert (told, jobs.status(job_id).status) == ([], Status.STARTED)
+
+
+def test_a_job_that_a_look_ends_is_told_of_when_the_transaction_commits(told: list[JobState]) -> None:
+    with recorded():
+        job_id = started()
+    Job.objects.update(deliver_by=1)
+    with transaction.atomic():
+        assert jobs.status(job_id).status is Status.FAILED
+        assert told == []
+    assert [state.status for state in told] == [Status.FAILED]
+
+
+@pytest.mark.usefixtures("at_once")
+def test_one_that_cancels_itself_is_told_of_whatever_becomes_of_its_transaction(told: list[JobState]) -> None:
+    job_id = started(path="cancel-itself")
+    assert views.seen == [{"told": 1}]
+    assert [(state.id, state.status) for state in told] == [(job_id, Status.CANCELLED)]
+
+
 # --- a job's own reports --------------------------------------------------------------------------------------------
 
 
@@ -120,9 +166,7 @@ def test_a_jobs_reports_are_seen_at_once_and_outlive_its_transaction(query: dict
 
 
 def test_so_they_are_with_a_transaction_around_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    from django.db import connection
-
-    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     with immediate():
         assert jobs.status(started(path="within")).status is Status.COMPLETED
         assert views.seen == [{"from beside": [40, "within"]}]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from typing import Any
 
 from django.contrib.auth import login, logout
@@ -103,15 +104,44 @@ def within(request: HttpRequest) -> HttpResponse:
     return HttpResponse(jobs.finish(result=started))
 
 
+def fail(request: HttpRequest, how: str) -> HttpResponse:
+    """End badly."""
+    if how == "word":
+        jobs.fail("no such customer")
+    if how == "error":
+        raise LookupError("no such customer")
+    return HttpResponse("", status=int(how))
+
+
+@transaction.atomic
+def report_within(request: HttpRequest) -> HttpResponse:
+    """Report within a transaction."""
+    jobs.update(40, "within")
+    print("from within")
+    return HttpResponse(jobs.finish())
+
+
+def cancel_itself(request: HttpRequest) -> HttpResponse:
+    """End the own job within a transaction that is undone; tell how many jobs have ended for others by then."""
+    with transaction.atomic():
+        assert jobs.job_id is not None
+        jobs.cancel(jobs.job_id)
+        seen.append({"told": _ended_beside()})
+        transaction.set_rollback(True)
+    return HttpResponse("")
+
+
+def _ended_beside() -> int:
+    with closing(connection.copy()) as beside, beside.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM backjob_job WHERE end_time IS NOT NULL")
+        return int(cursor.fetchone()[0])
+
+
 def _beside() -> list[Any]:
     """The job as another connection sees it."""
-    copy = connection.copy()
-    try:
-        with copy.cursor() as cursor:
-            cursor.execute("SELECT progress, status_text FROM backjob_job WHERE id = %s", [jobs.job_id])
-            return list(cursor.fetchone())
-    finally:
-        copy.close()
+    with closing(connection.copy()) as beside, beside.cursor() as cursor:
+        cursor.execute("SELECT progress, status_text FROM backjob_job WHERE id = %s", [jobs.job_id])
+        return list(cursor.fetchone())
 
 
 def _words(request: HttpRequest) -> list[str]:
@@ -144,6 +174,12 @@ async def hold_async(request: HttpRequest) -> HttpResponse:
 def note(request: HttpRequest, word: str) -> HttpResponse:
     """Write to the session."""
     request.session[word] = True
+    return HttpResponse("")
+
+
+def forget(request: HttpRequest, word: str) -> HttpResponse:
+    """Remove it from the session."""
+    del request.session[word]
     return HttpResponse("")
 
 

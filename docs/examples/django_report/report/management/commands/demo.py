@@ -16,4 +16,4 @@ class Command(BaseCommand):
     def handle(self, *args, **options):
         """Until Ctrl-C."""
         call_command("migrate", verbosity=0)
-        call_command("runserver", f"127.0.0.1:{options['port']}", use_reloader=False)
+        call_command("runserver", f"127.0.0.1:{options['port']}", use_reloader=False, insecure_serving=True)

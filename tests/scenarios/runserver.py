@@ -1,20 +1,22 @@
-"""Django's own ``runserver`` on a socket that listens already: ``runserver.py DESCRIPTOR``."""
+"""Django's own ``runserver`` on a socket that listens already: ``runserver.py MODULE:APP DESCRIPTOR``.
+
+To import the module sets Django up; its app is what ``WSGI_APPLICATION`` names in a project.
+"""
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.adapters.django.settings"
-
-import django
+from django.conf import settings
 from django.core.management import call_command
 from django.core.management.commands import runserver
 from django.core.servers.basehttp import WSGIServer
 
+from tests.scenarios.serve import load
 
-def main(descriptor: str) -> None:
+
+def main(app: str, descriptor: str) -> None:
     """Serve until the process is ended."""
     listening = socket.socket(fileno=int(descriptor))
     host, port = listening.getsockname()[:2]
@@ -30,10 +32,11 @@ def main(descriptor: str) -> None:
         def server_activate(self) -> None:
             """It listens already."""
 
+    load(app)
+    settings.WSGI_APPLICATION = app.replace(":", ".")
     runserver.Command.server_cls = Adopting
-    django.setup()
     call_command("runserver", f"{host}:{port}", use_reloader=False, skip_checks=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -1,0 +1,6 @@
+CREATE TABLE `backjob_output` (`job` bigint NOT NULL, `start` bigint NOT NULL, `piece` longblob NOT NULL, PRIMARY KEY (`job`, `start`));
+CREATE TABLE `backjob_job` (`seq` bigint AUTO_INCREMENT NOT NULL PRIMARY KEY, `id` varbinary(512) NOT NULL UNIQUE, `status` smallint NOT NULL, `progress` smallint NOT NULL, `output_size` bigint NOT NULL, `output_truncated` smallint NOT NULL, `created_time` bigint NOT NULL, `start_time` bigint NOT NULL, `deliver_by` bigint NOT NULL, `updated_time` bigint NOT NULL, `end_time` bigint NULL, `error_timeout` bigint NOT NULL, `attempt` integer NOT NULL, `version` bigint NOT NULL, `held` smallint NOT NULL, `depth` integer NOT NULL, `token` varbinary(512) NULL, `lessee` longtext NULL, `lease_until` bigint NULL, `merge_key` varbinary(1020) NULL UNIQUE, `owner` varbinary(1020) NULL, `scope` varbinary(1020) NOT NULL, `request` longtext NULL, `status_text` longtext NULL, `result` longtext NULL, `sealed` longblob NULL, `body` longblob NULL);
+CREATE INDEX `backjob_job_due` ON `backjob_job` (`status`, `start_time`);
+CREATE INDEX `backjob_job_ageing` ON `backjob_job` (`status`, `end_time`);
+CREATE INDEX `backjob_job_owner` ON `backjob_job` (`owner`);
+CREATE INDEX `backjob_job_scope` ON `backjob_job` (`scope`);

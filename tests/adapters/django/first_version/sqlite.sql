@@ -1,0 +1,6 @@
+CREATE TABLE "backjob_output" ("job" bigint NOT NULL, "start" bigint NOT NULL, "piece" BLOB NOT NULL, PRIMARY KEY ("job", "start"));
+CREATE TABLE "backjob_job" ("seq" integer NOT NULL PRIMARY KEY AUTOINCREMENT, "id" varchar(128) NOT NULL UNIQUE, "status" smallint NOT NULL, "progress" smallint NOT NULL, "output_size" bigint NOT NULL, "output_truncated" smallint NOT NULL, "created_time" bigint NOT NULL, "start_time" bigint NOT NULL, "deliver_by" bigint NOT NULL, "updated_time" bigint NOT NULL, "end_time" bigint NULL, "error_timeout" bigint NOT NULL, "attempt" integer NOT NULL, "version" bigint NOT NULL, "held" smallint NOT NULL, "depth" integer NOT NULL, "token" varchar(128) NULL, "lessee" text NULL, "lease_until" bigint NULL, "merge_key" varchar(255) NULL UNIQUE, "owner" varchar(255) NULL, "scope" varchar(255) NOT NULL, "request" text NULL, "status_text" text NULL, "result" text NULL, "sealed" BLOB NULL, "body" BLOB NULL);
+CREATE INDEX "backjob_job_due" ON "backjob_job" ("status", "start_time");
+CREATE INDEX "backjob_job_ageing" ON "backjob_job" ("status", "end_time");
+CREATE INDEX "backjob_job_owner" ON "backjob_job" ("owner");
+CREATE INDEX "backjob_job_scope" ON "backjob_job" ("scope");

@@ -1,0 +1,215 @@
+"""PostgreSQL and MariaDB below a site: deadlocks with transactions of others, and real requests within transactions."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from attrs import frozen
+from django.db import connections, transaction
+
+from backjob import Status
+from backjob.django import store as django_store
+from backjob.django.models import Job
+from backjob.django.store import DjangoStore
+from backjob.errors import StoreUnavailable
+from backjob.lifecycle import cancelled, claimed, ended
+from backjob.model import Draft, Expect, Request
+from tests.adapters.django.sites import Site, serving
+from tests.scenarios.client import Gate
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("any_database"),
+    pytest.mark.parametrize("any_database", ["postgresql", "mariadb"], indirect=True),
+]
+
+DEADLINE: Final = 30.0
+_WAITS: Final = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s",
+    "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = %s",
+}
+_SESSION: Final = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
+
+
+def ask(connection: Any, sql: str, *values: object) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(sql, values)
+        row = cursor.fetchone() if cursor.description else None
+        return row and row[0]
+
+
+def patience(connection: Any, seconds: int) -> None:
+    """How long this connection waits before it looks for a deadlock; on MariaDB the one that changed less gives way."""
+    if connection.vendor == "postgresql":
+        ask(connection, f"SET deadlock_timeout = '{seconds}s'")
+
+
+@frozen
+class Other:
+    """A transaction of somebody else's, on a connection of its own, that is never the victim."""
+
+    connection: Any
+
+    def lock(self, job_id: str) -> None:
+        """Hold a job to the end of the transaction."""
+        ask(self.connection, "UPDATE backjob_job SET depth = depth + 1 WHERE id = %s", job_id)
+
+    @contextmanager
+    def meanwhile(self, *steps: Callable[[], object]) -> Iterator[None]:
+        """Take these steps in another thread, and commit."""
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                for step in (*steps, self.connection.commit):
+                    step()
+            except BaseException as error:
+                errors.append(error)
+                self.connection.rollback()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join(DEADLINE)
+        assert errors == []
+
+
+def waiting(connection: Any) -> Callable[[], None]:
+    """What waits until this connection waits for a lock."""
+    session = ask(connection, _SESSION[connection.vendor])
+    beside = connection.copy()
+    beside.inc_thread_sharing()
+
+    def wait() -> None:
+        deadline, pause = time.monotonic() + DEADLINE, threading.Event()
+        with closing(beside):
+            while not ask(beside, _WAITS[connection.vendor], session):
+                assert time.monotonic() < deadline
+                pause.wait(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def other() -> Iterator[Other]:
+    connection = connections["default"].copy()
+    connection.inc_thread_sharing()
+    patience(connection, 20)
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:  # much to undo
+        pieces = [(0, start, b"x") for start in range(100)]
+        cursor.executemany("INSERT INTO backjob_output (job, start, piece) VALUES (%s, %s, %s)", pieces)
+    yield Other(connection)
+    connection.rollback()
+    connection.close()
+
+
+@pytest.fixture
+def store() -> DjangoStore:
+    """With two jobs that run."""
+    store = DjangoStore("default")
+    for job_id in ("a", "b"):
+        store.create(Draft(id=job_id, request=Request("GET", "/see", ())))
+        assert store.change(job_id, *claimed(f"token of {job_id}"))
+    return store
+
+
+@pytest.fixture
+def deadlocks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each error of the database was a deadlock."""
+    found: list[bool] = []
+
+    def noted(error: BaseException | None, judge: Callable[..., bool] = django_store._is_deadlock) -> bool:
+        found.append(judge(error))
+        return found[-1]
+
+    monkeypatch.setattr(django_store, "_is_deadlock", noted)
+    return found
+
+
+def test_what_a_deadlock_undid_of_the_stores_own_is_done_again(
+    store: DjangoStore, other: Other, deadlocks: list[bool]
+) -> None:
+    patience(connections["default"], 3)
+    before = dict(Job.objects.values_list("id", "version"))
+    other.lock("b")
+    with other.meanwhile(waiting(connections["default"]), lambda: other.lock("a")):
+        store.beat({"a": "token of a", "b": "token of b"})
+    assert set(deadlocks) == {True}
+    assert dict(Job.objects.values_list("id", "version")) == {job_id: version + 1 for job_id, version in before.items()}
+
+
+def test_one_that_undid_the_callers_transaction_is_the_callers_to_repeat(
+    store: DjangoStore, other: Other, deadlocks: list[bool]
+) -> None:
+    def end_both(between: Callable[[], object] = bool) -> set[int]:
+        with transaction.atomic():
+            assert store.change("b", Expect(status=Status.IN_PROGRESS), ended(cancelled()))
+            between()
+            assert store.change("a", Expect(status=Status.IN_PROGRESS), ended(cancelled()))
+        return statuses()
+
+    def statuses() -> set[int]:
+        return set(Job.objects.values_list("status", flat=True))
+
+    patience(connections["default"], 1)
+    other.lock("a")
+    holds_b = threading.Event()
+    other_waits = waiting(other.connection)
+
+    def between() -> None:
+        holds_b.set()
+        other_waits()
+
+    with (
+        other.meanwhile(lambda: holds_b.wait(DEADLINE), lambda: other.lock("b")),
+        pytest.raises(StoreUnavailable, match=r"(?i)deadlock"),
+    ):
+        end_both(between)
+    assert (deadlocks, statuses()) == ([], {int(Status.IN_PROGRESS)})
+    assert end_both() == {int(Status.CANCELLED)}
+
+
+# --- served ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[False, True], ids=["autocommit", "atomic requests"])
+def site(request: pytest.FixtureRequest, any_database: str, tmp_path: Path) -> Iterator[Site]:
+    """The project on gunicorn, with its tables in this database."""
+    database = {**connections["default"].settings_dict, "ATOMIC_REQUESTS": request.param}
+    with serving("gunicorn-threads", tmp_path, DATABASES={"default": database}) as site:
+        yield site
+    connections["default"].close()
+
+
+def test_users_transactions_and_reports_beside_them(site: Site) -> None:
+    bo = site.browser()
+    bo.get("/login/Bo")
+    seen = bo.end(bo.start("see", method="POST", form={"name": "Ünal"}))
+    assert (seen["status_name"], seen["result"]["user"], seen["owner"]) == ("COMPLETED", "Bo", seen["result"]["owner"])
+    within = json.loads(bo.request("POST", "/start-within", b'{"path": "within"}').text)
+    state = bo.end(within)
+    assert (state["status_name"], state["status_text"]) == ("COMPLETED", "within")
+    assert bo.request("GET", f"/backjob/{state['result']}").status == 404  # started in what was undone
+    left = bo.end(bo.start("within", query={"leave": 1}))
+    assert (left["status_name"], left["status_text"]) == ("FAILED", "LookupError: left")
+    assert bo.get(f"/backjob/{left['id']}/output").json()["text"] == "from within\n"
+    with Gate() as gate:
+        held = bo.start("hold", query={"gate": gate.port, "write": "job", "touch": 1})
+        action = gate.reached()
+        bo.get("/note/page")
+        action.proceed()
+        action.release()
+    assert bo.end(held)["status_text"] == "held"
+    assert bo.get("/notes").json() == ["job", "page"]
+    ids = [bo.start("report-within") for _ in range(20)]
+    assert {bo.end(each)["status_name"] for each in ids} == {"COMPLETED"}

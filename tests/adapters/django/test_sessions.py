@@ -1,0 +1,138 @@
+"""What a job's session writes, while pages write to the same one: of any engine that keeps sessions, and any way to write."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.http import HttpRequest
+from django.test import override_settings
+
+from backjob.django.sessions import keep_what_pages_write
+
+pytestmark = pytest.mark.usefixtures("database")
+
+BEFORE = {"kept": 1, "changed": [1], "removed": 1}
+
+
+@pytest.fixture(params=["db", "cached_db", "cache", "file"])
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
+    """A class of sessions."""
+    name = f"django.contrib.sessions.backends.{request.param}"
+    with override_settings(SESSION_ENGINE=name, SESSION_FILE_PATH=str(tmp_path)):
+        yield import_module(name).SessionStore
+
+
+@pytest.fixture
+def key(engine: Any) -> str:
+    """The key of a session with some values."""
+    session = engine()
+    session.update(BEFORE)
+    session.create()
+    session.update(BEFORE)
+    session.save()
+    return str(session.session_key)
+
+
+def job_session(engine: Any, key: str | None, earlier: Callable[[Any], object] = bool) -> Any:
+    """The session of a job; a middleware has done something with it before the view."""
+    request: Any = HttpRequest()
+    request.session = session = engine(key)
+    earlier(session)
+    keep_what_pages_write(request)
+    return session
+
+
+def page_writes(engine: Any, key: str, **values: Any) -> None:
+    session = engine(key)
+    session.update(values)
+    session.save()
+
+
+def stored(engine: Any, key: str) -> dict[str, Any]:
+    return dict(engine(key).items())
+
+
+EARLIER = [bool, lambda session: session.get("kept"), lambda session: session.update({"mine": 0})]
+
+
+@pytest.mark.parametrize("earlier", EARLIER, ids=["untouched", "read", "written"])
+def test_what_both_write_stays(engine: Any, key: str, earlier: Callable[[Any], object]) -> None:
+    session = job_session(engine, key, earlier)
+    assert session["kept"] == 1
+    page_writes(engine, key, page=1, kept=2, changed="by the page")
+    session["mine"] = 1
+    session["changed"].append(2)
+    del session["removed"]
+    session.save()
+    assert stored(engine, key) == {"kept": 2, "changed": [1, 2], "page": 1, "mine": 1}
+    page_writes(engine, key, page=2, mine=3)
+    session["again"] = 1
+    session.save()
+    assert stored(engine, key) == {"kept": 2, "changed": [1, 2], "page": 2, "mine": 3, "again": 1}
+
+
+def test_one_that_is_saved_and_was_not_changed_leaves_what_pages_write(engine: Any, key: str) -> None:
+    session = job_session(engine, key)
+    assert session["kept"] == 1
+    page_writes(engine, key, kept=2)
+    session.save()
+    assert stored(engine, key) == {**BEFORE, "kept": 2}
+
+
+def test_a_coroutine_writes_likewise(engine: Any, key: str) -> None:
+    session = job_session(engine, key)
+
+    async def action() -> None:
+        assert await session.aget("kept") == 1
+        await asyncio.to_thread(page_writes, engine, key, kept=2)
+        await session.aset("mine", 1)
+        await session.asave()
+
+    asyncio.run(action())
+    assert stored(engine, key) == {**BEFORE, "kept": 2, "mine": 1}
+
+
+def test_one_that_has_ended_meanwhile_is_not_written_again(engine: Any, key: str) -> None:
+    session = job_session(engine, key)
+    session["mine"] = 1
+    engine(key).delete()
+    for _ in range(2):
+        session.save()
+    assert not engine().exists(key)
+    assert session.session_key is None
+
+
+def test_one_that_the_job_empties_is_empty(engine: Any, key: str) -> None:
+    session = job_session(engine, key)
+    session.clear()
+    session["mine"] = 1
+    session.save()
+    assert stored(engine, key) == {"mine": 1}
+
+
+def test_under_a_new_key_it_has_all_its_values(engine: Any, key: str) -> None:
+    session = job_session(engine, key)
+    session["mine"] = 1
+    session.cycle_key()
+    session.save()
+    assert session.session_key != key
+    assert stored(engine, session.session_key) == {**BEFORE, "mine": 1}
+    assert not engine().exists(key)
+
+
+def test_a_new_one_is_made_as_ever(engine: Any) -> None:
+    session = job_session(engine, None)
+    session["mine"] = 1
+    session.save()
+    assert stored(engine, session.session_key) == {"mine": 1}
+
+
+def test_a_site_without_sessions_has_none() -> None:
+    request = HttpRequest()
+    keep_what_pages_write(request)
+    assert not hasattr(request, "session")

@@ -48,6 +48,7 @@ def test_a_report_is_exported_and_fetched(tmp_path: Path) -> None:
         assert ask(port, "GET", "/reports/work/25").status == 403
 
 
+@pytest.mark.slow
 def test_a_report_is_cancelled_and_leaves_nothing(tmp_path: Path) -> None:
     with served(command(), ROOT, environment(tmp_path, "0.01"), SAYS) as port:
         answer = ask(port, "POST", "/reports?rows=100000")

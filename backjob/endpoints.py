@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import ClassVar, Final, Protocol
 from urllib.parse import parse_qs, quote
 
@@ -16,7 +17,7 @@ from attrs import field, frozen
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Status, clean_text
-from backjob.page import Links, asset, render
+from backjob.page import Links, asset, render, render_fragment
 
 __all__ = ["Answer", "Ask", "Endpoints", "StatusSource", "preferred", "same_origin"]
 
@@ -32,9 +33,12 @@ _JSON: Final = "application/json"
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _UTF_8: Final = "; charset=utf-8"
-_STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"}
+_STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css", "/progress.d.ts": "text/plain"}
 _STATIC_MAX_AGE: Final = 3600
 _RETRY_AFTER: Final = 2
+_MOST_FIELDS: Final = 20
+
+_STOP_POLLING: Final = 286  # htmx asks no more after it, and swaps it in (https://htmx.org/docs/#polling)
 
 _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -105,6 +109,11 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase of the status; htmx's has no standard to name one."""
+        return "Stop Polling" if self.status == _STOP_POLLING else HTTPStatus(self.status).phrase
 
     def header(self, name: str) -> str | None:
         """The values of a header field, joined by ``", "``, or None. Case does not matter."""
@@ -203,6 +212,12 @@ class Endpoints:
         body = render(opened.state, piece.text, more=start > 0, truncated=piece.truncated, links=links)
         return _answer(200, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
 
+    def _fragment(self, ask: Ask, opened: _Opened) -> Answer:
+        start, piece = self.jobs.tail(opened.state.id) if _flag(ask.query, "output") else (0, Output("", 0))
+        body = render_fragment(opened.state, piece.text, more=start > 0, truncated=piece.truncated)
+        status = _STOP_POLLING if opened.state.status.is_final else 200
+        return _answer(status, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
+
     def _output(self, ask: Ask, opened: _Opened) -> Answer:
         offset = _offset(ask.query)
         if offset is None:
@@ -230,6 +245,7 @@ class Endpoints:
 
     _routes: ClassVar[Mapping[str, _Route]] = {
         "": _Route(("GET", "HEAD"), _state),
+        "fragment": _Route(("GET", "HEAD"), _fragment),
         "output": _Route(("GET", "HEAD"), _output),
         "cancel": _Route(("POST",), _cancel),
     }
@@ -267,11 +283,19 @@ def same_origin(ask: Ask) -> bool:
     return port is not None and bool(authority) and authority.removesuffix(port) == host.removesuffix(port)
 
 
-def _offset(query: str) -> int | None:
+def _values(query: str, name: str) -> list[str]:
     try:
-        values = parse_qs(query, keep_blank_values=True, max_num_fields=20).get("offset", ["0"])
+        return parse_qs(query, keep_blank_values=True, max_num_fields=_MOST_FIELDS).get(name, [])
     except ValueError:
-        return None
+        return ["", ""]  # too many fields: no value is the right one
+
+
+def _flag(query: str, name: str) -> bool:
+    return _values(query, name) == ["1"]
+
+
+def _offset(query: str) -> int | None:
+    values = _values(query, "offset") or ["0"]
     return int(values[0]) if len(values) == 1 and _OFFSET.fullmatch(values[0]) else None
 
 

@@ -17,7 +17,7 @@
   const FIRST_WAIT = 500, LONGEST_WAIT = 3000, PATIENCE = 20000, TICK = 1000; // ms
   const GRACE = 5000; // ms; a stream that the server ends in time is opened again within 2 s
   const MOST_STREAMS = 3; // in a page: over HTTP/1.1 a browser has six connections for all of a site
-  const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 20; // characters
+  const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 18; // characters; of a longer one half is shown
   const WAITING = 0, RUNNING = 1, COMPLETED = 2;
   const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const TEXTS = {
@@ -198,10 +198,12 @@
     }
 
     async #follow(turn) {
-      for (;;) {
-        const { ok, status, body: piece } = await this.#get(turn, `/output?offset=${this.#offset}`);
+      for (let text = "", offset = this.#offset; ; ) {
+        const { ok, status, body: piece } = await this.#get(turn, `/output?offset=${offset}`);
         if (!ok) throw new Error(`status ${status}`);
-        if (!this.#append(piece)) return;
+        if (piece.next_offset <= offset) return this.#append({ ...piece, text, next_offset: offset });
+        text += piece.text;
+        offset = piece.next_offset;
       }
     }
 
@@ -349,21 +351,21 @@
       this.#say(this.#words().lost, "");
     }
 
-    // Add a piece of output; whether there was anything in it.
     #append({ text, next_offset: offset, truncated }) {
       const { output, more, truncated: note } = this.#build();
       note.hidden = !truncated;
-      if (offset <= this.#offset) return false;
+      if (offset <= this.#offset) return;
       this.#offset = offset;
       output.hidden = false;
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
       output.append(text);
-      for (let size = output.textContent.length; size > LONGEST_OUTPUT && output.childNodes.length > 1; more.hidden = false) {
-        size -= output.firstChild.length;
-        output.firstChild.remove();
+      const size = output.textContent.length;
+      if (size > LONGEST_OUTPUT) {
+        const whole = output.textContent;
+        output.textContent = whole.slice(whole.indexOf("\n", size - LONGEST_OUTPUT / 2) + 1);
+        more.hidden = false;
       }
       if (atEnd) output.scrollTop = output.scrollHeight;
-      return true;
     }
 
     #show() {

@@ -430,9 +430,11 @@
 
     #tick() {
       if (!this.#state) return;
-      const words = this.#words(), elapsed = this.#elapsed(), waiting = elapsed < 0 && this.#state.status === WAITING;
+      const words = this.#words(), elapsed = this.#elapsed(), waiting = this.#state.status === WAITING;
       const say = (name, seconds) => words[name].replace("{time}", this.#duration(seconds));
-      const shown = waiting ? [say("starts", -elapsed)] : elapsed < 0 ? [] : [say("elapsed", elapsed)];
+      const shown = [];
+      if (elapsed >= (waiting ? 1 : 0)) shown.push(say("elapsed", elapsed));
+      else if (waiting && elapsed <= -1) shown.push(say("starts", -elapsed));
       const left = this.#left(elapsed);
       if (left > 0) shown.push(say("left", left));
       set(this.#parts.time, shown.join(" · "));

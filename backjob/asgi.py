@@ -21,6 +21,7 @@ from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
 from backjob.running import Running
 from backjob.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
+from backjob.streams import Stream
 from backjob.targets import canonical_path
 from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 
@@ -189,7 +190,10 @@ async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 class StatusApp:
-    """The status routes as an ASGI application of its own, to be mounted at the `BackJob`'s ``status_prefix``."""
+    """The status routes as an ASGI application of its own, to be mounted at the `BackJob`'s ``status_prefix``.
+
+    Up to 1000 event streams are served at once, or as many as the `BackJob` was given as ``streams``.
+    """
 
     def __init__(self, jobs: BackJob) -> None:
         self._jobs = jobs
@@ -204,9 +208,12 @@ class StatusApp:
         mount = root + self._jobs.status_prefix
         return {**scope, "root_path": mount, "path": mount + rest}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI's
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         answer = await asyncio.to_thread(self._answer, scope)
-        await _answer(send, answer.status, answer.headers, answer.body)
+        if answer.stream is None:
+            await _answer(send, answer.status, answer.headers, answer.body)
+        else:
+            await _stream(receive, send, answer, answer.stream)
 
     def _answer(self, scope: Scope) -> Answer:
         request = request_of(scope)
@@ -218,6 +225,7 @@ class StatusApp:
                 headers=request.headers,
                 owner=self._jobs.owner_of(request),
                 mount=_Serving(scope).mount,
+                in_thread=False,
             )
         )
 
@@ -335,8 +343,36 @@ async def _body(receive: Receive, length: int) -> bytes | None:
             return bytes(body[:length])
 
 
+async def _stream(receive: Receive, send: Send, answer: Answer, stream: Stream) -> None:
+    """Send a stream to its end, or until the client has left."""
+    listening = asyncio.ensure_future(_until_gone(receive, stream))
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
+        async for chunk in stream:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except OSError:
+        return  # how some servers say that the client has left
+    finally:
+        stream.close()
+        listening.cancel()
+        with suppress(asyncio.CancelledError):
+            await listening
+
+
+async def _until_gone(receive: Receive, stream: Stream) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stream.end()
+    stream.ring()
+
+
+def _fields(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:
-    fields = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    fields = _fields(headers)
     if not any(name == b"content-length" for name, _ in fields):
         fields.append((b"content-length", str(len(body)).encode()))
     await send({"type": "http.response.start", "status": status, "headers": fields})

@@ -6,18 +6,20 @@ see a job is told exactly what is said of a job that does not exist.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import ClassVar, Final, Protocol
 from urllib.parse import parse_qs, quote
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
+from backjob.broadcast import Broadcast
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
+from backjob.events import CONTENT_TYPE, json_bytes, piece_as_dict
 from backjob.model import Headers, JobState, JsonValue, Output, Status, clean_text
 from backjob.page import Links, asset, render, render_fragment
+from backjob.streams import Stream
 
 __all__ = ["Answer", "Ask", "Endpoints", "StatusSource", "preferred", "same_origin"]
 
@@ -36,7 +38,6 @@ _UTF_8: Final = "; charset=utf-8"
 _STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css", "/progress.d.ts": "text/plain"}
 _STATIC_MAX_AGE: Final = 3600
 _RETRY_AFTER: Final = 2
-_MOST_FIELDS: Final = 20
 
 _STOP_POLLING: Final = 286  # htmx asks no more after it, and swaps it in (https://htmx.org/docs/#polling)
 
@@ -48,6 +49,11 @@ _PAGE_POLICY: Final = (
 
 class StatusSource(Protocol):
     """What the status routes need of the `BackJob` facade."""
+
+    @property
+    def broadcast(self) -> Broadcast:
+        """Its event streams."""
+        ...
 
     def status(self, job_id: str) -> JobState:
         """The state of a job; raises `JobNotFound`."""
@@ -86,7 +92,7 @@ class Ask:
 
     ``path`` is what follows the prefix, ``mount`` the prefix as the browser sees it, the application's own mount point
     (SCRIPT_NAME, root_path) included. ``owner`` is who asks, as the application's hook said, or None. ``sees_all``
-    lets somebody watch every job, and cancel none.
+    lets somebody watch every job, and cancel none. ``in_thread``: a response occupies a thread for as long as it lasts.
     """
 
     method: str
@@ -96,6 +102,7 @@ class Ask:
     owner: str | None
     mount: str
     sees_all: bool = False
+    in_thread: bool = True
 
     def header(self, name: str) -> str | None:
         """The values of a header field, joined by ``", "``, or None. Case does not matter."""
@@ -104,11 +111,15 @@ class Ask:
 
 @frozen
 class Answer:
-    """A complete response. After HEAD ``body`` is empty, and Content-Length that of GET."""
+    """A complete response, or with a ``stream`` its beginning: that is the body then, to be closed when it was sent.
+
+    After HEAD ``body`` is empty, and Content-Length that of GET.
+    """
 
     status: int
     headers: Headers
     body: bytes
+    stream: Stream | None = None
 
     @property
     def reason(self) -> str:
@@ -168,7 +179,7 @@ class Endpoints:
             answer = _error(404, "not found")
         except StoreUnavailable:
             answer = _error(503, "the store does not answer at the moment", ("Retry-After", str(_RETRY_AFTER)))
-        return Answer(answer.status, answer.headers, b"") if ask.method == "HEAD" else answer
+        return evolve(answer, body=b"") if ask.method == "HEAD" else answer
 
     def _route(self, ask: Ask) -> Answer:
         media_type = _STATIC.get(ask.path)
@@ -213,7 +224,7 @@ class Endpoints:
         return _answer(200, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
 
     def _fragment(self, ask: Ask, opened: _Opened) -> Answer:
-        start, piece = self.jobs.tail(opened.state.id) if _flag(ask.query, "output") else (0, Output("", 0))
+        start, piece = self.jobs.tail(opened.state.id) if _values(ask.query, "output") == ["1"] else (0, Output("", 0))
         body = render_fragment(opened.state, piece.text, more=start > 0, truncated=piece.truncated)
         status = _STOP_POLLING if opened.state.status.is_final else 200
         return _answer(status, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
@@ -221,12 +232,26 @@ class Endpoints:
     def _output(self, ask: Ask, opened: _Opened) -> Answer:
         offset = _offset(ask.query)
         if offset is None:
-            return _error(400, "offset: must be a number of bytes, 0 or more")
+            return _BAD_OFFSET
         piece = self.jobs.output(opened.state.id, offset)
         if preferred(ask.header("accept"), (_JSON, _PLAIN)) == _PLAIN:
             position = ("Backjob-Next-Offset", str(piece.next_offset))
             return _answer(200, _PLAIN + _UTF_8, clean_text(piece.text).encode("utf-8"), position)
-        return _json(200, {"text": piece.text, "next_offset": piece.next_offset, "truncated": piece.truncated})
+        return _json(200, piece_as_dict(piece))
+
+    def _events(self, ask: Ask, opened: _Opened) -> Answer:
+        if not self.jobs.broadcast.limit(in_thread=ask.in_thread):
+            raise JobNotFound(ask.path)
+        offset = _resumed(ask)
+        if offset is None:
+            return _BAD_OFFSET
+        if ask.method == "HEAD":
+            return Answer(200, _EVENTS, b"")
+        output = _values(ask.query, "output") != ["0"]
+        stream = self.jobs.broadcast.open(opened.state.id, offset, output=output, in_thread=ask.in_thread)
+        if stream is None:
+            return _error(503, "as many event streams are open as may be", ("Retry-After", str(_RETRY_AFTER)))
+        return Answer(200, _EVENTS, b"", stream)
 
     def _cancel(self, ask: Ask, opened: _Opened) -> Answer:
         if not opened.may_cancel:
@@ -247,6 +272,7 @@ class Endpoints:
         "": _Route(("GET", "HEAD"), _state),
         "fragment": _Route(("GET", "HEAD"), _fragment),
         "output": _Route(("GET", "HEAD"), _output),
+        "events": _Route(("GET", "HEAD"), _events),
         "cancel": _Route(("POST",), _cancel),
     }
 
@@ -283,20 +309,25 @@ def same_origin(ask: Ask) -> bool:
     return port is not None and bool(authority) and authority.removesuffix(port) == host.removesuffix(port)
 
 
-def _values(query: str, name: str) -> list[str]:
+def _values(query: str, name: str) -> list[str] | None:
+    """The values of a parameter, of which there may be none; None for a query that can't be read."""
     try:
-        return parse_qs(query, keep_blank_values=True, max_num_fields=_MOST_FIELDS).get(name, [])
+        return parse_qs(query, keep_blank_values=True, max_num_fields=20).get(name, [])
     except ValueError:
-        return ["", ""]  # too many fields: no value is the right one
-
-
-def _flag(query: str, name: str) -> bool:
-    return _values(query, name) == ["1"]
+        return None
 
 
 def _offset(query: str) -> int | None:
-    values = _values(query, "offset") or ["0"]
-    return int(values[0]) if len(values) == 1 and _OFFSET.fullmatch(values[0]) else None
+    values = _values(query, "offset")
+    if values == []:
+        return 0
+    return int(values[0]) if values is not None and len(values) == 1 and _OFFSET.fullmatch(values[0]) else None
+
+
+def _resumed(ask: Ask) -> int | None:
+    """Where events go on: a browser that connects again says which was the last it had, and has the same query still."""
+    last = ask.header("last-event-id") or ""
+    return int(last) if _OFFSET.fullmatch(last) else _offset(ask.query)
 
 
 def _mount(ask: Ask) -> str:
@@ -314,27 +345,34 @@ def _refuse_method(ask: Ask, methods: tuple[str, ...]) -> Answer | None:
 # --- making an answer -----------------------------------------------------------------------------------------------
 
 
-def _answer(status: int, content_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store") -> Answer:
-    headers = (
+def _headers(content_type: str, *more: tuple[str, str], caching: str = "no-store") -> Headers:
+    return (
         ("Content-Type", content_type),
-        ("Content-Length", str(len(body))),
         ("Cache-Control", caching),
         ("Vary", "Accept"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         *more,
     )
-    return Answer(status, headers, body)
+
+
+def _answer(status: int, content_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store") -> Answer:
+    length = ("Content-Length", str(len(body)))
+    return Answer(status, _headers(content_type, length, *more, caching=caching), body)
 
 
 def _json(status: int, value: Mapping[str, JsonValue], *more: tuple[str, str]) -> Answer:
-    # ASCII alone: a lone surrogate in a text is an escape like any other, and never an encoding error.
-    body = json.dumps(value, ensure_ascii=True, allow_nan=False).encode("ascii")
-    return _answer(status, _JSON, body, *more)
+    return _answer(status, _JSON, json_bytes(value), *more)
 
 
 def _error(status: int, text: str, *more: tuple[str, str]) -> Answer:
     return _json(status, {"error": text}, *more)
+
+
+_BAD_OFFSET: Final = _error(400, "offset: must be a number of bytes, 0 or more")
+
+# No proxy is to compress or to collect what must arrive at once; the last field is nginx's.
+_EVENTS: Final = _headers(CONTENT_TYPE, ("X-Accel-Buffering", "no"), caching="no-store, no-transform")
 
 
 def _static(path: str, media_type: str) -> Answer:

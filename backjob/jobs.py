@@ -13,6 +13,7 @@ from attrs import evolve
 
 from backjob.access import Access, Right, new_job_id, reference
 from backjob.action import Action
+from backjob.broadcast import Broadcast
 from backjob.clock import SystemClock
 from backjob.delivery import LEASE
 from backjob.errors import (
@@ -25,6 +26,7 @@ from backjob.errors import (
     StoreUnavailable,
     TooDeep,
 )
+from backjob.feeds import Source
 from backjob.lifecycle import End, cancelled, ended, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
 from backjob.monitor import Monitor, Retention
@@ -66,7 +68,8 @@ class BackJob(Action, Watching):
     ``owner(request)`` names the user of a request, or None. ``error_timeout`` (s) bounds a job's silence,
     ``delivery_timeout`` (s) its wait for a worker. Retention is in days, 0 for ever; ``max_output`` and ``max_body`` in
     bytes. ``user_agent`` None forwards the starting request's. ``on_end(state)`` is called in the process that wrote a
-    job's end. ``seal`` stores credentials encrypted until the claim, so that any process can deliver.
+    job's end. ``seal`` stores credentials encrypted until the claim, so that any process can deliver. ``streams`` is how
+    many event streams a process serves at once; None: 1000 under ASGI, none under WSGI, where each occupies a thread.
 
     Raises `InvalidRequest` for a refused setting. Thread-safe, and safe across fork.
     """
@@ -90,6 +93,7 @@ class BackJob(Action, Watching):
         user_agent: str | None = None,
         on_end: Callable[[JobState], object] | None = None,
         seal: bool = False,
+        streams: int | None = None,
         clock: Clock | None = None,
     ) -> None:
         for name, value, least in (
@@ -106,6 +110,8 @@ class BackJob(Action, Watching):
             ("max_depth", max_depth),
         ):
             check_number(name, value, 0, whole=True)
+        if streams is not None:
+            check_number("streams", streams, 0, whole=True)
         if user_agent is not None:
             check_value("user_agent", "User-Agent", user_agent)
         if not status_prefix.startswith("/") or status_prefix.endswith("/"):
@@ -128,6 +134,7 @@ class BackJob(Action, Watching):
         self._sealer = Sealer(signer) if seal else None
         self._access = Access(signer)
         self.monitor = self.make_monitor(Monitor)
+        self.broadcast = self.make_broadcast(streams)
         self.worker = Worker(
             store,
             signer,
@@ -160,6 +167,14 @@ class BackJob(Action, Watching):
             sealer=self._sealer,
             threaded=threaded,
         )
+
+    def make_broadcast(self, streams: int | None, *, threaded: bool = True) -> Broadcast:
+        """The event streams of this `BackJob`; ``threaded`` False leaves its passes to the caller. For tests."""
+        source = Source(self._job, self._state, self.store.output, self._release)
+        return Broadcast(source, self._clock, limit=streams, offload=self._offload, threaded=threaded)
+
+    def _release(self) -> None:
+        """Let go of what this thread holds of the store; it will not use it for long."""
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
@@ -331,6 +346,7 @@ class BackJob(Action, Watching):
 
     def close(self) -> None:
         """Write what is pending, and let go of threads, connections and the store. Calling it twice does no harm."""
+        self.broadcast.close()
         self.monitor.close()
         if self.transport is not None:
             self.transport.close()

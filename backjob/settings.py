@@ -42,6 +42,7 @@ _OF_BACKJOB: Final = (
     "user_agent",
     "status_prefix",
     "seal",
+    "streams",
 )
 
 
@@ -60,13 +61,17 @@ def _number(value: object) -> float:
     return number
 
 
-def _size(value: object) -> int:
+def _count(value: object, of: str = "") -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("a whole number of bytes is needed")  # noqa: TRY004
-    size = int(value)
-    if size < 0:
-        raise ValueError("a whole number of bytes is needed")
-    return size
+        raise ValueError(f"a whole number{of} is needed")  # noqa: TRY004
+    count = int(value)
+    if count < 0:
+        raise ValueError(f"a whole number{of} is needed")
+    return count
+
+
+def _size(value: object) -> int:
+    return _count(value, " of bytes")
 
 
 def _truth(value: object) -> bool:
@@ -128,6 +133,7 @@ class Settings:
     user_agent: str | None = _setting(_text)
     status_prefix: str | None = _setting(_text)
     seal: bool | None = _setting(_truth)
+    streams: int | None = _setting(_count)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:

@@ -190,7 +190,10 @@ class _Body:
 
 
 class StatusApp:
-    """The status routes as a WSGI application of its own, to be mounted at the `BackJob`'s ``status_prefix``."""
+    """The status routes as a WSGI application of its own, to be mounted at the `BackJob`'s ``status_prefix``.
+
+    Event streams are served if the `BackJob` is given a number of ``streams``: each occupies a thread.
+    """
 
     def __init__(self, jobs: BackJob) -> None:
         self._jobs = jobs
@@ -217,7 +220,7 @@ class StatusApp:
             )
         )
         start_response(f"{answer.status} {answer.reason}", list(answer.headers))
-        return [answer.body]
+        return [answer.body] if answer.stream is None else answer.stream
 
 
 # --- translating ----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any, Final
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
-__all__ = ["acting", "aside", "close_aside", "forget_inherited"]
+__all__ = ["acting", "aside", "close_aside", "close_idle", "forget_inherited"]
 
 _PREFIX: Final = "backjob beside "
 _SQLITE_PATIENCE: Final = 0.2  # s; what can't be written now is written later, and the action need not wait for it
@@ -55,6 +55,13 @@ def close_aside(using: str) -> None:
     with suppress(ConnectionDoesNotExist):
         connections[alias].close()
         del connections[alias]
+
+
+def close_idle() -> None:
+    """Close this thread's connections, save those within a transaction: it will not use them for long."""
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close()
 
 
 def forget_inherited(using: str) -> None:

@@ -16,6 +16,7 @@ from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
 from backjob import jobs as core
+from backjob.django.connections import close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.task_record import TaskRecord, shown
 from backjob.errors import InvalidRequest
@@ -42,6 +43,10 @@ class _BackJobWithTasks(core.BackJob):
     @override
     def _state(self, job: Job) -> JobState:
         return shown(super()._state(job))
+
+    @override
+    def _release(self) -> None:
+        close_idle()
 
     @override
     def _announce(self, job: Job) -> None:

@@ -35,7 +35,8 @@ def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
             )
         )
         # A list: of bytes it would set the length, and that of the answer to HEAD is not 0.
-        return Response([answer.body], answer.status, list(answer.headers))
+        body = [answer.body] if answer.stream is None else answer.stream
+        return Response(body, answer.status, list(answer.headers))
 
     for rule, endpoint in ((_ASSET, "asset"), ("/<path:rest>", "status")):
         blueprint.add_url_rule(rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False)

@@ -197,6 +197,7 @@ def bench(
         store=store_like, transport=transport, signer=MessageSigner(KEY), clock=clock, on_end=note, **options
     )
     jobs.monitor = jobs.make_monitor(ManualMonitor, threaded=False)
+    jobs.broadcast = jobs.make_broadcast(options.get("streams"), threaded=False)
     return Bench(clock, faulty, transport, jobs, ended)
 
 

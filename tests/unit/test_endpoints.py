@@ -13,10 +13,12 @@ from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backjob.broadcast import Broadcast
 from backjob.endpoints import Answer, Ask, Endpoints, preferred
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Status
 from backjob.page import fill, headline, result_link
+from tests.unit.core import bench
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HTML: Headers = (("Accept", "text/html,application/xhtml+xml,*/*;q=0.8"),)
@@ -50,6 +52,7 @@ class FakeJobs:
     down: bool = False
     reads: int = 0
     cancelled: list[str] = field(factory=list)
+    broadcast: Broadcast = field(factory=lambda: bench().jobs.broadcast)
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1

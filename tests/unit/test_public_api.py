@@ -117,6 +117,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "user_agent": None,
         "on_end": None,
         "seal": False,
+        "streams": None,
         "clock": None,
     },
     "start": {
@@ -190,7 +191,17 @@ def test_a_method_takes_these_parameters(name: str) -> None:
 
 
 def test_no_public_method_goes_unmentioned() -> None:
-    of_parts = {"of", "make_monitor", "learn_address", "tail", "rights", "owner_of", "current_owner", "note_error"}
+    of_parts = {
+        "of",
+        "make_monitor",
+        "make_broadcast",
+        "learn_address",
+        "tail",
+        "rights",
+        "owner_of",
+        "current_owner",
+        "note_error",
+    }
     public = {name for name, _ in inspect.getmembers(BackJob, inspect.isfunction) if not name.startswith("_")}
     assert public - of_parts == METHODS.keys() - {"__init__"} | {"astart"}
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from tests.browser.told import Told
 
 FOLDER = Path(os.environ.get("BACKJOB_PICTURES") or Path(__file__).with_name("pictures")).resolve()
-WIDTH, NARROW = 720, 360
+WINDOWS = {"": ("light", 720), "-dark": ("dark", 720), "-narrow": ("light", 360)}
+"""Of each the scheme of colours, and the width (px)."""
 DARKER, LIGHTER = 0x40, 0xC0
 
 
@@ -43,19 +44,16 @@ def size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize(
-    ("name", "scheme", "width"), [("", "light", WIDTH), ("-dark", "dark", WIDTH), ("-narrow", "dark", NARROW)]
-)
-def test_the_ready_page_fits_its_window(
-    told: Told, visitor: Visitor, state: str, name: str, scheme: str, width: int
-) -> None:
+@pytest.mark.parametrize("window", WINDOWS)
+def test_the_ready_page_fits_its_window(told: Told, visitor: Visitor, state: str, window: str) -> None:
+    scheme, width = WINDOWS[window]
     job = in_state(told, state)
     page = visitor.page(viewport={"width": width, "height": 200}, color_scheme=scheme, reduced_motion="reduce")
     page.clock.set_fixed_time("2026-03-01T12:00:00Z")
     page.goto(told.url + job.source)
     page.locator("backjob-progress [part='cancel'][type='button']").wait_for(state="attached")
     page.get_by_text(STATES[state]).first.wait_for()
-    assert size(picture(page, f"page-{state}{name}"))[0] == width
+    assert size(picture(page, f"{state}{window}"))[0] == width
     assert page.evaluate("document.documentElement.scrollWidth") == width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number)")
     assert all(value > LIGHTER for value in ground) if scheme == "light" else all(value < DARKER for value in ground)
@@ -63,5 +61,5 @@ def test_the_ready_page_fits_its_window(
 
 def test_the_docs_show_pictures_that_are_taken_here() -> None:
     shown = {path.name for path in (ROOT / "docs" / "images").glob("*.png")}
-    taken = {f"page-{state}{name}.png" for state in STATES for name in ("", "-dark", "-narrow")}
+    taken = {f"{state}{window}.png" for state in STATES for window in WINDOWS}
     assert shown <= taken

@@ -24,8 +24,11 @@ def findings(page: Page, axe: str) -> list[str]:
     return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in found]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without"])
+@pytest.mark.parametrize(
+    ("scheme", "script"),
+    [("light", True), ("dark", True), ("dark", False)],
+    ids=["light", "dark", "dark without JavaScript"],
+)
 def test_the_ready_page_is_accessible_in_every_state(
     told: Told, visitor: Visitor, modules: Path, scheme: str, script: bool
 ) -> None:

@@ -361,10 +361,12 @@ async def _stream(receive: Receive, send: Send, answer: Answer, stream: Stream) 
 
 
 async def _until_gone(receive: Receive, stream: Stream) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    stream.end()
-    stream.ring()
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    finally:
+        stream.end()
+        stream.ring()
 
 
 def _fields(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -186,7 +186,8 @@ class Broadcast:
     def _look(self, feed: Feed, now: float) -> None:
         streams = self._streams_of(feed)
         try:
-            if feed.look(self._source, now, with_output=any(stream.output for stream in streams)):
+            offset = min((stream.offset for stream in streams if stream.output), default=None)
+            if feed.look(self._source, now, offset):
                 _ring(streams)
         except JobNotFound:
             _end(streams)

@@ -81,10 +81,13 @@ class Feed:
         self.seen: Seen | None = None
         self._wait = _FIRST_LOOK
 
-    def look(self, source: Source, now: float, *, with_output: bool) -> bool:
-        """Read what is new; whether anything was. Raises `JobNotFound` and `StoreError`."""
+    def look(self, source: Source, now: float, offset: int | None) -> bool:
+        """Read what is new; whether anything was. ``offset``: where the first of those who want output is; None: nobody.
+
+        Raises `JobNotFound` and `StoreError`.
+        """
         before = self.seen
-        seen = _look(source, source.job(self.job_id), before, with_output=with_output)
+        seen = _look(source, source.job(self.job_id), before, offset)
         self.seen = seen
         is_new = seen is not before
         self._wait = _FIRST_LOOK if is_new else min(_LONGEST_LOOK, self._wait * 1.5)
@@ -92,14 +95,11 @@ class Feed:
         return is_new
 
 
-def _look(source: Source, job: Job, before: Seen | None, *, with_output: bool) -> Seen:
+def _look(source: Source, job: Job, before: Seen | None, offset: int | None) -> Seen:
     mark = (job.version, job.output_size, job.updated_time)
     if before is not None and before.mark == mark and before.end >= job.output_size:
         return before
-    # Who comes first begins somewhere in the past and reads that himself: the watcher reads what is new.
-    end = job.output_size if before is None else before.end if with_output else max(before.end, job.output_size)
-    added = _pieces(source, job, end)
-    end = added[-1].end if added else end
+    end, added = _new_output(source, job, before, offset)
     ended = job.status.is_final
     if ended and added and end < job.output_size and before is not None:
         # The end is told when all output has been.
@@ -107,6 +107,17 @@ def _look(source: Source, job: Job, before: Seen | None, *, with_output: bool) -
     state = _state(source, job, ended=ended)
     turn = 1 if before is None else before.turn + (state != before.state)
     return Seen(mark, state, turn, end, job.output_truncated, ended, _kept(before, added, end))
+
+
+def _new_output(source: Source, job: Job, before: Seen | None, offset: int | None) -> tuple[int, tuple[Piece, ...]]:
+    """How far the output has come, and the pieces up to there. Who is far behind reads the rest himself."""
+    size = job.output_size
+    if offset is None or (before is None and not size - _KEPT <= offset < size):
+        return (size if before is None else max(size, before.end)), ()
+    start = offset if before is None else before.end
+    added = _pieces(source, job, start)
+    end = added[-1].end if added else start
+    return (end, added) if before is not None or end >= size else (size, ())
 
 
 def _pieces(source: Source, job: Job, start: int) -> tuple[Piece, ...]:

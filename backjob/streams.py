@@ -31,6 +31,7 @@ _SHORTEST_LIMIT: Final = 4
 class Stream:
     """The bytes of one ``text/event-stream``: iterate over it, in a thread or in an event loop, and `close` it.
 
+    ``offset`` is how much of the output (bytes) its client has got, for one that wants ``output``.
     In a thread `next` waits; in an event loop nothing does, and what must be read is read in another thread.
     """
 
@@ -47,11 +48,11 @@ class Stream:
         offload: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]],
     ) -> None:
         self.feed = feed
+        self.offset = offset
         self.output = output
         self.loop: asyncio.AbstractEventLoop | None = None
         self._source = source
         self._monotonic = monotonic
-        self._offset = offset
         self._closed = closed
         self._offload = offload
         self._bell: Any = None
@@ -62,6 +63,18 @@ class Stream:
         self._read_from = self._heard
 
     # --- what others do with it -------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing comes any more."""
+        return self._over or self._monotonic() >= self._until
+
+    def take(self) -> bytes | None:
+        """The next bytes, for which the store may be read; None if there are none for now."""
+        chunk = self._at_hand() or (self._catch_up() if self._is_behind() else None) or self._heartbeat()
+        if chunk is not None:
+            self._heard = self._monotonic()
+        return chunk
 
     @property
     def wake_at(self) -> float:
@@ -91,11 +104,11 @@ class Stream:
 
     def __next__(self) -> bytes:
         bell = self._bell = self._bell or threading.Event()
-        while not self._is_over():
+        while not self.is_over:
             bell.clear()
-            chunk = self._at_hand() or (self._catch_up() if self._is_behind() else None) or self._heartbeat()
+            chunk = self.take()
             if chunk is not None:
-                return self._told(chunk)
+                return chunk
             bell.wait(_SILENCE)
         self.close()
         raise StopIteration
@@ -109,26 +122,18 @@ class Stream:
         if self._bell is None:
             import asyncio  # noqa: PLC0415 - who runs coroutines has it already
 
+            self.loop = asyncio.get_running_loop()  # before there is a bell, which others must ring there
             self._bell = asyncio.Event()
-            self.loop = asyncio.get_running_loop()
-        while not self._is_over():
+        while not self.is_over:
             self._bell.clear()
-            chunk = self._at_hand() or (await self._offload(self._catch_up) if self._is_behind() else None)
-            chunk = chunk or self._heartbeat()
+            chunk = await self._offload(self.take) if self._is_behind() else self.take()
             if chunk is not None:
-                return self._told(chunk)
+                return chunk
             await self._bell.wait()
         self.close()
         raise StopAsyncIteration
 
     # --- what comes next --------------------------------------------------------------------------------------------
-
-    def _is_over(self) -> bool:
-        return self._over or self._monotonic() >= self._until
-
-    def _told(self, chunk: bytes) -> bytes:
-        self._heard = self._monotonic()
-        return chunk
 
     def _at_hand(self) -> bytes | None:
         """The next bytes, if nothing need be read for them."""
@@ -140,21 +145,21 @@ class Stream:
             return None
         if seen.turn != self._turn and not seen.is_final:
             self._turn = seen.turn
-            return numbered(self._offset, seen.state)
-        if self.output and self._offset < seen.end and not self._exhausted:
-            piece = seen.piece_at(self._offset)
+            return numbered(self.offset, seen.state)
+        if self.output and self.offset < seen.end and not self._exhausted:
+            piece = seen.piece_at(self.offset)
             if piece is None:
                 return None
-            self._offset = piece.end
+            self.offset = piece.end
             self._told_truncated = piece.truncated
             return piece.event
         if self.output and seen.truncated and not self._told_truncated:
             # What was dropped left no piece that could tell of it.
             self._told_truncated = True
-            return numbered(self._offset, event("output", piece_as_dict(Output("", self._offset, truncated=True))))
+            return numbered(self.offset, event("output", piece_as_dict(Output("", self.offset, truncated=True))))
         if seen.is_final:
             self._over = True
-            return numbered(self._offset, seen.state)
+            return numbered(self.offset, seen.state)
         return None
 
     def _is_behind(self) -> bool:
@@ -164,7 +169,8 @@ class Stream:
             seen is not None
             and self.output
             and not self._exhausted
-            and self._offset < seen.end
+            and self.offset < seen.end
+            and seen.piece_at(self.offset) is None
             and self._monotonic() >= self._read_from
         )
 
@@ -174,16 +180,16 @@ class Stream:
         if seen is None:
             return None
         try:
-            limit = min(PIECE, max(_SHORTEST_LIMIT, seen.end - self._offset))
-            piece = self._source.output(self.feed.job_id, self._offset, limit)
+            limit = min(PIECE, max(_SHORTEST_LIMIT, seen.end - self.offset))
+            piece = self._source.output(self.feed.job_id, self.offset, limit)
         except StoreError:
             self._read_from = self._monotonic() + _STORE_PAUSE
             return None
         finally:
             self._source.release()
-        if piece.next_offset <= self._offset:
+        if piece.next_offset <= self.offset:
             return self._nothing_there(seen)
-        self._offset = piece.next_offset
+        self.offset = piece.next_offset
         self._told_truncated = piece.truncated
         return output_event(piece)
 

@@ -6,7 +6,8 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
@@ -52,6 +53,23 @@ class Client:
         timeout: float = WAIT,
     ) -> Page:
         """Send it from the address ``source``, target byte for byte, and read the answer. Raises `OSError`."""
+        try:
+            with closing(self._sent(method, target, headers, body, source, timeout)) as connection:
+                response = connection.getresponse()
+                fields = {name.lower(): value for name, value in response.getheaders()}
+                return Page(response.status, fields, response.read())
+        except http.client.HTTPException as error:
+            raise OSError(repr(error)) from error
+
+    def _sent(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+        source: str | None,
+        timeout: float,
+    ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("shop.example", timeout=timeout)
         connection.sock = self._connected(source, timeout)
         try:
@@ -61,13 +79,17 @@ class Client:
             if body is not None:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body)
-            response = connection.getresponse()
-            fields = {name.lower(): value for name, value in response.getheaders()}
-            return Page(response.status, fields, response.read())
-        except http.client.HTTPException as error:
-            raise OSError(repr(error)) from error
-        finally:
+        except BaseException:
             connection.close()
+            raise
+        return connection
+
+    @contextmanager
+    def streamed(self, target: str, headers: Mapping[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
+        """The answer to a GET as it comes; leaving the block cuts the connection."""
+        with closing(self._sent("GET", target, headers, None, None, WAIT)) as connection:
+            with connection.getresponse() as response:
+                yield response
 
     def get(self, target: str, **options: Any) -> Page:
         return self.request("GET", target, **options)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS
-from tests.scenarios.sites import Site, serving
+from tests.scenarios.sites import STREAMS, Site, serving
 
 # One of each sort: a single thread, threads, processes; every other server and app is slow's.
 _QUICK = (
@@ -31,7 +31,8 @@ _PLACES = [
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """The scenario site on one server after the other."""
     app, kind = request.param
-    with serving(KINDS[kind], f"{app}:app", tmp_path_factory.mktemp(f"{app}-{kind}")) as site:
+    directory = tmp_path_factory.mktemp(f"{app}-{kind}")
+    with serving(KINDS[kind], f"{app}:app", directory, BACKJOB_STREAMS=str(STREAMS)) as site:
         yield site
 
 

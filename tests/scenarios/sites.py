@@ -20,9 +20,12 @@ from backjob.transports.sockets import SocketTransport
 from tests.scenarios.client import WAIT, Client, Page
 from tests.scenarios.servers import Kind, Server, running
 
-__all__ = ["KEY", "Site", "jobs_at", "result_of", "serving", "settings", "store_url"]
+__all__ = ["KEY", "STREAMS", "Site", "jobs_at", "result_of", "serving", "settings", "store_url"]
 
 KEY: Final = "the scenarios' own secret, 5a1c0f7e93b24d68"
+
+STREAMS: Final = 2
+"""How many event streams each process of the common sites serves."""
 
 
 def settings(directory: Path) -> dict[str, str]:

@@ -1,0 +1,157 @@
+"""Event streams, over the wire: what comes, where it goes on, how many there may be, and what ends them."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import pytest
+
+from tests.event_source import EventSource
+from tests.scenarios.client import WAIT, Gate
+from tests.scenarios.servers import KINDS, Kind, gunicorn, uvicorn
+from tests.scenarios.sites import STREAMS, Site, serving
+
+_ANN: Final = {"Cookie": "user=ann"}
+_TEXT: Final = "line 0 – ä\nline 1 – ä\n"
+
+
+def chunks(response: HTTPResponse) -> Iterator[bytes]:
+    """What comes, as it comes, until the stream ends."""
+    while chunk := response.read1(1 << 16):
+        yield chunk
+
+
+def until(response: HTTPResponse, source: EventSource, name: str) -> None:
+    """Read until another event of this name has come."""
+    before = source.names.count(name)
+    for chunk in chunks(response):
+        source.feed(chunk)
+        if source.names.count(name) > before:
+            return
+    pytest.fail(f"the stream ended: {source.events}")
+
+
+def needs_room(site: Site) -> None:
+    """For scenarios of several requests at a time."""
+    if site.kind.workers < 4:
+        pytest.skip(f"{site.kind} serves {site.kind.workers} requests at a time")
+
+
+# --- what comes -----------------------------------------------------------------------------------------------------
+
+
+def test_the_events_of_an_ended_job_are_its_output_and_its_end(site: Site) -> None:
+    started = site.started("/work/print", {"lines": 2})
+    state = site.end(started["id"])
+    page = site.page(f"{started['url']}/events")
+    assert (page.status, page.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert (page.headers["cache-control"], page.headers["x-accel-buffering"]) == ("no-store, no-transform", "no")
+    source = EventSource().read([page.body])
+    assert (source.names, source.text, source.last_id, source.retry) == (["output", "end"], _TEXT, "28", 2000)
+    assert source.states == [state.as_dict()]
+    again = EventSource().read([site.page(f"{started['url']}/events?offset=0", headers={"Last-Event-ID": "14"}).body])
+    assert (again.names, again.text) == (["output", "end"], "line 1 – ä\n")
+    assert EventSource().read([site.page(f"{started['url']}/events?offset=14&output=0").body]).names == ["end"]
+
+
+def test_streams_are_opened_as_the_other_routes_are(site: Site) -> None:
+    job_id = site.run("/work/none", visitor=_ANN).id
+    unknown = site.page("/backjob/nothing-of-the-kind")
+    for visitor in ({}, {"Cookie": "user=bob"}):
+        refused = site.page(f"/backjob/{job_id}/events", headers=visitor)
+        assert (refused.status, refused.body) == (404, unknown.body)
+    assert site.page(f"/backjob/{job_id}/events?offset=x", headers=_ANN).status == 400
+    head = site.client.request("HEAD", f"/backjob/{job_id}/events", headers=_ANN)
+    assert (head.status, head.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert EventSource().read([site.page(f"/backjob/{job_id}/events", headers=_ANN).body]).names == ["end"]
+
+
+def test_a_running_job_is_followed_to_its_end(site: Site, gate: Gate) -> None:
+    needs_room(site)
+    started = site.started("/work/hold", {"gate": gate.port})
+    held = gate.reached()
+    source = EventSource()
+    with site.client.streamed(f"{started['url']}/events") as response:
+        until(response, source, "state")
+        assert source.states[-1]["status_name"] == "IN_PROGRESS"
+        held.proceed()
+        while source.states[-1]["status_text"] != "released":
+            until(response, source, "state")
+        held.release()
+        source.read(chunks(response))
+    assert source.states[-1] == site.end(started["id"]).as_dict()
+    assert source.names[-1] == "end"
+
+
+def test_there_are_as_many_as_may_be_and_one_that_is_cut_makes_room(site: Site) -> None:
+    needs_room(site)
+    started = site.started("/work/none", delay=1000)
+    address = f"{started['url']}/events"
+    with ExitStack() as open_streams:
+        for _ in range(STREAMS):
+            response = open_streams.enter_context(site.client.streamed(address))
+            until(response, EventSource(), "state")
+        refused = site.page(address)
+        assert (refused.status, refused.headers["retry-after"]) == (503, "2")
+    if site.kind.gateway == "wsgi":
+        site.jobs.cancel(started["id"])  # there the server sees that a client is gone when it has something to write
+    looks, deadline = threading.Event(), time.monotonic() + WAIT
+    while True:
+        with site.client.streamed(address) as response:
+            if response.status != 503:
+                break
+        assert time.monotonic() < deadline
+        looks.wait(0.05)
+
+
+# --- off, until switched on -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "app", ["plain_app", *(pytest.param(app, marks=pytest.mark.slow) for app in ("flask_app", "django_app"))]
+)
+def test_where_each_takes_a_thread_there_are_none_by_default(app: str, tmp_path: Path) -> None:
+    with serving(KINDS["gunicorn-threads"], f"{app}:app", tmp_path) as site:
+        started = site.started("/work/none")
+        site.end(started["id"])
+        refused, unknown = site.page(f"{started['url']}/events"), site.page(f"{started['url']}/nothing")
+        assert (refused.status, refused.body) == (404, unknown.body)
+
+
+# --- the end of a server --------------------------------------------------------------------------------------------
+
+
+_UVICORN: Final = ("--timeout-graceful-shutdown", "60")
+_GUNICORN: Final = ("--workers=1", "--graceful-timeout=60")
+
+
+@pytest.mark.parametrize(
+    ("app", "command", "gateway"),
+    [
+        ("asgi_app", uvicorn(*_UVICORN), "asgi"),
+        pytest.param("django_asgi_app", uvicorn(*_UVICORN), "asgi", marks=pytest.mark.slow),
+        pytest.param("flask_app", gunicorn(*_GUNICORN), "wsgi", marks=pytest.mark.slow),
+        pytest.param("django_app", gunicorn(*_GUNICORN, "--threads=4"), "wsgi", marks=pytest.mark.slow),
+    ],
+    ids=["uvicorn", "uvicorn-django", "gunicorn-sync-flask", "gunicorn-threads-django"],
+)
+def test_a_server_that_is_told_to_end_does_not_wait_for_its_streams(
+    app: str, command: Any, gateway: Literal["wsgi", "asgi"], tmp_path: Path
+) -> None:
+    kind = Kind(name="patient", command=command, gateway=gateway)
+    with serving(kind, f"{app}:app", tmp_path, BACKJOB_STREAMS="1") as site:
+        started = site.started("/work/none", delay=1000)
+        with site.client.streamed(f"{started['url']}/events") as response:
+            source = EventSource()
+            until(response, source, "state")
+            site.server.process.send_signal(signal.SIGTERM)
+            source.read(chunks(response))  # to a clean end: what is cut off raises
+        assert not source.has_ended
+        site.server.process.wait(WAIT)

@@ -122,8 +122,10 @@
       this.#last = "";
       this.removeAttribute("data-status");
       this.removeAttribute("data-lost");
-      if (!this.firstElementChild) this.#build(); // what the server rendered stays until there is something newer
-      if (this.hasAttribute("src")) this.#watch(this.#turn);
+      if (!this.hasAttribute("src")) return; // a fragment of the server's
+      // What the server rendered stays until there is something newer; while the page loads it may be still to come.
+      if (!this.firstElementChild && document.readyState !== "loading") this.#build();
+      this.#watch(this.#turn);
     }
 
     #stop() {

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.browser.told import Told
 
 PLAIN = "<!doctype html><title>htmx</title><link rel='icon' href='data:,'>"
+SCRIPT = "<script src='/backjob/progress.js'></script>"
 PAGE = """<!doctype html><title>htmx</title><link rel="icon" href="data:,">
 <link rel="stylesheet" href="/backjob/progress.css"><script src="/htmx.js"></script>
 <div hx-get="{source}/fragment?output=1" hx-trigger="load, every 200ms" aria-label="Export"></div>"""
@@ -55,9 +56,21 @@ def test_beside_the_script_of_the_element_a_fragment_stays_as_it_is(told: Told, 
     job = told.job().claim().report(40, "Reading")
     page = visitor.page()
     piece = page.request.get(f"{told.url}{job.source}/fragment").text()
-    script = "<script src='/backjob/progress.js'></script>"
-    page.route("**/mine", lambda route: route.fulfill(body=PLAIN + script + piece, content_type="text/html"))
+    page.route("**/mine", lambda route: route.fulfill(body=PLAIN + SCRIPT + piece, content_type="text/html"))
     page.goto(f"{told.url}/mine")
     assert page.evaluate("document.querySelector('backjob-progress').state") is None
     assert page.get_by_role("status").text_content() == "Running"
     assert page.locator("progress").get_attribute("value") == "40"
+
+
+def test_a_script_that_does_not_wait_for_the_page_replaces_what_stands_in_the_element(
+    told: Told, visitor: Visitor
+) -> None:
+    job = told.job().claim().report(40, "Reading")
+    page = visitor.page()
+    body = f"{PLAIN}{SCRIPT}<backjob-progress src='{job.source}'><p>Please wait</p></backjob-progress>"
+    page.route("**/mine", lambda route: route.fulfill(body=body, content_type="text/html"))
+    page.goto(f"{told.url}/mine")
+    page.locator("progress[value='40']").wait_for()
+    assert page.get_by_role("status").all_text_contents() == ["Running"]
+    assert page.get_by_text("Please wait").count() == 0

@@ -54,7 +54,8 @@ class Client:
     ) -> Page:
         """Send it from the address ``source``, target byte for byte, and read the answer. Raises `OSError`."""
         try:
-            with closing(self._sent(method, target, headers, body, source, timeout)) as connection:
+            sent = self._sent(method, target, headers=headers, body=body, source=source, timeout=timeout)
+            with closing(sent) as connection:
                 response = connection.getresponse()
                 fields = {name.lower(): value for name, value in response.getheaders()}
                 return Page(response.status, fields, response.read())
@@ -65,10 +66,11 @@ class Client:
         self,
         method: str,
         target: str,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
-        source: str | None,
-        timeout: float,
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        source: str | None = None,
+        timeout: float = WAIT,
     ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("shop.example", timeout=timeout)
         connection.sock = self._connected(source, timeout)
@@ -87,9 +89,8 @@ class Client:
     @contextmanager
     def streamed(self, target: str, headers: Mapping[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
         """The answer to a GET as it comes; leaving the block cuts the connection."""
-        with closing(self._sent("GET", target, headers, None, None, WAIT)) as connection:
-            with connection.getresponse() as response:
-                yield response
+        with closing(self._sent("GET", target, headers=headers)) as connection, connection.getresponse() as response:
+            yield response
 
     def get(self, target: str, **options: Any) -> Page:
         return self.request("GET", target, **options)

@@ -682,3 +682,105 @@ def test_head_and_methods_that_are_not_allowed(world: Bench) -> None:
     assert (head.status, int(head.headers["content-length"])) == (200, length)
     post.serve(app, scope_of(path, method="POST"))
     assert (post.status, post.headers["allow"]) == (405, "GET, HEAD")
+
+
+# --- event streams --------------------------------------------------------------------------------------------------
+
+
+@define
+class Listener(Server):
+    """A client that listens until it leaves."""
+
+    leaves: asyncio.Event = field(factory=asyncio.Event)
+    hears: asyncio.Event = field(factory=asyncio.Event)
+
+    async def receive(self) -> dict[str, Any]:
+        if not self.messages:
+            await self.leaves.wait()
+        return await super().receive()
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if message.get("body"):
+            self.hears.set()
+
+    def listen(self, world: Bench, job_id: str) -> asyncio.Future[None]:
+        scope = scope_of(f"{world.jobs.status_url(job_id)}/events")
+        return asyncio.ensure_future(BackJobMiddleware(never, world.jobs)(scope, self.receive, self.send))  # type: ignore[arg-type] - a coroutine of ours
+
+
+def test_a_stream_goes_out_as_it_comes_and_has_no_length(world: Bench) -> None:
+    async def story() -> tuple[Listener, bytes]:
+        job_id, listener = world.start(), Listener()
+        serving = listener.listen(world, job_id)
+        await listener.hears.wait()
+        first = listener.body
+        world.jobs.cancel(job_id)
+        await asyncio.to_thread(world.jobs.broadcast.step)
+        await serving
+        return listener, first
+
+    listener, first = go(story())
+    assert (listener.status, first) == (200, b"retry: 2000\n\n")
+    assert "content-length" not in listener.headers
+    assert b"event: end\n" in listener.body
+
+
+def test_a_client_that_leaves_ends_its_stream_at_once(world: Bench) -> None:
+    async def story() -> None:
+        listener = Listener()
+        serving = listener.listen(world, world.start())
+        await listener.hears.wait()
+        assert world.jobs.broadcast.count == 1
+        listener.leaves.set()
+        await serving
+
+    go(story())
+    assert world.jobs.broadcast.count == 0
+
+
+def test_so_does_one_to_whom_nothing_can_be_sent(world: Bench) -> None:
+    async def story() -> None:
+        await Listener(deaf=True).listen(world, world.start())
+
+    go(story())
+    assert world.jobs.broadcast.count == 0
+
+
+def test_so_does_a_request_that_is_cancelled(world: Bench) -> None:
+    async def story() -> None:
+        listener = Listener()
+        serving = listener.listen(world, world.start())
+        await listener.hears.wait()
+        serving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await serving
+
+    go(story())
+    assert world.jobs.broadcast.count == 0
+
+
+def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> int:
+        job_id, listeners = world.start(), [Listener() for _ in range(20)]
+        serving = [listener.listen(world, job_id) for listener in listeners]
+        for listener in listeners:
+            await listener.hears.wait()
+        loop, calls = asyncio.get_running_loop(), 0
+        wake = loop.call_soon_threadsafe
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            nonlocal calls
+            calls += threading.get_ident() == thread.ident
+            return wake(*arguments, **options)
+
+        world.jobs.cancel(job_id)
+        thread = threading.Thread(target=world.jobs.broadcast.step)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop, "call_soon_threadsafe", counted)
+            thread.start()
+            await asyncio.gather(*serving)
+        thread.join(PATIENCE)
+        return calls
+
+    assert go(story()) == 1

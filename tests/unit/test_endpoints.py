@@ -18,7 +18,7 @@ from backjob.endpoints import Answer, Ask, Endpoints, preferred
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Status
 from backjob.page import fill, headline, result_link
-from tests.unit.core import bench
+from tests.unit.core import Bench, bench
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HTML: Headers = (("Accept", "text/html,application/xhtml+xml,*/*;q=0.8"),)
@@ -791,6 +791,87 @@ def test_a_value_is_never_read_as_a_template() -> None:
     assert (
         fill("{{a}}{{#b}}<{{b}}>{{/b}}{{#c}}no{{/c}}", {"a": "{{b}}", "b": "{{#c}}&", "c": ""}) == "{{b}}<{{#c}}&amp;>"
     )
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world() -> Bench:
+    """With real jobs: streams are not worth an imitation."""
+    return bench(streams=1)
+
+
+def events(world: Bench, job_id: str, query: str = "", *headers: tuple[str, str], **changes: Any) -> Answer:
+    path = f"/{job_id}.{world.jobs.status_url(job_id).rpartition('.')[2]}/events"
+    asked = Ask("GET", path, query, headers, None, "/backjob")
+    return Endpoints(world.jobs, "/backjob").answer(evolve(asked, **changes))
+
+
+def test_events_are_a_stream_that_nothing_may_hold_back(world: Bench) -> None:
+    answer = events(world, world.start())
+    assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", None)
+    assert answer.header("Content-Type") == "text/event-stream; charset=utf-8"
+    assert answer.header("Cache-Control") == "no-store, no-transform"
+    assert answer.header("X-Accel-Buffering") == "no"
+    assert answer.header("Referrer-Policy") == "no-referrer"
+    assert answer.stream is not None
+
+
+@pytest.mark.parametrize(
+    ("query", "last", "begins", "output"),
+    [
+        ("", None, 0, True),
+        ("offset=7", None, 7, True),
+        ("offset=7&output=1", "", 7, True),
+        ("offset=7&output=0", "12", 12, False),
+        ("offset=x", "12", 12, True),
+        ("offset=7", "twelve", 7, True),
+        ("offset=7", "-1", 7, True),
+    ],
+)
+def test_events_go_on_from_the_last_one_that_a_client_had_else_from_the_offset(
+    world: Bench, query: str, last: str | None, begins: int, output: bool
+) -> None:
+    headers = () if last is None else (("Last-Event-ID", last),)
+    stream = events(world, world.start(), query, *headers).stream
+    assert stream is not None
+    assert (stream.offset, stream.output) == (begins, output)
+
+
+def test_a_bad_offset_is_refused_and_takes_no_place(world: Bench) -> None:
+    answer = events(world, world.start(), "offset=-1")
+    assert (answer.status, json.loads(answer.body)["error"][:6]) == (400, "offset")
+    assert world.jobs.broadcast.count == 0
+
+
+def test_head_tells_the_headers_and_takes_no_place(world: Bench) -> None:
+    job_id = world.start()
+    head = events(world, job_id, method="HEAD")
+    assert (head.status, head.headers, head.stream) == (200, events(world, job_id).headers, None)
+    assert world.jobs.broadcast.count == 0
+
+
+def test_too_many_are_sent_away_for_a_while(world: Bench) -> None:
+    job_id = world.start()
+    first = events(world, job_id)
+    refused = events(world, job_id)
+    assert (refused.status, refused.header("Retry-After"), refused.stream) == (503, "2", None)
+    assert first.stream is not None
+    first.stream.close()
+    assert events(world, job_id).status == 200
+
+
+def test_where_they_are_off_there_is_no_such_route() -> None:
+    world = bench(streams=0)
+    answer = events(world, world.start())
+    assert answer == ask(FakeJobs(), "/nothing/of-the-kind")
+    assert events(bench(), world.start()).status == 404
+
+
+def test_another_method_is_refused(world: Bench) -> None:
+    refused = events(world, world.start(), method="POST")
+    assert (refused.status, refused.header("Allow")) == (405, "GET, HEAD")
 
 
 # --- for the adapters -----------------------------------------------------------------------------------------------

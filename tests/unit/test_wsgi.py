@@ -491,3 +491,29 @@ def test_on_a_unix_socket_no_address_is_learnt(world: Bench, extra: dict[str, st
 def test_a_unix_socket_of_gunicorn_is_not_taken_for_the_clients_host() -> None:
     with socket.socket(socket.AF_UNIX) as listener, pytest.raises(AddressUnknown):
         base_url_of(environ_of(HTTP_HOST="evil.example:1", SERVER_PORT="1") | {"gunicorn.socket": listener})
+
+
+# --- event streams --------------------------------------------------------------------------------------------------
+
+
+def test_event_streams_are_there_once_they_are_switched_on() -> None:
+    for streams, line in ((None, "404 Not Found"), (0, "404 Not Found"), (1, "200 OK")):
+        world = bench(streams=streams)
+        job_id = world.start()
+        world.jobs.cancel(job_id)
+        world.jobs.broadcast = world.jobs.make_broadcast(streams)
+        server = Server()
+        body = server.serve(BackJobMiddleware(ok, world.jobs), environ_of(f"{world.jobs.status_url(job_id)}/events"))
+        assert server.line == line
+        assert (b"event: end\n" in body) == (streams == 1) == ("Content-Length" not in server.headers)
+        world.jobs.close()
+
+
+def test_a_stream_that_the_server_closes_gives_up_its_place() -> None:
+    world = bench(streams=1)
+    app = BackJobMiddleware(ok, world.jobs)
+    body: Any = app(environ_of(f"{world.jobs.status_url(world.start())}/events"), Server().start_response)
+    assert next(body) == b"retry: 2000\n\n"
+    assert world.jobs.broadcast.count == 1
+    body.close()
+    assert world.jobs.broadcast.count == 0

@@ -14,6 +14,7 @@ from werkzeug.test import Client
 from backjob.flask import BackJob
 from backjob.stores.memory import MemoryStore
 from backjob.testing import immediate, recorded
+from backjob.transports.sockets import SocketTransport
 
 MakeApp = Callable[..., Flask]
 
@@ -147,3 +148,19 @@ def test_below_a_mount_addresses_carry_it(app: Flask, jobs: BackJob) -> None:
     assert url.startswith(f"/shop/backjob/{job_id}.")
     assert client.get(url).get_json()["status_text"] == "Done"
     assert "/shop/backjob/progress.js" in client.get(url, headers={"Accept": "text/html"}).text
+
+
+def test_event_streams_are_there_once_they_are_switched_on(make_app: MakeApp) -> None:
+    for switched, status in (({}, 404), ({"BACKJOB_STREAMS": "1"}, 200)):
+        app = make_app(**switched)
+        jobs = BackJob(app, store=MemoryStore(), transport=SocketTransport("http://127.0.0.1:9"))
+        with app.app_context():
+            job_id = jobs.start("/work", as_current_user=False, delay=100)
+            address = f"{jobs.status_url(job_id)}/events"
+            jobs.cancel(job_id)
+        response = app.test_client().get(address)
+        assert response.status_code == status
+        assert (b"event: end\n" in response.data) == (status == 200)
+        response.close()
+        with app.app_context():
+            assert jobs.broadcast.count == 0

@@ -1,0 +1,86 @@
+"""Event streams in Django: what middleware must not hold back, and connections that nobody keeps meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from asgiref.testing import ApplicationCommunicator
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+from django.db import connection
+from django.test import Client, override_settings
+
+from backjob.django import jobs
+from backjob.django.testing import recorded
+from tests.event_source import EventSource
+
+pytestmark = pytest.mark.usefixtures("database")
+
+_GZIP = "django.middleware.gzip.GZipMiddleware"
+
+
+@pytest.fixture
+def switched_on() -> Iterator[None]:
+    with override_settings(BACKJOB={"STREAMS": 2}, MIDDLEWARE=[*settings.MIDDLEWARE, _GZIP]):
+        jobs.reset()
+        yield
+    jobs.reset()
+
+
+@pytest.fixture
+def ended() -> str:
+    """The address of the events of a job that has ended."""
+    with recorded():
+        started = Client().post("/start", {"path": "see", "as_current_user": False}, content_type="application/json")
+    job_id = str(started.json()["id"])
+    jobs.cancel(job_id)
+    return f"{jobs.status_url(job_id)}/events"
+
+
+def test_under_wsgi_there_are_none_until_they_are_switched_on(ended: str) -> None:
+    assert Client().get(ended).status_code == 404
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_what_comes_is_not_compressed(ended: str) -> None:
+    response: Any = Client().get(ended, headers={"accept-encoding": "gzip"})
+    assert (response.status_code, response.has_header("Content-Encoding")) == (200, False)
+    assert EventSource().read(response.streaming_content).names == ["end"]
+    response.close()
+    assert jobs.broadcast.count == 0
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_no_connection_is_kept_while_a_client_watches(ended: str) -> None:
+    response: Any = Client().get(ended)
+    assert connection.connection is None
+    response.close()
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_in_an_event_loop_they_are_iterated_over_there(ended: str) -> None:
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": ended,
+        "raw_path": ended.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"testserver"), (b"accept-encoding", b"gzip")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("testserver", 80),
+    }
+
+    async def story() -> EventSource:
+        application, source = ApplicationCommunicator(get_asgi_application(), scope), EventSource()
+        await application.send_input({"type": "http.request", "body": b""})
+        assert (await application.receive_output(10))["status"] == 200
+        while (message := await application.receive_output(10)).get("more_body"):
+            source.feed(message["body"])
+        await application.wait(10)
+        return source
+
+    assert asyncio.run(story()).names == ["end"]
+    assert jobs.broadcast.count == 0

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.browser.told import Told
 
 FOLDER = Path(os.environ.get("BACKJOB_PICTURES") or Path(__file__).with_name("pictures")).resolve()
-WINDOWS = {"": ("light", 720), "-dark": ("dark", 720), "-narrow": ("light", 360)}
+WINDOWS = {"": ("light", 360), "-dark": ("dark", 360), "-wide": ("light", 720)}
 """Of each the scheme of colours, and the width (px)."""
 DARKER, LIGHTER = 0x40, 0xC0
 

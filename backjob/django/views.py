@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any, Final, cast
+from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
-from backjob.django.connections import close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.site import jobs
+from backjob.django.streaming import streaming
 from backjob.endpoints import Ask, Endpoints
-from backjob.streams import Stream
 
 __all__ = ["run", "status"]
 
@@ -42,30 +40,10 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     if answer.stream is None:
         response: HttpResponseBase = HttpResponse(answer.body, status=answer.status)
     else:
-        response = _streaming(request, answer.stream)
+        response = streaming(request, answer.stream)
     for name, value in answer.headers:
         response[name] = value
     return response
-
-
-def _streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
-    # What is compressed by GZipMiddleware waits until there is much of it.
-    request.META.pop("HTTP_ACCEPT_ENCODING", None)
-    close_idle()  # not to be kept for as long as the client watches
-    in_event_loop = hasattr(request, "scope")
-    response: Any = StreamingHttpResponse(_Chunks(stream) if in_event_loop else stream)
-    return cast("StreamingHttpResponse", response)
-
-
-class _Chunks:
-    """A stream for an event loop: Django takes what can be iterated over in a thread for that."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self.close = stream.close
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._stream
 
 
 @login_not_required  # the signature says that the site itself asks

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import pytest
 from attrs import define, field, frozen
@@ -69,9 +69,10 @@ def counted(directory: Path) -> Iterator[Site]:
 async def listening(site: Site, target: str, count: int) -> AsyncIterator[list[Client]]:
     """So many clients that have the headers and what comes first."""
     clients: list[Client] = []
+    host, port = cast("tuple[str, int]", site.client.address)
     try:
         for _ in range(count):
-            reader, writer = await asyncio.open_connection(*site.client.address)
+            reader, writer = await asyncio.open_connection(host, port)
             clients.append(Client(reader, writer))
             writer.write(f"GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())
         for client in clients:

@@ -706,7 +706,9 @@ class Listener(Server):
 
     def listen(self, world: Bench, job_id: str) -> asyncio.Future[None]:
         scope = scope_of(f"{world.jobs.status_url(job_id)}/events")
-        return asyncio.ensure_future(BackJobMiddleware(never, world.jobs)(scope, self.receive, self.send))  # type: ignore[arg-type] - a coroutine of ours
+        app: Any = BackJobMiddleware(never, world.jobs)
+        serving: asyncio.Future[None] = asyncio.ensure_future(app(scope, self.receive, self.send))
+        return serving
 
 
 def test_a_stream_goes_out_as_it_comes_and_has_no_length(world: Bench) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,13 +32,18 @@ def switched_on() -> Iterator[None]:
 
 
 @pytest.fixture
-def ended() -> str:
-    """The address of the events of a job that has ended."""
+def waiting() -> str:
+    """A job that nobody delivers."""
     with recorded():
         started = Client().post("/start", {"path": "see", "as_current_user": False}, content_type="application/json")
-    job_id = str(started.json()["id"])
-    jobs.cancel(job_id)
-    return f"{jobs.status_url(job_id)}/events"
+    return str(started.json()["id"])
+
+
+@pytest.fixture
+def ended(waiting: str) -> str:
+    """The address of the events of a job that has ended."""
+    jobs.cancel(waiting)
+    return f"{jobs.status_url(waiting)}/events"
 
 
 def test_under_wsgi_there_are_none_until_they_are_switched_on(ended: str) -> None:
@@ -61,26 +67,44 @@ def test_no_connection_is_kept_while_a_client_watches(ended: str) -> None:
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_in_an_event_loop_they_are_iterated_over_there(ended: str) -> None:
-    scope = {
-        "type": "http",
-        "method": "GET",
-        "path": ended,
-        "raw_path": ended.encode(),
-        "query_string": b"",
-        "headers": [(b"host", b"testserver"), (b"accept-encoding", b"gzip")],
-        "client": ("127.0.0.1", 50000),
-        "server": ("testserver", 80),
-    }
-
+def test_in_an_event_loop_they_keep_no_thread(waiting: str) -> None:
     async def story() -> EventSource:
-        application, source = ApplicationCommunicator(get_asgi_application(), scope), EventSource()
+        communicator: Any = ApplicationCommunicator  # which has no types
+        application, source = (
+            communicator(get_asgi_application(), scope_of(f"{jobs.status_url(waiting)}/events")),
+            EventSource(),
+        )
+        before = django_threads()
         await application.send_input({"type": "http.request", "body": b""})
         assert (await application.receive_output(10))["status"] == 200
+        while not source.states:
+            source.feed((await application.receive_output(10))["body"])
+        for thread in django_threads() - before:
+            await asyncio.to_thread(thread.join, 10)
+        assert django_threads() <= before
+        await asyncio.to_thread(jobs.cancel, waiting)
         while (message := await application.receive_output(10)).get("more_body"):
             source.feed(message["body"])
         await application.wait(10)
         return source
 
-    assert asyncio.run(story()).names == ["end"]
+    assert asyncio.run(story()).names == ["state", "end"]
     assert jobs.broadcast.count == 0
+
+
+def django_threads() -> set[threading.Thread]:
+    """Those in which synchronous parts of requests run."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor-")}
+
+
+def scope_of(path: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"testserver"), (b"accept-encoding", b"gzip")],
+        "client": ("127.0.0.1", 50000),
+        "server": ("testserver", 80),
+    }

@@ -1,0 +1,53 @@
+"""Event streams as responses of Django's, which keep neither a database connection nor, in an event loop, a thread."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from asgiref.sync import SyncToAsync, sync_to_async
+from django.http import HttpRequest, StreamingHttpResponse
+
+from backjob.django.connections import close_idle
+from backjob.streams import Stream
+
+__all__ = ["streaming"]
+
+
+def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
+    """The response whose body is the stream; ``request`` is what it answers."""
+    # What GZipMiddleware compresses waits until there is much of it.
+    request.META.pop("HTTP_ACCEPT_ENCODING", None)
+    if hasattr(request, "scope"):
+        chunks: Any = _Chunks(stream)
+    else:
+        close_idle()
+        chunks = stream
+    return StreamingHttpResponse(chunks)
+
+
+class _Chunks:
+    """A stream for an event loop. It can't be iterated over in a thread, which Django would prefer."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self.close = stream.close
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        await sync_to_async(close_idle)()
+        _give_up_thread()
+        async for chunk in self._stream:
+            yield chunk
+
+
+def _give_up_thread() -> None:
+    """End the thread that Django has made for this request's synchronous parts, and would keep until its end.
+
+    What is synchronous later on gets another one.
+    """
+    context = SyncToAsync.thread_sensitive_context.get(None)
+    if context is None or getattr(context, "_executor", None) is not None:  # none, or one that is somebody else's
+        return
+    executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+    if executor is not None:
+        executor.shutdown(wait=False)

@@ -219,7 +219,8 @@ class Endpoints:
             ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
             cancel = f"{mount}/{ref}/cancel"
         start, piece = self.jobs.tail(job_id)
-        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel)
+        stream = self.jobs.broadcast.limit(in_thread=ask.in_thread) > 0
+        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream)
         body = render(opened.state, piece.text, more=start > 0, truncated=piece.truncated, links=links)
         return _answer(200, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
 

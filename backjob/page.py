@@ -42,12 +42,13 @@ class Links:
     """Where the page finds what belongs to it; paths as they stand in a URL.
 
     ``assets`` is the prefix of progress.js and progress.css, ``job`` the job as this visitor reached it, ``cancel``
-    where the form to cancel it posts to; None: this visitor may not.
+    where the form to cancel it posts to; None: this visitor may not. ``stream``: the job has events to listen to.
     """
 
     assets: str
     job: str
     cancel: str | None = None
+    stream: bool = False
 
 
 @cache
@@ -93,7 +94,7 @@ def duration(seconds: float) -> str:
     """A time in the two largest units that it has: ``2 hr 5 min``. The element says it in the page's language."""
     rest = int(seconds)
     largest = next((index for index, (_, size) in enumerate(_UNITS) if rest >= size), len(_UNITS) - 1)
-    shown = []
+    shown: list[str] = []
     for unit, size in _UNITS[largest : largest + 2]:
         count, rest = divmod(rest, size)
         if count or not shown:
@@ -108,6 +109,7 @@ def render(state: JobState, output: str, *, more: bool, truncated: bool, links: 
         "refresh": "" if state.status.is_final else "yes",
         "assets": links.assets,
         "job": links.job,
+        "stream": "yes" if links.stream else "",
         "cancel": "" if state.status.is_final or links.cancel is None else links.cancel,
     }
     return _filled(_template("page.html").replace("{{>progress}}", _template("progress.html").strip()), values)
@@ -115,7 +117,7 @@ def render(state: JobState, output: str, *, more: bool, truncated: bool, links: 
 
 def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool) -> bytes:
     """A piece of HTML in UTF-8, to be put into another page: the element as it looks without JavaScript, and without ``src``."""
-    values = _values(state, output, more=more, truncated=truncated) | {"job": "", "cancel": ""}
+    values = _values(state, output, more=more, truncated=truncated) | {"job": "", "stream": "", "cancel": ""}
     return _filled(_template("progress.html"), values)
 
 

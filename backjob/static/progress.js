@@ -241,11 +241,7 @@
           silence ||= setTimeout(() => this.#lose(), GRACE);
         };
         hear("output", (piece) => this.#append(piece));
-        hear("state", (state) => this.#accept(turn, state, 0));
-        hear("end", (state) => {
-          this.#accept(turn, state, 0);
-          leave("over");
-        });
+        for (const name of ["state", "end"]) hear(name, (state) => this.#accept(turn, state, 0) && leave("over"));
       });
     }
 

@@ -20,14 +20,15 @@ SAYS = r"Open http://127\.0\.0\.1:(\d+)"
 
 def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_path: Path) -> None:
     with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, SAYS) as port:
-        page = visitor.page(viewport={"width": 360, "height": 640})
-        page.goto(f"http://127.0.0.1:{port}/")
+        page = visitor.page(viewport={"width": 360, "height": 640}, base_url=f"http://127.0.0.1:{port}")
+        page.goto("/")
         page.get_by_role("button", name="Start a job").click()
         page.locator("progress[value]:not([value='100'])").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         page.get_by_text("Done: 100 rows exported").wait_for()
         lines = (part(page, "output").text_content() or "").splitlines()
         assert lines == ["exporting 100 rows", *(f"{row} rows written" for row in range(10, 101, 10))]
+        assert page.request.get(page.get_by_text("a piece of HTML").get_attribute("href") or "").status == 286
         with page.expect_download() as download:
             page.get_by_role("link", name="Open the result").click()
         assert download.value.path().read_text(encoding="utf-8").splitlines()[-1] == "100,10000"

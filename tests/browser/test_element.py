@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
+from email.utils import format_datetime
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,7 @@ import pytest
 from backjob import Status
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import Locator, Page, Route
 
     from tests.browser.conftest import Visitor
     from tests.browser.told import Told
@@ -105,6 +107,20 @@ def test_time_is_told_and_what_is_left_is_estimated(told: Told, visitor: Visitor
     told.clock.advance(70)
     job.end(Status.COMPLETED, "Read")
     part(page, "time").get_by_text("2 min 40 sec", exact=True).wait_for()
+
+
+def test_a_silent_job_is_as_old_as_the_servers_clock_says(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim().report(40)
+    page = visitor.page()
+
+    def an_hour_later(route: Route) -> None:
+        now = format_datetime(told.clock.now() + timedelta(hours=1), usegmt=True)
+        answer = route.fetch()
+        route.fulfill(response=answer, headers={**answer.headers, "Date": now})
+
+    page.route(f"**{job.source}", an_hour_later)
+    page.goto(told.page(job))
+    part(page, "time").get_by_text(re.compile(r"^(59 min 59|1 hr)")).wait_for()
 
 
 def test_a_delayed_job_says_when_it_starts(told: Told, visitor: Visitor) -> None:
@@ -287,7 +303,6 @@ def test_a_hidden_tab_asks_nothing(told: Told, visitor: Visitor) -> None:
     page.goto(told.page(job))
     page.locator("progress[value='30']").wait_for()
     turn(page, hidden=True)
-    page.wait_for_load_state("networkidle")  # the request that was under way
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.clock.run_for(600_000)
@@ -313,15 +328,22 @@ def test_after_the_end_nothing_is_asked_any_more(told: Told, visitor: Visitor) -
 def test_while_nothing_happens_it_asks_less_and_less_often(told: Told, visitor: Visitor) -> None:
     page = visitor.page()
     page.clock.install()
-    page.goto(told.page(told.job().claim().report(30), output=""))
-    page.locator("progress[value='30']").wait_for()
+    page.add_init_script(
+        """window.waits = [];
+        const real = setTimeout;
+        setTimeout = (call, wait) => { waits.push(wait); return real(call, wait); };"""
+    )
+    job = told.job().claim().report(30)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    for _ in range(60):
-        page.clock.run_for(1000)
-        page.wait_for_load_state("networkidle")
-    assert 5 <= len(asked) <= 40
-    assert not [url for url in asked if "/output" in url]
+    page.goto(told.page(job, output=""))
+    for _ in range(8):
+        with page.expect_response(lambda response: response.url.endswith(job.source)):
+            page.clock.run_for(3000)
+    waits = [wait for wait in page.evaluate("waits") if wait <= 3000]  # the longer ones are a request's
+    assert waits[:6] == [500, 750, 1125, 1687.5, 2531.25, 3000]
+    assert set(waits[6:]) <= {3000}
+    assert len([url for url in asked if "/output" in url]) == 1
 
 
 def test_output_is_text_even_where_it_looks_like_markup(told: Told, visitor: Visitor) -> None:

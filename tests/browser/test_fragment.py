@@ -24,6 +24,7 @@ PAGE = """<!doctype html><title>htmx</title><link rel="icon" href="data:,">
 def open_page(told: Told, visitor: Visitor, modules: Path, source: str) -> Page:
     """A page of somebody who uses htmx; it is not the application's, which has another policy."""
     page = visitor.page()
+    page.clock.install()
     page.route("**/htmx.js", lambda route: route.fulfill(path=modules / "htmx.org" / "dist" / "htmx.min.js"))
     page.route("**/htmx", lambda route: route.fulfill(body=PAGE.format(source=source), content_type="text/html"))
     page.goto(f"{told.url}/htmx")
@@ -47,7 +48,7 @@ def test_htmx_shows_a_job_and_stops_at_its_end(told: Told, visitor: Visitor, mod
     assert page.get_by_role("link", name="Open the result").get_attribute("href") == "/export.csv"
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.evaluate("new Promise((resolve) => setTimeout(resolve, 1000))")  # five turns of a timer that is to be gone
+    page.clock.run_for(60_000)
     assert asked == []
     assert page.title() == "htmx"
 

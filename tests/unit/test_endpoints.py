@@ -174,7 +174,10 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
     assert "offset" in json.loads(answer.body)["error"]
 
 
-@pytest.mark.parametrize(("path", "media_type"), [("/progress.js", "text/javascript"), ("/progress.css", "text/css")])
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/progress.js", "text/javascript"), ("/progress.css", "text/css"), ("/progress.d.ts", "text/plain")],
+)
 def test_static_files_are_for_everybody_and_may_be_cached_for_a_while(
     jobs: FakeJobs, path: str, media_type: str
 ) -> None:
@@ -558,6 +561,13 @@ def test_the_page_offers_to_cancel_to_those_who_may(
     page = Page(page_of(jobs, path, owner=owner))
     assert [form["action"] for form in page.all("form")] == ([action] if action else [])
     assert ("cancel" in page.all("backjob-progress")[0]) == bool(action)
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+def test_the_page_listens_to_events_where_there_are_some(jobs: FakeJobs, in_thread: bool) -> None:
+    wanted = Ask("GET", "/job1", "", HTML, "ann", "/backjob", in_thread=in_thread)
+    page = Page(Endpoints(jobs, "/backjob").answer(wanted).body.decode())
+    assert ("stream" in page.all("backjob-progress")[0]) is not in_thread
 
 
 def test_the_form_works_where_a_browser_proves_nothing(jobs: FakeJobs) -> None:

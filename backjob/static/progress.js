@@ -116,12 +116,14 @@
 
     #start() {
       this.#stop();
-      if (this.#parts) this.replaceChildren();
+      if (this.#parts) {
+        this.replaceChildren();
+        this.removeAttribute("data-status");
+        this.removeAttribute("data-lost");
+      }
       this.#parts = this.#state = this.#mark = null;
       this.#offset = 0;
       this.#last = "";
-      this.removeAttribute("data-status");
-      this.removeAttribute("data-lost");
       if (!this.hasAttribute("src")) return; // a fragment of the server's
       // What the server rendered stays until there is something newer; while the page loads it may be still to come.
       if (!this.firstElementChild && document.readyState !== "loading") this.#build();
@@ -142,6 +144,7 @@
       this.#ticking = setInterval(() => document.hidden || this.#tick(), TICK);
       for (;;) {
         await visible();
+        if (turn !== this.#turn) return;
         try {
           const before = this.#last;
           if (await this.#look(turn)) return;
@@ -161,7 +164,6 @@
           this.#wake = resolve;
           setTimeout(resolve, wait);
         });
-        if (turn !== this.#turn) return;
       }
     }
 
@@ -346,7 +348,7 @@
 
     #lose() {
       this.dataset.lost = "";
-      this.#say(this.#words().lost, "");
+      if (this.#parts || !this.firstElementChild) this.#say(this.#words().lost, "");
     }
 
     #append({ text, next_offset: offset, truncated }) {

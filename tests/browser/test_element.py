@@ -296,6 +296,21 @@ def test_a_lost_connection_is_said_and_survived(told: Told, visitor: Visitor) ->
     assert part(page, "output").text_content() == "first\nsecond\n"
 
 
+def test_what_the_server_has_rendered_stays_while_it_can_not_be_reached(told: Told, visitor: Visitor) -> None:
+    visitor.expected = "ERR_FAILED"
+    job = told.job().claim().report(30, "Reading", "first\n")
+    page = visitor.page()
+    page.route(
+        f"**{job.source}", lambda route: route.abort() if route.request.resource_type == "fetch" else route.continue_()
+    )
+    page.goto(told.url + job.source)
+    page.locator("backjob-progress[data-lost] progress[value='30']").wait_for()
+    assert part(page, "status").text_content() == "Running: Reading"
+    page.unroute(f"**{job.source}")
+    job.report(60)
+    page.locator("backjob-progress:not([data-lost]) progress[value='60']").wait_for()
+
+
 def test_a_hidden_tab_asks_nothing(told: Told, visitor: Visitor) -> None:
     job = told.job().claim().report(30)
     page = visitor.page()

@@ -60,6 +60,7 @@ def test_beside_the_script_of_the_element_a_fragment_stays_as_it_is(told: Told, 
     page.route("**/mine", lambda route: route.fulfill(body=PLAIN + SCRIPT + piece, content_type="text/html"))
     page.goto(f"{told.url}/mine")
     assert page.evaluate("document.querySelector('backjob-progress').state") is None
+    assert page.locator("backjob-progress").get_attribute("data-status") == "in_progress"
     assert page.get_by_role("status").text_content() == "Running"
     assert page.locator("progress").get_attribute("value") == "40"
 

@@ -26,7 +26,7 @@ def findings(page: Page, axe: str, *rules: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("scheme", "script"),
-    [("light", True), ("light", False), ("dark", True)],
+    [("light", True), pytest.param("light", False, marks=pytest.mark.slow), ("dark", True)],
     ids=["light", "without JavaScript", "dark"],
 )
 def test_the_ready_page_is_accessible_in_every_state(

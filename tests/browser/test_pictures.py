@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
@@ -22,7 +22,11 @@ if TYPE_CHECKING:
     from tests.browser.told import Told
 
 FOLDER = Path(os.environ.get("BACKJOB_PICTURES") or Path(__file__).with_name("pictures")).resolve()
-WINDOWS = {"": ("light", 360), "-dark": ("dark", 360), "-wide": ("light", 720)}
+WINDOWS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {
+    "": ("light", 360),
+    "-dark": ("dark", 360),
+    "-wide": ("light", 720),
+}
 """Of each the scheme of colours, and the width (px)."""
 DARKER, LIGHTER = 0x40, 0xC0
 
@@ -44,19 +48,24 @@ def size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("window", WINDOWS)
-def test_the_ready_page_fits_its_window(told: Told, visitor: Visitor, state: str, window: str) -> None:
-    scheme, width = WINDOWS[window]
+def test_the_ready_page_fits_its_window(told: Told, visitor: Visitor, state: str) -> None:
     job = in_state(told, state)
-    page = visitor.page(viewport={"width": width, "height": 200}, color_scheme=scheme, reduced_motion="reduce")
+    page = visitor.page(reduced_motion="reduce")
     page.clock.set_fixed_time("2026-03-01T12:00:00Z")
     page.goto(told.url + job.source)
     page.locator("backjob-progress [part='cancel'][type='button']").wait_for(state="attached")
     page.get_by_text(STATES[state]).first.wait_for()
-    assert size(picture(page, f"{state}{window}"))[0] == width
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number)")
-    assert all(value > LIGHTER for value in ground) if scheme == "light" else all(value < DARKER for value in ground)
+    for name, (scheme, width) in WINDOWS.items():
+        page.set_viewport_size({"width": width, "height": 200})
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
+        assert size(picture(page, state + name))[0] == width
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        ground = page.evaluate(
+            "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number)"
+        )
+        assert (
+            all(value > LIGHTER for value in ground) if scheme == "light" else all(value < DARKER for value in ground)
+        )
 
 
 def test_the_docs_show_pictures_that_are_taken_here() -> None:

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+import pytest
+
 from backjob import Status
 from tests.browser.test_element import part, turn
 
@@ -97,22 +99,22 @@ def test_a_hidden_tab_leaves_the_stream_and_resumes_it_by_offset(told: Told, vis
     assert part(page, "output").text_content() == "first\nsecond\nthird\nfourth\n"
 
 
-def test_where_streams_are_refused_it_asks_again_and_again(told: Told, visitor: Visitor) -> None:
-    for status in (404, 503):
-        visitor.expected = str(status)
-        job = told.job().claim().report(10, output="first\n")
-        page = visitor.page()
-        page.route("**/events?*", lambda route, _, status=status: route.fulfill(status=status, json={"error": "none"}))
-        asked = asked_of(page)
-        page.goto(told.page(job, stream="", output=""))
-        page.locator("progress[value='10']").wait_for()
-        for percent in (20, 30, 40):
-            job.report(percent, output=f"{percent}\n")
-            page.locator(f"progress[value='{percent}']").wait_for()
-        job.end(Status.COMPLETED, "Read")
-        page.get_by_text("Done: Read").wait_for()
-        assert part(page, "output").text_content() == "first\n20\n30\n40\n"
-        assert len([one for one in asked if one.startswith("/events")]) == 2
+@pytest.mark.parametrize("status", [404, pytest.param(503, marks=pytest.mark.slow)])
+def test_where_streams_are_refused_it_asks_again_and_again(told: Told, visitor: Visitor, status: int) -> None:
+    visitor.expected = str(status)
+    job = told.job().claim().report(10, output="first\n")
+    page = visitor.page()
+    page.route("**/events?*", lambda route: route.fulfill(status=status, json={"error": "none"}))
+    asked = asked_of(page)
+    page.goto(told.page(job, stream="", output=""))
+    page.locator("progress[value='10']").wait_for()
+    for percent in (20, 30, 40):
+        job.report(percent, output=f"{percent}\n")
+        page.locator(f"progress[value='{percent}']").wait_for()
+    job.end(Status.COMPLETED, "Read")
+    page.get_by_text("Done: Read").wait_for()
+    assert part(page, "output").text_content() == "first\n20\n30\n40\n"
+    assert len([one for one in asked if one.startswith("/events")]) == 2
 
 
 def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told, visitor: Visitor) -> None:

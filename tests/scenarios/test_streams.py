@@ -41,7 +41,7 @@ def until(response: HTTPResponse, source: EventSource, name: str) -> None:
 def needs_room(site: Site) -> None:
     """For scenarios of several requests at a time."""
     if site.kind.workers < 4:
-        pytest.skip(f"{site.kind} serves {site.kind.workers} requests at a time")
+        pytest.skip(f"{site.kind} has no room for several requests at a time")
 
 
 # --- what comes -----------------------------------------------------------------------------------------------------

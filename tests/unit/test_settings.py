@@ -50,7 +50,7 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("ERROR_TIMEOUT", "DELIVERY_TIMEOUT", "COMPLETED_RETENTION_DAYS", "RETENTION_DAYS"): [
         *("nan", float("nan"), -1, "-0.5", "inf", True, [], "soon", "", 10**400)
     ],
-    ("MAX_OUTPUT", "MAX_BODY"): ["nan", -1, "1.5", 1.5, True, "", []],
+    ("MAX_OUTPUT", "MAX_BODY", "STREAMS"): ["nan", -1, "1.5", 1.5, True, "", []],
     ("SEAL", "CREATE_TABLE"): ["maybe", "", 2, []],
     ("BASE_URL", "CONNECT_TO", "STORE", "TABLE_NAME", "USER_AGENT", "STATUS_PREFIX"): ["", 5, []],
     ("CACHE",): ["", "shop", ":cache", "shop.caches:", 5, {}, object()],
@@ -75,6 +75,7 @@ def test_values_are_read_from_text_and_other_names_pass() -> None:
             "BACKJOB_ERROR_TIMEOUT": "1.5",
             "BACKJOB_MAX_BODY": "100",
             "BACKJOB_SEAL": "Yes",
+            "BACKJOB_STREAMS": "20",
             "BACKJOB_CREATE_TABLE": False,
             "BACKJOB_KEY_FALLBACKS": "a,b,",
             "BACKJOB_STORE": None,
@@ -83,7 +84,7 @@ def test_values_are_read_from_text_and_other_names_pass() -> None:
         prefix="BACKJOB_",
     )
     assert (settings.error_timeout, settings.max_body, settings.seal, settings.create_table) == (1.5, 100, True, False)
-    assert (settings.key_fallbacks, settings.store) == (("a", "b"), None)
+    assert (settings.key_fallbacks, settings.store, settings.streams) == (("a", "b"), None, 20)
 
 
 def test_secrets_are_in_no_repr_and_no_error() -> None:

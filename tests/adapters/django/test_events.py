@@ -15,6 +15,7 @@ from django.db import connection
 from django.test import Client, override_settings
 
 from backjob.django import jobs
+from backjob.django.connections import close_idle
 from backjob.django.testing import recorded
 from tests.event_source import EventSource
 
@@ -64,6 +65,26 @@ def test_no_connection_is_kept_while_a_client_watches(ended: str) -> None:
     response: Any = Client().get(ended)
     assert connection.connection is None
     response.close()
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_the_watcher_leaves_no_connection_behind(waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, connected = threading.Event(), []
+
+    def leave() -> None:
+        close_idle()
+        if threading.current_thread().name == "backjob-streams":
+            connected.append(connection.connection)
+            left.set()
+
+    monkeypatch.setattr("backjob.django.site.close_idle", leave)
+    response: Any = Client().get(f"{jobs.status_url(waiting)}/events")
+    source, chunks = EventSource(), iter(response.streaming_content)
+    while not source.states:
+        source.feed(next(chunks))
+    response.close()
+    assert left.wait(10)
+    assert connected == [None]
 
 
 @pytest.mark.usefixtures("switched_on")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import ClassVar, Final, Protocol
 from urllib.parse import parse_qs, quote
 
@@ -17,7 +18,7 @@ from backjob.broadcast import Broadcast
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.events import CONTENT_TYPE, json_bytes, piece_as_dict
 from backjob.model import Headers, JobState, JsonValue, Output, Status, clean_text
-from backjob.page import Links, asset, render
+from backjob.page import Links, asset, render, render_fragment
 from backjob.streams import Stream
 
 __all__ = ["Answer", "Ask", "Endpoints", "StatusSource", "preferred", "same_origin"]
@@ -34,9 +35,11 @@ _JSON: Final = "application/json"
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _UTF_8: Final = "; charset=utf-8"
-_STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"}
+_STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css", "/progress.d.ts": "text/plain"}
 _STATIC_MAX_AGE: Final = 3600
 _RETRY_AFTER: Final = 2
+
+_STOP_POLLING: Final = 286  # htmx asks no more after it, and swaps it in (https://htmx.org/docs/#polling)
 
 _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -117,6 +120,11 @@ class Answer:
     headers: Headers
     body: bytes
     stream: Stream | None = None
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase of the status; htmx's has no standard to name one."""
+        return "Stop Polling" if self.status == _STOP_POLLING else HTTPStatus(self.status).phrase
 
     def header(self, name: str) -> str | None:
         """The values of a header field, joined by ``", "``, or None. Case does not matter."""
@@ -211,9 +219,16 @@ class Endpoints:
             ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
             cancel = f"{mount}/{ref}/cancel"
         start, piece = self.jobs.tail(job_id)
-        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel)
+        stream = self.jobs.broadcast.limit(in_thread=ask.in_thread) > 0
+        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream)
         body = render(opened.state, piece.text, more=start > 0, truncated=piece.truncated, links=links)
         return _answer(200, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
+
+    def _fragment(self, ask: Ask, opened: _Opened) -> Answer:
+        start, piece = self.jobs.tail(opened.state.id) if _values(ask.query, "output") == ["1"] else (0, Output("", 0))
+        body = render_fragment(opened.state, piece.text, more=start > 0, truncated=piece.truncated)
+        status = _STOP_POLLING if opened.state.status.is_final else 200
+        return _answer(status, _HTML + _UTF_8, body, ("Content-Security-Policy", _PAGE_POLICY))
 
     def _output(self, ask: Ask, opened: _Opened) -> Answer:
         offset = _offset(ask.query)
@@ -256,6 +271,7 @@ class Endpoints:
 
     _routes: ClassVar[Mapping[str, _Route]] = {
         "": _Route(("GET", "HEAD"), _state),
+        "fragment": _Route(("GET", "HEAD"), _fragment),
         "output": _Route(("GET", "HEAD"), _output),
         "events": _Route(("GET", "HEAD"), _events),
         "cancel": _Route(("POST",), _cancel),

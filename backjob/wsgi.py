@@ -8,7 +8,6 @@ import re
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
-from http import HTTPStatus
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
@@ -220,7 +219,7 @@ class StatusApp:
                 mount=_Serving(environ).mount,
             )
         )
-        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers))
+        start_response(f"{answer.status} {answer.reason}", list(answer.headers))
         return [answer.body] if answer.stream is None else answer.stream
 
 

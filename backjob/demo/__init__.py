@@ -32,6 +32,7 @@ _PAUSE: Final = 0.05
 _SHORT_PAUSE: Final = 0.005
 _PATIENCE: Final = 2.0
 _POLL: Final = 0.1
+_STREAMS: Final = 32  # a thread each, which this server has
 
 
 class Demo:
@@ -75,6 +76,7 @@ def demo(host: str, port: int, *, pause: float = _PAUSE, fail: bool = False) -> 
             SQLiteStore(Path(directory, "jobs.db")),
             SocketTransport(url),
             MessageSigner(secrets.token_bytes(32)),
+            streams=_STREAMS,
         ) as jobs:
             site = Site(jobs, pause=pause, fail=fail)
             server.set_app(_said_to_be_threaded(BackJobMiddleware(site, jobs)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import threading
@@ -10,25 +11,28 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from queue import SimpleQueue
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
+from attrs import define, field
 
 from backjob import BackJob
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
+from tests.browser.told import Told
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium")
 # Without these Chromium looks for its maker's servers at every start.
 QUIET = ("background-networking", "component-update", "sync", "quic", "gpu")
 PATIENCE = 20  # s, for a step of the job
+MODULES = Path(__file__).with_name("node_modules")
 
 
 def _absent(reason: str) -> NoReturn:
@@ -51,6 +55,54 @@ def browser() -> Iterator[Browser]:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(scope="session")
+def modules() -> Path:
+    """Where npm has put what these tests need."""
+    if not (MODULES / ".package-lock.json").exists():
+        _absent("axe-core, htmx and TypeScript are not installed; tests/browser/install.sh installs them by npm")
+    return MODULES
+
+
+@define
+class Visitor:
+    """Opens pages, and collects what their consoles complain of."""
+
+    browser: Browser
+    contexts: list[BrowserContext] = field(factory=list)
+    complaints: list[str] = field(factory=list)
+    expected: str = ""
+    """What of that a test wants: a pattern."""
+
+    def page(self, **options: Any) -> Page:
+        """An empty page in a context of its own."""
+        context = self.browser.new_context(**options)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: self._hear(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self._hear(str(error)))
+        return page
+
+    def _hear(self, text: str) -> None:
+        if not (self.expected and re.search(self.expected, text)):
+            self.complaints.append(text)
+
+
+@pytest.fixture
+def visitor(browser: Browser) -> Iterator[Visitor]:
+    """Whatever a console complains of fails the test, a breach of the policy above all."""
+    visitor = Visitor(browser)
+    yield visitor
+    for context in visitor.contexts:
+        context.close()
+    assert visitor.complaints == []
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+    with Told(tmp_path_factory.mktemp("told")) as told:
+        yield told
 
 
 class _Threaded(ThreadingMixIn, WSGIServer):
@@ -119,13 +171,6 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 @pytest.fixture
-def page(browser: Browser, site: Site) -> Iterator[Page]:
-    """An empty page, closed before the site is; whatever its console complains of fails the test."""
-    context = browser.new_context()
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    yield page
-    context.close()
-    assert complaints == []
+def page(site: Site, visitor: Visitor) -> Page:
+    """An empty page, closed before the site is."""
+    return visitor.page()

@@ -1,6 +1,18 @@
 #!/usr/bin/env bash
-# What the browser tests need: Debian's Chromium. Playwright itself comes with the extra "test".
+# What the browser tests need: Debian's Chromium, and of npm what package-lock.json says (axe-core, htmx, TypeScript).
+# Playwright itself comes with the extra "test".
 set -euo pipefail
-command -v chromium >/dev/null && exit 0
-apt-get update -qq
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core
+cd "$(dirname "$0")"
+
+missing=()
+command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+command -v npm >/dev/null || missing+=(npm)
+if [ ${#missing[@]} -gt 0 ]; then
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# npm keeps a copy of the lock beside what it has installed.
+if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
+    npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
+fi

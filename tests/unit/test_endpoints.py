@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
 from typing import Any
 
@@ -174,7 +174,10 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
     assert "offset" in json.loads(answer.body)["error"]
 
 
-@pytest.mark.parametrize(("path", "media_type"), [("/progress.js", "text/javascript"), ("/progress.css", "text/css")])
+@pytest.mark.parametrize(
+    ("path", "media_type"),
+    [("/progress.js", "text/javascript"), ("/progress.css", "text/css"), ("/progress.d.ts", "text/plain")],
+)
 def test_static_files_are_for_everybody_and_may_be_cached_for_a_while(
     jobs: FakeJobs, path: str, media_type: str
 ) -> None:
@@ -216,6 +219,7 @@ def test_head_is_get_without_the_body(jobs: FakeJobs) -> None:
         ("/job1/cancel", "GET", "POST"),
         ("/job1/cancel", "HEAD", "POST"),
         ("/progress.js", "POST", "GET, HEAD"),
+        ("/job1/fragment", "POST", "GET, HEAD"),
         ("/unknown", "OPTIONS", "GET, HEAD"),
         ("/job1", "get", "GET, HEAD"),
     ],
@@ -266,7 +270,7 @@ SEEN, HIDDEN = 200, 404
         ("/purged.view-purged", None, HIDDEN),
     ],
 )
-@pytest.mark.parametrize("leaf", ["", "/output"])
+@pytest.mark.parametrize("leaf", ["", "/output", "/fragment"])
 def test_only_the_owner_or_a_token_opens_a_job(
     jobs: FakeJobs, path: str, owner: str | None, status: int, leaf: str
 ) -> None:
@@ -433,6 +437,7 @@ def every_answer(jobs: FakeJobs) -> dict[str, Answer]:
         "page": ask(jobs, "/job1", owner="ann", headers=HTML),
         "output": ask(jobs, "/job1/output", owner="ann"),
         "plain": ask(jobs, "/job1/output", owner="ann", headers=(("Accept", "text/plain"),)),
+        "fragment": ask(jobs, "/job1/fragment", owner="ann"),
         "400": ask(jobs, "/job1/output", owner="ann", query="offset=x"),
         "403": ask(jobs, "/job1/cancel", owner="ann", method="POST"),
         "404": ask(jobs, "/unknown"),
@@ -558,6 +563,13 @@ def test_the_page_offers_to_cancel_to_those_who_may(
     assert ("cancel" in page.all("backjob-progress")[0]) == bool(action)
 
 
+@pytest.mark.parametrize("in_thread", [True, False])
+def test_the_page_listens_to_events_where_there_are_some(jobs: FakeJobs, in_thread: bool) -> None:
+    wanted = Ask("GET", "/job1", "", HTML, "ann", "/backjob", in_thread=in_thread)
+    page = Page(Endpoints(jobs, "/backjob").answer(wanted).body.decode())
+    assert ("stream" in page.all("backjob-progress")[0]) is not in_thread
+
+
 def test_the_form_works_where_a_browser_proves_nothing(jobs: FakeJobs) -> None:
     """A form on a no-referrer page sends ``Origin: null``, and over plain http no Sec-Fetch-Site."""
     action = Page(page_of(jobs, "/job1", owner="ann")).all("form")[0]["action"] or ""
@@ -589,12 +601,12 @@ def test_the_page_reloads_itself_without_javascript_until_the_end(jobs: FakeJobs
 )
 def test_the_status_is_said_in_words(jobs: FakeJobs, status: Status, words: str) -> None:
     jobs.states["job1"] = a_state(status=status, status_text="")
-    assert f'role="status" aria-live="polite">{words}</p>' in page_of(jobs)
+    assert f'role="status">{words}</span></p>' in page_of(jobs)
 
 
 def test_a_text_that_only_repeats_the_word_is_not_said_twice(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(status=Status.CANCELLED, status_text="cancelled")
-    assert 'aria-live="polite">Cancelled</p>' in page_of(jobs)
+    assert 'role="status">Cancelled</span></p>' in page_of(jobs)
 
 
 @pytest.mark.parametrize(
@@ -605,6 +617,77 @@ def test_the_bar_is_indeterminate_until_there_is_progress_or_an_end(
 ) -> None:
     jobs.states["job1"] = a_state(status=status, progress=0)
     assert [bar.get("value") for bar in Page(page_of(jobs)).all("progress")] == [value]
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "progress", "shown"),
+    [
+        (Status.STARTED, 30, 0, ""),
+        (Status.IN_PROGRESS, 1, 40, "1 sec"),
+        (Status.IN_PROGRESS, 30, 0, "30 sec"),
+        (Status.IN_PROGRESS, 42, 35, "42 sec · about 2 min left"),
+        (Status.IN_PROGRESS, 60, 75, "1 min · about 20 sec left"),
+        (Status.IN_PROGRESS, 7500, 50, "2 hr 5 min · about 2 hr 5 min left"),
+        (Status.IN_PROGRESS, 30, 100, "30 sec"),
+        (Status.COMPLETED, 65, 100, "1 min 5 sec"),
+        (Status.FAILED, 200_000, 40, "2 days 7 hr"),
+        (Status.CANCELLED, -5, 0, ""),
+    ],
+)
+def test_the_time_and_an_estimate_of_what_is_left_are_said(
+    jobs: FakeJobs, status: Status, seconds: float, progress: int, shown: str
+) -> None:
+    then = NOON + timedelta(seconds=seconds)
+    end = then if status.is_final else None
+    jobs.states["job1"] = a_state(status=status, progress=progress, updated_time=then, end_time=end)
+    assert f'<span part="time">{shown}</span>' in page_of(jobs)
+
+
+def test_a_reason_is_part_of_what_a_screen_reader_is_told_at_the_end_alone(jobs: FakeJobs) -> None:
+    apart = '<span part="state" role="status">Running</span><span part="text">: Chugging along</span>'
+    assert apart in page_of(jobs)
+    jobs.states["job1"] = a_state(status=Status.FAILED, status_text="No coal", end_time=NOON)
+    assert '<span part="state" role="status">Failed<span part="text">: No coal</span></span>' in page_of(jobs)
+
+
+# --- the fragment ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_a_fragment_is_a_piece_of_html_and_ends_the_polling_of_htmx_with_the_job(
+    jobs: FakeJobs, status: Status
+) -> None:
+    jobs.states["job1"] = a_state(status=status, end_time=NOON if status.is_final else None, result={"href": "/a"})
+    answer = ask(jobs, "/job1.view-job1/fragment")
+    assert answer.status == (286 if status.is_final else 200)
+    assert answer.reason == ("Stop Polling" if status.is_final else "OK")
+    assert answer.header("Content-Type") == "text/html; charset=utf-8"
+    piece = Page(answer.body.decode())
+    assert {name for name, _ in piece.elements} == {"backjob-progress", "div", "p", "span", "progress", "a"}
+    assert piece.all("backjob-progress") == [{"data-status": status.name.lower()}]
+    assert [bar["value"] for bar in piece.all("progress")] == ["40"]
+    assert [link["href"] for link in piece.all("a")] == ["/a"]
+    assert "Chugging along" in piece.text
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"), [("", False), ("output=0", False), ("output=1", True), ("output=1&x", True)]
+)
+def test_a_fragment_has_the_end_of_the_output_for_those_who_want_it(jobs: FakeJobs, query: str, shown: bool) -> None:
+    answer = ask(jobs, "/job1/fragment", owner="ann", query=query)
+    assert ("first\nsecond ä\n" in answer.body.decode()) is shown
+    assert jobs.reads == 1 + shown
+
+
+def test_nothing_in_a_fragment_becomes_markup(jobs: FakeJobs) -> None:
+    plain = [
+        name for name, _ in Page(ask(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode()).elements
+    ]
+    jobs.states["job1"] = a_state(status_text=NASTY)
+    jobs.outputs["job1"] = NASTY.encode("utf-8", "surrogatepass")
+    piece = Page(ask(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode())
+    assert [name for name, _ in piece.elements] == plain
+    assert piece.text.count(NASTY.replace("\ud800", "\ufffd").replace("\0", "\ufffd")) >= 1
 
 
 NASTY = "</pre><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>{{output}}{{#cancel}}\ud800\0end"
@@ -620,7 +703,7 @@ def test_nothing_a_job_says_becomes_markup(jobs: FakeJobs, where: str) -> None:
         mount = "/" + NASTY
     elif where == "href":
         jobs.states["job1"] = a_state(result={"href": "/x" + NASTY.replace("\0", "")})
-        plain += ["p", "a"]
+        plain += ["a"]
     else:
         jobs.states["job1"] = a_state(**{where: NASTY})
     page = Page(page_of(jobs, mount=mount))

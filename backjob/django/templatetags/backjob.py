@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 from django import template
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -15,13 +18,29 @@ register = template.Library()
 
 
 @register.simple_tag
-def backjob_progress(job_id: str, *, output: bool = False, cancel: bool = False, label: str = "") -> SafeString:
+def backjob_progress(
+    job_id: str,
+    *,
+    output: bool = False,
+    cancel: bool = False,
+    stream: bool = False,
+    label: str = "",
+    on_done_href: str | None = None,
+    texts: Mapping[str, str] | None = None,
+) -> SafeString:
     """The progress element of a job, with its script and style.
 
     ``output`` shows what the job prints, ``cancel`` a button with which whoever sees the page may cancel the job, and
-    ``label`` names the bar for screen readers.
+    ``label`` names the bar for screen readers. With ``stream`` it listens to events, where the server has them. Once
+    the job is done the browser goes to ``on_done_href``, with ``""`` to the job's result. ``texts`` are words of another
+    language.
     """
-    flags = [name for name, wanted in (("output", output), ("cancel", cancel)) if wanted]
+    flags = [name for name, wanted in (("output", output), ("cancel", cancel), ("stream", stream)) if wanted]
+    values = (
+        ("label", label or None),
+        ("on-done-href", on_done_href),
+        ("texts", json.dumps(dict(texts), default=str) if texts else None),
+    )
     return format_html(
         '<link rel="stylesheet" href="{}"><script src="{}" defer></script>'
         '<backjob-progress src="{}"{}{}></backjob-progress>',
@@ -29,7 +48,7 @@ def backjob_progress(job_id: str, *, output: bool = False, cancel: bool = False,
         reverse("backjob:status", args=["progress.js"]),
         jobs.status_url(job_id, cancel=cancel),
         format_html_join("", " {}", [(name,) for name in flags]),
-        format_html(' label="{}"', label) if label else "",
+        format_html_join("", ' {}="{}"', [pair for pair in values if pair[1] is not None]),
     )
 
 

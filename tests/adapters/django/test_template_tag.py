@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 
 import pytest
+from django.template import Context, Template
 from django.test import Client
 from django.urls import set_script_prefix
+from django.utils.translation import gettext_lazy
 
 from backjob.django import jobs
 from backjob.django.models import Job
@@ -55,3 +59,24 @@ def test_a_job_of_the_model_knows_its_address(job_id: str) -> None:
     assert Client().get(job.status_url).json()["id"] == job_id
     with pytest.raises(TypeError, match="backjob"):
         job.save()
+
+
+def test_every_attribute_of_the_element_can_be_given_and_is_escaped(job_id: str) -> None:
+    source = (
+        "{% load backjob %}"
+        "{% backjob_progress job_id output=True stream=True label=label on_done_href=href texts=texts %}"
+    )
+    texts = {"completed": "Fertig \"so\" & <b>'wahr'</b>", "failed": gettext_lazy("Error")}
+    page = Template(source).render(Context({"job_id": job_id, "label": "<Export>", "href": "/x?a=1&b", "texts": texts}))
+    [element] = re.findall(r"<backjob-progress[^>]+>", page)
+    assert ' output stream label="&lt;Export&gt;" on-done-href="/x?a=1&amp;b" texts="{' in element
+    assert json.loads(html.unescape(element.partition(' texts="')[2].removesuffix('">'))) == {
+        "completed": "Fertig \"so\" & <b>'wahr'</b>", "failed": "Error",
+    }  # fmt: skip
+
+
+def test_without_a_place_to_go_to_the_result_is_that_place(job_id: str) -> None:
+    page = Template('{% load backjob %}{% backjob_progress job_id on_done_href="" %}').render(
+        Context({"job_id": job_id})
+    )
+    assert ' on-done-href=""></backjob-progress>' in page

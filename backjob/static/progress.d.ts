@@ -1,0 +1,72 @@
+/** Types of progress.js: `<backjob-progress src="…">`, its events, and its texts. */
+
+/** A job as the server tells of it; see "The state as JSON". Times are ISO 8601 in UTC. */
+export interface BackjobState {
+  readonly id: string;
+  /** A whole number, 0 to 100. */
+  readonly progress: number;
+  /** 0 STARTED, 1 IN_PROGRESS, 2 COMPLETED, 3 FAILED, 4 CANCELLED */
+  readonly status: 0 | 1 | 2 | 3 | 4;
+  readonly status_name: "STARTED" | "IN_PROGRESS" | "COMPLETED" | "FAILED" | "CANCELLED";
+  readonly status_text: string;
+  readonly start_time: string;
+  readonly updated_time: string;
+  readonly end_time: string | null;
+  readonly result: unknown;
+  readonly owner: string | null;
+  readonly scope: string;
+}
+
+/** What the element says. `{time}` in `starts`, `elapsed` and `left` is replaced by a time in the page's language. */
+export interface BackjobTexts {
+  started: string;
+  in_progress: string;
+  completed: string;
+  failed: string;
+  cancelled: string;
+  starts: string;
+  elapsed: string;
+  left: string;
+  result: string;
+  cancel: string;
+  label: string;
+  output: string;
+  more: string;
+  truncated: string;
+  lost: string;
+  unknown: string;
+  refused: string;
+}
+
+export interface BackjobProgressElement extends HTMLElement {
+  /** The newest state; null until there is one. */
+  readonly state: BackjobState | null;
+}
+
+export interface BackjobProgressConstructor {
+  new (): BackjobProgressElement;
+  /** The texts of all elements; what is missing is said in English. An element's attribute `texts` goes before. */
+  texts: Partial<BackjobTexts>;
+}
+
+/** `preventDefault()` of `backjob-done` keeps the page where `on-done-href` would leave it. */
+export type BackjobEvent = CustomEvent<BackjobState>;
+
+interface BackjobEvents {
+  "backjob-update": BackjobEvent;
+  "backjob-done": BackjobEvent;
+  "backjob-failed": BackjobEvent;
+}
+
+declare global {
+  interface HTMLElementTagNameMap {
+    "backjob-progress": BackjobProgressElement;
+  }
+  interface HTMLElementEventMap extends BackjobEvents {}
+  interface DocumentEventMap extends BackjobEvents {}
+  interface WindowEventMap extends BackjobEvents {}
+  interface CustomElementRegistry {
+    get(name: "backjob-progress"): BackjobProgressConstructor | undefined;
+    whenDefined(name: "backjob-progress"): Promise<BackjobProgressConstructor>;
+  }
+}

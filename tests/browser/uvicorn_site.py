@@ -1,0 +1,85 @@
+"""A FastAPI application on uvicorn, whose page shows the jobs that its address names: ``PORT`` in, served until killed.
+
+The jobs are in ``jobs.db`` here, and the key of their addresses is in the environment: a test that has both writes
+every state that a browser is to see.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from html import escape
+
+import uvicorn
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+
+from backjob import BackJob
+from backjob.asgi import BackJobMiddleware
+from backjob.signing import MessageSigner
+from backjob.stores.sqlite import SQLiteStore
+from backjob.transports.sockets import SocketTransport
+
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'"
+TRUSTED = "; require-trusted-types-for 'script'; trusted-types 'none'"
+
+port = int(sys.argv[1])
+jobs = BackJob(
+    SQLiteStore("jobs.db"), SocketTransport(f"http://127.0.0.1:{port}"), MessageSigner(os.environ["SITE_KEY"])
+)
+app = FastAPI()
+
+
+@app.get("/")
+def page(request: Request, lang: str = "en", theme: str = "") -> HTMLResponse:
+    """Every ``job`` is a status address, and every further parameter an attribute of all elements."""
+    attributes = "".join(
+        f' {name}="{escape(value)}"'
+        for name, value in request.query_params.items()
+        if name not in ("job", "lang", "theme")
+    )
+    elements = "".join(
+        f'<backjob-progress src="{escape(source)}"{attributes}></backjob-progress>'
+        for source in request.query_params.getlist("job")
+    )
+    markup = (
+        f'<!doctype html><html lang="{escape(lang)}"><head><meta charset="utf-8"><title>Reports</title>'
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="/backjob/progress.css">'
+        '<script src="/backjob/progress.js" defer></script></head>'
+        f'<body class="{escape(theme)}"><main><h1>Reports</h1>{elements}</main></body></html>'
+    )
+    return HTMLResponse(markup, headers={"Content-Security-Policy": POLICY + TRUSTED})
+
+
+@app.get("/favicon.ico")
+def icon() -> Response:
+    """What a browser asks for with a result that is no page."""
+    return Response(status_code=204)
+
+
+@app.get("/start")
+async def start() -> PlainTextResponse:
+    """Start a job of this site, for a page that is opened next."""
+    return PlainTextResponse(jobs.status_url(await jobs.astart("/work", as_current_user=False), cancel=True))
+
+
+@app.get("/work")
+async def work() -> str:
+    """The job: as the documentation shows one."""
+    async for row in jobs.atrack(range(1, 41), "Exporting"):
+        if row % 10 == 0:
+            jobs.echo(f"{row} rows written\n")
+    return await jobs.afinish("40 rows exported", result={"href": "/export.csv"})
+
+
+@app.get("/export.csv")
+def export() -> PlainTextResponse:
+    """The job's result."""
+    return PlainTextResponse("row\n")
+
+
+app.add_middleware(BackJobMiddleware, jobs=jobs)
+
+if __name__ == "__main__":
+    # Without a Date field an element knows the time of the jobs alone, which is the test's.
+    uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, date_header=False)

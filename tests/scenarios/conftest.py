@@ -27,7 +27,9 @@ _FRAMEWORKS = (
     ("quart_app", "hypercorn"),
     ("starlette_app", "granian"),
 )
-_ALL = [*((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway]), *_FRAMEWORKS]
+_EVERY = ((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway])
+_PLAIN_ALONE = ("granian-wsgi",)
+_ALL = [*((app, kind) for app, kind in _EVERY if app == "plain_app" or kind not in _PLAIN_ALONE), *_FRAMEWORKS]
 _PLACES = [
     pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
     for place in _ALL

@@ -7,17 +7,9 @@ from tests.docs.description import described_methods, description, served_method
 from tests.docs.pages import ROOT
 from tests.unit.acting import Acting, quiet_jobs
 
-ELSEWHERE = {"/{id}/events", "/{id}/fragment", "/progress.d.ts"}
-"""Described, and served as soon as the code's tables have them."""
 
-
-def test_every_route_is_described_with_its_methods() -> None:
-    described, served = described_methods(description()), served_methods()
-    assert {path: described.get(path) for path in served} == served
-
-
-def test_no_other_route_is_described() -> None:
-    assert described_methods(description()).keys() - served_methods().keys() <= ELSEWHERE
+def test_every_route_is_described_with_its_methods_and_no_other() -> None:
+    assert described_methods(description()) == served_methods()
 
 
 def test_the_state_is_described_with_its_fields_and_every_status() -> None:

@@ -28,7 +28,7 @@ _FRAMEWORKS = (
     ("starlette_app", "granian"),
 )
 _ALL = [
-    *((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway] if app.startswith(kind.framework)),
+    *((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway] if app.startswith(kind.only)),
     *_FRAMEWORKS,
 ]
 _PLACES = [

@@ -37,7 +37,7 @@ class Kind:
 
     ``address`` says how its application knows its own address: "learnt" from the socket, or "configured" with a host
     name that leads nowhere and an address to connect to. ``host`` is what its socket is bound to. ``verbs`` is whether it
-    takes methods of one's own. ``framework`` is the one whose applications alone it serves, if it is a framework's own.
+    takes methods of one's own. ``only`` is what the names of the apps begin with that it serves, if not all.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Kind:
     host: str = "127.0.0.1"
     gateway: Literal["wsgi", "asgi"] = "wsgi"
     verbs: bool = True
-    framework: str = ""
+    only: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -132,7 +132,7 @@ KINDS: Final = {
     for kind in (
         Kind(name="wsgiref", command=_python("wsgiref"), raw_path=False),
         Kind(name="werkzeug", command=_python("werkzeug"), workers=40),
-        Kind(name="runserver", command=_runserver, workers=40, raw_path=False, framework="django"),
+        Kind(name="runserver", command=_runserver, workers=40, raw_path=False, only="django"),
         Kind(name="waitress", command=_python("waitress"), workers=4),
         Kind(name="gunicorn-sync", command=gunicorn("--workers=1")),
         Kind(name="gunicorn-sync-2", command=gunicorn("--workers=2"), workers=2),
@@ -146,7 +146,7 @@ KINDS: Final = {
         Kind(name="uvicorn-httptools", command=uvicorn("--http", "httptools"), gateway="asgi", workers=40, verbs=False),
         Kind(name="hypercorn", command=hypercorn(), gateway="asgi", workers=40, address="configured"),
         Kind(name="granian", command=_python("granian-asgi"), gateway="asgi", workers=40),
-        Kind(name="granian-wsgi", command=_python("granian-wsgi"), workers=4, raw_path=False),
+        Kind(name="granian-wsgi", command=_python("granian-wsgi"), workers=4, raw_path=False, only="plain"),
         Kind(name="daphne", command=daphne(), gateway="asgi", workers=40),
         Kind(name="gunicorn-unix", command=gunicorn("--workers=1"), listens="unix", address="configured"),
         Kind(name="gunicorn-tls", command=gunicorn("--workers=1"), listens="tls", address="configured"),

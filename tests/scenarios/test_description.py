@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from attrs import fields_dict
 
 from backjob import BackJob
 from backjob.lifecycle import cancelled, completed, failed
-from backjob.settings import Settings
-from tests.docs.description import description, served_methods
+from tests.docs.description import description
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
 from tests.unit.acting import Acting
 
 PATIENCE: Final = 250.0  # s
 EXAMPLES: Final = 20
-STREAMS: Final = {"BACKJOB_STREAMS": "2"} if "streams" in fields_dict(Settings) else {}
+STREAMS: Final = {"BACKJOB_STREAMS": "2"}
 """Servers with threads have no event streams unless they are told to."""
 
 
@@ -37,12 +35,10 @@ def references(jobs: BackJob) -> list[str]:
 def described(references: list[str]) -> dict[str, Any]:
     """The description with these for ids, as nobody could guess one, and no event stream that would not end."""
     value = description()
-    value["paths"] = {path: item for path, item in value["paths"].items() if path in served_methods()}
     value["components"]["parameters"]["Id"]["schema"] = {"type": "string", "enum": references}
-    if events := value["paths"].get("/{id}/events"):
-        events["parameters"] = [
-            {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "enum": references[-6:]}}
-        ]
+    value["paths"]["/{id}/events"]["parameters"] = [
+        {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "enum": references[-6:]}}
+    ]
     return value
 
 

@@ -12,7 +12,7 @@ import nox
 nox.options.default_venv_backend = "venv"
 
 _NEEDED = (
-    "pytest>=8.3", "pytest-timeout>=2.3", "gunicorn>=23", "uvicorn[standard]>=0.34", "http-message-signatures>=1",
+    "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "gunicorn>=23", "uvicorn[standard]>=0.34", "http-message-signatures>=1",
     "trustme>=1.2",
 )  # fmt: skip
 # The store's contract on servers of databases takes minutes, and the whole suite has it.

@@ -189,22 +189,22 @@ class DjangoStore:
                 )
         return True
 
+    @_again_after_a_deadlock
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         now = self._now()
         until = now + span(lease, "lease")
-        taken: list[int] = []
         with self._connection() as alias:
             rows = Row.objects.using(alias)
             free = Q(lease_until=None) | Q(lease_until__lte=now)
             due = rows.filter(free, status=_STARTED, start_time__lte=now).order_by("start_time", "seq")
-            for seq, version in list(due.values_list("seq", "version")[:limit]):
-                mine = rows.filter(seq=seq, version=version)
-                if mine.update(lessee=lessee, lease_until=until, version=F("version") + 1):
-                    taken.append(seq)
-            if not taken:
+            found = list(due.values_list("seq", "version")[:limit])
+            if not found:
                 return []
-            # One that was claimed since is nobody's to deliver any more.
-            return self._read(rows.filter(seq__in=taken, lessee=lessee).order_by("start_time", "seq"))
+            # Read where it is written: what somebody does to a job right after that is not told as part of the lease.
+            with atomic(alias, savepoint=False):
+                leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
+                taken = [seq for seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
+                return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"))
 
     @_again_after_a_deadlock
     def beat(self, tokens: Mapping[str, str]) -> None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.told import Told
 
+pytestmark = pytest.mark.slow
+
 
 def findings(page: Page, axe: str, *rules: str) -> list[str]:
     """Each rule, of all or of these, that axe finds broken, with where. No script that a policy could forbid is added."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.told import Told
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(os.environ.get("BACKJOB_PICTURES") or Path(__file__).with_name("pictures")).resolve()
 WINDOWS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {
     "": ("light", 360),

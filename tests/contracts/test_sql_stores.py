@@ -48,6 +48,7 @@ class TestPostgreSQL(ServerContract):
     service = POSTGRES
 
 
+@pytest.mark.slow
 class TestMariaDB(ServerContract):
     service = MARIADB
 

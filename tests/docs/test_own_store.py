@@ -116,6 +116,7 @@ def _run_as_child(number: int, module: ModuleType, write: Callable[[], object]) 
         os._exit(1)  # a child must never come back into the tests
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
 def test_a_write_whose_process_dies_is_done_or_not_begun(name: str, module: ModuleType, tmp_path: Path) -> None:
     write = WRITES[name]

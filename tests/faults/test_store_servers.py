@@ -35,7 +35,7 @@ from tests.faults.outages import (
     whole_output,
 )
 from tests.faults.proxies import Passage, Proxy
-from tests.private_servers import PRIVATE_SERVERS, PrivateServer, ServerKind, Templates, private_server
+from tests.private_servers import PRIVATE_SERVERS, REDIS, PrivateServer, ServerKind, Templates, private_server
 from tests.scenarios.client import WAIT
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site
@@ -47,7 +47,9 @@ def templates() -> Iterator[Templates]:
         yield templates
 
 
-@pytest.fixture(params=PRIVATE_SERVERS, ids=str)
+@pytest.fixture(
+    params=[pytest.param(kind, marks=() if kind is REDIS else pytest.mark.slow) for kind in PRIVATE_SERVERS], ids=str
+)
 def database(request: pytest.FixtureRequest, templates: Templates) -> Iterator[PrivateServer]:
     kind: ServerKind = request.param
     with private_server(kind, templates) as server:

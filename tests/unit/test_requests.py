@@ -59,7 +59,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
             b"/work",
         )
     ],
-    ("query", {"query": {"a": object()}}),
+    ("query", {"query": {"a": object}}),
     ("query", {"query": {1: "a"}}),
     ("query", {"query": {"a": {"b": 1}}}),
     ("query", {"query": {"a": "\udcff"}}),
@@ -101,7 +101,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ("body", {"method": "POST", "body": "\udcff"}),
     ("form", {"method": "POST", "form": {"a": "\udcff"}}),
     ("form", {"method": "POST", "form": "a=b"}),
-    ("json", {"method": "POST", "json": object()}),
+    ("json", {"method": "POST", "json": object}),
     ("json", {"method": "POST", "json": LOOP}),
     ("json", {"method": "POST", "json": [math.nan]}),
     ("json", {"method": "POST", "json": math.inf}),

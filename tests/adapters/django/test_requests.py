@@ -172,7 +172,7 @@ def test_the_async_client_is_served_and_its_made_up_address_is_not_learnt() -> N
 def test_a_forced_script_name_is_not_on_the_wire(raw: bool, path: str) -> None:
     """As behind a proxy that strips the name, on servers of both kinds."""
     with override_settings(FORCE_SCRIPT_NAME="/shop"), recorded() as started:
-        wire = {"REQUEST_URI": "/start"} if raw else {}
+        wire: Any = {"REQUEST_URI": "/start"} if raw else {}
         page = Client().post(
             "/start", {"path": path, "as_current_user": False}, content_type="application/json", **wire
         )

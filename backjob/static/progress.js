@@ -16,6 +16,7 @@
 
   const FIRST_WAIT = 500, LONGEST_WAIT = 3000, PATIENCE = 20000, TICK = 1000; // ms
   const GRACE = 5000; // ms; a stream that the server ends in time is opened again within 2 s
+  const LONGEST_STREAM = 310000; // ms; the server ends each within 300 s, unless the connection has died unnoticed
   const MOST_STREAMS = 3; // in a page: over HTTP/1.1 a browser has six connections for all of a site
   const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 18; // characters; of a longer one half is shown
   const WAITING = 0, RUNNING = 1, COMPLETED = 2;
@@ -94,6 +95,7 @@
     #offset = 0;
     #state = null;
     #last = "";
+    #told; // the src whose end was told
     #ahead = -Infinity; // ms, the server's clock before this one
     #mark = null; // the newest progress, and the seconds it took
 
@@ -102,7 +104,7 @@
     }
 
     connectedCallback() {
-      this.#start();
+      if (this.#told !== this.getAttribute("src")) this.#start();
     }
 
     disconnectedCallback() {
@@ -124,6 +126,7 @@
       this.#parts = this.#state = this.#mark = null;
       this.#offset = 0;
       this.#last = "";
+      this.#told = undefined;
       if (!this.hasAttribute("src")) return; // a fragment of the server's
       // What the server rendered stays until there is something newer; while the page loads it may be still to come.
       if (!this.firstElementChild && document.readyState !== "loading") this.#build();
@@ -149,7 +152,7 @@
           const before = this.#last;
           if (await this.#look(turn)) return;
           wait = this.#last === before ? Math.min(wait * 1.5, LONGEST_WAIT) : FIRST_WAIT;
-          if (this.hasAttribute("stream") && refusals < 2 && streams < MOST_STREAMS) {
+          if (this.hasAttribute("stream") && !document.hidden && refusals < 2 && streams < MOST_STREAMS) {
             const end = await this.#stream(turn);
             if (end === "over") return;
             if (end === "hidden") continue;
@@ -193,6 +196,9 @@
       const { status, ok, date, body: state } = await this.#get(turn, "");
       if ([401, 403, 404, 410].includes(status)) {
         this.#say(this.#words().unknown, "");
+        this.#parts.bar.value = this.#state?.progress ?? 0;
+        this.#offer(false);
+        this.removeAttribute("data-lost");
         this.#stop();
         return true;
       }
@@ -211,38 +217,50 @@
       }
     }
 
-    // Listen until the stream ends; how it did: "over", "hidden", "refused" before it began, or "cut".
+    // Listen until the stream ends; how it did: "over", "hidden", "refused" before a first event, or "cut".
     #stream(turn) {
       return new Promise((resolve) => {
         const output = this.hasAttribute("output");
         const source = new EventSource(
           `${this.getAttribute("src")}/events?offset=${this.#offset}${output ? "" : "&output=0"}`,
         );
-        let opened = false, left = false, silence = 0;
-        const leave = (how) => {
+        let began = false, left = false, silence = 0, patience = 0, life = 0;
+        const leave = (how = began ? "cut" : "refused") => {
           if (left) return;
           left = true;
           source.close();
-          clearTimeout(silence);
+          for (const timer of [silence, patience, life]) clearTimeout(timer);
           document.removeEventListener("visibilitychange", hide);
           streams -= 1;
           resolve(how);
         };
         const hide = () => document.hidden && leave("hidden");
-        const hear = (name, handle) => source.addEventListener(name, (event) => handle(JSON.parse(event.data)));
+        // A connection alone says little: a proxy may keep back what comes by it. A state follows each.
+        const doubt = () => (patience ||= setTimeout(() => leave(), PATIENCE));
+        const hear = (name, handle) => source.addEventListener(name, (event) => {
+          began = true;
+          clearTimeout(silence);
+          clearTimeout(patience);
+          silence = patience = 0;
+          handle(JSON.parse(event.data));
+        });
         streams += 1;
         this.#leave = () => leave("over");
         document.addEventListener("visibilitychange", hide);
+        doubt();
         source.onopen = () => {
-          opened = true;
-          clearTimeout(silence);
-          silence = 0;
+          clearTimeout(life);
+          life = setTimeout(() => leave(), LONGEST_STREAM);
         };
         source.onerror = () => {
-          if (source.readyState === EventSource.CLOSED) return leave(opened ? "cut" : "refused");
+          if (source.readyState === EventSource.CLOSED) return leave();
           silence ||= setTimeout(() => this.#lose(), GRACE);
+          doubt();
         };
-        hear("output", (piece) => this.#append(piece));
+        hear("output", (piece) => {
+          this.#append(piece);
+          if (this.#state) this.#show(); // a status text that is the output's end came before it
+        });
         for (const name of ["state", "end"]) hear(name, (state) => this.#accept(turn, state, 0) && leave("over"));
       });
     }
@@ -258,10 +276,11 @@
       if (changed) this.#tell("backjob-update");
       if (turn !== this.#turn || !final) return turn !== this.#turn;
       clearInterval(this.#ticking);
+      this.#told = this.getAttribute("src");
       const done = state.status === COMPLETED;
       const stays = !this.#tell(done ? "backjob-done" : "backjob-failed");
       const href = safeLink(this.getAttribute("on-done-href") || state.result?.href);
-      if (done && !stays && href && this.hasAttribute("on-done-href")) location.assign(href);
+      if (done && !stays && href && this.hasAttribute("on-done-href")) location.replace(href);
       return true;
     }
 
@@ -361,8 +380,9 @@
       output.append(text);
       const size = output.textContent.length;
       if (size > LONGEST_OUTPUT) {
-        const whole = output.textContent;
-        output.textContent = whole.slice(whole.indexOf("\n", size - LONGEST_OUTPUT / 2) + 1);
+        const whole = output.textContent, from = size - LONGEST_OUTPUT / 2, line = whole.indexOf("\n", from) + 1;
+        const within = whole.codePointAt(from - 1) > 0xffff; // a surrogate pair
+        output.textContent = whole.slice(line && line < size ? line : from + within);
         more.hidden = false;
       }
       if (atEnd) output.scrollTop = output.scrollHeight;
@@ -370,7 +390,7 @@
 
     #show() {
       const state = this.#state, final = state.end_time !== null, name = state.status_name.toLowerCase();
-      const { bar, percent, result, cancel, status, output } = this.#build();
+      const { bar, percent, result, output } = this.#build();
       const words = this.#dress();
 
       // Without a text of its own a job's status text is the end of its output, which may stand below already.
@@ -391,9 +411,14 @@
       const href = safeLink(state.result?.href);
       result.hidden = !href;
       if (href) result.href = href;
-      const focused = document.activeElement === cancel;
-      cancel.hidden = final || !this.hasAttribute("cancel");
-      if (focused && cancel.hidden) status.focus();
+      this.#offer(!final && this.hasAttribute("cancel"));
+    }
+
+    // Show the button or hide it; the focus is not lost with it.
+    #offer(shown) {
+      const { cancel, status } = this.#parts, focused = document.activeElement === cancel;
+      cancel.hidden = !shown;
+      if (focused && !shown) status.focus();
     }
 
     // --- time ---

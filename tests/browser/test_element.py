@@ -183,6 +183,18 @@ def test_once_the_job_is_done_it_goes_where_it_was_told(told: Told, visitor: Vis
     page.wait_for_url(told.url + place)
 
 
+def test_from_there_the_way_back_skips_the_page_that_would_go_there_again(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim()
+    page = visitor.page()
+    page.goto(f"{told.url}/")
+    page.goto(told.page(job, on_done_href="/export.csv"))
+    page.get_by_text("Running").wait_for()
+    job.end(Status.COMPLETED, "")
+    page.wait_for_url(f"{told.url}/export.csv")
+    page.go_back()
+    assert page.url == f"{told.url}/"
+
+
 def test_it_stays_where_a_listener_says_so_where_the_job_failed_and_where_a_link_is_none(
     told: Told, visitor: Visitor
 ) -> None:
@@ -233,6 +245,52 @@ def test_another_src_shows_another_job(told: Told, visitor: Visitor) -> None:
     assert part(page, "output").text_content() == "other\n"
 
 
+def test_moved_in_the_page_after_the_end_it_tells_nothing_again(told: Told, visitor: Visitor) -> None:
+    first, second = told.job().claim(), told.job().claim()
+    first.end(Status.COMPLETED, "First")
+    second.end(Status.COMPLETED, "Second")
+    page = visitor.page()
+    page.add_init_script(
+        """window.told = [];
+        for (const name of ["update", "done"])
+            document.addEventListener(`backjob-${name}`, ({ detail }) => told.push([name, detail.status_text]));"""
+    )
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/backjob/progress" not in request.url else None)
+    page.goto(told.page(first))
+    page.get_by_text("Done: First").wait_for()
+    page.evaluate("window.bar = document.querySelector('backjob-progress'); document.body.prepend(bar)")
+    assert page.get_by_role("status").text_content() == "Done: First"
+    page.evaluate(
+        "(source) => { bar.remove(); bar.setAttribute('src', source); document.body.append(bar) }", second.source
+    )
+    page.get_by_text("Done: Second").wait_for()
+    assert asked[1:] == [told.url + first.source, told.url + second.source]
+    assert page.evaluate("told") == [["update", "First"], ["done", "First"], ["update", "Second"], ["done", "Second"]]
+
+
+def test_moved_when_it_tells_of_the_last_change_it_still_tells_the_end_once(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim()
+    job.end(Status.COMPLETED, "")
+    page = visitor.page()
+    page.clock.install()
+    page.add_init_script(
+        """window.ends = [];
+        document.addEventListener("backjob-update", ({ target, detail }) => {
+            if (detail.end_time && target.parentNode !== document.body) document.body.append(target);
+        });
+        document.addEventListener("backjob-done", ({ target, detail }) => {
+            ends.push(detail.status_name);
+            document.body.prepend(target);
+            target.title = "told";
+        });"""
+    )
+    page.goto(told.page(job))
+    page.locator("backjob-progress[title='told']").wait_for()
+    page.clock.run_for(60_000)
+    assert page.evaluate("ends") == ["COMPLETED"]
+
+
 def test_a_refresh_in_mid_job_goes_on(told: Told, visitor: Visitor) -> None:
     job = told.job().claim().report(30, "Reading", "first\n")
     page = visitor.page()
@@ -278,6 +336,24 @@ def test_an_unknown_job_is_said_to_be_unknown_and_asked_for_once(told: Told, vis
     page.get_by_text("This job is not known here").wait_for()
     page.clock.run_for(60_000)
     assert len([url for url in asked if url == f"{told.url}/backjob/unknown"]) == 1
+
+
+@pytest.mark.parametrize(("progress", "value"), [(0, 0), (30, 30)])
+def test_of_a_job_that_is_gone_nothing_goes_on(told: Told, visitor: Visitor, progress: int, value: float) -> None:
+    visitor.expected = "404|ERR_FAILED"
+    job = told.job().claim().report(progress)
+    page = visitor.page()
+    page.goto(told.page(job, cancel=""))
+    page.get_by_role("button", name="Cancel").focus()
+    page.route(f"**{job.source}", lambda route: route.abort())
+    page.locator("backjob-progress[data-lost]").wait_for()
+    page.unroute(f"**{job.source}")
+    page.route(f"**{job.source}", lambda route: route.fulfill(status=404, json={"error": "not found"}))
+    page.get_by_text("This job is not known here").wait_for()
+    assert page.locator("progress:not(:indeterminate)").evaluate("(bar) => bar.value") == value
+    assert part(page, "cancel").is_hidden()
+    assert part(page, "status").evaluate("(status) => status === document.activeElement")
+    assert page.locator("backjob-progress").get_attribute("data-lost") is None
 
 
 def test_a_lost_connection_is_said_and_survived(told: Told, visitor: Visitor) -> None:
@@ -402,6 +478,19 @@ def test_of_a_very_long_output_the_end_is_kept(told: Told, visitor: Visitor) -> 
     assert len(shown) % 32 == 0
     assert shown.endswith("0000019\n")
     assert page.get_by_text("There is more output before this.").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("output", "kept"),
+    [("😀" * 140_000 + "a", "😀" * 65_535 + "a"), ("x" * 280_000 + "\n", "x" * 131_071 + "\n")],
+    ids=["no line break", "at its end alone"],
+)
+def test_a_very_long_line_is_cut(told: Told, visitor: Visitor, output: str, kept: str) -> None:
+    job = told.job().claim().report(10, "Writing", output)
+    page = visitor.page()
+    page.goto(told.page(job, output=""))
+    page.locator("progress[value='10']").wait_for()
+    assert part(page, "output").text_content() == kept
 
 
 def test_taken_out_of_the_page_it_asks_no_more(told: Told, visitor: Visitor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page, Request, Route
 
     from tests.browser.conftest import Visitor
-    from tests.browser.told import Told
+    from tests.browser.told import Told, ToldJob
 
 
 def asked_of(page: Page) -> list[str]:
@@ -29,6 +30,11 @@ def asked_of(page: Page) -> list[str]:
 
     page.on("request", note)
     return asked
+
+
+def event_of(job: ToldJob) -> str:
+    """What a stream of this job begins with."""
+    return f"id: 0\nevent: state\ndata: {json.dumps(job.site.jobs.status(job.id).as_dict())}\n\n"
 
 
 def test_it_listens_and_asks_no_more(told: Told, visitor: Visitor) -> None:
@@ -120,7 +126,7 @@ def test_where_streams_are_refused_it_asks_again_and_again(told: Told, visitor: 
 def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told, visitor: Visitor) -> None:
     job = told.job().claim().report(10)
     page = visitor.page()
-    state = told.jobs.status(job.id).as_dict()
+    first = event_of(job)
     streams: list[str] = []
 
     def end_at_once(route: Route) -> None:
@@ -128,10 +134,7 @@ def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told,
         if len(streams) > 1:
             route.continue_()
         else:
-            route.fulfill(
-                content_type="text/event-stream",
-                body=f"retry: 100\n\nid: 0\nevent: state\ndata: {json.dumps(state)}\n\n",
-            )
+            route.fulfill(content_type="text/event-stream", body=f"retry: 100\n\n{first}")
 
     page.route("**/events?*", end_at_once)
     page.add_init_script(
@@ -145,6 +148,89 @@ def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told,
     page.locator("progress[value='20']").wait_for()
     assert len(streams) == 2
     assert page.evaluate("lost") is False
+
+
+def test_a_stream_that_stays_silent_is_given_up_for_asking(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim().report(10)
+    page = visitor.page()
+    page.clock.install()
+    page.route("**/events?*", lambda route: route.continue_(url=f"{told.url}/silent"))
+    asked = asked_of(page)
+    with page.expect_response("**/silent"):
+        page.goto(told.page(job, stream=""))
+    job.report(20)
+    with page.expect_response("**/silent"):
+        page.clock.run_for(20_000)
+        page.locator("progress[value='20']").wait_for()
+        page.clock.run_for(1_000)
+    page.clock.run_for(20_000)
+    job.end(Status.COMPLETED, "Read")
+    page.get_by_text("Done: Read").wait_for()
+    assert len([one for one in asked if one.startswith("/events")]) == 2
+
+
+def test_a_stream_whose_connection_died_unnoticed_is_opened_anew(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim().report(10)
+    page = visitor.page()
+    page.clock.install()
+    heard = event_of(job.report(20))
+    job.report(10)
+    streams: list[str] = []
+
+    def fall_silent(route: Route) -> None:
+        streams.append(route.request.url)
+        if len(streams) > 1:
+            route.continue_()
+        else:
+            route.continue_(url=f"{told.url}/silent?first={quote(heard)}")
+
+    page.route("**/events?*", fall_silent)
+    page.goto(told.page(job, stream=""))
+    page.locator("progress[value='20']").wait_for()
+    job.report(30)
+    page.clock.run_for(200_000)
+    assert page.locator("progress").get_attribute("value") == "20"
+    page.clock.run_for(110_000)
+    page.locator("progress[value='30']").wait_for()
+    job.end(Status.COMPLETED, "Read")
+    page.get_by_text("Done: Read").wait_for()
+    assert len(streams) == 2
+
+
+def test_what_stands_in_the_output_is_not_repeated_above_it(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim()
+    page = visitor.page()
+    page.add_init_script(
+        """window.updates = [];
+        document.addEventListener("backjob-update", ({ detail }) => updates.push(detail.status_text));"""
+    )
+    with page.expect_response("**/events?*"):
+        page.goto(told.page(job, stream="", output=""))
+    job.report(output="first\nsecond\n")
+    part(page, "status").get_by_text("Running: second", exact=True).wait_for()
+    assert part(page, "output").text_content() == "first\nsecond\n"
+    assert page.evaluate("updates") == ["", "first\nsecond\n"]
+
+
+def test_a_tab_that_was_hidden_while_it_asked_opens_no_stream(told: Told, visitor: Visitor) -> None:
+    job = told.job().claim().report(10)
+    page = visitor.page()
+    page.add_init_script(
+        """const real = fetch;
+        fetch = async (...asked) => {
+            fetch = real;
+            const answer = await real(...asked);
+            Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
+            document.dispatchEvent(new Event("visibilitychange"));
+            return answer;
+        };"""
+    )
+    asked = asked_of(page)
+    page.goto(told.page(job, stream=""))
+    page.locator("progress[value='10']").wait_for()
+    with page.expect_request("**/events?*"):
+        turn(page, hidden=False)
+    assert asked == ["", "", "/events?offset=0&output=0"]
 
 
 def test_many_elements_leave_connections_for_the_rest_of_the_page(told: Told, visitor: Visitor) -> None:

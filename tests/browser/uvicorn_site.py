@@ -6,13 +6,15 @@ every state that a browser is to see.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+from collections.abc import AsyncIterator
 from html import escape
 
 import uvicorn
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse, Response
+from fastapi.responses import HTMLResponse, PlainTextResponse, Response, StreamingResponse
 
 from backjob import BackJob
 from backjob.asgi import BackJobMiddleware
@@ -55,6 +57,17 @@ def page(request: Request, lang: str = "en", theme: str = "") -> HTMLResponse:
 def icon() -> Response:
     """What a browser asks for with a result that is no page."""
     return Response(status_code=204)
+
+
+@app.get("/silent")
+def silent(first: str = "") -> StreamingResponse:
+    """A stream that stays open and says nothing after its first words, as where a proxy keeps all of it back."""
+
+    async def body() -> AsyncIterator[str]:
+        yield first
+        await asyncio.Event().wait()
+
+    return StreamingResponse(body(), media_type="text/event-stream")
 
 
 @app.get("/start")

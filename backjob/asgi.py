@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import unquote
 
 from backjob.addresses import is_ip_literal, learnt_base_url
 from backjob.endpoints import Answer, Ask, Endpoints
@@ -291,7 +292,9 @@ def request_of(scope: Scope) -> Request:
     """The request as it arrived, without its body."""
     raw = scope.get("raw_path")
     path = raw.decode("latin-1").partition("?")[0] if raw else canonical_path(scope["path"].encode()) or "/"
-    query = scope.get("query_string", b"").decode("latin-1")
+    query = scope.get("query_string", b"")
+    if isinstance(query, bytes):  # Django's test client gives text
+        query = query.decode("latin-1")
     return Request(scope["method"], f"{path}?{query}" if query else path, _headers(scope), raw=bool(raw))
 
 
@@ -325,7 +328,7 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
     """The scope as the application shall see it: the request that was asked for, as from the client that started it."""
     shown = {**scope, "query_string": request.query.encode("latin-1")}
     root: str = scope.get("root_path", "")
-    if caller is not None and caller.mount and scope["path"].startswith(f"{root}{root}/"):
+    if caller is not None and caller.mount and scope["path"] == root + unquote(request.path):
         # The server has put the root path in front of a target that began with it.
         shown["path"] = scope["path"].removeprefix(root)
         if scope.get("raw_path"):

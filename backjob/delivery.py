@@ -128,13 +128,18 @@ class Deliveries:
         self._ready: deque[str] = deque()
         self._in_flight: set[Future[Response]] = set()
 
-    def hold(self, job: Job, credentials: Credentials | None, at: float) -> None:
-        """Deliver a job leased to us when the monotonic clock reads ``at``."""
-        if job.id in self._held:
+    def hold(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
+        """Deliver a job when the monotonic clock reads ``at``. It was leased to us at ``leased``; None: now."""
+        held = self._held.get(job.id)
+        if held is not None:
+            held.credentials = held.credentials or credentials  # a look at the store can't find them
             return
         held = self._held[job.id] = _Held(job, job.version, credentials)
-        self._send_at(at, job.id, held)
-        self._renew_later(job.id, held)
+        now = self._clock.monotonic()
+        renew_at = (now if leased is None else leased) + LEASE / 2
+        # Within a long transaction of its caller the lease may have gone by before anybody could see the job.
+        self._renew_at(renew_at, job.id, held)
+        self._send_at(at if renew_at > now else max(at, now), job.id, held)
 
     def move(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job leased to us at another time; one that is not ours, or is in flight, stays as it is."""

@@ -269,6 +269,7 @@ class BackJob(Action, Watching):
             sealed=self._sealer.seal(credentials) if self._sealer is not None and credentials else None,
             depth=depth,
         )
+        created = self._clock.monotonic()
         if merge == "never":
             job = self._create(draft)
         else:
@@ -276,7 +277,8 @@ class BackJob(Action, Watching):
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
             job = self._create_or_join(draft, key, credentials or None)
         if job.id == draft.id:
-            self._when_committed(job.id, lambda: self.monitor.accept(job, credentials or None))
+            accept = partial(self.monitor.accept, job, credentials or None, created)
+            self._when_committed(job.id, accept, is_new=True)
         return job.id
 
     def learn_address(self, base_url: str) -> None:
@@ -344,8 +346,12 @@ class BackJob(Action, Watching):
                 raise JobNotFound(job_id)
             if job.status.is_final:
                 return False
-            changes = ended(self._as_kept(job, end))
-            changed = self.store.change(job_id, Expect(status=job.status, token=job.token), changes)
+            kept = self._as_kept(job, end)
+            # What was added to it stands upon what the job was when it was read.
+            version = None if kept is end else job.version
+            changed = self.store.change(
+                job_id, Expect(status=job.status, token=job.token, version=version), ended(kept)
+            )
             if changed is not None:
                 self._when_committed(job_id, partial(self._conclude, changed))
                 return True

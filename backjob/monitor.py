@@ -36,6 +36,7 @@ _POLL_INTERVAL: Final = 2.0
 _REAP_INTERVAL: Final = 5.0
 _CLEANUP_INTERVAL: Final = 3600.0
 _STORE_PAUSE: Final = 1.0
+_GRACE: Final = 1.0
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
 _MOST_ALARMS: Final = 10_000
@@ -143,13 +144,16 @@ class Monitor:
         """A lock of the present process: one made before a fork may be held for ever."""
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def accept(self, job: Job, credentials: Credentials | None) -> None:
-        """Deliver a job just created, when it is due. One not leased to us is only looked for then."""
+    def accept(self, job: Job, credentials: Credentials | None, created: float) -> None:
+        """Deliver a new job when it is due. One not leased to us is only looked for then.
+
+        ``created`` is the monotonic time (s) at which it was written, and its lease began: others may have seen it later.
+        """
         self.ensure_running()
         wait = max(0.0, (job.start_time - job.read_time).total_seconds())
-        at = self._clock.monotonic() + wait
+        at = created + wait
         if job.lessee == self._lessee:
-            self._tell(lambda: self._deliveries.hold(job, credentials, at))
+            self._tell(lambda: self._deliveries.hold(job, credentials, at, created))
         else:
             self._tell(lambda: self._set_alarm(at))
 
@@ -281,7 +285,8 @@ class Monitor:
         jobs = self._store.take_due(self._lessee, LEASE, room)
         now = self._clock.monotonic()
         for job in jobs:
-            self._deliveries.hold(job, None, now)
+            # One that was just committed may be found here before its own thread has told of it, and of its credentials.
+            self._deliveries.hold(job, None, now + _GRACE if job.held else now)
         if len(jobs) == room:
             self._next_poll = now
 

@@ -31,8 +31,11 @@ class Watching(Offloading):
     def _announce(self, job: Job) -> None:
         """Tell whoever wants to know that a job has ended."""
 
-    def _when_committed(self, job_id: str, step: Callable[[], None]) -> None:  # noqa: ARG002 - for those that override it
-        """Act on what was just written of a job, once others see it too: at once, unless a caller's transaction holds it."""
+    def _when_committed(self, job_id: str, step: Callable[[], None], *, is_new: bool = False) -> None:  # noqa: ARG002 - for those that override it
+        """Act on what was just written of a job, once others see it too: at once, unless a caller's transaction holds it.
+
+        ``is_new``: the job itself was, and the step is its delivery.
+        """
         step()
 
     def _conclude(self, job: Job) -> None:

@@ -227,10 +227,14 @@ class StatusApp:
 
 
 class _Serving:
-    """An environ, translated when somebody asks."""
+    """An environ, translated when somebody asks.
+
+    The mount is that of the middleware: dispatchers below it move more of the path to SCRIPT_NAME.
+    """
 
     def __init__(self, environ: WSGIEnvironment) -> None:
         self._environ = environ
+        self._path: str = environ.get("PATH_INFO", "")
 
     @property
     def request(self) -> Request:
@@ -258,7 +262,11 @@ class _Serving:
 
     @property
     def mount(self) -> str:
-        return canonical_path(self._environ.get("SCRIPT_NAME", "").encode("latin-1"))
+        mount: str = self._environ.get("SCRIPT_NAME", "")
+        whole = mount + self._environ.get("PATH_INFO", "")
+        if self._path and whole.endswith(self._path):
+            mount = whole.removesuffix(self._path)
+        return canonical_path(mount.encode("latin-1"))
 
 
 def serving_of(environ: WSGIEnvironment) -> Serving:

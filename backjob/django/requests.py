@@ -6,12 +6,14 @@ from io import BytesIO
 from typing import Any
 
 from attrs import evolve
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
 from backjob import asgi, wsgi
 from backjob.model import Caller, Request
 from backjob.serving import Serving
+from backjob.targets import canonical_path
 
 __all__ = ["DjangoServing", "base_url_of", "is_served_alone", "restore", "spellings"]
 
@@ -46,6 +48,8 @@ class DjangoServing:
 
     @property
     def mount(self) -> str:
+        if _scope(self.django) is None:
+            return canonical_path(self.django.META.get("SCRIPT_NAME", "").encode())
         return self._inner.mount
 
 
@@ -60,8 +64,13 @@ def _scope(request: HttpRequest) -> Any:
 
 
 def _environ(request: HttpRequest) -> dict[str, Any]:
-    """The environ as the server gave it: Django has put decoded text where WSGI has bytes (PEP 3333)."""
+    """The environ as the server gave it: Django has put decoded text where WSGI has bytes (PEP 3333).
+
+    A forced SCRIPT_NAME is Django's alone: a proxy has cut it off what arrives.
+    """
     given = {name: request.META.get(name, "") for name in ("SCRIPT_NAME", "PATH_INFO")}
+    if settings.FORCE_SCRIPT_NAME is not None:
+        given["SCRIPT_NAME"] = ""
     return {**request.META, **{name: text.encode().decode("latin-1") for name, text in given.items()}}
 
 

@@ -6,6 +6,7 @@ from copy import deepcopy
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.http import HttpRequest
 
 __all__ = ["keep_what_pages_write"]
@@ -19,7 +20,7 @@ def keep_what_pages_write(request: HttpRequest) -> None:
     To be called before the job's view. A session that has ended meanwhile, by a logout, is not written again.
     """
     session = getattr(request, "session", None)
-    if session is not None:
+    if isinstance(session, SessionBase):
         _Changes(session)
 
 
@@ -46,11 +47,12 @@ class _Changes:
     def save(self, must_create: bool = False) -> None:
         """Write what was changed since it was loaded, and nothing else."""
         session = self._session
-        if self._is_over:
+        if self._is_over and not must_create:
             return
-        if must_create or session.session_key is None:
-            self._before = {}
+        if must_create or session.session_key is None:  # a login's, or the first of a visitor
             self._save(must_create)
+            self._is_over = False
+            self._note(dict(session.items()))
             return
         ours = dict(session.items())
         stored = self._load()
@@ -62,7 +64,11 @@ class _Changes:
         changed = {name: value for name, value in ours.items() if before.get(name, _ABSENT) != value}
         session.clear()
         session.update({name: value for name, value in stored.items() if name not in gone} | changed)
-        self._save()
+        try:
+            self._save()
+        except UpdateError:  # ended between our look and this
+            self._is_over = True
+            return
         self._note(dict(session.items()))
 
     def _note(self, values: dict[str, Any]) -> None:

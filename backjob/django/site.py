@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
@@ -20,7 +20,7 @@ from backjob import jobs as core
 from backjob.django.connections import aside, close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.task_record import TaskRecord, completed_record, shown
-from backjob.errors import InvalidRequest
+from backjob.errors import BackJobError, InvalidRequest
 from backjob.jobs import StartOptions
 from backjob.lifecycle import End
 from backjob.model import Job, JobState
@@ -146,12 +146,12 @@ class BackJob(_BackJobWithTasks):
         return path if here is None or not here.mount else f"{here.origin}{path}"
 
     @override
-    def _when_committed(self, job_id: str, step: Callable[[], None]) -> None:
+    def _when_committed(self, job_id: str, step: Callable[[], None], *, is_new: bool = False) -> None:
         using = database_of(self.store)
         held = _held.get()
         if using is not None:
             transaction.on_commit(step, using=aside(using, job_id))
-        elif held is not None:
+        elif is_new and held is not None:
             held.append((job_id, step))
         else:
             step()
@@ -167,6 +167,7 @@ class BackJob(_BackJobWithTasks):
             with transaction.atomic(using=using):
                 yield
             return
+        around = _held.get()
         held: list[tuple[str, Callable[[], None]]] = []
         token = _held.set(held)
         try:
@@ -174,9 +175,13 @@ class BackJob(_BackJobWithTasks):
         except BaseException:
             _held.reset(token)
             for job_id, _ in held:
-                self.cancel(job_id)
+                with suppress(BackJobError):  # what was raised within tells more
+                    self.cancel(job_id)
             raise
         _held.reset(token)
+        if around is not None:
+            around.extend(held)
+            return
         for _, step in held:
             step()
 

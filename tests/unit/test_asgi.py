@@ -223,6 +223,23 @@ def test_a_path_stays_below_the_root_path_even_if_it_begins_with_the_same(world:
     assert seen["path"] == "/shop/shop/work"
 
 
+def test_a_url_whose_route_begins_like_the_root_path_is_run_as_it_is_where_the_server_adds_none(world: Bench) -> None:
+    seen: dict[str, Any] = {}
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+        await ok(scope, receive, send)
+
+    with served(Here(Request("GET", "/app/page"), Caller("https", "shop.example", ""), "/app")):
+        world.start("https://shop.example/app/app/users")
+    _, job = run(world, action, root_path="/app", path="/app/app/users", raw_path=b"/app/app/users")
+    assert (job.status, seen["path"]) == (Status.COMPLETED, "/app/app/users")
+
+
+def test_a_query_may_be_text_as_djangos_test_client_has_it() -> None:
+    assert request_of({**scope_of(), "query_string": "x=%C3%BC"}).query == "x=%C3%BC"
+
+
 # --- worker requests ------------------------------------------------------------------------------------------------
 
 

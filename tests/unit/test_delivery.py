@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -386,6 +388,48 @@ def test_the_lease_of_a_job_with_credentials_is_renewed_while_it_waits(world: Be
         other.step()
     assert not other.transport.sent
     assert world.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
+    assert world.job(job_id).status is Status.STARTED
+
+
+def committed_later(world: Bench, seconds: float, meanwhile: Callable[[], object] = bool, **options: Any) -> str:
+    """Start a job within a transaction of the caller's that takes so long; ``meanwhile`` happens right after its commit."""
+    steps: list[Callable[[], None]] = []
+    world.jobs._when_committed = lambda job_id, step, *, is_new=False: steps.append(step)  # type: ignore[method-assign]
+    with served():
+        job_id = world.start(as_current_user=True, **options)
+    world.clock.advance(seconds)
+    meanwhile()
+    for step in steps:
+        step()
+    return job_id
+
+
+def test_a_lease_that_went_by_within_a_transaction_is_renewed_before_anything_else(world: Bench) -> None:
+    world.transport.capacity = 0
+    job_id = committed_later(world, LEASE + 1)
+    world.step()
+    left = world.job(job_id).lease_until
+    assert left is not None
+    assert left > world.clock.now() + timedelta(seconds=LEASE - 1)
+
+
+def test_a_delay_counts_from_the_start_not_from_the_commit(world: Bench) -> None:
+    committed_later(world, 20, delay=30)
+    world.step(9)
+    assert world.transport.sent == []
+    world.step(1)
+    assert len(world.transport.sent) == 1
+
+
+def test_credentials_come_to_a_job_that_was_found_in_the_store_before_it_was_told_of(world: Bench) -> None:
+    def look() -> None:
+        world.step()
+        assert held(world) == 1
+        assert world.transport.sent == []
+
+    job_id = committed_later(world, LEASE + 1, look)
+    world.step(1)
+    assert world.transport.sent[-1].delivery.sign().header("cookie") == COOKIE
     assert world.job(job_id).status is Status.STARTED
 
 

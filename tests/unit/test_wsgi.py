@@ -157,6 +157,27 @@ def test_headers_caller_and_mount_are_translated() -> None:
     assert here.mount == "/sh%20op"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "mount"),
+    [
+        (("", "/sub/page"), ("/sub", "/page"), ""),
+        (("/shop", "/sub/page"), ("/shop/sub", "/page"), "/shop"),
+        (("/shop", "/sub"), ("/shop/sub", ""), "/shop"),
+        (("", "/page"), ("/prefix", "/page"), "/prefix"),
+        (("/shop", "/page"), ("/shop", "/rewritten"), "/shop"),
+    ],
+    ids=["dispatched", "dispatched below a mount", "to its end", "a proxy's prefix", "another path"],
+)
+def test_the_mount_is_that_of_the_middleware_whatever_is_dispatched_below(
+    before: tuple[str, str], after: tuple[str, str], mount: str
+) -> None:
+    names = ("SCRIPT_NAME", "PATH_INFO")
+    environ = environ_of() | dict(zip(names, before, strict=True))
+    here = serving_of(environ)
+    environ |= dict(zip(names, after, strict=True))
+    assert here.mount == mount
+
+
 # --- worker requests ------------------------------------------------------------------------------------------------
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import Future
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import Client, override_settings
+from django.test import AsyncClient, Client, override_settings
 
 from backjob import Status
 from backjob.clock import SystemClock
 from backjob.django import jobs
-from backjob.django.testing import immediate
+from backjob.django.testing import immediate, recorded
 from backjob.model import Request
 from backjob.protocols import Grant
 from tests.adapters.django import views
@@ -154,6 +155,35 @@ def test_an_error_is_in_the_log_once_and_the_actions_own_word_is_none(
     assert (state.status, state.status_text) == (Status.FAILED, text)
     found = [record for record in caplog.records if record.name == "django.request"]
     assert [(record.levelname, record.exc_info and record.exc_info[0]) for record in found] == logged
+
+
+# --- Django's own clients, and settings of its own ------------------------------------------------------------------
+
+
+def test_the_async_client_is_served_and_its_made_up_address_is_not_learnt() -> None:
+    jobs.reset()
+    page = asyncio.run(AsyncClient().get("/ready?x=1"))
+    assert page.status_code == 200
+    assert jobs.of().transport is None
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["with the raw path", "without"])
+@pytest.mark.parametrize("path", ["/see", "see"], ids=["path", "name"])
+def test_a_forced_script_name_is_not_on_the_wire(raw: bool, path: str) -> None:
+    """As behind a proxy that strips the name, on servers of both kinds."""
+    with override_settings(FORCE_SCRIPT_NAME="/shop"), recorded() as started:
+        wire: Any = {"REQUEST_URI": "/start"} if raw else {}
+        page = Client().post(
+            "/start", {"path": path, "as_current_user": False}, content_type="application/json", **wire
+        )
+        assert page.status_code == 200, page.content
+        [job] = started
+        assert job.request.target == "/see"
+        now = int(SystemClock().now().timestamp())
+        request = jobs.signer.sign(job.request, Grant(job.job_id, 1, now, now + 60))
+        wire = {"REQUEST_URI": request.target} if raw else {}
+        assert Client().get(request.target, **wire).status_code == 200
+        assert jobs.status(job.job_id).status is Status.COMPLETED
 
 
 # --- host, scheme, address ------------------------------------------------------------------------------------------

@@ -132,6 +132,56 @@ def test_a_new_one_is_made_as_ever(engine: Any) -> None:
     assert stored(engine, session.session_key) == {"mine": 1}
 
 
+@pytest.mark.parametrize("new", [True, False], ids=["new", "under a new key"])
+def test_what_is_removed_after_it_was_made_stays_removed(engine: Any, key: str, new: bool) -> None:
+    session = job_session(engine, None if new else key)
+    session["mine"] = 1
+    session.save() if new else session.cycle_key()
+    del session["mine"]
+    session.save()
+    assert "mine" not in stored(engine, session.session_key)
+
+
+def test_a_login_after_the_end_of_the_session_makes_another(engine: Any, key: str) -> None:
+    session = job_session(engine, key)
+    session["mine"] = 1
+    engine(key).delete()
+    session.save()
+    session["mine"] = 2
+    session.create()
+    session.save()
+    assert session.session_key not in (None, key)
+    assert stored(engine, session.session_key)["mine"] == 2
+
+
+def test_one_that_ends_while_it_is_written_is_no_error(engine: Any, key: str) -> None:
+    loads = iter(["for the job", "for its changes"])
+
+    def end_at_the_second_load(session: Any) -> None:
+        load = session.load
+
+        def loaded() -> dict[str, Any]:
+            found: dict[str, Any] = load()
+            if next(loads) == "for its changes":
+                engine(key).delete()
+            return found
+
+        session.load = loaded
+
+    session = job_session(engine, key, end_at_the_second_load)
+    session["mine"] = 1
+    session.save()
+    session.save()
+    assert not engine().exists(key)
+
+
+def test_a_session_that_is_not_djangos_is_left_alone() -> None:
+    request: Any = HttpRequest()
+    request.session = {"mine": 1}
+    keep_what_pages_write(request)
+    assert request.session == {"mine": 1}
+
+
 def test_a_site_without_sessions_has_none() -> None:
     request = HttpRequest()
     keep_what_pages_write(request)

@@ -281,6 +281,30 @@ def test_jobs_that_are_kept_elsewhere(tmp_path: Path) -> None:
         assert jobs.status(refused[0]).status is Status.CANCELLED
 
 
+def test_a_receiver_that_refuses_ends_no_job_but_the_new_one(tmp_path: Path) -> None:
+    given = {"STORE": f"sqlite:///{tmp_path / 'jobs.db'}", "BASE_URL": "http://testserver"}
+    ended_meanwhile: list[str] = []
+
+    def start_and_cancel(**_options: Any) -> None:
+        ended_meanwhile.append(jobs.start("/see", as_current_user=False, merge="pending", delay=60))
+        jobs.cancel(other)
+
+    told_of: list[str] = []
+    with override_settings(BACKJOB={**given, "ON_END": lambda state: told_of.append(state.id)}), recorded(jobs):
+        waiting = jobs.start("/see", as_current_user=False, merge="pending", delay=60)
+        other = jobs.start("/see?other", as_current_user=False, delay=60)
+        task_enqueued.connect(start_and_cancel)
+        try:
+            with refusing(task_enqueued) as refused, pytest.raises(LookupError):
+                work.answer.enqueue()
+        finally:
+            task_enqueued.disconnect(start_and_cancel)
+        assert ended_meanwhile == [waiting]
+        assert jobs.status(waiting).status is Status.STARTED
+        assert jobs.status(refused[0]).status is Status.CANCELLED
+        assert set(told_of) == {other, refused[0]}
+
+
 def test_enqueued_on_commit(at_once: None) -> None:
     results: list[Any] = []
     with transaction.atomic():

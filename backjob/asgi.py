@@ -46,6 +46,7 @@ App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _T = TypeVar("_T")
 
+_LONGEST_SEND: Final = 30.0
 _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
 
 
@@ -373,15 +374,21 @@ async def _body(receive: Receive, length: int) -> bytes | None:
 
 
 async def _stream(receive: Receive, send: Send, answer: Answer, stream: Stream) -> None:
-    """Send a stream to its end, or until the client has left."""
+    """Send a stream to its end, or until the client has left, or takes nothing for 30 s."""
+
+    async def give(message: Message) -> None:
+        # A server waits for a client that does not read as long as that likes, beyond the stream's lifetime.
+        async with asyncio.timeout(_LONGEST_SEND):
+            await send(message)
+
     listening = asyncio.ensure_future(_until_gone(receive, stream))
     try:
-        await send({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
+        await give({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
         async for chunk in stream:
-            await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+            await give({"type": "http.response.body", "body": chunk, "more_body": True})
+        await give({"type": "http.response.body", "body": b"", "more_body": False})
     except OSError:
-        return  # how some servers say that the client has left
+        return  # TimeoutError is one; and some servers say so that the client has left
     finally:
         stream.close()
         listening.cancel()

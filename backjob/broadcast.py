@@ -7,19 +7,24 @@ how long the next may wait. Tests call `step` themselves, under a clock of their
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from typing import Final
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
-from backjob.errors import JobNotFound, StoreError
+from backjob.errors import JobNotFound, StoreError, StoreUnavailable
 from backjob.feeds import Feed, Source
 from backjob.outage import Outage
 from backjob.protocols import Clock
 from backjob.streams import LIFETIME, Stream
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["Broadcast"]
 
@@ -66,9 +71,10 @@ class Broadcast:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._feeds: dict[str, tuple[Feed, WeakSet[Stream]]] = {}
+        self._left: deque[Stream] = deque()
         self._opened = 0
         self._looks = _LOOKS_AT_ONCE
-        self._last_pass = self._next_bells = self._clock.monotonic()
+        self._last_pass = self._next_bells = self._looks_from = self._clock.monotonic()
         self._outage = Outage(self._clock)
         self._pid = pid  # last: who finds it right finds all the rest
 
@@ -81,6 +87,16 @@ class Broadcast:
                     self._start_afresh()
         return lock
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """With the lock, and without the streams that have been closed by then."""
+        with self._process_lock():
+            while self._left:
+                stream = self._left.popleft()
+                if stream.feed.job_id in self._feeds:
+                    self._feeds[stream.feed.job_id][1].discard(stream)
+            yield
+
     # --- what other threads call ------------------------------------------------------------------------------------
 
     def limit(self, *, in_thread: bool) -> int:
@@ -92,7 +108,7 @@ class Broadcast:
     @property
     def count(self) -> int:
         """How many streams there are."""
-        with self._process_lock():
+        with self._locked():
             return self._count()
 
     def _count(self) -> int:
@@ -100,14 +116,18 @@ class Broadcast:
 
     def open(self, job_id: str, offset: int, *, output: bool, in_thread: bool) -> Stream | None:
         """A stream of a job's events, its output from byte ``offset`` on; None if there are as many as may be."""
-        with self._process_lock():
+        with self._locked():
             if self._closed or self._count() >= self.limit(in_thread=in_thread) or _server_is_ending():
                 return None
+            self._ensure_running()
             now = self._clock.monotonic()
             if job_id not in self._feeds:
                 self._feeds[job_id] = (Feed(job_id, now), WeakSet())
                 self._wake.set()
             feed, streams = self._feeds[job_id]
+            if feed.due == math.inf and (feed.seen is None or not feed.seen.is_final):
+                feed.due = now  # others were told that there is no such job; this one is to be told as well
+                self._wake.set()
             stream = Stream(
                 feed,
                 self._source,
@@ -121,22 +141,22 @@ class Broadcast:
             )
             streams.add(stream)
             self._opened += 1
-            if self._threaded and self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="backjob-streams", daemon=True)
-                self._thread.start()
             return stream
 
+    def _ensure_running(self) -> None:
+        if self._threaded and (self._thread is None or not self._thread.is_alive()):
+            thread = threading.Thread(target=self._run, name="backjob-streams", daemon=True)
+            thread.start()  # which may fail; it waits for the lock, which is held here
+            self._thread = thread
+
     def _forget(self, stream: Stream) -> None:
-        with self._process_lock():
-            _, streams = self._feeds.get(stream.feed.job_id, (None, set[Stream]()))
-            streams.discard(stream)
-            is_last = not streams
-        if is_last:
-            self._wake.set()
+        # A garbage collector that finalises a stream's coroutine calls this anywhere, within our own locks too, and
+        # an Event has one of its own: so none is taken.
+        self._left.append(stream)
 
     def close(self, timeout: float = 5.0) -> None:
         """End all streams, and the thread (s to wait for it). No stream is opened any more."""
-        with self._process_lock():
+        with self._locked():
             self._closed = True
             thread = self._thread
         self._end_all()
@@ -158,7 +178,7 @@ class Broadcast:
         self._source.release()
 
     def _goes_on(self) -> bool:
-        with self._process_lock():
+        with self._locked():
             self._drop_unwatched()
             if self._feeds and not self._closed:
                 return True
@@ -168,35 +188,40 @@ class Broadcast:
     def step(self) -> float:
         """One pass over the jobs that are due to be looked at. Returns the seconds until the next one."""
         now = self._clock.monotonic()
-        with self._process_lock():
+        with self._locked():
             self._drop_unwatched()
             feeds = sorted((feed for feed, _ in self._feeds.values()), key=lambda feed: feed.due)
         self._looks = min(_LOOKS_AT_ONCE, self._looks + (now - self._last_pass) * _LOOKS_A_SECOND)
         self._last_pass = now
         for feed in feeds:
-            if feed.due > now or self._looks < 1:
+            # A look may wait for the store as long as its time-out, in which much may happen.
+            if self._closed or now < self._looks_from or feed.due > now or self._looks < 1:
                 break
             self._looks -= 1
             self._look(feed, now)
+        now = self._clock.monotonic()
         if now >= self._next_bells:
             self._next_bells = now + _LONGEST_PASS
             self._ring_those_due(now)
-        return min(_LONGEST_PASS, max(_SHORTEST_PASS, min((feed.due for feed in feeds), default=now) - now))
+        due = max(self._looks_from, min((feed.due for feed in feeds), default=now))
+        return min(_LONGEST_PASS, max(_SHORTEST_PASS, due - now))
 
     def _look(self, feed: Feed, now: float) -> None:
-        streams = self._streams_of(feed)
         try:
-            offset = min((stream.offset for stream in streams if stream.output), default=None)
+            offset = min((stream.offset for stream in self._streams_of(feed) if stream.output), default=None)
             if feed.look(self._source, now, offset):
-                _ring(streams)
+                _ring(self._streams_of(feed))  # those opened meanwhile, too
         except JobNotFound:
-            _end(streams)
+            feed.due = math.inf  # its streams are there until their clients have read that they ended
+            _end(self._streams_of(feed))
         except StoreError as error:
             self._outage.tell("event streams wait for the store: %s", error)
-            feed.due = now + _STORE_PAUSE
+            feed.due = self._clock.monotonic() + _STORE_PAUSE
+            if isinstance(error, StoreUnavailable):
+                self._looks_from = feed.due  # the other jobs would each wait as long for nothing
         except Exception:  # one job's trouble is not the others'
             _log.exception("job %s could not be looked at; its event streams wait", feed.job_id)
-            feed.due = now + _STORE_PAUSE
+            feed.due = self._clock.monotonic() + _STORE_PAUSE
 
     def _ring_those_due(self, now: float) -> None:
         if _server_is_ending():
@@ -208,11 +233,11 @@ class Broadcast:
         _end(self._all())
 
     def _all(self) -> list[Stream]:
-        with self._process_lock():
+        with self._locked():
             return [stream for _, streams in self._feeds.values() for stream in streams]
 
     def _streams_of(self, feed: Feed) -> list[Stream]:
-        with self._process_lock():
+        with self._locked():
             return list(self._feeds[feed.job_id][1]) if feed.job_id in self._feeds else []
 
     def _drop_unwatched(self) -> None:
@@ -229,11 +254,11 @@ def _end(streams: Iterable[Stream]) -> None:
 
 def _ring(streams: Iterable[Stream]) -> None:
     """Wake them; an event loop is woken once for all that run in it."""
-    by_loop: dict[object, list[Stream]] = {}
+    by_loop: dict[asyncio.AbstractEventLoop | None, list[Stream]] = {}
     for stream in streams:
-        by_loop.setdefault(stream.loop, []).append(stream)
-    for several in by_loop.values():
-        loop = several[0].loop
+        if stream.has_bell:  # asked first: a loop is there before its bell
+            by_loop.setdefault(stream.loop, []).append(stream)
+    for loop, several in by_loop.items():
         if loop is None:
             _ring_each(several)
         else:

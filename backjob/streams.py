@@ -69,9 +69,9 @@ class Stream:
         """Whether nothing comes any more."""
         return self._over or self._monotonic() >= self._until
 
-    def take(self) -> bytes | None:
-        """The next bytes, for which the store may be read; None if there are none for now."""
-        chunk = self._at_hand() or (self._catch_up() if self._is_behind() else None) or self._heartbeat()
+    def take(self, *, may_read: bool = True) -> bytes | None:
+        """The next bytes, for which the store is read if it must and may be; None if there are none for now."""
+        chunk = self._at_hand() or (self._catch_up() if may_read and self._is_behind() else None) or self._heartbeat()
         if chunk is not None:
             self._heard = self._monotonic()
         return chunk
@@ -81,6 +81,11 @@ class Stream:
         """When to ring if nothing else happens, by the monotonic clock (s): for a heartbeat, the end, another try to read."""
         waits = self._read_from if self._read_from > self._heard else self._until
         return min(self._until, self._heard + _SILENCE, waits)
+
+    @property
+    def has_bell(self) -> bool:
+        """Whether it can be rung, and its ``loop`` is known. One that has not begun looks at its feed by itself."""
+        return self._bell is not None
 
     def ring(self) -> None:
         """Have it look at its feed again. Where it runs in an event loop, call this there."""
@@ -126,7 +131,8 @@ class Stream:
             self._bell = asyncio.Event()
         while not self.is_over:
             self._bell.clear()
-            chunk = await self._offload(self.take) if self._is_behind() else self.take()
+            # What the feed drops between these two looks at it is not read here: its watcher rings then.
+            chunk = await self._offload(self.take) if self._is_behind() else self.take(may_read=False)
             if chunk is not None:
                 return chunk
             await self._bell.wait()

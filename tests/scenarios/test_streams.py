@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
+from uvicorn import Config
+from uvicorn import Server as Uvicorn
 
+from backjob import BackJob
+from backjob.access import new_job_id
+from backjob.asgi import BackJobMiddleware
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Report, Request
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.transports.sockets import SocketTransport
 from tests.event_source import EventSource
 from tests.scenarios.client import WAIT, Gate
 from tests.scenarios.servers import KINDS, Kind, gunicorn, uvicorn
-from tests.scenarios.sites import STREAMS, Site, serving
+from tests.scenarios.sites import KEY, STREAMS, Site, serving
 
 _ANN: Final = {"Cookie": "user=ann"}
 _TEXT: Final = "line 0 – ä\nline 1 – ä\n"
@@ -102,13 +113,63 @@ def test_there_are_as_many_as_may_be_and_one_that_is_cut_makes_room(site: Site) 
         assert (refused.status, refused.headers["retry-after"]) == (503, "2")
     if site.kind.gateway == "wsgi":
         site.jobs.cancel(started["id"])  # there the server sees that a client is gone when it has something to write
-    looks, deadline = threading.Event(), time.monotonic() + WAIT
-    while True:
+
+    def has_room() -> bool:
         with site.client.streamed(address) as response:
-            if response.status != 503:
-                break
+            return response.status != 503
+
+    wait_until(has_room)
+
+
+# --- a client that does not read ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("http", ["h11", "httptools"])
+def test_a_client_that_does_not_read_loses_its_place_and_its_connection(
+    http: Literal["h11", "httptools"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backjob.asgi._LONGEST_SEND", 0.1)
+    transport = SocketTransport("http://127.0.0.1:9")
+    with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs, served(jobs, http) as address:
+        job = jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
+        assert jobs.store.change(job.id, *claimed("token")) is not None
+        size = 8 << 20  # more than the system keeps for a client
+        assert jobs.store.report(job.id, "token", Report(output="x" * size))
+        with socket.create_connection(address, WAIT) as client:
+            client.sendall(f"GET {jobs.status_url(job.id)}/events HTTP/1.1\r\nHost: site\r\n\r\n".encode())
+            got = client.recv(64)
+            wait_until(lambda: jobs.broadcast.count == 0)
+            got += b"".join(iter(lambda: client.recv(1 << 16), b""))
+        assert got.startswith(b"HTTP/1.1 200 ")
+        assert len(got) < size
+        assert not got.endswith(b"0\r\n\r\n")  # cut off, which is how a client knows that it has to connect again
+
+
+@contextmanager
+def served(jobs: BackJob, http: Literal["h11", "httptools"]) -> Iterator[Any]:
+    """The address of uvicorn within its block, in a thread of this process, and with nothing but the status routes."""
+
+    async def nothing_else(scope: Any, receive: Any, send: Any) -> None:
+        raise AssertionError
+
+    app = BackJobMiddleware(nothing_else, jobs)
+    server = Uvicorn(Config(app, http=http, lifespan="off", log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield listening.getsockname()
+        finally:
+            server.should_exit = True
+            thread.join(WAIT)
+        assert not thread.is_alive()
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    looks, deadline = threading.Event(), time.monotonic() + WAIT
+    while not holds():
         assert time.monotonic() < deadline
-        looks.wait(0.05)
+        looks.wait(0.01)
 
 
 # --- off, until switched on -----------------------------------------------------------------------------------------

@@ -867,6 +867,25 @@ def test_so_does_a_request_that_is_cancelled(world: Bench) -> None:
     assert world.jobs.broadcast.count == 0
 
 
+@pytest.mark.parametrize("kind", ["http.response.start", "http.response.body"])
+def test_so_does_one_who_takes_nothing(world: Bench, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backjob.asgi._LONGEST_SEND", 0.01)
+
+    class Stuck(Listener):
+        async def send(self, message: Any) -> None:
+            if message["type"] == kind:
+                await asyncio.Event().wait()
+            await super().send(message)
+
+    async def story() -> Listener:
+        listener = Stuck()
+        await listener.listen(world, world.start())
+        return listener
+
+    assert go(story()).body == b""
+    assert world.jobs.broadcast.count == 0
+
+
 def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> int:
         job_id, listeners = world.start(), [Listener() for _ in range(20)]

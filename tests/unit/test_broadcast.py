@@ -14,7 +14,7 @@ import pytest
 
 from backjob.access import new_job_id
 from backjob.broadcast import Broadcast
-from backjob.errors import JobExit, StoreUnavailable
+from backjob.errors import JobExit, JobNotFound, StoreUnavailable
 from backjob.jobs import BackJob
 from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Report, Request
@@ -55,6 +55,17 @@ def running_in(jobs: BackJob) -> tuple[str, str]:
 
 def watchers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "backjob-streams"]
+
+
+def rung_by(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
+    """The streams that are rung from now on, as often as they are."""
+    rung: list[Stream] = []
+
+    def ring(stream: Stream) -> None:
+        rung.append(stream)
+
+    monkeypatch.setattr(Stream, "ring", ring)
+    return rung
 
 
 def wait_until(holds: Any) -> None:
@@ -138,6 +149,24 @@ def test_a_job_that_has_ended_is_not_looked_at_any_more(world: Bench) -> None:
     stream.close()
 
 
+def test_jobs_that_are_gone_take_no_looks_from_the_others_while_their_streams_are_open(world: Bench) -> None:
+    gone = [opened(world.jobs, new_job_id()) for _ in range(10)]
+    assert looks_in(world, 5) == len(gone)
+    healthy = opened(world.jobs, world.run().job.id)
+    assert 0 < looks_in(world, 10) < 15
+    assert healthy.feed.seen is not None
+    assert all(stream.is_over for stream in gone)
+
+
+def test_who_comes_when_a_job_is_known_to_be_gone_is_told_as_well(world: Bench) -> None:
+    job_id = new_job_id()
+    early = opened(world.jobs, job_id)
+    looks_in(world, 5)
+    late = opened(world.jobs, job_id)
+    looks_in(world, 1)
+    assert (early.is_over, late.is_over) == (True, True)
+
+
 def looks_in(world: Bench, seconds: float) -> int:
     """How often the store is asked for jobs in this time."""
     before, until = world.store.count("get"), world.clock.monotonic() + seconds
@@ -148,6 +177,50 @@ def looks_in(world: Bench, seconds: float) -> int:
 
 def report(world: Bench, running: Running, progress: int, text: str = "") -> None:
     assert world.store.report(running.job.id, str(running.job.token), Report(progress=progress, output=text))
+
+
+# --- who is rung ----------------------------------------------------------------------------------------------------
+
+
+def test_who_comes_while_the_job_is_looked_at_is_rung(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id, late = world.run().job.id, list[Stream]()
+    early = opened(world.jobs, job_id)
+    next(early)
+    rung = rung_by(monkeypatch)
+
+    def come() -> None:
+        late.append(opened(world.jobs, job_id))
+        next(late[0])
+
+    world.store.before["get"] = come
+    world.jobs.broadcast.step()
+    assert {*rung} == {early, *late}
+    assert len(late) == 1
+
+
+def test_who_comes_while_the_job_is_found_gone_is_ended(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id, late = new_job_id(), list[Stream]()
+    early = opened(world.jobs, job_id)
+    rung = rung_by(monkeypatch)
+
+    def come() -> None:
+        late.append(opened(world.jobs, job_id))
+        next(late[0])
+        raise JobNotFound(job_id)
+
+    world.store.before["get"] = come
+    world.jobs.broadcast.step()
+    assert [stream.is_over for stream in (early, *late)] == [True, True]
+    assert rung == late
+
+
+def test_one_that_has_not_begun_is_not_rung(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might begin at that moment, in an event loop, where only that may ring."""
+    stream = opened(world.jobs, world.run().job.id)
+    rung = rung_by(monkeypatch)
+    world.jobs.broadcast.step()
+    assert stream.feed.seen is not None
+    assert rung == []
 
 
 # --- trouble --------------------------------------------------------------------------------------------------------
@@ -175,6 +248,39 @@ def test_a_store_that_is_away_is_told_of_once(world: Bench, caplog: pytest.LogCa
     looks_in(world, 10)
     assert caplog.text.count("event streams wait for the store") == 1
     assert len(streams) == world.jobs.broadcast.count
+
+
+def test_a_store_that_is_away_is_waited_for_once_in_a_pass(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    broadcast, asked = world.jobs.broadcast, list[str]()
+
+    def time_out(job_id: str) -> Any:
+        asked.append(job_id)
+        world.clock.advance(20)
+        raise StoreUnavailable("no answer in 20 s")
+
+    broadcast._source = evolve_source(broadcast, time_out)
+    streams = [opened(world.jobs, new_job_id()) for _ in range(5)]
+    for stream in streams:
+        next(stream)
+    rung = rung_by(monkeypatch)
+    broadcast.step()
+    assert len(asked) == 1
+    assert {*rung} == {*streams}  # a heartbeat was due meanwhile
+    again = world.clock.monotonic() + 1
+    while world.clock.monotonic() < again:
+        world.clock.advance(broadcast.step())
+        assert len(asked) == 1
+    broadcast.step()
+    assert len({*asked}) == len(asked) == 2
+
+
+def test_a_pass_ends_when_the_streams_are_closed(world: Bench) -> None:
+    streams = [opened(world.jobs, world.run().job.id) for _ in range(3)]
+    world.store.calls.clear()
+    world.store.before["get"] = world.jobs.broadcast.close
+    world.jobs.broadcast.step()
+    assert world.store.count("get") == 1
+    assert all(stream.is_over for stream in streams)
 
 
 def test_the_thread_survives_what_a_hook_raises(caplog: pytest.LogCaptureFixture) -> None:
@@ -214,6 +320,64 @@ def test_the_thread_is_there_while_there_are_streams(living: BackJob) -> None:
     third = opened(living, job_id)
     assert len(watchers()) == before + 1
     third.close()
+
+
+def test_a_thread_that_could_not_be_started_is_started_for_the_next_stream(
+    living: BackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(watchers())
+    job_id, _ = running_in(living)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            opened(living, job_id)
+    assert living.broadcast.count == 0
+    stream = opened(living, job_id)
+    assert len(watchers()) == before + 1
+    stream.close()
+
+
+def test_one_that_could_not_be_started_is_not_waited_for_at_the_end(
+    living: BackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, _ = running_in(living)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            opened(living, job_id)
+    living.broadcast.close()
+
+
+def test_a_thread_that_is_dead_is_replaced(living: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(watchers())
+    job_id, _ = running_in(living)
+    with monkeypatch.context() as patch:
+        patch.setattr(living.broadcast, "_run", lambda: None)
+        first = opened(living, job_id)
+        wait_until(lambda: len(watchers()) == before)
+    second = opened(living, job_id)
+    assert len(watchers()) == before + 1
+    first.close()
+    second.close()
+
+
+def refuse(thread: threading.Thread) -> None:
+    """As a thread's ``start`` where there are as many as may be."""
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("lock_of", ["the streams", "the wake-up"])
+def test_closing_one_waits_for_nothing(world: Bench, lock_of: str) -> None:
+    """The garbage collector may do it in a thread that holds the lock."""
+    broadcast = world.jobs.broadcast
+    stream = opened(world.jobs, new_job_id())
+    lock: Any = broadcast._process_lock() if lock_of == "the streams" else vars(broadcast._wake)["_cond"]
+    closing = threading.Thread(target=stream.close, daemon=True)
+    with lock:
+        closing.start()
+        closing.join(PATIENCE)
+        assert not closing.is_alive()
+    assert broadcast.count == 0
 
 
 def test_closing_ends_all_streams_and_none_is_opened_any_more(living: BackJob) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from typing import Final
 
 import pytest
+from attrs import evolve
 
 from backjob.errors import JobNotFound
+from backjob.feeds import Piece, Seen
 from backjob.lifecycle import End, completed, ended
 from backjob.model import Expect, Report, Status
 from backjob.running import Running
@@ -326,3 +328,35 @@ def test_in_an_event_loop_it_waits_for_the_watchers_thread(world: Bench) -> None
 
     source = asyncio.run(asyncio.wait_for(follow(), PATIENCE))
     assert (source.names, world.jobs.broadcast.count) == (["state", "output", "end"], 0)
+
+
+def test_an_event_loop_reads_no_store_whatever_its_feed_drops_meanwhile(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = begun(world)
+    stream, source = opened(world, running), EventSource()
+    heard(world, stream, source)
+    put_out(world, running, TEXT)
+    world.clock.advance(1)
+    world.jobs.broadcast.step()
+    source.feed(stream.take() or b"")  # the state, of which output is the text
+    piece_at, readers = Seen.piece_at, list[int]()
+
+    def found_and_dropped(seen: Seen, offset: int) -> Piece | None:
+        piece = piece_at(seen, offset)
+        stream.feed.seen = evolve(seen, pieces=())
+        return piece
+
+    async def story() -> int:
+        follower = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)  # as far as it comes without help
+        stream.ring()
+        source.feed(await follower)
+        return threading.get_ident()
+
+    monkeypatch.setattr(Seen, "piece_at", found_and_dropped)
+    world.store.before["output"] = lambda: readers.append(threading.get_ident())
+    loop_thread = asyncio.run(asyncio.wait_for(story(), PATIENCE))
+    assert source.text == TEXT
+    assert len(readers) == 1
+    assert loop_thread not in readers

@@ -394,8 +394,8 @@ def test_the_lease_of_a_job_with_credentials_is_renewed_while_it_waits(world: Be
 def committed_later(world: Bench, seconds: float, meanwhile: Callable[[], object] = bool, **options: Any) -> str:
     """Start a job within a transaction of the caller's that takes so long; ``meanwhile`` happens right after its commit."""
     steps: list[Callable[[], None]] = []
-    world.jobs._when_committed = lambda job_id, step, *, is_new=False: steps.append(step)  # type: ignore[method-assign]
-    with served():
+    with served(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(world.jobs, "_when_committed", lambda job_id, step, *, is_new: steps.append(step))
         job_id = world.start(as_current_user=True, **options)
     world.clock.advance(seconds)
     meanwhile()

@@ -124,7 +124,7 @@ def waitress_server(app: WSGIApplication) -> Iterator[str]:
         stopping.set()
         thread.join(PATIENCE)
         server.task_dispatcher.shutdown()
-        server.close()
+        waitress.wasyncore.close_all(sockets)  # a connection whose end the loop has not seen is among them
 
 
 # --- nothing wrong --------------------------------------------------------------------------------------------------

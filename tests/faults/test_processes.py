@@ -151,6 +151,8 @@ def test_a_current_users_job_of_a_killed_process_fails_and_says_why(
         assert survivor.jobs.status(job_id).status is Status.STARTED
         assert not survivor.holds(job_id)
         survivor.look_around()
+        assert survivor.holds(job_id)
+        survivor.look_around()  # its own process might still have brought the credentials
         state = survivor.end(job_id)
     assert state.status is Status.FAILED
     assert "credentials" in state.status_text

@@ -139,7 +139,7 @@ class Deliveries:
         renew_at = (now if leased is None else leased) + LEASE / 2
         # Within a long transaction of its caller the lease may have gone by before anybody could see the job.
         self._renew_at(renew_at, job.id, held)
-        self._send_at(at if renew_at > now else max(at, now), job.id, held)
+        self._send_at(max(at, now), job.id, held)
 
     def move(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job leased to us at another time; one that is not ours, or is in flight, stays as it is."""

@@ -269,7 +269,6 @@ class BackJob(Action, Watching):
             sealed=self._sealer.seal(credentials) if self._sealer is not None and credentials else None,
             depth=depth,
         )
-        created = self._clock.monotonic()
         if merge == "never":
             job = self._create(draft)
         else:
@@ -277,7 +276,8 @@ class BackJob(Action, Watching):
             key = f"{merge}:{self._access.merge_key(user, owner, request, scope)}"
             job = self._create_or_join(draft, key, credentials or None)
         if job.id == draft.id:
-            accept = partial(self.monitor.accept, job, credentials or None, created)
+            written = self._clock.monotonic()
+            accept = partial(self.monitor.accept, job, credentials or None, written)
             self._when_committed(job.id, accept, is_new=True)
         return job.id
 

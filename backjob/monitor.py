@@ -144,16 +144,16 @@ class Monitor:
         """A lock of the present process: one made before a fork may be held for ever."""
         return self._locks.setdefault(os.getpid(), threading.Lock())
 
-    def accept(self, job: Job, credentials: Credentials | None, created: float) -> None:
+    def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
         """Deliver a new job when it is due. One not leased to us is only looked for then.
 
-        ``created`` is the monotonic time (s) at which it was written, and its lease began: others may have seen it later.
+        ``written`` is the monotonic time (s) at which it was, and its lease began: others may have seen it later.
         """
         self.ensure_running()
         wait = max(0.0, (job.start_time - job.read_time).total_seconds())
-        at = created + wait
+        at = written + wait
         if job.lessee == self._lessee:
-            self._tell(lambda: self._deliveries.hold(job, credentials, at, created))
+            self._tell(lambda: self._deliveries.hold(job, credentials, at, written))
         else:
             self._tell(lambda: self._set_alarm(at))
 

@@ -78,7 +78,7 @@ def _instead(jobs: BackJob, monitor: Monitor, transport: Transport) -> Iterator[
 
 class _ImmediateMonitor(Monitor):
     @override
-    def accept(self, job: Job, credentials: Credentials | None, created: float) -> None:
+    def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
         self.deliver_now(job, credentials)
 
 
@@ -86,7 +86,7 @@ class _RecordingMonitor(Monitor):
     started: list[Started]
 
     @override
-    def accept(self, job: Job, credentials: Credentials | None, created: float) -> None:
+    def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
         if job.request is not None:
             self.started.append(
                 Started(

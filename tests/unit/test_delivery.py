@@ -421,6 +421,15 @@ def test_a_delay_counts_from_the_start_not_from_the_commit(world: Bench) -> None
     assert len(world.transport.sent) == 1
 
 
+def test_a_store_that_takes_its_time_makes_no_job_early(world: Bench) -> None:
+    world.store.before["create"] = lambda: world.clock.advance(3)
+    world.start(delay=10)
+    world.step(9.9)
+    assert world.transport.sent == []
+    world.step(0.2)
+    assert len(world.transport.sent) == 1
+
+
 def test_credentials_come_to_a_job_that_was_found_in_the_store_before_it_was_told_of(world: Bench) -> None:
     def look() -> None:
         world.step()

@@ -14,17 +14,17 @@ from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import unquote
 
-from backjob.addresses import is_ip_literal, learnt_base_url
-from backjob.endpoints import Answer, Ask, Endpoints
 from backjob.errors import AddressUnknown
+from backjob.http.addresses import is_ip_literal, learnt_base_url
+from backjob.http.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
+from backjob.http.targets import canonical_path
 from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
-from backjob.running import Running
-from backjob.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
-from backjob.streams import Stream
-from backjob.targets import canonical_path
-from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.status.endpoints import Answer, Ask, Endpoints
+from backjob.status.streams import Stream
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.worker.running import Running
 
 __all__ = [
     "BackJobMiddleware",

@@ -17,9 +17,9 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.jobs import BackJob
-from backjob.keys import check_secret, derive_key
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
+from backjob.signing.keys import check_secret, derive_key
 from backjob.stores import open_store
 from backjob.stores.cached import CachedStore
 from backjob.stores.caches import Cache

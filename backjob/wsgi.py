@@ -12,17 +12,17 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
-from backjob.addresses import learnt_base_url
-from backjob.endpoints import Ask, Endpoints
 from backjob.errors import AddressUnknown, JobExit
+from backjob.http.addresses import learnt_base_url
+from backjob.http.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
+from backjob.http.targets import canonical_path
 from backjob.jobs import BackJob
 from backjob.lifecycle import status_line
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
-from backjob.running import Running
-from backjob.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
-from backjob.targets import canonical_path
-from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.status.endpoints import Ask, Endpoints
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.worker.running import Running
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from backjob.django.connections import close_aside
 from backjob.django.site import database_of, jobs
-from backjob.running import current
+from backjob.worker.running import current
 
 __all__ = ["BackJobConfig"]
 

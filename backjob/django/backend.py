@@ -31,7 +31,7 @@ from backjob.django.task_api import (
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, JobNotFound
 from backjob.model import Changes, Expect, Job, Status
-from backjob.running import current
+from backjob.worker.running import current
 
 __all__ = ["BackJobBackend", "class_path", "local_time", "task_at"]
 

@@ -21,7 +21,7 @@ from django.utils.module_loading import import_string
 
 from backjob.django.site import INSECURE, jobs, random_part
 from backjob.errors import BackJobError, InvalidRequest
-from backjob.keys import check_secret
+from backjob.signing.keys import check_secret
 
 __all__ = ["check_background_jobs"]
 

@@ -16,11 +16,11 @@ from backjob.django.requests import DjangoServing, base_url_of, is_served_alone,
 from backjob.django.sessions import keep_what_pages_write
 from backjob.django.site import jobs
 from backjob.errors import AddressUnknown
+from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob
 from backjob.protocols import Verified
-from backjob.running import Running, current
-from backjob.serving import serving, text_decoder
-from backjob.worker import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.worker.running import Running, current
 
 __all__ = ["BackJobMiddleware"]
 

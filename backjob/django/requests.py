@@ -11,9 +11,9 @@ from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
 from backjob import asgi, wsgi
+from backjob.http.serving import Serving
+from backjob.http.targets import canonical_path
 from backjob.model import Caller, Request
-from backjob.serving import Serving
-from backjob.targets import canonical_path
 
 __all__ = ["DjangoServing", "base_url_of", "is_served_alone", "restore", "spellings"]
 

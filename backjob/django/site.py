@@ -16,16 +16,16 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
-from backjob import jobs as core
 from backjob.django.connections import aside, close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.task_record import TaskRecord, completed_record, shown
 from backjob.errors import BackJobError, InvalidRequest
+from backjob.http.origins import URL, is_url
+from backjob.http.serving import serving
 from backjob.jobs import StartOptions
+from backjob.jobs import facade as core
 from backjob.lifecycle import End
 from backjob.model import Job, JobState
-from backjob.origins import URL, is_url
-from backjob.serving import serving
 from backjob.settings import Settings
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ from backjob.django.task_api import (
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
-from backjob.running import Running, current
-from backjob.worker import describe, exit_of
+from backjob.worker.claiming import describe, exit_of
+from backjob.worker.running import Running, current
 
 __all__ = ["run_task", "tell_of_end"]
 

@@ -12,7 +12,7 @@ from django.views.decorators.csrf import csrf_exempt
 from backjob.django.requests import DjangoServing
 from backjob.django.site import jobs
 from backjob.django.streaming import streaming
-from backjob.endpoints import Ask, Endpoints
+from backjob.status.endpoints import Ask, Endpoints
 
 __all__ = ["run", "status"]
 

@@ -8,8 +8,8 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from backjob import jobs as core
-from backjob.endpoints import Ask, Endpoints
+from backjob.jobs import facade as core
+from backjob.status.endpoints import Ask, Endpoints
 from backjob.wsgi import serving_of
 
 __all__ = ["status_blueprint"]

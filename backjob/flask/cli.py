@@ -10,11 +10,11 @@ import click
 import flask
 from flask.cli import AppGroup
 
-from backjob import jobs as core
-from backjob.console import job_details, job_line, run_monitor
+from backjob.cli.console import job_details, job_line, run_monitor
+from backjob.cli.following import NO_SUCH_JOB
+from backjob.cli.following import watch as watch_job
 from backjob.errors import AddressUnknown, BackJobError, JobNotFound
-from backjob.following import NO_SUCH_JOB
-from backjob.following import watch as watch_job
+from backjob.jobs import facade as core
 from backjob.model import Status
 
 __all__ = ["commands"]

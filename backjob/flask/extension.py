@@ -11,15 +11,15 @@ import flask
 from flask import Flask, got_request_exception
 from typing_extensions import override
 
-from backjob import jobs as core
 from backjob.errors import InvalidRequest, NoCurrentRequest
 from backjob.flask.blueprint import status_blueprint
 from backjob.flask.cli import commands
 from backjob.flask.routes import path_to
 from backjob.flask.site import Parts, Site
+from backjob.http.origins import URL, is_url
+from backjob.http.serving import Serving, serving
 from backjob.jobs import StartOptions
-from backjob.origins import URL, is_url
-from backjob.serving import Serving, serving
+from backjob.jobs import facade as core
 from backjob.wsgi import serving_of
 
 __all__ = ["BackJob"]

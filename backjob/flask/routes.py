@@ -10,7 +10,7 @@ from flask import Flask
 from werkzeug.routing import BuildError, MapAdapter
 
 from backjob.errors import InvalidRequest
-from backjob.serving import Serving
+from backjob.http.serving import Serving
 
 __all__ = ["path_to"]
 

@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from flask import Blueprint, Flask
 
-from backjob import jobs as core
 from backjob.errors import InvalidRequest
+from backjob.jobs import facade as core
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.settings import Settings

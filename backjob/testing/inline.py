@@ -16,10 +16,10 @@ from urllib.parse import unquote_to_bytes
 from attrs import frozen
 from typing_extensions import override
 
+from backjob.delivery.monitor import Monitor
 from backjob.errors import NotSent
 from backjob.jobs import BackJob
 from backjob.model import Credentials, Job, Request, Response
-from backjob.monitor import Monitor
 from backjob.protocols import Delivery, Transport
 
 if TYPE_CHECKING:

@@ -24,9 +24,9 @@ import pytest
 from attrs import evolve
 
 from backjob.errors import SignatureError
+from backjob.http.targets import canonical_path, normalise
 from backjob.model import Grant, Request
 from backjob.protocols import Signer, Verified
-from backjob.targets import canonical_path, normalise
 
 __all__ = ["SignerContract"]
 

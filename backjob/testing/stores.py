@@ -20,19 +20,19 @@ class TestMyStoreShared(SharesJobs):
 
 from __future__ import annotations
 
-from backjob.testing._store_any_race import AnyRace
-from backjob.testing._store_changing import ChangeCalls
-from backjob.testing._store_creating import CreateCalls
-from backjob.testing._store_delaying import DelaysJobs
-from backjob.testing._store_finding import FindsJobs, FindsSilentJobs
-from backjob.testing._store_forks import ForkCalls
-from backjob.testing._store_merging import MergesJobs
-from backjob.testing._store_purging import PurgesJobs
-from backjob.testing._store_races import Races
-from backjob.testing._store_reporting import OutputCalls, ReportCalls
-from backjob.testing._store_sequences import AnySequence
-from backjob.testing._store_sharing import SharesJobs
-from backjob.testing._store_texts import TextCalls
+from backjob.testing._stores.any_race import AnyRace
+from backjob.testing._stores.changing import ChangeCalls
+from backjob.testing._stores.creating import CreateCalls
+from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
+from backjob.testing._stores.forks import ForkCalls
+from backjob.testing._stores.merging import MergesJobs
+from backjob.testing._stores.purging import PurgesJobs
+from backjob.testing._stores.races import Races
+from backjob.testing._stores.reporting import OutputCalls, ReportCalls
+from backjob.testing._stores.sequences import AnySequence
+from backjob.testing._stores.sharing import SharesJobs
+from backjob.testing._stores.texts import TextCalls
 
 __all__ = [
     "DelaysJobs",

@@ -9,7 +9,7 @@ from typing import Any, Final
 import rjsmin
 from mkdocs.exceptions import PluginError
 
-SCRIPT: Final = Path(__file__).resolve().parents[2] / "backjob" / "static" / "progress.js"
+SCRIPT: Final = Path(__file__).resolve().parents[2] / "backjob" / "status" / "static" / "progress.js"
 LARGEST: Final = 5000  # bytes
 PLACE: Final = "{{ element_size }}"
 

@@ -16,12 +16,12 @@ from typing import Final
 from attrs import frozen
 
 from backjob import BackJob
-from backjob.access import new_job_id
 from backjob.model import Draft, Grant, Request
-from backjob.running import Running
 from backjob.signing import MessageSigner
+from backjob.signing.tokens import new_job_id
 from backjob.stores import open_store
 from backjob.transports.sockets import SocketTransport
+from backjob.worker.running import Running
 from tests.benchmarks.kinds import StoreKind
 from tests.benchmarks.notes import END, FIRST_LINE, KEY, Notes
 from tests.benchmarks.raw import Raw, bare_request

@@ -7,7 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from backjob.page import asset
+from backjob.status.page import asset
 
 RIGHT = """
 import type { BackjobTexts } from "./progress";

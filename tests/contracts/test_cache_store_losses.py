@@ -15,7 +15,7 @@ from backjob.errors import InvalidRequest, StoreUnavailable
 from backjob.lifecycle import cancelled, claimed, completed, ended
 from backjob.model import Changes, Expect, Output, Query, Report, Request, Status
 from backjob.stores.cache import CacheStore
-from backjob.stores.cache_chain import LINGER
+from backjob.stores.cache.chain import LINGER
 from backjob.stores.caches import FOREVER
 from tests.contracts.cache_surroundings import Surroundings, draft
 from tests.contracts.dict_cache import DictCache, Entry

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backjob.lifecycle import cancelled, claimed, completed, ended
 from backjob.model import Changes, Draft, Expect, Output, Query, Report, Request, Status
 from backjob.stores.cache import CacheStore
-from backjob.stores.cache_chain import LINGER
+from backjob.stores.cache.chain import LINGER
 from backjob.testing import FakeClock
 from tests.contracts.turns import Turns
 

@@ -10,7 +10,7 @@ import pytest
 from backjob.lifecycle import cancelled, claimed, completed, ended
 from backjob.model import Changes, Expect, Query, Report, Request, Status
 from backjob.stores.cache import CacheStore
-from backjob.stores.cache_chain import LINGER
+from backjob.stores.cache.chain import LINGER
 from tests.contracts.cache_surroundings import Surroundings, draft
 from tests.contracts.dict_cache import DictCache, Entry
 

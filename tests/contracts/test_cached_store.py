@@ -296,7 +296,7 @@ class TestACacheThatFailsNowAndThen(TestAWhimsicalCache):
 
     @pytest.fixture(autouse=True)
     def _without_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("backjob.stores.cached_breaker._PAUSE", 0.0)
+        monkeypatch.setattr("backjob.stores.cached.breaker._PAUSE", 0.0)
 
 
 @cache

@@ -19,13 +19,13 @@ from tests.contracts.broken_stores import FAULTS, SHARING_FAULTS, Fault, HangsIn
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 110
 PARTS: Final = {
-    "CreateCalls": "backjob.testing._store_creating",
-    "ChangeCalls": "backjob.testing._store_changing",
-    "ReportCalls": "backjob.testing._store_reporting",
-    "OutputCalls": "backjob.testing._store_reporting",
-    "TextCalls": "backjob.testing._store_texts",
-    "ForkCalls": "backjob.testing._store_forks",
-    "Races": "backjob.testing._store_races",
+    "CreateCalls": "backjob.testing._stores.creating",
+    "ChangeCalls": "backjob.testing._stores.changing",
+    "ReportCalls": "backjob.testing._stores.reporting",
+    "OutputCalls": "backjob.testing._stores.reporting",
+    "TextCalls": "backjob.testing._stores.texts",
+    "ForkCalls": "backjob.testing._stores.forks",
+    "Races": "backjob.testing._stores.races",
     **dict.fromkeys(("MergesJobs", "DelaysJobs", "FindsJobs", "PurgesJobs", "StoreContract"), "backjob.testing"),
 }
 

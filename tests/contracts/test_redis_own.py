@@ -26,8 +26,8 @@ from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores import open_store
-from backjob.stores import redis as module
 from backjob.stores.redis import RedisStore
+from backjob.stores.redis import store as module
 from backjob.testing import FakeClock
 from tests.private_servers import REDIS as PRIVATE
 from tests.private_servers import PrivateServer, Templates, private_server

@@ -20,12 +20,12 @@ from backjob.lifecycle import claimed
 from backjob.model import Draft, Query, Report, Request
 from backjob.protocols import Clock, Store
 from backjob.stores.sql import SQLStore, metadata
-from backjob.testing._store_case import StoreCase
-from backjob.testing._store_delaying import DelaysJobs
-from backjob.testing._store_merging import MergesJobs
-from backjob.testing._store_races import Races
-from backjob.testing._store_reporting import OutputCalls, ReportCalls
-from backjob.testing._store_texts import TextCalls
+from backjob.testing._stores.case import StoreCase
+from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.merging import MergesJobs
+from backjob.testing._stores.races import Races
+from backjob.testing._stores.reporting import OutputCalls, ReportCalls
+from backjob.testing._stores.texts import TextCalls
 from tests.services import MARIADB, POSTGRES, Service, own_name
 
 PATIENCE: Final = 60
@@ -205,7 +205,7 @@ def test_an_idle_connection_that_died_costs_no_call(url: str, table_name: str, m
         store.create(draft("job"))
         assert kill_sessions(url, store) == 1
         later = time.monotonic() + 2
-        monkeypatch.setattr("backjob.stores.sql_engine.time.monotonic", lambda: later)
+        monkeypatch.setattr("backjob.stores.sql.engine.time.monotonic", lambda: later)
         assert store.get("job") is not None
 
 
@@ -240,7 +240,7 @@ CONFLICTS: Final = {
 def test_the_victim_of_a_deadlock_tries_again_and_not_for_ever(
     url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, conflicts: int
 ) -> None:
-    monkeypatch.setattr("backjob.stores.sql_engine._PAUSES", (0.0,) * 5)
+    monkeypatch.setattr("backjob.stores.sql.engine._PAUSES", (0.0,) * 5)
     attempts: list[int] = []
 
     def step(connection: Connection) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from backjob import endpoints
+from backjob.status import endpoints
 from tests.docs.pages import ROOT
 
 __all__ = ["DESCRIPTION", "described_methods", "description", "served_methods"]

@@ -25,7 +25,8 @@ from redis.cluster import RedisCluster
 from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.orm import DeclarativeBase
 
-from backjob import cli, stores
+from backjob import stores
+from backjob.cli import commands as cli
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import cancelled, claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from attrs import fields
 
-from backjob import doctor, settings
+from backjob import settings
+from backjob.cli import doctor
 from backjob.model import JobState, Status
 from tests.docs.pages import PAGES, ROOT
 
@@ -45,7 +46,7 @@ def _names(cls: type[JobState]) -> list[str]:
 
 
 def test_the_status_page_tells_every_attribute_part_and_event_of_the_element() -> None:
-    script = (ROOT / "backjob" / "static" / "progress.js").read_text(encoding="utf-8")
+    script = (ROOT / "backjob" / "status" / "static" / "progress.js").read_text(encoding="utf-8")
     page = text_of("status.md")
     spoken_of = {
         *re.findall(r"(?:get|has)Attribute\(\"([\w-]+)\"\)", script),

@@ -14,8 +14,8 @@ from typing import TypeAlias
 import pytest
 
 from backjob import Status
-from backjob.access import new_job_id
 from backjob.model import Draft, Request
+from backjob.signing.tokens import new_job_id
 from tests.faults.proxies import GATEWAY_TIMEOUT, Passage, Proxy, read_all
 from tests.scenarios.client import WAIT, Gate
 from tests.scenarios.servers import KINDS

@@ -20,7 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import pytest
 
 from backjob import BackJob, JobState, Status
-from backjob.monitor import Monitor
+from backjob.delivery.monitor import Monitor
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.testing import FakeClock

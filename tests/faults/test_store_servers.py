@@ -18,9 +18,9 @@ from backjob import Status
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import claimed, completed
 from backjob.protocols import Draft, Request, Store
-from backjob.running import Running
 from backjob.stores import open_store
 from backjob.testing import FakeClock
+from backjob.worker.running import Running
 from tests.faults.counting import line
 from tests.faults.cutting import CuttingProxy
 from tests.faults.outages import (

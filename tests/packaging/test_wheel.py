@@ -87,7 +87,11 @@ def package_files() -> set[str]:
 def test_the_wheel_has_every_file_of_the_package_and_no_other(built: Built) -> None:
     in_the_package = {name for name in built.files_of_wheel() if ".dist-info/" not in name}
     assert in_the_package == package_files()
-    assert {"backjob/py.typed", "backjob/static/progress.js", "backjob/static/page.html"} <= in_the_package
+    assert {
+        "backjob/py.typed",
+        "backjob/status/static/progress.js",
+        "backjob/status/static/page.html",
+    } <= in_the_package
 
 
 def test_the_wheel_carries_the_licence_and_the_command(built: Built) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from backjob import Status
-from backjob.access import new_job_id
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Draft, Grant, Job, Request
 from backjob.signing import MessageSigner
+from backjob.signing.tokens import new_job_id
 from tests.scenarios.client import Page
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, serving

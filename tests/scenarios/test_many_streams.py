@@ -12,9 +12,9 @@ from typing import Any, Final, cast
 import pytest
 from attrs import define, field, frozen
 
-from backjob.access import new_job_id
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Report, Request
+from backjob.signing.tokens import new_job_id
 from tests.event_source import EventSource
 from tests.scenarios.client import WAIT
 from tests.scenarios.servers import KINDS, running

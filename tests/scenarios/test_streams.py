@@ -17,11 +17,11 @@ from uvicorn import Config
 from uvicorn import Server as Uvicorn
 
 from backjob import BackJob
-from backjob.access import new_job_id
 from backjob.asgi import BackJobMiddleware
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Report, Request
 from backjob.signing import MessageSigner
+from backjob.signing.tokens import new_job_id
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from tests.event_source import EventSource

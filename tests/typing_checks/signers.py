@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import assert_type
 
-from backjob.access import Access, Right
-from backjob.carriers import Carrier, HeaderCarrier, QueryCarrier
 from backjob.model import Credentials, Grant, Request
 from backjob.protocols import Signer, Verified
-from backjob.sealing import Sealer
 from backjob.signing import MessageSigner, derive_key
+from backjob.signing.carriers import Carrier, HeaderCarrier, QueryCarrier
+from backjob.signing.sealing import Sealer
+from backjob.signing.tokens import Access, Right
 
 
 def the_default_signer_is_a_signer(key: str, old: bytes) -> Signer:

@@ -9,16 +9,16 @@ from typing import Any, Final
 
 from attrs import define, field, frozen
 
+from backjob.delivery.monitor import Monitor
 from backjob.errors import NotSent, StoreUnavailable
+from backjob.http.serving import serving
 from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Job, JobState, Request, Response
-from backjob.monitor import Monitor
 from backjob.protocols import Delivery, Store
-from backjob.running import Running
-from backjob.serving import serving
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
+from backjob.worker.running import Running
 
 KEY: Final = "n5Yd-8sQ2vXk7RzL0mTfWc4JbUg1HpEa9iOx"
 COOKIE: Final = "session=0ddC00kie"

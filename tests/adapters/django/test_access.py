@@ -12,7 +12,7 @@ from django.test import Client, override_settings
 from backjob import Status
 from backjob.django import jobs, urls
 from backjob.django.testing import immediate, recorded
-from backjob.endpoints import Endpoints
+from backjob.status.endpoints import Endpoints
 
 pytestmark = pytest.mark.usefixtures("database")
 

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc
 
-from backjob import cli
+from backjob.cli import commands as cli
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.lifecycle import claimed
 from backjob.model import Changes, Draft, Expect, Report, Request
 from backjob.stores import open_store
 from backjob.stores.sql import SQLStore, metadata
-from backjob.stores.sql_errors import Meaning, meaning, translated
+from backjob.stores.sql.errors import Meaning, meaning, translated
 from backjob.testing import FakeClock
 
 NOBODY = "127.0.0.1:9"  # the discard port: nobody answers, and says so at once

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from backjob.errors import StoreUnavailable
-from backjob.stores.sql_gate import Gate
+from backjob.stores.sql.gate import Gate
 
 
 def test_there_is_room_for_so_many_and_no_more() -> None:

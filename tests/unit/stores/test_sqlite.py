@@ -21,7 +21,7 @@ from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.sqlite_connections import Connections
+from backjob.stores.sqlite.connections import Connections
 from backjob.testing import FakeClock
 
 PATIENCE = 60

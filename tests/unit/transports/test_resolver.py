@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import pytest
 from attrs import field, mutable
 
-from backjob.addresses import TCPAddress, UnixAddress
 from backjob.errors import NotSent
+from backjob.http.addresses import TCPAddress, UnixAddress
 from backjob.testing.clock import FakeClock
-from backjob.transports._resolver import Peer, Resolver
+from backjob.transports.sockets.resolver import Peer, Resolver
 
 APP = TCPAddress("app.example", 8000)
 

@@ -26,9 +26,9 @@ from backjob.errors import ConnectionLost, InvalidRequest, NotSent
 from backjob.model import Request, Response
 from backjob.protocols import Delivery
 from backjob.testing.transports import PATIENCE, Call, OneDelivery, Peer, answer
-from backjob.transports import _connection
-from backjob.transports._engine import Engine
 from backjob.transports.sockets import SocketTransport
+from backjob.transports.sockets import connection as _connection
+from backjob.transports.sockets.engine import Engine
 
 ROOT = Path(__file__).parents[3]
 LONG = Request("POST", "/", (), b"x" * 8_000_000)  # more than the buffers between two sockets hold

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from backjob import doctor
+from backjob.cli import doctor
 from backjob.django.site import jobs
 from backjob.errors import BackJobError
 from backjob.transports.sockets import SocketTransport

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from backjob.console import job_line
+from backjob.cli.console import job_line
 from backjob.django.site import jobs
 from backjob.errors import BackJobError
 from backjob.model import Status

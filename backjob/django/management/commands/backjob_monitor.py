@@ -6,7 +6,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from backjob.console import run_monitor
+from backjob.cli.console import run_monitor
 from backjob.django.site import jobs
 from backjob.errors import AddressUnknown, BackJobError
 

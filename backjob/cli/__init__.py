@@ -1,0 +1,5 @@
+"""The command line: ``backjob …``."""
+
+from backjob.cli.commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,114 @@
+"""The demo's site: a page, a button that starts a job, and the route that is the job's action. Plain WSGI."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from backjob.errors import BackJobError
+from backjob.jobs import BackJob
+from backjob.status.page import fill
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+__all__ = ["ROWS", "Site"]
+
+ROWS: Final = 100
+
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
+    "img-src data:; base-uri 'none'; frame-ancestors 'none'"
+)
+
+
+class Site:
+    """A WSGI application, to be wrapped by the middleware. ``pause`` is the seconds that each row takes.
+
+    The page shows the newest job that this site has started.
+    """
+
+    def __init__(self, jobs: BackJob, *, pause: float, fail: bool = False) -> None:
+        self._jobs = jobs
+        self._pause = pause
+        self._fail = fail
+        self._stopping = threading.Event()
+        self.newest: str | None = None
+        self._routes = {
+            ("GET", "/"): self._page,
+            ("POST", "/start"): self._start,
+            ("GET", "/work"): jobs.background_only(self._work),
+            ("GET", "/export.csv"): self._export,
+        }
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        route = self._routes.get((environ["REQUEST_METHOD"], environ.get("PATH_INFO", "")))
+        return (
+            _answer(start_response, "404 Not Found", "not found") if route is None else route(environ, start_response)
+        )
+
+    def start(self) -> str:
+        """Start the job, and return its id."""
+        self.newest = self._jobs.start("/work", as_current_user=False, scope="demo")
+        return self.newest
+
+    def stop(self, patience: float) -> None:
+        """Let the newest job end now; waits at most ``patience`` seconds for it."""
+        self._stopping.set()
+        try:
+            if self.newest is not None:
+                self._jobs.join(self.newest, patience)
+        except (TimeoutError, BackJobError):
+            return  # nobody needs it any more
+
+    def _page(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        values = {
+            "assets": environ.get("SCRIPT_NAME", "") + self._jobs.status_prefix,
+            "job": "" if self.newest is None else self._jobs.status_url(self.newest, cancel=True),
+            "rows": str(ROWS),
+        }
+        template = files("backjob.cli.demo").joinpath("page.html").read_text("utf-8")
+        policy = ("Content-Security-Policy", _POLICY)
+        return _answer(start_response, "200 OK", fill(template, values), "text/html", policy)
+
+    def _start(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") != "same-origin":
+            return _answer(start_response, "403 Forbidden", "only a page of this site may start a job")
+        self.start()
+        return _answer(start_response, "303 See Other", "", "text/plain", ("Location", "/"))
+
+    def _work(self, _environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The action: what it prints is the job's output."""
+        jobs = self._jobs
+        print(f"exporting {ROWS} rows")
+        for row in jobs.track(range(1, ROWS + 1), "Exporting"):
+            if self._stopping.wait(self._pause):
+                jobs.fail("the demo was stopped")
+            if self._fail and row > ROWS // 2:
+                jobs.fail(f"row {row} can't be exported: it was to fail")
+            if row % 10 == 0:
+                print(f"{row} rows written")
+        jobs.finish(f"{ROWS} rows exported", result={"href": "/export.csv"})
+        return _answer(start_response, "200 OK", "")
+
+    def _export(self, _environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        lines = "".join(f"{row},{row * row}\n" for row in range(1, ROWS + 1))
+        return _answer(start_response, "200 OK", "row,square\n" + lines, "text/csv")
+
+
+def _answer(
+    start_response: StartResponse, line: str, text: str, content_type: str = "text/plain", *more: tuple[str, str]
+) -> Iterable[bytes]:
+    body = text.encode()
+    headers = [
+        ("Content-Type", f"{content_type}; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Cache-Control", "no-store"),
+        ("Referrer-Policy", "same-origin"),
+        ("X-Content-Type-Options", "nosniff"),
+        *more,
+    ]
+    start_response(line, headers)
+    return [body]

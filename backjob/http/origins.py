@@ -1,0 +1,80 @@
+"""URLs of the application itself, as a framework builds them: whose they are, and what of them goes on the wire."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol, TypeGuard
+
+from backjob.errors import InvalidRequest
+from backjob.http.addresses import TCPAddress, origin_of
+from backjob.http.serving import Serving
+from backjob.http.targets import normalise
+
+__all__ = ["URL", "is_url", "local_target"]
+
+_ABSOLUTE: Final = re.compile(r"https?://", re.IGNORECASE)
+
+
+class URL(Protocol):
+    """An object that is a URL and whose ``str()`` spells it out, such as Starlette's."""
+
+    @property
+    def scheme(self) -> str: ...
+
+    @property
+    def netloc(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
+
+
+def is_url(path: object) -> TypeGuard[str | URL]:
+    """Whether this is a `URL`, or the text of an absolute one, where ``start()`` may be given a path as well."""
+    if isinstance(path, str):
+        return _ABSOLUTE.match(path) is not None
+    return all(hasattr(path, part) for part in ("scheme", "netloc", "path"))
+
+
+def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> tuple[str, str]:
+    """The path and query of a URL of this application as they go on the wire, and the mount that they begin with.
+
+    Ours are the origin (RFC 6454, section 4) of the request being served, as the client said it, and that of the base
+    URL. What a proxy in front strips is left out: the path of the base URL, which the transport adds, and the mount, if
+    the request being served came without it. Raises `InvalidRequest` ("path") for another origin, and for what is no path.
+    """
+    text = str(url)
+    found = _ABSOLUTE.match(text)
+    if found is None:
+        return normalise(text), ""
+    end = re.compile("[/?#]|$").search(text, found.end())
+    rest = "" if end is None else text[end.start() :]
+    base = None if base_url is None else _origin(base_url)
+    ours = {base, None if here is None else _origin(here.origin)}
+    if origin_of("path", text[: len(text) - len(rest)]) not in ours - {None}:
+        raise InvalidRequest(
+            "path", "this URL's scheme and host are neither those of the request being served nor the base URL's"
+        )
+    target = normalise(rest if rest.startswith("/") else f"/{rest}")
+    prefix = "" if base_url is None else base_url.partition("://")[2].partition("/")[2].rstrip("/")
+    if prefix and _is_below(target, f"/{prefix}"):
+        return _below(target, f"/{prefix}"), ""
+    mount = "" if here is None else here.mount
+    if here is None or not mount or not _is_below(target, mount):
+        return target, ""
+    return (target, mount) if _is_below(here.request.path, mount) else (_below(target, mount), "")
+
+
+def _origin(url: str) -> tuple[str, TCPAddress] | None:
+    try:
+        return origin_of("path", url)
+    except InvalidRequest:
+        return None  # a client may have sent any Host
+
+
+def _is_below(target: str, mount: str) -> bool:
+    return f"{target.partition('?')[0]}/".startswith(f"{mount}/")
+
+
+def _below(target: str, mount: str) -> str:
+    rest = target.removeprefix(mount)
+    return rest if rest.startswith("/") else f"/{rest}"

@@ -1,0 +1,303 @@
+"""What an action calls while it runs: progress, output, and how it ends. The half of `BackJob` that is used inside.
+
+Outside of a background request nothing here does harm: the same route works when a person opens it in a browser.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import time
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
+
+from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
+from backjob.http.serving import Serving, serving
+from backjob.lifecycle import End, completed, failed
+from backjob.model import JsonValue, short_text
+from backjob.worker.claiming import describe
+from backjob.worker.offload import Offloading
+from backjob.worker.running import Running, current, percent
+
+__all__ = ["Action"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_T = TypeVar("_T")
+
+_LONGEST_RESULT: Final = 1 << 20
+_STRIDE: Final = 8
+_QUICK: Final = 0.05
+
+
+class Action(Offloading):
+    """The methods for use inside an action; `BackJob` inherits them."""
+
+    def _running(self) -> Running | None:
+        running = current.get()
+        return running if running is not None and running.owner is self else None
+
+    def _here(self) -> Serving | None:
+        """The request being served."""
+        return serving.get()
+
+    def _end_from_outside(self, job_id: str, end: End) -> bool:
+        raise NoCurrentRequest(f"job {job_id} can't end {end.status.name} here: that needs a BackJob")
+
+    @property
+    def is_background(self) -> bool:
+        """Whether the request being served is a verified worker request of this `BackJob`."""
+        return self._running() is not None
+
+    @property
+    def job_id(self) -> str | None:
+        """The id of the current job, or None outside of a background request."""
+        running = self._running()
+        return None if running is None else running.job.id
+
+    # --- progress ---------------------------------------------------------------------------------------------------
+
+    def update(
+        self, progress: float | None = None, status_text: str | None = None, *, total: float | None = None
+    ) -> None:
+        """Report progress (0–100, or any part of a ``total``), or a status text, or both; neither is a sign of life.
+
+        May be called in a tight loop: written at most every 0.1 s, the last state always, a text at once. Raises
+        `InvalidRequest` for a progress that is no number, and `JobEnded` once the job has ended.
+        """
+        running = current.get()
+        if running is None or running.owner is not self:
+            return
+        if status_text is not None:
+            running.set_text(status_text, None if progress is None else percent(progress, total))
+        elif progress is None:
+            running.sign_of_life()
+        elif total is None and type(progress) is int and 0 <= progress <= 100:
+            running.set_progress(progress)
+        else:
+            running.set_progress(percent(progress, total))
+
+    async def aupdate(
+        self, progress: float | None = None, status_text: str | None = None, *, total: float | None = None
+    ) -> None:
+        """`update` that leaves the event loop alone while it writes."""
+        running = self._running()
+        if running is None:
+            return
+        if status_text is not None:
+            await self._offload(self.update, progress, status_text, total=total)
+        elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
+            await self._offload(running.write_now)
+
+    def increment(self, amount: float = 1) -> None:
+        """Raise the progress by an amount, at most to 100."""
+        running = self._running()
+        if running is not None:
+            running.raise_progress(amount)
+            running.sign_of_life()
+
+    async def aincrement(self, amount: float = 1) -> None:
+        """`increment` that leaves the event loop alone while it writes."""
+        running = self._running()
+        if running is None:
+            return
+        running.raise_progress(amount)
+        if running.note_life():
+            await self._offload(running.write_now)
+
+    def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
+        """Yield the items of an iterable and report how far it is. Without a length each item is a sign of life."""
+        running = self._running()
+        if running is None:
+            yield from iterable
+            return
+        if text is not None:
+            running.set_text(text)
+        pace = _Pace(_length(iterable, total))
+        done = 0
+        report_at = 1
+        for done, item in enumerate(iterable, 1):
+            yield item
+            if done >= report_at:
+                if pace.note(running, done):
+                    running.write_now()
+                report_at = pace.next_report(done)
+        if done and pace.note(running, done):  # the last items may have fallen between two reports
+            running.write_now()
+
+    async def atrack(
+        self, iterable: AsyncIterable[_T] | Iterable[_T], text: str | None = None, *, total: int | None = None
+    ) -> AsyncIterator[_T]:
+        """`track` for an async handler, over an async iterable or an ordinary one."""
+        if text is not None:
+            await self.aupdate(status_text=text)
+        if total is None and isinstance(iterable, Sized):
+            # An async iterable may have to wait before it can tell: a query of Django's has to.
+            total = await self._offload(len, iterable) if isinstance(iterable, AsyncIterable) else len(iterable)
+        pace = _Pace(total)
+        done = 0
+        report_at = 1
+        async for item in _async_items(iterable):
+            yield item
+            done += 1
+            if done >= report_at:
+                running = self._running()
+                if running is not None and pace.note(running, done):
+                    await self._offload(running.write_now)
+                report_at = pace.next_report(done)
+        running = self._running()
+        if done and running is not None and pace.note(running, done):
+            await self._offload(running.write_now)
+
+    def echo(self, text: str) -> None:
+        """Append to the job's output. Outside of a background request it is printed."""
+        running = self._running()
+        if running is None:
+            print(text, end="")
+        else:
+            running.echo(text)
+
+    # --- the end ----------------------------------------------------------------------------------------------------
+
+    def finish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
+        """Record that the job completes, with a text and a JSON-ready result; written when the response has closed.
+
+        Returns ``""``, which a view may return. The first call counts. With a ``job_id``: complete that job from
+        outside, at once; one that has ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for a result
+        that JSON can't say.
+        """
+        try:
+            said = json.dumps(result, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequest("result", str(error)) from error
+        if len(said) > _LONGEST_RESULT:
+            raise InvalidRequest("result", f"{len(said)} characters of JSON are more than {_LONGEST_RESULT}")
+        result = json.loads(said)  # as it is now, whatever the action does with it
+        end = completed(text, result)
+        if job_id is not None:
+            self._end_from_outside(job_id, end)
+            return ""
+        running = self._running()
+        if running is not None and running.finish is None:
+            running.finish = end
+        return ""
+
+    async def afinish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
+        """`finish` that leaves the event loop alone while it writes."""
+        return await self._offload(self.finish, text, result, job_id=job_id)
+
+    @overload
+    def fail(self, text: str = "") -> NoReturn: ...
+
+    @overload
+    def fail(self, text: str = "", *, job_id: str) -> None: ...
+
+    def fail(self, text: str = "", *, job_id: str | None = None) -> None:
+        """End the action at once; the job ends FAILED with this text, or without one keeps the text that stands.
+
+        In an ordinary request the answer is a 500. With a ``job_id``: fail that job from outside, and return; one that
+        has ended stays as it is. Raises `JobNotFound`.
+        """
+        text = short_text(text)
+        if job_id is not None:
+            self._end_from_outside(job_id, failed(text or None))
+            return
+        running = self._running()
+        if running is None and self._here() is None:
+            raise NoCurrentRequest(
+                f"fail({text!r}) ends an action, and none runs here: no request passed the middleware"
+            )
+        if running is not None and running.error is None:
+            running.error = text
+        raise JobFailed(text)
+
+    def note_error(self, error: BaseException) -> None:
+        """Remember an error that the framework turns into a response, for the job's status text.
+
+        For adapters, and for an error handler of one's own. In an ordinary request it does nothing.
+        """
+        running = self._running()
+        if running is not None and running.error is None:
+            running.error = describe(error)
+
+    # --- around actions ---------------------------------------------------------------------------------------------
+
+    def bind(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
+        """The function, to be run with the current job in a thread of one's own: ``pool.submit(jobs.bind(f), row)``."""
+        running = self._running()
+        if running is None:
+            return function
+
+        @functools.wraps(function)
+        def bound(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            with running.active():
+                return function(*args, **kwargs)
+
+        return bound
+
+    def background_only(self, action: Callable[_P, _R]) -> Callable[_P, _R]:
+        """Decorate an action, sync or async, that only a verified worker request may run: others are answered 403."""
+        if inspect.iscoroutinefunction(action):
+
+            @functools.wraps(action)
+            async def guarded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
+                self._demand_background()
+                return await action(*args, **kwargs)
+
+            return guarded_async  # type: ignore[return-value]
+
+        @functools.wraps(action)
+        def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+            self._demand_background()
+            return action(*args, **kwargs)
+
+        return guarded
+
+    def _demand_background(self) -> None:
+        if self.is_background:
+            return
+        text = "this route runs only as a background job"
+        if self._here() is None:
+            raise NoCurrentRequest(f"{text}, and no request passed the middleware")
+        raise BackgroundOnly(text)
+
+
+class _Pace:
+    """When `track` reports: at every new percent, and often enough to show life without asking the time at each item."""
+
+    def __init__(self, length: int | None) -> None:
+        self._length = length
+        self._stride = 1
+        self._last = time.monotonic()
+
+    def note(self, running: Running, done: int) -> bool:
+        """Tell how far it is, without blocking. True if a write is due."""
+        if not self._length:
+            return running.note_life()
+        progress = int(done * 100 // self._length)
+        return running.note_progress(progress if 0 <= progress <= 100 else max(0, min(100, progress)))
+
+    def next_report(self, done: int) -> int:
+        now = time.monotonic()
+        if now - self._last >= _QUICK:
+            self._stride = 1
+        elif self._stride < _STRIDE:
+            self._stride *= 2
+        self._last = now
+        return done + self._stride
+
+
+def _length(iterable: object, total: int | None) -> int | None:
+    if total is not None:
+        return total
+    return len(iterable) if isinstance(iterable, Sized) else None
+
+
+async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncIterator[_T]:
+    if isinstance(iterable, AsyncIterable):
+        async for item in iterable:
+            yield item
+    else:
+        for item in iterable:
+            yield item

@@ -1,0 +1,5 @@
+"""Signatures, keys, access tokens and sealed credentials. The default signer is `MessageSigner`."""
+
+from backjob.signing.messages import MessageSigner, derive_key, signature_base
+
+__all__ = ["MessageSigner", "derive_key", "signature_base"]

@@ -1,0 +1,1 @@
+"""What people and programs see of a job: status routes, the page, the element, and event streams."""

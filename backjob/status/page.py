@@ -1,0 +1,162 @@
+"""A job's state as HTML that needs no JavaScript, and in which everything is escaped: the ready page, and a fragment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from html import escape
+from importlib.resources import files
+from math import ceil
+from typing import Final
+
+from attrs import frozen
+
+from backjob.model import JobState, JsonValue, Status, clean_text
+
+__all__ = ["Links", "asset", "duration", "fill", "headline", "render", "render_fragment", "result_link"]
+
+_WORDS: Final = {
+    Status.STARTED: "Waiting to start",
+    Status.IN_PROGRESS: "Running",
+    Status.COMPLETED: "Done",
+    Status.FAILED: "Failed",
+    Status.CANCELLED: "Cancelled",
+}
+_LONGEST_HEADLINE: Final = 500
+_UNITS: Final = (("day", 86400), ("hr", 3600), ("min", 60), ("sec", 1))
+_SHORTEST_ESTIMATE: Final = 2.0  # s
+
+_SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
+_PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
+
+# What a browser cuts off before it reads a URL (https://url.spec.whatwg.org/#concept-basic-url-parser), and what a
+# URL meant for a link never holds: browsers drop tabs and line ends inside, so "java\nscript:" would be a scheme.
+_CUT_OFF: Final = "".join(map(chr, range(0x21)))
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
+
+
+@frozen
+class Links:
+    """Where the page finds what belongs to it; paths as they stand in a URL.
+
+    ``assets`` is the prefix of progress.js and progress.css, ``job`` the job as this visitor reached it, ``cancel``
+    where the form to cancel it posts to; None: this visitor may not. ``stream``: the job has events to listen to.
+    """
+
+    assets: str
+    job: str
+    cancel: str | None = None
+    stream: bool = False
+
+
+@cache
+def asset(name: str) -> bytes:
+    """One of the package's own static files."""
+    return files("backjob.status").joinpath("static", name).read_bytes()
+
+
+def fill(template: str, values: Mapping[str, str]) -> str:
+    """The template with each ``{{name}}`` replaced by its escaped value.
+
+    ``{{#name}}…{{/name}}`` stays where the value is not empty, and goes where it is. What a value holds is never read
+    as a template.
+    """
+    kept = _SECTION.sub(lambda found: found[2] if values[found[1]] else "", template)
+    return _PLACE.sub(lambda found: escape(values[found[1]]), kept)
+
+
+def headline(text: str, output: str) -> str:
+    """A status text as it goes beside the bar: whole, unless it is long or only repeats the output that stands below.
+
+    A job without a text of its own has its output's end for one; its last line is what tells the most.
+    """
+    text = text.strip()
+    if len(text) > _LONGEST_HEADLINE or text in output:
+        return text.rpartition("\n")[2][:_LONGEST_HEADLINE]
+    return text
+
+
+def result_link(result: JsonValue) -> str | None:
+    """The ``href`` of a result, if it is a link to follow: http, https, or relative; never ``javascript:`` or ``data:``."""
+    href = result.get("href") if isinstance(result, Mapping) else None
+    if not isinstance(href, str):
+        return None
+    href = href.strip(_CUT_OFF)
+    if not href or _CONTROL.search(href):
+        return None
+    scheme = _SCHEME.match(href)
+    return href if scheme is None or scheme[1].lower() in ("http", "https") else None
+
+
+def duration(seconds: float) -> str:
+    """A time in the two largest units that it has: ``2 hr 5 min``. The element says it in the page's language."""
+    rest = int(seconds)
+    largest = next((index for index, (_, size) in enumerate(_UNITS) if rest >= size), len(_UNITS) - 1)
+    shown: list[str] = []
+    for unit, size in _UNITS[largest : largest + 2]:
+        count, rest = divmod(rest, size)
+        if count or not shown:
+            shown.append(f"{count} {unit}{'s' if unit == 'day' and count > 1 else ''}")
+    return " ".join(shown)
+
+
+def render(state: JobState, output: str, *, more: bool, truncated: bool, links: Links) -> bytes:
+    """The page in UTF-8. ``output`` is the end of the job's output, with ``more`` before it if so."""
+    values = _values(state, output, more=more, truncated=truncated) | {
+        "title": state.scope or "Background job",
+        "refresh": "" if state.status.is_final else "yes",
+        "assets": links.assets,
+        "job": links.job,
+        "stream": "yes" if links.stream else "",
+        "cancel": "" if state.status.is_final or links.cancel is None else links.cancel,
+    }
+    return _filled(_template("page.html").replace("{{>progress}}", _template("progress.html").strip()), values)
+
+
+def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool) -> bytes:
+    """A piece of HTML in UTF-8, to be put into another page: the element as it looks without JavaScript, and without ``src``."""
+    values = _values(state, output, more=more, truncated=truncated) | {"job": "", "stream": "", "cancel": ""}
+    return _filled(_template("progress.html"), values)
+
+
+def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dict[str, str]:
+    word = _WORDS[state.status]
+    text = headline(state.status_text, output)
+    said = "" if text.lower() in ("", word.lower()) else f": {text}"
+    known = state.progress > 0 or state.status.is_final
+    return {
+        "name": state.status.name.lower(),
+        "word": word,
+        "text": "" if state.status.is_final else said,
+        "end": said if state.status.is_final else "",
+        "progress": str(state.progress) if known else "",
+        "percent": f"{state.progress}%" if known else "",
+        "unknown": "" if known else "yes",
+        "time": _time(state),
+        "output": output,
+        "more": "yes" if more else "",
+        "truncated": "yes" if truncated else "",
+        "result": result_link(state.result) or "",
+    }
+
+
+def _time(state: JobState) -> str:
+    """The time from when the job was due to its end, or to its last sign of life and on from there."""
+    elapsed = ((state.end_time or state.updated_time) - state.start_time).total_seconds()
+    if elapsed < 0 or state.status is Status.STARTED:
+        return ""
+    if state.status.is_final or not 0 < state.progress < 100 or elapsed < _SHORTEST_ESTIMATE:
+        return duration(elapsed)
+    left = elapsed / state.progress * (100 - state.progress)
+    step = 5 if left < 60 else 60  # s; nobody believes more than that
+    return f"{duration(elapsed)} · about {duration(ceil(left / step) * step)} left"
+
+
+def _template(name: str) -> str:
+    return asset(name).decode("utf-8")
+
+
+def _filled(template: str, values: Mapping[str, str]) -> bytes:
+    return fill(template, {name: clean_text(value) for name, value in values.items()}).encode("utf-8")

@@ -1,0 +1,5 @@
+"""Jobs in a cache and nowhere else, for jobs that may be lost."""
+
+from backjob.stores.cache.store import CacheStore, from_url
+
+__all__ = ["CacheStore", "from_url"]

@@ -1,0 +1,216 @@
+"""The records of jobs in a cache: written anew version by version, begun and published, and listed while they live."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable
+from json import dumps, loads
+from typing import Final, TypeAlias
+
+from attrs import evolve, frozen
+
+from backjob.errors import InvalidRequest, StoreUnavailable
+from backjob.model import Job, Status
+from backjob.protocols import Clock
+from backjob.stores.cache.chain import FULL, LINGER, PATIENCE, Chain, Kept, Link
+from backjob.stores.cache.index import Index, Place
+from backjob.stores.cache.output import drop_pieces, join_pieces, write_pieces
+from backjob.stores.cache.record import Ages, Record, dump_record, load_record
+from backjob.stores.caches import FOREVER, Entries
+from backjob.stores.rows import microseconds
+
+__all__ = ["Birth", "Jobs", "Step"]
+
+Step: TypeAlias = Callable[[Record], Record | None]
+"""What becomes of a record as it stands now; None: nothing."""
+
+_GRACE: Final = 60_000_000
+"""Microseconds that a creator may take between a job's place among the living and the job itself."""
+_MOST_KNOWN: Final = 4096
+_BELIEVED: Final = LINGER / 2
+
+
+@frozen
+class Birth:
+    """A job that is written, but not published: nobody finds it yet."""
+
+    link: Link
+    record: Record
+    place: Place
+
+
+@frozen
+class _Known:
+    """A version that this process has read or written, and when, by the monotonic clock."""
+
+    link: Link
+    record: Record
+    since: float
+
+
+class Jobs:
+    """The jobs among a cache's entries. Callable from any thread."""
+
+    def __init__(self, entries: Entries, clock: Clock) -> None:
+        self._entries = entries
+        self._clock = clock
+        self._index = Index(entries)
+        self._known: dict[str, _Known] = {}
+        """What this process knows of jobs that it works on or watches: it may be the newest still, which is found out."""
+        self._ages_key = entries.key("ages")
+        self._ages: Ages | None = None
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def read(self, job_id: str) -> Record | None:
+        """The newest version, without the request's body."""
+        return self._load(self._chain(job_id).newest())
+
+    def whole(self, record: Record) -> Job | None:
+        """The job with its request's body. One that is still to be sent, and can't be any more, is unknown."""
+        job = record.job
+        if not record.body or job.request is None:
+            return job
+        body = join_pieces(self._entries, job.id, record.body)
+        if body is None:
+            return None if job.status is Status.STARTED else job
+        return evolve(job, request=evolve(job.request, body=b64decode(body)))
+
+    def living(self) -> list[Record]:
+        """The jobs that have not ended, in no order."""
+        places: dict[str, Place] = {}
+        for place in self._index.places():
+            earlier = places.pop(place.job_id, None)
+            if earlier is not None:
+                self._index.over(earlier)
+            places[place.job_id] = place
+        living = []
+        for job_id, place in places.items():
+            record = self._look_again(job_id)
+            if record is not None and not record.job.status.is_final:
+                living.append(record)
+            elif record is not None or microseconds(self._clock.now()) - place.since > _GRACE:
+                self._index.over(place)
+        self._index.tidy()
+        return living
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def write(self, job_id: str, step: Step) -> Record | None:
+        """Take a step from the newest version; None if there is none, or the step was not to be taken."""
+        chain = self._chain(job_id)
+        known = self._known.get(job_id)
+        if known is not None:
+            after = step(self._now(known.record))
+            if after is not None and self._follow(chain, known.link, known.record, after):
+                return after
+        refused, before = 0, ""
+        while (newest := chain.newest()) is not None and (found := self._load(newest)) is not None:
+            refused = refused + 1 if newest.mark == before else 0
+            if refused == PATIENCE:
+                raise StoreUnavailable(FULL)
+            after = step(found)
+            if after is None or self._follow(chain, newest, found, after):
+                return after
+            before = newest.mark
+        self._known.pop(job_id, None)
+        return None
+
+    def begin(self, job: Job) -> Birth:
+        """Write a new job that nobody finds yet. Raises `InvalidRequest` if its id is taken."""
+        kept = self.ages()
+        request = job.request
+        text = b64encode(request.body).decode() if request is not None else ""
+        body = [piece.name for piece in write_pieces(self._entries, job.id, text, kept.of_parts(job, job.created_time))]
+        bare = job if request is None else evolve(job, request=evolve(request, body=b""))
+        # Its place comes first: who finds the job in any way must be able to count on the monitor to find it too.
+        place = self._index.append(job.id, job.created_time)
+        record = Record(bare, place.number, tuple(body))
+        link = self._chain(job.id).begin(dump_record(record), kept.of_version(job, job.created_time))
+        if link is None:
+            self._forget(record, place)
+            raise InvalidRequest("id", "a job with this id exists already")
+        return Birth(link, record, place)
+
+    def publish(self, link: Link, record: Record) -> None:
+        """Let everybody find a new job."""
+        job = record.job
+        self._chain(job.id).publish(link, self.ages().of_parts(job, job.created_time))
+
+    def withdraw(self, birth: Birth) -> None:
+        """Take back a job that was not published."""
+        self._chain(birth.record.job.id).withdraw()
+        self._forget(birth.record, birth.place)
+
+    def publish_for(self, job_id: str) -> Record | None:
+        """Publish a new job in the place of its creator, who may have died; None if there is none."""
+        first = self._chain(job_id).newest_from_the_start()
+        record = self._load(first)
+        if first is None or record is None:
+            return None
+        self.publish(first, record)
+        return record
+
+    # --- how long jobs are kept -------------------------------------------------------------------------------------
+
+    def ages(self) -> Ages:
+        """For how long ended jobs are kept, as `keep_for` was last told, here or before in any process."""
+        ages = self._ages
+        if ages is None:
+            try:
+                ages = Ages(*map(float, loads(self._entries.get(self._ages_key) or "[]")))
+            except (ValueError, TypeError):
+                ages = Ages()
+            self._ages = ages
+        return ages
+
+    def keep_for(self, ages: Ages) -> None:
+        """For how long to keep jobs that end from now on."""
+        self._entries.set(self._ages_key, dumps((ages.completed, ages.ended)), FOREVER)
+        self._ages = ages
+
+    # ----------------------------------------------------------------------------------------------------------------
+
+    def _chain(self, job_id: str) -> Chain:
+        return Chain(self._entries, "j", job_id)
+
+    def _load(self, link: Link | None) -> Record | None:
+        return None if link is None else load_record(link.text, self._clock.now())
+
+    def _now(self, record: Record) -> Record:
+        return evolve(record, job=evolve(record.job, read_time=self._clock.now()))
+
+    def _look_again(self, job_id: str) -> Record | None:
+        """The newest version, by one call to the cache if it is the one that this process knows."""
+        chain, known = self._chain(job_id), self._known.get(job_id)
+        if known is not None and self._clock.monotonic() - known.since < _BELIEVED and chain.is_newest(known.link):
+            return self._now(known.record)
+        link = chain.newest()
+        record = self._load(link)
+        if link is not None and record is not None:
+            self._remember(link, record)
+        return record
+
+    def _remember(self, link: Link, record: Record) -> None:
+        if record.job.status.is_final:
+            self._known.pop(record.job.id, None)
+            return
+        if len(self._known) >= _MOST_KNOWN:
+            self._known.clear()
+        self._known[record.job.id] = _Known(link, record, self._clock.monotonic())
+
+    def _follow(self, chain: Chain, link: Link, before: Record, after: Record) -> bool:
+        job = after.job
+        ages = self.ages()
+        seconds, longest = ages.of_version(job, job.read_time), ages.of_parts(job, job.read_time)
+        # Reports are many, so their traces go soon. The few others lead on for as long as anybody may look.
+        kept = Kept(seconds, LINGER if before.job.status is job.status else longest, longest)
+        written = chain.follow(link, dump_record(after), kept)
+        if written is None:
+            return False
+        self._remember(written, after)
+        return True
+
+    def _forget(self, record: Record, place: Place) -> None:
+        drop_pieces(self._entries, record.job.id, record.body)
+        self._index.leave(place)

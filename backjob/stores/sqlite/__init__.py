@@ -1,0 +1,5 @@
+"""Jobs in a SQLite file."""
+
+from backjob.stores.sqlite.store import SQLiteStore, from_url
+
+__all__ = ["SQLiteStore", "from_url"]

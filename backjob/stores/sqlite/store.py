@@ -1,0 +1,281 @@
+"""Jobs in an SQLite file: for one machine, shared by all of its processes. Nothing to install."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+from backjob.clock import SystemClock
+from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.protocols import Clock, Store
+from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
+from backjob.stores.sqlite.connections import Connections
+from backjob.stores.sqlite.schema import Statements
+from backjob.stores.steps import kept_for, new_job
+from backjob.stores.urls import StoreURL, number, text, yes_or_no
+from backjob.stores.values import (
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    joined_piece,
+    later,
+    output_bytes,
+    purge_batch,
+    refuse_short_limit,
+)
+
+__all__ = ["SQLiteStore", "from_url"]
+
+_OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
+_WAL_RETRY: Final = 0.01  # s
+_MICROSECOND: Final = timedelta(microseconds=1)
+_SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
+
+
+def from_url(url: StoreURL, clock: Clock | None) -> Store:
+    """Open ``sqlite:///path``; the options are the constructor's arguments."""
+    arguments = url.arguments(
+        {"durability": text, "table_name": text, "create_table": yes_or_no, "busy_timeout": number}
+    )
+    return SQLiteStore(url.file_path(), clock=clock, **cast("Any", arguments))
+
+
+class SQLiteStore:
+    """Jobs in the SQLite file at ``path``, in the table ``table_name`` and two whose names begin with it.
+
+    Any number of threads and processes of one machine may use the file; a network file system won't do. The file is
+    put into WAL mode and may hold other tables. Time is ``clock``'s, by default the computer's.
+
+    ``durability``: what is accepted survives the end of the ``"process"``, SIGKILL included, or with ``"power"``, at
+    the price of an fsync a write, the loss of power too.
+
+    ``create_table``: make what is missing when the store is constructed. False leaves the file alone until the first
+    call and then expects the tables, made by `schema`.
+
+    ``busy_timeout``: seconds to wait while others write, before `StoreUnavailable`.
+
+    Raises `InvalidRequest` for an argument, and `StoreUnusable` for a path that is not an SQLite database, can't be
+    written, or has these tables in another layout.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        clock: Clock | None = None,
+        durability: Literal["process", "power"] = "process",
+        table_name: str = "backjob",
+        create_table: bool = True,
+        busy_timeout: float = 5.0,
+    ) -> None:
+        if os.fspath(path) in ("", ":memory:"):
+            raise InvalidRequest("path", "a file is expected; a store in memory is MemoryStore()")
+        if durability not in _SYNCHRONOUS:
+            raise InvalidRequest("durability", 'expected is "process" or "power"')
+        if not 0 <= busy_timeout <= 86400:
+            raise InvalidRequest("busy_timeout", "expected are 0 to 86400 s")
+        if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
+            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+        self._clock: Clock = SystemClock() if clock is None else clock
+        self._sql = Statements.of(table_name)
+        self._synchronous = _SYNCHRONOUS[durability]
+        self._create_table = create_table
+        self._busy_timeout = busy_timeout
+        self._ready = False
+        self._connections = Connections(Path(path).absolute(), busy_timeout, self._prepare)
+        if create_table:
+            self._connections.create_file()
+            self._connections.read("SELECT 1")
+            self._connections.close_idle()  # a server may fork right after it has loaded the application
+
+    @staticmethod
+    def schema(table_name: str = "backjob") -> str:
+        """The SQL that makes the tables, for a migration of one's own."""
+        return "".join(f"{statement};\n" for statement in Statements.of(table_name).creation)
+
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        job = new_job(draft, merge_key, self._clock.now())
+        body = draft.request.body
+        row = (*job_row(job), bool(body))
+        if merge_key is None and not body:
+            self._connections.write(self._sql.insert, row)
+            return job
+        with self._connections.transaction() as connection:
+            if merge_key is None:
+                seq = connection.execute(self._sql.insert, row).lastrowid
+            else:
+                inserted = connection.execute(self._sql.insert_merging, row).fetchall()
+                if not inserted:
+                    holder: Row = connection.execute(self._sql.holder, (merge_key,)).fetchone()
+                    return row_job(holder[:-1], job.read_time)
+                seq = inserted[0][0]
+            if body:
+                connection.execute(self._sql.add_body, (seq, body))
+        return job
+
+    def get(self, job_id: str) -> Job | None:
+        rows = self._connections.read(self._sql.get, (job_id,))
+        return row_job(rows[0][:-1], self._clock.now()) if rows else None
+
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        refuse_short_limit(limit)
+        offset = max(offset, 0)
+        located = self._connections.read(self._sql.locate, (job_id,))
+        if not located:
+            return Output("", offset)
+        seq, truncated = located[0]
+        place = {"job": seq, "begin": offset, "end": offset + limit + LOOKAHEAD}
+        return joined_piece(self._connections.read(self._sql.pieces, place), offset, limit, truncated=truncated != 0)
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        now = self._clock.now()
+        assigned = assignments(changes, microseconds(now))
+        if changes.end:
+            assigned["has_body"] = False
+        expected = conditions(expect)
+        statement = self._sql.change(assigned, expected)
+        parameters = (*assigned.values(), job_id, *expected.values())
+        if not changes.end:
+            rows = self._connections.write(statement, parameters)
+        else:
+            with self._connections.transaction() as connection:
+                rows = connection.execute(statement, parameters).fetchall()
+                connection.executemany(self._sql.drop_body, [row[-1:] for row in rows])
+        return row_job(rows[0][:-1], now) if rows else None
+
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        now = self._clock.now()
+        added = output_bytes(report.output)
+        statement, values = self._sql.progress(report, len(added))
+        parameters = (microseconds(now), *values, job_id, token)
+        if not added:
+            return bool(self._connections.write(statement, parameters))
+        with self._connections.transaction() as connection:
+            reported = connection.execute(statement, parameters).fetchone()
+            if reported is None:
+                return False
+            seq, size = reported
+            start = size - len(added)
+            for position, piece in cut(added):
+                connection.execute(self._sql.add_piece, (seq, start + position, piece))
+        return True
+
+    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+        now = self._clock.now()
+        values = {
+            "now": microseconds(now),
+            "lessee": lessee,
+            "until": microseconds(later(now, lease, "lease")),
+            "limit": limit,
+        }
+        # Mostly nothing is due, and looking needs no turn to write.
+        if not self._connections.read(self._sql.any_due, values)[0][0]:
+            return []
+        rows = self._connections.write(self._sql.take_due, values)
+        jobs = [(row[-1], row_job(row[:-1], now)) for row in rows]
+        jobs.sort(key=lambda pair: (pair[1].start_time, pair[0]))
+        return [job for _, job in jobs]
+
+    def beat(self, tokens: Mapping[str, str]) -> None:
+        if not tokens:
+            return
+        now = microseconds(self._clock.now())
+        with self._connections.transaction() as connection:
+            connection.executemany(self._sql.beat, [(now, job_id, token) for job_id, token in tokens.items()])
+
+    def find(self, query: Query) -> list[Job]:
+        now = self._clock.now()
+        values = {
+            "now": microseconds(now),
+            "owner": query.owner,
+            "scope": query.scope,
+            "status": query.status,
+            "before": query.before,
+            "limit": query.limit,
+        }
+        return [row_job(row[:-1], now) for row in self._connections.read(self._sql.search(query), values)]
+
+    def purge(self, completed_age: float, ended_age: float) -> int:
+        now = self._clock.now()
+        removed = 0
+        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+            if age := kept_for(status, completed_age, ended_age):
+                removed += self._purge(status, microseconds(now) - timedelta(seconds=age) // _MICROSECOND)
+        return removed
+
+    def close(self) -> None:
+        """Close the idle connections. A later call still works; it opens, and closes, one for itself."""
+        self._connections.close()
+
+    def _purge(self, status: Status, ended_before: int) -> int:
+        removed = 0
+        while True:
+            with self._connections.transaction() as connection:
+                aged = connection.execute(self._sql.ageing, (status, ended_before, PURGED_AT_ONCE)).fetchall()
+                batch = [(seq,) for seq, _ in aged[: purge_batch(size for _, size in aged)]]
+                connection.executemany(self._sql.drop_pieces, batch)
+                connection.executemany(self._sql.drop_job, batch)
+            removed += len(batch)
+            if len(batch) == len(aged) < PURGED_AT_ONCE:
+                return removed
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        if self._ready:
+            return
+        self._enter_wal(connection)
+        if self._create_table and not self._layout(connection):
+            connection.execute("BEGIN IMMEDIATE")
+            if not self._layout(connection):  # another process may have been faster
+                for statement in self._sql.creation:
+                    connection.execute(statement)
+            connection.execute("COMMIT")
+        self._refuse_other_layout(connection)
+        self._ready = True
+
+    def _enter_wal(self, connection: sqlite3.Connection) -> None:
+        """Entering WAL mode needs the file alone for a moment, and SQLite does not always wait for that itself."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(_WAL_RETRY)
+                continue
+            if mode != "wal":
+                raise StoreUnusable(
+                    f"{self._connections.path}: SQLite can't use its write-ahead log here (mode {mode!r}); "
+                    "keep the file on a local disk"
+                )
+            return
+
+    def _layout(self, connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+        """The tables that are there, of those that should be, and the columns they have."""
+        found: dict[str, tuple[str, ...]] = {}
+        for table in self._sql.layout:
+            rows = connection.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (table,)).fetchall()
+            if rows:
+                found[table] = tuple([name for (name,) in rows])
+        return found
+
+    def _refuse_other_layout(self, connection: sqlite3.Connection) -> None:
+        path, expected, found = self._connections.path, self._sql.layout, self._layout(connection)
+        if not found:
+            raise StoreUnusable(
+                f"{path}: there is no table {self._sql.table!r}; open the store once with create_table=True, or run the "
+                "SQL of SQLiteStore.schema()"
+            )
+        differing = [table for table, columns in expected.items() if found.get(table) != columns]
+        if differing:
+            raise StoreUnusable(
+                f"{path}: the tables of {self._sql.table!r} have another layout than this version of backjob needs (see "
+                f"{', '.join(differing)}); name another table_name, or move them away"
+            )

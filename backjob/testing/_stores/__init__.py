@@ -1,0 +1,1 @@
+"""The store contract, in parts. `backjob.testing` exports what third parties use."""

@@ -1,0 +1,139 @@
+"""What a store promises of ``create`` and ``get``."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import pytest
+from attrs import evolve
+
+from backjob.model import Caller, Draft, Job, Output, Request, Status
+from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, refused, same
+
+__all__ = ["FULL", "CreateCalls"]
+
+FULL: Final = Draft(
+    id="full",
+    request=Request(
+        "CHICKEN",
+        "/a%2Fb?x=%C3%A9",
+        (("X-A", "one"), ("Cookie", "s=\xe9"), ("x-a", "two")),
+        bytes(range(256)) * 3,
+        raw=False,
+    ),
+    caller=Caller("https", "example.org:8443", "2001:db8::1", (("X-Forwarded-For", "192.0.2.1, 10.0.0.1"),), "/shop"),
+    owner="us\u00e9r \U0001f600",
+    scope="n\u00efghtly 'report' %_",
+    due=12.000001,
+    delivery_timeout=77.5,
+    error_timeout=2.25,
+    lessee="monitor 1",
+    lease=3.5,
+    held=True,
+    sealed=b"\x00\xffsealed",
+    depth=3,
+)
+
+
+class CreateCalls(StoreCase):
+    """``create`` and ``get``."""
+
+    def test_a_created_job_says_what_its_draft_said(self) -> None:
+        now = self.clock.now()
+        start = now + timedelta(seconds=12.000001)
+        expected = Job(
+            id="full",
+            created_time=now,
+            start_time=start,
+            deliver_by=start + timedelta(seconds=77.5),
+            updated_time=now,
+            read_time=now,
+            error_timeout=2.25,
+            lessee="monitor 1",
+            lease_until=now + timedelta(seconds=3.5),
+            owner=FULL.owner,
+            scope=FULL.scope,
+            request=FULL.request,
+            caller=FULL.caller,
+            held=True,
+            sealed=FULL.sealed,
+            depth=3,
+        )
+        same(self.store.create(FULL), expected, "create returns the job as it was written")
+        same(self.read("full"), expected, "get returns the job as it was written")
+
+    def test_a_bare_draft_gives_a_bare_job(self) -> None:
+        job = self.store.create(draft())
+        same(self.read(), job, "get returns the job that create returned")
+        kept(job.lessee is None and job.lease_until is None, "without a lessee there is no lease")
+        kept(job.token is None and job.end_time is None and job.result is None, "a new job has no token, end or result")
+        same((job.status, job.progress, job.attempt, job.version), (Status.STARTED, 0, 1, 1), "a new job begins so")
+        same((job.status_text, job.output_size, job.output_truncated), (None, 0, False), "a new job has said nothing")
+
+    def test_the_due_time_may_be_an_aware_datetime_of_any_zone(self) -> None:
+        due = datetime(2031, 6, 1, 3, 0, 0, 7, tzinfo=timezone(timedelta(hours=5, minutes=30)))
+        job = self.store.create(draft(due=due, delivery_timeout=1.5))
+        same(job.start_time, due, "start_time is the moment that the draft names, to the microsecond")
+        same(job.deliver_by, due + timedelta(seconds=1.5), "deliver_by counts from the due time")
+
+    @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "Asia/Kathmandu", "Europe/Berlin"])
+    @pytest.mark.parametrize("month", [1, 7])
+    def test_a_due_time_in_any_zone_is_one_moment(self, zone: str, month: int) -> None:
+        due = datetime(2032, month, 3, 4, 5, 6, 999_999, tzinfo=ZoneInfo(zone))
+        same(self.store.create(draft(due=due)).start_time, due.astimezone(UTC), "a due time keeps its microseconds")
+        same(self.read().start_time, due.astimezone(UTC), "a due time is the moment it names, in whatever zone")
+
+    @pytest.mark.parametrize("year", [1815, 1969, 1970, 2038, 2106, 9998])
+    def test_any_year_can_be_due(self, year: int) -> None:
+        due = datetime(year, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
+        self.store.create(draft(due=due, delivery_timeout=0.000001))
+        found = (self.read().start_time, self.read().deliver_by)
+        same(found, (due, due + timedelta(microseconds=1)), "a due time may be any of the calendar's")
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"due": datetime(2031, 6, 1, 3, 0)},  # noqa: DTZ001 - naive on purpose
+            {"due": 1e12},
+            {"due": -1e12},
+            {"due": math.inf},
+            {"due": math.nan},
+            {"delivery_timeout": 1e12},
+            {"due": 7000 * 365 * 86400, "delivery_timeout": 7000 * 365 * 86400},
+            {"lessee": "me", "lease": math.nan},
+        ],
+    )
+    def test_a_moment_that_cannot_be_is_refused(self, fields: dict[str, Any]) -> None:
+        refused(
+            lambda: self.store.create(draft(**fields)), "a naive moment, or one outside of the calendar, is refused"
+        )
+        same(self.store.get("job"), None, "a refused create writes nothing")
+
+    def test_a_request_of_a_mebibyte_comes_back_whole(self) -> None:
+        request = Request("POST", "/work?" + "q" * 8000, (("Cookie", "c" * 8000),), bytes(range(256)) * 4096)
+        self.store.create(draft(request=request))
+        kept(self.read().request == request, "a request comes back byte for byte")
+
+    @pytest.mark.parametrize("job_id", UNKNOWN)
+    def test_an_unknown_id_finds_nothing(self, job_id: str) -> None:
+        self.store.create(draft())
+        same(self.store.get(job_id), None, "get of an unknown id is None")
+        same(self.store.output(job_id), Output("", 0), "an unknown job has no output")
+
+    def test_an_id_that_exists_is_refused(self) -> None:
+        first = self.store.create(draft(scope="first"))
+        refused(lambda: self.store.create(draft(scope="second")), "an id that exists is refused")
+        same(self.read(), first, "a refused create changes nothing")
+
+    def test_reading_says_when_it_was_done_and_changes_nothing(self) -> None:
+        job = self.store.create(draft())
+        self.clock.advance(1.000001)
+        same(self.read(), evolve(job, read_time=self.clock.now()), "only read_time moves by itself")
+
+    def test_closing_twice_does_no_harm(self) -> None:
+        self.store.create(draft())
+        self.store.close()
+        self.store.close()

@@ -1,0 +1,117 @@
+"""What a store promises of ``take_due``: due times and leases."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from datetime import timedelta
+from functools import partial
+
+from attrs import evolve
+
+from backjob.lifecycle import cancelled as cancellation
+from backjob.lifecycle import completed, failed
+from backjob.model import Changes, Expect, Job, Status
+from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, refused, same
+
+__all__ = ["DelaysJobs"]
+
+
+class DelaysJobs(StoreCase):
+    """``take_due``: due times and leases, to the microsecond, each job to one."""
+
+    racers = 8
+    """Threads in each race."""
+
+    def taken(self, limit: int = 10, lessee: str = "me", lease: float = 5) -> list[str]:
+        return [job.id for job in self.store.take_due(lessee, lease, limit)]
+
+    def test_a_job_is_taken_when_it_is_due_and_not_before(self) -> None:
+        self.store.create(draft(due=10))
+        self.clock.advance(10 - MICROSECOND)
+        same(self.taken(), [], "a job is not taken a microsecond before it is due")
+        self.clock.advance(MICROSECOND)
+        same(self.taken(), ["job"], "a job is taken at the very moment it is due")
+
+    def test_a_taken_job_is_leased(self) -> None:
+        before = self.store.create(draft())
+        self.clock.advance(1)
+        taken = self.store.take_due("me", 5.5, 10)
+        now = self.clock.now()
+        expected = evolve(
+            before, lessee="me", lease_until=now + timedelta(seconds=5.5), read_time=now, version=before.version + 1
+        )
+        same(taken, [expected], "take_due returns the job with its lease, its version one higher")
+        same(self.read(), expected, "what take_due returned is what stands")
+
+    def test_a_lease_is_over_at_its_exact_end(self) -> None:
+        self.store.create(draft(lessee="first", lease=5))
+        self.clock.advance(5 - MICROSECOND)
+        same(self.taken(lease=7), [], "nobody takes a job a microsecond before its lease ends, its lessee neither")
+        self.clock.advance(MICROSECOND)
+        same(self.taken(lease=7), ["job"], "a lease is over at its exact end")
+        self.clock.advance(7 - MICROSECOND)
+        same(self.taken(), [], "a taken job is leased as long as was asked for")
+        self.clock.advance(MICROSECOND)
+        same(self.taken(), ["job"], "a taken job's lease is over at its exact end")
+
+    def test_a_lease_given_up_frees_the_job_at_once(self) -> None:
+        self.store.create(draft(lessee="first", lease=500))
+        self.store.change("job", Expect(), Changes(lessee=None, lease=None))
+        same(self.taken(), ["job"], "a job whose lease was given up can be taken")
+
+    def test_only_started_jobs_are_taken(self) -> None:
+        self.running("running")
+        for end in (completed(), failed("x"), cancellation()):
+            self.ended(end.status.name, end)
+        self.clock.advance(10000)
+        same(self.taken(), [], "only STARTED jobs are taken")
+        self.store.change("running", Expect(), Changes(status=Status.STARTED, attempt=2))
+        same(self.taken(), ["running"], "a job that is STARTED again is taken again")
+
+    def test_the_longest_due_come_first_and_no_more_than_asked_for(self) -> None:
+        for job_id, due in (("c", 3), ("a", 1), ("e", 5), ("b", 2), ("d", 4), ("later", 100)):
+            self.store.create(draft(job_id, due=due))
+        self.clock.advance(10)
+        same(self.taken(limit=2), ["a", "b"], "the longest due are taken first, no more than the limit")
+        same(self.taken(limit=0), [], "a limit of 0 takes nothing")
+        same(self.taken(limit=10), ["c", "d", "e"], "the longest due are taken first")
+
+    def test_jobs_due_at_once_are_taken_in_the_order_of_their_creation(self) -> None:
+        names = [f"{number * 7 % 10}" for number in range(10)]
+        for name in names:
+            self.store.create(draft(name))
+        same(self.taken(), names, "among those due at once, the first created comes first")
+
+    def test_a_job_past_its_deadline_is_still_handed_out(self) -> None:
+        self.store.create(draft(delivery_timeout=1))
+        self.clock.advance(100)
+        same(self.taken(), ["job"], "whether it is too late is not the store's to decide")
+
+    def test_each_due_job_is_taken_by_one(self) -> None:
+        names = [f"{number}" for number in range(100)]
+        for name in names:
+            self.store.create(draft(name))
+
+        def take_all(racer: int) -> list[Job]:
+            taken: list[Job] = []
+            for _ in names:
+                batch = self.store.take_due(f"lessee {racer}", 60, 7)
+                if not batch:
+                    break
+                taken += batch
+            return taken
+
+        taken = [
+            job for jobs in self.at_once([partial(take_all, racer) for racer in range(self.racers)]) for job in jobs
+        ]
+        counts = Counter(job.id for job in taken)
+        same(counts, Counter(names), "of several takers, each due job goes to exactly one")
+        for job in taken:
+            same(self.read(job.id).lessee, job.lessee, "a lease is its taker's")
+
+    def test_a_lease_that_cannot_be_is_refused(self) -> None:
+        job = self.store.create(draft())
+        for lease in (math.inf, math.nan, 1e12):
+            refused(partial(self.store.take_due, "me", lease, 1), "a lease outside of the calendar is refused")
+        same(self.read(), job, "a refused take_due changes nothing")

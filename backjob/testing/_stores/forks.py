@@ -1,0 +1,90 @@
+"""What a store promises to a forked child, and to its parent."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Final
+
+from backjob.model import Report
+from backjob.protocols import Capability, lacks
+from backjob.testing._stores.case import StoreCase, draft, kept, same, whole_output
+
+__all__ = ["ForkCalls"]
+
+_PIECES: Final = 20
+
+
+class ForkCalls(StoreCase):
+    """A process may fork while it has a store: both go on."""
+
+    def test_a_forked_child_and_its_parent_both_go_on(self) -> None:
+        self.running()
+        self.store.report("job", "token", Report(output="before;"))
+
+        def report_all(who: str) -> None:
+            for number in range(_PIECES):
+                written = self.store.report("job", "token", Report(output=f"{who} {number};"))
+                kept(written, "a valid report is written")
+            self.store.create(draft(who))
+            self.read(who)
+
+        def child() -> None:
+            known = whole_output(self.store, "job").startswith("before;")  # by now the parent may have written more
+            kept(known, "a forked child reads what its parent wrote")
+            report_all("child")
+            self.store.close()
+
+        finish = _fork(child, self.patience)
+        report_all("parent")
+        finish()
+        if Capability.SHARED not in lacks(self.store):
+            self.read("child")
+            pieces = whole_output(self.store, "job").split(";")
+            for who in ("child", "parent"):
+                mine = [piece for piece in pieces if piece.startswith(who)]
+                same(mine, [f"{who} {number}" for number in range(_PIECES)], "child and parent share the job's output")
+        kept(self.store.report("job", "token", Report(output="after;")), "the parent goes on after its child's end")
+
+
+def _fork(run: Callable[[], None], patience: float) -> Callable[[], None]:
+    """Run this in a forked child. Call what is returned to wait for its end, and to fail as it failed."""
+    reading, writing = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # that a fork in the midst of threads is risky is the point
+        child = os.fork()
+    if child == 0:
+        told = ""
+        try:
+            run()
+        except BaseException as error:
+            told = f"{error}\n{traceback.format_exc()}"
+        finally:
+            os.write(writing, told.encode("utf-8", "replace")[:4096] or b"ok")
+            os._exit(0)
+    os.close(writing)
+
+    def finish() -> None:
+        __tracebackhide__ = True
+        told = b""
+        deadline = time.monotonic() + patience
+        with open(reading, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor has no path
+            while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                piece = pipe.read(4096)
+                told += piece
+                if not piece:
+                    break
+        if not told:
+            os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        kept(told, f"a forked child can use the store; it had not answered after {patience:g} s")
+        if told != b"ok":
+            text = told.decode("utf-8", "replace").removeprefix("promise broken: ")
+            raise AssertionError(f"promise broken: a forked child can use the store; {text}")
+
+    return finish

@@ -1,0 +1,91 @@
+"""What a store promises of ``purge``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from backjob.lifecycle import cancelled as cancellation
+from backjob.lifecycle import claimed, completed, ended, failed
+from backjob.model import Expect, Output, Report
+from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, kept, same
+
+__all__ = ["PurgesJobs"]
+
+_KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
+
+
+class PurgesJobs(StoreCase):
+    """``purge``: both ages, to the microsecond."""
+
+    def purged(self, completed_age: float, ended_age: float) -> list[str]:
+        before = self.living()
+        count = self.store.purge(completed_age, ended_age)
+        gone = sorted(before - self.living())
+        same(count, len(gone), "purge returns how many it removed")
+        return gone
+
+    def living(self) -> set[str]:
+        return {name for name in _KINDS if self.store.get(name) is not None}
+
+    def of_every_kind(self) -> None:
+        self.store.create(draft("started"))
+        self.running("running")
+        self.ended("cancelled", cancellation())
+        self.ended("completed", completed())
+        self.ended("failed", failed("x"))
+
+    @pytest.mark.parametrize(
+        ("ages", "gone"),
+        [
+            ((10, 0), ["completed"]),
+            ((0, 10), ["cancelled", "completed", "failed"]),
+            ((10, 10), ["cancelled", "completed", "failed"]),
+            ((10, 20), ["completed"]),
+            ((20, 10), ["cancelled", "completed", "failed"]),
+        ],
+    )
+    def test_purge_removes_what_ended_longer_ago_than_its_age(self, ages: tuple[float, float], gone: list[str]) -> None:
+        self.of_every_kind()
+        self.clock.advance(10)
+        same(self.purged(*ages), [], "a job that ended exactly so long ago stays")
+        self.clock.advance(MICROSECOND)
+        same(self.purged(*ages), gone, "a job that ended a microsecond longer ago than its age is removed")
+        same(self.purged(*ages), [], "what is gone is not counted again")
+
+    def test_an_age_of_zero_keeps_for_ever(self) -> None:
+        self.of_every_kind()
+        self.clock.advance(10**9)
+        same(self.purged(0, 0), [], "0 keeps for ever")
+        same(self.purged(1, 0), ["completed"], "an age for COMPLETED jobs touches no others")
+        same(self.purged(0, 1), ["cancelled", "failed"], "the age of ended jobs removes those with any final status")
+        same(self.living(), {"running", "started"}, "living jobs are never purged")
+
+    def test_a_purged_job_leaves_nothing_behind(self) -> None:
+        self.running()
+        self.store.report("job", "token", Report(output="old", truncated=True))
+        self.store.change("job", Expect(), ended(completed("old", ["old"])))
+        self.clock.advance(2)
+        same(self.store.purge(1, 1), 1, "purge returns how many it removed")
+        same(self.store.get("job"), None, "a purged job is gone")
+        same(self.store.output("job"), Output("", 0), "a purged job's output is gone")
+        self.running("job")
+        same(self.store.output("job"), Output("", 0), "a new job under an old id begins anew")
+        self.store.report("job", "token", Report(output="new"))
+        same(self.store.output("job"), Output("new", 3), "a new job under an old id begins anew")
+
+    def test_purge_removes_more_than_a_batch(self) -> None:
+        many = 1001
+        for number in range(many):
+            self.store.create(draft(f"{number}"))
+            if number % 100 == 0:
+                self.store.change(f"{number}", *claimed("token"))
+                self.store.report(f"{number}", "token", Report(output="some output\n"))
+            self.store.change(f"{number}", Expect(), ended(completed()))
+        self.running("alive")
+        self.clock.advance(2)
+        same(self.store.purge(1, 0), many, "purge removes all that is old, in however many batches")
+        left = [number for number in range(0, many, 50) if self.store.get(f"{number}") is not None]
+        same(left, [], "purge removes all that is old")
+        kept(self.store.get("alive") is not None, "purge removes nothing else")

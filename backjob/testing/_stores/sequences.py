@@ -1,0 +1,211 @@
+"""Any sequence of calls, held against the model."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from attrs import evolve
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from backjob.lifecycle import claimed
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
+from backjob.testing._stores.case import MICROSECOND, StoreCase, plainly, same
+from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
+from backjob.testing._stores.merging import MergesJobs
+from backjob.testing._stores.model import Model
+from backjob.testing._stores.purging import PurgesJobs
+from backjob.testing.clock import FakeClock
+
+__all__ = ["AnySequence"]
+
+
+class AnySequence(StoreCase):
+    """Generated sequences of calls, of those methods that the suite has: each gives what the model gives."""
+
+    examples = 40
+    """Generated sequences."""
+    steps = 40
+    """Calls in each, at most."""
+
+    def test_any_sequence_of_calls_does_what_the_model_does(self) -> None:
+        machine = type("Machine", (_Machine,), {"suite": self})
+        kind = settings(
+            max_examples=self.examples,
+            stateful_step_count=self.steps,
+            deadline=None,
+            report_multiple_bugs=False,
+            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
+        )
+        plainly(lambda: run_state_machine_as_test(machine, settings=kind))
+
+
+# --- few values, so that calls meet ---------------------------------------------------------------------------------
+
+_IDS: Final = st.sampled_from(("a", "b", "c", "d"))
+_TOKENS: Final = st.sampled_from(("token 1", "token 2"))
+_KEYS: Final = st.sampled_from((None, None, "key 1", "key 2"))
+_SECONDS: Final = st.sampled_from((0.0, MICROSECOND, 1.0, 2.0, 5.5))
+_SCOPES: Final = st.sampled_from(("", "s", "ü"))
+_OWNERS: Final = st.sampled_from((None, "o", "p"))
+_STATUSES: Final = st.sampled_from(list(Status))
+_TEXTS: Final = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
+_DUE: Final = _SECONDS | _SECONDS.map(lambda seconds: FakeClock().now() + timedelta(seconds=seconds))
+_RESULTS: Final = st.none() | st.integers(-(2**53), 2**53) | _TEXTS | st.lists(st.booleans(), max_size=2)
+
+_DRAFTS: Final = st.builds(
+    Draft,
+    id=_IDS,
+    request=st.builds(Request, st.just("GET"), st.just("/work"), body=st.binary(max_size=3)),
+    owner=_OWNERS,
+    scope=_SCOPES,
+    due=_DUE,
+    delivery_timeout=_SECONDS,
+    error_timeout=_SECONDS,
+    lessee=st.sampled_from((None, "m1", "m2")),
+    lease=_SECONDS,
+    held=st.booleans(),
+    sealed=st.none() | st.binary(max_size=3),
+    depth=st.integers(0, 3),
+)
+_EXPECTATIONS: Final = st.builds(
+    Expect,
+    status=st.none() | _STATUSES,
+    attempt=st.sampled_from((None, None, 1, 2)),
+    token=st.none() | _TOKENS,
+    version=st.sampled_from((None, None, None, 1, 2, 3)),
+)
+_REPORTS: Final = st.builds(
+    Report,
+    progress=st.none() | st.integers(-5, 105),
+    increment=st.integers(-30, 30),
+    text=st.none() | _TEXTS,
+    output=_TEXTS,
+    truncated=st.sampled_from((False, False, True)),
+)
+_QUERIES: Final = st.builds(
+    Query,
+    scope=st.none() | _SCOPES,
+    status=st.none() | _STATUSES,
+    owner=_OWNERS,
+    overdue=st.booleans(),
+    limit=st.integers(1, 5),
+    before=st.none() | _IDS,
+)
+_LIVING_CHANGES: Final = st.builds(
+    Changes,
+    progress=st.just(UNSET) | st.integers(0, 100),
+    status_text=st.just(UNSET) | _TEXTS,
+    result=st.just(UNSET) | _RESULTS,
+    lessee=st.sampled_from((UNSET, None, "m1", "m2")),
+    lease=st.sampled_from((UNSET, None)) | _SECONDS,
+    due=st.just(UNSET) | _DUE,
+    delivery_timeout=_SECONDS,
+    free_merge_key=st.booleans(),
+    alive=st.booleans(),
+)
+_ENDS: Final = st.builds(
+    Changes,
+    status=st.sampled_from((Status.COMPLETED, Status.FAILED, Status.CANCELLED)),
+    progress=st.sampled_from((UNSET, 100)),
+    status_text=st.just(UNSET) | _TEXTS,
+    result=st.just(UNSET) | _RESULTS,
+    alive=st.booleans(),
+    end=st.just(True),
+)
+_LIVING: Final = (Status.STARTED, Status.IN_PROGRESS)
+
+
+class _Machine(RuleBasedStateMachine):
+    """Makes the same calls to a store and to the model. Changes are those that the core makes: an end is for good."""
+
+    suite: StoreCase
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clock = FakeClock()
+        self.store = self.suite.new_store(self.clock)
+        self.model = Model(self.clock, lists_ended=isinstance(self.suite, FindsJobs))
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    @rule(seconds=_SECONDS)
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(draft=_DRAFTS, key=_KEYS)
+    def create(self, draft: Draft, key: str | None) -> None:
+        if not isinstance(self.suite, MergesJobs):
+            key = None
+        if draft.id not in self.model.rows:
+            same(self.store.create(draft, key), self.model.create(draft, key), "create does what the model does")
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, token=_TOKENS)
+    def claim(self, job_id: str, token: str) -> None:
+        self._change(job_id, *claimed(token))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, expect=_EXPECTATIONS, changes=_LIVING_CHANGES)
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> None:
+        self._change(job_id, expect, changes)
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, attempt=st.integers(2, 3), due=_DUE)
+    def deliver_again(self, job_id: str, attempt: int, due: float) -> None:
+        changes = Changes(status=Status.STARTED, attempt=attempt, due=due, lessee=None, lease=None)
+        self._change(job_id, Expect(status=Status.IN_PROGRESS), changes)
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, status=st.sampled_from(_LIVING), token=st.none() | _TOKENS, changes=_ENDS)
+    def end(self, job_id: str, status: Status, token: str | None, changes: Changes) -> None:
+        self._change(job_id, Expect(status=status, token=token), changes)
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, token=_TOKENS, report=_REPORTS)
+    def report(self, job_id: str, token: str, report: Report) -> None:
+        found = self.store.report(job_id, token, report)
+        same(found, self.model.report(job_id, token, report), "report does what the model does")
+
+    @precondition(lambda self: self.model.rows)
+    @rule(tokens=st.dictionaries(_IDS, _TOKENS, max_size=3))
+    def beat(self, tokens: dict[str, str]) -> None:
+        self.store.beat(tokens)
+        self.model.beat(tokens)
+
+    @precondition(lambda self: isinstance(self.suite, DelaysJobs))
+    @rule(lessee=st.sampled_from(("m1", "m2")), lease=_SECONDS, limit=st.integers(1, 3))
+    def take_due(self, lessee: str, lease: float, limit: int) -> None:
+        found: list[Job | None] = [*self.store.take_due(lessee, lease, limit)]
+        same(found, self.model.take_due(lessee, lease, limit), "take_due does what the model does")
+
+    @precondition(lambda self: isinstance(self.suite, FindsSilentJobs))
+    @rule(query=_QUERIES)
+    def find(self, query: Query) -> None:
+        if not isinstance(self.suite, FindsJobs):
+            query = evolve(query, before=None)
+        found: list[Job | None] = [*self.store.find(query)]
+        same(found, self.model.find(query), "find does what the model does")
+
+    @precondition(lambda self: isinstance(self.suite, PurgesJobs))
+    @rule(completed_age=_SECONDS, ended_age=_SECONDS)
+    def purge(self, completed_age: float, ended_age: float) -> None:
+        found = self.store.purge(completed_age, ended_age)
+        same(found, self.model.purge(completed_age, ended_age), "purge does what the model does")
+
+    @invariant()
+    def both_know_the_same(self) -> None:
+        for job_id in ("a", "b", "c", "d"):
+            same(self.store.get(job_id), self.model.job(job_id), "get gives what the model gives")
+            text = self.model.outputs.get(job_id, "")
+            truncated = self.model.rows.get(job_id, {}).get("output_truncated", False)
+            expected = Output(text, len(text.encode()), truncated)
+            same(self.store.output(job_id), expected, "output gives what the model gives")
+
+    def _change(self, job_id: str, expect: Expect, changes: Changes) -> None:
+        found = self.store.change(job_id, expect, changes)
+        same(found, self.model.change(job_id, expect, changes), "change does what the model does")

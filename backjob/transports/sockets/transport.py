@@ -1,0 +1,119 @@
+"""The default transport: non-blocking sockets and one thread for all that is in flight."""
+
+from __future__ import annotations
+
+import os
+import resource
+import ssl
+from concurrent.futures import Future
+from typing import Final
+
+from backjob.clock import SystemClock
+from backjob.errors import InvalidRequest, NotSent
+from backjob.http.addresses import route
+from backjob.http.wire import MAX_HEADER, MAX_RESPONSE
+from backjob.model import Response
+from backjob.protocols import Clock, Delivery
+from backjob.transports.sockets.connection import Terms
+from backjob.transports.sockets.engine import Engine, Flight
+
+__all__ = ["SocketTransport"]
+
+_MOST_IN_FLIGHT: Final = 10_000
+_LEAST_RESERVE: Final = 64
+"""File descriptors left to everybody else: at the limit sqlite, open() and imports fail too."""
+
+
+class SocketTransport:
+    """Sends worker requests over HTTP/1.1, one connection each, from a single thread that starts with the first.
+
+    ``base_url`` is the application as its users see it: its host and scheme go into ``Host`` and ``X-Forwarded-Proto``,
+    and its path, which a proxy in front is taken to strip, stands before each target. ``connect_to`` is the address
+    to connect to where that differs: ``host:port``, ``http://host:port``, ``https://host:port`` or ``unix:/path``. ``tls``
+    is an `ssl.SSLContext` for certificates of one's own; with one the connection is always TLS, otherwise as the
+    scheme says, and certificates are always verified against the host of the base URL.
+
+    ``connect_timeout`` (s) bounds connecting and the TLS handshake; there is no read time-out. At most ``max_response``
+    bytes of an answer's body are kept, and ``max_header`` of its head allowed. ``max_in_flight`` replaces the capacity
+    that follows from the limit of file descriptors. Raises `InvalidRequest` for an argument that can't be right.
+
+    Safe to fork: a child starts with nothing in flight, and leaves its parent's connections alone.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        connect_to: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        *,
+        connect_timeout: float = 10.0,
+        max_in_flight: int | None = None,
+        max_response: int = MAX_RESPONSE,
+        max_header: int = MAX_HEADER,
+        clock: Clock | None = None,
+    ) -> None:
+        where = route(base_url, connect_to, has_tls_context=tls is not None)
+        if connect_timeout <= 0:
+            raise InvalidRequest("connect_timeout", "must be more than 0 seconds")
+        if max_in_flight is not None and max_in_flight < 1:
+            raise InvalidRequest("max_in_flight", "must be 1 or more")
+        if max_response < 0 or max_header < 1:
+            raise InvalidRequest("max_response" if max_response < 0 else "max_header", "is too small")
+        if where.tls and tls is None:
+            tls = ssl.create_default_context()
+        self._terms = Terms(where, tls, max_response, max_header)
+        self._connect_timeout = connect_timeout
+        self._max_in_flight = max_in_flight
+        self._clock = SystemClock() if clock is None else clock
+        self._closed = False
+        self._engines: dict[int, Engine] = {}
+
+    def __repr__(self) -> str:
+        return f"SocketTransport({str(self._terms.route.base)!r}, connect_to={str(self._terms.route.address)!r})"
+
+    @property
+    def base_url(self) -> str:
+        """The application as its users see it. A default port is left out; ``localhost`` stands for a wildcard."""
+        return str(self._terms.route.base)
+
+    @property
+    def capacity(self) -> int:
+        """How many may be in flight at once: three quarters of the file descriptors, at least 64 left, at most 10,000."""
+        if self._max_in_flight is not None:
+            return self._max_in_flight
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if limit == resource.RLIM_INFINITY:
+            return _MOST_IN_FLIGHT
+        return max(1, min(_MOST_IN_FLIGHT, limit - max(_LEAST_RESERVE, limit // 4)))
+
+    def send(self, delivery: Delivery) -> Future[Response]:
+        """Begin to send; returns at once.
+
+        The future ends with the complete response; with `NotSent` if certainly nothing has arrived, the reason saying
+        "connection refused", "cannot resolve", "TLS not trusted" or "timed out"; or with `ConnectionLost`. Cancelling
+        it closes the connection. Its callbacks run in the socket thread, and must not block.
+        """
+        future: Future[Response] = Future()
+        if self._closed:
+            future.set_exception(NotSent("the transport is closed"))
+            return future
+        self._engine().submit(Flight(future, delivery))
+        return future
+
+    def close(self) -> None:
+        """Close every connection: what is still in flight ends with `ConnectionLost` or `NotSent`."""
+        self._closed = True
+        self._engine().close()
+
+    def _engine(self) -> Engine:
+        """The engine of this process. After a fork that is a new one: the thread is gone, its lock may be held for ever."""
+        pid = os.getpid()
+        engine = self._engines.get(pid)
+        if engine is None:
+            # One atomic step and no lock: a lock, too, might have been held when the process was forked.
+            engine = self._engines.setdefault(pid, Engine(self._terms, self._connect_timeout, self._clock))
+            for other in [key for key in self._engines if key != pid]:
+                inherited = self._engines.pop(other, None)
+                if inherited is not None:
+                    inherited.abandon()
+        return engine

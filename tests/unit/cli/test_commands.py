@@ -1,0 +1,497 @@
+"""The command line: which jobs are meant, what each command prints, and the codes it exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+from cachelib import FileSystemCache
+
+from backjob import BackJob, Status, __version__
+from backjob.cli import main
+from backjob.cli.demo.server import demo
+from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
+from backjob.model import Draft, Expect, Report, Request
+from backjob.protocols import Store
+from backjob.signing import MessageSigner
+from backjob.stores import open_store
+from backjob.stores.cached import CachedStore
+from backjob.stores.memory import MemoryStore
+from backjob.transports.sockets import SocketTransport
+from backjob.wsgi import BackJobMiddleware
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+PATIENCE = 30.0  # s
+DAY = 86400.0  # s
+ROOT = Path(__file__).parents[3]
+
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("BACKJOB_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'jobs.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+def a_job(
+    store: Store, job_id: str = "job1", *, end: End | None = None, output: str = "", scope: str = "", owner: str = ""
+) -> str:
+    """A job that is due; one with an end or an output was claimed."""
+    store.create(Draft(id=job_id, request=Request("GET", "/work"), scope=scope, owner=owner or None))
+    if end is not None or output:
+        assert store.change(job_id, *claimed("token"))
+        assert store.report(job_id, "token", Report(output=output))
+    if end is not None:
+        assert store.change(job_id, Expect(), ended(end))
+    return job_id
+
+
+def run(*arguments: str) -> int:
+    """Run a command; what argparse leaves by is a code like any other."""
+    try:
+        return main(arguments)
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else -1
+
+
+def status_of(store: Store, job_id: str) -> Status:
+    job = store.get(job_id)
+    assert job is not None
+    return job.status
+
+
+# --- list and show --------------------------------------------------------------------------------------------------
+
+
+def test_list_prints_a_line_for_each_job_newest_first(url: str, store: Store, capsys: Out) -> None:
+    for job_id in ("job1", "job2", "job3"):
+        a_job(store, job_id)
+    assert run("list", "--store", url) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["job3", "job2", "job1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (("--status", "failed"), ["job2"]),
+        (("--status", "STARTED"), ["job1"]),
+        (("--scope", "reports"), ["job3"]),
+        (("--owner", "ann"), ["job1"]),
+        (("--limit", "2"), ["job3", "job2"]),
+        (("--before", "job2"), ["job1"]),
+    ],
+)
+def test_list_narrows_down(url: str, store: Store, capsys: Out, options: tuple[str, ...], expected: list[str]) -> None:
+    a_job(store, "job1", owner="ann")
+    a_job(store, "job2", end=failed("too bad"))
+    a_job(store, "job3", end=completed(), scope="reports")
+    assert run("list", "--store", url, *options) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == expected
+
+
+def test_list_as_json_is_one_object_a_line(url: str, store: Store, capsys: Out) -> None:
+    a_job(store, "job1", end=completed("two\nlines", {"href": "/x"}))
+    a_job(store, "job2")
+    assert run("list", "--store", url, "--json") == 0
+    second, first = map(json.loads, capsys.readouterr().out.splitlines())
+    assert second["id"] == "job2"
+    assert (first["status"], first["status_name"], first["result"]) == (2, "COMPLETED", {"href": "/x"})
+    assert first["status_text"] == "two\nlines"
+
+
+def test_show_prints_state_and_output(url: str, store: Store, capsys: Out) -> None:
+    a_job(store, end=failed("disk full"), output="line one\n")
+    assert run("show", "--store", url, "job1") == 0
+    out = capsys.readouterr().out
+    assert "FAILED" in out
+    assert "disk full" in out
+    assert out.endswith("line one\n")
+
+
+def test_show_as_json_has_the_whole_output(url: str, store: Store, capsys: Out) -> None:
+    output = "0123456789abcde\n" * 10_000
+    a_job(store, output=output)
+    assert run("show", "--store", url, "--json", "job1") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["id"] == "job1"
+    assert shown["output"] == output
+    assert shown["truncated"] is False
+
+
+def test_a_look_delivers_nothing_and_leases_nothing(url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKJOB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("BACKJOB_KEY", secrets.token_urlsafe(32))
+    a_job(store)
+    a_job(store, "ended", end=completed())
+    threads = set(threading.enumerate())
+    for command in (("list",), ("show", "job1"), ("watch", "ended"), ("cancel", "ended"), ("cleanup",)):
+        run(command[0], "--store", url, *command[1:])
+    job = store.get("job1")
+    assert job is not None
+    assert (job.lessee, job.attempt, job.status) == (None, 1, Status.STARTED)
+    assert set(threading.enumerate()) <= threads
+
+
+def test_a_look_makes_no_database(tmp_path: Path, capsys: Out) -> None:
+    assert run("list", "--store", f"sqlite:///{tmp_path / 'typo.db'}") == 78
+    assert "no such file" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- watch, cancel, cleanup -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("end", "code"), [(completed("done"), 0), (failed("bad"), 1), (cancelled(), 2)])
+def test_watch_exits_with_the_jobs_end(url: str, store: Store, capsys: Out, end: End, code: int) -> None:
+    a_job(store, end=end, output="said\n")
+    assert run("watch", "--store", url, "job1") == code
+    assert "said\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "cancel"])
+def test_an_unknown_job_is_a_code_of_its_own(url: str, store: Store, capsys: Out, command: str) -> None:
+    assert run(command, "--store", url, "nobody") == 3
+    assert "nobody" in capsys.readouterr().err
+
+
+def test_cancel_ends_a_job_and_says_if_it_had_ended(url: str, store: Store, capsys: Out) -> None:
+    a_job(store)
+    assert run("cancel", "--store", url, "job1") == 0
+    assert status_of(store, "job1") is Status.CANCELLED
+    assert run("cancel", "--store", url, "job1") == 1
+    assert "CANCELLED" in capsys.readouterr().err
+
+
+def test_cleanup_removes_what_is_past_the_age_that_is_set(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    a_job(store, end=completed())
+    assert run("cleanup", "--store", url) == 0
+    assert capsys.readouterr().out == "removed 0 jobs\n"
+    monkeypatch.setenv("BACKJOB_COMPLETED_RETENTION_DAYS", str(0.000_001 / DAY))
+    assert run("cleanup", "--store", url) == 0
+    assert capsys.readouterr().out == "removed 1 job\n"
+    assert store.get("job1") is None
+
+
+# --- which jobs -----------------------------------------------------------------------------------------------------
+
+
+def test_the_store_may_come_from_the_environment(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    a_job(store)
+    monkeypatch.setenv("BACKJOB_STORE", url)
+    assert run("list") == 0
+    assert capsys.readouterr().out.startswith("job1")
+
+
+def test_a_misspelled_setting_is_refused_with_the_right_one(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    monkeypatch.setenv("BACKJOB_STROE", "sqlite:///jobs.db")
+    assert run("list") == 64
+    assert "did you mean BACKJOB_STORE?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
+def test_a_look_makes_no_tables(scheme: str, tmp_path: Path, capsys: Out) -> None:
+    path = tmp_path / "mistyped.db"
+    assert run("list", "--store", f"{scheme}:///{path}") == 78
+    assert "mistyped.db" in capsys.readouterr().err
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
+
+
+@pytest.mark.parametrize("command", ["list", "monitor"])
+@pytest.mark.parametrize("url", ["memory:", "cache:"])
+def test_a_store_of_one_process_is_not_looked_into(
+    command: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    (tmp_path / "a_module_with_a_cache.py").write_text(
+        "from cachelib import SimpleCache\n\ncache = SimpleCache(20_000)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    if url == "cache:":
+        monkeypatch.setenv("BACKJOB_CACHE", "a_module_with_a_cache:cache")
+    monkeypatch.setenv("BACKJOB_BASE_URL", "http://127.0.0.1:8000")
+    monkeypatch.setenv("BACKJOB_KEY", secrets.token_urlsafe(32))
+    assert run(command, "--store", url) == 64
+    assert "in the memory of a process" in capsys.readouterr().err
+
+
+def test_what_a_command_ends_is_taken_out_of_the_cache(
+    url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cache"
+    (tmp_path / "a_module_with_a_shared_cache.py").write_text(
+        f"from cachelib import FileSystemCache\n\ncache = FileSystemCache({str(folder)!r})\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "a_module_with_a_shared_cache", raising=False)  # another run's
+    monkeypatch.setenv("BACKJOB_CACHE", "a_module_with_a_shared_cache:cache")
+    cached = CachedStore(store, FileSystemCache(str(folder)))
+    a_job(cached, output="working")
+    running = cached.get("job1")
+    assert running is not None
+    assert running.status is Status.IN_PROGRESS
+    assert run("cancel", "job1", "--store", url) == 0
+    job = cached.get("job1")
+    assert job is not None
+    assert job.status is Status.CANCELLED
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "usage"),
+        (("list",), "--store URL"),
+        (("show", "--store", "sqlite:///jobs.db"), "ID"),
+        (("list", "--store", "memory:"), "memory"),
+        (("list", "--store", "nonsense"), "URL"),
+        (("list", "--store", "sqlite:///x.db", "--app", "a:b"), "not allowed with"),
+        (("list", "--store", "sqlite:///x.db", "--status", "sleeping"), "in_progress"),
+        (("list", "--app", "noname"), "module:name"),
+        (("list", "--app", "no_such_module_anywhere:jobs"), "no_such_module_anywhere"),
+        (("list", "--app", "json:jobs"), "jobs"),
+        (("list", "--app", "json:dumps"), "no BackJob"),
+        (("monitor", "--store", "sqlite:///x.db"), "BACKJOB_BASE_URL and BACKJOB_KEY"),
+        (("doctor",), "BACKJOB_BASE_URL"),
+        (("doctor", "ftp://example"), "http"),
+        (("doctor", "http://example", "--timeout", "0"), "more than 0"),
+        (("doctor", "http://example", "--timeout", "nan"), "more than 0"),
+        (("doctor", "http://127.0.0.1:1", "--path", "work"), "slash"),
+        (("demo", "--port", "65536"), "65535"),
+    ],
+)
+def test_wrong_usage_is_64_and_says_what_is_wrong(arguments: tuple[str, ...], said: str, capsys: Out) -> None:
+    assert run(*arguments) == 64
+    assert said in capsys.readouterr().err
+
+
+def test_a_list_is_limited_to_a_thousand(url: str, store: Store, capsys: Out) -> None:
+    assert run("list", "--store", url, "--limit", "1001") == 64
+    assert "limit" in capsys.readouterr().err
+
+
+def test_what_is_no_store_is_a_fault_of_the_configuration(tmp_path: Path, capsys: Out) -> None:
+    (tmp_path / "text.db").write_text("hello " * 1000)
+    assert run("list", "--store", f"sqlite:///{tmp_path / 'text.db'}") == 78
+    assert "not an SQLite database" in capsys.readouterr().err
+
+
+def application_of(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> str:
+    module = ModuleType("an_application")
+    module.__dict__["site"] = SimpleNamespace(jobs=jobs)
+    monkeypatch.setitem(sys.modules, "an_application", module)
+    return "an_application:site.jobs"
+
+
+def test_the_applications_own_jobs_are_found_by_name(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    store = MemoryStore()
+    jobs = BackJob(store, SocketTransport, MessageSigner(secrets.token_bytes(32)))
+    a_job(store)
+    monkeypatch.setenv("BACKJOB_NOT_READ", "with an application its own settings count")
+    name = application_of(jobs, monkeypatch)
+    assert run("cancel", "--app", name, "job1") == 0
+    assert run("list", "--app", name) == 0
+    assert "CANCELLED" in capsys.readouterr().out
+
+
+def test_a_module_of_the_current_directory_is_found_and_its_own_faults_are_shown(tmp_path: Path) -> None:
+    (tmp_path / "good.py").write_text(
+        "from backjob import BackJob\n"
+        "from backjob.signing import MessageSigner\n"
+        "from backjob.stores.sqlite import SQLiteStore\n"
+        "from backjob.transports.sockets import SocketTransport\n"
+        f"jobs = BackJob(SQLiteStore('jobs.db'), SocketTransport, MessageSigner({secrets.token_hex(32)!r}))\n"
+    )
+    (tmp_path / "bad.py").write_text("import a_dependency_that_is_missing\n")
+    done = command("list", "--app", "good:jobs", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done = command("list", "--app", "bad:jobs", cwd=tmp_path)
+    assert "a_dependency_that_is_missing" in done.stderr
+    assert "bad.py" in done.stderr
+
+
+# --- the doctor -----------------------------------------------------------------------------------------------------
+
+
+def test_the_doctor_exits_with_the_first_problem(capsys: Out) -> None:
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("404 Not Found", [("Content-Length", "0")])
+        return [b""]
+
+    with served(app) as address:
+        assert run("doctor", address) == 15
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"ok: {address} answers"
+    assert out.splitlines()[1].startswith("problem: 404 Not Found")
+    assert run("doctor", address) == 10
+
+
+def test_the_doctor_knows_key_and_store_of_an_application(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    with demo("127.0.0.1", 0) as running:
+        name = application_of(running.jobs, monkeypatch)
+        assert run("doctor", running.url, "--app", name, "--method", "CHICKEN") == 0
+    out = capsys.readouterr().out
+    assert "same key" in out
+    assert "store" in out
+    assert "CHICKEN" in out
+
+
+def test_the_doctor_takes_address_and_key_from_the_environment(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    with demo("127.0.0.1", 0) as running:
+        monkeypatch.setenv("BACKJOB_BASE_URL", "http://app.example")
+        monkeypatch.setenv("BACKJOB_CONNECT_TO", running.url)
+        monkeypatch.setenv("BACKJOB_STORE", url)
+        monkeypatch.setenv("BACKJOB_KEY", secrets.token_hex(32))
+        assert run("doctor") == 17
+    out = capsys.readouterr().out
+    assert "ok: http://app.example answers" in out
+    assert "ok: the store can be read" in out
+
+
+# --- the program ----------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "backjob", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+def test_the_module_runs_as_the_command() -> None:
+    done = command("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"backjob {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("list",), ("watch",), ("cleanup",), ("monitor",), ("doctor",), ("demo",)])
+def test_each_command_has_its_help(arguments: tuple[str, ...], capsys: Out) -> None:
+    assert run(*arguments, "--help") == 0
+    assert "usage: backjob" in capsys.readouterr().out
+
+
+def test_help_documents_the_exit_codes(capsys: Out) -> None:
+    run("--help")
+    top = capsys.readouterr().out
+    assert all(f"  {code} " in top for code in (0, 1, 2, 3, 64, 69, 78, 130))
+    run("doctor", "--help")
+    assert "  16  one single-threaded worker" in capsys.readouterr().out
+
+
+def test_a_reader_that_goes_away_ends_the_program_quietly(url: str, store: Store) -> None:
+    a_job(store, output="more than a pipe holds\n" * 40_000)
+    program = subprocess.Popen(
+        [sys.executable, "-m", "backjob", "show", "--store", url, "job1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert program.stdout is not None
+    assert program.stderr is not None
+    program.stdout.read(10)
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.stderr.close()
+    assert program.wait(PATIENCE) == 141
+
+
+def test_text_that_the_terminal_can_not_show_is_spelled_out(url: str, store: Store) -> None:
+    a_job(store, output="smörgåsbord 漢\n")
+    done = command("show", "--store", url, "job1", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "sm\\xf6rg\\xe5sbord \\u6f22" in done.stdout
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass
+
+
+@contextmanager
+def served(app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> Iterator[str]:
+    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_monitor_of_its_own_delivers_to_the_application_until_a_signal(
+    url: str, store: Store, stop: signal.Signals
+) -> None:
+    key = secrets.token_hex(32)
+
+    def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        print("worked")
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    # The server is asked nothing before the monitor's own request: no other monitor can have delivered the job.
+    a_job(store)
+    with (
+        BackJob(open_store(url), SocketTransport, MessageSigner(key)) as jobs,
+        served(BackJobMiddleware(work, jobs)) as address,
+    ):
+        environment = {**os.environ, "BACKJOB_BASE_URL": address, "BACKJOB_KEY": key, "BACKJOB_STORE": url}
+        program = subprocess.Popen(
+            [sys.executable, "-m", "backjob", "monitor"],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            with BackJob(open_store(url), SocketTransport, MessageSigner(key)) as watching:
+                assert watching.join("job1", PATIENCE).status is Status.COMPLETED
+                assert watching.output("job1").text == "worked\n"
+            assert program.poll() is None
+        finally:
+            program.send_signal(stop)
+            out, err = program.communicate(timeout=PATIENCE)
+    assert program.returncode == 0
+    assert out == ""
+    assert "running" in err
+    assert "Traceback" not in err

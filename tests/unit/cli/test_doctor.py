@@ -1,0 +1,396 @@
+"""The doctor against real servers, each with one thing wrong, and with nothing wrong."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+import pytest
+import trustme
+import waitress.server
+import waitress.wasyncore
+import werkzeug.serving
+
+from backjob import BackJob, StoreUnusable
+from backjob.cli.demo.server import demo
+from backjob.cli.doctor import EXIT_CODES, Finding, Problem, examine
+from backjob.model import Job
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing.transports import Call, Peer, answer
+from backjob.transports.sockets import SocketTransport
+from backjob.wsgi import BackJobMiddleware
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+PATIENCE = 10.0  # s
+POLL = 0.02  # s between two looks of a server at whether it is to stop
+
+
+def examined(url: str, connect_to: str | None = None, **options: Any) -> list[Finding]:
+    with closing(SocketTransport(url, connect_to)) as transport:
+        return list(examine(transport, url, **options))
+
+
+def problems(findings: Iterable[Finding]) -> list[Problem]:
+    return [finding.problem for finding in findings if finding.problem is not None]
+
+
+def only_problem(findings: list[Finding]) -> Finding:
+    (finding,) = (finding for finding in findings if finding.problem is not None)
+    line = str(finding)
+    assert line.startswith("problem: ")
+    assert " — " in line
+    return finding
+
+
+def always(response: bytes) -> Callable[[Call], bytes]:
+    return lambda _: response
+
+
+@pytest.fixture
+def signer() -> MessageSigner:
+    return MessageSigner(secrets.token_bytes(32))
+
+
+@pytest.fixture
+def jobs(signer: MessageSigner) -> Iterator[BackJob]:
+    with BackJob(MemoryStore(), SocketTransport, signer) as jobs:
+        yield jobs
+
+
+def hello(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [("Content-Length", "5")])
+    return [b"hello"]
+
+
+class Quiet(WSGIRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+        pass
+
+
+@contextmanager
+def wsgiref_server(app: WSGIApplication) -> Iterator[str]:
+    """The standard library's server, which takes one request at a time."""
+    with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(POLL,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join(PATIENCE)
+
+
+@contextmanager
+def werkzeug_server(app: WSGIApplication, *, threaded: bool) -> Iterator[str]:
+    class Silent(werkzeug.serving.WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            pass
+
+    server = werkzeug.serving.make_server("127.0.0.1", 0, app, threaded=threaded, request_handler=Silent)
+    thread = threading.Thread(target=server.serve_forever, args=(POLL,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.port}"
+    finally:
+        server.shutdown()
+        thread.join(PATIENCE)
+        server.server_close()
+
+
+@contextmanager
+def waitress_server(app: WSGIApplication) -> Iterator[str]:
+    sockets: dict[int, Any] = {}
+    server: Any = waitress.server.create_server(app, sockets, host="127.0.0.1", port=0, threads=2)
+    stopping = threading.Event()
+
+    def run() -> None:
+        while not stopping.is_set():
+            waitress.wasyncore.loop(timeout=POLL, map=sockets, count=1)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.effective_port}"
+    finally:
+        stopping.set()
+        thread.join(PATIENCE)
+        server.task_dispatcher.shutdown()
+        waitress.wasyncore.close_all(sockets)  # a connection whose end the loop has not seen is among them
+
+
+# --- nothing wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_application_has_no_problem() -> None:
+    with demo("127.0.0.1", 0) as running:
+        findings = examined(running.url, methods=("CHICKEN", "POST"), signer=running.jobs.signer, jobs=running.jobs)
+    assert problems(findings) == []
+    assert all(str(finding).startswith("ok: ") for finding in findings)
+    text = "\n".join(map(str, findings))
+    for part in ("answers", "200 OK", "CHICKEN", "POST", "middleware", "same key", "several", "store"):
+        assert part in text
+
+
+def test_no_action_is_run_by_an_examination(jobs: BackJob) -> None:
+    reached: list[str] = []
+
+    def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        reached.append(environ["REQUEST_METHOD"] + environ["PATH_INFO"])
+        return hello(environ, start_response)
+
+    with wsgiref_server(BackJobMiddleware(app, jobs)) as url:
+        examined(url, path="/work?id=5", methods=("DELETE",), signer=jobs.signer)
+    assert reached == ["GET/work"]
+
+
+def test_a_signature_in_header_fields_is_claimed_as_well() -> None:
+    signer = MessageSigner(secrets.token_bytes(32), carrier="header")
+    with (
+        BackJob(MemoryStore(), SocketTransport, signer) as jobs,
+        werkzeug_server(BackJobMiddleware(hello, jobs), threaded=True) as url,
+    ):
+        assert problems(examined(url, signer=signer)) == []
+
+
+# --- the connection -------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_connection_is_unreachable() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    finding = only_problem(examined(f"http://127.0.0.1:{port}"))
+    assert finding.problem is Problem.UNREACHABLE
+    assert "refused" in finding.what
+    assert "CONNECT_TO" in finding.remedy
+
+
+def test_a_server_that_never_answers_is_unreachable_after_the_timeout() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finding = only_problem(examined(url, timeout=0.2))
+    assert finding.problem is Problem.UNREACHABLE
+    assert "no answer within 0.2 s" in finding.what
+
+
+def test_a_proxy_without_its_application_is_unreachable() -> None:
+    with Peer(always(answer(502, reason="Bad Gateway"))) as peer:
+        finding = only_problem(examined(peer.base_url))
+    assert finding.problem is Problem.UNREACHABLE
+    assert "502 Bad Gateway" in finding.what
+
+
+def tls_server(*names: str) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert(*names).configure_cert(context)
+    return context
+
+
+def test_a_certificate_from_nowhere_is_a_problem_of_tls() -> None:
+    with Peer(tls=tls_server("localhost")) as peer:
+        finding = only_problem(examined(f"https://localhost:{peer.port}"))
+        assert peer.arrivals.empty()
+    assert finding.problem is Problem.TLS
+    assert "not trusted" in finding.what
+    assert "SSL_CERT_FILE" in finding.remedy
+
+
+def test_https_to_a_plain_port_is_a_problem_of_tls() -> None:
+    with Peer() as peer:
+        assert only_problem(examined(f"https://127.0.0.1:{peer.port}")).problem is Problem.TLS
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_plain_http_to_a_port_with_tls_is_named(says_so: bool) -> None:
+    if says_so:
+        body = b"The plain HTTP request was sent to HTTPS port"
+        with Peer(always(answer(400, body, "Bad Request"))) as peer:
+            assert only_problem(examined(peer.base_url)).problem is Problem.TLS
+    else:
+        with Peer(tls=tls_server("127.0.0.1")) as peer:
+            finding = only_problem(examined(peer.base_url))
+        assert finding.problem is Problem.UNREACHABLE
+        assert "https" in finding.remedy
+
+
+# --- what stands before the middleware ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("response", "problem", "remedy"),
+    [
+        (answer(400, b"<h1>Bad Request (400)</h1>", "Bad Request"), Problem.HOST, "ALLOWED_HOSTS"),
+        (answer(421, reason="Misdirected Request"), Problem.HOST, "ALLOWED_HOSTS"),
+        (
+            answer(302, reason="Found", headers=(("Location", "/login?next=/"),)),
+            Problem.REDIRECTED,
+            "first in Django's MIDDLEWARE",
+        ),
+        (
+            answer(301, reason="Moved", headers=(("Location", "https://127.0.0.1/"),)),
+            Problem.REDIRECTED,
+            "SECURE_PROXY_SSL_HEADER",
+        ),
+        (answer(404, reason="Not Found"), Problem.NO_MIDDLEWARE, "outermost"),
+        (answer(200, b"hello"), Problem.NO_MIDDLEWARE, "outermost"),
+        (answer(401, reason="Unauthorized"), Problem.NO_MIDDLEWARE, "connect_to"),
+        (answer(403, reason="Forbidden"), Problem.NO_MIDDLEWARE, "connect_to"),
+    ],
+)
+def test_what_stands_in_the_way_is_named(response: bytes, problem: Problem, remedy: str) -> None:
+    with Peer(always(response)) as peer:
+        findings = examined(peer.base_url, methods=("DELETE",))
+        calls = [peer.next_call()]
+        assert peer.arrivals.empty()
+    finding = only_problem(findings)
+    assert finding.problem is problem
+    assert remedy in finding.remedy
+    # Nobody there would answer in the action's stead: no other method may be tried.
+    assert [call.method for call in calls] == ["GET"]
+
+
+def before(app: WSGIApplication, status: str, *headers: tuple[str, str]) -> WSGIApplication:
+    """An application that the middleware lets through to, and that answers all ordinary requests like this."""
+
+    def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response(status, [("Content-Length", "0"), *headers])
+        return [b""]
+
+    return answered
+
+
+def test_a_host_that_only_the_application_refuses_is_found_behind_the_middleware(jobs: BackJob) -> None:
+    app = before(hello, "400 Bad Request")
+    with werkzeug_server(BackJobMiddleware(app, jobs), threaded=True) as url:
+        finding = only_problem(examined(url))
+    assert finding.problem is Problem.HOST
+
+
+def test_https_that_the_application_enforces_is_found_behind_the_middleware(jobs: BackJob) -> None:
+    app = before(hello, "301 Moved", ("Location", "https://127.0.0.1/page"))
+    with werkzeug_server(BackJobMiddleware(app, jobs), threaded=True) as url:
+        finding = only_problem(examined(url, path="/page?x=1"))
+    assert finding.problem is Problem.REDIRECTED
+
+
+@pytest.mark.parametrize("location", ["/login", "https://login.example/", "https://127.0.0.1/other", "https://["])
+def test_a_page_may_redirect_elsewhere(jobs: BackJob, location: str) -> None:
+    app = before(hello, "302 Found", ("Location", location))
+    with werkzeug_server(BackJobMiddleware(app, jobs), threaded=True) as url:
+        assert problems(examined(url)) == []
+
+
+# --- methods --------------------------------------------------------------------------------------------------------
+
+
+REFUSAL = answer(403, b"refused", "Forbidden", (("backjob-refusal", "signature"), ("backjob-concurrency", "many")))
+
+
+@pytest.mark.parametrize(
+    ("response", "remedy"),
+    [
+        (answer(501, reason="Not Implemented"), "another server"),
+        (answer(400, reason="Bad Request"), "httptools"),
+        (answer(405, reason="Method Not Allowed"), "allow it there"),
+        (answer(200), "let it pass"),
+        (b"", "refuses this method"),
+    ],
+)
+def test_a_refused_method_is_named(response: bytes, remedy: str) -> None:
+    def script(call: Call) -> bytes:
+        if call.method != "GET":
+            return response
+        return REFUSAL if "backjob-signature" in call.target else answer()
+
+    with Peer(script) as peer:
+        findings = examined(peer.base_url, methods=("CHICKEN",))
+    finding = only_problem(findings)
+    assert finding.problem is Problem.METHOD
+    assert "CHICKEN" in finding.what
+    assert remedy in finding.remedy
+
+
+# --- one at a time --------------------------------------------------------------------------------------------------
+
+
+def test_a_single_threaded_server_is_a_problem(jobs: BackJob) -> None:
+    with wsgiref_server(BackJobMiddleware(hello, jobs)) as url:
+        finding = only_problem(examined(url))
+    assert finding.problem is Problem.ONE_AT_A_TIME
+    assert "threads" in finding.remedy
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+def test_werkzeug_says_truly_whether_it_has_threads(jobs: BackJob, threaded: bool) -> None:
+    with werkzeug_server(BackJobMiddleware(hello, jobs), threaded=threaded) as url:
+        found = problems(examined(url))
+    assert found == ([] if threaded else [Problem.ONE_AT_A_TIME])
+
+
+def test_waitress_says_that_it_has_threads(jobs: BackJob) -> None:
+    with waitress_server(BackJobMiddleware(hello, jobs)) as url:
+        assert problems(examined(url)) == []
+
+
+def test_a_server_that_does_not_say_is_not_judged() -> None:
+    refusal = answer(403, b"refused", "Forbidden", (("backjob-refusal", "signature"),))
+    with Peer(lambda call: refusal if "backjob-signature" in call.target else answer()) as peer:
+        findings = examined(peer.base_url)
+    assert problems(findings) == []
+    assert str(findings[-1]).startswith("can't tell: ")
+
+
+# --- key and store --------------------------------------------------------------------------------------------------
+
+
+def test_another_key_is_a_problem(jobs: BackJob) -> None:
+    with werkzeug_server(BackJobMiddleware(hello, jobs), threaded=True) as url:
+        finding = only_problem(examined(url, signer=MessageSigner(secrets.token_bytes(32))))
+    assert finding.problem is Problem.KEY
+    assert "KEY" in finding.remedy
+
+
+def test_a_path_that_is_rewritten_on_the_way_is_a_problem(jobs: BackJob) -> None:
+    app = BackJobMiddleware(hello, jobs)
+
+    def stripping(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        for name in ("PATH_INFO", "REQUEST_URI", "RAW_URI"):
+            environ[name] = environ[name].removeprefix("/prefix")
+        return app(environ, start_response)
+
+    with werkzeug_server(stripping, threaded=True) as url:
+        finding = only_problem(examined(url, path="/prefix/work", signer=jobs.signer))
+        assert problems(examined(f"{url}/prefix", path="/work", signer=jobs.signer)) == []
+    assert finding.problem is Problem.SIGNATURE
+    assert "base URL" in finding.remedy
+
+
+def test_a_query_that_is_cut_on_the_way_is_a_problem(signer: MessageSigner) -> None:
+    with Peer(lambda call: REFUSAL if call.target.endswith("=doctor") else answer(200)) as peer:
+        finding = only_problem(examined(peer.base_url, signer=signer))
+    assert finding.problem is Problem.SIGNATURE
+
+
+def test_a_store_that_can_not_be_read_is_a_problem_of_its_own() -> None:
+    class Broken(MemoryStore):
+        def find(self, query: object) -> list[Job]:
+            raise StoreUnusable("no table\n\x1b[2J")
+
+    with BackJob(Broken(), SocketTransport, MessageSigner(secrets.token_bytes(32))) as jobs, Peer() as peer:
+        findings = examined(peer.base_url, jobs=jobs)
+    assert problems(findings) == [Problem.NO_MIDDLEWARE, Problem.STORE]
+    assert str(findings[-1]).isprintable()
+
+
+def test_the_table_of_exit_codes_has_every_problem() -> None:
+    lines = EXIT_CODES.splitlines()
+    for problem in Problem:
+        assert any(line.split()[:1] == [str(int(problem))] for line in lines), problem

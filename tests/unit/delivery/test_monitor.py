@@ -1,0 +1,493 @@
+"""The monitor's passes: silence, clocks that jump, cleaning up, its thread, its end, and a fork."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import threading
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backjob import BackJob
+from backjob.delivery.monitor import Monitor
+from backjob.errors import JobFailed
+from backjob.model import Credentials, JobState, Request, Status
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.worker.claiming import Outcome
+from tests.unit.core import KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
+
+DEADLINE = 20
+DAY = 86400.0
+
+
+@pytest.fixture
+def world() -> Bench:
+    return bench()
+
+
+# --- silence --------------------------------------------------------------------------------------------------------
+
+
+def test_a_silent_job_fails_at_the_exact_end_of_its_time(world: Bench) -> None:
+    running = world.run(error_timeout=7)
+    world.clock.advance(6.999999)
+    assert world.jobs.status(running.job.id).status is Status.IN_PROGRESS
+    world.clock.advance(0.000001)
+    state = world.jobs.status(running.job.id)
+    assert (state.status, state.status_text) == (Status.FAILED, "job timeout: no sign of life for 7 s")
+
+
+def test_the_monitor_finds_silent_jobs_by_itself(world: Bench) -> None:
+    runs = [world.run() for _ in range(3)]
+    world.step(61)
+    world.step(5)
+    assert {world.job(running.job.id).status for running in runs} == {Status.FAILED}
+    assert len(world.ended) == 3
+
+
+def test_more_silent_jobs_than_one_look_finds_all_end(world: Bench) -> None:
+    for _ in range(250):
+        world.start()
+    running = [world.step(), *[world.receive(sent) for sent in world.transport.sent]]
+    world.clock.advance(70)
+    for _ in range(4):
+        world.step(5)
+    assert len(running) == 251
+    assert len(world.ended) == 250
+
+
+@pytest.mark.parametrize("method", ["on_end", "store"])
+def test_one_job_that_makes_trouble_stops_no_other(method: str) -> None:
+    def trouble(state: JobState) -> None:
+        if method == "on_end":
+            raise ZeroDivisionError
+
+    world = bench(on_end=trouble)
+    first, second = world.run(), world.run()
+    if method == "store":
+        world.store.broken = {"change": ZeroDivisionError()}
+        world.store.before["change"] = world.store.broken.clear
+    world.clock.advance(60)
+    world.step(5)
+    world.store.broken = {}
+    world.step(5)
+    assert {world.job(one.job.id).status for one in (first, second)} == {Status.FAILED}
+
+
+@pytest.mark.parametrize("jump", [3600, -3600, 86400])
+def test_after_a_jump_of_the_clock_nobody_is_timed_out_for_one_error_timeout(world: Bench, jump: float) -> None:
+    running = world.run()
+    world.step()
+    world.clock.jump(jump)
+    for _ in range(59):
+        world.step(1)
+        assert world.jobs.status(running.job.id).status is Status.IN_PROGRESS
+    if jump > 0:
+        world.step(2)
+        world.step(5)
+        assert world.job(running.job.id).status is Status.FAILED
+
+
+def test_after_an_outage_of_the_store_nobody_is_timed_out_for_one_error_timeout(world: Bench) -> None:
+    running = world.run()
+    world.store.down = {"take_due", "find", "report", "beat", "change"}
+    for _ in range(200):
+        world.step(1)
+    world.store.down = set()
+    running.sign_of_life()
+    for _ in range(59):
+        world.step(1)
+        assert world.jobs.status(running.job.id).status is Status.IN_PROGRESS
+    world.step(2)
+    world.step(5)
+    assert world.job(running.job.id).status is Status.FAILED
+
+
+def test_a_job_that_reports_survives_a_jump_of_the_clock(world: Bench) -> None:
+    running = world.run()
+    world.step()
+    world.clock.jump(3600)
+    for _ in range(100):
+        world.step(1)
+        running.sign_of_life()
+    assert world.job(running.job.id).status is Status.IN_PROGRESS
+
+
+def test_a_small_correction_of_the_clock_changes_nothing(world: Bench) -> None:
+    world.clock.jump(4.9)
+    assert world.monitor.may_reap()
+    world.clock.jump(0.2)
+    assert not world.monitor.may_reap()
+
+
+# --- on_end ---------------------------------------------------------------------------------------------------------
+
+
+def ends(world: Bench) -> list[tuple[str, Status]]:
+    return [(state.id, state.status) for state in world.ended]
+
+
+def test_on_end_is_told_once_whoever_ends_the_job(world: Bench) -> None:
+    other = bench(clock=world.clock, store=world.store.store)
+    finished, cancelled, silent, undelivered = world.run(), world.run(), world.run(), world.start(delay=1)
+    world.jobs.worker.end(finished, Outcome(200, "OK"))
+    world.jobs.worker.end(finished, Outcome(500, "No"))
+    other.jobs.cancel(cancelled.job.id)
+    world.jobs.worker.end(cancelled, Outcome(200, "OK"))
+    world.clock.advance(60)
+    world.jobs.status(silent.job.id)
+    other.jobs.status(silent.job.id)
+    world.transport.script = lambda sent: sent.answer(404, "Not Found")
+    for one in (world, other):
+        one.step(3)
+        one.step(10)
+    assert sorted(ends(world) + ends(other)) == sorted(
+        [
+            (finished.job.id, Status.COMPLETED),
+            (cancelled.job.id, Status.CANCELLED),
+            (silent.job.id, Status.FAILED),
+            (undelivered, Status.FAILED),
+        ]
+    )
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), JobFailed("no")])
+def test_errors_of_on_end_harm_nobody(error: BaseException) -> None:
+    def fail(state: JobState) -> None:
+        raise error
+
+    world = bench(on_end=fail)
+    first, second, third = world.run(), world.run(), world.start()
+    world.jobs.worker.end(first, Outcome(200, "OK"))
+    assert world.jobs.cancel(second.job.id)
+    world.transport.sent[-1].fail(NOT_SENT)
+    world.step()
+    assert world.jobs.cancel(third)
+    assert len(world.ended) == 3
+
+
+def test_on_end_is_told_although_the_output_can_not_be_read(world: Bench) -> None:
+    running = world.run()
+    running.write("words")
+    world.store.down = {"output"}
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert ends(world) == [(running.job.id, Status.COMPLETED)]
+
+
+def test_on_end_may_start_a_job(world: Bench) -> None:
+    started: list[str] = []
+
+    def again(state: JobState) -> None:
+        if not started:
+            started.append(one.start())
+
+    one = bench(on_end=again)
+    running = one.run(error_timeout=1)
+    one.step(5)
+    one.step(5)
+    assert one.job(running.job.id).status is Status.FAILED
+    assert [sent.delivery.job_id for sent in one.transport.sent][1:] == started
+
+
+# --- cleaning up ----------------------------------------------------------------------------------------------------
+
+
+def test_the_monitor_cleans_up_every_hour_by_both_ages() -> None:
+    world = bench(completed_retention_days=1, retention_days=2)
+    world.step()
+    good, bad = world.run(), world.run()
+    world.jobs.worker.end(good, Outcome(200, "OK"))
+    world.jobs.worker.end(bad, Outcome(500, "No"))
+    world.store.calls.clear()
+    world.step(3599)
+    assert world.store.count("purge") == 0
+    world.step(1)
+    assert world.store.count("purge") == 1
+    world.step(DAY)
+    assert (world.jobs.exists(good.job.id), world.jobs.exists(bad.job.id)) == (False, True)
+    world.step(DAY)
+    assert not world.jobs.exists(bad.job.id)
+
+
+def test_an_age_of_0_keeps_for_ever() -> None:
+    world = bench(completed_retention_days=0, retention_days=0)
+    running = world.run()
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.step(1000 * DAY)
+    assert world.jobs.cleanup() == 0
+    assert world.jobs.exists(running.job.id)
+
+
+# --- passes ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_quiet_monitor_sleeps_and_looks_for_due_jobs_now_and_then(world: Bench) -> None:
+    world.step()
+    world.store.calls.clear()
+    for _ in range(100):
+        world.step(world.monitor.step())
+    assert world.store.count("take_due") <= 101
+    assert 1 < world.step() <= 2
+
+
+def test_a_delayed_job_wakes_the_monitor_at_its_moment(world: Bench) -> None:
+    world.step()
+    world.start(delay=0.5)
+    assert world.step() == pytest.approx(0.5)
+    world.step(0.5)
+    assert len(world.transport.sent) == 1
+
+
+def test_alarms_are_bounded_and_jobs_beyond_them_are_found_all_the_same(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backjob.delivery.monitor._MOST_ALARMS", 2)
+    for _ in range(5):
+        world.start(delay=50.5)
+    world.step()
+    assert len(world.monitor._alarms) == 2
+    world.step(53)
+    assert len(world.transport.sent) == 5
+
+
+@pytest.mark.parametrize("method", ["take_due", "find", "purge", "change", "beat", "get"])
+@pytest.mark.parametrize("error", ["unavailable", "broken"])
+def test_no_call_of_the_store_that_fails_stops_the_other_parts(world: Bench, method: str, error: str) -> None:
+    running = world.run()
+    running.set_progress(1)
+    if error == "unavailable":
+        world.store.down = {method}
+    else:
+        world.store.broken = {method: ZeroDivisionError()}
+    for _ in range(8):
+        running.set_progress(min(100, running.progress + 1))
+        assert world.step(1) >= 0
+    assert world.job(running.job.id).progress == running.progress
+    world.store.down, world.store.broken = set(), {}
+    job_id = world.start(delay=1)
+    world.step(1)
+    world.step(2)
+    assert world.transport.sent[-1].delivery.job_id == job_id
+
+
+def test_a_store_that_is_away_is_not_asked_in_a_hot_loop(world: Bench) -> None:
+    running = world.run()
+    world.start()
+    world.store.down = {"take_due", "find", "purge", "change", "beat", "get", "report"}
+    running.set_progress(1)
+    running.set_progress(2)
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.store.calls.clear()
+    passes = 0
+    until = world.clock.monotonic() + 10
+    while world.clock.monotonic() < until:
+        world.clock.advance(max(0.001, world.monitor.step()))
+        passes += 1
+    assert passes < 200
+    assert len(world.store.calls) < 100
+
+
+# --- the thread -----------------------------------------------------------------------------------------------------
+
+
+def threaded(**options: Any) -> BackJob:
+    return BackJob(store=MemoryStore(), transport=FakeTransport(), signer=MessageSigner(KEY), **options)
+
+
+def thread_of(jobs: BackJob) -> threading.Thread | None:
+    return jobs.monitor._thread
+
+
+def test_the_thread_starts_with_the_first_request_and_ends_with_close() -> None:
+    jobs = threaded()
+    assert thread_of(jobs) is None
+    jobs.monitor.ensure_running()
+    thread = thread_of(jobs)
+    assert thread is not None
+    assert thread.daemon
+    jobs.monitor.ensure_running()
+    assert jobs.monitor._thread is thread
+    jobs.close()
+    assert not thread.is_alive()
+    jobs.close()
+
+
+def test_many_first_requests_at_once_start_one_thread() -> None:
+    jobs = threaded()
+    barrier = threading.Barrier(16)
+
+    def first() -> None:
+        barrier.wait(DEADLINE)
+        jobs.monitor.ensure_running()
+
+    callers = [threading.Thread(target=first) for _ in range(16)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(DEADLINE)
+    alive = [thread for thread in threading.enumerate() if thread is jobs.monitor._thread]
+    assert len(alive) == 1
+    jobs.close()
+
+
+class Sinking(Monitor):
+    """Fails in its first pass, by whatever means."""
+
+    error: BaseException = SystemExit(1)
+    passes = 0
+
+    def step(self) -> float:
+        self.passes += 1
+        if self.passes == 1:
+            self._wake.set()
+            raise self.error
+        self.second.set()
+        return super().step()
+
+    second: threading.Event
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), JobFailed("no"), ZeroDivisionError()])
+def test_the_thread_survives_whatever_a_pass_raises(error: BaseException) -> None:
+    jobs = threaded()
+    monitor = jobs.make_monitor(Sinking)
+    monitor.error, monitor.second = error, threading.Event()
+    jobs.monitor = monitor
+    monitor.ensure_running()
+    assert monitor.second.wait(DEADLINE)
+    jobs.close()
+
+
+def test_a_started_job_wakes_the_thread() -> None:
+    sent = threading.Event()
+    transport = FakeTransport(script=lambda _: sent.set())
+    with BackJob(store=MemoryStore(), transport=transport, signer=MessageSigner(KEY)) as jobs:
+        jobs.monitor.ensure_running()
+        jobs.start("/work", as_current_user=False)
+        assert sent.wait(DEADLINE)
+
+
+# --- the end --------------------------------------------------------------------------------------------------------
+
+
+def test_close_writes_what_is_pending(world: Bench) -> None:
+    running = world.run()
+    running.set_progress(1)
+    running.set_progress(2)
+    running.write("last words")
+    world.jobs.close()
+    assert world.job(running.job.id).progress == 2
+    assert world.jobs.output(running.job.id).text == "last words"
+    assert world.transport.closed == 1
+
+
+def test_close_hears_the_last_news(world: Bench) -> None:
+    job_id = world.start()
+    world.jobs.close()
+    assert world.job(job_id).lease_until is None
+
+
+def test_close_bears_a_store_that_is_away(world: Bench) -> None:
+    running = world.run()
+    world.start()
+    running.set_progress(1)
+    running.set_progress(2)
+    world.store.down = {"change", "report"}
+    world.jobs.close()
+    world.jobs.close()
+
+
+def test_on_end_may_close_everything() -> None:
+    one: Bench = bench(on_end=lambda state: one.jobs.close())
+    running = one.run()
+    assert one.jobs.cancel(running.job.id)
+    assert one.transport.closed == 1
+
+
+def test_credentials_are_let_go_of_once_the_job_is_claimed(world: Bench) -> None:
+    mine = (("Cookie", "session=0nlyHere"),)
+    with served(Here(Request("GET", "/", mine))):
+        job_id = world.start(as_current_user=True)
+    world.step()
+    world.receive()
+    world.transport.sent[0].answer()
+    world.step()
+    world.step(20)
+    assert job_id not in world.monitor._deliveries._held
+    gc.collect()
+    sent = world.transport.sent.pop()
+    proof = weakref.ref(sent)
+    del sent
+    gc.collect()
+    assert proof() is None
+    assert not [one for one in gc.get_objects() if type(one) is Credentials and one.headers == mine]
+
+
+FORKED = """
+import os, sys, threading
+from tests.unit.core import COOKIE, FakeTransport, KEY, served
+from backjob import BackJob
+from backjob.model import Query
+from backjob.signing import MessageSigner
+from backjob.stores.sqlite import SQLiteStore
+
+transport = FakeTransport(capacity=0)
+jobs = BackJob(store=SQLiteStore(sys.argv[1]), transport=transport, signer=MessageSigner(KEY))
+with served():
+    first = jobs.start("/first", delay=1000)
+monitor = jobs.monitor
+parent = monitor.lessee, monitor._thread
+while monitor._news:
+    pass
+assert monitor._deliveries._held
+# As in a fork in the middle of things: the locks are held by a thread that the child has not got.
+monitor._locks[os.getpid()].acquire()
+child = os.fork()
+if child == 0:
+    try:
+        barrier = threading.Barrier(8)
+        seen = set()
+        def first_request():
+            barrier.wait(10)
+            monitor.ensure_running()
+            seen.add((monitor.lessee, monitor._thread))
+        threads = [threading.Thread(target=first_request) for _ in range(8)]
+        [thread.start() for thread in threads]
+        [thread.join(10) for thread in threads]
+        assert len(seen) == 1, seen
+        [(lessee, thread)] = seen
+        assert lessee != parent[0] and thread is not parent[1] and thread.is_alive()
+        assert not monitor._deliveries._held and not monitor._deliveries._in_flight
+        second = jobs.start("/second", as_current_user=False)
+        assert jobs.store.get(second).lessee == lessee
+        jobs.close()
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+monitor._locks[os.getpid()].release()
+_, status = os.waitpid(child, 0)
+assert monitor.lessee == parent[0] and monitor._deliveries._held
+jobs.close()
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_begins_afresh_without_queue_and_credentials(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, str(tmp_path / "jobs.db")],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "PYTHONPATH": "."},
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,160 @@
+"""URLs that a framework built: whose they are, and what of them goes on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from attrs import frozen
+
+from backjob.errors import InvalidRequest
+from backjob.http.origins import is_url, local_target
+from backjob.model import Caller, Request, Status
+from tests.unit.core import Bench, Here, bench, served
+
+BASE = "http://127.0.0.1:8000"
+
+
+@frozen
+class Built:
+    """A URL as Starlette's is one: an object."""
+
+    scheme: str
+    netloc: str
+    path: str
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.netloc}{self.path}"
+
+
+def here(host: str = "shop.example", scheme: str = "https", path: str = "/page", mount: str = "") -> Here:
+    return Here(Request("GET", path), Caller(scheme, host, ""), mount)
+
+
+@pytest.mark.parametrize("path", ["http://a/b", "HTTPS://a", Built("http", "a", "/b")])
+def test_a_url_is_told_from_a_path(path: Any) -> None:
+    assert is_url(path)
+
+
+@pytest.mark.parametrize("path", ["/a", "a", "a:b", "//a/b", "ftp://a/b", "/http://a", "", None, b"http://a", 5])
+def test_what_is_no_url_is_left_to_others(path: Any) -> None:
+    assert not is_url(path)
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://shop.example/work", "/work"),
+        ("HTTPS://Shop.Example:443/work?a=1&b=ä", "/work?a=1&b=%C3%A4"),
+        ("https://shop.example/a%2fb/ü", "/a%2Fb/%C3%BC"),
+        ("https://shop.example", "/"),
+        ("https://shop.example?a=1", "/?a=1"),
+        ("https://shop.example//work", None),
+        ("https://shop.example/a/../work", None),
+        ("https://shop.example/work#part", None),
+        ("http://127.0.0.1:8000/work", "/work"),
+        (Built("https", "shop.example", "/work"), "/work"),
+        (Built("", "", "/work"), None),
+    ],
+)
+def test_one_of_the_applications_own_is_its_path_and_query(url: Any, target: str | None) -> None:
+    if target is None:
+        with pytest.raises(InvalidRequest, match="path"):
+            local_target(url, here(), BASE)
+    else:
+        assert local_target(url, here(), BASE) == (target, "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://shop.example/work",  # another scheme
+        "https://shop.example:444/work",
+        "https://shop.example.evil/work",
+        "https://evil.example/work",
+        "https://ann@shop.example/work",
+        "https://shop.example\\@evil.example/work",
+        "https://shop.example\t/work",
+        "https://[::1/work",
+        "https://shop.example:x/work",
+        "https:///work",
+        "http://127.0.0.1/work",
+        Built("https", "evil.example", "/work"),
+    ],
+)
+def test_another_origin_is_refused(url: Any) -> None:
+    for served_now in (here(), None):
+        with pytest.raises(InvalidRequest) as caught:
+            local_target(url, served_now, BASE)
+        assert caught.value.argument == "path"
+
+
+def test_without_a_request_the_base_url_alone_is_known() -> None:
+    assert local_target(f"{BASE}/work", None, BASE) == ("/work", "")
+    with pytest.raises(InvalidRequest):
+        local_target("https://shop.example/work", None, BASE)
+    with pytest.raises(InvalidRequest):
+        local_target(f"{BASE}/work", None, None)
+
+
+@pytest.mark.parametrize("host", ["", "a b", "shop.example/evil", "ä\udcff", "[::1", "a:b"])
+def test_a_client_that_sends_a_host_that_is_none_leads_nowhere(host: str) -> None:
+    assert local_target(f"{BASE}/work", here(host), BASE) == ("/work", "")
+    with pytest.raises(InvalidRequest):
+        local_target("https://evil.example/work", here(host), BASE)
+
+
+@pytest.mark.parametrize(
+    ("base", "mount", "path", "expected"),
+    [
+        (BASE, "/shop", "/shop/page", ("/shop/work", "/shop")),  # whoever mounts it takes the whole path
+        (BASE, "/shop", "/page", ("/work", "")),  # a proxy strips it, and the server says so
+        (BASE, "/shopping", "/shopping/page", ("/shop/work", "")),
+        (f"{BASE}/shop", "", "/page", ("/work", "")),  # the transport puts it in front
+        (f"{BASE}/shop", "/shop", "/shop/page", ("/work", "")),
+        (f"{BASE}/sho", "", "/page", ("/shop/work", "")),
+        (f"{BASE}/shop/work", "", "/page", ("/", "")),
+    ],
+)
+def test_what_a_proxy_strips_is_left_out(base: str, mount: str, path: str, expected: tuple[str, str]) -> None:
+    shown = here(path=path, mount=mount)
+    assert local_target("https://shop.example/shop/work", shown, base) == expected
+
+
+# --- start() --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def world() -> Bench:
+    return bench()
+
+
+def test_a_url_starts_the_job_of_its_path(world: Bench) -> None:
+    with served(here()):
+        job_id = world.jobs.start("https://shop.example/work?a=1", {"b": 2})
+        other = world.jobs.start(Built("https", "shop.example", "/work"))
+    first, second = world.job(job_id).request, world.job(other).request
+    assert first is not None
+    assert second is not None
+    assert (first.target, second.target) == ("/work?a=1&b=2", "/work")
+
+
+def test_a_url_and_its_path_are_merged(world: Bench) -> None:
+    with served(here()):
+        one = world.start("/work", merge="pending", delay=60)
+        assert world.start("https://shop.example/work", merge="pending", delay=60) == one
+
+
+def test_a_foreign_url_stores_and_sends_nothing(world: Bench) -> None:
+    with served(here()), pytest.raises(InvalidRequest, match="path: this URL's scheme and host"):
+        world.start("https://evil.example/work")
+    assert not world.store.calls
+    assert not world.transport.sent
+
+
+def test_the_mount_of_a_url_is_kept_for_the_worker(world: Bench) -> None:
+    with served(here(path="/shop/page", mount="/shop")):
+        by_url, by_path = world.start("https://shop.example/shop/work"), world.start("/shop/work")
+    callers = [world.job(job_id).caller for job_id in (by_url, by_path)]
+    assert [caller.mount for caller in callers if caller is not None] == ["/shop", ""]
+    assert world.job(by_url).status is Status.STARTED

@@ -1,0 +1,433 @@
+"""The facade: what an application asks of its `BackJob`, and what never leaves it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, StoreUnavailable, TooDeep
+from backjob.jobs import BackJob
+from backjob.model import Caller, Request, Status
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.stores.sqlite import SQLiteStore
+from backjob.testing import FakeClock
+from backjob.worker.claiming import Outcome
+from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
+
+DEADLINE = 20
+
+
+@pytest.fixture
+def world() -> Bench:
+    return bench()
+
+
+# --- states ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_state_tells_of_the_job_from_its_start_to_its_end(world: Bench) -> None:
+    job_id = world.start(scope="reports", owner="ann", delay=3)
+    began = world.clock.now()
+    state = world.jobs.status(job_id)
+    assert (state.status, state.progress, state.status_text) == (Status.STARTED, 0, "")
+    assert (state.start_time, state.end_time) == (began + timedelta(seconds=3), None)
+    assert (state.scope, state.owner, world.jobs.scope(job_id)) == ("reports", "ann", "reports")
+    world.step(3)
+    running = world.receive()
+    with running.active():
+        world.jobs.update(40, "Chugging along")
+        world.jobs.finish("And done", {"href": "/export.csv"})
+    assert world.jobs.status(job_id).status_text == "Chugging along"
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    state = world.jobs.status(job_id)
+    assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "And done")
+    assert (state.result, state.end_time) == ({"href": "/export.csv"}, world.clock.now())
+
+
+def test_without_a_text_the_status_text_is_the_tail_of_the_output(world: Bench) -> None:
+    running = world.run()
+    running.write("a" * 70_000 + "end")
+    running.flush()
+    text = world.jobs.status(running.job.id).status_text
+    assert len(text) == 1 << 16
+    assert text.endswith("aend")
+
+
+def test_output_is_read_on_from_where_the_last_piece_ended(world: Bench) -> None:
+    running = world.run()
+    running.write("ä" * 50_000)
+    running.flush()
+    first = world.jobs.output(running.job.id)
+    assert first.next_offset == 1 << 16
+    rest = world.jobs.output(running.job.id, first.next_offset)
+    assert first.text + rest.text == "ä" * 50_000
+    assert world.jobs.output(running.job.id, rest.next_offset).text == ""
+
+
+@pytest.mark.parametrize("offset", [-1, 1.0, True, "0", None])
+def test_an_offset_is_a_number_of_bytes(world: Bench, offset: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        world.jobs.output(world.start(), offset)
+    assert caught.value.argument == "offset"
+
+
+@pytest.mark.parametrize("limit", [0, -1, 1001, 1.5, True, None])
+def test_a_page_has_1_to_1000_jobs(world: Bench, limit: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        world.jobs.find(limit=limit)
+    assert caught.value.argument == "limit"
+
+
+def test_find_gives_the_newest_first_page_by_page(world: Bench) -> None:
+    ids = []
+    for n in range(5):
+        ids.append(world.start(scope="a" if n % 2 else "b", owner=f"u{n}"))
+        world.clock.advance(1)
+    assert [state.id for state in world.jobs.find()] == ids[::-1]
+    assert [state.id for state in world.jobs.find(limit=2, before=ids[3])] == [ids[2], ids[1]]
+    assert [state.id for state in world.jobs.find(scope="a")] == [ids[3], ids[1]]
+    assert [state.id for state in world.jobs.find(owner="u4")] == [ids[4]]
+    assert world.jobs.find(status=Status.FAILED) == []
+    assert world.jobs.find(before="nobody") == []
+
+
+# --- unknown ids ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda jobs: jobs.status("nobody"),
+        lambda jobs: jobs.scope("nobody"),
+        lambda jobs: jobs.output("nobody"),
+        lambda jobs: jobs.output("nobody", 5),
+        lambda jobs: next(jobs.watch("nobody")),
+        lambda jobs: jobs.join("nobody", timeout=1),
+        lambda jobs: jobs.cancel("nobody"),
+        lambda jobs: jobs.finish("done", job_id="nobody"),
+        lambda jobs: jobs.fail("no", job_id="nobody"),
+        lambda jobs: asyncio.run(jobs.astatus("nobody")),
+        lambda jobs: asyncio.run(jobs.aoutput("nobody")),
+        lambda jobs: asyncio.run(jobs.acancel("nobody")),
+        lambda jobs: asyncio.run(jobs.ajoin("nobody")),
+        lambda jobs: asyncio.run(jobs.afinish("x", job_id="nobody")),
+    ],
+)
+def test_an_unknown_id_is_an_error_of_its_own(world: Bench, ask: Any) -> None:
+    with pytest.raises(JobNotFound) as caught:
+        ask(world.jobs)
+    assert isinstance(caught.value, LookupError)
+    assert caught.value.job_id == "nobody"
+    assert not world.jobs.exists("nobody")
+
+
+# --- waiting --------------------------------------------------------------------------------------------------------
+
+
+def test_join_gives_the_final_state_at_once_where_there_is_one(world: Bench) -> None:
+    running = world.run()
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert world.jobs.join(running.job.id).status is Status.COMPLETED
+    assert asyncio.run(world.jobs.ajoin(running.job.id)).status is Status.COMPLETED
+
+
+def test_join_gives_up_after_its_time(world: Bench) -> None:
+    job_id = world.start()
+    with pytest.raises(TimeoutError, match="STARTED"):
+        world.jobs.join(job_id, timeout=0)
+    with pytest.raises(TimeoutError):
+        asyncio.run(world.jobs.ajoin(job_id, timeout=0))
+
+
+def test_join_waits_for_an_end_that_comes_later(world: Bench) -> None:
+    running = world.run()
+    states: list[Any] = []
+    waiter = threading.Thread(target=lambda: states.append(world.jobs.join(running.job.id)))
+    waiter.start()
+    world.jobs.worker.end(running, Outcome(500, "Oops"))
+    waiter.join(DEADLINE)
+    assert [state.status for state in states] == [Status.FAILED]
+
+
+def test_watch_yields_every_change_it_sees_and_ends_with_the_last(world: Bench) -> None:
+    running = world.run()
+    states = world.jobs.watch(running.job.id)
+    assert next(states).progress == 0
+    running.set_progress(50)
+    assert next(states).progress == 50
+    world.jobs.cancel(running.job.id)
+    assert [state.status for state in states] == [Status.CANCELLED]
+
+
+def test_awatch_is_watch_for_async_handlers(world: Bench) -> None:
+    running = world.run()
+
+    async def look() -> list[Status]:
+        seen = []
+        async for state in world.jobs.awatch(running.job.id):
+            seen.append(state.status)
+            if not state.status.is_final:
+                assert await world.jobs.acancel(running.job.id)
+        return seen
+
+    assert asyncio.run(look()) == [Status.IN_PROGRESS, Status.CANCELLED]
+
+
+# --- ending from outside --------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_cancelled_once(world: Bench) -> None:
+    job_id = world.start()
+    assert world.jobs.cancel(job_id)
+    assert not world.jobs.cancel(job_id)
+    state = world.jobs.status(job_id)
+    assert (state.status, state.status_text) == (Status.CANCELLED, "cancelled")
+    assert len(world.ended) == 1
+    world.step()
+    world.step(60)
+    assert not world.transport.sent
+
+
+def test_a_job_is_finished_or_failed_by_its_id(world: Bench) -> None:
+    first, second = world.start(), world.run().job.id
+    assert world.jobs.finish("by hand", {"n": 1}, job_id=first) == ""
+    world.jobs.fail("by hand", job_id=second)
+    done, failed = world.jobs.status(first), world.jobs.status(second)
+    assert (done.status, done.status_text, done.result, done.progress) == (Status.COMPLETED, "by hand", {"n": 1}, 100)
+    assert (failed.status, failed.status_text) == (Status.FAILED, "by hand")
+    world.jobs.fail("again", job_id=first)
+    assert world.jobs.status(first) == done
+
+
+def test_a_job_that_was_claimed_between_look_and_cancel_is_cancelled_all_the_same(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.store.before["change"] = lambda: bench(clock=world.clock, store=world.store.store).receive(
+        world.transport.sent[0]
+    )
+    assert world.jobs.cancel(job_id)
+    assert world.job(job_id).status is Status.CANCELLED
+
+
+# --- merging --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("merge", ["pending", "unfinished"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"path": "/other"},
+        {"query": {"a": 2}},
+        {"method": "PUT"},
+        {"body": b"2"},
+        {"scope": "other"},
+        {"owner": "bob"},
+    ],
+    ids=str,
+)
+def test_only_identical_requests_merge(world: Bench, merge: str, other: dict[str, Any]) -> None:
+    one: dict[str, Any] = {"path": "/x", "query": {"a": 1}, "method": "POST", "body": b"1", "owner": "ann", "delay": 9}
+    first = world.start(**one, merge=merge)
+    assert world.start(**one, merge=merge) == first
+    assert world.start(**{**one, **other}, merge=merge) != first
+    assert world.start(**one) != first
+    with served():
+        assert world.jobs.start(**one, merge=merge) != first  # type: ignore[arg-type]
+
+
+def test_a_delayed_pending_job_takes_the_newest_start_time_and_a_new_time_to_deliver(world: Bench) -> None:
+    job_id = world.start(merge="pending", delay=10)
+    world.clock.advance(5)
+    world.start(merge="pending", delay=50)
+    job = world.job(job_id)
+    assert job.start_time == world.clock.now() + timedelta(seconds=50)
+    assert job.deliver_by == job.start_time + timedelta(seconds=600)
+
+
+def test_an_ended_job_is_not_joined(world: Bench) -> None:
+    for merge in ("pending", "unfinished"):
+        job_id = world.start(merge=merge, delay=10)
+        world.jobs.cancel(job_id)
+        assert world.start(merge=merge, delay=10) != job_id
+
+
+# --- owners, depth, address -----------------------------------------------------------------------------------------
+
+
+def test_the_owner_hook_is_asked_unless_an_owner_is_given() -> None:
+    world = bench(owner=lambda request: request.header("X-User"))
+    with served(Here(Request("GET", "/", (("X-User", "ann"),)))):
+        ids = [world.jobs.start("/a"), world.jobs.start("/b", owner="bob"), world.jobs.start("/c", owner=None)]
+        assert world.jobs.current_owner() == "ann"
+    assert [world.job(job_id).owner for job_id in ids] == ["ann", "bob", None]
+    assert world.jobs.current_owner() is None
+    assert world.job(world.start()).owner is None
+
+
+def test_an_owner_hook_that_gives_no_text_is_told_so() -> None:
+    world = bench(owner=lambda request: 5)
+    with served(), pytest.raises(InvalidRequest) as caught:
+        world.jobs.start("/a")
+    assert caught.value.argument == "owner"
+    assert not world.store.calls
+
+
+def test_jobs_that_start_jobs_meet_a_limit() -> None:
+    world = bench(max_depth=2)
+    running = world.run()
+    for depth in (1, 2):
+        with running.active():
+            world.start()
+        world.step()
+        running = world.receive()
+        assert running.job.depth == depth
+    with running.active(), pytest.raises(TooDeep) as caught:
+        world.start()
+    assert caught.value.depth == 3
+
+
+def test_an_address_is_learnt_once_and_refused_until_then() -> None:
+    made: list[str] = []
+
+    def make(base_url: str) -> FakeTransport:
+        made.append(base_url)
+        return FakeTransport()
+
+    jobs = BackJob(store=MemoryStore(), transport=make, signer=MessageSigner(KEY))
+    with pytest.raises(AddressUnknown):
+        jobs.start("/a", as_current_user=False)
+    jobs.learn_address("http://127.0.0.1:8000")
+    jobs.learn_address("http://127.0.0.1:9000")
+    assert made == ["http://127.0.0.1:8000"]
+    assert jobs.find() == []
+    jobs.close()
+
+
+# --- status URLs ----------------------------------------------------------------------------------------------------
+
+
+def test_a_status_url_opens_its_job_by_its_right_alone(world: Bench) -> None:
+    job_id = world.start()
+    url = world.jobs.status_url(job_id)
+    assert url.startswith(f"/backjob/{job_id}.")
+    view, cancel = (world.jobs.status_url(job_id, cancel=which).partition(".")[2] for which in (False, True))
+    assert (world.jobs.rights(job_id, view), world.jobs.rights(job_id, cancel)) == ("view", "cancel")
+    assert world.jobs.rights("another", view) is None
+    assert world.jobs.rights(job_id, view[:-1]) is None
+    with served(Here(mount="/shop")):
+        assert world.jobs.status_url(job_id) == "/shop" + url
+
+
+# --- async, contexts ------------------------------------------------------------------------------------------------
+
+
+def test_the_async_twins_do_as_their_twins(world: Bench) -> None:
+    async def go() -> None:
+        with served():
+            job_id = await world.jobs.astart("/work", {"a": 1}, method="POST", json={"b": 2}, scope="s")
+        assert (await world.jobs.astatus(job_id)).scope == "s"
+        assert (await world.jobs.aoutput(job_id)).text == ""
+        assert await world.jobs.acancel(job_id)
+        assert not await world.jobs.acancel(job_id)
+        with pytest.raises(NoCurrentRequest):
+            await world.jobs.astart("/work")
+
+    asyncio.run(go())
+
+
+def test_a_backjob_closes_with_its_block() -> None:
+    world = bench()
+    with world.jobs as jobs:
+        assert jobs is world.jobs
+        assert jobs.of() is jobs
+    assert world.transport.closed == 1
+    assert "close" in world.store.calls
+
+
+# --- credentials stay home ------------------------------------------------------------------------------------------
+
+
+def whole_life(world: Bench, here: Here) -> list[str]:
+    """Jobs as the current user that end in every way; what was said of them on the way."""
+    said: list[str] = []
+    with served(here):
+        for n in range(6):
+            world.jobs.start(f"/{n}", owner="ann", merge="unfinished")
+    world.step()
+    sent = list(world.transport.sent)
+    for one in sent:
+        said += [repr(one.delivery), repr(one)]
+    said += [repr(held) for held in world.monitor._deliveries._held.values()]
+    sent[0].fail(NOT_SENT)
+    sent[1].answer(302, "Found", (("Location", "/login"),))
+    world.jobs.worker.end(world.receive(sent[2]), Outcome(200, "OK"))
+    world.jobs.worker.end(world.receive(sent[3]), Outcome(error=ValueError("no")))
+    world.store.down = {"change", "get"}
+    sent[4].fail(RuntimeError("oops"))
+    world.step(1)
+    world.store.down = set()
+    world.store.broken = {"change": ZeroDivisionError()}
+    world.step(1)
+    world.store.broken = {}
+    request = sent[5].delivery.sign()
+    said.append(repr(request))
+    for _ in range(30):
+        world.step(60)
+    jobs = world.jobs.find()
+    assert {state.status for state in jobs} == {Status.COMPLETED, Status.FAILED}
+    return said + [repr(state) for state in jobs] + [repr(world.job(state.id)) for state in jobs]
+
+
+@pytest.mark.parametrize("seal", [False, True])
+def test_credentials_are_in_no_log_repr_or_row(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], seal: bool
+) -> None:
+    clock = FakeClock()
+    store = SQLiteStore(tmp_path / "jobs.db", clock=clock)
+    world = bench(clock=clock, store=store, seal=seal)
+    here = Here(
+        Request("GET", "/", (("Cookie", COOKIE), ("Authorization", "Bearer 0ddT0ken"))),
+        Caller("https", "shop.example", "192.0.2.7"),
+    )
+    with caplog.at_level(logging.DEBUG):
+        said = "".join(whole_life(world, here)) + caplog.text + "".join(capsys.readouterr())
+    files = b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir()))
+    assert "shop.example" not in said
+    for secret in ("0ddC00kie", "0ddT0ken"):
+        assert secret not in said
+        assert secret.encode() not in files
+    assert len(files) > 1000
+    assert caplog.records
+    store.close()
+
+
+def test_a_refusal_at_the_door_shows_no_credentials(world: Bench) -> None:
+    with served(), pytest.raises(InvalidRequest) as caught:
+        world.jobs.start("/work", headers={"X-A": "a\nb", "Authorization": "Bearer 0ddT0ken"})
+    assert "0dd" not in str(caught.value)
+    with pytest.raises(InvalidRequest) as caught:
+        world.jobs.start("/work", headers={"Authorization": "Bearer 0ddT0ken\n"}, as_current_user=False)
+    assert "0dd" not in str(caught.value)
+
+
+def test_a_job_whose_answer_was_lost_is_accepted_all_the_same(world: Bench) -> None:
+    world.store.lost = {"create"}
+    job_id = world.start()
+    assert world.job(job_id).status is Status.STARTED
+    world.step()
+    assert len(world.transport.sent) == 1
+
+
+def test_a_store_that_is_away_accepts_nothing(world: Bench) -> None:
+    world.store.down = {"create", "get"}
+    with pytest.raises(StoreUnavailable):
+        world.start()
+    world.store.down = set()
+    assert world.jobs.find() == []

@@ -1,0 +1,325 @@
+"""Forged, late and rotated worker requests, through the very middleware: 403, and neither action nor store is touched."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
+
+import pytest
+from attrs import define, evolve, field
+
+from backjob import BackJob
+from backjob.delivery.monitor import Monitor
+from backjob.lifecycle import REFUSAL_HEADER
+from backjob.model import Request, Status
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
+from backjob.wsgi import BackJobMiddleware
+from tests.unit.core import KEY, FakeTransport, FaultyStore
+
+OLD = "the-old-one-q8Zr2Lw5Vb0Xn7Kt3Ms9Jd4Hg6"
+OWN = ("backjob-content-digest", "backjob-signature-input", "backjob-signature")
+
+WHOLE_SECOND = datetime(2031, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+Carrier = Literal["query", "header"]
+
+
+@define
+class Application:
+    """An application that notes every request which gets through to it, and the calls of its store."""
+
+    signer: MessageSigner
+    clock: FakeClock = field(factory=lambda: FakeClock(WHOLE_SECOND))
+    seen: list[tuple[str, str, bool]] = field(factory=list)
+    transport: FakeTransport = field(factory=FakeTransport)
+    store: FaultyStore = field(init=False)
+    jobs: BackJob = field(init=False)
+    _middleware: BackJobMiddleware = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.store = FaultyStore(MemoryStore(clock=self.clock))
+        store: Any = self.store  # __getattr__ is all it has
+        self.jobs = BackJob(store, self.transport, self.signer, clock=self.clock)
+        self.jobs.monitor = self.jobs.make_monitor(Monitor, threaded=False)
+        self._middleware = BackJobMiddleware(self._page, self.jobs)
+
+    def _page(self, environ: Any, start_response: Any) -> Iterable[bytes]:
+        self.seen.append((environ["PATH_INFO"], environ["QUERY_STRING"], self.jobs.is_background))
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    def sent(self, **options: Any) -> Request:
+        """A worker request as it leaves, of a job just started; what happened until then is forgotten."""
+        arguments: dict[str, Any] = {"method": "POST", "body": b"rows=all"} | options
+        self.jobs.start("/reports/a%2Fb/work", {"id": 5}, as_current_user=False, **arguments)
+        self.jobs.monitor.step()
+        request = self.transport.sent[-1].delivery.sign()
+        self.store.calls.clear()
+        return request
+
+    def receive(self, request: Request, *, raw: bool = True) -> tuple[str, dict[str, str]]:
+        """First line and header fields of the answer; ``raw`` False plays a server that shows only decoded paths."""
+        line, fields = "", {}
+
+        def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
+            nonlocal line, fields
+            line, fields = status, dict(headers)
+
+        b"".join(self._middleware(environ_of(request, raw=raw), start_response))  # type: ignore[arg-type]
+        return line, fields
+
+
+def environ_of(request: Request, *, raw: bool) -> dict[str, Any]:
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": request.method,
+        "SCRIPT_NAME": "",
+        "PATH_INFO": unquote_to_bytes(request.path.encode("latin-1")).decode("latin-1"),
+        "QUERY_STRING": request.query,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "8000",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "REMOTE_ADDR": "127.0.0.1",
+        "CONTENT_LENGTH": str(len(request.body)),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(request.body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    if raw:
+        environ["REQUEST_URI"] = request.target
+    return environ | {"HTTP_" + name.upper().replace("-", "_"): value for name, value in request.headers}
+
+
+def application(carrier: Carrier = "query") -> Application:
+    return Application(MessageSigner(KEY, carrier=carrier))
+
+
+def one_bit_off(text: str) -> Iterator[str]:
+    for place, character in enumerate(text):
+        for bit in range(8):
+            yield text[:place] + chr(ord(character) ^ 1 << bit) + text[place + 1 :]
+
+
+def changes(request: Request) -> Iterator[Request]:
+    """The request with a single bit changed: in the method, the target, a field of the signature, or the body."""
+    for method in one_bit_off(request.method):
+        yield evolve(request, method=method)
+    for target in one_bit_off(request.target):
+        yield evolve(request, target=target)
+    for place, (name, value) in enumerate(request.headers):
+        if name in ("Content-Digest", "Signature-Input", "Signature"):
+            for changed in one_bit_off(value):
+                yield evolve(
+                    request, headers=(*request.headers[:place], (name, changed), *request.headers[place + 1 :])
+                )
+    for body in one_bit_off(request.body.decode("latin-1")):
+        yield evolve(request, body=body.encode("latin-1"))
+
+
+def is_ours(request: Request) -> bool:
+    """Whether anything of ours is left in a request: told in another way than the signer tells it."""
+    names = {name for name, _ in parse_qsl(request.query, keep_blank_values=True, encoding="latin-1")}
+    return bool(names.intersection(OWN)) or 'tag="backjob"' in (request.header("signature-input") or "")
+
+
+@pytest.mark.parametrize("raw", [True, False], ids=["raw path", "decoded path"])
+@pytest.mark.parametrize("carrier", ["query", "header"])
+def test_no_changed_bit_reaches_the_action_or_the_store(carrier: Carrier, raw: bool) -> None:
+    app = application(carrier)
+    request = app.sent()
+    as_it_is = {**environ_of(request, raw=raw), "wsgi.input": None}
+    refused = strangers = 0
+    for changed in changes(request):
+        if {**environ_of(changed, raw=raw), "wsgi.input": None} == as_it_is and changed.body == request.body:
+            continue  # "%2f" is "%2F" where the server shows neither
+        line, headers = app.receive(changed, raw=raw)
+        if is_ours(changed):
+            assert (line, headers.get(REFUSAL_HEADER)) in (
+                ("403 Forbidden", "signature"),
+                ("403 Forbidden", "unknown-key"),
+            ), changed.target
+            assert headers["Cache-Control"] == "no-store"
+            assert not app.seen
+            refused += 1
+        else:
+            # A stranger's ordinary request, and no more.
+            assert (line, [background for *_, background in app.seen]) == ("200 OK", [False])
+            assert REFUSAL_HEADER not in headers
+            app.seen.clear()
+            strangers += 1
+        assert not app.store.calls, changed
+    assert refused > 1500
+    # Either the question mark is gone, or the tag is: eight bits of each character.
+    assert strangers == (8 if carrier == "query" else 8 * len('tag="backjob"'))
+    assert app.receive(request, raw=raw)[0].startswith("200")
+    assert app.seen == [("/reports/a/b/work", "id=5", True)]
+
+
+OTHER_WORDS = {
+    "the method": lambda request: evolve(request, method="PUT"),
+    "the path": lambda request: evolve(request, target=request.target.replace("/work", "/play")),
+    "a decoded path": lambda request: evolve(request, target=request.target.replace("a%2Fb/", "a/b/", 1)),
+    "the query": lambda request: evolve(request, target=request.target.replace("id=5", "id=6")),
+    "a parameter more": lambda request: evolve(request, target=request.target.replace("id=5", "id=5&id=6")),
+    "a parameter less": lambda request: evolve(request, target=request.target.replace("id=5&", "")),
+    "a parameter behind": lambda request: evolve(request, target=request.target + "&id=6"),
+    "the signature twice": lambda request: evolve(
+        request, target=request.target + "&backjob-content-digest=" + request.target.partition("digest=")[2]
+    ),
+    "no signature": lambda request: evolve(request, target=request.target.partition("&backjob-signature=")[0]),
+    "another body": lambda request: evolve(request, body=b"rows=none"),
+    "no body": lambda request: evolve(request, body=b""),
+    "a longer body": lambda request: evolve(request, body=request.body + b"\n"),
+}
+
+
+@pytest.mark.parametrize("change", OTHER_WORDS.values(), ids=OTHER_WORDS.keys())
+def test_nothing_else_may_stand_in_its_place(change: Any) -> None:
+    app = application()
+    changed = change(app.sent())
+    assert app.receive(changed)[0] == "403 Forbidden"
+    assert not app.store.calls
+    assert not app.seen
+
+
+@pytest.mark.parametrize(
+    "what", ["job id", "attempt", "created", "expires", "a body and its digest", "a shorter life", "another key id"]
+)
+@pytest.mark.parametrize("carrier", ["query", "header"])
+def test_a_grant_that_was_rewritten_is_refused_whatever_it_says(carrier: Carrier, what: str) -> None:
+    app = application(carrier)
+    request, other = app.sent(), app.sent(body=b"rows=none")
+    app.store.calls.clear()
+    one, another = (sent.delivery.job_id for sent in app.transport.sent)
+    now = int(app.clock.now().timestamp())
+    old, new, body = {
+        "job id": (one, another, request.body),
+        "attempt": (f"{one}.1", f"{one}.2", request.body),
+        "created": (f"created={now};", f"created={now - 1};", request.body),
+        "expires": (f"expires={now + 600};", f"expires={now + 60_000};", request.body),
+        "a shorter life": (f"expires={now + 600};", f"expires={now + 599};", request.body),
+        "another key id": ("keyid", "keyID", request.body),
+        "a body and its digest": (digest_of(request), digest_of(other), other.body),
+    }[what]
+    forged = rewritten(request, old, new, body)
+    assert forged != request
+    line, _ = app.receive(forged)
+    assert line == "403 Forbidden"
+    assert not app.store.calls
+    assert not app.seen
+    assert app.receive(request)[0].startswith("200")
+
+
+def digest_of(request: Request) -> str:
+    found = request.header("content-digest")
+    return found or dict(parse_qsl(request.query))["backjob-content-digest"]
+
+
+def rewritten(request: Request, old: str, new: str, body: bytes) -> Request:
+    """With other words in all that is ours, spelled as the signer spells it."""
+    target = request.target.replace(quote(old, safe=""), quote(new, safe=""))
+    fields = tuple((name, value.replace(old, new)) for name, value in request.headers)
+    return Request(request.method, target, fields, body)
+
+
+# --- time -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before_the_end", "line"),
+    [(timedelta(microseconds=1), "200 OK"), (timedelta(), "403 Forbidden"), (timedelta(seconds=-1), "403 Forbidden")],
+    ids=["a moment before", "at its very second", "later"],
+)
+def test_a_worker_request_expires_at_its_exact_second_which_is_deliver_by(before_the_end: timedelta, line: str) -> None:
+    app = application()
+    request = app.sent()
+    job_id = app.transport.sent[0].delivery.job_id
+    job = app.store.store.get(job_id)
+    assert job is not None
+    assert job.deliver_by == app.clock.now() + timedelta(seconds=600)
+    app.clock.advance((job.deliver_by - before_the_end - app.clock.now()).total_seconds())
+    assert app.receive(request)[0] == line
+    if line == "200 OK":
+        assert app.seen == [("/reports/a/b/work", "id=5", True)]
+    else:
+        assert not app.seen
+        assert not app.store.calls
+
+
+@pytest.mark.parametrize(("behind", "line"), [(5.0, "200 OK"), (5.000001, "403 Forbidden")])
+def test_the_clock_of_the_verifying_host_may_be_five_seconds_behind(behind: float, line: str) -> None:
+    app = application()
+    request = app.sent()
+    app.clock.jump(-behind)
+    assert app.receive(request)[0] == line
+    assert bool(app.seen) is (line == "200 OK")
+
+
+def test_a_delayed_jobs_request_is_valid_from_its_start_time_to_its_deliver_by() -> None:
+    app = application()
+    app.jobs.start("/work", as_current_user=False, delay=3600)
+    app.jobs.monitor.step()
+    assert not app.transport.sent
+    app.clock.advance(3600)
+    app.jobs.monitor.step()
+    request = app.transport.sent[0].delivery.sign()
+    app.clock.advance(599)
+    app.store.calls.clear()
+    assert app.receive(request)[0] == "200 OK"
+
+
+# --- rotation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("carrier", ["query", "header"])
+def test_old_and_new_key_both_get_through_until_the_old_is_dropped(carrier: Carrier) -> None:
+    def answers(ring: MessageSigner, signing: MessageSigner) -> tuple[str, str | None, bool]:
+        app = Application(ring)
+        job_id = app.jobs.start("/work", as_current_user=False)
+        app.jobs.monitor.step()
+        sent = app.transport.sent[0].delivery.sign()
+        grant = ring.verify(sent, app.clock.now()).grant
+        app.store.calls.clear()
+        line, headers = app.receive(signing.sign(Request("GET", "/work"), grant))
+        assert grant.job_id == job_id
+        assert bool(app.store.calls) is bool(app.seen)
+        return line, headers.get(REFUSAL_HEADER), bool(app.seen)
+
+    old = MessageSigner(OLD, carrier=carrier)
+    new = MessageSigner(KEY, carrier=carrier)
+    ran, refused = ("200 OK", None, True), ("403 Forbidden", "unknown-key", False)
+    for ring in (
+        MessageSigner(OLD, fallbacks=[KEY], carrier=carrier),
+        MessageSigner(KEY, fallbacks=[OLD], carrier=carrier),
+    ):
+        assert answers(ring, old) == ran
+        assert answers(ring, new) == ran
+    assert answers(new, old) == refused
+    assert answers(old, new) == refused
+
+
+# --- replay ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_copy_gets_409_and_changes_nothing_whatever_became_of_the_job() -> None:
+    app = application()
+    request = app.sent()
+    assert app.receive(request)[0] == "200 OK"
+    job_id = app.transport.sent[0].delivery.job_id
+    after = app.store.store.get(job_id)
+    for _ in range(3):
+        line, headers = app.receive(request)
+        assert (line, headers[REFUSAL_HEADER], headers["Cache-Control"]) == ("409 Conflict", "claimed", "no-store")
+    assert len(app.seen) == 1
+    assert after is not None
+    assert app.store.store.get(job_id) == evolve(after, read_time=app.clock.now())
+    assert after.status is Status.COMPLETED

@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import sys
+
+import pytest
+from cryptography.fernet import MultiFernet
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backjob.errors import MissingExtra
+from backjob.model import Credentials
+from backjob.signing import MessageSigner
+from backjob.signing.sealing import Sealer
+
+SECRET = "b1Y8-vK2xQ_gq0Zr5tUw7LmN3oPaHs4E"
+OTHER = "Xo5TgHq1_iWn8-eRkUz3McVb6YsLa0Pd"
+CREDENTIALS = Credentials((("Cookie", "session=très secret"), ("Authorization", "Bearer hidden-token")))
+
+
+def test_sealed_credentials_open_in_another_process_with_the_same_key() -> None:
+    sealed = Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)
+    assert Sealer(MessageSigner(SECRET)).open(sealed) == CREDENTIALS
+
+
+@given(st.lists(st.tuples(st.text(), st.text())))
+def test_any_credentials_come_back(fields: list[tuple[str, str]]) -> None:
+    sealer = Sealer(MessageSigner(SECRET))
+    assert sealer.open(sealer.seal(Credentials(tuple(fields)))) == Credentials(tuple(fields))
+
+
+def test_nothing_of_them_is_to_be_seen() -> None:
+    sealed = Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)
+    for word in (b"Cookie", b"session", b"hidden-token", SECRET.encode()):
+        assert word not in sealed
+    assert "hidden" not in repr(Sealer(MessageSigner(SECRET)))
+
+
+def test_another_key_opens_nothing() -> None:
+    assert Sealer(MessageSigner(OTHER)).open(Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)) is None
+
+
+def test_a_rotated_key_opens_what_the_old_one_sealed_and_seals_with_the_new_one() -> None:
+    rotated = Sealer(MessageSigner(OTHER, fallbacks=[SECRET]))
+    assert rotated.open(Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)) == CREDENTIALS
+    assert Sealer(MessageSigner(OTHER)).open(rotated.seal(CREDENTIALS)) == CREDENTIALS
+
+
+@pytest.mark.parametrize("place", [0, 10, 40, -40, -1])
+def test_changed_credentials_do_not_open(place: int) -> None:
+    sealer = Sealer(MessageSigner(SECRET))
+    sealed = bytearray(sealer.seal(CREDENTIALS))
+    sealed[place] ^= 1
+    assert sealer.open(bytes(sealed)) is None
+
+
+@pytest.mark.parametrize("garbage", [b"", b"x", b"\xff" * 200, b"gAAAA"])
+def test_garbage_does_not_open(garbage: bytes) -> None:
+    assert Sealer(MessageSigner(SECRET)).open(garbage) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"1", b"null", b"[1]", b'[["a"]]', b'[["a", "b", "c"]]', b"\xff"])
+def test_what_another_version_sealed_does_not_open_as_something_else(content: bytes) -> None:
+    sealer = Sealer(MessageSigner(SECRET))
+    fernet = sealer._fernet
+    assert isinstance(fernet, MultiFernet)
+    assert sealer.open(fernet.encrypt(content)) is None
+
+
+def test_without_cryptography_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'backjob\[sealed\]'"):
+        Sealer(MessageSigner(SECRET))

@@ -1,0 +1,894 @@
+"""What an action reports: coalesced, in order, nothing lost; and how it learns that its job has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from itertools import cycle, repeat
+from typing import Any
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest, StoreUnavailable
+from backjob.lifecycle import completed
+from backjob.model import LONGEST_STATUS_TEXT, Status
+from backjob.worker.claiming import Outcome
+from backjob.worker.offload import in_event_loop
+from backjob.worker.running import Running, current, percent
+from tests.unit.core import Bench, bench
+
+DEADLINE = 20
+
+
+@pytest.fixture
+def world() -> Bench:
+    return bench()
+
+
+@pytest.fixture
+def running(world: Bench) -> Running:
+    running = world.run()
+    world.store.calls.clear()
+    return running
+
+
+def text_of(world: Bench, running: Running) -> str:
+    return world.store.store.output(running.job.id, 0, 1 << 22).text
+
+
+def stored(world: Bench, running: Running) -> int:
+    return world.job(running.job.id).progress
+
+
+# --- progress as a number -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("progress", "total", "shown"),
+    [
+        (0, None, 0),
+        (49.5, None, 50),
+        (99.4, None, 99),
+        (101, None, 100),
+        (-3, None, 0),
+        (math.inf, None, 100),
+        (-math.inf, None, 0),
+        (10**400, None, 100),
+        (-(10**400), None, 0),
+        (True, None, 1),
+        (Decimal("12.5"), None, 13),
+        (3, 7, 43),
+        (7, 7, 100),
+        (8, 7, 100),
+        (0, 0, 100),
+        (5, 0, 100),
+        (1, 2.0, 50),
+        (10**400, 2 * 10**400, 50),
+        (1, 10**400, 0),
+        (10**400, 0.5, 100),
+        (-(10**400), 0.5, 0),
+        (Decimal(1), Decimal(4), 25),
+        (3, -7, 0),
+    ],
+)
+def test_progress_is_rounded_and_kept_within_0_and_100(progress: Any, total: Any, shown: int) -> None:
+    assert percent(progress, total) == shown
+
+
+@pytest.mark.parametrize(
+    ("progress", "total"),
+    [(math.nan, None), ("x", None), (None, None), ([], 3), (1, "x"), (math.inf, math.inf), (1, math.nan)],
+)
+def test_what_is_no_number_is_no_progress(progress: Any, total: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        percent(progress, total)
+    assert caught.value.argument == "progress"
+
+
+@given(st.floats(allow_nan=False) | st.integers(), st.none() | st.floats(allow_nan=False) | st.integers())
+def test_any_numbers_at_all_give_a_percentage_or_are_refused(progress: float, total: float | None) -> None:
+    try:
+        shown = percent(progress, total)
+    except InvalidRequest:
+        assert math.isinf(progress)
+        return
+    assert shown in range(101)
+
+
+# --- coalescing -----------------------------------------------------------------------------------------------------
+
+
+def test_the_first_report_is_written_at_once_and_later_ones_wait(world: Bench, running: Running) -> None:
+    running.set_progress(1)
+    assert stored(world, running) == 1
+    for progress in range(2, 50):
+        running.set_progress(progress)
+    assert stored(world, running) == 1
+    assert world.store.count("report") == 1
+
+
+def test_a_loop_writes_at_most_once_in_a_tenth_of_a_second(world: Bench, running: Running) -> None:
+    for n in range(1000):
+        running.set_progress(n // 10)
+        world.clock.advance(0.001)
+        world.monitor.step()
+    assert 9 <= world.store.count("report") <= 11
+
+
+def test_the_last_state_is_written_by_the_monitor_when_the_action_goes_quiet(world: Bench, running: Running) -> None:
+    running.set_progress(1)
+    running.set_progress(2)
+    running.write("last words")
+    wait = world.step()
+    assert 0 < wait <= 0.1
+    assert stored(world, running) == 1
+    world.step(wait)
+    assert (stored(world, running), text_of(world, running)) == (2, "last words")
+
+
+def test_a_report_wakes_the_monitor(world: Bench, running: Running) -> None:
+    world.step()
+    running.set_progress(1)
+    world.monitor._wake.clear()
+    running.set_progress(2)
+    assert world.monitor._wake.is_set()
+
+
+def test_reports_that_the_monitor_looks_at_anyway_do_not_wake_it(world: Bench, running: Running) -> None:
+    running.set_text("1")
+    running.set_progress(1)
+    world.step()
+    world.monitor._wake.clear()
+    world.clock.advance(0.01)
+    running.set_text("2")
+    running.set_progress(2)
+    assert not world.monitor._wake.is_set()
+    world.step(world.step(0.09))
+    assert stored(world, running) == 2
+
+
+def test_an_explicit_text_is_written_at_once_with_all_that_waits(world: Bench, running: Running) -> None:
+    running.set_progress(1)
+    running.write("one\n")
+    running.set_progress(2)
+    running.set_text("Chugging along")
+    job = world.job(running.job.id)
+    assert (job.progress, job.status_text, text_of(world, running)) == (2, "Chugging along", "one\n")
+    running.set_text("and on", 70)
+    assert (world.job(running.job.id).status_text, stored(world, running)) == ("and on", 70)
+
+
+def test_output_keeps_its_order_whoever_writes_it(world: Bench, running: Running) -> None:
+    for n in range(300):
+        running.write(f"{n}\n")
+        if n % 7 == 0:
+            world.clock.advance(0.05)
+        if n % 11 == 0:
+            world.monitor.step()
+        if n % 50 == 0:
+            running.set_text(str(n))
+    running.end(completed())
+    assert text_of(world, running).split() == [str(n) for n in range(300)]
+
+
+def test_many_bytes_do_not_wait_for_their_time(world: Bench, running: Running) -> None:
+    running.write("a")
+    running.write("b" * 70_000)
+    assert len(text_of(world, running)) == 70_001
+
+
+def test_text_that_no_store_can_keep_is_made_storable(world: Bench, running: Running) -> None:
+    running.write("a\0\udcffb")
+    running.set_text("\0\ud800")
+    assert text_of(world, running) == "a\ufffd\ufffdb"
+    assert world.job(running.job.id).status_text == "\ufffd\ufffd"
+
+
+# --- the limit of output --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(0, ""), (1, "a"), (2, "a"), (3, "aä"), (5, "aä"), (6, "aä€"), (7, "aä€!")]
+)
+def test_output_past_its_limit_is_cut_between_characters_and_marked(limit: int, kept: str) -> None:
+    world = bench(max_output=limit)
+    running = world.run()
+    running.write("aä€!")
+    running.write("more")
+    running.end(completed())
+    output = world.jobs.output(running.job.id)
+    assert (output.text, output.truncated) == (kept, True)
+
+
+def test_output_of_just_the_limit_is_not_marked() -> None:
+    world = bench(max_output=3)
+    running = world.run()
+    running.write("aä")
+    running.end(completed())
+    assert not world.jobs.output(running.job.id).truncated
+
+
+def test_dropped_output_is_a_sign_of_life_all_the_same() -> None:
+    world = bench(max_output=1, error_timeout=5)
+    running = world.run()
+    for _ in range(20):
+        world.step(1)
+        running.write("x" * 10)
+        world.step()
+    assert world.job(running.job.id).status is Status.IN_PROGRESS
+
+
+# --- signs of life, and the end -------------------------------------------------------------------------------------
+
+
+def test_a_sign_of_life_keeps_a_job_alive_by_one_write_for_all(world: Bench) -> None:
+    several = [world.run(error_timeout=5) for _ in range(4)]
+    for running in several:
+        running.set_progress(10)
+    world.store.calls.clear()
+    for _ in range(40):
+        world.step(0.5)
+        for running in several:
+            running.sign_of_life()
+    assert {world.job(running.job.id).status for running in several} == {Status.IN_PROGRESS}
+    assert world.store.count("beat") <= 21
+    assert world.store.count("report") == 0
+
+
+def test_a_job_that_only_shows_life_learns_that_it_was_cancelled_elsewhere(world: Bench, running: Running) -> None:
+    other = bench(clock=world.clock, store=world.store.store)
+    running.sign_of_life()
+    world.step(1)
+    assert other.jobs.cancel(running.job.id)
+    running.sign_of_life()
+    world.step(1)
+    world.step(1)
+    with pytest.raises(JobEnded):
+        running.sign_of_life()
+
+
+def test_the_report_after_the_end_raises_and_changes_nothing(world: Bench, running: Running) -> None:
+    running.set_progress(5)
+    world.jobs.cancel(running.job.id)
+    before = world.job(running.job.id)
+    world.clock.advance(1)
+    with pytest.raises(JobEnded):
+        running.set_progress(6)
+    with pytest.raises(JobEnded):
+        running.set_text("on")
+    with pytest.raises(JobEnded):
+        running.echo("on")
+    after = world.job(running.job.id)
+    assert (after.progress, after.version) == (before.progress, before.version)
+
+
+def test_a_coalesced_report_of_an_ended_job_raises_after_the_monitors_pass(world: Bench, running: Running) -> None:
+    running.set_progress(5)
+    world.jobs.cancel(running.job.id)
+    running.set_progress(6)
+    world.step(0.1)
+    with pytest.raises(JobEnded):
+        running.set_progress(7)
+
+
+def test_print_after_the_end_is_silent(world: Bench, running: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    world.jobs.cancel(running.job.id)
+    with running.active():
+        print("too late")
+        print("far too late")
+    assert text_of(world, running) == ""
+    assert capsys.readouterr().out == ""
+
+
+def test_a_write_of_the_monitor_does_not_revive_an_ended_job(world: Bench, running: Running) -> None:
+    running.set_progress(5)
+    running.write("x")
+    world.store.before["change"] = lambda: None
+    assert running.end(completed()) is not None
+    running.flush()
+    assert running.ended
+
+
+# --- a store that is away -------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_lost_while_the_store_is_away(
+    world: Bench, running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.store.down = {"report"}
+    running.write("one ")
+    running.set_progress(30)
+    running.set_text("first")
+    running.set_text("second")
+    running.write("two ")
+    for _ in range(5):
+        world.step(1)
+    assert text_of(world, running) == ""
+    world.store.down = set()
+    running.write("three")
+    world.step(1)
+    job = world.job(running.job.id)
+    assert (text_of(world, running), job.progress, job.status_text) == ("one two three", 30, "second")
+
+
+def test_a_store_that_is_away_is_not_asked_at_every_turn(world: Bench, running: Running) -> None:
+    world.store.down = {"report"}
+    for _ in range(500):
+        running.write("x" * 1000)
+        world.clock.advance(0.01)
+        world.monitor.step()
+    assert world.store.count("report") <= 7
+
+
+def test_the_end_takes_the_last_output_along_or_is_not_written(world: Bench, running: Running) -> None:
+    running.write("one ")
+    world.store.down = {"report"}
+    running.write("two")
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert world.job(running.job.id).status is Status.IN_PROGRESS
+    world.store.down = set()
+    world.step(1)
+    assert world.job(running.job.id).status is Status.COMPLETED
+    assert text_of(world, running) == "one two"
+
+
+def test_a_mark_of_truncation_survives_a_store_that_was_away() -> None:
+    world = bench(max_output=2)
+    running = world.run()
+    world.store.down = {"report"}
+    running.write("abc")
+    world.store.down = set()
+    world.step(1)
+    assert world.jobs.output(running.job.id).truncated
+    assert text_of(world, running) == "ab"
+
+
+def test_what_a_store_prints_is_no_output_and_waits_for_nobody(world: Bench, running: Running) -> None:
+    def chatty() -> None:
+        world.clock.advance(1)
+        print("UPDATE jobs SET …")
+
+    done = threading.Event()
+
+    def act() -> None:
+        with running.active():
+            world.store.before["report"] = chatty
+            print("x" * 70_000)
+        done.set()
+
+    thread = threading.Thread(target=act, daemon=True)
+    thread.start()
+    assert done.wait(DEADLINE)
+    assert "UPDATE" not in text_of(world, running)
+
+
+# --- a store whose answers are lost ---------------------------------------------------------------------------------
+
+FATES: Any = {"done": (set(), set()), "not done": ({"report"}, set()), "done, not told": (set(), {"report"})}
+
+
+@given(st.lists(st.tuples(st.text(st.sampled_from("aä€𝄞\n"), max_size=5), st.sampled_from(list(FATES)), st.booleans())))
+def test_output_is_whole_and_stands_once_whatever_becomes_of_each_report(story: list[tuple[str, str, bool]]) -> None:
+    world = bench(error_timeout=10**6)
+    running = world.run()
+    for text, fate, reads in story:
+        world.store.down, world.store.lost = FATES[fate]
+        if not reads:
+            world.store.down = {*world.store.down, "get"}
+        running.write(text)
+        world.step(1)
+    world.store.down, world.store.lost = set(), set()
+    running.end(completed())
+    assert text_of(world, running) == "".join(text for text, _, _ in story)
+
+
+def test_progress_and_text_of_a_report_in_doubt_are_written_again(world: Bench, running: Running) -> None:
+    world.store.lost = {"report"}
+    running.set_text("half way", 50)
+    running.set_progress(60)
+    world.store.lost = set()
+    world.step(1)
+    job = world.job(running.job.id)
+    assert (job.progress, job.status_text) == (60, "half way")
+
+
+def test_a_report_without_a_doubt_reads_nothing(world: Bench, running: Running) -> None:
+    for n in range(10):
+        running.write(f"{n}")
+        world.step(1)
+    assert world.store.count("report") == 10
+    assert world.store.count("get") == 0
+
+
+def test_the_mark_of_truncation_is_not_lost_with_its_answer() -> None:
+    world = bench(max_output=2)
+    running = world.run()
+    world.store.lost = {"report"}
+    running.write("abc")
+    world.store.lost = set()
+    world.step(1)
+    assert (text_of(world, running), world.jobs.output(running.job.id).truncated) == ("ab", True)
+
+
+@pytest.mark.parametrize("how", ["cancelled", "purged"])
+def test_a_job_that_is_found_ended_while_its_report_is_in_doubt_gets_nothing_more(
+    world: Bench, running: Running, how: str
+) -> None:
+    world.store.lost = {"report"}
+    running.write("one ")
+    world.store.lost = set()
+    world.jobs.cancel(running.job.id)
+    if how == "purged":
+        world.clock.advance(100)
+        world.store.store.purge(1, 1)
+    running.write("two ")
+    world.step(1)
+    with pytest.raises(JobEnded):
+        running.echo("three ")
+    assert text_of(world, running) == ("one " if how == "cancelled" else "")
+
+
+def test_a_store_that_lost_what_it_had_acknowledged_is_written_to_all_the_same(world: Bench, running: Running) -> None:
+    store: Any = world.store
+    running.write("lost ")
+    store.down = {"report"}
+    world.clock.advance(1)
+    running.write("kept ")
+    store.down = set()
+    stands = evolve(world.job(running.job.id), output_size=0)
+    store.get = lambda job_id: stands
+    running.write("on ")
+    world.step(1)
+    running.write("and on")
+    world.step(1)
+    assert text_of(world, running) == "lost kept on and on"
+
+
+@pytest.mark.parametrize("text", ["and done", None])
+def test_an_end_whose_answer_was_lost_is_told_once(world: Bench, running: Running, text: str | None) -> None:
+    with running.active():
+        world.jobs.finish(text)
+    running.write("last words")
+    world.store.lost = {"change"}
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert world.job(running.job.id).status is Status.COMPLETED
+    assert world.ended == []
+    world.store.lost = set()
+    world.step(1)
+    assert [(state.id, state.status) for state in world.ended] == [(running.job.id, Status.COMPLETED)]
+    for _ in range(5):
+        world.step(1)
+    assert len(world.ended) == 1
+
+
+@pytest.mark.parametrize("ends", ["cancel", "fail"])
+def test_an_end_in_doubt_that_another_end_forestalled_is_not_told(world: Bench, running: Running, ends: str) -> None:
+    with running.active(), pytest.raises(JobFailed):
+        world.jobs.fail("our own")
+    world.store.down = {"change"}
+    world.jobs.worker.end(running, Outcome(500))
+    world.store.down = set()
+    if ends == "cancel":
+        world.jobs.cancel(running.job.id)
+    else:
+        world.jobs.fail("from outside", job_id=running.job.id)
+    told = list(world.ended)
+    world.step(1)
+    assert len(told) == 1
+    assert world.ended == told
+
+
+def test_an_end_that_was_not_written_is_written_later(world: Bench, running: Running) -> None:
+    world.store.down = {"change"}
+    with pytest.raises(StoreUnavailable):
+        running.end(completed("done"))
+    running.write("last words")
+    world.store.down = {"get"}
+    with pytest.raises(StoreUnavailable):
+        running.end(completed("done"))
+    world.store.down = set()
+    job = running.end(completed("done"))
+    assert job is not None
+    assert (job.status, job.status_text, text_of(world, running)) == (Status.COMPLETED, "done", "last words")
+
+
+# --- several threads ------------------------------------------------------------------------------------------------
+
+
+def together(count: int, work: Callable[[int], object]) -> None:
+    barrier = threading.Barrier(count)
+
+    def one(n: int) -> None:
+        barrier.wait(DEADLINE)
+        work(n)
+
+    with ThreadPoolExecutor(count) as pool:
+        for future in [pool.submit(one, n) for n in range(count)]:
+            future.result(DEADLINE)
+
+
+@pytest.fixture
+def eager_switching() -> Any:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_increments_of_eight_threads_lose_nothing(world: Bench, running: Running) -> None:
+    def work(n: int) -> None:
+        with running.active():
+            for _ in range(120):
+                world.jobs.increment(0.1)
+                world.jobs.update()
+
+    together(8, work)
+    world.step(1)
+    assert stored(world, running) == 96
+
+
+@pytest.mark.usefixtures("eager_switching")
+def test_the_last_value_is_never_left_unwritten(world: Bench) -> None:
+    stop = threading.Event()
+    runs = [world.run(error_timeout=10**6) for _ in range(100)]
+
+    def watch() -> None:
+        while not stop.is_set():
+            world.clock.advance(0.05)
+            world.monitor.step()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        for running in runs:
+            for progress in range(78):
+                running.set_progress(progress)
+    finally:
+        stop.set()
+        watcher.join(DEADLINE)
+    for _ in range(3):
+        world.step(1)
+    assert {stored(world, running) for running in runs} == {77}
+
+
+@pytest.mark.usefixtures("eager_switching")
+@pytest.mark.parametrize("faults", [False, True])
+def test_threads_lose_no_output_and_no_last_progress(world: Bench, faults: bool) -> None:
+    fates = cycle(FATES.values()) if faults else repeat(FATES["done"])
+    running = world.run(error_timeout=10**6)  # the watcher makes time fly
+    stop = threading.Event()
+
+    def work(n: int) -> None:
+        for i in range(200):
+            running.write(f"{n}:{i}\n")
+            running.set_progress(50)
+
+    def watch() -> None:
+        while not stop.is_set():
+            world.store.down, world.store.lost = next(fates)
+            world.clock.advance(0.02)
+            world.monitor.step()
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        together(6, work)
+    finally:
+        stop.set()
+        watcher.join(DEADLINE)
+    world.store.down, world.store.lost = set(), set()
+    running.set_progress(51)
+    world.step(1)
+    world.step(1)
+    lines = text_of(world, running).split()
+    assert len(lines) == 1200
+    for n in range(6):
+        mine = [line for line in lines if line.startswith(f"{n}:")]
+        assert mine == [f"{n}:{i}" for i in range(200)]
+    assert stored(world, running) == 51
+
+
+def test_a_value_noted_while_another_is_taken_is_written_next(world: Bench, running: Running) -> None:
+    notes: list[int] = []
+
+    class Racing(Running):
+        """Another thread notes a value at the worst moment: right before the flag is cleared."""
+
+        @property
+        def _is_dirty(self) -> bool:
+            return bool(self.__dict__.get("dirty"))
+
+        @_is_dirty.setter
+        def _is_dirty(self, value: bool) -> None:
+            if not value and notes:
+                assert not self.note_progress(notes.pop())
+            self.__dict__["dirty"] = value
+
+    anything: Any = running
+    anything.__dict__.pop("_is_dirty")
+    anything.__class__ = Racing
+    running.set_progress(1)
+    running.set_progress(2)
+    notes.append(77)
+    world.step(0.1)
+    world.step(0.1)
+    assert not notes
+    assert stored(world, running) == 77
+
+
+def test_who_is_told_to_write_is_the_only_one(running: Running) -> None:
+    assert running.note_progress(1)
+    assert not running.note_progress(2)
+    assert not running.note_life()
+
+
+def test_of_threads_that_report_at_once_one_writes(world: Bench, running: Running) -> None:
+    together(8, running.set_progress)
+    assert world.store.count("report") == 1
+    world.step(0.1)
+    assert stored(world, running) == running.progress
+
+
+def test_a_bound_function_reports_to_its_job_from_another_thread(world: Bench, running: Running) -> None:
+    jobs = world.jobs
+
+    def work(row: int) -> int:
+        jobs.update(row)
+        print(f"row {row}")
+        return row * 2
+
+    with ThreadPoolExecutor(1) as pool:
+        with running.active():
+            assert pool.submit(jobs.bind(work), 21).result(DEADLINE) == 42
+        assert pool.submit(lambda: jobs.job_id).result(DEADLINE) is None
+    running.flush()
+    assert (stored(world, running), text_of(world, running)) == (21, "row 21\n")
+    assert jobs.bind(work) is work
+
+
+# --- increments -----------------------------------------------------------------------------------------------------
+
+
+def test_small_increments_add_up(world: Bench, running: Running) -> None:
+    with running.active():
+        for _ in range(1000):
+            world.jobs.increment(0.1)
+    assert running.progress == 100
+
+
+def test_increments_start_where_an_update_left(world: Bench, running: Running) -> None:
+    with running.active():
+        world.jobs.increment(30.4)
+        world.jobs.update(10)
+        world.jobs.increment(5)
+        assert running.progress == 15
+        world.jobs.increment(-100)
+        assert running.progress == 0
+        world.jobs.increment(10**400)
+        assert running.progress == 100
+
+
+@pytest.mark.parametrize("amount", [math.nan, "x", None])
+def test_an_increment_by_no_number_is_refused(world: Bench, running: Running, amount: Any) -> None:
+    with running.active(), pytest.raises(InvalidRequest):
+        world.jobs.increment(amount)
+
+
+# --- the facade inside an action ------------------------------------------------------------------------------------
+
+
+def test_update_takes_numbers_totals_texts_all_or_nothing(world: Bench, running: Running) -> None:
+    with running.active():
+        world.jobs.update(20)
+        assert running.progress == 20
+        world.jobs.update(3, total=7)
+        assert running.progress == 43
+        world.jobs.update(60, "Chugging along")
+        world.jobs.update(status_text="Nearly")
+        world.jobs.update()
+        assert running.progress == 60
+        world.jobs.update(250)
+        assert running.progress == 100
+        with pytest.raises(InvalidRequest):
+            world.jobs.update(math.nan)
+    assert world.job(running.job.id).status_text == "Nearly"
+
+
+def test_track_tells_how_far_it_is_and_ends_at_100(world: Bench, running: Running) -> None:
+    with running.active():
+        seen = [(item, running.progress) for item in world.jobs.track([5, 6, 7, 8], "Reading")]
+    assert [item for item, _ in seen] == [5, 6, 7, 8]
+    assert [progress for _, progress in seen][:2] == [0, 25]
+    assert running.progress == 100
+    assert world.job(running.job.id).status_text == "Reading"
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 99, 1000])
+def test_track_always_ends_at_100(world: Bench, running: Running, count: int) -> None:
+    with running.active():
+        assert list(world.jobs.track(range(count))) == list(range(count))
+    assert running.progress == 100
+
+
+def test_track_without_a_length_shows_life_and_moves_nothing(world: Bench, running: Running) -> None:
+    running.set_progress(30)
+    world.step(1)
+    world.store.calls.clear()
+    with running.active():
+        for _ in world.jobs.track(iter("abc")):
+            world.step(1)
+    world.step(1)
+    assert running.progress == 30
+    assert world.store.count("beat") >= 1
+
+
+@pytest.mark.parametrize(("total", "progress"), [(8, 50), (2, 100), (-5, 0), (0, 0)])
+def test_track_takes_a_total_of_ones_own(world: Bench, running: Running, total: int, progress: int) -> None:
+    with running.active():
+        list(world.jobs.track(iter("abcd"), total=total))
+    assert running.progress == progress
+
+
+def test_leaving_a_tracked_loop_early_leaves_progress_where_it_was(world: Bench, running: Running) -> None:
+    with running.active():
+        for item in world.jobs.track(range(4)):
+            if item == 2:
+                break
+    assert running.progress < 100
+
+
+def test_outside_of_a_job_everything_is_harmless(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = world.jobs
+    jobs.update(math.nan)
+    jobs.increment("x")  # type: ignore[arg-type]
+    assert list(jobs.track([1, 2])) == [1, 2]
+    jobs.echo("shown")
+    assert jobs.finish("done") == ""
+    assert (jobs.is_background, jobs.job_id) == (False, None)
+    assert capsys.readouterr().out == "shown"
+    with pytest.raises(NoCurrentRequest):
+        jobs.fail("no")
+    assert not world.store.calls
+
+
+def test_another_backjobs_action_is_not_ours(world: Bench, running: Running) -> None:
+    other = bench().jobs
+    with running.active():
+        other.update(50)
+        assert (other.is_background, world.jobs.is_background) == (False, True)
+    assert running.progress == 0
+
+
+def test_fail_ends_the_action_with_its_text(world: Bench, running: Running) -> None:
+    with running.active(), pytest.raises(JobFailed) as caught:
+        world.jobs.fail("a\0b")
+    assert (caught.value.text, running.error) == ("a\ufffdb", "a\ufffdb")
+
+
+def test_the_first_finish_counts_and_is_taken_as_it_was(world: Bench, running: Running) -> None:
+    result = {"rows": [1]}
+    with running.active():
+        assert world.jobs.finish("done", result) == ""
+        world.jobs.finish("again")
+    result["rows"].append(math.nan)  # type: ignore[arg-type]
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    job = world.job(running.job.id)
+    assert (job.status, job.status_text, job.result) == (Status.COMPLETED, "done", {"rows": [1]})
+
+
+def test_a_status_text_without_end_is_cut_and_says_so(world: Bench, running: Running) -> None:
+    endless = "x" * (LONGEST_STATUS_TEXT + 1)
+    with running.active():
+        world.jobs.update(status_text=endless)
+        assert world.job(running.job.id).status_text == endless[:-1] + " …"
+        world.jobs.finish(endless)
+    world.jobs.worker.end(running, Outcome(200, "OK"))
+    assert world.job(running.job.id).status_text == endless[:-1] + " …"
+
+
+def test_a_result_without_end_is_refused(world: Bench, running: Running) -> None:
+    with running.active(), pytest.raises(InvalidRequest, match=r"^result: "):
+        world.jobs.finish(result="x" * (1 << 20))
+
+
+@pytest.mark.parametrize("result", [math.nan, object(), {1j: 2}, {(): 1}])
+def test_a_result_that_json_can_not_say_is_refused(world: Bench, running: Running, result: Any) -> None:
+    with running.active(), pytest.raises(InvalidRequest) as caught:
+        world.jobs.finish("done", result)
+    assert caught.value.argument == "result"
+
+
+# --- async ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_async_twins_report_and_finish(world: Bench, running: Running) -> None:
+    jobs = world.jobs
+
+    async def lines() -> AsyncIterator[str]:
+        for line in "ab":
+            yield line
+
+    async def act() -> None:
+        await jobs.aupdate(20)
+        await jobs.aincrement(5)
+        await jobs.aupdate()
+        assert running.progress == 25
+        await jobs.aupdate(3, total=4, status_text="three of four")
+        assert running.progress == 75
+        assert [line async for line in jobs.atrack(lines(), "Reading", total=4)] == ["a", "b"]
+        assert running.progress == 50
+        assert [line async for line in jobs.atrack("xyz")] == ["x", "y", "z"]
+        assert running.progress == 100
+        await jobs.afinish("done", {"n": 1})
+
+    with running.active():
+        asyncio.run(act())
+    assert running.finish == completed("done", {"n": 1})
+    assert world.job(running.job.id).status_text == "Reading"
+
+
+class _Query:
+    """Async, with a length that blocks to be found, as a query of Django's."""
+
+    def __len__(self) -> int:
+        assert not in_event_loop()
+        return 2
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        for item in range(2):
+            yield item
+
+
+def test_the_length_of_an_async_iterable_is_asked_for_outside_of_the_event_loop(world: Bench, running: Running) -> None:
+    async def act() -> list[int]:
+        return [running.progress async for _ in world.jobs.atrack(_Query())]
+
+    with running.active():
+        assert asyncio.run(act()) == [0, 50]
+
+
+def test_async_reports_of_many_tasks_are_written_once(world: Bench, running: Running) -> None:
+    async def act() -> None:
+        await asyncio.gather(*[world.jobs.aincrement(1) for _ in range(50)])
+
+    with running.active():
+        asyncio.run(act())
+    assert world.store.count("report") == 1
+    world.step(0.1)
+    assert stored(world, running) == 50
+
+
+def test_the_async_twins_are_harmless_outside(world: Bench) -> None:
+    async def act() -> list[int]:
+        await world.jobs.aupdate(5)
+        await world.jobs.aincrement()
+        await world.jobs.afinish("x")
+        return [item async for item in world.jobs.atrack([1, 2], "text")]
+
+    assert asyncio.run(act()) == [1, 2]
+    assert not world.store.calls
+
+
+def test_an_async_report_after_the_end_raises(world: Bench, running: Running) -> None:
+    world.jobs.cancel(running.job.id)
+
+    async def act() -> None:
+        await world.jobs.aupdate(5)
+
+    with running.active(), pytest.raises(JobEnded):
+        asyncio.run(act())
+
+
+def test_the_context_is_left_as_it_was(running: Running) -> None:
+    with pytest.raises(ZeroDivisionError), running.active():
+        raise ZeroDivisionError
+    assert current.get() is None

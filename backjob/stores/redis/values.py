@@ -11,14 +11,16 @@ from attrs import frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model import Job
-from backjob.stores.rows import COLUMNS, moment, row_job
+from backjob.stores.columns import JOB_COLUMNS, Kind
+from backjob.stores.rows import moment, row_job
 from backjob.stores.values import later
 
 __all__ = ["Offset", "encoded", "expecting", "job_of", "lookup", "parted", "setting"]
 
-_TEXTS: Final = frozenset({"id", "token", "lessee", "merge_key", "owner", "scope", "request", "status_text", "result"})
 _ARGUMENTS: Final = {"start_time": "due", "deliver_by": "delivery_timeout", "lease_until": "lease"}
-_READERS: Final = tuple((name, str if name in _TEXTS else int) for name in COLUMNS if name != "sealed")
+_READERS: Final = tuple(
+    [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
+)
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 

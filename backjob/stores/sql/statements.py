@@ -35,6 +35,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from backjob.errors import InvalidRequest
 from backjob.model import Query, Status
+from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import SERVER_NOW
 from backjob.stores.sql.schema import Tables
 
@@ -46,23 +47,8 @@ Condition: TypeAlias = ColumnElement[bool]
 
 _SERVER_NOW: Final = {**SERVER_NOW, "mariadb": SERVER_NOW["mysql"]}
 _INSERTED: Final = (
-    "id",
-    "status",
-    "progress",
-    "output_size",
-    "output_truncated",
-    "error_timeout",
-    "attempt",
-    "version",
-    "held",
-    "depth",
-    "lessee",
-    "merge_key",
-    "owner",
-    "scope",
-    "request",
-    "sealed",
-    "body",
+    *[column.name for column in JOB_COLUMNS if column.draft or column.default is not None],
+    *("merge_key", "request", "body"),
 )
 _SIZE: Final = bindparam("new_size", type_=BigInteger())
 _LONGEST_WAIT: Final = 7000 * 366 * 86400 * 1_000_000  # microseconds: from any now, this ends within the calendar

@@ -15,6 +15,7 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
+from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
@@ -48,7 +49,10 @@ _BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
-    [f"new_{name}" for name in ("merge_key", "owner", "sealed", "lessee", "lease_until")]
+    [
+        *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
+        *("new_merge_key", "new_lease_until"),
+    ]
 )
 
 

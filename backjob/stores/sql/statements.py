@@ -180,13 +180,11 @@ class Statements:
 
     def _reporting(self) -> Update:
         column = self._column
-        greatest, least = (func.max, func.min) if self._kind == "sqlite" else (func.greatest, func.least)
-        progress = func.coalesce(bindparam("new_progress", type_=Integer()), column.progress)
-        raised = progress + bindparam("new_increment", type_=Integer())
+        greatest = func.max if self._kind == "sqlite" else func.greatest
         row: dict[str, Any] = {
             "version": column.version + _ONE,
             "updated_time": self._now,
-            "progress": least(literal_column("100"), greatest(_ZERO, raised)),
+            "progress": func.coalesce(bindparam("new_progress", type_=Integer()), column.progress),
             "status_text": func.coalesce(bindparam("new_text", type_=column.status_text.type), column.status_text),
             "output_size": column.output_size + _SIZE,
             "output_truncated": greatest(column.output_truncated, bindparam("new_truncated", type_=SmallInteger())),

@@ -17,7 +17,7 @@ from backjob.lifecycle import overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.rows import job_row, row_job
-from backjob.stores.values import clamped, dump_result, later, load_result, output_bytes
+from backjob.stores.values import dump_result, later, load_result, output_bytes
 
 __all__ = [
     "changed",
@@ -87,10 +87,9 @@ def changed(job: Job, changes: Changes, now: datetime) -> Job:
 
 def reported(job: Job, report: Report, now: datetime) -> Job:
     """The job after a report; its output is for the store to append."""
-    base = job.progress if report.progress is None else report.progress
     return evolve(
         job,
-        progress=clamped(base + report.increment),
+        progress=job.progress if report.progress is None else report.progress,
         status_text=job.status_text if report.text is None else report.text,
         output_size=job.output_size + len(output_bytes(report.output)),
         output_truncated=job.output_truncated or report.truncated,

@@ -135,9 +135,7 @@ class RedisStore:
         if name is None or fence is None:
             return False
         progress = b"" if report.progress is None else report.progress
-        written = self._run(
-            scripts.REPORT, name[1:], fence[1:], progress, report.increment, text, added, int(report.truncated)
-        )
+        written = self._run(scripts.REPORT, name[1:], fence[1:], progress, text, added, int(report.truncated))
         return bool(written)
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:

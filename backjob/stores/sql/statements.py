@@ -174,12 +174,10 @@ class Statements:
 
     def _make_report(self) -> Update:
         column = self._column
-        progress = func.coalesce(bindparam("new_progress", type_=Integer()), column.progress)
-        raised = progress + bindparam("new_increment", type_=Integer())
         row: dict[str, Any] = {
             "version": column.version + _ONE,
             "updated_time": self._now,
-            "progress": func.least(literal_column("100"), func.greatest(_ZERO, raised)),
+            "progress": func.coalesce(bindparam("new_progress", type_=Integer()), column.progress),
             "status_text": func.coalesce(bindparam("new_text", type_=column.status_text.type), column.status_text),
             "output_size": column.output_size + _SIZE,
             "output_truncated": func.greatest(

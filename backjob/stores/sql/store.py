@@ -193,7 +193,6 @@ class SQLStore:
             old_id=job_id,
             old_token=token,
             new_progress=report.progress,
-            new_increment=report.increment,
             new_text=report.text,
             new_size=len(added),
             new_truncated=int(report.truncated),

@@ -13,7 +13,6 @@ from attrs import frozen
 from backjob.errors import InvalidRequest
 from backjob.model import Query, Report, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
-from backjob.stores.values import clamped
 
 __all__ = ["Statements"]
 
@@ -168,10 +167,7 @@ class Statements:
         values: list[object] = []
         if report.progress is not None:
             changes += ", progress = ?"
-            values.append(clamped(report.progress + report.increment))
-        elif report.increment:
-            changes += ", progress = max(0, min(100, progress + ?))"
-            values.append(report.increment)
+            values.append(report.progress)
         if report.text is not None:
             changes += ", status_text = ?"
             values.append(report.text)

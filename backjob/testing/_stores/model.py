@@ -83,8 +83,7 @@ class Model:
         row = self.rows.get(job_id)
         if row is None or row["status"] is not Status.IN_PROGRESS or row["token"] != token:
             return False
-        progress = (row["progress"] if report.progress is None else report.progress) + report.increment
-        row["progress"] = sorted((0, progress, 100))[1]
+        row["progress"] = row["progress"] if report.progress is None else report.progress
         row["status_text"] = row["status_text"] if report.text is None else report.text
         self.outputs[job_id] += report.output
         row["output_size"] = len(self.outputs[job_id].encode())

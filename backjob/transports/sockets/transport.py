@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import ssl
 from concurrent.futures import Future
@@ -13,6 +12,7 @@ from backjob.errors import InvalidRequest, NotSent
 from backjob.http.addresses import route
 from backjob.http.wire import MAX_HEADER, MAX_RESPONSE
 from backjob.model import Response
+from backjob.process import PerProcess
 from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
 from backjob.transports.sockets.engine import Engine, Flight
@@ -62,11 +62,10 @@ class SocketTransport:
         if where.tls and tls is None:
             tls = ssl.create_default_context()
         self._terms = Terms(where, tls, max_response, max_header)
-        self._connect_timeout = connect_timeout
         self._max_in_flight = max_in_flight
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
-        self._engines: dict[int, Engine] = {}
+        self._engines = PerProcess(lambda: Engine(self._terms, connect_timeout, self._clock), Engine.abandon)
 
     def __repr__(self) -> str:
         return f"SocketTransport({str(self._terms.route.base)!r}, connect_to={str(self._terms.route.address)!r})"
@@ -97,23 +96,10 @@ class SocketTransport:
         if self._closed:
             future.set_exception(NotSent("the transport is closed"))
             return future
-        self._engine().submit(Flight(future, delivery))
+        self._engines.get().submit(Flight(future, delivery))
         return future
 
     def close(self) -> None:
         """Close every connection: what is still in flight ends with `ConnectionLost` or `NotSent`."""
         self._closed = True
-        self._engine().close()
-
-    def _engine(self) -> Engine:
-        """The engine of this process. After a fork that is a new one: the thread is gone, its lock may be held for ever."""
-        pid = os.getpid()
-        engine = self._engines.get(pid)
-        if engine is None:
-            # One atomic step and no lock: a lock, too, might have been held when the process was forked.
-            engine = self._engines.setdefault(pid, Engine(self._terms, self._connect_timeout, self._clock))
-            for other in [key for key in self._engines if key != pid]:
-                inherited = self._engines.pop(other, None)
-                if inherited is not None:
-                    inherited.abandon()
-        return engine
+        self._engines.get().close()

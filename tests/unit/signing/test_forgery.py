@@ -13,14 +13,14 @@ import pytest
 from attrs import define, evolve, field
 
 from backjob import BackJob
-from backjob.delivery.monitor import Monitor
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Request, Status
+from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.wsgi import BackJobMiddleware
-from tests.unit.core import KEY, FakeTransport, FaultyStore
+from tests.unit.core import KEY, FakeTransport, FaultyStore, ManualMonitor
 
 OLD = "the-old-one-q8Zr2Lw5Vb0Xn7Kt3Ms9Jd4Hg6"
 OWN = ("backjob-content-digest", "backjob-signature-input", "backjob-signature")
@@ -46,7 +46,7 @@ class Application:
         self.store = FaultyStore(MemoryStore(clock=self.clock))
         store: Any = self.store  # __getattr__ is all it has
         self.jobs = BackJob(store, self.transport, self.signer, clock=self.clock)
-        self.jobs.monitor = self.jobs.make_monitor(Monitor, threaded=False)
+        self.jobs.monitors = PerProcess(lambda: self.jobs.make_monitor(ManualMonitor))
         self._middleware = BackJobMiddleware(self._page, self.jobs)
 
     def _page(self, environ: Any, start_response: Any) -> Iterable[bytes]:

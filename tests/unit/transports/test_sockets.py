@@ -847,7 +847,7 @@ with Peer(held) as peer:
     transport = SocketTransport(peer.base_url)
     pending = transport.send(delivery("/held"))
     peer.next_call()
-    transport._engine()._lock.acquire()  # a thread may hold it at the moment of the fork
+    transport._engines.get()._lock.acquire()  # a thread may hold it at the moment of the fork
     child = os.fork()
     if child == 0:
         before = len(os.listdir("/proc/self/fd"))
@@ -857,7 +857,7 @@ with Peer(held) as peer:
         # The parent's epoll, socket pair and connection: gone here. The child's own: closed.
         print(before - len(os.listdir("/proc/self/fd")), flush=True)
         os._exit(0)
-    transport._engine()._lock.release()
+    transport._engines.get()._lock.release()
     assert os.waitpid(child, 0)[1] == 0
     second = transport.send(delivery("/second")).result(10).body
     assert not pending.done()

@@ -290,7 +290,7 @@ def test_bytes_that_tls_has_already_decrypted_are_read_without_an_event(
 ) -> None:
     def answer_and_wait(call: Call) -> bytes:
         call.sock.sendall(answer(body=b"x" * 10_000))
-        call.is_hung_up()  # closing here would cause an event
+        call.is_closed_in_time()  # closing here would cause an event
         return b""
 
     monkeypatch.setattr(_connection, "_CHUNK", 100)  # less than a TLS record
@@ -398,7 +398,7 @@ def test_the_connect_timeout_does_not_bound_the_response(peer: Peer) -> None:
     peer.script = lambda _: answer() if gate.wait(PATIENCE) else b""
     with transport_to(peer.base_url, connect_timeout=0.1) as transport:
         future = transport.send(OneDelivery(Request("GET", "/")))
-        assert peer.next_call().hears_nothing(0.3)
+        assert peer.next_call().is_silent_for(0.3)
         gate.set()
         assert future.result(PATIENCE).status == 200
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc
 
-from backjob.cli import commands as cli
+from backjob.cli import main
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.lifecycle import claimed
 from backjob.model import Changes, Draft, Expect, Report, Request
@@ -287,14 +287,14 @@ def test_the_statements_are_the_same_in_every_process(seed: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["postgresql", "mysql", "mariadb", "sqlite"])
 def test_the_command_prints_them(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", dialect, "--table-name", "work", "--schema", "own"]) == 0
+    assert main(["schema", "--dialect", dialect, "--table-name", "work", "--schema", "own"]) == 0
     assert capsys.readouterr().out == SQLStore.schema(dialect, table_name="work", schema="own")
 
 
 def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", "oracle"]) == 64
+    assert main(["schema", "--dialect", "oracle"]) == 64
     assert "none of postgresql, mysql, mariadb, sqlite" in capsys.readouterr().err
-    assert cli.main(["schema", "--dialect", "sqlite", "--table-name", "a b"]) == 64
+    assert main(["schema", "--dialect", "sqlite", "--table-name", "a b"]) == 64
     assert "table_name" in capsys.readouterr().err
 
 

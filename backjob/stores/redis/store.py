@@ -194,8 +194,11 @@ class RedisStore:
         self._server.close()
 
     def eviction_policy(self) -> str:
-        """Return the server's ``maxmemory-policy``, or "" if the server does not show it. Raises `StoreError`."""
-        found = re.search(rb"^maxmemory_policy:([\w-]+)", self._run(scripts.MEMORY), re.MULTILINE)
+        """Return the server's ``maxmemory-policy``, or "" if the server does not show it."""
+        try:
+            found = re.search(rb"^maxmemory_policy:([\w-]+)", self._run(scripts.MEMORY), re.MULTILINE)
+        except StoreError:
+            return ""
         return found[1].decode() if found else ""
 
     def _run(self, script: Script, *arguments: Any) -> Any:

@@ -47,8 +47,8 @@ class Source:
         For a store alone, the result has no address and so delivers nothing, and its key is random. Raises
         `InvalidRequest`, and `StoreError` if the store can't be opened.
         """
-        if self.is_application:
-            return self._application()
+        if (application := self._application()) is not None:
+            return application
         settings = self._settings()
         settings = evolve(settings, base_url=None, connect_to=None, key=secrets.token_bytes(32), key_fallbacks=None)
         url = settings.store or ""
@@ -59,8 +59,8 @@ class Source:
 
     def open_to_deliver(self) -> AbstractContextManager[BackJob]:
         """Open the jobs to run a monitor; for a store alone that takes a base URL and a key. Raises as `open` does."""
-        if self.is_application:
-            return self._application()
+        if (application := self._application()) is not None:
+            return application
         settings = self._settings()
         needed = {"BASE_URL": settings.base_url, "KEY": settings.key}
         missing = [PREFIX + name for name, value in needed.items() if value is None]
@@ -69,15 +69,10 @@ class Source:
             raise InvalidRequest("monitor", f"to deliver jobs, pass --app module:jobs, or set {names}")
         return _built(settings)
 
-    def _application(self) -> AbstractContextManager[BackJob]:
+    def _application(self) -> AbstractContextManager[BackJob] | None:
         if self.jobs is not None:
             return nullcontext(self.jobs)
-        name = self.app or ""
-        _import_from_here()
-        found = named(name, "app")
-        if not isinstance(found, BackJob):
-            raise InvalidRequest("app", f"{name} is not a BackJob but of type {type(found).__name__}")
-        return found
+        return None if self.app is None else _imported(self.app)
 
     def _settings(self) -> Settings:
         settings = environment_settings()
@@ -86,6 +81,14 @@ class Source:
         if settings.store is None:
             raise InvalidRequest("store", f"pass --store URL or --app module:jobs, or set {PREFIX}STORE")
         return settings
+
+
+def _imported(name: str) -> BackJob:
+    _import_from_here()
+    found = named(name, "app")
+    if not isinstance(found, BackJob):
+        raise InvalidRequest("app", f"{name} is not a BackJob but of type {type(found).__name__}")
+    return found
 
 
 def _built(settings: Settings) -> BackJob:

@@ -8,12 +8,12 @@ import click
 from flask.cli import with_appcontext
 
 from backjob.cli.program import COMMANDS, main
-from backjob.jobs import facade as core
+from backjob.jobs import BackJob
 
 __all__ = ["command"]
 
 
-def command(jobs: core.BackJob) -> click.Command:
+def command(jobs: BackJob) -> click.Command:
     """Return a click command that passes its arguments on, ``--help`` included."""
 
     @click.command(

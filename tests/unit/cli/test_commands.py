@@ -271,7 +271,7 @@ def test_cancelling_a_job_removes_it_from_the_cache(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "a_module_with_a_shared_cache", raising=False)  # another run's
+    monkeypatch.delitem(sys.modules, "a_module_with_a_shared_cache", raising=False)  # from a previous run
     monkeypatch.setenv("BACKJOB_CACHE", "a_module_with_a_shared_cache:cache")
     cached = CachedStore(store, FileSystemCache(str(folder)))
     a_job(cached, output="working")

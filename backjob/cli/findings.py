@@ -224,7 +224,7 @@ def check_eviction(policy: str) -> Finding:
     if policy == "noeviction":
         return Finding(f"{what}: no job is evicted")
     if policy.startswith("volatile"):
-        return Finding(f"{what}: only ended jobs can be evicted")
+        return Finding(f"{what}: no job is evicted, since only keys that expire are")
     if not policy:
         return Finding("Redis does not show its maxmemory-policy; set noeviction", certain=False)
     return Finding(f"{what}: it may evict jobs that have not ended", Problem.STORE, "set maxmemory-policy noeviction")

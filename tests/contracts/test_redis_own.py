@@ -647,20 +647,3 @@ def test_what_got_no_answer_is_not_sent_again(own: bool) -> None:
                 store.report("job", "token", Report(output="x"))
             store.close()
     assert got == [b"EVALSHA"]
-
-
-def test_the_eviction_policy_is_read_from_the_server(client: Any, store: RedisStore) -> None:
-    assert store.eviction_policy() == "noeviction"
-    client.config_set("maxmemory-policy", "allkeys-lru")
-    try:
-        assert store.eviction_policy() == "allkeys-lru"
-    finally:
-        client.config_set("maxmemory-policy", "noeviction")
-
-
-def test_a_server_that_does_not_show_its_eviction_policy_is_no_error() -> None:
-    with answering(b"-NOPERM this user has no permissions to run the 'info' command\r\n") as (port, _):
-        store = open_store(f"redis://127.0.0.1:{port}?protocol=2")
-        with closing(store):
-            assert isinstance(store, RedisStore)
-            assert store.eviction_policy() == ""

@@ -193,14 +193,6 @@ class RedisStore:
         """Close idle connections, unless the client is the application's own. A later call still works: it opens one."""
         self._server.close()
 
-    def eviction_policy(self) -> str:
-        """Return the server's ``maxmemory-policy``, or "" if the server does not show it."""
-        try:
-            found = re.search(rb"^maxmemory_policy:([\w-]+)", self._run(scripts.MEMORY), re.MULTILINE)
-        except StoreError:
-            return ""
-        return found[1].decode() if found else ""
-
     def _run(self, script: Script, *arguments: Any) -> Any:
         now = ("", "") if self._clock is None else parted(microseconds(self._clock.now()))
         return self._server.run(script, *now, *arguments)

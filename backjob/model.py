@@ -262,16 +262,19 @@ class Changes:
     end: bool = False
 
 
+def _clamped(progress: int | None) -> int | None:
+    return None if progress is None else max(0, min(100, progress))
+
+
 @frozen(kw_only=True)
 class Report:
     """What an action says while it runs, in one write. Any report is a sign of life.
 
-    ``progress`` sets, ``increment`` raises (0–100 in the end), ``text`` replaces, ``output`` is appended as UTF-8;
-    ``truncated`` marks that output past the limit was dropped.
+    ``progress`` and ``text`` replace what the job has, ``output`` is appended as UTF-8; ``truncated`` marks that output past
+    the limit was dropped. A progress beyond 0–100 becomes the nearest of the two.
     """
 
-    progress: int | None = None
-    increment: int = 0
+    progress: int | None = field(default=None, converter=_clamped)
     text: str | None = None
     output: str = ""
     truncated: bool = False

@@ -18,6 +18,7 @@ from backjob.errors import InvalidRequest
 from backjob.protocols import Transport
 from backjob.settings import Settings
 from backjob.signing import MessageSigner
+from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 
 __all__ = [
@@ -150,6 +151,11 @@ def _transport(args: Namespace, settings: Settings, own: Transport | None) -> tu
 
 def print_schema(args: Namespace) -> int:
     """Print the SQL that creates a store's tables."""
+    if args.dialect == "sqlite":
+        if args.schema is not None:
+            raise InvalidRequest("schema", "SQLite has no schemas")
+        print(SQLiteStore.schema(args.table_name), end="")
+        return 0
     from backjob.stores.sql import SQLStore  # noqa: PLC0415 - needs an extra
 
     print(SQLStore.schema(args.dialect, table_name=args.table_name, schema=args.schema), end="")

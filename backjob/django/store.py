@@ -12,7 +12,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
 from django.db.models import BigIntegerField, F, Func, Q, Value
-from django.db.models.functions import Greatest, Least
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
@@ -38,7 +37,6 @@ from backjob.stores.values import (
     LONGEST_PIECE,
     LOOKAHEAD,
     PURGED_AT_ONCE,
-    clamped,
     cut,
     is_clean,
     joined_piece,
@@ -165,9 +163,7 @@ class DjangoStore:
             return False
         assigned: dict[str, Any] = {"version": F("version") + 1, "updated_time": self._now()}
         if report.progress is not None:
-            assigned["progress"] = clamped(report.progress + report.increment)
-        elif report.increment:
-            assigned["progress"] = Greatest(Value(0), Least(Value(100), F("progress") + report.increment))
+            assigned["progress"] = report.progress
         if report.text is not None:
             assigned["status_text"] = report.text
         if report.truncated:

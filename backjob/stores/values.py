@@ -14,7 +14,6 @@ __all__ = [
     "LONGEST_PIECE",
     "LOOKAHEAD",
     "PURGED_AT_ONCE",
-    "clamped",
     "cut",
     "dump_result",
     "is_clean",
@@ -57,11 +56,6 @@ def later(now: datetime, due: datetime | float, argument: str = "due") -> dateti
 def is_clean(text: str | None) -> bool:
     """Whether every store can keep this text; what can't be kept is not found either."""
     return text is None or clean_text(text) == text
-
-
-def clamped(progress: int) -> int:
-    """The progress within 0–100."""
-    return max(0, min(100, progress))
 
 
 def dump_result(result: JsonValue) -> str | None:

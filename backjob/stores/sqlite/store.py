@@ -16,7 +16,7 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, St
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
 from backjob.stores.sqlite.connections import Connections
-from backjob.stores.sqlite.schema import Statements
+from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL, number, text, yes_or_no
 from backjob.stores.values import (

@@ -21,12 +21,11 @@ _TOKEN: Final = "t" * 22
 _ERASED: Final = ("request", "sealed", "merge_key", "lessee", "lease_until")
 
 # KEYS[1] is the hash of an ended job. ARGV: its id; the number of copies made before; the number of copies to make; the
-# highest seq in use; the hash's time to live in ms, or a negative number; then for each sorted set with the job: the
-# set, the member and the score.
+# highest seq in use; then for each sorted set with the job: the set, the member and the score.
 _COPY: Final = """
 local pairs_, row = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #pairs_, 2 do row[pairs_[i]] = pairs_[i + 1] end
-local id, first, count, last, lives = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local id, first, count, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function with(text, new_id)
     local at = string.find(text, id, 1, true)
@@ -50,8 +49,7 @@ for n = first, first + count - 1 do
         set[#set + 1] = value
     end
     redis.call('HSET', key, unpack(set))
-    if tonumber(lives) > 0 then redis.call('PEXPIRE', key, lives) end
-    for i = 6, #ARGV, 3 do
+    for i = 5, #ARGV, 3 do
         redis.call('ZADD', ARGV[i], now[ARGV[i + 2]], with(ARGV[i + 1], new_id))
     end
 end
@@ -71,7 +69,6 @@ class _Ended:
 
     key: bytes
     id: bytes
-    lives: int
     places: list[tuple[bytes, bytes, bytes]]
 
 
@@ -139,7 +136,7 @@ class RawRedis:
         for first in range(0, ended, _CHUNK):
             template = templates[first // _CHUNK % len(templates)]
             places = [part for place in template.places for part in place]
-            copy([template.key], [template.id, first, min(_CHUNK, ended - first), last, template.lives, *places])
+            copy([template.key], [template.id, first, min(_CHUNK, ended - first), last, *places])
         for key in self._keys(self._prefix, "string"):
             if self._client.get(key) == b"%d" % last:  # the counter of jobs
                 self._client.incrby(key, ended)
@@ -173,7 +170,7 @@ class RawRedis:
                 for member, score in members
                 if job_id in member
             ]
-            found.append(_Ended(key, job_id, self._client.pttl(key), places))
+            found.append(_Ended(key, job_id, places))
         return found
 
 

@@ -1,4 +1,4 @@
-"""What the Redis store sends to its scripts, and what they send back: bytes, and moments that only the server knows."""
+"""Convert between values and the arguments and answers of the Redis scripts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).enc
 
 @frozen
 class Offset:
-    """A moment so many microseconds from the server's now, which it adds itself."""
+    """A moment, in microseconds from the server's now. The script adds the two."""
 
     microseconds: int = 0
 
@@ -35,12 +35,12 @@ class Offset:
 
 
 def parted(microseconds: int) -> tuple[int, int]:
-    """Seconds and microseconds, the latter never negative: the numbers of the scripts are doubles."""
+    """Seconds and microseconds, the latter never negative, because numbers in the scripts are doubles."""
     return divmod(microseconds, 1_000_000)
 
 
 def encoded(text: str, argument: str) -> bytes:
-    """Text in UTF-8. Raises `InvalidRequest` for a lone surrogate, which that can't say."""
+    """Text in UTF-8. Raises `InvalidRequest` for a lone surrogate."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -48,9 +48,9 @@ def encoded(text: str, argument: str) -> bytes:
 
 
 def lookup(text: str | None) -> bytes | None:
-    """What is looked up, marked so that an empty text is not taken for none; None for what no job can have.
+    """A text to search for, after "=", so that an empty text differs from None, which becomes b"".
 
-    A lone surrogate can't be stored, so nothing is found by one.
+    Returns None for a lone surrogate, which no job contains.
     """
     if text is None:
         return b""
@@ -61,7 +61,7 @@ def lookup(text: str | None) -> bytes | None:
 
 
 def expecting(columns: Mapping[str, Any]) -> bytes | None:
-    """Columns and the values that they must hold; None where no job can hold such a value."""
+    """Columns and the values that they must have. None for a lone surrogate, which no job contains."""
     try:
         return _encode({name: str(value) for name, value in columns.items()}).encode()
     except UnicodeEncodeError:
@@ -69,9 +69,9 @@ def expecting(columns: Mapping[str, Any]) -> bytes | None:
 
 
 def setting(columns: Mapping[str, Any], about_now: datetime) -> list[bytes]:
-    """Columns and their new values as the scripts take them: JSON, and what may be no text.
+    """Columns and their new values as arguments of a script: JSON, then the name and value of each column of bytes.
 
-    ``about_now`` need not be the server's now: it is there to refuse, as `InvalidRequest`, what leads out of the calendar.
+    Raises `InvalidRequest` for a moment outside of the calendar; ``about_now`` need not be exact.
     """
     plain: dict[str, str] = {}
     offsets: dict[str, tuple[int, int]] = {}
@@ -97,7 +97,7 @@ def setting(columns: Mapping[str, Any], about_now: datetime) -> list[bytes]:
 
 
 def job_of(row: Sequence[bytes | None], now: bytes) -> Job:
-    """The job whose row a script returned: its texts as JSON, the sealed credentials, the request's body."""
+    """The job of a row that a script returned: JSON of its texts, sealed credentials, and the request's body."""
     text, sealed, body = row
     fields: dict[str, str] = json.loads(text or b"")
     columns = [None if (value := fields.get(name)) is None else read(value) for name, read in _READERS]

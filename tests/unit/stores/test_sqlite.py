@@ -327,14 +327,14 @@ def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> 
     barrier = threading.Barrier(20, timeout=PATIENCE)
 
     def hold_one() -> None:
-        process = store._connections._process()
+        process = store._connections._state.get()
         connection = store._connections._take(process)
         barrier.wait()
         store._connections._give(process, connection)
 
     in_threads(20, hold_one)
     # SQLite itself keeps a descriptor until no connection of the process holds a lock on the file.
-    assert len(store._connections._process().idle) == 8
+    assert len(store._connections._state.get().idle) == 8
     store.close()
     assert open_files(path) == 0
 
@@ -410,16 +410,16 @@ def test_a_child_neither_uses_nor_closes_what_it_inherits(store: SQLiteStore, mo
     connections = store._connections
     # As under uwsgi, which forks without calling Python's hooks.
     monkeypatch.setattr(type(connections), "pause", lambda self: lambda: None)
-    inherited = connections._process().idle[0]
+    inherited = connections._state.get().idle[0]
 
     def child() -> bool:
         store.create(draft("child"))
         connections.close()
         inherited.execute("SELECT 1")  # raises if it is closed
-        return inherited not in connections._process().idle
+        return inherited not in connections._state.get().idle
 
     assert in_child(child) == 0
-    assert connections._process().idle == [inherited]
+    assert connections._state.get().idle == [inherited]
     assert store.get("child") is not None
 
 

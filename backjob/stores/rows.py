@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias
 
 from attrs import evolve, fields
 
-from backjob.errors import InvalidRequest
 from backjob.model import UNSET, Caller, Changes, Draft, Expect, Headers, Job, Request, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.values import dump_result, load_result
@@ -49,7 +48,6 @@ SERVER_NOW: Final = {
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_LONGEST_SPAN: Final = 7000 * 366 * 86400  # s: from any now, this ends within the calendar
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
@@ -69,41 +67,22 @@ def moment(microseconds_since: int) -> datetime:
     return _EPOCH + microseconds_since * _MICROSECOND
 
 
-def span(seconds: float, argument: str) -> int:
-    """Seconds as microseconds. Raises `InvalidRequest`, naming the argument, for what leads out of the calendar."""
-    if not abs(seconds) < _LONGEST_SPAN:  # nor is NaN
-        raise InvalidRequest(argument, "this moment is outside of the calendar")
+def span(seconds: float) -> int:
+    """Seconds as microseconds."""
     return timedelta(seconds=seconds) // _MICROSECOND
 
 
 def _due(now: Moment, due: datetime | float) -> Any:
-    if not isinstance(due, datetime):
-        return now + span(due, "due")
-    if due.utcoffset() is None:
-        raise InvalidRequest("due", "a datetime must be aware of its time zone")
-    return microseconds(due)
+    return microseconds(due) if isinstance(due, datetime) else now + span(due)
 
 
-def _deliver_by(start_time: Moment, delivery_timeout: float) -> Any:
-    last = start_time + span(delivery_timeout, "delivery_timeout")
-    if isinstance(last, int):
-        try:
-            moment(last)
-        except OverflowError:
-            raise InvalidRequest("delivery_timeout", "this moment is outside of the calendar") from None
-    return last
-
-
-def _encoders(name: str) -> dict[Kind, Callable[[Any], Any]]:
-    return {
-        Kind.STATUS: int,
-        Kind.FLAG: int,
-        Kind.MOMENT: microseconds,
-        Kind.SPAN: partial(span, argument=name),
-        Kind.JSON: dump_result,
-    }
-
-
+_ENCODERS: Final[dict[Kind, Callable[[Any], Any]]] = {
+    Kind.STATUS: int,
+    Kind.FLAG: int,
+    Kind.MOMENT: microseconds,
+    Kind.SPAN: span,
+    Kind.JSON: dump_result,
+}
 _DECODERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     Kind.STATUS: tuple(Status).__getitem__,
     Kind.FLAG: bool,
@@ -111,9 +90,7 @@ _DECODERS: Final[dict[Kind, Callable[[Any], Any]]] = {
     Kind.SPAN: lambda micros: micros / 1_000_000,
     Kind.JSON: load_result,
 }
-_ENCODED: Final = {
-    column.name: encode for column in JOB_COLUMNS if (encode := _encoders(column.name).get(column.kind)) is not None
-}
+_ENCODED: Final = {column.name: _ENCODERS[column.kind] for column in JOB_COLUMNS if column.kind in _ENCODERS}
 _DECODED: Final = tuple([(column.name, _DECODERS[column.kind]) for column in JOB_COLUMNS if column.kind in _DECODERS])
 _DEFAULTS: Final = {column.name: column.default for column in JOB_COLUMNS if column.default is not None}
 _DRAFTED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.draft])
@@ -128,7 +105,7 @@ def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any
     row = _DEFAULTS | {
         "created_time": now,
         "start_time": start_time,
-        "deliver_by": _deliver_by(start_time, draft.delivery_timeout),
+        "deliver_by": start_time + span(draft.delivery_timeout),
         "updated_time": now,
         "request": dump_request(draft.request, draft.caller),
     }
@@ -137,7 +114,7 @@ def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any
         if value is not None:
             row[name] = value if encode is None else encode(value)
     if draft.lessee is not None:
-        row["lease_until"] = now + span(draft.lease, "lease")
+        row["lease_until"] = now + span(draft.lease)
     if merge_key is not None:
         row["merge_key"] = merge_key
     return row
@@ -154,10 +131,10 @@ def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
         if value is not UNSET:
             assigned[name] = value if encode is None else encode(value)
     if changes.lease is not UNSET:
-        assigned["lease_until"] = None if changes.lease is None else now + span(changes.lease, "lease")
+        assigned["lease_until"] = None if changes.lease is None else now + span(changes.lease)
     if changes.due is not UNSET:
         assigned["start_time"] = start_time = _due(now, changes.due)
-        assigned["deliver_by"] = _deliver_by(start_time, changes.delivery_timeout)
+        assigned["deliver_by"] = start_time + span(changes.delivery_timeout)
     if changes.free_merge_key:
         assigned["merge_key"] = None
     if changes.alive:

@@ -53,10 +53,10 @@ def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
         **copied,
         created_time=now,
         start_time=start_time,
-        deliver_by=later(start_time, draft.delivery_timeout, "delivery_timeout"),
+        deliver_by=later(start_time, draft.delivery_timeout),
         updated_time=now,
         read_time=now,
-        lease_until=None if draft.lessee is None else later(now, draft.lease, "lease"),
+        lease_until=None if draft.lessee is None else later(now, draft.lease),
         merge_key=merge_key,
         request=draft.request,
         caller=draft.caller,
@@ -69,10 +69,10 @@ def changed(job: Job, changes: Changes, now: datetime) -> Job:
     if changes.result is not UNSET:
         new["result"] = load_result(dump_result(changes.result))  # a copy, which the caller can't alter
     if changes.lease is not UNSET:
-        new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
+        new["lease_until"] = None if changes.lease is None else later(now, changes.lease)
     if changes.due is not UNSET:
         new["start_time"] = later(now, changes.due)
-        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout, "delivery_timeout")
+        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout)
     if changes.free_merge_key:
         new["merge_key"] = None
     if changes.alive:
@@ -101,7 +101,7 @@ def reported(job: Job, report: Report, now: datetime) -> Job:
 
 def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
     """The job with a lease of so many seconds."""
-    until = later(now, lease, "lease")
+    until = later(now, lease)
     return evolve(job, lessee=lessee, lease_until=until, read_time=now, version=job.version + 1)
 
 

@@ -54,7 +54,7 @@ class TestRedisStore(StoreContract):
         return RedisStore(REDIS.url, clock=clock, prefix=new_prefix())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 class TestRedisStoreAtLength(TestRedisStore):
     only_deeper = True

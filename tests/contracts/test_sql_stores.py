@@ -58,13 +58,13 @@ class TestMariaDB(ServerContract):
         return self.service.url
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestPostgreSQLAtLength(TestPostgreSQL):
     only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestMariaDBAtLength(TestMariaDB):
     only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16

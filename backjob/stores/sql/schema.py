@@ -34,10 +34,7 @@ from backjob.errors import InvalidRequest
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.columns import Column as JobColumn
 
-__all__ = ["LONGEST", "Tables", "creation"]
-
-LONGEST: Final = {column.name: column.length for column in JOB_COLUMNS if column.length is not None}
-"""The most bytes of UTF-8 in each label: 1020 are 255 of the longest characters."""
+__all__ = ["Tables", "creation"]
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",

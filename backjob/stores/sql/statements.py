@@ -33,7 +33,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql
 
-from backjob.errors import InvalidRequest
 from backjob.model import Query, Status
 from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import SERVER_NOW
@@ -51,7 +50,6 @@ _INSERTED: Final = (
     *("merge_key", "request", "body"),
 )
 _SIZE: Final = bindparam("new_size", type_=BigInteger())
-_LONGEST_WAIT: Final = 7000 * 366 * 86400 * 1_000_000  # microseconds: added to any now, it stays within the calendar
 _ZERO, _ONE, _TWO = (literal_column(text, SmallInteger()) for text in "012")
 
 
@@ -62,10 +60,7 @@ class After:
     microseconds: int
 
     def __add__(self, more: int) -> After:
-        later = self.microseconds + more
-        if abs(later) > _LONGEST_WAIT:
-            raise InvalidRequest("delivery_timeout", "this moment is outside of the calendar")
-        return After(later)
+        return After(self.microseconds + more)
 
 
 def named_values(prefix: str, row: Mapping[str, Any]) -> Values:

@@ -14,7 +14,7 @@ from backjob.protocols import Clock
 
 __all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 RETRY_PAUSE: Final = 1.0
 """Seconds before backjob retries what has failed, such as a call of the store."""
@@ -24,7 +24,7 @@ _WARNING_INTERVAL: Final = 60.0
 _log = logging.getLogger("backjob")
 
 
-class PerProcess(Generic[T]):
+class PerProcess(Generic[T_co]):
     """A value that each process makes for itself.
 
     After a fork the parent's threads do not exist, its locks may be held forever, and its connections must not be used.
@@ -34,12 +34,12 @@ class PerProcess(Generic[T]):
     that was inherited from the parent, once, in the child.
     """
 
-    def __init__(self, make: Callable[[], T], abandon: Callable[[T], object] | None = None) -> None:
+    def __init__(self, make: Callable[[], T_co], abandon: Callable[[T_co], object] | None = None) -> None:
         self._make = make
         self._abandon = abandon
-        self._values: dict[int, T] = {}
+        self._values: dict[int, T_co] = {}
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """Return the value of the current process."""
         pid = os.getpid()
         try:

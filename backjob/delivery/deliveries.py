@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, evolve, field
 
-from backjob.delivery.attempts import Attempt, describe, failure
+from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.lifecycle import (
     End,
@@ -39,12 +39,6 @@ LEASE: Final = 30.0
 
 _CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
-
-_CREDENTIALS_LOST: Final = (
-    "the process that held the user's credentials for this job ended before it was delivered; "
-    "start it again, or have credentials stored sealed: BackJob(seal=True)"
-)
-_SEAL_BROKEN: Final = "none of the signer's keys opens the sealed credentials of this job; start it again"
 
 _log = logging.getLogger("backjob")
 
@@ -199,9 +193,10 @@ class Deliveries:
         job = delivery.job
         if transport is None or job is None:
             return
-        credentials, problem = self._credentials(job, delivery)
-        if problem is not None:
-            self._end(job, failed(problem))
+        try:
+            credentials = credentials_of(job, delivery.credentials, self._parts.sealer)
+        except CredentialsLost as error:
+            self._end(job, failed(str(error)))
             return
         frees_key = waits_until_sent(job.merge_key)
         if delivery.failures or frees_key:
@@ -224,18 +219,6 @@ class Deliveries:
         self._in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._on_outcome(job_id, future))
-
-    def _credentials(self, job: Job, delivery: _Delivery) -> tuple[Credentials | None, str | None]:
-        """Return the credentials to send, or why those that are needed can't be had."""
-        credentials = delivery.credentials
-        if job.sealed is not None and credentials is None:
-            sealer = self._parts.sealer
-            credentials = None if sealer is None else sealer.open(job.sealed)
-            if credentials is None:
-                return None, _SEAL_BROKEN
-        if job.held and credentials is None:
-            return None, _CREDENTIALS_LOST
-        return credentials, None
 
     def _renew(self, delivery: _Delivery) -> None:
         if delivery.renew_at > self._monotonic():
@@ -280,18 +263,13 @@ class Deliveries:
         elif delivery.future is None or job is None or job.status.is_final:
             self.drop(delivery.job_id)
         else:
+            # In flight for another process: once the job has ended, close the connection.
             delivery.credentials = None
             self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
 
     def _check(self, delivery: _Delivery) -> None:
-        """Drop a job in flight that another process has ended: its connection has nothing more to bring."""
-        if delivery.future is None:
-            return
-        job = self._store.get(delivery.job_id)
-        if job is None or job.status.is_final:
-            self.drop(delivery.job_id)
-        else:
-            self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
+        if delivery.future is not None:
+            self._read_again(delivery)
 
     def _conclude(self, delivery: _Delivery) -> None:
         future = delivery.future

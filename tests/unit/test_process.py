@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -152,7 +153,7 @@ def test_an_idle_thread_ends_and_no_work_is_lost_between_its_end_and_the_next_st
     work, results = Work(), list[int]()
     passes = work.passes(is_idle=lambda: not work.items)
     for number in range(300):
-        work.items.append(lambda number=number: results.append(number))  # type: ignore[misc]
+        work.items.append(partial(results.append, number))
         passes.ensure_running()
         passes.wake()
     deadline = time.monotonic() + DEADLINE

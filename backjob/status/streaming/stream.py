@@ -59,11 +59,11 @@ class Stream:
         self._until = self._sent_at + lifetime
         self._read_from = self._sent_at
 
-    # --- for those who serve it -------------------------------------------------------------------------------------
+    # --- called from any thread -------------------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether it sends nothing more."""
         return self._is_over or self._monotonic() >= self._until
 
     def take(self, *, may_read: bool = True) -> bytes | None:
@@ -136,7 +136,7 @@ class Stream:
         self.close()
         raise StopAsyncIteration
 
-    # --- what comes next --------------------------------------------------------------------------------------------
+    # --- the next bytes ---------------------------------------------------------------------------------------------
 
     def _from_feed(self) -> bytes | None:
         """Return the next bytes that need no read."""

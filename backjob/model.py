@@ -5,12 +5,15 @@ Times are aware datetimes in UTC, ages and time-outs are seconds, sizes and offs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+
+from backjob.errors import InvalidRequest
 
 __all__ = [
     "LONGEST_STATUS_TEXT",
@@ -33,6 +36,7 @@ __all__ = [
     "Status",
     "Unset",
     "clean_text",
+    "is_storable",
     "short_text",
 ]
 
@@ -84,6 +88,90 @@ LONGEST_STATUS_TEXT: Final = 1 << 16
 def short_text(text: str) -> str:
     """A status text as every store can keep it: clean, and cut at `LONGEST_STATUS_TEXT`."""
     return clean_text(text if len(text) <= LONGEST_STATUS_TEXT else text[:LONGEST_STATUS_TEXT] + " …")
+
+
+# --- validators: what a store can't keep can't be constructed -----------------------------------------------------------
+
+_EARLIEST: Final = -60e9  # s: about 1900 years ago
+_LATEST: Final = 221e9  # s: about 7000 years ahead; from any now, both are within the calendar
+
+_Validator: TypeAlias = "Callable[[Any, Attribute[Any], Any], None]"
+
+
+def is_storable(text: str) -> bool:
+    """Whether every store can keep this text: it has no NUL and no lone surrogate."""
+    if "\0" in text:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _text(longest: int | None = None) -> _Validator:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if not isinstance(value, str):
+            return
+        if not is_storable(value):
+            raise InvalidRequest(
+                attribute.name, "contains NUL or a lone surrogate, which no store can keep; clean_text() replaces them"
+            )
+        if longest is not None and len(value) > longest:
+            raise InvalidRequest(attribute.name, f"at most {longest} characters are allowed")
+
+    return check
+
+
+def _number(least: int, largest: int) -> _Validator:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, int) and not least <= value <= largest:
+            raise InvalidRequest(attribute.name, f"a number from {least} to {largest} is expected")
+
+    return check
+
+
+def _seconds(_: object, attribute: Attribute[Any], value: float | Unset | None) -> None:
+    if isinstance(value, int | float) and not _EARLIEST < value < _LATEST:  # NaN fails this too
+        raise InvalidRequest(attribute.name, "this moment is outside of the calendar")
+
+
+def _moment(instance: object, attribute: Attribute[Any], value: datetime | float | Unset, later: float = 0.0) -> None:
+    """Check the moment ``later`` seconds after an aware datetime, or after so many seconds from now."""
+    if not isinstance(value, datetime):
+        _seconds(instance, attribute, value if isinstance(value, Unset) else value + later)
+        return
+    if value.utcoffset() is None:
+        raise InvalidRequest(attribute.name, "a datetime needs a time zone")
+    try:
+        value.astimezone(UTC) + timedelta(seconds=later)
+    except OverflowError:
+        raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
+
+
+def _delivery_timeout(instance: Draft | Changes, attribute: Attribute[Any], value: float) -> None:
+    _seconds(instance, attribute, value)
+    _moment(instance, attribute, instance.due, value)
+
+
+def _json(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None or value is UNSET:
+        return
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(attribute.name, f"JSON can't represent this: {error}") from None
+
+
+_ID: Final = _text(128)
+_LABEL: Final = _text(255)
+_COUNT: Final = _number(0, (1 << 31) - 1)
+
+
+def _clamped(progress: int | None) -> int | None:
+    return None if progress is None else max(0, min(100, progress))
+
+
+# --- requests and responses -----------------------------------------------------------------------------------------
 
 
 def _names_only(headers: Headers) -> str:
@@ -175,19 +263,19 @@ class Draft:
     accepting process holds the credentials; ``sealed`` is their encrypted form, which any process can open.
     """
 
-    id: str
+    id: str = field(validator=_ID)
     request: Request
     caller: Caller | None = None
-    owner: str | None = None
-    scope: str = ""
-    due: datetime | float = 0.0
-    delivery_timeout: float = 600.0
-    error_timeout: float = 60.0
-    lessee: str | None = None
-    lease: float = 0.0
+    owner: str | None = field(default=None, validator=_LABEL)
+    scope: str = field(default="", validator=_LABEL)
+    due: datetime | float = field(default=0.0, validator=_moment)
+    delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
+    error_timeout: float = field(default=60.0, validator=_seconds)
+    lessee: str | None = field(default=None, validator=_LABEL)
+    lease: float = field(default=0.0, validator=_seconds)
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
-    depth: int = 0
+    depth: int = field(default=0, validator=_COUNT)
 
 
 @frozen(kw_only=True)
@@ -247,15 +335,15 @@ class Changes:
     """
 
     status: Status | Unset = UNSET
-    attempt: int | Unset = UNSET
-    token: str | Unset = field(default=UNSET, repr=False)
-    progress: int | Unset = UNSET
-    status_text: str | Unset = UNSET
-    result: JsonValue | Unset = UNSET
-    lessee: str | Unset | None = UNSET
-    lease: float | Unset | None = UNSET
-    due: datetime | float | Unset = UNSET
-    delivery_timeout: float = 600.0
+    attempt: int | Unset = field(default=UNSET, validator=_COUNT)
+    token: str | Unset = field(default=UNSET, repr=False, validator=_ID)
+    progress: int | Unset = field(default=UNSET, validator=_number(0, 100))
+    status_text: str | Unset = field(default=UNSET, validator=_text())
+    result: JsonValue | Unset = field(default=UNSET, validator=_json)
+    lessee: str | Unset | None = field(default=UNSET, validator=_LABEL)
+    lease: float | Unset | None = field(default=UNSET, validator=_seconds)
+    due: datetime | float | Unset = field(default=UNSET, validator=_moment)
+    delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
     free_merge_key: bool = False
     alive: bool = False
     erase_sealed: bool = False
@@ -266,14 +354,13 @@ class Changes:
 class Report:
     """What an action says while it runs, in one write. Any report is a sign of life.
 
-    ``progress`` sets, ``increment`` raises (0–100 in the end), ``text`` replaces, ``output`` is appended as UTF-8;
-    ``truncated`` marks that output past the limit was dropped.
+    ``progress`` and ``text`` replace what the job has, ``output`` is appended as UTF-8; ``truncated`` marks that output past
+    the limit was dropped. A progress beyond 0–100 becomes the nearest of the two.
     """
 
-    progress: int | None = None
-    increment: int = 0
-    text: str | None = None
-    output: str = ""
+    progress: int | None = field(default=None, converter=_clamped)
+    text: str | None = field(default=None, validator=_text())
+    output: str = field(default="", validator=_text())
     truncated: bool = False
 
 
@@ -284,12 +371,12 @@ class Query:
     ``before`` is a job id: the page that follows that job.
     """
 
-    scope: str | None = None
+    scope: str | None = field(default=None, validator=_text())
     status: Status | None = None
-    owner: str | None = None
+    owner: str | None = field(default=None, validator=_text())
     overdue: bool = False
-    limit: int = 50
-    before: str | None = None
+    limit: int = field(default=50, validator=_number(0, (1 << 63) - 1))
+    before: str | None = field(default=None, validator=_text())
 
 
 @frozen

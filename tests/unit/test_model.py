@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import attrs
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backjob import model
+from backjob.errors import InvalidRequest
 from backjob.model import (
     UNSET,
     Caller,
@@ -22,11 +25,14 @@ from backjob.model import (
     Job,
     JobState,
     JsonValue,
+    Query,
+    Report,
     Request,
     Response,
     Status,
     Unset,
     clean_text,
+    is_storable,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -95,6 +101,108 @@ def test_no_character_is_swallowed_with_its_bad_neighbour(text: str) -> None:
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_good_text_stays_as_it_is(text: str) -> None:
     assert clean_text(text) == text
+
+
+# --- what can't be stored can't be constructed ----------------------------------------------------------------------
+
+REQUEST = Request("GET", "/work")
+UNSTORABLE = ("\0", "a\0b", "\ud800", "\udc00\ud83d", "\U0001f600\udfff", "\udc80")
+FAR = 7000 * 365 * 86400.0
+
+
+def make_draft(**fields: Any) -> Draft:
+    return Draft(**{"id": "job", "request": REQUEST, **fields})
+
+
+def refusal(make: Callable[..., object], **fields: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        make(**fields)
+    return caught.value
+
+
+@pytest.mark.parametrize("text", UNSTORABLE, ids=ascii)
+def test_text_that_no_store_can_keep_is_refused_by_the_field_s_name(text: str) -> None:
+    assert not is_storable(text)
+    for make, names in (
+        (make_draft, ("id", "owner", "scope", "lessee")),
+        (Changes, ("token", "status_text", "lessee")),
+        (Report, ("text", "output")),
+        (Query, ("scope", "owner", "before")),
+    ):
+        for name in names:
+            assert refusal(make, **{name: text}).argument == name
+
+
+@given(any_text)
+def test_text_is_storable_if_cleaning_leaves_it_as_it_is(text: str) -> None:
+    assert is_storable(text) == (clean_text(text) == text)
+
+
+@pytest.mark.parametrize(("name", "longest"), [("id", 128), ("owner", 255), ("scope", 255), ("lessee", 255)])
+def test_a_label_longer_than_its_column_is_refused(name: str, longest: int) -> None:
+    assert getattr(make_draft(**{name: "x" * longest}), name) == "x" * longest
+    assert refusal(make_draft, **{name: "x" * (longest + 1)}).argument == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "argument"),
+    [
+        ({"due": datetime(2031, 6, 1, 3, 0)}, "due"),  # noqa: DTZ001 - naive on purpose
+        ({"due": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "due"),
+        ({"due": 1e12}, "due"),
+        ({"due": -1e12}, "due"),
+        ({"due": math.inf}, "due"),
+        ({"due": math.nan}, "due"),
+        ({"delivery_timeout": 1e12}, "delivery_timeout"),
+        ({"due": FAR, "delivery_timeout": FAR}, "delivery_timeout"),
+        ({"due": datetime(9999, 12, 31, tzinfo=UTC), "delivery_timeout": 86400.0}, "delivery_timeout"),
+        ({"lease": math.nan}, "lease"),
+        ({"lease": 1e12}, "lease"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("make", [make_draft, Changes])
+def test_a_moment_outside_of_the_calendar_or_without_a_zone_is_refused(
+    make: Callable[..., object], fields: dict[str, Any], argument: str
+) -> None:
+    assert refusal(make, **fields).argument == argument
+
+
+@pytest.mark.parametrize("due", [0.0, FAR, datetime(1, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)])
+def test_any_moment_of_the_calendar_can_be_due(due: datetime | float) -> None:
+    assert make_draft(due=due).due == due
+    assert Changes(due=due).due == due
+
+
+@pytest.mark.parametrize("result", [{1, 2}, object(), b"bytes", {"in": [1j]}], ids=["set", "object", "bytes", "1j"])
+def test_a_result_that_json_cannot_represent_is_refused(result: Any) -> None:
+    assert refusal(Changes, result=result).argument == "result"
+
+
+def test_a_result_nested_too_deeply_is_refused() -> None:
+    deep: JsonValue = "bottom"
+    for _ in range(100_000):
+        deep = [deep]
+    assert refusal(Changes, result=deep).argument == "result"
+
+
+def test_a_number_beyond_its_column_is_refused() -> None:
+    cases: tuple[tuple[Callable[..., object], str, tuple[int, ...], tuple[int, ...]], ...] = (
+        (make_draft, "depth", (0, 2**31 - 1), (-1, 2**31)),
+        (Changes, "attempt", (0, 2**31 - 1), (-1, 2**31)),
+        (Changes, "progress", (0, 100), (-1, 101)),
+        (Query, "limit", (0, 2**63 - 1), (-1, 2**63)),
+    )
+    for make, name, allowed, refused in cases:
+        for number in allowed:
+            make(**{name: number})
+        for number in refused:
+            assert refusal(make, **{name: number}).argument == name
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, None), (-5, 0), (0, 0), (70, 70), (100, 100), (130, 100)])
+def test_the_progress_of_a_report_is_kept_within_0_and_100(given: int | None, kept: int | None) -> None:
+    assert Report(progress=given).progress == kept
 
 
 # --- what a value shows ---------------------------------------------------------------------------------------------

@@ -77,12 +77,9 @@ class Connections:
         _living.add(self)
 
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """The rows of a query. What can't be stored, such as a lone surrogate or 70 bits, matches none."""
+        """The rows of a query."""
         with self._connection() as (_, connection):
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            except (UnicodeEncodeError, OverflowError):
-                return []
+            return connection.execute(sql, parameters).fetchall()
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Carry out one statement, which commits by itself; the rows that it returns."""
@@ -208,10 +205,6 @@ class Connections:
             raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
 
     def _translate(self, error: BaseException) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise InvalidRequest("text", "a lone surrogate can't be stored; clean_text() replaces it") from error
-        if isinstance(error, OverflowError):
-            raise InvalidRequest("number", "a number of more than 64 bits can't be stored") from error
         if isinstance(error, sqlite3.Error):
             raise self._translated(error) from error
 

@@ -227,15 +227,6 @@ def test_durability_sets_how_a_commit_is_synchronised(path: Path) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("field", ["scope", "owner", "lessee", "id"])
-def test_text_that_utf8_cannot_say_is_refused(store: SQLiteStore, field: str) -> None:
-    fields: dict[str, Any] = {"id": "job", "request": Request("GET", "/"), field: "\ud800"}
-    with pytest.raises(InvalidRequest):
-        store.create(Draft(**fields))
-    assert store.find(Query()) == []
-    store.create(draft("job"))
-
-
 def test_the_end_leaves_nothing_of_the_request_in_the_tables(path: Path, store: SQLiteStore) -> None:
     request = Request("POST", "/work", (("X-Secret", "one"),), b"secret body")
     for job_id, key in (("first", None), ("second", "key")):

@@ -11,7 +11,7 @@ from backjob.errors import InvalidRequest, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts
-from backjob.stores.redis.scripts import Script
+from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
 from backjob.stores.redis.values import Offset, expecting, job_of, lookup, parted, setting
 from backjob.stores.rows import assignments, conditions, draft_row, microseconds, moment, span

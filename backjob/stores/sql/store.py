@@ -16,7 +16,7 @@ from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import JOB_COLUMNS
-from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
+from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
 from backjob.stores.values import (
@@ -35,7 +35,7 @@ try:
     from backjob.stores.sql.engine import Database, DirectWrite
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
     from backjob.stores.sql.schema import Tables, creation
-    from backjob.stores.sql.statements import After, Statements, Values, named_values
+    from backjob.stores.sql.statements import Statements, Values, named_values
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
         raise
@@ -123,7 +123,7 @@ class SQLStore:
     # --- the protocol -----------------------------------------------------------------------------------------------
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        row = draft_row(draft, merge_key, After(0)) | {"body": draft.request.body or None}
+        row = draft_row(draft, merge_key, After()) | {"body": draft.request.body or None}
         values = _NO_NEW_VALUES | named_values("new", row)
         is_fixed = isinstance(draft.due, datetime)
         for _ in range(_MERGE_ATTEMPTS):
@@ -157,7 +157,7 @@ class SQLStore:
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        assigned = self._assigned(changes, After(0))
+        assigned = self._assigned(changes, After())
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))

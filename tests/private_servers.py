@@ -190,7 +190,7 @@ class PrivateServer:
     port: int
     _process: subprocess.Popen[bytes] | None = None
     _guard: subprocess.Popen[bytes] | None = None
-    _gone: int = field(default=-1)
+    _exit_pipe: int = field(default=-1)
 
     @property
     def url(self) -> str:
@@ -209,10 +209,10 @@ class PrivateServer:
         """Start the server, and wait until it answers."""
         assert self._process is None
         # All processes of the server inherit one end of a pipe. Its other end closes with the last of them.
-        self._gone, held = os.pipe()
+        self._exit_pipe, kept_open = os.pipe()
         with self.log.open("ab") as log:
-            self._process = _started(self.kind, self.kind.command(self.directory, self.port), log.fileno(), held)
-        os.close(held)
+            self._process = _start(self.kind, self.kind.command(self.directory, self.port), log.fileno(), kept_open)
+        os.close(kept_open)
         # Kills the server even if the process of the tests is killed.
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", f"read _; kill -9 {self._process.pid}"], stdin=subprocess.PIPE, start_new_session=True
@@ -244,11 +244,11 @@ class PrivateServer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait(_DEADLINE)
-        _wait_for_end(self._gone)
-        os.close(self._gone)
+        _wait_for_end(self._exit_pipe)
+        os.close(self._exit_pipe)
 
 
-def _started(kind: ServerKind, command: list[str], log: int, held: int | None = None) -> subprocess.Popen[bytes]:
+def _start(kind: ServerKind, command: list[str], log: int, kept_open: int | None = None) -> subprocess.Popen[bytes]:
     identity = kind.identity
     return subprocess.Popen(
         command,
@@ -257,7 +257,7 @@ def _started(kind: ServerKind, command: list[str], log: int, held: int | None = 
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        pass_fds=[] if held is None else [held],
+        pass_fds=[] if kept_open is None else [kept_open],
         start_new_session=True,
         user=None if identity is None else identity.uid,
         group=None if identity is None else identity.gid,
@@ -334,7 +334,7 @@ class Templates:
             _make_directory(kind, template)
             log = self._directory / f"{kind.name}.log"
             with log.open("wb") as output:
-                process = _started(kind, kind.initialise(template), output.fileno())
+                process = _start(kind, kind.initialise(template), output.fileno())
             try:
                 code = process.wait(_DEADLINE)
             finally:

@@ -1,8 +1,8 @@
 """Convert between a job and its row, for every store with a table or a hash of columns.
 
 `backjob.stores.columns` lists the columns. A moment is an integer, the microseconds since 1970 in UTC, so no time zone of
-a server, session or host affects it. Where a column depends on the store's own now, pass that now as a number, or as
-any object that stands for one and supports addition.
+a server, session or host affects it. Where a column depends on the store's own now, pass that now as a number, or
+`After()` if the server adds it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias
 
-from attrs import evolve, fields
+from attrs import evolve, fields, frozen
 
 from backjob.model import UNSET, Caller, Changes, Draft, Expect, Headers, Job, Request, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
@@ -23,6 +23,7 @@ from backjob.stores.values import dump_result, load_result
 __all__ = [
     "COLUMNS",
     "SERVER_NOW",
+    "After",
     "Moment",
     "Row",
     "assignments",
@@ -55,6 +56,16 @@ class Moment(Protocol):
     """Microseconds since 1970 in UTC: an ``int``, or what stands for one."""
 
     def __add__(self, other: int, /) -> Any: ...
+
+
+@frozen
+class After:
+    """A moment, in microseconds after the server's now, for stores whose server adds the two."""
+
+    microseconds: int = 0
+
+    def __add__(self, other: int) -> After:
+        return After(self.microseconds + other)
 
 
 def microseconds(when: datetime) -> int:

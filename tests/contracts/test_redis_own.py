@@ -73,7 +73,7 @@ def end(store: Store, job_id: str, status: Status = Status.COMPLETED, **fields: 
     ends = {Status.COMPLETED: completed(), Status.FAILED: failed("broken"), Status.CANCELLED: cancelled()}
     store.create(draft(job_id, **fields))
     store.change(job_id, *claimed("token"))
-    store.report(job_id, "token", Report(output="said"))
+    store.report(job_id, "token", Report(output="text"))
     assert store.change(job_id, Expect(token="token"), ended(ends[status])) is not None
 
 
@@ -202,7 +202,7 @@ def test_no_search_reads_all_ended_jobs(client: Any, store: RedisStore) -> None:
         (Query(status=Status.FAILED, scope="s", owner="me"), ["mine"]),
         (Query(status=Status.COMPLETED, owner="me"), []),
         (Query(overdue=True), ["living"]),
-        (Query(owner="nobody"), []),
+        (Query(owner="other"), []),
         (Query(limit=3), ["399", "398", "397"]),
         (Query(limit=3, before="living"), ["mine", "299", "298"]),
     ):

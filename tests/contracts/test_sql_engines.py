@@ -235,7 +235,7 @@ def test_a_deadlock_is_retried_a_limited_number_of_times(
 
     def step(connection: Connection) -> str:
         attempts.append(1)
-        connection.execute(text(f"INSERT INTO {table_name}_output VALUES ({len(attempts)}, 0, 'piece')"))
+        connection.execute(text(f"INSERT INTO {table_name}_output VALUES ({len(attempts)}, 0, 'chunk')"))
         if len(attempts) <= conflicts:
             connection.exec_driver_sql(CONFLICTS[connection.dialect.name])
         return "done"
@@ -259,7 +259,7 @@ def test_the_connection_of_an_interrupted_step_is_not_used_again(
     url: str, table_name: str, interruption: type[BaseException]
 ) -> None:
     def step(connection: Connection) -> None:
-        connection.execute(text(f"INSERT INTO {table_name}_output VALUES (1, 0, 'piece')"))
+        connection.execute(text(f"INSERT INTO {table_name}_output VALUES (1, 0, 'chunk')"))
         raise interruption
 
     with closing(SQLStore(url, table_name=table_name)) as store:
@@ -351,6 +351,17 @@ def test_a_forked_child_opens_its_own_connections(url: str, table_name: str, own
         assert in_child(run) == "True True"
         assert session(store) == of_parent, "the child closed the parent's connection"
     engine.dispose()
+
+
+def test_a_child_that_is_forked_while_all_connections_are_in_use_opens_its_own(
+    url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backjob.stores.sql.connections._POOL_SIZE", 1)
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job"))
+        child: Callable[[Connection], str] = lambda _: in_child(lambda: str(store.get("job") is not None))  # noqa: E731
+        assert store._database.do(child) == "True"
+        assert store.get("job") is not None
 
 
 def session(store: SQLStore) -> int:

@@ -1,17 +1,13 @@
-"""The Lua scripts of the Redis store. Each is one atomic step over a job and its entries in the indexes.
+"""The Lua scripts of the Redis store, each one atomic step. See `backjob.stores.redis.lua` for their common part.
 
-A job is a hash, and its output a string. The indexes are sorted sets: by status, scope and owner in the order of
-creation, living jobs by start time, lease and time limit, ended jobs by end time. KEYS[1] is the prefix of all keys; its
-hash tag puts them into one slot. ARGV[1] and ARGV[2] are the store's now in seconds and microseconds, or empty for the
-server's. The arguments of a script follow from ARGV[3] on.
+The text after each script lists its arguments from ARGV[3] on, and its answer.
 """
 
 from __future__ import annotations
 
-import hashlib
 from typing import Final
 
-from attrs import frozen
+from backjob.stores.redis.lua import Script
 
 __all__ = [
     "BEAT",
@@ -20,130 +16,12 @@ __all__ = [
     "DUE",
     "FIND",
     "GET",
-    "LAYOUT",
     "MEMORY",
     "OUTPUT",
     "OVERDUE",
-    "OVER_LAYOUT",
     "PURGE",
     "REPORT",
-    "Script",
 ]
-
-
-@frozen
-class Script:
-    """A Lua script, and the digest by which a server finds it again."""
-
-    source: bytes
-    digest: str
-
-    @classmethod
-    def of(cls, source: str) -> Script:
-        encoded = source.encode()
-        return cls(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest())
-
-
-LAYOUT: Final = 1
-"""The number of the layout that these scripts write, stored under the key ``…:layout``."""
-
-OVER_LAYOUT: Final = "BACKJOBLAYOUT"
-"""The code of the error that the scripts return if the keys have another layout."""
-
-_BEGIN: Final = f"""
-local call, fmt = redis.call, string.format
-local root = KEYS[1] .. ':'
-local layout, this_layout = call('GET', root .. 'layout'), '{LAYOUT}'
-if layout and layout ~= this_layout then return redis.error_reply('{OVER_LAYOUT} ' .. layout) end
-local now_s, now_us = tonumber(ARGV[1]), tonumber(ARGV[2])
-if not now_s then
-    local time = call('TIME')
-    now_s, now_us = tonumber(time[1]), tonumber(time[2])
-end
-
--- Moments are decimal microseconds. A double is exact for them until 2255, but its default format is not.
-local function moment(s, us)
-    if s <= 0 then return fmt('%.0f', s * 1000000 + us) end
-    return fmt('%.0f%06.0f', s, us)
-end
-local now, now_number = moment(now_s, now_us), now_s * 1000000 + now_us
-local function after(seconds, micros)
-    if seconds == 0 and micros == 0 then return now end
-    local s, us = now_s + seconds, now_us + micros
-    if us >= 1000000 then s, us = s + 1, us - 1000000 end
-    return moment(s, us)
-end
-"""
-
-_JOBS: Final = """
-local function job_key(id) return root .. 'job:' .. id end
-local function output_key(id) return root .. 'output:' .. id end
-
-local function read(id)
-    local columns, row = call('HGETALL', job_key(id)), {}
-    if #columns == 0 then return nil end
-    for i = 1, #columns, 2 do row[columns[i]] = columns[i + 1] end
-    return row
-end
-
--- A row in an answer: JSON of its texts, and the columns of bytes. A client parses this faster than many small values.
-local function reply(row)
-    local sealed, body = row.sealed or false, row.body or false
-    row.sealed, row.body = nil, nil
-    return {cjson.encode(row), sealed, body}
-end
-
--- Members of the sets of living jobs: at the same score, Redis keeps them in the order of creation.
-local function entry(seq, id) return fmt('%016.0f', seq) .. id end
-local function entry_id(member) return string.sub(member, 17) end
-local function silent_at(updated_time, error_timeout) return fmt('%.0f', updated_time + error_timeout) end
-
--- The entries of a job that depend on its state: set -> member and score.
-local function entries(row)
-    local found, member = {}, entry(row.seq, row.id)
-    found['status:' .. row.status] = {row.id, row.seq}
-    if row.status == '0' then
-        if row.lease_until then
-            found.leased = {member, row.lease_until}
-        else
-            found.waiting = {member, row.start_time}
-        end
-        found.limits = {member, row.deliver_by}
-    elseif row.status == '1' then
-        found.limits = {member, silent_at(row.updated_time, row.error_timeout)}
-    elseif row.end_time then
-        -- With scope and owner, so that a purge removes the other entries even if the hash was evicted.
-        found['ended:' .. row.status] = {cmsgpack.pack({row.id, row.scope, row.owner or false}), row.end_time}
-    end
-    return found
-end
-
-local function update_entries(before, present)
-    -- The row keeps a lease that has ended, but DUE may have moved its entry to the waiting jobs.
-    local leased = before.leased
-    if leased then call('ZREM', root .. 'waiting', leased[1]) end
-    for set, place in pairs(before) do
-        if not present[set] then call('ZREM', root .. set, place[1]) end
-    end
-    for set, place in pairs(present) do
-        if leased or not before[set] or before[set][2] ~= place[2] then call('ZADD', root .. set, place[2], place[1]) end
-    end
-end
-
-local function write(id, row)
-    local columns = {}
-    for name, value in pairs(row) do
-        columns[#columns + 1] = name
-        columns[#columns + 1] = value
-    end
-    call('HSET', job_key(id), unpack(columns))
-end
-"""
-
-
-def _script(*parts: str) -> Script:
-    return Script.of("".join((_BEGIN, _JOBS, *parts)))
-
 
 _ASSIGNED: Final = """
 -- The assignments in ARGV[i]: {"set": column -> value, "after": column -> seconds and microseconds from now, "erased":
@@ -169,18 +47,18 @@ local function report(id, token, set, output)
 end
 """
 
-GET: Final = _script("""
+GET: Final = Script.of("""
 local row = read(ARGV[3])
 return {now, row and reply(row) or false}
 """)
 """id → now; the row or nil."""
 
-OUTPUT: Final = _script("""
+OUTPUT: Final = Script.of("""
 return {call('HGET', job_key(ARGV[3]), 'output_truncated'), call('GETRANGE', output_key(ARGV[3]), ARGV[4], ARGV[5])}
 """)
 """id, first byte, last byte → output_truncated or nil; bytes."""
 
-CREATE: Final = _script(
+CREATE: Final = Script.of(
     _ASSIGNED,
     """
 local id, merging, merge_key = ARGV[3], ARGV[4] == '1', ARGV[5]
@@ -203,7 +81,7 @@ return {now, 'created', false}
 )
 """id, 1 if merging, merge key, assignments → now; ``created``, ``merged`` or ``exists``; the row of the job merged with."""
 
-CHANGE: Final = _script(
+CHANGE: Final = Script.of(
     _ASSIGNED,
     """
 local id, row = ARGV[3], read(ARGV[3])
@@ -231,7 +109,7 @@ return {now, reply(row)}
 )
 """id, JSON of column → expected value, assignments → now; the changed row or nil."""
 
-REPORT: Final = _script(
+REPORT: Final = Script.of(
     _RUNNING,
     """
 local progress, text, set = ARGV[5], ARGV[6], {}
@@ -243,7 +121,7 @@ return report(ARGV[3], ARGV[4], set, ARGV[7])
 )
 """id, token, progress or empty, "=" and text or empty, output, 1 if truncated → 1 if it was written."""
 
-BEAT: Final = _script(
+BEAT: Final = Script.of(
     _RUNNING,
     """
 for i = 3, #ARGV, 2 do report(ARGV[i], ARGV[i + 1], {}, '') end
@@ -252,7 +130,7 @@ return 1
 )
 """ids and tokens → 1."""
 
-DUE: Final = _script("""
+DUE: Final = Script.of("""
 local waiting, leased = root .. 'waiting', root .. 'leased'
 for _, member in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, 1000)) do
     local start_time = call('HGET', job_key(entry_id(member)), 'start_time')
@@ -295,7 +173,7 @@ local function matching(id)
 end
 """
 
-FIND: Final = _script(
+FIND: Final = Script.of(
     _SEARCH,
     """
 -- Search the smallest set that contains all matching jobs. Without a condition, all sets by status together do.
@@ -342,7 +220,7 @@ end
 """scope, status, owner, limit (at least 1), "=" and the id before or empty, position or empty, how many jobs to examine →
 now; the position to continue from or empty; each row."""
 
-OVERDUE: Final = _script(
+OVERDUE: Final = Script.of(
     _SEARCH,
     """
 local members = call('ZRANGEBYSCORE', root .. 'limits', '-inf', now)
@@ -360,7 +238,7 @@ return found
 )
 """As `FIND`, for the jobs past their time limit. There are few of them, so one call examines them all."""
 
-PURGE: Final = _script("""
+PURGE: Final = Script.of("""
 local set, removed = root .. 'ended:' .. ARGV[3], 0, 0
 local ended_before = '(' .. after(tonumber(ARGV[4]), tonumber(ARGV[5]))
 local members = call('ZRANGEBYSCORE', set, '-inf', ended_before, 'LIMIT', 0, ARGV[6])
@@ -377,5 +255,5 @@ return {#members, removed}
 """)
 """status, minus the age in seconds and microseconds, limit → number of entries removed; number of jobs removed."""
 
-MEMORY: Final = Script.of("return redis.call('INFO', 'memory')")
+MEMORY: Final = Script.plain("return redis.call('INFO', 'memory')")
 """→ the section "memory" of the server's INFO."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from backjob.errors import InvalidRequest, MissingExtra, StoreError, StoreUnavailable, StoreUnusable
-from backjob.stores.redis.scripts import LAYOUT, OVER_LAYOUT, Script
+from backjob.stores.redis.lua import LAYOUT, OVER_LAYOUT, Script
 
 try:
     from redis import ConnectionPool, Redis

@@ -11,10 +11,10 @@ from backjob.errors import InvalidRequest, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts
-from backjob.stores.redis.scripts import Script
+from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import Offset, expecting, job_of, lookup, parted, setting
-from backjob.stores.rows import assignments, conditions, draft_row, microseconds, moment, span
+from backjob.stores.redis.values import expecting, job_of, lookup, parted, setting
+from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
@@ -74,7 +74,7 @@ class RedisStore:
         self._server = Server(client_or_url, prefix if "{" in prefix else f"{{{prefix}}}")
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        row = draft_row(draft, merge_key, Offset())
+        row = draft_row(draft, merge_key, After())
         if draft.request.body:
             row["body"] = draft.request.body
         is_merging = int(merge_key is not None)
@@ -97,7 +97,7 @@ class RedisStore:
         return output_piece(data, offset, limit, truncated=truncated == b"1")
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        columns = assignments(changes, Offset())
+        columns = assignments(changes, After())
         if changes.end:
             columns["body"] = None
         now, row = self._run(scripts.CHANGE, job_id, expecting(conditions(expect)), *setting(columns))

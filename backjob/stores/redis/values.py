@@ -6,28 +6,16 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import frozen
-
 from backjob.model import Job
 from backjob.stores.columns import JOB_COLUMNS, Kind
-from backjob.stores.rows import moment, row_job
+from backjob.stores.rows import After, moment, row_job
 
-__all__ = ["Offset", "expecting", "job_of", "lookup", "parted", "setting"]
+__all__ = ["expecting", "job_of", "lookup", "parted", "setting"]
 
 _READERS: Final = tuple(
     [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
 )
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
-
-
-@frozen
-class Offset:
-    """A moment, in microseconds from the server's now. The script adds the two."""
-
-    microseconds: int = 0
-
-    def __add__(self, other: int) -> Offset:
-        return Offset(self.microseconds + other)
 
 
 def parted(microseconds: int) -> tuple[int, int]:
@@ -52,7 +40,7 @@ def setting(columns: Mapping[str, Any]) -> list[str | bytes]:
     erased: list[str] = []
     binary: list[str | bytes] = []
     for name, value in columns.items():
-        if isinstance(value, Offset):
+        if isinstance(value, After):
             offsets[name] = parted(value.microseconds)
         elif value is None:
             erased.append(name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias, cast
 
-from attrs import frozen
 from sqlalchemy import (
     BigInteger,
     BindParameter,
@@ -35,10 +34,10 @@ from sqlalchemy.dialects import postgresql
 
 from backjob.model import Query, Status
 from backjob.stores.columns import JOB_COLUMNS
-from backjob.stores.rows import SERVER_NOW
+from backjob.stores.rows import SERVER_NOW, After
 from backjob.stores.sql.schema import Tables
 
-__all__ = ["After", "Statements", "Values", "named_values"]
+__all__ = ["Statements", "Values", "named_values"]
 
 Values: TypeAlias = dict[str, Any]
 Selecting: TypeAlias = "Select[*tuple[Any, ...]]"
@@ -51,16 +50,6 @@ _INSERTED: Final = (
 )
 _SIZE: Final = bindparam("new_size", type_=BigInteger())
 _ZERO, _ONE, _TWO = (literal_column(text, SmallInteger()) for text in "012")
-
-
-@frozen
-class After:
-    """A moment, in microseconds after the database's own now."""
-
-    microseconds: int
-
-    def __add__(self, more: int) -> After:
-        return After(self.microseconds + more)
 
 
 def named_values(prefix: str, row: Mapping[str, Any]) -> Values:

@@ -16,7 +16,7 @@ from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import JOB_COLUMNS
-from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
+from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
 from backjob.stores.values import (
@@ -35,7 +35,7 @@ try:
     from backjob.stores.sql.engine import Database, DirectWrite
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
     from backjob.stores.sql.schema import Tables, creation
-    from backjob.stores.sql.statements import After, Statements, Values, named_values
+    from backjob.stores.sql.statements import Statements, Values, named_values
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
         raise
@@ -74,7 +74,7 @@ def metadata(*, table_name: str = "backjob", schema: str | None = None) -> MetaD
 
 
 class SQLStore:
-    """Jobs in PostgreSQL, MariaDB or MySQL. For SQLite use `backjob.stores.sqlite.SQLiteStore`.
+    """Jobs in PostgreSQL, MariaDB or MySQL. For SQLite use `SQLiteStore`.
 
     ``database`` is a URL of SQLAlchemy or the application's `sqlalchemy.Engine`. ``postgresql://`` uses psycopg 3,
     ``mysql://`` and ``mariadb://`` use PyMySQL; name another driver as in ``postgresql+psycopg2://``. The store uses
@@ -123,7 +123,7 @@ class SQLStore:
     # --- the protocol -----------------------------------------------------------------------------------------------
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        row = draft_row(draft, merge_key, After(0)) | {"body": draft.request.body or None}
+        row = draft_row(draft, merge_key, After()) | {"body": draft.request.body or None}
         values = _NO_NEW_VALUES | named_values("new", row)
         is_fixed = isinstance(draft.due, datetime)
         for _ in range(_MERGE_ATTEMPTS):
@@ -131,9 +131,9 @@ class SQLStore:
             if created_time is not None:
                 return new_job(draft, merge_key, moment(created_time))
             if merge_key is not None:
-                holders = self._select(self._sql.holder, self._values(key=merge_key))
+                holders = self._jobs(self._sql.holder, key=merge_key)
                 if holders:
-                    return row_job(holders[0][:-1], moment(holders[0][-1]))
+                    return holders[0]
             if self.get(draft.id) is not None:
                 raise InvalidRequest("id", "a job with this id exists already")
         raise StoreUnavailable(f"{self._database.name}: the job with this merge key changed again and again")
@@ -157,7 +157,7 @@ class SQLStore:
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        assigned = self._assigned(changes, After(0))
+        assigned = self._assigned(changes, After())
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
@@ -223,14 +223,14 @@ class SQLStore:
             self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
 
     def find(self, query: Query) -> list[Job]:
-        values = self._values(
+        return self._jobs(
+            self._sql.find(query),
             scope=query.scope,
             owner=query.owner,
             status=None if query.status is None else int(query.status),
             before=query.before,
             limit=query.limit,
         )
-        return [row_job(row[:-1], moment(row[-1])) for row in self._select(self._sql.find(query), values)]
 
     def purge(self, completed_age: float, ended_age: float) -> int:
         removed = 0
@@ -292,12 +292,8 @@ class SQLStore:
         if not rows:
             return []
         now = rows[0][-2]
-        until = {
-            "new_lessee": lessee,
-            "new_lease_until": now + span(lease),
-            "batch": [row[-1] for row in rows],
-        }
-        connection.execute(self._sql.lease, until)
+        values = {"new_lessee": lessee, "new_lease_until": now + span(lease), "batch": [row[-1] for row in rows]}
+        connection.execute(self._sql.lease, values)
         read_time = moment(now)
         return [leased(row_job(row[:-2], read_time), lessee, lease, read_time) for row in rows]
 
@@ -317,6 +313,9 @@ class SQLStore:
         removed = connection.execute(self._sql.drop_jobs, {"batch": batch}).rowcount
         connection.execute(self._sql.drop_output, {"batch": batch})
         return removed
+
+    def _jobs(self, statement: Executable, **values: Any) -> list[Job]:
+        return [row_job(row[:-1], moment(row[-1])) for row in self._select(statement, self._values(**values))]
 
     def _select(self, statement: Executable, values: Values) -> Sequence[Any]:
         return self._database.do(lambda connection: connection.execute(statement, values).all())

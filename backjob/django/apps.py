@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
@@ -11,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from backjob.django.connections import close_aside
 from backjob.django.site import database_of, jobs
+from backjob.errors import MissingExtra
 from backjob.worker.running import current
 
 __all__ = ["BackJobConfig"]
@@ -27,8 +29,11 @@ class BackJobConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect signals and checks."""
-        from backjob.django import checks  # noqa: F401, PLC0415 - importing registers them
+        """Register the checks and connect the signals' receivers."""
+        from backjob.django import checks  # noqa: F401, PLC0415 - it needs the settings
+
+        with suppress(MissingExtra):
+            from backjob.django import task_run  # noqa: F401, PLC0415 - likewise
 
         got_request_exception.connect(_note, dispatch_uid="backjob")
         request_finished.connect(_close_connections, dispatch_uid="backjob")

@@ -18,6 +18,7 @@ from typing_extensions import Unpack, override
 
 from backjob.django.connections import aside, close_idle
 from backjob.django.requests import DjangoServing
+from backjob.django.signals import send_job_ended, set_on_end
 from backjob.django.task_record import TaskRecord, completed_record, shown
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.origins import URL, is_url
@@ -58,10 +59,9 @@ class _BackJobWithTasks(core.BackJob):
     @override
     def _announce(self, job: Job) -> None:
         super()._announce(job)
-        if TaskRecord.of(job.result) is not None:
-            from backjob.django.task_run import tell_of_end  # noqa: PLC0415 - only where there are tasks
-
-            tell_of_end(job)
+        # The receiver for tasks is connected to this sender alone, so that it costs other jobs nothing.
+        sender = BackJob if TaskRecord.of(job.result) is None else TaskRecord
+        send_job_ended(sender, job, self._state)
 
 
 class BackJob(_BackJobWithTasks):
@@ -256,8 +256,8 @@ class BackJob(_BackJobWithTasks):
             default_store=lambda: "",
             store=store,
             owner=_imported("OWNER", own["OWNER"]),
-            on_end=_imported("ON_END", own["ON_END"]),
         )
+        set_on_end(_imported("ON_END", own["ON_END"]))
         built.worker.owner = self
         return built
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -20,6 +19,7 @@ from backjob.django.models import Job as Row
 from backjob.django.models import Output as Piece
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.process import PerProcess
 from backjob.protocols import Clock
 from backjob.stores.rows import (
     COLUMNS,
@@ -98,7 +98,8 @@ class DjangoStore:
         if using not in connections.databases:
             raise InvalidRequest("using", f"there is no database {using!r} in DATABASES")
         self.using = using
-        self._pid = os.getpid()
+        self._inherited = PerProcess(lambda: using, abandon=forget_inherited)
+        self._inherited.get()
         self._clock: Clock | None = clock
         if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
             self._clock = SystemClock()
@@ -266,10 +267,7 @@ class DjangoStore:
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
         """The alias to use, for this job. Errors of the database become ours."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            forget_inherited(self.using)
-        alias = aside(self.using, job_id)
+        alias = aside(self._inherited.get(), job_id)
         try:
             yield alias
         except IntegrityError as error:

@@ -10,8 +10,10 @@ from traceback import format_exception
 from typing import Any, Final
 
 from attrs import evolve
+from django.dispatch import receiver
 
 from backjob.django.backend import BackJobBackend, class_path, local_time
+from backjob.django.signals import job_ended
 from backjob.django.site import jobs
 from backjob.django.task_api import (
     TaskContext,
@@ -28,7 +30,7 @@ from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.claiming import describe, exit_of
 from backjob.worker.running import Running, current
 
-__all__ = ["run_task", "tell_of_end"]
+__all__ = ["finish_task", "run_task"]
 
 _LONGEST_TRACEBACK: Final = 1 << 16  # characters; of a longer one the end is kept, which says what was raised
 
@@ -67,10 +69,11 @@ def run_task(body: bytes) -> None:
         _keep(running, evolve(record, over=False))
 
 
-def tell_of_end(job: Job) -> None:
-    """Send ``task_finished`` for a task whose job has ended, unless its function's end was told of.
+@receiver(job_ended, sender=TaskRecord)
+def finish_task(job: Job, **_options: Any) -> None:
+    """Send ``task_finished`` for a task whose job has ended, unless `run_task` has sent it.
 
-    So ends a task that was cancelled, timed out or could not be delivered, in the process that found that out.
+    That is a task that was cancelled, timed out or could not be delivered; the process that wrote the end sends it.
     """
     record = TaskRecord.of(job.result)
     if record is None or record.over:

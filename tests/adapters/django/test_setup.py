@@ -11,7 +11,10 @@ from django.test import Client, override_settings
 from backjob import InvalidRequest, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
+from backjob.django.signals import job_ended
 from backjob.django.testing import immediate, recorded
+from backjob.errors import JobFailed
+from backjob.model import Job as StoredJob
 from backjob.stores.cached import CachedStore
 from backjob.stores.sqlite import SQLiteStore
 
@@ -103,11 +106,47 @@ def test_the_owner_is_who_the_setting_says(dotted: bool) -> None:
         assert Client(headers={"x-owner": "Eve"}).get(f"/backjob/{job_id}").status_code == 404
 
 
-def test_each_end_is_told() -> None:
+def test_on_end_is_called_at_each_end() -> None:
     ended.clear()
     with override_settings(BACKJOB={"ON_END": here("note_end")}), immediate():
         job_id = started()
     assert [(state.id, state.status) for state in ended] == [(job_id, Status.COMPLETED)]
+
+
+def test_on_end_is_not_called_once_the_setting_is_gone() -> None:
+    ended.clear()
+    with override_settings(BACKJOB={"ON_END": here("note_end")}):
+        assert jobs.built is None
+        jobs.of()
+    with immediate():
+        started()
+    assert ended == []
+
+
+@pytest.mark.parametrize("error", [LookupError("no"), JobFailed("no")], ids=["exception", "exit of a job"])
+def test_a_failing_receiver_changes_nothing_about_the_job(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[tuple[str, Status, int]] = []
+
+    def fail(**_options: Any) -> None:
+        raise error
+
+    def note(job: StoredJob, state: JobState, **_options: Any) -> None:
+        assert job.id == state.id
+        ends.append((state.id, state.status, job.progress))
+
+    job_ended.connect(note)
+    job_ended.connect(fail)
+    try:
+        with immediate():
+            job_id = started()
+    finally:
+        job_ended.disconnect(note)
+        job_ended.disconnect(fail)
+    assert ends == [(job_id, Status.COMPLETED, 100)]
+    assert jobs.status(job_id).status is Status.COMPLETED
+    assert "fail" in caplog.text
 
 
 def test_jobs_may_be_kept_elsewhere(tmp_path: Path) -> None:

@@ -126,7 +126,7 @@ def cancel_itself(request: HttpRequest) -> HttpResponse:
     with transaction.atomic():
         assert jobs.job_id is not None
         jobs.cancel(jobs.job_id)
-        seen.append({"told": _ended_beside()})
+        seen.append({"ends": _ended_beside()})
         transaction.set_rollback(True)
     return HttpResponse("")
 

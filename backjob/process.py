@@ -56,7 +56,7 @@ class PerProcess(Generic[T_co]):
 
 
 class Passes:
-    """A daemon thread that calls ``step`` again and again, until `close` or until ``is_idle()`` is true.
+    """A daemon thread that calls ``step`` again and again, until `close` or until ``is_idle()`` is true, if given.
 
     A step returns the seconds until the next one; `wake` cuts that time short. If a step raises, the thread logs it and
     goes on after a pause. ``at_end`` runs in the thread as its last call. Belongs to one process: keep it in a
@@ -69,7 +69,7 @@ class Passes:
         step: Callable[[], float],
         *,
         at_end: Callable[[], object],
-        is_idle: Callable[[], bool] = lambda: False,
+        is_idle: Callable[[], bool] | None = None,
     ) -> None:
         self._name = name
         self._step = step
@@ -85,6 +85,8 @@ class Passes:
 
         Raises `RuntimeError` if the system starts no more threads.
         """
+        if self._thread is not None and self._is_idle is None:
+            return  # it ends only at close(): every request passes here, without taking the lock
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
@@ -121,7 +123,7 @@ class Passes:
         with self._lock:
             if self._closed:
                 return False
-            if self._is_idle():
+            if self._is_idle is not None and self._is_idle():
                 # Under the lock: work that arrives now calls ensure_running(), which then starts another thread.
                 self._thread = None
                 return False

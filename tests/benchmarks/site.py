@@ -63,7 +63,7 @@ class Site:
     def rest(self) -> None:
         """Wait until this process has nothing left to deliver, so that it can't disturb the next measurement."""
         until, pause = time.monotonic() + _TIMEOUT, threading.Event()
-        while self.jobs.monitor._deliveries._deliveries:
+        while self.jobs.monitor._deliveries._by_id:
             pause.wait(0.0005)
             assert time.monotonic() < until, "a delivery did not finish"
 

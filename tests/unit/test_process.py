@@ -29,9 +29,9 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_an_outage_is_logged_once_a_minute_however_many_jobs_wait(caplog: pytest.LogCaptureFixture) -> None:
     world = bench(error_timeout=600)
-    running = [world.run() for _ in range(20)]
-    ending = [world.run() for _ in range(20)]
-    for _ in range(20):
+    running = [world.run() for _ in range(8)]
+    ending = [world.run() for _ in range(8)]
+    for _ in range(8):
         world.start()
     world.step()
     caplog.clear()

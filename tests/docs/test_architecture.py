@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 
@@ -25,8 +26,9 @@ def test_every_named_test_exists() -> None:
     for page in PAGES:
         for path, name in re.findall(r"`([\w./-]+\.py)::(\w+)`", page.read_text(encoding="utf-8")):
             file = ROOT / path
-            if not file.exists() or f"def {name}(" not in file.read_text(encoding="utf-8"):
-                missing.append(f"{page.name}: {path}::{name}")
+            there = re.findall(r"def (\w+)\(", file.read_text(encoding="utf-8")) if file.exists() else []
+            if name not in there:
+                missing.append(f"{page.name}: {path}::{name}, renamed to {difflib.get_close_matches(name, there, 1)}?")
     assert missing == []
 
 

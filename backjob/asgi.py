@@ -22,7 +22,7 @@ from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
 from backjob.status.endpoints import Answer, Ask, Endpoints
-from backjob.status.streams import Stream
+from backjob.status.streaming.stream import Stream
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 from backjob.worker.running import Running
 
@@ -402,7 +402,7 @@ async def _until_gone(receive: Receive, stream: Stream) -> None:
             pass
     finally:
         stream.end()
-        stream.ring()
+        stream.wake()
 
 
 def _fields(headers: Headers) -> list[tuple[bytes, bytes]]:

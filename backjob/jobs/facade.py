@@ -14,7 +14,8 @@ from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.delivery.deliveries import LEASE
-from backjob.delivery.monitor import Monitor, Retention
+from backjob.delivery.monitor import Monitor
+from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.errors import (
     AddressUnknown,
     InvalidRequest,
@@ -43,17 +44,19 @@ from backjob.jobs.inside import Action
 from backjob.jobs.outside import Watching
 from backjob.lifecycle import End, cancelled, ended, waits_until_sent
 from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, JobState, Request, Status
+from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 from backjob.signing.sealing import Sealer
 from backjob.signing.tokens import Access, Right, new_job_id, reference
-from backjob.status.broadcast import Broadcast
-from backjob.status.feeds import Source
+from backjob.status.streaming.broadcast import Broadcast
+from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker
 from backjob.worker.running import Running, current
 
 __all__ = ["BackJob", "Merge"]
 
 _MonitorKind = TypeVar("_MonitorKind", bound=Monitor)
+_BroadcastKind = TypeVar("_BroadcastKind", bound=Broadcast)
 
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
@@ -136,8 +139,8 @@ class BackJob(Action, Watching):
         self._clock = clock or SystemClock()
         self._sealer = Sealer(signer) if seal else None
         self._access = Access(signer)
-        self.monitor = self.make_monitor(Monitor)
-        self.broadcast = self.make_broadcast(streams)
+        self.monitors = PerProcess(lambda: self.make_monitor(Monitor))
+        self.broadcasts = PerProcess(lambda: self.make_broadcast(Broadcast, streams))
         self.worker = Worker(
             store,
             signer,
@@ -157,25 +160,31 @@ class BackJob(Action, Watching):
         """
         return self
 
-    def make_monitor(self, kind: type[_MonitorKind], *, threaded: bool = True) -> _MonitorKind:
-        """A monitor of this `BackJob`; ``threaded`` False leaves its passes to the caller. For `backjob.testing`."""
+    def make_monitor(self, kind: type[_MonitorKind]) -> _MonitorKind:
+        """Return a new monitor of this `BackJob`. For `backjob.testing`."""
         return kind(
-            self.store,
-            self.signer,
-            self._clock,
-            transport=lambda: self.transport,
-            announce=self._announce,
-            leave=self._release,
-            retention=self._retention,
-            error_timeout=self._error_timeout,
-            sealer=self._sealer,
-            threaded=threaded,
+            DeliveryParts(
+                store=self.store,
+                signer=self.signer,
+                clock=self._clock,
+                transport=lambda: self.transport,
+                announce=self._announce,
+                leave=self._release,
+                retention=self._retention,
+                error_timeout=self._error_timeout,
+                sealer=self._sealer,
+            )
         )
 
-    def make_broadcast(self, streams: int | None, *, threaded: bool = True) -> Broadcast:
-        """The event streams of this `BackJob`; ``threaded`` False leaves its passes to the caller. For tests."""
-        source = Source(self._job, self._state, self.store.output, self._release)
-        return Broadcast(source, self._clock, limit=streams, offload=self._offload, threaded=threaded)
+    def make_broadcast(self, kind: type[_BroadcastKind], streams: int | None) -> _BroadcastKind:
+        """Return new event streams of this `BackJob`. For tests."""
+        source = Source(self._job, self._state, self.store.output, self._release, self._offload, self._clock)
+        return kind(source, streams)
+
+    @property
+    def broadcast(self) -> Broadcast:
+        """The event streams of this process."""
+        return self.broadcasts.get()
 
     def _release(self) -> None:
         """An adapter lets go of what it holds for this thread, which ends, or will not use the store for long."""
@@ -327,7 +336,7 @@ class BackJob(Action, Watching):
                 changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
             moved = self.store.change(job.id, Expect(status=Status.STARTED, version=job.version), changes)
             if moved is not None:
-                self._when_committed(job.id, partial(self.monitor.look_again, moved, credentials))
+                self._when_committed(job.id, partial(self.monitor.reschedule, moved, credentials))
                 return moved
 
     # --- ending, and looking after ----------------------------------------------------------------------------------

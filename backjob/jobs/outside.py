@@ -11,6 +11,7 @@ from backjob.delivery.monitor import Monitor
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
 from backjob.lifecycle import ended, overdue
 from backjob.model import Expect, Job, JobState, Output, Query, Status
+from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store, lacks
 from backjob.worker.offload import Offloading, sleep
 
@@ -25,8 +26,13 @@ class Watching(Offloading):
     """The methods that tell of jobs; `BackJob` inherits them, and has the parts they use."""
 
     store: Store
-    monitor: Monitor
+    monitors: PerProcess[Monitor]
     _clock: Clock
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor of this process."""
+        return self.monitors.get()
 
     def _announce(self, job: Job) -> None:
         """Tell whoever wants to know that a job has ended."""

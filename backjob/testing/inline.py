@@ -13,13 +13,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from attrs import frozen
+from attrs import evolve, frozen
 from typing_extensions import override
 
 from backjob.delivery.monitor import Monitor
 from backjob.errors import NotSent
 from backjob.jobs import BackJob
 from backjob.model import Credentials, Job, Request, Response
+from backjob.process import PerProcess
 from backjob.protocols import Delivery, Transport
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
     at once.
     """
     jobs = jobs.of(app)
-    with _instead(jobs, jobs.make_monitor(_ImmediateMonitor, threaded=False), _InlineTransport(app)):
+    with _instead(jobs, jobs.make_monitor(_ImmediateMonitor), _InlineTransport(app)):
         yield
 
 
@@ -60,7 +61,7 @@ def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
 def recorded(jobs: BackJob) -> Iterator[list[Started]]:
     """Within it ``start()`` writes the job to the store and sends nothing; the list has what was started, in order."""
     jobs = jobs.of()
-    monitor = jobs.make_monitor(_RecordingMonitor, threaded=False)
+    monitor = jobs.make_monitor(_RecordingMonitor)
     monitor.started = []
     with _instead(jobs, monitor, _NoTransport()):
         yield monitor.started
@@ -68,21 +69,30 @@ def recorded(jobs: BackJob) -> Iterator[list[Started]]:
 
 @contextmanager
 def _instead(jobs: BackJob, monitor: Monitor, transport: Transport) -> Iterator[None]:
-    before = jobs.monitor, jobs.transport
-    jobs.monitor, jobs.transport = monitor, transport
+    before = jobs.monitors, jobs.transport
+    jobs.monitors, jobs.transport = PerProcess(lambda: monitor), transport
     try:
         yield
     finally:
-        jobs.monitor, jobs.transport = before
+        jobs.monitors, jobs.transport = before
 
 
-class _ImmediateMonitor(Monitor):
+class _ThreadlessMonitor(Monitor):
+    @override
+    def ensure_running(self) -> None:
+        """Its passes run in the test's thread."""
+
+
+class _ImmediateMonitor(_ThreadlessMonitor):
     @override
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
-        self.deliver_now(job, credentials)
+        # Due now, and leased to this process: the delay is not waited for.
+        super().accept(evolve(job, start_time=job.read_time, lessee=self.lessee), credentials, written)
+        self.step()  # sends it
+        self.step()  # concludes from the answer
 
 
-class _RecordingMonitor(Monitor):
+class _RecordingMonitor(_ThreadlessMonitor):
     started: list[Started]
 
     @override

@@ -14,8 +14,10 @@ from backjob.errors import NotSent, StoreUnavailable
 from backjob.http.serving import serving
 from backjob.jobs import BackJob
 from backjob.model import Caller, Headers, Job, JobState, Request, Response
+from backjob.process import PerProcess
 from backjob.protocols import Delivery, Store
 from backjob.signing import MessageSigner
+from backjob.status.streaming.broadcast import Broadcast
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.running import Running
@@ -130,7 +132,17 @@ def served(here: Here | None = None) -> Iterator[Here]:
 
 
 class ManualMonitor(Monitor):
-    """A monitor whose passes are the test's to make."""
+    """A monitor without a thread: the test calls `step`."""
+
+    def ensure_running(self) -> None:
+        """Start nothing."""
+
+
+class ManualBroadcast(Broadcast):
+    """Event streams without a thread: the test calls `step`."""
+
+    def _ensure_running(self) -> None:
+        """Start nothing."""
 
 
 @define
@@ -200,8 +212,9 @@ def bench(
     jobs = BackJob(
         store=store_like, transport=transport, signer=MessageSigner(KEY), clock=clock, on_end=note, **options
     )
-    jobs.monitor = jobs.make_monitor(ManualMonitor, threaded=False)
-    jobs.broadcast = jobs.make_broadcast(options.get("streams"), threaded=False)
+    jobs.monitors = PerProcess(lambda: jobs.make_monitor(ManualMonitor))
+    jobs.broadcasts = PerProcess(lambda: jobs.make_broadcast(ManualBroadcast, options.get("streams")))
+    jobs.monitors.get()  # its clock starts here
     return Bench(clock, faulty, transport, jobs, ended)
 
 

@@ -6,6 +6,7 @@ import io
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from attrs import define, field
 from backjob.errors import AddressUnknown, JobFailed
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
+from backjob.process import PerProcess
+from backjob.status.streaming.broadcast import Broadcast
 from backjob.wsgi import BackJobMiddleware, base_url_of, request_of, serving_of
 from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
 
@@ -522,7 +525,7 @@ def test_event_streams_are_there_once_they_are_switched_on() -> None:
         world = bench(streams=streams)
         job_id = world.start()
         world.jobs.cancel(job_id)
-        world.jobs.broadcast = world.jobs.make_broadcast(streams)
+        world.jobs.broadcasts = PerProcess(partial(world.jobs.make_broadcast, Broadcast, streams))
         server = Server()
         body = server.serve(BackJobMiddleware(ok, world.jobs), environ_of(f"{world.jobs.status_url(job_id)}/events"))
         assert server.line == line

@@ -490,7 +490,7 @@ def test_an_eviction_policy_that_the_server_does_not_show_is_empty(private: Priv
         "ACL", "SETUSER", "app", "on", ">secret", "~{backjob}*", "+eval", "+evalsha", "+get", "+time"
     )
     try:
-        with closing(open_store(f"redis://app:secret@127.0.0.1:{private.port}")) as store:
+        with closing(RedisStore(f"redis://app:secret@127.0.0.1:{private.port}")) as store:
             assert store.eviction_policy() == ""
     finally:
         client.execute_command("ACL", "DELUSER", "app")

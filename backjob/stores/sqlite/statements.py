@@ -1,6 +1,6 @@
-"""The tables of `SQLiteStore`, and every statement on them as text.
+"""The tables of `SQLiteStore` and every statement on them, as text.
 
-A selected row has the columns of `backjob.stores.rows`, the body, and ``seq`` at its end.
+A selected row has the columns of `backjob.stores.columns`, then the body, then ``seq``.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _COLUMNS: Final = (
     *[(column.name, _type(column)) for column in JOB_COLUMNS],
     ("has_body", "INTEGER NOT NULL"),
 )
-# Apart, because SQLite writes a row anew with every change of it: a report must not cost a mebibyte of body.
+# A separate table, because SQLite rewrites a whole row with every change: a report must not rewrite the body.
 _BODY_COLUMNS: Final = (("job", "INTEGER PRIMARY KEY"), ("body", "BLOB NOT NULL"))
 _OUTPUT_COLUMNS: Final = (("job", "INTEGER NOT NULL"), ("start", "INTEGER NOT NULL"), ("piece", "BLOB NOT NULL"))
 
-# Partial indices keep start() cheap, and the searches for living jobs blind to any number of ended ones. SQLite uses one
-# only where the query repeats its condition, which is why the statements below say "status = 0 AND status < 2".
+# Partial indices keep start() cheap, and searches for living jobs independent of the number of ended ones. SQLite uses
+# one only if the query repeats its condition; hence "status = 0 AND status < 2" below.
 _INDICES: Final = (
     "CREATE UNIQUE INDEX {table}_merging ON {table} (merge_key) WHERE merge_key IS NOT NULL",
     "CREATE INDEX {table}_living ON {table} (status, start_time) WHERE status < 2",
@@ -47,11 +47,11 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 @frozen
 class Statements:
-    """Every statement, for one table name. Raises `InvalidRequest` for a name that is not a plain identifier."""
+    """Every statement for one table name. Raises `InvalidRequest` for a name that is not a plain identifier."""
 
     table: str
     layout: dict[str, tuple[str, ...]]
-    """Each table's name, and its columns."""
+    """Each table's name and columns."""
     creation: tuple[str, ...]
     insert: str
     insert_merging: str
@@ -79,7 +79,7 @@ class Statements:
             raise InvalidRequest(
                 "table_name",
                 f"{table!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first, "
-                'and not "sqlite_…", which SQLite keeps for itself',
+                'and not "sqlite_…", which SQLite reserves',
             )
         stored = (*COLUMNS, "has_body")
 
@@ -156,13 +156,13 @@ class Statements:
         )
 
     def change(self, assigned: dict[str, object], expected: dict[str, object]) -> str:
-        """A compare-and-set of these columns; ``version = version + 1`` goes with it."""
+        """The compare-and-set of these columns, which also raises the version."""
         changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
         condition = "".join([f" AND {name} = ?" for name in expected])
         return self.update.replace("[changes]", changes).replace("[condition]", condition)
 
     def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
-        """The statement that writes a report with ``size`` bytes of output, and the values for its changes."""
+        """The statement that writes a report with ``size`` bytes of output, and its values."""
         changes = ""
         values: list[object] = []
         if report.progress is not None:
@@ -179,10 +179,10 @@ class Statements:
         return self.report.replace("[changes]", changes), values
 
     def search(self, query: Query) -> str:
-        """The search for a query, with its values by name.
+        """The search for a query, with named values.
 
-        The unary plus keeps SQLite from an index (see "Disqualifying WHERE-Clause Terms Using Unary +" in its manual):
-        it has no statistics, and might else walk a long list where a short one stands: living jobs, then an owner's.
+        A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual). It
+        has no statistics and might otherwise walk a longer list than that of the living jobs or of an owner's.
         """
         conditions: list[str] = []
         living = query.status is not None and not query.status.is_final
@@ -207,7 +207,7 @@ class Statements:
 
 _OVERDUE_STARTED: Final = "(status = 0 AND status < 2 AND start_time <= :now AND deliver_by <= :now)"
 _OVERDUE_RUNNING: Final = "(status = 1 AND status < 2 AND updated_time + error_timeout <= :now)"
-# Nothing is delivered before it is due, so start_time bounds the search for deliver_by.
+# deliver_by is never before start_time, so that start_time, which is indexed, bounds the search.
 _OVERDUE: Final[dict[Status | None, str]] = {
     None: f"({_OVERDUE_STARTED} OR {_OVERDUE_RUNNING})",
     Status.STARTED: _OVERDUE_STARTED,

@@ -277,7 +277,6 @@ class Draft:
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
     depth: int = field(default=0, validator=_COUNT)
-    note: str | None = field(default=None, validator=_text())
 
 
 @frozen(kw_only=True)
@@ -315,7 +314,6 @@ class Job:
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
     depth: int = 0
-    note: str | None = None
 
 
 @frozen(kw_only=True)

@@ -46,7 +46,6 @@ class Job(models.Model):
     merge_key = ExactField(max_length=255, null=True, unique=True)
     owner = ExactField(max_length=255, null=True)
     scope = ExactField(max_length=255)
-    note = models.TextField(null=True)
     request = models.TextField(null=True)
     status_text = models.TextField(null=True)
     result = models.TextField(null=True)

@@ -83,7 +83,6 @@ JOB_COLUMNS: Final = (
     Column("merge_key", Kind.LABEL, 255, nullable=True, erased=True),
     Column("owner", Kind.LABEL, 1020, nullable=True, draft=True),
     Column("scope", Kind.LABEL, 1020, draft=True),
-    Column("note", Kind.TEXT, nullable=True, draft=True),
     Column("request", Kind.REQUEST, nullable=True, erased=True),
     Column("status_text", Kind.TEXT, nullable=True, changes=True),
     Column("result", Kind.JSON, nullable=True, changes=True),

@@ -26,6 +26,7 @@ from backjob.cli.opening import PREFIX, application, delivering, looking, settin
 from backjob.errors import BackJobError, InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Status
 from backjob.signing import MessageSigner
+from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 
 __all__ = ["main"]
@@ -177,6 +178,11 @@ def _doctor(args: Namespace) -> int:
 
 
 def _schema(args: Namespace) -> int:
+    if args.dialect == "sqlite":
+        if args.schema is not None:
+            raise InvalidRequest("schema", "SQLite has no schemas")
+        print(SQLiteStore.schema(args.table_name), end="")
+        return 0
     from backjob.stores.sql import SQLStore  # noqa: PLC0415 - it needs an extra
 
     print(SQLStore.schema(args.dialect, table_name=args.table_name, schema=args.schema), end="")

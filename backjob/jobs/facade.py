@@ -350,7 +350,7 @@ class BackJob(Action, Watching):
 
     def _end_from_outside(self, job_id: str, end: End) -> bool:
         while True:
-            job = self.store.get(job_id)
+            job = self._found(job_id)
             if job is None:
                 raise JobNotFound(job_id)
             if job.status.is_final:

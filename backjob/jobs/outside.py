@@ -10,7 +10,7 @@ from typing import Final
 from backjob.delivery.monitor import Monitor
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
 from backjob.lifecycle import ended, overdue
-from backjob.model import Expect, Job, JobState, Output, Query, Status
+from backjob.model import Expect, Job, JobState, Output, Query, Status, is_storable
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store, lacks
 from backjob.worker.offload import Offloading, sleep
@@ -55,7 +55,7 @@ class Watching(Offloading):
 
     def exists(self, job_id: str) -> bool:
         """Whether the store has this job."""
-        return self.store.get(job_id) is not None
+        return self._found(job_id) is not None
 
     def scope(self, job_id: str) -> str:
         """The scope that ``start()`` was given. Raises `JobNotFound`."""
@@ -65,7 +65,7 @@ class Watching(Offloading):
         """At most 64 KiB of output from byte ``offset`` on; go on at its ``next_offset``. Raises `JobNotFound`."""
         if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
             raise InvalidRequest("offset", f"a number of bytes, 0 or more, is needed, not {offset!r}")
-        piece = self.store.output(job_id, offset, _PIECE)
+        piece = self.store.output(job_id, offset, _PIECE) if is_storable(job_id) else Output("", offset)
         if not piece.text and not self.exists(job_id):
             raise JobNotFound(job_id)
         return piece
@@ -137,8 +137,12 @@ class Watching(Offloading):
             yield wait
             wait = min(_LONGEST_LOOK, wait * 1.5)
 
+    def _found(self, job_id: str) -> Job | None:
+        """The job, or None. An id that no store can keep may come from a request's path; the store never gets it."""
+        return self.store.get(job_id) if is_storable(job_id) else None
+
     def _job(self, job_id: str) -> Job:
-        job = self.store.get(job_id)
+        job = self._found(job_id)
         if job is None:
             raise JobNotFound(job_id)
         end = overdue(job)

@@ -77,7 +77,7 @@ class Losses(RuleBasedStateMachine):
     def report(self, process: int, job: int, lines: int) -> None:
         name = self.names[job]
         token = self.tokens.get(name, "none")
-        written = self.stores[process].report(name, token, Report(increment=1, output=LINE * lines))
+        written = self.stores[process].report(name, token, Report(output=LINE * lines))
         assert not (written and (name in self.over or name not in self.tokens))
 
     @rule(process=PROCESSES, job=JOBS)
@@ -311,9 +311,9 @@ def test_a_time_out_as_long_as_the_calendar_is_a_timeout_that_caches_take(here: 
 def test_a_report_costs_the_same_however_much_was_reported(here: Surroundings) -> None:
     here.running()
     costs = []
-    for number in range(1000):
+    for _ in range(1000):
         here.calls()
-        assert here.store.report("job", "token", Report(output=LINE, increment=number % 2))
+        assert here.store.report("job", "token", Report(output=LINE))
         costs.append(here.calls())
     assert set(costs[1:]) == {costs[1], costs[1] + 1}, "one call more where a page is full"
     assert costs.count(costs[1] + 1) == 31

@@ -215,7 +215,7 @@ def test_what_a_process_remembers_of_the_living_is_not_taken_for_what_stands(her
     other = here.another()
     assert [job.version for job in other.find(Query())] == [2]
     for _ in range(3):
-        assert here.store.report("job", "token", Report(increment=1))
+        assert here.store.report("job", "token", Report(progress=1))
     if hours:
         here.clock.advance(hours * 3600)
         here.cache.expire(LINGER)

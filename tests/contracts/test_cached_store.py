@@ -424,14 +424,14 @@ def test_the_stores_time_is_told_though_it_is_another_than_ours() -> None:
     worker.create(draft())
     worker.change("job", *claimed("token"))
     reader.get("nobody")
-    for _ in range(30):
+    for number in range(30):
         theirs.advance(1.250003)
         ours.advance(1.250003)
-        worker.report("job", "token", Report(increment=1))
+        worker.report("job", "token", Report(progress=number))
         assert reader.get("job") == inner.get("job")
     theirs.jump(-3600)  # somebody set the server's clock
-    for _ in range(10):
-        worker.report("job", "token", Report(increment=1))
+    for number in range(30, 40):
+        worker.report("job", "token", Report(progress=number))
         theirs.advance(1)
         ours.advance(1)
     assert reader.get("job") == inner.get("job"), "it is learnt again"
@@ -513,7 +513,7 @@ Deed = Callable[[Store], object]
 DEEDS: dict[str, Deed] = {
     "get": lambda store: store.get("job"),
     "output": lambda store: store.output("job"),
-    "report": lambda store: store.report("job", "token", Report(increment=1, output="and more;")),
+    "report": lambda store: store.report("job", "token", Report(progress=41, output="and more;")),
     "another report": lambda store: store.report("job", "token", Report(progress=70, text="text")),
     "beat": lambda store: store.beat({"job": "token"}),
     "end": lambda store: store.change("job", Expect(status=Status.IN_PROGRESS, token="token"), ended(completed())),
@@ -574,7 +574,7 @@ def test_a_call_in_the_midst_of_another_leaves_the_truth(outer: str, inner: str,
                 assert process.output("job") == store.store.output("job"), f"interrupted at {at}, {elapsed} s later"
             clock.advance(1)
             if elapsed == 8:
-                one.report("job", "token", Report(increment=1))
+                one.report("job", "token", Report(progress=elapsed))
         if not interrupted:
             assert at > 1
             break
@@ -637,7 +637,7 @@ def test_what_is_reported_while_a_job_is_shut_is_not_overtaken_by_what_was_befor
         assert here.worker.change("job", Expect(version=1), Changes(progress=1)) is None
         for tenths in range(0, 250, 3):
             if tenths < silent_from:
-                assert here.worker.report("job", "token", Report(increment=1))
+                assert here.worker.report("job", "token", Report(progress=tenths // 3))
             found = here.reader.get("job")
             assert found == here.truth(), f"silent from {silent_from / 10} s, at {tenths / 10} s"
             here.clock.advance(0.3)
@@ -655,12 +655,12 @@ def test_a_dead_cache_is_asked_once_in_a_while(caplog: pytest.LogCaptureFixture)
         store.change("job", *claimed("token"))
         for _ in range(100):
             clock.advance(0.04)
-            assert store.report("job", "token", Report(increment=1))
+            assert store.report("job", "token", Report(progress=1))
             assert store.get("job") is not None
         assert cache.calls["any"] == 1
         for _ in range(100):
             clock.advance(0.5)
-            store.report("job", "token", Report(increment=1))
+            store.report("job", "token", Report(progress=1))
         assert cache.calls["any"] <= 11
     assert [record.levelname for record in caplog.records] == ["WARNING"], "one line for one outage"
     assert "secret" not in caplog.text

@@ -31,7 +31,7 @@ from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
 from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL, text
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, output_piece
 
 __all__ = ["CacheStore", "from_url"]
 
@@ -119,7 +119,6 @@ class CacheStore:
         return self._jobs.whole(written)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        output_bytes(report.output)
         pieces: list[Piece] | None = None
 
         def step(record: Record) -> Record | None:
@@ -179,7 +178,6 @@ class CacheStore:
         return None if record is None else self._jobs.whole(record)
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         begin = max(offset, 0)
         record = self._jobs.read(job_id)
         if record is None:

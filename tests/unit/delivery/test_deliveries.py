@@ -111,8 +111,8 @@ def test_no_outcome_ends_or_repeats_a_claimed_job(world: Bench, outcome: Any) ->
 @pytest.mark.parametrize(
     ("outcome", "text"),
     [
-        (answered(200), "200 OK: answered, but nothing claimed it: is the middleware installed"),
-        (answered(204), "204 No Content: answered, but nothing claimed it"),
+        (answered(200), "200 OK: answered, but the middleware did not claim the job: is it installed"),
+        (answered(204), "204 No Content: answered, but the middleware did not claim the job"),
         (lambda sent: sent.answer(302, "Found", (("Location", "/login"),)), "302 Found → /login: answered"),
         (answered(404), "404 Not Found: answered"),
         (answered(500), "500 Internal Server Error: answered"),

@@ -128,6 +128,14 @@ def test_an_unknown_id_is_an_error_of_its_own(world: Bench, ask: Any) -> None:
     assert not world.jobs.exists("nobody")
 
 
+@pytest.mark.parametrize("job_id", ["a\0b", "\ud800"], ids=ascii)
+def test_an_id_that_no_store_can_keep_is_unknown(world: Bench, job_id: str) -> None:
+    assert not world.jobs.exists(job_id)
+    for call in (world.jobs.status, world.jobs.scope, world.jobs.output, world.jobs.cancel):
+        with pytest.raises(JobNotFound):
+            call(job_id)
+
+
 # --- waiting --------------------------------------------------------------------------------------------------------
 
 

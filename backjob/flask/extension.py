@@ -13,7 +13,7 @@ from typing_extensions import override
 
 from backjob.errors import InvalidRequest, NoCurrentRequest
 from backjob.flask.blueprint import status_blueprint
-from backjob.flask.cli import commands
+from backjob.flask.cli import command
 from backjob.flask.routes import path_to
 from backjob.flask.site import Parts, Site
 from backjob.http.origins import URL, is_url
@@ -62,7 +62,7 @@ class BackJob(core.BackJob):
         site = Site(app, self, self._parts)
         blueprint = status_blueprint(self, site.status_prefix)
         app.register_blueprint(blueprint)
-        app.cli.add_command(commands)
+        app.cli.add_command(command(self))
         app.before_request(self._vouch)
         got_request_exception.connect(self._note, app)
         site.wrap(blueprint)

@@ -26,7 +26,7 @@ from sqlalchemy import URL, Connection, create_engine, make_url, text
 from sqlalchemy.orm import DeclarativeBase
 
 from backjob import stores
-from backjob.cli import commands as cli
+from backjob.cli import main
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import cancelled, claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
@@ -165,7 +165,7 @@ def commands() -> Iterator[list[str]]:
 def test_the_commands_print_sql(capsys: pytest.CaptureFixture[str]) -> None:
     printed = {}
     for words in commands():
-        assert cli.main(words) == 0
+        assert main(words) == 0
         printed[words[-1]] = capsys.readouterr().out
     assert {dialect: sql.strip() for dialect, sql in printed.items()} == {
         dialect: schema(dialect).strip() for dialect in DIALECTS

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine, exc
 
-from backjob.cli import commands as cli
+from backjob.cli import main
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.stores import open_store
 from backjob.stores.sql import SQLStore, metadata
@@ -213,21 +213,21 @@ def test_every_process_prints_the_same_sql(seed: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["postgresql", "mysql", "mariadb"])
 def test_the_command_prints_it(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", dialect, "--table-name", "work", "--schema", "own"]) == 0
+    assert main(["schema", "--dialect", dialect, "--table-name", "work", "--schema", "own"]) == 0
     assert capsys.readouterr().out == SQLStore.schema(dialect, table_name="work", schema="own")
 
 
 def test_the_command_refuses_an_unknown_dialect_and_an_invalid_table_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", "oracle"]) == 64
+    assert main(["schema", "--dialect", "oracle"]) == 64
     assert "none of postgresql, mysql, mariadb" in capsys.readouterr().err
-    assert cli.main(["schema", "--dialect", "mysql", "--table-name", "a b"]) == 64
+    assert main(["schema", "--dialect", "mysql", "--table-name", "a b"]) == 64
     assert "table_name" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_tables_of_the_sqlite_store(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", "sqlite", "--table-name", "work"]) == 0
+    assert main(["schema", "--dialect", "sqlite", "--table-name", "work"]) == 0
     assert capsys.readouterr().out == SQLiteStore.schema("work")
-    assert cli.main(["schema", "--dialect", "sqlite", "--schema", "own"]) == 64
+    assert main(["schema", "--dialect", "sqlite", "--schema", "own"]) == 64
     assert "SQLite has no schemas" in capsys.readouterr().err
 
 

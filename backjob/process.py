@@ -48,8 +48,8 @@ class PerProcess(Generic[T_co]):
             pass
         # One atomic step without a lock: a lock might have been held when the process was forked.
         value = self._values.setdefault(pid, self._make())
-        for other in [key for key in self._values if key != pid]:
-            inherited = self._values.pop(other, None)
+        for other in list(self._values):  # a copy in one step: another thread may be removing the same values
+            inherited = self._values.pop(other, None) if other != pid else None
             if inherited is not None and self._abandon is not None:
                 self._abandon(inherited)
         return value

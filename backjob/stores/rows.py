@@ -53,7 +53,7 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Moment(Protocol):
-    """Microseconds since 1970 in UTC: an ``int``, or what stands for one."""
+    """Microseconds since 1970 in UTC: an ``int``, or an object that stands for one."""
 
     def __add__(self, other: int, /) -> Any: ...
 
@@ -69,12 +69,12 @@ class After:
 
 
 def microseconds(when: datetime) -> int:
-    """An aware datetime as microseconds since 1970 in UTC."""
+    """Microseconds since 1970 in UTC."""
     return (when - _EPOCH) // _MICROSECOND
 
 
 def moment(microseconds_since: int) -> datetime:
-    """The aware datetime in UTC that `microseconds` was given."""
+    """The aware datetime in UTC of `microseconds`."""
     return _EPOCH + microseconds_since * _MICROSECOND
 
 
@@ -209,7 +209,7 @@ def dump_request(request: Request, caller: Caller | None) -> str:
     return _encode((request.method, request.target, request.raw, request.headers, who))
 
 
-@lru_cache(maxsize=32)  # a running job is read again and again
+@lru_cache(maxsize=32)  # a running job is read many times
 def load_request(text: str) -> tuple[Request, Caller | None]:
     """The request, without its body, and the caller that `dump_request` was given."""
     method, target, raw, headers, who = json.loads(text)

@@ -71,7 +71,7 @@ def refuse_other_layout(connection: Connection, tables: Tables, name: str) -> No
     if differing:
         raise StoreUnusable(
             f"{name}: the tables of {tables.jobs.fullname!r} have another layout than this version of backjob needs "
-            f"(see {'; '.join(differing)}); choose another table_name, or rename them"
+            f"(see {'; '.join(differing)}); choose another table_name, or rename or drop them"
         )
     for table in tables.layout:
         if table not in found:

@@ -114,7 +114,7 @@ class Tables:
         if not _IDENTIFIER.fullmatch(table_name):
             raise InvalidRequest(
                 "table_name",
-                f"{table_name!r} is not an identifier of up to 48 ASCII letters, digits and underscores, no digit first",
+                f"{table_name!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first",
             )
         if schema == "":
             raise InvalidRequest("schema", "the name is empty; leave it out for the connection's own schema")

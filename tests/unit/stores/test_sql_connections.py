@@ -48,7 +48,7 @@ def test_while_the_server_is_down_one_call_connects_and_the_others_fail_at_once(
     def refused() -> Any:
         raise exc.OperationalError("", {}, Exception("connection refused"))
 
-    def slow() -> FakeConnection:
+    def slow() -> Any:
         trying.set()
         assert proceed.wait(DEADLINE)
         return FakeConnection()

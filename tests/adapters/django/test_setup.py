@@ -11,6 +11,7 @@ from django.test import Client, override_settings
 from backjob import InvalidRequest, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
+from backjob.django.site import engine
 from backjob.django.testing import immediate, recorded
 from backjob.stores.cached import CachedStore
 from backjob.stores.sqlite import SQLiteStore
@@ -40,9 +41,9 @@ def started() -> str:
 
 
 def test_overridden_settings_hold_within_and_not_after() -> None:
-    before = jobs.of()
+    before = engine()
     with override_settings(BACKJOB={"MAX_BODY": 3}):
-        assert jobs.of() is not before
+        assert engine() is not before
         with recorded(), pytest.raises(InvalidRequest, match="body"):
             jobs.start("see", method="POST", body=b"long", as_current_user=False)
     with recorded():
@@ -67,12 +68,12 @@ def test_overridden_settings_hold_within_and_not_after() -> None:
 )
 def test_what_is_no_setting_is_refused(given: Any, said: str) -> None:
     with override_settings(BACKJOB=given), pytest.raises(InvalidRequest, match=said):
-        jobs.of()
+        engine()
 
 
 def test_a_weak_key_is_refused() -> None:
     with override_settings(SECRET_KEY="short"), pytest.raises(InvalidRequest, match="SECRET_KEY"):
-        jobs.of()
+        engine()
 
 
 def test_what_was_signed_with_the_key_before_stays_valid() -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from attrs import evolve
 from django.db import connections, transaction
 from django.test import Client, override_settings
 
 from backjob import InvalidRequest, JobNotFound, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
+from backjob.django.site import engine
 from backjob.django.testing import immediate, recorded
 from tests.adapters.django import views
 
@@ -109,7 +111,7 @@ def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
 def told(monkeypatch: pytest.MonkeyPatch) -> list[JobState]:
     """What ``on_end`` is called with."""
     states: list[JobState] = []
-    monkeypatch.setattr(jobs.of(), "_on_end", states.append)
+    monkeypatch.setattr(engine(), "options", evolve(engine().options, on_end=states.append))
     return states
 
 

@@ -1,20 +1,25 @@
-"""What belongs to one process: state that a forked child makes anew, and a log line that repeats once a minute at most."""
+"""What belongs to one process: state that a forked child makes anew, a thread that works in passes, rate-limited logging."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from backjob.errors import StoreError
 from backjob.protocols import Clock
 
-__all__ = ["Outage", "PerProcess"]
+__all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess"]
 
 T = TypeVar("T")
 
-_INTERVAL: Final = 60.0
+RETRY_PAUSE: Final = 1.0
+"""Seconds before backjob retries what has failed, such as a call of the store."""
+
+_WARNING_INTERVAL: Final = 60.0
 
 _log = logging.getLogger("backjob")
 
@@ -50,18 +55,103 @@ class PerProcess(Generic[T]):
         return value
 
 
+class Passes:
+    """A daemon thread that calls ``step`` again and again, until `close` or until ``is_idle()`` is true.
+
+    A step returns the seconds until the next one; `wake` cuts that time short. If a step raises, the thread logs it and
+    goes on after a pause. ``at_end`` runs in the thread as its last call. Belongs to one process: keep it in a
+    `PerProcess`. All methods are thread-safe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], float],
+        *,
+        at_end: Callable[[], object],
+        is_idle: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._name = name
+        self._step = step
+        self._at_end = at_end
+        self._is_idle = is_idle
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def ensure_running(self) -> None:
+        """Start the thread unless it is alive or `close` was called. Cheap enough for every request.
+
+        Raises `RuntimeError` if the system starts no more threads.
+        """
+        with self._lock:
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
+                return
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def wake(self) -> None:
+        """Start the next step now."""
+        self._woken.set()
+
+    def close(self, timeout: float) -> bool:
+        """End the thread and wait for it, at most ``timeout`` seconds. Returns False if there was no thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._woken.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return thread is not None
+
+    def _run(self) -> None:
+        while self._goes_on():
+            try:
+                pause = self._step()
+            except BaseException:  # a user's hook may raise even SystemExit, which must not end this thread
+                _log.exception("a pass of the thread %s failed; the next one starts in %g s", self._name, RETRY_PAUSE)
+                pause = RETRY_PAUSE
+            self._woken.wait(pause)
+            self._woken.clear()
+        self._at_end()
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            if self._is_idle():
+                # Under the lock: work that arrives now calls ensure_running(), which then starts another thread.
+                self._thread = None
+                return False
+            return True
+
+
 class Outage:
-    """Logs that the store is away: a warning once a minute, and debug lines in between. For one thread."""
+    """Logs failures of the store: a warning once a minute, and debug lines in between. For one thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
         self._quiet_until = -math.inf
 
-    def tell(self, message: str, *arguments: object) -> None:
+    def warn(self, message: str, *arguments: object) -> None:
         """Log a warning, or a debug line if the last warning is less than a minute old."""
         now = self._monotonic()
         if now < self._quiet_until:
             _log.debug(message, *arguments)
             return
-        self._quiet_until = now + _INTERVAL
+        self._quiet_until = now + _WARNING_INTERVAL
         _log.warning(message, *arguments)
+
+    def attempt(self, action: Callable[[], object], what: str, *arguments: object) -> Exception | None:
+        """Call ``action``. If it raises, log that ``what`` failed and return the exception; the caller retries."""
+        try:
+            action()
+        except StoreError as error:
+            self.warn(f"{what} waits for the store: %s", *arguments, error)
+            return error
+        except Exception as error:
+            _log.exception(f"{what} failed; backjob retries", *arguments)
+            return error
+        return None

@@ -15,8 +15,9 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from typing_extensions import override
 
+from backjob.django.engine import database_of
 from backjob.django.models import Job
-from backjob.django.site import database_of, jobs
+from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.model import Status
 from backjob.stores.rows import moment
@@ -152,7 +153,7 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("output"))
     def output(self, job: Job) -> str:
         """The end of the job's output, as text."""
-        _start, piece = jobs.tail(job.id)
+        _start, piece = engine().tail(job.id)
         return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', piece.text)
 
     @admin.display(description=_("error time-out (s)"))

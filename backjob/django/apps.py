@@ -11,7 +11,8 @@ from django.core.signals import got_request_exception, request_finished, setting
 from django.utils.translation import gettext_lazy as _
 
 from backjob.django.connections import close_aside
-from backjob.django.site import database_of, jobs
+from backjob.django.engine import database_of
+from backjob.django.site import jobs
 from backjob.errors import MissingExtra
 from backjob.worker.running import current
 

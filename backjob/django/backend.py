@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from typing_extensions import override
 
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.django.task_api import (
     BaseTaskBackend,
     InvalidTask,
@@ -80,13 +80,13 @@ class BackJobBackend(BaseTaskBackend):
             kwargs=said[1],
         )
         running = current.get()
-        with jobs._delivered_after():  # noqa: SLF001 - who runs it finds the record, and receivers have been told
+        with engine().delivered_after():  # who runs it finds the record, and receivers have been told
             job_id = jobs.start(
                 _ROUTE,
                 method="POST",
                 json=record.as_json(),
                 as_current_user=False,
-                owner=jobs.current_owner() if running is None else running.job.owner,
+                owner=engine().current_owner() if running is None else running.job.owner,
                 delay=0 if task.run_after is None else _aware(task.run_after),
                 scope=f"task:{task.queue_name}",
                 error_timeout=self.options.get("error_timeout"),
@@ -106,7 +106,7 @@ class BackJobBackend(BaseTaskBackend):
         if not isinstance(result_id, str):
             raise TaskResultDoesNotExist(result_id)
         try:
-            job = jobs._job(result_id)  # noqa: SLF001 - with what those who watch it don't see
+            job = engine().job(result_id)  # with what those who watch it don't see
         except JobNotFound:
             raise TaskResultDoesNotExist(result_id) from None
         record = TaskRecord.of(job.result)

@@ -19,7 +19,7 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
-from backjob.django.site import INSECURE, jobs, random_part
+from backjob.django.site import INSECURE, engine, random_part
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.signing.keys import check_secret
 
@@ -55,7 +55,7 @@ def _middleware() -> Iterator[CheckMessage]:
 
 def _configuration() -> Iterator[CheckMessage]:
     try:
-        jobs.of()
+        engine()
     except InvalidRequest as error:
         is_key = error.argument == "SECRET_KEY"  # with which whoever knows it could sign worker requests
         hint = "Make a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."

@@ -14,10 +14,10 @@ from backjob.asgi import to_its_end
 from backjob.django.connections import acting
 from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
 from backjob.django.sessions import keep_what_pages_write
-from backjob.django.site import jobs
+from backjob.django.site import engine
 from backjob.errors import AddressUnknown
 from backjob.http.serving import serving, text_decoder
-from backjob.jobs import BackJob
+from backjob.jobs import Engine
 from backjob.protocols import Verified
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 from backjob.worker.running import Running, current
@@ -56,7 +56,7 @@ class BackJobMiddleware:
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
-        site = jobs.of()
+        site = engine()
         if not self._knows_server:
             self._knows_server = True
             _warn_of_server(request)
@@ -92,7 +92,7 @@ class BackJobMiddleware:
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
     async def _in_event_loop(self, request: HttpRequest) -> HttpResponseBase:
-        site = jobs.of()
+        site = engine()
         try:
             verified = _open(site, request)
             if verified is None:
@@ -105,7 +105,7 @@ class BackJobMiddleware:
             return _left(error)
         return _done(*await to_its_end(self._act_and_end(site, request, running)))
 
-    async def _act_and_end(self, site: BackJob, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
+    async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
         with _served(request), acting(running.job.id), running.active():
@@ -142,7 +142,7 @@ def _is_a_tests(request: HttpRequest) -> bool:
     return "testserver" in (request.META.get("SERVER_NAME"), request.META.get("HTTP_HOST"))
 
 
-def _open(site: BackJob, request: HttpRequest) -> Verified | None:
+def _open(site: Engine, request: HttpRequest) -> Verified | None:
     site.monitor.ensure_running()
     if site.transport is None and not _is_a_tests(request):
         with suppress(AddressUnknown):  # start() says so, to whom it concerns
@@ -150,7 +150,7 @@ def _open(site: BackJob, request: HttpRequest) -> Verified | None:
     return site.worker.open(*spellings(request))
 
 
-def _claim(site: BackJob, request: HttpRequest, verified: Verified) -> Running:
+def _claim(site: Engine, request: HttpRequest, verified: Verified) -> Running:
     length = site.worker.body_length(request.META.get("CONTENT_LENGTH"))
     body = request.read(length) if length else b""
     running = site.worker.claim(verified, body)

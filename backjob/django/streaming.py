@@ -9,7 +9,7 @@ from asgiref.sync import SyncToAsync, sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
 
 from backjob.django.connections import close_idle
-from backjob.status.streams import Stream
+from backjob.status.streaming.stream import Stream
 
 __all__ = ["streaming"]
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django.requests import DjangoServing
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.django.streaming import streaming
 from backjob.status.endpoints import Ask, Endpoints
 
 __all__ = ["run", "status"]
-
-_endpoints: Final = Endpoints(jobs, "/backjob")
 
 
 @csrf_exempt  # cancelling asks for a token of its own, or for the word of a browser that the page is this site's
@@ -25,13 +21,13 @@ _endpoints: Final = Endpoints(jobs, "/backjob")
 def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Answer a status route; ``rest`` is what follows the prefix at which the URLs are included."""
     here = DjangoServing(request).request
-    answer = _endpoints.answer(
+    answer = Endpoints(engine(), "/backjob").answer(
         Ask(
             method=request.method or "",
             path=f"/{rest}",
             query=here.query,
             headers=here.headers,
-            owner=jobs.owner_of(request),
+            owner=engine().owner_of(request),
             mount=request.path.removesuffix(rest),
             sees_all=_sees_all(request),
             in_thread=not hasattr(request, "scope"),

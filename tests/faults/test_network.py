@@ -225,7 +225,7 @@ def test_a_proxy_that_decodes_the_path_fails_the_job_and_is_named(through: Throu
     state = site.run("/work/see/a%2Fb")
     assert (state.status, site.runs(state.id)) == (Status.FAILED, 0)
     assert "403 Forbidden" in state.status_text
-    assert "does a proxy decode %2F on the way?" in state.status_text
+    assert "does a proxy decode %2F?" in state.status_text
 
 
 def test_a_proxy_that_drops_header_fields_drops_no_signature(through: Through) -> None:
@@ -244,4 +244,4 @@ def test_a_proxy_that_adds_to_the_query_fails_the_job_and_says_so(through: Throu
     site, _ = through(rewriting(lambda request: request.replace(b" HTTP/1.1", b"&utm=1 HTTP/1.1", 1)))
     state = site.run("/work/none")
     assert (state.status, site.runs(state.id)) == (Status.FAILED, 0)
-    assert "the signature is not the end of the query" in state.status_text
+    assert "the signature is not at the end of the query" in state.status_text

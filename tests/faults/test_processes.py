@@ -20,7 +20,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import pytest
 
 from backjob import BackJob, JobState, Status
-from backjob.delivery.monitor import Monitor
+from backjob.jobs import engine_of
+from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.testing import FakeClock
@@ -30,6 +31,7 @@ from tests.scenarios.apps.plain import site_of
 from tests.scenarios.client import WAIT, Gate
 from tests.scenarios.servers import KINDS, Kind, gunicorn
 from tests.scenarios.sites import KEY, Site, result_of, serving, settings, store_url
+from tests.unit.core import ManualMonitor
 
 ANN = {"Cookie": "user=ann"}
 
@@ -55,7 +57,8 @@ class Survivor:
             clock=now,
             seal=seal,
         )
-        self.jobs.monitor = self.jobs.make_monitor(Monitor, threaded=False)
+        engine = engine_of(self.jobs)
+        engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
 
     def look_around(self) -> None:
         """One pass of the monitor, the poll of the store included."""

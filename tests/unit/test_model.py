@@ -1,4 +1,4 @@
-"""The values: what they show of themselves, what they hide, and how they become JSON."""
+"""The values: what they refuse, what their repr hides, and how they become JSON."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ any_text = st.text(st.characters(codec=None, exclude_categories=[]))
 # --- status ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_statuses_have_their_numbers() -> None:
+def test_each_status_has_its_number() -> None:
     assert {status.name: int(status) for status in Status} == {
         "STARTED": 0,
         "IN_PROGRESS": 1,
@@ -79,12 +79,12 @@ def test_the_last_three_are_final() -> None:
         ("\ud83d\ude00", "\U0001f600"),
     ],
 )
-def test_nul_and_lone_surrogates_are_replaced_and_all_else_stays(text: str, clean: str) -> None:
+def test_clean_text_replaces_only_nul_and_lone_surrogates(text: str, clean: str) -> None:
     assert clean_text(text) == clean
 
 
 @given(any_text)
-def test_clean_text_is_utf_8_without_nul_and_clean_already(text: str) -> None:
+def test_cleaned_text_is_valid_utf_8_and_cleaning_it_again_changes_nothing(text: str) -> None:
     clean = clean_text(text)
     assert clean.encode("utf-8").decode("utf-8") == clean
     assert "\0" not in clean
@@ -92,14 +92,14 @@ def test_clean_text_is_utf_8_without_nul_and_clean_already(text: str) -> None:
 
 
 @given(any_text)
-def test_no_character_is_swallowed_with_its_bad_neighbour(text: str) -> None:
+def test_cleaning_keeps_every_valid_character(text: str) -> None:
     good = [char for char in text if char != "\0" and not 0xD800 <= ord(char) <= 0xDFFF]
     kept = iter(clean_text(text))
     assert all(char in kept for char in good)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_good_text_stays_as_it_is(text: str) -> None:
+def test_cleaning_valid_text_changes_nothing(text: str) -> None:
     assert clean_text(text) == text
 
 
@@ -121,7 +121,7 @@ def refusal(make: Callable[..., object], **fields: Any) -> InvalidRequest:
 
 
 @pytest.mark.parametrize("text", UNSTORABLE, ids=ascii)
-def test_text_that_no_store_can_keep_is_refused_by_the_field_s_name(text: str) -> None:
+def test_unstorable_text_is_refused_by_name(text: str) -> None:
     assert not is_storable(text)
     for make, names in (
         (make_draft, ("id", "owner", "scope", "lessee")),
@@ -134,7 +134,7 @@ def test_text_that_no_store_can_keep_is_refused_by_the_field_s_name(text: str) -
 
 
 @given(any_text)
-def test_text_is_storable_if_cleaning_leaves_it_as_it_is(text: str) -> None:
+def test_text_is_storable_if_cleaning_does_not_change_it(text: str) -> None:
     assert is_storable(text) == (clean_text(text) == text)
 
 
@@ -201,7 +201,7 @@ def test_a_number_beyond_its_column_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("given", "kept"), [(None, None), (-5, 0), (0, 0), (70, 70), (100, 100), (130, 100)])
-def test_the_progress_of_a_report_is_kept_within_0_and_100(given: int | None, kept: int | None) -> None:
+def test_the_progress_of_a_report_is_clamped_to_0_and_100(given: int | None, kept: int | None) -> None:
     assert Report(progress=given).progress == kept
 
 
@@ -237,11 +237,11 @@ SECRET_JOB = Job(
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
-def test_no_value_shows_credentials_bodies_or_tokens(value: object, show: Callable[[object], str]) -> None:
+def test_no_repr_shows_credentials_bodies_or_tokens(value: object, show: Callable[[object], str]) -> None:
     assert SECRET not in show(value)
 
 
-def test_a_request_shows_what_helps_to_find_it() -> None:
+def test_the_repr_of_a_request_names_method_path_and_headers() -> None:
     shown = repr(SECRET_REQUEST)
     assert all(part in shown for part in ("POST", "/work?…", "Cookie", "Authorization", "<6 bytes>"))
     assert "id=5" not in shown
@@ -269,24 +269,24 @@ def test_every_value_is_frozen() -> None:
         ("/a%3Fb?c", "/a%3Fb", "c"),
     ],
 )
-def test_a_target_is_a_path_and_a_query(target: str, path: str, query: str) -> None:
+def test_a_target_is_split_into_path_and_query(target: str, path: str, query: str) -> None:
     request = Request("GET", target)
     assert (request.path, request.query) == (path, query)
 
 
-def test_header_fields_of_a_request_are_joined_whatever_their_case() -> None:
+def test_header_fields_are_joined_regardless_of_case() -> None:
     request = Request("GET", "/", (("X-A", "1"), ("Other", "2"), ("x-a", "3")))
     assert request.header("x-A") == "1, 3"
     assert request.header("X-B") is None
 
 
-def test_the_first_field_of_a_response_counts() -> None:
+def test_a_response_header_is_the_first_field_of_that_name() -> None:
     response = Response(302, headers=(("Location", "/a"), ("location", "/b")))
     assert response.header("LOCATION") == "/a"
     assert response.header("X-B") is None
 
 
-def test_credentials_are_true_if_there_are_any() -> None:
+def test_credentials_are_truthy_if_there_are_any() -> None:
     assert Credentials(SECRET_HEADERS)
     assert not Credentials()
 
@@ -316,12 +316,12 @@ def a_state(*, end_time: datetime | None = None, result: JsonValue = None) -> Jo
     )
 
 
-def test_a_state_as_dictionary_survives_json() -> None:
+def test_the_dictionary_of_a_state_survives_json() -> None:
     dictionary = a_state(end_time=NOON, result={"href": "/export.csv", "rows": [1, 2.5, None, True]}).as_dict()
     assert json.loads(json.dumps(dictionary)) == dictionary
 
 
-def test_a_state_as_dictionary_says_everything_in_plain_types() -> None:
+def test_the_dictionary_of_a_state_has_plain_types() -> None:
     dictionary = a_state().as_dict()
     assert dictionary == {
         "id": "job1",
@@ -340,5 +340,5 @@ def test_a_state_as_dictionary_says_everything_in_plain_types() -> None:
     assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"}
 
 
-def test_a_state_says_nothing_of_the_request() -> None:
+def test_a_state_has_no_field_of_the_request() -> None:
     assert not {"request", "caller", "token", "sealed"} & attrs.fields_dict(JobState).keys()

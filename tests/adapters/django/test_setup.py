@@ -12,6 +12,7 @@ from backjob import InvalidRequest, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.signals import job_ended
+from backjob.django.site import engine
 from backjob.django.testing import immediate, recorded
 from backjob.errors import JobFailed
 from backjob.model import Job as StoredJob
@@ -43,9 +44,9 @@ def started() -> str:
 
 
 def test_overridden_settings_hold_within_and_not_after() -> None:
-    before = jobs.of()
+    before = engine()
     with override_settings(BACKJOB={"MAX_BODY": 3}):
-        assert jobs.of() is not before
+        assert engine() is not before
         with recorded(), pytest.raises(InvalidRequest, match="body"):
             jobs.start("see", method="POST", body=b"long", as_current_user=False)
     with recorded():
@@ -70,12 +71,12 @@ def test_overridden_settings_hold_within_and_not_after() -> None:
 )
 def test_what_is_no_setting_is_refused(given: Any, said: str) -> None:
     with override_settings(BACKJOB=given), pytest.raises(InvalidRequest, match=said):
-        jobs.of()
+        engine()
 
 
 def test_a_weak_key_is_refused() -> None:
     with override_settings(SECRET_KEY="short"), pytest.raises(InvalidRequest, match="SECRET_KEY"):
-        jobs.of()
+        engine()
 
 
 def test_what_was_signed_with_the_key_before_stays_valid() -> None:
@@ -116,8 +117,7 @@ def test_on_end_is_called_at_each_end() -> None:
 def test_on_end_is_not_called_once_the_setting_is_gone() -> None:
     ended.clear()
     with override_settings(BACKJOB={"ON_END": here("note_end")}):
-        assert jobs.built is None
-        jobs.of()
+        engine()
     with immediate():
         started()
     assert ended == []

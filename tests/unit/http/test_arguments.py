@@ -30,7 +30,7 @@ def world() -> Bench:
 
 
 def nothing_happened(world: Bench) -> bool:
-    return not world.store.calls and not world.transport.sent and not world.monitor._news
+    return not world.store.calls and not world.transport.sent and not world.monitor._posted
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Status
-from backjob.status.broadcast import Broadcast
 from backjob.status.endpoints import Answer, Ask, Endpoints, preferred
 from backjob.status.page import fill, headline, result_link
+from backjob.status.streaming.broadcast import Broadcast
 from tests.unit.core import Bench, bench
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The watcher of all streams of a process: how many there may be, how much it reads, and when its thread is there."""
+"""The broadcast: how many streams may be open, how often jobs are read, and when its thread runs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Report, Request
 from backjob.signing import MessageSigner
 from backjob.signing.tokens import new_job_id
-from backjob.status.broadcast import Broadcast
-from backjob.status.streams import Stream
+from backjob.status.streaming.broadcast import Broadcast
+from backjob.status.streaming.stream import Stream
 from backjob.stores.memory import MemoryStore
 from backjob.worker.running import Running
 from tests.event_source import EventSource
@@ -34,8 +34,8 @@ def world() -> Bench:
 
 
 @pytest.fixture
-def living() -> Iterator[BackJob]:
-    """A `BackJob` with its threads, under the real clock."""
+def live() -> Iterator[BackJob]:
+    """A `BackJob` with its threads and the real clock."""
     with BackJob(MemoryStore(), FakeTransport(), MessageSigner(KEY), streams=100) as jobs:
         yield jobs
 
@@ -46,33 +46,29 @@ def opened(jobs: BackJob, job_id: str, offset: int = 0) -> Stream:
     return stream
 
 
-def running_in(jobs: BackJob) -> tuple[str, str]:
-    """A job that runs, and the token by which it is written to."""
+def running_job_in(jobs: BackJob) -> tuple[str, str]:
+    """A running job's id, and the token that its writes need."""
     job = jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
     assert jobs.store.change(job.id, *claimed("token")) is not None
     return job.id, "token"
 
 
-def watchers() -> list[threading.Thread]:
+def broadcast_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "backjob-streams"]
 
 
-def rung_by(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
-    """The streams that are rung from now on, as often as they are."""
-    rung: list[Stream] = []
-
-    def ring(stream: Stream) -> None:
-        rung.append(stream)
-
-    monkeypatch.setattr(Stream, "ring", ring)
-    return rung
+def record_wakes(monkeypatch: pytest.MonkeyPatch) -> list[Stream]:
+    """The streams that are woken from now on, once for each time."""
+    woken: list[Stream] = []
+    monkeypatch.setattr(Stream, "wake", lambda stream: woken.append(stream))  # noqa: PLW0108 - a method
+    return woken
 
 
-def wait_until(holds: Any) -> None:
-    deadline, looks = time.monotonic() + PATIENCE, threading.Event()
-    while not holds():
+def wait_until(is_true: Any) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not is_true():
         assert time.monotonic() < deadline
-        looks.wait(0.01)
+        time.sleep(0.01)
 
 
 # --- how many -------------------------------------------------------------------------------------------------------
@@ -82,18 +78,18 @@ def wait_until(holds: Any) -> None:
     ("streams", "in_thread", "limit"),
     [(None, True, 0), (None, False, 1000), (7, True, 7), (7, False, 7), (0, False, 0)],
 )
-def test_by_default_none_is_served_where_it_takes_a_thread(streams: int | None, in_thread: bool, limit: int) -> None:
+def test_by_default_streams_are_served_only_in_event_loops(streams: int | None, in_thread: bool, limit: int) -> None:
     assert bench(streams=streams).jobs.broadcast.limit(in_thread=in_thread) == limit
 
 
-def test_a_place_is_free_again_when_a_stream_is_closed_has_ended_or_was_forgotten() -> None:
+def test_a_closed_an_ended_and_a_collected_stream_all_free_their_place() -> None:
     world = bench(streams=1)
     job_id = world.run().job.id
     stream = opened(world.jobs, job_id)
     assert world.jobs.broadcast.open(job_id, 0, output=True, in_thread=True) is None
     stream.close()
     stream.close()
-    opened(world.jobs, job_id)  # nobody keeps it
+    opened(world.jobs, job_id)  # no reference is kept
     stream = opened(world.jobs, job_id)
     stream.end()
     assert list(stream) == []
@@ -103,7 +99,7 @@ def test_a_place_is_free_again_when_a_stream_is_closed_has_ended_or_was_forgotte
 # --- how much is read -----------------------------------------------------------------------------------------------
 
 
-def test_a_hundred_streams_of_a_job_cost_the_reads_of_one(world: Bench) -> None:
+def test_a_hundred_streams_of_a_job_cost_as_many_reads_as_one(world: Bench) -> None:
     costs = []
     for count in (1, 100):
         running = world.run()
@@ -122,52 +118,52 @@ def test_a_hundred_streams_of_a_job_cost_the_reads_of_one(world: Bench) -> None:
     assert costs[0] == costs[1] <= 20 * 3
 
 
-def test_a_quiet_job_is_looked_at_less_often(world: Bench) -> None:
+def test_a_quiet_job_is_polled_less_often(world: Bench) -> None:
     running = world.run()
     kept = opened(world.jobs, running.job.id)
-    assert looks_in(world, 10) < 15
+    assert polls_in(world, 10) < 15
     report(world, running, 1)
-    looks_in(world, 1)
-    assert looks_in(world, 1) > 1
+    polls_in(world, 1)
+    assert polls_in(world, 1) > 1
     kept.close()
 
 
-def test_however_many_jobs_are_watched_the_looks_are_bounded_and_each_has_its_turn(world: Bench) -> None:
+def test_polls_are_bounded_however_many_jobs_are_watched_and_each_job_gets_its_turn(world: Bench) -> None:
     jobs = [world.start() for _ in range(500)]
     streams = [opened(world.jobs, job_id) for job_id in jobs]
     world.store.calls.clear()
-    looks = looks_in(world, 10)
-    assert 900 <= looks <= 1000 + 25
-    assert all(stream.feed.seen is not None for stream in streams)
+    polls = polls_in(world, 10)
+    assert 900 <= polls <= 1000 + 25
+    assert all(stream.feed.snapshot is not None for stream in streams)
 
 
-def test_a_job_that_has_ended_is_not_looked_at_any_more(world: Bench) -> None:
+def test_an_ended_job_is_not_polled(world: Bench) -> None:
     running = world.run()
     stream = opened(world.jobs, running.job.id)
     world.jobs.cancel(running.job.id)
-    assert looks_in(world, 10) == 1
+    assert polls_in(world, 10) == 1
     stream.close()
 
 
-def test_jobs_that_are_gone_take_no_looks_from_the_others_while_their_streams_are_open(world: Bench) -> None:
+def test_jobs_that_do_not_exist_take_no_polls_from_the_others(world: Bench) -> None:
     gone = [opened(world.jobs, new_job_id()) for _ in range(10)]
-    assert looks_in(world, 5) == len(gone)
+    assert polls_in(world, 5) == len(gone)
     healthy = opened(world.jobs, world.run().job.id)
-    assert 0 < looks_in(world, 10) < 15
-    assert healthy.feed.seen is not None
+    assert 0 < polls_in(world, 10) < 15
+    assert healthy.feed.snapshot is not None
     assert all(stream.is_over for stream in gone)
 
 
-def test_who_comes_when_a_job_is_known_to_be_gone_is_told_as_well(world: Bench) -> None:
+def test_a_stream_opened_after_its_job_was_not_found_ends_too(world: Bench) -> None:
     job_id = new_job_id()
     early = opened(world.jobs, job_id)
-    looks_in(world, 5)
+    polls_in(world, 5)
     late = opened(world.jobs, job_id)
-    looks_in(world, 1)
+    polls_in(world, 1)
     assert (early.is_over, late.is_over) == (True, True)
 
 
-def looks_in(world: Bench, seconds: float) -> int:
+def polls_in(world: Bench, seconds: float) -> int:
     """How often the store is asked for jobs in this time."""
     before, until = world.store.count("get"), world.clock.monotonic() + seconds
     while world.clock.monotonic() < until:
@@ -179,78 +175,78 @@ def report(world: Bench, running: Running, progress: int, text: str = "") -> Non
     assert world.store.report(running.job.id, str(running.job.token), Report(progress=progress, output=text))
 
 
-# --- who is rung ----------------------------------------------------------------------------------------------------
+# --- which streams are woken--------------------------------------------------------------------------------------------
 
 
-def test_who_comes_while_the_job_is_looked_at_is_rung(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_opened_during_a_poll_is_woken(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id, late = world.run().job.id, list[Stream]()
     early = opened(world.jobs, job_id)
     next(early)
-    rung = rung_by(monkeypatch)
+    woken = record_wakes(monkeypatch)
 
-    def come() -> None:
+    def open_another() -> None:
         late.append(opened(world.jobs, job_id))
         next(late[0])
 
-    world.store.before["get"] = come
+    world.store.before["get"] = open_another
     world.jobs.broadcast.step()
-    assert {*rung} == {early, *late}
+    assert {*woken} == {early, *late}
     assert len(late) == 1
 
 
-def test_who_comes_while_the_job_is_found_gone_is_ended(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_opened_while_its_job_is_not_found_ends(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id, late = new_job_id(), list[Stream]()
     early = opened(world.jobs, job_id)
-    rung = rung_by(monkeypatch)
+    woken = record_wakes(monkeypatch)
 
-    def come() -> None:
+    def open_another() -> None:
         late.append(opened(world.jobs, job_id))
         next(late[0])
         raise JobNotFound(job_id)
 
-    world.store.before["get"] = come
+    world.store.before["get"] = open_another
     world.jobs.broadcast.step()
     assert [stream.is_over for stream in (early, *late)] == [True, True]
-    assert rung == late
+    assert woken == late
 
 
-def test_one_that_has_not_begun_is_not_rung(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It might begin at that moment, in an event loop, where only that may ring."""
+def test_a_stream_that_has_not_begun_is_not_woken(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might begin at this moment in an event loop, which alone may set its event."""
     stream = opened(world.jobs, world.run().job.id)
-    rung = rung_by(monkeypatch)
+    woken = record_wakes(monkeypatch)
     world.jobs.broadcast.step()
-    assert stream.feed.seen is not None
-    assert rung == []
+    assert stream.feed.snapshot is not None
+    assert woken == []
 
 
-# --- trouble --------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------------------------
 
 
-def test_one_jobs_trouble_is_not_the_others(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_job_does_not_stop_the_others(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
     bad, good = world.run(), world.run()
     streams = [opened(world.jobs, running.job.id) for running in (bad, good)]
-    world.store.before["get"] = trouble
+    world.store.before["get"] = fail
     world.jobs.broadcast.step()
-    assert [stream.feed.seen is not None for stream in streams] == [False, True]
-    assert "its event streams wait" in caplog.text
+    assert [stream.feed.snapshot is not None for stream in streams] == [False, True]
+    assert f"the event stream of job {bad.job.id} failed" in caplog.text
     world.clock.advance(1)
     world.jobs.broadcast.step()
-    assert streams[0].feed.seen is not None
+    assert streams[0].feed.snapshot is not None
 
 
-def trouble() -> None:
+def fail() -> None:
     raise ZeroDivisionError
 
 
-def test_a_store_that_is_away_is_told_of_once(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_of_the_store_is_logged_once(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
     streams = [opened(world.jobs, world.run().job.id) for _ in range(3)]
     world.store.down.add("get")
-    looks_in(world, 10)
-    assert caplog.text.count("event streams wait for the store") == 1
+    polls_in(world, 10)
+    assert caplog.text.count("waits for the store") == 1
     assert len(streams) == world.jobs.broadcast.count
 
 
-def test_a_store_that_is_away_is_waited_for_once_in_a_pass(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_waits_for_an_unavailable_store_only_once(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     broadcast, asked = world.jobs.broadcast, list[str]()
 
     def time_out(job_id: str) -> Any:
@@ -262,10 +258,10 @@ def test_a_store_that_is_away_is_waited_for_once_in_a_pass(world: Bench, monkeyp
     streams = [opened(world.jobs, new_job_id()) for _ in range(5)]
     for stream in streams:
         next(stream)
-    rung = rung_by(monkeypatch)
+    woken = record_wakes(monkeypatch)
     broadcast.step()
     assert len(asked) == 1
-    assert {*rung} == {*streams}  # a heartbeat was due meanwhile
+    assert {*woken} == {*streams}  # a heartbeat was due meanwhile
     again = world.clock.monotonic() + 1
     while world.clock.monotonic() < again:
         world.clock.advance(broadcast.step())
@@ -274,7 +270,7 @@ def test_a_store_that_is_away_is_waited_for_once_in_a_pass(world: Bench, monkeyp
     assert len({*asked}) == len(asked) == 2
 
 
-def test_a_pass_ends_when_the_streams_are_closed(world: Bench) -> None:
+def test_closing_stops_the_current_pass(world: Bench) -> None:
     streams = [opened(world.jobs, world.run().job.id) for _ in range(3)]
     world.store.calls.clear()
     world.store.before["get"] = world.jobs.broadcast.close
@@ -283,7 +279,7 @@ def test_a_pass_ends_when_the_streams_are_closed(world: Bench) -> None:
     assert all(stream.is_over for stream in streams)
 
 
-def test_the_thread_survives_what_a_hook_raises(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_thread_survives_an_exception_of_a_hook(caplog: pytest.LogCaptureFixture) -> None:
     world = bench(streams=5)
     calls: list[str] = []
 
@@ -291,13 +287,13 @@ def test_the_thread_survives_what_a_hook_raises(caplog: pytest.LogCaptureFixture
         calls.append(job_id)
         raise JobExit if len(calls) == 1 else StoreUnavailable("away")
 
-    broadcast = world.jobs.make_broadcast(5)
+    broadcast = Broadcast(world.engine.stream_source, 5)
     broadcast._source = evolve_source(broadcast, broken)
     stream = broadcast.open("job", 0, output=True, in_thread=True)
     assert stream is not None
     wait_until(lambda: len(calls) >= 2)
     broadcast.close()
-    assert "it goes on" in caplog.text
+    assert "a pass of the thread backjob-streams failed" in caplog.text
 
 
 def evolve_source(broadcast: Broadcast, job: Any) -> Any:
@@ -306,72 +302,70 @@ def evolve_source(broadcast: Broadcast, job: Any) -> Any:
     return evolve(broadcast._source, job=job)
 
 
-# --- the thread -----------------------------------------------------------------------------------------------------
+# --- the thread ----------------------------------------------------------------------------------------------------
 
 
-def test_the_thread_is_there_while_there_are_streams(living: BackJob) -> None:
-    before = len(watchers())
-    job_id, _ = running_in(living)
-    first, second = opened(living, job_id), opened(living, job_id)
-    assert len(watchers()) == before + 1
+def test_the_thread_runs_while_there_are_streams(live: BackJob) -> None:
+    before = len(broadcast_threads())
+    job_id, _ = running_job_in(live)
+    first, second = opened(live, job_id), opened(live, job_id)
+    assert len(broadcast_threads()) == before + 1
     first.close()
     second.close()
-    wait_until(lambda: len(watchers()) == before)
-    third = opened(living, job_id)
-    assert len(watchers()) == before + 1
+    wait_until(lambda: len(broadcast_threads()) == before)
+    third = opened(live, job_id)
+    assert len(broadcast_threads()) == before + 1
     third.close()
 
 
-def test_a_thread_that_could_not_be_started_is_started_for_the_next_stream(
-    living: BackJob, monkeypatch: pytest.MonkeyPatch
+def test_after_a_failure_to_start_the_thread_the_next_stream_starts_it(
+    live: BackJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = len(watchers())
-    job_id, _ = running_in(living)
+    before = len(broadcast_threads())
+    job_id, _ = running_job_in(live)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            opened(living, job_id)
-    assert living.broadcast.count == 0
-    stream = opened(living, job_id)
-    assert len(watchers()) == before + 1
+            opened(live, job_id)
+    assert live.broadcast.count == 0
+    stream = opened(live, job_id)
+    assert len(broadcast_threads()) == before + 1
     stream.close()
 
 
-def test_one_that_could_not_be_started_is_not_waited_for_at_the_end(
-    living: BackJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job_id, _ = running_in(living)
+def test_close_does_not_wait_for_a_thread_that_could_not_start(live: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id, _ = running_job_in(live)
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
-            opened(living, job_id)
-    living.broadcast.close()
+            opened(live, job_id)
+    live.broadcast.close()
 
 
-def test_a_thread_that_is_dead_is_replaced(living: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = len(watchers())
-    job_id, _ = running_in(living)
+def test_a_dead_thread_is_replaced(live: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = len(broadcast_threads())
+    job_id, _ = running_job_in(live)
     with monkeypatch.context() as patch:
-        patch.setattr(living.broadcast, "_run", lambda: None)
-        first = opened(living, job_id)
-        wait_until(lambda: len(watchers()) == before)
-    second = opened(living, job_id)
-    assert len(watchers()) == before + 1
+        patch.setattr(live.broadcast._passes, "_run", lambda: None)
+        first = opened(live, job_id)
+        wait_until(lambda: len(broadcast_threads()) == before)
+    second = opened(live, job_id)
+    assert len(broadcast_threads()) == before + 1
     first.close()
     second.close()
 
 
 def refuse(thread: threading.Thread) -> None:
-    """As a thread's ``start`` where there are as many as may be."""
+    """Stands for ``Thread.start`` at the system's limit of threads."""
     raise RuntimeError("can't start new thread")
 
 
-@pytest.mark.parametrize("lock_of", ["the streams", "the wake-up"])
-def test_closing_one_waits_for_nothing(world: Bench, lock_of: str) -> None:
-    """The garbage collector may do it in a thread that holds the lock."""
+@pytest.mark.parametrize("lock_of", ["the streams", "the event"])
+def test_closing_a_stream_takes_no_lock(world: Bench, lock_of: str) -> None:
+    """The garbage collector may close one in a thread that holds the lock."""
     broadcast = world.jobs.broadcast
     stream = opened(world.jobs, new_job_id())
-    lock: Any = broadcast._process_lock() if lock_of == "the streams" else vars(broadcast._wake)["_cond"]
+    lock: Any = broadcast._lock if lock_of == "the streams" else vars(broadcast._passes._woken)["_cond"]
     closing = threading.Thread(target=stream.close, daemon=True)
     with lock:
         closing.start()
@@ -380,29 +374,29 @@ def test_closing_one_waits_for_nothing(world: Bench, lock_of: str) -> None:
     assert broadcast.count == 0
 
 
-def test_closing_ends_all_streams_and_none_is_opened_any_more(living: BackJob) -> None:
-    job_id, _ = running_in(living)
+def test_close_ends_all_streams_and_opens_no_more(live: BackJob) -> None:
+    job_id, _ = running_job_in(live)
     source = EventSource()
-    stream = opened(living, job_id)
+    stream = opened(live, job_id)
     reader = threading.Thread(target=lambda: source.read(stream))
     reader.start()
-    living.close()
-    living.close()
+    live.close()
+    live.close()
     reader.join(PATIENCE)
     assert not reader.is_alive()
     assert not source.has_ended
-    assert living.broadcast.open(job_id, 0, output=True, in_thread=True) is None
+    assert live.broadcast.open(job_id, 0, output=True, in_thread=True) is None
 
 
-def test_nothing_is_lost_or_doubled_while_output_is_appended(living: BackJob) -> None:
-    job_id, token = running_in(living)
+def test_clients_that_reconnect_lose_no_output_and_get_none_twice(live: BackJob) -> None:
+    job_id, token = running_job_in(live)
     whole = [f"{number} ä€😀\n" for number in range(2000)]
     sources = [EventSource() for _ in range(6)]
 
     def follow(source: EventSource, chance: random.Random) -> None:
-        """As a browser whose connection is cut now and then."""
+        """Read like a browser whose connection drops now and then."""
         while not source.has_ended:
-            stream = opened(living, job_id, int(source.last_id or 0))
+            stream = opened(live, job_id, int(source.last_id or 0))
             for chunk in stream:
                 source.feed(chunk)
                 if chance.random() < 0.3:
@@ -415,55 +409,55 @@ def test_nothing_is_lost_or_doubled_while_output_is_appended(living: BackJob) ->
     for thread in threads:
         thread.start()
     for number, line in enumerate(whole):
-        assert living.store.report(job_id, token, Report(output=line))
+        assert live.store.report(job_id, token, Report(output=line))
         if number % 500 == 499:
             wait_until(lambda number=number: all(f"{number} " in source.text for source in sources))
-    assert living.store.change(job_id, Expect(token=token), ended(completed("Done")))
+    assert live.store.change(job_id, Expect(token=token), ended(completed("Done")))
     for thread in threads:
         thread.join(PATIENCE)
     assert [source.text == "".join(whole) for source in sources] == [True] * 6
-    assert living.broadcast.count == 0
+    assert live.broadcast.count == 0
 
 
 @pytest.mark.parametrize("attributes", [{"should_exit": True}, {"alive": False}])
-def test_a_server_that_has_been_told_to_end_ends_its_streams(living: BackJob, attributes: dict[str, bool]) -> None:
-    job_id, _ = running_in(living)
+def test_a_server_that_is_shutting_down_ends_its_streams(live: BackJob, attributes: dict[str, bool]) -> None:
+    job_id, _ = running_job_in(live)
     server = Server()
     before = signal.signal(signal.SIGTERM, server.handle_exit)
     try:
-        stream = opened(living, job_id)
+        stream = opened(live, job_id)
         threading.Timer(0.01, lambda: vars(server).update(attributes)).start()
         assert not EventSource().read(stream).has_ended
-        assert living.broadcast.open(job_id, 0, output=True, in_thread=True) is None
+        assert live.broadcast.open(job_id, 0, output=True, in_thread=True) is None
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 class Server:
-    """As much of a server as is looked at."""
+    """The attributes that backjob reads of a server."""
 
     should_exit = False
     alive = True
 
     def handle_exit(self, number: int, frame: Any) -> None:
-        """What is installed for a signal."""
+        """The handler of a signal."""
 
 
-def test_a_forked_child_has_places_a_thread_and_streams_of_its_own(living: BackJob) -> None:
-    job_id, _ = running_in(living)
-    stream = opened(living, job_id)
+def test_a_forked_child_starts_with_no_streams_and_its_own_thread(live: BackJob) -> None:
+    job_id, _ = running_job_in(live)
+    stream = opened(live, job_id)
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            empty = living.broadcast.count == 0
-            own = opened(living, job_id)
-            stream.close()  # a parent's, whose place is not among the child's
+            empty = live.broadcast.count == 0
+            own = opened(live, job_id)
+            stream.close()  # of the parent: it has no place in the child
             names = EventSource().read([next(own), next(own)]).names
-            code = 0 if empty and names == ["state"] and living.broadcast.count == 1 else 2
+            code = 0 if empty and names == ["state"] and live.broadcast.count == 1 else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert living.broadcast.count == 1
+    assert live.broadcast.count == 1
     stream.close()

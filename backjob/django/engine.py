@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
-from backjob.django.connections import aside, close_idle
+from backjob.django.connections import alias_for, close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.signals import send_job_ended
 from backjob.django.task_record import TaskRecord, completed_record, shown
@@ -95,7 +95,7 @@ class DjangoEngine(Engine):
         using = database_of(self.store)
         postponed = _postponed.get()
         if using is not None:
-            transaction.on_commit(action, using=aside(using, job_id))
+            transaction.on_commit(action, using=alias_for(using, job_id))
         elif is_new and postponed is not None:
             postponed.append((job_id, action))
         else:

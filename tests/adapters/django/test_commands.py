@@ -1,4 +1,4 @@
-"""``manage.py backjob_…`` and what Django's own commands say of the app."""
+"""``manage.py backjob_…``, and Django's own commands on the app."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def said(*arguments: str, **options: Any) -> str:
     return out.getvalue()
 
 
-def test_list_shows_jobs_the_newest_first() -> None:
+def test_list_shows_the_newest_jobs_first() -> None:
     with immediate():
         done = jobs.start("see", as_current_user=False, scope="a", owner="Bo")
     with recorded():
@@ -38,12 +38,12 @@ def test_list_shows_jobs_the_newest_first() -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "1001"])
-def test_list_refuses_a_limit_that_is_none(limit: str) -> None:
+def test_list_refuses_an_invalid_limit(limit: str) -> None:
     with pytest.raises(CommandError, match="limit"):
         said("backjob_list", "--limit", limit)
 
 
-def test_cleanup_removes_what_is_past_its_age() -> None:
+def test_cleanup_removes_jobs_past_their_age() -> None:
     with immediate():
         old, young = (jobs.start("see", as_current_user=False) for _ in range(2))
     Job.objects.filter(id=old).update(end_time=1)
@@ -59,7 +59,7 @@ def test_a_refused_setting_is_an_error_of_the_command(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["backjob_monitor", "backjob_doctor"])
-def test_without_an_address_they_say_what_to_set(command: str) -> None:
+def test_without_an_address_the_commands_name_the_setting(command: str) -> None:
     with pytest.raises(CommandError, match="BASE_URL"):
         said(command)
 
@@ -74,12 +74,12 @@ def test_monitor_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its own name
-        """Nobody reads it."""
+        """Discard it."""
 
 
 @pytest.fixture
 def base_url() -> Iterator[str]:
-    """The site on a real server, one request at a time."""
+    """Run the site on a real server that serves one request at a time."""
     with make_server("127.0.0.1", 0, WSGIHandler(), handler_class=_Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -88,7 +88,7 @@ def base_url() -> Iterator[str]:
         thread.join(10)
 
 
-def test_doctor_finds_what_is_wrong_with_this_server(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_doctor_reports_the_faults_of_a_server(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
     with override_settings(BACKJOB={"BASE_URL": base_url}):
         out = StringIO()
         with pytest.raises(SystemExit) as exit_code:
@@ -102,7 +102,7 @@ def test_doctor_finds_what_is_wrong_with_this_server(base_url: str, caplog: pyte
     assert len(told) == 1
 
 
-def test_doctor_finds_nothing_where_nobody_listens() -> None:
+def test_doctor_reports_that_no_server_listens() -> None:
     out = StringIO()
     with pytest.raises(SystemExit) as exit_code:
         call_command("backjob_doctor", "http://127.0.0.1:1", "--timeout", "2", stdout=out)

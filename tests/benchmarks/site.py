@@ -63,7 +63,7 @@ class Site:
     def rest(self) -> None:
         """Return when this process has nothing left to deliver: what follows is measured undisturbed."""
         until, pause = time.monotonic() + _TIMEOUT, threading.Event()
-        while self.jobs.monitor._deliveries._deliveries:
+        while self.jobs.monitor._deliveries._by_id:
             pause.wait(0.0005)
             assert time.monotonic() < until, "a job was not concluded"
 

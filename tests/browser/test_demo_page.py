@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.browser.test_element import part
 from tests.docs.pages import ROOT
 from tests.docs.serving import served
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.browser.conftest import Visitor
+
+pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "backjob", "demo", "--port", "0"]
 SAYS = r"Open http://127\.0\.0\.1:(\d+)"

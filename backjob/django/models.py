@@ -1,4 +1,4 @@
-"""The tables. Nobody but the store writes them: a job is started, changed and ended by `backjob.django.jobs`.
+"""The tables. Only the store writes them: use `backjob.django.jobs` to start, change and end jobs.
 
 Times are microseconds since 1970 in UTC, so that no TIME_ZONE or USE_TZ, and no zone of a server, can bend them.
 """
@@ -88,7 +88,7 @@ class Job(models.Model):
 
 
 class Output(models.Model):
-    """A piece of a job's output, of at most 16 KiB. ``start`` is its place in bytes."""
+    """A chunk of a job's output, of at most 16 KiB. ``start`` is its offset in bytes."""
 
     pk = models.CompositePrimaryKey("job", "start")
     job = models.BigIntegerField()

@@ -15,6 +15,7 @@ from backjob.protocols import Capability, Store, lacks
 from backjob.settings import Settings
 from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
 from backjob.transports.sockets import SocketTransport
 from tests.unit.core import KEY
 
@@ -169,8 +170,9 @@ def test_a_cache_goes_in_front_of_the_store(named: bool) -> None:
 
 
 def test_a_cache_goes_in_front_of_a_store_that_is_given_as_an_object() -> None:
-    store, cache = MemoryStore(), Notebook()
-    jobs = build({"CACHE": cache}, store=store)
+    clock, cache = FakeClock(), Notebook()
+    store = MemoryStore(clock=clock)
+    jobs = build({"CACHE": cache}, store=store, clock=clock)
     a_running_job(jobs.store)
     assert jobs.store.get("job") == store.get("job")
     assert all(key.startswith("backjob:") for key in cache.entries)

@@ -88,7 +88,7 @@ def test_on_end_is_called_within_the_application(app: Flask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "reason"), [(None, "neither it nor BACKJOB_KEY is set"), ("", "neither"), ("dev", "too short")]
+    ("secret", "reason"), [(None, "set it or BACKJOB_KEY"), ("", "set it"), ("dev", "too short")]
 )
 def test_without_a_proper_secret_the_first_use_says_what_to_do(
     make_app: MakeApp, secret: str | None, reason: str
@@ -132,7 +132,7 @@ def test_jobs_are_kept_in_the_instance_folder_which_is_made(app: Flask) -> None:
 
 def test_an_instance_folder_that_cannot_be_is_told_with_what_to_set(make_app: MakeApp, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidRequest, match=r"BACKJOB_STORE: not set.*instance folder"):
+    with pytest.raises(InvalidRequest, match=r"BACKJOB_STORE: is not set.*instance folder"):
         BackJob(make_app("file")).find()
 
 

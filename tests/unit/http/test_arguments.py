@@ -11,7 +11,7 @@ import pytest
 
 from backjob import BackJob
 from backjob.errors import InvalidRequest, NoCurrentRequest, StoreUnusable
-from backjob.http.arguments import Limits, build_request, check_delay
+from backjob.http.arguments import Content, Limits, build_request, check_delay
 from backjob.model import Request
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
@@ -171,9 +171,8 @@ def test_any_other_upper_case_token_is_a_method(world: Bench, method: str) -> No
 
 def test_a_body_and_headers_just_at_their_limits_are_taken() -> None:
     limits = Limits(body=3, headers=20)
-    request, _ = build_request(
-        "/", None, method="POST", form=None, json=None, body=b"abc", headers={"Content-Type": "abcd"}, limits=limits
-    )
+    content = Content(method="POST", body=b"abc", headers={"Content-Type": "abcd"})
+    request, _ = build_request("/", None, content, limits)
     assert (request.body, request.headers) == (b"abc", (("Content-Type", "abcd"),))
 
 

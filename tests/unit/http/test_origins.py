@@ -146,7 +146,7 @@ def test_a_url_and_its_path_are_merged(world: Bench) -> None:
 
 
 def test_a_foreign_url_stores_and_sends_nothing(world: Bench) -> None:
-    with served(here()), pytest.raises(InvalidRequest, match="path: this URL's scheme and host"):
+    with served(here()), pytest.raises(InvalidRequest, match="path: the URL must have the scheme and host"):
         world.start("https://evil.example/work")
     assert not world.store.calls
     assert not world.transport.sent

@@ -228,9 +228,9 @@ def test_no_part_of_an_answer_is_an_answer(name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "closed without an answer"),
-        (b"HTTP/1.1 200 OK\r\nCont", "closed in the middle of the answer's head"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed in the middle of the answer's head"),
+        (b"", "closed without a response"),
+        (b"HTTP/1.1 200 OK\r\nCont", "closed within the head of the response"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed within the head of the response"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
             "ended before its body was complete: .*3 bytes, expected 5",

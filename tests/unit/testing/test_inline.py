@@ -81,7 +81,7 @@ def test_without_the_middleware_the_job_says_what_is_missing(jobs: BackJob) -> N
     with immediate(jobs, bare):
         state = jobs.status(jobs.start("/work", as_current_user=False))
     assert state.status is Status.FAILED
-    assert "is the middleware installed" in state.status_text
+    assert "the middleware did not claim the job" in state.status_text
 
 
 def test_recorded_notes_what_was_started_and_sends_nothing(jobs: BackJob) -> None:

@@ -14,7 +14,7 @@ from backjob.protocols import Clock
 
 __all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 RETRY_PAUSE: Final = 1.0
 """Seconds before backjob retries what has failed, such as a call of the store."""
@@ -24,7 +24,7 @@ _WARNING_INTERVAL: Final = 60.0
 _log = logging.getLogger("backjob")
 
 
-class PerProcess(Generic[T]):
+class PerProcess(Generic[T_co]):
     """A value that each process makes for itself.
 
     After a fork the parent's threads do not exist, its locks may be held forever, and its connections must not be used.
@@ -34,12 +34,12 @@ class PerProcess(Generic[T]):
     that was inherited from the parent, once, in the child.
     """
 
-    def __init__(self, make: Callable[[], T], abandon: Callable[[T], object] | None = None) -> None:
+    def __init__(self, make: Callable[[], T_co], abandon: Callable[[T_co], object] | None = None) -> None:
         self._make = make
         self._abandon = abandon
-        self._values: dict[int, T] = {}
+        self._values: dict[int, T_co] = {}
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """Return the value of the current process."""
         pid = os.getpid()
         try:
@@ -48,15 +48,15 @@ class PerProcess(Generic[T]):
             pass
         # One atomic step without a lock: a lock might have been held when the process was forked.
         value = self._values.setdefault(pid, self._make())
-        for other in [key for key in self._values if key != pid]:
-            inherited = self._values.pop(other, None)
+        for other in list(self._values):  # a copy in one step: another thread may be removing the same values
+            inherited = self._values.pop(other, None) if other != pid else None
             if inherited is not None and self._abandon is not None:
                 self._abandon(inherited)
         return value
 
 
 class Passes:
-    """A daemon thread that calls ``step`` again and again, until `close` or until ``is_idle()`` is true.
+    """A daemon thread that calls ``step`` again and again, until `close` or until ``is_idle()`` is true, if given.
 
     A step returns the seconds until the next one; `wake` cuts that time short. If a step raises, the thread logs it and
     goes on after a pause. ``at_end`` runs in the thread as its last call. Belongs to one process: keep it in a
@@ -69,7 +69,7 @@ class Passes:
         step: Callable[[], float],
         *,
         at_end: Callable[[], object],
-        is_idle: Callable[[], bool] = lambda: False,
+        is_idle: Callable[[], bool] | None = None,
     ) -> None:
         self._name = name
         self._step = step
@@ -85,6 +85,8 @@ class Passes:
 
         Raises `RuntimeError` if the system starts no more threads.
         """
+        if self._thread is not None and self._is_idle is None:
+            return  # it ends only at close(): every request passes here, without taking the lock
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
@@ -121,7 +123,7 @@ class Passes:
         with self._lock:
             if self._closed:
                 return False
-            if self._is_idle():
+            if self._is_idle is not None and self._is_idle():
                 # Under the lock: work that arrives now calls ensure_running(), which then starts another thread.
                 self._thread = None
                 return False

@@ -1,4 +1,4 @@
-"""One attempt at a delivery as the transport sees it, and what its future says afterwards."""
+"""One attempt at a delivery: its credentials, its signature, and its outcome."""
 
 from __future__ import annotations
 
@@ -7,12 +7,34 @@ from datetime import datetime
 
 from attrs import define, field
 
-from backjob.errors import NotSent
+from backjob.errors import BackJobError, NotSent
 from backjob.lifecycle import status_line
-from backjob.model import Grant, Request, Response
+from backjob.model import Credentials, Grant, Job, Request, Response
 from backjob.protocols import Clock, Signer
+from backjob.signing.sealing import Sealer
 
-__all__ = ["Attempt", "describe", "failure"]
+__all__ = ["Attempt", "CredentialsLost", "credentials_of", "describe", "failure"]
+
+
+class CredentialsLost(BackJobError):
+    """The credentials of a job can't be had any more. Its message becomes the job's status text."""
+
+
+def credentials_of(job: Job, kept: Credentials | None, sealer: Sealer | None) -> Credentials | None:
+    """Return the credentials to send with a job: those that this process kept, else the sealed ones.
+
+    Raises `CredentialsLost` if the job needs credentials and there are none.
+    """
+    if kept is None and job.sealed is not None:
+        kept = None if sealer is None else sealer.open(job.sealed)
+        if kept is None:
+            raise CredentialsLost("none of the signer's keys opens the sealed credentials of this job; start it again")
+    if kept is None and job.held:
+        raise CredentialsLost(
+            "the process that held the user's credentials for this job ended before it was delivered; "
+            "start it again, or have credentials stored sealed: BackJob(seal=True)"
+        )
+    return kept
 
 
 @define(eq=False)

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from attrs import define, evolve, field
 
-from backjob.delivery.attempts import Attempt, describe, failure
+from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.lifecycle import (
     End,
@@ -39,12 +39,6 @@ LEASE: Final = 30.0
 
 _CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
-
-_CREDENTIALS_LOST: Final = (
-    "the process that held the user's credentials for this job ended before it was delivered; "
-    "start it again, or have credentials stored sealed: BackJob(seal=True)"
-)
-_SEAL_BROKEN: Final = "none of the signer's keys opens the sealed credentials of this job; start it again"
 
 _log = logging.getLogger("backjob")
 
@@ -82,7 +76,7 @@ class Deliveries:
         self._lessee = lessee
         self._outage = outage
         self._on_outcome = on_outcome
-        self._deliveries: dict[str, _Delivery] = {}
+        self._by_id: dict[str, _Delivery] = {}
         self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
         self._ready: deque[str] = deque()
@@ -90,11 +84,11 @@ class Deliveries:
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
-        delivery = self._deliveries.get(job.id)
+        delivery = self._by_id.get(job.id)
         if delivery is not None:
             delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
             return
-        delivery = self._deliveries[job.id] = _Delivery(job.id, job, job.version, credentials)
+        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials)
         now = self._monotonic()
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
@@ -103,7 +97,7 @@ class Deliveries:
 
     def reschedule(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job that is leased to this process at another time. A job in flight stays as it is."""
-        delivery = self._deliveries.get(job.id)
+        delivery = self._by_id.get(job.id)
         if delivery is None:
             if job.lessee == self._lessee:
                 self.add(job, credentials, at)
@@ -114,7 +108,7 @@ class Deliveries:
 
     def drop(self, job_id: str) -> None:
         """Stop delivering a job, and close its connection."""
-        delivery = self._deliveries.pop(job_id, None)
+        delivery = self._by_id.pop(job_id, None)
         if delivery is not None and delivery.future is not None:
             delivery.future.cancel()
 
@@ -130,24 +124,24 @@ class Deliveries:
         """Do what is due: send, renew leases, read jobs again."""
         while self._agenda and self._agenda[0][0] <= now:
             _, _, action, job_id = heapq.heappop(self._agenda)
-            delivery = self._deliveries.get(job_id)
+            delivery = self._by_id.get(job_id)
             if delivery is not None:
                 self._retrying(action, delivery)
         while self._ready and len(self._in_flight) < self._capacity():
-            delivery = self._deliveries.get(self._ready.popleft())
+            delivery = self._by_id.get(self._ready.popleft())
             if delivery is not None and delivery.future is None and delivery.send_at is None:
                 self._retrying(self._send, delivery)
 
     def conclude(self, job_id: str, future: Future[Response]) -> None:
         """Decide what follows the outcome of an attempt."""
         self._in_flight.discard(future)
-        delivery = self._deliveries.get(job_id)
+        delivery = self._by_id.get(job_id)
         if delivery is not None and delivery.future is future:
             self._retrying(self._conclude, delivery)
 
     def release(self) -> None:
         """At the end of this process, give up the leases of jobs that any other process can deliver."""
-        for delivery in self._deliveries.values():
+        for delivery in self._by_id.values():
             if delivery.future is None and delivery.job is not None and not delivery.job.held:
                 self._give_up_lease(delivery)
 
@@ -199,9 +193,10 @@ class Deliveries:
         job = delivery.job
         if transport is None or job is None:
             return
-        credentials, problem = self._credentials(job, delivery)
-        if problem is not None:
-            self._end(job, failed(problem))
+        try:
+            credentials = credentials_of(job, delivery.credentials, self._parts.sealer)
+        except CredentialsLost as error:
+            self._end(job, failed(str(error)))
             return
         frees_key = waits_until_sent(job.merge_key)
         if delivery.failures or frees_key:
@@ -224,18 +219,6 @@ class Deliveries:
         self._in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._on_outcome(job_id, future))
-
-    def _credentials(self, job: Job, delivery: _Delivery) -> tuple[Credentials | None, str | None]:
-        """Return the credentials to send, or why those that are needed can't be had."""
-        credentials = delivery.credentials
-        if job.sealed is not None and credentials is None:
-            sealer = self._parts.sealer
-            credentials = None if sealer is None else sealer.open(job.sealed)
-            if credentials is None:
-                return None, _SEAL_BROKEN
-        if job.held and credentials is None:
-            return None, _CREDENTIALS_LOST
-        return credentials, None
 
     def _renew(self, delivery: _Delivery) -> None:
         if delivery.renew_at > self._monotonic():
@@ -280,18 +263,13 @@ class Deliveries:
         elif delivery.future is None or job is None or job.status.is_final:
             self.drop(delivery.job_id)
         else:
+            # In flight for another process: once the job has ended, close the connection.
             delivery.credentials = None
             self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
 
     def _check(self, delivery: _Delivery) -> None:
-        """Drop a job in flight that another process has ended: its connection has nothing more to bring."""
-        if delivery.future is None:
-            return
-        job = self._store.get(delivery.job_id)
-        if job is None or job.status.is_final:
-            self.drop(delivery.job_id)
-        else:
-            self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
+        if delivery.future is not None:
+            self._read_again(delivery)
 
     def _conclude(self, delivery: _Delivery) -> None:
         future = delivery.future
@@ -300,7 +278,7 @@ class Deliveries:
         job = self._store.get(delivery.job_id)
         step = after_answer(job, future.result()) if failure(future) is None else after_silence(job)
         if job is None or step.next in (Next.DONE, Next.WATCH):
-            self._deliveries.pop(delivery.job_id, None)
+            self._by_id.pop(delivery.job_id, None)
         elif step.end is not None:
             self._end(job, step.end)
         else:
@@ -320,6 +298,6 @@ class Deliveries:
 
     def _end(self, job: Job, end: End) -> None:
         changed = self._store.change(job.id, Expect(status=Status.STARTED), ended(end))
-        self._deliveries.pop(job.id, None)
+        self._by_id.pop(job.id, None)
         if changed is not None:
             self._parts.announce(changed)

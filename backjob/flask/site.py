@@ -100,7 +100,7 @@ class Site:
         if not secret and settings.key is None and "signer" not in self._parts:
             raise InvalidRequest(
                 "SECRET_KEY",
-                "set it or BACKJOB_KEY: worker requests are signed; "
+                "is not set, nor is BACKJOB_KEY, and worker requests are signed; "
                 "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         parts: dict[str, Any] = {**self._parts}

@@ -75,7 +75,7 @@ def derive_key(secret: str | bytes, *, package: str, application: str, argument:
 
 
 def subkey(key: bytes, label: str) -> bytes:
-    """The 32-byte key for the purpose that the label names; it tells nothing about ``key``."""
+    """Derive the 32-byte key for the purpose ``label``. It reveals nothing about ``key``."""
     return hmac.digest(key, b"backjob:derive:" + label.encode(), "sha256")
 
 

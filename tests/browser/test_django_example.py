@@ -15,6 +15,8 @@ from tests.docs.serving import served
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("django", reason="the example needs Django: pip install 'backjob[django]'")
 
 COMMAND = [sys.executable, str(ROOT / "docs" / "examples" / "django_report" / "manage.py"), "demo", "0"]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.told import Told
 
+pytestmark = pytest.mark.slow
+
 GERMAN = {"in_progress": "Läuft", "completed": "Fertig", "left": "noch etwa {time}", "cancel": "Abbrechen"}
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from backjob import Status
 
 if TYPE_CHECKING:
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Visitor
     from tests.browser.told import Told
+
+pytestmark = pytest.mark.slow
 
 PLAIN = "<!doctype html><title>htmx</title><link rel='icon' href='data:,'>"
 SCRIPT = "<script src='/backjob/progress.js'></script>"

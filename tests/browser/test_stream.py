@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.told import Told, ToldJob
 
+pytestmark = pytest.mark.slow
+
 
 def asked_of(page: Page) -> list[str]:
     """What the page asks for from now on: the last parts of the addresses of its jobs, without their tokens."""

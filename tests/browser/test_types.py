@@ -7,7 +7,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from backjob.status.page import asset
+
+pytestmark = pytest.mark.slow
 
 RIGHT = """
 import type { BackjobTexts } from "./progress";

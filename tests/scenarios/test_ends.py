@@ -27,6 +27,7 @@ def test_an_answer_other_than_2xx_is_a_failure_that_names_it(site: Site, query: 
 
 
 @pytest.mark.parametrize("status", [200, 202, 204])
+@pytest.mark.every_server
 def test_a_2xx_answer_is_a_success(site: Site, status: int) -> None:
     assert site.run("/work/answer", {"status": status}).status is Status.COMPLETED
 
@@ -42,12 +43,14 @@ def test_a_login_page_before_the_action_is_a_failure_for_strangers_alone(site: S
     assert site.run("/work/members", visitor={"Cookie": "user=ann"}).status is Status.COMPLETED
 
 
+@pytest.mark.every_server
 def test_an_error_that_leaves_the_action_is_a_failure_with_its_message(site: Site) -> None:
     state = site.run("/work/raise", {"text": "the disk is full – ä"})
     assert (state.status, state.progress) == (Status.FAILED, 30)
     assert state.status_text == "ValueError: the disk is full – ä"
 
 
+@pytest.mark.every_server
 def test_fail_ends_the_action_at_once_with_its_text(site: Site) -> None:
     state = site.run("/work/fail", {"text": "Error occurred"})
     assert (state.status, state.progress, state.status_text) == (Status.FAILED, 70, "Error occurred")
@@ -65,6 +68,7 @@ def test_the_first_finish_counts_and_a_later_fail_is_stronger(site: Site) -> Non
 
 
 @pytest.mark.parametrize(("query", "text"), [({"error": "torn"}, "ValueError: torn"), ({"fail": "enough"}, "enough")])
+@pytest.mark.every_server
 def test_a_stream_may_fail_half_way_and_its_output_stays(site: Site, query: dict[str, str], text: str) -> None:
     if "error" in query and site.app.startswith("litestar_app"):
         text = "LitestarException: Exception caught after response started"  # in the place of the action's own
@@ -94,6 +98,7 @@ def test_a_guarded_action_runs_as_a_job_alone(site: Site) -> None:
     assert site.run("/work/guarded").status is Status.COMPLETED
 
 
+@pytest.mark.every_server
 def test_the_server_goes_on_after_failures(site: Site) -> None:
     for _ in range(5):
         assert site.run("/work/fail").status is Status.FAILED

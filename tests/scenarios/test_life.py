@@ -14,6 +14,7 @@ from tests.scenarios.sites import Site, result_of
 ANN = {"Cookie": "user=ann"}
 
 
+@pytest.mark.every_server
 def test_start_answers_while_the_action_has_yet_to_run_even_with_one_worker(site: Site, gate: Gate) -> None:
     # The page is complete before the action can be: nobody releases it until then.
     job_id = site.start("/work/hold", {"gate": gate.port})
@@ -23,6 +24,7 @@ def test_start_answers_while_the_action_has_yet_to_run_even_with_one_worker(site
     assert site.end(job_id).status is Status.COMPLETED
 
 
+@pytest.mark.every_server
 def test_jobs_that_are_started_together_all_run_once(site: Site) -> None:
     ids = [site.start("/work/none", {"number": number}) for number in range(20)]
     assert [site.end(job_id).status for job_id in ids] == [Status.COMPLETED] * 20
@@ -30,6 +32,7 @@ def test_jobs_that_are_started_together_all_run_once(site: Site) -> None:
 
 
 @pytest.mark.parametrize("mount", ["", "/shop"])
+@pytest.mark.every_server
 def test_jobs_start_jobs_as_the_same_user(site: Site, mount: str) -> None:
     following: Any = site.start("/work/chain", {"left": 3}, visitor=ANN, source="127.0.0.3", mount=mount)
     addresses = set()
@@ -60,6 +63,7 @@ def test_a_waiting_job_can_be_cancelled_and_never_runs(site: Site, as_current_us
     assert site.runs(started["id"]) == 0
 
 
+@pytest.mark.every_server
 def test_a_running_job_can_be_cancelled_and_its_next_update_ends_the_action(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()

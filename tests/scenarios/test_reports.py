@@ -27,6 +27,7 @@ def test_what_an_action_prints_is_its_output_and_its_status_text(site: Site) -> 
     assert site.text(job_id) == expected
 
 
+@pytest.mark.every_server
 def test_a_streamed_text_is_output_together_with_what_is_printed(site: Site) -> None:
     job_id = site.start("/work/stream")
     assert site.end(job_id).status is Status.COMPLETED
@@ -68,6 +69,7 @@ def test_reports_are_kept_as_they_were_made(site: Site, steps: list[list[object]
     assert (state.status, state.progress, state.status_text) == (Status.FAILED, progress, text)
 
 
+@pytest.mark.every_server
 def test_reports_are_seen_while_the_action_runs(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
@@ -95,6 +97,7 @@ def test_finish_leaves_a_text_and_a_result(site: Site) -> None:
     assert state.result == {"href": "/export.csv", "rows": [1, None, "ä"]}
 
 
+@pytest.mark.every_server
 def test_threads_that_are_bound_report_for_their_job(site: Site) -> None:
     job_id = site.start("/work/threads")
     assert site.end(job_id).status is Status.COMPLETED
@@ -112,6 +115,7 @@ def test_output_past_the_limit_is_cut_off_and_marked(site: Site) -> None:
     assert site.jobs.output(job_id, size).truncated
 
 
+@pytest.mark.every_server
 def test_concurrent_jobs_do_not_mix_their_output(site: Site) -> None:
     ids = {lines: site.start("/work/print", {"lines": lines}) for lines in range(20, 40)}
     for lines, job_id in ids.items():

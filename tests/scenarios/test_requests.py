@@ -23,6 +23,7 @@ def seen_by(site: Site, path: str = "/work/see", query: dict[str, Any] | None = 
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "CHICKEN"])
+@pytest.mark.every_server
 def test_any_method_the_route_allows_is_sent(site: Site, method: str) -> None:
     if method == "CHICKEN" and site.verbs_end_as is not None:
         state = site.run("/work/see", method=method)
@@ -32,6 +33,7 @@ def test_any_method_the_route_allows_is_sent(site: Site, method: str) -> None:
     assert seen_by(site, method=method)["method"] == method
 
 
+@pytest.mark.every_server
 def test_the_query_is_exactly_what_was_asked_for(site: Site) -> None:
     target = "/work/see?flag&a=1&a=b+c&x=%7e%2f&empty=&uml=ä"
     seen = seen_by(site, target, {"id": [5, 6], "none": None, "text": "a&b=c"})
@@ -40,6 +42,7 @@ def test_the_query_is_exactly_what_was_asked_for(site: Site) -> None:
         assert seen["raw"] == f"/work/see?{seen['query']}"
 
 
+@pytest.mark.every_server
 def test_without_a_query_the_application_sees_none(site: Site) -> None:
     seen = seen_by(site)
     assert seen["query"] == ""
@@ -58,6 +61,7 @@ def test_json_arrives_as_json(site: Site) -> None:
     assert json.loads(seen["body"]) == {"rows": [1, None, "ä"]}
 
 
+@pytest.mark.every_server
 def test_a_body_of_300_kb_arrives_whole(site: Site) -> None:
     body = "".join(random.Random(1).choices("abcdefghij\n", k=300_000))
     seen = seen_by(site, method="PUT", body=body, headers={"Content-Type": "text/x-letters"})
@@ -74,6 +78,7 @@ def test_a_body_of_300_kb_arrives_whole(site: Site) -> None:
         ("/work/see/100%25", "/work/see/100%", "/work/see/100%25"),
     ],
 )
+@pytest.mark.every_server
 def test_paths_arrive_as_they_were_meant(site: Site, path: str, decoded: str, raw: str) -> None:
     seen = seen_by(site, path, {"q": 1})
     assert (seen["path"], seen["query"]) == (decoded, "q=1")
@@ -82,6 +87,7 @@ def test_paths_arrive_as_they_were_meant(site: Site, path: str, decoded: str, ra
 
 
 @pytest.mark.parametrize("path", ["/work/see", "/work/see/a%2Fb/ä"])
+@pytest.mark.every_server
 def test_a_mounted_application_runs_its_jobs_below_its_mount(site: Site, path: str) -> None:
     started = site.started(path, {"id": 5}, mount="/shop")
     seen = result_of(site.end(started["id"]))
@@ -91,6 +97,7 @@ def test_a_mounted_application_runs_its_jobs_below_its_mount(site: Site, path: s
     assert site.page(started["url"]).json()["status_name"] == "COMPLETED"
 
 
+@pytest.mark.every_server
 def test_the_current_users_credentials_go_along(site: Site) -> None:
     seen = seen_by(site, visitor=BROWSER)
     assert seen["headers"]["cookie"] == BROWSER["Cookie"]
@@ -107,6 +114,7 @@ def test_the_owner_is_whoever_started_the_job(site: Site) -> None:
     assert site.run("/work/none").owner is None
 
 
+@pytest.mark.every_server
 def test_a_job_looks_like_the_request_that_started_it(site: Site) -> None:
     visitor = {
         **BROWSER,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from backjob import Status
 from tests.scenarios.sites import Site
 
@@ -9,6 +11,7 @@ ANN = {"Cookie": "user=ann"}
 HTML = {"Accept": "text/html"}
 
 
+@pytest.mark.every_server
 def test_the_status_url_tells_the_state_in_json(site: Site) -> None:
     started = site.started("/work/finish")
     site.end(started["id"])

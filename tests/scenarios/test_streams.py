@@ -58,6 +58,7 @@ def needs_room(site: Site) -> None:
 # --- what comes -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.every_server
 def test_the_events_of_an_ended_job_are_its_output_and_its_end(site: Site) -> None:
     started = site.started("/work/print", {"lines": 2})
     state = site.end(started["id"])
@@ -84,6 +85,7 @@ def test_streams_are_opened_as_the_other_routes_are(site: Site) -> None:
     assert EventSource().read([site.page(f"/backjob/{job_id}/events", headers=_ANN).body]).names == ["end"]
 
 
+@pytest.mark.every_server
 def test_a_running_job_is_followed_to_its_end(site: Site, gate: Gate) -> None:
     needs_room(site)
     started = site.started("/work/hold", {"gate": gate.port})
@@ -101,6 +103,7 @@ def test_a_running_job_is_followed_to_its_end(site: Site, gate: Gate) -> None:
     assert source.names[-1] == "end"
 
 
+@pytest.mark.every_server
 def test_there_are_as_many_as_may_be_and_one_that_is_cut_makes_room(site: Site) -> None:
     needs_room(site)
     started = site.started("/work/none", delay=1000)

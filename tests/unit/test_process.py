@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -28,9 +29,9 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 def test_an_outage_is_logged_once_a_minute_however_many_jobs_wait(caplog: pytest.LogCaptureFixture) -> None:
     world = bench(error_timeout=600)
-    running = [world.run() for _ in range(20)]
-    ending = [world.run() for _ in range(20)]
-    for _ in range(20):
+    running = [world.run() for _ in range(8)]
+    ending = [world.run() for _ in range(8)]
+    for _ in range(8):
         world.start()
     world.step()
     caplog.clear()
@@ -152,7 +153,7 @@ def test_an_idle_thread_ends_and_no_work_is_lost_between_its_end_and_the_next_st
     work, results = Work(), list[int]()
     passes = work.passes(is_idle=lambda: not work.items)
     for number in range(300):
-        work.items.append(lambda number=number: results.append(number))  # type: ignore[misc]
+        work.items.append(partial(results.append, number))
         passes.ensure_running()
         passes.wake()
     deadline = time.monotonic() + DEADLINE

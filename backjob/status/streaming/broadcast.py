@@ -119,8 +119,8 @@ class Broadcast:
         return stream
 
     def _remove(self, stream: Stream) -> None:
-        # Takes no lock, not even that of an Event: the garbage collector may finalise a stream's coroutine, and call
-        # this, anywhere, even where this thread holds our lock.
+        # Takes no lock, not even that of an Event: the garbage collector may finalise a stream's coroutine and call
+        # this at any time, even while this thread holds the lock.
         self._closed_streams.append(stream)
 
     def close(self, timeout: float = 5.0) -> None:

@@ -59,11 +59,11 @@ class Stream:
         self._until = self._sent_at + lifetime
         self._read_from = self._sent_at
 
-    # --- for those who serve it -------------------------------------------------------------------------------------
+    # --- called from any thread -------------------------------------------------------------------------------------
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more comes."""
+        """Whether it sends nothing more."""
         return self._is_over or self._monotonic() >= self._until
 
     def take(self, *, may_read: bool = True) -> bytes | None:
@@ -86,9 +86,9 @@ class Stream:
 
     def wake(self) -> None:
         """Make it read its feed again. For a stream in an event loop, call this in that loop."""
-        wakened = self._event
-        if wakened is not None:
-            wakened.set()
+        woken = self._event
+        if woken is not None:
+            woken.set()
 
     def end(self) -> None:
         """Make it end after what it is sending; then `wake` it."""
@@ -105,13 +105,13 @@ class Stream:
         return self
 
     def __next__(self) -> bytes:
-        wakened = self._event = self._event or threading.Event()
+        woken = self._event = self._event or threading.Event()
         while not self.is_over:
-            wakened.clear()
+            woken.clear()
             chunk = self.take()
             if chunk is not None:
                 return chunk
-            wakened.wait(_HEARTBEAT_INTERVAL)
+            woken.wait(_HEARTBEAT_INTERVAL)
         self.close()
         raise StopIteration
 
@@ -136,7 +136,7 @@ class Stream:
         self.close()
         raise StopAsyncIteration
 
-    # --- what comes next --------------------------------------------------------------------------------------------
+    # --- the next bytes ---------------------------------------------------------------------------------------------
 
     def _from_feed(self) -> bytes | None:
         """Return the next bytes that need no read."""

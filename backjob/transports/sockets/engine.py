@@ -93,7 +93,7 @@ class Engine:
             return
         self._selector.close()
         self._waker.close()
-        self._wakened.close()
+        self._wake_reader.close()
         for flight in [*self._flights.values()]:
             flight.line.drop()
 
@@ -106,12 +106,12 @@ class Engine:
         with contextlib.ExitStack() as undo:
             try:
                 self._selector = undo.enter_context(selectors.DefaultSelector())
-                self._wakened, self._waker = socket.socketpair()
-                undo.callback(self._wakened.close)
+                self._wake_reader, self._waker = socket.socketpair()
+                undo.callback(self._wake_reader.close)
                 undo.callback(self._waker.close)
-                self._wakened.setblocking(False)
+                self._wake_reader.setblocking(False)
                 self._waker.setblocking(False)
-                self._selector.register(self._wakened, selectors.EVENT_READ)
+                self._selector.register(self._wake_reader, selectors.EVENT_READ)
                 thread = threading.Thread(target=self._run, name="backjob-sockets", daemon=True)
                 thread.start()
             except OSError as error:
@@ -165,7 +165,7 @@ class Engine:
 
     def _drain_waker(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._wakened.recv(4096)
+            self._wake_reader.recv(4096)
 
     def _begin(self, flight: Flight) -> None:
         self._flights[flight.future] = flight
@@ -257,12 +257,12 @@ class Engine:
             orphans = [*self._flights.values(), *self._inbox]
             self._flights, self._connecting = {}, {}
             self._inbox.clear()
-            selector, wakened, waker = self._selector, self._wakened, self._waker
+            selector, wake_reader, waker = self._selector, self._wake_reader, self._waker
         for flight in orphans:
             flight.line.hang_up()
             _settle(flight.future, ConnectionLost(reason))
         selector.close()
-        wakened.close()
+        wake_reader.close()
         waker.close()
 
 

@@ -29,7 +29,7 @@ def neighbour(world: Bench, **options: Any) -> Bench:
 
 
 def delivering(world: Bench) -> int:
-    return len(world.monitor._deliveries._deliveries)
+    return len(world.monitor._deliveries._by_id)
 
 
 def in_flight(world: Bench) -> int:

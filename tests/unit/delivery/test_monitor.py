@@ -419,7 +419,7 @@ def test_credentials_are_dropped_once_the_job_is_claimed(world: Bench) -> None:
     world.transport.sent[0].answer()
     world.step()
     world.step(20)
-    assert job_id not in world.monitor._deliveries._deliveries
+    assert job_id not in world.monitor._deliveries._by_id
     gc.collect()
     sent = world.transport.sent.pop()
     proof = weakref.ref(sent)
@@ -446,7 +446,7 @@ monitor = jobs.monitor
 parent = monitor.lessee, monitor._passes._thread
 while monitor._posted:
     pass
-assert monitor._deliveries._deliveries
+assert monitor._deliveries._by_id
 # The fork happens while a thread that the child does not have holds the lock.
 monitor._passes._lock.acquire()
 child = os.fork()
@@ -464,7 +464,7 @@ if child == 0:
         assert len(seen) == 1, seen
         [(lessee, thread)] = seen
         assert lessee != parent[0] and thread is not parent[1] and thread.is_alive()
-        assert not jobs.monitor._deliveries._deliveries and not jobs.monitor._deliveries._in_flight
+        assert not jobs.monitor._deliveries._by_id and not jobs.monitor._deliveries._in_flight
         second = jobs.start("/second", as_current_user=False)
         assert jobs.store.get(second).lessee == lessee
         jobs.close()
@@ -475,7 +475,7 @@ if child == 0:
     os._exit(0)
 monitor._passes._lock.release()
 _, status = os.waitpid(child, 0)
-assert jobs.monitor is monitor and monitor.lessee == parent[0] and monitor._deliveries._deliveries
+assert jobs.monitor is monitor and monitor.lessee == parent[0] and monitor._deliveries._by_id
 jobs.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """

@@ -371,7 +371,7 @@ def whole_life(world: Bench, here: Here) -> list[str]:
     sent = list(world.transport.sent)
     for one in sent:
         said += [repr(one.delivery), repr(one)]
-    said += [repr(held) for held in world.monitor._deliveries._deliveries.values()]
+    said += [repr(held) for held in world.monitor._deliveries._by_id.values()]
     sent[0].fail(NOT_SENT)
     sent[1].answer(302, "Found", (("Location", "/login"),))
     world.jobs.worker.end(world.receive(sent[2]), Outcome(200, "OK"))

@@ -133,7 +133,7 @@ def is_ours(request: Request) -> bool:
     return bool(names.intersection(OWN)) or 'tag="backjob"' in (request.header("signature-input") or "")
 
 
-@pytest.mark.parametrize("raw", [True, False], ids=["raw path", "decoded path"])
+@pytest.mark.parametrize("raw", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["raw path", "decoded path"])
 @pytest.mark.parametrize("carrier", ["query", "header"])
 def test_no_changed_bit_reaches_the_action_or_the_store(carrier: Carrier, raw: bool) -> None:
     app = application(carrier)

@@ -872,6 +872,7 @@ with Peer(waits) as peer:
     assert out.splitlines() == ["b'/child' False 2", "4", "b'/waits' b'/second'"]
 
 
+@pytest.mark.slow
 def test_closing_reaches_the_peer_even_if_a_child_has_a_copy_of_the_connection() -> None:
     out = run_script(
         PRELUDE
@@ -898,6 +899,7 @@ transport.close()
     assert out.splitlines() == ["200 b''"]
 
 
+@pytest.mark.slow
 def test_a_transport_created_before_a_fork_works_in_parent_and_child() -> None:
     out = run_script(
         PRELUDE

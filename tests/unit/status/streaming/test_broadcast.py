@@ -390,7 +390,7 @@ def test_close_ends_all_streams_and_opens_no_more(live: BackJob) -> None:
 
 def test_clients_that_reconnect_lose_no_output_and_get_none_twice(live: BackJob) -> None:
     job_id, token = running_job_in(live)
-    whole = [f"{number} ä€😀\n" for number in range(2000)]
+    whole = [f"{number} ä€😀\n" for number in range(1000)]
     sources = [EventSource() for _ in range(6)]
 
     def follow(source: EventSource, chance: random.Random) -> None:
@@ -410,7 +410,7 @@ def test_clients_that_reconnect_lose_no_output_and_get_none_twice(live: BackJob)
         thread.start()
     for number, line in enumerate(whole):
         assert live.store.report(job_id, token, Report(output=line))
-        if number % 500 == 499:
+        if number % 250 == 249:
             wait_until(lambda number=number: all(f"{number} " in source.text for source in sources))
     assert live.store.change(job_id, Expect(token=token), ended(completed("Done")))
     for thread in threads:

@@ -90,7 +90,7 @@ def short_text(text: str) -> str:
     return clean_text(text if len(text) <= LONGEST_STATUS_TEXT else text[:LONGEST_STATUS_TEXT] + " …")
 
 
-# --- validators: what a store can't keep can't be constructed -----------------------------------------------------------
+# --- validators -----------------------------------------------------------------------------------------------------
 
 _EARLIEST: Final = -60e9  # s: about 1900 years ago
 _LATEST: Final = 221e9  # s: about 7000 years ahead; from any now, both are within the calendar

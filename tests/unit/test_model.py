@@ -205,7 +205,7 @@ def test_the_progress_of_a_report_is_clamped_to_0_and_100(given: int | None, kep
     assert Report(progress=given).progress == kept
 
 
-# --- what a value shows ---------------------------------------------------------------------------------------------
+# --- reprs ----------------------------------------------------------------------------------------------------------
 
 SECRET_REQUEST = Request("POST", "/work?id=5", SECRET_HEADERS, SECRET.encode())
 SECRET_CALLER = Caller("https", "shop.example", "192.0.2.1", SECRET_HEADERS)

@@ -125,7 +125,7 @@ def _text(longest: int | None = None) -> _Validator:
 def _number(least: int, largest: int) -> _Validator:
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if isinstance(value, int) and not least <= value <= largest:
-            raise InvalidRequest(attribute.name, f"a number from {least} to {largest} is expected")
+            raise InvalidRequest(attribute.name, f"expected a number from {least} to {largest}")
 
     return check
 
@@ -143,7 +143,7 @@ def _moment(instance: object, attribute: Attribute[Any], value: datetime | float
     if value.utcoffset() is None:
         raise InvalidRequest(attribute.name, "a datetime needs a time zone")
     try:
-        value.astimezone(UTC) + timedelta(seconds=later)
+        _ = value.astimezone(UTC) + timedelta(seconds=later)
     except OverflowError:
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
 

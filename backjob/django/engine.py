@@ -13,8 +13,9 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
-from backjob.django.connections import aside, close_idle
+from backjob.django.connections import alias_for, close_idle
 from backjob.django.requests import DjangoServing
+from backjob.django.signals import send_job_ended
 from backjob.django.task_record import TaskRecord, completed_record, shown
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
@@ -77,10 +78,9 @@ class DjangoEngine(Engine):
     @override
     def announce(self, job: Job) -> None:
         super().announce(job)
-        if TaskRecord.of(job.result) is not None:
-            from backjob.django.task_run import tell_of_end  # noqa: PLC0415 - only where there are tasks
-
-            tell_of_end(job)
+        # The receiver for tasks is connected to this sender alone, so that it costs other jobs nothing.
+        sender = DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
+        send_job_ended(sender, job, self.state)
 
     @override
     def release(self) -> None:
@@ -95,7 +95,7 @@ class DjangoEngine(Engine):
         using = database_of(self.store)
         postponed = _postponed.get()
         if using is not None:
-            transaction.on_commit(action, using=aside(using, job_id))
+            transaction.on_commit(action, using=alias_for(using, job_id))
         elif is_new and postponed is not None:
             postponed.append((job_id, action))
         else:

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
 from backjob.django.engine import DjangoEngine, current_request
+from backjob.django.signals import set_on_end
 from backjob.errors import InvalidRequest
 from backjob.http.origins import URL, is_url
 from backjob.http.serving import serving
@@ -134,6 +135,7 @@ class BackJob(CoreBackJob):
             from backjob.django.store import DjangoStore  # noqa: PLC0415 - models need the app registry
 
             store = DjangoStore(own["DATABASE"] or "default")
+        set_on_end(_imported("ON_END", own["ON_END"]))
         return read.build(
             lambda **options: DjangoEngine(Options(**options), self),
             secret=random_part(settings.SECRET_KEY),
@@ -143,7 +145,6 @@ class BackJob(CoreBackJob):
             default_store=lambda: "",
             store=store,
             owner=_imported("OWNER", own["OWNER"]),
-            on_end=_imported("ON_END", own["ON_END"]),
         )
 
 

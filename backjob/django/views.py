@@ -1,4 +1,4 @@
-"""The status routes as Django views: the session says who asks."""
+"""The status routes as Django views; the session identifies the user."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from backjob.status.endpoints import Ask, Endpoints
 __all__ = ["run", "status"]
 
 
-@csrf_exempt  # cancelling asks for a token of its own, or for the word of a browser that the page is this site's
-@login_not_required  # a signed address may be given to anybody
-@transaction.non_atomic_requests  # what a look ends, a job past its time-out, stays ended
+@csrf_exempt  # cancelling checks a token, or the browser's Origin or Sec-Fetch-Site
+@login_not_required  # a signed URL works without a login
+@transaction.non_atomic_requests  # the end of a job that times out on reading must last
 def status(request: HttpRequest, rest: str) -> HttpResponseBase:
-    """Answer a status route; ``rest`` is what follows the prefix at which the URLs are included."""
+    """Respond to a status route; ``rest`` is the path after the prefix of the included URLs."""
     here = DjangoServing(request).request
     answer = Endpoints(engine(), "/backjob").answer(
         Ask(
@@ -42,7 +42,7 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     return response
 
 
-@login_not_required  # the signature says that the site itself asks
+@login_not_required  # the signature proves that the site itself made the request
 @jobs.background_only
 def run(request: HttpRequest) -> HttpResponse:
     """Run a task of the Tasks framework, for `backjob.django.backend`."""

@@ -1,4 +1,4 @@
-"""The app: signals, and the checks that ``manage.py check`` runs."""
+"""The Django app: it connects signals and registers checks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from django.apps import AppConfig
 from django.core.signals import got_request_exception, request_finished, setting_changed
 from django.utils.translation import gettext_lazy as _
 
-from backjob.django.connections import close_aside
-from backjob.django.site import database_of, jobs
+from backjob.django.connections import close_separate
+from backjob.django.engine import database_of
+from backjob.django.site import jobs
 from backjob.errors import MissingExtra
 from backjob.worker.running import current
 
@@ -41,7 +42,7 @@ class BackJobConfig(AppConfig):
 
 
 def _note(**_options: Any) -> None:
-    """Keep an error that Django turns into a response, for the job's status text."""
+    """Note an exception that Django turns into a response, for the job's status text."""
     error = sys.exc_info()[1]
     if error is not None and current.get() is not None:
         jobs.note_error(error)
@@ -51,7 +52,7 @@ def _close_connections(**_options: Any) -> None:
     built = jobs.built
     using = None if built is None else database_of(built.store)
     if using is not None:
-        close_aside(using)
+        close_separate(using)
 
 
 def _forget(*, setting: str, **_options: Any) -> None:

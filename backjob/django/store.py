@@ -1,4 +1,4 @@
-"""Jobs in a database that Django knows, by its ORM."""
+"""Jobs in one of Django's databases, through the ORM."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from django.db.models import BigIntegerField, F, Func, Q, Value
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
-from backjob.django.connections import aside, forget_inherited
+from backjob.django.connections import alias_for, forget_inherited
 from backjob.django.models import Job as Row
-from backjob.django.models import Output as Piece
+from backjob.django.models import Output as Chunk
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.process import PerProcess
@@ -70,28 +70,28 @@ class _DatabaseNow(Func):
 
 
 class _Deadlock(StoreUnavailable):
-    """The database undid a transaction of our own; one of the caller's is the caller's to repeat."""
+    """The database rolled back the store's own transaction. (The caller repeats a transaction of its own.)"""
 
 
-def _again_after_a_deadlock(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Two that stood in each other's way: the database undid one, which may well succeed at once."""
+def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Repeat a method after a deadlock, in which the database rolls back one of two transactions."""
 
     @functools.wraps(method)
-    def again(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def retried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         for _ in range(_ATTEMPTS - 1):
             with suppress(_Deadlock):
                 return method(*args, **kwargs)
         return method(*args, **kwargs)
 
-    return again
+    return retried
 
 
 class DjangoStore:
     """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` makes its tables.
 
-    What is written within a transaction of the caller's is committed with it, and undone with it: a job that is started
-    there is one only then. A running action's reports go by a connection of their own, so that they are seen at once.
-    Time is the database's clock (SQLite's, which has none: this computer's), or ``clock`` if given.
+    Writes are part of the caller's transaction: a job that is started in one exists once it commits, and never if it
+    rolls back. A running action's reports use a separate connection, so that others see them at once. Time comes from
+    ``clock``, or from the database; SQLite has no clock, so there it is this computer's.
     """
 
     def __init__(self, using: str = "default", *, clock: Clock | None = None) -> None:
@@ -104,13 +104,13 @@ class DjangoStore:
         if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
             self._clock = SystemClock()
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         with self._connection() as alias, atomic(alias, savepoint=merge_key is None):
             rows = Row.objects.using(alias)
             columns = draft_row(draft, merge_key, self._now())
             while True:
-                # To insert comes first: of SQLite's transactions, one that reads before it writes may have to give up.
+                # Insert first: in SQLite a transaction that reads before it writes may fail as locked.
                 row = Row(**columns, body=draft.request.body or None)
                 rows.bulk_create([row], ignore_conflicts=merge_key is not None)
                 named = {"id": draft.id} if merge_key is None else {"merge_key": merge_key}
@@ -130,13 +130,13 @@ class DjangoStore:
             if located is None:
                 return Output("", offset)
             seq, truncated = located
-            held = Piece.objects.using(alias).filter(
+            held = Chunk.objects.using(alias).filter(
                 job=seq, start__gt=offset - LONGEST_PIECE, start__lt=offset + limit + LOOKAHEAD
             )
             pieces = list(held.order_by("start").values_list("start", "piece"))
             return joined_piece(pieces, offset, limit, truncated=truncated != 0)
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         assigned = assignments(changes, self._now())
         if changes.end:
@@ -146,7 +146,7 @@ class DjangoStore:
             changed = rows.update(version=F("version") + 1, **assigned)
             return self._one(alias, job_id) if changed else None
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         assigned: dict[str, Any] = {"version": F("version") + 1, "updated_time": self._now()}
@@ -168,12 +168,12 @@ class DjangoStore:
                     return False
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
-                Piece.objects.using(alias).bulk_create(
-                    [Piece(job=seq, start=start + position, piece=piece) for position, piece in cut(added)]
+                Chunk.objects.using(alias).bulk_create(
+                    [Chunk(job=seq, start=start + position, piece=piece) for position, piece in cut(added)]
                 )
         return True
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         now = self._now()
         until = now + span(lease)
@@ -184,13 +184,13 @@ class DjangoStore:
             found = list(due.values_list("seq", "version")[:limit])
             if not found:
                 return []
-            # Read where it is written: what somebody does to a job right after that is not told as part of the lease.
+            # Read in the same transaction, so that no later change to a job shows up as part of the lease.
             with atomic(alias, savepoint=False):
                 leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
                 taken = [seq for seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"))
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def beat(self, tokens: Mapping[str, str]) -> None:
         pairs = sorted(tokens.items())
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
@@ -226,7 +226,7 @@ class DjangoStore:
         return removed
 
     def close(self) -> None:
-        """Connections are Django's, which closes them."""
+        """Do nothing: Django closes its connections."""
 
     # --- one step each ----------------------------------------------------------------------------------------------
 
@@ -238,7 +238,7 @@ class DjangoStore:
                 aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
                 batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
                 with atomic(alias, savepoint=False):
-                    Piece.objects.using(alias).filter(job__in=batch).delete()
+                    Chunk.objects.using(alias).filter(job__in=batch).delete()
                     removed += Row.objects.using(alias).filter(seq__in=batch).delete()[0]
             if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
@@ -266,8 +266,8 @@ class DjangoStore:
 
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
-        """The alias to use, for this job. Errors of the database become ours."""
-        alias = aside(self._inherited.get(), job_id)
+        """Yield the alias to use, for this job. Errors of the database become backjob's."""
+        alias = alias_for(self._inherited.get(), job_id)
         try:
             yield alias
         except IntegrityError as error:
@@ -283,24 +283,24 @@ class DjangoStore:
             if not connection.in_atomic_block:
                 if _is_deadlock(error.__cause__):
                     raise _Deadlock(f"the database {self.using!r}: {error}") from error
-                connection.close()  # the next call opens another
+                connection.close()  # the next call opens another one
             raise StoreUnavailable(f"the database {self.using!r}: {error}") from error
         except ProgrammingError as error:
             raise self._unmigrated(error) from error
 
     def _unmigrated(self, error: Exception) -> StoreUnusable:
-        return StoreUnusable(f"the database {self.using!r}: {error}; have the migrations of backjob been applied?")
+        return StoreUnusable(f"the database {self.using!r}: {error}; did you run the migrations of backjob?")
 
 
 def _is_deadlock(error: BaseException | None) -> bool:
-    """Whether the driver says that others stood in the way."""
+    """Whether the driver reports a deadlock or a serialization failure."""
     if getattr(error, "sqlstate", None) in ("40001", "40P01"):  # PostgreSQL's
         return True
     return error is not None and error.args[:1] == (1213,)  # MariaDB's and MySQL's
 
 
 def _plain(row: Iterable[Any]) -> tuple[Any, ...]:
-    """A row whose binary columns are bytes, whatever the driver gives."""
+    """Return a row whose binary columns are bytes, whatever type the driver returns."""
     values = list(row)
     for index in (_SEALED, -1):
         values[index] = None if values[index] is None else bytes(values[index])

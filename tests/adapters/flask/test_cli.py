@@ -128,7 +128,7 @@ def test_a_refused_setting_exits_with_64(make_app: Callable[..., Flask]) -> None
     BackJob(app)
     result = app.test_cli_runner().invoke(args=["backjob", "list"])
     assert result.exit_code == 64
-    assert result.output.startswith("flask backjob: SECRET_KEY: neither it nor BACKJOB_KEY is set")
+    assert result.output.startswith("flask backjob: SECRET_KEY: is not set, nor is BACKJOB_KEY")
 
 
 @pytest.mark.parametrize(("name", "code"), [("monitor", 78), ("doctor", 64)])

@@ -21,7 +21,7 @@ def size() -> int:
 
 
 def on_config(config: Any) -> None:
-    """Print the size even in a quiet build, because an unseen size grows."""
+    """Print the size, also in a quiet build, so that growth is noticed."""
     found = size()
     print(f"progress.js, minified and gzipped: {found:,} bytes of at most {LARGEST:,}", flush=True)
     if found >= LARGEST:

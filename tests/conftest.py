@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("backjob", deadline=None, suppress_health_check=(HealthCheck.too_slow,))
-settings.load_profile("backjob")
+for name, examples in (("ci", 100), ("quick", 25)):
+    settings.register_profile(name, deadline=None, max_examples=examples, suppress_health_check=(HealthCheck.too_slow,))
+settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 
 @pytest.hookimpl(trylast=True)

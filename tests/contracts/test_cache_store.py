@@ -29,6 +29,8 @@ class CacheContract(StoreBasics, MergesJobs, DelaysJobs, FindsSilentJobs):
 
 
 class TestHomeMadeCache(CacheContract):
+    examples = 15
+
     def make_store(self, clock: Clock) -> Store:
         store = CacheStore(DictCache(), clock=clock)
         store.lacks |= {Capability.SHARED}  # an unknown cache counts as shared
@@ -37,7 +39,7 @@ class TestHomeMadeCache(CacheContract):
 
 @pytest.mark.slow
 class TestCachelibSimpleCache(CacheContract):
-    examples, race_examples = 20, 10
+    examples, race_examples = 10, 5
 
     def make_store(self, clock: Clock) -> Store:
         return CacheStore(SimpleCache(threshold=10**6), clock=clock)
@@ -100,7 +102,7 @@ class TestCachelibRedisCacheShared(SharesJobs):
         return f"{NAME}_{next(_numbers)}"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestHomeMadeCacheAtLength(TestHomeMadeCache):
     only_deeper = True
     examples, steps, race_examples = 250, 60, 300

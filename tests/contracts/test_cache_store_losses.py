@@ -117,7 +117,7 @@ class Losses(RuleBasedStateMachine):
 
 
 class TestLosses:
-    examples = 60
+    examples = 15
 
     def test_no_claim_and_no_end_wins_twice_whatever_entries_are_dropped(self, monkeypatch: pytest.MonkeyPatch) -> None:
         names = count()  # no random names, so that a failing sequence fails again
@@ -129,7 +129,7 @@ class TestLosses:
         run_state_machine_as_test(Losses, settings=quietly)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestLossesAtLength(TestLosses):
     examples = 2000
 

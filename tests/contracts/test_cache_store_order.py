@@ -115,7 +115,7 @@ def said(log: Log, word: str) -> list[str]:
 class TestAnyOrder:
     """Any order of the single calls to the cache."""
 
-    examples = 150
+    examples = 30
 
     def run(self, check: Callable[[list[Action], list[int]], None], actions: Actions, orders: Orders) -> None:
         quietly = settings(max_examples=self.examples, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
@@ -163,6 +163,6 @@ class TestAnyOrder:
         self.run(check, JOINERS, STALLING_ORDERS)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestAnyOrderAtLength(TestAnyOrder):
     examples = 4000

@@ -222,6 +222,8 @@ class Processes:
 class TestTwoProcesses(StoreContract):
     """Each call goes to the other process, so the process that reports is often not the one that claimed."""
 
+    examples = 15
+
     def make_store(self, clock: Clock) -> Store:
         store, cache = MemoryStore(clock=clock), DictCache(clock)
         return Processes(CachedStore(store, cache, clock=clock), CachedStore(store, cache, clock=clock))

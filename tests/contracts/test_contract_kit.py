@@ -99,6 +99,7 @@ def check_named(fault: Fault, found: Mapping[str, list[str]]) -> None:
     assert [line for line in lines if "promise broken: " not in line] == [], fault
 
 
+@pytest.mark.slow
 def test_each_broken_promise_is_reported_by_name(tmp_path: Path) -> None:
     found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
     assert len(FAULTS) >= 40

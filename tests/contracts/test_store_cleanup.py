@@ -24,6 +24,7 @@ MANY: Final = 100_000
 ENDS: Final = {"completed": completed(), "failed": failed("broken"), "cancelled": cancelled()}
 
 pytestmark = [
+    pytest.mark.services,
     pytest.mark.timeout(PATIENCE + 60),
     pytest.mark.parametrize("shared", LISTING_STORES, ids=str),
 ]

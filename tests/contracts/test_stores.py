@@ -18,17 +18,19 @@ class TestMemoryStore(StoreContract):
 
 
 class TestSQLiteStore(StoreContract):
+    examples = 15
+
     def make_store(self, clock: Clock) -> Store:
         return SQLiteStore(self.directory / f"{uuid4()}.db", clock=clock)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestMemoryStoreAtLength(TestMemoryStore):
     only_deeper = True
     examples, steps, race_examples = 250, 60, 300
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestSQLiteStoreAtLength(TestSQLiteStore):
     only_deeper = True
     examples, steps, race_examples, racers = 250, 60, 200, 16

@@ -85,6 +85,7 @@ def test_a_cancelled_report_leaves_no_files(tmp_path: Path) -> None:
         assert fetch(port, "GET", "/report/download/", visitor).status == 404
 
 
+@pytest.mark.slow
 def test_the_project_passes_checks_and_lacks_no_migration(tmp_path: Path) -> None:
     for arguments in (["check", "--fail-level", "WARNING"], ["makemigrations", "--check", "--dry-run"]):
         done = subprocess.run(

@@ -38,9 +38,8 @@ def run(directory: Path, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("page", "tests"), [("django.md", 3), pytest.param("from-celery-progress.md", 1, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("page", "tests"), [("django.md", 3), ("from-celery-progress.md", 1)])
 def test_a_new_project_runs_jobs_with_the_files_of_the_page(tmp_path: Path, page: str, tests: int) -> None:
     run(tmp_path, "-m", "django", "startproject", "shop", ".")
     for block in blocks(ROOT / "docs" / page):

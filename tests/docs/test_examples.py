@@ -66,6 +66,7 @@ def _as_function(code: str) -> str:
     return "def page():\n" + textwrap.indent(code, "    ")
 
 
+@pytest.mark.slow
 def test_the_files_of_all_pages_pass_their_own_tests(tmp_path: Path) -> None:
     assert {"testing.md", "own-store.md", "own-transport.md", "own-signer.md"} <= set(PAGES_WITH_FILES)
     run_the_files_of(PAGES_WITH_FILES, tmp_path, "-k", QUICK, timeout=100)

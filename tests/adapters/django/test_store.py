@@ -45,6 +45,7 @@ class Contract(StoreContract):
         return closing
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sqlite")
 class TestOnSQLite(Contract):
     alias = "default"

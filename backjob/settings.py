@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
-from backjob.jobs import BackJob
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key
@@ -28,7 +27,7 @@ from backjob.transports.sockets import SocketTransport
 
 __all__ = ["Settings", "named"]
 
-_Jobs = TypeVar("_Jobs", bound=BackJob)
+_T = TypeVar("_T")
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
@@ -161,7 +160,7 @@ class Settings:
 
     def build(
         self,
-        cls: type[_Jobs],
+        make: Callable[..., _T],
         *,
         secret: str | bytes | None = None,
         secret_fallbacks: Iterable[str | bytes] = (),
@@ -173,7 +172,7 @@ class Settings:
         signer: Signer | None = None,
         clock: Clock | None = None,
         **options: Any,
-    ) -> _Jobs:
+    ) -> _T:
         """The `BackJob` that these settings describe, of class ``cls``, to which ``options`` go as well.
 
         ``secret`` is the framework's own, from which the key is derived, labelled with ``package`` and
@@ -181,7 +180,7 @@ class Settings:
         ``transport`` or ``signer`` given here wins; a cache goes in front of any store. Raises `InvalidRequest` and what
         the store's constructor raises.
         """
-        return cls(
+        return make(
             store=self._store(default_store, store, clock),
             transport=self._transport() if transport is None else transport,
             signer=self._signer(secret, tuple(secret_fallbacks), package, application) if signer is None else signer,

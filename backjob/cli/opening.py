@@ -69,7 +69,7 @@ def application(name: str) -> BackJob:
     found = named(name, "app")
     if not isinstance(found, BackJob):
         raise InvalidRequest("app", f"{name} is no BackJob, it is of type {type(found).__name__}")
-    return found.of()
+    return found
 
 
 def _with_store(url: str | None) -> Settings:

@@ -73,13 +73,6 @@ class Job(models.Model):
         return str(reverse("backjob:status", args=[self.id]))
 
     @property
-    def status_url(self) -> str:
-        """The address of the job's status, signed: whoever has it may look."""
-        from backjob.django.site import jobs  # noqa: PLC0415 - models are imported before anything is set up
-
-        return jobs.status_url(self.id)
-
-    @property
     def created(self) -> datetime:
         """When it was accepted, in UTC."""
         return moment(self.created_time)

@@ -30,7 +30,7 @@ class _NoSuchJob(click.ClickException):
 def _jobs() -> Iterator[core.BackJob]:
     """The current application's jobs; errors are for a person at a terminal."""
     try:
-        yield flask.current_app.extensions["backjob"].jobs
+        yield flask.current_app.extensions["backjob"].extension
     except BackJobError as error:
         raise click.ClickException(str(error)) from error
 

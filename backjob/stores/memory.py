@@ -5,7 +5,6 @@ Nothing outlives the process, and no other process sees it.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from heapq import nsmallest
@@ -16,10 +15,11 @@ from attrs import evolve
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.steps import changed, holds, is_due, is_running, is_too_old, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["MemoryStore", "from_url"]
 
@@ -48,8 +48,7 @@ class MemoryStore:
         self._outputs: dict[str, bytearray] = {}
         self._merging: dict[str, str] = {}
         """Merge key → the id of the job that holds it."""
-        self._pid = os.getpid()
-        self._own_lock = threading.Lock()
+        self._locks = PerProcess(threading.Lock)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         with self._lock:
@@ -64,7 +63,6 @@ class MemoryStore:
             return self._read(job_id) if job_id in self._jobs else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         with self._lock:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
@@ -134,10 +132,7 @@ class MemoryStore:
 
     @property
     def _lock(self) -> threading.Lock:
-        """A thread that held the lock does not exist in a forked child, where it would stay held for ever."""
-        if self._pid != os.getpid():
-            self._own_lock, self._pid = threading.Lock(), os.getpid()
-        return self._own_lock
+        return self._locks.get()
 
     def _read(self, job_id: str) -> Job:
         return evolve(self._jobs[job_id], read_time=self._clock.now())

@@ -15,8 +15,9 @@ from attrs import evolve
 
 from backjob.lifecycle import overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
-from backjob.stores.rows import COLUMNS, job_row, row_job
-from backjob.stores.values import clamped, dump_result, later, load_result, output_bytes
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
+from backjob.stores.rows import job_row, row_job
+from backjob.stores.values import dump_result, later, load_result, output_bytes
 
 __all__ = [
     "changed",
@@ -35,8 +36,10 @@ __all__ = [
 
 N = TypeVar("N", int, float)
 
-_PLAIN: Final = ("status", "attempt", "token", "progress", "status_text", "lessee")
-_ERASED_AT_THE_END: Final = ("request", "caller", "sealed", "lessee", "lease_until", "merge_key")
+_DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
+_CHANGED: Final = tuple([column.name for column in JOB_COLUMNS if column.changes])
+_ERASED: Final[dict[str, None]] = {"caller": None} | {column.name: None for column in JOB_COLUMNS if column.erased}
+_BINARY: Final = (*[column.name for column in JOB_COLUMNS if column.kind is Kind.BYTES], "body")
 
 
 # --- what becomes of a job ------------------------------------------------------------------------------------------
@@ -45,37 +48,31 @@ _ERASED_AT_THE_END: Final = ("request", "caller", "sealed", "lessee", "lease_unt
 def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
     """The job a draft becomes when it is written now. Raises `InvalidRequest` for a moment outside of the calendar."""
     start_time = later(now, draft.due)
+    copied = {name: getattr(draft, name) for name in _DRAFTED}
     return Job(
-        id=draft.id,
+        **copied,
         created_time=now,
         start_time=start_time,
-        deliver_by=later(start_time, draft.delivery_timeout, "delivery_timeout"),
+        deliver_by=later(start_time, draft.delivery_timeout),
         updated_time=now,
         read_time=now,
-        error_timeout=draft.error_timeout,
-        lessee=draft.lessee,
-        lease_until=None if draft.lessee is None else later(now, draft.lease, "lease"),
+        lease_until=None if draft.lessee is None else later(now, draft.lease),
         merge_key=merge_key,
-        owner=draft.owner,
-        scope=draft.scope,
         request=draft.request,
         caller=draft.caller,
-        held=draft.held,
-        sealed=draft.sealed,
-        depth=draft.depth,
     )
 
 
 def changed(job: Job, changes: Changes, now: datetime) -> Job:
     """The job after a change. Raises `InvalidRequest` for a result that JSON can't say, or an impossible moment."""
-    new: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(changes, name)) is not UNSET}
+    new: dict[str, Any] = {name: value for name in _CHANGED if (value := getattr(changes, name)) is not UNSET}
     if changes.result is not UNSET:
-        new["result"] = load_result(dump_result(changes.result))
+        new["result"] = load_result(dump_result(changes.result))  # a copy, which the caller can't alter
     if changes.lease is not UNSET:
-        new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
+        new["lease_until"] = None if changes.lease is None else later(now, changes.lease)
     if changes.due is not UNSET:
         new["start_time"] = later(now, changes.due)
-        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout, "delivery_timeout")
+        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout)
     if changes.free_merge_key:
         new["merge_key"] = None
     if changes.alive:
@@ -83,17 +80,16 @@ def changed(job: Job, changes: Changes, now: datetime) -> Job:
     if changes.erase_sealed:
         new["sealed"] = None
     if changes.end:
-        new |= dict.fromkeys(_ERASED_AT_THE_END)
+        new |= _ERASED
         new["end_time"] = now
     return evolve(job, **new, version=job.version + 1, read_time=now)
 
 
 def reported(job: Job, report: Report, now: datetime) -> Job:
     """The job after a report; its output is for the store to append."""
-    base = job.progress if report.progress is None else report.progress
     return evolve(
         job,
-        progress=clamped(base + report.increment),
+        progress=job.progress if report.progress is None else report.progress,
         status_text=job.status_text if report.text is None else report.text,
         output_size=job.output_size + len(output_bytes(report.output)),
         output_truncated=job.output_truncated or report.truncated,
@@ -105,7 +101,7 @@ def reported(job: Job, report: Report, now: datetime) -> Job:
 
 def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
     """The job with a lease of so many seconds."""
-    until = later(now, lease, "lease")
+    until = later(now, lease)
     return evolve(job, lessee=lessee, lease_until=until, read_time=now, version=job.version + 1)
 
 
@@ -161,15 +157,18 @@ def matches(query: Query, job: Job) -> bool:
 
 def dump_job(job: Job) -> str:
     """A job as JSON, without ``read_time``: nothing of it is ever unpickled or executed."""
-    row: dict[str, Any] = dict(zip(COLUMNS, job_row(job), strict=True))
-    row["sealed"] = None if job.sealed is None else b64encode(job.sealed).decode()
-    row["body"] = b64encode(job.request.body).decode() if job.request is not None and job.request.body else None
+    body = None if job.request is None else job.request.body or None
+    row: dict[str, Any] = dict(zip((*COLUMNS, "body"), (*job_row(job), body), strict=True))
+    for name in _BINARY:
+        if row[name] is not None:
+            row[name] = b64encode(row[name]).decode()
     return json.dumps(row, separators=(",", ":"))
 
 
 def load_job(text: str | bytes, read_time: datetime) -> Job:
     """The job that `dump_job` wrote, as it is read at this moment."""
     row: dict[str, Any] = json.loads(text)
-    for name in ("sealed", "body"):
-        row[name] = None if row[name] is None else b64decode(row[name])
+    for name in _BINARY:
+        if row[name] is not None:
+            row[name] = b64decode(row[name])
     return row_job((*[row[name] for name in COLUMNS], row["body"]), read_time)

@@ -8,16 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from backjob.errors import InvalidRequest
-from backjob.model import JsonValue, Output, clean_text
+from backjob.model import JsonValue, Output
 
 __all__ = [
     "LONGEST_PIECE",
     "LOOKAHEAD",
     "PURGED_AT_ONCE",
-    "clamped",
     "cut",
     "dump_result",
-    "is_clean",
     "joined_piece",
     "later",
     "load_result",
@@ -40,38 +38,14 @@ _PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
 _SHORTEST_LIMIT: Final = 4  # bytes: the longest character in UTF-8 (RFC 3629, section 3)
 
 
-def later(now: datetime, due: datetime | float, argument: str = "due") -> datetime:
-    """A moment in UTC: an aware datetime as it is, or seconds from now. Raises `InvalidRequest` outside of the calendar."""
-    try:
-        if isinstance(due, datetime):
-            if due.utcoffset() is None:
-                raise InvalidRequest(argument, "a datetime must be aware of its time zone")
-            return due.astimezone(UTC)
-        return now + timedelta(seconds=due)
-    except (OverflowError, ValueError) as error:
-        if isinstance(error, InvalidRequest):
-            raise
-        raise InvalidRequest(argument, "this moment is outside of the calendar") from None
-
-
-def is_clean(text: str | None) -> bool:
-    """Whether every store can keep this text; what can't be kept is not found either."""
-    return text is None or clean_text(text) == text
-
-
-def clamped(progress: int) -> int:
-    """The progress within 0–100."""
-    return max(0, min(100, progress))
+def later(now: datetime, due: datetime | float) -> datetime:
+    """A moment in UTC: the aware datetime, or so many seconds after now."""
+    return due.astimezone(UTC) if isinstance(due, datetime) else now + timedelta(seconds=due)
 
 
 def dump_result(result: JsonValue) -> str | None:
-    """A result as JSON text; None, which is no result, as None. Raises `InvalidRequest` for what JSON can't say."""
-    if result is None:
-        return None
-    try:
-        return json.dumps(result, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("result", f"JSON can't say this: {error}") from None
+    """A result as JSON text. None, which means no result, stays None."""
+    return None if result is None else json.dumps(result, separators=(",", ":"))
 
 
 def load_result(text: str | None) -> JsonValue:
@@ -86,18 +60,17 @@ def refuse_short_limit(limit: int) -> None:
 
 
 def output_bytes(output: str) -> bytes:
-    """Output as it is stored. Raises `InvalidRequest` for a lone surrogate, which UTF-8 can't say."""
-    try:
-        return output.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest("output", "a lone surrogate can't be stored; clean_text() replaces it") from None
+    """A report's output as it is stored: UTF-8."""
+    return output.encode()
 
 
 def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
-    """The piece at the front of ``data``: the output's bytes from ``offset`` on, ``limit + LOOKAHEAD`` or all there are.
+    """The chunk of at most ``limit`` bytes at the front of ``data``, the output's bytes from ``offset`` on.
 
-    Continuation bytes (RFC 3629, section 3) at the front belong to a character that begins before it.
+    ``data`` must have ``limit + LOOKAHEAD`` bytes, or all there are. Continuation bytes (RFC 3629, section 3) at its front
+    belong to an earlier character and are skipped. Raises `InvalidRequest` for a limit of less than 4 bytes.
     """
+    refuse_short_limit(limit)
     skipped = 0
     while skipped < len(data) and data[skipped] & 0xC0 == 0x80:
         skipped += 1

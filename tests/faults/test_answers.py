@@ -17,7 +17,9 @@ from backjob.transports.sockets import SocketTransport
 from tests.scenarios.client import WAIT
 from tests.scenarios.sites import KEY
 
-UNCLAIMED: Final = "answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
+UNCLAIMED: Final = (
+    "answered, but the middleware did not claim the job: is it installed, or does a login page answer first?"
+)
 
 # Not a complete response: backjob delivers the job again.
 LOST: Final = {

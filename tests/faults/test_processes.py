@@ -20,6 +20,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import pytest
 
 from backjob import BackJob, JobState, Status
+from backjob.jobs import engine_of
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
@@ -56,7 +57,8 @@ class Survivor:
             clock=now,
             seal=seal,
         )
-        self.jobs.monitors = PerProcess(lambda: self.jobs.make_monitor(ManualMonitor))
+        engine = engine_of(self.jobs)
+        engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
 
     def poll(self) -> None:
         """Run a pass of the monitor that polls the store."""

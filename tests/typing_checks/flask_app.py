@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import assert_type
 
-import flask
 from flask import Flask
 from flask.typing import ResponseReturnValue
 
@@ -55,7 +54,6 @@ def look(job_id: str) -> Iterator[str]:
     assert_type(jobs.output(job_id), Output)
     assert_type(jobs.find(scope="reports"), list[JobState])
     assert_type(jobs.is_background, bool)
-    assert_type(jobs.of(flask.current_app), backjob.BackJob)
     for state in jobs.watch(job_id):
         yield state.status_text
 

@@ -172,6 +172,7 @@ def test_a_cache_goes_in_front_of_a_store_that_is_given_as_an_object() -> None:
     store, cache = MemoryStore(), Notebook()
     jobs = build({"CACHE": cache}, store=store)
     a_running_job(jobs.store)
+    assert jobs.store.get("job") is not None
     assert store.get("job") is not None
     assert all(key.startswith("backjob:") for key in cache.entries)
     assert cache.entries

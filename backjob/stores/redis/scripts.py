@@ -243,18 +243,20 @@ return {now, reply(row)}
 REPORT: Final = Script.of(
     _HEAD
     + """
-local id, token, progress, increment, text, output = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local id, token, progress, text, output = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local key = job_key(id)
-local row = call('HMGET', key, 'status', 'token', 'progress', 'version', 'seq', 'error_timeout')
+local row = call('HMGET', key, 'status', 'token', 'version', 'seq', 'error_timeout')
 if row[1] ~= '1' or row[2] ~= token then return 0 end
-if progress == '' then progress = row[3] end
-progress = math.max(0, math.min(100, tonumber(progress) + tonumber(increment)))
-local set = {'progress', fmt('%.0f', progress), 'version', fmt('%.0f', row[4] + 1), 'updated_time', now}
+local set = {'version', fmt('%.0f', row[3] + 1), 'updated_time', now}
+if progress ~= '' then
+    set[#set + 1] = 'progress'
+    set[#set + 1] = progress
+end
 if text ~= '' then
     set[#set + 1] = 'status_text'
     set[#set + 1] = string.sub(text, 2)
 end
-if ARGV[9] == '1' then
+if ARGV[8] == '1' then
     set[#set + 1] = 'output_truncated'
     set[#set + 1] = '1'
 end
@@ -263,11 +265,11 @@ if output ~= '' then
     set[#set + 1] = fmt('%.0f', call('APPEND', output_key(id), output))
 end
 call('HSET', key, unpack(set))
-call('ZADD', root .. 'limits', silent_at(now_number, row[6]), entry(row[5], id))
+call('ZADD', root .. 'limits', silent_at(now_number, row[5]), entry(row[4], id))
 return 1
 """
 )
-"""id, token, progress or empty, increment, "=" and text or empty, output, 1 if truncated → 1 if it was written."""
+"""id, token, progress or empty, "=" and text or empty, output, 1 if truncated → 1 if it was written."""
 
 BEAT: Final = Script.of(
     _HEAD

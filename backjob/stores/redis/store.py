@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, StoreError
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts
 from backjob.stores.redis.scripts import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import Offset, encoded, expecting, job_of, lookup, parted, setting
+from backjob.stores.redis.values import Offset, expecting, job_of, lookup, parted, setting
 from backjob.stores.rows import assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["RedisStore", "from_url"]
 
@@ -76,7 +75,6 @@ class RedisStore:
                 "prefix", 'expected is a name such as "backjob", or one with its hash tag in braces: "shop:{jobs}"'
             )
         self._clock = clock
-        self._about: Clock = SystemClock() if clock is None else clock
         self._server = Server(client_or_url, prefix if "{" in prefix else f"{{{prefix}}}")
         self._told_of_eviction = False
 
@@ -86,10 +84,10 @@ class RedisStore:
             row["body"] = draft.request.body
         now, outcome, holder = self._run(
             scripts.CREATE,
-            encoded(draft.id, "id"),
+            draft.id,
             int(merge_key is not None),
-            encoded(merge_key or "", "merge_key"),
-            *setting(row, self._about.now()),
+            merge_key or "",
+            *setting(row),
         )
         if outcome == b"held":
             return job_of(holder, now)
@@ -100,60 +98,38 @@ class RedisStore:
         return new_job(draft, merge_key, moment(int(now)))
 
     def get(self, job_id: str) -> Job | None:
-        name = lookup(job_id)
-        if name is None:
-            return None
-        now, row = self._run(scripts.GET, name[1:])
+        now, row = self._run(scripts.GET, job_id)
         return job_of(row, now) if row else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
-        name = lookup(job_id)
-        if name is None:
-            return Output("", offset)
         first = min(offset, _LONGEST_OUTPUT)
         last = first + min(limit, _LONGEST_OUTPUT) + LOOKAHEAD - 1
-        truncated, data = self._run(scripts.OUTPUT, name[1:], first, last)
+        truncated, data = self._run(scripts.OUTPUT, job_id, first, last)
         return output_piece(data, offset, limit, truncated=truncated == b"1")
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         columns = assignments(changes, Offset())
         if changes.end:
             columns["body"] = None
-        assigned = setting(columns, self._about.now())
-        name, expected = lookup(job_id), expecting(conditions(expect))
-        if name is None or expected is None:
-            return None
-        now, row = self._run(scripts.CHANGE, name[1:], expected, *assigned)
+        now, row = self._run(scripts.CHANGE, job_id, expecting(conditions(expect)), *setting(columns))
         return job_of(row, now) if row else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        text = b"" if report.text is None else b"=" + encoded(report.text, "text")
-        name, fence = lookup(job_id), lookup(token)
-        if name is None or fence is None:
-            return False
-        progress = b"" if report.progress is None else report.progress
-        written = self._run(
-            scripts.REPORT, name[1:], fence[1:], progress, report.increment, text, added, int(report.truncated)
-        )
+        progress = "" if report.progress is None else report.progress
+        written = self._run(scripts.REPORT, job_id, token, progress, lookup(report.text), added, int(report.truncated))
         return bool(written)
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        setting({"lease_until": Offset(length := span(lease, "lease"))}, self._about.now())
         most = max(0, min(limit, _MOST_DUE))
-        now, *rows = self._run(scripts.DUE, encoded(lessee, "lessee"), *parted(length), most)
+        now, *rows = self._run(scripts.DUE, lessee, *parted(span(lease)), most)
         return [job_of(row, now) for row in rows]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
-        known = [
-            (name[1:], token[1:])
-            for job_id, given in tokens.items()
-            if (name := lookup(job_id)) is not None and (token := lookup(given)) is not None
-        ]
-        for start in range(0, len(known), _BEATEN_AT_ONCE):
-            pairs = known[start : start + _BEATEN_AT_ONCE]
+        beating = list(tokens.items())
+        for start in range(0, len(beating), _BEATEN_AT_ONCE):
+            pairs = beating[start : start + _BEATEN_AT_ONCE]
             self._run(scripts.BEAT, *[part for pair in pairs for part in pair])
 
     def find(self, query: Query) -> list[Job]:
@@ -161,7 +137,7 @@ class RedisStore:
         status = None if query.status is None else str(int(query.status))
         asked = [lookup(query.scope), lookup(status), lookup(query.owner)]
         before = lookup(query.before)
-        if query.limit <= 0 or None in asked or before is None:
+        if not query.limit:
             return found
         if query.overdue:
             now, *rows = self._run(scripts.OVERDUE, *asked, query.limit, before)
@@ -173,10 +149,10 @@ class RedisStore:
             found += [job_of(row, now) for row in rows]
             if not below or len(found) == query.limit:
                 return found
-            before = b""
+            before = ""
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        completed, ended = _age(completed_age, "completed_age"), _age(ended_age, "ended_age")
+        completed, ended = _age(completed_age), _age(ended_age)
         ages = (completed, ended, _SLACK)
         changed = self._run(scripts.RETENTION, "set", *ages)
         removed = 0
@@ -195,7 +171,8 @@ class RedisStore:
 
     def _run(self, script: Script, *arguments: Any) -> Any:
         now = ("", "") if self._clock is None else parted(microseconds(self._clock.now()))
-        return self._server.run(script, *now, *arguments)
+        encoded = [part.encode() if isinstance(part, str) else part for part in arguments]  # the client may say Latin-1
+        return self._server.run(script, *now, *encoded)
 
     def _purge(self, status: Status, age: int) -> int:
         removed = 0
@@ -226,6 +203,6 @@ class RedisStore:
             self._server.warn("its maxmemory-policy %s may drop jobs that have not ended; set noeviction", policy)
 
 
-def _age(seconds: float, argument: str) -> int:
+def _age(seconds: float) -> int:
     """An age in microseconds; 0 keeps for ever."""
-    return max(1, span(seconds, argument)) if seconds > 0 else 0
+    return max(1, span(seconds)) if seconds > 0 else 0

@@ -31,12 +31,10 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.rows import COLUMNS
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
+from backjob.stores.columns import Column as JobColumn
 
-__all__ = ["LONGEST", "Tables", "creation"]
-
-LONGEST: Final = {"id": 255, "token": 255, "lessee": 255, "merge_key": 255, "owner": 1020, "scope": 1020}
-"""Bytes of UTF-8 that a column takes: 1020 are 255 of the longest characters."""
+__all__ = ["Tables", "creation"]
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
@@ -77,45 +75,25 @@ class _BinaryText(TypeDecorator[str]):
         return type_coerce(cast(column, mysql.BINARY()), self)
 
 
-def _label(name: str) -> TypeEngine[str]:
-    return String(LONGEST[name]).with_variant(_BinaryLabel(LONGEST[name]), *_MYSQL)
-
-
-_NUMBER: Final = BigInteger()
-_SMALL: Final = SmallInteger()
 _TEXT: Final = Text().with_variant(_BinaryText(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
 _BYTES: Final = LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
 _PIECE: Final = LargeBinary().with_variant(mysql.BLOB(), *_MYSQL)
 _SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER is SQLite's own row number
 
-_TYPES: Final[dict[str, tuple[TypeEngine[Any], bool]]] = {
-    "id": (_label("id"), False),
-    "status": (_SMALL, False),
-    "progress": (_SMALL, False),
-    "output_size": (_NUMBER, False),
-    "output_truncated": (_SMALL, False),
-    "created_time": (_NUMBER, False),
-    "start_time": (_NUMBER, False),
-    "deliver_by": (_NUMBER, False),
-    "updated_time": (_NUMBER, False),
-    "end_time": (_NUMBER, True),
-    "error_timeout": (_NUMBER, False),
-    "attempt": (Integer(), False),
-    "version": (_NUMBER, False),
-    "held": (_SMALL, False),
-    "depth": (Integer(), False),
-    "token": (_label("token"), True),
-    "lessee": (_label("lessee"), True),
-    "lease_until": (_NUMBER, True),
-    "merge_key": (_label("merge_key"), True),
-    "owner": (_label("owner"), True),
-    "scope": (_label("scope"), False),
-    "request": (_TEXT, True),
-    "status_text": (_TEXT, True),
-    "result": (_TEXT, True),
-    "sealed": (_BYTES, True),
+_TYPES: Final[dict[Kind, TypeEngine[Any]]] = {
+    **dict.fromkeys((Kind.STATUS, Kind.FLAG, Kind.SMALL), SmallInteger()),
+    Kind.INTEGER: Integer(),
+    **dict.fromkeys((Kind.BIG, Kind.MOMENT, Kind.SPAN), BigInteger()),
+    **dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.REQUEST), _TEXT),
+    Kind.BYTES: _BYTES,
 }
-"""Each column's type, and whether it may be NULL."""
+
+
+def _type(column: JobColumn) -> TypeEngine[Any]:
+    if column.length is None:
+        return _TYPES[column.kind]
+    return String(column.length).with_variant(_BinaryLabel(column.length), *_MYSQL)
+
 
 _OPTIONS: Final[dict[str, Any]] = {
     f"{dialect}_{option}": value
@@ -148,7 +126,7 @@ class Tables:
             table_name,
             metadata,
             Column("seq", _SEQ, Identity(), primary_key=True),
-            *[Column(name, type_, nullable=nullable) for name, (type_, nullable) in _TYPES.items()],
+            *[Column(column.name, _type(column), nullable=column.nullable) for column in JOB_COLUMNS],
             Column("body", _BYTES),
             UniqueConstraint("id", name=f"{table_name}_id"),
             **_OPTIONS,

@@ -33,8 +33,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from backjob.errors import InvalidRequest
 from backjob.model import Query, Status
+from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import SERVER_NOW
 from backjob.stores.sql.schema import Tables
 
@@ -46,26 +46,10 @@ Condition: TypeAlias = ColumnElement[bool]
 
 _SERVER_NOW: Final = {**SERVER_NOW, "mariadb": SERVER_NOW["mysql"]}
 _INSERTED: Final = (
-    "id",
-    "status",
-    "progress",
-    "output_size",
-    "output_truncated",
-    "error_timeout",
-    "attempt",
-    "version",
-    "held",
-    "depth",
-    "lessee",
-    "merge_key",
-    "owner",
-    "scope",
-    "request",
-    "sealed",
-    "body",
+    *[column.name for column in JOB_COLUMNS if column.draft or column.default is not None],
+    *("merge_key", "request", "body"),
 )
 _SIZE: Final = bindparam("new_size", type_=BigInteger())
-_LONGEST_WAIT: Final = 7000 * 366 * 86400 * 1_000_000  # microseconds: from any now, this ends within the calendar
 _ZERO, _ONE, _TWO = (literal_column(text, SmallInteger()) for text in "012")
 
 
@@ -76,10 +60,7 @@ class After:
     microseconds: int
 
     def __add__(self, more: int) -> After:
-        later = self.microseconds + more
-        if abs(later) > _LONGEST_WAIT:
-            raise InvalidRequest("delivery_timeout", "this moment is outside of the calendar")
-        return After(later)
+        return After(self.microseconds + more)
 
 
 def named_values(prefix: str, row: Mapping[str, Any]) -> Values:
@@ -194,13 +175,11 @@ class Statements:
 
     def _reporting(self) -> Update:
         column = self._column
-        greatest, least = (func.max, func.min) if self._kind == "sqlite" else (func.greatest, func.least)
-        progress = func.coalesce(bindparam("new_progress", type_=Integer()), column.progress)
-        raised = progress + bindparam("new_increment", type_=Integer())
+        greatest = func.max if self._kind == "sqlite" else func.greatest
         row: dict[str, Any] = {
             "version": column.version + _ONE,
             "updated_time": self._now,
-            "progress": least(literal_column("100"), greatest(_ZERO, raised)),
+            "progress": func.coalesce(bindparam("new_progress", type_=Integer()), column.progress),
             "status_text": func.coalesce(bindparam("new_text", type_=column.status_text.type), column.status_text),
             "output_size": column.output_size + _SIZE,
             "output_truncated": greatest(column.output_truncated, bindparam("new_truncated", type_=SmallInteger())),

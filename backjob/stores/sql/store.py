@@ -15,6 +15,7 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
+from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
@@ -23,11 +24,9 @@ from backjob.stores.values import (
     LOOKAHEAD,
     PURGED_AT_ONCE,
     cut,
-    is_clean,
     joined_piece,
     output_bytes,
     purge_batch,
-    refuse_short_limit,
 )
 
 try:
@@ -35,7 +34,7 @@ try:
 
     from backjob.stores.sql.engine import Database, Direct
     from backjob.stores.sql.layout import make_missing, refuse_old_server, refuse_other_layout
-    from backjob.stores.sql.schema import LONGEST, Tables, creation
+    from backjob.stores.sql.schema import Tables, creation
     from backjob.stores.sql.statements import After, Statements, Values, named_values
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
@@ -48,7 +47,10 @@ _BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
-    [f"new_{name}" for name in ("merge_key", "owner", "sealed", "lessee", "lease_until")]
+    [
+        *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
+        *("new_merge_key", "new_lease_until"),
+    ]
 )
 
 
@@ -122,7 +124,6 @@ class SQLStore:
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         row = draft_row(draft, merge_key, After(0)) | {"body": draft.request.body or None}
-        _refuse_unkeepable(row)
         values = _NO_NEW_VALUES | named_values("new", row)
         is_fixed = isinstance(draft.due, datetime)
         for _ in range(_MERGE_ATTEMPTS):
@@ -138,13 +139,10 @@ class SQLStore:
         raise StoreUnavailable(f"{self._database.name}: the merge key changed hands again and again")
 
     def get(self, job_id: str) -> Job | None:
-        return self._database.do(lambda connection: self._get(connection, job_id)) if is_clean(job_id) else None
+        return self._database.do(lambda connection: self._get(connection, job_id))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
-        if not is_clean(job_id):
-            return Output("", offset)
 
         def step(connection: Connection) -> Output:
             located = connection.execute(self._sql.locate, {"old_id": job_id}).first()
@@ -160,9 +158,6 @@ class SQLStore:
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         assigned = self._assigned(changes, After(0))
-        _refuse_unkeepable(assigned)
-        if not is_clean(job_id) or not is_clean(expect.token):
-            return None
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
@@ -182,14 +177,10 @@ class SQLStore:
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        _refuse_unkeepable({"text": report.text})
-        if not is_clean(job_id) or not is_clean(token):
-            return False
         values = self._values(
             old_id=job_id,
             old_token=token,
             new_progress=report.progress,
-            new_increment=report.increment,
             new_text=report.text,
             new_size=len(added),
             new_truncated=int(report.truncated),
@@ -218,8 +209,7 @@ class SQLStore:
         return self._database.transact(step)
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        _refuse_unkeepable({"lessee": lessee})
-        values = self._values(new_lessee=lessee, new_lease_until=span(lease, "lease"), limit=limit)
+        values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
         # Mostly nothing is due, and looking takes no lock.
         if not self._sql.takes_at_once and not self._select(self._sql.any_due, values)[0][0]:
             return []
@@ -232,14 +222,12 @@ class SQLStore:
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         # In order, so that two processes never lock the same jobs crosswise.
-        pairs = sorted([pair for pair in tokens.items() if all(map(is_clean, pair))])
+        pairs = sorted(tokens.items())
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
             batch = pairs[first : first + _BEATS_AT_ONCE]
             self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
 
     def find(self, query: Query) -> list[Job]:
-        if not all(map(is_clean, (query.scope, query.owner, query.before))):
-            return []
         values = self._values(
             scope=query.scope,
             owner=query.owner,
@@ -310,7 +298,7 @@ class SQLStore:
         now = rows[0][-2]
         until = {
             "new_lessee": lessee,
-            "new_lease_until": now + span(lease, "lease"),
+            "new_lease_until": now + span(lease),
             "batch": [row[-1] for row in rows],
         }
         connection.execute(self._sql.lease, until)
@@ -319,7 +307,7 @@ class SQLStore:
 
     def _purge(self, status: Status, age: float) -> int:
         removed, since = 0, 0
-        values: Values = {"status": int(status), "age": span(age, "age"), "limit": PURGED_AT_ONCE}
+        values: Values = {"status": int(status), "age": span(age), "limit": PURGED_AT_ONCE}
         while True:
             aged = self._select(self._sql.ageing, self._values(since=since, **values))
             batch = aged[: purge_batch(size for _, size, _ in aged)]
@@ -354,20 +342,6 @@ class SQLStore:
 
 def _job(row: Any) -> Job | None:
     return None if row is None else row_job(row[:-1], moment(row[-1]))
-
-
-def _refuse_unkeepable(row: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for a text that a database can't keep, or would keep cut."""
-    for name, value in row.items():
-        if not isinstance(value, str):
-            continue
-        if not is_clean(value):
-            raise InvalidRequest(
-                name, "contains NUL or a lone surrogate, which can't be stored; clean_text() replaces them"
-            )
-        longest = LONGEST.get(name)
-        if longest is not None and len(value.encode()) > longest:
-            raise InvalidRequest(name, f"is longer than {longest} bytes")
 
 
 def _parsed(url: str, argument: str) -> URL:

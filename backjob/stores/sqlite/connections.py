@@ -6,12 +6,13 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.process import PerProcess
 
 __all__ = ["Connections"]
 
@@ -35,10 +36,9 @@ _PASSING: Final = frozenset(
 class _Process:
     """What belongs to one process: the connections that are idle, how many are in use, and whose turn it is to write."""
 
-    __slots__ = ("idle", "in_use", "is_paused", "pid", "turn", "usage")
+    __slots__ = ("idle", "in_use", "is_paused", "turn", "usage")
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
         self.usage = threading.Condition(threading.Lock())
@@ -60,6 +60,10 @@ class _Process:
                 self.usage.notify_all()
 
 
+_inherited: Final[list[_Process]] = []
+"""Connections of a parent process, never touched again."""
+
+
 class Connections:
     """The connections of this process to the file at ``path``.
 
@@ -73,16 +77,15 @@ class Connections:
         self._timeout = timeout
         self._prepare = prepare
         self._most_idle = _MOST_IDLE
-        self._state = _Process()
+        # SQLite forbids to use or close a connection in a forked child ("How To Corrupt An SQLite Database File", section
+        # 2.6). A reference keeps the garbage collector from closing it.
+        self._state = PerProcess(_Process, abandon=_inherited.append)
         _living.add(self)
 
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """The rows of a query. What can't be stored, such as a lone surrogate or 70 bits, matches none."""
+        """The rows of a query."""
         with self._connection() as (_, connection):
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            except (UnicodeEncodeError, OverflowError):
-                return []
+            return connection.execute(sql, parameters).fetchall()
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Carry out one statement, which commits by itself; the rows that it returns."""
@@ -110,7 +113,7 @@ class Connections:
     @contextmanager
     def _connection(self) -> Iterator[tuple[_Process, sqlite3.Connection]]:
         """A connection for this thread alone. After an exception, which is translated, it is not used again."""
-        process = self._process()
+        process = self._state.get()
         process.enter()
         try:
             connection = self._take(process)
@@ -138,7 +141,7 @@ class Connections:
 
     def close_idle(self) -> None:
         """Close the connections that nobody uses at the moment."""
-        process = self._process()
+        process = self._state.get()
         while process.idle:
             with suppress(IndexError):  # another thread was faster
                 process.idle.pop().close()
@@ -148,7 +151,7 @@ class Connections:
 
         Waits ``timeout`` seconds at most: a thread that forks within a transaction of its own would wait for itself.
         """
-        process = self._process()
+        process = self._state.get()
         with process.usage:
             process.is_paused = True
             process.usage.wait_for(lambda: process.in_use == 0, self._timeout)
@@ -165,15 +168,6 @@ class Connections:
         """Close what is idle, and keep none from now on: a late call opens a connection of its own."""
         self._most_idle = 0
         self.close_idle()
-
-    def _process(self) -> _Process:
-        process = self._state
-        if process.pid != os.getpid():
-            # SQLite forbids to use or close a connection in a forked child; see "How To Corrupt An SQLite Database
-            # File" in its manual, section 2.6. Kept out of the collector's reach, it is neither.
-            _inherited.append(process.idle)
-            process = self._state = _Process()
-        return process
 
     def _take(self, process: _Process) -> sqlite3.Connection:
         try:
@@ -208,10 +202,6 @@ class Connections:
             raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
 
     def _translate(self, error: BaseException) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise InvalidRequest("text", "a lone surrogate can't be stored; clean_text() replaces it") from error
-        if isinstance(error, OverflowError):
-            raise InvalidRequest("number", "a number of more than 64 bits can't be stored") from error
         if isinstance(error, sqlite3.Error):
             raise self._translated(error) from error
 
@@ -236,9 +226,6 @@ class Connections:
             )
         return StoreUnusable(f"{self.path}: {error}")
 
-
-_inherited: Final[list[Iterable[sqlite3.Connection]]] = []
-"""Connections of a parent process, never touched again."""
 
 _living: Final[weakref.WeakSet[Connections]] = weakref.WeakSet()
 

@@ -16,7 +16,7 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, St
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
 from backjob.stores.sqlite.connections import Connections
-from backjob.stores.sqlite.schema import Statements
+from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL, number, text, yes_or_no
 from backjob.stores.values import (
@@ -27,7 +27,6 @@ from backjob.stores.values import (
     later,
     output_bytes,
     purge_batch,
-    refuse_short_limit,
 )
 
 __all__ = ["SQLiteStore", "from_url"]
@@ -124,7 +123,6 @@ class SQLiteStore:
         return row_job(rows[0][:-1], self._clock.now()) if rows else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
         located = self._connections.read(self._sql.locate, (job_id,))
         if not located:
@@ -171,7 +169,7 @@ class SQLiteStore:
         values = {
             "now": microseconds(now),
             "lessee": lessee,
-            "until": microseconds(later(now, lease, "lease")),
+            "until": microseconds(later(now, lease)),
             "limit": limit,
         }
         # Mostly nothing is due, and looking needs no turn to write.

@@ -4,8 +4,7 @@
 
 from __future__ import annotations
 
-import math
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from attrs import evolve
 from backjob.lifecycle import End, completed, ended, failed
 from backjob.lifecycle import cancelled as cancellation
 from backjob.model import Changes, Expect, Report, Status
-from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, refused, same
+from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, same
 from backjob.testing._stores.creating import FULL
 
 __all__ = ["ChangeCalls"]
@@ -147,20 +146,3 @@ class ChangeCalls(StoreCase):
             (before.owner, before.scope, before.depth, before.start_time, before.created_time),
             "the end keeps everything else",
         )
-
-    @pytest.mark.parametrize(
-        "changes",
-        [
-            Changes(progress=9, due=datetime(2031, 6, 1, 3, 0)),  # noqa: DTZ001 - naive on purpose
-            Changes(progress=9, due=math.inf),
-            Changes(progress=9, due=0, delivery_timeout=1e12),
-            Changes(progress=9, lease=math.nan),
-        ],
-    )
-    def test_a_change_to_a_moment_that_cannot_be_is_refused(self, changes: Changes) -> None:
-        job = self.running()
-        refused(
-            lambda: self.store.change("job", Expect(), changes),
-            "a naive moment, or one outside of the calendar, is refused",
-        )
-        same(self.read(), job, "a refused change changes nothing")

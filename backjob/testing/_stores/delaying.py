@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from datetime import timedelta
 from functools import partial
@@ -12,7 +11,7 @@ from attrs import evolve
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import completed, failed
 from backjob.model import Changes, Expect, Job, Status
-from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, refused, same
+from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, same
 
 __all__ = ["DelaysJobs"]
 
@@ -109,9 +108,3 @@ class DelaysJobs(StoreCase):
         same(counts, Counter(names), "of several takers, each due job goes to exactly one")
         for job in taken:
             same(self.read(job.id).lessee, job.lessee, "a lease is its taker's")
-
-    def test_a_lease_that_cannot_be_is_refused(self) -> None:
-        job = self.store.create(draft())
-        for lease in (math.inf, math.nan, 1e12):
-            refused(partial(self.store.take_due, "me", lease, 1), "a lease outside of the calendar is refused")
-        same(self.read(), job, "a refused take_due changes nothing")

@@ -148,8 +148,8 @@ class FindsJobs(FindsSilentJobs):
         same(self.found(Query(scope="none")), [], "a scope that no job has finds nothing")
         same(len(self.found(Query())), len(ALIKE), "no scope and no owner asked for finds all")
 
-    @pytest.mark.parametrize("name", ["a\0b", "\ud800", "x" * 5000])
-    def test_a_scope_or_an_owner_that_cannot_be_finds_nothing(self, name: str) -> None:
+    def test_a_scope_or_an_owner_longer_than_any_finds_nothing(self) -> None:
+        name = "x" * 5000
         self.store.create(draft(scope="a", owner="a"))
         same(self.found(Query(scope=name)), [], "a scope that no job can have finds nothing")
         same(self.found(Query(owner=name)), [], "an owner that no job can have finds nothing")

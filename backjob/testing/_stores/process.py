@@ -65,7 +65,7 @@ def _end(store: Store, racer: str, task: Task) -> dict[str, Task]:
     done: dict[str, Task] = {}
     for name in task["jobs"]:
         accepted, end = 0, None
-        while store.report(name, "token", Report(increment=1, output=piece(racer, accepted))):
+        while store.report(name, "token", Report(output=piece(racer, accepted))):
             accepted += 1
             if thread >= len(_ENDS) or not _has_said(store, name, task["enough"]):
                 continue

@@ -19,6 +19,8 @@ _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
 class PurgesJobs(StoreCase):
     """``purge``: both ages, to the microsecond."""
 
+    purged_in_batches = 1001
+
     def purged(self, completed_age: float, ended_age: float) -> list[str]:
         before = self.living()
         count = self.store.purge(completed_age, ended_age)
@@ -76,7 +78,7 @@ class PurgesJobs(StoreCase):
         same(self.store.output("job"), Output("new", 3), "a new job under an old id begins anew")
 
     def test_purge_removes_more_than_a_batch(self) -> None:
-        many = 1001
+        many = self.purged_in_batches
         for number in range(many):
             self.store.create(draft(f"{number}"))
             if number % 100 == 0:

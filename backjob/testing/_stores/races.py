@@ -55,7 +55,7 @@ class Races(StoreCase):
         def report_all(racer: int) -> None:
             for number in range(12):
                 text = f"{racer}:{number} ß€😀\n"
-                kept(self.store.report("job", "token", Report(increment=1, output=text)), "a valid report is written")
+                kept(self.store.report("job", "token", Report(output=text)), "a valid report is written")
 
         self.at_once([partial(report_all, racer) for racer in range(self.racers)])
         lines = whole_output(self.store, "job").splitlines()
@@ -65,7 +65,6 @@ class Races(StoreCase):
             same(mine, expected, "each thread's output is kept, in its order")
         job = self.read()
         same(len(lines), 12 * self.racers, "output has no gaps and no repetitions")
-        same(job.progress, min(100, 12 * self.racers), "no increment is lost")
         same(job.version, 2 + 12 * self.racers, "every write raises the version by one")
 
     def test_an_end_among_reports_is_the_last_word(self) -> None:
@@ -101,7 +100,7 @@ class Races(StoreCase):
 
         def write() -> str:
             for _ in range(60):
-                self.store.report("job", "token", Report(increment=1, output=line))
+                self.store.report("job", "token", Report(output=line))
             self.store.change("job", Expect(), ended(completed()))
             return ""
 

@@ -81,7 +81,6 @@ _EXPECTATIONS: Final = st.builds(
 _REPORTS: Final = st.builds(
     Report,
     progress=st.none() | st.integers(-5, 105),
-    increment=st.integers(-30, 30),
     text=st.none() | _TEXTS,
     output=_TEXTS,
     truncated=st.sampled_from((False, False, True)),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, get_args, get_type_hints
 
 from attrs import fields
 
-from backjob.model import Caller, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
 
 __all__ = ["METHODS", "WatchedStore"]
@@ -16,26 +16,16 @@ __all__ = ["METHODS", "WatchedStore"]
 METHODS: Final = (
     "create", "get", "output", "change", "report", "take_due", "beat", "find", "purge", "close",
 )  # fmt: skip
-_NUMBERS: Final = ("progress", "output_size", "attempt", "version", "depth")
-_TRUTHS: Final = ("output_truncated", "held")
-_TEXTS: Final = ("id", "scope")
-_OPTIONAL_TEXTS: Final = ("status_text", "token", "lessee", "merge_key", "owner")
-_TIMES: Final = ("created_time", "start_time", "deliver_by", "updated_time", "read_time")
-_OPTIONAL_TIMES: Final = ("end_time", "lease_until")
 _NONE: Final = type(None)
-_TYPES: Final[Mapping[str, tuple[type, ...]]] = {
-    "status": (Status,),
-    "error_timeout": (float, int),
-    "request": (Request, _NONE),
-    "caller": (Caller, _NONE),
-    "sealed": (bytes, _NONE),
-    **dict.fromkeys(_NUMBERS, (int,)),
-    **dict.fromkeys(_TRUTHS, (bool,)),
-    **dict.fromkeys(_TEXTS, (str,)),
-    **dict.fromkeys(_OPTIONAL_TEXTS, (str, _NONE)),
-    **dict.fromkeys(_TIMES, (datetime,)),
-    **dict.fromkeys(_OPTIONAL_TIMES, (datetime, _NONE)),
-}
+
+
+def _allowed(hint: Any) -> tuple[type, ...]:
+    """The types that an annotation allows; a float may be an int."""
+    types: tuple[type, ...] = get_args(hint) or (hint,)
+    return (*types, int) if float in types else types
+
+
+_TYPES: Final = {name: _allowed(hint) for name, hint in get_type_hints(Job).items() if name != "result"}
 
 
 class WatchedStore:

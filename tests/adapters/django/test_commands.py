@@ -69,7 +69,7 @@ def test_monitor_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("backjob.django.management.commands.backjob_monitor.run_monitor", started.append)
     with override_settings(BACKJOB={"BASE_URL": "http://127.0.0.1:9"}):
         said("backjob_monitor")
-        assert started == [jobs.of()]
+        assert started == [jobs]
 
 
 class _Quiet(WSGIRequestHandler):

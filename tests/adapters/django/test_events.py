@@ -77,7 +77,7 @@ def test_the_watcher_leaves_no_connection_behind(waiting: str, monkeypatch: pyte
             connected.append(connection.connection)
             left.set()
 
-    monkeypatch.setattr("backjob.django.site.close_idle", leave)
+    monkeypatch.setattr("backjob.django.engine.close_idle", leave)
     response: Any = Client().get(f"{jobs.status_url(waiting)}/events")
     source, chunks = EventSource(), iter(response.streaming_content)
     while not source.states:

@@ -188,7 +188,7 @@ def test_rows_of_the_first_version_are_kept_and_their_jobs_go_on(kind: str) -> N
     assert claim is not None
     assert store.report("started", "token", Report(progress=10, output="begun\n"))
     assert store.output("started").text == "begun\n"
-    assert store.report("running", "token-of-running", Report(increment=8, output="fourth\n"))
+    assert store.report("running", "token-of-running", Report(progress=50, output="fourth\n"))
     running = store.get("running")
     assert running is not None
     assert (running.progress, store.output("running").text) == (50, OUTPUT + "fourth\n")

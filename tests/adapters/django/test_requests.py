@@ -164,7 +164,7 @@ def test_the_async_client_is_served_and_its_made_up_address_is_not_learnt() -> N
     jobs.reset()
     page = asyncio.run(AsyncClient().get("/ready?x=1"))
     assert page.status_code == 200
-    assert jobs.of().transport is None
+    assert jobs.transport is None
 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["with the raw path", "without"])

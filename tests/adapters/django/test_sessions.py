@@ -12,7 +12,7 @@ import pytest
 from django.http import HttpRequest
 from django.test import override_settings
 
-from backjob.django.sessions import keep_what_pages_write
+from backjob.django.sessions import merge_session_changes
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -43,7 +43,7 @@ def job_session(engine: Any, key: str | None, earlier: Callable[[Any], object] =
     request: Any = HttpRequest()
     request.session = session = engine(key)
     earlier(session)
-    keep_what_pages_write(request)
+    merge_session_changes(request)
     return session
 
 
@@ -178,11 +178,11 @@ def test_one_that_ends_while_it_is_written_is_no_error(engine: Any, key: str) ->
 def test_a_session_that_is_not_djangos_is_left_alone() -> None:
     request: Any = HttpRequest()
     request.session = {"mine": 1}
-    keep_what_pages_write(request)
+    merge_session_changes(request)
     assert request.session == {"mine": 1}
 
 
 def test_a_site_without_sessions_has_none() -> None:
     request = HttpRequest()
-    keep_what_pages_write(request)
+    merge_session_changes(request)
     assert not hasattr(request, "session")

@@ -11,7 +11,11 @@ from django.test import Client, override_settings
 from backjob import InvalidRequest, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
+from backjob.django.signals import job_ended
+from backjob.django.site import engine
 from backjob.django.testing import immediate, recorded
+from backjob.errors import JobFailed
+from backjob.model import Job as StoredJob
 from backjob.stores.cached import CachedStore
 from backjob.stores.sqlite import SQLiteStore
 
@@ -40,9 +44,9 @@ def started() -> str:
 
 
 def test_overridden_settings_hold_within_and_not_after() -> None:
-    before = jobs.of()
+    before = engine()
     with override_settings(BACKJOB={"MAX_BODY": 3}):
-        assert jobs.of() is not before
+        assert engine() is not before
         with recorded(), pytest.raises(InvalidRequest, match="body"):
             jobs.start("see", method="POST", body=b"long", as_current_user=False)
     with recorded():
@@ -67,12 +71,12 @@ def test_overridden_settings_hold_within_and_not_after() -> None:
 )
 def test_what_is_no_setting_is_refused(given: Any, said: str) -> None:
     with override_settings(BACKJOB=given), pytest.raises(InvalidRequest, match=said):
-        jobs.of()
+        engine()
 
 
 def test_a_weak_key_is_refused() -> None:
     with override_settings(SECRET_KEY="short"), pytest.raises(InvalidRequest, match="SECRET_KEY"):
-        jobs.of()
+        engine()
 
 
 def test_what_was_signed_with_the_key_before_stays_valid() -> None:
@@ -103,11 +107,46 @@ def test_the_owner_is_who_the_setting_says(dotted: bool) -> None:
         assert Client(headers={"x-owner": "Eve"}).get(f"/backjob/{job_id}").status_code == 404
 
 
-def test_each_end_is_told() -> None:
+def test_on_end_is_called_at_each_end() -> None:
     ended.clear()
     with override_settings(BACKJOB={"ON_END": here("note_end")}), immediate():
         job_id = started()
     assert [(state.id, state.status) for state in ended] == [(job_id, Status.COMPLETED)]
+
+
+def test_on_end_is_not_called_once_the_setting_is_gone() -> None:
+    ended.clear()
+    with override_settings(BACKJOB={"ON_END": here("note_end")}):
+        engine()
+    with immediate():
+        started()
+    assert ended == []
+
+
+@pytest.mark.parametrize("error", [LookupError("no"), JobFailed("no")], ids=["exception", "exit of a job"])
+def test_a_failing_receiver_changes_nothing_about_the_job(
+    error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends: list[tuple[str, Status, int]] = []
+
+    def fail(**_options: Any) -> None:
+        raise error
+
+    def note(job: StoredJob, state: JobState, **_options: Any) -> None:
+        assert job.id == state.id
+        ends.append((state.id, state.status, job.progress))
+
+    job_ended.connect(note)
+    job_ended.connect(fail)
+    try:
+        with immediate():
+            job_id = started()
+    finally:
+        job_ended.disconnect(note)
+        job_ended.disconnect(fail)
+    assert ends == [(job_id, Status.COMPLETED, 100)]
+    assert jobs.status(job_id).status is Status.COMPLETED
+    assert "fail" in caplog.text
 
 
 def test_jobs_may_be_kept_elsewhere(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from django.test import Client, override_settings
 from backjob import InvalidRequest, JobNotFound, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
+from backjob.django.signals import job_ended
 from backjob.django.testing import immediate, recorded
 from tests.adapters.django import views
 
@@ -106,46 +107,53 @@ def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[JobState]:
-    """What ``on_end`` is called with."""
+def ends() -> Iterator[list[JobState]]:
+    """The states that `job_ended` was sent with."""
     states: list[JobState] = []
-    monkeypatch.setattr(jobs.of(), "_on_end", states.append)
-    return states
+
+    def note(state: JobState, **_options: Any) -> None:
+        states.append(state)
+
+    job_ended.connect(note)
+    yield states
+    job_ended.disconnect(note)
 
 
-def test_a_cancelled_job_is_told_of_when_the_transaction_commits(told: list[JobState]) -> None:
+def test_the_signal_of_a_cancelled_job_is_sent_when_the_transaction_commits(ends: list[JobState]) -> None:
     with recorded():
         job_id = started()
     with transaction.atomic():
         assert jobs.cancel(job_id)
-        assert told == []
-    assert [(state.id, state.status) for state in told] == [(job_id, Status.CANCELLED)]
+        assert ends == []
+    assert [(state.id, state.status) for state in ends] == [(job_id, Status.CANCELLED)]
 
 
-def test_undone_it_is_not_cancelled_and_nobody_is_told(told: list[JobState]) -> None:
+def test_a_rollback_undoes_the_cancellation_and_sends_no_signal(ends: list[JobState]) -> None:
     with recorded():
         job_id = started()
     with transaction.atomic():
         assert jobs.cancel(job_id)
         transaction.set_rollback(True)
-    assert (told, jobs.status(job_id).status) == ([], Status.STARTED)
+    assert (ends, jobs.status(job_id).status) == ([], Status.STARTED)
 
 
-def test_a_job_that_a_look_ends_is_told_of_when_the_transaction_commits(told: list[JobState]) -> None:
+def test_the_signal_of_a_job_that_times_out_when_read_is_sent_when_the_transaction_commits(
+    ends: list[JobState],
+) -> None:
     with recorded():
         job_id = started()
     Job.objects.update(deliver_by=1)
     with transaction.atomic():
         assert jobs.status(job_id).status is Status.FAILED
-        assert told == []
-    assert [state.status for state in told] == [Status.FAILED]
+        assert ends == []
+    assert [state.status for state in ends] == [Status.FAILED]
 
 
 @pytest.mark.usefixtures("at_once")
-def test_one_that_cancels_itself_is_told_of_whatever_becomes_of_its_transaction(told: list[JobState]) -> None:
+def test_the_signal_of_a_job_that_cancels_itself_is_sent_whatever_its_transaction_does(ends: list[JobState]) -> None:
     job_id = started(path="cancel-itself")
-    assert views.seen == [{"told": 1}]
-    assert [(state.id, state.status) for state in told] == [(job_id, Status.CANCELLED)]
+    assert views.seen == [{"ends": 1}]
+    assert [(state.id, state.status) for state in ends] == [(job_id, Status.CANCELLED)]
 
 
 # --- a job's own reports --------------------------------------------------------------------------------------------

@@ -56,7 +56,6 @@ def test_below_a_mount_its_addresses_carry_it(job_id: str) -> None:
 def test_a_job_of_the_model_knows_its_address(job_id: str) -> None:
     job = Job.objects.get()
     assert (str(job), job.get_absolute_url()) == (job_id, f"/backjob/{job_id}")
-    assert Client().get(job.status_url).json()["id"] == job_id
     with pytest.raises(TypeError, match="backjob"):
         job.save()
 

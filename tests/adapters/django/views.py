@@ -14,6 +14,7 @@ from django.template import engines
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django import jobs
+from backjob.django.site import engine
 from tests.scenarios.gates import at_gate, at_gate_in_thread
 
 seen: list[dict[str, Any]] = []
@@ -67,7 +68,7 @@ def _sight(request: HttpRequest, **more: Any) -> dict[str, Any]:
         "secure": request.is_secure(),
         "address": request.META["REMOTE_ADDR"],
         "background": jobs.is_background,
-        "owner": jobs.current_owner(),
+        "owner": engine().current_owner(),
         "atomic": connection.in_atomic_block,
         **more,
     }
@@ -126,7 +127,7 @@ def cancel_itself(request: HttpRequest) -> HttpResponse:
     with transaction.atomic():
         assert jobs.job_id is not None
         jobs.cancel(jobs.job_id)
-        seen.append({"told": _ended_beside()})
+        seen.append({"ends": _ended_beside()})
         transaction.set_rollback(True)
     return HttpResponse("")
 

@@ -27,7 +27,7 @@ GRANT = Grant(job_id="job", attempt=1, created=1_000, expires=2_000)
 
 def verifies(signing: Flask, verifying: Flask) -> bool:
     """Whether what one application signs is what another takes for its own."""
-    signer, verifier = (app.extensions["backjob"].jobs.signer for app in (signing, verifying))
+    signer, verifier = (app.extensions["backjob"].engine.signer for app in (signing, verifying))
     signed = signer.sign(Request("GET", "/work"), GRANT)
     try:
         verifier.verify(signed, datetime.fromtimestamp(1_500, UTC))
@@ -175,19 +175,20 @@ def test_outside_of_a_context_one_of_several_applications_must_be_named(make_app
     jobs.init_app(make_app("blog", BACKJOB_STORE="memory:"))
     with pytest.raises(NoCurrentRequest, match="serves 2 applications"):
         jobs.find()
-    assert jobs.of(shop).find() == []
+    with shop.app_context():
+        assert jobs.find() == []
 
 
 def test_an_object_does_not_stand_for_an_application_that_is_not_its_own(make_app: MakeApp) -> None:
     jobs, other = BackJob(make_app("shop", BACKJOB_STORE="memory:")), make_app("blog", BACKJOB_STORE="memory:")
     BackJob(other)
-    with other.app_context(), pytest.raises(NoCurrentRequest, match="not that of the application 'blog'"):
+    with other.app_context(), pytest.raises(NoCurrentRequest, match="not set up for the application 'blog'"):
         jobs.find()
 
 
 def test_an_application_has_one_backjob(app: Flask) -> None:
     BackJob(app)
-    with pytest.raises(InvalidRequest, match="'shop' has a BackJob already"):
+    with pytest.raises(InvalidRequest, match="'shop' already has a BackJob"):
         BackJob(app)
 
 

@@ -111,8 +111,8 @@ def test_no_outcome_ends_or_repeats_a_claimed_job(world: Bench, outcome: Any) ->
 @pytest.mark.parametrize(
     ("outcome", "text"),
     [
-        (answered(200), "200 OK: answered, but nothing claimed it: is the middleware installed"),
-        (answered(204), "204 No Content: answered, but nothing claimed it"),
+        (answered(200), "200 OK: answered, but the middleware did not claim the job: is it installed"),
+        (answered(204), "204 No Content: answered, but the middleware did not claim the job"),
         (lambda sent: sent.answer(302, "Found", (("Location", "/login"),)), "302 Found → /login: answered"),
         (answered(404), "404 Not Found: answered"),
         (answered(500), "500 Internal Server Error: answered"),
@@ -338,7 +338,7 @@ def test_capacity_is_never_exceeded_and_all_jobs_are_sent(world: Bench) -> None:
             waiting[0].answer()
         done += 1
     world.step()
-    assert world.transport.most == 3
+    assert world.transport.max_in_flight == 3
     assert (delivering(world), in_flight(world)) == (0, 0)
 
 
@@ -367,11 +367,11 @@ def test_a_job_between_two_attempts_stays_with_its_process(world: Bench) -> None
 
 def test_without_a_transport_no_job_is_leased(world: Bench) -> None:
     job_id = world.start(delay=1)
-    world.jobs.transport = None
+    world.engine.transport = None
     for _ in range(100):
         world.step(1)
     assert world.job(job_id).lessee is None
-    world.jobs.transport = world.transport
+    world.engine.transport = world.transport
     world.step(2)
     assert len(world.transport.sent) == 1
 
@@ -395,7 +395,7 @@ def committed_later(world: Bench, seconds: float, meanwhile: Callable[[], object
     """Start a job inside a transaction of the caller that takes this long; call ``meanwhile`` right after the commit."""
     steps: list[Callable[[], None]] = []
     with served(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.jobs, "_when_committed", lambda job_id, step, *, is_new: steps.append(step))
+        patch.setattr(world.engine, "when_committed", lambda job_id, step, *, is_new: steps.append(step))
         job_id = world.start(as_current_user=True, **options)
     world.clock.advance(seconds)
     meanwhile()

@@ -16,6 +16,7 @@ import pytest
 from backjob import BackJob
 from backjob.delivery.monitor import Monitor
 from backjob.errors import JobFailed
+from backjob.jobs import engine_of
 from backjob.model import Credentials, JobState, Request, Status
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
@@ -355,9 +356,9 @@ class FailsOnce(Monitor):
 @pytest.mark.parametrize("error", [SystemExit(1), JobFailed("no"), ZeroDivisionError()])
 def test_the_thread_survives_any_exception_of_a_pass(error: BaseException) -> None:
     jobs = threaded()
-    monitor = jobs.make_monitor(FailsOnce)
+    monitor = FailsOnce(engine_of(jobs).delivery_parts)
     monitor.error, monitor.second = error, threading.Event()
-    jobs.monitors = PerProcess(lambda: monitor)
+    engine_of(jobs).monitors = PerProcess(lambda: monitor)
     monitor.ensure_running()
     assert monitor.second.wait(DEADLINE)
     jobs.close()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, StoreUnavailable, TooDeep
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
 from backjob.model import Caller, Request, Status
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
@@ -126,6 +126,14 @@ def test_an_unknown_id_is_an_error_of_its_own(world: Bench, ask: Any) -> None:
     assert isinstance(caught.value, LookupError)
     assert caught.value.job_id == "nobody"
     assert not world.jobs.exists("nobody")
+
+
+@pytest.mark.parametrize("job_id", ["a\0b", "\ud800"], ids=ascii)
+def test_an_id_that_no_store_can_keep_is_unknown(world: Bench, job_id: str) -> None:
+    assert not world.jobs.exists(job_id)
+    for call in (world.jobs.status, world.jobs.scope, world.jobs.output, world.jobs.cancel):
+        with pytest.raises(JobNotFound):
+            call(job_id)
 
 
 # --- waiting --------------------------------------------------------------------------------------------------------
@@ -265,9 +273,9 @@ def test_the_owner_hook_is_asked_unless_an_owner_is_given() -> None:
     world = bench(owner=lambda request: request.header("X-User"))
     with served(Here(Request("GET", "/", (("X-User", "ann"),)))):
         ids = [world.jobs.start("/a"), world.jobs.start("/b", owner="bob"), world.jobs.start("/c", owner=None)]
-        assert world.jobs.current_owner() == "ann"
+        assert world.engine.current_owner() == "ann"
     assert [world.job(job_id).owner for job_id in ids] == ["ann", "bob", None]
-    assert world.jobs.current_owner() is None
+    assert world.engine.current_owner() is None
     assert world.job(world.start()).owner is None
 
 
@@ -303,8 +311,8 @@ def test_an_address_is_learnt_once_and_refused_until_then() -> None:
     jobs = BackJob(store=MemoryStore(), transport=make, signer=MessageSigner(KEY))
     with pytest.raises(AddressUnknown):
         jobs.start("/a", as_current_user=False)
-    jobs.learn_address("http://127.0.0.1:8000")
-    jobs.learn_address("http://127.0.0.1:9000")
+    engine_of(jobs).learn_address("http://127.0.0.1:8000")
+    engine_of(jobs).learn_address("http://127.0.0.1:9000")
     assert made == ["http://127.0.0.1:8000"]
     assert jobs.find() == []
     jobs.close()
@@ -318,9 +326,9 @@ def test_a_status_url_opens_its_job_by_its_right_alone(world: Bench) -> None:
     url = world.jobs.status_url(job_id)
     assert url.startswith(f"/backjob/{job_id}.")
     view, cancel = (world.jobs.status_url(job_id, cancel=which).partition(".")[2] for which in (False, True))
-    assert (world.jobs.rights(job_id, view), world.jobs.rights(job_id, cancel)) == ("view", "cancel")
-    assert world.jobs.rights("another", view) is None
-    assert world.jobs.rights(job_id, view[:-1]) is None
+    assert (world.engine.rights(job_id, view), world.engine.rights(job_id, cancel)) == ("view", "cancel")
+    assert world.engine.rights("another", view) is None
+    assert world.engine.rights(job_id, view[:-1]) is None
     with served(Here(mount="/shop")):
         assert world.jobs.status_url(job_id) == "/shop" + url
 
@@ -346,7 +354,6 @@ def test_a_backjob_closes_with_its_block() -> None:
     world = bench()
     with world.jobs as jobs:
         assert jobs is world.jobs
-        assert jobs.of() is jobs
     assert world.transport.closed == 1
     assert "close" in world.store.calls
 

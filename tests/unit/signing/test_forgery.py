@@ -13,6 +13,7 @@ import pytest
 from attrs import define, evolve, field
 
 from backjob import BackJob
+from backjob.jobs import engine_of
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Request, Status
 from backjob.process import PerProcess
@@ -46,7 +47,8 @@ class Application:
         self.store = FaultyStore(MemoryStore(clock=self.clock))
         store: Any = self.store  # __getattr__ is all it has
         self.jobs = BackJob(store, self.transport, self.signer, clock=self.clock)
-        self.jobs.monitors = PerProcess(lambda: self.jobs.make_monitor(ManualMonitor))
+        engine = engine_of(self.jobs)
+        engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
         self._middleware = BackJobMiddleware(self._page, self.jobs)
 
     def _page(self, environ: Any, start_response: Any) -> Iterable[bytes]:

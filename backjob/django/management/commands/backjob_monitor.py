@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         try:
-            run_monitor(jobs.of())
+            run_monitor(jobs)
         except AddressUnknown as error:
             raise CommandError(f'{error}: BACKJOB["BASE_URL"]') from error
         except BackJobError as error:

@@ -181,7 +181,7 @@ def test_a_task_that_is_gone_or_none(path: str, at_once: None) -> None:
     state = jobs.status(job_id)
     assert state.status is Status.FAILED
     assert state.status_text.startswith(("ImportError: ", "ModuleNotFoundError: "))
-    with pytest.raises(TaskResultDoesNotExist, match="not there any more"):
+    with pytest.raises(TaskResultDoesNotExist, match="no longer exists"):
         task_backends["default"].get_result(job_id)
 
 

@@ -287,7 +287,7 @@ def test_the_thread_survives_an_exception_of_a_hook(caplog: pytest.LogCaptureFix
         calls.append(job_id)
         raise JobExit if len(calls) == 1 else StoreUnavailable("away")
 
-    broadcast = world.jobs.make_broadcast(Broadcast, 5)
+    broadcast = Broadcast(world.engine.stream_source, 5)
     broadcast._source = evolve_source(broadcast, broken)
     stream = broadcast.open("job", 0, output=True, in_thread=True)
     assert stream is not None

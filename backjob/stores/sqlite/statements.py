@@ -12,39 +12,19 @@ from attrs import frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model import Query, Report, Status
-from backjob.stores.rows import COLUMNS
-from backjob.stores.values import clamped
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
 
 __all__ = ["Statements"]
 
-# What may be long stands last: SQLite need not walk through it to reach the rest.
+
+def _type(column: Column) -> str:
+    kind = "TEXT" if column.is_text else "BLOB" if column.kind is Kind.BYTES else "INTEGER"
+    return kind + ("" if column.nullable else " NOT NULL") + (" UNIQUE" if column.name == "id" else "")
+
+
 _COLUMNS: Final = (
     ("seq", "INTEGER PRIMARY KEY"),
-    ("id", "TEXT NOT NULL UNIQUE"),
-    ("status", "INTEGER NOT NULL"),
-    ("progress", "INTEGER NOT NULL"),
-    ("output_size", "INTEGER NOT NULL"),
-    ("output_truncated", "INTEGER NOT NULL"),
-    ("created_time", "INTEGER NOT NULL"),
-    ("start_time", "INTEGER NOT NULL"),
-    ("deliver_by", "INTEGER NOT NULL"),
-    ("updated_time", "INTEGER NOT NULL"),
-    ("end_time", "INTEGER"),
-    ("error_timeout", "INTEGER NOT NULL"),
-    ("attempt", "INTEGER NOT NULL"),
-    ("version", "INTEGER NOT NULL"),
-    ("held", "INTEGER NOT NULL"),
-    ("depth", "INTEGER NOT NULL"),
-    ("token", "TEXT"),
-    ("lessee", "TEXT"),
-    ("lease_until", "INTEGER"),
-    ("merge_key", "TEXT"),
-    ("owner", "TEXT"),
-    ("scope", "TEXT NOT NULL"),
-    ("request", "TEXT"),
-    ("status_text", "TEXT"),
-    ("result", "TEXT"),
-    ("sealed", "BLOB"),
+    *[(column.name, _type(column)) for column in JOB_COLUMNS],
     ("has_body", "INTEGER NOT NULL"),
 )
 # Apart, because SQLite writes a row anew with every change of it: a report must not cost a mebibyte of body.
@@ -187,10 +167,7 @@ class Statements:
         values: list[object] = []
         if report.progress is not None:
             changes += ", progress = ?"
-            values.append(clamped(report.progress + report.increment))
-        elif report.increment:
-            changes += ", progress = max(0, min(100, progress + ?))"
-            values.append(report.increment)
+            values.append(report.progress)
         if report.text is not None:
             changes += ", status_text = ?"
             values.append(report.text)

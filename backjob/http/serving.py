@@ -41,7 +41,8 @@ class Serving(Protocol):
     @property
     def origin(self) -> str:
         """``scheme://host`` as the application's framework builds its URLs with; the host is as the client said it."""
-        ...
+        caller = self.caller
+        return f"{caller.scheme}://{caller.host}"
 
     @property
     def mount(self) -> str:

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 import pytest
 from attrs import define, field
 
-from backjob.asgi import BackJobMiddleware, StatusApp, base_url_of, request_of, serving_of, spellings, to_its_end
+from backjob.asgi import BackJobMiddleware, StatusApp, shielded
 from backjob.errors import AddressUnknown, JobFailed
+from backjob.http.scope import ScopeServing, base_url_of, request_of, spellings
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.protocols import Store
@@ -146,10 +147,10 @@ def test_headers_caller_and_mount_are_translated() -> None:
     headers = [(b"Host", b"shop.example"), (b"cookie", COOKIE.encode()), (b"x-forwarded-for", b"192.0.2.7")]
     scope = scope_of(root_path="/sh op", headers=headers, scheme="https")
     assert request_of(scope).header("cookie") == COOKIE
-    here = serving_of(scope)
+    here = ScopeServing(scope)
     assert here.caller == Caller("https", "shop.example", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
     assert here.mount == "/sh%20op"
-    assert serving_of(scope_of(client=None, headers=[])).caller == Caller("http", "", "")
+    assert ScopeServing(scope_of(client=None, headers=[])).caller == Caller("http", "", "")
 
 
 @pytest.mark.parametrize(
@@ -545,7 +546,7 @@ def test_work_that_is_cancelled_itself_ends() -> None:
             inner.set_result(asyncio.current_task())
             await asyncio.Event().wait()
 
-        outer = asyncio.create_task(to_its_end(work()))
+        outer = asyncio.create_task(shielded(work()))
         task = await inner
         assert task is not None
         task.cancel()

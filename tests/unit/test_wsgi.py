@@ -13,11 +13,12 @@ import pytest
 from attrs import define, field
 
 from backjob.errors import AddressUnknown, JobFailed
+from backjob.http.environ import EnvironServing, base_url_of, request_of
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.process import PerProcess
 from backjob.status.streaming.broadcast import Broadcast
-from backjob.wsgi import BackJobMiddleware, base_url_of, request_of, serving_of
+from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
 
 
@@ -153,7 +154,7 @@ def test_headers_caller_and_mount_are_translated() -> None:
         HTTP_X_FORWARDED_FOR="192.0.2.7",
         HTTP_X_OTHER="1",
     )
-    request, here = request_of(environ), serving_of(environ)
+    request, here = request_of(environ), EnvironServing(environ)
     assert (request.header("cookie"), request.header("content-type")) == (COOKIE, "text/plain")
     assert request.header("content-length") is None
     assert here.caller == Caller("http", "127.0.0.1:8000", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
@@ -176,7 +177,7 @@ def test_the_mount_is_that_of_the_middleware_whatever_is_dispatched_below(
 ) -> None:
     names = ("SCRIPT_NAME", "PATH_INFO")
     environ = environ_of() | dict(zip(names, before, strict=True))
-    here = serving_of(environ)
+    here = EnvironServing(environ)
     environ |= dict(zip(names, after, strict=True))
     assert here.mount == mount
 

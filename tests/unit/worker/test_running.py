@@ -22,7 +22,8 @@ from backjob.lifecycle import completed
 from backjob.model import LONGEST_STATUS_TEXT, Status
 from backjob.worker.claiming import Outcome
 from backjob.worker.offload import in_event_loop
-from backjob.worker.running import Running, current, percent
+from backjob.worker.running import Running, current
+from backjob.worker.unwritten import percent
 from tests.unit.core import Bench, bench
 
 DEADLINE = 20

@@ -101,21 +101,21 @@ class BackJobMiddleware:
     # --- an ordinary request ----------------------------------------------------------------------------------------
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        has_started = False
 
-        async def begin(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def start(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
         token = serving.set(ScopeServing(scope))
         try:
-            await self._app(scope, receive, begin)
+            await self._app(scope, receive, start)
         except BaseException as error:
             left = exit_of(error)
             if left is None:
                 raise
-            if not begun:
+            if not has_started:
                 await _answer(send, left.status, no_store(), str(left).encode())
         finally:
             serving.reset(token)

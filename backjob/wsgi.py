@@ -91,21 +91,21 @@ class BackJobMiddleware:
     def _pass_on(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         here = EnvironServing(environ)
         token = serving.set(here)
-        begun = False
+        has_started = False
 
-        def begin(*arguments: Any) -> Any:
-            nonlocal begun
-            begun = True
+        def start(*arguments: Any) -> Any:
+            nonlocal has_started
+            has_started = True
             return start_response(*arguments)
 
         try:
-            body = self._app(environ, begin)
+            body = self._app(environ, start)
         except BaseException as error:
             left = exit_of(error)
             if left is None:
                 raise
             # PEP 3333: a second start_response() needs exc_info; some servers re-raise it in any case.
-            exc_info = (type(left), left, None) if begun else None
+            exc_info = (type(left), left, None) if has_started else None
             try:
                 return _answer(start_response, status_line(left.status), no_store(), str(left), exc_info)
             except JobExit:

@@ -71,11 +71,6 @@ def _sqlite_place(directory: Path) -> Iterator[str]:
     yield f"sqlite:///{directory / own_name()}.db?busy_timeout=60"
 
 
-@contextmanager
-def _sqlalchemy_sqlite_place(directory: Path) -> Iterator[str]:
-    yield f"sqlite+pysqlite:///{directory / own_name()}.db?timeout=60"
-
-
 # --- database servers -----------------------------------------------------------------------------------------------
 
 
@@ -175,7 +170,6 @@ SHARED_STORES: Final = (
     SharedStore("SQLiteStore", _sqlite_place),
     SharedStore("PostgreSQL", _postgres_place),
     SharedStore("MariaDB", _mariadb_place),
-    SharedStore("SQLite by SQLAlchemy", _sqlalchemy_sqlite_place),
     SharedStore("Redis", _redis_place),
     SharedStore("cachelib on Redis", _cache_place, lists=False),
 )

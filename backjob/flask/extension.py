@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from backjob.errors import InvalidRequest, NoCurrentRequest
 from backjob.flask.blueprint import status_blueprint
-from backjob.flask.cli import commands
+from backjob.flask.cli import command
 from backjob.flask.engine import current_serving
 from backjob.flask.routes import path_to
 from backjob.flask.site import Parts, Site
@@ -61,7 +61,7 @@ class BackJob(CoreBackJob):
         site = Site(app, self, self._owner, self._parts)
         blueprint = status_blueprint(self, site.status_prefix)
         app.register_blueprint(blueprint)
-        app.cli.add_command(commands)
+        app.cli.add_command(command(self))
         app.before_request(self._skip_csrf_of_forms)
         got_request_exception.connect(self._note_exception, app)
         site.wrap(blueprint)

@@ -100,8 +100,8 @@ class Site:
         if not secret and settings.key is None and "signer" not in self._parts:
             raise InvalidRequest(
                 "SECRET_KEY",
-                "set it or BACKJOB_KEY, to sign worker requests; "
-                "create a value with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
+                "is not set, nor is BACKJOB_KEY, and worker requests are signed; "
+                "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'",
             )
         parts: dict[str, Any] = {**self._parts}
         if "on_end" in self._parts:

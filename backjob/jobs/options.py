@@ -45,6 +45,10 @@ def _check_prefix(_options: object, _attribute: object, value: str) -> None:
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
 
 
+def _clock(clock: Clock | None) -> Clock:
+    return clock or SystemClock()
+
+
 @frozen(kw_only=True)
 class Options:
     """The arguments of `BackJob`. Raises `InvalidRequest` naming the one that is invalid."""
@@ -66,4 +70,4 @@ class Options:
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
-    clock: Clock = field(factory=SystemClock, converter=lambda clock: clock or SystemClock())
+    clock: Clock = field(default=None, converter=_clock)

@@ -1,8 +1,8 @@
 """Convert between a job and its row, for every store with a table or a hash of columns.
 
 `backjob.stores.columns` lists the columns. A moment is an integer, the microseconds since 1970 in UTC, so no time zone of
-a server, session or host affects it. Where a column depends on the store's own now, pass that now as a number, or as
-any object that stands for one and supports addition.
+a server, session or host affects it. Where a column depends on the store's own now, pass that now as a number, or
+`After()` if the server adds it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias
 
-from attrs import evolve, fields
+from attrs import evolve, fields, frozen
 
 from backjob.model import UNSET, Caller, Changes, Draft, Expect, Headers, Job, Request, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
@@ -23,6 +23,7 @@ from backjob.stores.values import dump_result, load_result
 __all__ = [
     "COLUMNS",
     "SERVER_NOW",
+    "After",
     "Moment",
     "Row",
     "assignments",
@@ -52,18 +53,28 @@ _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Moment(Protocol):
-    """Microseconds since 1970 in UTC: an ``int``, or what stands for one."""
+    """Microseconds since 1970 in UTC: an ``int``, or an object that stands for one."""
 
     def __add__(self, other: int, /) -> Any: ...
 
 
+@frozen
+class After:
+    """A moment, in microseconds after the server's now, for stores whose server adds the two."""
+
+    microseconds: int = 0
+
+    def __add__(self, other: int) -> After:
+        return After(self.microseconds + other)
+
+
 def microseconds(when: datetime) -> int:
-    """An aware datetime as microseconds since 1970 in UTC."""
+    """Microseconds since 1970 in UTC."""
     return (when - _EPOCH) // _MICROSECOND
 
 
 def moment(microseconds_since: int) -> datetime:
-    """The aware datetime in UTC that `microseconds` was given."""
+    """The aware datetime in UTC of `microseconds`."""
     return _EPOCH + microseconds_since * _MICROSECOND
 
 
@@ -198,7 +209,7 @@ def dump_request(request: Request, caller: Caller | None) -> str:
     return _encode((request.method, request.target, request.raw, request.headers, who))
 
 
-@lru_cache(maxsize=32)  # a running job is read again and again
+@lru_cache(maxsize=32)  # a running job is read many times
 def load_request(text: str) -> tuple[Request, Caller | None]:
     """The request, without its body, and the caller that `dump_request` was given."""
     method, target, raw, headers, who = json.loads(text)

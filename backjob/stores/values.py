@@ -1,4 +1,4 @@
-"""What every store computes the same way: moments, the JSON of a result, and a piece of output."""
+"""Shared by all stores: moments, the JSON of a result, and chunks of output."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ __all__ = [
 ]
 
 LOOKAHEAD: Final = 4
-"""Bytes that `output_piece` needs beyond the limit: three that may be skipped, and one that begins the next character."""
+"""Bytes that `output_piece` needs beyond the limit: three that it may skip, and the first of the next character."""
 
 LONGEST_PIECE: Final = 16384
-"""Bytes of output in one row of a table: reading a piece reads the whole of it."""
+"""The most bytes of output in one row of a table; reading any part of a row reads all of it."""
 
 PURGED_AT_ONCE: Final = 500
-"""Jobs that a purge of a table removes in one transaction, at most."""
+"""The most jobs that a purge of a table deletes in one transaction."""
 
-_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
+_PURGED_OUTPUT: Final = 4 << 20  # bytes per transaction, not counting the first job
 _SHORTEST_LIMIT: Final = 4  # bytes: the longest character in UTF-8 (RFC 3629, section 3)
 
 
@@ -54,9 +54,9 @@ def load_result(text: str | None) -> JsonValue:
 
 
 def refuse_short_limit(limit: int) -> None:
-    """Raise `InvalidRequest` for a limit that a single character may exceed: reading would never get on."""
+    """Raise `InvalidRequest` for a limit shorter than the longest character: reading could get stuck."""
     if limit < _SHORTEST_LIMIT:
-        raise InvalidRequest("limit", f"at least {_SHORTEST_LIMIT} bytes, the longest character, are needed")
+        raise InvalidRequest("limit", f"expected at least {_SHORTEST_LIMIT} bytes, the length of the longest character")
 
 
 def output_bytes(output: str) -> bytes:
@@ -83,20 +83,20 @@ def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Ou
 
 
 def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
-    """Output as rows take it: each piece behind its position."""
+    """The output cut into chunks for rows, each with its position."""
     for position in range(0, len(output), LONGEST_PIECE):
         yield position, output[position : position + LONGEST_PIECE]
 
 
 def joined_piece(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:
-    """The piece from ``offset`` on, out of the rows that hold it: each a piece behind its place, in order."""
+    """The chunk from ``offset`` on, from the rows (position, bytes) that contain it, in order."""
     start = rows[0][0] if rows else offset
     data = b"".join([piece for _, piece in rows])[offset - start : offset - start + limit + LOOKAHEAD]
     return output_piece(data, offset, limit, truncated=truncated)
 
 
 def purge_batch(sizes: Iterable[int]) -> int:
-    """How many of these jobs to purge in one transaction, by the bytes of their output: many, or one that is large."""
+    """How many of these jobs to purge in one transaction, given the bytes of output of each: many small ones or one large."""
     count = output = 0
     for size in sizes:
         output += size

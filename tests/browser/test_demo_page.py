@@ -32,7 +32,7 @@ def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_
         page.get_by_text("Done: 100 rows exported").wait_for()
         lines = (part(page, "output").text_content() or "").splitlines()
         assert lines == ["exporting 100 rows", *(f"{row} rows written" for row in range(10, 101, 10))]
-        assert page.request.get(page.get_by_text("a piece of HTML").get_attribute("href") or "").status == 286
+        assert page.request.get(page.get_by_text("an HTML fragment").get_attribute("href") or "").status == 286
         with page.expect_download() as download:
             page.get_by_role("link", name="Open the result").click()
         assert download.value.path().read_text(encoding="utf-8").splitlines()[-1] == "100,10000"
@@ -46,6 +46,6 @@ def test_the_page_of_its_own_cancels_without_javascript(visitor: Visitor, tmp_pa
         page = visitor.page(java_script_enabled=False)
         page.goto(f"http://127.0.0.1:{port}/")
         page.get_by_role("button", name="Start a job").click()
-        page.get_by_role("link", name="a page of its own").click()
+        page.get_by_role("link", name="a separate page").click()
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("Cancelled").wait_for()

@@ -37,11 +37,6 @@ class TestMariaDB(Processes):
 
 
 @pytest.mark.slow
-class TestSQLiteBySQLAlchemy(Processes):
-    shared = BY_NAME["SQLite by SQLAlchemy"]
-
-
-@pytest.mark.slow
 class TestRedis(Processes):
     shared = BY_NAME["Redis"]
 

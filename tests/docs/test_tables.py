@@ -9,7 +9,7 @@ import pytest
 from attrs import fields
 
 from backjob import settings
-from backjob.cli import doctor
+from backjob.cli.findings import Problem
 from backjob.model import JobState, Status
 from tests.docs.pages import PAGES, ROOT
 
@@ -32,7 +32,7 @@ def test_the_settings_page_lists_every_setting_and_no_other() -> None:
 
 def test_the_doctors_table_has_every_problem_by_its_exit_code() -> None:
     listed = {int(cell) for cell in first_cells("command-line.md") if cell.isdigit() and 10 <= int(cell) < 20}
-    assert listed == {int(problem) for problem in doctor.Problem}
+    assert listed == {int(problem) for problem in Problem}
 
 
 def test_the_status_page_tells_every_field_and_every_status() -> None:

@@ -1,4 +1,4 @@
-"""What the Redis store sends to its scripts, and what they send back: bytes, and moments that only the server knows."""
+"""Convert between values and the arguments and answers of the Redis scripts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import frozen
-
 from backjob.model import Job
 from backjob.stores.columns import JOB_COLUMNS, Kind
-from backjob.stores.rows import moment, row_job
+from backjob.stores.rows import After, moment, row_job
 
-__all__ = ["Offset", "expecting", "job_of", "lookup", "parted", "setting"]
+__all__ = ["expecting", "job_of", "lookup", "parted", "setting"]
 
 _READERS: Final = tuple(
     [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
@@ -20,18 +18,8 @@ _READERS: Final = tuple(
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-@frozen
-class Offset:
-    """A moment so many microseconds from the server's now, which it adds itself."""
-
-    microseconds: int = 0
-
-    def __add__(self, other: int) -> Offset:
-        return Offset(self.microseconds + other)
-
-
 def parted(microseconds: int) -> tuple[int, int]:
-    """Seconds and microseconds, the latter never negative: the numbers of the scripts are doubles."""
+    """Seconds and microseconds, the latter never negative, because numbers in the scripts are doubles."""
     return divmod(microseconds, 1_000_000)
 
 
@@ -52,7 +40,7 @@ def setting(columns: Mapping[str, Any]) -> list[str | bytes]:
     erased: list[str] = []
     binary: list[str | bytes] = []
     for name, value in columns.items():
-        if isinstance(value, Offset):
+        if isinstance(value, After):
             offsets[name] = parted(value.microseconds)
         elif value is None:
             erased.append(name)
@@ -64,7 +52,7 @@ def setting(columns: Mapping[str, Any]) -> list[str | bytes]:
 
 
 def job_of(row: Sequence[bytes | None], now: bytes) -> Job:
-    """The job whose row a script returned: its texts as JSON, the sealed credentials, the request's body."""
+    """The job of a row that a script returned: JSON of its texts, sealed credentials, and the request's body."""
     text, sealed, body = row
     fields: dict[str, str] = json.loads(text or b"")
     columns = [None if (value := fields.get(name)) is None else read(value) for name, read in _READERS]

@@ -1,4 +1,4 @@
-"""What a store promises to a forked child, and to its parent."""
+"""The promises to a forked child and to its parent."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _PIECES: Final = 20
 
 
 class ForkCalls(StoreCase):
-    """A process may fork while it has a store: both go on."""
+    """A process may fork while it has a store; afterwards both can use it."""
 
-    def test_a_forked_child_and_its_parent_both_go_on(self) -> None:
+    def test_a_forked_child_and_its_parent_both_work(self) -> None:
         self.running()
         self.store.report("job", "token", Report(output="before;"))
 
         def report_all(who: str) -> None:
             for number in range(_PIECES):
                 written = self.store.report("job", "token", Report(output=f"{who} {number};"))
-                kept(written, "a valid report is written")
+                kept(written, "a report with the current token is written")
             self.store.create(draft(who))
             self.read(who)
 
         def child() -> None:
-            known = whole_output(self.store, "job").startswith("before;")  # by now the parent may have written more
-            kept(known, "a forked child reads what its parent wrote")
+            known = whole_output(self.store, "job").startswith("before;")  # the parent may have written more by now
+            kept(known, "a forked child reads its parent's output")
             report_all("child")
             self.store.close()
 
@@ -49,14 +49,14 @@ class ForkCalls(StoreCase):
             for who in ("child", "parent"):
                 mine = [piece for piece in pieces if piece.startswith(who)]
                 same(mine, [f"{who} {number}" for number in range(_PIECES)], "child and parent share the job's output")
-        kept(self.store.report("job", "token", Report(output="after;")), "the parent goes on after its child's end")
+        kept(self.store.report("job", "token", Report(output="after;")), "the parent can write after its child's end")
 
 
 def _fork(run: Callable[[], None], patience: float) -> Callable[[], None]:
-    """Run this in a forked child. Call what is returned to wait for its end, and to fail as it failed."""
+    """Run this in a forked child. Call the result to wait for its end and to raise its error."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that a fork in the midst of threads is risky is the point
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork while threads run is what this tests
         child = os.fork()
     if child == 0:
         told = ""
@@ -82,7 +82,7 @@ def _fork(run: Callable[[], None], patience: float) -> Callable[[], None]:
         if not told:
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        kept(told, f"a forked child can use the store; it had not answered after {patience:g} s")
+        kept(told, f"a forked child can use the store; no answer within {patience:g} s")
         if told != b"ok":
             text = told.decode("utf-8", "replace").removeprefix("promise broken: ")
             raise AssertionError(f"promise broken: a forked child can use the store; {text}")

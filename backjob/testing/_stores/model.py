@@ -1,4 +1,4 @@
-"""A store as a dictionary: what any other should answer."""
+"""A store as a dictionary, whose results every other store must return too."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _DEFAULTS: Final = {
 
 
 class Model:
-    """What a store should know: rows of plain fields, oldest first. Slow, and short enough to be seen through."""
+    """Rows of plain fields, oldest first: slow, but short enough to check by reading."""
 
     def __init__(self, clock: FakeClock, *, lists_ended: bool = True) -> None:
         self.clock = clock
         self.lists_ended = lists_ended
-        """Whether ``find`` knows jobs that have ended."""
+        """Whether ``find`` returns ended jobs."""
         self.rows: dict[str, dict[str, Any]] = {}
         self.outputs: dict[str, str] = {}
 

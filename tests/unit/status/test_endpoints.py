@@ -815,7 +815,7 @@ def world() -> Bench:
 def events(world: Bench, job_id: str, query: str = "", *headers: tuple[str, str], **changes: Any) -> Answer:
     path = f"/{job_id}.{world.jobs.status_url(job_id).rpartition('.')[2]}/events"
     asked = Ask("GET", path, query, headers, None, "/backjob")
-    return Endpoints(world.jobs, "/backjob").answer(evolve(asked, **changes))
+    return Endpoints(world.engine, "/backjob").answer(evolve(asked, **changes))
 
 
 def test_events_are_a_stream_that_nothing_may_hold_back(world: Bench) -> None:

@@ -123,7 +123,7 @@ def test_a_damaged_database_is_reported_as_such(path: Path, store: SQLiteStore) 
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (size - 4096))
-    with pytest.raises(StoreUnusable, match=r"jobs\.db: the database is damaged"):
+    with pytest.raises(StoreUnusable, match=r"jobs\.db: the database is corrupt"):
         SQLiteStore(path).find(Query())
 
 

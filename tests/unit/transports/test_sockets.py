@@ -561,7 +561,7 @@ def test_an_endless_header_is_a_lost_connection() -> None:
     with transport_to_raw(babble) as transport:
         error = failure(transport)
     assert isinstance(error, ConnectionLost)
-    assert str(error) == "the answer's head is longer than the limit"
+    assert str(error) == "the head of the response is longer than the limit"
 
 
 def test_an_invalid_request_is_not_sent_and_its_error_shows_no_value(peer: Peer) -> None:

@@ -113,7 +113,7 @@ ELSEWHERE: Final = {
             f"DatabaseBackendPruneTaskResultsTestCase.{name}"
             for name in ("only_prunes_specified_queue", "dry_run", "unknown_backend", "incorrect_backend", "negative_age")
         ),
-        "of the options of a command; backjob_cleanup has none of them",
+        "about options of a command; `manage.py backjob cleanup` has none of them",
     ),
     **dict.fromkeys(
         (f"DatabaseWorkerProcessTestCase.{name}" for name in ("interrupt_no_tasks", "interrupt_signals", "repeat_ctrl_c")),

@@ -153,7 +153,7 @@ def test_results_are_kept_as_long_as_jobs_are(at_once: None) -> None:
                 jobs.finish(job_id=result.id)
             end = int(name.split()[-1]) * DAY
             Job.objects.filter(id=result.id).update(end_time=Job.objects.get(id=result.id).end_time - end)
-        call_command("backjob_cleanup", verbosity=0)
+        call_command("backjob", "cleanup")
         for result in (waiting, ends["2"], ends["failed 4"]):
             result.refresh()
         for gone in (ends["4"], ends["failed 6"]):

@@ -1,60 +1,44 @@
-"""ASGI 3: translate, then ask `worker`. `BackJobMiddleware` must be the outermost of the application's own.
+"""ASGI 3: the middleware, which must be the application's outermost, and the status routes.
 
-An action is shielded from its client: a lost connection neither cancels it nor shows it a ``http.disconnect``. What may
-block, the store above all, is done in other threads.
+An action is shielded from its client: a lost connection neither cancels it nor sends it a ``http.disconnect``. Calls that
+may block, those to the store above all, run in other threads.
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
-import socket
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import unquote
 
-from backjob.errors import AddressUnknown
-from backjob.http.addresses import is_ip_literal, learnt_base_url
-from backjob.http.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
-from backjob.http.targets import canonical_path
+from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, spellings
+from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
-from backjob.model import Caller, Headers, Request
-from backjob.protocols import Verified
+from backjob.model import Headers
 from backjob.status.endpoints import Answer, Ask, Endpoints
 from backjob.status.streaming.stream import Stream
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running
 
-__all__ = [
-    "BackJobMiddleware",
-    "StatusApp",
-    "base_url_of",
-    "request_of",
-    "restored",
-    "serving_of",
-    "spellings",
-    "to_its_end",
-]
+__all__ = ["BackJobMiddleware", "StatusApp", "shielded"]
 
-Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-# To a type checker no framework's own types of these are another's, so that an application takes and is given any.
+# `Any`: to a type checker, each framework's own types for these are incompatible with every other's.
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 
 _T = TypeVar("_T")
 
-_LONGEST_SEND: Final = 30.0
-_FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
+_LONGEST_SEND: Final = 30.0  # s
 
 
 class BackJobMiddleware:
-    """Recognises worker requests and runs their actions; everything else passes through as it came.
+    """Recognises worker requests and runs their actions; it passes all other requests on unchanged.
 
-    With ``status`` it also serves the status routes under the `BackJob`'s ``status_prefix``. Lifespan and websockets are
-    let pass.
+    With ``status`` it also serves the status routes under the `BackJob`'s ``status_prefix``. It passes lifespan events
+    and websockets on.
     """
 
     def __init__(self, app: App, jobs: BackJob | Engine, status: bool = True) -> None:
@@ -66,13 +50,11 @@ class BackJobMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._jobs.monitor.ensure_running()
-        if self._jobs.transport is None:
-            self._learn(scope)
+        self._jobs.request_arrived(lambda: base_url_of(scope))
         try:
-            verified = self._jobs.worker.open(*spellings(scope))
-            if verified is not None:
-                await self._work(scope, receive, send, verified)
+            opened = self._jobs.worker.open(*spellings(scope))
+            if opened is not None:
+                await self._work(scope, receive, send, opened)
                 return
         except Refusal as refusal:
             headers = (*refusal.headers, (CONCURRENCY_HEADER, "many"))
@@ -83,29 +65,22 @@ class BackJobMiddleware:
             return
         await self._pass_on(scope, receive, send)
 
-    def _learn(self, scope: Scope) -> None:
-        try:
-            self._jobs.learn_address(base_url_of(scope))
-        except AddressUnknown:
-            return  # start() says so, to whom it concerns
-
     # --- a worker request -------------------------------------------------------------------------------------------
 
-    async def _work(self, scope: Scope, receive: Receive, send: Send, verified: Verified) -> None:
-        length = self._jobs.worker.body_length(_field(scope, b"content-length"))
-        body = await _body(receive, length)
+    async def _work(self, scope: Scope, receive: Receive, send: Send, opened: WorkerRequest) -> None:
+        body = await _body(receive, opened.length)
         if body is None:
-            return  # the client left before it had sent all: nothing was claimed
-        running = await to_its_end(asyncio.to_thread(self._jobs.worker.claim, verified, body))
-        shown = restored(scope, verified.request, running.job.caller)
-        outcome = await to_its_end(self._act_and_end(shown, body, running))
+            return  # the client disconnected before it had sent all of it: nothing was claimed
+        running = await shielded(asyncio.to_thread(self._jobs.worker.claim, opened, body))
+        shown = restored(scope, opened.request, running.job.caller)
+        outcome = await shielded(self._act_and_end(shown, body, running))
         if outcome.error is not None and exit_of(outcome.error) is None:
             raise outcome.error
-        with suppress(OSError):  # the client may have left
+        with suppress(OSError):  # the client may have disconnected
             await _answer(send, outcome.status or 500, no_store(), b"")
 
     async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
-        token = serving.set(_Serving(scope))
+        token = serving.set(ScopeServing(scope))
         try:
             outcome = await self._act(scope, body, running)
         finally:
@@ -126,30 +101,30 @@ class BackJobMiddleware:
     # --- an ordinary request ----------------------------------------------------------------------------------------
 
     async def _pass_on(self, scope: Scope, receive: Receive, send: Send) -> None:
-        begun = False
+        has_started = False
 
-        async def begin(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def start(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
             await send(message)
 
-        token = serving.set(_Serving(scope))
+        token = serving.set(ScopeServing(scope))
         try:
-            await self._app(scope, receive, begin)
+            await self._app(scope, receive, start)
         except BaseException as error:
             left = exit_of(error)
             if left is None:
                 raise
-            if not begun:
+            if not has_started:
                 await _answer(send, left.status, no_store(), str(left).encode())
         finally:
             serving.reset(token)
 
 
 class _Replayed:
-    """``receive`` of an action: its body in one piece, and no disconnect before its response is complete.
+    """``receive`` of an action: its whole body at once, then a disconnect, but only once its response is complete.
 
-    That one frameworks wait for: it ends their own watch over the connection.
+    Frameworks wait for that disconnect: it ends their own task that watches the connection.
     """
 
     def __init__(self, body: bytes, complete: asyncio.Event) -> None:
@@ -165,7 +140,7 @@ class _Replayed:
 
 
 class _Collected:
-    """``send`` of an action: takes the first line, and of a streamed text the chunks as output."""
+    """``send`` of an action: collects the status, and the chunks of a streamed text as output."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -189,10 +164,10 @@ class _Collected:
                 self.complete.set()
 
 
-async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
-    """What the work returns or raises. Cancelling the caller does not end it: the caller waits on, and hears no more.
+async def shielded(work: Coroutine[Any, Any, _T]) -> _T:
+    """Return what the work returns, or raise what it raises, even if the caller is cancelled meanwhile: it waits on.
 
-    Work that is cancelled itself, as everything is when the event loop is shut down, ends as it wants.
+    Only the work itself can be cancelled, as all tasks are when the event loop shuts down.
     """
     task = asyncio.ensure_future(work)
     while not task.done():
@@ -202,9 +177,9 @@ async def to_its_end(work: Coroutine[Any, Any, _T]) -> _T:
 
 
 class StatusApp:
-    """The status routes as an ASGI application of its own, to be mounted at the `BackJob`'s ``status_prefix``.
+    """The status routes as an ASGI application, for you to mount at the `BackJob`'s ``status_prefix``.
 
-    Up to 1000 event streams are served at once, or as many as the `BackJob` was given as ``streams``.
+    It serves up to 1000 event streams at once, or as many as the `BackJob`'s ``streams`` says.
     """
 
     def __init__(self, jobs: BackJob | Engine) -> None:
@@ -212,9 +187,9 @@ class StatusApp:
         self._endpoints = Endpoints(self._jobs, self._jobs.status_prefix)
 
     def below(self, scope: Scope) -> Scope | None:
-        """The scope as it is below the prefix, or None if the request is for something else."""
+        """Return the scope of a request below the prefix, or None for any other request."""
         root = scope.get("root_path", "")
-        rest = self._endpoints.below(_route_path(scope))
+        rest = self._endpoints.below(route_path(scope))
         if rest is None:
             return None
         mount = root + self._jobs.status_prefix
@@ -232,137 +207,18 @@ class StatusApp:
         return self._endpoints.answer(
             Ask(
                 method=request.method,
-                path=_route_path(scope),
+                path=route_path(scope),
                 query=request.query,
                 headers=request.headers,
                 owner=self._jobs.owner_of(request),
-                mount=_Serving(scope).mount,
+                mount=ScopeServing(scope).mount,
                 in_thread=False,
             )
         )
 
 
-# --- translating ----------------------------------------------------------------------------------------------------
-
-
-class _Serving:
-    """A scope, translated when somebody asks.
-
-    The root path and the path are those of the middleware: frameworks that mount applications below themselves change them.
-    """
-
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._root: str = scope.get("root_path", "")
-        self._path: str = scope["path"]
-
-    @property
-    def request(self) -> Request:
-        return request_of({**self._scope, "path": self._path})
-
-    @property
-    def caller(self) -> Caller:
-        scope = self._scope
-        headers = _headers(scope)
-        values = {name.lower(): value for name, value in headers}
-        client = scope.get("client")
-        return Caller(
-            scheme=scope.get("scheme", "http"),
-            host=values.get("host", ""),
-            address=str(client[0]) if client else "",
-            forwarded=tuple((name, values[name.lower()]) for name in FORWARDED_FIELDS if name.lower() in values),
-        )
-
-    @property
-    def origin(self) -> str:
-        caller = self.caller
-        return f"{caller.scheme}://{caller.host}"
-
-    @property
-    def mount(self) -> str:
-        return canonical_path(self._root.encode())
-
-
-def serving_of(scope: Scope) -> Serving:
-    """The core's view of a request, for where no middleware shows one."""
-    return _Serving(scope)
-
-
-def request_of(scope: Scope) -> Request:
-    """The request as it arrived, without its body."""
-    raw = scope.get("raw_path")
-    path = raw.decode("latin-1").partition("?")[0] if raw else canonical_path(scope["path"].encode()) or "/"
-    query = scope.get("query_string", b"")
-    if isinstance(query, bytes):  # Django's test client gives text
-        query = query.decode("latin-1")
-    return Request(scope["method"], f"{path}?{query}" if query else path, _headers(scope), raw=bool(raw))
-
-
-def spellings(scope: Scope) -> tuple[Request, ...]:
-    """The request as it may have been on the wire: as the scope has it, or without the root path.
-
-    A proxy in front strips the root path; uvicorn puts it back in front of what it received, others do not.
-    """
-    request = request_of(scope)
-    root = canonical_path(scope.get("root_path", "").encode())
-    if not root or not request.target.startswith(f"{root}/"):
-        return (request,)
-    stripped = Request(request.method, request.target.removeprefix(root), request.headers, raw=request.raw)
-    return (request, stripped)
-
-
-def base_url_of(scope: Scope) -> str:
-    """The server's own base URL, from the address of its socket. Raises `AddressUnknown` where it shows none.
-
-    Behind TLS that ends at a proxy the scheme is the client's: a socket's own encryption can't be seen here, so that
-    only ``http`` is ever learnt.
-    """
-    server = scope.get("server")
-    if not server or server[1] is None or not is_ip_literal(str(server[0])):
-        raise AddressUnknown("the server does not tell the address of a TCP socket: set the base URL")
-    host, port = str(server[0]), int(server[1])
-    return learnt_base_url((host, port), socket.AF_INET6 if ":" in host else socket.AF_INET, tls=False)
-
-
-def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
-    """The scope as the application shall see it: the request that was asked for, as from the client that started it."""
-    shown = {**scope, "query_string": request.query.encode("latin-1")}
-    root: str = scope.get("root_path", "")
-    if caller is not None and caller.mount and scope["path"] == root + unquote(request.path):
-        # The server has put the root path in front of a target that began with it.
-        shown["path"] = scope["path"].removeprefix(root)
-        if scope.get("raw_path"):
-            shown["raw_path"] = scope["raw_path"].removeprefix(caller.mount.encode())
-    fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
-    if caller is not None:
-        shown["scheme"] = caller.scheme
-        shown["client"] = (caller.address, 0) if caller.address else None
-        if caller.host:
-            fields = [(name, value) for name, value in fields if bytes(name).lower() != b"host"]
-            fields.insert(0, (b"host", caller.host.encode("latin-1")))
-        fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in caller.forwarded]
-    shown["headers"] = fields
-    return shown
-
-
-def _route_path(scope: Scope) -> str:
-    """The path below the root path, which servers put in front of it or not."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return str(path.removeprefix(root) if root and f"{path}/".startswith(f"{root}/") else path)
-
-
-def _headers(scope: Scope) -> Headers:
-    return tuple(
-        (bytes(name).decode("latin-1").title(), bytes(value).decode("latin-1")) for name, value in scope["headers"]
-    )
-
-
-def _field(scope: Scope, name: bytes) -> str | None:
-    return next((bytes(value).decode("latin-1") for key, value in scope["headers"] if bytes(key).lower() == name), None)
-
-
 async def _body(receive: Receive, length: int) -> bytes | None:
-    """The body, of at most so many bytes; None if the client left before all of it had come."""
+    """Return the body, at most ``length`` bytes of it, or None if the client disconnected before it had sent all of it."""
     body = bytearray()
     while True:
         message = await receive()
@@ -374,29 +230,29 @@ async def _body(receive: Receive, length: int) -> bytes | None:
 
 
 async def _stream(receive: Receive, send: Send, answer: Answer, stream: Stream) -> None:
-    """Send a stream to its end, or until the client has left, or takes nothing for 30 s."""
+    """Send a stream to its end, or until the client disconnects or does not read for 30 s."""
 
-    async def give(message: Message) -> None:
-        # A server waits for a client that does not read as long as that likes, beyond the stream's lifetime.
+    async def send_in_time(message: Message) -> None:
+        # `send` blocks for as long as a slow client does not read, possibly past the stream's lifetime.
         async with asyncio.timeout(_LONGEST_SEND):
             await send(message)
 
-    listening = asyncio.ensure_future(_until_gone(receive, stream))
+    watching = asyncio.ensure_future(_until_disconnect(receive, stream))
     try:
-        await give({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
+        await send_in_time({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
         async for chunk in stream:
-            await give({"type": "http.response.body", "body": chunk, "more_body": True})
-        await give({"type": "http.response.body", "body": b"", "more_body": False})
+            await send_in_time({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send_in_time({"type": "http.response.body", "body": b"", "more_body": False})
     except OSError:
-        return  # TimeoutError is one; and some servers say so that the client has left
+        return  # the timeout, or a server that raises it because the client has disconnected
     finally:
         stream.close()
-        listening.cancel()
+        watching.cancel()
         with suppress(asyncio.CancelledError):
-            await listening
+            await watching
 
 
-async def _until_gone(receive: Receive, stream: Stream) -> None:
+async def _until_disconnect(receive: Receive, stream: Stream) -> None:
     try:
         while (await receive())["type"] != "http.disconnect":
             pass

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from backjob.asgi import to_its_end
+from backjob.asgi import shielded
 from backjob.django.connections import job_context
 from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import engine
-from backjob.errors import AddressUnknown
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine
-from backjob.protocols import Verified
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running, current
 
 __all__ = ["BackJobMiddleware"]
@@ -61,11 +59,11 @@ class BackJobMiddleware:
             self._knows_server = True
             _warn_of_server(request)
         try:
-            verified = _open(site, request)
-            if verified is None:
+            opened = _open(site, request)
+            if opened is None:
                 with _served(request):
                     return cast("HttpResponseBase", self._get_response(request))
-            running = _claim(site, request, verified)
+            running = _claim(site, request, opened)
         except Refusal as refusal:
             return _refused(refusal, request)
         except BaseException as error:
@@ -94,16 +92,16 @@ class BackJobMiddleware:
     async def _in_event_loop(self, request: HttpRequest) -> HttpResponseBase:
         site = engine()
         try:
-            verified = _open(site, request)
-            if verified is None:
+            opened = _open(site, request)
+            if opened is None:
                 with _served(request):
                     return cast("HttpResponseBase", await self._get_response(request))
-            running = await to_its_end(sync_to_async(_claim)(site, request, verified))
+            running = await shielded(sync_to_async(_claim)(site, request, opened))
         except Refusal as refusal:
             return _refused(refusal, request)
         except BaseException as error:
             return _left(error)
-        return _done(*await to_its_end(self._act_and_end(site, request, running)))
+        return _done(*await shielded(self._act_and_end(site, request, running)))
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -125,7 +123,7 @@ class BackJobMiddleware:
         return response, outcome
 
 
-# --- the steps, the same for both -----------------------------------------------------------------------------------
+# --- shared by both -----------------------------------------------------------------------------------
 
 
 def _warn_of_server(request: HttpRequest) -> None:
@@ -137,24 +135,15 @@ def _warn_of_server(request: HttpRequest) -> None:
         )
 
 
-def _is_a_tests(request: HttpRequest) -> bool:
-    """Whether it comes from Django's test client, which makes up the server's address."""
-    return "testserver" in (request.META.get("SERVER_NAME"), request.META.get("HTTP_HOST"))
-
-
-def _open(site: Engine, request: HttpRequest) -> Verified | None:
-    site.monitor.ensure_running()
-    if site.transport is None and not _is_a_tests(request):
-        with suppress(AddressUnknown):  # start() raises this error if it needs the address
-            site.learn_address(base_url_of(request))
+def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
+    site.request_arrived(lambda: base_url_of(request))
     return site.worker.open(*spellings(request))
 
 
-def _claim(site: Engine, request: HttpRequest, verified: Verified) -> Running:
-    length = site.worker.body_length(request.META.get("CONTENT_LENGTH"))
-    body = request.read(length) if length else b""
-    running = site.worker.claim(verified, body)
-    restore(request, verified.request, running.job.caller, body)
+def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
+    body = request.read(opened.length) if opened.length else b""
+    running = site.worker.claim(opened, body)
+    restore(request, opened.request, running.job.caller, body)
     # The signature proves what a CSRF token would: that this site itself made the request.
     marked: Any = request
     marked._dont_enforce_csrf_checks = True  # noqa: SLF001

@@ -10,7 +10,9 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
-from backjob import asgi, wsgi
+from backjob.errors import AddressUnknown
+from backjob.http import environ as wsgi
+from backjob.http import scope as asgi
 from backjob.http.serving import Serving
 from backjob.http.targets import canonical_path
 from backjob.model import Caller, Request
@@ -27,7 +29,7 @@ class DjangoServing:
     @property
     def _inner(self) -> Serving:
         scope = _scope(self.django)
-        return wsgi.serving_of(_environ(self.django)) if scope is None else asgi.serving_of(scope)
+        return wsgi.EnvironServing(_environ(self.django)) if scope is None else asgi.ScopeServing(scope)
 
     @property
     def request(self) -> Request:
@@ -81,7 +83,9 @@ def spellings(request: HttpRequest) -> tuple[Request, ...]:
 
 
 def base_url_of(request: HttpRequest) -> str:
-    """Return the server's base URL. Raises `AddressUnknown`."""
+    """Return the server's base URL. Raises `AddressUnknown`, also for Django's test client, which makes up the address."""
+    if "testserver" in (request.META.get("SERVER_NAME"), request.META.get("HTTP_HOST")):
+        raise AddressUnknown("a request of Django's test client comes from no server")
     scope = _scope(request)
     return wsgi.base_url_of(request.META) if scope is None else asgi.base_url_of(scope)
 

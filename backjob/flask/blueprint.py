@@ -8,9 +8,9 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
+from backjob.http.environ import EnvironServing
 from backjob.jobs import BackJob, engine_of
 from backjob.status.endpoints import Ask, Endpoints
-from backjob.wsgi import serving_of
 
 __all__ = ["status_blueprint"]
 
@@ -42,7 +42,7 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
                 query=request.query_string.decode("latin-1"),
                 headers=tuple(request.headers.items()),
                 owner=engine.current_owner(),
-                mount=serving_of(request.environ).mount + prefix,
+                mount=EnvironServing(request.environ).mount + prefix,
             )
         )
         # In a list: from bytes Flask would compute Content-Length, which for HEAD must be that of GET.

@@ -8,9 +8,9 @@ from typing import Any
 import flask
 from typing_extensions import override
 
+from backjob.http.environ import EnvironServing
 from backjob.http.serving import Serving, serving
 from backjob.jobs import Engine
-from backjob.wsgi import serving_of
 
 __all__ = ["FlaskEngine", "current_serving"]
 
@@ -19,7 +19,7 @@ def current_serving() -> Serving | None:
     """Return the request being served; in ``app.test_request_context()`` no middleware has set it."""
     here = serving.get()
     if here is None and flask.has_request_context():
-        return serving_of(flask.request.environ)
+        return EnvironServing(flask.request.environ)
     return here
 
 

@@ -41,7 +41,8 @@ class Serving(Protocol):
     @property
     def origin(self) -> str:
         """``scheme://host`` from which the framework builds URLs; the host is the one that the client sent."""
-        ...
+        caller = self.caller
+        return f"{caller.scheme}://{caller.host}"
 
     @property
     def mount(self) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
@@ -12,7 +13,7 @@ from attrs import evolve
 
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
-from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
+from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
 from backjob.jobs.options import Options
 from backjob.lifecycle import End, cancelled, ended, overdue
@@ -105,6 +106,16 @@ class Engine:
     def stream_source(self) -> Source:
         """The source for a `Broadcast` of these jobs."""
         return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
+
+    def request_arrived(self, base_url: Callable[[], str]) -> None:
+        """Start the monitor, and learn the application's address if it is unknown: middleware calls this for each request.
+
+        ``base_url()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address.
+        """
+        self.monitor.ensure_running()
+        if self.transport is None:
+            with suppress(AddressUnknown):
+                self.learn_address(base_url())
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own base URL, unless there is a transport already."""

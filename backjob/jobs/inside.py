@@ -17,7 +17,8 @@ from backjob.jobs.engine import UsesEngine
 from backjob.lifecycle import completed, failed
 from backjob.model import JsonValue, short_text
 from backjob.worker.claiming import describe
-from backjob.worker.running import Running, current, percent
+from backjob.worker.running import Running, current
+from backjob.worker.unwritten import percent
 
 __all__ = ["Inside"]
 

@@ -1,4 +1,4 @@
-"""What an action prints goes to its job, and nobody else's print does: one proxy for stdout, told apart by context."""
+"""Captures what an action prints: one proxy for `sys.stdout`; a context variable says which job the text belongs to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["capture_stdout"]
 
 
 class _Stdout:
-    """Stands in for `sys.stdout`: what ``divert`` does not take goes where it always went."""
+    """Replaces `sys.stdout`, and passes on to it the text that ``divert`` declines."""
 
     def __init__(self, wrapped: IO[str] | None, divert: Callable[[str], bool]) -> None:
         self._wrapped = wrapped
@@ -35,10 +35,10 @@ class _Stdout:
 
 
 def capture_stdout(divert: Callable[[str], bool]) -> None:
-    """Put the proxy in place, or leave it there. ``divert`` takes a text, or declines it by returning False.
+    """Install the proxy, unless it is installed. ``divert`` takes a text, or returns False to decline it.
 
-    Not seen are writes to ``sys.stdout.buffer``, of other processes, of log handlers that hold the old stream, and of
-    threads of the action's own that were not started through ``bind``.
+    The proxy does not capture writes to ``sys.stdout.buffer``, of other processes, of log handlers that keep the original
+    stream, and of threads that the action starts without ``bind``.
     """
     if not isinstance(sys.stdout, _Stdout):
         proxy = _Stdout(sys.stdout, divert)
@@ -47,5 +47,5 @@ def capture_stdout(divert: Callable[[str], bool]) -> None:
 
 
 _kept: Final[deque[_Stdout]] = deque(maxlen=64)
-"""The latest proxies. Before CPython 3.13.3 ``print`` only borrows `sys.stdout` (its issue 130163): were another thread to
-put a stream of its own there while our ``write`` waits for a store, and so free the proxy, the interpreter would crash."""
+"""The latest proxies, to keep them alive. Before CPython 3.13.3 ``print`` holds no reference to `sys.stdout` (CPython issue
+130163): the interpreter crashes if another thread replaces the stream, and so frees the proxy, during a slow ``write``."""

@@ -1,7 +1,16 @@
-"""The receiving side: from a request that says it is ours to a claimed job, and from an action's outcome to its end.
+"""The four steps from a worker request to the end of its job, the same in every middleware.
 
-Framework-neutral: the adapters translate a request, ask `Worker.open` and `Worker.claim`, run the action within
-`Running.active`, and hand what came of it to `Worker.end`.
+Each step needs the result of the one before, so an adapter can't change their order:
+
+1. **Open**: ``opened = worker.open(request)`` proves target and headers by the signature, before the body is read. It
+   returns None for any other request, which the middleware passes on.
+2. **Length**: the adapter reads ``opened.length`` bytes. `Worker.open` has refused a body that is longer than ``max_body``.
+3. **Claim**: ``running = worker.claim(opened, body)`` proves the body and claims the job in the store. From here on, only
+   this request may run the action, so the adapter no longer lets a lost connection interrupt it.
+4. **End**: the adapter restores the request, runs the action within ``running.active()``, closes the action's response and
+   calls ``worker.end(running, outcome)``. The response to the monitor comes last: when it arrives, the end is written.
+
+Steps 1 to 3 raise `Refusal` to stop here; the adapter sends it as the response. Only steps 3 and 4 use the store.
 """
 
 from __future__ import annotations
@@ -20,20 +29,20 @@ from backjob.model import Headers, Job, Request, Status
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.running import Running
 
-__all__ = ["CONCURRENCY_HEADER", "Outcome", "Refusal", "Worker", "describe", "exit_of", "no_store"]
+__all__ = ["CONCURRENCY_HEADER", "Outcome", "Refusal", "Worker", "WorkerRequest", "describe", "exit_of", "no_store"]
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
-"""On a refusal: ``one`` if the server says that it serves a single request at a time, else ``many``. For the doctor."""
+"""In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
 
 _LONGEST_ERROR: Final = 2000
 _NO_RESPONSE: Final = ("No response returned.",)
-"""What Starlette's BaseHTTPMiddleware finds wrong itself, beside an error that is no `Exception` and left what is within."""
+"""Starlette's BaseHTTPMiddleware raises this `RuntimeError` too if the application raised an error that is no `Exception`."""
 
 _log = logging.getLogger("backjob")
 
 
 class Refusal(BackJobError):
-    """A worker request that runs nothing. ``kind`` is the reason in one word, for the monitor that sent it."""
+    """A worker request that runs nothing. ``kind`` is the reason in one word, for the monitor that sent the request."""
 
     def __init__(self, status: int, reason: str, kind: str, text: str) -> None:
         super().__init__(text)
@@ -47,8 +56,21 @@ class Refusal(BackJobError):
 
 
 @frozen
+class WorkerRequest:
+    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to `Worker.claim`."""
+
+    verified: Verified
+    length: int
+
+    @property
+    def request(self) -> Request:
+        """The request that the action gets, without the signature."""
+        return self.verified.request
+
+
+@frozen
 class Outcome:
-    """What came of an action: the response's first line and Location, and the error that left it, if one did."""
+    """The result of an action: its response's status line and Location, and the error that it raised, if any."""
 
     status: int = 0
     reason: str = ""
@@ -57,7 +79,7 @@ class Outcome:
 
 
 def no_store() -> Headers:
-    """The fields of every answer that this package gives in the action's stead."""
+    """Return the header fields of each response that backjob sends instead of the action's."""
     return (
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Cache-Control", "no-store"),
@@ -66,17 +88,17 @@ def no_store() -> Headers:
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line for a job's status text: its type, and what it says."""
+    """Return an error's type and message in one line, for a job's status text."""
     try:
-        said = str(error)
+        message = str(error)
     except Exception:
-        said = "(its text can't be had)"
-    text = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        message = "(no message: its __str__ failed)"
+    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
     return text if len(text) <= _LONGEST_ERROR else text[:_LONGEST_ERROR] + " …"
 
 
 def exit_of(error: BaseException) -> JobExit | None:
-    """The `JobExit` that an error is, or that is all there is in an exception group; else None."""
+    """Return the `JobExit` that an error is, or that an exception group contains and nothing else; otherwise None."""
     found: JobExit | None = None
     for single in _singles(error):
         if isinstance(single, JobExit):
@@ -87,7 +109,7 @@ def exit_of(error: BaseException) -> JobExit | None:
 
 
 def _singles(error: BaseException) -> Iterator[BaseException]:
-    """The errors in an exception group, in order; an error alone is the only one."""
+    """Yield the errors in an exception group, in order, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _singles(inner)
@@ -96,7 +118,7 @@ def _singles(error: BaseException) -> Iterator[BaseException]:
 
 
 class Worker:
-    """Recognises, claims and ends. ``settle`` takes over an end that the store could not take."""
+    """The four steps of this module. ``settle`` takes over an end that could not be written to the store."""
 
     def __init__(
         self,
@@ -121,47 +143,49 @@ class Worker:
         self._announce = announce
         self.owner = owner
 
-    def open(self, request: Request, *others: Request) -> Verified | None:
-        """None for a stranger's ordinary request; a worker request with target and headers proven, or a `Refusal`.
+    def open(self, request: Request, *others: Request) -> WorkerRequest | None:
+        """Return None for an ordinary request, and a worker request once its signature and length are checked.
 
-        ``others`` are the same request, spelled as it may have been on the wire too; the first that proves counts.
+        ``others`` are other forms that the same request may have had on the wire; the first that has a valid signature
+        is used. Raises `Refusal`: 403, 400 or 413.
         """
         if not self._signer.claims(request):
             return None
-        for spelled in others:
+        return WorkerRequest(self._verify(request, others), self._body_length(request))
+
+    def _verify(self, request: Request, others: tuple[Request, ...]) -> Verified:
+        for spelling in others:
             with suppress(SignatureError):
-                return self._signer.verify(spelled, self._clock.now())
+                return self._signer.verify(spelling, self._clock.now())
         try:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
-            _log.warning("a worker request was refused: %s", error)
-            raise Refusal(403, "Forbidden", error.kind, str(error)) from error
+            raise _forbidden(error) from error
 
-    def body_length(self, content_length: str | None) -> int:
-        """How many bytes of body to read, or a `Refusal`: ours always say so, and keep to ``max_body``."""
-        if not content_length:
-            return 0
-        if not (content_length.isascii() and content_length.isdigit()):
-            raise Refusal(400, "Bad Request", "length", "Content-Length is no number")
-        length = int(content_length[:20])
-        if length > self._max_body:
-            text = f"the body has {length} bytes, and max_body here is {self._max_body}"
+    def _body_length(self, request: Request) -> int:
+        """Return how many bytes to read; the monitor always sends a Content-Length with a body."""
+        length = next((value for name, value in request.headers if name.lower() == "content-length"), "") or "0"
+        if not (length.isascii() and length.isdigit()):
+            raise Refusal(400, "Bad Request", "length", "Content-Length is not a number")
+        size = int(length[:20])
+        if size > self._max_body:
+            text = f"the body has {size} bytes, and max_body here is {self._max_body}"
             raise Refusal(413, "Content Too Large", "too-large", text)
-        return length
+        return size
 
-    def claim(self, verified: Verified, body: bytes) -> Running:
-        """Win the right to run the action, or a `Refusal`: 403 for another body, 409 if somebody else won it."""
+    def claim(self, opened: WorkerRequest, body: bytes) -> Running:
+        """Claim the job for this request. Raises `Refusal`: 403 for another body, 409 if it can't be claimed, or 503."""
+        verified = opened.verified
         try:
             verified.check(body)
         except SignatureError as error:
-            _log.warning("a worker request was refused: %s", error)
-            raise Refusal(403, "Forbidden", error.kind, str(error)) from error
+            raise _forbidden(error) from error
         token = secrets.token_urlsafe(16)
         expect, changes = claimed(token)
         try:
             job = self._store.change(verified.grant.job_id, expect, changes)
         except StoreUnavailable as error:
-            job = self._claimed_all_the_same(verified.grant.job_id, token)
+            job = self._claimed_after_all(verified.grant.job_id, token)
             if job is None:
                 raise Refusal(503, "Service Unavailable", "unavailable", str(error)) from error
         if job is None:
@@ -177,8 +201,8 @@ class Worker:
             owner=self.owner,
         )
 
-    def _claimed_all_the_same(self, job_id: str, token: str) -> Job | None:
-        """The job, if the store made the claim and only its answer was lost: nobody else would ever run it."""
+    def _claimed_after_all(self, job_id: str, token: str) -> Job | None:
+        """Return the job if the store wrote the claim and only its answer was lost: no other request would run it."""
         try:
             job = self._store.get(job_id)
         except StoreUnavailable:
@@ -186,40 +210,44 @@ class Worker:
         return job if job is not None and job.token == token and job.status is Status.IN_PROGRESS else None
 
     def end(self, running: Running, outcome: Outcome) -> None:
-        """Decide how the job ends, and write it. Never raises: a store that is away gets it later."""
-        error = self._error_text(running, outcome)
+        """Decide how the job ends, and write it. Never raises: if the store is unavailable, the monitor retries."""
         end = verdict(
-            error=error,
+            error=_error_text(running, outcome),
             finish=running.finish,
             status=outcome.status,
             reason=outcome.reason,
             location=outcome.location,
         )
+        job_id = running.job.id
         try:
             job = running.end(end)
         except StoreUnavailable as unavailable:
-            _log.info("job %s: its end will be written later: %s", running.job.id, unavailable)
+            _log.info("job %s: its end will be written later: %s", job_id, unavailable)
             self._settle(running, end)
             return
         except Exception:
-            _log.exception("job %s: its end could not be written", running.job.id)
+            _log.exception("job %s: its end could not be written", job_id)
             return
         if job is None:
-            _log.info(
-                "job %s had already ended; its action's end (%s) is not recorded", running.job.id, end.status.name
-            )
+            _log.info("job %s had already ended; its action's end (%s) is not recorded", job_id, end.status.name)
         else:
             self._announce(job)
 
-    def _error_text(self, running: Running, outcome: Outcome) -> str | None:
-        error = outcome.error
-        if error is None:
-            if running.error is None and running.finish is None and not outcome.status:
-                return "the action ended without a response"
-            return running.error
-        left = exit_of(error)
-        if isinstance(left, JobFailed):
-            return left.text
-        if isinstance(left, JobEnded | BackgroundOnly):
-            return str(left)
-        return describe(error)
+
+def _forbidden(error: SignatureError) -> Refusal:
+    _log.warning("a worker request was refused: %s", error)
+    return Refusal(403, "Forbidden", error.kind, str(error))
+
+
+def _error_text(running: Running, outcome: Outcome) -> str | None:
+    error = outcome.error
+    if error is None:
+        if running.error is None and running.finish is None and not outcome.status:
+            return "the action ended without a response"
+        return running.error
+    left = exit_of(error)
+    if isinstance(left, JobFailed):
+        return left.text
+    if isinstance(left, JobEnded | BackgroundOnly):
+        return str(left)
+    return describe(error)

@@ -182,9 +182,9 @@ class Bench:
         """Claim a sent job, by default the last one, as the middleware does."""
         sent = sent or self.transport.sent[-1]
         request = sent.delivery.sign()
-        verified = self.engine.worker.open(request)
-        assert verified is not None
-        return self.engine.worker.claim(verified, request.body)
+        opened = self.engine.worker.open(request)
+        assert opened is not None
+        return self.engine.worker.claim(opened, request.body)
 
     def run(self, **options: Any) -> Running:
         """Start, send and claim a job."""

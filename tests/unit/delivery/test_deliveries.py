@@ -193,9 +193,9 @@ def test_no_signature_is_valid_past_the_delivery_timeout(world: Bench) -> None:
     world.step()
     world.clock.advance(599)
     request = world.transport.sent[0].delivery.sign()
-    verified = world.jobs.worker.open(request)
-    assert verified is not None
-    assert verified.grant.expires <= world.job(job_id).deliver_by.timestamp()
+    opened = world.jobs.worker.open(request)
+    assert opened is not None
+    assert opened.verified.grant.expires <= world.job(job_id).deliver_by.timestamp()
 
 
 def test_past_its_deadline_an_attempt_does_not_sign(world: Bench) -> None:

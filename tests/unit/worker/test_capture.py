@@ -1,4 +1,4 @@
-"""What is printed goes to the job whose action printed it, to no other, and otherwise where it always went."""
+"""Text that an action prints goes to its own job; all other text goes to the original stdout."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def text_of(world: Bench, running: Running) -> str:
     return world.store.store.output(running.job.id, 0, 1 << 22).text
 
 
-def test_fifty_threads_mix_no_line(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_fifty_threads_is_not_mixed(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [world.run() for _ in range(50)]
     barrier = threading.Barrier(50)
 
@@ -50,7 +50,7 @@ def test_fifty_threads_mix_no_line(world: Bench, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().out == ""
 
 
-def test_fifty_tasks_mix_no_line(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_output_of_fifty_tasks_is_not_mixed(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [world.run() for _ in range(50)]
 
     async def act(n: int) -> None:
@@ -59,16 +59,18 @@ def test_fifty_tasks_mix_no_line(world: Bench, capsys: pytest.CaptureFixture[str
                 print(n, line)
                 await asyncio.sleep(0)
 
-    async def everybody() -> None:
+    async def all_of_them() -> None:
         await asyncio.gather(*[act(n) for n in range(50)])
 
-    asyncio.run(everybody())
+    asyncio.run(all_of_them())
     for n, running in enumerate(runs):
         assert text_of(world, running).splitlines() == [f"{n} {line}" for line in range(50)]
     assert capsys.readouterr().out == ""
 
 
-def test_what_is_printed_outside_goes_where_it_always_went(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_printed_outside_of_a_job_goes_to_the_original_stdout(
+    world: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
     running = world.run()
     print("before")
     with running.active():
@@ -98,7 +100,7 @@ def test_an_exception_ends_the_capture(world: Bench, capsys: pytest.CaptureFixtu
     assert capsys.readouterr().out == "after\n"
 
 
-def test_jobs_within_jobs_are_told_apart(world: Bench) -> None:
+def test_a_job_within_a_job_has_its_own_output(world: Bench) -> None:
     outer, inner = world.run(), world.run()
     with outer.active():
         print("outer")
@@ -109,7 +111,7 @@ def test_jobs_within_jobs_are_told_apart(world: Bench) -> None:
     assert text_of(world, inner) == "inner\n"
 
 
-def test_the_proxy_is_put_in_place_once(world: Bench) -> None:
+def test_the_proxy_is_installed_once(world: Bench) -> None:
     capture_stdout(lambda text: False)
     proxy = sys.stdout
     world.run()
@@ -117,16 +119,16 @@ def test_the_proxy_is_put_in_place_once(world: Bench) -> None:
     assert sys.stdout is proxy
 
 
-def test_a_print_under_way_survives_that_stdout_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proxy_stays_alive_when_stdout_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     capture_stdout(lambda _: True)
     proxy = weakref.ref(sys.stdout)
     sys.stdout = io.StringIO()
-    # print() holds no reference to the stream it writes to: were the proxy gone, its next write would crash.
+    # print() holds no reference to its stream: without the proxy, the next write would crash the interpreter.
     assert proxy() is not None
 
 
-def test_an_actions_own_redirection_is_respected(world: Bench) -> None:
+def test_an_action_may_redirect_stdout_itself(world: Bench) -> None:
     running = world.run()
     inside = io.StringIO()
     with running.active():
@@ -137,7 +139,7 @@ def test_an_actions_own_redirection_is_respected(world: Bench) -> None:
     assert text_of(world, running) == "to the job\n"
 
 
-def test_the_proxy_answers_for_the_stream_it_stands_for(world: Bench) -> None:
+def test_the_proxy_has_the_attributes_of_the_original_stream(world: Bench) -> None:
     before = sys.stdout
     with world.run().active():
         assert sys.stdout.encoding == before.encoding
@@ -145,7 +147,7 @@ def test_the_proxy_answers_for_the_stream_it_stands_for(world: Bench) -> None:
         assert sys.stdout.write("abc") == 3
 
 
-def test_a_process_without_a_stdout_prints_nowhere(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_without_a_stdout_still_captures_output(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
     running = world.run()
     with running.active():

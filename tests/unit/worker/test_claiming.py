@@ -1,4 +1,4 @@
-"""The receiving side: who is refused and how, how an action's end is judged, and an end that can't be written."""
+"""The four steps of a worker: which requests it refuses, how an action's outcome becomes an end, and retried ends."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def arrival(world: Bench, **options: Any) -> Request:
 
 def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusal:
     def receive() -> None:
-        verified = world.jobs.worker.open(request)
-        assert verified is not None
-        world.jobs.worker.claim(verified, request.body if body is None else body)
+        opened = world.jobs.worker.open(request)
+        assert opened is not None
+        world.jobs.worker.claim(opened, request.body if body is None else body)
 
     with pytest.raises(Refusal) as caught:
         receive()
@@ -39,10 +39,10 @@ def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusa
     return caught.value
 
 
-# --- who is refused -------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------------------
 
 
-def test_an_ordinary_request_is_not_ours(world: Bench) -> None:
+def test_an_ordinary_request_is_passed_on(world: Bench) -> None:
     assert world.jobs.worker.open(Request("GET", "/work?id=5")) is None
 
 
@@ -57,7 +57,7 @@ def test_an_ordinary_request_is_not_ours(world: Bench) -> None:
     ],
     ids=["method", "path", "query", "more", "less"],
 )
-def test_a_tampered_request_is_403_and_touches_nothing(world: Bench, tamper: Any) -> None:
+def test_a_tampered_request_gets_403_without_a_call_to_the_store(world: Bench, tamper: Any) -> None:
     request = arrival(world, query={"id": 5})
     world.store.calls.clear()
     refused = refusal(world, tamper(request))
@@ -65,14 +65,14 @@ def test_a_tampered_request_is_403_and_touches_nothing(world: Bench, tamper: Any
     assert not world.store.calls
 
 
-def test_another_body_is_403_and_touches_nothing(world: Bench) -> None:
+def test_a_tampered_body_gets_403_without_a_call_to_the_store(world: Bench) -> None:
     request = arrival(world, method="POST", body=b"yes")
     world.store.calls.clear()
     assert refusal(world, request, b"no").status == 403
     assert not world.store.calls
 
 
-def test_a_request_by_another_key_is_refused_by_a_word_of_its_own(world: Bench) -> None:
+def test_a_request_signed_with_another_key_has_its_own_kind_of_refusal(world: Bench) -> None:
     from backjob.signing import MessageSigner
 
     request = arrival(world)
@@ -80,13 +80,13 @@ def test_a_request_by_another_key_is_refused_by_a_word_of_its_own(world: Bench) 
     assert refusal(world, request).kind == "unknown-key"
 
 
-def test_a_late_request_is_403(world: Bench) -> None:
+def test_an_expired_signature_gets_403(world: Bench) -> None:
     request = arrival(world)
     world.clock.advance(600)
     assert refusal(world, request).status == 403
 
 
-def test_a_second_claim_is_409_and_touches_nothing(world: Bench) -> None:
+def test_a_second_claim_gets_409_and_changes_nothing(world: Bench) -> None:
     request = arrival(world)
     running = world.jobs.worker.claim(world.jobs.worker.open(request), b"")  # type: ignore[arg-type]
     before = world.job(running.job.id)
@@ -95,13 +95,13 @@ def test_a_second_claim_is_409_and_touches_nothing(world: Bench) -> None:
     assert world.job(running.job.id).version == before.version
 
 
-def test_an_ended_job_can_not_be_claimed(world: Bench) -> None:
+def test_an_ended_job_cannot_be_claimed(world: Bench) -> None:
     request = arrival(world)
     world.jobs.cancel(world.transport.sent[0].delivery.job_id)
     assert refusal(world, request).status == 409
 
 
-def test_a_claim_whose_answer_was_lost_is_ours_all_the_same(world: Bench) -> None:
+def test_a_claim_succeeds_although_the_stores_answer_was_lost(world: Bench) -> None:
     world.start()
     world.step()
     world.store.lost = {"change"}
@@ -110,7 +110,7 @@ def test_a_claim_whose_answer_was_lost_is_ours_all_the_same(world: Bench) -> Non
     assert (job.status, job.token) == (Status.IN_PROGRESS, running.token)
 
 
-def test_a_claim_that_somebody_else_made_is_not_ours_when_the_store_goes_away(world: Bench) -> None:
+def test_a_claim_by_another_request_does_not_count_while_the_store_is_unavailable(world: Bench) -> None:
     world.start()
     world.step()
     request = world.transport.sent[-1].delivery.sign()
@@ -124,29 +124,44 @@ def test_a_claim_that_somebody_else_made_is_not_ours_when_the_store_goes_away(wo
     assert caught.value.status == 503
 
 
-def test_a_store_that_is_away_is_503_for_the_monitor_to_try_again(world: Bench) -> None:
+def test_an_unavailable_store_gives_503_so_that_the_monitor_retries(world: Bench) -> None:
     request = arrival(world)
     world.store.down = {"change"}
     refused = refusal(world, request)
     assert (refused.status, refused.kind) == (503, "unavailable")
 
 
+def of_length(world: Bench, length: str | None) -> Request:
+    """A worker request with this Content-Length, or without one."""
+    request = arrival(world)
+    others = tuple((name, value) for name, value in request.headers if name != "Content-Length")
+    return evolve(request, headers=others if length is None else (*others, ("Content-Length", length)))
+
+
 @pytest.mark.parametrize(
     ("length", "status"), [("-1", 400), ("abc", 400), ("1e3", 400), ("١", 400), ("101", 413), ("9" * 5000, 413)]
 )
-def test_a_body_of_no_or_too_much_length_is_refused_unread(length: str, status: int) -> None:
+def test_an_invalid_or_too_large_content_length_is_refused_before_the_claim(length: str, status: int) -> None:
     world = bench(max_body=100)
-    with pytest.raises(Refusal) as caught:
-        world.jobs.worker.body_length(length)
-    assert caught.value.status == status
+    request = of_length(world, length)
+    world.store.calls.clear()
+    assert refusal(world, request).status == status
+    assert not world.store.calls
 
 
 @pytest.mark.parametrize(("length", "size"), [(None, 0), ("", 0), ("0", 0), ("100", 100)])
-def test_a_body_that_fits_is_read(length: str | None, size: int) -> None:
-    assert bench(max_body=100).jobs.worker.body_length(length) == size
+def test_a_content_length_up_to_the_limit_says_how_much_to_read(length: str | None, size: int) -> None:
+    world = bench(max_body=100)
+    opened = world.jobs.worker.open(of_length(world, length))
+    assert opened is not None
+    assert opened.length == size
 
 
-# --- how an end is judged -------------------------------------------------------------------------------------------
+def test_the_signature_is_verified_before_the_length(world: Bench) -> None:
+    assert refusal(world, evolve(of_length(world, "abc"), method="POST")).status == 403
+
+
+# --- from outcome to end -------------------------------------------------------------------------------------------
 
 
 class Unprintable(Exception):
@@ -171,11 +186,11 @@ class Unprintable(Exception):
         (Outcome(error=BaseExceptionGroup("g", [JobFailed("why")])), Status.FAILED, "why"),
         (Outcome(error=BackgroundOnly("only as a job")), Status.FAILED, "only as a job"),
         (Outcome(error=OSError("caf\udce9\0")), Status.FAILED, "OSError: caf\ufffd\ufffd"),
-        (Outcome(error=Unprintable()), Status.FAILED, "Unprintable: (its text can't be had)"),
+        (Outcome(error=Unprintable()), Status.FAILED, "Unprintable: (no message: its __str__ failed)"),
     ],
     ids=repr,
 )
-def test_the_verdict_follows_from_the_outcome(world: Bench, outcome: Outcome, status: Status, text: str | None) -> None:
+def test_the_outcome_decides_how_the_job_ends(world: Bench, outcome: Outcome, status: Status, text: str | None) -> None:
     running = world.run()
     world.jobs.worker.end(running, outcome)
     job = world.job(running.job.id)
@@ -183,7 +198,7 @@ def test_the_verdict_follows_from_the_outcome(world: Bench, outcome: Outcome, st
     assert [state.id for state in world.ended] == [job.id]
 
 
-def test_a_recorded_finish_counts_before_the_status_and_an_error_before_both(world: Bench) -> None:
+def test_finish_wins_over_the_status_and_an_error_wins_over_both(world: Bench) -> None:
     one, two = world.run(), world.run()
     one.finish = two.finish = completed("done")
     world.jobs.worker.end(one, Outcome(302, "Found", "/"))
@@ -192,17 +207,17 @@ def test_a_recorded_finish_counts_before_the_status_and_an_error_before_both(wor
     assert world.job(two.job.id).status_text == "ValueError: late"
 
 
-def test_an_error_text_is_bounded() -> None:
+def test_an_error_text_is_cut_off() -> None:
     assert len(describe(ValueError("x" * 10**6))) < 2100
     assert describe(ValueError()) == "ValueError"
 
 
-def test_an_exit_is_found_alone_and_in_groups_of_nothing_else() -> None:
-    left = JobFailed("why")
-    assert exit_of(left) is left
-    assert exit_of(BaseExceptionGroup("g", [BaseExceptionGroup("h", [left])])) is left
-    assert exit_of(BaseExceptionGroup("g", [left, JobEnded("x")])) is left
-    assert exit_of(BaseExceptionGroup("g", [left, ValueError()])) is None
+def test_a_job_exit_is_found_alone_and_in_a_group_with_nothing_else() -> None:
+    error = JobFailed("why")
+    assert exit_of(error) is error
+    assert exit_of(BaseExceptionGroup("g", [BaseExceptionGroup("h", [error])])) is error
+    assert exit_of(BaseExceptionGroup("g", [error, JobEnded("x")])) is error
+    assert exit_of(BaseExceptionGroup("g", [error, ValueError()])) is None
     assert exit_of(ExceptionGroup("g", [ValueError()])) is None
     assert exit_of(ValueError()) is None
 
@@ -210,7 +225,7 @@ def test_an_exit_is_found_alone_and_in_groups_of_nothing_else() -> None:
 # --- writing the end ------------------------------------------------------------------------------------------------
 
 
-def test_an_end_that_comes_second_changes_nothing(world: Bench) -> None:
+def test_a_second_end_changes_nothing(world: Bench) -> None:
     running = world.run()
     world.jobs.cancel(running.job.id)
     world.jobs.worker.end(running, Outcome(200, "OK"))
@@ -219,7 +234,7 @@ def test_an_end_that_comes_second_changes_nothing(world: Bench) -> None:
 
 
 @pytest.mark.parametrize("down", [{"change"}, {"change", "report"}, {"report"}])
-def test_an_end_that_can_not_be_written_is_settled_by_the_monitor(world: Bench, down: set[str]) -> None:
+def test_the_monitor_writes_an_end_that_could_not_be_written(world: Bench, down: set[str]) -> None:
     running = world.run()
     running.set_progress(1)
     running.write("last words")
@@ -235,14 +250,14 @@ def test_an_end_that_can_not_be_written_is_settled_by_the_monitor(world: Bench, 
     assert len(world.ended) == 1
 
 
-def test_an_end_that_never_can_be_written_becomes_a_timeout(world: Bench) -> None:
+def test_a_job_whose_end_cannot_be_written_for_too_long_times_out(world: Bench) -> None:
     running = world.run()
     world.store.down = {"change"}
     world.jobs.worker.end(running, Outcome(200, "OK"))
     for _ in range(70):
         world.step(1)
     world.store.down = set()
-    world.step(60)  # for so long after the store was away silence proves nothing
+    world.step(60)  # after an outage the store must be up this long before a silent job times out
     world.step(10)
     job = world.job(running.job.id)
     assert job.status is Status.FAILED

@@ -1,8 +1,7 @@
-"""What an action prints, echoes and streams is one output, in the order in which it was said."""
+"""Text that an action prints, echoes and streams forms one output, in the order of the calls."""
 
 from __future__ import annotations
 
-import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,15 +13,16 @@ from backjob.errors import StoreUnavailable
 from backjob.model import Status
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import Bench, bench
+from tests.unit.gateways import environ_of
 
 DEADLINE = 30.0
 STEPS = ["print", "stream", "echo", "stream", "print", "stdout", "write", "echo", "print", "stream"]
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.2], ids=["at once", "coalesced", "each written"])
-def test_print_echo_and_stream_keep_their_order_whatever_is_written_when(pause: float) -> None:
+def test_print_echo_and_stream_keep_their_order(pause: float) -> None:
     world = bench()
-    job_id = run(world, lambda say: steps(world, say, pause))
+    job_id = run(world, lambda write: steps(world, write, pause))
     expected = "".join(f"{number} {step} ä\n" for number, step in enumerate(STEPS))
     assert world.jobs.output(job_id).text == expected
     assert world.job(job_id).status is Status.COMPLETED
@@ -45,17 +45,17 @@ def steps(world: Bench, write: Callable[[bytes], object], pause: float) -> Itera
                 yield text.encode()
 
 
-def test_what_is_said_while_a_write_fails_comes_after_what_that_write_had() -> None:
+def test_text_added_during_a_failed_write_comes_after_the_text_of_that_write() -> None:
     world = bench()
     running = world.run()
     running.write("first ")
     running.write("second ")
 
-    def go_away() -> None:
+    def fail() -> None:
         running.write("third ")
         raise StoreUnavailable("locked")
 
-    world.store.before["report"] = go_away
+    world.store.before["report"] = fail
     world.step(1)
     assert world.jobs.output(running.job.id).text == "first "
     running.write("fourth")
@@ -63,20 +63,20 @@ def test_what_is_said_while_a_write_fails_comes_after_what_that_write_had() -> N
     assert world.jobs.output(running.job.id).text == "first second third fourth"
 
 
-def test_what_another_thread_says_during_a_write_does_not_overtake_it() -> None:
+def test_text_of_another_thread_does_not_overtake_a_write() -> None:
     world = bench()
     running = world.run()
     world.step(1)
 
-    def say_more() -> None:
+    def write_more() -> None:
         running.write("second ")
         running.flush()
 
-    other = threading.Thread(target=say_more)
+    other = threading.Thread(target=write_more)
 
     def meanwhile() -> None:
         other.start()
-        other.join(0.2)  # it has to wait for this very write; one that does not has overtaken it by now
+        other.join(0.2)  # it must wait for this write; otherwise it has overtaken it by now
 
     world.store.before["report"] = meanwhile
     running.write("first ")
@@ -87,7 +87,7 @@ def test_what_another_thread_says_during_a_write_does_not_overtake_it() -> None:
 
 
 def run(world: Bench, body: Callable[[Callable[[bytes], object]], Iterable[bytes]]) -> str:
-    """Run one job whose action streams this body; it may use the ``write`` of PEP 3333 as well."""
+    """Run one job whose action streams this body, and may also call PEP 3333's ``write``. Return the job's id."""
 
     def action(environ: Any, start_response: Any) -> Iterable[bytes]:
         return body(start_response("200 OK", [("Content-Type", "text/plain; charset=utf-8")]))
@@ -95,21 +95,6 @@ def run(world: Bench, body: Callable[[Callable[[bytes], object]], Iterable[bytes
     job_id = world.start()
     world.step()
     request = world.transport.sent[0].delivery.sign()
-    environ: Any = {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": request.path,
-        "QUERY_STRING": request.query,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "8000",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
+    environ = environ_of(request.path, request.query)
     b"".join(BackJobMiddleware(action, world.jobs)(environ, lambda *_: lambda _: None))
     return job_id

@@ -1,4 +1,4 @@
-"""What an action reports: coalesced, in order, nothing lost; and how it learns that its job has ended."""
+"""Reports of an action: coalesced, in order, without loss; and `JobEnded` once the job has ended."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from backjob.lifecycle import completed
 from backjob.model import LONGEST_STATUS_TEXT, Status
 from backjob.worker.claiming import Outcome
 from backjob.worker.offload import in_event_loop
-from backjob.worker.running import Running, current, percent
+from backjob.worker.running import Running, current
+from backjob.worker.unwritten import percent
 from tests.unit.core import Bench, bench
 
 DEADLINE = 20
@@ -87,14 +88,14 @@ def test_progress_is_rounded_and_kept_within_0_and_100(progress: Any, total: Any
     ("progress", "total"),
     [(math.nan, None), ("x", None), (None, None), ([], 3), (1, "x"), (math.inf, math.inf), (1, math.nan)],
 )
-def test_what_is_no_number_is_no_progress(progress: Any, total: Any) -> None:
+def test_progress_must_be_a_number(progress: Any, total: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         percent(progress, total)
     assert caught.value.argument == "progress"
 
 
 @given(st.floats(allow_nan=False) | st.integers(), st.none() | st.floats(allow_nan=False) | st.integers())
-def test_any_numbers_at_all_give_a_percentage_or_are_refused(progress: float, total: float | None) -> None:
+def test_any_numbers_give_a_percentage_or_an_error(progress: float, total: float | None) -> None:
     try:
         shown = percent(progress, total)
     except InvalidRequest:
@@ -106,7 +107,7 @@ def test_any_numbers_at_all_give_a_percentage_or_are_refused(progress: float, to
 # --- coalescing -----------------------------------------------------------------------------------------------------
 
 
-def test_the_first_report_is_written_at_once_and_later_ones_wait(world: Bench, running: Running) -> None:
+def test_the_first_report_is_written_at_once_and_later_ones_are_coalesced(world: Bench, running: Running) -> None:
     running.set_progress(1)
     assert stored(world, running) == 1
     for progress in range(2, 50):
@@ -115,7 +116,7 @@ def test_the_first_report_is_written_at_once_and_later_ones_wait(world: Bench, r
     assert world.store.count("report") == 1
 
 
-def test_a_loop_writes_at_most_once_in_a_tenth_of_a_second(world: Bench, running: Running) -> None:
+def test_a_loop_writes_at_most_ten_times_a_second(world: Bench, running: Running) -> None:
     for n in range(1000):
         running.set_progress(n // 10)
         world.clock.advance(0.001)
@@ -123,7 +124,7 @@ def test_a_loop_writes_at_most_once_in_a_tenth_of_a_second(world: Bench, running
     assert 9 <= world.store.count("report") <= 11
 
 
-def test_the_last_state_is_written_by_the_monitor_when_the_action_goes_quiet(world: Bench, running: Running) -> None:
+def test_the_monitor_writes_the_last_state_of_a_silent_action(world: Bench, running: Running) -> None:
     running.set_progress(1)
     running.set_progress(2)
     running.write("last words")
@@ -134,7 +135,7 @@ def test_the_last_state_is_written_by_the_monitor_when_the_action_goes_quiet(wor
     assert (stored(world, running), text_of(world, running)) == (2, "last words")
 
 
-def test_a_report_wakes_the_monitor(world: Bench, running: Running) -> None:
+def test_an_unwritten_report_wakes_the_monitor(world: Bench, running: Running) -> None:
     world.step()
     running.set_progress(1)
     world.monitor._passes._woken.clear()
@@ -142,7 +143,7 @@ def test_a_report_wakes_the_monitor(world: Bench, running: Running) -> None:
     assert world.monitor._passes._woken.is_set()
 
 
-def test_reports_that_the_monitor_looks_at_anyway_do_not_wake_it(world: Bench, running: Running) -> None:
+def test_a_report_does_not_wake_a_monitor_that_already_knows_the_job(world: Bench, running: Running) -> None:
     running.set_text("1")
     running.set_progress(1)
     world.step()
@@ -155,7 +156,7 @@ def test_reports_that_the_monitor_looks_at_anyway_do_not_wake_it(world: Bench, r
     assert stored(world, running) == 2
 
 
-def test_an_explicit_text_is_written_at_once_with_all_that_waits(world: Bench, running: Running) -> None:
+def test_a_status_text_is_written_at_once_with_everything_pending(world: Bench, running: Running) -> None:
     running.set_progress(1)
     running.write("one\n")
     running.set_progress(2)
@@ -166,7 +167,7 @@ def test_an_explicit_text_is_written_at_once_with_all_that_waits(world: Bench, r
     assert (world.job(running.job.id).status_text, stored(world, running)) == ("and on", 70)
 
 
-def test_output_keeps_its_order_whoever_writes_it(world: Bench, running: Running) -> None:
+def test_output_keeps_its_order_in_the_action_and_the_monitor(world: Bench, running: Running) -> None:
     for n in range(300):
         running.write(f"{n}\n")
         if n % 7 == 0:
@@ -179,13 +180,13 @@ def test_output_keeps_its_order_whoever_writes_it(world: Bench, running: Running
     assert text_of(world, running).split() == [str(n) for n in range(300)]
 
 
-def test_many_bytes_do_not_wait_for_their_time(world: Bench, running: Running) -> None:
+def test_much_output_is_written_before_the_interval_is_over(world: Bench, running: Running) -> None:
     running.write("a")
     running.write("b" * 70_000)
     assert len(text_of(world, running)) == 70_001
 
 
-def test_text_that_no_store_can_keep_is_made_storable(world: Bench, running: Running) -> None:
+def test_characters_that_no_store_can_keep_are_replaced(world: Bench, running: Running) -> None:
     running.write("a\0\udcffb")
     running.set_text("\0\ud800")
     assert text_of(world, running) == "a\ufffd\ufffdb"
@@ -198,7 +199,7 @@ def test_text_that_no_store_can_keep_is_made_storable(world: Bench, running: Run
 @pytest.mark.parametrize(
     ("limit", "kept"), [(0, ""), (1, "a"), (2, "a"), (3, "aä"), (5, "aä"), (6, "aä€"), (7, "aä€!")]
 )
-def test_output_past_its_limit_is_cut_between_characters_and_marked(limit: int, kept: str) -> None:
+def test_output_past_the_limit_is_cut_between_characters_and_marked(limit: int, kept: str) -> None:
     world = bench(max_output=limit)
     running = world.run()
     running.write("aä€!")
@@ -208,7 +209,7 @@ def test_output_past_its_limit_is_cut_between_characters_and_marked(limit: int, 
     assert (output.text, output.truncated) == (kept, True)
 
 
-def test_output_of_just_the_limit_is_not_marked() -> None:
+def test_output_exactly_at_the_limit_is_not_marked() -> None:
     world = bench(max_output=3)
     running = world.run()
     running.write("aä")
@@ -216,7 +217,7 @@ def test_output_of_just_the_limit_is_not_marked() -> None:
     assert not world.jobs.output(running.job.id).truncated
 
 
-def test_dropped_output_is_a_sign_of_life_all_the_same() -> None:
+def test_dropped_output_is_still_a_sign_of_life() -> None:
     world = bench(max_output=1, error_timeout=5)
     running = world.run()
     for _ in range(20):
@@ -229,7 +230,7 @@ def test_dropped_output_is_a_sign_of_life_all_the_same() -> None:
 # --- signs of life, and the end -------------------------------------------------------------------------------------
 
 
-def test_a_sign_of_life_keeps_a_job_alive_by_one_write_for_all(world: Bench) -> None:
+def test_signs_of_life_of_several_jobs_take_one_write(world: Bench) -> None:
     several = [world.run(error_timeout=5) for _ in range(4)]
     for running in several:
         running.set_progress(10)
@@ -243,7 +244,7 @@ def test_a_sign_of_life_keeps_a_job_alive_by_one_write_for_all(world: Bench) -> 
     assert world.store.count("report") == 0
 
 
-def test_a_job_that_only_shows_life_learns_that_it_was_cancelled_elsewhere(world: Bench, running: Running) -> None:
+def test_a_sign_of_life_raises_after_another_process_cancelled_the_job(world: Bench, running: Running) -> None:
     other = bench(clock=world.clock, store=world.store.store)
     running.sign_of_life()
     world.step(1)
@@ -255,7 +256,7 @@ def test_a_job_that_only_shows_life_learns_that_it_was_cancelled_elsewhere(world
         running.sign_of_life()
 
 
-def test_the_report_after_the_end_raises_and_changes_nothing(world: Bench, running: Running) -> None:
+def test_a_report_after_the_end_raises_and_changes_nothing(world: Bench, running: Running) -> None:
     running.set_progress(5)
     world.jobs.cancel(running.job.id)
     before = world.job(running.job.id)
@@ -270,7 +271,7 @@ def test_the_report_after_the_end_raises_and_changes_nothing(world: Bench, runni
     assert (after.progress, after.version) == (before.progress, before.version)
 
 
-def test_a_coalesced_report_of_an_ended_job_raises_after_the_monitors_pass(world: Bench, running: Running) -> None:
+def test_a_report_raises_after_the_monitor_found_the_job_ended(world: Bench, running: Running) -> None:
     running.set_progress(5)
     world.jobs.cancel(running.job.id)
     running.set_progress(6)
@@ -288,7 +289,7 @@ def test_print_after_the_end_is_silent(world: Bench, running: Running, capsys: p
     assert capsys.readouterr().out == ""
 
 
-def test_a_write_of_the_monitor_does_not_revive_an_ended_job(world: Bench, running: Running) -> None:
+def test_a_flush_after_the_end_changes_nothing(world: Bench, running: Running) -> None:
     running.set_progress(5)
     running.write("x")
     world.store.before["change"] = lambda: None
@@ -297,10 +298,10 @@ def test_a_write_of_the_monitor_does_not_revive_an_ended_job(world: Bench, runni
     assert running.ended
 
 
-# --- a store that is away -------------------------------------------------------------------------------------------
+# --- a store that is unavailable -------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_lost_while_the_store_is_away(
+def test_nothing_is_lost_while_the_store_is_unavailable(
     world: Bench, running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.store.down = {"report"}
@@ -319,7 +320,7 @@ def test_nothing_is_lost_while_the_store_is_away(
     assert (text_of(world, running), job.progress, job.status_text) == ("one two three", 30, "second")
 
 
-def test_a_store_that_is_away_is_not_asked_at_every_turn(world: Bench, running: Running) -> None:
+def test_an_unavailable_store_is_retried_once_a_second(world: Bench, running: Running) -> None:
     world.store.down = {"report"}
     for _ in range(500):
         running.write("x" * 1000)
@@ -328,7 +329,7 @@ def test_a_store_that_is_away_is_not_asked_at_every_turn(world: Bench, running: 
     assert world.store.count("report") <= 7
 
 
-def test_the_end_takes_the_last_output_along_or_is_not_written(world: Bench, running: Running) -> None:
+def test_the_end_is_written_only_after_the_last_output(world: Bench, running: Running) -> None:
     running.write("one ")
     world.store.down = {"report"}
     running.write("two")
@@ -340,7 +341,7 @@ def test_the_end_takes_the_last_output_along_or_is_not_written(world: Bench, run
     assert text_of(world, running) == "one two"
 
 
-def test_a_mark_of_truncation_survives_a_store_that_was_away() -> None:
+def test_the_mark_of_truncation_survives_an_outage() -> None:
     world = bench(max_output=2)
     running = world.run()
     world.store.down = {"report"}
@@ -351,7 +352,7 @@ def test_a_mark_of_truncation_survives_a_store_that_was_away() -> None:
     assert text_of(world, running) == "ab"
 
 
-def test_what_a_store_prints_is_no_output_and_waits_for_nobody(world: Bench, running: Running) -> None:
+def test_text_that_the_store_prints_is_not_output_and_causes_no_deadlock(world: Bench, running: Running) -> None:
     def chatty() -> None:
         world.clock.advance(1)
         print("UPDATE jobs SET …")
@@ -372,11 +373,13 @@ def test_what_a_store_prints_is_no_output_and_waits_for_nobody(world: Bench, run
 
 # --- a store whose answers are lost ---------------------------------------------------------------------------------
 
-FATES: Any = {"done": (set(), set()), "not done": ({"report"}, set()), "done, not told": (set(), {"report"})}
+FATES: Any = {"done": (set(), set()), "not done": ({"report"}, set()), "done, answer lost": (set(), {"report"})}
 
 
 @given(st.lists(st.tuples(st.text(st.sampled_from("aä€𝄞\n"), max_size=5), st.sampled_from(list(FATES)), st.booleans())))
-def test_output_is_whole_and_stands_once_whatever_becomes_of_each_report(story: list[tuple[str, str, bool]]) -> None:
+def test_output_is_complete_and_not_repeated_whatever_happens_to_each_report(
+    story: list[tuple[str, str, bool]],
+) -> None:
     world = bench(error_timeout=10**6)
     running = world.run()
     for text, fate, reads in story:
@@ -390,7 +393,7 @@ def test_output_is_whole_and_stands_once_whatever_becomes_of_each_report(story: 
     assert text_of(world, running) == "".join(text for text, _, _ in story)
 
 
-def test_progress_and_text_of_a_report_in_doubt_are_written_again(world: Bench, running: Running) -> None:
+def test_progress_and_text_are_written_again_if_the_answer_was_lost(world: Bench, running: Running) -> None:
     world.store.lost = {"report"}
     running.set_text("half way", 50)
     running.set_progress(60)
@@ -400,7 +403,7 @@ def test_progress_and_text_of_a_report_in_doubt_are_written_again(world: Bench, 
     assert (job.progress, job.status_text) == (60, "half way")
 
 
-def test_a_report_without_a_doubt_reads_nothing(world: Bench, running: Running) -> None:
+def test_a_confirmed_report_causes_no_read(world: Bench, running: Running) -> None:
     for n in range(10):
         running.write(f"{n}")
         world.step(1)
@@ -408,7 +411,7 @@ def test_a_report_without_a_doubt_reads_nothing(world: Bench, running: Running) 
     assert world.store.count("get") == 0
 
 
-def test_the_mark_of_truncation_is_not_lost_with_its_answer() -> None:
+def test_the_mark_of_truncation_survives_a_lost_answer() -> None:
     world = bench(max_output=2)
     running = world.run()
     world.store.lost = {"report"}
@@ -419,7 +422,7 @@ def test_the_mark_of_truncation_is_not_lost_with_its_answer() -> None:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "purged"])
-def test_a_job_that_is_found_ended_while_its_report_is_in_doubt_gets_nothing_more(
+def test_nothing_is_written_to_a_job_that_ended_while_a_report_was_in_doubt(
     world: Bench, running: Running, how: str
 ) -> None:
     world.store.lost = {"report"}
@@ -436,15 +439,15 @@ def test_a_job_that_is_found_ended_while_its_report_is_in_doubt_gets_nothing_mor
     assert text_of(world, running) == ("one " if how == "cancelled" else "")
 
 
-def test_a_store_that_lost_what_it_had_acknowledged_is_written_to_all_the_same(world: Bench, running: Running) -> None:
+def test_reports_go_on_after_the_store_lost_confirmed_output(world: Bench, running: Running) -> None:
     store: Any = world.store
     running.write("lost ")
     store.down = {"report"}
     world.clock.advance(1)
     running.write("kept ")
     store.down = set()
-    stands = evolve(world.job(running.job.id), output_size=0)
-    store.get = lambda job_id: stands
+    restored = evolve(world.job(running.job.id), output_size=0)
+    store.get = lambda job_id: restored
     running.write("on ")
     world.step(1)
     running.write("and on")
@@ -453,7 +456,7 @@ def test_a_store_that_lost_what_it_had_acknowledged_is_written_to_all_the_same(w
 
 
 @pytest.mark.parametrize("text", ["and done", None])
-def test_an_end_whose_answer_was_lost_is_told_once(world: Bench, running: Running, text: str | None) -> None:
+def test_an_end_whose_answer_was_lost_is_announced_once(world: Bench, running: Running, text: str | None) -> None:
     with running.active():
         world.jobs.finish(text)
     running.write("last words")
@@ -470,7 +473,7 @@ def test_an_end_whose_answer_was_lost_is_told_once(world: Bench, running: Runnin
 
 
 @pytest.mark.parametrize("ends", ["cancel", "fail"])
-def test_an_end_in_doubt_that_another_end_forestalled_is_not_told(world: Bench, running: Running, ends: str) -> None:
+def test_an_end_in_doubt_is_not_announced_if_another_end_came_first(world: Bench, running: Running, ends: str) -> None:
     with running.active(), pytest.raises(JobFailed):
         world.jobs.fail("our own")
     world.store.down = {"change"}
@@ -480,10 +483,10 @@ def test_an_end_in_doubt_that_another_end_forestalled_is_not_told(world: Bench, 
         world.jobs.cancel(running.job.id)
     else:
         world.jobs.fail("from outside", job_id=running.job.id)
-    told = list(world.ended)
+    announced = list(world.ended)
     world.step(1)
-    assert len(told) == 1
-    assert world.ended == told
+    assert len(announced) == 1
+    assert world.ended == announced
 
 
 def test_an_end_that_was_not_written_is_written_later(world: Bench, running: Running) -> None:
@@ -524,7 +527,7 @@ def eager_switching() -> Any:
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_increments_of_eight_threads_lose_nothing(world: Bench, running: Running) -> None:
+def test_no_increment_of_eight_threads_is_lost(world: Bench, running: Running) -> None:
     def work(n: int) -> None:
         with running.active():
             for _ in range(120):
@@ -537,7 +540,7 @@ def test_increments_of_eight_threads_lose_nothing(world: Bench, running: Running
 
 
 @pytest.mark.usefixtures("eager_switching")
-def test_the_last_value_is_never_left_unwritten(world: Bench) -> None:
+def test_the_last_value_is_always_written(world: Bench) -> None:
     stop = threading.Event()
     runs = [world.run(error_timeout=10**6) for _ in range(100)]
 
@@ -562,9 +565,9 @@ def test_the_last_value_is_never_left_unwritten(world: Bench) -> None:
 
 @pytest.mark.usefixtures("eager_switching")
 @pytest.mark.parametrize("faults", [False, True])
-def test_threads_lose_no_output_and_no_last_progress(world: Bench, faults: bool) -> None:
+def test_no_output_and_no_last_progress_of_several_threads_is_lost(world: Bench, faults: bool) -> None:
     fates = cycle(FATES.values()) if faults else repeat(FATES["done"])
-    running = world.run(error_timeout=10**6)  # the watcher makes time fly
+    running = world.run(error_timeout=10**6)  # the watcher advances the clock fast
     stop = threading.Event()
 
     def work(n: int) -> None:
@@ -597,11 +600,11 @@ def test_threads_lose_no_output_and_no_last_progress(world: Bench, faults: bool)
     assert stored(world, running) == 51
 
 
-def test_a_value_noted_while_another_is_taken_is_written_next(world: Bench, running: Running) -> None:
+def test_a_value_set_while_another_is_being_written_is_written_next(world: Bench, running: Running) -> None:
     notes: list[int] = []
 
     class Racing(Running):
-        """Another thread notes a value at the worst moment: right before the flag is cleared."""
+        """Another thread sets a value at the worst moment: right before the flag is cleared."""
 
         @property
         def _is_dirty(self) -> bool:
@@ -625,13 +628,13 @@ def test_a_value_noted_while_another_is_taken_is_written_next(world: Bench, runn
     assert stored(world, running) == 77
 
 
-def test_who_is_told_to_write_is_the_only_one(running: Running) -> None:
+def test_only_one_caller_has_to_write(running: Running) -> None:
     assert running.note_progress(1)
     assert not running.note_progress(2)
     assert not running.note_life()
 
 
-def test_of_threads_that_report_at_once_one_writes(world: Bench, running: Running) -> None:
+def test_only_one_of_several_threads_that_report_at_once_writes(world: Bench, running: Running) -> None:
     together(8, running.set_progress)
     assert world.store.count("report") == 1
     world.step(0.1)
@@ -665,7 +668,7 @@ def test_small_increments_add_up(world: Bench, running: Running) -> None:
     assert running.progress == 100
 
 
-def test_increments_start_where_an_update_left(world: Bench, running: Running) -> None:
+def test_increments_start_from_the_last_update(world: Bench, running: Running) -> None:
     with running.active():
         world.jobs.increment(30.4)
         world.jobs.update(10)
@@ -678,7 +681,7 @@ def test_increments_start_where_an_update_left(world: Bench, running: Running) -
 
 
 @pytest.mark.parametrize("amount", [math.nan, "x", None])
-def test_an_increment_by_no_number_is_refused(world: Bench, running: Running, amount: Any) -> None:
+def test_an_increment_must_be_a_number(world: Bench, running: Running, amount: Any) -> None:
     with running.active(), pytest.raises(InvalidRequest):
         world.jobs.increment(amount)
 
@@ -686,7 +689,7 @@ def test_an_increment_by_no_number_is_refused(world: Bench, running: Running, am
 # --- the facade inside an action ------------------------------------------------------------------------------------
 
 
-def test_update_takes_numbers_totals_texts_all_or_nothing(world: Bench, running: Running) -> None:
+def test_update_takes_any_of_progress_total_and_text(world: Bench, running: Running) -> None:
     with running.active():
         world.jobs.update(20)
         assert running.progress == 20
@@ -703,7 +706,7 @@ def test_update_takes_numbers_totals_texts_all_or_nothing(world: Bench, running:
     assert world.job(running.job.id).status_text == "Nearly"
 
 
-def test_track_tells_how_far_it_is_and_ends_at_100(world: Bench, running: Running) -> None:
+def test_track_reports_progress_and_ends_at_100(world: Bench, running: Running) -> None:
     with running.active():
         seen = [(item, running.progress) for item in world.jobs.track([5, 6, 7, 8], "Reading")]
     assert [item for item, _ in seen] == [5, 6, 7, 8]
@@ -719,7 +722,7 @@ def test_track_always_ends_at_100(world: Bench, running: Running, count: int) ->
     assert running.progress == 100
 
 
-def test_track_without_a_length_shows_life_and_moves_nothing(world: Bench, running: Running) -> None:
+def test_track_without_a_length_only_gives_signs_of_life(world: Bench, running: Running) -> None:
     running.set_progress(30)
     world.step(1)
     world.store.calls.clear()
@@ -732,13 +735,13 @@ def test_track_without_a_length_shows_life_and_moves_nothing(world: Bench, runni
 
 
 @pytest.mark.parametrize(("total", "progress"), [(8, 50), (2, 100), (-5, 0), (0, 0)])
-def test_track_takes_a_total_of_ones_own(world: Bench, running: Running, total: int, progress: int) -> None:
+def test_track_takes_an_explicit_total(world: Bench, running: Running, total: int, progress: int) -> None:
     with running.active():
         list(world.jobs.track(iter("abcd"), total=total))
     assert running.progress == progress
 
 
-def test_leaving_a_tracked_loop_early_leaves_progress_where_it_was(world: Bench, running: Running) -> None:
+def test_breaking_out_of_a_tracked_loop_keeps_its_progress(world: Bench, running: Running) -> None:
     with running.active():
         for item in world.jobs.track(range(4)):
             if item == 2:
@@ -746,7 +749,7 @@ def test_leaving_a_tracked_loop_early_leaves_progress_where_it_was(world: Bench,
     assert running.progress < 100
 
 
-def test_outside_of_a_job_everything_is_harmless(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outside_of_a_job_all_calls_are_harmless(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = world.jobs
     jobs.update(math.nan)
     jobs.increment("x")  # type: ignore[arg-type]
@@ -760,7 +763,7 @@ def test_outside_of_a_job_everything_is_harmless(world: Bench, capsys: pytest.Ca
     assert not world.store.calls
 
 
-def test_another_backjobs_action_is_not_ours(world: Bench, running: Running) -> None:
+def test_an_action_belongs_to_one_backjob_only(world: Bench, running: Running) -> None:
     other = bench().jobs
     with running.active():
         other.update(50)
@@ -774,7 +777,7 @@ def test_fail_ends_the_action_with_its_text(world: Bench, running: Running) -> N
     assert (caught.value.text, running.error) == ("a\ufffdb", "a\ufffdb")
 
 
-def test_the_first_finish_counts_and_is_taken_as_it_was(world: Bench, running: Running) -> None:
+def test_the_first_finish_counts_with_the_result_as_it_was(world: Bench, running: Running) -> None:
     result = {"rows": [1]}
     with running.active():
         assert world.jobs.finish("done", result) == ""
@@ -785,7 +788,7 @@ def test_the_first_finish_counts_and_is_taken_as_it_was(world: Bench, running: R
     assert (job.status, job.status_text, job.result) == (Status.COMPLETED, "done", {"rows": [1]})
 
 
-def test_a_status_text_without_end_is_cut_and_says_so(world: Bench, running: Running) -> None:
+def test_a_long_status_text_is_cut_off_with_an_ellipsis(world: Bench, running: Running) -> None:
     endless = "x" * (LONGEST_STATUS_TEXT + 1)
     with running.active():
         world.jobs.update(status_text=endless)
@@ -795,13 +798,13 @@ def test_a_status_text_without_end_is_cut_and_says_so(world: Bench, running: Run
     assert world.job(running.job.id).status_text == endless[:-1] + " …"
 
 
-def test_a_result_without_end_is_refused(world: Bench, running: Running) -> None:
+def test_a_large_result_is_rejected(world: Bench, running: Running) -> None:
     with running.active(), pytest.raises(InvalidRequest, match=r"^result: "):
         world.jobs.finish(result="x" * (1 << 20))
 
 
 @pytest.mark.parametrize("result", [math.nan, object(), {1j: 2}, {(): 1}])
-def test_a_result_that_json_can_not_say_is_refused(world: Bench, running: Running, result: Any) -> None:
+def test_a_result_that_is_not_json_is_rejected(world: Bench, running: Running, result: Any) -> None:
     with running.active(), pytest.raises(InvalidRequest) as caught:
         world.jobs.finish("done", result)
     assert caught.value.argument == "result"
@@ -810,7 +813,7 @@ def test_a_result_that_json_can_not_say_is_refused(world: Bench, running: Runnin
 # --- async ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_async_twins_report_and_finish(world: Bench, running: Running) -> None:
+def test_the_async_methods_report_and_finish(world: Bench, running: Running) -> None:
     jobs = world.jobs
 
     async def lines() -> AsyncIterator[str]:
@@ -837,7 +840,7 @@ def test_the_async_twins_report_and_finish(world: Bench, running: Running) -> No
 
 
 class _Query:
-    """Async, with a length that blocks to be found, as a query of Django's."""
+    """An async iterable whose ``len()`` blocks, like a Django query."""
 
     def __len__(self) -> int:
         assert not in_event_loop()
@@ -848,7 +851,7 @@ class _Query:
             yield item
 
 
-def test_the_length_of_an_async_iterable_is_asked_for_outside_of_the_event_loop(world: Bench, running: Running) -> None:
+def test_len_of_an_async_iterable_is_called_outside_the_event_loop(world: Bench, running: Running) -> None:
     async def act() -> list[int]:
         return [running.progress async for _ in world.jobs.atrack(_Query())]
 
@@ -856,7 +859,7 @@ def test_the_length_of_an_async_iterable_is_asked_for_outside_of_the_event_loop(
         assert asyncio.run(act()) == [0, 50]
 
 
-def test_async_reports_of_many_tasks_are_written_once(world: Bench, running: Running) -> None:
+def test_async_reports_of_many_tasks_take_one_write(world: Bench, running: Running) -> None:
     async def act() -> None:
         await asyncio.gather(*[world.jobs.aincrement(1) for _ in range(50)])
 
@@ -867,7 +870,7 @@ def test_async_reports_of_many_tasks_are_written_once(world: Bench, running: Run
     assert stored(world, running) == 50
 
 
-def test_the_async_twins_are_harmless_outside(world: Bench) -> None:
+def test_the_async_methods_are_harmless_outside_of_a_job(world: Bench) -> None:
     async def act() -> list[int]:
         await world.jobs.aupdate(5)
         await world.jobs.aincrement()
@@ -888,7 +891,7 @@ def test_an_async_report_after_the_end_raises(world: Bench, running: Running) ->
         asyncio.run(act())
 
 
-def test_the_context_is_left_as_it_was(running: Running) -> None:
+def test_the_context_is_restored_after_an_error(running: Running) -> None:
     with pytest.raises(ZeroDivisionError), running.active():
         raise ZeroDivisionError
     assert current.get() is None

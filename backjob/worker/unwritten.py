@@ -1,0 +1,137 @@
+"""What an action has reported and the store does not have yet."""
+
+from __future__ import annotations
+
+import math
+import threading
+from typing import Final
+
+from backjob.errors import InvalidRequest
+from backjob.model import Report, clean_text, short_text
+
+__all__ = ["Unwritten", "percent"]
+
+_FULL: Final = 1 << 16  # bytes of output
+
+
+def percent(progress: float, total: float | None = None) -> int:
+    """Return progress as an integer from 0 to 100, rounded half up. Raises `InvalidRequest` if it is not a number."""
+    if total == 0:
+        return 100
+    try:
+        value = _number(progress if total is None else 100 * progress / total)
+    except TypeError:
+        raise InvalidRequest("progress", f"must be a number, not {progress!r} of {total!r}") from None
+    except OverflowError:  # integers too large for a float
+        value = math.inf if (progress > 0) == (total is None or total > 0) else -math.inf
+    return int(min(100.0, max(0.0, value)) + 0.5)
+
+
+def _number(value: float) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise InvalidRequest("progress", f"must be a number, not {value!r}") from None
+    if math.isnan(number):
+        raise InvalidRequest("progress", "must be a number, not NaN")
+    return number
+
+
+class Unwritten:
+    """Progress, status text and output of one job, until `take` makes a `Report` of them. Thread-safe.
+
+    Any thread may read and set ``progress``, 0–100, without the lock. Output past ``max_output`` bytes is dropped.
+    """
+
+    def __init__(self, progress: int, max_output: int) -> None:
+        self.progress = progress
+        self._written_progress = progress
+        self._exact_progress = float(progress)
+        self._max_output = max_output
+        # Reentrant: a signal handler or a finalizer may print while this thread holds the lock.
+        self._lock = threading.RLock()
+        self._text: str | None = None
+        self._output: list[str] = []
+        self._pending_size = 0
+        self._total_size = 0
+        self._truncated = False
+        self._truncation_written = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is so much output that it should be written at once."""
+        return self._pending_size >= _FULL
+
+    def raise_progress(self, amount: float) -> None:
+        """Raise the progress by an amount. Amounts below 1 add up."""
+        percent(amount)  # raises if it is not a number
+        with self._lock:
+            exact = self._exact_progress if percent(self._exact_progress) == self.progress else self.progress
+            self._exact_progress = min(100.0, max(0.0, exact + float(max(-100, min(100, amount)))))
+            self.progress = percent(self._exact_progress)
+
+    def set_text(self, text: str, progress: int | None) -> None:
+        """Set the status text, and the progress unless it is None."""
+        with self._lock:
+            self._text = short_text(text)
+            if progress is not None:
+                self.progress = progress
+
+    def append(self, text: str) -> None:
+        """Append to the output, up to the limit."""
+        with self._lock:
+            fitting = self._fit(clean_text(text))
+            if fitting:
+                self._output.append(fitting)
+
+    def _fit(self, text: str) -> str:
+        if self._truncated:
+            return ""
+        data = text.encode()
+        room = self._max_output - self._total_size
+        if len(data) > room:
+            self._truncated = True
+            text = data[:room].decode("utf-8", "ignore")
+            data = text.encode()
+        self._total_size += len(data)
+        self._pending_size += len(data)
+        return text
+
+    def take(self) -> Report | None:
+        """Return everything that is not written, and regard it as written; None if there is nothing."""
+        with self._lock:
+            progress = self.progress
+            truncated = self._truncated and not self._truncation_written
+            if progress == self._written_progress and self._text is None and not self._output and not truncated:
+                return None
+            report = Report(
+                progress=None if progress == self._written_progress else progress,
+                text=self._text,
+                output="".join(self._output),
+                truncated=truncated,
+            )
+            self._written_progress = progress
+            self._truncation_written = self._truncated
+            self._text = None
+            self._output.clear()
+            self._pending_size = 0
+            return report
+
+    def put_back(self, report: Report) -> None:
+        """Undo `take`: the report was not written, or may not have been."""
+        with self._lock:
+            self._written_progress = -1
+            self._text = report.text if self._text is None else self._text
+            if report.output:
+                self._output.insert(0, report.output)
+                self._pending_size += len(report.output.encode())
+            if report.truncated:
+                self._truncation_written = False
+
+    def drop_output(self, size: int) -> None:
+        """Drop the first ``size`` bytes of output: the store has them."""
+        with self._lock:
+            output = "".join(self._output).encode()
+            rest = output[max(0, size) :]
+            self._output = [rest.decode("utf-8", "ignore")] if rest else []
+            self._pending_size -= len(output) - len(rest)

@@ -84,6 +84,12 @@ class Visitor:
         page.on("pageerror", lambda error: self._collect(str(error)))
         return page
 
+    def open(self, url: str, **options: Any) -> Page:
+        """A page at this URL, in a new context."""
+        page = self.page(**options)
+        page.goto(url)
+        return page
+
     def _collect(self, text: str) -> None:
         if not (self.expected and re.search(self.expected, text)):
             self.console_errors.append(text)

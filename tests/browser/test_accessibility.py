@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def findings(page: Page, axe: str, *rules: str) -> list[str]:
+def findings(page: Page, modules: Path, *rules: str) -> list[str]:
     """The violations that axe finds, of these rules or of all. `evaluate()` adds no script that the page's policy forbids."""
-    page.evaluate(axe)
+    page.evaluate((modules / "axe-core" / "axe.min.js").read_text("utf-8"))
     violations = page.evaluate("(rules) => axe.run(rules.length ? { runOnly: rules } : {})", list(rules))["violations"]
     return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in violations]
 
@@ -34,7 +34,6 @@ def findings(page: Page, axe: str, *rules: str) -> list[str]:
 def test_the_ready_page_is_accessible_in_every_state(
     scripted: ScriptedSite, visitor: Visitor, modules: Path, scheme: Literal["light", "dark"], script: bool
 ) -> None:
-    axe = (modules / "axe-core" / "axe.min.js").read_text("utf-8")
     page = visitor.page(color_scheme=scheme, reduced_motion="reduce")
     if not script:
         page.route("**/progress.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
@@ -43,7 +42,7 @@ def test_the_ready_page_is_accessible_in_every_state(
     for state, words in STATES.items():
         page.goto(scripted.url + in_state(scripted, state).source)
         page.get_by_text(words).first.wait_for()
-        found += [f"{state}: {one}" for one in findings(page, axe, *rules)]
+        found += [f"{state}: {one}" for one in findings(page, modules, *rules)]
     assert found == []
 
 
@@ -51,20 +50,18 @@ def test_the_ready_page_is_accessible_in_every_state(
 def test_elements_are_accessible_on_an_applications_page(
     scripted: ScriptedSite, visitor: Visitor, modules: Path, scheme: str
 ) -> None:
-    axe = (modules / "axe-core" / "axe.min.js").read_text("utf-8")
     page = visitor.page(color_scheme=scheme, reduced_motion="reduce")
     theme = {"theme": "backjob-page"} if scheme == "dark" else {}
     page.goto(scripted.page(*(in_state(scripted, state) for state in STATES), output="", cancel="", **theme))
     for words in STATES.values():
         page.get_by_text(words).first.wait_for()
-    assert findings(page, axe) == []
+    assert findings(page, modules) == []
 
 
 def test_the_checker_finds_a_violation(scripted: ScriptedSite, visitor: Visitor, modules: Path) -> None:
-    page = visitor.page()
-    page.goto(scripted.page())
+    page = visitor.open(scripted.page())
     page.evaluate("document.querySelector('main').append(document.createElement('button'))")
-    found = findings(page, (modules / "axe-core" / "axe.min.js").read_text("utf-8"))
+    found = findings(page, modules)
     assert [one.split(": ")[:2] for one in found] == [["critical", "button-name"]]
 
 
@@ -72,8 +69,7 @@ def test_the_bar_does_not_move_with_reduced_motion(scripted: ScriptedSite, visit
     job = scripted.job()
     moving = {}
     for motion in ("no-preference", "reduce"):
-        page = visitor.page(reduced_motion=motion)
-        page.goto(scripted.page(job))
+        page = visitor.open(scripted.page(job), reduced_motion=motion)
         page.get_by_text("Waiting to start").wait_for()
         moving[motion] = page.evaluate("document.getAnimations().length")
     assert moving == {"no-preference": 1, "reduce": 0}

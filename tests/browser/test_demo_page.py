@@ -24,8 +24,7 @@ PORT_LINE = r"Open http://127\.0\.0\.1:(\d+)"
 
 def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_path: Path) -> None:
     with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, PORT_LINE) as port:
-        page = visitor.page(viewport={"width": 360, "height": 640}, base_url=f"http://127.0.0.1:{port}")
-        page.goto("/")
+        page = visitor.open("/", viewport={"width": 360, "height": 640}, base_url=f"http://127.0.0.1:{port}")
         page.get_by_role("button", name="Start a job").click()
         page.locator("progress[value]:not([value='100'])").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -43,8 +42,7 @@ def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_
 
 def test_the_ready_page_cancels_a_job_without_javascript(visitor: Visitor, tmp_path: Path) -> None:
     with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, PORT_LINE) as port:
-        page = visitor.page(java_script_enabled=False)
-        page.goto(f"http://127.0.0.1:{port}/")
+        page = visitor.open(f"http://127.0.0.1:{port}/", java_script_enabled=False)
         page.get_by_role("button", name="Start a job").click()
         page.get_by_role("link", name="a page of its own").click()
         page.get_by_role("button", name="Cancel").click()

@@ -39,10 +39,16 @@ def set_hidden(page: Page, *, hidden: bool) -> None:
     )
 
 
+def urls_of(page: Page) -> list[str]:
+    """A list that collects the URLs of the page's requests."""
+    urls: list[str] = []
+    page.on("request", lambda request: urls.append(request.url))
+    return urls
+
+
 def test_the_element_shows_a_job_from_its_start_to_its_end(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job()
-    page = visitor.page()
-    page.goto(scripted.page(job, output="", cancel="", label="Export"))
+    page = visitor.open(scripted.page(job, output="", cancel="", label="Export"))
     part(page, "state").get_by_text("Waiting to start").wait_for()
     bar = page.get_by_role("progressbar", name="Export")
     assert bar.get_attribute("value") is None
@@ -68,8 +74,7 @@ def test_a_failed_or_cancelled_job_is_shown_with_its_reason(
 ) -> None:
     job = scripted.job().claim().report(30)
     job.end(status, words.partition(": ")[2])
-    page = visitor.page()
-    page.goto(scripted.page(job))
+    page = visitor.open(scripted.page(job))
     page.get_by_text(words).wait_for()
     assert page.get_by_role("status").text_content() == words
     assert page.locator("progress").get_attribute("value") == "30"
@@ -77,8 +82,7 @@ def test_a_failed_or_cancelled_job_is_shown_with_its_reason(
 
 def test_screen_readers_announce_a_new_state_but_no_percentages(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job()
-    page = visitor.page()
-    page.goto(scripted.page(job))
+    page = visitor.open(scripted.page(job))
     part(page, "state").get_by_text("Waiting to start").wait_for()
     page.evaluate(
         """() => {
@@ -138,8 +142,7 @@ def test_the_element_uses_its_texts_and_the_pages_language(scripted: ScriptedSit
     job = scripted.job().claim()
     scripted.clock.advance(90)
     job.report(25)
-    page = visitor.page()
-    page.goto(scripted.page(job, texts=json.dumps(GERMAN), lang="de", cancel=""))
+    page = visitor.open(scripted.page(job, texts=json.dumps(GERMAN), lang="de", cancel=""))
     page.get_by_text("Läuft").wait_for()
     assert part(page, "percent").text_content() == "25\xa0%"
     page.get_by_text("1 Min. 30 Sek. · noch etwa 5 Min.").wait_for()
@@ -153,8 +156,7 @@ def test_invalid_texts_are_logged_and_the_element_falls_back_to_english(
     scripted: ScriptedSite, visitor: Visitor
 ) -> None:
     visitor.expected = "texts is not JSON"
-    page = visitor.page()
-    page.goto(scripted.page(scripted.job().claim(), texts="{"))
+    page = visitor.open(scripted.page(scripted.job().claim(), texts="{"))
     page.get_by_text("Running").wait_for()
 
 
@@ -184,8 +186,7 @@ def test_the_element_goes_to_on_done_href_once_the_job_is_done(
     scripted: ScriptedSite, visitor: Visitor, href: str, place: str
 ) -> None:
     job = scripted.job().claim()
-    page = visitor.page()
-    page.goto(scripted.page(job, on_done_href=href))
+    page = visitor.open(scripted.page(job, on_done_href=href))
     page.get_by_text("Running").wait_for()
     job.end(Status.COMPLETED, "", {"href": "/export.csv"})
     page.wait_for_url(scripted.url + place)
@@ -193,8 +194,7 @@ def test_the_element_goes_to_on_done_href_once_the_job_is_done(
 
 def test_going_back_from_on_done_href_skips_the_page_with_the_element(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim()
-    page = visitor.page()
-    page.goto(f"{scripted.url}/")
+    page = visitor.open(f"{scripted.url}/")
     page.goto(scripted.page(job, on_done_href="/export.csv"))
     page.get_by_text("Running").wait_for()
     job.end(Status.COMPLETED, "")
@@ -229,8 +229,7 @@ def test_the_element_stays_if_the_event_is_prevented_the_job_failed_or_the_link_
 
 def test_two_elements_on_one_page_show_their_own_jobs(scripted: ScriptedSite, visitor: Visitor) -> None:
     first, second = scripted.job().claim().report(10, "First"), scripted.job().claim().report(20, "Second")
-    page = visitor.page()
-    page.goto(scripted.page(first, second, cancel=""))
+    page = visitor.open(scripted.page(first, second, cancel=""))
     page.locator("progress[value='10']").wait_for()
     page.locator("progress[value='20']").wait_for()
     part(page, "cancel", 1).click()
@@ -245,8 +244,7 @@ def test_a_new_src_shows_another_job(scripted: ScriptedSite, visitor: Visitor) -
         scripted.job().claim().report(10, output="of the first\n"),
         scripted.job().claim().report(20, output="other\n"),
     )
-    page = visitor.page()
-    page.goto(scripted.page(first, output=""))
+    page = visitor.open(scripted.page(first, output=""))
     page.locator("progress[value='10']").wait_for()
     page.evaluate("(source) => document.querySelector('backjob-progress').setAttribute('src', source)", second.source)
     page.locator("progress[value='20']").wait_for()
@@ -305,8 +303,7 @@ def test_moving_the_element_during_the_last_update_event_fires_the_end_once(
 
 def test_a_reloaded_page_continues_with_the_job(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(30, "Reading", "first\n")
-    page = visitor.page()
-    page.goto(scripted.page(job, output=""))
+    page = visitor.open(scripted.page(job, output=""))
     page.locator("progress[value='30']").wait_for()
     page.reload()
     page.locator("progress[value='30']").wait_for()
@@ -317,8 +314,7 @@ def test_a_reloaded_page_continues_with_the_job(scripted: ScriptedSite, visitor:
 
 def test_the_keyboard_can_cancel_and_the_focus_survives_the_button(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(10)
-    page = visitor.page()
-    page.goto(scripted.page(job, cancel=""))
+    page = visitor.open(scripted.page(job, cancel=""))
     page.get_by_role("button", name="Cancel").wait_for()
     page.keyboard.press("Tab")
     assert part(page, "cancel").evaluate("(button) => button === document.activeElement")
@@ -331,8 +327,7 @@ def test_the_keyboard_can_cancel_and_the_focus_survives_the_button(scripted: Scr
 def test_cancelling_without_the_right_shows_an_alert(scripted: ScriptedSite, visitor: Visitor) -> None:
     visitor.expected = "403"
     job = scripted.job().claim()
-    page = visitor.page()
-    page.goto(f"{scripted.url}/?cancel=&job={scripted.jobs.status_url(job.id)}")
+    page = visitor.open(f"{scripted.url}/?cancel=&job={scripted.jobs.status_url(job.id)}")
     page.get_by_role("button", name="Cancel").click()
     page.get_by_role("alert").get_by_text("could not be cancelled").wait_for()
     assert scripted.jobs.status(job.id).status is Status.IN_PROGRESS
@@ -341,8 +336,7 @@ def test_cancelling_without_the_right_shows_an_alert(scripted: ScriptedSite, vis
 def test_an_unknown_job_is_shown_as_unknown_and_requested_once(scripted: ScriptedSite, visitor: Visitor) -> None:
     visitor.expected = "404"
     page = visitor.page()
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
+    requested = urls_of(page)
     page.clock.install()
     page.goto(f"{scripted.url}/?job=/backjob/unknown")
     page.get_by_text("This job does not exist").wait_for()
@@ -356,8 +350,7 @@ def test_the_element_stops_when_its_job_is_deleted(
 ) -> None:
     visitor.expected = "404|ERR_FAILED"
     job = scripted.job().claim().report(progress)
-    page = visitor.page()
-    page.goto(scripted.page(job, cancel=""))
+    page = visitor.open(scripted.page(job, cancel=""))
     page.get_by_role("button", name="Cancel").focus()
     page.route(f"**{job.source}", lambda route: route.abort())
     page.locator("backjob-progress[data-lost]").wait_for()
@@ -373,8 +366,7 @@ def test_the_element_stops_when_its_job_is_deleted(
 def test_the_element_shows_a_lost_connection_and_recovers(scripted: ScriptedSite, visitor: Visitor) -> None:
     visitor.expected = "ERR_INTERNET_DISCONNECTED"
     job = scripted.job().claim().report(30, "Reading", "first\n")
-    page = visitor.page()
-    page.goto(scripted.page(job, output=""))
+    page = visitor.open(scripted.page(job, output=""))
     page.locator("progress[value='30']").wait_for()
     page.context.set_offline(True)
     page.get_by_role("status").get_by_text("Connection lost").wait_for()
@@ -410,8 +402,7 @@ def test_a_hidden_tab_sends_no_requests(scripted: ScriptedSite, visitor: Visitor
     page.goto(scripted.page(job))
     page.locator("progress[value='30']").wait_for()
     set_hidden(page, hidden=True)
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
+    requested = urls_of(page)
     page.clock.run_for(600_000)
     assert requested == []
     job.report(60)
@@ -426,8 +417,7 @@ def test_the_element_sends_no_requests_after_the_end(scripted: ScriptedSite, vis
     page.clock.install()
     page.goto(scripted.page(job, output="", stream=""))
     page.locator("progress[value='100']").wait_for()
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
+    requested = urls_of(page)
     page.clock.run_for(600_000)
     assert requested == []
 
@@ -441,8 +431,7 @@ def test_the_element_polls_less_often_while_nothing_changes(scripted: ScriptedSi
         setTimeout = (call, wait) => { waits.push(wait); return real(call, wait); };"""
     )
     job = scripted.job().claim().report(30)
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
+    requested = urls_of(page)
     page.goto(scripted.page(job, output=""))
     for _ in range(8):
         with page.expect_response(lambda response: response.url.endswith(job.source)):
@@ -456,8 +445,7 @@ def test_the_element_polls_less_often_while_nothing_changes(scripted: ScriptedSi
 def test_output_that_looks_like_markup_is_shown_as_text(scripted: ScriptedSite, visitor: Visitor) -> None:
     hostile = "<script>document.title = 'taken'</script> \"quoted\" & 'so' <img src=x onerror=alert(1)> \ufffd half\n"
     job = scripted.job().claim().report(10, hostile, hostile)
-    page = visitor.page()
-    page.goto(scripted.page(job, output=""))
+    page = visitor.open(scripted.page(job, output=""))
     page.locator("progress[value='10']").wait_for()
     assert part(page, "output").text_content() == hostile
     job.report(20, output="😀 whole\n")
@@ -472,8 +460,7 @@ def test_the_output_scrolls_to_its_end_unless_the_user_has_scrolled_up(
 ) -> None:
     lines = "".join(f"line {number}\n" for number in range(200))
     job = scripted.job().claim().report(10, output=lines)
-    page = visitor.page()
-    page.goto(scripted.page(job, output=""))
+    page = visitor.open(scripted.page(job, output=""))
     page.locator("progress[value='10']").wait_for()
     below = "(pre) => pre.scrollHeight - pre.scrollTop - pre.clientHeight"
     assert part(page, "output").evaluate(below) < 8
@@ -488,8 +475,7 @@ def test_only_the_end_of_a_very_long_output_is_kept(scripted: ScriptedSite, visi
     for number in range(20):
         job.report(output=f"{number:031}\n" * 2000)
     job.report(10, "Writing")
-    page = visitor.page()
-    page.goto(scripted.page(job, output=""))
+    page = visitor.open(scripted.page(job, output=""))
     page.locator("progress[value='10']").wait_for()
     shown = part(page, "output").text_content() or ""
     assert 1 << 16 < len(shown) <= 1 << 18
@@ -505,8 +491,7 @@ def test_only_the_end_of_a_very_long_output_is_kept(scripted: ScriptedSite, visi
 )
 def test_a_very_long_line_is_cut(scripted: ScriptedSite, visitor: Visitor, output: str, kept: str) -> None:
     job = scripted.job().claim().report(10, "Writing", output)
-    page = visitor.page()
-    page.goto(scripted.page(job, output=""))
+    page = visitor.open(scripted.page(job, output=""))
     page.locator("progress[value='10']").wait_for()
     assert part(page, "output").text_content() == kept
 
@@ -517,7 +502,6 @@ def test_an_element_removed_from_the_page_sends_no_requests(scripted: ScriptedSi
     page.goto(scripted.page(scripted.job().claim().report(30)))
     page.locator("progress[value='30']").wait_for()
     page.evaluate("document.querySelector('backjob-progress').remove()")
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
+    requested = urls_of(page)
     page.clock.run_for(60_000)
     assert requested == []

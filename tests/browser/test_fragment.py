@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backjob import Status
+from tests.browser.test_element import urls_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,8 +51,7 @@ def test_htmx_shows_a_job_and_stops_at_its_end(scripted: ScriptedSite, visitor: 
         job.end(Status.COMPLETED, "Read", {"href": "/export.csv"})
     page.get_by_text("Done: Read").wait_for()
     assert page.get_by_role("link", name="Open the result").get_attribute("href") == "/export.csv"
-    requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url))
+    requested = urls_of(page)
     page.clock.run_for(60_000)
     assert requested == []
     assert page.title() == "htmx"

@@ -74,8 +74,7 @@ def test_the_output_resumes_where_it_was_after_a_restart_of_the_server(
 ) -> None:
     visitor.expected = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONNECTION_RESET"
     job = scripted.job().claim().report(10, "Reading", "first\n")
-    page = visitor.page()
-    page.goto(scripted.page(job, stream="", output=""))
+    page = visitor.open(scripted.page(job, stream="", output=""))
     page.locator("pre", has_text="first").wait_for()
     job.report(20, output="second\n")
     page.locator("progress[value='20']").wait_for()
@@ -91,8 +90,7 @@ def test_the_output_resumes_where_it_was_after_a_restart_of_the_server(
 
 def test_a_hidden_tab_closes_the_stream_and_resumes_it_by_offset(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(10, output="first\n")
-    page = visitor.page()
-    page.goto(scripted.page(job, stream="", output=""))
+    page = visitor.open(scripted.page(job, stream="", output=""))
     page.locator("progress[value='10']").wait_for()
     job.report(20, output="second\n")
     page.locator("progress[value='20']").wait_for()

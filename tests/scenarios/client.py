@@ -6,17 +6,26 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
 from attrs import field, frozen
 
-__all__ = ["WAIT", "Client", "Gate", "Held", "Page"]
+__all__ = ["WAIT", "Client", "Gate", "Held", "Page", "wait_until"]
 
 WAIT: Final = 30.0
 """Seconds after which a test stops waiting and fails."""
+
+
+def wait_until(is_satisfied: Callable[[], bool]) -> None:
+    """Poll a condition until it is satisfied."""
+    deadline = time.monotonic() + WAIT
+    while not is_satisfied():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @frozen
@@ -42,20 +51,13 @@ class Client:
     address: tuple[str, int] | str
     tls: ssl.SSLContext | None = None
 
-    def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        source: str | None = None,
-        timeout: float = WAIT,
-    ) -> Page:
-        """The response to a request that is sent from the address ``source``, its target unchanged. Raises `OSError`."""
+    def request(self, method: str, target: str, **options: Any) -> Page:
+        """The response to a request whose target is sent unchanged. Raises `OSError`.
+
+        Options: ``headers``, ``body`` (bytes), ``source`` (the client's address) and ``timeout``.
+        """
         try:
-            sent = self._send(method, target, headers=headers, body=body, source=source, timeout=timeout)
-            with closing(sent) as connection:
+            with closing(self._send(method, target, **options)) as connection:
                 response = connection.getresponse()
                 fields = {name.lower(): value for name, value in response.getheaders()}
                 return Page(response.status, fields, response.read())

@@ -1,4 +1,4 @@
-"""Run an app on a server that has no suitable command of its own: ``serve.py SERVER MODULE:APP DESCRIPTOR``.
+"""Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR``.
 
 The descriptor is a listening socket inherited from the test, so that no other process can take its port.
 """

@@ -87,18 +87,9 @@ class Site:
     def client(self) -> Client:
         return self.server.client
 
-    def start(
-        self,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        *,
-        visitor: Mapping[str, str] | None = None,
-        source: str | None = None,
-        mount: str = "",
-        **options: Any,
-    ) -> str:
-        """The id of a job that the site starts with these arguments of ``start()``. ``visitor`` are request headers."""
-        return str(self.started(path, query, visitor=visitor, source=source, mount=mount, **options)["id"])
+    def start(self, path: str, query: Mapping[str, Any] | None = None, **options: Any) -> str:
+        """The id of a job that the site starts; for the options see `started`."""
+        return str(self.started(path, query, **options)["id"])
 
     def started(
         self,
@@ -110,7 +101,10 @@ class Site:
         mount: str = "",
         **options: Any,
     ) -> Any:
-        """Like `start`, but returns the whole response: ``id``, ``url`` (which may cancel), ``pid`` of the process."""
+        """Let the site start a job with these arguments of ``start()``, for a visitor with these headers and address.
+
+        Returns the response: ``id``, ``url`` (which may cancel the job) and ``pid`` of the process.
+        """
         body = json.dumps({"path": path, "query": query, **options}).encode()
         page = self.client.request("POST", f"{mount}/start", headers=visitor, body=body, source=source)
         assert page.status == 202, page.text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from backjob import Status
 from backjob.clock import SystemClock
 from backjob.model import Request
 from backjob.protocols import Grant
-from tests.scenarios.client import WAIT, Gate, Held
+from tests.scenarios.client import Gate, Held, wait_until
 from tests.scenarios.servers import KINDS, daphne
 from tests.scenarios.sites import Site, result_of, serving
 
@@ -115,10 +114,7 @@ def test_an_action_survives_daphne_killing_the_application_after_a_disconnect(tm
     kind = evolve(KINDS["daphne"], command=daphne("--application-close-timeout", "0"))
     with serving(kind, "starlette_app:app", tmp_path) as site:
         job_id, action = disconnected(site, "/coroutine/hold", gate)
-        deadline = time.monotonic() + WAIT
-        while "took too long to shut down and was killed" not in site.server.tail():
-            assert time.monotonic() < deadline, site.server.tail()
-            time.sleep(0.05)
+        wait_until(lambda: "took too long to shut down and was killed" in site.server.tail())
         assert action.release() == "returned"
         assert site.end(job_id).status is Status.COMPLETED
 

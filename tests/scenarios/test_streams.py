@@ -5,8 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -25,7 +24,7 @@ from backjob.signing.tokens import new_job_id
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from tests.event_source import EventSource
-from tests.scenarios.client import WAIT, Gate
+from tests.scenarios.client import WAIT, Gate, wait_until
 from tests.scenarios.servers import KINDS, Kind, gunicorn, uvicorn
 from tests.scenarios.sites import KEY, STREAMS, Site, serving
 
@@ -166,13 +165,6 @@ def served(jobs: BackJob, http: Literal["h11", "httptools"]) -> Iterator[Any]:
             server.should_exit = True
             thread.join(WAIT)
         assert not thread.is_alive()
-
-
-def wait_until(is_satisfied: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT
-    while not is_satisfied():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # --- off by default -------------------------------------------------------------------------------------------------

@@ -18,11 +18,11 @@ from backjob.errors import AddressUnknown
 from backjob.http.addresses import is_ip_literal, learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
 from backjob.http.targets import canonical_path
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
 from backjob.status.endpoints import Answer, Ask, Endpoints
-from backjob.status.streams import Stream
+from backjob.status.streaming.stream import Stream
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 from backjob.worker.running import Running
 
@@ -57,9 +57,9 @@ class BackJobMiddleware:
     let pass.
     """
 
-    def __init__(self, app: App, jobs: BackJob, status: bool = True) -> None:
+    def __init__(self, app: App, jobs: BackJob | Engine, status: bool = True) -> None:
         self._app = app
-        self._jobs = jobs
+        self._jobs = engine_of(jobs)
         self._status = StatusApp(jobs) if status else None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -207,9 +207,9 @@ class StatusApp:
     Up to 1000 event streams are served at once, or as many as the `BackJob` was given as ``streams``.
     """
 
-    def __init__(self, jobs: BackJob) -> None:
-        self._jobs = jobs
-        self._endpoints = Endpoints(jobs, jobs.status_prefix)
+    def __init__(self, jobs: BackJob | Engine) -> None:
+        self._jobs = engine_of(jobs)
+        self._endpoints = Endpoints(self._jobs, self._jobs.status_prefix)
 
     def below(self, scope: Scope) -> Scope | None:
         """The scope as it is below the prefix, or None if the request is for something else."""
@@ -402,7 +402,7 @@ async def _until_gone(receive: Receive, stream: Stream) -> None:
             pass
     finally:
         stream.end()
-        stream.ring()
+        stream.wake()
 
 
 def _fields(headers: Headers) -> list[tuple[bytes, bytes]]:

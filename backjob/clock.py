@@ -1,4 +1,4 @@
-"""The real clock."""
+"""The system's clock."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["SystemClock"]
 
 @frozen
 class SystemClock:
-    """The computer's own time: wall clock in UTC, and the monotonic clock in seconds."""
+    """The system's time: the wall clock in UTC, and the monotonic clock in seconds."""
 
     def now(self) -> datetime:
         return datetime.now(UTC)

@@ -1,7 +1,7 @@
-"""Every error of the package, in one tree: whose fault it is, the evidence, and what to do.
+"""All exceptions of the package. Each says whose fault it is, with the evidence, and what to do.
 
-`BackJobError` is the root of what a caller may catch. `JobExit` stands apart on purpose: it ends an action from
-within, so an action's own ``except Exception`` must not swallow it.
+`BackJobError` is the base class of everything that a caller may catch. `JobExit` is not derived from it, nor from
+`Exception`: it ends an action, so an action's ``except Exception`` must not catch it.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ __all__ = [
 
 
 class BackJobError(Exception):
-    """The root of everything this package raises for a caller to catch."""
+    """The base class of everything that this package raises for a caller to catch."""
 
 
 # --- the caller's fault ---------------------------------------------------------------------------------------------
 
 
 class InvalidRequest(BackJobError, ValueError):
-    """An argument or a setting was refused. Nothing was stored and nothing was sent.
+    """An argument or a setting is invalid. Nothing was stored and nothing was sent.
 
-    ``argument`` is the name of the refused argument, ``reason`` says what is wrong with it and what would do.
+    ``argument`` is its name; ``reason`` says what is wrong with it and what is allowed.
     """
 
     def __init__(self, argument: str, reason: str) -> None:
@@ -49,23 +49,23 @@ class InvalidRequest(BackJobError, ValueError):
 
 
 class NoCurrentRequest(BackJobError, RuntimeError):
-    """Something needs the request being served, and none is: outside of a request, or the middleware is missing."""
+    """A call needs the request being served, but there is none: it was made outside of a request, or without the middleware."""
 
 
 class JobNotFound(BackJobError, LookupError):
-    """No job has this id: it never existed, or its retention time is over and it was purged."""
+    """No job has this id: it never existed, or it was purged after its retention time."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"no job has the id {job_id!r}; it may have been purged")
+        super().__init__(f"no job has the id {job_id!r}; it never existed or was purged")
         self.job_id = job_id
 
 
 class TooDeep(BackJobError, RuntimeError):
-    """A job started a job that started a job … past ``max_depth``: most likely a loop."""
+    """A chain of jobs that start jobs is longer than ``max_depth``: most likely a loop."""
 
     def __init__(self, depth: int) -> None:
         super().__init__(
-            f"this job would be number {depth} in a chain of jobs that start jobs; if the chain is meant, raise max_depth"
+            f"this job would be number {depth} in a chain of jobs that start jobs; if that is intended, increase max_depth"
         )
         self.depth = depth
 
@@ -74,11 +74,11 @@ class TooDeep(BackJobError, RuntimeError):
 
 
 class AddressUnknown(BackJobError, RuntimeError):
-    """The application's own address is not configured, and cannot be learnt safely. Set the base URL."""
+    """The application's address is not configured, and can't be learnt safely: set the base URL."""
 
 
 class MissingExtra(BackJobError, ImportError):
-    """An optional dependency is not installed. ``extra`` is the extra that brings it."""
+    """An optional dependency is not installed. ``extra`` is the name of the extra that installs it."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an optional dependency: pip install 'backjob[{extra}]'")
@@ -89,34 +89,34 @@ class MissingExtra(BackJobError, ImportError):
 
 
 class SignatureError(BackJobError):
-    """A request says that it is ours, and is not what was signed, or not valid now. It is answered with 403."""
+    """A worker request does not match its signature, or its signature is not valid now. The middleware answers 403."""
 
     kind = "signature"
 
 
 class UnknownKey(SignatureError):
-    """The request names a key that is not on our ring. During a rotation it may be known to another process."""
+    """The worker request was signed with an unknown key. During a key rotation, another process may know it."""
 
     kind = "unknown-key"
 
 
-# --- the surroundings' fault ----------------------------------------------------------------------------------------
+# --- the environment's fault ----------------------------------------------------------------------------------------
 
 
 class StoreError(BackJobError):
-    """The store could not do what was asked."""
+    """The store failed."""
 
 
 class StoreUnavailable(StoreError):
-    """The store does not answer at the moment: unreachable, locked or restarting. Trying again later may help."""
+    """The store does not respond now: it is unreachable, locked or restarting. Retrying later may help."""
 
 
 class StoreUnusable(StoreError):
-    """The store cannot be used as it is configured: not a database, not writable, another layout. Retrying won't help."""
+    """The store can't be used as configured: not a database, not writable, another layout. Retrying does not help."""
 
 
 class TransportError(BackJobError):
-    """A worker request was not answered. ``reason`` says what happened on the way."""
+    """A worker request got no response. ``reason`` says why."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -124,20 +124,20 @@ class TransportError(BackJobError):
 
 
 class NotSent(TransportError):
-    """The request has certainly not arrived: no connection, or nothing of it was written."""
+    """The worker request has certainly not arrived: there was no connection, or no byte was written."""
 
 
 class ConnectionLost(TransportError):
-    """The connection ended before a complete answer: the request may or may not have arrived, and may still run."""
+    """The connection ended before a complete response: the request may have arrived, and its action may still run."""
 
 
 # --- leaving an action ----------------------------------------------------------------------------------------------
 
 
 class JobExit(BaseException):
-    """Ends an action at once. The middleware catches it on every request; an action should let it pass.
+    """Ends an action now. The middleware catches it on every request; an action should let it propagate.
 
-    ``status`` is the HTTP status of the response that stands in for the action's own.
+    ``status`` is the HTTP status of the response.
     """
 
     status = 500
@@ -152,14 +152,14 @@ class JobFailed(JobExit):
 
 
 class JobEnded(JobExit):
-    """The job has already ended (cancelled, timed out, or ended from outside): going on would be wasted work."""
+    """The job has already ended: cancelled, timed out, or ended from outside. Continuing would be wasted work."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"job {job_id} has already ended; what its action reports is not recorded any more")
+        super().__init__(f"job {job_id} has already ended; further reports of its action are not recorded")
         self.job_id = job_id
 
 
 class BackgroundOnly(JobExit):
-    """Somebody called, by an ordinary request, an action that only a worker request may reach."""
+    """An ordinary request reached an action that only a worker request may run."""
 
     status = 403

@@ -1,6 +1,6 @@
-"""The state machine of a job: pure functions from what is known to what to write or to do next.
+"""The state machine of a job: pure functions that decide what to write or to do next.
 
-Nothing here has a clock, a store or a socket; `monitor` and `worker` carry these decisions out.
+They use no clock, store or socket; `backjob.delivery` and `backjob.worker` carry out their decisions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from attrs import frozen
 
-from backjob.model import Changes, Expect, Job, JsonValue, Response, Status, short_text
+from backjob.model import UNSET, Changes, Expect, Job, JsonValue, Response, Status, short_text
 
 __all__ = [
     "CLAIM_REFUSED",
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 REFUSAL_HEADER: Final = "backjob-refusal"
-"""Marks an answer as our middleware's own refusal; its value is the reason in one word."""
+"""Marks a response as the middleware's own refusal; its value is the reason in one word."""
 
 CLAIM_REFUSED: Final = "claimed"
 
@@ -47,7 +47,7 @@ _LONGEST_BACKOFF: Final = 10.0
 
 @frozen
 class End:
-    """How a job ends: its final status, its text (None: keep what stands) and its result."""
+    """How a job ends: its final status, its text (None: keep the current one) and its result."""
 
     status: Status
     text: str | None = None
@@ -55,41 +55,43 @@ class End:
 
 
 def completed(text: str | None = None, result: JsonValue = None) -> End:
-    """The end of a job that did what it was to do."""
+    """The end of a job that succeeded."""
     return End(Status.COMPLETED, text, result)
 
 
 def failed(text: str | None) -> End:
-    """The end of a job that did not, and why."""
+    """The end of a job that failed, with the reason."""
     return End(Status.FAILED, text)
 
 
 def cancelled(text: str = "cancelled") -> End:
-    """The end of a job that nobody wants any more."""
+    """The end of a cancelled job."""
     return End(Status.CANCELLED, text)
 
 
 def ended(end: End) -> Changes:
-    """What to write to end a job; a COMPLETED one stands at 100, any other where it stood."""
-    if end.status is Status.COMPLETED:
-        if end.text is None:
-            return Changes(status=end.status, progress=100, result=end.result, alive=True, end=True)
-        text = short_text(end.text)
-        return Changes(status=end.status, progress=100, status_text=text, result=end.result, alive=True, end=True)
-    if end.text is None:
-        return Changes(status=end.status, alive=True, end=True)
-    return Changes(status=end.status, status_text=short_text(end.text), alive=True, end=True)
+    """The changes that end a job. COMPLETED sets the progress to 100 and writes the result."""
+    text = UNSET if end.text is None else short_text(end.text)
+    is_completed = end.status is Status.COMPLETED
+    return Changes(
+        status=end.status,
+        progress=100 if is_completed else UNSET,
+        status_text=text,
+        result=end.result if is_completed else UNSET,
+        alive=True,
+        end=True,
+    )
 
 
 def claimed(token: str) -> tuple[Expect, Changes]:
-    """The claim: STARTED → IN_PROGRESS, with the token that fences every later write of the winner."""
+    """The claim: STARTED → IN_PROGRESS, with the token that fences every later write of this attempt."""
     return Expect(status=Status.STARTED), Changes(
         status=Status.IN_PROGRESS, token=token, lessee=None, lease=None, alive=True, erase_sealed=True
     )
 
 
 def overdue(job: Job) -> End | None:
-    """The end of a job that has outlived its time by the store's clock, or None. Exactly at the limit it has."""
+    """The end of a job whose timeout is over by the store's clock, or None. It is over exactly at the limit."""
     if job.status is Status.IN_PROGRESS and job.read_time >= job.updated_time + timedelta(seconds=job.error_timeout):
         return failed(f"job timeout: no sign of life for {job.error_timeout:g} s")
     if job.status is Status.STARTED and job.read_time >= job.deliver_by:
@@ -99,9 +101,9 @@ def overdue(job: Job) -> End | None:
 
 
 def local_deadline(job: Job, now: datetime) -> datetime:
-    """``deliver_by`` by the clock that said ``now`` when the job was read: stores keep their own time.
+    """``deliver_by`` by the caller's clock, which showed ``now`` when the store read the job.
 
-    Clocks that agree to a second are taken for one, so that reading takes nothing from a signature's last second.
+    Clocks that differ by less than a second count as equal, so that reading does not shorten a signature's validity.
     """
     if abs(now - job.read_time) < timedelta(seconds=1):
         return job.deliver_by
@@ -109,12 +111,12 @@ def local_deadline(job: Job, now: datetime) -> datetime:
 
 
 def waits_until_sent(merge_key: str | None) -> bool:
-    """Whether this merge key is one that joins only jobs not sent yet, and must be freed before sending."""
+    """Whether the merge key joins only jobs that are not sent yet, so that it must be freed before sending."""
     return merge_key is not None and merge_key.startswith("pending:")
 
 
 def status_line(status: int, reason: str = "") -> str:
-    """A status with its standard phrase, for servers differ in theirs; an unregistered one with the given reason."""
+    """A status with its standard phrase, because servers' phrases differ; an unregistered one with the given reason."""
     try:
         return f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
@@ -124,9 +126,9 @@ def status_line(status: int, reason: str = "") -> str:
 def verdict(
     *, error: str | None, finish: End | None, status: int, reason: str = "", location: str | None = None
 ) -> End:
-    """How a job ends whose action is over: an error, else a recorded finish, else a 2xx; everything else failed.
+    """The end of a job whose action returned: the error, else the recorded finish, else COMPLETED for a 2xx, else FAILED.
 
-    An error with an empty text keeps the status text that stands.
+    An error with an empty text keeps the current status text.
     """
     if error is not None:
         return failed(error or None)
@@ -138,25 +140,25 @@ def verdict(
     return failed(f"{line} → {location}" if location else line)
 
 
-# --- what the monitor does after every outcome of a delivery --------------------------------------------------------
+# --- after a delivery -----------------------------------------------------------------------------------------------
 
 
 class Next(Enum):
-    """What follows the outcome of a delivery."""
+    """The monitor's next step after a delivery."""
 
     DONE = "done"
     """The job has ended."""
     WATCH = "watch"
-    """Somebody claimed it: nothing the connection says proves anything now."""
+    """A worker request claimed the job, so the outcome of the connection proves nothing."""
     RETRY = "retry"
-    """Deliver again, with back-off."""
+    """Deliver again, with backoff."""
     END = "end"
-    """It can't be delivered: end it, fenced by "still STARTED"."""
+    """It can't be delivered: end it if it is still STARTED."""
 
 
 @frozen
 class Step:
-    """A decision, and with END the end to write."""
+    """A decision; with END, the end to write."""
 
     next: Next
     end: End | None = None
@@ -171,12 +173,12 @@ def _settled(job: Job | None) -> Step | None:
 
 
 def after_silence(job: Job | None) -> Step:
-    """After `NotSent` or `ConnectionLost`: whatever was lost, a job that is still STARTED is delivered again."""
+    """After `NotSent` or `ConnectionLost`: deliver again if the job is still STARTED."""
     return _settled(job) or Step(Next.RETRY)
 
 
 def after_answer(job: Job | None, response: Response) -> Step:
-    """After a complete answer. The answer counts only while the job is STARTED; our refusals are told by their header."""
+    """After a complete response, which counts only while the job is STARTED. A header marks our own refusals."""
     settled = _settled(job)
     if settled is not None:
         return settled
@@ -196,7 +198,7 @@ def _unclaimed(response: Response, refusal: str | None) -> str:
     if refusal is not None:
         detail = response.body[:300].decode("utf-8", "replace").strip()
         return f"{line}: the middleware refused the worker request ({refusal}). {detail}".rstrip()
-    text = f"{line}: answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
+    text = f"{line}: answered, but the middleware did not claim the job: is it installed, or does a login page answer first?"
     if response.status == 400:
         text += " A 400 may mean a server that refuses the method (httptools: custom verbs), the Host or a long header."
     if response.status == 405:
@@ -205,5 +207,5 @@ def _unclaimed(response: Response, refusal: str | None) -> str:
 
 
 def backoff(failures: int) -> float:
-    """Seconds until the next attempt after so many failed ones: 0.1, 0.2, 0.4 … 10."""
+    """Seconds until the next attempt after this many failures: 0.1, 0.2, 0.4 … 10."""
     return min(_LONGEST_BACKOFF, _FIRST_BACKOFF * 2.0 ** min(max(failures - 1, 0), 20))

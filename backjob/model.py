@@ -1,16 +1,19 @@
-"""The values that travel between the parts: frozen, without I/O and without a clock.
+"""The values that the parts exchange: frozen, and valid once constructed, so that every store can keep them.
 
-Times are aware datetimes in UTC, ages and time-outs are seconds, sizes and offsets are bytes of UTF-8.
+Times are aware datetimes in UTC, ages and timeouts are seconds, sizes and offsets are bytes of UTF-8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-from attrs import field, frozen
+from attrs import Attribute, field, frozen
+
+from backjob.errors import InvalidRequest
 
 __all__ = [
     "LONGEST_STATUS_TEXT",
@@ -33,6 +36,7 @@ __all__ = [
     "Status",
     "Unset",
     "clean_text",
+    "is_storable",
     "short_text",
 ]
 
@@ -40,14 +44,14 @@ Headers: TypeAlias = tuple[tuple[str, str], ...]
 """Header fields in order, as (name, value); values are text in Latin-1."""
 
 JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
-"""What ``finish(result=…)`` may carry: anything JSON can say."""
+"""The type of ``finish(result=…)``: anything that JSON can represent."""
 
 
 class Status(IntEnum):
-    """Where a job stands. The last three are final: a job reaches one of them, and never leaves it."""
+    """The status of a job. The last three are final: a job that reaches one of them never leaves it."""
 
     STARTED = 0
-    """Accepted, and not yet claimed by a worker request."""
+    """Accepted, but not yet claimed by a worker request."""
     IN_PROGRESS = 1
     COMPLETED = 2
     FAILED = 3
@@ -59,7 +63,7 @@ class Status(IntEnum):
 
 
 class Unset(Enum):
-    """The type of `UNSET`, which says "leave this field as it is" where None is a value of its own."""
+    """The type of `UNSET`, which leaves a field unchanged where None is a value."""
 
     UNSET = "UNSET"
 
@@ -71,19 +75,103 @@ UNSET: Final = Unset.UNSET
 
 
 def clean_text(text: str) -> str:
-    """The text as every store can keep it: NUL and lone surrogates become U+FFFD, all else stays."""
+    """The text with NUL and lone surrogates replaced by U+FFFD, so that every store can keep it."""
     if text.isascii() and "\0" not in text:
         return text
     return text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 LONGEST_STATUS_TEXT: Final = 1 << 16
-"""Characters of a status text; a longer one is cut there, and ends in an ellipsis."""
+"""The most characters of a status text; a longer one is cut there and ends in an ellipsis."""
 
 
 def short_text(text: str) -> str:
-    """A status text as every store can keep it: clean, and cut at `LONGEST_STATUS_TEXT`."""
+    """A status text that every store can keep: cleaned, and cut at `LONGEST_STATUS_TEXT`."""
     return clean_text(text if len(text) <= LONGEST_STATUS_TEXT else text[:LONGEST_STATUS_TEXT] + " …")
+
+
+# --- validators -----------------------------------------------------------------------------------------------------
+
+_EARLIEST: Final = -60e9  # s: about 1900 years ago
+_LATEST: Final = 221e9  # s: about 7000 years ahead; from any now, both are within the calendar
+
+_Validator: TypeAlias = "Callable[[Any, Attribute[Any], Any], None]"
+
+
+def is_storable(text: str) -> bool:
+    """Whether every store can keep this text: it has no NUL and no lone surrogate."""
+    if "\0" in text:
+        return False
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _text(longest: int | None = None) -> _Validator:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if not isinstance(value, str):
+            return
+        if not is_storable(value):
+            raise InvalidRequest(
+                attribute.name, "contains NUL or a lone surrogate, which no store can keep; clean_text() replaces them"
+            )
+        if longest is not None and len(value) > longest:
+            raise InvalidRequest(attribute.name, f"at most {longest} characters are allowed")
+
+    return check
+
+
+def _number(least: int, largest: int) -> _Validator:
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, int) and not least <= value <= largest:
+            raise InvalidRequest(attribute.name, f"expected a number from {least} to {largest}")
+
+    return check
+
+
+def _seconds(_: object, attribute: Attribute[Any], value: float | Unset | None) -> None:
+    if isinstance(value, int | float) and not _EARLIEST < value < _LATEST:  # NaN fails this too
+        raise InvalidRequest(attribute.name, "this moment is outside of the calendar")
+
+
+def _moment(instance: object, attribute: Attribute[Any], value: datetime | float | Unset, later: float = 0.0) -> None:
+    """Check the moment ``later`` seconds after an aware datetime, or after so many seconds from now."""
+    if not isinstance(value, datetime):
+        _seconds(instance, attribute, value if isinstance(value, Unset) else value + later)
+        return
+    if value.utcoffset() is None:
+        raise InvalidRequest(attribute.name, "a datetime needs a time zone")
+    try:
+        _ = value.astimezone(UTC) + timedelta(seconds=later)
+    except OverflowError:
+        raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
+
+
+def _delivery_timeout(instance: Draft | Changes, attribute: Attribute[Any], value: float) -> None:
+    _seconds(instance, attribute, value)
+    _moment(instance, attribute, instance.due, value)
+
+
+def _json(_: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None or value is UNSET:
+        return
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(attribute.name, f"JSON can't represent this: {error}") from None
+
+
+_ID: Final = _text(128)
+_LABEL: Final = _text(255)
+_COUNT: Final = _number(0, (1 << 31) - 1)
+
+
+def _clamped(progress: int | None) -> int | None:
+    return None if progress is None else max(0, min(100, progress))
+
+
+# --- requests and responses -----------------------------------------------------------------------------------------
 
 
 def _names_only(headers: Headers) -> str:
@@ -97,10 +185,10 @@ def _path_only(target: str) -> str:
 
 @frozen
 class Request:
-    """What is to be sent, or has arrived: framework-neutral. Its repr shows no query, no header value and no body.
+    """A request to send, or one that arrived, for any framework. Its repr shows no query, no header value and no body.
 
     ``target`` is in origin-form (RFC 9112, section 3.2.1): a percent-encoded path and, after a ``?``, a query.
-    ``raw`` is False where the server showed only a decoded path, from which ``target`` had to be built again.
+    ``raw`` is False if the server provided only a decoded path, from which ``target`` was rebuilt.
     """
 
     method: str
@@ -115,7 +203,7 @@ class Request:
 
     @property
     def query(self) -> str:
-        """The query without its ``?``; empty where there is none."""
+        """The query without its ``?``; empty if there is none."""
         return self.target.partition("?")[2]
 
     def header(self, name: str) -> str | None:
@@ -127,7 +215,7 @@ class Request:
 
 @frozen
 class Response:
-    """A complete answer to a worker request. ``body`` is its beginning, ``truncated`` if there was more of it."""
+    """A complete response to a worker request. ``body`` is its beginning; ``truncated`` says that there was more."""
 
     status: int
     reason: str = ""
@@ -143,7 +231,7 @@ class Response:
 
 @frozen
 class Credentials:
-    """The header fields that make a worker request "the current user". Its repr shows their names alone."""
+    """The header fields that authenticate a worker request as the current user. Its repr shows only their names."""
 
     headers: Headers = field(default=(), repr=_names_only)
 
@@ -153,10 +241,10 @@ class Credentials:
 
 @frozen
 class Caller:
-    """What the server saw of the request that called ``start()``, to be seen again by the action.
+    """Where the request that called ``start()`` came from; the action sees the same.
 
-    ``forwarded`` holds the fields that proxies had added to it (``X-Forwarded-For`` and the like). ``mount`` is the path
-    under which the application was mounted, where the job's target is known to begin with it.
+    ``forwarded`` has the fields that proxies added (``X-Forwarded-For`` and the like). ``mount`` is the path under which
+    the application was mounted, if the job's target begins with it.
     """
 
     scheme: str
@@ -168,34 +256,35 @@ class Caller:
 
 @frozen(kw_only=True)
 class Draft:
-    """A job to be created. The store adds the times, by its own clock.
+    """A job to create. The store adds the times, by its own clock.
 
-    ``due`` is an aware datetime, or the seconds from the store's now. With a ``lessee`` the first lease of ``lease``
-    seconds is written with the row; without one, whichever monitor finds the job due takes it. ``held`` says that the
-    accepting process holds the credentials; ``sealed`` is their encrypted form, which any process can open.
+    ``due`` is an aware datetime, or seconds from the store's now. With a ``lessee`` the store writes the first lease, of
+    ``lease`` seconds; without one, any monitor takes the job once it is due. ``held`` means that only the accepting
+    process has the credentials; ``sealed`` is their encrypted form, which any process can open. Raises `InvalidRequest`,
+    naming the field, for what no store can keep.
     """
 
-    id: str
+    id: str = field(validator=_ID)
     request: Request
     caller: Caller | None = None
-    owner: str | None = None
-    scope: str = ""
-    due: datetime | float = 0.0
-    delivery_timeout: float = 600.0
-    error_timeout: float = 60.0
-    lessee: str | None = None
-    lease: float = 0.0
+    owner: str | None = field(default=None, validator=_LABEL)
+    scope: str = field(default="", validator=_LABEL)
+    due: datetime | float = field(default=0.0, validator=_moment)
+    delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
+    error_timeout: float = field(default=60.0, validator=_seconds)
+    lessee: str | None = field(default=None, validator=_LABEL)
+    lease: float = field(default=0.0, validator=_seconds)
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
-    depth: int = 0
+    depth: int = field(default=0, validator=_COUNT)
 
 
 @frozen(kw_only=True)
 class Job:
-    """One job as a store holds it. ``read_time`` is the store's clock at the moment of reading.
+    """A job as read from a store at ``read_time``, by the store's clock.
 
-    ``start_time`` is when it is due, ``deliver_by`` how long it may stay STARTED, ``updated_time`` its last sign of life.
-    ``request``, ``caller`` and ``sealed`` are erased at the end. ``token`` fences the writes of whoever claimed it.
+    ``start_time`` is when it is due, ``deliver_by`` until when it may stay STARTED, ``updated_time`` its last sign of life.
+    Ending it erases ``request``, ``caller`` and ``sealed``. ``token`` fences the writes of the attempt that claimed it.
     """
 
     id: str
@@ -229,7 +318,7 @@ class Job:
 
 @frozen(kw_only=True)
 class Expect:
-    """The condition of a compare-and-set: every field that is not None must equal the row's."""
+    """The condition of a compare-and-set: every field that is not None must equal the job's."""
 
     status: Status | None = None
     attempt: int | None = None
@@ -239,23 +328,24 @@ class Expect:
 
 @frozen(kw_only=True)
 class Changes:
-    """What a compare-and-set writes. Fields left UNSET (or False) stay; ``version`` always grows by one.
+    """The fields that a compare-and-set writes; those left UNSET (or False) stay. ``version`` always grows by one.
 
-    ``lease`` is seconds from the store's now, or None to give the lease up; ``due`` moves ``start_time`` and, by
-    ``delivery_timeout``, ``deliver_by``. ``alive`` stamps ``updated_time``. ``erase_sealed`` erases the sealed credentials.
-    ``end`` stamps ``end_time``, erases request, caller and sealed credentials, and gives up the lease and the merge key.
+    ``lease`` is seconds from the store's now, or None to release the lease; ``due`` moves ``start_time`` and, by
+    ``delivery_timeout``, ``deliver_by``. ``alive`` sets ``updated_time`` to now. ``end`` sets ``end_time`` to now, erases
+    request, caller and sealed credentials, and releases the lease and the merge key. Raises `InvalidRequest`, naming the
+    field, for what no store can keep.
     """
 
     status: Status | Unset = UNSET
-    attempt: int | Unset = UNSET
-    token: str | Unset = field(default=UNSET, repr=False)
-    progress: int | Unset = UNSET
-    status_text: str | Unset = UNSET
-    result: JsonValue | Unset = UNSET
-    lessee: str | Unset | None = UNSET
-    lease: float | Unset | None = UNSET
-    due: datetime | float | Unset = UNSET
-    delivery_timeout: float = 600.0
+    attempt: int | Unset = field(default=UNSET, validator=_COUNT)
+    token: str | Unset = field(default=UNSET, repr=False, validator=_ID)
+    progress: int | Unset = field(default=UNSET, validator=_number(0, 100))
+    status_text: str | Unset = field(default=UNSET, validator=_text())
+    result: JsonValue | Unset = field(default=UNSET, validator=_json)
+    lessee: str | Unset | None = field(default=UNSET, validator=_LABEL)
+    lease: float | Unset | None = field(default=UNSET, validator=_seconds)
+    due: datetime | float | Unset = field(default=UNSET, validator=_moment)
+    delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
     free_merge_key: bool = False
     alive: bool = False
     erase_sealed: bool = False
@@ -264,37 +354,36 @@ class Changes:
 
 @frozen(kw_only=True)
 class Report:
-    """What an action says while it runs, in one write. Any report is a sign of life.
+    """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
 
-    ``progress`` sets, ``increment`` raises (0–100 in the end), ``text`` replaces, ``output`` is appended as UTF-8;
-    ``truncated`` marks that output past the limit was dropped.
+    ``progress`` (clamped to 0–100) and ``text`` replace the job's; the store appends ``output`` as UTF-8. ``truncated``
+    records that output past the limit was dropped.
     """
 
-    progress: int | None = None
-    increment: int = 0
-    text: str | None = None
-    output: str = ""
+    progress: int | None = field(default=None, converter=_clamped)
+    text: str | None = field(default=None, validator=_text())
+    output: str = field(default="", validator=_text())
     truncated: bool = False
 
 
 @frozen(kw_only=True)
 class Query:
-    """Which jobs to find, newest first. ``overdue``: only those past their time-out, by the store's own clock.
+    """Which jobs to find, newest first. ``overdue``: only those past their timeout, by the store's own clock.
 
-    ``before`` is a job id: the page that follows that job.
+    ``before`` is a job id; the page begins after that job.
     """
 
-    scope: str | None = None
+    scope: str | None = field(default=None, validator=_text())
     status: Status | None = None
-    owner: str | None = None
+    owner: str | None = field(default=None, validator=_text())
     overdue: bool = False
-    limit: int = 50
-    before: str | None = None
+    limit: int = field(default=50, validator=_number(0, (1 << 63) - 1))
+    before: str | None = field(default=None, validator=_text())
 
 
 @frozen
 class Output:
-    """A piece of a job's output. ``next_offset`` (bytes) is where the next piece begins."""
+    """A chunk of a job's output. ``next_offset`` (bytes) is where the next chunk begins."""
 
     text: str
     next_offset: int
@@ -303,7 +392,7 @@ class Output:
 
 @frozen
 class Grant:
-    """What a signature grants: one attempt at one job, from ``created`` until before ``expires`` (Unix time, s)."""
+    """The right that a signature grants: one attempt at one job, while ``created`` ≤ now < ``expires`` (Unix time, s)."""
 
     job_id: str
     attempt: int
@@ -313,7 +402,7 @@ class Grant:
 
 @frozen(kw_only=True)
 class JobState:
-    """What a watcher may see of a job: its progress and its end, and nothing of its request."""
+    """The part of a job that a watcher may see: progress and result, but nothing of its request."""
 
     id: str
     status: Status
@@ -327,7 +416,7 @@ class JobState:
     scope: str
 
     def as_dict(self) -> dict[str, JsonValue]:
-        """JSON-ready: the status as its integer with ``status_name`` beside it, times in ISO 8601 with offset."""
+        """JSON-ready: the status as its integer and as ``status_name``, times in ISO 8601 with offset."""
         return {
             "id": self.id,
             "progress": self.progress,

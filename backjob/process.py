@@ -1,25 +1,30 @@
-"""What belongs to one process: state that a forked child makes anew, and a log line that repeats once a minute at most."""
+"""What belongs to one process: state that a forked child makes anew, a thread that works in passes, rate-limited logging."""
 
 from __future__ import annotations
 
 import logging
 import math
 import os
+import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from backjob.errors import StoreError
 from backjob.protocols import Clock
 
-__all__ = ["Outage", "PerProcess"]
+__all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess"]
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
-_INTERVAL: Final = 60.0
+RETRY_PAUSE: Final = 1.0
+"""Seconds before backjob retries what has failed, such as a call of the store."""
+
+_WARNING_INTERVAL: Final = 60.0
 
 _log = logging.getLogger("backjob")
 
 
-class PerProcess(Generic[T]):
+class PerProcess(Generic[T_co]):
     """A value that each process makes for itself.
 
     After a fork the parent's threads do not exist, its locks may be held forever, and its connections must not be used.
@@ -29,12 +34,12 @@ class PerProcess(Generic[T]):
     that was inherited from the parent, once, in the child.
     """
 
-    def __init__(self, make: Callable[[], T], abandon: Callable[[T], object] | None = None) -> None:
+    def __init__(self, make: Callable[[], T_co], abandon: Callable[[T_co], object] | None = None) -> None:
         self._make = make
         self._abandon = abandon
-        self._values: dict[int, T] = {}
+        self._values: dict[int, T_co] = {}
 
-    def get(self) -> T:
+    def get(self) -> T_co:
         """Return the value of the current process."""
         pid = os.getpid()
         try:
@@ -43,25 +48,112 @@ class PerProcess(Generic[T]):
             pass
         # One atomic step without a lock: a lock might have been held when the process was forked.
         value = self._values.setdefault(pid, self._make())
-        for other in [key for key in self._values if key != pid]:
-            inherited = self._values.pop(other, None)
+        for other in list(self._values):  # a copy in one step: another thread may be removing the same values
+            inherited = self._values.pop(other, None) if other != pid else None
             if inherited is not None and self._abandon is not None:
                 self._abandon(inherited)
         return value
 
 
+class Passes:
+    """A daemon thread that calls ``step`` again and again, until `close` or until ``is_idle()`` is true, if given.
+
+    A step returns the seconds until the next one; `wake` cuts that time short. If a step raises, the thread logs it and
+    goes on after a pause. ``at_end`` runs in the thread as its last call. Belongs to one process: keep it in a
+    `PerProcess`. All methods are thread-safe.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], float],
+        *,
+        at_end: Callable[[], object],
+        is_idle: Callable[[], bool] | None = None,
+    ) -> None:
+        self._name = name
+        self._step = step
+        self._at_end = at_end
+        self._is_idle = is_idle
+        self._lock = threading.Lock()
+        self._woken = threading.Event()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def ensure_running(self) -> None:
+        """Start the thread unless it is alive or `close` was called. Cheap enough for every request.
+
+        Raises `RuntimeError` if the system starts no more threads.
+        """
+        if self._thread is not None and self._is_idle is None:
+            return  # it ends only at close(): every request passes here, without taking the lock
+        with self._lock:
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
+                return
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread
+
+    def wake(self) -> None:
+        """Start the next step now."""
+        self._woken.set()
+
+    def close(self, timeout: float) -> bool:
+        """End the thread and wait for it, at most ``timeout`` seconds. Returns False if there was no thread."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+        self._woken.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+        return thread is not None
+
+    def _run(self) -> None:
+        while self._goes_on():
+            try:
+                pause = self._step()
+            except BaseException:  # a user's hook may raise even SystemExit, which must not end this thread
+                _log.exception("a pass of the thread %s failed; the next one starts in %g s", self._name, RETRY_PAUSE)
+                pause = RETRY_PAUSE
+            self._woken.wait(pause)
+            self._woken.clear()
+        self._at_end()
+
+    def _goes_on(self) -> bool:
+        with self._lock:
+            if self._closed:
+                return False
+            if self._is_idle is not None and self._is_idle():
+                # Under the lock: work that arrives now calls ensure_running(), which then starts another thread.
+                self._thread = None
+                return False
+            return True
+
+
 class Outage:
-    """Logs that the store is away: a warning once a minute, and debug lines in between. For one thread."""
+    """Logs failures of the store: a warning once a minute, and debug lines in between. For one thread."""
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
         self._quiet_until = -math.inf
 
-    def tell(self, message: str, *arguments: object) -> None:
+    def warn(self, message: str, *arguments: object) -> None:
         """Log a warning, or a debug line if the last warning is less than a minute old."""
         now = self._monotonic()
         if now < self._quiet_until:
             _log.debug(message, *arguments)
             return
-        self._quiet_until = now + _INTERVAL
+        self._quiet_until = now + _WARNING_INTERVAL
         _log.warning(message, *arguments)
+
+    def attempt(self, action: Callable[[], object], what: str, *arguments: object) -> Exception | None:
+        """Call ``action``. If it raises, log that ``what`` failed and return the exception; the caller retries."""
+        try:
+            action()
+        except StoreError as error:
+            self.warn(f"{what} waits for the store: %s", *arguments, error)
+            return error
+        except Exception as error:
+            _log.exception(f"{what} failed; backjob retries", *arguments)
+            return error
+        return None

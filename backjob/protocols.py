@@ -1,6 +1,6 @@
-"""The contracts between the parts. `typing.Protocol` throughout: match the shape, there is nothing to subclass.
+"""The contracts between the parts, as `typing.Protocol`: implement the methods, there is nothing to subclass.
 
-`backjob.testing` has a suite for each of Store, Transport and Signer that shows whether an implementation keeps them.
+`backjob.testing` has a test suite for implementations of Store, Transport and Signer.
 """
 
 from __future__ import annotations
@@ -54,63 +54,61 @@ __all__ = [
 
 @runtime_checkable
 class Clock(Protocol):
-    """Where time comes from."""
+    """The source of time."""
 
     def now(self) -> datetime:
         """The present, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never run backwards; only differences mean anything."""
+        """Seconds that never go backwards; only differences are meaningful."""
         ...
 
 
 @runtime_checkable
 class Store(Protocol):
-    """Keeps jobs. Synchronous, callable from any thread, and without a state machine of its own.
+    """Stores jobs. Synchronous and callable from any thread; the state machine is the core's.
 
-    Every write is one atomic step that is durable when the method returns. Times are the store's own clock. All
-    methods raise `StoreUnavailable` when the store cannot be reached for now, and have then changed nothing that a
-    later read would not show.
+    Every write is atomic, and durable when the method returns. Times come from the store's own clock. Every method raises
+    `StoreUnavailable` when the store can't be reached for now; whether a write was made, a later read shows.
     """
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        """Write a new job with its first lease. With a key that a job holds already: write nothing, return that job."""
+        """Write a new job with its first lease, or return the job that already holds the merge key and write nothing."""
         ...
 
     def get(self, job_id: str) -> Job | None:
-        """The job as it stands, without its output, or None."""
+        """The job without its output, or None."""
         ...
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         """At most ``limit`` bytes (4 or more) of output from byte ``offset``, never splitting a character.
 
-        An offset at or past the end gives an empty piece that ends there; an offset inside a character begins at the
-        next one; an unknown job has no output. ``truncated`` is the job's, whatever the piece.
+        An offset at or past the end gives an empty chunk with that ``next_offset``; an offset inside a character moves to
+        the next one; an unknown job has no output. ``truncated`` is the job's, for every chunk.
         """
         ...
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        """Compare-and-set: the job after the change, or None if the job is unknown or ``expect`` did not hold."""
+        """Compare-and-set: the job after the change, or None if the job is unknown or ``expect`` is not satisfied."""
         ...
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        """Write a report in one round trip, fenced: False, and nothing written, unless the job is IN_PROGRESS under this
-        token.
+        """Write a report in one round trip, or return False if the job is not IN_PROGRESS with this token.
 
-        Its cost does not grow with the output that stands already.
+        The cost does not grow with the existing output.
         """
         ...
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        """Lease to ``lessee``, for ``lease`` seconds, STARTED jobs that are due and not leased; the longest due first.
+        """Lease at most ``limit`` STARTED jobs that are due and not leased to ``lessee``, for ``lease`` seconds.
 
-        A lease is over at its exact end. Of several callers at once, each job goes to one.
+        The longest due come first. A lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
         """
         ...
 
     def beat(self, tokens: Mapping[str, str]) -> None:
-        """A sign of life for many running jobs in one write: job id → token. Stale tokens change nothing."""
+        """Record a sign of life for many running jobs in one write: job id → token. Stale tokens have no effect."""
         ...
 
     def find(self, query: Query) -> list[Job]:
@@ -118,47 +116,49 @@ class Store(Protocol):
         ...
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        """Remove COMPLETED jobs that ended more than ``completed_age`` seconds ago, and jobs with any final status past
-        ``ended_age``; 0 keeps for ever. Returns how many. Works in batches, so nobody waits for long.
+        """Delete old jobs in small batches, and return how many.
+
+        Old are COMPLETED jobs that ended more than ``completed_age`` seconds ago and jobs with any final status that ended
+        more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.
         """
         ...
 
     def close(self) -> None:
-        """Let go of connections. Calling it twice does no harm."""
+        """Close the connections. A second call has no effect."""
         ...
 
 
 class Capability(Enum):
-    """What a store may lack, and says so in an attribute ``lacks``; what would need it is refused, with the reason."""
+    """A capability that a store may declare missing in its attribute ``lacks``; backjob then refuses calls that need it."""
 
     SHARED = "shared"
-    """Every process of the application sees the same jobs. Without: the command line can't look into the store."""
+    """Every process of the application sees the same jobs. Without it, the command line can't read the store."""
     RETENTION = "retention"
-    """A job stays until it is purged. Without, the store may drop jobs to make room: ``start(delay=…)`` is refused."""
+    """A job stays until it is purged. Without it, the store may evict jobs, so backjob refuses ``start(delay=…)``."""
     LISTING = "listing"
-    """``find`` and ``purge`` know all jobs. Without, ``find`` knows only those that have not ended, and is kept for
-    the monitor's own search for silent ones; ended jobs go by themselves, by the ages that ``purge`` was last given.
+    """``find`` and ``purge`` see all jobs. Without it, ``find`` sees only jobs that have not ended and serves only the
+    monitor's search for silent ones; ended jobs expire by the ages of the last call of ``purge``.
     """
 
 
 def lacks(store: Store) -> frozenset[Capability]:
-    """What a store lacks: its attribute of this name, or nothing."""
+    """The capabilities that a store lacks: its attribute ``lacks``, or none."""
     found: frozenset[Capability] = getattr(store, "lacks", frozenset())
     return found
 
 
 @runtime_checkable
 class Verified(Protocol):
-    """A worker request whose target and headers are proven; its body is not, until ``check`` has seen it."""
+    """A worker request whose target and headers are verified; ``check`` verifies its body."""
 
     @property
     def grant(self) -> Grant:
-        """What the signature grants."""
+        """The right that the signature grants."""
         ...
 
     @property
     def request(self) -> Request:
-        """The request without the signer's own parameters: what the developer asked for."""
+        """The request as the developer started it, without the signer's own parameters."""
         ...
 
     def check(self, body: bytes) -> None:
@@ -168,28 +168,28 @@ class Verified(Protocol):
 
 @runtime_checkable
 class Signer(Protocol):
-    """Makes a request provably ours, and proves it. Stateless and callable from any thread."""
+    """Signs worker requests and verifies them. Stateless and callable from any thread."""
 
     def sign(self, request: Request, grant: Grant) -> Request:
-        """The request with a signature over its method, target and body, and over the grant."""
+        """The request, signed: the signature covers method, target, body and the grant."""
         ...
 
     def claims(self, request: Request) -> bool:
-        """Whether the request says that it is ours; from target and headers only, and cheap: every request is asked."""
+        """Whether the request claims to be a worker request. Reads target and headers only; cheap, it runs on every request."""
         ...
 
     def verify(self, request: Request, now: datetime) -> Verified:
-        """Prove target, headers and validity before any body is read, or raise `SignatureError`."""
+        """Verify target, headers and validity period before any body is read; raises `SignatureError`."""
         ...
 
     def derive(self, label: str) -> tuple[bytes, ...]:
-        """32-byte keys for another purpose, named by the label: the current one first, then the fallbacks'."""
+        """32-byte keys for the purpose that the label names: from the current key first, then from the fallbacks."""
         ...
 
 
 @runtime_checkable
 class Delivery(Protocol):
-    """One attempt at sending one worker request."""
+    """One attempt to send a worker request."""
 
     @property
     def job_id(self) -> str: ...
@@ -199,34 +199,34 @@ class Delivery(Protocol):
 
     @property
     def deadline(self) -> datetime:
-        """After this there is no point in sending any more (UTC)."""
+        """The time (UTC) after which sending is pointless."""
         ...
 
     def sign(self) -> Request:
-        """The signed request. Call it when bytes are about to leave, at most once, from any thread.
+        """The signed request. Call it at most once, just before the first byte is sent, from any thread.
 
-        Raises `NotSent` if there is no point any more.
+        Raises `NotSent` if sending has become pointless.
         """
         ...
 
 
 @runtime_checkable
 class Transport(Protocol):
-    """Sends worker requests to the application, and waits for their answers as long as they take."""
+    """Sends worker requests to the application and waits for each response, however long it takes."""
 
     @property
     def capacity(self) -> int | None:
-        """How many may be in flight at once; the monitor keeps to it. None: any number."""
+        """The most requests in flight at once, which the monitor respects. None: any number."""
         ...
 
     def send(self, delivery: Delivery) -> Future[Response]:
-        """Begin to send; returns at once. The future ends with the complete response, or `NotSent`, or `ConnectionLost`.
+        """Start sending and return at once. The future gets the complete response, or `NotSent`, or `ConnectionLost`.
 
-        The target goes out byte for byte; no redirect is followed, no cookie kept, no proxy or netrc taken from the
-        environment; there is no read time-out. Cancelling the future closes the connection.
+        The transport sends the target byte for byte, follows no redirect, keeps no cookie, ignores proxies and netrc of
+        the environment, and has no read timeout. Cancelling the future closes the connection.
         """
         ...
 
     def close(self) -> None:
-        """Close what is open. Calling it twice does no harm."""
+        """Close all connections. A second call has no effect."""
         ...

@@ -1,6 +1,6 @@
-"""Settings by name, the same everywhere: ``BACKJOB_BASE_URL`` in Flask and the environment, ``BACKJOB["BASE_URL"]`` in Django.
+"""Settings, with the same names everywhere: ``BACKJOB_BASE_URL`` in Flask and the environment, ``BACKJOB["BASE_URL"]`` in Django.
 
-`Settings.of` reads and checks them; `Settings.build` makes the `BackJob` they describe, of any subclass.
+`Settings.of` reads and checks them; `Settings.build` makes the `BackJob` that they describe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from urllib.parse import urlencode
 from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
-from backjob.jobs import BackJob
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key
@@ -28,11 +27,11 @@ from backjob.transports.sockets import SocketTransport
 
 __all__ = ["Settings", "named"]
 
-_Jobs = TypeVar("_Jobs", bound=BackJob)
+_T = TypeVar("_T")
 
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
-_OF_BACKJOB: Final = (
+_OPTIONS: Final = (
     "error_timeout",
     "delivery_timeout",
     "completed_retention_days",
@@ -48,25 +47,23 @@ _OF_BACKJOB: Final = (
 
 def _text(value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise ValueError("text is needed")
+        raise ValueError("must be text")
     return value
 
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("a number is needed")  # noqa: TRY004 - one error for all wrong values
+        raise ValueError("must be a number")  # noqa: TRY004 - one error for all invalid values
     number = float(value)
-    if not 0 <= number < math.inf:  # nor is NaN
-        raise ValueError("a number that is not negative is needed")
+    if not 0 <= number < math.inf:  # false for NaN, too
+        raise ValueError("must be a number, 0 or more")
     return number
 
 
-def _count(value: object, of: str = "") -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"a whole number{of} is needed")  # noqa: TRY004
-    count = int(value)
+def _count(value: object, unit: str = "") -> int:
+    count = -1 if isinstance(value, bool) or not isinstance(value, int | str) else int(value)
     if count < 0:
-        raise ValueError(f"a whole number{of} is needed")
+        raise ValueError(f"must be a whole number{unit}, 0 or more")
     return count
 
 
@@ -79,13 +76,13 @@ def _truth(value: object) -> bool:
         return value
     word = str(value).lower()
     if word not in _TRUE | _FALSE:
-        raise ValueError("true or false is needed")
+        raise ValueError("must be true or false")
     return word in _TRUE
 
 
 def _secret(value: object) -> str | bytes:
     if not isinstance(value, str | bytes):
-        raise ValueError("text or bytes are needed")  # noqa: TRY004
+        raise ValueError("must be text or bytes")  # noqa: TRY004
     return value
 
 
@@ -93,7 +90,7 @@ def _secrets(value: object) -> tuple[str | bytes, ...]:
     if isinstance(value, str):
         return tuple(part for part in value.split(",") if part)
     if not isinstance(value, Iterable):
-        raise ValueError("a list of secrets is needed")  # noqa: TRY004
+        raise ValueError("must be a list of secrets")  # noqa: TRY004
     return tuple(_secret(part) for part in value)
 
 
@@ -101,9 +98,9 @@ def _cache(value: object) -> object:
     if isinstance(value, str):
         module, _, attribute = value.partition(":")
         if not module or not attribute:
-            raise ValueError("a cache is needed, or where to find one: module:name")
+            raise ValueError("must be a cache, or its name: module:name")
     elif not isinstance(value, Cache):
-        raise ValueError("a cache is needed: an object with get, set, add and delete")  # noqa: TRY004
+        raise ValueError("must be a cache: an object with get, set, add and delete")  # noqa: TRY004
     return value
 
 
@@ -113,7 +110,7 @@ def _setting(read: Callable[[object], Any]) -> Any:
 
 @frozen(kw_only=True)
 class Settings:
-    """What may be set. None stands for what was not: `BackJob`'s own default holds, or the adapter finds a value."""
+    """The settings. None: not set, so that the default of `BackJob` applies, or the adapter provides a value."""
 
     base_url: str | None = _setting(_text)
     connect_to: str | None = _setting(_text)
@@ -137,10 +134,10 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:
-        """Read settings from a mapping that may hold other things: names count that begin with the prefix.
+        """Read the settings from a mapping: those of its names that begin with the prefix. None means not set.
 
-        Names ``beside`` are the adapter's own; they are passed over, and may be what was meant by another. A value of None is one that was not set. Raises `InvalidRequest` naming the setting for an unknown name (with
-        the one that was probably meant) and for a value that can't be read.
+        Names ``beside`` belong to the adapter and are skipped; they may be suggested for a misspelled name. Raises
+        `InvalidRequest` naming the setting for an unknown name, with a suggestion, and for an invalid value.
         """
         readers = {attribute.name: attribute.metadata["read"] for attribute in fields(cls)}
         found: dict[str, Any] = {}
@@ -152,7 +149,7 @@ class Settings:
                 continue
             read = readers.get(short.lower()) if short.isupper() else None
             if read is None:
-                raise InvalidRequest(name, f"there is no such setting; {_meant(short, (*readers, *beside), prefix)}")
+                raise InvalidRequest(name, f"unknown setting; {_suggestion(short, (*readers, *beside), prefix)}")
             try:
                 found[short.lower()] = read(value)
             except (ValueError, OverflowError) as error:
@@ -161,7 +158,7 @@ class Settings:
 
     def build(
         self,
-        cls: type[_Jobs],
+        make: Callable[..., _T],
         *,
         secret: str | bytes | None = None,
         secret_fallbacks: Iterable[str | bytes] = (),
@@ -173,20 +170,20 @@ class Settings:
         signer: Signer | None = None,
         clock: Clock | None = None,
         **options: Any,
-    ) -> _Jobs:
-        """The `BackJob` that these settings describe, of class ``cls``, to which ``options`` go as well.
+    ) -> _T:
+        """Call ``make`` with the arguments of `BackJob` that these settings describe, and ``options``.
 
-        ``secret`` is the framework's own, from which the key is derived, labelled with ``package`` and
-        ``application``, where no key is set; one of its fallbacks that is refused as a secret is left out. A ``store``,
-        ``transport`` or ``signer`` given here wins; a cache goes in front of any store. Raises `InvalidRequest` and what
-        the store's constructor raises.
+        ``secret`` is the framework's secret; without a key setting, the key is derived from it, labelled with ``package``
+        and ``application``. Fallbacks that are too weak are left out. A ``store``, ``transport`` or ``signer`` passed
+        here takes precedence; a cache goes in front of any store. Raises `InvalidRequest`, and what the store's
+        constructor raises.
         """
-        return cls(
+        return make(
             store=self._store(default_store, store, clock),
             transport=self._transport() if transport is None else transport,
             signer=self._signer(secret, tuple(secret_fallbacks), package, application) if signer is None else signer,
             clock=clock,
-            **{name: value for name in _OF_BACKJOB if (value := getattr(self, name)) is not None},
+            **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None},
             **options,
         )
 
@@ -194,7 +191,7 @@ class Settings:
         url = self._store_url(default_store) if given is None else ""
         if self.cache is None:
             if self.cache_prefix is not None:
-                raise InvalidRequest("CACHE_PREFIX", "needs a CACHE, whose keys begin with it")
+                raise InvalidRequest("CACHE_PREFIX", "needs CACHE: it is the prefix of the keys there")
             return open_store(url, clock=clock) if given is None else given
         cache = self._found_cache(self.cache)
         prefix: dict[str, Any] = {} if self.cache_prefix is None else {"prefix": self.cache_prefix}
@@ -202,7 +199,7 @@ class Settings:
         try:
             if given is None and url.partition("?")[0] == "cache:":
                 StoreURL.parse(url).arguments({})
-                from backjob.stores.cache import CacheStore  # noqa: PLC0415 - for those who have nothing but a cache
+                from backjob.stores.cache import CacheStore  # noqa: PLC0415 - only for this setting
 
                 return CacheStore(cache, clock=clock, **prefix)
             store = open_store(url, clock=clock) if given is None else given
@@ -217,7 +214,9 @@ class Settings:
     def _found_cache(self, cache: Cache | str) -> Cache:
         found = named(cache, "CACHE") if isinstance(cache, str) else cache
         if not isinstance(found, Cache):
-            raise InvalidRequest("CACHE", f"{type(found).__qualname__} is no cache: it needs get, set, add and delete")
+            raise InvalidRequest(
+                "CACHE", f"{type(found).__qualname__} is not a cache: it needs get, set, add and delete"
+            )
         return found
 
     def _store_url(self, default_store: Callable[[], str]) -> str:
@@ -234,7 +233,7 @@ class Settings:
         if self.base_url is not None:
             return SocketTransport(self.base_url, connect_to)
         if connect_to is not None:
-            raise InvalidRequest("CONNECT_TO", "needs a BASE_URL, which says what to put into Host")
+            raise InvalidRequest("CONNECT_TO", "needs BASE_URL, for the Host header")
         return SocketTransport
 
     def _signer(
@@ -243,8 +242,8 @@ class Settings:
         if self.key is not None:
             return MessageSigner(self.key, fallbacks=self.key_fallbacks or ())
         if secret is None:
-            raise InvalidRequest("KEY", "no key is set, and there is no secret to derive one from")
-        # A weak secret never signed anything for us, so that as a fallback it has nothing to verify.
+            raise InvalidRequest("KEY", "is not set, and there is no secret to derive a key from")
+        # A weak secret has never signed a worker request, so there is nothing to verify with it.
         derived = [
             derive_key(one, package=package, application=application, argument="SECRET_KEY")
             for one in (secret, *filter(_is_strong, fallbacks))
@@ -253,19 +252,21 @@ class Settings:
 
 
 def named(name: str, argument: str) -> object:
-    """What ``module:name`` names. Raises `InvalidRequest` for this argument where there is no such thing.
+    """Import the object ``module:name``. Raises `InvalidRequest` naming the argument if there is none.
 
-    What the module itself raises when it is imported comes as it is.
+    Exceptions of the module itself propagate.
     """
     module_name, _, attribute = name.partition(":")
     if not module_name or not attribute:
-        raise InvalidRequest(argument, f"write module:name, such as myapp:jobs, not {name!r}")
+        raise InvalidRequest(argument, f"must be module:name, such as myapp:jobs, not {name!r}")
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:
         if not f"{module_name}.".startswith(f"{error.name}."):
             raise
-        raise InvalidRequest(argument, f"there is no module {error.name!r} here or on sys.path") from None
+        raise InvalidRequest(
+            argument, f"there is no module {error.name!r} in the current directory or on sys.path"
+        ) from None
     try:
         return cast("object", operator.attrgetter(attribute)(module))
     except AttributeError as error:
@@ -280,9 +281,9 @@ def _is_strong(secret: str | bytes) -> bool:
     return True
 
 
-def _meant(name: str, known: Iterable[str], prefix: str) -> str:
+def _suggestion(name: str, known: Iterable[str], prefix: str) -> str:
     names = sorted(one.upper() for one in known)
     close = difflib.get_close_matches(name.upper(), names, n=1)
     if close:
         return f"did you mean {prefix}{close[0]}?"
-    return "known are " + ", ".join(prefix + one for one in names)
+    return "known settings: " + ", ".join(prefix + one for one in names)

@@ -16,7 +16,7 @@ from backjob.errors import AddressUnknown, JobExit
 from backjob.http.addresses import learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving, serving, text_decoder
 from backjob.http.targets import canonical_path
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, Engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Verified
@@ -40,9 +40,9 @@ class BackJobMiddleware:
     With ``status`` it also serves the status routes under the `BackJob`'s ``status_prefix``.
     """
 
-    def __init__(self, app: WSGIApplication, jobs: BackJob, status: bool = True) -> None:
+    def __init__(self, app: WSGIApplication, jobs: BackJob | Engine, status: bool = True) -> None:
         self._app = app
-        self._jobs = jobs
+        self._jobs = engine_of(jobs)
         self._status = StatusApp(jobs) if status else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -195,9 +195,9 @@ class StatusApp:
     Event streams are served if the `BackJob` is given a number of ``streams``: each occupies a thread.
     """
 
-    def __init__(self, jobs: BackJob) -> None:
-        self._jobs = jobs
-        self._endpoints = Endpoints(jobs, jobs.status_prefix)
+    def __init__(self, jobs: BackJob | Engine) -> None:
+        self._jobs = engine_of(jobs)
+        self._endpoints = Endpoints(self._jobs, self._jobs.status_prefix)
 
     def below(self, environ: WSGIEnvironment) -> WSGIEnvironment | None:
         """The environ as it is below the prefix, or None if the request is for something else."""

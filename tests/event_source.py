@@ -1,4 +1,4 @@
-"""What a browser makes of an event stream: the parser of the standard (WHATWG HTML, section 9.2.6), and no more."""
+"""A parser of event streams, as browsers have it (WHATWG HTML, section 9.2.6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _FINAL: Final = "end"
 
 
 class EventSource:
-    """Reads a stream as it comes: ``events`` are (name, data, last event id)."""
+    """Parses a stream chunk by chunk. ``events`` are (name, data, last event id)."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, str, str]] = []
@@ -24,13 +24,13 @@ class EventSource:
         self._data: list[str] = []
 
     def feed(self, chunk: bytes) -> None:
-        """The next bytes of the stream, however they were cut."""
+        """Parse the next bytes of the stream, split anywhere."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         for line in lines:
             self._line(line.decode("utf-8"))
 
     def read(self, chunks: Iterable[bytes]) -> EventSource:
-        """A whole stream."""
+        """Parse a whole stream."""
         for chunk in chunks:
             self.feed(chunk)
         return self
@@ -54,7 +54,7 @@ class EventSource:
         elif field == "retry":
             self.retry = int(value)
 
-    # --- what a job's stream said -----------------------------------------------------------------------------------
+    # --- the events of a job -----------------------------------------------------------------------------------------
 
     @property
     def names(self) -> list[str]:
@@ -62,12 +62,12 @@ class EventSource:
 
     @property
     def text(self) -> str:
-        """All output, joined."""
+        """All output, concatenated."""
         return "".join(json.loads(data)["text"] for name, data, _ in self.events if name == "output")
 
     @property
     def states(self) -> list[Any]:
-        """The states that came, the final one among them."""
+        """All states, the final one included."""
         return [json.loads(data) for name, data, _ in self.events if name != "output"]
 
     @property

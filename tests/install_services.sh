@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
-# The servers that tests need, on 127.0.0.1 and at their usual ports: PostgreSQL (user postgres, no password), MariaDB
-# (root, no password), Redis. One that answers is taken as it is, one that is installed is started. What is missing is
-# installed, and opened to local connections without a password: that is done to no server that was there before.
+# Starts the servers that tests need on 127.0.0.1 and their usual ports: PostgreSQL (user postgres, no password), MariaDB
+# (root, no password) and Redis. A server that answers is used as it is, and one that is installed is started. A missing one
+# is installed, and allows local connections without a password; servers that existed before are not changed.
 set -euo pipefail
 
-readonly PATIENCE=60 # s
+readonly DEADLINE=60 # s
 
 say() { printf '%s\n' "$1" >&2; }
 answers() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
-# until_well NAME COMMAND…: waits until the command succeeds.
+# until_well NAME COMMAND…: wait until the command succeeds.
 until_well() {
-    local name=$1 deadline=$((SECONDS + PATIENCE))
+    local name=$1 deadline=$((SECONDS + DEADLINE))
     shift
     until "$@" >/dev/null 2>&1; do
         if ((SECONDS >= deadline)); then
-            say "$name: after $PATIENCE s, this still fails: $*"
+            say "$name: after $DEADLINE s this command still fails: $*"
             "$@"
             return 1
         fi
@@ -46,7 +46,7 @@ postgresql() {
         fi
         answers 5432 || pg_ctlcluster --skip-systemctl-redirect "$version" main start
     fi
-    command -v psql >/dev/null || return 0 # another machine's, forwarded to here
+    command -v psql >/dev/null || return 0 # the port is forwarded to another machine
     until_well PostgreSQL as_postgres "SELECT 1"
     [ -n "$(as_postgres "SELECT 1 FROM pg_database WHERE datname = 'test'")" ] || as_postgres "CREATE DATABASE test"
 }
@@ -66,7 +66,7 @@ mariadb_server() {
         fi
         if [ "$new" = yes ]; then
             until_well MariaDB mariadb -u root -e "SELECT 1"
-            # With or without skip_name_resolve: 127.0.0.1 is localhost to the one, and itself to the other.
+            # Both users, because skip_name_resolve decides which of them a connection from 127.0.0.1 is.
             mariadb -u root -e "CREATE USER IF NOT EXISTS root@127.0.0.1 IDENTIFIED BY '';
                 GRANT ALL PRIVILEGES ON *.* TO root@127.0.0.1 WITH GRANT OPTION;
                 ALTER USER root@localhost IDENTIFIED BY ''"
@@ -85,9 +85,9 @@ redis() {
     until_well Redis redis-cli -h 127.0.0.1 -p 6379 ping
 }
 
-command -v ps >/dev/null || install_package procps # for tests that kill servers of their own
+command -v ps >/dev/null || install_package procps # for tests that kill their own servers
 
-# A server that the environment names is somebody else's to look after.
+# A server whose URL is set in the environment is not managed here.
 [ -n "${TEST_POSTGRES:-}" ] || postgresql
 [ -n "${TEST_MARIADB:-}" ] || mariadb_server
 [ -n "${TEST_REDIS:-}" ] || redis

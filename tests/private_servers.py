@@ -1,7 +1,7 @@
-"""Servers that a test may kill: a PostgreSQL, a MariaDB and a Redis of its own, each on a free port and a directory of
-its own, killed without a warning and started again on the same data.
+"""Servers that a test may kill and start again on the same data: a PostgreSQL, a MariaDB or a Redis of one test, on a
+free port and in a directory of its own.
 
-Where the programs are not installed a developer's test skips, with the reason; in CI it fails.
+If a program is not installed, the test is skipped with the reason; in CI it fails.
 """
 
 from __future__ import annotations
@@ -36,20 +36,18 @@ __all__ = [
     "private_server",
 ]
 
-_DEADLINE: Final = 30.0
-_POLL: Final = 0.02
-_PORTS: Final = range(10_000, 22_000)
-"""Below those that systems give to outgoing connections, and so are they with the 10,000 that a Redis Cluster adds for its
-bus: nobody takes the port while its server is down.
-"""
+_DEADLINE: Final = 30.0  # s
+_POLL: Final = 0.02  # s
+_PORTS: Final = range(10_000, 20_000)
+"""Below the ports of outgoing connections, as are the ports 10,000 higher, which the nodes of a Redis Cluster use."""
 
 
 @frozen(kw_only=True)
 class ServerKind:
-    """A sort of server. Everything is told its directory: ``initialise`` fills it once, ``command`` serves it.
+    """A kind of server. ``initialise`` is the command that fills a data directory, and ``command`` the one that serves it.
 
-    ``programs`` has alternatives for each program that is needed; ``user`` runs it where the tests run as root, which
-    these programs refuse. ``answers`` connects, and raises while nobody answers.
+    ``programs`` lists the alternatives for each program. If the tests run as root, which these programs refuse, they run
+    as ``user``. ``connect`` raises while the server does not answer.
     """
 
     name: str
@@ -58,14 +56,14 @@ class ServerKind:
     user: str
     initialise: Callable[[Path], list[str]] | None
     command: Callable[[Path, int], list[str]]
-    answers: Callable[[int], None]
+    connect: Callable[[int], None]
     location: str
 
     def __str__(self) -> str:
         return self.name
 
     def require(self) -> None:
-        """Skip the test where a program is missing; with ``CI`` in the environment it fails."""
+        """Skip the test if a program is missing, or with ``CI`` in the environment, fail it."""
         __tracebackhide__ = True
         for alternatives in (*self.programs, ("ps",)):
             if _program(*alternatives) is None:
@@ -76,7 +74,7 @@ class ServerKind:
 
     @property
     def identity(self) -> _Identity | None:
-        """Whom its programs run as; None for whoever runs the tests."""
+        """The user that runs its programs; None for the user that runs the tests."""
         if os.geteuid() != 0:
             return None
         entry = pwd.getpwnam(self.user)
@@ -89,12 +87,12 @@ class _Identity:
     gid: int
 
 
-# --- the three ------------------------------------------------------------------------------------------------------
+# --- the kinds ------------------------------------------------------------------------------------------------------
 
 
 @cache
 def _program(*alternatives: str) -> str | None:
-    """Where one of these is: on the path, or where a system keeps servers."""
+    """The path of the first of these programs that is installed."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: path.parent.name.zfill(4))
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin", *map(str, reversed(versions))])
     return next((found for name in alternatives if (found := shutil.which(name, path=path))), None)
@@ -106,20 +104,20 @@ def _found(*alternatives: str) -> str:
     return program
 
 
-def _postgres_answers(port: int) -> None:
+def _connect_to_postgres(port: int) -> None:
     import psycopg
 
     psycopg.connect(host="127.0.0.1", port=port, user="postgres", dbname="postgres", connect_timeout=5).close()
 
 
-def _mariadb_answers(port: int) -> None:
+def _connect_to_mariadb(port: int) -> None:
     import pymysql
 
     pymysql.connect(host="127.0.0.1", port=port, user="root", database="test", connect_timeout=5).close()
 
 
-def _redis_answers(port: int) -> None:
-    # Without a driver: while it loads its data it answers, but not with a PONG.
+def _connect_to_redis(port: int) -> None:
+    # Without a driver, because a server that loads its data answers too, but not with PONG.
     with socket.create_connection(("127.0.0.1", port), 5) as connection:
         connection.sendall(b"PING\r\n")
         if not connection.recv(64).startswith(b"+PONG"):
@@ -142,7 +140,7 @@ POSTGRES: Final = ServerKind(
         *(_found("postgres"), "-D", str(directory), "-p", str(port), "-c", "listen_addresses=127.0.0.1"),
         *("-c", "unix_socket_directories=", "-c", "fsync=on", "-c", "synchronous_commit=on"),
     ],
-    answers=_postgres_answers,
+    connect=_connect_to_postgres,
     location="postgres@127.0.0.1:{port}/postgres",
 )
 MARIADB: Final = ServerKind(
@@ -156,12 +154,12 @@ MARIADB: Final = ServerKind(
     ],
     command=lambda directory, port: [
         *(_found(*_MARIADBD), "--no-defaults", f"--datadir={directory}", f"--socket={directory}/socket"),
-        # At its start it deletes the temporary tables in tmpdir: in one of its own, none of another server's.
+        # At its start it deletes the temporary tables in tmpdir, which therefore must not be shared with another server.
         *(f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve", "--skip-grant-tables"),
         f"--tmpdir={directory}",
         *("--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M"),
     ],
-    answers=_mariadb_answers,
+    connect=_connect_to_mariadb,
     location="root@127.0.0.1:{port}/test",
 )
 REDIS: Final = ServerKind(
@@ -174,33 +172,33 @@ REDIS: Final = ServerKind(
         *(_found(*_REDIS), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(directory)),
         *("--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no"),
     ],
-    answers=_redis_answers,
+    connect=_connect_to_redis,
     location="127.0.0.1:{port}/0",
 )
 PRIVATE_SERVERS: Final = (POSTGRES, MARIADB, REDIS)
 
 
-# --- a running one --------------------------------------------------------------------------------------------------
+# --- a running server -----------------------------------------------------------------------------------------------
 
 
 @define(eq=False)
 class PrivateServer:
-    """A server of one test, in its directory and on its port, running or not."""
+    """A server of one test, running or not."""
 
     kind: ServerKind
     directory: Path
     port: int
     _process: subprocess.Popen[bytes] | None = None
     _guard: subprocess.Popen[bytes] | None = None
-    _gone: int = field(default=-1)
+    _exit_pipe: int = field(default=-1)
 
     @property
     def url(self) -> str:
-        """A store's URL for it."""
+        """The URL of a store on it."""
         return self.url_by(self.port)
 
     def url_by(self, port: int) -> str:
-        """A store's URL for it by way of a proxy that listens on this port."""
+        """The URL of a store on it through a proxy on this port."""
         return f"{self.kind.scheme}://{self.kind.location.format(port=port)}"
 
     @property
@@ -208,31 +206,31 @@ class PrivateServer:
         return self.directory.with_name("log")
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start the server, and wait until it answers."""
         assert self._process is None
-        # Every process of the server inherits the end of a pipe: its other end closes with the last of them.
-        self._gone, held = os.pipe()
+        # All processes of the server inherit one end of a pipe. Its other end closes with the last of them.
+        self._exit_pipe, kept_open = os.pipe()
         with self.log.open("ab") as log:
-            self._process = _started(self.kind, self.kind.command(self.directory, self.port), log.fileno(), held)
-        os.close(held)
-        # Whatever becomes of the tests' own process, this does not outlive it.
+            self._process = _start(self.kind, self.kind.command(self.directory, self.port), log.fileno(), kept_open)
+        os.close(kept_open)
+        # Kills the server even if the process of the tests is killed.
         self._guard = subprocess.Popen(
             ["/bin/sh", "-c", f"read _; kill -9 {self._process.pid}"], stdin=subprocess.PIPE, start_new_session=True
         )
-        looks, deadline = threading.Event(), time.monotonic() + _DEADLINE
+        pause, deadline = threading.Event(), time.monotonic() + _DEADLINE
         while True:
             try:
-                self.kind.answers(self.port)
-            except Exception as error:  # each driver has its own
+                self.kind.connect(self.port)
+            except Exception as error:  # drivers have no common class
                 assert self._process.poll() is None, self.log.read_text(errors="replace")[-4000:]
                 if time.monotonic() >= deadline:
                     raise AssertionError(f"{self.kind} does not answer: {error}") from error
-                looks.wait(_POLL)
+                pause.wait(_POLL)
             else:
                 return
 
     def kill(self) -> None:
-        """End all of its processes without a warning, and wait until they are gone. Calling it twice does no harm."""
+        """Kill all processes of the server, and wait until they are gone. May be called twice."""
         process, guard, self._process, self._guard = self._process, self._guard, None, None
         if process is None:
             return
@@ -241,16 +239,16 @@ class PrivateServer:
             guard.wait()
             assert guard.stdin is not None
             guard.stdin.close()
-        process.send_signal(signal.SIGSTOP)  # so that it starts no more of them
+        process.send_signal(signal.SIGSTOP)  # so that it starts no more processes
         for pid in [*_descendants(process.pid), process.pid]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         process.wait(_DEADLINE)
-        _wait_for_end(self._gone)
-        os.close(self._gone)
+        _wait_for_end(self._exit_pipe)
+        os.close(self._exit_pipe)
 
 
-def _started(kind: ServerKind, command: list[str], log: int, held: int | None = None) -> subprocess.Popen[bytes]:
+def _start(kind: ServerKind, command: list[str], log: int, kept_open: int | None = None) -> subprocess.Popen[bytes]:
     identity = kind.identity
     return subprocess.Popen(
         command,
@@ -259,7 +257,7 @@ def _started(kind: ServerKind, command: list[str], log: int, held: int | None = 
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
-        pass_fds=[] if held is None else [held],
+        pass_fds=[] if kept_open is None else [kept_open],
         start_new_session=True,
         user=None if identity is None else identity.uid,
         group=None if identity is None else identity.gid,
@@ -268,7 +266,7 @@ def _started(kind: ServerKind, command: list[str], log: int, held: int | None = 
 
 
 def _descendants(pid: int) -> list[int]:
-    # PostgreSQL's processes are each in a group of its own.
+    # By parent: each process of PostgreSQL has its own process group.
     listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True, timeout=10)
     children: dict[int, list[int]] = {}
     for line in listing.stdout.splitlines():
@@ -290,37 +288,44 @@ def _wait_for_end(pipe: int) -> None:
         ended.set()
 
     threading.Thread(target=read, daemon=True).start()
-    assert ended.wait(_DEADLINE), "some process of the server lives on"
+    assert ended.wait(_DEADLINE), "a process of the server is still alive"
 
 
-def _free_port() -> int:
+@contextmanager
+def _reserved_port() -> Iterator[int]:
+    """A free TCP port. The UDP port of the same number reserves it, so no other test takes it while the server is down."""
     for port in random.sample(_PORTS, 100):
-        with socket.socket() as trial:
+        with socket.socket(type=socket.SOCK_DGRAM) as reservation, socket.socket() as trial:
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
+            try:
+                reservation.bind(("127.0.0.1", port))
                 trial.bind(("127.0.0.1", port))
-                return port
+            except OSError:
+                continue
+            trial.close()
+            yield port
+            return
     raise AssertionError("no free port was found")
 
 
-# --- where its data begin -------------------------------------------------------------------------------------------
+# --- data directories -----------------------------------------------------------------------------------------------
 
 
 @frozen
 class Templates:
-    """Data directories as the servers' own programs make them: made once, and copied for each server."""
+    """Data directories that the servers' programs initialise once, to be copied for each server."""
 
     _directory: Path
 
     @classmethod
     @contextmanager
     def made(cls) -> Iterator[Templates]:
-        """Within its block; for a fixture of the whole session."""
+        """Templates for a fixture of the whole session."""
         with _directory_for_all() as directory:
             yield cls(directory)
 
     def copy_to(self, kind: ServerKind, directory: Path) -> None:
-        """Begin a server's data in a directory that does not exist yet."""
+        """Create a server's data directory."""
         if kind.initialise is None:
             _make_directory(kind, directory)
             return
@@ -329,7 +334,7 @@ class Templates:
             _make_directory(kind, template)
             log = self._directory / f"{kind.name}.log"
             with log.open("wb") as output:
-                process = _started(kind, kind.initialise(template), output.fileno())
+                process = _start(kind, kind.initialise(template), output.fileno())
             try:
                 code = process.wait(_DEADLINE)
             finally:
@@ -349,7 +354,7 @@ def _make_directory(kind: ServerKind, directory: Path) -> None:
 
 @contextmanager
 def _directory_for_all() -> Iterator[Path]:
-    # Not below the tests' own directory: another user must reach it, and a socket's path has to be short.
+    # Not in pytest's directory: another user must have access, and the path of a socket has to be short.
     with tempfile.TemporaryDirectory(prefix="backjob-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -358,11 +363,11 @@ def _directory_for_all() -> Iterator[Path]:
 
 @contextmanager
 def private_server(kind: ServerKind, templates: Templates) -> Iterator[PrivateServer]:
-    """A running server within its block, on an empty database."""
+    """A running server with an empty database."""
     kind.require()
-    with _directory_for_all() as directory:
+    with _directory_for_all() as directory, _reserved_port() as port:
         templates.copy_to(kind, directory / "data")
-        server = PrivateServer(kind, directory / "data", _free_port())
+        server = PrivateServer(kind, directory / "data", port)
         try:
             server.start()
             yield server

@@ -1,6 +1,7 @@
-"""The servers that tests need beside the application: where they are, and what happens where one is absent.
+"""The database servers that tests use.
 
-Each address may be set in the environment, see `SERVICES`. A developer's test skips, with the reason; in CI it fails.
+Each URL may be set in the environment, see `SERVICES`. If a server does not answer, the test is skipped with the reason; in
+CI it fails.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["MARIADB", "POSTGRES", "REDIS", "SERVICES", "Service", "own_name"]
 
 @frozen
 class Service:
-    """A server. ``variable`` names its URL in the environment, ``default`` is its URL without one."""
+    """A server. ``variable`` is the name of its URL in the environment, ``default`` its URL otherwise."""
 
     name: str
     variable: str
@@ -30,15 +31,13 @@ class Service:
         return os.environ.get(self.variable, self.default)
 
     def require(self) -> str:
-        """The URL, of a server that answers. Else the test is skipped, or with ``CI`` in the environment fails."""
+        """The URL, if the server answers. Otherwise skip the test, or with ``CI`` in the environment, fail it."""
         __tracebackhide__ = True
         parts = urlsplit(self.url)
         try:
             socket.create_connection((parts.hostname or "127.0.0.1", parts.port or 0), timeout=5).close()
         except OSError as error:
-            reason = (
-                f"{self.name} does not answer at {parts.hostname}:{parts.port} ({error}); {self.variable} says where"
-            )
+            reason = f"{self.name} does not answer at {parts.hostname}:{parts.port} ({error}); set {self.variable} to its URL"
             if os.environ.get("CI"):
                 pytest.fail(reason)
             pytest.skip(reason)
@@ -52,5 +51,5 @@ SERVICES: Final = (POSTGRES, MARIADB, REDIS)
 
 
 def own_name() -> str:
-    """A name for a schema, a table or a prefix that no other run has."""
+    """A name for a schema, a table or a prefix that no other test uses."""
     return f"backjob_test_{os.getpid()}_{secrets.token_hex(4)}"

@@ -1,7 +1,7 @@
-"""Every store that processes share, by URL: for tests that hold for each of them.
+"""Every store that processes can share, by URL, for tests that run on each of them.
 
-``SHARED_STORES`` is what to parametrize over. ``with store.place(directory) as url`` gives the URL of a new, empty store
-on the real server, and removes what was written there.
+Parametrize over ``SHARED_STORES``. ``with store.place(directory) as url`` gives the URL of a new, empty store on the real
+server and removes its data afterwards.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 
 @frozen
 class SharedStore:
-    """A store that processes share. ``lists``: whether it knows its ended jobs."""
+    """A store that processes share. ``lists``: whether it lists its ended jobs."""
 
     name: str
     make_place: Callable[[Path], AbstractContextManager[str]]
@@ -44,12 +44,12 @@ class SharedStore:
 
     @contextmanager
     def place(self, directory: Path) -> Iterator[str]:
-        """The URL of a new, empty store; its server answers, or the test is skipped with the reason, and in CI fails."""
+        """The URL of a new, empty store. Without its server the test is skipped with the reason, and fails in CI."""
         with self.make_place(directory) as url:
             yield url
 
     def open(self, url: str, clock: Clock | None = None) -> AbstractContextManager[Store]:
-        """The store at this URL, closed at the end."""
+        """The store at this URL; closed at the end."""
         return closing(open_store(url, clock=clock))
 
     def __str__(self) -> str:
@@ -57,7 +57,7 @@ class SharedStore:
 
 
 def with_options(url: str, **options: str) -> str:
-    """The URL with options added, which are taken to need no quoting."""
+    """The URL with these options, which must need no quoting."""
     mark = "&" if urlsplit(url).query else "?"
     return url + mark + "&".join(f"{name}={value}" for name, value in options.items())
 
@@ -67,13 +67,8 @@ def with_options(url: str, **options: str) -> str:
 
 @contextmanager
 def _sqlite_place(directory: Path) -> Iterator[str]:
-    # Four processes on two cores: whoever waits for the file may wait for long.
+    # Four processes on two cores may wait long for the file.
     yield f"sqlite:///{directory / own_name()}.db?busy_timeout=60"
-
-
-@contextmanager
-def _sqlalchemy_sqlite_place(directory: Path) -> Iterator[str]:
-    yield f"sqlite+pysqlite:///{directory / own_name()}.db?timeout=60"
 
 
 # --- database servers -----------------------------------------------------------------------------------------------
@@ -81,7 +76,7 @@ def _sqlalchemy_sqlite_place(directory: Path) -> Iterator[str]:
 
 @contextmanager
 def _postgres_place(_: Path) -> Iterator[str]:
-    """A schema of its own."""
+    """A separate schema."""
     url, name = POSTGRES.require(), own_name()
     postgres(f"CREATE SCHEMA {name}")
     try:
@@ -92,7 +87,7 @@ def _postgres_place(_: Path) -> Iterator[str]:
 
 @contextmanager
 def _mariadb_place(_: Path) -> Iterator[str]:
-    """Tables of its own."""
+    """Separate tables."""
     url, name = MARIADB.require(), own_name()
     try:
         yield with_options(url, table_name=name)
@@ -105,7 +100,7 @@ def _mariadb_place(_: Path) -> Iterator[str]:
 
 
 def postgres(statement: str, *values: object) -> list[Any]:
-    """Do this in the database beside any store; the rows, where it returns any."""
+    """Execute a statement in the database without a store; return its rows, if any."""
     address = POSTGRES.url.replace("+psycopg", "")
     with closing(psycopg.connect(address, autocommit=True, connect_timeout=10)) as connection:
         done = connection.execute(statement.encode(), values or None)
@@ -113,7 +108,7 @@ def postgres(statement: str, *values: object) -> list[Any]:
 
 
 def mariadb(statement: str, *values: object) -> list[Any]:
-    """Do this in the database beside any store; the rows, where it returns any."""
+    """Execute a statement in the database without a store; return its rows, if any."""
     parts = urlsplit(MARIADB.url)
     with (
         closing(
@@ -153,7 +148,7 @@ def _cache_place(_: Path) -> Iterator[str]:
 
 @contextmanager
 def _swept(name: str) -> Iterator[None]:
-    """Whatever has this name in its key is removed at the end."""
+    """Remove every key that contains this name at the end."""
     try:
         yield
     finally:
@@ -169,13 +164,12 @@ def _swept(name: str) -> Iterator[None]:
 
 
 redis_cache: Final = RedisCache(redis.Redis.from_url(REDIS.url))
-"""What the URL of a `CacheStore` names; it connects when it is first used."""
+"""The cache that the URL of a `CacheStore` names; it connects at its first use."""
 
 SHARED_STORES: Final = (
     SharedStore("SQLiteStore", _sqlite_place),
     SharedStore("PostgreSQL", _postgres_place),
     SharedStore("MariaDB", _mariadb_place),
-    SharedStore("SQLite by SQLAlchemy", _sqlalchemy_sqlite_place),
     SharedStore("Redis", _redis_place),
     SharedStore("cachelib on Redis", _cache_place, lists=False),
 )

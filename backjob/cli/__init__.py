@@ -1,5 +1,5 @@
-"""The command line: ``backjob …``."""
+"""The command line, for ``backjob`` and for the commands of frameworks."""
 
-from backjob.cli.commands import main
+from backjob.cli.program import main
 
 __all__ = ["main"]

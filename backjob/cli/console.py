@@ -1,6 +1,6 @@
-"""Jobs on a terminal: a line, the details, and a monitor in the foreground. For any command line.
+"""Jobs as text: one line, all details; and the monitor in the foreground.
 
-What a job says is text, never terminal control: control characters are shown, not obeyed.
+Text from a job may contain control characters. On a terminal they are printed as escapes, so that they have no effect.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob
 from backjob.model import JobState
 
-__all__ = ["TRUNCATED", "harmless", "job_details", "job_line", "last_line", "repeats", "run_monitor", "whole_output"]
+__all__ = ["TRUNCATED", "escaped", "is_output", "job_details", "job_line", "last_line", "run_monitor", "whole_output"]
 
-TRUNCATED: Final = "(the output was longer than is kept; the rest is missing)"
-"""What is said below such an output."""
+TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
+"""The line below an output that was cut off."""
 
 _LONGEST_TEXT: Final = 100
-_PIECE: Final = 1 << 16
+_TAIL: Final = 1 << 16
 
-# C0 but for tab and newline, DEL and C1 command a terminal; the others turn or hide what stands around them.
+# C0 except tab and newline, DEL and C1 control a terminal; the others reorder or hide the text around them.
 _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
-def harmless(text: str) -> str:
-    r"""The text with control characters spelled out (``\x1b``), but for newlines and tabs; CR LF counts as a newline."""
-    return _CONTROL.sub(_spelled, text.replace("\r\n", "\n"))
+def escaped(text: str) -> str:
+    r"""Replace control characters by escapes such as ``\x1b``. Newlines and tabs stay; CR LF becomes a newline."""
+    return _CONTROL.sub(_escape, text.replace("\r\n", "\n"))
 
 
-def _spelled(found: re.Match[str]) -> str:
+def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def last_line(text: str, longest: int = _LONGEST_TEXT) -> str:
-    """The last line of a text, harmless; of one longer than so many characters the beginning."""
-    line = harmless(text.strip().rpartition("\n")[2]).replace("\t", " ")
+    """Return the last line of a text, escaped, and cut off if it has more than ``longest`` characters."""
+    line = escaped(text.strip().rpartition("\n")[2]).replace("\t", " ")
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 
@@ -55,7 +55,7 @@ def _time(time: datetime | None) -> str:
 
 
 def job_line(state: JobState) -> str:
-    """A job in one line without a line break: id, status, progress, due time (UTC), scope, owner, and what it says."""
+    """Return a job as one line: id, status, progress, due time (UTC), scope, owner, last line of its text."""
     parts = (
         f"{state.id:<24}",
         f"{state.status.name:<11}",
@@ -69,29 +69,28 @@ def job_line(state: JobState) -> str:
 
 
 def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:
-    """All of a job's output that is kept, and whether there was more. Raises `JobNotFound`."""
-    pieces: list[str] = []
+    """Return the stored output of a job, and whether it was truncated. Raises `JobNotFound`."""
+    chunks: list[str] = []
     offset = 0
-    while (piece := jobs.output(job_id, offset)).text:
-        pieces.append(piece.text)
-        offset = piece.next_offset
-    return "".join(pieces), piece.truncated
+    while (chunk := jobs.output(job_id, offset)).text:
+        chunks.append(chunk.text)
+        offset = chunk.next_offset
+    return "".join(chunks), chunk.truncated
 
 
 def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
-    """Everything a watcher may know of a job, over several lines, and its output below them.
+    """Return a job's state over several lines, and its output below them.
 
-    With ``escape`` the output is fit for a terminal (see `harmless`), without it is as the job wrote it. Raises
-    `JobNotFound`.
+    ``escape`` makes the output safe for a terminal (see `escaped`). Raises `JobNotFound`.
     """
     state = jobs.status(job_id)
     output, truncated = whole_output(jobs, job_id)
-    text = "" if repeats(state.status_text, output) else state.status_text
+    text = "" if is_output(state.status_text, output) else state.status_text
     rows = {
         "id": state.id,
         "status": state.status.name,
         "progress": f"{state.progress} %",
-        "text": "\n          ".join(harmless(text).strip().splitlines()),
+        "text": "\n          ".join(escaped(text).strip().splitlines()),
         "scope": last_line(state.scope),
         "owner": last_line(state.owner or ""),
         "due": _time(state.start_time),
@@ -101,46 +100,46 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value]
     if output:
-        lines += ["", (harmless(output) if escape else output).removesuffix("\n")]
+        lines += ["", (escaped(output) if escape else output).removesuffix("\n")]
     if truncated:
         lines.append(TRUNCATED)
     return "\n".join(lines)
 
 
-def repeats(status_text: str, output: str) -> bool:
-    """Whether a status text is only what stands for one where the job set none: the last 64 KiB of its output so far."""
-    return output.startswith(status_text) or len(status_text.encode("utf-8", "replace")) > _PIECE - 4
+def is_output(status_text: str, output: str) -> bool:
+    """Whether a status text repeats the output (its last 64 KiB at the time), because the job set no text of its own."""
+    return output.startswith(status_text) or len(status_text.encode("utf-8", "replace")) > _TAIL - 4
 
 
-# --- a monitor ------------------------------------------------------------------------------------------------------
+# --- the monitor ----------------------------------------------------------------------------------------------------
 
 
 def run_monitor(jobs: BackJob, *, stop: threading.Event | None = None) -> None:
-    """Deliver, watch and clean up in the foreground, until Ctrl-C or SIGTERM (or ``stop``); then close ``jobs``.
+    """Run the monitor in the foreground until Ctrl-C or SIGTERM (or ``stop``), then close ``jobs``.
 
-    Raises `AddressUnknown` where the transport has no address: no server is in this process from which to learn it; and
-    `StoreError` if the store can't be read to begin with.
+    Raises `AddressUnknown` without a base URL, because this process has no server from which to learn it, and
+    `StoreError` if the store can't be read at the start.
     """
     if jobs.transport is None:
-        raise AddressUnknown("a monitor of its own can't learn where the application listens: set the base URL")
+        raise AddressUnknown("a separate monitor needs the application's address; set BASE_URL (BACKJOB_BASE_URL)")
     jobs.find(limit=1)
     try:
         with _sigterm_as_interrupt():
             jobs.monitor.ensure_running()
-            sys.stderr.write("backjob monitor: running; Ctrl-C ends it\n")
+            sys.stderr.write("backjob monitor: running; press Ctrl-C to stop\n")
             sys.stderr.flush()
             (threading.Event() if stop is None else stop).wait()
     except KeyboardInterrupt:
-        sys.stderr.write("backjob monitor: ending\n")
+        sys.stderr.write("backjob monitor: stopping\n")
     finally:
         jobs.close()
 
 
 @contextmanager
 def _sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM as Ctrl-C: an exception, as setting an event within a handler could deadlock with the one who waits."""
+    """Raise KeyboardInterrupt on SIGTERM. A handler that set the event instead could deadlock with the waiting thread."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets signals, and may say what they do
+        yield  # only the main thread may install signal handlers
         return
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -1,14 +1,15 @@
-"""Which jobs a command means: those of an application, or those in a store, as the environment and the options say."""
+"""Open the `BackJob` that a command works on: an application's, or one for a store, by options and environment."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.jobs import BackJob
@@ -16,81 +17,91 @@ from backjob.protocols import Capability, lacks
 from backjob.settings import Settings, named
 from backjob.stores import has_tables
 
-__all__ = ["PREFIX", "application", "delivering", "looking", "settings_of_environment"]
+__all__ = ["PREFIX", "Source", "environment_settings"]
 
 PREFIX: Final = "BACKJOB_"
-"""What the names of settings begin with in the environment."""
+"""The prefix of settings in the environment."""
 
 
-def settings_of_environment() -> Settings:
-    """The settings in the environment. Raises `InvalidRequest` for a name that begins like ours and is none."""
+def environment_settings() -> Settings:
+    """Return the settings in the environment. Raises `InvalidRequest` for an unknown name with our prefix."""
     return Settings.of(os.environ, prefix=PREFIX)
 
 
-def looking(app: str | None, store: str | None) -> BackJob:
-    """A `BackJob` to look into jobs with: the application's own, or one with nothing but their store.
+@frozen
+class Source:
+    """Which jobs a command works on: a framework's ``jobs``, those of ``--app``, or else those in ``--store``."""
 
-    The latter has no address, and so delivers nothing; and a key of its own, as a look needs none. Raises
-    `InvalidRequest`, and `StoreError` where the store can't be opened.
-    """
-    if app is not None:
-        return application(app)
-    settings = _with_store(store)
-    given = evolve(settings, base_url=None, connect_to=None, key=secrets.token_bytes(32), key_fallbacks=None)
-    url = settings.store or ""
-    if has_tables(url) and "create_table=" not in url:
-        # A look must not make a database: a mistyped name would be an empty one.
-        given = evolve(given, create_table=False)
-    return _built(given)
+    jobs: BackJob | None = None
+    app: str | None = None
+    store: str | None = None
+
+    @property
+    def is_application(self) -> bool:
+        """Whether an application brings the settings; otherwise the environment does."""
+        return self.jobs is not None or self.app is not None
+
+    def open(self) -> AbstractContextManager[BackJob]:
+        """Open the jobs to read and change them; closes what it opened.
+
+        For a store alone, the result has no address and so delivers nothing, and its key is random. Raises
+        `InvalidRequest`, and `StoreError` if the store can't be opened.
+        """
+        if (application := self._application()) is not None:
+            return application
+        settings = self._settings()
+        settings = evolve(settings, base_url=None, connect_to=None, key=secrets.token_bytes(32), key_fallbacks=None)
+        url = settings.store or ""
+        if has_tables(url) and "create_table=" not in url:
+            # A command must not create a database: a mistyped URL would lead to an empty one.
+            settings = evolve(settings, create_table=False)
+        return _built(settings)
+
+    def open_to_deliver(self) -> AbstractContextManager[BackJob]:
+        """Open the jobs to run a monitor; for a store alone that takes a base URL and a key. Raises as `open` does."""
+        if (application := self._application()) is not None:
+            return application
+        settings = self._settings()
+        needed = {"BASE_URL": settings.base_url, "KEY": settings.key}
+        missing = [PREFIX + name for name, value in needed.items() if value is None]
+        if missing:
+            names = " and ".join(missing)
+            raise InvalidRequest("monitor", f"to deliver jobs, pass --app module:jobs, or set {names}")
+        return _built(settings)
+
+    def _application(self) -> AbstractContextManager[BackJob] | None:
+        if self.jobs is not None:
+            return nullcontext(self.jobs)
+        return None if self.app is None else _imported(self.app)
+
+    def _settings(self) -> Settings:
+        settings = environment_settings()
+        if self.store is not None:
+            settings = evolve(settings, store=self.store)
+        if settings.store is None:
+            raise InvalidRequest("store", f"pass --store URL or --app module:jobs, or set {PREFIX}STORE")
+        return settings
 
 
-def delivering(app: str | None, store: str | None) -> BackJob:
-    """A `BackJob` that can deliver: the application's own, or the one that the settings describe in full.
-
-    Raises as `looking` does.
-    """
-    if app is not None:
-        return application(app)
-    settings = _with_store(store)
-    given = {"BASE_URL": settings.base_url, "KEY": settings.key}
-    missing = [PREFIX + name for name, value in given.items() if value is None]
-    if missing:
-        names = " and ".join(missing)
-        raise InvalidRequest("monitor", f"delivering needs the application: give --app module:jobs, or set {names}")
-    return _built(settings)
-
-
-def application(name: str) -> BackJob:
-    """The `BackJob` that ``module:name`` names; the current directory is searched first. Raises `InvalidRequest`.
-
-    What the module itself raises when it is imported comes as it is.
-    """
-    _search_here()
+def _imported(name: str) -> BackJob:
+    _import_from_here()
     found = named(name, "app")
     if not isinstance(found, BackJob):
-        raise InvalidRequest("app", f"{name} is no BackJob, it is of type {type(found).__name__}")
-    return found.of()
-
-
-def _with_store(url: str | None) -> Settings:
-    settings = settings_of_environment()
-    if url is not None:
-        settings = evolve(settings, store=url)
-    if settings.store is None:
-        raise InvalidRequest("store", f"which jobs? Give --store URL or --app module:jobs, or set {PREFIX}STORE")
-    return settings
+        raise InvalidRequest("app", f"{name} is not a BackJob but of type {type(found).__name__}")
+    return found
 
 
 def _built(settings: Settings) -> BackJob:
     if settings.cache is not None:
-        _search_here()
+        _import_from_here()
     jobs = settings.build(BackJob, package="backjob.cli", application="", default_store=lambda: settings.store or "")
     if Capability.SHARED in lacks(jobs.store):
         jobs.close()
-        raise InvalidRequest("store", "jobs in the memory of a process are seen by that process, and by no other")
+        raise InvalidRequest("store", "this store is in the memory of one process; no other process can see its jobs")
     return jobs
 
 
-def _search_here() -> None:
+def _import_from_here() -> None:
+    """Let modules in the current directory be imported."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)

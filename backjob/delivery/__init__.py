@@ -1,1 +1,1 @@
-"""The sending side: one monitor thread per process that delivers jobs and writes their pending reports."""
+"""Delivers jobs: the monitor's thread, the attempts it makes, and the writes it does for running jobs."""

@@ -1,6 +1,6 @@
 """The jobs that this process delivers: their leases and credentials, what is in flight, and what follows an outcome.
 
-Single-threaded: the monitor's thread calls everything here; a transport's callback only passes the future on.
+Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import datetime
-from enum import IntEnum
 from itertools import count
-from typing import Final
+from typing import Final, TypeAlias
 
 from attrs import define, evolve, field
 
-from backjob.errors import NotSent, StoreError
+from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
+from backjob.delivery.parts import DeliveryParts
 from backjob.lifecycle import (
     End,
     Next,
@@ -28,356 +27,277 @@ from backjob.lifecycle import (
     failed,
     local_deadline,
     overdue,
-    status_line,
     waits_until_sent,
 )
-from backjob.model import UNSET, Changes, Credentials, Expect, Grant, Job, Request, Response, Status
-from backjob.process import Outage
-from backjob.protocols import Clock, Signer, Store, Transport
-from backjob.signing.sealing import Sealer
+from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response, Status
+from backjob.process import RETRY_PAUSE, Outage
 
 __all__ = ["LEASE", "Deliveries"]
 
 LEASE: Final = 30.0
-"""Seconds for which a lease holds; it is renewed when half of them are over."""
+"""Seconds that a lease lasts. It is renewed after half of them."""
 
-_STORE_PAUSE: Final = 1.0
-_LOOK_INTERVAL: Final = 60.0
+_CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
-
-_CREDENTIALS_LOST: Final = (
-    "the process that held the user's credentials for this job ended before it was delivered; "
-    "start it again, or have credentials stored sealed: BackJob(seal=True)"
-)
-_SEAL_BROKEN: Final = "the sealed credentials of this job open with none of the signer's keys; start it again"
 
 _log = logging.getLogger("backjob")
 
 
-class _Due(IntEnum):
-    SEND = 0
-    RENEW = 1
-    READ = 2
-    LOOK = 3
-
-
 @define(eq=False)
-class _Held:
-    """A job that this process delivers. ``job`` is let go of while in flight: it is read again afterwards.
+class _Delivery:
+    """One job that this process delivers.
 
-    ``send_at`` is None in flight, and where it waits for room only. What the agenda says otherwise is out of date.
+    ``job`` is None in flight, to save memory: the outcome reads it again. ``send_at`` is None in flight, and while the
+    job waits for nothing but room. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is out of date.
     """
 
+    job_id: str
     job: Job | None
     version: int
     credentials: Credentials | None = field(repr=False)
     failures: int = 0
     future: Future[Response] | None = None
     send_at: float | None = None
-    renew_at: float | None = None
+    renew_at: float = 0.0
 
 
-@define(eq=False)
-class _Delivery:
-    """One attempt, as the transport sees it."""
-
-    job_id: str
-    attempt: int
-    deadline: datetime
-    _request: Request | None = field(repr=False)
-    _signer: Signer
-    _clock: Clock
-
-    def sign(self) -> Request:
-        request, self._request = self._request, None
-        created = int(self._clock.now().timestamp())
-        expires = int(self.deadline.timestamp())
-        if request is None or created >= expires:
-            raise NotSent("the time for delivering this job is over")
-        return self._signer.sign(request, Grant(self.job_id, self.attempt, created, expires))
+_Action: TypeAlias = Callable[[_Delivery], None]
 
 
 class Deliveries:
-    """What one monitor holds leases of, and has in flight."""
+    """All deliveries of one process. ``on_outcome(job_id, future)`` is called in the transport's thread."""
 
     def __init__(
-        self,
-        store: Store,
-        signer: Signer,
-        clock: Clock,
-        *,
-        lessee: str,
-        transport: Callable[[], Transport | None],
-        sealer: Sealer | None,
-        outage: Outage,
-        answered: Callable[[str, Future[Response]], None],
-        announce: Callable[[Job], None],
+        self, parts: DeliveryParts, *, lessee: str, outage: Outage, on_outcome: Callable[[str, Future[Response]], None]
     ) -> None:
-        self._store = store
-        self._signer = signer
-        self._clock = clock
+        self._parts = parts
+        self._store = parts.store
+        self._monotonic = parts.clock.monotonic
         self._lessee = lessee
-        self._transport = transport
-        self._sealer = sealer
         self._outage = outage
-        self._answered = answered
-        self._announce = announce
-        self._held: dict[str, _Held] = {}
-        self._agenda: list[tuple[float, int, _Due, str]] = []
+        self._on_outcome = on_outcome
+        self._by_id: dict[str, _Delivery] = {}
+        self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
         self._ready: deque[str] = deque()
         self._in_flight: set[Future[Response]] = set()
 
-    def hold(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
-        """Deliver a job when the monotonic clock reads ``at``. It was leased to us at ``leased``; None: now."""
-        held = self._held.get(job.id)
-        if held is not None:
-            held.credentials = held.credentials or credentials  # a look at the store can't find them
+    def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
+        """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
+        delivery = self._by_id.get(job.id)
+        if delivery is not None:
+            delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
             return
-        held = self._held[job.id] = _Held(job, job.version, credentials)
-        now = self._clock.monotonic()
-        renew_at = (now if leased is None else leased) + LEASE / 2
-        # Within a long transaction of its caller the lease may have gone by before anybody could see the job.
-        self._renew_at(renew_at, job.id, held)
-        self._send_at(max(at, now), job.id, held)
+        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials)
+        now = self._monotonic()
+        # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
+        # when it was taken.
+        self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)
+        self._send_at(max(at, now), delivery)
 
-    def move(self, job: Job, credentials: Credentials | None, at: float) -> None:
-        """Deliver a job leased to us at another time; one that is not ours, or is in flight, stays as it is."""
-        held = self._held.get(job.id)
-        if held is None:
+    def reschedule(self, job: Job, credentials: Credentials | None, at: float) -> None:
+        """Deliver a job that is leased to this process at another time. A job in flight stays as it is."""
+        delivery = self._by_id.get(job.id)
+        if delivery is None:
             if job.lessee == self._lessee:
-                self.hold(job, credentials, at)
-        elif held.future is None:
-            held.job, held.version = job, job.version
-            held.credentials = credentials or held.credentials
-            self._send_at(at, job.id, held)
+                self.add(job, credentials, at)
+        elif delivery.future is None:
+            delivery.job, delivery.version = job, job.version
+            delivery.credentials = credentials or delivery.credentials
+            self._send_at(at, delivery)
 
     def drop(self, job_id: str) -> None:
-        """Stop delivering a job; its connection, if any, is closed."""
-        held = self._held.pop(job_id, None)
-        if held is not None and held.future is not None:
-            held.future.cancel()
+        """Stop delivering a job, and close its connection."""
+        delivery = self._by_id.pop(job_id, None)
+        if delivery is not None and delivery.future is not None:
+            delivery.future.cancel()
 
     def room(self) -> int:
-        """How many more jobs could be sent now."""
+        """Return how many more jobs could be sent now."""
         return max(0, self._capacity() - len(self._in_flight) - len(self._ready))
 
     def next_event(self) -> float | None:
-        """When `run` has something to do, on the monotonic clock (s)."""
+        """Return when `run` has something to do, on the monotonic clock (s)."""
         return self._agenda[0][0] if self._agenda else None
 
     def run(self, now: float) -> None:
-        """Send, renew and read again what is due."""
+        """Do what is due: send, renew leases, read jobs again."""
         while self._agenda and self._agenda[0][0] <= now:
-            at, _, due, job_id = heapq.heappop(self._agenda)
-            held = self._held.get(job_id)
-            if held is None:
-                continue
-            if due == _Due.SEND:
-                self._make_ready(now, job_id, held)
-            elif due == _Due.READ:
-                self._patiently(self._conclude, due, job_id, held)
-            elif due == _Due.LOOK:
-                self._patiently(self._look, due, job_id, held)
-            elif held.renew_at == at:
-                self._patiently(self._renew, due, job_id, held)
+            _, _, action, job_id = heapq.heappop(self._agenda)
+            delivery = self._by_id.get(job_id)
+            if delivery is not None:
+                self._retrying(action, delivery)
         while self._ready and len(self._in_flight) < self._capacity():
-            job_id = self._ready.popleft()
-            held = self._held.get(job_id)
-            if held is not None and held.future is None and held.send_at is None:
-                self._patiently(self._send, _Due.SEND, job_id, held)
+            delivery = self._by_id.get(self._ready.popleft())
+            if delivery is not None and delivery.future is None and delivery.send_at is None:
+                self._retrying(self._send, delivery)
 
-    def outcome(self, job_id: str, future: Future[Response]) -> None:
-        """What the transport has to say of a job in flight."""
+    def conclude(self, job_id: str, future: Future[Response]) -> None:
+        """Decide what follows the outcome of an attempt."""
         self._in_flight.discard(future)
-        held = self._held.get(job_id)
-        if held is not None and held.future is future:
-            self._patiently(self._conclude, _Due.READ, job_id, held)
+        delivery = self._by_id.get(job_id)
+        if delivery is not None and delivery.future is future:
+            self._retrying(self._conclude, delivery)
 
     def release(self) -> None:
-        """Give up the leases of jobs that any other process can deliver as well; at the end of this one."""
-        for job_id, held in self._held.items():
-            if held.future is None and held.job is not None and not held.job.held:
-                self._give_up_lease(job_id, held)
+        """At the end of this process, give up the leases of jobs that any other process can deliver."""
+        for delivery in self._by_id.values():
+            if delivery.future is None and delivery.job is not None and not delivery.job.held:
+                self._give_up_lease(delivery)
 
-    # --- one step each ----------------------------------------------------------------------------------------------
+    # --- the agenda -------------------------------------------------------------------------------------------------
 
-    def _plan(self, at: float, due: _Due, job_id: str) -> None:
-        heapq.heappush(self._agenda, (at, next(self._order), due, job_id))
+    def _plan(self, at: float, action: _Action, delivery: _Delivery) -> None:
+        # By its id: an entry must not keep the credentials of a job that was dropped.
+        heapq.heappush(self._agenda, (at, next(self._order), action, delivery.job_id))
 
-    def _send_at(self, at: float, job_id: str, held: _Held) -> None:
-        planned, held.send_at = held.send_at, at
-        if planned is None or at < planned:  # else what is planned finds that it is too early
-            self._plan(at, _Due.SEND, job_id)
+    def _send_at(self, at: float, delivery: _Delivery) -> None:
+        planned, delivery.send_at = delivery.send_at, at
+        if planned is None or at < planned:  # otherwise the earlier entry of the agenda plans the later one
+            self._plan(at, self._make_ready, delivery)
 
-    def _make_ready(self, now: float, job_id: str, held: _Held) -> None:
-        if held.send_at is None or held.future is not None:
+    def _renew_at(self, at: float, delivery: _Delivery) -> None:
+        delivery.renew_at = at
+        self._plan(at, self._renew, delivery)
+
+    def _retrying(self, action: _Action, delivery: _Delivery) -> None:
+        if self._outage.attempt(lambda: action(delivery), "the delivery of job %s", delivery.job_id) is None:
             return
-        if held.send_at > now:
-            self._plan(held.send_at, _Due.SEND, job_id)
-            return
-        held.send_at = None
-        self._ready.append(job_id)
-
-    def _renew_later(self, job_id: str, held: _Held) -> None:
-        self._renew_at(self._clock.monotonic() + LEASE / 2, job_id, held)
-
-    def _renew_at(self, at: float, job_id: str, held: _Held) -> None:
-        held.renew_at = at
-        self._plan(at, _Due.RENEW, job_id)
-
-    def _give_up_lease(self, job_id: str, held: _Held) -> None:
-        expect = Expect(status=Status.STARTED, version=held.version)
-        self._store.change(job_id, expect, Changes(lessee=None, lease=None))
-
-    def _patiently(self, step: Callable[[str, _Held], None], due: _Due, job_id: str, held: _Held) -> None:
-        try:
-            step(job_id, held)
-        except StoreError as error:
-            self._outage.tell("job %s: its delivery waits for the store: %s", job_id, error)
-        except Exception:  # one job's trouble is not the others'
-            _log.exception("job %s: a step of its delivery failed; again in %g s", job_id, _STORE_PAUSE)
+        at = self._monotonic() + RETRY_PAUSE
+        if action == self._send:
+            self._send_at(at, delivery)
+        elif action == self._renew:
+            self._renew_at(at, delivery)
         else:
+            self._plan(at, action, delivery)
+
+    # --- one action each --------------------------------------------------------------------------------------------
+
+    def _make_ready(self, delivery: _Delivery) -> None:
+        if delivery.send_at is None or delivery.future is not None:
             return
-        at = self._clock.monotonic() + _STORE_PAUSE
-        if due == _Due.SEND:
-            self._send_at(at, job_id, held)
+        if delivery.send_at > self._monotonic():
+            self._plan(delivery.send_at, self._make_ready, delivery)
             return
-        if due == _Due.RENEW:
-            self._renew_at(at, job_id, held)
-            return
-        self._plan(at, due, job_id)
+        delivery.send_at = None
+        self._ready.append(delivery.job_id)
 
     def _capacity(self) -> int:
-        transport = self._transport()
+        transport = self._parts.transport()
         if transport is None:
             return 0
         return _NO_LIMIT if transport.capacity is None else transport.capacity
 
-    def _send(self, job_id: str, held: _Held) -> None:
-        transport = self._transport()
-        job = held.job
+    def _send(self, delivery: _Delivery) -> None:
+        transport = self._parts.transport()
+        job = delivery.job
         if transport is None or job is None:
             return
-        credentials = held.credentials
-        if job.sealed is not None and credentials is None:
-            credentials = None if self._sealer is None else self._sealer.open(job.sealed)
-            if credentials is None:
-                self._end(job, failed(_SEAL_BROKEN))
-                return
-        if job.held and credentials is None:
-            self._end(job, failed(_CREDENTIALS_LOST))
+        try:
+            credentials = credentials_of(job, delivery.credentials, self._parts.sealer)
+        except CredentialsLost as error:
+            self._end(job, failed(str(error)))
             return
         frees_key = waits_until_sent(job.merge_key)
-        if held.failures or frees_key:
-            attempt = job.attempt + 1 if held.failures else UNSET
-            changed = self._store.change(
-                job_id,
-                Expect(status=Status.STARTED, version=held.version),
-                Changes(attempt=attempt, lessee=self._lessee, lease=LEASE, free_merge_key=frees_key),
-            )
+        if delivery.failures or frees_key:
+            attempt = job.attempt + 1 if delivery.failures else UNSET
+            changes = Changes(attempt=attempt, lessee=self._lessee, lease=LEASE, free_merge_key=frees_key)
+            changed = self._change(delivery, changes)
             if changed is None:
-                self._read_again(job_id, held)
                 return
-            job = held.job = changed
-            held.version = job.version
+            job = delivery.job = changed
         if job.request is None:
-            self.drop(job_id)
+            self.drop(job.id)
             return
         request = job.request
         if credentials:
             request = evolve(request, headers=request.headers + credentials.headers)
-        deadline = local_deadline(job, self._clock.now())
-        future = transport.send(_Delivery(job_id, job.attempt, deadline, request, self._signer, self._clock))
-        held.job, held.future = None, future
+        clock = self._parts.clock
+        deadline = local_deadline(job, clock.now())
+        future = transport.send(Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock))
+        delivery.job, delivery.future = None, future
         self._in_flight.add(future)
-        future.add_done_callback(lambda future: self._answered(job_id, future))
+        job_id = job.id
+        future.add_done_callback(lambda future: self._on_outcome(job_id, future))
 
-    def _renew(self, job_id: str, held: _Held) -> None:
-        if held.future is None and held.send_at is None and held.job is not None and not held.job.held:
-            # Not sent for want of room: whoever has room first may take it.
-            self._give_up_lease(job_id, held)
-            self.drop(job_id)
+    def _renew(self, delivery: _Delivery) -> None:
+        if delivery.renew_at > self._monotonic():
+            return  # this entry is out of date
+        job = delivery.job
+        if delivery.future is None and delivery.send_at is None and job is not None and not job.held:
+            # There was no room to send it in time: any process that has room may take it.
+            self._give_up_lease(delivery)
+            self.drop(delivery.job_id)
             return
-        job = self._store.change(
-            job_id,
-            Expect(status=Status.STARTED, version=held.version),
-            Changes(lessee=self._lessee, lease=LEASE),
-        )
-        if job is None:
-            self._read_again(job_id, held)
+        changed = self._change(delivery, Changes(lessee=self._lessee, lease=LEASE))
+        if changed is None:
             return
-        held.version = job.version
-        if held.job is not None:
-            held.job = job
-        self._renew_later(job_id, held)
+        if job is not None:
+            delivery.job = changed
+        self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
-    def _read_again(self, job_id: str, held: _Held) -> None:
-        """Somebody else changed the job: it was claimed, ended, moved by a merge, or leased by another monitor."""
-        job = self._store.get(job_id)
+    def _give_up_lease(self, delivery: _Delivery) -> None:
+        expect = Expect(status=Status.STARTED, version=delivery.version)
+        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None))
+
+    def _change(self, delivery: _Delivery, changes: Changes) -> Job | None:
+        """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
+        expect = Expect(status=Status.STARTED, version=delivery.version)
+        changed = self._store.change(delivery.job_id, expect, changes)
+        if changed is None:
+            self._read_again(delivery)
+        else:
+            delivery.version = changed.version
+        return changed
+
+    def _read_again(self, delivery: _Delivery) -> None:
+        """Another process changed the job: it claimed, ended or leased it, or moved its start time."""
+        job = self._store.get(delivery.job_id)
         if job is not None and job.status is Status.STARTED and job.lessee == self._lessee:
-            held.version = job.version
-            now = self._clock.monotonic()
-            if held.future is None:
-                held.job = job
-                wait = (job.start_time - job.read_time).total_seconds()
-                self._send_at(now + max(0.0, wait), job_id, held)
-            self._renew_at(now + _STORE_PAUSE, job_id, held)  # at its next turn the lease might be over
-        elif held.future is None or job is None or job.status.is_final:
-            self.drop(job_id)
+            delivery.version = job.version
+            now = self._monotonic()
+            if delivery.future is None:
+                delivery.job = job
+                self._send_at(now + max(0.0, (job.start_time - job.read_time).total_seconds()), delivery)
+            self._renew_at(now + RETRY_PAUSE, delivery)  # half a lease from now it might have expired
+        elif delivery.future is None or job is None or job.status.is_final:
+            self.drop(delivery.job_id)
         else:
-            held.credentials = None
-            self._plan(self._clock.monotonic() + _LOOK_INTERVAL, _Due.LOOK, job_id)
+            # In flight for another process: once the job has ended, close the connection.
+            delivery.credentials = None
+            self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
 
-    def _look(self, job_id: str, held: _Held) -> None:
-        """A job in flight that is not ours to deliver any more: once it has ended, there is nothing to wait for."""
-        if held.future is None:
-            return
-        job = self._store.get(job_id)
-        if job is None or job.status.is_final:
-            self.drop(job_id)
-        else:
-            self._plan(self._clock.monotonic() + _LOOK_INTERVAL, _Due.LOOK, job_id)
+    def _check(self, delivery: _Delivery) -> None:
+        if delivery.future is not None:
+            self._read_again(delivery)
 
-    def _conclude(self, job_id: str, held: _Held) -> None:
-        future = held.future
+    def _conclude(self, delivery: _Delivery) -> None:
+        future = delivery.future
         if future is None:
             return
-        job = self._store.get(job_id)
-        step = after_answer(job, future.result()) if _failure(future) is None else after_silence(job)
+        job = self._store.get(delivery.job_id)
+        step = after_answer(job, future.result()) if failure(future) is None else after_silence(job)
         if job is None or step.next in (Next.DONE, Next.WATCH):
-            self._held.pop(job_id, None)
+            self._by_id.pop(delivery.job_id, None)
         elif step.end is not None:
             self._end(job, step.end)
         else:
-            self._retry(job, held, _said(future))
+            self._retry(job, delivery, describe(future))
 
-    def _retry(self, job: Job, held: _Held, reason: str) -> None:
+    def _retry(self, job: Job, delivery: _Delivery, reason: str) -> None:
         too_late = overdue(job)
         if too_late is not None:
             self._end(job, failed(f"{too_late.text}; the last attempt: {reason}"))
             return
-        held.failures += 1
-        held.future, held.job, held.version, held.send_at = None, job, job.version, None
-        wait = backoff(held.failures)
-        level = logging.WARNING if held.failures % 10 == 3 else logging.INFO
-        _log.log(level, "job %s: attempt %d failed (%s); again in %.1f s", job.id, job.attempt, reason, wait)
-        self._send_at(self._clock.monotonic() + wait, job.id, held)
+        delivery.failures += 1
+        delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
+        wait = backoff(delivery.failures)
+        level = logging.WARNING if delivery.failures % 10 == 3 else logging.INFO
+        _log.log(level, "job %s: attempt %d failed (%s); the next one is in %.1f s", job.id, job.attempt, reason, wait)
+        self._send_at(self._monotonic() + wait, delivery)
 
     def _end(self, job: Job, end: End) -> None:
         changed = self._store.change(job.id, Expect(status=Status.STARTED), ended(end))
-        self._held.pop(job.id, None)
+        self._by_id.pop(job.id, None)
         if changed is not None:
-            self._announce(changed)
-
-
-def _failure(future: Future[Response]) -> BaseException | None:
-    return NotSent("the transport gave it up") if future.cancelled() else future.exception()
-
-
-def _said(future: Future[Response]) -> str:
-    error = _failure(future)
-    if error is not None:
-        return str(error) or type(error).__name__
-    response = future.result()
-    return status_line(response.status, response.reason)
+            self._parts.announce(changed)

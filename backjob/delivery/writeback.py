@@ -1,6 +1,6 @@
-"""What running jobs have not written yet, and the monitor writes for them: coalesced reports, signs of life, late ends.
+"""Writes for running jobs what they have not written themselves: coalesced reports, signs of life, late ends.
 
-`later` and `settle` may be called from any thread; the rest is the monitor's.
+`write_later` and `settle` may be called from any thread; everything else runs in the monitor's.
 """
 
 from __future__ import annotations
@@ -11,17 +11,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from backjob.delivery.parts import DeliveryParts
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import End
-from backjob.model import Job
-from backjob.process import Outage
-from backjob.protocols import Clock, Store
+from backjob.process import RETRY_PAUSE, Outage
 from backjob.worker.running import Running
 
 __all__ = ["Writeback"]
 
 _BEAT_INTERVAL: Final = 1.0
-_RETRY_INTERVAL: Final = 1.0
 
 _log = logging.getLogger("backjob")
 
@@ -29,43 +27,35 @@ _log = logging.getLogger("backjob")
 class Writeback:
     """The pending writes of one process's running jobs."""
 
-    def __init__(
-        self,
-        store: Store,
-        clock: Clock,
-        *,
-        outage: Outage,
-        wake: Callable[[], None],
-        announce: Callable[[Job], None],
-    ) -> None:
-        self._store = store
-        self._clock = clock
+    def __init__(self, parts: DeliveryParts, *, outage: Outage, wake: Callable[[], None]) -> None:
+        self._store = parts.store
+        self._monotonic = parts.clock.monotonic
+        self._announce = parts.announce
         self._outage = outage
         self._wake = wake
-        self._announce = announce
-        self._news: deque[Running] = deque()
+        self._incoming: deque[Running] = deque()
         self._planned = math.inf
-        """When the monitor looks again by itself, at the latest; infinite while it works that out."""
+        """When the monitor's next pass is due at the latest; infinite while that is being computed."""
         self._dirty: set[Running] = set()
         self._beats: dict[str, Running] = {}
         self._next_beat = 0.0
         self._ends: deque[tuple[Running, End, float]] = deque()
         self._next_try = 0.0
 
-    def later(self, running: Running) -> None:
-        """Write what a job has pending as soon as its next write is due."""
-        self._news.append(running)
+    def write_later(self, running: Running) -> None:
+        """Write the pending changes of a job as soon as its next write is due."""
+        self._incoming.append(running)
         if running.next_write < self._planned:
             self._wake()
 
     def settle(self, running: Running, end: End) -> None:
-        """Write an end that the store could not take; tried until the job's time-out, which then ends it."""
-        self._ends.append((running, end, self._clock.monotonic() + running.job.error_timeout))
+        """Write an end that the store did not take, retrying until the job's timeout, which then ends it."""
+        self._ends.append((running, end, self._monotonic() + running.job.error_timeout))
         self._wake()
 
     def next_event(self) -> float | None:
-        """When `run` has something to do, on the monotonic clock (s)."""
-        # In this order: what `later` adds after the gathering still finds the infinite plan, and wakes.
+        """Return when `run` has something to do, on the monotonic clock (s)."""
+        # In this order: a job that write_later() adds after _gather() still finds the infinite plan, and wakes.
         self._planned = math.inf
         self._gather()
         events = [running.next_write for running in self._dirty]
@@ -86,18 +76,18 @@ class Writeback:
             if not self._flush(running):
                 self._beats[running.job.id] = running
         if self._ends and now >= self._next_try:
-            self._next_try = now + _RETRY_INTERVAL
+            self._next_try = now + RETRY_PAUSE
             self._write_ends(now)
         if self._beats and now >= self._next_beat:
             self._next_beat = now + _BEAT_INTERVAL
             self._beat()
 
     def finish(self) -> None:
-        """Write everything now: the process ends."""
+        """Write everything now, at the end of the process."""
         self._gather()
         while self._dirty:
             self._flush(self._dirty.pop())
-        self._write_ends(self._clock.monotonic())
+        self._write_ends(self._monotonic())
 
     def _flush(self, running: Running) -> bool:
         try:
@@ -107,7 +97,7 @@ class Writeback:
             return True
 
     def _beat(self) -> None:
-        """Give signs of life, and take note of jobs that have ended: nothing else would tell their actions."""
+        """Write signs of life, and mark the jobs that have ended: their actions have no other way to find out."""
         self._store.beat({job_id: running.token for job_id, running in self._beats.items()})
         while self._beats:
             job_id, running = self._beats.popitem()
@@ -116,8 +106,8 @@ class Writeback:
                 running.ended = True
 
     def _gather(self) -> None:
-        while self._news:
-            self._dirty.add(self._news.popleft())
+        while self._incoming:
+            self._dirty.add(self._incoming.popleft())
 
     def _write_ends(self, now: float) -> None:
         for _ in range(len(self._ends)):
@@ -126,10 +116,10 @@ class Writeback:
                 job = running.end(end)
             except StoreUnavailable as error:
                 if now < until:
-                    self._outage.tell("job %s: its end can't be written yet: %s", running.job.id, error)
+                    self._outage.warn("job %s: its end can't be written yet: %s", running.job.id, error)
                     self._ends.append((running, end, until))
                 else:
-                    _log.warning("job %s: its end is given up, its time-out ends it: %s", running.job.id, error)
+                    _log.warning("job %s: giving up on writing its end; its timeout ends it: %s", running.job.id, error)
             except Exception:
                 _log.exception("job %s: its end could not be written", running.job.id)
             else:

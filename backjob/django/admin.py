@@ -1,4 +1,4 @@
-"""Jobs in Django's admin: to look at, and to cancel. Nothing else can be changed there."""
+"""Jobs in Django's admin, to view and to cancel. Nothing else can be changed there."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 from typing_extensions import override
 
+from backjob.django.engine import database_of
 from backjob.django.models import Job
-from backjob.django.site import database_of, jobs
+from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.model import Status
 from backjob.stores.rows import moment
@@ -28,33 +29,33 @@ _FIELDS: Final = (
     "attempt", "error_timeout_seconds",
 )  # fmt: skip
 _STILL: Final = ("progress", "status_text", "output")
-"""What the progress element shows as well, and moves."""
+"""Fields that the progress element shows live."""
 
-if TYPE_CHECKING:  # its types have parameters, and it has none
+if TYPE_CHECKING:  # only its stubs are generic
     _ModelAdmin = admin.ModelAdmin[Job]
 else:
     _ModelAdmin = admin.ModelAdmin
 
 
 def _element(job: Job) -> str | None:
-    """The progress element, of an unfinished job whose status has an address."""
+    """Return the progress element of an unfinished job, or None; also None if there are no status routes."""
     from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
 
     if job.status >= Status.COMPLETED:
         return None
     try:
         return backjob_progress(job.id, output=True)
-    except (NoReverseMatch, InvalidRequest):  # the status routes are nowhere
+    except (NoReverseMatch, InvalidRequest):  # there are no status routes
         return None
 
 
 def _local(when: datetime) -> str:
-    """A time as the admin's list shows it: what stands alone on a page would else be Python's."""
+    """Return a time in the format of the admin's list; the detail page would otherwise show Python's."""
     return str(localize(localtime(when)))
 
 
 class OwnerFilter(admin.SimpleListFilter):
-    """By owner, among those that have unfinished or recent jobs."""
+    """A filter by owner. It offers the owners of recent jobs."""
 
     title = _("owner")
     parameter_name = "owner"
@@ -73,7 +74,7 @@ class OwnerFilter(admin.SimpleListFilter):
 
 
 class ScopeFilter(OwnerFilter):
-    """By scope, likewise."""
+    """A filter by scope. It offers the scopes of recent jobs."""
 
     title = _("scope")
     parameter_name = "scope"
@@ -82,7 +83,7 @@ class ScopeFilter(OwnerFilter):
 
 @admin.register(Job)
 class JobAdmin(_ModelAdmin):
-    """Read-only; ``backjob.view_job`` lets a member of staff look, ``backjob.cancel_job`` cancel."""
+    """Read-only. Staff need the permission ``backjob.view_job``, and ``backjob.cancel_job`` to cancel."""
 
     list_display = ("id", "status", "bar", "scope", "owner", "due", "ended")
     list_filter = ("status", ScopeFilter, OwnerFilter)
@@ -95,10 +96,10 @@ class JobAdmin(_ModelAdmin):
 
     @override
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Of the database that keeps the jobs."""
+        """Return the jobs of the database that keeps them."""
         return super().get_queryset(request).using(database_of(jobs.store))
 
-    # --- who may ----------------------------------------------------------------------------------------------------
+    # --- permissions ----------------------------------------------------------------------------------------------------
 
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -115,11 +116,11 @@ class JobAdmin(_ModelAdmin):
     def has_cancel_permission(self, request: Any) -> bool:
         return bool(request.user.has_perm("backjob.cancel_job"))
 
-    # --- what is shown ----------------------------------------------------------------------------------------------
+    # --- columns and fields ----------------------------------------------------------------------------------------------
 
     @admin.display(description=_("progress"), ordering="progress")
     def bar(self, job: Job) -> str:
-        """The progress, as a bar."""
+        """Return the progress as a bar."""
         return format_html('<progress value="{}" max="100">{} %</progress> {}\N{NO-BREAK SPACE}%', *[job.progress] * 3)
 
     @admin.display(description=_("due"), ordering="start_time")
@@ -128,13 +129,13 @@ class JobAdmin(_ModelAdmin):
 
     @override
     def get_fields(self, request: HttpRequest, obj: Job | None = None) -> Any:
-        """Of a job that the progress element follows, nothing that would stand still beside it."""
+        """Leave out fields that the progress element shows live, since they would not update."""
         live = obj is not None and _element(obj) is not None
         return [name for name in _FIELDS if not (live and name in _STILL)]
 
     @admin.display(description=_("status"))
     def state(self, job: Job) -> str:
-        """The progress element with the output: it follows the job while somebody looks."""
+        """Return the progress element with the output, which updates itself, or the status."""
         return _element(job) or Status(job.status).name
 
     @admin.display(description=_("created"))
@@ -151,19 +152,19 @@ class JobAdmin(_ModelAdmin):
 
     @admin.display(description=_("output"))
     def output(self, job: Job) -> str:
-        """The end of the job's output, as text."""
-        _start, piece = jobs.tail(job.id)
-        return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', piece.text)
+        """Return the end of the job's output, as text."""
+        _start, output = engine().tail(job.id)
+        return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', output.text)
 
     @admin.display(description=_("error time-out (s)"))
     def error_timeout_seconds(self, job: Job) -> float:
         return float(job.error_timeout / 1_000_000)
 
-    # --- what can be done -------------------------------------------------------------------------------------------
+    # --- actions -------------------------------------------------------------------------------------------
 
     @admin.action(description=_("Cancel selected jobs"), permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: Any) -> None:
-        """Cancel what has not ended."""
+        """Cancel the selected jobs that have not ended."""
         cancelled = 0
         for job_id in queryset.values_list("id", flat=True):
             try:

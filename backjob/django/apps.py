@@ -1,16 +1,19 @@
-"""The app: signals, and the checks that ``manage.py check`` runs."""
+"""The Django app: it connects signals and registers checks."""
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
 from django.core.signals import got_request_exception, request_finished, setting_changed
 from django.utils.translation import gettext_lazy as _
 
-from backjob.django.connections import close_aside
-from backjob.django.site import database_of, jobs
+from backjob.django.connections import close_separate
+from backjob.django.engine import database_of
+from backjob.django.site import jobs
+from backjob.errors import MissingExtra
 from backjob.worker.running import current
 
 __all__ = ["BackJobConfig"]
@@ -27,8 +30,11 @@ class BackJobConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect signals and checks."""
-        from backjob.django import checks  # noqa: F401, PLC0415 - importing registers them
+        """Register the checks and connect the signals' receivers."""
+        from backjob.django import checks  # noqa: F401, PLC0415 - it needs the settings
+
+        with suppress(MissingExtra):
+            from backjob.django import task_run  # noqa: F401, PLC0415 - likewise
 
         got_request_exception.connect(_note, dispatch_uid="backjob")
         request_finished.connect(_close_connections, dispatch_uid="backjob")
@@ -36,7 +42,7 @@ class BackJobConfig(AppConfig):
 
 
 def _note(**_options: Any) -> None:
-    """Keep an error that Django turns into a response, for the job's status text."""
+    """Note an exception that Django turns into a response, for the job's status text."""
     error = sys.exc_info()[1]
     if error is not None and current.get() is not None:
         jobs.note_error(error)
@@ -46,7 +52,7 @@ def _close_connections(**_options: Any) -> None:
     built = jobs.built
     using = None if built is None else database_of(built.store)
     if using is not None:
-        close_aside(using)
+        close_separate(using)
 
 
 def _forget(*, setting: str, **_options: Any) -> None:

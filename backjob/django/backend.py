@@ -1,4 +1,4 @@
-"""A backend of Django's Tasks framework that needs no worker: each task is a job, run by the web server the site has."""
+"""A backend of Django's Tasks framework without workers: each task is a job, which the site's web server runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from typing_extensions import override
 
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.django.task_api import (
     BaseTaskBackend,
     InvalidTask,
@@ -50,10 +50,10 @@ _STATUSES: Final = {
 class BackJobBackend(BaseTaskBackend):
     """For ``TASKS``: ``{"default": {"BACKEND": "backjob.django.backend.BackJobBackend"}}``.
 
-    A result's id is the id of a job of `backjob.django.jobs`: it has progress, output and a status page, and within
-    the task ``jobs.update()``, ``jobs.track()`` and ``print()`` work. The job's scope is ``task:`` and the queue's
-    name; its owner is the user who is being served when the task is enqueued, or that of the job that enqueues it.
-    ``OPTIONS`` may hold an ``error_timeout`` in seconds: how long a task may be silent.
+    The id of a result is that of a job of `backjob.django.jobs`, with progress, output and a status page; in the task,
+    ``jobs.update()``, ``jobs.track()`` and ``print()`` work. The job's scope is ``task:`` and the queue's name. Its owner
+    is the user whose request enqueues the task, or the owner of the job that enqueues it. ``OPTIONS`` may contain
+    ``error_timeout``: how many seconds a task may be silent.
     """
 
     supports_defer = True
@@ -63,9 +63,9 @@ class BackJobBackend(BaseTaskBackend):
 
     @override
     def enqueue(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        """Start a job that calls the task. Within ``atomic()`` it is one when the transaction commits.
+        """Start a job that calls the task. Within ``atomic()`` the job exists once the transaction commits.
 
-        Raises `InvalidTask`, TypeError or ValueError for arguments that JSON can't say, and what `jobs.start` raises.
+        Raises `InvalidTask`, the exceptions of `jobs.start`, and TypeError or ValueError for arguments that are not JSON.
         """
         self.validate_task(task)
         _refuse_unreachable(task)
@@ -80,18 +80,18 @@ class BackJobBackend(BaseTaskBackend):
             kwargs=said[1],
         )
         running = current.get()
-        with jobs._delivered_after():  # noqa: SLF001 - who runs it finds the record, and receivers have been told
+        with engine().delivered_after():  # after its record is written and the signal is sent
             job_id = jobs.start(
                 _ROUTE,
                 method="POST",
                 json=record.as_json(),
                 as_current_user=False,
-                owner=jobs.current_owner() if running is None else running.job.owner,
+                owner=engine().current_owner() if running is None else running.job.owner,
                 delay=0 if task.run_after is None else _aware(task.run_after),
                 scope=f"task:{task.queue_name}",
                 error_timeout=self.options.get("error_timeout"),
             )
-            # One that waits may be due by now, and another process's; once it is claimed, who runs it writes the record.
+            # Another process may have claimed the job already; then `run_task` writes the record.
             changes = Changes(result=record.as_json())
             job = jobs.store.change(job_id, Expect(status=Status.STARTED), changes) or jobs.store.get(job_id)
             if job is None:
@@ -102,11 +102,11 @@ class BackJobBackend(BaseTaskBackend):
 
     @override
     def get_result(self, result_id: str) -> Any:
-        """The result as it stands; one past its time-out fails by this look. Raises `TaskResultDoesNotExist`."""
+        """Return the current result; a job past its time-out fails now. Raises `TaskResultDoesNotExist`."""
         if not isinstance(result_id, str):
             raise TaskResultDoesNotExist(result_id)
         try:
-            job = jobs._job(result_id)  # noqa: SLF001 - with what those who watch it don't see
+            job = engine().job(result_id)  # with what those who watch it don't see
         except JobNotFound:
             raise TaskResultDoesNotExist(result_id) from None
         record = TaskRecord.of(job.result)
@@ -115,10 +115,10 @@ class BackJobBackend(BaseTaskBackend):
         try:
             return self.result(job, record)
         except (ImportError, InvalidTask) as error:
-            raise TaskResultDoesNotExist(f"{result_id}: its task is not there any more: {error}") from error
+            raise TaskResultDoesNotExist(f"{result_id}: its task no longer exists: {error}") from error
 
     def result(self, job: Job, record: TaskRecord) -> Any:
-        """The `TaskResult` of a job. Raises ImportError and `InvalidTask` for a task that is not there any more."""
+        """Return the `TaskResult` of a job. Raises ImportError and `InvalidTask` if the task no longer exists."""
         started_at = None if record.started_at is None else local_time(datetime.fromisoformat(record.started_at))
         result: Any = TaskResult(
             task=task_at(record),
@@ -140,12 +140,12 @@ class BackJobBackend(BaseTaskBackend):
 
     @override
     def check(self, **_options: Any) -> list[CheckMessage]:
-        """What is missing for tasks to run."""
+        """Return what is missing for tasks to run."""
         found: list[CheckMessage] = []
         if not apps.is_installed("backjob.django"):
             found.append(
                 Error(
-                    f"TASKS[{self.alias!r}] runs tasks as jobs of an app that is not installed.",
+                    f"TASKS[{self.alias!r}] runs tasks as jobs of backjob.django, which is not installed.",
                     hint="Add 'backjob.django' to INSTALLED_APPS.",
                     id="backjob.E050",
                 )
@@ -155,15 +155,15 @@ class BackJobBackend(BaseTaskBackend):
         except (NoReverseMatch, ImproperlyConfigured):
             found.append(
                 Error(
-                    f"TASKS[{self.alias!r}] runs tasks by a route that is nowhere.",
+                    f"TASKS[{self.alias!r}] needs a route to run tasks, which no URLconf contains.",
                     hint='Put path("backjob/", include("backjob.django.urls")) in the URLconf.',
                     id="backjob.E051",
                 )
             )
         found.extend(
             Error(
-                f"TASKS[{self.alias!r}] has an option {name!r}, and there is none of this name.",
-                hint=f"There is {', '.join(sorted(_OPTIONS))}.",
+                f"TASKS[{self.alias!r}] has an unknown option {name!r}.",
+                hint=f"Known options: {', '.join(sorted(_OPTIONS))}.",
                 id="backjob.E052",
             )
             for name in sorted(set(self.options) - _OPTIONS)
@@ -172,13 +172,13 @@ class BackJobBackend(BaseTaskBackend):
 
 
 def task_at(record: TaskRecord) -> Any:
-    """The task that a record tells of, as it was enqueued. Raises ImportError and `InvalidTask`.
+    """Return the task of a record, as it was enqueued. Raises ImportError and `InvalidTask`.
 
-    Nothing but a task is ever called: who can write to the store can't name any other function.
+    It must be a task, so that write access to the store does not allow calling other functions.
     """
     found = import_string(record.path)
     if not isinstance(found, Task):
-        raise ImportError(f"{record.path!r} is no task")  # noqa: TRY004 - as for what is not there at all
+        raise ImportError(f"{record.path!r} is not a task")  # noqa: TRY004 - like a missing one
     return replace(
         found,
         backend=record.backend,
@@ -189,7 +189,7 @@ def task_at(record: TaskRecord) -> Any:
 
 
 def class_path(error: type[BaseException]) -> str:
-    """The dotted path of an exception, as a `TaskError` has it."""
+    """Return the dotted path of an exception class, as in `TaskError`."""
     return f"{error.__module__}.{error.__qualname__}"
 
 
@@ -199,7 +199,7 @@ def _refuse_unreachable(task: Task[..., Any]) -> None:
     except ImportError:
         found = None
     if not isinstance(found, Task) or found.func is not task.func:
-        raise InvalidTask(f"There is no task at {task.module_path!r}: another process would not find it.")
+        raise InvalidTask(f"There is no task at {task.module_path!r}: another process could not import it.")
 
 
 def _errors(job: Job, record: TaskRecord) -> list[TaskError]:
@@ -207,7 +207,7 @@ def _errors(job: Job, record: TaskRecord) -> list[TaskError]:
         return []
     if record.errors:
         return [TaskError(**error) for error in record.errors]
-    # The function raised nothing that was recorded: the job timed out, was cancelled, or could not be delivered.
+    # There is no recorded exception: the job timed out, was cancelled, or could not be delivered.
     kind = JobEnded if job.status is Status.CANCELLED else JobFailed
     return [TaskError(exception_class_path=class_path(kind), traceback=job.status_text or job.status.name.lower())]
 
@@ -220,5 +220,5 @@ def _aware(moment: datetime) -> datetime:
 
 
 def local_time(moment: datetime) -> datetime:
-    """A moment as this site has times: aware in UTC, or naive in its own zone."""
+    """Return a moment as USE_TZ requires: aware in UTC, or naive in the default time zone."""
     return moment.astimezone(UTC) if settings.USE_TZ else timezone.make_naive(moment, timezone.get_default_timezone())

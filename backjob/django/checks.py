@@ -1,4 +1,4 @@
-"""What ``manage.py check`` says of the site's background jobs: each finding has an id and a hint."""
+"""The checks of ``manage.py check`` for background jobs; each message has an id and a hint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A
 from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
-from backjob.django.site import INSECURE, jobs, random_part
+from backjob.django.site import INSECURE, engine, random_part
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.signing.keys import check_secret
 
@@ -30,7 +30,7 @@ _MIDDLEWARE: Final = "backjob.django.middleware.BackJobMiddleware"
 
 @register("backjob")
 def check_background_jobs(**_options: Any) -> list[CheckMessage]:
-    """Every finding, in the order of their ids."""
+    """Return all messages."""
     configuration = list(_configuration())
     is_refused = any(message.id == "backjob.E003" for message in configuration)
     address = () if is_refused else _address()
@@ -41,13 +41,13 @@ def _middleware() -> Iterator[CheckMessage]:
     installed = list(settings.MIDDLEWARE)
     if _MIDDLEWARE not in installed:
         yield Error(
-            "The middleware is missing: nothing would recognise a worker request.",
+            "The middleware is missing, so the site does not recognise worker requests.",
             hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE.",
             id="backjob.E001",
         )
     elif installed.index(_MIDDLEWARE) > 0:
         yield Error(
-            f"The middleware is not the first: {installed[0]} would see worker requests before they are verified.",
+            f"The middleware is not the first: {installed[0]} sees worker requests before they are verified.",
             hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE.",
             id="backjob.E002",
         )
@@ -55,16 +55,16 @@ def _middleware() -> Iterator[CheckMessage]:
 
 def _configuration() -> Iterator[CheckMessage]:
     try:
-        jobs.of()
+        engine()
     except InvalidRequest as error:
-        is_key = error.argument == "SECRET_KEY"  # with which whoever knows it could sign worker requests
-        hint = "Make a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."
-        yield Error(f"The setting {error.argument} is refused: {error.reason}", hint=hint, id="backjob.E003")
+        is_key = error.argument == "SECRET_KEY"  # who knows it can sign worker requests
+        hint = "Generate a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."
+        yield Error(f"Invalid setting {error.argument}: {error.reason}", hint=hint, id="backjob.E003")
         return
     except BackJobError as error:
         yield Error(
-            f"The jobs' store can't be used: {error}",
-            hint="See that it is there, and that this process may read and write it.",
+            f"backjob can't use the store: {error}",
+            hint="Check that it exists, and that this process may read and write it.",
             id="backjob.E004",
         )
         return
@@ -74,16 +74,16 @@ def _configuration() -> Iterator[CheckMessage]:
         and "KEY" not in getattr(settings, "BACKJOB", {})
     ):
         yield Warning(
-            "Worker requests are signed with the SECRET_KEY that stands in the settings file: who has seen it can sign.",
-            hint="Make a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
+            "Worker requests are signed with the SECRET_KEY from the settings file: everyone who has read that file can sign.",
+            hint="Generate a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
             id="backjob.W006",
         )
     front = getattr(settings, "BACKJOB", {}).get("CACHE")
     if isinstance(front, str) and _is_of_one_process(front):
         yield Warning(
-            f"The cache {front!r} in front of the jobs is no other process's: each would show what it has itself, an ended "
-            "job as running.",
-            hint="Name a cache that all processes share, or leave BACKJOB['CACHE'] out.",
+            f"The cache {front!r} in front of the jobs belongs to one process: another may show an ended job as running "
+            "for a second.",
+            hint="Name a cache that all processes share, or remove BACKJOB['CACHE'].",
             id="backjob.W007",
         )
     for fallback in settings.SECRET_KEY_FALLBACKS:
@@ -91,8 +91,8 @@ def _configuration() -> Iterator[CheckMessage]:
             check_secret(random_part(fallback), "SECRET_KEY_FALLBACKS")
         except InvalidRequest as error:
             yield Warning(
-                f"A fallback key is left out: {error.reason}",
-                hint="Remove it from SECRET_KEY_FALLBACKS once Django does not need it either.",
+                f"backjob ignores a fallback key: {error.reason}",
+                hint="Remove it from SECRET_KEY_FALLBACKS once Django does not need it.",
                 id="backjob.W005",
             )
 
@@ -103,7 +103,7 @@ def _address() -> Iterator[CheckMessage]:
         bind = _option_of_gunicorn("-b", "--bind")
         if bind is not None and bind.startswith("unix:"):
             yield Error(
-                "The server listens on a unix socket, from which no address can be learnt.",
+                "The server listens on a unix socket, so backjob can't find its address.",
                 hint=f"Set BACKJOB['BASE_URL'] to the site's URL, and BACKJOB['CONNECT_TO'] to {bind!r}.",
                 id="backjob.E010",
             )
@@ -112,8 +112,8 @@ def _address() -> Iterator[CheckMessage]:
     allowed = settings.ALLOWED_HOSTS or ([".localhost", "127.0.0.1", "[::1]"] if settings.DEBUG else [])
     if not validate_host(f"[{host}]" if ":" in host else host, allowed):
         yield Error(
-            f"{host!r}, the host of BACKJOB['BASE_URL'], is not in ALLOWED_HOSTS: jobs of no request would be answered 400.",
-            hint="Add it to ALLOWED_HOSTS, or name one that is there and set BACKJOB['CONNECT_TO'] to the address.",
+            f"{host!r}, the host of BACKJOB['BASE_URL'], is not in ALLOWED_HOSTS: jobs from outside of a request would get a 400.",
+            hint="Add it to ALLOWED_HOSTS, or use an allowed host and set BACKJOB['CONNECT_TO'] to the server's address.",
             id="backjob.E011",
         )
 
@@ -121,16 +121,16 @@ def _address() -> Iterator[CheckMessage]:
 def _server() -> Iterator[CheckMessage]:
     if "runserver" in sys.argv and "--nothreading" in sys.argv:
         yield Warning(
-            "runserver serves one request at a time: a page waits for a running job, its progress page too.",
-            hint="Leave out --nothreading.",
+            "runserver serves one request at a time: while a job runs, every page waits, its progress page too.",
+            hint="Remove --nothreading.",
             id="backjob.W020",
         )
     workers = _option_of_gunicorn("-w", "--workers") or os.environ.get("WEB_CONCURRENCY") or "1"
     threads = _option_of_gunicorn("--threads") or "1"
     if _is_gunicorn() and workers == threads == "1" and _option_of_gunicorn("-k", "--worker-class") in (None, "sync"):
         yield Warning(
-            "gunicorn has one worker that serves one request at a time: a page waits for a running job.",
-            hint="Give it --threads 4, or more --workers.",
+            "gunicorn has one worker that serves one request at a time: while a job runs, every page waits.",
+            hint="Add --threads 4, or more --workers.",
             id="backjob.W021",
         )
 
@@ -141,17 +141,17 @@ def _sessions() -> Iterator[CheckMessage]:
     engine = import_module(settings.SESSION_ENGINE).SessionStore
     if issubclass(engine, signed_cookies.SessionStore):
         yield Warning(
-            "Sessions are kept in cookies: what a job writes to its session reaches no browser, and is lost.",
-            hint="Let jobs only read the session, or take another SESSION_ENGINE.",
+            "Sessions are stored in cookies: a job's changes to its session never reach the browser and are lost.",
+            hint="Only read the session in jobs, or use another SESSION_ENGINE.",
             id="backjob.W030",
         )
     if issubclass(engine, cache.SessionStore | cached_db.SessionStore) and _is_of_one_process(
         settings.SESSION_CACHE_ALIAS
     ):
         yield Warning(
-            f"Sessions are in the cache {settings.SESSION_CACHE_ALIAS!r}, which is no other process's: a job that runs in "
-            "another than the page does not find its user, or an older session.",
-            hint="Name a cache that all processes share in SESSION_CACHE_ALIAS, or take another SESSION_ENGINE.",
+            f"Sessions are in the cache {settings.SESSION_CACHE_ALIAS!r}, which belongs to one process: a job that runs in "
+            "another process finds no user, or an older session.",
+            hint="Name a cache that all processes share in SESSION_CACHE_ALIAS, or use another SESSION_ENGINE.",
             id="backjob.W031",
         )
 
@@ -160,16 +160,16 @@ def _database() -> Iterator[CheckMessage]:
     for alias, database in settings.DATABASES.items():
         if database.get("ENGINE", "").endswith("sqlite3") and database.get("ATOMIC_REQUESTS"):
             yield Warning(
-                f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: a job that writes to it holds the only lock there "
-                "is to its end, and nothing else can be written meanwhile.",
-                hint="Decorate the views of jobs with @jobs.background_only, which leaves them out of ATOMIC_REQUESTS, "
-                "and use atomic() for the parts that need it.",
+                f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: a job that writes to it keeps the only write lock "
+                "until its end.",
+                hint="Decorate the views of jobs with @jobs.background_only, which exempts them from ATOMIC_REQUESTS, "
+                "and use atomic() for parts of them.",
                 id="backjob.W040",
             )
 
 
 def _is_of_one_process(alias: str) -> bool:
-    """Whether a cache is in one process's memory, or keeps nothing, where there may be several: not while one develops."""
+    """Whether a cache is in one process's memory, or keeps nothing; False with DEBUG, which has one process."""
     if settings.DEBUG or alias not in settings.CACHES:
         return False
     kind = import_string(settings.CACHES[alias]["BACKEND"])
@@ -177,7 +177,7 @@ def _is_of_one_process(alias: str) -> bool:
 
 
 def _arguments_of_gunicorn() -> list[str]:
-    """Its command line, if this is it; before it what it reads from the environment, whoever looks."""
+    """Return the options of gunicorn: those in the environment and, in gunicorn itself, the command line."""
     here = sys.argv[1:] if os.path.basename(sys.argv[0]) == "gunicorn" else []  # noqa: PTH119 - a program's name
     return [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *here]
 
@@ -187,7 +187,7 @@ def _is_gunicorn() -> bool:
 
 
 def _option_of_gunicorn(*names: str) -> str | None:
-    """An option that gunicorn is given, the last if several; None without it, or without gunicorn."""
+    """Return the last value of an option of gunicorn, or None without it."""
     arguments = _arguments_of_gunicorn()
     found = None
     for before, after in pairwise([*arguments, ""]):

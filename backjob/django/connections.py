@@ -1,4 +1,4 @@
-"""Which connection the store writes by: the caller's own, or one beside it that the caller's transaction does not hold."""
+"""Which connection the store uses: the caller's, or a separate one outside of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any, Final
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
-__all__ = ["acting", "aside", "close_aside", "close_idle", "forget_inherited"]
+__all__ = ["alias_for", "close_idle", "close_separate", "forget_inherited", "job_context"]
 
-_PREFIX: Final = "backjob beside "
-_SQLITE_PATIENCE: Final = 0.2  # s; what can't be written now is written later, and the action need not wait for it
+_PREFIX: Final = "backjob separate "
+_SQLITE_TIMEOUT: Final = 0.2  # s; a report that can't be written now is written later, so the action need not wait
 
 _own: ContextVar[str | None] = ContextVar("backjob_django_own_job", default=None)
 
 
 @contextmanager
-def acting(job_id: str) -> Iterator[None]:
-    """Within it the action of this job runs."""
-    # The core's own variable won't do: it is None while something is written, so that nothing is output of the action.
+def job_context(job_id: str) -> Iterator[None]:
+    """Mark the block as the action of this job."""
+    # The core's variable won't do: it is None during a write, so that prints within one are not output of the job.
     token = _own.set(job_id)
     try:
         yield
@@ -29,12 +29,12 @@ def acting(job_id: str) -> Iterator[None]:
         _own.reset(token)
 
 
-def aside(using: str, job_id: str | None) -> str:
-    """The alias for a job: ``using``, or for the action's own job, within a transaction, one that is not part of that.
+def alias_for(using: str, job_id: str | None) -> str:
+    """Return the alias for a job: ``using``, or that of a separate connection if the job's own action is in a transaction.
 
-    What the action reports must be seen at once, and stay if its transaction is undone. Another job, such as one that it
-    starts, is part of the transaction. A test case's own transaction is not counted as one: nothing beside it sees what
-    it wrote.
+    Others must see the action's reports at once, and a rollback must not undo them. Other jobs, such as those that the
+    action starts, are part of its transaction. The transaction of a `TestCase` does not count: a separate connection would
+    not see what the test has written.
     """
     if job_id is None or _own.get() != job_id:
         return using
@@ -49,8 +49,8 @@ def aside(using: str, job_id: str | None) -> str:
     return alias
 
 
-def close_aside(using: str) -> None:
-    """Close this thread's connection beside, if it has one."""
+def close_separate(using: str) -> None:
+    """Close this thread's separate connection, if it has one."""
     alias = _PREFIX + using
     with suppress(ConnectionDoesNotExist):
         connections[alias].close()
@@ -58,31 +58,31 @@ def close_aside(using: str) -> None:
 
 
 def close_idle() -> None:
-    """Close this thread's connections, save those within a transaction: it will not use them for long."""
+    """Close this thread's connections, except those in a transaction, before a long time without using them."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()
 
 
 def forget_inherited(using: str) -> None:
-    """In a forked child: never use, nor close, a connection of the parent's, which goes on with it."""
+    """In a forked child: neither use nor close the parent's connections, which the parent still uses."""
     for alias in (using, _PREFIX + using):
         with suppress(ConnectionDoesNotExist):
             connection = connections[alias]
             _inherited.append(connection.connection)
-            connection.connection = None  # Django opens another, and sets the rest anew
+            connection.connection = None  # Django opens another one and resets the rest
 
 
 _inherited: Final[list[Any]] = []
-"""Connections of a parent process: kept from the collector, which would close them."""
+"""Connections of a parent process, kept alive: the garbage collector would close them."""
 
 
 def _copy(connection: Any, alias: str) -> Any:
-    beside = connection.copy(alias)
+    separate = connection.copy(alias)
     if connection.vendor == "sqlite":
-        options = {**beside.settings_dict.get("OPTIONS", {}), "timeout": _SQLITE_PATIENCE}
-        beside.settings_dict["OPTIONS"] = options
-    return beside
+        options = {**separate.settings_dict.get("OPTIONS", {}), "timeout": _SQLITE_TIMEOUT}
+        separate.settings_dict["OPTIONS"] = options
+    return separate
 
 
 def _belongs_to_a_test(connection: Any) -> bool:

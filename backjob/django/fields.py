@@ -1,4 +1,4 @@
-"""A text that compares byte for byte on every database."""
+"""A text field that compares byte for byte on every database."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing_extensions import override
 
 __all__ = ["ExactField"]
 
-if TYPE_CHECKING:  # its types have parameters, and it has none
+if TYPE_CHECKING:  # the class is generic only in its stubs
     _CharField = models.CharField[Any, Any]
 else:
     _CharField = models.CharField
 
 
 class ExactField(_CharField):
-    """A `CharField` in which case, accents and trailing spaces count, whatever the collation of the database.
+    """A `CharField` that distinguishes case, accents and trailing spaces, whatever the database's collation.
 
-    On MySQL and MariaDB it is bytes in UTF-8; elsewhere text compares so already.
+    On MySQL and MariaDB the column holds UTF-8 bytes; other databases compare text that way already.
     """
 
     @override
@@ -33,5 +33,5 @@ class ExactField(_CharField):
         return value.encode() if connection.vendor == "mysql" and isinstance(value, str) else value
 
     def from_db_value(self, value: Any, _expression: object, _connection: object) -> str | None:
-        """Text, where the database gives bytes."""
+        """The text, also if the database returns bytes."""
         return value.decode() if isinstance(value, bytes | bytearray) else value

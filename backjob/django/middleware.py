@@ -1,4 +1,4 @@
-"""The middleware, for WSGI and ASGI alike; the first in MIDDLEWARE."""
+"""The middleware, for WSGI and ASGI; it must be the first in MIDDLEWARE."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import to_its_end
-from backjob.django.connections import acting
+from backjob.django.connections import job_context
 from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
-from backjob.django.sessions import keep_what_pages_write
-from backjob.django.site import jobs
+from backjob.django.sessions import merge_session_changes
+from backjob.django.site import engine
 from backjob.errors import AddressUnknown
 from backjob.http.serving import serving, text_decoder
-from backjob.jobs import BackJob
+from backjob.jobs import Engine
 from backjob.protocols import Verified
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, exit_of, no_store
 from backjob.worker.running import Running, current
@@ -28,7 +28,7 @@ _log = logging.getLogger("backjob")
 
 
 class BackJobMiddleware:
-    """Recognises worker requests and runs their actions; everything else passes through as it came."""
+    """Recognises worker requests and runs their actions; it passes all other requests on unchanged."""
 
     sync_capable = True
     async_capable = True
@@ -37,7 +37,7 @@ class BackJobMiddleware:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         self._knows_server = False
-        # As Django calls it before each view. A plain one would cost every request a change of threads in an event loop.
+        # Django calls it before each view. In an event loop, a sync one would cost every request a switch of threads.
         self.process_view = self._before_view_async if self._is_async else self._before_view
         if self._is_async:
             markcoroutinefunction(self)
@@ -47,16 +47,16 @@ class BackJobMiddleware:
 
     def _before_view(self, request: HttpRequest, *_view: Any) -> None:
         if current.get() is not None:
-            keep_what_pages_write(request)
+            merge_session_changes(request)
 
     async def _before_view_async(self, request: HttpRequest, *_view: Any) -> None:
         if current.get() is not None:
-            await sync_to_async(keep_what_pages_write)(request)
+            await sync_to_async(merge_session_changes)(request)
 
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
-        site = jobs.of()
+        site = engine()
         if not self._knows_server:
             self._knows_server = True
             _warn_of_server(request)
@@ -77,7 +77,7 @@ class BackJobMiddleware:
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), acting(running.job.id), running.active():
+        with _served(request), job_context(running.job.id), running.active():
             try:
                 response = self._get_response(request)
                 try:
@@ -92,7 +92,7 @@ class BackJobMiddleware:
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
     async def _in_event_loop(self, request: HttpRequest) -> HttpResponseBase:
-        site = jobs.of()
+        site = engine()
         try:
             verified = _open(site, request)
             if verified is None:
@@ -105,10 +105,10 @@ class BackJobMiddleware:
             return _left(error)
         return _done(*await to_its_end(self._act_and_end(site, request, running)))
 
-    async def _act_and_end(self, site: BackJob, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
+    async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), acting(running.job.id), running.active():
+        with _served(request), job_context(running.job.id), running.active():
             try:
                 response = await self._get_response(request)
                 try:
@@ -129,28 +129,28 @@ class BackJobMiddleware:
 
 
 def _warn_of_server(request: HttpRequest) -> None:
-    """Say what no check can know before the server runs."""
+    """Log a warning that no check can give before the server runs."""
     if is_served_alone(request):
         _log.warning(
-            "this server serves one request at a time: while a job runs, every page waits, its progress too; "
-            "give the server threads, or more workers"
+            "this server serves one request at a time: while a job runs, every page waits, its progress page too; "
+            "start the server with threads or more workers"
         )
 
 
 def _is_a_tests(request: HttpRequest) -> bool:
-    """Whether Django's test client made it up, the address of the server too."""
+    """Whether it comes from Django's test client, which makes up the server's address."""
     return "testserver" in (request.META.get("SERVER_NAME"), request.META.get("HTTP_HOST"))
 
 
-def _open(site: BackJob, request: HttpRequest) -> Verified | None:
+def _open(site: Engine, request: HttpRequest) -> Verified | None:
     site.monitor.ensure_running()
     if site.transport is None and not _is_a_tests(request):
-        with suppress(AddressUnknown):  # start() says so, to whom it concerns
+        with suppress(AddressUnknown):  # start() raises this error if it needs the address
             site.learn_address(base_url_of(request))
     return site.worker.open(*spellings(request))
 
 
-def _claim(site: BackJob, request: HttpRequest, verified: Verified) -> Running:
+def _claim(site: Engine, request: HttpRequest, verified: Verified) -> Running:
     length = site.worker.body_length(request.META.get("CONTENT_LENGTH"))
     body = request.read(length) if length else b""
     running = site.worker.claim(verified, body)
@@ -171,7 +171,7 @@ def _served(request: HttpRequest) -> Iterator[None]:
 
 
 def _take(running: Running, response: Any, chunks: Iterator[bytes]) -> None:
-    """Run a streamed body to its end; of a text it is output."""
+    """Consume a streamed body; text becomes the job's output."""
     decoder = _decoder(response)
     for chunk in chunks:
         if decoder is not None:
@@ -191,7 +191,7 @@ def _decoder(response: Any) -> Any:
 
 
 def _close(response: Any) -> None:
-    """Close the action's response, without telling that the request is over: the server's own response tells that."""
+    """Close the action's response without the signal `request_finished`, which the server's response sends."""
     for closer in response._resource_closers:  # noqa: SLF001 - close() would send the signal
         closer()
     response._resource_closers.clear()  # noqa: SLF001
@@ -205,11 +205,11 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
 
 
 def _done(response: Any, outcome: Outcome) -> HttpResponse:
-    """The answer to the monitor. Of an error Django's log has a line, with its traceback; of ``fail()`` it has none."""
+    """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
     if outcome.error is not None and exit_of(outcome.error) is None:
         raise outcome.error
     answer: Any = _plain(outcome.status or 500, "", no_store())
-    # What Django asks before it logs a response from 400 on: an error's is logged already, and an exit is no error.
+    # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001
     return cast("HttpResponse", answer)
 
@@ -221,7 +221,7 @@ def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
 
 
 def _left(error: BaseException) -> HttpResponse:
-    """The answer to a person who called a route that left by a `JobExit`; any other error goes on."""
+    """Return the response for a person whose route raised a `JobExit`; re-raise any other error."""
     left = exit_of(error)
     if left is None:
         raise error

@@ -1,6 +1,6 @@
-"""The tables. Nobody but the store writes them: a job is started, changed and ended by `backjob.django.jobs`.
+"""The tables. Only the store writes them; start, change and end jobs with `backjob.django.jobs`.
 
-Times are microseconds since 1970 in UTC, so that no TIME_ZONE or USE_TZ, and no zone of a server, can bend them.
+Times are microseconds since 1970 in UTC, so that TIME_ZONE, USE_TZ and a server's time zone don't affect them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Job", "Output"]
 
 
 class Job(models.Model):
-    """One job; see `backjob.model.Job` for what each column means."""
+    """One job. `backjob.model.Job` explains the columns."""
 
     STATUSES = [(int(status), status.name) for status in Status]
 
@@ -69,33 +69,26 @@ class Job(models.Model):
         return str(self.id)
 
     def get_absolute_url(self) -> str:
-        """The job's status page, which its owner may see."""
+        """The URL of the job's status page, which its owner may open."""
         return str(reverse("backjob:status", args=[self.id]))
 
     @property
-    def status_url(self) -> str:
-        """The address of the job's status, signed: whoever has it may look."""
-        from backjob.django.site import jobs  # noqa: PLC0415 - models are imported before anything is set up
-
-        return jobs.status_url(self.id)
-
-    @property
     def created(self) -> datetime:
-        """When it was accepted, in UTC."""
+        """The time of its creation, in UTC."""
         return moment(self.created_time)
 
     @property
     def ended(self) -> datetime | None:
-        """When it ended, in UTC."""
+        """The time of its end, in UTC."""
         return None if self.end_time is None else moment(self.end_time)
 
     def save(self, *_args: Any, **_options: Any) -> None:
-        """Refused: a job changes by compare-and-set alone."""
-        raise TypeError("a job is changed by backjob.django.jobs, not by save()")
+        """Refuses to save: jobs change only by compare-and-set."""
+        raise TypeError("change jobs with backjob.django.jobs, not with save()")
 
 
 class Output(models.Model):
-    """A piece of a job's output, of at most 16 KiB. ``start`` is its place in bytes."""
+    """A chunk of a job's output, of at most 16 KiB. ``start`` is its position in bytes."""
 
     pk = models.CompositePrimaryKey("job", "start")
     job = models.BigIntegerField()

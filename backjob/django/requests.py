@@ -1,4 +1,4 @@
-"""Between Django's requests and ours, whether WSGI or ASGI brought them."""
+"""Conversion between Django's requests, from WSGI or ASGI, and backjob's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["DjangoServing", "base_url_of", "is_served_alone", "restore", "spelli
 
 
 class DjangoServing:
-    """The core's view of a request; ``django`` is Django's own."""
+    """A request as the core sees it; ``django`` is Django's request."""
 
     def __init__(self, request: HttpRequest) -> None:
         self.django = request
@@ -36,7 +36,7 @@ class DjangoServing:
     @property
     def caller(self) -> Caller:
         caller = self._inner.caller
-        # Django takes the server's name where there is no Host, as with requests of its own test client.
+        # Without a Host field, as in its test client, Django uses the server's name.
         return caller if caller.host else evolve(caller, host=_server_of(self.django))
 
     @property
@@ -59,14 +59,14 @@ def _server_of(request: HttpRequest) -> str:
 
 
 def _scope(request: HttpRequest) -> Any:
-    """The ASGI scope of a request, or None if WSGI brought it."""
+    """Return the ASGI scope of a request, or None under WSGI."""
     return getattr(request, "scope", None)
 
 
 def _environ(request: HttpRequest) -> dict[str, Any]:
-    """The environ as the server gave it: Django has put decoded text where WSGI has bytes (PEP 3333).
+    """Return the environ as the server passed it: Django has replaced bytes in it (PEP 3333) by decoded text.
 
-    A forced SCRIPT_NAME is Django's alone: a proxy has cut it off what arrives.
+    A FORCE_SCRIPT_NAME is left out: the server never saw it, because a proxy strips it.
     """
     given = {name: request.META.get(name, "") for name in ("SCRIPT_NAME", "PATH_INFO")}
     if settings.FORCE_SCRIPT_NAME is not None:
@@ -75,26 +75,26 @@ def _environ(request: HttpRequest) -> dict[str, Any]:
 
 
 def spellings(request: HttpRequest) -> tuple[Request, ...]:
-    """The request as it may have been on the wire, for `backjob.worker.Worker.open`."""
+    """Return the request in the forms that it may have had on the wire, for `backjob.worker.Worker.open`."""
     scope = _scope(request)
     return (wsgi.request_of(_environ(request)),) if scope is None else asgi.spellings(scope)
 
 
 def base_url_of(request: HttpRequest) -> str:
-    """The server's own base URL. Raises `AddressUnknown`."""
+    """Return the server's base URL. Raises `AddressUnknown`."""
     scope = _scope(request)
     return wsgi.base_url_of(request.META) if scope is None else asgi.base_url_of(scope)
 
 
 def is_served_alone(request: HttpRequest) -> bool:
-    """Whether the server says that it serves a single request at a time (PEP 3333); ASGI's never do."""
+    """Whether the server declares that it serves one request at a time (PEP 3333); ASGI servers never do."""
     return not (request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True))
 
 
 def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:
-    """Make the request the one that the developer asked for, as from the client that started it.
+    """Turn the request into the one that the developer asked for, as if from the client that started it.
 
-    To be called before anything has looked at its query or headers: the middleware stands first.
+    Call it before anything reads its query or headers, which is why the middleware comes first.
     """
     scope = _scope(request)
     if scope is not None:
@@ -104,6 +104,6 @@ def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) ->
     wsgi.restore(request.META, shown, caller)
     for cached in ("headers", "GET", "COOKIES", "accepted_types"):
         request.__dict__.pop(cached, None)
-    # Read already, by us: this is what the property ``body`` would do.
+    # backjob has read the body already; the property ``body`` would do the same.
     request._body = body  # noqa: SLF001
     request._stream = BytesIO(body)  # noqa: SLF001

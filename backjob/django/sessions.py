@@ -1,4 +1,4 @@
-"""A job's session: what the job changed of it is written into the session as it is by then, minutes later perhaps."""
+"""A job's session: backjob merges the job's changes into the session as it is when the job saves it, maybe minutes later."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.http import HttpRequest
 
-__all__ = ["keep_what_pages_write"]
+__all__ = ["merge_session_changes"]
 
 _ABSENT: Final = object()
 
 
-def keep_what_pages_write(request: HttpRequest) -> None:
-    """Have a job's session saved by what the job changes of it, where Django would write all that it once read.
+def merge_session_changes(request: HttpRequest) -> None:
+    """Make the request's session save only the job's changes, where Django would write back the whole session.
 
-    To be called before the job's view. A session that has ended meanwhile, by a logout, is not written again.
+    Call it before the job's view. A session that has ended meanwhile, by a logout, is not written again.
     """
     session = getattr(request, "session", None)
     if isinstance(session, SessionBase):
@@ -25,49 +25,49 @@ def keep_what_pages_write(request: HttpRequest) -> None:
 
 
 class _Changes:
-    """Stands before a session's ways to be loaded and saved, whatever its engine."""
+    """Replaces the methods that load and save a session, of any engine."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
         self._load, self._save = session.load, session.save
         self._before: dict[str, Any] | None = None
-        self._is_over = False
+        self._has_ended = False
         if session.accessed and session.session_key is not None:
-            # A middleware has read it already. What one has written to it is as much the job's as what the view writes.
+            # A middleware has read it already. A middleware's changes count as the job's, like those of the view.
             self._note(self._load() if session.modified else dict(session.items()))
         session.load, session.save = self.load, self.save
         session.aload, session.asave = sync_to_async(self.load), sync_to_async(self.save)
 
     def load(self) -> dict[str, Any]:
-        """The session as it is stored; the first time, as it was before the job."""
+        """Return the stored session; the first call notes how it was before the job."""
         loaded: dict[str, Any] = self._load()
         self._note(loaded)
         return loaded
 
     def save(self, must_create: bool = False) -> None:
-        """Write what was changed since it was loaded, and nothing else."""
+        """Write only what has changed since the session was loaded."""
         session = self._session
-        if self._is_over and not must_create:
+        if self._has_ended and not must_create:
             return
-        if must_create or session.session_key is None:  # a login's, or the first of a visitor
+        if must_create or session.session_key is None:  # after a login, or a visitor's first session
             self._save(must_create)
-            self._is_over = False
+            self._has_ended = False
             self._note(dict(session.items()))
             return
         ours = dict(session.items())
         stored = self._load()
-        self._is_over = session.session_key is None
-        if self._is_over:
+        self._has_ended = session.session_key is None
+        if self._has_ended:
             return
-        before = stored if self._before is None else self._before  # None: it was cleared unread
+        before = stored if self._before is None else self._before  # None: the job cleared it without reading
         gone = before.keys() - ours.keys()
         changed = {name: value for name, value in ours.items() if before.get(name, _ABSENT) != value}
         session.clear()
         session.update({name: value for name, value in stored.items() if name not in gone} | changed)
         try:
             self._save()
-        except UpdateError:  # ended between our look and this
-            self._is_over = True
+        except UpdateError:  # it ended between the load and the save
+            self._has_ended = True
             return
         self._note(dict(session.items()))
 

@@ -1,9 +1,8 @@
-"""Jobs in a database that Django knows, by its ORM."""
+"""Jobs in one of Django's databases, through the ORM."""
 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import reduce
@@ -12,15 +11,15 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
 from django.db.models import BigIntegerField, F, Func, Q, Value
-from django.db.models.functions import Greatest, Least
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
-from backjob.django.connections import aside, forget_inherited
+from backjob.django.connections import alias_for, forget_inherited
 from backjob.django.models import Job as Row
-from backjob.django.models import Output as Piece
+from backjob.django.models import Output as Chunk
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.process import PerProcess
 from backjob.protocols import Clock
 from backjob.stores.rows import (
     COLUMNS,
@@ -38,13 +37,10 @@ from backjob.stores.values import (
     LONGEST_PIECE,
     LOOKAHEAD,
     PURGED_AT_ONCE,
-    clamped,
     cut,
-    is_clean,
     joined_piece,
     output_bytes,
     purge_batch,
-    refuse_short_limit,
 )
 
 __all__ = ["DjangoStore"]
@@ -74,48 +70,47 @@ class _DatabaseNow(Func):
 
 
 class _Deadlock(StoreUnavailable):
-    """The database undid a transaction of our own; one of the caller's is the caller's to repeat."""
+    """The database rolled back the store's own transaction. (The caller repeats a transaction of its own.)"""
 
 
-def _again_after_a_deadlock(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Two that stood in each other's way: the database undid one, which may well succeed at once."""
+def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Repeat a method after a deadlock, in which the database rolls back one of two transactions."""
 
     @functools.wraps(method)
-    def again(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+    def retried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         for _ in range(_ATTEMPTS - 1):
             with suppress(_Deadlock):
                 return method(*args, **kwargs)
         return method(*args, **kwargs)
 
-    return again
+    return retried
 
 
 class DjangoStore:
     """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` makes its tables.
 
-    What is written within a transaction of the caller's is committed with it, and undone with it: a job that is started
-    there is one only then. A running action's reports go by a connection of their own, so that they are seen at once.
-    Time is the database's clock (SQLite's, which has none: this computer's), or ``clock`` if given.
+    Writes are part of the caller's transaction: a job that is started in one exists once it commits, and never if it
+    rolls back. A running action's reports use a separate connection, so that others see them at once. Time comes from
+    ``clock``, or from the database; SQLite has no clock, so there it is this computer's.
     """
 
     def __init__(self, using: str = "default", *, clock: Clock | None = None) -> None:
         if using not in connections.databases:
             raise InvalidRequest("using", f"there is no database {using!r} in DATABASES")
         self.using = using
-        self._pid = os.getpid()
+        self._inherited = PerProcess(lambda: using, abandon=forget_inherited)
+        self._inherited.get()
         self._clock: Clock | None = clock
         if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
             self._clock = SystemClock()
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        if not is_clean(draft.id):
-            raise InvalidRequest("id", "a NUL or a lone surrogate can't be part of it")
         with self._connection() as alias, atomic(alias, savepoint=merge_key is None):
             rows = Row.objects.using(alias)
             columns = draft_row(draft, merge_key, self._now())
             while True:
-                # To insert comes first: of SQLite's transactions, one that reads before it writes may have to give up.
+                # Insert first: in SQLite a transaction that reads before it writes may fail as locked.
                 row = Row(**columns, body=draft.request.body or None)
                 rows.bulk_create([row], ignore_conflicts=merge_key is not None)
                 named = {"id": draft.id} if merge_key is None else {"merge_key": merge_key}
@@ -125,31 +120,24 @@ class DjangoStore:
                     raise InvalidRequest("id", "a job with this id exists already")
 
     def get(self, job_id: str) -> Job | None:
-        if not is_clean(job_id):
-            return None
         with self._connection(job_id) as alias:
             return self._one(alias, job_id)
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
-        if not is_clean(job_id):
-            return Output("", offset)
         with self._connection(job_id) as alias:
             located = Row.objects.using(alias).filter(id=job_id).values_list("seq", "output_truncated").first()
             if located is None:
                 return Output("", offset)
             seq, truncated = located
-            held = Piece.objects.using(alias).filter(
+            held = Chunk.objects.using(alias).filter(
                 job=seq, start__gt=offset - LONGEST_PIECE, start__lt=offset + limit + LOOKAHEAD
             )
             pieces = list(held.order_by("start").values_list("start", "piece"))
             return joined_piece(pieces, offset, limit, truncated=truncated != 0)
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        if not is_clean(job_id) or not is_clean(expect.token):
-            return None
         assigned = assignments(changes, self._now())
         if changes.end:
             assigned["body"] = None
@@ -158,16 +146,12 @@ class DjangoStore:
             changed = rows.update(version=F("version") + 1, **assigned)
             return self._one(alias, job_id) if changed else None
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        if not is_clean(job_id) or not is_clean(token):
-            return False
         assigned: dict[str, Any] = {"version": F("version") + 1, "updated_time": self._now()}
         if report.progress is not None:
-            assigned["progress"] = clamped(report.progress + report.increment)
-        elif report.increment:
-            assigned["progress"] = Greatest(Value(0), Least(Value(100), F("progress") + report.increment))
+            assigned["progress"] = report.progress
         if report.text is not None:
             assigned["status_text"] = report.text
         if report.truncated:
@@ -184,15 +168,15 @@ class DjangoStore:
                     return False
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
-                Piece.objects.using(alias).bulk_create(
-                    [Piece(job=seq, start=start + position, piece=piece) for position, piece in cut(added)]
+                Chunk.objects.using(alias).bulk_create(
+                    [Chunk(job=seq, start=start + position, piece=piece) for position, piece in cut(added)]
                 )
         return True
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         now = self._now()
-        until = now + span(lease, "lease")
+        until = now + span(lease)
         with self._connection() as alias:
             rows = Row.objects.using(alias)
             free = Q(lease_until=None) | Q(lease_until__lte=now)
@@ -200,15 +184,15 @@ class DjangoStore:
             found = list(due.values_list("seq", "version")[:limit])
             if not found:
                 return []
-            # Read where it is written: what somebody does to a job right after that is not told as part of the lease.
+            # Read in the same transaction, so that no later change to a job shows up as part of the lease.
             with atomic(alias, savepoint=False):
                 leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
                 taken = [seq for seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"))
 
-    @_again_after_a_deadlock
+    @_retry_deadlocks
     def beat(self, tokens: Mapping[str, str]) -> None:
-        pairs = sorted([pair for pair in tokens.items() if all(map(is_clean, pair))])
+        pairs = sorted(tokens.items())
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
             named = [Q(id=job_id, token=token) for job_id, token in pairs[first : first + _BEATS_AT_ONCE]]
             with self._connection() as alias:
@@ -216,8 +200,6 @@ class DjangoStore:
                 rows.update(updated_time=self._now(), version=F("version") + 1)
 
     def find(self, query: Query) -> list[Job]:
-        if not all(map(is_clean, (query.scope, query.owner, query.before))):
-            return []
         with self._connection() as alias:
             rows = Row.objects.using(alias).order_by("-seq")
             if query.overdue:
@@ -239,12 +221,12 @@ class DjangoStore:
         removed = 0
         for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
             if age := kept_for(status, completed_age, ended_age):
-                before = self._now() + -span(age, "age")
+                before = self._now() + -span(age)
                 removed += self._purge(Q(status=int(status), end_time__lt=before))
         return removed
 
     def close(self) -> None:
-        """Connections are Django's, which closes them."""
+        """Do nothing: Django closes its connections."""
 
     # --- one step each ----------------------------------------------------------------------------------------------
 
@@ -256,7 +238,7 @@ class DjangoStore:
                 aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
                 batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
                 with atomic(alias, savepoint=False):
-                    Piece.objects.using(alias).filter(job__in=batch).delete()
+                    Chunk.objects.using(alias).filter(job__in=batch).delete()
                     removed += Row.objects.using(alias).filter(seq__in=batch).delete()[0]
             if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
@@ -284,11 +266,8 @@ class DjangoStore:
 
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
-        """The alias to use, for this job. Errors of the database become ours."""
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            forget_inherited(self.using)
-        alias = aside(self.using, job_id)
+        """Yield the alias to use, for this job. Errors of the database become backjob's."""
+        alias = alias_for(self._inherited.get(), job_id)
         try:
             yield alias
         except IntegrityError as error:
@@ -304,24 +283,24 @@ class DjangoStore:
             if not connection.in_atomic_block:
                 if _is_deadlock(error.__cause__):
                     raise _Deadlock(f"the database {self.using!r}: {error}") from error
-                connection.close()  # the next call opens another
+                connection.close()  # the next call opens another one
             raise StoreUnavailable(f"the database {self.using!r}: {error}") from error
         except ProgrammingError as error:
             raise self._unmigrated(error) from error
 
     def _unmigrated(self, error: Exception) -> StoreUnusable:
-        return StoreUnusable(f"the database {self.using!r}: {error}; have the migrations of backjob been applied?")
+        return StoreUnusable(f"the database {self.using!r}: {error}; did you run the migrations of backjob?")
 
 
 def _is_deadlock(error: BaseException | None) -> bool:
-    """Whether the driver says that others stood in the way."""
+    """Whether the driver reports a deadlock or a serialization failure."""
     if getattr(error, "sqlstate", None) in ("40001", "40P01"):  # PostgreSQL's
         return True
     return error is not None and error.args[:1] == (1213,)  # MariaDB's and MySQL's
 
 
 def _plain(row: Iterable[Any]) -> tuple[Any, ...]:
-    """A row whose binary columns are bytes, whatever the driver gives."""
+    """Return a row whose binary columns are bytes, whatever type the driver returns."""
     values = list(row)
     for index in (_SEALED, -1):
         values[index] = None if values[index] is None else bytes(values[index])

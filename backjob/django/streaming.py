@@ -1,4 +1,4 @@
-"""Event streams as responses of Django's, which keep neither a database connection nor, in an event loop, a thread."""
+"""Event streams as Django responses that occupy no database connection and, in an event loop, no thread."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from asgiref.sync import SyncToAsync, sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
 
 from backjob.django.connections import close_idle
-from backjob.status.streams import Stream
+from backjob.status.streaming.stream import Stream
 
 __all__ = ["streaming"]
 
 
 def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
-    """The response whose body is the stream; ``request`` is what it answers."""
-    # What GZipMiddleware compresses waits until there is much of it.
+    """Return the response to ``request`` whose body is the stream."""
+    # GZipMiddleware would buffer the events in order to compress them.
     request.META.pop("HTTP_ACCEPT_ENCODING", None)
     if hasattr(request, "scope"):
         chunks: Any = _Chunks(stream)
@@ -27,7 +27,7 @@ def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
 
 
 class _Chunks:
-    """A stream for an event loop. It can't be iterated over in a thread, which Django would prefer."""
+    """A stream for an event loop. It is not iterable in a thread, which Django would otherwise use."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -41,12 +41,14 @@ class _Chunks:
 
 
 def _give_up_thread() -> None:
-    """End the thread that Django has made for this request's synchronous parts, and would keep until its end.
+    """End the thread that Django has created for the sync parts of this request, and would keep until its end.
 
-    What is synchronous later on gets another one.
+    Later sync parts get another one.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
-    if context is None or getattr(context, "_executor", None) is not None:  # none, or one that is somebody else's
+    if (
+        context is None or getattr(context, "_executor", None) is not None
+    ):  # there is none, or it belongs to another component
         return
     executor = SyncToAsync.context_to_thread_executor.pop(context, None)
     if executor is not None:

@@ -1,4 +1,4 @@
-"""The Tasks framework: Django's own, from version 6.0 on, or else the package django-tasks, whose names differ a little."""
+"""The Tasks framework: Django's, from version 6.0 on, or the package django-tasks, whose names differ a little."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What is known of a task beside its job: kept as the job's result, because the job's request is erased at its end.
+"""A task's data, which backjob keeps as the job's result because it erases the job's request at the end.
 
-Whoever watches the job sees of it the return value alone: arguments and tracebacks are for the site.
+Status pages show only the return value; arguments and tracebacks are for the site's code.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _MARK: Final = "backjob.django task"
 
 @frozen(kw_only=True)
 class TaskRecord:
-    """A task as JSON has it. ``path`` leads to the task, ``started_at`` and ``run_after`` are in ISO 8601.
+    """A task as JSON. ``path`` is the task's dotted path; ``started_at`` and ``run_after`` are in ISO 8601.
 
-    ``over`` says that the task's function has ended, and that `task_finished` was sent.
+    ``over``: the task's function has ended, and `task_finished` was sent.
     """
 
     path: str
@@ -40,25 +40,25 @@ class TaskRecord:
 
     @classmethod
     def of(cls, result: JsonValue) -> TaskRecord | None:
-        """The record that a job has as its result, or None: then the job is no task."""
+        """Return the record in a job's result, or None if the job is not a task."""
         if not isinstance(result, Mapping) or _MARK not in result:
             return None
         kept: Any = result[_MARK]
         return cls(**kept)
 
     def as_json(self) -> JsonValue:
-        """What is written as the job's result."""
+        """Return the record as the job's result."""
         return {_MARK: asdict(self)}
 
 
 def shown(state: JobState) -> JobState:
-    """The state of a job as whoever watches it may see it: of a task's record only the return value."""
+    """Return the state of a job as status pages show it: a task's record is reduced to the return value."""
     record = TaskRecord.of(state.result)
     return state if record is None else evolve(state, result=record.return_value)
 
 
 def completed_record(job: Job, end: End) -> End:
-    """The end of a job that is completed from outside; a task's result is its return value then."""
+    """Return the end of a job that is completed from outside; a task's return value becomes that result."""
     record = TaskRecord.of(job.result)
     if record is None or end.status is not Status.COMPLETED:
         return end

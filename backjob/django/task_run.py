@@ -1,4 +1,4 @@
-"""Running a task as the action of its job, and telling the rest of the site how that went."""
+"""Runs a task as the action of its job, and sends the signals of the Tasks framework."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from traceback import format_exception
 from typing import Any, Final
 
 from attrs import evolve
+from django.dispatch import receiver
 
 from backjob.django.backend import BackJobBackend, class_path, local_time
+from backjob.django.signals import job_ended
 from backjob.django.site import jobs
 from backjob.django.task_api import (
     TaskContext,
@@ -28,22 +30,22 @@ from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.claiming import describe, exit_of
 from backjob.worker.running import Running, current
 
-__all__ = ["run_task", "tell_of_end"]
+__all__ = ["finish_task", "run_task"]
 
-_LONGEST_TRACEBACK: Final = 1 << 16  # characters; of a longer one the end is kept, which says what was raised
+_LONGEST_TRACEBACK: Final = 1 << 16  # characters; of a longer one the end is kept, which names the exception
 
 _log = logging.getLogger("backjob")
 
 
 def run_task(body: bytes) -> None:
-    """Call the task of the current job, and record how it went. Leaves by `JobFailed` if it failed.
+    """Call the task of the current job, and record the outcome. Raises `JobFailed` if the task failed.
 
-    The signals are sent in this process; ``task_finished`` when the function has ended, a moment before its job does.
+    Sends the signals in this process; ``task_finished`` when the function has ended, just before the job ends.
     """
     running = current.get()
     record = TaskRecord.of(json.loads(body))
     if running is None or record is None:
-        raise InvalidRequest("json", "this is no task")
+        raise InvalidRequest("json", "this is not a task")
     backend = _backend(record)
     record = evolve(record, started_at=running.job.updated_time.isoformat(), worker_ids=[jobs.monitor.lessee])
     _write(running, record)
@@ -55,37 +57,38 @@ def run_task(body: bytes) -> None:
         left = exit_of(error)
         record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
-            _tell(backend, _ended(result, TaskResultStatus.FAILED, record, job))
+            _send_finished(backend, _ended(result, TaskResultStatus.FAILED, record, job))
         if left is not None or _by_hand(error):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
     if (job := _write(running, record)) is not None:
         _keep(running, record)
-        _tell(backend, _ended(result, TaskResultStatus.SUCCESSFUL, record, job))
+        _send_finished(backend, _ended(result, TaskResultStatus.SUCCESSFUL, record, job))
     else:
         _keep(running, evolve(record, over=False))
 
 
-def tell_of_end(job: Job) -> None:
-    """Send ``task_finished`` for a task whose job has ended, unless its function's end was told of.
+@receiver(job_ended, sender=TaskRecord)
+def finish_task(job: Job, **_options: Any) -> None:
+    """Send ``task_finished`` for a task whose job has ended, unless `run_task` has sent it.
 
-    So ends a task that was cancelled, timed out or could not be delivered, in the process that found that out.
+    That is a task that was cancelled, timed out or could not be delivered; the process that wrote the end sends it.
     """
     record = TaskRecord.of(job.result)
     if record is None or record.over:
         return
     try:
         backend = _backend(record)
-        _tell(backend, backend.result(job, record))
+        _send_finished(backend, backend.result(job, record))
     except Exception:
-        _log.exception("job %s: nobody could be told that this task has ended", job.id)
+        _log.exception("job %s: could not send task_finished for this task", job.id)
 
 
 def _backend(record: TaskRecord) -> BackJobBackend:
     backend: object = task_backends[record.backend]
     if not isinstance(backend, BackJobBackend):
-        raise InvalidRequest("TASKS", f"{record.backend!r}, for which this task was enqueued, is another backend now")
+        raise InvalidRequest("TASKS", f"{record.backend!r}, the backend of this task, is no longer a BackJobBackend")
     return backend
 
 
@@ -96,13 +99,13 @@ def _call(backend: BackJobBackend, result: Any) -> Any:
 
 
 def _by_hand(error: BaseException) -> bool:
-    """Whether somebody interrupts the process: that goes to its main thread. In another it would end the server."""
+    """Whether this is a Ctrl-C: it reaches the main thread only. In another thread, raising it would end the server."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def _complete(running: Running, value: Any) -> None:
-    """Have the job complete with this value. A text that the task gave to ``jobs.finish()`` stays."""
-    if running.error is not None:  # it called jobs.fail(), and caught what that raises
+    """Make the job complete with this value. The text of an earlier ``jobs.finish()`` stays."""
+    if running.error is not None:  # it called jobs.fail() and caught the exception
         raise JobFailed(running.error)
     text = None if running.finish is None else running.finish.text
     running.finish = None
@@ -110,21 +113,21 @@ def _complete(running: Running, value: Any) -> None:
 
 
 def _keep(running: Running, record: TaskRecord) -> None:
-    """Have the job end with this record."""
+    """Make the job end with this record."""
     if running.finish is not None:
         running.finish = evolve(running.finish, result=record.as_json())
 
 
 def _write(running: Running, record: TaskRecord) -> Job | None:
-    """Write the record now. None if the job was ended meanwhile, or the store does not answer.
+    """Write the record now. Returns None if the job has ended meanwhile, or the store is unavailable.
 
-    What is not written now is told of by whoever writes the job's end.
+    In that case `finish_task` sends the signal, in the process that writes the job's end.
     """
     expect = Expect(status=Status.IN_PROGRESS, token=running.token)
     try:
         return jobs.store.change(running.job.id, expect, Changes(result=record.as_json()))
     except StoreUnavailable as error:
-        _log.info("job %s: how its task went is not recorded yet: %s", running.job.id, error)
+        _log.info("job %s: the outcome of its task is not recorded yet: %s", running.job.id, error)
         return None
 
 
@@ -142,6 +145,6 @@ def _ended(result: Any, status: TaskResultStatus, record: TaskRecord, job: Job) 
     return result
 
 
-def _tell(backend: BackJobBackend, result: Any) -> None:
-    # What a receiver raises is logged by Django: the task has ended as it has.
+def _send_finished(backend: BackJobBackend, result: Any) -> None:
+    # send_robust(): a failing receiver must not change the task's outcome.
     task_finished.send_robust(type(backend), task_result=result)

@@ -1,4 +1,4 @@
-"""For a Django site's own tests: jobs without a server, in a `TestCase` too."""
+"""For tests of Django sites: jobs without a server, also in a `TestCase`."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ if TYPE_CHECKING:
 
 __all__ = ["immediate", "recorded"]
 
-_HOST = "testserver"  # the one that Django's tests allow
+_HOST = "testserver"  # the host that Django's tests allow
 
 
 def immediate() -> AbstractContextManager[None]:
-    """Within it ``start()`` runs the view in this thread before it returns: no server, no socket, no waiting.
+    """In the block, ``start()`` runs the view in this thread before it returns: no server, no socket, no waiting.
 
-    Within a transaction it runs when that commits; a `TestCase`, whose transaction never does, says
+    Within a transaction the view runs after the commit. In a `TestCase`, whose transaction never commits, use
     ``with self.captureOnCommitCallbacks(execute=True)``. See `backjob.testing.immediate`.
     """
     return testing.immediate(jobs, _Application())
 
 
 def recorded() -> AbstractContextManager[list[Started]]:
-    """Within it ``start()`` writes the job to the database and sends nothing; the list has what was started, in order.
+    """In the block, ``start()`` writes the job and sends nothing; the list contains the started jobs, in order.
 
-    Within a transaction that is when it commits.
+    Within a transaction a job is added to the list after the commit.
     """
     return testing.recorded(jobs)
 
 
 class _Application:
-    """The site, called from the thread of a test, whose connections stay open as Django's test client leaves them."""
+    """The site as a WSGI application that, like Django's test client, leaves the thread's connections open."""
 
     def __init__(self) -> None:
         self._handler = WSGIHandler()
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        environ["HTTP_HOST"] = environ["SERVER_NAME"] = _HOST  # of a job that no request started
+        environ["HTTP_HOST"] = environ["SERVER_NAME"] = _HOST  # for a job that no request started
         with _open_connections():
             answer = self._handler(environ, start_response)
             try:

@@ -1,4 +1,4 @@
-"""The status routes, and the route that runs tasks: ``path("backjob/", include("backjob.django.urls"))``."""
+"""The status routes and the route that runs tasks; use ``path("backjob/", include("backjob.django.urls"))``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The status routes as Django views: the session says who asks."""
+"""The status routes as Django views; the session identifies the user."""
 
 from __future__ import annotations
-
-from typing import Final
 
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
@@ -10,28 +8,26 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django.requests import DjangoServing
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.django.streaming import streaming
 from backjob.status.endpoints import Ask, Endpoints
 
 __all__ = ["run", "status"]
 
-_endpoints: Final = Endpoints(jobs, "/backjob")
 
-
-@csrf_exempt  # cancelling asks for a token of its own, or for the word of a browser that the page is this site's
-@login_not_required  # a signed address may be given to anybody
-@transaction.non_atomic_requests  # what a look ends, a job past its time-out, stays ended
+@csrf_exempt  # cancelling checks a token, or the browser's Origin or Sec-Fetch-Site
+@login_not_required  # a signed URL works without a login
+@transaction.non_atomic_requests  # the end of a job that times out on reading must last
 def status(request: HttpRequest, rest: str) -> HttpResponseBase:
-    """Answer a status route; ``rest`` is what follows the prefix at which the URLs are included."""
+    """Respond to a status route; ``rest`` is the path after the prefix of the included URLs."""
     here = DjangoServing(request).request
-    answer = _endpoints.answer(
+    answer = Endpoints(engine(), "/backjob").answer(
         Ask(
             method=request.method or "",
             path=f"/{rest}",
             query=here.query,
             headers=here.headers,
-            owner=jobs.owner_of(request),
+            owner=engine().owner_of(request),
             mount=request.path.removesuffix(rest),
             sees_all=_sees_all(request),
             in_thread=not hasattr(request, "scope"),
@@ -46,7 +42,7 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     return response
 
 
-@login_not_required  # the signature says that the site itself asks
+@login_not_required  # the signature proves that the site itself made the request
 @jobs.background_only
 def run(request: HttpRequest) -> HttpResponse:
     """Run a task of the Tasks framework, for `backjob.django.backend`."""

@@ -1,4 +1,4 @@
-"""The status routes as a blueprint: within the request context, so that sessions and logins say who asks."""
+"""The status routes as a blueprint: in the request context, so that sessions and logins identify the visitor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flask import Blueprint, Response, request
 from flask.blueprints import BlueprintSetupState
 from werkzeug.routing import BaseConverter
 
-from backjob.jobs import facade as core
+from backjob.jobs import BackJob, engine_of
 from backjob.status.endpoints import Ask, Endpoints
 from backjob.wsgi import serving_of
 
@@ -19,39 +19,37 @@ _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class _Rest(BaseConverter):
-    """All that follows, be it what it may: Werkzeug's own path has neither line breaks nor a slash to begin with."""
+    """Matches any rest of the path. Werkzeug's ``path`` matches no line breaks and no leading slash."""
 
     regex = r"(?s:.+)"
     part_isolating = False
 
 
-def _know_the_rest(state: BlueprintSetupState) -> None:
+def _add_converter(state: BlueprintSetupState) -> None:
     state.app.url_map.converters.setdefault("backjob_rest", _Rest)
 
 
-def status_blueprint(jobs: core.BackJob, prefix: str) -> Blueprint:
-    """The routes below ``prefix``. ``url_for("backjob.asset", name="progress.js")`` is the progress element's script;
-    of a job's address `status_url` knows.
-    """
-    endpoints = Endpoints(jobs, prefix)
+def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
+    """Return the routes below ``prefix``. ``url_for("backjob.asset", name="progress.js")`` is the script's URL."""
     blueprint = Blueprint("backjob", __name__, url_prefix=prefix)
 
     def answer(**_: str) -> Response:
-        answer = endpoints.answer(
+        engine = engine_of(jobs)
+        answer = Endpoints(engine, prefix).answer(
             Ask(
                 method=request.method,
                 path=request.path.removeprefix(prefix),
                 query=request.query_string.decode("latin-1"),
                 headers=tuple(request.headers.items()),
-                owner=jobs.current_owner(),
+                owner=engine.current_owner(),
                 mount=serving_of(request.environ).mount + prefix,
             )
         )
-        # A list: of bytes it would set the length, and that of the answer to HEAD is not 0.
+        # In a list: from bytes Flask would compute Content-Length, which for HEAD must be that of GET.
         body = [answer.body] if answer.stream is None else answer.stream
         return Response(body, answer.status, list(answer.headers))
 
-    blueprint.record_once(_know_the_rest)
+    blueprint.record_once(_add_converter)
     for rule, endpoint in ((_ASSET, "asset"), ("/<backjob_rest:rest>", "status")):
         blueprint.add_url_rule(
             rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False, merge_slashes=False

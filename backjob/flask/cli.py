@@ -1,98 +1,35 @@
-"""The commands ``flask backjob …``."""
+"""The command ``flask backjob …``: `backjob.cli` with the jobs of the current application."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import click
-import flask
-from flask.cli import AppGroup
+from flask.cli import with_appcontext
 
-from backjob.cli.console import job_details, job_line, run_monitor
-from backjob.cli.following import NO_SUCH_JOB
-from backjob.cli.following import watch as watch_job
-from backjob.errors import AddressUnknown, BackJobError, JobNotFound
-from backjob.jobs import facade as core
-from backjob.model import Status
+from backjob.cli.program import COMMANDS, main
+from backjob.jobs import BackJob
 
-__all__ = ["commands"]
-
-commands = AppGroup("backjob", help="Look at background jobs, end them, and look after them.")
+__all__ = ["command"]
 
 
-class _NoSuchJob(click.ClickException):
-    exit_code = NO_SUCH_JOB
+def command(jobs: BackJob) -> click.Command:
+    """Return a click command that passes its arguments on, ``--help`` included."""
+
+    @click.command(
+        "backjob",
+        help="List, show, watch and cancel background jobs, and more.",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete)
+    @with_appcontext
+    def backjob(arguments: tuple[str, ...]) -> None:
+        sys.exit(main(arguments, jobs=jobs, prog="flask backjob"))
+
+    return backjob
 
 
-@contextmanager
-def _jobs() -> Iterator[core.BackJob]:
-    """The current application's jobs; errors are for a person at a terminal."""
-    try:
-        yield flask.current_app.extensions["backjob"].jobs
-    except BackJobError as error:
-        raise click.ClickException(str(error)) from error
-
-
-@commands.command("list")
-@click.option("--scope", help="Only jobs of this scope.")
-@click.option("--owner", help="Only jobs of this owner.")
-@click.option("--status", type=click.Choice([status.name for status in Status], case_sensitive=False))
-@click.option("--limit", default=50, show_default=True, help="At most so many, the newest.")
-def list_jobs(scope: str | None, owner: str | None, status: str | None, limit: int) -> None:
-    """List jobs, the newest first: id, status, progress, due time, scope, owner, text."""
-    with _jobs() as jobs:
-        wanted = None if status is None else Status[status.upper()]
-        for state in jobs.find(scope=scope, owner=owner, status=wanted, limit=limit):
-            click.echo(job_line(state))
-
-
-@commands.command()
-@click.argument("job_id")
-def show(job_id: str) -> None:
-    """Show a job and its output."""
-    with _jobs() as jobs:
-        click.echo(job_details(jobs, job_id))
-
-
-@commands.command()
-@click.argument("job_id")
-def watch(job_id: str) -> None:
-    """Follow a job to its end; exits with 0 COMPLETED, 1 FAILED, 2 CANCELLED, 3 no such job.
-
-    Ctrl-C asks whether to leave the job running, to cancel it, or to go on.
-    """
-    with _jobs() as jobs:
-        try:
-            code = watch_job(jobs, job_id, sys.stdout, sys.stdin)
-        except JobNotFound as error:
-            raise _NoSuchJob(str(error)) from error
-    click.get_current_context().exit(code)
-
-
-@commands.command()
-@click.argument("job_id")
-def cancel(job_id: str) -> None:
-    """Cancel a job."""
-    with _jobs() as jobs:
-        if not jobs.cancel(job_id):
-            raise click.ClickException(f"not cancelled: the job is {jobs.status(job_id).status.name}")
-        click.echo(f"{job_id} is cancelled")
-
-
-@commands.command()
-def cleanup() -> None:
-    """Remove jobs past their retention time."""
-    with _jobs() as jobs:
-        click.echo(f"{jobs.cleanup()} removed")
-
-
-@commands.command()
-def monitor() -> None:
-    """Deliver jobs and watch over them until Ctrl-C: for a site without traffic. Needs BACKJOB_BASE_URL."""
-    with _jobs() as jobs:
-        try:
-            run_monitor(jobs)
-        except AddressUnknown as error:
-            raise click.ClickException(f"{error} (BACKJOB_BASE_URL)") from error
+def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a command."""
+    return [] if context.params.get("arguments") else [name for name in COMMANDS if name.startswith(incomplete)]

@@ -1,4 +1,4 @@
-"""From an endpoint's name to the path on the wire."""
+"""Builds the path of an endpoint, as it goes on the wire."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["path_to"]
 def path_to(
     app: Flask, endpoint: str, values: Mapping[str, Any], method: str, here: Serving | None
 ) -> tuple[str, dict[str, Any]]:
-    """The path of a route as the server gets it, and the values that are left for the query.
+    """Return the path of a route as the server receives it, and the values for the query.
 
     Raises `InvalidRequest` for an endpoint that has no route for these values and this method.
     """
@@ -37,7 +37,7 @@ def path_to(
 
 
 def _adapter(app: Flask) -> MapAdapter:
-    """Builds paths without a mount; on a host other than the current one they come out as URLs, which `start` refuses."""
+    """Return an adapter that builds paths without a mount; for another host it builds URLs, which `start` refuses."""
     adapter = app.create_url_adapter(flask.request) if flask.has_request_context() else None
     if adapter is None:
         return app.url_map.bind(app.config["SERVER_NAME"] or "localhost")
@@ -46,7 +46,7 @@ def _adapter(app: Flask) -> MapAdapter:
 
 
 def _mount(app: Flask, here: Serving | None) -> str:
-    """What stands before a route's path on the wire: where a proxy strips a prefix (ProxyFix, x_prefix), nothing."""
+    """Return the mount as it is on the wire: empty if a proxy strips it (ProxyFix with x_prefix)."""
     if here is None:
         return str(app.config["APPLICATION_ROOT"]).rstrip("/")
     mount = here.mount

@@ -1,4 +1,4 @@
-"""Where worker requests go: base URLs and addresses, parsed and checked. Nothing here resolves or connects."""
+"""Parses and checks base URLs and addresses. Nothing here resolves names or connects."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = [
 ]
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_WILDCARDS: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - recognised here, never bound
+_WILDCARDS: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared here, never bound
 _LOOPBACKS: Final = ("127.0.0.1", "::1")
-_SOCKET_PATH_LIMIT: Final = 107
+_MAX_SOCKET_PATH: Final = 107
 _REGISTERED_NAME: Final = re.compile(r"[A-Za-z0-9._~*-]+")
 
 
 @frozen
 class TCPAddress:
-    """A host, as a name or an IP address without brackets, and a port."""
+    """A port, and a host: a name, or an IP address without brackets."""
 
     host: str
     port: int
@@ -46,7 +46,7 @@ class TCPAddress:
 
     @property
     def candidates(self) -> tuple[TCPAddress, ...]:
-        """What to try, in order: a wildcard, which only a server can bind, becomes 127.0.0.1 and then ::1."""
+        """The addresses to try, in order. A wildcard can only be bound, so it becomes 127.0.0.1 and then ::1."""
         if self.host in _WILDCARDS:
             return tuple(TCPAddress(host, self.port) for host in _LOOPBACKS)
         return (self,)
@@ -69,8 +69,8 @@ Address: TypeAlias = TCPAddress | UnixAddress
 class BaseURL:
     """The application as its users see it.
 
-    ``authority`` is the value for Host: a default port is left out, and ``localhost`` stands for a wildcard. ``prefix``
-    is what a proxy in front of the application strips from the path: "" or "/…" without a slash at its end.
+    ``authority`` is the value of Host: without a default port, and with ``localhost`` for a wildcard. ``prefix`` is the
+    part of the path that a proxy in front of the application strips: "", or "/…" without a slash at its end.
     """
 
     scheme: str
@@ -84,7 +84,7 @@ class BaseURL:
 
 @frozen
 class Route:
-    """Where to connect, and what to say there. ``server_name`` is the name that a certificate has to prove."""
+    """Where and how to connect. ``server_name`` is the name that the server's certificate must match."""
 
     base: BaseURL
     address: Address
@@ -93,13 +93,13 @@ class Route:
 
 
 def parse_base_url(url: str) -> BaseURL:
-    """An absolute ``http:`` or ``https:`` URL of host, port and path. Raises `InvalidRequest` for anything else."""
+    """Parse an absolute ``http:`` or ``https:`` URL of host, port and path. Raises `InvalidRequest` for others."""
     name = "base_url"
     if re.search(r"[\x00-\x20\x7f\\]", url):
         raise InvalidRequest(name, "must not have spaces, control characters or backslashes")
     parts = _split(name, url)
     if parts.scheme not in _DEFAULT_PORTS:
-        raise InvalidRequest(name, "must be absolute and begin with http:// or https://; for others see connect_to")
+        raise InvalidRequest(name, "must begin with http:// or https://; for a unix socket see connect_to")
     if "?" in url or "#" in url:
         raise InvalidRequest(name, "must not have a query or a fragment")
     address = _tcp_address(name, parts, _DEFAULT_PORTS[parts.scheme])
@@ -114,9 +114,9 @@ def parse_base_url(url: str) -> BaseURL:
 
 
 def origin_of(name: str, url: str) -> tuple[str, TCPAddress]:
-    """Scheme, host and port of an ``http:`` or ``https:`` URL, to be compared (RFC 6454, section 4).
+    """Return the origin of an ``http:`` or ``https:`` URL: scheme, host and port (RFC 6454, section 4).
 
-    Raises `InvalidRequest`, naming the argument, for anything else.
+    Raises `InvalidRequest`, naming the argument, for other URLs.
     """
     if re.search(r"[\x00-\x20\x7f\\]", url):
         raise InvalidRequest(name, "must not have spaces, control characters or backslashes")
@@ -127,9 +127,9 @@ def origin_of(name: str, url: str) -> tuple[str, TCPAddress]:
 
 
 def parse_connect_to(text: str) -> tuple[Address, bool | None]:
-    """The address to connect to, and whether it says TLS, says plain, or (None) leaves that to the base URL.
+    """Return the address to connect to, and whether to use TLS there: True, False, or None for the base URL's scheme.
 
-    Takes ``host:port``, ``[::1]:8000``, ``http://host:port``, ``https://host:port`` and ``unix:/path``. Raises
+    Accepts ``host:port``, ``[::1]:8000``, ``http://host:port``, ``https://host:port`` and ``unix:/path``. Raises
     `InvalidRequest`.
     """
     name = "connect_to"
@@ -141,18 +141,18 @@ def parse_connect_to(text: str) -> tuple[Address, bool | None]:
     if not separator:
         return _tcp_address(name, _bare(name, text), None), None
     if scheme.lower() not in _DEFAULT_PORTS:
-        raise InvalidRequest(name, f"{scheme!r} is not a scheme it knows: http, https, unix or none")
+        raise InvalidRequest(name, f"has the unknown scheme {scheme!r}; use http, https, unix or none")
     parts = _split(name, text)
     if parts.path not in ("", "/"):
-        raise InvalidRequest(name, "is an address and has no path; a path belongs to base_url")
+        raise InvalidRequest(name, "must not have a path; a path belongs into base_url")
     return _tcp_address(name, parts, _DEFAULT_PORTS[parts.scheme]), parts.scheme == "https"
 
 
 def route(base_url: str, connect_to: str | None = None, *, has_tls_context: bool = False) -> Route:
-    """Where to connect for this base URL, and whether by TLS. Raises `InvalidRequest`.
+    """Return where to connect for this base URL, and whether to use TLS. Raises `InvalidRequest`.
 
-    A TLS context always means TLS. Else a scheme in ``connect_to`` decides, a unix socket is plain, and a bare address
-    keeps the base URL's scheme. The certificate has to prove the base URL's host, wherever the connection goes.
+    With a TLS context, always TLS. Otherwise the scheme in ``connect_to`` decides; a unix socket is without TLS, and a
+    bare address takes the base URL's scheme. The certificate must match the host of the base URL in all cases.
     """
     base = parse_base_url(base_url)
     address: Address = base.address
@@ -168,24 +168,22 @@ def route(base_url: str, connect_to: str | None = None, *, has_tls_context: bool
 
 
 def learnt_base_url(sockname: object, family: int, *, tls: bool) -> str:
-    """The application's own base URL from the ``getsockname()`` of its server's socket.
+    """Return the application's base URL from the ``getsockname()`` of its server's socket.
 
-    Wildcards stay as they are (``http://0.0.0.0:8000``): the transport turns them into 127.0.0.1 and then ::1. Raises
-    `AddressUnknown` for a unix socket, and for what is no address with a port.
+    Wildcards are kept (``http://0.0.0.0:8000``): the transport tries 127.0.0.1 and then ::1. Raises `AddressUnknown` for
+    a unix socket, and for anything else that is not an IP address with a port.
     """
     if family == getattr(socket, "AF_UNIX", None):
-        raise AddressUnknown(
-            "the server listens on a unix socket, which has no URL: set the base URL, and connect_to='unix:/path'"
-        )
+        raise AddressUnknown("the server listens on a unix socket: set the base URL, and connect_to='unix:/path'")
     host, port = _pair(sockname) if family in (socket.AF_INET, socket.AF_INET6) else (None, 0)
     if host is None or not 0 < port < 1 << 16:
-        raise AddressUnknown(f"the server's socket {sockname!r} tells no address and port: set the base URL")
+        raise AddressUnknown(f"the server's socket {sockname!r} is not an address and a port: set the base URL")
     mapped = ipaddress.IPv6Address(host).ipv4_mapped if family == socket.AF_INET6 else None
     return f"{'https' if tls else 'http'}://{TCPAddress(host if mapped is None else str(mapped), port)}"
 
 
 def is_ip_literal(host: str) -> bool:
-    """Whether the host is an IP address, which needs no resolver."""
+    """Return whether the host is an IP address, which needs no resolver."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
@@ -237,7 +235,7 @@ def _host(name: str, parts: SplitResult) -> str:
     host = parts.hostname or ""
     if ":" in host:
         if not parts.netloc.startswith("[") or not is_ip_literal(host):
-            raise InvalidRequest(name, f"{host!r} is not an IPv6 address; those stand in brackets: [::1]:8000")
+            raise InvalidRequest(name, f"{host!r} is not an IPv6 address in brackets, as in [::1]:8000")
         return host
     if not host.isascii():
         try:
@@ -254,7 +252,7 @@ def _socket_path(name: str, text: str) -> str:
     if path.startswith("//"):
         path = path.removeprefix("//")
     if not path.startswith("/") or "\0" in path:
-        raise InvalidRequest(name, "a unix socket is given by its absolute path: unix:/run/app.sock")
-    if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:
-        raise InvalidRequest(name, f"the path of a unix socket has at most {_SOCKET_PATH_LIMIT} bytes")
+        raise InvalidRequest(name, "must have the absolute path of a unix socket: unix:/run/app.sock")
+    if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
+        raise InvalidRequest(name, f"the path of a unix socket must not have more than {_MAX_SOCKET_PATH} bytes")
     return path

@@ -1,4 +1,4 @@
-"""URLs of the application itself, as a framework builds them: whose they are, and what of them goes on the wire."""
+"""Absolute URLs of the application, as frameworks build them: checks the origin, and returns the part for the wire."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ABSOLUTE: Final = re.compile(r"https?://", re.IGNORECASE)
 
 
 class URL(Protocol):
-    """An object that is a URL and whose ``str()`` spells it out, such as Starlette's."""
+    """A URL object whose ``str()`` is the URL, such as Starlette's."""
 
     @property
     def scheme(self) -> str: ...
@@ -29,18 +29,18 @@ class URL(Protocol):
 
 
 def is_url(path: object) -> TypeGuard[str | URL]:
-    """Whether this is a `URL`, or the text of an absolute one, where ``start()`` may be given a path as well."""
+    """Return whether a ``path`` for ``start()`` is a `URL` or the text of an absolute one."""
     if isinstance(path, str):
         return _ABSOLUTE.match(path) is not None
     return all(hasattr(path, part) for part in ("scheme", "netloc", "path"))
 
 
 def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> tuple[str, str]:
-    """The path and query of a URL of this application as they go on the wire, and the mount that they begin with.
+    """Return path and query of a URL of this application as they go on the wire, and the mount that they begin with.
 
-    Ours are the origin (RFC 6454, section 4) of the request being served, as the client said it, and that of the base
-    URL. What a proxy in front strips is left out: the path of the base URL, which the transport adds, and the mount, if
-    the request being served came without it. Raises `InvalidRequest` ("path") for another origin, and for what is no path.
+    The origin (RFC 6454, section 4) must be that of the request being served, as the client sent it, or that of the base
+    URL. The part that a proxy strips is removed: the path of the base URL, which the transport adds again, and the mount
+    if the request being served came without it. Raises `InvalidRequest` ("path") for another origin or an invalid path.
     """
     text = str(url)
     found = _ABSOLUTE.match(text)
@@ -52,7 +52,7 @@ def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> 
     ours = {base, None if here is None else _origin(here.origin)}
     if origin_of("path", text[: len(text) - len(rest)]) not in ours - {None}:
         raise InvalidRequest(
-            "path", "this URL's scheme and host are neither those of the request being served nor the base URL's"
+            "path", "the URL must have the scheme and host of the request being served or of the base URL"
         )
     target = normalise(rest if rest.startswith("/") else f"/{rest}")
     prefix = "" if base_url is None else base_url.partition("://")[2].partition("/")[2].rstrip("/")
@@ -68,7 +68,7 @@ def _origin(url: str) -> tuple[str, TCPAddress] | None:
     try:
         return origin_of("path", url)
     except InvalidRequest:
-        return None  # a client may have sent any Host
+        return None  # clients can send any Host
 
 
 def _is_below(target: str, mount: str) -> bool:

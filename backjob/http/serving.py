@@ -1,4 +1,4 @@
-"""The request that this thread or task is serving, as the middleware that received it shows it to the core."""
+"""The request that this thread or task is serving, as the middleware presents it to the core."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ FORWARDED_FIELDS: Final = (
     "X-Forwarded-Proto",
     "X-Real-IP",
 )
-"""What proxies add to a request to tell of its client; a worker request shows those of its starting request again."""
+"""Header fields in which proxies describe the client. A worker request gets those of the request that started the job."""
 
 _CHARSET: Final = re.compile(r"charset=\"?([A-Za-z0-9._:-]+)", re.IGNORECASE)
 
 
 class Serving(Protocol):
-    """An adapter's view of the request being served. Translated only when somebody asks: most requests start no job."""
+    """An adapter's view of the request being served. Computed on demand, since most requests start no job."""
 
     @property
     def request(self) -> Request:
-        """Method, target and headers; the body stays where it is."""
+        """Method, target and headers, without the body."""
         ...
 
     @property
     def caller(self) -> Caller:
-        """What the server saw around it."""
+        """Scheme, host and client, as the server sees them."""
         ...
 
     @property
     def origin(self) -> str:
-        """``scheme://host`` as the application's framework builds its URLs with; the host is as the client said it."""
+        """``scheme://host`` from which the framework builds URLs; the host is the one that the client sent."""
         ...
 
     @property
@@ -53,9 +53,9 @@ serving: ContextVar[Serving | None] = ContextVar("backjob_serving", default=None
 
 
 def text_decoder(status: int, content_type: str, *, has_length: bool) -> codecs.IncrementalDecoder | None:
-    """What decodes an action's response body into output, or None if that is none: of a streamed text only, and a 2xx.
+    """Return a decoder if an action's response body is output: a streamed text with a 2xx status. Otherwise None.
 
-    A body with a Content-Length was made to be shown as a page; one without comes piece by piece, and tells progress.
+    A body with a Content-Length is a page; one without is streamed in chunks, and reports progress.
     """
     if has_length or not 200 <= status < 300 or not content_type.lower().startswith("text/"):
         return None

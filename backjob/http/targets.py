@@ -1,6 +1,6 @@
-"""Request targets: one spelling for each path and query (RFC 3986), so that what was signed is what arrives.
+"""Normalises request targets (RFC 3986), so that the path and query that were signed are those that arrive.
 
-Pure functions over text. Errors name the argument of ``start()`` that the developer wrote.
+Pure functions over text. Errors name the argument of ``start()``.
 """
 
 from __future__ import annotations
@@ -28,53 +28,53 @@ _NO_ESCAPES: Final = re.compile(r"[/A-Za-z0-9\-._~!$&'()*+,;=:@]*")
 
 
 def canonical_path(decoded: bytes) -> str:
-    """The one spelling of a decoded path: pchar and ``/`` as they are, every other byte as ``%XX`` (RFC 3986, 3.3).
+    """Encode a decoded path: pchar and ``/`` unchanged, every other byte as ``%XX`` (RFC 3986, section 3.3).
 
-    It is what an adapter rebuilds a target from where the server shows nothing but the decoded path.
+    Adapters rebuild the target with it if the server exposes only the decoded path.
     """
     return quote_from_bytes(decoded, safe=_PATH_SAFE)
 
 
 def reproduces_itself(path: str) -> bool:
-    """Whether `canonical_path` gives this very path back once a server has decoded it; ``%2F`` and the like don't."""
+    """Return whether `canonical_path` restores this path after a server decoded it; with ``%2F`` and the like it does not."""
     return _NO_ESCAPES.fullmatch(path) is not None or canonical_path(unquote_to_bytes(path)) == path
 
 
 def normalise(target: str) -> str:
-    """A path, with a query of its own or without, as it goes on the wire (RFC 3986, section 6.2.2).
+    """Return a path, with or without a query, as it goes on the wire (RFC 3986, section 6.2.2). Idempotent.
 
-    Escapes get upper-case digits, or are undone where they stand for an unreserved character; spaces, non-ASCII (as
-    UTF-8) and what no path may contain are escaped; a ``?`` with nothing behind it is dropped. Doing it twice changes
-    nothing more. Raises `InvalidRequest` ("path") for anything that begins otherwise than with one ``/``, and for
-    fragments, control characters, dot segments (escaped ones too) and a ``%`` that begins no escape.
+    Escapes of unreserved characters are decoded, other escapes get upper-case digits; spaces, non-ASCII (as UTF-8) and
+    other characters that a path can't contain are escaped; a ``?`` at the end is removed. Raises `InvalidRequest`
+    ("path") unless the path begins with exactly one ``/``, and for fragments, control characters, dot segments (escaped
+    ones too) and a ``%`` without two hexadecimal digits.
     """
     if not target.startswith("/"):
-        raise InvalidRequest("path", "must begin with a slash: the path of a route of this application, not a URL")
+        raise InvalidRequest("path", "must begin with a slash: it is the path of a route of this application")
     if target.startswith("//"):
-        raise InvalidRequest("path", "begins with two slashes, which names another host")
+        raise InvalidRequest("path", "must not begin with two slashes, which would name another host")
     if "#" in target:
-        raise InvalidRequest("path", "a fragment is never sent; write %23 for a # that is meant")
+        raise InvalidRequest("path", "must not have a fragment, which is never sent; write %23 for a literal #")
     if _CONTROL.search(target):
         raise InvalidRequest("path", "contains a control character")
     path, _, query = target.partition("?")
     path = _escaped(path, _PATH_SAFE)
-    # Decoded as a whole: servers and proxies exist that treat "%2F..%2F" as they treat "/../".
+    # Decode first: some servers and proxies treat "%2F..%2F" as "/../".
     if any(segment in (b".", b"..") for segment in unquote_to_bytes(path).split(b"/")):
-        raise InvalidRequest("path", 'contains a "." or ".." segment; write the path it stands for')
+        raise InvalidRequest("path", 'contains a "." or ".." segment; write the resulting path')
     return f"{path}?{_escaped(query, _QUERY_SAFE)}" if query else path
 
 
 def join_query(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
-    """A query, without its ``?``, from names and values; empty if nothing is left.
+    """Return the query, without ``?``, for names and values.
 
-    Lists and tuples repeat their name, None is left out, also within them. Text, numbers, booleans (``true`` and
-    ``false``), dates and times (ISO 8601), UUIDs and members of enumerations (their values) become text in UTF-8.
-    Raises `InvalidRequest` ("query") for everything else.
+    Lists and tuples repeat their name; None is left out, also within them. Text, numbers, booleans (``true`` and
+    ``false``), dates and times (ISO 8601), UUIDs and enum members (their values) are encoded in UTF-8. Raises
+    `InvalidRequest` ("query") for other types.
     """
     pairs: list[str] = []
     for name, value in params.items() if isinstance(params, Mapping) else params:
         if not isinstance(name, str):
-            raise InvalidRequest("query", f"names are text, and {name!r} is none")
+            raise InvalidRequest("query", f"names must be text, not {name!r}")
         values = value if isinstance(value, list | tuple) else (value,)
         pairs.extend(
             f"{_quoted(name, name)}={_quoted(name, _text(name, single))}" for single in values if single is not None
@@ -83,27 +83,27 @@ def join_query(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
 
 
 def _escaped(part: str, safe: str) -> str:
-    # split() with a group puts the escapes at the odd places.
-    pieces = _ESCAPE.split(part)
-    for place, piece in enumerate(pieces):
-        if place % 2:
-            byte = int(piece[1:], 16)
-            pieces[place] = chr(byte) if byte in _UNRESERVED else piece.upper()
-        elif "%" in piece:
-            raise InvalidRequest("path", "a % must begin an escape of two hexadecimal digits; write %25 for the sign")
+    # split() with a group puts the escapes at odd indexes.
+    parts = _ESCAPE.split(part)
+    for index, text in enumerate(parts):
+        if index % 2:
+            byte = int(text[1:], 16)
+            parts[index] = chr(byte) if byte in _UNRESERVED else text.upper()
+        elif "%" in text:
+            raise InvalidRequest("path", "a % must be followed by two hexadecimal digits; write %25 for a literal %")
         else:
             try:
-                pieces[place] = quote(piece, safe=safe)
+                parts[index] = quote(text, safe=safe)
             except UnicodeEncodeError:
-                raise InvalidRequest("path", "contains a lone surrogate, which UTF-8 can't carry") from None
-    return "".join(pieces)
+                raise InvalidRequest("path", "contains a lone surrogate, which UTF-8 can't encode") from None
+    return "".join(parts)
 
 
 def _quoted(name: str, text: str) -> str:
     try:
         return quote(text, safe="")
     except UnicodeEncodeError:
-        raise InvalidRequest("query", f"{name!r} contains a lone surrogate, which UTF-8 can't carry") from None
+        raise InvalidRequest("query", f"{name!r} contains a lone surrogate, which UTF-8 can't encode") from None
 
 
 def _text(name: str, value: object) -> str:
@@ -116,5 +116,5 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, date | time):
         return value.isoformat()
     raise InvalidRequest(
-        "query", f"{name!r} is a {type(value).__name__}; text, numbers, dates or lists of them can be sent"
+        "query", f"{name!r} must be text, a number, a date or a list of them, not {type(value).__name__}"
     )

@@ -1,4 +1,4 @@
-"""Request to bytes and bytes to response, for HTTP/1.1 (RFC 9112), by h11. Sans-IO: no sockets and no clock here."""
+"""Serialises requests and parses responses of HTTP/1.1 (RFC 9112), with h11. Sans-IO: no sockets and no clock."""
 
 from __future__ import annotations
 
@@ -12,42 +12,41 @@ from backjob.model import Request, Response
 __all__ = ["MAX_HEADER", "MAX_RESPONSE", "Reader", "serialise"]
 
 MAX_RESPONSE: Final = 1 << 16
-"""Bytes of a response's body that are kept."""
+"""Bytes of a response body that are kept."""
 
 MAX_HEADER: Final = 1 << 16
-"""Bytes that a response's status line and header fields may have."""
+"""Maximum bytes of a response's status line and header fields."""
 
-# The wire decides these itself; a second one would contradict it (RFC 9112, section 6.3: request smuggling).
+# Set below; a second one could contradict it (RFC 9112, section 6.3: request smuggling).
 _OWN_FIELDS: Final = frozenset({"host", "connection", "content-length", "transfer-encoding", "x-forwarded-proto"})
 
-# RFC 9110, section 8.6: Content-Length: 0 goes with the methods that may be expected to have content.
+# RFC 9110, section 8.6: with other methods, servers may expect content, so "Content-Length: 0" is sent.
 _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 
 
 def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> bytes:
-    """The request as it goes out: head and body, never chunked, ``Connection: close``.
+    """Return the bytes of a request: head and body, never chunked, with ``Connection: close``.
 
-    ``host`` is the value of Host, ``scheme`` that of X-Forwarded-Proto. The request target is ``prefix`` and then
-    ``request.target``, byte for byte. Fields of the request that would contradict the wire's own (Host, framing,
-    Connection, X-Forwarded-Proto) are left out. Raises `InvalidRequest`, which shows no header value, for what
-    HTTP does not allow.
+    ``host`` is the value of Host, ``scheme`` that of X-Forwarded-Proto. The request target is ``prefix`` and
+    ``request.target``, byte for byte. Header fields that are set here (Host, framing, Connection, X-Forwarded-Proto) are
+    dropped from the request. Raises `InvalidRequest`, without any header value, for a request that HTTP does not allow.
     """
     fields = [("Host", host), ("X-Forwarded-Proto", scheme), ("Connection", "close")]
     if request.body or request.method not in _BODILESS:
         fields.append(("Content-Length", str(len(request.body))))
-    fields += _passed_on(request)
+    fields += _forwarded_fields(request)
     if request.method == "CONNECT":
         raise InvalidRequest("method", "CONNECT is for proxies, not for an application")
     try:
         head = _event(request.method, prefix + request.target, fields)
     except (h11.LocalProtocolError, UnicodeEncodeError):
-        # Not chained: h11 shows the value, which may be a credential.
+        # Not chained: the message of h11 contains the value, which may be a credential.
         raise InvalidRequest(*_culprit(request, prefix, host)) from None
     lines = [b"%s: %s\r\n" % field for field in head.headers.raw_items()]
     return b"".join([head.method, b" ", head.target, b" HTTP/1.1\r\n", *lines, b"\r\n", request.body])
 
 
-def _passed_on(request: Request) -> list[tuple[str, str]]:
+def _forwarded_fields(request: Request) -> list[tuple[str, str]]:
     return [(name, value) for name, value in request.headers if name.lower() not in _OWN_FIELDS]
 
 
@@ -68,28 +67,30 @@ def _is_allowed(method: str, target: str, fields: list[tuple[str, str]]) -> bool
 
 
 def _culprit(request: Request, prefix: str, host: str) -> tuple[str, str]:
-    """Which argument HTTP does not allow, and why; found by trying each alone."""
-    least = [("Host", "localhost")]
-    if not _is_allowed(request.method, "/", least):
+    """Return which argument HTTP does not allow, and why, by trying each one alone."""
+    minimal = [("Host", "localhost")]
+    if not _is_allowed(request.method, "/", minimal):
         return "method", f"{request.method!r} is not a token (RFC 9110, section 9.1)"
-    if not _is_allowed("GET", prefix + request.target, least):
-        return "target", "has characters that must be percent-encoded (RFC 9112, section 3.2.1)"
+    if not _is_allowed("GET", prefix + request.target, minimal):
+        return "target", "contains characters that must be percent-encoded (RFC 9112, section 3.2.1)"
     if not _is_allowed("GET", "/", [("Host", host)]):
         return "host", f"{host!r} is not a host (RFC 9110, section 7.2)"
-    refused = [name for name, value in _passed_on(request) if not _is_allowed("GET", "/", [*least, (name, value)])]
-    return "headers", f"not allowed as field names or values (RFC 9110, section 5.5): {', '.join(map(repr, refused))}"
+    refused = [
+        name for name, value in _forwarded_fields(request) if not _is_allowed("GET", "/", [*minimal, (name, value)])
+    ]
+    return "headers", f"contain invalid names or values (RFC 9110, section 5.5): {', '.join(map(repr, refused))}"
 
 
-# What h11 needs to know of a request to frame its answer (RFC 9112, section 6.3); HEAD alone is a case of its own.
-_ASKED: Final = _event("GET", "/", [("Host", "localhost"), ("Connection", "close")])
-_ASKED_FOR_HEAD: Final = _event("HEAD", "/", [("Host", "localhost"), ("Connection", "close")])
+# h11 needs the request to find the end of its response (RFC 9112, section 6.3); only HEAD makes a difference.
+_ANY_REQUEST: Final = _event("GET", "/", [("Host", "localhost"), ("Connection", "close")])
+_HEAD_REQUEST: Final = _event("HEAD", "/", [("Host", "localhost"), ("Connection", "close")])
 
 
 class Reader:
-    """Takes the bytes of one answer as they arrive, in pieces of any size, and gives the response once it is complete.
+    """Parses one response, whose bytes arrive in chunks of any size.
 
-    ``method`` is that of the request; an answer to HEAD has no body. Of the body ``max_response`` bytes are kept, the
-    rest is read and dropped, and the response marked as truncated. A head of more than ``max_header`` bytes is given up.
+    ``method`` is that of the request: a response to HEAD has no body. The first ``max_response`` bytes of the body are
+    kept; the rest is dropped and the response marked as truncated. A head of more than ``max_header`` bytes is an error.
     """
 
     __slots__ = ("_body", "_connection", "_head", "_max_response", "_started", "_truncated")
@@ -101,17 +102,19 @@ class Reader:
         self._truncated = False
         self._started = False
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_header)
-        self._connection.send(_ASKED_FOR_HEAD if method == "HEAD" else _ASKED)
+        self._connection.send(_HEAD_REQUEST if method == "HEAD" else _ANY_REQUEST)
         self._connection.send(h11.EndOfMessage())
 
     def receive(self, data: bytes) -> Response | None:
-        """The response if it is complete with these bytes, else None. Empty ``data`` says that the peer has closed.
+        """Return the response if these bytes complete it, otherwise None. Empty ``data``: the peer closed.
 
-        Raises `ConnectionLost` for an answer that can't become complete any more. Nothing may follow either end.
+        Raises `ConnectionLost` if the response can't become complete. Do not call it again after either.
         """
         if not data and self._head is None:
             raise ConnectionLost(
-                "closed in the middle of the answer's head" if self._started else "closed without an answer"
+                "the connection closed within the head of the response"
+                if self._started
+                else "the connection closed without a response"
             )
         self._started = True
         try:
@@ -148,10 +151,10 @@ class Reader:
         )
 
     def _explain(self, error: h11.ProtocolError) -> str:
-        # h11 quotes the offending line after a colon; it may be a Set-Cookie.
-        what = str(error).partition(":")[0]
+        # After the colon h11 quotes the invalid line, which may be a Set-Cookie.
+        problem = str(error).partition(":")[0]
         if self._head is not None:
-            return f"the answer ended before its body was complete: {what}"
+            return f"the response ended before its body was complete: {problem}"
         if getattr(error, "error_status_hint", None) == 431:
-            return "the answer's head is longer than the limit"
-        return f"the answer is not HTTP/1: {what}"
+            return "the head of the response is longer than the limit"
+        return f"the response is not HTTP/1: {problem}"

@@ -1,6 +1,6 @@
-"""What an action calls while it runs: progress, output, and how it ends. The half of `BackJob` that is used inside.
+"""Reporting from an action: progress, output, the end. The half of `BackJob` that is used inside of actions.
 
-Outside of a background request nothing here does harm: the same route works when a person opens it in a browser.
+Outside of a background request these methods do no harm: the same route also works in a browser.
 """
 
 from __future__ import annotations
@@ -13,37 +13,29 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
-from backjob.http.serving import Serving, serving
-from backjob.lifecycle import End, completed, failed
+from backjob.jobs.engine import UsesEngine
+from backjob.lifecycle import completed, failed
 from backjob.model import JsonValue, short_text
 from backjob.worker.claiming import describe
-from backjob.worker.offload import Offloading
 from backjob.worker.running import Running, current, percent
 
-__all__ = ["Action"]
+__all__ = ["Inside"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 
-_LONGEST_RESULT: Final = 1 << 20
-_STRIDE: Final = 8
-_QUICK: Final = 0.05
+_MAX_RESULT: Final = 1 << 20
+_MAX_STRIDE: Final = 8
+_MIN_INTERVAL: Final = 0.05
 
 
-class Action(Offloading):
-    """The methods for use inside an action; `BackJob` inherits them."""
+class Inside(UsesEngine):
+    """The methods for use inside of an action; `BackJob` inherits them."""
 
     def _running(self) -> Running | None:
         running = current.get()
         return running if running is not None and running.owner is self else None
-
-    def _here(self) -> Serving | None:
-        """The request being served."""
-        return serving.get()
-
-    def _end_from_outside(self, job_id: str, end: End) -> bool:
-        raise NoCurrentRequest(f"job {job_id} can't end {end.status.name} here: that needs a BackJob")
 
     @property
     def is_background(self) -> bool:
@@ -61,10 +53,10 @@ class Action(Offloading):
     def update(
         self, progress: float | None = None, status_text: str | None = None, *, total: float | None = None
     ) -> None:
-        """Report progress (0–100, or any part of a ``total``), or a status text, or both; neither is a sign of life.
+        """Report progress (0–100, or a part of ``total``), a status text, or both. Without either: a sign of life.
 
-        May be called in a tight loop: written at most every 0.1 s, the last state always, a text at once. Raises
-        `InvalidRequest` for a progress that is no number, and `JobEnded` once the job has ended.
+        You may call it in a tight loop: it writes at most every 0.1 s, a text at once, and always the last state. Raises
+        `InvalidRequest` if the progress is not a number, and `JobEnded` once the job has ended.
         """
         running = current.get()
         if running is None or running.owner is not self:
@@ -81,33 +73,33 @@ class Action(Offloading):
     async def aupdate(
         self, progress: float | None = None, status_text: str | None = None, *, total: float | None = None
     ) -> None:
-        """`update` that leaves the event loop alone while it writes."""
+        """`update` that does not block the event loop."""
         running = self._running()
         if running is None:
             return
         if status_text is not None:
-            await self._offload(self.update, progress, status_text, total=total)
+            await self._engine.offload(self.update, progress, status_text, total=total)
         elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
-            await self._offload(running.write_now)
+            await self._engine.offload(running.write_now)
 
     def increment(self, amount: float = 1) -> None:
-        """Raise the progress by an amount, at most to 100."""
+        """Add to the progress, up to 100."""
         running = self._running()
         if running is not None:
             running.raise_progress(amount)
             running.sign_of_life()
 
     async def aincrement(self, amount: float = 1) -> None:
-        """`increment` that leaves the event loop alone while it writes."""
+        """`increment` that does not block the event loop."""
         running = self._running()
         if running is None:
             return
         running.raise_progress(amount)
         if running.note_life():
-            await self._offload(running.write_now)
+            await self._engine.offload(running.write_now)
 
     def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
-        """Yield the items of an iterable and report how far it is. Without a length each item is a sign of life."""
+        """Yield the items of an iterable and report progress. If its length is unknown, each item is a sign of life."""
         running = self._running()
         if running is None:
             yield from iterable
@@ -123,7 +115,7 @@ class Action(Offloading):
                 if pace.note(running, done):
                     running.write_now()
                 report_at = pace.next_report(done)
-        if done and pace.note(running, done):  # the last items may have fallen between two reports
+        if done and pace.note(running, done):  # the last items may not have been reported yet
             running.write_now()
 
     async def atrack(
@@ -133,8 +125,8 @@ class Action(Offloading):
         if text is not None:
             await self.aupdate(status_text=text)
         if total is None and isinstance(iterable, Sized):
-            # An async iterable may have to wait before it can tell: a query of Django's has to.
-            total = await self._offload(len, iterable) if isinstance(iterable, AsyncIterable) else len(iterable)
+            # len() of an async iterable may block: that of a Django query runs SQL.
+            total = await self._engine.offload(len, iterable) if isinstance(iterable, AsyncIterable) else len(iterable)
         pace = _Pace(total)
         done = 0
         report_at = 1
@@ -144,14 +136,14 @@ class Action(Offloading):
             if done >= report_at:
                 running = self._running()
                 if running is not None and pace.note(running, done):
-                    await self._offload(running.write_now)
+                    await self._engine.offload(running.write_now)
                 report_at = pace.next_report(done)
         running = self._running()
         if done and running is not None and pace.note(running, done):
-            await self._offload(running.write_now)
+            await self._engine.offload(running.write_now)
 
     def echo(self, text: str) -> None:
-        """Append to the job's output. Outside of a background request it is printed."""
+        """Append to the job's output. Outside of a background request, print the text."""
         running = self._running()
         if running is None:
             print(text, end="")
@@ -161,22 +153,21 @@ class Action(Offloading):
     # --- the end ----------------------------------------------------------------------------------------------------
 
     def finish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
-        """Record that the job completes, with a text and a JSON-ready result; written when the response has closed.
+        """Have the job end COMPLETED, with a text and a JSON-ready result, when the response is complete.
 
-        Returns ``""``, which a view may return. The first call counts. With a ``job_id``: complete that job from
-        outside, at once; one that has ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for a result
-        that JSON can't say.
+        Returns ``""``, which a view may return. The first call counts. With a ``job_id``, end that job now, from outside;
+        a job that has ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for a result that is not
+        JSON-ready.
         """
         try:
-            said = json.dumps(result, allow_nan=False)
+            text_of_result = json.dumps(result, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequest("result", str(error)) from error
-        if len(said) > _LONGEST_RESULT:
-            raise InvalidRequest("result", f"{len(said)} characters of JSON are more than {_LONGEST_RESULT}")
-        result = json.loads(said)  # as it is now, whatever the action does with it
-        end = completed(text, result)
+        if len(text_of_result) > _MAX_RESULT:
+            raise InvalidRequest("result", f"its JSON has {len(text_of_result)} characters, more than {_MAX_RESULT}")
+        end = completed(text, json.loads(text_of_result))  # a copy: the action may change the result later
         if job_id is not None:
-            self._end_from_outside(job_id, end)
+            self._engine.end(job_id, end)
             return ""
         running = self._running()
         if running is not None and running.finish is None:
@@ -184,8 +175,8 @@ class Action(Offloading):
         return ""
 
     async def afinish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
-        """`finish` that leaves the event loop alone while it writes."""
-        return await self._offload(self.finish, text, result, job_id=job_id)
+        """`finish` that does not block the event loop."""
+        return await self._engine.offload(self.finish, text, result, job_id=job_id)
 
     @overload
     def fail(self, text: str = "") -> NoReturn: ...
@@ -194,28 +185,28 @@ class Action(Offloading):
     def fail(self, text: str = "", *, job_id: str) -> None: ...
 
     def fail(self, text: str = "", *, job_id: str | None = None) -> None:
-        """End the action at once; the job ends FAILED with this text, or without one keeps the text that stands.
+        """End the action now; its job ends FAILED with this text, or keeps its status text if this one is empty.
 
-        In an ordinary request the answer is a 500. With a ``job_id``: fail that job from outside, and return; one that
+        An ordinary request is answered with a 500. With a ``job_id``, fail that job from outside, and return; a job that
         has ended stays as it is. Raises `JobNotFound`.
         """
         text = short_text(text)
         if job_id is not None:
-            self._end_from_outside(job_id, failed(text or None))
+            self._engine.end(job_id, failed(text or None))
             return
         running = self._running()
         if running is None and self._here() is None:
             raise NoCurrentRequest(
-                f"fail({text!r}) ends an action, and none runs here: no request passed the middleware"
+                f"fail({text!r}) ends an action, but no action runs here: no request passed the middleware"
             )
         if running is not None and running.error is None:
             running.error = text
         raise JobFailed(text)
 
     def note_error(self, error: BaseException) -> None:
-        """Remember an error that the framework turns into a response, for the job's status text.
+        """Keep an error that the framework turns into a response: it becomes the job's status text.
 
-        For adapters, and for an error handler of one's own. In an ordinary request it does nothing.
+        Call it from an error handler. In an ordinary request it does nothing.
         """
         running = self._running()
         if running is not None and running.error is None:
@@ -224,7 +215,7 @@ class Action(Offloading):
     # --- around actions ---------------------------------------------------------------------------------------------
 
     def bind(self, function: Callable[_P, _R]) -> Callable[_P, _R]:
-        """The function, to be run with the current job in a thread of one's own: ``pool.submit(jobs.bind(f), row)``."""
+        """Return the function bound to the current job, to run in your own thread: ``pool.submit(jobs.bind(f), row)``."""
         running = self._running()
         if running is None:
             return function
@@ -237,34 +228,34 @@ class Action(Offloading):
         return bound
 
     def background_only(self, action: Callable[_P, _R]) -> Callable[_P, _R]:
-        """Decorate an action, sync or async, that only a verified worker request may run: others are answered 403."""
+        """Decorate an action, sync or async, that only a verified worker request may run: others get a 403."""
         if inspect.iscoroutinefunction(action):
 
             @functools.wraps(action)
             async def guarded_async(*args: _P.args, **kwargs: _P.kwargs) -> Any:
-                self._demand_background()
+                self._require_background()
                 return await action(*args, **kwargs)
 
             return guarded_async  # type: ignore[return-value]
 
         @functools.wraps(action)
         def guarded(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-            self._demand_background()
+            self._require_background()
             return action(*args, **kwargs)
 
         return guarded
 
-    def _demand_background(self) -> None:
+    def _require_background(self) -> None:
         if self.is_background:
             return
         text = "this route runs only as a background job"
         if self._here() is None:
-            raise NoCurrentRequest(f"{text}, and no request passed the middleware")
+            raise NoCurrentRequest(f"{text}, but no request passed the middleware")
         raise BackgroundOnly(text)
 
 
 class _Pace:
-    """When `track` reports: at every new percent, and often enough to show life without asking the time at each item."""
+    """Decides when `track` reports: at each new percent, and as a sign of life, without reading the clock at each item."""
 
     def __init__(self, length: int | None) -> None:
         self._length = length
@@ -272,7 +263,7 @@ class _Pace:
         self._last = time.monotonic()
 
     def note(self, running: Running, done: int) -> bool:
-        """Tell how far it is, without blocking. True if a write is due."""
+        """Note the progress, without blocking. Returns whether a write is due."""
         if not self._length:
             return running.note_life()
         progress = int(done * 100 // self._length)
@@ -280,9 +271,9 @@ class _Pace:
 
     def next_report(self, done: int) -> int:
         now = time.monotonic()
-        if now - self._last >= _QUICK:
+        if now - self._last >= _MIN_INTERVAL:
             self._stride = 1
-        elif self._stride < _STRIDE:
+        elif self._stride < _MAX_STRIDE:
             self._stride *= 2
         self._last = now
         return done + self._stride

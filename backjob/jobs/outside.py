@@ -1,76 +1,41 @@
-"""Looking at jobs: their state and output, now or as they change. The half of `BackJob` that is used from outside."""
+"""Reading jobs: their state and output, now or as they change. The half of `BackJob` that is used outside of actions."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from backjob.delivery.monitor import Monitor
-from backjob.errors import InvalidRequest, JobNotFound, StoreUnusable
-from backjob.lifecycle import ended, overdue
-from backjob.model import Expect, Job, JobState, Output, Query, Status
-from backjob.protocols import Capability, Clock, Store, lacks
-from backjob.worker.offload import Offloading, sleep
+from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.jobs.engine import UsesEngine
+from backjob.model import JobState, Output, Query, Status
+from backjob.protocols import Capability, lacks
+from backjob.worker.offload import sleep
 
-__all__ = ["Watching"]
+__all__ = ["Outside"]
 
-_PIECE: Final = 1 << 16
-_FIRST_LOOK: Final = 0.05
-_LONGEST_LOOK: Final = 1.0
+_MIN_INTERVAL: Final = 0.05
+_MAX_INTERVAL: Final = 1.0
 
 
-class Watching(Offloading):
-    """The methods that tell of jobs; `BackJob` inherits them, and has the parts they use."""
-
-    store: Store
-    monitor: Monitor
-    _clock: Clock
-
-    def _announce(self, job: Job) -> None:
-        """Tell whoever wants to know that a job has ended."""
-
-    def _when_committed(self, job_id: str, step: Callable[[], None], *, is_new: bool = False) -> None:  # noqa: ARG002 - for those that override it
-        """Act on what was just written of a job, once others see it too: at once, unless a caller's transaction holds it.
-
-        ``is_new``: the job itself was, and the step is its delivery.
-        """
-        step()
-
-    def _conclude(self, job: Job) -> None:
-        """What follows an end that was written here: nobody delivers the job any more, and whoever wants to know is told."""
-        self.monitor.forget(job.id)
-        self._announce(job)
+class Outside(UsesEngine):
+    """The methods that read jobs; `BackJob` inherits them."""
 
     def status(self, job_id: str) -> JobState:
-        """The job as it stands. One past its time-out ends FAILED by this look. Raises `JobNotFound`."""
-        return self._state(self._job(job_id))
+        """Return the state of the job. A job that is past its timeout ends FAILED first. Raises `JobNotFound`."""
+        return self._engine.status(job_id)
 
     def exists(self, job_id: str) -> bool:
-        """Whether the store has this job."""
-        return self.store.get(job_id) is not None
+        """Return whether the store has this job."""
+        return self._engine.find(job_id) is not None
 
     def scope(self, job_id: str) -> str:
-        """The scope that ``start()`` was given. Raises `JobNotFound`."""
-        return self._job(job_id).scope
+        """Return the scope that ``start()`` was given. Raises `JobNotFound`."""
+        return self._engine.job(job_id).scope
 
     def output(self, job_id: str, offset: int = 0) -> Output:
-        """At most 64 KiB of output from byte ``offset`` on; go on at its ``next_offset``. Raises `JobNotFound`."""
-        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
-            raise InvalidRequest("offset", f"a number of bytes, 0 or more, is needed, not {offset!r}")
-        piece = self.store.output(job_id, offset, _PIECE)
-        if not piece.text and not self.exists(job_id):
-            raise JobNotFound(job_id)
-        return piece
-
-    def tail(self, job_id: str) -> tuple[int, Output]:
-        """The last 64 KiB of output, behind the offset at which they begin. Raises `JobNotFound`."""
-        return self._tail(self._job(job_id))
-
-    def _tail(self, job: Job) -> tuple[int, Output]:
-        start = max(0, job.output_size - _PIECE)
-        return start, self.store.output(job.id, start, _PIECE)
+        """Return up to 64 KiB of output from byte ``offset`` on; continue at its ``next_offset``. Raises `JobNotFound`."""
+        return self._engine.output(job_id, offset)
 
     def find(
         self,
@@ -80,112 +45,91 @@ class Watching(Offloading):
         limit: int = 50,
         before: str | None = None,
     ) -> list[JobState]:
-        """Jobs that match all that is given, newest first; ``before`` is a job id: the page that follows that job.
+        """Return the jobs that match all arguments, newest first. ``before`` is the id of the last job of the previous page.
 
-        Raises `StoreUnusable` for a store that can't list its jobs, such as a mere cache.
+        Raises `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
-            raise InvalidRequest("limit", f"a number from 1 to 1000 is needed, not {limit!r}")
-        if Capability.LISTING in lacks(self.store):
-            raise StoreUnusable("this store can't list its jobs; ask for one by its id, or keep jobs in a database")
+            raise InvalidRequest("limit", f"must be a whole number from 1 to 1000, not {limit!r}")
+        engine = self._engine
+        if Capability.LISTING in lacks(engine.store):
+            raise StoreUnusable("this store can't list its jobs; read one by its id, or keep jobs in a database")
         query = Query(scope=scope, status=status, owner=owner, limit=limit, before=before)
-        return [self._state(job) for job in self.store.find(query)]
+        return [engine.state(job) for job in engine.store.find(query)]
+
+    def status_url(self, job_id: str, cancel: bool = False) -> str:
+        """Return the signed path of the job's status: whoever has it may view the job, and cancel it if asked for.
+
+        Valid until the job is purged.
+        """
+        return self._engine.status_url(job_id, cancel)
 
     def watch(self, job_id: str) -> Iterator[JobState]:
-        """Yield the state now and at every change, and lastly the final one. Raises `JobNotFound`."""
-        waiting = threading.Event()
-        for wait in self._looks(job_id):
-            if isinstance(wait, JobState):
-                yield wait
+        """Yield the state now and whenever it changes, ending with the final one. Raises `JobNotFound`."""
+        pause = threading.Event()
+        for item in self._polls(job_id):
+            if isinstance(item, JobState):
+                yield item
             else:
-                waiting.wait(wait)
+                pause.wait(item)
 
     def join(self, job_id: str, timeout: float | None = None) -> JobState:
-        """Wait for the end, and return it. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` seconds."""
-        waiting = threading.Event()
-        looks = self._looks(job_id, timeout)
+        """Wait for the end, and return the final state. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` s."""
+        pause = threading.Event()
+        polls = self._polls(job_id, timeout)
         while True:
-            look = next(looks)
-            if not isinstance(look, JobState):
-                waiting.wait(look)
-            elif look.status.is_final:
-                return look
+            item = next(polls)
+            if not isinstance(item, JobState):
+                pause.wait(item)
+            elif item.status.is_final:
+                return item
 
-    def _looks(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
-        """States as they change, and between two looks the seconds to wait; ends after the final state."""
-        until = None if timeout is None else self._clock.monotonic() + timeout
-        wait = _FIRST_LOOK
+    def _polls(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
+        """Yield each new state, and between two polls the seconds to wait; ends after the final state."""
+        clock = self._engine.clock
+        until = None if timeout is None else clock.monotonic() + timeout
+        wait = _MIN_INTERVAL
         last: JobState | None = None
         while True:
             state = self.status(job_id)
             if state != last:
                 yield state
-                last, wait = state, _FIRST_LOOK
+                last, wait = state, _MIN_INTERVAL
             if state.status.is_final:
                 return
             if until is not None:
-                left = until - self._clock.monotonic()
+                left = until - clock.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"job {job_id} has not ended within {timeout:g} s: {state.status.name}")
                 wait = min(wait, left)
             yield wait
-            wait = min(_LONGEST_LOOK, wait * 1.5)
-
-    def _job(self, job_id: str) -> Job:
-        job = self.store.get(job_id)
-        if job is None:
-            raise JobNotFound(job_id)
-        end = overdue(job)
-        if end is not None and self.monitor.may_reap():
-            changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
-            if changed is not None:
-                self._when_committed(job_id, partial(self._conclude, changed))
-                return changed
-            return self.store.get(job_id) or job
-        return job
-
-    def _state(self, job: Job) -> JobState:
-        text = job.status_text
-        if text is None:
-            text = self._tail(job)[1].text if job.output_size else ""
-        return JobState(
-            id=job.id,
-            status=job.status,
-            progress=job.progress,
-            status_text=text,
-            start_time=job.start_time,
-            updated_time=job.updated_time,
-            end_time=job.end_time,
-            result=job.result,
-            owner=job.owner,
-            scope=job.scope,
-        )
+            wait = min(_MAX_INTERVAL, wait * 1.5)
 
     # --- for async handlers -----------------------------------------------------------------------------------------
 
     async def astatus(self, job_id: str) -> JobState:
-        """`status` that leaves the event loop alone."""
-        return await self._offload(self.status, job_id)
+        """`status` that does not block the event loop."""
+        return await self._engine.offload(self.status, job_id)
 
     async def aoutput(self, job_id: str, offset: int = 0) -> Output:
-        """`output` that leaves the event loop alone."""
-        return await self._offload(self.output, job_id, offset)
+        """`output` that does not block the event loop."""
+        return await self._engine.offload(self.output, job_id, offset)
 
     async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
         """`watch` for an async handler."""
-        looks = self._looks(job_id)
-        while (wait := await self._offload(next, looks, None)) is not None:
-            if isinstance(wait, JobState):
-                yield wait
+        polls = self._polls(job_id)
+        while (item := await self._engine.offload(next, polls, None)) is not None:
+            if isinstance(item, JobState):
+                yield item
             else:
-                await sleep(wait)
+                await sleep(item)
 
     async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
-        looks = self._looks(job_id, timeout)
+        polls = self._polls(job_id, timeout)
         while True:
-            look = await self._offload(next, looks)
-            if not isinstance(look, JobState):
-                await sleep(look)
-            elif look.status.is_final:
-                return look
+            item = await self._engine.offload(next, polls)
+            if not isinstance(item, JobState):
+                await sleep(item)
+            elif item.status.is_final:
+                return item

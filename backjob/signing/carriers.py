@@ -1,6 +1,6 @@
-"""How a signature is written down, and where in a request it travels: at the end of the query, or in header fields.
+"""How a signature is serialised, and where a request carries it: at the end of the query, or in header fields.
 
-Strict on purpose: a carrier takes from a request only what it would have written there itself.
+Strict on purpose: a carrier accepts only what it would have written itself.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _SIGNATURE: Final = ":{}:"
 
 _INTEGER: Final = "(0|[1-9][0-9]{0,14})"  # RFC 9651, section 3.3.1: at most 15 digits
 _VALUES: Final = (_INTEGER, _INTEGER, "([A-Za-z0-9_-]{1,128})", _INTEGER, "([A-Za-z0-9_-]{12})")
-_LONGEST_PATH: Final = 8192
-# Printable ASCII but for the delimiters of RFC 3986 and what a String of RFC 9651 would have to escape.
+_MAX_PATH: Final = 8192
+# Printable ASCII except for the delimiters of RFC 3986 and the characters that a String of RFC 9651 must escape.
 _PATH_CHARACTERS: Final = r"/[!$->@-\[\]-~]*"
 _CARRIED: Final = re.compile(_PATH_CHARACTERS)
 
 
 def _pattern(form: str, *groups: str) -> str:
-    """A regular expression for a form, with groups in the place of its ``{}``."""
+    """Return a regular expression for a format string, with groups in place of its ``{}``."""
     return re.escape(form).replace(r"\{\}", "{}").format(*groups)
 
 
 class Fields(NamedTuple):
-    """What a signature says, apart from the signature itself. ``digest`` is base64, ``path`` is None if not carried."""
+    """The contents of a signature, without the signature itself. ``digest`` is base64; ``path`` is None if left out."""
 
     created: int
     expires: int
@@ -49,11 +49,11 @@ class Fields(NamedTuple):
     digest: str
 
     def content_digest(self) -> str:
-        """The value of Content-Digest (RFC 9530, section 2)."""
+        """Return the value of Content-Digest (RFC 9530, section 2)."""
         return _DIGEST.format(self.digest)
 
     def parameters(self) -> str:
-        """The inner list of Signature-Input (RFC 9421, section 4.1), which is also the base's last value."""
+        """Return the inner list of Signature-Input (RFC 9421, section 4.1), which also ends the signature base."""
         text = _PARAMETERS.format(self.created, self.expires, self.job_id, self.attempt, self.keyid)
         return text if self.path is None else text + _PATH.format(self.path)
 
@@ -62,15 +62,15 @@ _WRITABLE: Final = re.compile(r"\.".join(_VALUES[place] for place in (2, 3, 0, 1
 
 
 def check_writable(fields: Fields) -> None:
-    """Raise `InvalidRequest` for values that `take` would not read again."""
+    """Raise `InvalidRequest` for values that ``take`` would refuse."""
     if not _WRITABLE.fullmatch(f"{fields.job_id}.{fields.attempt}.{fields.created}.{fields.expires}"):
-        raise InvalidRequest("grant", "has an id, an attempt or a time that a signature can't carry")
-    if fields.path is not None and len(fields.path) > _LONGEST_PATH:
-        raise InvalidRequest("path", f"is longer than {_LONGEST_PATH} characters")
+        raise InvalidRequest("grant", "has an id, an attempt or a time that does not fit into a signature")
+    if fields.path is not None and len(fields.path) > _MAX_PATH:
+        raise InvalidRequest("path", f"is longer than {_MAX_PATH} characters")
 
 
 class Taken(NamedTuple):
-    """A request without a carrier's own parts, what they say, and the parts as they were written."""
+    """A request without its signature, the signature's contents, and the signature as it was written."""
 
     target: str
     headers: Headers
@@ -79,27 +79,27 @@ class Taken(NamedTuple):
 
 
 class Carrier(Protocol):
-    """A place for a signature in a request."""
+    """Where a request carries its signature."""
 
     def claims(self, request: Request) -> bool:
-        """Whether anything of a signature is there; cheap."""
+        """Return whether the request has any part of a signature. Cheap."""
         ...
 
     def written(self, fields: Fields, signature: str) -> str:
-        """Everything of ours, as it is written. ``signature`` is base64."""
+        """Return the whole signature as it is written. ``signature`` is base64."""
         ...
 
     def put(self, request: Request, written: str) -> Request:
-        """The request with it. Raises `InvalidRequest` if it has something of the kind already."""
+        """Return the request with the signature. Raises `InvalidRequest` if it already has one."""
         ...
 
     def take(self, request: Request) -> Taken:
-        """The opposite of ``put``. Raises `SignatureError` for everything that ``put`` does not write."""
+        """The reverse of ``put``. Raises `SignatureError` for everything that ``put`` does not write."""
         ...
 
 
 class QueryCarrier:
-    """Three parameters, the percent-encoded values of the three fields, as the exact end of the query."""
+    """Three parameters, the percent-encoded values of the three fields, at the very end of the query."""
 
     _first: Final = "backjob-content-digest="
     _names: Final = re.compile(r"(?:\A|&)backjob-(?:content-digest|signature-input|signature)(?:[=&]|\Z)")
@@ -107,7 +107,7 @@ class QueryCarrier:
     _input_form: Final = "&backjob-signature-input=" + quote(f"{_LABEL}={_PARAMETERS}", safe="{}")
     _path_form: Final = quote(_PATH, safe="{}")
     _signature_form: Final = "&backjob-signature=" + quote(f"{_LABEL}={_SIGNATURE}", safe="{}")
-    # Wider than base64, and quick to match: what is read is written again and compared, byte for byte.
+    # Wider than base64 and quick to match: the signer writes it again and compares byte by byte.
     _base64: Final = "([A-Za-z0-9%]{44,132})"
     _whole: Final = re.compile(
         _pattern(_digest_form, _base64)
@@ -130,7 +130,7 @@ class QueryCarrier:
 
     def put(self, request: Request, written: str) -> Request:
         if self.claims(request):
-            raise InvalidRequest("query", "the names backjob-content-digest and backjob-signature… are the signer's")
+            raise InvalidRequest("query", "backjob-content-digest and backjob-signature… are reserved for the signer")
         joint = "&" if "?" in request.target else "?"
         return Request(request.method, f"{request.target}{joint}{written}", request.headers, request.body)
 
@@ -138,17 +138,17 @@ class QueryCarrier:
         start = request.target.rfind(self._first)
         whole = self._whole.fullmatch(request.target, start) if start > 0 else None
         if whole is None:
-            raise SignatureError("the signature is not the end of the query, whole and as we write it")
+            raise SignatureError("the signature is not at the end of the query, or not written as backjob writes it")
         target = request.target[: start - 1]
         if request.target[start - 1] != ("&" if "?" in target else "?"):
-            raise SignatureError("the signature is not joined to the query as we join it")
+            raise SignatureError("the signature is not joined to the query with the right delimiter")
         if self._names.search(target.partition("?")[2]):
-            raise SignatureError("the query carries parameters of a signature more than once")
+            raise SignatureError("the query has parameters of a signature more than once")
         digest, created, expires, job_id, attempt, keyid, path, _ = whole.groups()
         if path is not None:
             path = unquote(path)
             if not _CARRIED.fullmatch(path):
-                raise SignatureError("the signature carries a path that is none")
+                raise SignatureError("the signature carries an invalid path")
         fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, _unescaped(digest))
         return Taken(target, request.headers, fields, whole[0])
 
@@ -162,7 +162,7 @@ def _unescaped(base64: str) -> str:
 
 
 class _Member(NamedTuple):
-    """A member of a Dictionary (RFC 9651, section 3.2), in the header field at this place."""
+    """A member of a Dictionary (RFC 9651, section 3.2), in the header field with the index ``place``."""
 
     place: int
     field: str
@@ -171,9 +171,9 @@ class _Member(NamedTuple):
 
 
 class HeaderCarrier:
-    """The fields Content-Digest, Signature-Input and Signature; the latter two may hold signatures of others."""
+    """The fields Content-Digest, Signature-Input and Signature; the latter two may also have other signatures."""
 
-    # To the comma that ends a member; commas within Strings don't.
+    # Up to the comma that ends a member; commas inside Strings do not.
     _member: Final = re.compile(
         r"[ \t]*+([a-z*][a-z0-9_\-.*]*+)=((?:[^\",]++|\"(?:[^\"\\]++|\\.)*+\")++)(?:,(?=[ \t]*+[a-z*])|\Z)"
     )
@@ -197,9 +197,9 @@ class HeaderCarrier:
         for name, value in request.headers:
             lowered = name.lower()
             if lowered == "content-digest":
-                raise InvalidRequest("headers", "Content-Digest is the signer's")
+                raise InvalidRequest("headers", "Content-Digest is reserved for the signer")
             if lowered in self._wanted and (_TAG[1:] in value or f"{_LABEL}=" in value):
-                raise InvalidRequest("headers", f"a signature labelled or tagged {_LABEL} is the signer's")
+                raise InvalidRequest("headers", f"the label and tag {_LABEL} are reserved for the signer")
         digest, parameters, signature = written.split("\n")
         own = (
             ("Content-Digest", digest),
@@ -210,22 +210,22 @@ class HeaderCarrier:
 
     def take(self, request: Request) -> Taken:
         members = self._members(request.headers)
-        # The label is not signed, and may be changed on the way (RFC 9421, section 7.2.5): the tag tells our member.
+        # A proxy may change the label, which is not signed (RFC 9421, section 7.2.5): find our member by its tag.
         tagged = [member for member in members if member.field == "signature-input" and _TAG in member.value]
         label = tagged[0].label if tagged else None
         own = [member for member in members if member.field == "content-digest" or member.label == label]
         by_field = {member.field: member for member in own}
         if len(tagged) != 1 or len(own) != 3 or len(by_field) != 3:
-            raise SignatureError("Content-Digest or a part of our signature is missing, or there more than once")
+            raise SignatureError("Content-Digest or a part of the signature is missing, or there is more than one")
         digest = self._digest.fullmatch(by_field["content-digest"].value)
         parameters = self._parameters.fullmatch(by_field["signature-input"].value)
         signature = self._digest.fullmatch(by_field["signature"].value)
         if digest is None or parameters is None or signature is None:
-            raise SignatureError("Content-Digest or the signature is not written as we write it")
+            raise SignatureError("Content-Digest or the signature is not written as backjob writes it")
         created, expires, job_id, attempt, keyid, path = parameters.groups()
         fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, digest[1])
         if by_field["content-digest"].label != "sha-256":
-            raise SignatureError("Content-Digest is not of SHA-256")
+            raise SignatureError("Content-Digest does not use SHA-256")
         written = f"{fields.content_digest()}\n{parameters[0]}\n{signature[0]}"
         return Taken(request.target, self._without(own, members, request.headers), fields, written)
 
@@ -238,7 +238,9 @@ class HeaderCarrier:
             while at < len(value):
                 member = self._member.match(value, at)
                 if member is None:
-                    raise SignatureError(f"{name} is no Dictionary (RFC 9651, section 3.2) of signatures or digests")
+                    raise SignatureError(
+                        f"{name} is not a valid Dictionary (RFC 9651, section 3.2) of signatures or digests"
+                    )
                 members.append(_Member(place, field, member[1], member[2].rstrip(" \t")))
                 at = member.end()
         return members

@@ -1,4 +1,4 @@
-"""Secrets: which are refused, and how a key for each purpose is derived from one of them (HMAC-SHA-256)."""
+"""Checks secrets, and derives a key for each purpose from them (HMAC-SHA-256)."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 
 from backjob.errors import InvalidRequest
 
-__all__ = ["SHORTEST", "check_secret", "derive_key", "key_id", "subkey"]
+__all__ = ["MIN_SECRET", "check_secret", "derive_key", "key_id", "subkey"]
 
-SHORTEST: Final = 32
-"""Bytes of the shortest secret: as long as the digest of SHA-256 (RFC 2104, section 3)."""
+MIN_SECRET: Final = 32
+"""Bytes that a secret has at least: as many as a digest of SHA-256 (RFC 2104, section 3)."""
 
 _ADVICE: Final = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
@@ -28,7 +28,7 @@ _PUBLISHED: Final = (
 _PUBLISHED_BYTES: Final = frozenset(
     {text.encode() for text in _PUBLISHED} | {base64.b64decode(_PUBLISHED[3]), *map(bytes.fromhex, _PUBLISHED[1:3])}
 )
-_ALARMING: Final = re.compile(
+_SUSPICIOUS: Final = re.compile(
     "change|secret|password|passwd|default|insecure|example|placeholder|replace|qwerty|letmein|test|dev|dummy"
 )
 _FILLERS: Final = re.compile(
@@ -37,35 +37,37 @@ _FILLERS: Final = re.compile(
     "enough|flask|value|dummy|token|here|with|keep|very|this|that|long|your|some|must|test|safe|only|bits|"
     "chars|app|for|key|the|not|dev|now|use|be|me|my|is|it|in|at|to|of|an|so|do|[^a-z0-9]|123456789|12345|256|32"
 )
-_ENOUGH_LEFT: Final = 16
+_MIN_REST: Final = 16
 
 
 def check_secret(secret: str | bytes, argument: str) -> bytes:
-    """The secret as bytes (text as UTF-8), unless an attacker could guess it: then `InvalidRequest` names ``argument``.
+    """Return the secret as bytes (text as UTF-8).
 
-    Refused are secrets of fewer than 32 bytes, patterns and sequences, placeholders, and those printed in
-    documentation. The message never shows the secret.
+    Raises `InvalidRequest`, naming ``argument``, for a secret that an attacker could guess: shorter than 32 bytes, a
+    pattern or sequence, a placeholder, or printed in documentation. The message never shows the secret.
     """
     if not isinstance(secret, str | bytes):
-        raise InvalidRequest(argument, f"a secret is text or bytes, not {type(secret).__name__}; {_ADVICE}")
+        raise InvalidRequest(argument, f"must be text or bytes, not {type(secret).__name__}; {_ADVICE}")
     try:
         raw = secret.encode() if isinstance(secret, str) else secret
     except UnicodeEncodeError:
-        raise InvalidRequest(argument, "contains a lone surrogate, which UTF-8 can't carry") from None
-    if len(raw) < SHORTEST:
-        raise InvalidRequest(argument, f"{len(raw)} bytes are too short for a secret, {SHORTEST} it must be; {_ADVICE}")
+        raise InvalidRequest(argument, "contains a lone surrogate, which UTF-8 can't encode") from None
+    if len(raw) < MIN_SECRET:
+        raise InvalidRequest(
+            argument, f"is too short: {len(raw)} bytes, and at least {MIN_SECRET} are needed; {_ADVICE}"
+        )
     if _is_published(raw) or _is_placeholder(raw.decode("latin-1").lower()):
-        raise InvalidRequest(argument, f"this secret is well known, or a placeholder for one; {_ADVICE}")
+        raise InvalidRequest(argument, f"is a well-known secret or a placeholder; {_ADVICE}")
     if _is_pattern(raw):
-        raise InvalidRequest(argument, f"this secret is a pattern that can be guessed; {_ADVICE}")
+        raise InvalidRequest(argument, f"is a pattern that can be guessed; {_ADVICE}")
     return raw
 
 
 def derive_key(secret: str | bytes, *, package: str, application: str, argument: str = "key") -> bytes:
-    """A 32-byte key of an adapter's own, from the framework's secret: it opens nothing else, nor does another open it.
+    """Derive a 32-byte key for an adapter from the framework's secret. It is independent of all other derived keys.
 
-    ``package`` is the adapter's (``"backjob.flask"``), ``application`` the application's name. The raw secret is checked
-    first, and `InvalidRequest` names it by ``argument``.
+    ``package`` is the adapter's name (``"backjob.flask"``), ``application`` that of the application. Raises
+    `InvalidRequest`, naming ``argument``, for a secret that `check_secret` refuses.
     """
     raw = check_secret(secret, argument)
     label = b"".join(len(part).to_bytes(4, "big") + part for part in (package.encode(), application.encode()))
@@ -73,12 +75,12 @@ def derive_key(secret: str | bytes, *, package: str, application: str, argument:
 
 
 def subkey(key: bytes, label: str) -> bytes:
-    """The 32-byte key for the purpose that the label names; it tells nothing about ``key``."""
+    """Derive the 32-byte key for the purpose ``label``. It reveals nothing about ``key``."""
     return hmac.digest(key, b"backjob:derive:" + label.encode(), "sha256")
 
 
 def key_id(key: bytes) -> str:
-    """12 characters (72 bits, URL-safe) that tell keys apart, and nothing about them."""
+    """Return 12 URL-safe characters (72 bits) that distinguish keys and reveal nothing about them."""
     return base64.urlsafe_b64encode(hmac.digest(key, b"backjob:keyid", "sha256")[:9]).decode()
 
 
@@ -91,14 +93,14 @@ def _is_published(raw: bytes) -> bool:
 
 
 def _is_placeholder(text: str) -> bool:
-    if not _ALARMING.search(text):
+    if not _SUSPICIOUS.search(text):
         return False
     rest = _FILLERS.sub("", text)
-    return len(rest) < _ENOUGH_LEFT or _is_pattern(rest.encode())
+    return len(rest) < _MIN_REST or _is_pattern(rest.encode())
 
 
 def _is_pattern(raw: bytes) -> bool:
-    """Few different bytes, or most of them one byte, or a run up or down, or a piece repeated twice and more."""
+    """Few different bytes, mostly one byte, a rising or falling run, or a part that is repeated."""
     if len(set(raw)) < 6 or Counter(raw).most_common(1)[0][1] > len(raw) // 2:
         return True
     steps = sum(abs(after - before) <= 1 for before, after in pairwise(raw))

@@ -1,8 +1,7 @@
-"""Worker requests as signed messages: HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530).
+"""Signs worker requests with HTTP Message Signatures (RFC 9421) and Content-Digest (RFC 9530).
 
-Request in, request out: nothing here has a clock, a store or a socket. What `MessageSigner` accepts is only what it
-would have written itself, byte for byte; a verifier of RFC 9421 that somebody else wrote can check the same signature
-with the same secret.
+Pure functions of requests, without a clock, a store or a socket. `MessageSigner` accepts only what it would have
+written itself, byte for byte. Any other implementation of RFC 9421 can verify its signatures with the same secret.
 """
 
 from __future__ import annotations
@@ -27,19 +26,19 @@ from backjob.signing.keys import check_secret, derive_key, key_id, subkey
 __all__ = ["CLOCK_TOLERANCE", "MessageSigner", "derive_key", "signature_base"]
 
 CLOCK_TOLERANCE: Final = 5
-"""Seconds by which the clock of the verifying host may be behind that of the signing one."""
+"""Seconds that the verifying host's clock may be behind the signing host's."""
 
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")  # RFC 9110, section 9.1: a token
-# Printable ASCII, the path without what would have to be escaped in a String of RFC 9651. No "?" without a query:
-# RFC 9421, section 2.2.7, could not tell it from no query.
+# Printable ASCII; in the path, nothing that a String of RFC 9651 must escape. No "?" without a query: for RFC 9421,
+# section 2.2.7, it would be the same as no query.
 _TARGET: Final = re.compile(r"(/[!$->@-\[\]-~]*)(?:\?([!\"$-~]+))?")
 
 
 def signature_base(components: Iterable[tuple[str, str]], parameters: str) -> bytes:
-    """What is signed (RFC 9421, section 2.5).
+    """Return the bytes to sign (RFC 9421, section 2.5).
 
-    ``components`` are pairs of a serialised identifier (``'"@method"'``, quotes included) and its value, ``parameters``
-    is the inner list of Signature-Input as it stands there: ASCII all of it, and no line break in any value.
+    ``components`` are pairs of a serialised identifier (``'"@method"'``, quotes included) and its value; ``parameters``
+    is the inner list of Signature-Input. All must be ASCII without line breaks.
     """
     lines = [f"{identifier}: {value}" for identifier, value in components]
     lines.append(f'"@signature-params": {parameters}')
@@ -49,13 +48,14 @@ def signature_base(components: Iterable[tuple[str, str]], parameters: str) -> by
 class MessageSigner:
     """The default `Signer`: RFC 9421 with hmac-sha256 over method, path, query and the digest of the body.
 
-    ``key`` is a secret of 32 bytes or more, the same in every process of the application; text counts as UTF-8. It is
-    the HMAC key as it stands. To rotate: add the new key to the ``fallbacks`` everywhere, then make it the ``key`` and
-    the old one a fallback, then drop the old one once nothing signed by it is on its way. ``carrier="query"`` puts the
-    signature at the end of the query, where no proxy drops it; ``"header"`` into the fields that RFC 9421 names.
+    ``key`` is a secret of 32 bytes or more, the same in every process of the application; text is encoded as UTF-8. It
+    is used as the HMAC key unchanged. To rotate: add the new key to the ``fallbacks`` everywhere, then make it the
+    ``key`` and the old one a fallback, and drop the old one once no request that it signed is in flight.
+    ``carrier="query"`` puts the signature at the end of the query, where no proxy drops it; ``"header"`` puts it into
+    the fields of RFC 9421.
 
-    Raises `InvalidRequest` for a secret that is short or well known, and for another carrier. Immutable, and so callable
-    from any thread. Its repr shows no secret.
+    Raises `InvalidRequest` for a secret that is short or well known, and for an unknown carrier. Immutable and
+    thread-safe. Its repr shows no secret.
     """
 
     __slots__ = ("_carrier", "_carrier_name", "_key", "_keyid", "_ring")
@@ -68,7 +68,7 @@ class MessageSigner:
         carrier: Literal["query", "header"] = "query",
     ) -> None:
         if isinstance(fallbacks, str | bytes):
-            raise InvalidRequest("fallbacks", "a list of secrets is needed, not one of them alone")
+            raise InvalidRequest("fallbacks", "must be a list of secrets, not a single one")
         if carrier not in CARRIERS:
             raise InvalidRequest("carrier", f"must be {' or '.join(map(repr, CARRIERS))}, not {carrier!r}")
         self._key = check_secret(key, "key")
@@ -84,18 +84,18 @@ class MessageSigner:
         return f"MessageSigner(carrier={self._carrier_name!r}, keyids={list(self._ring)!r})"
 
     def sign(self, request: Request, grant: Grant) -> Request:
-        """The request with its signature. The same request and grant give the same bytes.
+        """Return the signed request. The same request and grant always give the same bytes.
 
-        Raises `InvalidRequest` for a target that is no path with a query (`backjob.targets.normalise` makes one), for a
-        request that already carries a signature of ours, and for a grant that can't be written.
+        Raises `InvalidRequest` for a target that `backjob.http.targets.normalise` has not made, for a request that is
+        already signed, and for a grant that does not fit into a signature.
         """
         target = _TARGET.fullmatch(request.target)
         if target is None:
-            raise InvalidRequest("target", "is no normalised path with a query, both of printable ASCII")
+            raise InvalidRequest("target", "is not a normalised path, with or without a query, in printable ASCII")
         if not _METHOD.fullmatch(request.method):
-            raise InvalidRequest("method", f"{request.method!r} is no method of HTTP")
+            raise InvalidRequest("method", f"{request.method!r} is not a valid HTTP method")
         path, query = target.groups("")
-        # A server that shows only the decoded path can't give every path back: such a one travels along, signed.
+        # Some servers show only the decoded path, from which this path can't be reconstructed: sign and send it too.
         carried = None if reproduces_itself(path) else path
         fields = Fields(
             grant.created, grant.expires, grant.job_id, grant.attempt, self._keyid, carried, _digest(request.body)
@@ -108,26 +108,26 @@ class MessageSigner:
         return self._carrier.claims(request)
 
     def verify(self, request: Request, now: datetime) -> _Verified:
-        """Prove method, target, time and key. No message of its errors shows the signature or the query.
+        """Verify method, target, time and key.
 
-        Raises `UnknownKey` for a key that is not on the ring, else `SignatureError`. Valid is what satisfies
-        ``created − 5 s ≤ now < expires``.
+        Raises `UnknownKey` for an unknown key, otherwise `SignatureError`; neither message shows the signature or the
+        query. A signature is valid while ``created − 5 s ≤ now < expires``.
         """
         if now.tzinfo is None:
-            raise InvalidRequest("now", "a naive datetime does not say when: give it a time zone")
+            raise InvalidRequest("now", "must have a time zone")
         bare, headers, fields, written = self._carrier.take(request)
         key = self._ring.get(fields.keyid)
         if key is None:
-            raise UnknownKey("signed with a key that is not on the ring of this process")
+            raise UnknownKey("signed with a key that this process does not have")
         target = _TARGET.fullmatch(bare)
         if target is None or not _METHOD.fullmatch(request.method):
-            raise SignatureError("this target or method can't have been signed")
+            raise SignatureError("backjob would not sign this target or method")
         path, query = target.groups("")
         if fields.path is not None:
             path = _signed_path(path, fields.path, raw=request.raw)
         expected = self._carrier.written(fields, _signature(key, request.method, path, query, fields))
         if not hmac.compare_digest(written, expected):
-            raise SignatureError("the signature does not fit this request")
+            raise SignatureError("the signature does not match this request")
         _check_time(fields, now.timestamp())
         whole = f"{path}?{query}" if query else path
         return _Verified(
@@ -148,7 +148,7 @@ class _Verified:
 
     def check(self, body: bytes) -> None:
         if not hmac.compare_digest(_digest(body), self._digest):
-            raise SignatureError("the body is not the signed one")
+            raise SignatureError("the body is not the one that was signed")
 
 
 def _digest(body: bytes) -> str:
@@ -159,7 +159,7 @@ def _signature(key: bytes, method: str, path: str, query: str, fields: Fields) -
     components = (
         ('"@method"', method),
         ('"@path"', path),
-        ('"@query"', f"?{query}"),  # RFC 9421, section 2.2.7: "?" alone where there is none
+        ('"@query"', f"?{query}"),  # RFC 9421, section 2.2.7: "?" alone if there is no query
         ('"content-digest"', fields.content_digest()),
     )
     mac = hmac.digest(key, signature_base(components, fields.parameters()), "sha256")
@@ -168,15 +168,17 @@ def _signature(key: bytes, method: str, path: str, query: str, fields: Fields) -
 
 def _signed_path(path: str, carried: str, *, raw: bool) -> str:
     if raw and path != carried:
-        raise SignatureError("the path is not the signed one; does a proxy decode %2F on the way?")
+        raise SignatureError("the path is not the one that was signed; does a proxy decode %2F?")
     if not raw and unquote_to_bytes(path) != unquote_to_bytes(carried):
-        raise SignatureError("the path is not the signed one")
+        raise SignatureError("the path is not the one that was signed")
     return carried
 
 
 def _check_time(fields: Fields, now: float) -> None:
     if now < fields.created - CLOCK_TOLERANCE:
         ahead = fields.created - now
-        raise SignatureError(f"not valid yet: signed {ahead:.0f} s ahead of our clock; do the hosts' clocks agree?")
+        raise SignatureError(
+            f"not valid yet: signed {ahead:.0f} s ahead of this host's clock; are the clocks of all hosts in sync?"
+        )
     if now >= fields.expires:
         raise SignatureError(f"expired {now - fields.expires:.0f} s ago")

@@ -1,6 +1,6 @@
-"""Credentials at rest: encrypted with keys derived from the signer's, so that any process of the application delivers.
+"""Encrypts stored credentials with keys derived from the signer's, so that any process can deliver a job.
 
-Fernet of the package cryptography (AES-128-CBC with HMAC-SHA-256), which the extra ``sealed`` brings.
+Uses Fernet (AES-128-CBC with HMAC-SHA-256) from the package cryptography; install the extra ``sealed``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ __all__ = ["Sealer"]
 
 
 class Sealer:
-    """Seals credentials with the newest key, and opens them with any on the ring. Callable from any thread.
+    """Seals credentials with the current key, and opens them with that or a fallback. Thread-safe.
 
-    Raises `MissingExtra` where cryptography is not installed.
+    Raises `MissingExtra` if cryptography is not installed.
     """
 
     __slots__ = ("_fernet", "_unreadable")
 
     def __init__(self, signer: Signer) -> None:
         try:
-            # Here, and not above: an application that seals nothing needs no cryptography.
+            # Imported here because applications that do not seal need not have it.
             from cryptography.fernet import Fernet, InvalidToken, MultiFernet  # noqa: PLC0415
         except ImportError as error:
             raise MissingExtra("sealing credentials", "sealed") from error
@@ -33,11 +33,11 @@ class Sealer:
         self._unreadable = InvalidToken
 
     def seal(self, credentials: Credentials) -> bytes:
-        """The credentials, encrypted: ASCII, about 1.4 times as long and 100 bytes more."""
+        """Return the encrypted credentials: ASCII, about 1.4 times as long plus 100 bytes."""
         return self._fernet.encrypt(json.dumps(credentials.headers).encode())
 
     def open(self, sealed: bytes) -> Credentials | None:
-        """The credentials, or None where no key on the ring opens them: the secret was changed, or they were."""
+        """Return the credentials, or None if no key opens them: the secret or the sealed bytes were changed."""
         try:
             fields = json.loads(self._fernet.decrypt(sealed))
             return Credentials(tuple((str(name), str(value)) for name, value in fields))

@@ -1,6 +1,6 @@
-"""What opens a job to somebody who does not own it: ids nobody guesses, and tokens for one job and one right.
+"""Job ids that can't be guessed, access tokens for one job and one right, and merge keys.
 
-Also the keys by which identical requests are merged: all of it HMAC-SHA-256 with keys derived from the signer's.
+Tokens and merge keys are HMAC-SHA-256 with keys derived from the signer's.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _TOKEN_BYTES: Final = 16
 
 
 class Right(Enum):
-    """What a token allows. The value is the first character of the token."""
+    """What a token allows. Its value is the first character of the token."""
 
     VIEW = "v"
     CANCEL = "c"
-    """To cancel, and to view."""
+    """To cancel and to view."""
 
 
 def new_job_id() -> str:
-    """24 characters, URL-safe, more than 128 random bits.
+    """Return 24 URL-safe characters with more than 128 random bits.
 
-    It begins with a letter or digit, so that no command line takes it for an option, and has no dot, which joins an id
-    to its token.
+    An id starts with a letter or digit, so that no command line takes it for an option. It contains no dot, because a
+    dot joins an id to its token.
     """
     while True:
         job_id = secrets.token_urlsafe(18)
@@ -40,12 +40,12 @@ def new_job_id() -> str:
 
 
 def reference(job_id: str, token: str) -> str:
-    """How an id and its token stand together in a URL."""
+    """Return an id and its token as they appear in a URL."""
     return f"{job_id}.{token}"
 
 
 class Access:
-    """Makes and proves tokens, and makes merge keys. Immutable, and so callable from any thread."""
+    """Creates and verifies tokens, and creates merge keys. Immutable and thread-safe."""
 
     __slots__ = ("_merge_key", "_token_keys")
 
@@ -54,24 +54,24 @@ class Access:
         self._merge_key = signer.derive("merge")[0]
 
     def token(self, job_id: str, *, cancel: bool = False) -> str:
-        """23 characters, URL-safe, for one job and one right. It does not expire: it lasts as long as the job."""
+        """Return 23 URL-safe characters for one job and one right. The token is valid for as long as the job exists."""
         return _token(self._token_keys[0], job_id, Right.CANCEL if cancel else Right.VIEW)
 
     def rights(self, job_id: str, token: str) -> Right | None:
-        """What the token allows with this job, or None. Tokens by fallback keys count as well."""
+        """Return what a token allows for this job, or None. Tokens made with fallback keys are valid too."""
         given = token.encode("utf-8", "surrogatepass")
         granted: Right | None = None
         for key in self._token_keys:
             for right in Right:
-                # All are compared, always: the time taken tells nothing.
+                # Always compare all of them, so that the time taken reveals nothing.
                 if hmac.compare_digest(given, _token(key, job_id, right).encode()):
                     granted = right
         return granted
 
     def merge_key(self, mode: str, owner: str | None, request: Request, scope: str) -> str:
-        """43 characters that are equal for identical requests: same mode, owner, method, target, body and scope.
+        """Return 43 characters that are the same for the same mode, owner, method, target, body and scope.
 
-        Made with the newest key alone: while a rotation is under way, processes may not merge each other's jobs.
+        Only the current key is used: during a rotation, processes may not merge each other's jobs.
         """
         parts = (
             mode.encode(),
@@ -81,7 +81,7 @@ class Access:
             request.body,
             scope.encode("utf-8", "surrogatepass"),
         )
-        # Each with its length before it, None apart from empty: no two lists of parts are encoded alike.
+        # Each part has its length in front, and None differs from empty: the encoding is unambiguous.
         message = b"".join(b"-" if part is None else b"+%d:%b" % (len(part), part) for part in parts)
         return _text(hmac.digest(self._merge_key, message, "sha256"))
 

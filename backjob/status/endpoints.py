@@ -16,10 +16,10 @@ from attrs import evolve, field, frozen
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Status, clean_text
-from backjob.status.broadcast import Broadcast
-from backjob.status.events import CONTENT_TYPE, json_bytes, piece_as_dict
 from backjob.status.page import Links, asset, render, render_fragment
-from backjob.status.streams import Stream
+from backjob.status.streaming.broadcast import Broadcast
+from backjob.status.streaming.events import CONTENT_TYPE, json_bytes, output_as_dict
+from backjob.status.streaming.stream import Stream
 
 __all__ = ["Answer", "Ask", "Endpoints", "StatusSource", "preferred", "same_origin"]
 
@@ -238,7 +238,7 @@ class Endpoints:
         if preferred(ask.header("accept"), (_JSON, _PLAIN)) == _PLAIN:
             position = ("Backjob-Next-Offset", str(piece.next_offset))
             return _answer(200, _PLAIN + _UTF_8, clean_text(piece.text).encode("utf-8"), position)
-        return _json(200, piece_as_dict(piece))
+        return _json(200, output_as_dict(piece))
 
     def _events(self, ask: Ask, opened: _Opened) -> Answer:
         if not self.jobs.broadcast.limit(in_thread=ask.in_thread):

@@ -1,4 +1,4 @@
-"""Where jobs are kept: `open_store` finds the store for a URL. A store's driver is imported only when it is asked for."""
+"""The stores. `open_store` opens the one that a URL names, and imports only that store's driver."""
 
 from __future__ import annotations
 
@@ -36,33 +36,30 @@ _MODULES: Final[Mapping[str, str]] = {
     "valkey": "backjob.stores.redis",
     "valkeys": "backjob.stores.redis",
 }
-"""URL scheme → the module whose ``from_url`` opens it; the module raises `MissingExtra` where its driver is absent."""
+"""URL scheme → the module whose ``from_url`` opens the store, or raises `MissingExtra` if its driver is not installed."""
 
 
 def open_store(url: str, *, clock: Clock | None = None) -> Store:
-    """The store a URL names.
+    """The store at a URL.
 
-    ``memory:`` keeps jobs in this process alone. ``sqlite:///jobs.db`` is a file relative to the current directory,
-    ``sqlite:////var/lib/app/jobs.db`` an absolute one; reserved characters in it are percent-encoded. Options follow a
-    ``?`` and carry the names of the constructor's arguments: ``sqlite:///jobs.db?durability=power&table_name=work``.
+    ``memory:`` keeps jobs in this process only. ``sqlite:///jobs.db`` is a file relative to the current directory,
+    ``sqlite:////var/lib/app/jobs.db`` an absolute one; percent-encode reserved characters. Options follow a ``?`` and have
+    the names of the constructor's arguments: ``sqlite:///jobs.db?durability=power&table_name=work``.
 
-    ``clock`` is the store's time where it has none of its own; by default the computer's.
+    ``clock`` is the time of a store that has no clock of its own; the default is the computer's.
 
-    Raises `InvalidRequest` for a URL or an option that is not known, `MissingExtra` where the driver is not installed,
-    and `StoreUnusable` or `StoreUnavailable` as the store's constructor does.
+    Raises `InvalidRequest` for an unknown URL or option, `MissingExtra` if the driver is not installed, and `StoreUnusable`
+    or `StoreUnavailable` as the store's constructor does.
     """
     parsed = StoreURL.parse(url)
     module = _MODULES.get(parsed.scheme)
     if module is None:
         known = ", ".join(sorted(_MODULES))
-        raise InvalidRequest("store", f"no store is known by the scheme {parsed.scheme!r}; known are: {known}")
+        raise InvalidRequest("store", f"unknown scheme {parsed.scheme!r}; known schemes: {known}")
     opener = cast("Callable[[StoreURL, Clock | None], Store]", import_module(module).from_url)
     return opener(parsed, clock)
 
 
 def has_tables(url: str) -> bool:
-    """Whether the store a URL names keeps jobs in a table, so that it has the options ``table_name`` and ``create_table``.
-
-    Raises `InvalidRequest` for what is no URL.
-    """
+    """Whether the store at a URL has the options ``table_name`` and ``create_table``. Raises `InvalidRequest` for no URL."""
     return _MODULES.get(StoreURL.parse(url).scheme) in (_SQL, "backjob.stores.sqlite")

@@ -1,6 +1,6 @@
-"""What the stores on a cache share: entries that any cache can keep, and what is known of the caches that exist.
+"""Shared by the stores that use a cache: entries that every cache can keep, and facts about known caches.
 
-Nothing is imported of a cache's library: cachelib's caches, Django's and home-made ones are taken by their shape.
+This module imports no cache library: it uses cachelib's, Django's and home-made caches by their methods.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["FOREVER", "Cache", "Entries", "Known", "known", "plain"]
 T = TypeVar("T")
 
 FOREVER: Final = 10 * 365 * 86400
-"""Seconds that stand for "for ever": 0 and None mean one thing to one cache, and something else to the next."""
+"""Seconds that mean "for ever": caches differ in what 0 and None mean."""
 
 _LATEST: Final = 2**31 - 1
-"""Unix time past which memcached understands no expiry."""
+"""The last Unix time that memcached accepts as an expiry."""
 _SHORTEST_LATEST: Final = 30 * 86400
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PREFIX: Final = re.compile(r"[!-~]{0,64}")
@@ -32,85 +32,84 @@ _PREFIX: Final = re.compile(r"[!-~]{0,64}")
 
 @runtime_checkable
 class Cache(Protocol):
-    """What a cache must be able to do. Keys and values are ``str``, a timeout is a positive whole number of seconds.
+    """The methods of a cache. Keys and values are ``str``, a timeout is a positive whole number of seconds.
 
-    ``add`` must be one atomic step, for all threads and processes that see this cache: of several callers with one
-    key, exactly one gets a true answer, and only if there is no entry that has not expired.
+    ``add`` must be one atomic step for all threads and processes that use this cache: of several callers with one key,
+    exactly one gets True, and only if the cache has no unexpired entry.
     """
 
     def get(self, key: str, /) -> Any:
-        """The value, or None."""
+        """Return the value, or None."""
         ...
 
     def set(self, key: str, value: str, timeout: int, /) -> Any:
-        """Keep a value for so long, in the place of any other."""
+        """Keep a value for so long, instead of any other."""
         ...
 
     def add(self, key: str, value: str, timeout: int, /) -> Any:
-        """Keep a value for so long, unless there is one already; whether it was done."""
+        """Keep a value for so long unless there is one already. Return whether it was added."""
         ...
 
     def delete(self, key: str, /) -> Any:
-        """Forget a value, if there is one."""
+        """Delete a value, if there is one."""
         ...
 
 
 def plain(part: str) -> str:
-    """A part of a key that any cache takes: short plain ASCII as it stands, anything else hashed."""
+    """Return a part of a key that every cache accepts: short plain ASCII as it is, anything else hashed."""
     if _PLAIN.fullmatch(part):
         return part
     return "~" + sha256(part.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Entries:
-    """The entries under one prefix of a cache: ``str`` values, keys and timeouts that every cache understands.
+    """The entries under one prefix of a cache: text values, with keys and timeouts that every cache accepts.
 
-    A value is handed to the cache as ``str`` and comes back as ``str``; what the cache itself makes of a ``str`` on its
-    way is the cache's business. Any error of the cache becomes `StoreUnavailable`.
+    Any error of the cache becomes `StoreUnavailable`.
 
     Raises `InvalidRequest` for a prefix that is longer than 64 characters or not printable ASCII without spaces, and
-    `StoreUnusable` for what is no cache.
+    `StoreUnusable` for an object that is not a cache.
     """
 
     def __init__(self, cache: Cache, prefix: str) -> None:
         if not _PREFIX.fullmatch(prefix):
-            raise InvalidRequest("prefix", "at most 64 printable ASCII characters without spaces are needed")
+            raise InvalidRequest("prefix", "must be at most 64 printable ASCII characters without spaces")
         missing = [name for name in ("get", "set", "add", "delete") if not callable(getattr(cache, name, None))]
         if missing:
-            raise StoreUnusable(f"{type(cache).__qualname__} is no cache: it has no {', '.join(missing)}")
+            raise StoreUnusable(f"{type(cache).__qualname__} is not a cache: it lacks {', '.join(missing)}")
         self._cache = cache
         self._prefix = prefix
 
     def key(self, *parts: str) -> str:
-        """The key of these parts, each at most 65 characters of it, in printable ASCII; no two lists of parts share one.
+        """Return the key of these parts, in printable ASCII with at most 65 characters for each; unique to these parts.
 
-        With two parts of any length and a short one or two it stays below memcached's 250 bytes.
+        With two parts of any length and one or two short ones it stays below memcached's 250 bytes.
         """
         return self._prefix + ":".join(map(plain, parts))
 
     def get(self, key: str) -> str | None:
-        """The text of an entry, or None. What is no text, and so not ours, is None too."""
+        """Return the text of an entry, or None; also None for a value that is not text, which another program wrote."""
         value = self._do(self._cache.get, key)
         if isinstance(value, bytes | bytearray):
             value = value.decode("utf-8", "replace")
         return value if isinstance(value, str) else None
 
     def set(self, key: str, text: str, seconds: float) -> None:
-        """Write an entry, to be kept for so many seconds at least; `FOREVER` at most."""
+        """Write an entry for at least so many seconds, and at most `FOREVER`."""
         self._do(self._cache.set, key, text, _timeout(seconds))
 
     def add(self, key: str, text: str, seconds: float) -> bool:
-        """Write an entry unless there is one; whether it was written. A cache that has no room says False as well."""
+        """Write an entry unless there is one. Return whether it was written; a full cache returns False too."""
         return bool(self._do(self._cache.add, key, text, _timeout(seconds)))
 
     def delete(self, key: str) -> None:
-        """Forget an entry, if there is one."""
+        """Delete an entry, if there is one."""
         self._do(self._cache.delete, key)
 
     def _do(self, call: Callable[..., T], *arguments: object) -> T:
         try:
             return call(*arguments)
-        except Exception as error:  # whatever a cache's driver raises
+        except Exception as error:  # a cache's driver may raise anything
             name = type(self._cache).__qualname__
             raise StoreUnavailable(f"the cache ({name}) failed: {type(error).__qualname__}") from error
 
@@ -120,25 +119,25 @@ def _timeout(seconds: float) -> int:
     return max(1, ceil(min(seconds, FOREVER, longest)))
 
 
-# --- caches that are known ------------------------------------------------------------------------------------------
+# --- known caches ------------------------------------------------------------------------------------------
 
 
 @frozen
 class Known:
-    """What is known of a kind of cache."""
+    """Facts about a kind of cache."""
 
     name: str
     fault: str | None = None
-    """Why its ``add`` decides nothing, so that no claim can rest on it; None if it does."""
+    """Why a claim can't rely on its ``add``; None if it can."""
     shared: bool = True
-    """Whether every process sees the same entries."""
+    """Whether all processes see the same entries."""
     room: str | None = None
-    """The attribute with the number of entries that it keeps, and drops others beyond."""
+    """The attribute with the most entries that it keeps."""
     lock: str | None = None
-    """The attribute that versions with a lock around ``add`` have, and those before had not."""
+    """The attribute that only versions with a lock around ``add`` have."""
 
 
-_CHECKS_FIRST: Final = "its add() looks first and writes then, so that two can win"
+_CHECKS_FIRST: Final = "its add() first reads and then writes, so that two callers can win"
 _KEEPS_NOTHING: Final = "it keeps nothing"
 
 _KNOWN: Final[Mapping[str, Known]] = {
@@ -159,13 +158,13 @@ _KNOWN: Final[Mapping[str, Known]] = {
     "django.core.cache.backends.redis.RedisCache": Known("Django's RedisCache"),
     "django.core.cache.backends.memcached.BaseMemcachedCache": Known("Django's cache on memcached"),
 }
-"""Full name of a class → what its source says."""
+"""Full name of a class → facts from its source."""
 
 
 def known(cache: object) -> tuple[Known, object] | None:
-    """What is known of a cache, and the cache itself if this is Django's proxy for it; None for a stranger.
+    """Return the facts about a cache, and the cache behind Django's proxy; None for an unknown cache.
 
-    A class that derives from a known one counts as that one.
+    A subclass of a known class counts as that class.
     """
     names = _names(cache)
     if "django.utils.connection.ConnectionProxy" in names:

@@ -1,11 +1,10 @@
-"""The reference store: one lock and a few dicts. For tests, demonstrations, and sites of a single process.
+"""The reference store: one lock and a few dicts. For tests, demos, and sites that run in a single process.
 
-Nothing outlives the process, and no other process sees it.
+Jobs are lost when the process ends, and other processes can't see them.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from heapq import nsmallest
@@ -16,10 +15,11 @@ from attrs import evolve
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.steps import changed, holds, is_due, is_running, is_too_old, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["MemoryStore", "from_url"]
 
@@ -29,13 +29,13 @@ _ALIVE: Final = Report()
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
     """Open ``memory:``, which has no options."""
     if url.location.strip("/"):
-        raise InvalidRequest("store", 'nothing can follow "memory:"')
+        raise InvalidRequest("store", '"memory:" has no path')
     url.arguments({})
     return MemoryStore(clock=clock)
 
 
 class MemoryStore:
-    """Jobs in this process's memory. ``clock`` is its time; by default the computer's."""
+    """Jobs in this process's memory. ``clock`` is the store's time, by default the computer's."""
 
     lacks: Final = frozenset({Capability.SHARED})
 
@@ -44,12 +44,11 @@ class MemoryStore:
         self._jobs: dict[str, Job] = {}
         """All jobs, oldest first."""
         self._active: dict[str, None] = {}
-        """The ids of those that have not ended."""
+        """The ids of the jobs that have not ended."""
         self._outputs: dict[str, bytearray] = {}
         self._merging: dict[str, str] = {}
-        """Merge key → the id of the job that holds it."""
-        self._pid = os.getpid()
-        self._own_lock = threading.Lock()
+        """Merge key → the id of the job that has it."""
+        self._locks = PerProcess(threading.Lock)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         with self._lock:
@@ -64,7 +63,6 @@ class MemoryStore:
             return self._read(job_id) if job_id in self._jobs else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         with self._lock:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
@@ -123,27 +121,24 @@ class MemoryStore:
     def purge(self, completed_age: float, ended_age: float) -> int:
         with self._lock:
             now = self._clock.now()
-            gone = [job.id for job in self._jobs.values() if is_too_old(job, completed_age, ended_age, now)]
-            for job_id in gone:
+            old = [job.id for job in self._jobs.values() if is_too_old(job, completed_age, ended_age, now)]
+            for job_id in old:
                 del self._jobs[job_id]
                 self._outputs.pop(job_id, None)
-        return len(gone)
+        return len(old)
 
     def close(self) -> None:
-        """Nothing is open; the jobs stay readable."""
+        """Does nothing: the jobs stay readable."""
 
     @property
     def _lock(self) -> threading.Lock:
-        """A thread that held the lock does not exist in a forked child, where it would stay held for ever."""
-        if self._pid != os.getpid():
-            self._own_lock, self._pid = threading.Lock(), os.getpid()
-        return self._own_lock
+        return self._locks.get()
 
     def _read(self, job_id: str) -> Job:
         return evolve(self._jobs[job_id], read_time=self._clock.now())
 
     def _write(self, job: Job) -> Job:
-        """Put a job in its place, and keep the two lists beside it true."""
+        """Store a job, and update the merge keys and the active jobs."""
         before = self._jobs.get(job.id)
         if before is not None and before.merge_key is not None and before.merge_key != job.merge_key:
             del self._merging[before.merge_key]

@@ -1,26 +1,29 @@
-"""Between a job and a row of plain columns: what every store with a table, or a hash, of columns writes and reads.
+"""Convert between a job and its row, for every store with a table or a hash of columns.
 
-Times are integers, microseconds since 1970 in UTC: no zone of a server, a session or a host can bend them. Where a
-column depends on the store's own now, that now may be a number, or whatever of the store's stands for one and can be
-added to.
+`backjob.stores.columns` lists the columns. A moment is an integer, the microseconds since 1970 in UTC, so no time zone of
+a server, session or host affects it. Where a column depends on the store's own now, pass that now as a number, or
+`After()` if the server adds it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias
 
-from attrs import evolve
+from attrs import evolve, fields, frozen
 
-from backjob.errors import InvalidRequest
 from backjob.model import UNSET, Caller, Changes, Draft, Expect, Headers, Job, Request, Status
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.values import dump_result, load_result
 
 __all__ = [
     "COLUMNS",
     "SERVER_NOW",
+    "After",
     "Moment",
     "Row",
     "assignments",
@@ -38,139 +41,111 @@ __all__ = [
 Row: TypeAlias = tuple[Any, ...]
 """A job's columns, in the order of `COLUMNS`, and its request's body at the end."""
 
-COLUMNS: Final = (
-    "id",
-    "status",
-    "progress",
-    "output_size",
-    "output_truncated",
-    "created_time",
-    "start_time",
-    "deliver_by",
-    "updated_time",
-    "end_time",
-    "error_timeout",
-    "attempt",
-    "version",
-    "held",
-    "depth",
-    "token",
-    "lessee",
-    "lease_until",
-    "merge_key",
-    "owner",
-    "scope",
-    "request",
-    "status_text",
-    "result",
-    "sealed",
-)
-"""What a row holds of a job but for its request's body: plain integers, texts and, in ``sealed``, bytes.
-
-What may be long stands last. ``request`` is the JSON of the request without its body, and of who called.
-"""
-
 SERVER_NOW: Final = {
     "postgresql": "CAST(EXTRACT(EPOCH FROM statement_timestamp()) * 1000000 AS BIGINT)",
     "mysql": "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))",
 }
-"""A server's own clock in SQL: the same moment throughout a statement, and no time zone has a say."""
+"""A server's own clock in SQL: constant within a statement and independent of time zones."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_LONGEST_SPAN: Final = 7000 * 366 * 86400  # s: from any now, this ends within the calendar
-_ERASED_AT_THE_END: Final = ("request", "sealed", "lessee", "lease_until", "merge_key")
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-_STATUSES: Final = tuple(Status)
 
 
 class Moment(Protocol):
-    """Microseconds since 1970 in UTC: an ``int``, or what stands for one."""
+    """Microseconds since 1970 in UTC: an ``int``, or an object that stands for one."""
 
     def __add__(self, other: int, /) -> Any: ...
 
 
+@frozen
+class After:
+    """A moment, in microseconds after the server's now, for stores whose server adds the two."""
+
+    microseconds: int = 0
+
+    def __add__(self, other: int) -> After:
+        return After(self.microseconds + other)
+
+
 def microseconds(when: datetime) -> int:
-    """An aware datetime as microseconds since 1970 in UTC."""
+    """Microseconds since 1970 in UTC."""
     return (when - _EPOCH) // _MICROSECOND
 
 
 def moment(microseconds_since: int) -> datetime:
-    """The aware datetime in UTC that `microseconds` was given."""
+    """The aware datetime in UTC of `microseconds`."""
     return _EPOCH + microseconds_since * _MICROSECOND
 
 
-def span(seconds: float, argument: str) -> int:
-    """Seconds as microseconds. Raises `InvalidRequest`, naming the argument, for what leads out of the calendar."""
-    if not abs(seconds) < _LONGEST_SPAN:  # nor is NaN
-        raise InvalidRequest(argument, "this moment is outside of the calendar")
+def span(seconds: float) -> int:
+    """Seconds as microseconds."""
     return timedelta(seconds=seconds) // _MICROSECOND
 
 
 def _due(now: Moment, due: datetime | float) -> Any:
-    if not isinstance(due, datetime):
-        return now + span(due, "due")
-    if due.utcoffset() is None:
-        raise InvalidRequest("due", "a datetime must be aware of its time zone")
-    return microseconds(due)
+    return microseconds(due) if isinstance(due, datetime) else now + span(due)
 
 
-def _deliver_by(start_time: Moment, delivery_timeout: float) -> Any:
-    last = start_time + span(delivery_timeout, "delivery_timeout")
-    if isinstance(last, int):
-        try:
-            moment(last)
-        except OverflowError:
-            raise InvalidRequest("delivery_timeout", "this moment is outside of the calendar") from None
-    return last
+_ENCODERS: Final[dict[Kind, Callable[[Any], Any]]] = {
+    Kind.STATUS: int,
+    Kind.FLAG: int,
+    Kind.MOMENT: microseconds,
+    Kind.SPAN: span,
+    Kind.JSON: dump_result,
+}
+_DECODERS: Final[dict[Kind, Callable[[Any], Any]]] = {
+    Kind.STATUS: tuple(Status).__getitem__,
+    Kind.FLAG: bool,
+    Kind.MOMENT: moment,
+    Kind.SPAN: lambda micros: micros / 1_000_000,
+    Kind.JSON: load_result,
+}
+_ENCODED: Final = {column.name: _ENCODERS[column.kind] for column in JOB_COLUMNS if column.kind in _ENCODERS}
+_DECODED: Final = tuple([(column.name, _DECODERS[column.kind]) for column in JOB_COLUMNS if column.kind in _DECODERS])
+_DEFAULTS: Final = {column.name: column.default for column in JOB_COLUMNS if column.default is not None}
+_DRAFTED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.draft])
+_CHANGED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.changes])
+_ERASED: Final[dict[str, None]] = {column.name: None for column in JOB_COLUMNS if column.erased}
+_EXPECTED: Final = tuple([(field.name, _ENCODED.get(field.name)) for field in fields(Expect)])
 
 
 def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any]:
-    """A new job's columns, but for those that are NULL; the request's body is not among them."""
+    """A new job's columns without those that are NULL, and without the request's body."""
     start_time = _due(now, draft.due)
-    row = {
-        "id": draft.id,
-        "status": int(Status.STARTED),
-        "progress": 0,
-        "output_size": 0,
-        "output_truncated": 0,
+    row = _DEFAULTS | {
         "created_time": now,
         "start_time": start_time,
-        "deliver_by": _deliver_by(start_time, draft.delivery_timeout),
+        "deliver_by": start_time + span(draft.delivery_timeout),
         "updated_time": now,
-        "error_timeout": span(draft.error_timeout, "error_timeout"),
-        "attempt": 1,
-        "version": 1,
-        "held": int(draft.held),
-        "depth": draft.depth,
-        "scope": draft.scope,
         "request": dump_request(draft.request, draft.caller),
     }
+    for name, encode in _DRAFTED:
+        value = getattr(draft, name)
+        if value is not None:
+            row[name] = value if encode is None else encode(value)
     if draft.lessee is not None:
-        row |= {"lessee": draft.lessee, "lease_until": now + span(draft.lease, "lease")}
-    optional = {"merge_key": merge_key, "owner": draft.owner, "sealed": draft.sealed}
-    return row | {name: value for name, value in optional.items() if value is not None}
+        row["lease_until"] = now + span(draft.lease)
+    if merge_key is not None:
+        row["merge_key"] = merge_key
+    return row
 
 
 def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
-    """The columns that a change sets, with their new values; ``version``, which every write raises, is not among them.
+    """The columns that a change sets, with their new values, without ``version``, which every write raises.
 
-    A change that ends the job also does away with the request's body, which is not among them either.
+    A change that ends the job must also erase the request's body.
     """
-    assigned: dict[str, Any] = {
-        name: value
-        for name in ("attempt", "token", "progress", "status_text", "lessee")
-        if (value := getattr(changes, name)) is not UNSET
-    }
-    if changes.status is not UNSET:
-        assigned["status"] = int(changes.status)
-    if changes.result is not UNSET:
-        assigned["result"] = dump_result(changes.result)
+    assigned: dict[str, Any] = {}
+    for name, encode in _CHANGED:
+        value = getattr(changes, name)
+        if value is not UNSET:
+            assigned[name] = value if encode is None else encode(value)
     if changes.lease is not UNSET:
-        assigned["lease_until"] = None if changes.lease is None else now + span(changes.lease, "lease")
+        assigned["lease_until"] = None if changes.lease is None else now + span(changes.lease)
     if changes.due is not UNSET:
         assigned["start_time"] = start_time = _due(now, changes.due)
-        assigned["deliver_by"] = _deliver_by(start_time, changes.delivery_timeout)
+        assigned["deliver_by"] = start_time + span(changes.delivery_timeout)
     if changes.free_merge_key:
         assigned["merge_key"] = None
     if changes.alive:
@@ -178,121 +153,55 @@ def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
     if changes.erase_sealed:
         assigned["sealed"] = None
     if changes.end:
-        assigned |= dict.fromkeys(_ERASED_AT_THE_END)
+        assigned |= _ERASED
         assigned["end_time"] = now
     return assigned
 
 
 def conditions(expect: Expect) -> dict[str, Any]:
-    """The columns that must hold these values for a change to be made."""
-    expected: dict[str, Any] = {
-        name: value for name in ("attempt", "token", "version") if (value := getattr(expect, name)) is not None
+    """The columns that must have these values before the change."""
+    return {
+        name: value if encode is None else encode(value)
+        for name, encode in _EXPECTED
+        if (value := getattr(expect, name)) is not None
     }
-    if expect.status is not None:
-        expected["status"] = int(expect.status)
-    return expected
+
+
+_values: Final = attrgetter(*COLUMNS)
+_POSITIONS: Final = tuple([(COLUMNS.index(name), encode) for name, encode in _ENCODED.items()])
+_REQUEST: Final = COLUMNS.index("request")
 
 
 def job_row(job: Job) -> Row:
-    """A job's columns, in the order of `COLUMNS`; the request's body is not among them."""
-    return (
-        job.id,
-        int(job.status),
-        job.progress,
-        job.output_size,
-        int(job.output_truncated),
-        microseconds(job.created_time),
-        microseconds(job.start_time),
-        microseconds(job.deliver_by),
-        microseconds(job.updated_time),
-        None if job.end_time is None else microseconds(job.end_time),
-        span(job.error_timeout, "error_timeout"),
-        job.attempt,
-        job.version,
-        int(job.held),
-        job.depth,
-        job.token,
-        job.lessee,
-        None if job.lease_until is None else microseconds(job.lease_until),
-        job.merge_key,
-        job.owner,
-        job.scope,
-        None if job.request is None else dump_request(job.request, job.caller),
-        job.status_text,
-        dump_result(job.result),
-        job.sealed,
-    )
+    """A job's columns, in the order of `COLUMNS`, without the request's body."""
+    row = list(_values(job))
+    for position, encode in _POSITIONS:
+        if (value := row[position]) is not None:
+            row[position] = encode(value)
+    if job.request is not None:
+        row[_REQUEST] = dump_request(job.request, job.caller)
+    return tuple(row)
 
 
 def row_job(row: Row, read_time: datetime) -> Job:
-    """The job that a row holds."""
-    (
-        job_id,
-        status,
-        progress,
-        output_size,
-        output_truncated,
-        created_time,
-        start_time,
-        deliver_by,
-        updated_time,
-        end_time,
-        error_timeout,
-        attempt,
-        version,
-        held,
-        depth,
-        token,
-        lessee,
-        lease_until,
-        merge_key,
-        owner,
-        scope,
-        request_text,
-        status_text,
-        result,
-        sealed,
-        body,
-    ) = row
-    request, caller = (None, None) if request_text is None else load_request(request_text)
-    if body and request is not None:
-        request = evolve(request, body=body)
-    return Job(
-        id=job_id,
-        status=_STATUSES[status],
-        progress=progress,
-        status_text=status_text,
-        output_size=output_size,
-        output_truncated=output_truncated != 0,
-        created_time=moment(created_time),
-        start_time=moment(start_time),
-        deliver_by=moment(deliver_by),
-        updated_time=moment(updated_time),
-        end_time=None if end_time is None else moment(end_time),
-        read_time=read_time,
-        error_timeout=error_timeout / 1_000_000,
-        attempt=attempt,
-        version=version,
-        token=token,
-        lessee=lessee,
-        lease_until=None if lease_until is None else moment(lease_until),
-        merge_key=merge_key,
-        owner=owner,
-        scope=scope,
-        result=load_result(result),
-        request=request,
-        caller=caller,
-        held=held != 0,
-        sealed=sealed,
-        depth=depth,
-    )
+    """The job of a row that `job_row` or `draft_row` wrote, with the request's body at its end."""
+    columns: dict[str, Any] = dict(zip(COLUMNS, row, strict=False))
+    for name, decode in _DECODED:
+        value = columns[name]
+        if value is not None:
+            columns[name] = decode(value)
+    caller = None
+    if columns["request"] is not None:
+        request, caller = load_request(columns["request"])
+        columns["request"] = evolve(request, body=row[-1]) if row[-1] else request
+    return Job(**columns, caller=caller, read_time=read_time)
 
 
 # --- a request as text ----------------------------------------------------------------------------------------------
 
 
 def dump_request(request: Request, caller: Caller | None) -> str:
-    """A request without its body, and who called, as JSON: method, target, raw, headers and the caller's fields."""
+    """A request without its body, and its caller, as JSON: method, target, raw, headers and the caller's fields."""
     who: tuple[object, ...] | None = None
     if caller is not None:
         who = (caller.scheme, caller.host, caller.address, caller.forwarded)
@@ -300,9 +209,9 @@ def dump_request(request: Request, caller: Caller | None) -> str:
     return _encode((request.method, request.target, request.raw, request.headers, who))
 
 
-@lru_cache(maxsize=32)  # a running job is read again and again
+@lru_cache(maxsize=32)  # a running job is read many times
 def load_request(text: str) -> tuple[Request, Caller | None]:
-    """What `dump_request` was given, the body aside."""
+    """The request, without its body, and the caller that `dump_request` was given."""
     method, target, raw, headers, who = json.loads(text)
     caller = None
     if who is not None:

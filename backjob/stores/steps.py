@@ -1,6 +1,6 @@
-"""One step of a job, as pure functions over `Job` values: for stores that read a job, change it and write it whole.
+"""Pure functions over `Job` values, for stores that read a whole job, change it and write it back.
 
-Such a store reads, asks here, and writes within one lock or transaction of its own: that is what makes it a
+Such a store reads, calls these functions and writes under one lock or in one transaction, which makes it a
 compare-and-set.
 """
 
@@ -15,8 +15,9 @@ from attrs import evolve
 
 from backjob.lifecycle import overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
-from backjob.stores.rows import COLUMNS, job_row, row_job
-from backjob.stores.values import clamped, dump_result, later, load_result, output_bytes
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
+from backjob.stores.rows import job_row, row_job
+from backjob.stores.values import dump_result, later, load_result, output_bytes
 
 __all__ = [
     "changed",
@@ -35,47 +36,43 @@ __all__ = [
 
 N = TypeVar("N", int, float)
 
-_PLAIN: Final = ("status", "attempt", "token", "progress", "status_text", "lessee")
-_ERASED_AT_THE_END: Final = ("request", "caller", "sealed", "lessee", "lease_until", "merge_key")
+_DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
+_CHANGED: Final = tuple([column.name for column in JOB_COLUMNS if column.changes])
+_ERASED: Final[dict[str, None]] = {"caller": None} | {column.name: None for column in JOB_COLUMNS if column.erased}
+_BINARY: Final = (*[column.name for column in JOB_COLUMNS if column.kind is Kind.BYTES], "body")
 
 
-# --- what becomes of a job ------------------------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------------------
 
 
 def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
-    """The job a draft becomes when it is written now. Raises `InvalidRequest` for a moment outside of the calendar."""
+    """The job that a draft becomes when it is written now."""
     start_time = later(now, draft.due)
+    copied = {name: getattr(draft, name) for name in _DRAFTED}
     return Job(
-        id=draft.id,
+        **copied,
         created_time=now,
         start_time=start_time,
-        deliver_by=later(start_time, draft.delivery_timeout, "delivery_timeout"),
+        deliver_by=later(start_time, draft.delivery_timeout),
         updated_time=now,
         read_time=now,
-        error_timeout=draft.error_timeout,
-        lessee=draft.lessee,
-        lease_until=None if draft.lessee is None else later(now, draft.lease, "lease"),
+        lease_until=None if draft.lessee is None else later(now, draft.lease),
         merge_key=merge_key,
-        owner=draft.owner,
-        scope=draft.scope,
         request=draft.request,
         caller=draft.caller,
-        held=draft.held,
-        sealed=draft.sealed,
-        depth=draft.depth,
     )
 
 
 def changed(job: Job, changes: Changes, now: datetime) -> Job:
-    """The job after a change. Raises `InvalidRequest` for a result that JSON can't say, or an impossible moment."""
-    new: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(changes, name)) is not UNSET}
+    """The job after a change."""
+    new: dict[str, Any] = {name: value for name in _CHANGED if (value := getattr(changes, name)) is not UNSET}
     if changes.result is not UNSET:
-        new["result"] = load_result(dump_result(changes.result))
+        new["result"] = load_result(dump_result(changes.result))  # a copy, which the caller can't alter
     if changes.lease is not UNSET:
-        new["lease_until"] = None if changes.lease is None else later(now, changes.lease, "lease")
+        new["lease_until"] = None if changes.lease is None else later(now, changes.lease)
     if changes.due is not UNSET:
         new["start_time"] = later(now, changes.due)
-        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout, "delivery_timeout")
+        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout)
     if changes.free_merge_key:
         new["merge_key"] = None
     if changes.alive:
@@ -83,17 +80,16 @@ def changed(job: Job, changes: Changes, now: datetime) -> Job:
     if changes.erase_sealed:
         new["sealed"] = None
     if changes.end:
-        new |= dict.fromkeys(_ERASED_AT_THE_END)
+        new |= _ERASED
         new["end_time"] = now
     return evolve(job, **new, version=job.version + 1, read_time=now)
 
 
 def reported(job: Job, report: Report, now: datetime) -> Job:
-    """The job after a report; its output is for the store to append."""
-    base = job.progress if report.progress is None else report.progress
+    """The job after a report. The store appends the output itself."""
     return evolve(
         job,
-        progress=clamped(base + report.increment),
+        progress=job.progress if report.progress is None else report.progress,
         status_text=job.status_text if report.text is None else report.text,
         output_size=job.output_size + len(output_bytes(report.output)),
         output_truncated=job.output_truncated or report.truncated,
@@ -104,16 +100,16 @@ def reported(job: Job, report: Report, now: datetime) -> Job:
 
 
 def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
-    """The job with a lease of so many seconds."""
-    until = later(now, lease, "lease")
+    """The job with a lease of this many seconds."""
+    until = later(now, lease)
     return evolve(job, lessee=lessee, lease_until=until, read_time=now, version=job.version + 1)
 
 
-# --- what is true of a job ------------------------------------------------------------------------------------------
+# --- conditions -----------------------------------------------------------------------------------------------
 
 
 def holds(expect: Expect, job: Job) -> bool:
-    """Whether every field that is expected equals the job's."""
+    """Whether every expected field equals the job's."""
     return (
         expect.status in (None, job.status)
         and expect.attempt in (None, job.attempt)
@@ -123,31 +119,31 @@ def holds(expect: Expect, job: Job) -> bool:
 
 
 def is_running(job: Job, token: str) -> bool:
-    """Whether the job is IN_PROGRESS under this token, so that a report of its holder counts."""
+    """Whether the job is IN_PROGRESS with this token, so that it takes reports."""
     return job.status is Status.IN_PROGRESS and job.token == token
 
 
 def is_due(job: Job, now: datetime) -> bool:
-    """Whether a monitor may take the job now: STARTED, due, and leased by none any more."""
+    """Whether a monitor may take the job now: it is STARTED, due and not leased."""
     return (
         job.status is Status.STARTED and job.start_time <= now and (job.lease_until is None or job.lease_until <= now)
     )
 
 
 def kept_for(status: Status, completed_age: N, ended_age: N) -> N | Literal[0]:
-    """How long a job that ended so is kept: the shorter of the ages that are about it; 0 is for ever."""
+    """How long to keep a job with this status: the shorter of the ages that apply; 0 means forever."""
     ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
     return min([age for age in ages if age > 0], default=0)
 
 
 def is_too_old(job: Job, completed_age: float, ended_age: float, now: datetime) -> bool:
-    """Whether a job that has ended is to be purged: past ``ended_age`` seconds, or ``completed_age`` if COMPLETED; 0 keeps."""
+    """Whether to purge the job: it ended more than ``ended_age`` seconds ago, or ``completed_age`` if COMPLETED; 0 keeps it."""
     age = kept_for(job.status, completed_age, ended_age)
     return bool(age) and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
 
 
 def matches(query: Query, job: Job) -> bool:
-    """Whether a job is one that the query asks for, its page aside."""
+    """Whether the job matches the query, regardless of its page."""
     return (
         query.scope in (None, job.scope)
         and query.status in (None, job.status)
@@ -160,16 +156,19 @@ def matches(query: Query, job: Job) -> bool:
 
 
 def dump_job(job: Job) -> str:
-    """A job as JSON, without ``read_time``: nothing of it is ever unpickled or executed."""
-    row: dict[str, Any] = dict(zip(COLUMNS, job_row(job), strict=True))
-    row["sealed"] = None if job.sealed is None else b64encode(job.sealed).decode()
-    row["body"] = b64encode(job.request.body).decode() if job.request is not None and job.request.body else None
+    """The job as JSON, without ``read_time``."""
+    body = None if job.request is None else job.request.body or None
+    row: dict[str, Any] = dict(zip((*COLUMNS, "body"), (*job_row(job), body), strict=True))
+    for name in _BINARY:
+        if row[name] is not None:
+            row[name] = b64encode(row[name]).decode()
     return json.dumps(row, separators=(",", ":"))
 
 
 def load_job(text: str | bytes, read_time: datetime) -> Job:
-    """The job that `dump_job` wrote, as it is read at this moment."""
+    """The job that `dump_job` wrote, as read at ``read_time``."""
     row: dict[str, Any] = json.loads(text)
-    for name in ("sealed", "body"):
-        row[name] = None if row[name] is None else b64decode(row[name])
+    for name in _BINARY:
+        if row[name] is not None:
+            row[name] = b64decode(row[name])
     return row_job((*[row[name] for name in COLUMNS], row["body"]), read_time)

@@ -1,4 +1,4 @@
-"""The URL of a store, taken apart: scheme, path and options, each refused by name where it is wrong."""
+"""The URL of a store: its scheme, path and options. Errors name the wrong part."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ _TRUTHS: Final[Mapping[str, bool]] = {
 
 
 def text(value: str) -> str:
-    """An option that is taken as it stands."""
+    """A text option."""
     return value
 
 
 def number(value: str) -> float:
-    """An option in seconds or the like."""
+    """A number option."""
     return float(value)
 
 
 def yes_or_no(value: str) -> bool:
-    """An option that is ``yes`` or ``no`` (or true, false, on, off, 1, 0)."""
+    """A boolean option: ``yes`` or ``no`` (or true, false, on, off, 1, 0)."""
     truth = _TRUTHS.get(value.lower())
     if truth is None:
-        raise ValueError("yes or no is expected")
+        raise ValueError("expected yes or no")
     return truth
 
 
 @frozen
 class StoreURL:
-    """A store's URL. ``location`` is all between the scheme and the options; its repr shows no part that may be secret."""
+    """A store's URL. ``location`` is the part between scheme and options. The repr shows no part that may be secret."""
 
     scheme: str
     location: str = field(repr=False)
@@ -46,20 +46,20 @@ class StoreURL:
 
     @classmethod
     def parse(cls, url: str) -> StoreURL:
-        """Take a URL apart; raises `InvalidRequest` for what has no scheme, or says an option twice."""
+        """Parse a URL. Raises `InvalidRequest` if it has no scheme or repeats an option."""
         try:
             parts = urlsplit(url)
             pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         except ValueError as error:
             raise InvalidRequest("store", f"this is not a URL: {error}") from None
         if not parts.scheme:
-            raise InvalidRequest("store", 'a URL is expected, such as "sqlite:///jobs.db" or "memory:"')
+            raise InvalidRequest("store", 'expected a URL such as "sqlite:///jobs.db" or "memory:"')
         if parts.fragment:
-            raise InvalidRequest("store", 'a "#" in the URL must be written %23')
+            raise InvalidRequest("store", 'write a "#" in the URL as %23')
         options: dict[str, str] = {}
         for name, value in pairs:
             if name in options:
-                raise InvalidRequest("store", f"the option {name!r} is given twice")
+                raise InvalidRequest("store", f"the option {name!r} appears twice")
             options[name] = value
         location = url.partition(":")[2].partition("?")[0]
         return cls(parts.scheme, location, options)
@@ -69,24 +69,24 @@ class StoreURL:
         if not self.location.startswith("///"):
             raise InvalidRequest(
                 "store",
-                f'after "{self.scheme}:" three slashes and a relative path are expected, or four and an absolute one: '
+                f'expected three slashes and a relative path after "{self.scheme}:", or four and an absolute path: '
                 f"{self.scheme}:///jobs.db, {self.scheme}:////var/lib/app/jobs.db",
             )
         path = unquote(self.location[3:])
         if path in ("", ":memory:"):
-            raise InvalidRequest("store", 'the URL names no file; a store in memory is "memory:"')
+            raise InvalidRequest("store", 'the URL names no file; for a store in memory, use "memory:"')
         return path
 
     def arguments(self, kinds: Mapping[str, Callable[[str], object]]) -> dict[str, object]:
-        """The options as constructor arguments; ``kinds`` names those that are known and converts each."""
+        """The options as constructor arguments. ``kinds`` maps each known option to its converter."""
         arguments: dict[str, object] = {}
         for name, value in self.options.items():
             convert = kinds.get(name)
             if convert is None:
                 known = ", ".join(sorted(kinds)) or "none"
-                raise InvalidRequest("store", f"{self.scheme} has no option {name!r}; known are: {known}")
+                raise InvalidRequest("store", f"{self.scheme} has no option {name!r}; known options: {known}")
             try:
                 arguments[name] = convert(value)
             except ValueError as error:
-                raise InvalidRequest("store", f"the option {name}={value!r} can't be read: {error}") from None
+                raise InvalidRequest("store", f"invalid option {name}={value!r}: {error}") from None
         return arguments

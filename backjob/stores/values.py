@@ -1,4 +1,4 @@
-"""What every store computes the same way: moments, the JSON of a result, and a piece of output."""
+"""Shared by all stores: moments, the JSON of a result, and chunks of output."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from backjob.errors import InvalidRequest
-from backjob.model import JsonValue, Output, clean_text
+from backjob.model import JsonValue, Output
 
 __all__ = [
     "LONGEST_PIECE",
     "LOOKAHEAD",
     "PURGED_AT_ONCE",
-    "clamped",
     "cut",
     "dump_result",
-    "is_clean",
     "joined_piece",
     "later",
     "load_result",
@@ -28,50 +26,26 @@ __all__ = [
 ]
 
 LOOKAHEAD: Final = 4
-"""Bytes that `output_piece` needs beyond the limit: three that may be skipped, and one that begins the next character."""
+"""Bytes that `output_piece` needs beyond the limit: three that it may skip, and the first of the next character."""
 
 LONGEST_PIECE: Final = 16384
-"""Bytes of output in one row of a table: reading a piece reads the whole of it."""
+"""The most bytes of output in one row of a table; reading any part of a row reads all of it."""
 
 PURGED_AT_ONCE: Final = 500
-"""Jobs that a purge of a table removes in one transaction, at most."""
+"""The most jobs that a purge of a table deletes in one transaction."""
 
-_PURGED_OUTPUT: Final = 4 << 20  # bytes a transaction, beyond the first job's
+_PURGED_OUTPUT: Final = 4 << 20  # bytes per transaction, not counting the first job
 _SHORTEST_LIMIT: Final = 4  # bytes: the longest character in UTF-8 (RFC 3629, section 3)
 
 
-def later(now: datetime, due: datetime | float, argument: str = "due") -> datetime:
-    """A moment in UTC: an aware datetime as it is, or seconds from now. Raises `InvalidRequest` outside of the calendar."""
-    try:
-        if isinstance(due, datetime):
-            if due.utcoffset() is None:
-                raise InvalidRequest(argument, "a datetime must be aware of its time zone")
-            return due.astimezone(UTC)
-        return now + timedelta(seconds=due)
-    except (OverflowError, ValueError) as error:
-        if isinstance(error, InvalidRequest):
-            raise
-        raise InvalidRequest(argument, "this moment is outside of the calendar") from None
-
-
-def is_clean(text: str | None) -> bool:
-    """Whether every store can keep this text; what can't be kept is not found either."""
-    return text is None or clean_text(text) == text
-
-
-def clamped(progress: int) -> int:
-    """The progress within 0–100."""
-    return max(0, min(100, progress))
+def later(now: datetime, due: datetime | float) -> datetime:
+    """A moment in UTC: the aware datetime, or so many seconds after now."""
+    return due.astimezone(UTC) if isinstance(due, datetime) else now + timedelta(seconds=due)
 
 
 def dump_result(result: JsonValue) -> str | None:
-    """A result as JSON text; None, which is no result, as None. Raises `InvalidRequest` for what JSON can't say."""
-    if result is None:
-        return None
-    try:
-        return json.dumps(result, separators=(",", ":"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest("result", f"JSON can't say this: {error}") from None
+    """A result as JSON text. None, which means no result, stays None."""
+    return None if result is None else json.dumps(result, separators=(",", ":"))
 
 
 def load_result(text: str | None) -> JsonValue:
@@ -80,24 +54,23 @@ def load_result(text: str | None) -> JsonValue:
 
 
 def refuse_short_limit(limit: int) -> None:
-    """Raise `InvalidRequest` for a limit that a single character may exceed: reading would never get on."""
+    """Raise `InvalidRequest` for a limit shorter than the longest character: reading could get stuck."""
     if limit < _SHORTEST_LIMIT:
-        raise InvalidRequest("limit", f"at least {_SHORTEST_LIMIT} bytes, the longest character, are needed")
+        raise InvalidRequest("limit", f"expected at least {_SHORTEST_LIMIT} bytes, the length of the longest character")
 
 
 def output_bytes(output: str) -> bytes:
-    """Output as it is stored. Raises `InvalidRequest` for a lone surrogate, which UTF-8 can't say."""
-    try:
-        return output.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest("output", "a lone surrogate can't be stored; clean_text() replaces it") from None
+    """A report's output as it is stored: UTF-8."""
+    return output.encode()
 
 
 def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
-    """The piece at the front of ``data``: the output's bytes from ``offset`` on, ``limit + LOOKAHEAD`` or all there are.
+    """The chunk of at most ``limit`` bytes at the front of ``data``, the output's bytes from ``offset`` on.
 
-    Continuation bytes (RFC 3629, section 3) at the front belong to a character that begins before it.
+    ``data`` must have ``limit + LOOKAHEAD`` bytes, or all there are. Continuation bytes (RFC 3629, section 3) at its front
+    belong to an earlier character and are skipped. Raises `InvalidRequest` for a limit of less than 4 bytes.
     """
+    refuse_short_limit(limit)
     skipped = 0
     while skipped < len(data) and data[skipped] & 0xC0 == 0x80:
         skipped += 1
@@ -105,25 +78,25 @@ def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Ou
     if end < len(data):
         while data[end] & 0xC0 == 0x80:
             end -= 1
-    piece = data[skipped:end]
-    return Output(piece.decode(), offset + skipped + len(piece), truncated)
+    chunk = data[skipped:end]
+    return Output(chunk.decode(), offset + skipped + len(chunk), truncated)
 
 
 def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
-    """Output as rows take it: each piece behind its position."""
+    """The output cut into chunks for rows, each with its position."""
     for position in range(0, len(output), LONGEST_PIECE):
         yield position, output[position : position + LONGEST_PIECE]
 
 
 def joined_piece(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:
-    """The piece from ``offset`` on, out of the rows that hold it: each a piece behind its place, in order."""
+    """The chunk from ``offset`` on, from the rows (position, bytes) that contain it, in order."""
     start = rows[0][0] if rows else offset
-    data = b"".join([piece for _, piece in rows])[offset - start : offset - start + limit + LOOKAHEAD]
+    data = b"".join([chunk for _, chunk in rows])[offset - start : offset - start + limit + LOOKAHEAD]
     return output_piece(data, offset, limit, truncated=truncated)
 
 
 def purge_batch(sizes: Iterable[int]) -> int:
-    """How many of these jobs to purge in one transaction, by the bytes of their output: many, or one that is large."""
+    """How many of these jobs to purge in one transaction, given the bytes of output of each: many small ones or one large."""
     count = output = 0
     for size in sizes:
         output += size

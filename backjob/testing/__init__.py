@@ -1,13 +1,13 @@
-"""For tests: suites that show whether an implementation keeps a protocol's promises, a fake clock, and jobs without a server.
+"""Test suites for implementations of the protocols, a fake clock, and jobs without a server.
 
-- `StoreContract`: all that a store promises. Its parts, for a store that ``lacks`` something: `StoreBasics`, `MergesJobs`
-  (merge keys), `DelaysJobs` (due times and leases), `FindsJobs`, or `FindsSilentJobs` for one that lists no ended jobs,
-  and `PurgesJobs`. `SharesJobs`: what a store promises to several processes.
-- `TransportContract`, `SignerContract`: all that a transport, and a signer, promises.
-- `FakeClock`: a clock that moves only when a test says so.
+- `StoreContract`: the promises of a store. Its parts, for a store that ``lacks`` a capability: `StoreBasics`, `MergesJobs`
+  (merge keys), `DelaysJobs` (due times and leases), `FindsJobs` (or `FindsSilentJobs` for a store that lists no ended
+  jobs) and `PurgesJobs`. `SharesJobs`: the promises to several processes.
+- `TransportContract`, `SignerContract`: the promises of a transport and of a signer.
+- `FakeClock`: a clock that moves only when a test moves it.
 - `immediate`, `recorded`: jobs without a server.
 
-Each name is imported when it is first used: `FakeClock` needs nothing, the suites need pytest and hypothesis.
+Each name is imported at its first use. The suites need pytest and hypothesis.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ _HOMES: Final = {
 }
 
 
-if not TYPE_CHECKING:  # a checker should see the imports above, and no others
+if not TYPE_CHECKING:  # type checkers should see only the imports above
 
     def __getattr__(name: str) -> object:
         home = _HOMES.get(name)

@@ -1,4 +1,4 @@
-"""A clock that moves only when a test says so."""
+"""A clock that moves only when a test moves it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 __all__ = ["FakeClock"]
 
-# Not a whole second: a store that loses microseconds shows it at once.
+# Not a whole second, so that a store that loses microseconds fails at once.
 _START = datetime(2031, 5, 17, 11, 22, 33, 456789, tzinfo=UTC)
 
 
 class FakeClock:
-    """A `Clock` that stands still until it is moved. Safe to use from several threads.
+    """A `Clock` that stands still until a test moves it. Thread-safe.
 
-    It begins at ``start``, an aware datetime; by default a fixed one, so that a test runs the same every day.
+    It starts at ``start``, an aware datetime; the default is fixed, so that a test runs the same every day.
     """
 
     def __init__(self, start: datetime = _START) -> None:
@@ -31,14 +31,14 @@ class FakeClock:
             return self._monotonic.total_seconds()
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: both the wall clock and the monotonic one move on."""
+        """Move both the wall clock and the monotonic clock forward."""
         if seconds < 0:
-            raise ValueError("time does not run backwards; jump() sets the wall clock back")
+            raise ValueError("advance() moves forward only; jump() can set the wall clock back")
         with self._lock:
             self._now += timedelta(seconds=seconds)
             self._monotonic += timedelta(seconds=seconds)
 
     def jump(self, seconds: float) -> None:
-        """Move the wall clock alone, either way: somebody set it, or the machine slept."""
+        """Move only the wall clock, in either direction, as if it was set or the machine slept."""
         with self._lock:
             self._now += timedelta(seconds=seconds)

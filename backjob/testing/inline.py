@@ -1,4 +1,4 @@
-"""For tests of one's own application: run actions at once in the test's thread, or only note what was started."""
+"""For the tests of your application: run actions in the test's thread, or only record what was started."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
 
-from attrs import frozen
+from attrs import evolve, frozen
 from typing_extensions import override
 
 from backjob.delivery.monitor import Monitor
+from backjob.delivery.parts import DeliveryParts
 from backjob.errors import NotSent
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Credentials, Job, Request, Response
+from backjob.process import PerProcess
 from backjob.protocols import Delivery, Transport
 
 if TYPE_CHECKING:
@@ -33,7 +35,7 @@ _log = logging.getLogger("backjob")
 
 @frozen(kw_only=True)
 class Started:
-    """A job that was started while `recorded` was on. ``as_current_user`` tells whether credentials went along."""
+    """A job that was started within `recorded`. ``as_current_user``: the job has credentials."""
 
     job_id: str
     request: Request
@@ -45,45 +47,54 @@ class Started:
 
 @contextmanager
 def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
-    """Within it ``start()`` runs the action in this thread before it returns: no server, no socket, no waiting.
+    """Have ``start()`` run the action in this thread before it returns: no server, no socket, no waiting.
 
-    ``app`` is the WSGI application with the middleware around it; a Flask application with the extension is one. The
-    worker request is signed, verified and claimed as ever. Delays are not waited for; a job that starts jobs runs them
-    at once.
+    ``app`` is the WSGI application wrapped in the middleware, or a Flask application with the extension. The worker
+    request is signed, verified and claimed as usual. Delays are skipped, and jobs started by a job run at once.
     """
-    jobs = jobs.of(app)
-    with _instead(jobs, jobs.make_monitor(_ImmediateMonitor, threaded=False), _InlineTransport(app)):
+    engine = jobs._engine_for(app)  # noqa: SLF001 - Flask's may have several
+    with _replaced(engine, _ImmediateMonitor(engine.delivery_parts), _InlineTransport(app)):
         yield
 
 
 @contextmanager
 def recorded(jobs: BackJob) -> Iterator[list[Started]]:
-    """Within it ``start()`` writes the job to the store and sends nothing; the list has what was started, in order."""
-    jobs = jobs.of()
-    monitor = jobs.make_monitor(_RecordingMonitor, threaded=False)
-    monitor.started = []
-    with _instead(jobs, monitor, _NoTransport()):
+    """Have ``start()`` store the job and send nothing. Yields the list of the jobs started, in order."""
+    engine = engine_of(jobs)
+    monitor = _RecordingMonitor(engine.delivery_parts)
+    with _replaced(engine, monitor, _NoTransport()):
         yield monitor.started
 
 
 @contextmanager
-def _instead(jobs: BackJob, monitor: Monitor, transport: Transport) -> Iterator[None]:
-    before = jobs.monitor, jobs.transport
-    jobs.monitor, jobs.transport = monitor, transport
+def _replaced(engine: Engine, monitor: Monitor, transport: Transport) -> Iterator[None]:
+    before = engine.monitors, engine.transport
+    engine.monitors, engine.transport = PerProcess(lambda: monitor), transport
     try:
         yield
     finally:
-        jobs.monitor, jobs.transport = before
+        engine.monitors, engine.transport = before
 
 
-class _ImmediateMonitor(Monitor):
+class _ThreadlessMonitor(Monitor):
+    @override
+    def ensure_running(self) -> None:
+        """Its passes run in the test's thread."""
+
+
+class _ImmediateMonitor(_ThreadlessMonitor):
     @override
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
-        self.deliver_now(job, credentials)
+        # Due now, and leased to this process: the delay is not waited for.
+        super().accept(evolve(job, start_time=job.read_time, lessee=self.lessee), credentials, written)
+        self.step()  # sends it
+        self.step()  # concludes from the answer
 
 
-class _RecordingMonitor(Monitor):
-    started: list[Started]
+class _RecordingMonitor(_ThreadlessMonitor):
+    def __init__(self, parts: DeliveryParts) -> None:
+        super().__init__(parts)
+        self.started: list[Started] = []
 
     @override
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
@@ -103,17 +114,17 @@ class _RecordingMonitor(Monitor):
 class _NoTransport:
     capacity: int | None = 0
 
-    def send(self, delivery: Delivery) -> Future[Response]:  # noqa: ARG002 - the protocol's
+    def send(self, delivery: Delivery) -> Future[Response]:  # noqa: ARG002 - the protocol's signature
         future: Future[Response] = Future()
-        future.set_exception(NotSent("nothing is sent while starts are only recorded"))
+        future.set_exception(NotSent("recorded() sends nothing"))
         return future
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 class _InlineTransport:
-    """Calls the application instead of connecting to it."""
+    """Calls the application instead of a server."""
 
     capacity: int | None = None
 
@@ -123,14 +134,14 @@ class _InlineTransport:
     def send(self, delivery: Delivery) -> Future[Response]:
         future: Future[Response] = Future()
         try:
-            # A copy of the context: what the action sets is not seen by the test, as it would not be from a server.
+            # In a copy of the context: as with a server, the test does not see context variables that the action sets.
             future.set_result(copy_context().run(_call, self._app, delivery.sign()))
         except NotSent as error:
             future.set_exception(error)
         return future
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 def _call(app: WSGIApplication, request: Request) -> Response:

@@ -1,15 +1,15 @@
-"""The contract of a store, as a pytest suite. Subclass it, and say how your store is made::
+"""The contract of a store, as a pytest suite. Subclass it and override ``make_store``::
 
 class TestMyStore(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         return MyStore(self.directory / f"{uuid4()}.db", clock=clock)
 
-A store that says it ``lacks`` something takes the parts that it keeps::
+A store that ``lacks`` a capability subclasses the parts that it fulfils::
 
 class TestMyCache(StoreBasics, MergesJobs, DelaysJobs, FindsSilentJobs):
     ...
 
-A store that processes share has a second suite, `SharesJobs`::
+A store that processes share also passes `SharesJobs`::
 
 class TestMyStoreShared(SharesJobs):
     opener = "mypackage.stores:open_mine"
@@ -49,25 +49,25 @@ __all__ = [
 class StoreBasics(
     CreateCalls, ChangeCalls, ReportCalls, OutputCalls, TextCalls, ForkCalls, Races, AnyRace, AnySequence
 ):
-    """What every store promises: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``close``.
+    """The promises of every store: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``close``.
 
-    Each method, any text, races between threads, a fork, and generated sequences and races. The generated ones use
-    what the other parts of the suite are about (`MergesJobs`, `DelaysJobs`, `FindsJobs`, `PurgesJobs`) where the
-    subclass has these too. See `StoreContract` for what a subclass must and may say.
+    It tests each method, any text, a fork, races between threads, and generated sequences and races. The generated tests
+    also cover `MergesJobs`, `DelaysJobs`, `FindsJobs` and `PurgesJobs` if the subclass has these parts. See
+    `StoreContract` for what to override.
     """
 
 
 class StoreContract(StoreBasics, MergesJobs, DelaysJobs, FindsJobs, PurgesJobs):
-    """Every promise of the `Store` protocol: each method, its boundaries to the microsecond, races, any sequence of calls.
+    """Every promise of the `Store` protocol: each method, its boundaries to the microsecond, races, sequences of calls.
 
-    Override ``make_store(clock)``: it returns a new, empty store at each call, several times in one test, whose time is
-    ``clock``, a `FakeClock`. (A store whose time is its server's takes, for this, its now from the clock.)
-    ``self.directory`` is an empty directory of the test's own. Each store is closed by the suite.
+    Override ``make_store(clock)``, which returns a new, empty store at each call; a test may call it several times. Its
+    time is ``clock``, a `FakeClock`, even if the store otherwise uses its server's clock. ``self.directory`` is an empty
+    directory for each test. The suite closes each store.
 
-    To go deeper or to be quicker, override ``examples`` and ``steps`` (generated sequences of calls, and their length),
-    ``race_examples`` (generated races), ``racers`` (threads in a race) and ``patience`` (seconds until calls that race
-    count as a deadlock). A failure names the promise that was broken in its first line; so does an error that the
-    store raises, and a value that is not of the protocol's type.
+    To test more or to be quicker, override ``examples`` and ``steps`` (generated sequences of calls, and their length),
+    ``race_examples`` (generated races), ``racers`` (threads in a race) and ``patience`` (seconds after which an unfinished
+    race counts as a deadlock). The first line of a failure names the broken promise, also if the store raised an error or
+    returned a value of a wrong type.
 
     A store that ``lacks`` `Capability.LISTING` subclasses the parts instead: `StoreBasics`, `MergesJobs`, `DelaysJobs`
     and `FindsSilentJobs`, without `FindsJobs` and `PurgesJobs`.

@@ -1,1 +1,1 @@
-"""Ways to send a worker request; each module stands alone."""
+"""Ways to send a worker request."""

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["Offloading", "in_event_loop", "sleep", "to_thread"]
+__all__ = ["in_event_loop", "sleep", "to_thread"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -19,14 +19,6 @@ async def to_thread(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.
     import asyncio  # noqa: PLC0415 - see above
 
     return await asyncio.to_thread(function, *args, **kwargs)
-
-
-class Offloading:
-    """What has async twins of methods that block."""
-
-    async def _offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        """Call what blocks in another thread; an adapter may have threads of its own for that."""
-        return await to_thread(function, *args, **kwargs)
 
 
 async def sleep(seconds: float) -> None:

@@ -1,8 +1,8 @@
-"""The application that the benchmarks serve: one action, and beside it the same work done by hand.
+"""The application that the benchmarks serve: one action, and routes that do the same work without backjob.
 
-``/work`` does nothing as a job. ``/bare`` does nothing as a route, outside of the middleware; ``/bare/updates`` writes
-the two updates of a job's life with the plain driver, in a place of its own. Each tells the benchmark, through a named
-pipe, when its first line runs and when it is over.
+``/work`` is an action that does nothing. ``/bare`` does nothing either, outside the middleware; ``/bare/updates`` writes
+the two updates of a job's life with the plain driver, into separate tables. Each writes to a named pipe when its first
+line runs and when it has ended.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The sites that are measured, and the table that is printed in the end.
+"""The sites to measure, and the table printed at the end.
 
-``BACKJOB_BENCHMARK_TABLE`` names a file to write the table to as well; ``BACKJOB_BENCHMARK_ENDED`` replaces the number
-of ended jobs, where a million take too long to make.
+``BACKJOB_BENCHMARK_TABLE`` names a file for the table too. ``BACKJOB_BENCHMARK_ENDED`` is the number of ended jobs, for
+machines where a million take too long to create.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LISTED = 200
 _SERVED = [("sqlite", "waitress"), ("sqlite", "gunicorn-threads")] + [
     (store, "waitress") for store in STORES if store != "sqlite"
 ]
-"""Which store is measured by which servers: the store does not care which one it is."""
+"""The combinations to measure. Two servers for one store are enough, since the store makes no difference to them."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -32,19 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def table(pytestconfig: pytest.Config) -> Table:
-    """Where each benchmark notes what it found."""
+    """The table to which each benchmark adds its figures."""
     return pytestconfig.stash[_TABLE]
 
 
 @pytest.fixture(scope="session", params=STORES)
 def store(request: pytest.FixtureRequest) -> StoreKind:
-    """One kind of store after the other."""
+    """Each kind of store."""
     return STORES[request.param]
 
 
 @pytest.fixture(scope="module", params=_SERVED, ids=" ".join)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, table: Table) -> Iterator[Site]:
-    """An empty store, by one server after the other."""
+    """A site with an empty store, on each server."""
     store, server = request.param
     with open_site(STORES[store], server, tmp_path_factory.mktemp(server)) as opened:
         table.versions.add(opened.raw.version)
@@ -59,7 +59,7 @@ def server(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def empty_site(store: StoreKind, tmp_path_factory: pytest.TempPathFactory, table: Table) -> Iterator[Site]:
-    """An empty store, for comparison with a full one."""
+    """A site with an empty store, to compare with a full one."""
     with open_site(store, "waitress", tmp_path_factory.mktemp("empty")) as opened:
         table.versions.add(opened.raw.version)
         yield opened
@@ -67,13 +67,13 @@ def empty_site(store: StoreKind, tmp_path_factory: pytest.TempPathFactory, table
 
 @pytest.fixture(scope="session")
 def ended(store: StoreKind) -> int:
-    """How many ended jobs stand in a full store."""
+    """The number of ended jobs in a full store."""
     return int(os.environ.get(_ENDED, "1000000"))
 
 
 @pytest.fixture(scope="session")
 def full_site(store: StoreKind, ended: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A store with many ended jobs."""
+    """A site with many ended jobs."""
     with open_site(store, "waitress", tmp_path_factory.mktemp("full")) as opened:
         opened.start()
         opened.end_of_job()
@@ -82,7 +82,9 @@ def full_site(store: StoreKind, ended: int, tmp_path_factory: pytest.TempPathFac
         by_hand.fill(ended)
         by_hand.close()
         listed = opened.jobs.find(limit=_LISTED)
-        assert len({job.id for job in listed if opened.jobs.exists(job.id)}) == min(ended, _LISTED), "they are no jobs"
+        assert len({job.id for job in listed if opened.jobs.exists(job.id)}) == min(ended, _LISTED), (
+            "the copied rows are not valid jobs"
+        )
         yield opened
 
 
@@ -91,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if not table.figures:
         return
     text = table.text()
-    terminalreporter.section("costs beside the same work done by hand")
+    terminalreporter.section("costs, compared with the same work without backjob")
     terminalreporter.write_line(text)
     if path := os.environ.get("BACKJOB_BENCHMARK_TABLE"):
         Path(path).write_text(f"{text}\n", encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Prints what so many jobs in flight take of memory: ``in_flight.py JOBS DIRECTORY``; bytes each, as two numbers.
+"""Print the memory that a job in flight takes: ``in_flight.py JOBS DIRECTORY`` prints two numbers of bytes.
 
-The first is what Python allocated (`tracemalloc`, the whole process), the second what the operating system gave. The
-server, a process of its own, accepts and never answers.
+The first is what Python allocated (`tracemalloc`, the whole process), the second what the operating system provided.
+The server, in a separate process, accepts connections and never answers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEADLINE = 120.0
 
 
 def _serve(to_parent: Connection) -> None:
-    """Accept, read what comes, and say how many requests have come whole."""
+    """Accept connections, read a request from each, and send the number of complete requests to the parent."""
     kept: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG) as listening:
         to_parent.send(listening.getsockname()[1])
@@ -49,10 +49,13 @@ def _resident() -> int:
 
 
 def main(jobs_in_flight: int, directory: Path) -> None:
-    """Measure, and print."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    """Measure and print."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * (jobs_in_flight + _FIRST) + 256
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE,
+        (wanted if hard_limit == resource.RLIM_INFINITY else min(wanted, hard_limit), hard_limit),
+    )
     here, there = multiprocessing.Pipe(duplex=False)
     multiprocessing.get_context("spawn").Process(target=_serve, args=(there,), daemon=True).start()
     port = here.recv()
@@ -66,7 +69,7 @@ def main(jobs_in_flight: int, directory: Path) -> None:
         gc.collect()
 
     tracemalloc.start()
-    send(_FIRST, _FIRST)  # threads, connections and caches stand
+    send(_FIRST, _FIRST)  # so that threads, connections and caches exist
     traced, resident = tracemalloc.get_traced_memory()[0], _resident()
     send(jobs_in_flight, _FIRST + jobs_in_flight)
     traced, resident = tracemalloc.get_traced_memory()[0] - traced, _resident() - resident

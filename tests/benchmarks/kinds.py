@@ -1,4 +1,4 @@
-"""The kinds of store that are measured: for each a place that is gone afterwards, and the same work by hand."""
+"""The kinds of store to measure: for each a temporary location, and the same work with the plain driver."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["STORES", "StoreKind", "open_raw"]
 
 @frozen
 class StoreKind:
-    """A store. ``place`` is the URL of a new place for jobs, where nothing stays; a directory is for those that are files.
+    """A kind of store. ``place`` yields the URL of a new location and removes it afterwards; files go to the directory.
 
-    ``committed`` and ``selected`` say what the bare update with output and the bare look are.
+    ``committed`` and ``selected`` describe the plain driver's update with output and its read of a row.
     """
 
     name: str
@@ -41,7 +41,7 @@ def _file(directory: Path) -> Iterator[str]:
 def _on(
     service: Service, option: str, raw: Callable[[str], RawPostgreSQL | RawMariaDB | RawRedis]
 ) -> Callable[[Path], AbstractContextManager[str]]:
-    """Places on a server: tables or keys whose names begin with what this option of the URL says."""
+    """Locations on a server: tables or keys with a new prefix, which goes into this option of the URL."""
 
     @contextmanager
     def place(_directory: Path) -> Iterator[str]:
@@ -62,9 +62,9 @@ STORES: Final = {
     "mariadb": StoreKind("MariaDB", _on(MARIADB, "table_name", RawMariaDB), RawMariaDB),
     "redis": StoreKind("Redis", _on(REDIS, "prefix", RawRedis), RawRedis, "HSET and APPEND in one MULTI", "HGETALL"),
 }
-"""By the first word of their URLs."""
+"""The kinds by the first word of their URLs."""
 
 
 def open_raw(url: str) -> Raw:
-    """The place of a store's URL, by its plain driver."""
+    """Open the location of a store's URL with the plain driver."""
     return STORES[url.partition(":")[0].partition("+")[0]].raw(url)

@@ -1,4 +1,4 @@
-"""Side by side: ours and the same work by hand, by turns in one run, so that a busy machine slows both."""
+"""Measure backjob and the same work without it in alternating rounds, so that a busy machine slows both."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 __all__ = ["Pair", "alternating", "median_of", "side_by_side", "timed"]
 
 _WARM_UP = 10
-_FEWEST = 100
-_LONGEST = 8.0  # s
+_MIN_ROUNDS = 100
+_MAX_TIME = 8.0  # s
 
 
 @frozen
@@ -31,7 +31,7 @@ class Pair:
 
 
 def timed(function: Callable[[], object]) -> float:
-    """How long a call takes, in seconds."""
+    """Return how long a call takes, in seconds."""
     begin = perf_counter()
     function()
     return perf_counter() - begin
@@ -45,9 +45,9 @@ def side_by_side(
     rounds: int,
     after: Callable[[], object] = lambda: None,
 ) -> Pair:
-    """Time ``ours`` by pytest-benchmark, and before each round ``raw``, which says its own seconds.
+    """Time ``ours`` with pytest-benchmark; before each round, call ``raw``, which returns its own seconds.
 
-    ``after`` puts things in order after a round, outside of the clock.
+    ``after`` cleans up after a round and is not timed.
     """
     raws: list[float] = []
 
@@ -65,21 +65,21 @@ def side_by_side(
 
 
 def median_of(benchmark: BenchmarkFixture, function: Callable[[], object], **options: object) -> float:
-    """The median of pytest-benchmark's rounds, in seconds; ``options`` are those of its ``pedantic``."""
+    """Return the median of pytest-benchmark's rounds, in seconds; ``options`` go to its ``pedantic``."""
     untyped: Any = benchmark
     untyped.pedantic(function, **options)
     return float(untyped.stats.stats.median)
 
 
 def alternating(ours: Callable[[], float], raw: Callable[[], float], *, rounds: int) -> Pair:
-    """The same for work that is not over when a call returns, and says its own seconds.
+    """Like `side_by_side`, for work that continues after the call, so that ``ours`` returns its own seconds too.
 
-    Where a round takes long, because the disk has its say in it, there are fewer.
+    Slow rounds, for example because of the disk, are fewer.
     """
     found: list[tuple[float, float]] = []
-    until = perf_counter() + _LONGEST
+    until = perf_counter() + _MAX_TIME
     for turn in range(rounds + _WARM_UP):
-        if turn >= _FEWEST + _WARM_UP and perf_counter() > until:
+        if turn >= _MIN_ROUNDS + _WARM_UP and perf_counter() > until:
             break
         if turn % 50 == 0:
             gc.collect()

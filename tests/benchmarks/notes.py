@@ -1,4 +1,4 @@
-"""What the served application and the benchmark have in common: the signer's key, and notes through a named pipe."""
+"""Shared by the served application and the benchmark: the signer's key, and timestamps through a named pipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 __all__ = ["END", "FIRST_LINE", "KEY", "Notes", "NotesWriter"]
 
-KEY: Final = "nothing but measured, 9f81c07ae254b6"
+KEY: Final = "for benchmarks only, 9f81c07ae254b6"
 FIRST_LINE: Final = b"f"
 END: Final = b"e"
 
@@ -20,7 +20,7 @@ _TIMEOUT: Final = 30.0
 
 
 class NotesWriter:
-    """Notes what happens, with the monotonic clock (s), which the processes of a machine share."""
+    """Writes events with the time of the monotonic clock (s), which all processes of a machine share."""
 
     def __init__(self, path: str) -> None:
         self._pipe = os.open(path, os.O_WRONLY)
@@ -30,18 +30,20 @@ class NotesWriter:
 
 
 class Notes:
-    """The reading end; it makes the pipe."""
+    """Reads events; creates the pipe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         os.mkfifo(path)
-        self._pipe = os.open(path, os.O_RDWR)  # for writing too, so that it opens at once and never ends
+        self._pipe = os.open(
+            path, os.O_RDWR
+        )  # also for writing, so that opening does not block and reading finds no EOF
 
     def wait(self, kind: bytes) -> float:
-        """When the next note of this kind was made (s); others are passed over."""
+        """Return the time (s) of the next event of this kind; skip others."""
         while True:
             ready, _, _ = select.select([self._pipe], [], [], _TIMEOUT)
-            assert ready, f"no note {kind!r} came within {_TIMEOUT:g} s"
+            assert ready, f"no event {kind!r} within {_TIMEOUT:g} s"
             found, when = _NOTE.unpack(os.read(self._pipe, _NOTE.size))
             if found == kind:
                 return float(when)

@@ -1,4 +1,4 @@
-"""The work done by hand: what each kind of store does, by its plain driver, and one request by h11 on a blocking socket."""
+"""The work without backjob: a store's statements with the plain driver, and an h11 request on a blocking socket."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ _TIMEOUT: Final = 30.0
 
 
 class Raw(Protocol):
-    """A place with a store's layout, written and read by the plain driver, and no code of ours.
+    """Tables or keys in a store's layout, written and read with the plain driver.
 
-    It is another place than the store's own: each side keeps its caches, as it would alone.
+    They are separate from the store's own, so that neither side warms the other's caches.
     """
 
     @property
     def version(self) -> str:
-        """Which release of what this is."""
+        """The server's name and release."""
         ...
 
     def take_template(self, store: str, job_id: str) -> None:
-        """Insert rows like this job's from now on; ``store`` is the URL of the store that has it."""
+        """Use this job as the template for new rows; ``store`` is the URL of its store."""
         ...
 
     def row(self) -> Any:
-        """A new row, with an id of its own."""
+        """Return a new row with a new id."""
         ...
 
     def insert(self, row: Any) -> str:
-        """Insert and commit; the row's id."""
+        """Insert and commit a row; return its id."""
         ...
 
     def update_twice(self, job_id: str) -> None:
-        """What a claim and an end write, each committed. Callable from any thread."""
+        """Write what a claim and an end write, in two commits. Callable from any thread."""
         ...
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:
-        """What an update that writes must write: the row, and the output, committed together."""
+        """Write what an update writes: the row and the output in one commit."""
         ...
 
     def select(self, job_id: str) -> object:
-        """The row as it stands."""
+        """Read the row."""
         ...
 
     def fill(self, ended: int) -> None:
-        """Add so many jobs that have ended, all different, where there is one that has: a store's place, not our own."""
+        """Add this many different ended jobs to a store's own tables or keys, which must contain one already."""
         ...
 
     def close(self) -> None: ...
 
 
 def request_bytes(address: tuple[str, int], target: str) -> bytes:
-    """A GET as h11 writes it."""
+    """Return the bytes of a GET request."""
     connection = h11.Connection(h11.CLIENT)
     headers = [("Host", f"{address[0]}:{address[1]}"), ("Connection", "close"), ("User-Agent", "bare")]
     head = connection.send(h11.Request(method="GET", target=target, headers=headers))
@@ -64,7 +64,7 @@ def request_bytes(address: tuple[str, int], target: str) -> bytes:
 
 
 def connect_and_send(address: tuple[str, int], request: bytes) -> socket.socket:
-    """A connection on which this request has been sent."""
+    """Connect and send a request; return the connection."""
     connected = socket.create_connection(address, _TIMEOUT)
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connected.sendall(request)
@@ -72,7 +72,7 @@ def connect_and_send(address: tuple[str, int], request: bytes) -> socket.socket:
 
 
 def bare_request(address: tuple[str, int], target: str) -> None:
-    """One request by h11, from the connect to the complete answer."""
+    """Make one request with h11, from connecting to the complete answer."""
     connection = h11.Connection(h11.CLIENT)
     headers = [("Host", f"{address[0]}:{address[1]}"), ("Connection", "close"), ("User-Agent", "bare")]
     with socket.create_connection(address, _TIMEOUT) as connected:

@@ -1,6 +1,6 @@
-"""The work of a store done by hand: redis-py on hashes like those of `RedisStore`.
+"""A store's work with plain redis-py, on hashes like those of `RedisStore`.
 
-A row is the hash alone: the sorted sets by which the store finds its jobs are its own expense.
+A row is only the hash. The sorted sets by which the store finds its jobs are part of its own cost.
 """
 
 from __future__ import annotations
@@ -20,13 +20,12 @@ _SCANNED: Final = 10_000
 _TOKEN: Final = "t" * 22
 _ERASED: Final = ("request", "sealed", "merge_key", "lessee", "lease_until")
 
-# KEYS[1] is the hash of a job that has ended. ARGV: its id; how many ended jobs come before these; how many these are;
-# the last number of a job that was given; how many milliseconds the hash lives, or less than 0; then each sorted set
-# that knows the job, what it knows it by, and the score.
+# KEYS[1] is the hash of an ended job. ARGV: its id; the number of copies made before; the number of copies to make; the
+# highest seq in use; then for each sorted set with the job: the set, the member and the score.
 _COPY: Final = """
 local pairs_, row = redis.call('HGETALL', KEYS[1]), {}
 for i = 1, #pairs_, 2 do row[pairs_[i]] = pairs_[i + 1] end
-local id, first, count, last, lives = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local id, first, count, last = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
 local function with(text, new_id)
     local at = string.find(text, id, 1, true)
@@ -50,14 +49,13 @@ for n = first, first + count - 1 do
         set[#set + 1] = value
     end
     redis.call('HSET', key, unpack(set))
-    if tonumber(lives) > 0 then redis.call('PEXPIRE', key, lives) end
-    for i = 6, #ARGV, 3 do
+    for i = 5, #ARGV, 3 do
         redis.call('ZADD', ARGV[i], now[ARGV[i + 2]], with(ARGV[i + 1], new_id))
     end
 end
 """
 
-# ARGV: a cursor, a pattern, about how many. The keys stay where they are: a million take long to tell.
+# ARGV: a cursor, a pattern, the COUNT. Unlinking here avoids sending a million keys to the client.
 _UNLINK: Final = """
 local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
 if #page[2] > 0 then redis.call('UNLINK', unpack(page[2])) end
@@ -67,16 +65,15 @@ return page[1]
 
 @frozen
 class _Ended:
-    """A job that has ended: its hash, and in which sorted sets it is found, by which member and score."""
+    """An ended job: its hash, and the sorted sets that contain it, with member and score."""
 
     key: bytes
     id: bytes
-    lives: int
     places: list[tuple[bytes, bytes, bytes]]
 
 
 class RawRedis:
-    """The keys of a ``redis://`` URL, whose prefix is part of each."""
+    """The keys with the prefix of a ``redis://`` URL."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -139,9 +136,9 @@ class RawRedis:
         for first in range(0, ended, _CHUNK):
             template = templates[first // _CHUNK % len(templates)]
             places = [part for place in template.places for part in place]
-            copy([template.key], [template.id, first, min(_CHUNK, ended - first), last, template.lives, *places])
+            copy([template.key], [template.id, first, min(_CHUNK, ended - first), last, *places])
         for key in self._keys(self._prefix, "string"):
-            if self._client.get(key) == b"%d" % last:  # jobs are counted
+            if self._client.get(key) == b"%d" % last:  # the counter of jobs
                 self._client.incrby(key, ended)
 
     def drop(self) -> None:
@@ -173,7 +170,7 @@ class RawRedis:
                 for member, score in members
                 if job_id in member
             ]
-            found.append(_Ended(key, job_id, self._client.pttl(key), places))
+            found.append(_Ended(key, job_id, places))
         return found
 
 

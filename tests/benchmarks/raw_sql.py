@@ -1,4 +1,4 @@
-"""The work of a store done by hand: psycopg and pymysql on tables of `SQLStore`'s layout."""
+"""A store's work with plain psycopg and pymysql, on tables in `SQLStore`'s layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ERASED: Final = ("request", "sealed", "merge_key")
 
 
 class RawSQL:
-    """The tables of a store's URL, by one connection a thread. Each statement commits by itself, unless said otherwise."""
+    """The tables of a store's URL, with one connection per thread, in autocommit mode."""
 
     def __init__(self, url: str) -> None:
         self._url = urlsplit(url)
@@ -43,11 +43,11 @@ class RawSQL:
 
     @abstractmethod
     def _connect(self, host: str, port: int | None, user: str, password: str, database: str) -> Any:
-        """A connection that commits each statement by itself."""
+        """Open a connection in autocommit mode."""
 
     @abstractmethod
     def _numbers(self, first: int, last: int) -> str:
-        """A table, ``numbers``, whose column ``n`` counts from first to last."""
+        """Return SQL for a table ``numbers`` whose column ``n`` counts from first to last."""
 
     @property
     def _random_id(self) -> str:
@@ -56,7 +56,7 @@ class RawSQL:
     @property
     @abstractmethod
     def _settling(self) -> tuple[str, ...]:
-        """What a server does by itself in the long run: it learns what the table holds, and has it all on the disk."""
+        """Statements for what a server does by itself in the long run: gather statistics, write all pages to disk."""
 
     @property
     @abstractmethod
@@ -147,7 +147,7 @@ class RawSQL:
             cursor.execute(statement)
 
     def drop(self) -> None:
-        """Remove every table whose name begins with the store's."""
+        """Drop every table whose name begins with the store's."""
         cursor = self._cursor()
         cursor.execute(
             "SELECT table_name FROM information_schema.tables WHERE left(table_name, %s) = %s ORDER BY table_name DESC",
@@ -163,7 +163,7 @@ class RawSQL:
 
 
 class RawPostgreSQL(RawSQL):
-    """By psycopg."""
+    """PostgreSQL with psycopg."""
 
     def _connect(self, host: str, port: int | None, user: str, password: str, database: str) -> Any:
         return psycopg.connect(
@@ -185,7 +185,7 @@ class RawPostgreSQL(RawSQL):
 
 
 class RawMariaDB(RawSQL):
-    """By pymysql."""
+    """MariaDB with pymysql."""
 
     def _connect(self, host: str, port: int | None, user: str, password: str, database: str) -> Any:
         return pymysql.connect(

@@ -1,4 +1,4 @@
-"""The work of a store done by hand: plain sqlite3 on a file of `SQLiteStore`'s layout."""
+"""A store's work with plain sqlite3, on a file in `SQLiteStore`'s layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _path(url: str) -> str:
 
 
 class RawSQLite:
-    """The file of a ``sqlite:///`` URL, by one connection whose users take turns."""
+    """The file of a ``sqlite:///`` URL, with one connection guarded by a lock."""
 
     def __init__(self, url: str) -> None:
         self._path = _path(url)
@@ -40,7 +40,7 @@ class RawSQLite:
             "UPDATE backjob SET version = version + 1, status = 2, progress = 100, updated_time = ?, "
             f"end_time = ?{erased} WHERE id = ? AND token = ? AND status = 1"
         )
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def version(self) -> str:
@@ -67,9 +67,9 @@ class RawSQLite:
 
     def update_twice(self, job_id: str) -> None:
         now = time.time_ns() // 1000
-        with self._turn:
+        with self._lock:
             self._connection.execute(self._claim, (_TOKEN, now, job_id))
-        with self._turn:
+        with self._lock:
             self._connection.execute(self._end, (now, now, job_id, _TOKEN))
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:

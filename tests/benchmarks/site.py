@@ -1,4 +1,4 @@
-"""A served application and, in this process, the `BackJob` that starts its jobs, on one store."""
+"""A served application, and in this process a `BackJob` on the same store that starts its jobs."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ _TIMEOUT: Final = 30.0
 
 @frozen
 class Site:
-    """``jobs`` starts here what the server at ``address`` runs. ``raw`` is for the same work done by hand.
+    """``jobs`` starts jobs here, and the server at ``address`` runs them. ``raw`` does the same work without backjob.
 
-    ``store`` is the URL of the store of both.
+    ``store`` is the URL of the store of both processes.
     """
 
     address: tuple[str, int]
@@ -53,22 +53,22 @@ class Site:
         return self.jobs.start("/work", {"id": 5}, as_current_user=False)
 
     def first_line(self) -> float:
-        """When an action's, or the bare route's, first line ran (s)."""
+        """Wait for the first line of an action or of the bare route; return its time (s)."""
         return self.notes.wait(FIRST_LINE)
 
     def end_of_job(self) -> float:
-        """When a job's end, or a bare route's second update, had been written (s)."""
+        """Wait until a job's end, or a bare route's second update, is written; return the time (s)."""
         return self.notes.wait(END)
 
     def rest(self) -> None:
-        """Return when this process has nothing left to deliver: what follows is measured undisturbed."""
+        """Wait until this process has nothing left to deliver, so that it can't disturb the next measurement."""
         until, pause = time.monotonic() + _TIMEOUT, threading.Event()
-        while self.jobs.monitor._deliveries._held:
+        while self.jobs.monitor._deliveries._by_id:
             pause.wait(0.0005)
-            assert time.monotonic() < until, "a job was not concluded"
+            assert time.monotonic() < until, "a delivery did not finish"
 
     def running(self) -> Running:
-        """A job that was claimed here, whose action is whatever runs within ``active()``."""
+        """Return a job claimed in this process; code inside ``active()`` runs as its action."""
         draft = Draft(id=new_job_id(), request=Request("GET", "/work?id=5"), due=3600.0, error_timeout=3600.0)
         job = self.jobs.store.create(draft)
         now = int(job.created_time.timestamp())
@@ -80,9 +80,9 @@ class Site:
 
 @contextmanager
 def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
-    """The application on an empty store, by one of the servers of `tests.scenarios.servers`."""
+    """Serve the application with an empty store, on one of the servers of `tests.scenarios.servers`."""
     with ExitStack() as stack:
-        store, by_hand = [stack.enter_context(kind.place(_made(directory / name))) for name in ("store", "by_hand")]
+        store, by_hand = [stack.enter_context(kind.place(_created(directory / name))) for name in ("store", "by_hand")]
         open_store(by_hand).close()
         raw = kind.raw(by_hand)
         stack.callback(raw.close)
@@ -111,17 +111,17 @@ def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
             stderr=sys.stderr if "BENCHMARK_DEBUG" in os.environ else subprocess.DEVNULL,
             pass_fds=[listening.fileno()],
         )
-        stack.callback(_end, process)
+        stack.callback(_stop, process)
         bare_request((host, port), "/ready")
         yield Site((host, port), kind, store, jobs, raw, notes)
 
 
-def _made(directory: Path) -> Path:
+def _created(directory: Path) -> Path:
     directory.mkdir()
     return directory
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
         process.wait(5)

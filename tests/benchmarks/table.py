@@ -1,4 +1,4 @@
-"""What the benchmarks found, as a table: each cost as a ratio to the same work done by hand, beside its target."""
+"""The benchmarks' results as a table: each cost as a ratio to the same work without backjob, with its target."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Figure", "Table", "seconds"]
 
 @frozen(kw_only=True)
 class Figure:
-    """One line. ``measured`` and ``target`` are in ``unit``; ``against`` and ``medians`` say what was divided by what.
+    """One line. ``measured`` and ``target`` are in ``unit``; ``medians`` has the two times that were divided.
 
-    Without a target it is there to be read beside another; without a ``store`` it is every store's.
+    A figure without a target explains another one; a figure without a ``store`` applies to all stores.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Figure:
 
     @property
     def is_sane(self) -> bool:
-        """Within ten times the target: further off, something is broken and not only slow."""
+        """Whether it is within ten times the target; beyond that, something is broken rather than slow."""
         if self.target is None:
             return True
         return self.measured <= 10 * self.target if self.better == "less" else self.measured >= self.target / 10
@@ -45,18 +45,18 @@ class Figure:
 
 @define
 class Table:
-    """The figures of one run. ``versions`` are the releases of the stores that were measured."""
+    """The figures of one run. ``versions`` are the releases of the measured stores."""
 
     figures: list[Figure] = field(factory=list)
     versions: set[str] = field(factory=set)
 
     def add(self, figure: Figure) -> None:
-        """Note a figure. A missed target is for a person to read; a figure that can't be true fails the benchmark."""
+        """Add a figure. A missed target is only printed; an implausible figure fails the benchmark."""
         self.figures.append(figure)
         assert figure.is_sane, f"{figure.what}: {figure.measured:.3g} {figure.unit}, {figure.medians}"
 
     def text(self) -> str:
-        """The table in Markdown."""
+        """Return the table in Markdown."""
         rows = [("store", "what", "measured", "target", "", "medians")]
         stores = list(dict.fromkeys(figure.store for figure in self.figures))
         for figure in sorted(self.figures, key=lambda figure: stores.index(figure.store)):
@@ -69,9 +69,9 @@ class Table:
             "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
         ]
         lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
-        return "\n".join([self._surroundings(), "", *lines])
+        return "\n".join([self._environment(), "", *lines])
 
-    def _surroundings(self) -> str:
+    def _environment(self) -> str:
         load = f"{os.getloadavg()[0]:.1f}"
         return (
             f"{datetime.now(UTC):%Y-%m-%d}, {platform.system()} {platform.machine()}, {os.cpu_count()} processors "
@@ -80,7 +80,7 @@ class Table:
 
 
 def seconds(value: float) -> str:
-    """A duration as a person reads it."""
+    """Format a duration for reading."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"

@@ -1,4 +1,4 @@
-"""What the package takes before it has done anything, and for each job that waits for its answer."""
+"""The cost of importing and installing the package, and the memory of a job in flight."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_memory_of_a_job_in_flight(tmp_path: Path, table: Table) -> None:
 
 
 def test_time_to_import(tmp_path: Path, table: Table) -> None:
-    # An installed package has its bytecode.
+    # As in an installed package, the bytecode is compiled once.
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     environment["PYTHONPYCACHEPREFIX"] = str(tmp_path)
 
@@ -57,7 +57,7 @@ def test_time_to_import(tmp_path: Path, table: Table) -> None:
             measured=(ours - nothing) * 1000,
             target=60,
             unit="ms",
-            medians=f"{seconds(ours)} : {seconds(nothing)}, pass ({seconds(libraries)}, attrs and h11 alone); shortest of {_RUNS}",
+            medians=f"{seconds(ours)} : {seconds(nothing)}, pass ({seconds(libraries)}, attrs and h11 alone); minimum of {_RUNS}",
         )
     )
 
@@ -66,10 +66,10 @@ def test_size_as_installed(table: Table) -> None:
     own = sum(path.stat().st_size for path in Path(backjob.__file__).parent.rglob("*") if path.is_file())
     others = {name: _size(distribution(name)) for name in _DEPENDENCIES}
     for name in _DEPENDENCIES:
-        assert not requires(name), f"{name} brings more"
+        assert not requires(name), f"{name} has dependencies"
     table.add(
         Figure(
-            what="installed beside the standard library",
+            what="installed size beyond the standard library",
             measured=sum(others.values(), own) / 1e6,
             target=3,
             unit="MB",

@@ -1,4 +1,4 @@
-"""What it costs to start a job and to have it run, on real servers."""
+"""The cost of starting and running a job, on real servers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _RUNS = 5
 
 
 def _insert_and_send(site: Site) -> tuple[float, float]:
-    """A row inserted and committed, and a connect and send, in seconds; the answer is waited for outside of the clock."""
+    """Insert a row and commit, then connect and send; return the seconds of both. The wait for the answer is not timed."""
     row, request = site.raw.row(), request_bytes(site.address, "/bare")
     begin = time.perf_counter()
     site.raw.insert(row)
@@ -104,14 +104,14 @@ def test_from_the_start_to_the_first_line(site: Site, table: Table, server: str)
     table.add(
         Figure(
             store=site.kind.name,
-            what=f"  the same, of the request only until its first line, {server}",
+            what=f"  the same, against the request only up to its first line, {server}",
             measured=pair.ours / to_first_line,
             medians=f"{seconds(pair.ours)} : {seconds(to_first_line)}",
         )
     )
 
 
-def test_jobs_a_second(site: Site, table: Table, server: str) -> None:
+def test_jobs_per_second(site: Site, table: Table, server: str) -> None:
     def ours() -> float:
         begin = time.monotonic()
         for _ in range(_JOBS):
@@ -125,7 +125,7 @@ def test_jobs_a_second(site: Site, table: Table, server: str) -> None:
             for _ in range(_JOBS):
                 bare_request(site.address, f"/bare/updates?{site.raw.insert(site.raw.row())}")
 
-        return _until_all_noted(site, all_of_them)
+        return _until_all_ended(site, all_of_them)
 
     def at_once() -> float:
         rows = [site.raw.row() for _ in range(_JOBS)]
@@ -136,7 +136,7 @@ def test_jobs_a_second(site: Site, table: Table, server: str) -> None:
                     job_id = site.raw.insert(row)
                     pool.submit(bare_request, site.address, f"/bare/updates?{job_id}")
 
-        return _until_all_noted(site, all_of_them)
+        return _until_all_ended(site, all_of_them)
 
     ours()
     found = [(ours(), one_by_one(), at_once()) for _ in range(_RUNS)]
@@ -145,17 +145,17 @@ def test_jobs_a_second(site: Site, table: Table, server: str) -> None:
     table.add(
         Figure(
             store=site.kind.name,
-            what=f"no-op jobs a second, end to end, {server}",
+            what=f"no-op jobs per second, end to end, {server}",
             measured=fastest / taken,
             target=0.8,
             better="more",
             medians=f"{1 / taken:.0f}/s : {1 / fastest:.0f}/s, insert, request and two updates "
-            f"({1 / by_hands[0]:.0f}/s one by one, {1 / by_hands[1]:.0f}/s {_AT_ONCE} at once)",
+            f"({1 / by_hands[0]:.0f}/s one by one, {1 / by_hands[1]:.0f}/s {_AT_ONCE} in parallel)",
         )
     )
 
 
-def _until_all_noted(site: Site, work: Callable[[], object]) -> float:
+def _until_all_ended(site: Site, work: Callable[[], object]) -> float:
     begin = time.monotonic()
     work()
     return (max(site.end_of_job() for _ in range(_JOBS)) - begin) / _JOBS

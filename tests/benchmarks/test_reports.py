@@ -1,4 +1,4 @@
-"""What an action's own calls cost, and what it costs to look at a job."""
+"""The cost of an action's own calls, and of reading a job."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _MANY = 200_000
 _APPENDS = 1000
 _SEVERAL = 5
 _JOBS = 20
-_FEWEST_JOBS = 5
-_LONGEST = 10.0  # s
+_MIN_JOBS = 5
+_MAX_TIME = 10.0  # s
 
 
 _ANY_STORE = pytest.mark.parametrize("store", ["sqlite"], indirect=True)
-"""For what writes to no store."""
+"""For benchmarks that write to no store."""
 
 
 @pytest.fixture
@@ -81,19 +81,19 @@ def test_an_update_that_is_coalesced(site: Site, benchmark: BenchmarkFixture, ta
 
 
 @_ANY_STORE
-def test_a_turn_of_track(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+def test_an_iteration_of_track(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
     with Path(os.devnull).open("w", encoding="utf-8") as nowhere, site.running().active():
 
         def ours() -> None:
-            _go_through(site.jobs.track(range(_MANY)))
+            _exhaust(site.jobs.track(range(_MANY)))
 
         def raw() -> float:
-            return timed(lambda: _go_through(tqdm(range(_MANY), file=nowhere)))
+            return timed(lambda: _exhaust(tqdm(range(_MANY), file=nowhere)))
 
         pair = side_by_side(benchmark, ours, raw, rounds=9)
     table.add(
         Figure(
-            what="one turn of track()",
+            what="one iteration of track()",
             measured=pair.ratio,
             target=1,
             medians=f"{seconds(pair.ours / _MANY)} : {seconds(pair.raw / _MANY)}, tqdm",
@@ -101,7 +101,7 @@ def test_a_turn_of_track(site: Site, benchmark: BenchmarkFixture, table: Table) 
     )
 
 
-def _go_through(rows: Iterable[int]) -> None:
+def _exhaust(rows: Iterable[int]) -> None:
     for _ in rows:
         pass
 
@@ -111,9 +111,9 @@ def test_the_thousandth_append(site: Site, table: Table) -> None:
     kilobyte = Report(output="x" * 1000)
     firsts: list[float] = []
     lasts: list[float] = []
-    until = time.monotonic() + _LONGEST
+    until = time.monotonic() + _MAX_TIME
     for turn in range(_JOBS):
-        if turn >= _FEWEST_JOBS and time.monotonic() > until:
+        if turn >= _MIN_JOBS and time.monotonic() > until:
             break
         running = site.running()
         append = partial(store.report, running.job.id, running.token, kilobyte)
@@ -132,7 +132,7 @@ def test_the_thousandth_append(site: Site, table: Table) -> None:
     )
 
 
-def test_a_look_at_the_status(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+def test_reading_the_status(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
     job_id = site.start()
     site.end_of_job()
     by_hand = site.raw.insert(site.raw.row())

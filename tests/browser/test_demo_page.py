@@ -31,7 +31,7 @@ def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_
         page.get_by_text("Done: 100 rows exported").wait_for()
         lines = (part(page, "output").text_content() or "").splitlines()
         assert lines == ["exporting 100 rows", *(f"{row} rows written" for row in range(10, 101, 10))]
-        assert page.request.get(page.get_by_text("a piece of HTML").get_attribute("href") or "").status == 286
+        assert page.request.get(page.get_by_text("an HTML fragment").get_attribute("href") or "").status == 286
         with page.expect_download() as download:
             page.get_by_role("link", name="Open the result").click()
         assert download.value.path().read_text(encoding="utf-8").splitlines()[-1] == "100,10000"
@@ -44,6 +44,6 @@ def test_the_ready_page_cancels_a_job_without_javascript(visitor: Visitor, tmp_p
     with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, PORT_LINE) as port:
         page = visitor.open(f"http://127.0.0.1:{port}/", java_script_enabled=False)
         page.get_by_role("button", name="Start a job").click()
-        page.get_by_role("link", name="a page of its own").click()
+        page.get_by_role("link", name="a separate page").click()
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("Cancelled").wait_for()

@@ -1,4 +1,4 @@
-"""Many copies of an ended job, and of its output, made by the database itself: one by one would take minutes."""
+"""Many copies of an ended job and its output, made by the database itself; one by one takes minutes."""
 
 from __future__ import annotations
 

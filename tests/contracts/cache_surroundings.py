@@ -1,4 +1,4 @@
-"""A cache and stores on it, as several processes would have them."""
+"""A cache, and the stores of several processes on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Surroundings:
         self.store = self.another()
 
     def another(self) -> CacheStore:
-        """The store of a process that has just begun."""
+        """The store of a new process."""
         return CacheStore(self.cache, clock=self.clock)
 
     def running(self, job_id: str = "job", **fields: Any) -> None:
@@ -34,6 +34,6 @@ class Surroundings:
         assert self.store.change(job_id, *claimed("token")) is not None
 
     def calls(self) -> int:
-        """Calls to the cache since this was last asked."""
+        """Calls to the cache since the last call of this method."""
         calls, self.cache.calls = self.cache.calls, 0
         return calls

@@ -1,4 +1,4 @@
-"""A cache in this process, as small and as strict as it can be, that a test can look into and take entries from."""
+"""A minimal, strict cache in this process, whose entries a test can read and remove."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Entry(NamedTuple):
 
 
 class DictCache:
-    """``add`` is atomic, nothing expires but by the test's hand, and what memcached would not take is an error."""
+    """``add`` is atomic, entries expire only when the test says so, and what memcached would refuse is an error."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -49,13 +49,13 @@ class DictCache:
             self.entries.pop(key, None)
 
     def drop(self, *parts: str) -> None:
-        """Let the entries go whose key has one of these parts."""
+        """Remove the entries whose key contains one of these parts."""
         with self._lock:
             for key in [key for key in self.entries if any(part in key for part in parts)]:
                 del self.entries[key]
 
     def expire(self, longest: int) -> None:
-        """Let the entries go that were to be kept for so many seconds at most."""
+        """Remove the entries with a timeout of at most so many seconds."""
         with self._lock:
             for key in [key for key, entry in self.entries.items() if entry.timeout <= longest]:
                 del self.entries[key]
@@ -63,8 +63,8 @@ class DictCache:
     def _check(self, key: object, value: object = "", timeout: object = 1) -> None:
         self.calls += 1
         if not isinstance(key, str) or not _KEY.fullmatch(key):
-            raise ValueError(f"memcached would not take the key {key!r}")
+            raise ValueError(f"memcached would refuse the key {key!r}")
         if type(value) is not str or len(value.encode()) > 1_000_000:
-            raise ValueError("memcached would not take the value")
+            raise ValueError("memcached would refuse the value")
         if type(timeout) is not int or timeout < 1:
-            raise ValueError(f"some cache would misunderstand the timeout {timeout!r}")
+            raise ValueError(f"some caches would misread the timeout {timeout!r}")

@@ -1,4 +1,4 @@
-"""Jobs in a cache alone, against the contract, on every kind of cache there is here."""
+"""`CacheStore` keeps the contract on every kind of cache that is installed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _numbers = count()
 
 
 class CacheContract(StoreBasics, MergesJobs, DelaysJobs, FindsSilentJobs):
-    """The contract, but for what a store promises that lists its jobs and purges them."""
+    """The contract without listing and purging jobs."""
 
 
 class TestHomeMadeCache(CacheContract):
     def make_store(self, clock: Clock) -> Store:
         store = CacheStore(DictCache(), clock=clock)
-        store.lacks |= {Capability.SHARED}  # a stranger is taken for one that is shared
+        store.lacks |= {Capability.SHARED}  # an unknown cache counts as shared
         return store
 
 
@@ -57,7 +57,7 @@ class TestDjangoLocMemCache(CacheContract):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[redis.Redis]:
-    """A client of the server; what this module's tests left there is removed at the end."""
+    """A client of the server. Removes the entries of this module's tests at the end."""
     client = redis.Redis.from_url(REDIS.require())
     yield client
     for key in client.scan_iter(match=f"*{NAME}*", count=1000):
@@ -66,7 +66,7 @@ def server() -> Iterator[redis.Redis]:
 
 
 def cachelib_store(prefix: str, clock: Clock | None = None) -> Store:
-    """What each process opens."""
+    """The store that each process opens."""
     return CacheStore(RedisCache(redis.Redis.from_url(REDIS.url), key_prefix=prefix), clock=clock)
 
 

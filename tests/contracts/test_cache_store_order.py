@@ -1,4 +1,4 @@
-"""Writers of jobs in a cache that stall between any two calls to it, in any order of these calls."""
+"""Several writers of jobs in a cache, with their calls to it interleaved in any order, and stalls between them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from backjob.testing import FakeClock
 from tests.contracts.turns import Turns
 
 Log: TypeAlias = list[str]
-Deed: TypeAlias = Callable[[CacheStore, str], Log]
+Action: TypeAlias = Callable[[CacheStore, str], Log]
 
 STALLED: Final = 50
-"""Numbers in an order beyond this one: an hour passes, and whoever waits now has stalled for that long."""
+"""A number above this one in an order lets an hour pass, so that all waiting callers stall for that long."""
 
 
 def draft(job_id: str) -> Draft:
@@ -83,46 +83,47 @@ def join_and_free(store: CacheStore, name: str) -> Log:
     return log
 
 
-Deeds: TypeAlias = st.SearchStrategy[list[Deed]]
+Actions: TypeAlias = st.SearchStrategy[list[Action]]
 Orders: TypeAlias = st.SearchStrategy[list[int]]
 
-WORKERS: Final[Deeds] = st.lists(st.sampled_from((claim, claim_and_work, cancel, take, beat)), min_size=2, max_size=4)
-JOINERS: Final[Deeds] = st.lists(
+WORKERS: Final[Actions] = st.lists(st.sampled_from((claim, claim_and_work, cancel, take, beat)), min_size=2, max_size=4)
+JOINERS: Final[Actions] = st.lists(
     st.sampled_from((join, join_and_end, join_and_end_and_join, join_and_free, take)), min_size=2, max_size=4
 )
 ORDERS: Final[Orders] = st.lists(st.integers(0, STALLED), max_size=150)
 STALLING_ORDERS: Final[Orders] = st.lists(st.integers(0, STALLED + 12), max_size=150)
 
 
-def play(deeds: list[Deed], order: list[int], *first: Draft) -> tuple[CacheStore, Log]:
-    """Let each do its deed in a process of its own; what another process sees afterwards, and what they report."""
+def play(actions: list[Action], order: list[int], *first: Draft) -> tuple[CacheStore, Log]:
+    """Run each action in its own process. Returns the store of one more process, and the log of all actions."""
     clock, cache = FakeClock(), Turns()
     for job in first:
         CacheStore(cache, clock=clock).create(job)
     calls = {
-        f"{number}": partial(deed, CacheStore(cache, clock=clock), f"{number}") for number, deed in enumerate(deeds)
+        f"{number}": partial(action, CacheStore(cache, clock=clock), f"{number}")
+        for number, action in enumerate(actions)
     }
     logs = cache.run(calls, order, lambda number: cache.expire(LINGER) if number > STALLED else None)
     return CacheStore(cache, clock=clock), [entry for log in logs for entry in log]
 
 
 def said(log: Log, word: str) -> list[str]:
-    """What the entries of the log that begin with this word go on with."""
+    """The rest of each log entry that begins with this word."""
     return [entry.removeprefix(f"{word} ") for entry in log if entry.startswith(f"{word} ")]
 
 
 class TestAnyOrder:
-    """Whatever the order of single calls to the cache."""
+    """Any order of the single calls to the cache."""
 
     examples = 150
 
-    def run(self, check: Callable[[list[Deed], list[int]], None], deeds: Deeds, orders: Orders) -> None:
+    def run(self, check: Callable[[list[Action], list[int]], None], actions: Actions, orders: Orders) -> None:
         quietly = settings(max_examples=self.examples, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
-        quietly(given(deeds, orders)(check))()
+        quietly(given(actions, orders)(check))()
 
     def test_one_claim_wins_one_end_stands_and_no_output_is_lost(self) -> None:
-        def check(deeds: list[Deed], order: list[int]) -> None:
-            store, log = play(deeds, order, draft("job"))
+        def check(actions: list[Action], order: list[int]) -> None:
+            store, log = play(actions, order, draft("job"))
             job = store.get("job")
             assert job is not None
             assert said(log, "claimed") == ([] if job.token is None else [job.token])
@@ -133,17 +134,17 @@ class TestAnyOrder:
 
         self.run(check, WORKERS, ORDERS)
 
-    def test_who_stalled_for_an_hour_wins_nothing_that_others_have_won(self) -> None:
-        def check(deeds: list[Deed], order: list[int]) -> None:
-            _, log = play(deeds, order, draft("job"))
+    def test_a_writer_that_stalls_for_an_hour_wins_nothing_that_others_have_won(self) -> None:
+        def check(actions: list[Action], order: list[int]) -> None:
+            _, log = play(actions, order, draft("job"))
             assert len(said(log, "claimed")) <= 1
             assert len(said(log, "ended")) <= 1
 
         self.run(check, WORKERS, STALLING_ORDERS)
 
-    def test_a_merge_key_is_held_by_one_job_and_every_job_is_known_to_whoever_looks(self) -> None:
-        def check(deeds: list[Deed], order: list[int]) -> None:
-            store, log = play(deeds, order)
+    def test_one_job_has_a_merge_key_and_find_returns_every_unfinished_job(self) -> None:
+        def check(actions: list[Action], order: list[int]) -> None:
+            store, log = play(actions, order)
             joined = {job.id: job for job_id in said(log, "joined") if (job := store.get(job_id)) is not None}
             assert set(joined) == set(said(log, "joined"))
             assert len([job for job in joined.values() if job.merge_key is not None]) <= 1
@@ -153,9 +154,9 @@ class TestAnyOrder:
 
         self.run(check, JOINERS, ORDERS)
 
-    def test_a_merge_key_is_held_by_one_job_though_some_stalled_for_an_hour(self) -> None:
-        def check(deeds: list[Deed], order: list[int]) -> None:
-            store, log = play(deeds, order)
+    def test_one_job_has_a_merge_key_even_after_stalls_of_an_hour(self) -> None:
+        def check(actions: list[Action], order: list[int]) -> None:
+            store, log = play(actions, order)
             holders = {job.id for name in said(log, "joined") if (job := store.get(name)) is not None and job.merge_key}
             assert len(holders) <= 1
 

@@ -1,4 +1,4 @@
-"""The published contract itself: it notices each of many broken stores, and its first line names the broken promise."""
+"""The published contract: it fails for each of many broken stores, and its first line names the broken promise."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ BEGINNING: Final = """
 import json
 from hypothesis import Phase, settings
 from tests.contracts import broken_stores
-settings.register_profile("quick", phases=[Phase.generate], database=None)  # no search for the shortest failure
+settings.register_profile("quick", phases=[Phase.generate], database=None)  # no shrinking
 settings.load_profile("quick")
 """
 
 
 def suite(store: str, part: str) -> str:
-    """A part of the contract for one of the broken stores, as a third party would write it."""
+    """The code of a test class for one of the broken stores, as a third party would write it."""
     return f"""
 from {PARTS[part]} import {part}
 class Test_{store}_{part}({part}):
@@ -51,7 +51,7 @@ del {part}
 
 
 def failures(directory: Path, program: str, *arguments: str) -> dict[str, list[str]]:
-    """What pytest says of each failing test of this file, by class: the first lines, in full."""
+    """Run the program under pytest; return the messages of its failures by test class."""
     file, report = directory / "test_broken.py", directory / "report.xml"
     file.write_text(BEGINNING + program, encoding="utf-8")
     command = [
@@ -75,16 +75,16 @@ def failures(directory: Path, program: str, *arguments: str) -> dict[str, list[s
         check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    told: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     for case in ET.parse(report).iter("testcase"):
         name = case.attrib["classname"].rpartition(".")[2]
-        told.setdefault(name, [])
-        told[name] += [fault.attrib["message"] for fault in case if fault.tag in ("failure", "error")]
-    return told
+        messages.setdefault(name, [])
+        messages[name] += [fault.attrib["message"] for fault in case if fault.tag in ("failure", "error")]
+    return messages
 
 
 def chosen(faults: Iterable[Fault]) -> list[str]:
-    """The arguments of pytest for one test a fault."""
+    """The pytest arguments that select one test per fault."""
     return ["-k", " or ".join(f"({name_of(fault)} and {fault.test})" for fault in faults)]
 
 
@@ -92,45 +92,45 @@ def name_of(fault: Fault) -> str:
     return f"Test_{fault.store.__name__}_{fault.part}"
 
 
-def is_named(fault: Fault, told: Mapping[str, list[str]]) -> None:
-    """The promise is named, in the first line, and every failure's first line names one."""
-    lines = [message.partition("\n")[0] for message in told[name_of(fault)]]
+def check_named(fault: Fault, found: Mapping[str, list[str]]) -> None:
+    """Check that a failure names the promise in its first line, and that every failure's first line names one."""
+    lines = [message.partition("\n")[0] for message in found[name_of(fault)]]
     assert any(f"promise broken: {fault.promise}" in line for line in lines), (fault, lines)
     assert [line for line in lines if "promise broken: " not in line] == [], fault
 
 
-def test_a_broken_promise_is_noticed_and_named(tmp_path: Path) -> None:
-    told = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
+def test_each_broken_promise_is_reported_by_name(tmp_path: Path) -> None:
+    found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
     assert len(FAULTS) >= 40
     for fault in FAULTS:
-        is_named(fault, told)
+        check_named(fault, found)
 
 
 @pytest.mark.slow
-def test_whatever_else_fails_names_a_promise_too(tmp_path: Path) -> None:
-    told = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS))
+def test_every_other_failure_names_a_promise_too(tmp_path: Path) -> None:
+    found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS))
     for fault in FAULTS:
-        is_named(fault, told)
+        check_named(fault, found)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("test", "fewest"),
     [
-        ("test_any_sequence_of_calls_does_what_the_model_does", 15),
-        ("test_any_race_leaves_one_claim_and_one_end", 6),
+        ("test_any_sequence_of_calls_matches_the_model", 15),
+        ("test_any_race_has_one_claim_and_one_end", 6),
     ],
 )
-def test_generated_calls_notice_many_faults_by_themselves(test: str, fewest: int, tmp_path: Path) -> None:
-    """They are there for what nobody thought of; what somebody did think of stands in for it here."""
-    told = failures(tmp_path, "".join(suite(fault.store.__name__, "StoreContract") for fault in FAULTS), "-k", test)
-    lines = {name: [message.partition("\n")[0] for message in messages] for name, messages in told.items()}
-    assert [line for found in lines.values() for line in found if "promise broken: " not in line] == []
-    assert len([name for name, found in lines.items() if found]) >= fewest, lines
+def test_generated_calls_alone_notice_many_faults(test: str, fewest: int, tmp_path: Path) -> None:
+    """The known faults stand in for the unknown ones that these tests are for."""
+    found = failures(tmp_path, "".join(suite(fault.store.__name__, "StoreContract") for fault in FAULTS), "-k", test)
+    lines = {name: [message.partition("\n")[0] for message in messages] for name, messages in found.items()}
+    assert [line for messages in lines.values() for line in messages if "promise broken: " not in line] == []
+    assert len([name for name, messages in lines.items() if messages]) >= fewest, lines
 
 
 @pytest.mark.slow
-def test_a_promise_broken_between_processes_is_noticed_and_named(tmp_path: Path) -> None:
+def test_each_promise_broken_between_processes_is_reported_by_name(tmp_path: Path) -> None:
     classes = "".join(
         f"""
 class {name_of(fault)}(SharesJobs):
@@ -143,9 +143,9 @@ class {name_of(fault)}(SharesJobs):
         for fault in SHARING_FAULTS
     )
     program = f"from backjob.testing import SharesJobs\n{classes}del SharesJobs"
-    told = failures(tmp_path, program, *chosen(SHARING_FAULTS))
+    found = failures(tmp_path, program, *chosen(SHARING_FAULTS))
     for fault in SHARING_FAULTS:
-        is_named(fault, told)
+        check_named(fault, found)
 
 
 class TestAStoreThatListsNoEndedJobs(

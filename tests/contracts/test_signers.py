@@ -1,4 +1,8 @@
+"""backjob's own signer keeps the published contract."""
+
 from __future__ import annotations
+
+import pytest
 
 from backjob.protocols import Signer
 from backjob.signing import MessageSigner
@@ -28,6 +32,7 @@ class TestInTheHeaders(TestInTheQuery):
         return MessageSigner(ANOTHER, carrier="header")
 
 
+@pytest.mark.slow
 class TestWithFallbacks(TestInTheQuery):
     def make_signer(self) -> Signer:
         return MessageSigner(SECRET.encode(), fallbacks=[OLD])

@@ -1,4 +1,4 @@
-"""SQLStore on the application's own engine, whatever that is set to, and how it deals with connections of its own."""
+"""SQLStore on engines of an application with various settings, and its own connections: their end, forks, conflicts."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import os
 import select
 import signal
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from backjob.errors import StoreUnavailable
+from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.lifecycle import claimed
-from backjob.model import Draft, Query, Report, Request
+from backjob.model import Changes, Draft, Expect, Query, Report, Request
 from backjob.protocols import Clock, Store
 from backjob.stores.sql import SQLStore, metadata
+from backjob.testing import FakeClock
 from backjob.testing._stores.case import StoreCase
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.merging import MergesJobs
@@ -28,15 +31,17 @@ from backjob.testing._stores.reporting import OutputCalls, ReportCalls
 from backjob.testing._stores.texts import TextCalls
 from tests.services import MARIADB, POSTGRES, Service, own_name
 
-PATIENCE: Final = 60
+pytestmark = pytest.mark.services
+
+DEADLINE: Final = 60  # s
 SERVERS: Final = {"PostgreSQL": POSTGRES, "MariaDB": MARIADB}
 
 
-# --- the application's own engine -----------------------------------------------------------------------------------
+# --- the application's engine ---------------------------------------------------------------------------------------
 
 
-class OwnEngine(StoreCase):
-    """Parts of the contract, through an engine of the application's."""
+class OnEngine(StoreCase):
+    """Parts of the contract, through an application's engine."""
 
     service: ClassVar[Service]
     options: ClassVar[dict[str, Any]] = {}
@@ -64,50 +69,33 @@ class OwnEngine(StoreCase):
 
 
 @pytest.mark.slow
-class TestSerializablePostgreSQL(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
+class TestSerializablePostgreSQL(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = POSTGRES
     options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
 
 
 @pytest.mark.slow
-class TestPostgreSQLInAutocommit(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
+class TestPostgreSQLInAutocommit(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = POSTGRES
     options: ClassVar = {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool}
 
 
 @pytest.mark.slow
-class TestSerializableMariaDB(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
+class TestSerializableMariaDB(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = MARIADB
     options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
 
 
 @pytest.mark.slow
-class TestMariaDBInAutocommit(OwnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
+class TestMariaDBInAutocommit(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = MARIADB
     options: ClassVar = {"isolation_level": "AUTOCOMMIT", "pool_pre_ping": True}
 
 
 @pytest.mark.slow
-class TestMariaDBWhoseConnectionsSpeakLatin1(OwnEngine, TextCalls, OutputCalls):
+class TestMariaDBWithConnectionsInLatin1(OnEngine, TextCalls, OutputCalls):
     service = MARIADB
     query = "?charset=latin1"
-
-
-@pytest.mark.slow
-class TestSQLiteWithTransactionEvents(DelaysJobs, MergesJobs, ReportCalls, Races):
-    """SQLAlchemy's own recipe for transactions in SQLite, which begins one in AUTOCOMMIT too."""
-
-    racers = 4
-
-    def make_store(self, clock: Clock) -> Store:
-        engine = create_engine(f"sqlite:///{self.directory / own_name()}.db", poolclass=NullPool)
-        event.listen(engine, "connect", _leave_transactions_to_us)
-        event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
-        return SQLStore(engine, clock=clock)
-
-
-def _leave_transactions_to_us(connection: Any, _: object) -> None:
-    connection.isolation_level = None
 
 
 @pytest.fixture(params=SERVERS)
@@ -128,7 +116,7 @@ def draft(job_id: str, **fields: Any) -> Draft:
     return Draft(id=job_id, request=Request("GET", "/work"), **fields)
 
 
-def test_an_applications_engine_stays_as_it_was(url: str, table_name: str) -> None:
+def test_the_store_changes_nothing_of_an_applications_engine(url: str, table_name: str) -> None:
     engine = create_engine(url, isolation_level="SERIALIZABLE", pool_size=1, max_overflow=0)
     with engine.connect() as connection:
         before = connection.get_isolation_level()
@@ -138,16 +126,16 @@ def test_an_applications_engine_stays_as_it_was(url: str, table_name: str) -> No
         store.change("job", *claimed("token"))
         store.report("job", "token", Report(output="x" * 40000))
     assert engine.pool is pool
-    assert pool.status().startswith("Pool size: 1  Connections in pool: 1"), "a connection was kept, or closed"
+    assert pool.status().startswith("Pool size: 1  Connections in pool: 1"), "the store kept a connection, or closed it"
     with engine.connect() as connection:
         assert connection.get_isolation_level() == before == "SERIALIZABLE"
         connection.execute(text(f"DELETE FROM {table_name}"))
         connection.rollback()
-    assert store.get("job") is not None, "the application's connection did not roll back any more"
+    assert store.get("job") is not None, "the application's connection no longer rolls back"
     engine.dispose()
 
 
-def test_a_job_is_no_part_of_the_applications_transaction(url: str, table_name: str) -> None:
+def test_a_job_survives_a_rollback_of_the_applications_transaction(url: str, table_name: str) -> None:
     engine = create_engine(url)
     with closing(SQLStore(engine, table_name=table_name)) as store:
         with engine.connect() as connection, connection.begin() as transaction:
@@ -160,9 +148,9 @@ def test_a_job_is_no_part_of_the_applications_transaction(url: str, table_name: 
 # --- connections ----------------------------------------------------------------------------------------------------
 
 
-def test_connections_are_closed_once_the_store_is(url: str, table_name: str) -> None:
+def test_a_closed_store_keeps_no_connection_open(url: str, table_name: str) -> None:
     store = SQLStore(url, table_name=table_name)
-    assert pooled(store) == 0, "a server may fork right after it has loaded the application"
+    assert pooled(store) == 0, "a web server may fork after it has loaded the application"
     store.get("job")
     assert pooled(store) == 1
     for _ in range(2):
@@ -173,13 +161,13 @@ def test_connections_are_closed_once_the_store_is(url: str, table_name: str) -> 
 
 
 def pooled(store: SQLStore) -> int:
-    pool: Any = store._database._root.pool
+    pool: Any = store._database.engine.pool
     return int(pool.checkedin())
 
 
 def kill_sessions(url: str, store: SQLStore) -> int:
-    """End the server's side of the store's connections, as its restart does; how many there were."""
-    pool: Any = store._database._root.pool
+    """End the server's side of the store's connections, as a restart does, and return their number."""
+    pool: Any = store._database.engine.pool
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     drivers = [entry.driver_connection for entry in list(pool._pool.queue)]
     with engine.connect() as connection:
@@ -195,21 +183,23 @@ def kill_sessions(url: str, store: SQLStore) -> int:
 
 def _wait_for_end(connection: Connection, session: int) -> None:
     living = text(f"SELECT count(*) FROM information_schema.processlist WHERE id = {session}")
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + DEADLINE
     while connection.execute(living).scalar_one():
-        assert time.monotonic() < deadline, "the server does not end a session"
+        assert time.monotonic() < deadline, "the server did not end a session"
 
 
-def test_an_idle_connection_that_died_costs_no_call(url: str, table_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_call_fails_for_an_idle_connection_that_died(
+    url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with closing(SQLStore(url, table_name=table_name)) as store:
         store.create(draft("job"))
         assert kill_sessions(url, store) == 1
         later = time.monotonic() + 2
-        monkeypatch.setattr("backjob.stores.sql.engine.time.monotonic", lambda: later)
+        monkeypatch.setattr("backjob.stores.sql.connections.time.monotonic", lambda: later)
         assert store.get("job") is not None
 
 
-def test_a_busy_connection_that_died_costs_one_call(url: str, table_name: str) -> None:
+def test_one_call_fails_for_a_connection_that_died_right_after_its_use(url: str, table_name: str) -> None:
     with closing(SQLStore(url, table_name=table_name)) as store:
         store.create(draft("job"))
         for call in (
@@ -233,11 +223,11 @@ CONFLICTS: Final = {
     "postgresql": "DO $$ BEGIN RAISE EXCEPTION 'deadlock detected' USING ERRCODE = '40P01'; END $$",
     "mariadb": "SIGNAL SQLSTATE '40001' SET MYSQL_ERRNO = 1213, MESSAGE_TEXT = 'Deadlock found'",
 }
-"""What makes a server answer as it answers the victim of a deadlock."""
+"""SQL that fails as the victim of a deadlock does."""
 
 
 @pytest.mark.parametrize("conflicts", [1, 3, 100])
-def test_the_victim_of_a_deadlock_tries_again_and_not_for_ever(
+def test_a_deadlock_is_retried_a_limited_number_of_times(
     url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, conflicts: int
 ) -> None:
     monkeypatch.setattr("backjob.stores.sql.engine._PAUSES", (0.0,) * 5)
@@ -245,7 +235,7 @@ def test_the_victim_of_a_deadlock_tries_again_and_not_for_ever(
 
     def step(connection: Connection) -> str:
         attempts.append(1)
-        connection.execute(text(f"INSERT INTO {table_name}_output VALUES ({len(attempts)}, 0, 'piece')"))
+        connection.execute(text(f"INSERT INTO {table_name}_output VALUES ({len(attempts)}, 0, 'chunk')"))
         if len(attempts) <= conflicts:
             connection.exec_driver_sql(CONFLICTS[connection.dialect.name])
         return "done"
@@ -265,11 +255,11 @@ def test_the_victim_of_a_deadlock_tries_again_and_not_for_ever(
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, SystemExit, GeneratorExit])
-def test_an_interrupted_step_leaves_no_connection_in_the_middle_of_something(
+def test_the_connection_of_an_interrupted_step_is_not_used_again(
     url: str, table_name: str, interruption: type[BaseException]
 ) -> None:
     def step(connection: Connection) -> None:
-        connection.execute(text(f"INSERT INTO {table_name}_output VALUES (1, 0, 'piece')"))
+        connection.execute(text(f"INSERT INTO {table_name}_output VALUES (1, 0, 'chunk')"))
         raise interruption
 
     with closing(SQLStore(url, table_name=table_name)) as store:
@@ -281,55 +271,104 @@ def test_an_interrupted_step_leaves_no_connection_in_the_middle_of_something(
         assert store._database.do(lambda connection: connection.execute(count).scalar_one()) == 0
 
 
+# --- values and errors ----------------------------------------------------------------------------------------------
+
+
+def test_a_given_clock_is_the_stores_time(url: str, table_name: str) -> None:
+    clock = FakeClock(datetime(2040, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
+    with closing(SQLStore(url, table_name=table_name, clock=clock)) as store:
+        assert store.create(draft("job")).created_time == clock.now()
+
+
+def test_the_longest_labels_are_stored_in_full(url: str, table_name: str) -> None:
+    labels = {"owner": "😀" * 255, "scope": "😀" * 255, "lessee": "x" * 255}
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job", **labels), "x" * 255)
+        job = store.get("job")
+    assert job is not None
+    assert (job.owner, job.scope, job.lessee, job.merge_key) == (*labels.values(), "x" * 255)
+
+
+def test_a_number_beyond_64_bits_is_no_version_and_no_offset(url: str, table_name: str) -> None:
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job"))
+        with suppress(InvalidRequest):  # from PostgreSQL; MariaDB compares it and finds it unequal
+            assert store.change("job", Expect(version=1 << 70), Changes(progress=1)) is None
+        store.change("job", *claimed("token"))
+        store.report("job", "token", Report(output="some"))
+        assert store.output("job", 1 << 70).text == ""
+        assert store.output("job", 0, 1 << 70).text == "some"
+
+
+def test_an_error_and_its_traceback_show_no_value_of_a_job(url: str, table_name: str) -> None:
+    secret = "hush" * 3  # in two parts, because the traceback shows this source
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store._database.do(lambda connection: connection.exec_driver_sql(f"DROP TABLE {table_name}"))
+        with pytest.raises(StoreUnusable, match=f"no table '{table_name}'") as caught:
+            store.create(draft("job", sealed=secret.encode(), owner=secret), secret)
+    assert secret not in "".join(traceback.format_exception(caught.value))
+
+
 # --- forks ----------------------------------------------------------------------------------------------------------
 
 
 def in_child(run: Callable[[], str]) -> str:
-    """What this says in a forked child."""
+    """The text that the function returns in a forked child, or what went wrong there."""
     reading, writing = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        said = "it died"
+        text_of_child = "it died"
         try:
-            said = run()
+            text_of_child = run()
         except BaseException as error:
-            said = repr(error)
+            text_of_child = repr(error)
         finally:
-            os.write(writing, said.encode()[:4096])
+            os.write(writing, text_of_child.encode()[:4096])
             os._exit(0)
     os.close(writing)
     with open(reading, encoding="utf-8") as pipe:  # noqa: PTH123 - a descriptor has no path
-        said = pipe.read() if select.select([pipe], [], [], PATIENCE)[0] else "it hangs"
-    if said == "it hangs":
+        answer = pipe.read() if select.select([pipe], [], [], DEADLINE)[0] else "it hangs"
+    if answer == "it hangs":
         os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return said
+    return answer
 
 
 @pytest.mark.parametrize("own", [True, False])
-def test_a_child_uses_connections_of_its_own(url: str, table_name: str, own: bool) -> None:
+def test_a_forked_child_opens_its_own_connections(url: str, table_name: str, own: bool) -> None:
     engine = create_engine(url)
     with closing(SQLStore(url if own else engine, table_name=table_name)) as store:
         store.create(draft("job"))
-        mine = session(store)
+        of_parent = session(store)
 
         def run() -> str:
-            told = f"{session(store) != mine} {store.get('job') is not None}"
+            answer = f"{session(store) != of_parent} {store.get('job') is not None}"
             store.close()
-            return told
+            return answer
 
         assert in_child(run) == "True True"
-        assert session(store) == mine, "the parent's connection is closed"
+        assert session(store) == of_parent, "the child closed the parent's connection"
     engine.dispose()
 
 
-def session(store: SQLStore) -> int:
-    """The server's number for the store's connection."""
+def test_a_child_that_is_forked_while_all_connections_are_in_use_opens_its_own(
+    url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backjob.stores.sql.connections._POOL_SIZE", 1)
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job"))
+        child: Callable[[Connection], str] = lambda _: in_child(lambda: str(store.get("job") is not None))  # noqa: E731
+        assert store._database.do(child) == "True"
+        assert store.get("job") is not None
 
-    def ask(connection: Any) -> int:
+
+def session(store: SQLStore) -> int:
+    """The server's id of the store's connection."""
+
+    def read(connection: Connection) -> int:
         sql = "SELECT pg_backend_pid()" if connection.dialect.name == "postgresql" else "SELECT connection_id()"
         return int(connection.execute(text(sql)).scalar_one())
 
-    return store._database.do(ask)
+    return store._database.do(read)

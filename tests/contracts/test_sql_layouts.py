@@ -1,11 +1,10 @@
-"""The tables of SQLStore on real servers: printed, made, made by several at once, of another layout, known to Alembic."""
+"""The tables of SQLStore on real servers: the printed SQL, creation, refusal of other layouts, Alembic."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from threading import Barrier
 from typing import Any, Final
 
@@ -21,23 +20,25 @@ from backjob.stores import open_store
 from backjob.stores.sql import SQLStore, metadata
 from tests.services import MARIADB, POSTGRES, own_name
 
-PATIENCE: Final = 60
+pytestmark = pytest.mark.services
+
+DEADLINE: Final = 60  # s
 
 
 @frozen
 class Place:
-    """An empty schema of a server, or a file, and what belongs there."""
+    """An empty schema of a server."""
 
     url: str
     dialect: str
-    schema: str | None
+    schema: str
     engine: Engine
 
     def open(self, **arguments: Any) -> SQLStore:
         return SQLStore(self.url, schema=self.schema, **arguments)
 
     def do(self, *statements: str) -> None:
-        """Carry this out in the schema, beside any store."""
+        """Execute these statements, through no store."""
         with self.engine.begin() as connection:
             for statement in statements:
                 connection.execute(text(statement))
@@ -49,53 +50,47 @@ class Place:
         return {index["name"] for index in inspect(self.engine).get_indexes("backjob", schema=self.schema)}
 
     def named(self, table: str) -> str:
-        return table if self.schema is None else f"{self.schema}.{table}"
+        return f"{self.schema}.{table}"
 
 
-@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+@pytest.fixture(params=["postgresql", "mariadb"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     dialect: str = request.param
-    schema = None if dialect == "sqlite" else own_name()
-    if dialect == "sqlite":
-        url = f"sqlite+pysqlite:///{tmp_path}/jobs.db"
-    else:
-        url = (POSTGRES if dialect == "postgresql" else MARIADB).require()
+    url = (POSTGRES if dialect == "postgresql" else MARIADB).require()
     engine = create_engine(url)
-    place = Place(url, dialect, schema, engine)
-    if schema is not None:
-        place.do(f"CREATE SCHEMA {schema}")
+    place = Place(url, dialect, own_name(), engine)
+    place.do(f"CREATE SCHEMA {place.schema}")
     yield place
-    if schema is not None:
-        place.do(f"DROP SCHEMA {schema}" + (" CASCADE" if dialect == "postgresql" else ""))
+    place.do(f"DROP SCHEMA {place.schema}" + (" CASCADE" if dialect == "postgresql" else ""))
     engine.dispose()
 
 
 def works(store: SQLStore) -> bool:
-    """Whether a job can be written and found."""
+    """Whether a job can be written and read, in a store that is then closed."""
     with closing(store):
         store.create(Draft(id="job", request=Request("GET", "/work")), "key")
         return store.get("job") is not None
 
 
-def test_the_printed_statements_make_what_the_store_needs(place: Place) -> None:
+def test_the_printed_sql_creates_what_the_store_needs(place: Place) -> None:
     printed = SQLStore.schema(place.dialect, schema=place.schema)
     place.do(*[statement for statement in printed.split(";\n") if statement.strip()])
     assert works(place.open(create_table=False))
     indices = place.indices()
-    with closing(place.open()):  # finds everything
+    with closing(place.open()):  # nothing is missing
         assert place.indices() == indices
     assert {name for name in indices if name != "backjob_id"} == {
         f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped")
     }
 
 
-def test_what_the_store_makes_is_what_is_printed(place: Place) -> None:
+def test_the_store_creates_the_same_tables_as_the_printed_sql(place: Place) -> None:
     with closing(place.open()):
-        made = [columns_of(place, table) for table in place.tables()], place.indices()
+        created = [columns_of(place, table) for table in place.tables()], place.indices()
     place.do(*[f"DROP TABLE {place.named(table)}" for table in ("backjob_output", "backjob")])
     printed = SQLStore.schema(place.dialect, schema=place.schema)
     place.do(*[statement for statement in printed.split(";\n") if statement.strip()])
-    assert ([columns_of(place, table) for table in place.tables()], place.indices()) == made
+    assert ([columns_of(place, table) for table in place.tables()], place.indices()) == created
 
 
 def columns_of(place: Place, table: str) -> list[tuple[str, str, bool]]:
@@ -103,7 +98,7 @@ def columns_of(place: Place, table: str) -> list[tuple[str, str, bool]]:
     return [(column["name"], str(column["type"]), column["nullable"]) for column in columns]
 
 
-def test_without_create_table_an_empty_database_is_left_empty(place: Place) -> None:
+def test_without_create_table_the_store_creates_nothing(place: Place) -> None:
     with closing(place.open(create_table=False)) as store:
         for _ in range(2):
             with pytest.raises(StoreUnusable, match=r"no table '.*backjob'.*create_table=True.*backjob schema"):
@@ -115,7 +110,7 @@ def test_without_create_table_an_empty_database_is_left_empty(place: Place) -> N
 
 @pytest.mark.parametrize("create_table", [True, False])
 @pytest.mark.parametrize("table", ["backjob", "backjob_output"])
-def test_a_table_of_another_layout_is_named_and_left_alone(place: Place, table: str, create_table: bool) -> None:
+def test_a_table_of_another_layout_is_refused_and_not_changed(place: Place, table: str, create_table: bool) -> None:
     place.do(f"CREATE TABLE {place.named(table)} (id INTEGER, colour INTEGER)")
     with pytest.raises(
         StoreUnusable, match=rf"'.*backjob' have another layout.*{table}: .*colour.*table_name"
@@ -125,7 +120,7 @@ def test_a_table_of_another_layout_is_named_and_left_alone(place: Place, table: 
     assert place.tables() == [table]
 
 
-def test_a_column_too_many_or_too_few_is_another_layout(place: Place) -> None:
+def test_one_additional_or_missing_column_is_another_layout(place: Place) -> None:
     place.open().close()
     table = place.named("backjob")
     place.do(f"ALTER TABLE {table} ADD COLUMN colour INTEGER")
@@ -136,7 +131,7 @@ def test_a_column_too_many_or_too_few_is_another_layout(place: Place) -> None:
         place.open()
 
 
-def test_a_missing_second_table_is_made_or_named(place: Place) -> None:
+def test_a_missing_table_of_output_is_created_or_named(place: Place) -> None:
     place.open().close()
     place.do(f"DROP TABLE {place.named('backjob_output')}")
     with pytest.raises(StoreUnusable, match=r"no table '\S*backjob_output'"):
@@ -144,14 +139,14 @@ def test_a_missing_second_table_is_made_or_named(place: Place) -> None:
     assert works(place.open())
 
 
-def test_a_table_that_vanishes_under_the_store_is_told(place: Place) -> None:
+def test_a_table_that_is_dropped_later_is_named(place: Place) -> None:
     with closing(place.open()) as store:
         place.do(f"DROP TABLE {place.named('backjob')}", f"DROP TABLE {place.named('backjob_output')}")
         with pytest.raises(StoreUnusable, match=r"no table '\S*backjob'"):
             store.get("job")
 
 
-def test_what_a_process_left_half_made_is_completed(place: Place) -> None:
+def test_a_half_finished_creation_is_completed(place: Place) -> None:
     statements = SQLStore.schema(place.dialect, schema=place.schema).split(";\n")
     place.do(*statements[:3])  # the table, and two of its indices
     complete = {f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped")}
@@ -160,15 +155,15 @@ def test_what_a_process_left_half_made_is_completed(place: Place) -> None:
     assert complete <= place.indices()
 
 
-def test_several_that_open_at_once_make_the_tables_once(place: Place) -> None:
-    barrier = Barrier(6, timeout=PATIENCE)
+def test_stores_that_open_at_once_create_the_tables_once(place: Place) -> None:
+    barrier = Barrier(6, timeout=DEADLINE)
 
     def open_one(_: int) -> SQLStore:
         barrier.wait()
         return place.open()
 
     with ThreadPoolExecutor(6) as pool:
-        stores = list(pool.map(open_one, range(6), timeout=PATIENCE))
+        stores = list(pool.map(open_one, range(6), timeout=DEADLINE))
     for store in stores:
         with closing(store):
             assert store.get("job") is None
@@ -176,7 +171,7 @@ def test_several_that_open_at_once_make_the_tables_once(place: Place) -> None:
     assert {f"backjob_{name}" for name in ("merging", "scoped")} <= place.indices()
 
 
-def test_two_names_are_two_stores(place: Place) -> None:
+def test_two_table_names_are_two_stores(place: Place) -> None:
     with closing(place.open()) as one, closing(place.open(table_name="order")) as other:
         one.create(Draft(id="job", request=Request("GET", "/work")))
         assert other.get("job") is None
@@ -184,7 +179,7 @@ def test_two_names_are_two_stores(place: Place) -> None:
 
 
 def test_the_options_of_a_url_are_the_constructors_arguments(place: Place) -> None:
-    query = "?table_name=work&create_table=no" + (f"&schema={place.schema}" if place.schema else "")
+    query = f"?table_name=work&create_table=no&schema={place.schema}"
     with closing(open_store(place.url + query)) as store:
         with pytest.raises(StoreUnusable, match=r"no table '.*work'"):
             store.get("job")
@@ -196,24 +191,24 @@ def test_the_options_of_a_url_are_the_constructors_arguments(place: Place) -> No
 
 
 def differences(place: Place) -> list[Any]:
-    """What Alembic would write into a migration."""
+    """The differences that Alembic would write into a migration."""
 
-    def is_ours(name: str | None, kind: str, _: Any) -> bool:
+    def is_included(name: str | None, kind: str, _: Any) -> bool:
         return name == place.schema if kind == "schema" else True
 
     target = metadata(schema=place.schema)
     options = {
         "target_metadata": target,
-        "include_schemas": place.schema is not None,
-        "include_name": is_ours,
+        "include_schemas": True,
+        "include_name": is_included,
         "compare_type": True,
     }
     with place.engine.connect() as connection:
         return list(compare_metadata(MigrationContext.configure(connection, opts=options), target))
 
 
-def test_alembic_sees_no_difference_to_what_the_store_made(place: Place) -> None:
-    assert len(differences(place)) >= 2  # two tables, and on some databases their indices
+def test_alembic_finds_no_difference_to_the_created_tables(place: Place) -> None:
+    assert len(differences(place)) >= 2  # two tables, and in PostgreSQL their indices
     place.open().close()
     assert differences(place) == []
 
@@ -225,7 +220,7 @@ def test_alembic_sees_no_difference_to_what_the_store_made(place: Place) -> None
         lambda place: f"CREATE INDEX other ON {place.named('backjob')} (token)",
     ],
 )
-def test_alembic_sees_a_difference_where_there_is_one(place: Place, change: Callable[[Place], str]) -> None:
+def test_alembic_finds_a_changed_table_and_a_new_index(place: Place, change: Callable[[Place], str]) -> None:
     place.open().close()
     place.do(change(place))
     assert differences(place) != []

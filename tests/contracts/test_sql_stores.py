@@ -1,10 +1,9 @@
-"""SQLStore keeps the contract on real servers, and on a file of SQLite."""
+"""SQLStore passes the store contract on real servers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import ClassVar
-from uuid import uuid4
 
 import pytest
 from sqlalchemy import Engine, create_engine
@@ -14,9 +13,11 @@ from backjob.stores.sql import SQLStore, metadata
 from backjob.testing import StoreContract
 from tests.services import MARIADB, POSTGRES, Service, own_name
 
+pytestmark = pytest.mark.services
+
 
 class ServerContract(StoreContract):
-    """One pair of tables for a class; each store finds it empty."""
+    """One pair of tables for each class, emptied for each store."""
 
     service: ClassVar[Service]
     table_name: ClassVar[str]
@@ -40,7 +41,7 @@ class ServerContract(StoreContract):
         return store
 
     def place(self) -> str | Engine:
-        """Where the store is: an application's engine, whose statements need be compiled but once for all tests."""
+        """The store's database: an application's engine, so that statements are compiled once for all tests."""
         return self.engine
 
 
@@ -53,31 +54,17 @@ class TestMariaDB(ServerContract):
     service = MARIADB
 
     def place(self) -> str:
-        """A URL: with connections of the store's own."""
+        """A URL, so that the store makes its own engine."""
         return self.service.url
 
 
-@pytest.mark.slow
-class TestSQLite(StoreContract):
-    examples, steps, race_examples = 8, 25, 5
-
-    def make_store(self, clock: Clock) -> Store:
-        return SQLStore(f"sqlite+pysqlite:///{self.directory / str(uuid4())}.db", clock=clock)
-
-
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestPostgreSQLAtLength(TestPostgreSQL):
     only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestMariaDBAtLength(TestMariaDB):
     only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16
-
-
-@pytest.mark.slow
-class TestSQLiteAtLength(TestSQLite):
-    only_deeper = True
-    examples, steps, race_examples = 100, 50, 60

@@ -1,4 +1,4 @@
-"""Cleanup on every shared store that lists its jobs, by the real clocks of its server: both ages, and very many jobs."""
+"""Cleanup on every shared store that lists its jobs, by its server's real clock: both ages, and many jobs."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def end(store: Store, job_id: str, how: End, output: str = "") -> None:
     assert store.change(job_id, Expect(token="token"), ended(how)) is not None
 
 
-def test_each_age_is_honoured_by_the_stores_own_clock(shared: SharedStore, url: str) -> None:
+def test_each_age_is_measured_by_the_stores_own_clock(shared: SharedStore, url: str) -> None:
     with shared.open(url, days_ago(2)) as then:
         for name, how in ENDS.items():
             end(then, f"old {name}", how, "some output")
@@ -81,7 +81,7 @@ def test_each_age_is_honoured_by_the_stores_own_clock(shared: SharedStore, url: 
 
 
 @pytest.mark.slow
-def test_two_that_purge_at_once_remove_each_job_once(shared: SharedStore, url: str) -> None:
+def test_two_concurrent_purges_remove_each_job_once(shared: SharedStore, url: str) -> None:
     many = 3000
     with shared.open(url, days_ago(2)) as then:
         end(then, "bulk 000000", completed(), "some output")
@@ -96,11 +96,11 @@ def test_two_that_purge_at_once_remove_each_job_once(shared: SharedStore, url: s
         assert [number for number in range(many) if one.get(copy_id("bulk 000000", number)) is not None] == []
 
 
-SAMPLES: Final = 40  # purged jobs by whose absence others see how far a purge has come
+SAMPLES: Final = 40  # sample of purged jobs; the missing ones show how far a purge has come
 
 
 @pytest.mark.slow
-def test_very_many_jobs_go_in_batches_and_others_go_on(shared: SharedStore, url: str) -> None:
+def test_a_large_purge_works_in_batches_and_does_not_block_writers(shared: SharedStore, url: str) -> None:
     with shared.open(url, days_ago(2)) as then:
         end(then, "bulk 000000", completed(), "some output\n" * 20)
     copy_job(url, "bulk 000000", MANY - 1)
@@ -133,7 +133,7 @@ def test_very_many_jobs_go_in_batches_and_others_go_on(shared: SharedStore, url:
             for worker in workers:
                 worker.result(PATIENCE)
         assert removed == MANY
-        # In one transaction nothing of it would be seen before all of it, and who writes would wait to its end.
+        # A single transaction would show all of it at once, and writers would wait for its end.
         assert len(set(stages) - {0, SAMPLES}) >= 5, stages
         assert len([stage for stage in claims_at if 0 < stage < SAMPLES]) >= 10, claims_at
         assert cleaner.get("live 0") is not None

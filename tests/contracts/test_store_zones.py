@@ -1,4 +1,4 @@
-"""Processes in different time zones, and sessions of servers in others, agree on every moment to the microsecond."""
+"""Processes and server sessions in different time zones agree on every moment to the microsecond."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WINTER: Final = "2031-01-01T00:00:00.000001-11:00"
 
 pytestmark = pytest.mark.slow
 
-# A session's zone as a server's driver is told of it, by the URL.
+# The URL option that sets a session's zone, for each driver.
 SESSION_ZONES: Final = {
     "PostgreSQL": [
         {"options": "-c%20timezone%3DPacific/Kiritimati"},
@@ -40,7 +40,7 @@ SESSION_ZONES: Final = {
 
 
 class Zone:
-    """A process in a zone, with the store at a URL."""
+    """A process in a time zone, with the store at a URL."""
 
     def __init__(self, stack: ExitStack, url: str, zone: str) -> None:
         process = subprocess.Popen(
@@ -57,7 +57,7 @@ class Zone:
         self.offset = self._hear()["zone"]
 
     def see(self, step: str, job_id: str = "job", *arguments: str | float) -> dict[str, Any]:
-        """What the process sees when it does this."""
+        """The result of a step in the process."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([step, job_id, *arguments]) + "\n")
         self._process.stdin.flush()
@@ -69,12 +69,12 @@ class Zone:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the process has ended, or was ended; its standard error says more"
-        said: dict[str, Any] = json.loads(line)
-        return said
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 def but_for_reading(times: dict[str, Any]) -> dict[str, Any]:
-    """Moments of a job that don't depend on when it was read."""
+    """The moments of a job that don't depend on when it was read."""
     return {name: value for name, value in times.items() if name not in ("read_time", "taken")}
 
 
@@ -88,7 +88,7 @@ def agree(one_url: str, other_url: str) -> None:
 
 
 def life_in_two_zones(one: Zone, other: Zone) -> None:
-    """Either writes, the other reads the same."""
+    """Whichever process writes, the other reads the same."""
     created = one.see("create")
     assert but_for_reading(other.see("get")) == but_for_reading(created)
     taken = other.see("take")
@@ -115,7 +115,7 @@ def life_in_two_zones(one: Zone, other: Zone) -> None:
 
 
 def due_in_two_zones(one: Zone, other: Zone) -> None:
-    """A moment that the application names is that moment in every zone, to the microsecond."""
+    """A moment that the application passes is the same in every zone, to the microsecond."""
     created, there = one.see("create", "later", DUE), other.see("get", "later")
     assert created["start_time"] == there["start_time"] == "2031-06-30T21:34:05.999999+00:00"
     moved, here = other.see("move", "later", WINTER), one.see("get", "later")
@@ -141,8 +141,8 @@ def test_sessions_of_the_server_in_two_zones_agree(shared: SharedStore, url: str
 
 
 @pytest.mark.parametrize("shared", [BY_NAME[name] for name in SESSION_ZONES], ids=str)
-def test_the_zone_of_a_session_is_really_told_to_the_server(shared: SharedStore, url: str) -> None:
-    """Else the test above would show nothing."""
+def test_the_server_uses_the_zone_of_the_session(shared: SharedStore, url: str) -> None:
+    """Otherwise the test above would prove nothing."""
     (option,) = SESSION_ZONES[shared.name][0]
     nowhere = {"options": "-c%20timezone%3DNo/Where", "init_command": "SET%20time_zone%3D%27No/Where%27"}[option]
     with pytest.raises(StoreError), shared.open(with_options(url, **{option: nowhere})) as store:

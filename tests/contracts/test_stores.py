@@ -1,4 +1,4 @@
-"""Our own stores keep the contract that is published for everybody's."""
+"""The memory and SQLite stores fulfil the published contract."""
 
 from __future__ import annotations
 

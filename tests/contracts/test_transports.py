@@ -1,4 +1,4 @@
-"""Our own transports keep the contract that is published for everybody's."""
+"""backjob's own transport keeps the published contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Threads that share a cache, in an order that a test decides: one call to the cache at a time."""
+"""Threads that share a cache and call it one at a time, in an order that the test decides."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PATIENCE: Final = 30.0
 
 
 class Turns(DictCache):
-    """A cache whose callers wait before each call until it is their turn."""
+    """A cache whose callers wait for their turn before each call."""
 
     def __init__(self) -> None:
         super().__init__()
         self._mine = threading.local()
         self._go: dict[str, SimpleQueue[None]] = {}
         self._stopped: SimpleQueue[tuple[str, bool]] = SimpleQueue()
-        """Who waits for a turn, or (True) has finished."""
+        """The threads that wait for a turn, or (True) have finished."""
 
     def get(self, key: str, /) -> str | None:
         self._wait()
@@ -43,10 +43,10 @@ class Turns(DictCache):
         super().delete(key)
 
     def run(self, deeds: Mapping[str, Callable[[], T]], order: list[int], between: Callable[[int], None]) -> list[T]:
-        """What the deeds return, each done by a thread of its own, one call to the cache at a time.
+        """The results of the deeds, each run by its own thread, with one call to the cache at a time.
 
-        The next number in the order says whose turn it is of those that wait, sorted by name; when the order is used up,
-        they go on one after the other. ``between`` is called with the same number before each turn.
+        The next number in the order selects one of the waiting threads, sorted by name; after the last number they
+        continue one after the other. ``between`` gets the same number before each turn.
         """
         self._go = {name: SimpleQueue() for name in deeds}
         with ThreadPoolExecutor(len(deeds)) as pool:
@@ -63,7 +63,7 @@ class Turns(DictCache):
             return [future.result(PATIENCE) for future in futures]
 
     def _stops(self) -> list[str]:
-        """Who stops next and waits for another turn; nobody, if that one has finished."""
+        """The next thread that stops and waits for another turn, or None if it has finished."""
         name, finished = self._stopped.get(timeout=PATIENCE)
         return [] if finished else [name]
 

@@ -1,6 +1,6 @@
-"""A process in a time zone of its own, TZ of its environment: ``python -m tests.contracts.zone_child URL``.
+"""A process in its own time zone (TZ in its environment): ``python -m tests.contracts.zone_child URL``.
 
-Each line that it reads is a step, in JSON: its name, a job's id, and more. What the step has seen is a line of JSON.
+It reads a step per line, as JSON: the step's name, a job id, and further arguments. It prints each result as a line of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from backjob.stores import open_store
 
 
 def times(job: Job | None) -> dict[str, Any]:
-    """Every moment of a job, as it is written with its zone; ``read_time`` aside it should be the same for everybody."""
+    """Every moment of a job, with its zone; all but ``read_time`` should be the same in every process."""
     fields = asdict(job, recurse=False) if job is not None else {}
     moments = {name: value.isoformat() for name, value in fields.items() if isinstance(value, datetime)}
     return moments | {"zones": sorted({str(value.tzinfo) for value in fields.values() if isinstance(value, datetime)})}
@@ -38,7 +38,7 @@ def get(store: Store, job_id: str) -> dict[str, Any]:
 
 
 def take(store: Store, job_id: str) -> dict[str, Any]:
-    """Lease what is due; the moments of the job, if it is among it."""
+    """Lease the due jobs; return the moments of this one if it is among them."""
     taken = {job.id: job for job in store.take_due("me", 3600.000001, 10)}
     return times(taken.get(job_id)) | {"taken": sorted(taken)}
 
@@ -66,7 +66,7 @@ def end(store: Store, job_id: str) -> dict[str, Any]:
 
 
 def purge(store: Store, job_id: str) -> dict[str, Any]:
-    """Remove what ended half an hour ago or more, which is nothing; a wrong zone is an hour and more."""
+    """Purge jobs that ended half an hour ago: there is none, but a zone that is off by an hour would find one."""
     return {"purged": store.purge(1800, 1800)} | get(store, job_id)
 
 

@@ -1,4 +1,4 @@
-"""An action that reports in a loop, for tests that take its store away; `outage_app` is the site that servers load."""
+"""An action that reports in a loop, for tests of outages of the store. `outage_app` is the site that serves it."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _GATE_TIMEOUT: Final = 60.0
 
 
 def line(number: int) -> str:
-    """What the action prints as its ``number``-th line."""
+    """The line that the action prints in turn ``number``."""
     return f"{number} ä€\n"
 
 
 def note_end(state: JobState) -> None:
-    """The hook ``on_end``: a line in a file for each call."""
+    """The hook ``on_end``: write a line to a file for each call."""
     with open(os.environ["OUTAGE_ENDS"], "a", encoding="utf-8") as ends:  # noqa: PTH123 - appends are atomic
         ends.write(f"{state.id} {state.status.name}\n")
 
 
 def counting(jobs: BackJob, site: WSGIApplication) -> WSGIApplication:
-    """The site, and at ``/count`` the action that counts until its gate says that it is enough."""
+    """The site, with an action at ``/count`` that counts until its gate stops it."""
 
     def served(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ["PATH_INFO"] != "/count":
@@ -47,7 +47,7 @@ def counting(jobs: BackJob, site: WSGIApplication) -> WSGIApplication:
 
 
 def _count(jobs: BackJob, gate: socket.socket) -> None:
-    """Report in every way, and send the gate a byte for each turn; a byte from there ends it."""
+    """Report in every way, and send the gate a byte for each turn, until the gate sends one."""
     number = 0
     while True:
         if number % 2:

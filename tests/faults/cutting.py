@@ -1,6 +1,4 @@
-"""A TCP proxy before a store's server that cuts a connection when an answer is on its way: what was asked has happened,
-and nobody hears of it.
-"""
+"""A TCP proxy in front of a store's server that cuts a connection instead of passing on an answer."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ __all__ = ["CuttingProxy"]
 
 
 class CuttingProxy:
-    """Listens on ``port`` within its block, and passes everything on to the port it is made for."""
+    """Forwards connections from ``port`` to the port ``upstream``."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
@@ -42,18 +40,18 @@ class CuttingProxy:
             one.close()
 
     def cut_after(self, answers: int) -> None:
-        """Let so many answers pass, and cut the connection of the next one in its stead."""
+        """Pass on ``answers`` answers, and cut the connection of the next one instead."""
         with self._lock:
             self._passing = answers
 
     def has_cut(self) -> bool:
-        """Whether it has; if not yet, it does not any more."""
+        """Whether it has cut a connection since. If not, it will not."""
         with self._lock:
             waiting, self._passing = self._passing is not None, None
             return not waiting
 
     def _accept(self) -> None:
-        with suppress(OSError):  # shut down: the end
+        with suppress(OSError):  # the socket was shut down
             while True:
                 client, _ = self._listening.accept()
                 server = socket.create_connection(("127.0.0.1", self._upstream), WAIT)

@@ -13,7 +13,7 @@ from tests.scenarios.apps.plain import site_of
 
 __all__ = ["app", "jobs"]
 
-# A request, the worker request that it sends, and the gate: more than the usual limit allows, for hundreds of jobs.
+# Hundreds of jobs, each with a request, a worker request and a gate, need more sockets than the usual limit.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (max(_soft, min(_hard, 4096)), _hard))
 

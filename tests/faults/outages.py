@@ -1,4 +1,4 @@
-"""What tests that take a site's store away are made of: the site, counting jobs, and somebody who looks at them."""
+"""Parts of the tests with an outage of a site's store: the site, its counting jobs, and an observer of jobs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
     "Observer",
     "end_of",
     "outage_site",
-    "told",
     "two_processes",
     "until",
+    "warnings",
     "whole_output",
 ]
 
@@ -39,14 +39,14 @@ PROCESSES: Final = 2
 
 
 def two_processes(threads: int) -> Kind:
-    """gunicorn with two workers of so many threads."""
+    """gunicorn with two workers of ``threads`` threads each."""
     command = gunicorn(f"--workers={PROCESSES}", "--worker-class=gthread", f"--threads={threads}")
     return Kind(name="gunicorn", command=command, workers=PROCESSES * threads, address="configured")
 
 
 @contextmanager
 def outage_site(store_url: str, directory: Path, kind: Kind = KINDS["gunicorn-threads"], **more: str) -> Iterator[Site]:
-    """The site of `outage_app` with its jobs in this store, within its block."""
+    """The running site of `outage_app`, with its jobs in this store."""
     environment = {
         "BACKJOB_STORE": store_url,
         "BACKJOB_KEY": KEY,
@@ -61,16 +61,16 @@ def outage_site(store_url: str, directory: Path, kind: Kind = KINDS["gunicorn-th
         yield Site(server, jobs, directory)
 
 
-def until(holds: Callable[[], object], what: str) -> None:
-    """Look until something holds."""
-    looks, deadline = threading.Event(), time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < deadline, what
-        looks.wait(0.01)
+def until(is_done: Callable[[], object], failure: str) -> None:
+    """Wait until a condition is true."""
+    pause, deadline = threading.Event(), time.monotonic() + WAIT
+    while not is_done():
+        assert time.monotonic() < deadline, failure
+        pause.wait(0.01)
 
 
 def end_of(site: Site, job_id: str) -> JobState:
-    """Wait for a job's end, also where a connection from before the outage is only now found to be dead."""
+    """Wait for a job's end, even if a connection from before the outage turns out to be dead."""
     ends: list[JobState] = []
 
     def has_ended() -> bool:
@@ -78,7 +78,7 @@ def end_of(site: Site, job_id: str) -> JobState:
             ends.append(site.end(job_id))
         return bool(ends)
 
-    until(has_ended, f"{job_id} does not end")
+    until(has_ended, f"{job_id} did not end")
     return ends[0]
 
 
@@ -86,7 +86,7 @@ def end_of(site: Site, job_id: str) -> JobState:
 
 
 class Counters:
-    """The gate of so many running jobs of the action that counts."""
+    """Connections to at most ``most`` running jobs of the counting action."""
 
     def __init__(self, most: int) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=most)
@@ -104,12 +104,12 @@ class Counters:
             connection.close()
 
     def wait_for(self, count: int) -> None:
-        """Wait until so many run."""
+        """Wait until ``count`` jobs run."""
         while len(self._running) < count:
             self._running.append(self._listening.accept()[0])
 
     def count(self, times: int) -> None:
-        """Wait until each has reported so many times more, from now on."""
+        """Wait until each job has reported ``times`` more times."""
         for connection in self._running:
             connection.setblocking(False)
             with suppress(BlockingIOError):
@@ -119,24 +119,24 @@ class Counters:
         for connection in self._running:
             left = times
             while left > 0:
-                told = len(connection.recv(left))
-                assert told, "an action that counts has gone"
-                left -= told
+                received = len(connection.recv(left))
+                assert received, "a counting action has ended"
+                left -= received
 
-    def enough(self) -> None:
-        """Let all of them end."""
+    def release(self) -> None:
+        """Let all jobs end."""
         for connection in self._running:
             connection.sendall(b".")
 
 
-# --- looking on -----------------------------------------------------------------------------------------------------
+# --- observing ------------------------------------------------------------------------------------------------------
 
 
 @frozen(eq=False)
 class Observer:
-    """Looks at jobs all the time through a store of its own, in a thread, and notes what must never be seen.
+    """A thread that polls jobs through its own store, and notes states that must never occur.
 
-    ``away`` counts the times that the store was not available; ``wrong`` says all that should not be.
+    ``away`` counts the reads that raised `StoreUnavailable`, and ``wrong`` lists the errors found.
     """
 
     _store: Store
@@ -149,10 +149,10 @@ class Observer:
     @classmethod
     @contextmanager
     def of(cls, store_url: str, ids: Sequence[str]) -> Iterator[Observer]:
-        """Looking within its block; at the end nothing wrong may have been seen."""
+        """A running observer. Asserts at the end that it found no errors."""
         with closing(open_store(store_url)) as store:
             observer = cls(store, ids)
-            thread = threading.Thread(target=observer._look)
+            thread = threading.Thread(target=observer._poll)
             thread.start()
             try:
                 yield observer
@@ -166,10 +166,10 @@ class Observer:
         return len(self._away)
 
     def version(self, job_id: str) -> int:
-        """The version of a job when it was last looked at."""
+        """The version of a job when it was last read."""
         return self._seen[job_id].version if job_id in self._seen else 0
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._stop.is_set():
             for job_id in self._ids:
                 try:
@@ -177,7 +177,7 @@ class Observer:
                 except StoreUnavailable:
                     self._away.append(time.monotonic())
                     self._stop.wait(0.01)
-                except Exception as error:  # whatever it is, it is not what a store may raise
+                except Exception as error:  # a store must raise nothing else
                     self.wrong.append(repr(error))
             self._stop.wait(0.01)
 
@@ -201,18 +201,18 @@ def _brief(job: Job) -> str:
     return f"{Status(job.status).name}, version {job.version}, {job.output_size} bytes"
 
 
-def told(log: str) -> list[str]:
-    """The lines of a server's log that tell of trouble: none of gunicorn's own about its beginning and its end."""
+def warnings(log: str) -> list[str]:
+    """The lines of a server's log without those of level INFO, which gunicorn writes when it starts and stops."""
     return [text for text in log.splitlines() if "[INFO]" not in text]
 
 
 def whole_output(jobs: BackJob, job_id: str) -> str:
     """All of a job's output."""
 
-    def pieces() -> Iterable[str]:
+    def chunks() -> Iterable[str]:
         offset = 0
-        while (piece := jobs.output(job_id, offset)).text:
-            offset = piece.next_offset
-            yield piece.text
+        while (chunk := jobs.output(job_id, offset)).text:
+            offset = chunk.next_offset
+            yield chunk.text
 
-    return "".join(pieces())
+    return "".join(chunks())

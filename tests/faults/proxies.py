@@ -1,4 +1,4 @@
-"""A TCP proxy that treats each request passing through as a test says: the mishaps between an application and itself."""
+"""A TCP proxy whose handler decides about each request: faults on the way from an application to itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GATEWAY_TIMEOUT: Final = b"HTTP/1.1 504 Gateway Time-out\r\nContent-Length: 0\r\
 
 @frozen
 class Passage:
-    """One request on its way through a proxy: the ``number``-th, from 0 on."""
+    """One request on its way through a proxy. ``number`` counts them from 0."""
 
     number: int
     request: bytes = field(repr=False)
@@ -29,26 +29,26 @@ class Passage:
     _address: tuple[str, int]
 
     def send_on(self, request: bytes | None = None) -> socket.socket:
-        """Send the request, or another in its stead, to the server; its answer is to be read from the socket."""
+        """Send the request, or another one instead, to the server, and return the socket of its answer."""
         upstream = socket.create_connection(self._address, WAIT)
         upstream.sendall(self.request if request is None else request)
         return upstream
 
     def relay(self, upstream: socket.socket) -> bytes:
-        """Pass the whole answer back, and return it."""
+        """Pass the whole answer to the client, and return it."""
         with upstream:
             answer = read_all(upstream)
         self.answer(answer)
         return answer
 
     def answer(self, answer: bytes) -> None:
-        """Answer the client and hang up."""
-        with suppress(OSError):  # the client may have hung up already
+        """Answer the client, and close its connection."""
+        with suppress(OSError):  # the client may have closed it already
             self._client.sendall(answer)
         self.hang_up()
 
     def reset(self) -> None:
-        """Break the client's connection with a RST."""
+        """Reset the client's connection with a RST."""
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._client.close()
 
@@ -58,14 +58,15 @@ class Passage:
 
 
 class Proxy:
-    """Listens on ``port`` within its block. ``treat`` is called for each request in a thread of its own, with the
-    complete request; the default passes it on. ``upstream`` has to be set before the first one comes.
+    """Listens on ``port``, and calls ``handle`` in a thread for each complete request. The default forwards it.
+
+    Set ``upstream`` before the first request.
     """
 
-    def __init__(self, treat: Callable[[Passage], object] | None = None) -> None:
+    def __init__(self, handle: Callable[[Passage], object] | None = None) -> None:
         self.upstream: tuple[str, int] | None = None
         self.requests: list[bytes] = []
-        self._treat = treat or (lambda passage: passage.relay(passage.send_on()))
+        self._handle = handle or (lambda passage: passage.relay(passage.send_on()))
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -73,7 +74,7 @@ class Proxy:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The settings by which an application reaches itself through this proxy."""
+        """Settings with which an application sends its worker requests through this proxy."""
         return {"BACKJOB_BASE_URL": "http://shop.example", "BACKJOB_CONNECT_TO": f"http://127.0.0.1:{self.port}"}
 
     def __enter__(self) -> Self:
@@ -88,7 +89,7 @@ class Proxy:
         self._listening.close()
 
     def _accept(self) -> None:
-        with suppress(OSError):  # shut down: the end
+        with suppress(OSError):  # the socket was shut down
             while True:
                 client, _ = self._listening.accept()
                 thread = threading.Thread(target=self._serve, args=(client,))
@@ -102,17 +103,17 @@ class Proxy:
             if request and self.upstream is not None:
                 number = len(self.requests)
                 self.requests.append(request)
-                self._treat(Passage(number, request, client, self.upstream))
+                self._handle(Passage(number, request, client, self.upstream))
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """A request with its body, whose length it has to say; empty if there is none."""
+    """A request with its body, whose length must be in Content-Length; empty if there is no request."""
     data = b""
     while b"\r\n\r\n" not in data:
-        piece = connection.recv(65536)
-        if not piece:
+        chunk = connection.recv(65536)
+        if not chunk:
             return b""
-        data += piece
+        data += chunk
     head, _, body = data.partition(b"\r\n\r\n")
     fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
     length = int(fields.get(b"content-length", b"0"))
@@ -122,10 +123,10 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """What comes until the end of the connection, or of an answer that says its length."""
+    """The data until the connection ends, or until the end of an answer with a Content-Length."""
     data = b""
-    while piece := connection.recv(65536):
-        data += piece
+    while chunk := connection.recv(65536):
+        data += chunk
         head, end, body = data.partition(b"\r\n\r\n")
         lengths = [
             int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")

@@ -1,4 +1,4 @@
-"""What `start()` has accepted stays, whatever becomes of the process; what it can not keep, it refuses."""
+"""An accepted job survives the death of its process, and `start()` refuses what it can't store."""
 
 from __future__ import annotations
 
@@ -37,8 +37,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("durability", ["process", "power"])
-@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize(
+    ("durability", "count"),
+    [
+        ("process", 7),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in [("process", 1), ("power", 1), ("power", 7)]),
+    ],
+)
 def test_a_job_survives_sigkill_right_after_start(tmp_path: Path, durability: str, count: int) -> None:
     path = tmp_path / "jobs.db"
     done = subprocess.run(
@@ -90,7 +95,7 @@ print("sent", Nothing.sent)
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that anybody can reach, unlike pytest's own."""
+    """A directory that any user can enter, unlike pytest's."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -98,7 +103,7 @@ def open_directory() -> Iterator[Path]:
         directory.chmod(0o755)
 
 
-def test_start_on_a_store_that_can_not_be_written_is_refused_and_sends_nothing(open_directory: Path) -> None:
+def test_start_with_a_read_only_store_fails_and_sends_nothing(open_directory: Path) -> None:
     path = open_directory / "jobs.db"
     SQLiteStore(path).close()
     before = path.read_bytes()
@@ -114,14 +119,14 @@ def test_start_on_a_store_that_can_not_be_written_is_refused_and_sends_nothing(o
         timeout=WAIT,
         check=False,
     )
-    told, sent = done.stdout.splitlines()
-    assert told.startswith(f"StoreUnusable {path}: "), (done.stdout, done.stderr)
+    error, sent = done.stdout.splitlines()
+    assert error.startswith(f"StoreUnusable {path}: "), (done.stdout, done.stderr)
     assert sent == "sent 0"
     open_directory.chmod(0o755)
     assert path.read_bytes() == before
 
 
-def test_start_on_a_file_that_became_something_else_is_refused(tmp_path: Path) -> None:
+def test_start_with_a_file_that_is_not_a_database_fails(tmp_path: Path) -> None:
     path = tmp_path / "jobs.db"
     path.write_text("a letter to the editor\n" * 200)
     world = bench(store=SQLiteStore(path, create_table=False))

@@ -1,4 +1,4 @@
-"""Servers that answer as no server should: each delivery comes to a clear end, and the monitor and its socket thread live on."""
+"""Invalid and unusual responses: every delivery gets a clear outcome, and both threads survive."""
 
 from __future__ import annotations
 
@@ -17,41 +17,43 @@ from backjob.transports.sockets import SocketTransport
 from tests.scenarios.client import WAIT
 from tests.scenarios.sites import KEY
 
-UNCLAIMED: Final = "answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
+UNCLAIMED: Final = (
+    "answered, but the middleware did not claim the job: is it installed, or does a login page answer first?"
+)
 
-# No answer at all: the job is delivered once more.
+# Not a complete response: backjob delivers the job again.
 LOST: Final = {
     "nothing": b"",
-    "nonsense": b"\0\xff" * 500,
+    "garbage": b"\0\xff" * 500,
     "another protocol": b"SSH-2.0-OpenSSH_9.2\r\n",
     "half a status line": b"HTTP/1.",
-    "half a head": b"HTTP/1.1 200 OK\r\nContent-Le",
+    "half a header": b"HTTP/1.1 200 OK\r\nContent-Le",
     "half a body": b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf",
     "half a chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
-    "an endless head": b"HTTP/1.1 200 OK\r\n" + b"X-Again: and again\r\n" * 10_000,
-    "an endless line": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
-    "hints and no more": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
+    "a header past the limit": b"HTTP/1.1 200 OK\r\n" + b"X-Again: and again\r\n" * 10_000,
+    "a line past the limit": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 200_000,
+    "only informational": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
-    "no number for a status": b"HTTP/1.1 OK 200\r\n\r\n",
+    "a status that is no number": b"HTTP/1.1 OK 200\r\n\r\n",
 }
 
-# A complete answer, if a strange one: the job ends, and says how it was answered.
+# A complete response: the job ends with the status line in its text.
 COMPLETE: Final = {
     "HTTP/1.0, to the end": (b"HTTP/1.0 500 Oops\r\n\r\nbody", "500 Internal Server Error"),
     "no reason phrase": (b"HTTP/1.1 404\r\nContent-Length: 0\r\n\r\n", "404 Not Found"),
-    "a hint before": (b"HTTP/1.1 103 Hint\r\n\r\nHTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", "403 Forbidden"),
+    "informational first": (b"HTTP/1.1 103 Hint\r\n\r\nHTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n", "403 Forbidden"),
     "chunks": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n", "200 OK"),
     "a redirect": (
         b"HTTP/1.1 302 Found\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n",
         "302 Found → /login",
     ),
     "a body past the limit": (b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000, "200 OK"),
-    "a status of nobody's": (b"HTTP/1.1 299 Sort of\r\nContent-Length: 0\r\n\r\n", "299 Sort of"),
+    "an unregistered status": (b"HTTP/1.1 299 Sort of\r\nContent-Length: 0\r\n\r\n", "299 Sort of"),
 }
 
 
 class Worker:
-    """A peer that answers the first delivery of a job with what is set, and any further one with 418."""
+    """A server that sends ``answer`` to the first delivery of a job, and 418 to the next ones."""
 
     def __init__(self) -> None:
         self.answer = b""
@@ -75,7 +77,7 @@ def worker() -> Iterator[Worker]:
 
 @pytest.fixture(scope="module")
 def jobs(worker: Worker) -> Iterator[BackJob]:
-    """One and the same for all of them: each test shows that the one before has left it alive."""
+    """Shared by all tests: each one shows that the previous one did no lasting damage."""
     transport = SocketTransport(worker.peer.base_url, max_response=65536)
     with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs:
         yield jobs
@@ -83,15 +85,15 @@ def jobs(worker: Worker) -> Iterator[BackJob]:
 
 @pytest.fixture
 def threads(jobs: BackJob) -> Iterator[None]:
-    """Both threads are the same ones afterwards, and alive."""
+    """Check that the test leaves both threads alive."""
     run(jobs, "/warm-up")
-    before = ours()
+    before = backjob_threads()
     assert [thread.name for thread in before] == ["backjob-monitor", "backjob-sockets"]
     yield
-    assert ours() == before
+    assert backjob_threads() == before
 
 
-def ours() -> list[threading.Thread]:
+def backjob_threads() -> list[threading.Thread]:
     found = [thread for thread in threading.enumerate() if thread.name.startswith("backjob")]
     return sorted(found, key=lambda thread: thread.name)
 
@@ -101,7 +103,7 @@ def run(jobs: BackJob, path: str) -> JobState:
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_an_answer_that_is_none_is_followed_by_another_attempt(
+def test_an_incomplete_response_is_followed_by_another_attempt(
     jobs: BackJob, worker: Worker, threads: None, name: str
 ) -> None:
     worker.answer = LOST[name]
@@ -112,9 +114,11 @@ def test_an_answer_that_is_none_is_followed_by_another_attempt(
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_a_strange_answer_is_named_and_ends_the_job(jobs: BackJob, worker: Worker, threads: None, name: str) -> None:
-    worker.answer, said = COMPLETE[name]
+def test_a_complete_response_without_a_claim_fails_the_job(
+    jobs: BackJob, worker: Worker, threads: None, name: str
+) -> None:
+    worker.answer, line = COMPLETE[name]
     path = f"/{name.replace(' ', '-').replace('/', '-')}"
     state = run(jobs, path)
-    assert (state.status, state.status_text) == (Status.FAILED, f"{said}: {UNCLAIMED}")
+    assert (state.status, state.status_text) == (Status.FAILED, f"{line}: {UNCLAIMED}")
     assert worker.calls[path] == 1

@@ -44,7 +44,7 @@ class Silent(WSGIRequestHandler):
 
 
 class Watched:
-    """A store that notes from which threads it is called."""
+    """A store that records which threads call it."""
 
     def __init__(self, store: SQLiteStore) -> None:
         self._store = store
@@ -76,16 +76,16 @@ def served(jobs: BackJob, app: Any, server: Server) -> Iterator[None]:
         server.server_close()
 
 
-def ours() -> list[str]:
+def backjob_threads() -> list[str]:
     return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("backjob"))
 
 
-def in_time(holds: Callable[[], bool]) -> bool:
-    pause, deadline = threading.Event(), time.monotonic() + WAIT
-    while not holds():
+def eventually(is_true: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + WAIT
+    while not is_true():
         if time.monotonic() > deadline:
             return False
-        pause.wait(0.01)
+        time.sleep(0.01)
     return True
 
 
@@ -94,9 +94,9 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
-def test_two_threads_do_for_any_number_of_jobs_and_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_two_threads_serve_any_number_of_jobs_and_leave_nothing_behind(tmp_path: Path) -> None:
     before, threads_before = descriptors(), threading.active_count()
-    most_of_ours: set[tuple[str, ...]] = set()
+    thread_sets: set[tuple[str, ...]] = set()
     reached, released = threading.Semaphore(0), threading.Event()
     in_flight, most, counting = 0, 0, threading.Lock()
 
@@ -105,7 +105,7 @@ def test_two_threads_do_for_any_number_of_jobs_and_nothing_is_left_behind(tmp_pa
         with counting:
             in_flight += 1
             most = max(most, in_flight)
-        most_of_ours.add(tuple(ours()))
+        thread_sets.add(tuple(backjob_threads()))
         print("running")
         jobs.update(50)
         reached.release()
@@ -120,31 +120,31 @@ def test_two_threads_do_for_any_number_of_jobs_and_nothing_is_left_behind(tmp_pa
     watched: Any = store
     transport = SocketTransport(f"http://127.0.0.1:{server.server_port}", max_in_flight=AT_ONCE)
     jobs = BackJob(watched, transport, MessageSigner(KEY))
-    assert ours() == []
+    assert backjob_threads() == []
     with served(jobs, action, server):
         with ThreadPoolExecutor(8, thread_name_prefix="visitor") as visitors:
             ids = list(
                 visitors.map(lambda n: jobs.start("/work", {"n": n}, as_current_user=False), range(JOBS), timeout=WAIT)
             )
-            # As many as may be are in flight, and no action has ended: the others wait in the store.
+            # The transport is at its capacity, and no action has ended: the other jobs wait in the store.
             assert all(reached.acquire(timeout=WAIT) for _ in range(AT_ONCE))
             assert len(jobs.find(status=Status.IN_PROGRESS, limit=JOBS)) == AT_ONCE
             assert len(jobs.find(status=Status.STARTED, limit=JOBS)) == JOBS - AT_ONCE
-            assert ours() == ["backjob-monitor", "backjob-sockets"]
+            assert backjob_threads() == ["backjob-monitor", "backjob-sockets"]
             released.set()
             assert {jobs.join(job_id, WAIT).status for job_id in ids} == {Status.COMPLETED}
-        assert ours() == ["backjob-monitor", "backjob-sockets"]
+        assert backjob_threads() == ["backjob-monitor", "backjob-sockets"]
     assert most == AT_ONCE
-    assert most_of_ours == {("backjob-monitor", "backjob-sockets")}
+    assert thread_sets == {("backjob-monitor", "backjob-sockets")}
     assert "backjob-monitor" in store.callers
     assert "backjob-sockets" not in store.callers
-    assert in_time(lambda: ours() == [])
-    assert in_time(lambda: threading.active_count() <= threads_before)
-    assert in_time(lambda: descriptors() <= before), (before, descriptors())
+    assert eventually(lambda: backjob_threads() == [])
+    assert eventually(lambda: threading.active_count() <= threads_before)
+    assert eventually(lambda: descriptors() <= before), (before, descriptors())
 
 
 class Stuck:
-    """A transport that gets nowhere, not even in `send`, until it is closed."""
+    """A transport whose `send` blocks until it is closed."""
 
     capacity = None
 
@@ -163,13 +163,13 @@ class Stuck:
         self._end.set()
 
 
-def test_start_waits_neither_for_the_network_nor_for_the_monitor() -> None:
+def test_start_does_not_wait_for_the_network_or_the_monitor() -> None:
     transport = Stuck()
     jobs = BackJob(MemoryStore(), transport, MessageSigner(KEY))
     try:
         first = jobs.start("/work", as_current_user=False)
         assert transport.called.wait(WAIT)
-        # The monitor's thread is held up in `send`; whoever starts jobs is not.
+        # `send` blocks the monitor's thread, but no caller of start().
         with ThreadPoolExecutor(1) as visitor:
             others = visitor.submit(lambda: [jobs.start("/work", as_current_user=False) for _ in range(20)])
             assert len({first, *others.result(WAIT / 2)}) == 21

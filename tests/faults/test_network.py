@@ -1,4 +1,4 @@
-"""What goes wrong between an application and itself: nothing runs twice, and nothing is lost."""
+"""Failures and proxies between an application and itself: nothing runs twice, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import pytest
 
@@ -26,7 +26,7 @@ Through: TypeAlias = Callable[..., tuple[Site, Proxy]]
 
 @pytest.fixture
 def through(tmp_path: Path) -> Iterator[Through]:
-    """Makes a site whose worker requests go through a proxy: ``through(treat, kind="waitress")``."""
+    """A factory of sites whose worker requests go through a proxy: ``through(treat, kind="waitress")``."""
     with ExitStack() as stack:
 
         def make(treat: Callable[[Passage], object], kind: str = "waitress", **more: str) -> tuple[Site, Proxy]:
@@ -41,7 +41,7 @@ def through(tmp_path: Path) -> Iterator[Through]:
 
 
 def rewriting(change: Callable[[bytes], bytes]) -> Callable[[Passage], object]:
-    """Treats requests as a proxy that changes each on its way."""
+    """A proxy that changes each request."""
     return lambda passage: passage.relay(passage.send_on(change(passage.request)))
 
 
@@ -57,7 +57,7 @@ def attempts(site: Site, job_id: str) -> int:
     return job.attempt
 
 
-def swallow(passage: Passage) -> None:
+def close_at_once(passage: Passage) -> None:
     passage.hang_up()
 
 
@@ -73,7 +73,12 @@ def answer_half(passage: Passage) -> None:
     passage.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all of it")
 
 
-@pytest.mark.parametrize("mishap", [swallow, reset, answer_503, answer_half])
+SLOW: Final = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "mishap", [close_at_once, *(pytest.param(mishap, marks=SLOW) for mishap in (reset, answer_503, answer_half))]
+)
 def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
     through: Through, mishap: Callable[[Passage], None]
 ) -> None:
@@ -92,7 +97,7 @@ def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
     assert (seen["query"], seen["body"], seen["headers"]["cookie"]) == ("a=1", "body", "user=ann")
 
 
-def test_an_answer_lost_after_the_end_changes_nothing(through: Through) -> None:
+def test_a_response_lost_after_the_end_changes_nothing(through: Through) -> None:
     def treat(passage: Passage) -> None:
         with passage.send_on() as upstream:
             read_all(upstream)
@@ -105,7 +110,7 @@ def test_an_answer_lost_after_the_end_changes_nothing(through: Through) -> None:
     assert (site.runs(state.id), len(proxy.requests)) == (1, 2)
 
 
-def test_a_504_while_the_request_waits_for_a_worker_does_no_harm(through: Through, gate: Gate) -> None:
+def test_a_504_while_the_request_waits_for_a_worker_is_harmless(through: Through, gate: Gate) -> None:
     answered = threading.Event()
 
     def treat(passage: Passage) -> None:
@@ -121,7 +126,7 @@ def test_a_504_while_the_request_waits_for_a_worker_does_no_harm(through: Throug
     site, _ = through(treat, "gunicorn-sync")
     running = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
-    # The only worker is held. This job is found by its process's monitor, and waits in the backlog.
+    # The only worker is busy. The site's monitor finds this job and sends it; it waits in the server's backlog.
     queued = site.jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work/none"))).id
     assert answered.wait(WAIT)
     assert site.jobs.status(queued).status is Status.STARTED
@@ -130,10 +135,8 @@ def test_a_504_while_the_request_waits_for_a_worker_does_no_harm(through: Throug
         assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
 
 
-@pytest.mark.parametrize("ending", [GATEWAY_TIMEOUT, b""])
-def test_a_504_or_an_end_of_the_connection_while_the_action_runs_proves_nothing(
-    through: Through, gate: Gate, ending: bytes
-) -> None:
+@pytest.mark.parametrize("ending", [GATEWAY_TIMEOUT, pytest.param(b"", marks=SLOW)], ids=["504", "closed"])
+def test_a_504_or_a_closed_connection_does_not_end_a_running_job(through: Through, gate: Gate, ending: bytes) -> None:
     claimed, concluded = threading.Event(), threading.Event()
 
     def treat(passage: Passage) -> None:
@@ -155,7 +158,7 @@ def test_a_504_or_an_end_of_the_connection_while_the_action_runs_proves_nothing(
     assert (site.end(job_id).status, site.runs(job_id), len(proxy.requests)) == (Status.COMPLETED, 1, 1)
 
 
-def test_a_proxy_that_sends_twice_runs_once_and_our_409_ends_nothing(through: Through, gate: Gate) -> None:
+def test_a_request_that_a_proxy_sends_twice_runs_once(through: Through, gate: Gate) -> None:
     claimed, answered = threading.Event(), threading.Event()
     answers = []
 
@@ -177,7 +180,7 @@ def test_a_proxy_that_sends_twice_runs_once_and_our_409_ends_nothing(through: Th
 
 
 @pytest.mark.slow
-def test_a_captured_worker_request_sent_a_thousand_times_runs_nothing_more(through: Through) -> None:
+def test_a_captured_request_sent_a_thousand_times_runs_nothing(through: Through) -> None:
     site, proxy = through(lambda passage: passage.relay(passage.send_on()), "gunicorn-threads")
     state = site.run("/work/none", {"a": 1})
     (captured,) = proxy.requests
@@ -195,10 +198,10 @@ def test_a_captured_worker_request_sent_a_thousand_times_runs_nothing_more(throu
     assert site.jobs.status(state.id) == state
 
 
-# --- what proxies do to requests ------------------------------------------------------------------------------------
+# --- proxies that change requests -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["waitress", "wsgiref"])
+@pytest.mark.parametrize("kind", [pytest.param("waitress", marks=SLOW), "wsgiref"])
 def test_a_prefix_that_a_proxy_strips_does_not_break_the_signature(through: Through, kind: str) -> None:
     def strip(request: bytes) -> bytes:
         assert b" /app/work/see" in request
@@ -210,7 +213,8 @@ def test_a_prefix_that_a_proxy_strips_does_not_break_the_signature(through: Thro
     assert proxy.requests[0].startswith(b"GET /app/work/see/a%2Fb?a=1&backjob-")
 
 
-def test_what_a_proxy_says_of_the_worker_request_is_not_taken_for_the_visitors(through: Through) -> None:
+@pytest.mark.slow
+def test_forwarded_headers_of_the_worker_request_are_not_the_visitors(through: Through) -> None:
     def mark(request: bytes) -> bytes:
         return request.replace(b"\r\n", b"\r\nX-Forwarded-For: 198.51.100.1\r\nX-Real-IP: 198.51.100.1\r\n", 1)
 
@@ -220,15 +224,17 @@ def test_what_a_proxy_says_of_the_worker_request_is_not_taken_for_the_visitors(t
     assert "x-real-ip" not in seen["headers"]
 
 
-def test_a_proxy_that_decodes_the_path_fails_the_job_and_is_named(through: Through) -> None:
+@pytest.mark.slow
+def test_a_proxy_that_decodes_the_path_fails_the_job_with_a_hint(through: Through) -> None:
     site, _ = through(rewriting(lambda request: request.replace(b"a%2Fb", b"a/b", 1)))
     state = site.run("/work/see/a%2Fb")
     assert (state.status, site.runs(state.id)) == (Status.FAILED, 0)
     assert "403 Forbidden" in state.status_text
-    assert "does a proxy decode %2F on the way?" in state.status_text
+    assert "does a proxy decode %2F?" in state.status_text
 
 
-def test_a_proxy_that_drops_header_fields_drops_no_signature(through: Through) -> None:
+@pytest.mark.slow
+def test_the_signature_survives_a_proxy_that_drops_header_fields(through: Through) -> None:
     def drop(request: bytes) -> bytes:
         head, _, body = request.partition(b"\r\n\r\n")
         kept = [
@@ -240,8 +246,9 @@ def test_a_proxy_that_drops_header_fields_drops_no_signature(through: Through) -
     assert site.run("/work/see", method="POST", json={"a": 1}).status is Status.COMPLETED
 
 
-def test_a_proxy_that_adds_to_the_query_fails_the_job_and_says_so(through: Through) -> None:
+@pytest.mark.slow
+def test_a_proxy_that_extends_the_query_fails_the_job_with_a_reason(through: Through) -> None:
     site, _ = through(rewriting(lambda request: request.replace(b" HTTP/1.1", b"&utm=1 HTTP/1.1", 1)))
     state = site.run("/work/none")
     assert (state.status, site.runs(state.id)) == (Status.FAILED, 0)
-    assert "the signature is not the end of the query" in state.status_text
+    assert "the signature is not at the end of the query" in state.status_text

@@ -1,4 +1,4 @@
-"""Processes that die, are killed, or fork: no job is forgotten, and none runs twice."""
+"""Killed, reloaded and forked processes: no job is lost, and none runs twice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import pytest
 
 from backjob import BackJob, JobState, Status
-from backjob.delivery.monitor import Monitor
+from backjob.jobs import engine_of
+from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.testing import FakeClock
@@ -30,6 +31,7 @@ from tests.scenarios.apps.plain import site_of
 from tests.scenarios.client import WAIT, Gate
 from tests.scenarios.servers import KINDS, Kind, gunicorn
 from tests.scenarios.sites import KEY, Site, result_of, serving, settings, store_url
+from tests.unit.core import ManualMonitor
 
 ANN = {"Cookie": "user=ann"}
 
@@ -44,7 +46,7 @@ def gate() -> Iterator[Gate]:
 
 
 class Survivor:
-    """Another process of a site, played in this one: its time is the test's, and its monitor works when told."""
+    """Another process of the site, simulated in this one with a fake clock and a manual monitor."""
 
     def __init__(self, directory: Path, port: int, now: FakeClock, *, seal: bool) -> None:
         self.clock = now
@@ -55,28 +57,29 @@ class Survivor:
             clock=now,
             seal=seal,
         )
-        self.jobs.monitor = self.jobs.make_monitor(Monitor, threaded=False)
+        engine = engine_of(self.jobs)
+        engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
 
-    def look_around(self) -> None:
-        """One pass of the monitor, the poll of the store included."""
+    def poll(self) -> None:
+        """Run a pass of the monitor that polls the store."""
         self.clock.advance(2)
         self.jobs.monitor.step()
 
-    def holds(self, job_id: str) -> bool:
-        """Whether it has the lease of a job."""
+    def has_lease(self, job_id: str) -> bool:
+        """Whether this process has the lease of a job."""
         job = self.jobs.store.get(job_id)
         return job is not None and job.lessee == self.jobs.monitor.lessee
 
     def end(self, job_id: str) -> JobState:
-        """Let the monitor work until a job has ended."""
-        looks, deadline = threading.Event(), time.monotonic() + WAIT
+        """Run the monitor until a job has ended."""
+        deadline = time.monotonic() + WAIT
         while True:
             self.jobs.monitor.step()
             state = self.jobs.status(job_id)
             if state.status.is_final:
                 return state
             assert time.monotonic() < deadline, state
-            looks.wait(0.01)
+            time.sleep(0.01)
 
 
 class Server(ThreadingMixIn, WSGIServer):
@@ -90,7 +93,7 @@ class Silent(WSGIRequestHandler):
 
 @contextmanager
 def survivor_of(directory: Path, job_id: str, *, seal: bool = False) -> Iterator[Survivor]:
-    """A process that comes to look just before the lease of a job that the dead one held is over."""
+    """A process that starts just before the dead process's lease of a job expires."""
     with closing(open_store(store_url(directory))) as store:
         job = store.get(job_id)
     assert job is not None
@@ -111,14 +114,14 @@ def survivor_of(directory: Path, job_id: str, *, seal: bool = False) -> Iterator
 
 @contextmanager
 def nowhere() -> Iterator[dict[str, str]]:
-    """Settings by which an application reaches, instead of itself, a socket where nobody ever answers."""
+    """Settings with which an application connects to a socket that never responds, instead of itself."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]
         yield {"BACKJOB_BASE_URL": "http://shop.example", "BACKJOB_CONNECT_TO": f"127.0.0.1:{port}"}
 
 
 def start_and_die(directory: Path, *, seal: bool = False, **options: Any) -> str:
-    """Have a process accept a job, and kill it before it could deliver."""
+    """Have a process accept a job, and kill it before it can deliver."""
     sealed = {"BACKJOB_SEAL": "yes"} if seal else {}
     with nowhere() as address, serving(KINDS["waitress"], "plain_app:app", directory, **address, **sealed) as site:
         job_id = site.start("/work/see", {"a": 1}, visitor=ANN, **options)
@@ -126,33 +129,32 @@ def start_and_die(directory: Path, *, seal: bool = False, **options: Any) -> str
     return job_id
 
 
-def test_an_anonymous_job_of_a_killed_process_is_delivered_by_another_when_its_lease_is_over(
+def test_another_process_delivers_an_anonymous_job_when_the_killed_ones_lease_expires(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
     job_id = start_and_die(tmp_path, as_current_user=False)
     with survivor_of(tmp_path, job_id) as survivor:
-        survivor.look_around()
+        survivor.poll()
         assert survivor.jobs.status(job_id).status is Status.STARTED
-        assert not survivor.holds(job_id)
-        survivor.look_around()
+        assert not survivor.has_lease(job_id)
+        survivor.poll()
         state = survivor.end(job_id)
     assert state.status is Status.COMPLETED
     assert (tmp_path / "runs").read_text() == f"{job_id} see\n"
 
 
-def test_a_current_users_job_of_a_killed_process_fails_and_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_a_killed_process_fails_its_jobs_as_the_current_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
     job_id = start_and_die(tmp_path)
     with survivor_of(tmp_path, job_id) as survivor:
-        survivor.look_around()
+        survivor.poll()
         assert survivor.jobs.status(job_id).status is Status.STARTED
-        assert not survivor.holds(job_id)
-        survivor.look_around()
-        assert survivor.holds(job_id)
-        survivor.look_around()  # its own process might still have brought the credentials
+        assert not survivor.has_lease(job_id)
+        survivor.poll()
+        assert survivor.has_lease(job_id)
+        survivor.poll()  # the grace period: the accepting process might still have the credentials
         state = survivor.end(job_id)
     assert state.status is Status.FAILED
     assert "credentials" in state.status_text
@@ -160,24 +162,24 @@ def test_a_current_users_job_of_a_killed_process_fails_and_says_why(
     assert not (tmp_path / "runs").exists()
 
 
-def test_sealed_credentials_let_another_process_deliver_a_current_users_job(
+@pytest.mark.slow
+def test_another_process_delivers_a_job_with_sealed_credentials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCENARIO_RUNS", str(tmp_path / "runs"))
     job_id = start_and_die(tmp_path, seal=True)
     assert not any(b"user=ann" in file.read_bytes() for file in tmp_path.glob("jobs.db*"))
     with survivor_of(tmp_path, job_id, seal=True) as survivor:
-        survivor.look_around()
-        survivor.look_around()
+        survivor.poll()
+        survivor.poll()
         state = survivor.end(job_id)
     assert state.status is Status.COMPLETED
     assert result_of(state)["headers"]["cookie"] == "user=ann"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("survives", [True, False])
-def test_a_current_users_waiting_job_is_delivered_by_the_process_of_the_request_that_joined_it(
-    tmp_path: Path, survives: bool
-) -> None:
+def test_the_process_that_joined_a_waiting_job_can_deliver_it(tmp_path: Path, survives: bool) -> None:
     (tmp_path / "second").mkdir()
     arguments: Any = {"visitor": ANN, "merge": "pending"}
     with (
@@ -188,7 +190,7 @@ def test_a_current_users_waiting_job_is_delivered_by_the_process_of_the_request_
         if not survives:
             first.server.kill()
         assert second.start("/work/see", **arguments) == job_id
-        # Sooner than a lease is renewed: its first holder learns of the new time only then.
+        # Within 10 s, although the first process notices the new time only when it renews its lease.
         state = first.jobs.join(job_id, 10)
         assert (state.status, first.runs(job_id)) == (Status.COMPLETED, 1)
         assert result_of(state)["headers"]["cookie"] == ANN["Cookie"]
@@ -198,7 +200,7 @@ def test_a_current_users_waiting_job_is_delivered_by_the_process_of_the_request_
 
 
 @pytest.mark.parametrize("kind", [pytest.param("gunicorn-sync", marks=pytest.mark.slow), "gunicorn-sync-2"])
-def test_a_job_whose_worker_is_killed_is_timed_out_and_the_site_goes_on(tmp_path: Path, gate: Gate, kind: str) -> None:
+def test_a_job_whose_worker_is_killed_times_out_and_the_site_goes_on(tmp_path: Path, gate: Gate, kind: str) -> None:
     with serving(KINDS[kind], "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=1)
         held = gate.reached()
@@ -211,7 +213,7 @@ def test_a_job_whose_worker_is_killed_is_timed_out_and_the_site_goes_on(tmp_path
 
 
 @pytest.mark.slow
-def test_a_worker_that_its_server_ends_for_slowness_fails_its_job(tmp_path: Path, gate: Gate) -> None:
+def test_a_worker_that_its_server_stops_fails_its_job(tmp_path: Path, gate: Gate) -> None:
     kind = Kind(name="gunicorn --timeout", command=gunicorn("--workers=1", "--timeout=1"))
     with serving(kind, "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port})
@@ -223,13 +225,13 @@ def test_a_worker_that_its_server_ends_for_slowness_fails_its_job(tmp_path: Path
 
 
 @pytest.mark.slow
-def test_a_graceful_reload_lets_a_running_job_end(tmp_path: Path, gate: Gate) -> None:
+def test_a_running_job_survives_a_graceful_reload(tmp_path: Path, gate: Gate) -> None:
     kind = Kind(name="gunicorn", command=gunicorn("--workers=1", "--graceful-timeout=30"))
     with serving(kind, "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port})
         held = gate.reached()
         site.server.process.send_signal(signal.SIGHUP)
-        # The new worker answers while the old one still runs the job.
+        # The new worker responds while the old one still runs the job.
         assert site.client.get("/ready").status == 200
         assert site.jobs.status(job_id).status is Status.IN_PROGRESS
         assert held.release() == "returned"
@@ -240,10 +242,9 @@ def test_a_graceful_reload_lets_a_running_job_end(tmp_path: Path, gate: Gate) ->
 # --- forks ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("worker", [pytest.param("sync", marks=pytest.mark.slow), "gthread"])
-def test_jobs_start_in_workers_forked_from_a_process_that_has_loaded_the_application(
-    tmp_path: Path, worker: str
-) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("worker", ["sync", "gthread"])
+def test_workers_forked_from_a_preloaded_application_start_jobs(tmp_path: Path, worker: str) -> None:
     kind = Kind(name="preload", command=gunicorn("--workers=2", "--preload", f"--worker-class={worker}"))
     with serving(kind, "plain_app:app", tmp_path) as site:
         ids = [site.start("/work/see", {"n": n}, visitor=ANN) for n in range(10)]
@@ -251,7 +252,7 @@ def test_jobs_start_in_workers_forked_from_a_process_that_has_loaded_the_applica
         assert {site.runs(job_id) for job_id in ids} == {1}
 
 
-def test_jobs_start_in_workers_forked_after_a_first_job_was_started(tmp_path: Path) -> None:
+def test_workers_forked_after_a_job_was_started_start_jobs(tmp_path: Path) -> None:
     kind = Kind(name="preload", command=gunicorn("--workers=2", "--preload"), address="configured")
     with serving(kind, "early_app:app", tmp_path) as site:
         ids = [site.start("/work/none", {"n": n}, visitor=ANN) for n in range(10)]
@@ -261,7 +262,8 @@ def test_jobs_start_in_workers_forked_after_a_first_job_was_started(tmp_path: Pa
         assert {site.runs(job_id) for job_id in ids} == {1}
 
 
-def test_both_sides_of_a_fork_start_jobs(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_parent_and_child_both_start_jobs_after_a_fork(tmp_path: Path) -> None:
     program = """
 import os, sys
 from tests.scenarios.apps.plain import make_jobs

@@ -1,5 +1,5 @@
-"""The store's server is killed and comes back: nothing that was acknowledged is lost, nothing stands twice, and the same
-processes go on.
+"""The store's server is killed and restarted: no acknowledged write is lost, none is applied twice, and the processes of
+the site continue.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.faults.outages import (
     Observer,
     end_of,
     outage_site,
-    told,
     two_processes,
     until,
+    warnings,
     whole_output,
 )
 from tests.faults.proxies import Passage, Proxy
@@ -56,16 +56,17 @@ def database(request: pytest.FixtureRequest, templates: Templates) -> Iterator[P
         yield server
 
 
-def refused(site: Site) -> Any:
-    """What the site says to a start of a job: its error."""
+def refusal(site: Site) -> Any:
+    """The site's error for an attempt to start a job."""
     return site.refused("/work/none", as_current_user=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "pace"),
-    [pytest.param(40, 0.02), pytest.param(500, 0.5, marks=[pytest.mark.slow, pytest.mark.timeout(300)])],
+    [(40, 0.02), pytest.param(500, 0.5, marks=[pytest.mark.nightly, pytest.mark.timeout(300)])],
 )
-def test_jobs_go_on_where_they_were_when_the_server_is_killed_and_comes_back(
+def test_running_jobs_continue_after_the_server_was_killed_and_restarted(
     database: PrivateServer, tmp_path: Path, count: int, pace: float
 ) -> None:
     with (
@@ -82,20 +83,20 @@ def test_jobs_go_on_where_they_were_when_the_server_is_killed_and_comes_back(
             gate.count(2)
             before = site.server.log.read_text()
             database.kill()
-            until(lambda: observer.away, "nobody found the server away")
+            until(lambda: observer.away, "the observer did not notice the outage")
             gate.count(2)
             with pytest.raises(StoreUnavailable):
                 site.jobs.status(ids[0])
-            assert refused(site)["error"] == "StoreUnavailable"
+            assert refusal(site)["error"] == "StoreUnavailable"
             answer = site.client.get(status)
             assert (answer.status, int(answer.headers["retry-after"]) > 0) == (503, True)
             assert site.client.get("/ready").status == 200
 
             database.start()
             versions = {job_id: observer.version(job_id) for job_id in ids}
-            until(lambda: all(observer.version(job_id) > versions[job_id] for job_id in ids), "reports do not go on")
+            until(lambda: all(observer.version(job_id) > versions[job_id] for job_id in ids), "no job reports any more")
             gate.count(2)
-            gate.enough()
+            gate.release()
             states = [end_of(site, job_id) for job_id in ids]
             assert {(state.status, state.status_text, state.progress) for state in states} == {
                 (Status.COMPLETED, "counted", 100)
@@ -107,27 +108,27 @@ def test_jobs_go_on_where_they_were_when_the_server_is_killed_and_comes_back(
         ends = (tmp_path / "ends").read_text().splitlines()
         assert [ends.count(f"{job_id} COMPLETED") for job_id in ids] == [1] * count
         log = site.server.log.read_text()
-    assert told(before) == []
-    assert len(told(log)) <= PROCESSES, "\n".join(told(log)[:40])
+    assert warnings(before) == []
+    assert len(warnings(log)) <= PROCESSES, "\n".join(warnings(log)[:40])
 
 
 @pytest.mark.slow
-def test_a_worker_request_that_finds_the_store_away_is_sent_again(database: PrivateServer, tmp_path: Path) -> None:
-    here, go_on, answers = Event(), Event(), list[bytes]()
+def test_a_worker_request_during_an_outage_is_sent_again(database: PrivateServer, tmp_path: Path) -> None:
+    arrived, proceed, answers = Event(), Event(), list[bytes]()
 
-    def treat(passage: Passage) -> None:
+    def handle(passage: Passage) -> None:
         if passage.number == 0:
-            here.set()
-            assert go_on.wait(WAIT)
+            arrived.set()
+            assert proceed.wait(WAIT)
         answers.append(passage.relay(passage.send_on()))
 
-    with Proxy(treat) as proxy, outage_site(database.url, tmp_path, KINDS["werkzeug"], **proxy.settings) as site:
+    with Proxy(handle) as proxy, outage_site(database.url, tmp_path, KINDS["werkzeug"], **proxy.settings) as site:
         assert isinstance(site.client.address, tuple)
         proxy.upstream = site.client.address
         job_id = site.start("/work/none", as_current_user=False)
-        assert here.wait(WAIT)
+        assert arrived.wait(WAIT)
         database.kill()
-        go_on.set()
+        proceed.set()
         until(lambda: answers, "the worker request was not answered")
         assert answers[0].startswith(b"HTTP/1.1 503 ")
         assert b"\r\nbackjob-refusal: unavailable\r\n" in answers[0]
@@ -140,31 +141,29 @@ def test_a_worker_request_that_finds_the_store_away_is_sent_again(database: Priv
 
 
 @pytest.mark.slow
-def test_a_job_that_falls_due_while_the_store_is_away_is_delivered_afterwards(
+def test_a_job_that_becomes_due_during_an_outage_is_delivered_afterwards(
     database: PrivateServer, tmp_path: Path
 ) -> None:
     with outage_site(database.url, tmp_path) as site:
         job_id = site.start("/work/none", as_current_user=False, delay=0.5)
         due = site.jobs.status(job_id).start_time
         database.kill()
-        until(lambda: datetime.now(UTC) > due + timedelta(seconds=0.2), "time stands still")
+        until(lambda: datetime.now(UTC) > due + timedelta(seconds=0.2), "the clock stands still")
         database.start()
         assert (end_of(site, job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
 
 
-def test_a_process_that_is_started_while_its_store_is_away_begins_to_work_when_it_comes(
-    database: PrivateServer, tmp_path: Path
-) -> None:
+def test_a_process_that_starts_during_an_outage_works_afterwards(database: PrivateServer, tmp_path: Path) -> None:
     database.kill()
     with outage_site(database.url, tmp_path) as site:
-        assert refused(site)["error"] == "StoreUnavailable"
+        assert refusal(site)["error"] == "StoreUnavailable"
         assert site.client.get("/ready").status == 200
         database.start()
         state = site.run("/work/none", as_current_user=False)
         assert (state.status, site.runs(state.id)) == (Status.COMPLETED, 1)
 
 
-def test_calls_of_many_threads_fail_at_once_while_the_server_is_away(database: PrivateServer) -> None:
+def test_calls_of_many_threads_fail_at_once_during_an_outage(database: PrivateServer) -> None:
     threads, calls = 40, 25
     with closing(open_store(database.url)) as store, ThreadPoolExecutor(threads) as pool:
         stop, refusals = Event(), list[StoreUnavailable]()
@@ -181,7 +180,7 @@ def test_calls_of_many_threads_fail_at_once_while_the_server_is_away(database: P
 
         started = [pool.submit(call) for _ in range(threads)]
         try:
-            until(lambda: all(one.done() for one in started), "calls hang while the server is away")
+            until(lambda: all(one.done() for one in started), "a call hangs during the outage")
         finally:
             stop.set()
         for one in started:
@@ -189,69 +188,69 @@ def test_calls_of_many_threads_fail_at_once_while_the_server_is_away(database: P
         assert len(refusals) == threads * calls
 
 
-# --- answers that are lost ------------------------------------------------------------------------------------------
+# --- lost answers -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def cut_off(database: PrivateServer) -> Iterator[tuple[CuttingProxy, Store, Store]]:
-    """A proxy, a store behind it, and the same store beside it."""
+def behind_proxy(database: PrivateServer) -> Iterator[tuple[CuttingProxy, Store, Store]]:
+    """A proxy, a store that connects through it, and the same store without a proxy."""
     with (
         CuttingProxy(database.port) as proxy,
         closing(open_store(database.url_by(proxy.port))) as store,
-        closing(open_store(database.url)) as beside,
+        closing(open_store(database.url)) as direct,
     ):
-        yield proxy, store, beside
+        yield proxy, store, direct
 
 
 def claimed_job(store: Store, job_id: str) -> Running:
-    """A job that was created and claimed, and to which no time passes."""
+    """A new job that is claimed, on a clock that stands still."""
     store.create(Draft(id=job_id, request=Request("GET", "/work")))
     job = store.change(job_id, *claimed("the token"))
     assert job is not None
     return Running(job, "the token", store=store, clock=FakeClock(), max_output=1 << 20, dirty=lambda _: None)
 
 
-def test_a_report_whose_answer_is_lost_stands_once(database: PrivateServer) -> None:
-    with cut_off(database) as (proxy, store, beside):
+def test_a_report_is_applied_once_although_its_answer_is_lost(database: PrivateServer) -> None:
+    with behind_proxy(database) as (proxy, store, direct):
         running = claimed_job(store, "job")
-        running.set_progress(1)  # is written at once, and nothing else is before it is told to
-        fates, lines = [], list[str]()
+        running.set_progress(1)  # written at once; all that follows waits for flush()
+        written, lines = [], list[str]()
         for number in range(20):
-            stood = beside.get("job")
+            before = direct.get("job")
             store.get("job")  # so that it is connected
             lines.append(line(number))
             running.write(lines[-1])
             proxy.cut_after(number)
             running.flush()
-            stands = beside.get("job")
-            assert stood is not None
-            assert stands is not None
+            after = direct.get("job")
+            assert before is not None
+            assert after is not None
             if not proxy.has_cut():
                 break
-            fates.append(stands.output_size > stood.output_size)
-        assert True in fates, "no answer was lost of what had been written"
+            written.append(after.output_size > before.output_size)
+        assert True in written, "the proxy lost no answer to a write"
         ended = running.end(completed())
         assert ended is not None
         assert ended.status is Status.COMPLETED
-        assert beside.output("job").text == "".join(lines)
+        assert direct.output("job").text == "".join(lines)
 
 
-def test_an_end_whose_answer_is_lost_is_found_and_told(database: PrivateServer) -> None:
-    with cut_off(database) as (proxy, store, beside):
-        fates = []
+def test_an_end_is_found_although_its_answer_is_lost(database: PrivateServer) -> None:
+    with behind_proxy(database) as (proxy, store, direct):
+        written = []
         for number in range(20):
             job_id = f"job {number}"
             running = claimed_job(store, job_id)
             proxy.cut_after(number)
             try:
-                told = running.end(completed("done"))
+                ended = running.end(completed("done"))
             except StoreUnavailable:
-                stands = beside.get(job_id)
-                assert stands is not None
-                fates.append(stands.status is Status.COMPLETED)
-                told = running.end(completed("done"))
-            assert told is not None
-            assert (told.status, told.status_text) == (Status.COMPLETED, "done")
+                job = direct.get(job_id)
+                assert job is not None
+                written.append(job.status is Status.COMPLETED)
+                ended = running.end(completed("done"))
+            assert ended is not None
+            assert (ended.status, ended.status_text) == (Status.COMPLETED, "done")
             if not proxy.has_cut():
                 break
-        assert True in fates, "no answer was lost of what had been written"
+        assert True in written, "the proxy lost no answer to a write"

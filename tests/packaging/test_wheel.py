@@ -1,4 +1,4 @@
-"""What is uploaded: the files in it, and what installing it brings along."""
+"""The files in the sdist and the wheel, and an installation of the wheel."""
 
 from __future__ import annotations
 
@@ -17,17 +17,16 @@ from attrs import frozen
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MEBIBYTE: Final = 1 << 20
-LARGEST_INSTALLATION: Final = 3 * MEBIBYTE
-PATIENCE: Final = 110.0
+MAX_INSTALLED_SIZE: Final = 3 * MEBIBYTE
+TIMEOUT: Final = 110.0
 
-# Names that Python compares as equal are written in the first of these ways.
-BROUGHT_BY_VENV: Final = {"pip", "setuptools"}
+PART_OF_VENV: Final = {"pip", "setuptools"}
 CORE: Final = {"backjob", "attrs", "h11", "typing-extensions"}
 
 
 @frozen
 class Built:
-    """An sdist, and the wheel that was made from that sdist alone."""
+    """An sdist, and the wheel built from it."""
 
     sdist: Path
     wheel: Path
@@ -42,7 +41,7 @@ class Built:
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """What it prints; fails with that unless it exits with 0."""
+    """Return what a command prints; fail with its output if its exit code is not 0."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BACKJOB_"))}
     done = subprocess.run(
         [str(part) for part in command],
@@ -50,7 +49,7 @@ def run(*command: str | Path, cwd: Path, **environment: str) -> str:
         env={**inherited, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -67,7 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 @pytest.fixture(scope="module")
 def python(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel and what it needs, and nothing else."""
+    """Python in an environment with only the wheel and its dependencies."""
     directory = tmp_path_factory.mktemp("venv")
     venv.create(directory, with_pip=True)
     python = directory / "bin" / "python"
@@ -76,7 +75,7 @@ def python(built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def package_files() -> set[str]:
-    """Every file of the package as it stands in the checkout."""
+    """Return every file of the package in the checkout."""
     return {
         str(path.relative_to(ROOT))
         for path in (ROOT / "backjob").rglob("*")
@@ -84,7 +83,7 @@ def package_files() -> set[str]:
     }
 
 
-def test_the_wheel_has_every_file_of_the_package_and_no_other(built: Built) -> None:
+def test_the_wheel_has_every_file_of_the_package_and_no_others(built: Built) -> None:
     in_the_package = {name for name in built.files_of_wheel() if ".dist-info/" not in name}
     assert in_the_package == package_files()
     assert {
@@ -94,14 +93,14 @@ def test_the_wheel_has_every_file_of_the_package_and_no_other(built: Built) -> N
     } <= in_the_package
 
 
-def test_the_wheel_carries_the_licence_and_the_command(built: Built) -> None:
+def test_the_wheel_has_the_licence_and_the_entry_point(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as archive:
         [points] = [name for name in archive.namelist() if name.endswith(".dist-info/entry_points.txt")]
         assert "backjob = backjob.cli:main" in archive.read(points).decode()
     assert any(name.endswith("/LICENSE") for name in built.files_of_wheel())
 
 
-def test_the_sdist_has_what_building_reading_and_testing_need(built: Built) -> None:
+def test_the_sdist_has_the_sources_docs_and_tests(built: Built) -> None:
     files = built.files_of_sdist()
     needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "mkdocs.yml", "docs/index.md"}
     assert needed | package_files() <= files
@@ -111,27 +110,27 @@ def test_the_sdist_has_what_building_reading_and_testing_need(built: Built) -> N
 
 
 @pytest.mark.slow
-def test_installing_brings_the_core_and_nothing_else(python: Path, tmp_path: Path) -> None:
+def test_the_installation_has_only_the_core_dependencies(python: Path, tmp_path: Path) -> None:
     listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     names = {one["name"].lower().replace("_", "-") for one in listed}
-    assert names - BROUGHT_BY_VENV == CORE
+    assert names - PART_OF_VENV == CORE
 
 
 @pytest.mark.slow
-def test_what_is_installed_is_small(python: Path) -> None:
+def test_the_installation_is_small(python: Path) -> None:
     [packages] = (python.parents[1] / "lib").glob("python*/site-packages")
     sizes = {
         path: path.stat().st_size
         for path in packages.rglob("*")
         if path.is_file()
         and path.relative_to(packages).parts[0].partition("-")[0]
-        not in {*BROUGHT_BY_VENV, "pkg_resources", "_distutils_hack"}
+        not in {*PART_OF_VENV, "pkg_resources", "_distutils_hack"}
     }
-    assert sum(sizes.values()) < LARGEST_INSTALLATION
+    assert sum(sizes.values()) < MAX_INSTALLED_SIZE
 
 
 @pytest.mark.slow
-def test_the_installed_package_is_imported_without_a_framework(python: Path, tmp_path: Path) -> None:
+def test_the_installed_package_can_be_imported_without_a_framework(python: Path, tmp_path: Path) -> None:
     code = "import backjob, backjob.wsgi, backjob.cli, sys; print(backjob.__file__, 'flask' in sys.modules)"
     file, flask = run(python, "-I", "-c", code, cwd=tmp_path).split()
     assert Path(file).is_relative_to(python.parents[1])

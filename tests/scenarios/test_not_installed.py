@@ -9,7 +9,9 @@ from backjob import Status
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
 
-UNREACHED: Final = "answered, but nothing claimed it: is the middleware installed, does a login page stand before it?"
+UNREACHED: Final = (
+    "answered, but the middleware did not claim the job: is it installed, or does a login page answer first?"
+)
 
 
 def test_without_the_middleware_a_job_fails_with_an_explanation(tmp_path: Path) -> None:

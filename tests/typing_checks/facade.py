@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import Literal, assert_type
+from typing import assert_type
 
 from backjob import BackJob, JobState, Status
 from backjob.model import JsonValue, Output, Request
@@ -60,7 +60,6 @@ def watching(job_id: str) -> None:
     assert_type(jobs.cancel(job_id), bool)
     assert_type(jobs.cleanup(), int)
     assert_type(jobs.status_url(job_id, cancel=True), str)
-    assert_type(jobs.rights(job_id, "token"), Literal["view", "cancel"] | None)
 
 
 def an_action(rows: Iterable[bytes], pool: ThreadPoolExecutor) -> str:

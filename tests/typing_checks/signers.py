@@ -1,4 +1,4 @@
-"""Checked by mypy and pyright, never run: what fulfils the protocols of signing."""
+"""Checked by mypy and pyright, never run: the types of signers, carriers, tokens and sealing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def a_derived_key_makes_a_signer(secret: str | bytes) -> Signer:
     return MessageSigner(derive_key(secret, package="backjob.flask", application="shop"))
 
 
-def what_it_verifies_is_verified(signer: MessageSigner, request: Request, now: datetime) -> Verified:
+def verify_returns_a_verified(signer: MessageSigner, request: Request, now: datetime) -> Verified:
     verified = signer.verify(request, now)
     assert_type(verified.grant, Grant)
     assert_type(verified.request, Request)
@@ -32,7 +32,7 @@ def both_carriers_are_carriers() -> tuple[Carrier, ...]:
     return QueryCarrier(), HeaderCarrier()
 
 
-def any_signer_opens_access_and_seals(signer: Signer) -> None:
+def any_signer_makes_tokens_and_seals(signer: Signer) -> None:
     access = Access(signer)
     assert_type(access.token("job", cancel=True), str)
     assert_type(access.rights("job", "token"), Right | None)
@@ -41,5 +41,5 @@ def any_signer_opens_access_and_seals(signer: Signer) -> None:
     assert_type(sealer.open(sealer.seal(Credentials())), Credentials | None)
 
 
-def another_carrier_is_an_error_of_types(key: str) -> Signer:
+def an_unknown_carrier_is_a_type_error(key: str) -> Signer:
     return MessageSigner(key, carrier="cookie")  # type: ignore[arg-type]

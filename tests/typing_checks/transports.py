@@ -16,5 +16,5 @@ def one_delivery_is_a_delivery(candidate: OneDelivery) -> Delivery:
     return candidate
 
 
-def a_send_gives_a_future_response(candidate: SocketTransport, something: Delivery) -> Future[Response]:
+def send_returns_a_future_response(candidate: SocketTransport, something: Delivery) -> Future[Response]:
     return candidate.send(something)

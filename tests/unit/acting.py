@@ -1,4 +1,4 @@
-"""A job as its worker writes it, for tests of what is told about it."""
+"""A job in a store, and the writes of its worker, for tests of what others read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Acting", "quiet_jobs"]
 
 
 def quiet_jobs(store: Store | None = None) -> BackJob:
-    """A `BackJob` that delivers nothing, as it has no address; without a store in memory, where time stands still."""
+    """Return a `BackJob` that delivers nothing, since it has no address; by default in memory with a stopped clock."""
     signer = MessageSigner(secrets.token_bytes(32))
     if store is not None:
         return BackJob(store, SocketTransport, signer)
@@ -27,7 +27,7 @@ def quiet_jobs(store: Store | None = None) -> BackJob:
 
 
 class Acting:
-    """A job in the store, and its worker's hand."""
+    """A job in the store; its methods write what a worker would."""
 
     def __init__(self, jobs: BackJob, scope: str = "", owner: str | None = None) -> None:
         self.jobs = jobs

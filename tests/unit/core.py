@@ -1,4 +1,4 @@
-"""What the tests of the core share: a `BackJob` whose clock, monitor and answers are the test's own."""
+"""Shared by the tests of the core: a `BackJob` with a clock, a monitor and a transport that the test controls."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from attrs import define, field, frozen
 from backjob.delivery.monitor import Monitor
 from backjob.errors import NotSent, StoreUnavailable
 from backjob.http.serving import serving
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Caller, Headers, Job, JobState, Request, Response
+from backjob.process import PerProcess
 from backjob.protocols import Delivery, Store
 from backjob.signing import MessageSigner
+from backjob.status.streaming.broadcast import Broadcast
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.running import Running
@@ -29,7 +31,7 @@ _CALLER: Final = Caller("https", "shop.example", "192.0.2.7")
 
 @define
 class Sent:
-    """One delivery as the transport got it, and the future that a test ends."""
+    """A delivery that the transport received, and its future, which the test completes."""
 
     delivery: Delivery
     future: Future[Response] = field(factory=Future)
@@ -43,13 +45,13 @@ class Sent:
 
 @define
 class FakeTransport:
-    """Sends nothing; ``sent`` is in order. With a ``script``, outcomes come at once, in `send` itself."""
+    """Records deliveries in ``sent`` and sends nothing. A ``script`` completes them within `send`."""
 
     capacity: int | None = None
     sent: list[Sent] = field(factory=list)
     script: Callable[[Sent], None] | None = None
     broken: Exception | None = None
-    most: int = 0
+    max_in_flight: int = 0
     closed: int = 0
 
     def send(self, delivery: Delivery) -> Future[Response]:
@@ -57,7 +59,7 @@ class FakeTransport:
             raise self.broken
         sent = Sent(delivery)
         self.sent.append(sent)
-        self.most = max(self.most, self.in_flight)
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
         if self.script is not None:
             self.script(sent)
         return sent.future
@@ -71,7 +73,7 @@ class FakeTransport:
 
 
 class FaultyStore:
-    """A store that counts its calls, and lets a test step between two of them, take it away, or lose its answers."""
+    """A store that records its calls. A test can act before a call, make calls fail, or lose their results."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -130,12 +132,22 @@ def served(here: Here | None = None) -> Iterator[Here]:
 
 
 class ManualMonitor(Monitor):
-    """A monitor whose passes are the test's to make."""
+    """A monitor without a thread: the test calls `step`."""
+
+    def ensure_running(self) -> None:
+        """Start nothing."""
+
+
+class ManualBroadcast(Broadcast):
+    """Event streams without a thread: the test calls `step`."""
+
+    def _ensure_running(self) -> None:
+        """Start nothing."""
 
 
 @define
 class Bench:
-    """One process of an application: its `BackJob`, and what it stands on."""
+    """One process of an application: its `BackJob` and the parts of it."""
 
     clock: FakeClock
     store: FaultyStore
@@ -144,8 +156,12 @@ class Bench:
     ended: list[JobState]
 
     @property
+    def engine(self) -> Engine:
+        return engine_of(self.jobs)
+
+    @property
     def monitor(self) -> Monitor:
-        return self.jobs.monitor
+        return self.engine.monitor
 
     def start(self, path: str = "/work", **options: Any) -> str:
         return self.jobs.start(path, **{"as_current_user": False, **options})
@@ -163,15 +179,15 @@ class Bench:
         return job
 
     def receive(self, sent: Sent | None = None) -> Running:
-        """Claim what was sent, as the application's worker would."""
+        """Claim a sent job, by default the last one, as the middleware does."""
         sent = sent or self.transport.sent[-1]
         request = sent.delivery.sign()
-        verified = self.jobs.worker.open(request)
+        verified = self.engine.worker.open(request)
         assert verified is not None
-        return self.jobs.worker.claim(verified, request.body)
+        return self.engine.worker.claim(verified, request.body)
 
     def run(self, **options: Any) -> Running:
-        """A job that has been started, sent and claimed."""
+        """Start, send and claim a job."""
         self.start(**options)
         self.step()
         return self.receive()
@@ -185,7 +201,7 @@ def bench(
     on_end: Callable[[JobState], object] | None = None,
     **options: Any,
 ) -> Bench:
-    """A process of its own; give two of them one clock and one store to have two processes."""
+    """Return one process; two benches with the same clock and store are two processes of one application."""
     clock = clock or FakeClock()
     faulty = FaultyStore(store or MemoryStore(clock=clock))
     transport = transport or FakeTransport()
@@ -196,12 +212,14 @@ def bench(
         if on_end is not None:
             on_end(state)
 
-    store_like: Any = faulty  # __getattr__ is all it has
+    store_like: Any = faulty  # forwards by __getattr__
     jobs = BackJob(
         store=store_like, transport=transport, signer=MessageSigner(KEY), clock=clock, on_end=note, **options
     )
-    jobs.monitor = jobs.make_monitor(ManualMonitor, threaded=False)
-    jobs.broadcast = jobs.make_broadcast(options.get("streams"), threaded=False)
+    engine = engine_of(jobs)
+    engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
+    engine.broadcasts = PerProcess(lambda: ManualBroadcast(engine.stream_source, options.get("streams")))
+    engine.monitors.get()  # its clock starts here
     return Bench(clock, faulty, transport, jobs, ended)
 
 

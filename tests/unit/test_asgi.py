@@ -650,7 +650,7 @@ def test_an_applications_own_error_is_its_own(world: Bench) -> None:
 
     with pytest.raises(ZeroDivisionError):
         Server().serve(BackJobMiddleware(app, world.jobs), scope_of())
-    assert world.jobs.current_owner() is None
+    assert world.engine.current_owner() is None
 
 
 def test_two_requests_at_a_time_do_not_see_each_other() -> None:
@@ -661,7 +661,7 @@ def test_two_requests_at_a_time_do_not_see_each_other() -> None:
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await both.wait()
-            found.add(world.jobs.current_owner())
+            found.add(world.engine.current_owner())
             await ok(scope, receive, send)
 
         found: set[str | None] = set()
@@ -708,7 +708,7 @@ def test_the_address_is_that_of_the_servers_socket_whatever_the_client_says(serv
 def test_what_is_no_tcp_socket_tells_no_address(world: Bench, server: Any) -> None:
     with pytest.raises(AddressUnknown):
         base_url_of(scope_of(server=server))
-    world.jobs.transport = None
+    world.engine.transport = None
     assert Server().serve(BackJobMiddleware(ok, world.jobs), scope_of(server=server)) == b"ok"
     assert world.jobs.transport is None
 

@@ -1,4 +1,4 @@
-"""The state machine: tables of what is known, and what follows."""
+"""The state machine, as tables of inputs and decisions."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ FINISHED = completed("And done", {"href": "/export.csv"})
         ("", None, (200, "OK", None), End(Status.FAILED, None)),
     ],
 )
-def test_an_error_counts_before_a_finish_and_a_finish_before_the_status(
+def test_an_error_wins_over_a_finish_and_a_finish_over_the_status_code(
     error: str | None, finish: End | None, answer: tuple[int, str, str | None], end: End
 ) -> None:
     status, reason, location = answer
@@ -81,12 +81,12 @@ def test_an_error_counts_before_a_finish_and_a_finish_before_the_status(
 
 
 @given(st.integers(100, 599))
-def test_without_a_word_from_the_action_only_2xx_is_success(status: int) -> None:
+def test_without_a_finish_only_2xx_is_success(status: int) -> None:
     end = verdict(error=None, finish=None, status=status)
     assert (end.status is Status.COMPLETED) == (status // 100 == 2)
 
 
-# --- what is written ------------------------------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_without_a_word_from_the_action_only_2xx_is_success(status: int) -> None
         (cancelled("by ann"), UNSET, "by ann", UNSET),
     ],
 )
-def test_a_completed_job_stands_at_100_and_any_other_where_it_stood(
+def test_completion_sets_the_progress_to_100_and_other_ends_keep_it(
     end: End, progress: object, text: object, result: JsonValue
 ) -> None:
     changes = ended(end)
@@ -112,11 +112,11 @@ def test_a_completed_job_stands_at_100_and_any_other_where_it_stood(
     assert changes.alive
 
 
-def test_an_end_touches_nothing_else() -> None:
+def test_an_end_changes_nothing_else() -> None:
     assert ended(failed("no")) == Changes(status=Status.FAILED, status_text="no", alive=True, end=True)
 
 
-def test_a_claim_takes_a_started_job_and_ends_its_lease() -> None:
+def test_a_claim_takes_a_started_job_and_releases_its_lease() -> None:
     expect, changes = claimed("t0ken")
     assert expect == Expect(status=Status.STARTED)
     assert changes == Changes(
@@ -148,7 +148,7 @@ def test_an_undelivered_job_times_out_exactly_at_its_limit(early: timedelta, end
     assert overdue(job) == (failed("job timeout: not delivered within 30 s") if ends else None)
 
 
-def test_the_two_clocks_do_not_mix() -> None:
+def test_each_timeout_applies_to_its_own_status() -> None:
     late = NOON + timedelta(days=1)
     assert overdue(a_job(Status.STARTED, read_time=late, deliver_by=late + MOMENT)) is None
     assert overdue(a_job(Status.IN_PROGRESS, read_time=late, updated_time=late)) is None
@@ -160,13 +160,13 @@ def test_an_ended_job_never_times_out(status: Status) -> None:
 
 
 @pytest.mark.parametrize("ahead", [timedelta(hours=3), timedelta(seconds=1), -timedelta(seconds=1)])
-def test_a_deadline_by_the_stores_clock_is_told_by_ones_own(ahead: timedelta) -> None:
+def test_a_deadline_of_the_store_is_converted_to_the_local_clock(ahead: timedelta) -> None:
     read = NOON + timedelta(seconds=100)
     assert local_deadline(a_job(read_time=read), read + ahead) == read + ahead + timedelta(seconds=500)
 
 
 @pytest.mark.parametrize("ahead", [timedelta(0), timedelta(seconds=1) - MOMENT, MOMENT - timedelta(seconds=1)])
-def test_clocks_that_agree_to_a_second_are_taken_for_one(ahead: timedelta) -> None:
+def test_clocks_that_differ_by_less_than_a_second_count_as_equal(ahead: timedelta) -> None:
     job = a_job(read_time=NOON + timedelta(seconds=100))
     assert local_deadline(job, job.read_time + ahead) == job.deliver_by
 
@@ -178,7 +178,7 @@ def test_a_pending_merge_key_is_freed_before_sending(key: str | None, waits: boo
     assert waits_until_sent(key) is waits
 
 
-# --- what follows a delivery ----------------------------------------------------------------------------------------
+# --- after a delivery -----------------------------------------------------------------------------------------------
 
 SETTLED = [
     (None, Next.DONE),
@@ -192,7 +192,7 @@ SETTLED = [
 @pytest.mark.parametrize(("job", "follows"), SETTLED)
 @pytest.mark.parametrize("status", [200, 302, 401, 408, 409, 500, 503, 504])
 @pytest.mark.parametrize("refusal", [(), ((REFUSAL_HEADER, "signature"),)])
-def test_no_answer_counts_once_the_job_is_claimed_or_over(
+def test_a_response_is_ignored_once_the_job_is_claimed_or_ended(
     job: Job | None, follows: Next, status: int, refusal: Headers
 ) -> None:
     step = after_answer(job, Response(status, headers=refusal))
@@ -200,7 +200,7 @@ def test_no_answer_counts_once_the_job_is_claimed_or_over(
 
 
 @pytest.mark.parametrize(("job", "follows"), [*SETTLED, (a_job(), Next.RETRY)])
-def test_after_silence_a_job_still_started_is_delivered_again(job: Job | None, follows: Next) -> None:
+def test_without_a_response_a_started_job_is_delivered_again(job: Job | None, follows: Next) -> None:
     step = after_silence(job)
     assert (step.next, step.end) == (follows, None)
 
@@ -219,7 +219,7 @@ def test_after_silence_a_job_still_started_is_delivered_again(job: Job | None, f
         (503, "something-else", Next.END),
     ],
 )
-def test_an_answer_to_a_job_still_started(status: int, refusal: str | None, follows: Next) -> None:
+def test_a_response_to_a_started_job(status: int, refusal: str | None, follows: Next) -> None:
     headers = () if refusal is None else ((REFUSAL_HEADER.upper(), refusal),)
     step = after_answer(a_job(), Response(status, headers=headers))
     assert step.next is follows
@@ -236,9 +236,9 @@ def test_an_answer_to_a_job_still_started(status: int, refusal: str | None, foll
     [
         (
             Response(302, "Found", (("Location", "/login"),)),
-            "302 Found → /login: answered, but nothing claimed it: is the middleware installed, does a login page stand",
+            "302 Found → /login: answered, but the middleware did not claim the job: is it installed, or does a login page",
         ),
-        (Response(200, "OK"), "200 OK: answered, but nothing claimed it"),
+        (Response(200, "OK"), "200 OK: answered, but the middleware did not claim the job"),
         (Response(400), "httptools"),
         (Response(405, "Method Not Allowed"), "does not allow this method"),
         (
@@ -257,7 +257,7 @@ def test_a_job_that_cannot_be_delivered_says_why(response: Response, text: str) 
     assert text in (end.text or "")
 
 
-def test_what_a_refusal_says_is_taken_over_only_in_part_and_as_text() -> None:
+def test_a_refusal_s_body_is_shortened_and_decoded() -> None:
     response = Response(403, "Forbidden", ((REFUSAL_HEADER, "signature"),), b"\xff" + b"x" * 10_000)
     end = after_answer(a_job(), response).end
     assert end is not None
@@ -268,11 +268,11 @@ def test_what_a_refusal_says_is_taken_over_only_in_part_and_as_text() -> None:
 # --- back-off -------------------------------------------------------------------------------------------------------
 
 
-def test_the_wait_doubles_up_to_ten_seconds() -> None:
+def test_the_backoff_doubles_up_to_ten_seconds() -> None:
     waits = [backoff(failures) for failures in range(1, 10)]
     assert waits == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0])
 
 
 @given(st.integers(-5, 10**9))
-def test_the_wait_is_bounded_and_never_shrinks(failures: int) -> None:
+def test_the_backoff_is_bounded_and_never_shrinks(failures: int) -> None:
     assert 0.1 <= backoff(failures) <= backoff(failures + 1) <= 10.0

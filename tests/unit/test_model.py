@@ -1,10 +1,12 @@
-"""The values: what they show of themselves, what they hide, and how they become JSON."""
+"""The values: what they refuse, what their repr hides, and how they become JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import attrs
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backjob import model
+from backjob.errors import InvalidRequest
 from backjob.model import (
     UNSET,
     Caller,
@@ -22,11 +25,14 @@ from backjob.model import (
     Job,
     JobState,
     JsonValue,
+    Query,
+    Report,
     Request,
     Response,
     Status,
     Unset,
     clean_text,
+    is_storable,
 )
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -39,7 +45,7 @@ any_text = st.text(st.characters(codec=None, exclude_categories=[]))
 # --- status ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_statuses_have_their_numbers() -> None:
+def test_each_status_has_its_number() -> None:
     assert {status.name: int(status) for status in Status} == {
         "STARTED": 0,
         "IN_PROGRESS": 1,
@@ -73,12 +79,12 @@ def test_the_last_three_are_final() -> None:
         ("\ud83d\ude00", "\U0001f600"),
     ],
 )
-def test_nul_and_lone_surrogates_are_replaced_and_all_else_stays(text: str, clean: str) -> None:
+def test_clean_text_replaces_only_nul_and_lone_surrogates(text: str, clean: str) -> None:
     assert clean_text(text) == clean
 
 
 @given(any_text)
-def test_clean_text_is_utf_8_without_nul_and_clean_already(text: str) -> None:
+def test_cleaned_text_is_valid_utf_8_and_cleaning_it_again_changes_nothing(text: str) -> None:
     clean = clean_text(text)
     assert clean.encode("utf-8").decode("utf-8") == clean
     assert "\0" not in clean
@@ -86,18 +92,122 @@ def test_clean_text_is_utf_8_without_nul_and_clean_already(text: str) -> None:
 
 
 @given(any_text)
-def test_no_character_is_swallowed_with_its_bad_neighbour(text: str) -> None:
+def test_cleaning_keeps_every_valid_character(text: str) -> None:
     good = [char for char in text if char != "\0" and not 0xD800 <= ord(char) <= 0xDFFF]
     kept = iter(clean_text(text))
     assert all(char in kept for char in good)
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
-def test_good_text_stays_as_it_is(text: str) -> None:
+def test_cleaning_valid_text_changes_nothing(text: str) -> None:
     assert clean_text(text) == text
 
 
-# --- what a value shows ---------------------------------------------------------------------------------------------
+# --- what can't be stored can't be constructed ----------------------------------------------------------------------
+
+REQUEST = Request("GET", "/work")
+UNSTORABLE = ("\0", "a\0b", "\ud800", "\udc00\ud83d", "\U0001f600\udfff", "\udc80")
+FAR = 7000 * 365 * 86400.0
+
+
+def make_draft(**fields: Any) -> Draft:
+    return Draft(**{"id": "job", "request": REQUEST, **fields})
+
+
+def refusal(make: Callable[..., object], **fields: Any) -> InvalidRequest:
+    with pytest.raises(InvalidRequest) as caught:
+        make(**fields)
+    return caught.value
+
+
+@pytest.mark.parametrize("text", UNSTORABLE, ids=ascii)
+def test_unstorable_text_is_refused_by_name(text: str) -> None:
+    assert not is_storable(text)
+    for make, names in (
+        (make_draft, ("id", "owner", "scope", "lessee")),
+        (Changes, ("token", "status_text", "lessee")),
+        (Report, ("text", "output")),
+        (Query, ("scope", "owner", "before")),
+    ):
+        for name in names:
+            assert refusal(make, **{name: text}).argument == name
+
+
+@given(any_text)
+def test_text_is_storable_if_cleaning_does_not_change_it(text: str) -> None:
+    assert is_storable(text) == (clean_text(text) == text)
+
+
+@pytest.mark.parametrize(("name", "longest"), [("id", 128), ("owner", 255), ("scope", 255), ("lessee", 255)])
+def test_a_label_longer_than_its_column_is_refused(name: str, longest: int) -> None:
+    assert getattr(make_draft(**{name: "x" * longest}), name) == "x" * longest
+    assert refusal(make_draft, **{name: "x" * (longest + 1)}).argument == name
+
+
+@pytest.mark.parametrize(
+    ("fields", "argument"),
+    [
+        ({"due": datetime(2031, 6, 1, 3, 0)}, "due"),  # noqa: DTZ001 - naive on purpose
+        ({"due": datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))}, "due"),
+        ({"due": 1e12}, "due"),
+        ({"due": -1e12}, "due"),
+        ({"due": math.inf}, "due"),
+        ({"due": math.nan}, "due"),
+        ({"delivery_timeout": 1e12}, "delivery_timeout"),
+        ({"due": FAR, "delivery_timeout": FAR}, "delivery_timeout"),
+        ({"due": datetime(9999, 12, 31, tzinfo=UTC), "delivery_timeout": 86400.0}, "delivery_timeout"),
+        ({"lease": math.nan}, "lease"),
+        ({"lease": 1e12}, "lease"),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("make", [make_draft, Changes])
+def test_a_moment_outside_of_the_calendar_or_without_a_zone_is_refused(
+    make: Callable[..., object], fields: dict[str, Any], argument: str
+) -> None:
+    assert refusal(make, **fields).argument == argument
+
+
+@pytest.mark.parametrize("due", [0.0, FAR, datetime(1, 1, 1, tzinfo=UTC), datetime(9998, 12, 31, tzinfo=UTC)])
+def test_any_moment_of_the_calendar_can_be_due(due: datetime | float) -> None:
+    assert make_draft(due=due).due == due
+    assert Changes(due=due).due == due
+
+
+@pytest.mark.parametrize("result", [{1, 2}, object(), b"bytes", {"in": [1j]}], ids=["set", "object", "bytes", "1j"])
+def test_a_result_that_json_cannot_represent_is_refused(result: Any) -> None:
+    assert refusal(Changes, result=result).argument == "result"
+
+
+def test_a_result_nested_too_deeply_is_refused() -> None:
+    deep: JsonValue = "bottom"
+    for _ in range(100_000):
+        deep = [deep]
+    assert refusal(Changes, result=deep).argument == "result"
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "least", "largest"),
+    [
+        (make_draft, "depth", 0, 2**31 - 1),
+        (Changes, "attempt", 0, 2**31 - 1),
+        (Changes, "progress", 0, 100),
+        (Query, "limit", 0, 2**63 - 1),
+    ],
+)
+def test_a_number_beyond_its_column_is_refused(make: Any, name: str, least: int, largest: int) -> None:
+    for number in (least, largest):
+        make(**{name: number})
+    for number in (least - 1, largest + 1):
+        assert refusal(make, **{name: number}).argument == name
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, None), (-5, 0), (0, 0), (70, 70), (100, 100), (130, 100)])
+def test_the_progress_of_a_report_is_clamped_to_0_and_100(given: int | None, kept: int | None) -> None:
+    assert Report(progress=given).progress == kept
+
+
+# --- reprs ----------------------------------------------------------------------------------------------------------
 
 SECRET_REQUEST = Request("POST", "/work?id=5", SECRET_HEADERS, SECRET.encode())
 SECRET_CALLER = Caller("https", "shop.example", "192.0.2.1", SECRET_HEADERS)
@@ -129,11 +239,11 @@ SECRET_JOB = Job(
     ids=lambda value: type(value).__name__,
 )
 @pytest.mark.parametrize("show", [repr, str, "{}".format])
-def test_no_value_shows_credentials_bodies_or_tokens(value: object, show: Callable[[object], str]) -> None:
+def test_no_repr_shows_credentials_bodies_or_tokens(value: object, show: Callable[[object], str]) -> None:
     assert SECRET not in show(value)
 
 
-def test_a_request_shows_what_helps_to_find_it() -> None:
+def test_the_repr_of_a_request_names_method_path_and_headers() -> None:
     shown = repr(SECRET_REQUEST)
     assert all(part in shown for part in ("POST", "/work?…", "Cookie", "Authorization", "<6 bytes>"))
     assert "id=5" not in shown
@@ -161,24 +271,24 @@ def test_every_value_is_frozen() -> None:
         ("/a%3Fb?c", "/a%3Fb", "c"),
     ],
 )
-def test_a_target_is_a_path_and_a_query(target: str, path: str, query: str) -> None:
+def test_a_target_is_split_into_path_and_query(target: str, path: str, query: str) -> None:
     request = Request("GET", target)
     assert (request.path, request.query) == (path, query)
 
 
-def test_header_fields_of_a_request_are_joined_whatever_their_case() -> None:
+def test_header_fields_are_joined_regardless_of_case() -> None:
     request = Request("GET", "/", (("X-A", "1"), ("Other", "2"), ("x-a", "3")))
     assert request.header("x-A") == "1, 3"
     assert request.header("X-B") is None
 
 
-def test_the_first_field_of_a_response_counts() -> None:
+def test_a_response_header_is_the_first_field_of_that_name() -> None:
     response = Response(302, headers=(("Location", "/a"), ("location", "/b")))
     assert response.header("LOCATION") == "/a"
     assert response.header("X-B") is None
 
 
-def test_credentials_are_true_if_there_are_any() -> None:
+def test_credentials_are_truthy_if_there_are_any() -> None:
     assert Credentials(SECRET_HEADERS)
     assert not Credentials()
 
@@ -208,12 +318,12 @@ def a_state(*, end_time: datetime | None = None, result: JsonValue = None) -> Jo
     )
 
 
-def test_a_state_as_dictionary_survives_json() -> None:
+def test_the_dictionary_of_a_state_survives_json() -> None:
     dictionary = a_state(end_time=NOON, result={"href": "/export.csv", "rows": [1, 2.5, None, True]}).as_dict()
     assert json.loads(json.dumps(dictionary)) == dictionary
 
 
-def test_a_state_as_dictionary_says_everything_in_plain_types() -> None:
+def test_the_dictionary_of_a_state_has_plain_types() -> None:
     dictionary = a_state().as_dict()
     assert dictionary == {
         "id": "job1",
@@ -232,5 +342,5 @@ def test_a_state_as_dictionary_says_everything_in_plain_types() -> None:
     assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"}
 
 
-def test_a_state_says_nothing_of_the_request() -> None:
+def test_a_state_has_no_field_of_the_request() -> None:
     assert not {"request", "caller", "token", "sealed"} & attrs.fields_dict(JobState).keys()

@@ -1,15 +1,25 @@
-"""A store that is away is told of in the log, and not by each job at each turn."""
+"""State for each process, threads that work in passes, and the log lines of an outage."""
 
 from __future__ import annotations
 
 import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
+from attrs import define, field
 
 from backjob.model import Status
+from backjob.process import Passes, PerProcess
 from backjob.worker.claiming import Outcome
 from tests.unit.core import NOT_SENT, bench
 
+DEADLINE = 20.0
 ALL = {"create", "get", "output", "change", "report", "take_due", "beat", "find", "purge"}
 
 
@@ -17,11 +27,11 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_an_outage_is_told_once_a_minute_however_many_jobs_wait(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_outage_is_logged_once_a_minute_however_many_jobs_wait(caplog: pytest.LogCaptureFixture) -> None:
     world = bench(error_timeout=600)
-    running = [world.run() for _ in range(20)]
-    ending = [world.run() for _ in range(20)]
-    for _ in range(20):
+    running = [world.run() for _ in range(8)]
+    ending = [world.run() for _ in range(8)]
+    for _ in range(8):
         world.start()
     world.step()
     caplog.clear()
@@ -53,7 +63,7 @@ def test_an_outage_is_told_once_a_minute_however_many_jobs_wait(caplog: pytest.L
     assert len(warnings_in(caplog)) == 1
 
 
-def test_each_end_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_end_that_is_given_up_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = bench(error_timeout=10)
     running = [world.run() for _ in range(3)]
     world.store.down = {"change"}
@@ -61,6 +71,94 @@ def test_each_end_that_is_given_up_is_told(caplog: pytest.LogCaptureFixture) -> 
         world.jobs.worker.end(job, Outcome(200, "OK"))
     for _ in range(15):
         world.step(1)
-    given_up = [text for text in warnings_in(caplog) if "given up" in text]
+    given_up = [text for text in warnings_in(caplog) if "giving up" in text]
     assert len(given_up) == 3
     assert all(any(job.job.id in text for text in given_up) for job in running)
+
+
+# --- state for each process -----------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_makes_its_own_value_and_abandons_the_parents_once() -> None:
+    abandoned: list[object] = []
+    values = PerProcess(object, abandoned.append)
+    mine = values.get()
+    assert values.get() is mine
+    child = os.fork()
+    if child == 0:
+        is_right = values.get() is not mine and values.get() is values.get() and abandoned == [mine]
+        os._exit(0 if is_right else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert (values.get(), abandoned) == (mine, [])
+
+
+# --- a thread that works in passes ----------------------------------------------------------------------------------
+
+
+@define
+class Work:
+    """Items to be done by a `Passes`, which is idle when there are none."""
+
+    items: deque[Callable[[], None]] = field(factory=deque)
+    done: threading.Event = field(factory=threading.Event)
+    ended: threading.Event = field(factory=threading.Event)
+
+    def step(self) -> float:
+        while self.items:
+            self.items.popleft()()
+        self.done.set()
+        return 60.0
+
+    def passes(self, **options: Any) -> Passes:
+        return Passes("backjob-test", self.step, at_end=self.ended.set, **options)
+
+
+def test_a_pass_starts_when_the_thread_is_woken_and_the_thread_ends_at_close() -> None:
+    work = Work()
+    passes = work.passes()
+    passes.ensure_running()
+    assert work.done.wait(DEADLINE)
+    work.done.clear()
+    passes.wake()
+    assert work.done.wait(DEADLINE)
+    assert not work.ended.is_set()
+    assert passes.close(DEADLINE)
+    assert work.ended.is_set()
+    work.done.clear()
+    passes.ensure_running()
+    passes.wake()
+    assert not work.done.wait(0.05)
+
+
+def test_close_says_whether_there_was_a_thread() -> None:
+    assert not Work().passes().close(DEADLINE)
+
+
+def test_a_failing_pass_is_logged_and_followed_by_another(caplog: pytest.LogCaptureFixture) -> None:
+    work = Work()
+    passes = work.passes()
+
+    def fail() -> None:
+        passes.wake()
+        raise SystemExit(1)
+
+    work.items.append(fail)
+    passes.ensure_running()
+    assert work.done.wait(DEADLINE)
+    passes.close(DEADLINE)
+    assert "a pass of the thread backjob-test failed" in caplog.text
+
+
+def test_an_idle_thread_ends_and_no_work_is_lost_between_its_end_and_the_next_start() -> None:
+    work, results = Work(), list[int]()
+    passes = work.passes(is_idle=lambda: not work.items)
+    for number in range(300):
+        work.items.append(partial(results.append, number))
+        passes.ensure_running()
+        passes.wake()
+    deadline = time.monotonic() + DEADLINE
+    while len(results) < 300:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert results == sorted(results)
+    passes.close(DEADLINE)

@@ -1,4 +1,4 @@
-"""The public names and their parameters: who renames one breaks somebody's application, and this test first."""
+"""The public names and their parameters, which applications depend on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backjob.model import Output
 from backjob.protocols import Clock, Delivery, Signer, Store, Transport, Verified
 
 EMPTY: Final = "–"
-"""Stands for a parameter that has to be given."""
+"""Marks a required parameter."""
 
 NAMES: Final = {
     "backjob": ["BackJob", "JobState", "Output", "Status"],
@@ -34,13 +34,13 @@ NAMES: Final = {
 
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in NAMES.items() for name in names])
-def test_a_public_name_is_where_it_is_looked_for(module: str, name: str) -> None:
+def test_a_public_name_can_be_imported(module: str, name: str) -> None:
     found = import_module(module)
     assert hasattr(found, name)
     assert name in getattr(found, "__all__", [name])
 
 
-def test_every_error_is_a_public_name_and_all_public_names_exist() -> None:
+def test_every_error_is_public_and_all_public_names_exist() -> None:
     assert set(errors.__all__) <= set(backjob.__all__)
     assert all(hasattr(backjob, name) for name in backjob.__all__)
     assert isinstance(backjob.__version__, str)
@@ -66,16 +66,16 @@ def test_every_error_is_a_public_name_and_all_public_names_exist() -> None:
         (errors.BackgroundOnly, (errors.JobExit,)),
     ],
 )
-def test_an_error_is_caught_by_these(error: type[BaseException], bases: tuple[type[BaseException], ...]) -> None:
+def test_an_error_has_these_base_classes(error: type[BaseException], bases: tuple[type[BaseException], ...]) -> None:
     assert all(issubclass(error, base) for base in bases)
 
 
-def test_leaving_an_action_is_no_exception_that_an_action_would_catch() -> None:
+def test_except_exception_does_not_catch_job_exit() -> None:
     assert issubclass(errors.JobExit, BaseException)
     assert not issubclass(errors.JobExit, Exception)
 
 
-def test_the_statuses_are_these_numbers() -> None:
+def test_each_status_has_its_number() -> None:
     assert {status.name: int(status) for status in Status} == {
         "STARTED": 0,
         "IN_PROGRESS": 1,
@@ -86,7 +86,7 @@ def test_the_statuses_are_these_numbers() -> None:
     assert [status.is_final for status in Status] == [False, False, True, True, True]
 
 
-def test_a_state_and_a_piece_of_output_have_these_fields() -> None:
+def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
         "scope",
@@ -166,12 +166,12 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "ajoin": {"job_id": EMPTY, "timeout": None},
 }
 
-# Settings that a caller need not know of, and that came with the parts themselves.
+# Parameters that are not part of the public API.
 FURTHER: Final = {"__init__": {"max_headers", "max_depth"}}
 
 
 def parameters(function: Callable[..., object]) -> dict[str, Any]:
-    """Name → default in order; ``"*"`` stands before the first that goes by name alone."""
+    """Name → default, in order; ``"*"`` comes before the first keyword-only parameter."""
     found: dict[str, Any] = {}
     for name, parameter in inspect.signature(function).parameters.items():
         if name == "self":
@@ -190,23 +190,12 @@ def test_a_method_takes_these_parameters(name: str) -> None:
     assert list(found.items()) == list(METHODS[name].items())
 
 
-def test_no_public_method_goes_unmentioned() -> None:
-    of_parts = {
-        "of",
-        "make_monitor",
-        "make_broadcast",
-        "learn_address",
-        "tail",
-        "rights",
-        "owner_of",
-        "current_owner",
-        "note_error",
-    }
+def test_every_public_method_is_listed() -> None:
     public = {name for name, _ in inspect.getmembers(BackJob, inspect.isfunction) if not name.startswith("_")}
-    assert public - of_parts == METHODS.keys() - {"__init__"} | {"astart"}
+    assert public - {"note_error"} == METHODS.keys() - {"__init__"} | {"astart"}
 
 
-def test_whether_one_is_in_the_background_is_asked_without_a_call() -> None:
+def test_is_background_is_a_property() -> None:
     assert isinstance(inspect.getattr_static(BackJob, "is_background"), property)
     assert isinstance(inspect.getattr_static(BackJob, "job_id"), property)
 
@@ -216,7 +205,7 @@ def test_a_backjob_is_a_context_manager() -> None:
     assert hasattr(BackJob, "__exit__")
 
 
-def test_the_twins_for_async_handlers_are_async() -> None:
+def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
     assert len(twins) == 9
     for name, twin in {**twins, "astart": BackJob.astart}.items():
@@ -225,7 +214,7 @@ def test_the_twins_for_async_handlers_are_async() -> None:
             assert parameters(twin) == parameters(getattr(BackJob, name[1:])), name
 
 
-def test_an_async_start_has_every_option_of_its_twin() -> None:
+def test_astart_has_every_option_of_start() -> None:
     from backjob.jobs import StartOptions
 
     start = parameters(BackJob.start)
@@ -247,7 +236,7 @@ def test_an_async_start_has_every_option_of_its_twin() -> None:
         ("backjob.flask", "BackJob", ["app"]),
     ],
 )
-def test_the_parts_begin_with_these_parameters(module: str, name: str, first: list[str]) -> None:
+def test_the_first_parameters_of_each_part(module: str, name: str, first: list[str]) -> None:
     assert list(parameters(getattr(import_module(module), name)))[: len(first)] == first
 
 
@@ -284,7 +273,7 @@ def test_the_parts_begin_with_these_parameters(module: str, name: str, first: li
         (Clock, {"now": [], "monotonic": []}),
     ],
 )
-def test_a_protocol_asks_for_this_and_nothing_more(protocol: type, members: dict[str, list[str] | None]) -> None:
+def test_a_protocol_has_exactly_these_members(protocol: type, members: dict[str, list[str] | None]) -> None:
     own = {name: member for name, member in vars(protocol).items() if not name.startswith("_")}
     found = {name: None if isinstance(member, property) else list(parameters(member)) for name, member in own.items()}
     assert found == members

@@ -1,4 +1,4 @@
-"""Settings by name: unknown ones suggest what was meant, wrong ones are named, and all of them arrive."""
+"""Settings: unknown names get a suggestion, errors name the setting, and every value reaches the `BackJob`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from backjob.protocols import Capability, Store, lacks
 from backjob.settings import Settings
 from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
 from backjob.transports.sockets import SocketTransport
 from tests.unit.core import KEY
 
@@ -35,13 +36,13 @@ def build(values: dict[str, object], **options: Any) -> BackJob:
         ("BACKJOB_KEY_FALLBACK", "BACKJOB_KEY_FALLBACKS"),
     ],
 )
-def test_an_unknown_name_suggests_the_right_one(name: str, meant: str) -> None:
+def test_an_unknown_name_gets_a_suggestion(name: str, meant: str) -> None:
     with pytest.raises(InvalidRequest, match=f"did you mean {meant}\\?") as caught:
         Settings.of({name: 1}, prefix="BACKJOB_")
     assert caught.value.argument == name
 
 
-def test_a_name_like_no_other_lists_the_known_ones() -> None:
+def test_for_a_name_without_a_match_all_settings_are_listed() -> None:
     with pytest.raises(InvalidRequest, match="BACKJOB_STORE"):
         Settings.of({"BACKJOB_XYZZY": 1}, prefix="BACKJOB_")
 
@@ -63,13 +64,13 @@ WRONG: dict[tuple[str, ...], list[object]] = {
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for names, values in WRONG.items() for name in names for value in values]
 )
-def test_a_wrong_value_names_its_setting(name: str, value: object) -> None:
+def test_the_error_for_an_invalid_value_names_its_setting(name: str, value: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Settings.of({f"BACKJOB_{name}": value}, prefix="BACKJOB_")
     assert caught.value.argument == f"BACKJOB_{name}"
 
 
-def test_values_are_read_from_text_and_other_names_pass() -> None:
+def test_values_are_parsed_from_text_and_other_names_are_ignored() -> None:
     settings = Settings.of(
         {
             "BACKJOB_ERROR_TIMEOUT": "1.5",
@@ -87,13 +88,13 @@ def test_values_are_read_from_text_and_other_names_pass() -> None:
     assert (settings.key_fallbacks, settings.store, settings.streams) == (("a", "b"), None, 20)
 
 
-def test_secrets_are_in_no_repr_and_no_error() -> None:
+def test_no_repr_and_no_error_shows_a_secret() -> None:
     settings = Settings.of({"KEY": KEY, "KEY_FALLBACKS": [KEY[::-1]]})
     assert KEY not in repr(settings)
     assert KEY[::-1] not in repr(settings)
 
 
-def test_what_is_set_reaches_the_backjob() -> None:
+def test_settings_reach_the_backjob() -> None:
     jobs = build({"BASE_URL": "http://127.0.0.1:8000", "STATUS_PREFIX": "/jobs", "USER_AGENT": "Jobs/1", "MAX_BODY": 5})
     assert isinstance(jobs.transport, SocketTransport)
     assert jobs.status_prefix == "/jobs"
@@ -114,7 +115,7 @@ def test_without_a_base_url_the_address_is_learnt_later() -> None:
     assert caught.value.argument == "CONNECT_TO"
 
 
-def test_a_key_is_needed_or_a_secret_to_derive_one_from() -> None:
+def test_a_key_or_a_secret_to_derive_one_is_required() -> None:
     settings = Settings.of({"STORE": "memory:"})
     common: dict[str, Any] = {"package": "backjob.test", "application": "shop", "default_store": lambda: "memory:"}
     with pytest.raises(InvalidRequest) as caught:
@@ -131,7 +132,7 @@ def test_a_key_is_needed_or_a_secret_to_derive_one_from() -> None:
 
 
 class Notebook:
-    """Something like a cache, with a secret in its repr."""
+    """A cache with a secret in its repr."""
 
     def __init__(self) -> None:
         self.entries: dict[str, str] = {}
@@ -153,7 +154,7 @@ class Notebook:
 
 
 notebook = Notebook()
-"""To be named in settings."""
+"""A cache that settings refer to by name."""
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -168,17 +169,19 @@ def test_a_cache_goes_in_front_of_the_store(named: bool) -> None:
     jobs.close()
 
 
-def test_a_cache_goes_in_front_of_a_store_that_is_given_as_an_object() -> None:
-    store, cache = MemoryStore(), Notebook()
-    jobs = build({"CACHE": cache}, store=store)
+def test_a_cache_goes_in_front_of_a_store_object() -> None:
+    clock, cache = FakeClock(), Notebook()
+    store = MemoryStore(clock=clock)
+    jobs = build({"CACHE": cache}, store=store, clock=clock)
     a_running_job(jobs.store)
+    assert jobs.store.get("job") is not None
     assert store.get("job") is not None
     assert all(key.startswith("backjob:") for key in cache.entries)
     assert cache.entries
     jobs.close()
 
 
-def test_jobs_may_be_in_the_cache_alone() -> None:
+def test_jobs_can_be_kept_in_the_cache_alone() -> None:
     cache = Notebook()
     jobs = build({"STORE": "cache:", "CACHE": cache, "CACHE_PREFIX": "alone:"})
     assert Capability.RETENTION in lacks(jobs.store)
@@ -187,7 +190,7 @@ def test_jobs_may_be_in_the_cache_alone() -> None:
     jobs.close()
 
 
-def test_a_caches_secrets_are_in_no_repr_and_no_error() -> None:
+def test_no_repr_and_no_error_shows_a_secret_of_the_cache() -> None:
     settings = Settings.of({"CACHE": Notebook()})
     assert "hunter2" not in repr(settings)
     jobs = build({"CACHE": Notebook()})
@@ -211,13 +214,13 @@ def test_a_caches_secrets_are_in_no_repr_and_no_error() -> None:
         ({"STORE": "cache:"}, "store"),
     ],
 )
-def test_a_wrong_cache_names_its_setting(values: dict[str, object], name: str) -> None:
+def test_the_error_for_an_invalid_cache_names_its_setting(values: dict[str, object], name: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         build(values)
     assert caught.value.argument == name
 
 
-def test_a_file_is_closed_again_if_its_cache_is_refused(tmp_path: Path) -> None:
+def test_the_store_is_closed_if_the_cache_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="CACHE_PREFIX"):
         build({"STORE": f"sqlite:///{tmp_path}/jobs.db", "CACHE": Notebook(), "CACHE_PREFIX": "a b"})
 

@@ -6,6 +6,7 @@ import io
 import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from attrs import define, field
 from backjob.errors import AddressUnknown, JobFailed
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
+from backjob.process import PerProcess
+from backjob.status.streaming.broadcast import Broadcast
 from backjob.wsgi import BackJobMiddleware, base_url_of, request_of, serving_of
 from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
 
@@ -407,7 +410,7 @@ def test_a_generator_body_may_start_jobs_and_is_closed(world: Bench) -> None:
     assert closed == [True]
     world.step()
     assert world.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
-    assert world.jobs.current_owner() is None
+    assert world.engine.current_owner() is None
 
 
 @pytest.mark.parametrize("begun", [False, True])
@@ -478,7 +481,7 @@ def test_an_applications_own_error_is_its_own(world: Bench, where: str) -> None:
 
     with pytest.raises(ZeroDivisionError):
         Server().serve(BackJobMiddleware(app, world.jobs), environ_of())
-    assert world.jobs.current_owner() is None
+    assert world.engine.current_owner() is None
 
 
 # --- the application's own address ----------------------------------------------------------------------------------
@@ -504,7 +507,7 @@ def test_without_a_socket_only_the_port_is_trusted() -> None:
 def test_on_a_unix_socket_no_address_is_learnt(world: Bench, extra: dict[str, str]) -> None:
     with pytest.raises(AddressUnknown):
         base_url_of(environ_of(**extra))
-    world.jobs.transport = None
+    world.engine.transport = None
     assert Server().serve(BackJobMiddleware(ok, world.jobs), environ_of(**extra)) == b"ok"
     assert world.jobs.transport is None
 
@@ -522,7 +525,7 @@ def test_event_streams_are_there_once_they_are_switched_on() -> None:
         world = bench(streams=streams)
         job_id = world.start()
         world.jobs.cancel(job_id)
-        world.jobs.broadcast = world.jobs.make_broadcast(streams)
+        world.engine.broadcasts = PerProcess(partial(Broadcast, world.engine.stream_source, streams))
         server = Server()
         body = server.serve(BackJobMiddleware(ok, world.jobs), environ_of(f"{world.jobs.status_url(job_id)}/events"))
         assert server.line == line

@@ -1,1 +1,1 @@
-"""The demo: a small site with one background job, in a server of its own."""
+"""The demo: a small site with one background job, and a server for it."""

@@ -1,4 +1,4 @@
-"""The demo's site: a page, a button that starts a job, and the route that is the job's action. Plain WSGI."""
+"""The demo's site in plain WSGI: a page with a button that starts a job, and the action that the job runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _POLICY: Final = (
 
 
 class Site:
-    """A WSGI application, to be wrapped by the middleware. ``pause`` is the seconds that each row takes.
+    """A WSGI application to wrap in the middleware. Each row takes ``pause`` seconds.
 
-    The page shows the newest job that this site has started.
+    The page shows the newest job that this site started.
     """
 
     def __init__(self, jobs: BackJob, *, pause: float, fail: bool = False) -> None:
@@ -50,18 +50,18 @@ class Site:
         )
 
     def start(self) -> str:
-        """Start the job, and return its id."""
+        """Start a job, and return its id."""
         self.newest = self._jobs.start("/work", as_current_user=False, scope="demo")
         return self.newest
 
-    def stop(self, patience: float) -> None:
-        """Let the newest job end now; waits at most ``patience`` seconds for it."""
+    def stop(self, timeout: float) -> None:
+        """End the newest job now, and wait up to ``timeout`` seconds for its end."""
         self._stopping.set()
         try:
             if self.newest is not None:
-                self._jobs.join(self.newest, patience)
+                self._jobs.join(self.newest, timeout)
         except (TimeoutError, BackJobError):
-            return  # nobody needs it any more
+            return  # the demo ends all the same
 
     def _page(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         values = {
@@ -75,19 +75,19 @@ class Site:
 
     def _start(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if environ.get("HTTP_SEC_FETCH_SITE", "same-origin") != "same-origin":
-            return _answer(start_response, "403 Forbidden", "only a page of this site may start a job")
+            return _answer(start_response, "403 Forbidden", "only pages of this site may start a job")
         self.start()
         return _answer(start_response, "303 See Other", "", "text/plain", ("Location", "/"))
 
     def _work(self, _environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """The action: what it prints is the job's output."""
+        """The action; its prints are the job's output."""
         jobs = self._jobs
         print(f"exporting {ROWS} rows")
         for row in jobs.track(range(1, ROWS + 1), "Exporting"):
             if self._stopping.wait(self._pause):
                 jobs.fail("the demo was stopped")
             if self._fail and row > ROWS // 2:
-                jobs.fail(f"row {row} can't be exported: it was to fail")
+                jobs.fail(f"row {row} can't be exported (--fail)")
             if row % 10 == 0:
                 print(f"{row} rows written")
         jobs.finish(f"{ROWS} rows exported", result={"href": "/export.csv"})

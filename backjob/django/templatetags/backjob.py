@@ -1,4 +1,4 @@
-"""``{% load backjob %}{% backjob_progress job_id %}``: a job's progress, in a page of the site's own."""
+"""``{% load backjob %}{% backjob_progress job_id %}`` shows a job's progress in a page of the site."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def backjob_progress(
     on_done_href: str | None = None,
     texts: Mapping[str, str] | None = None,
 ) -> SafeString:
-    """The progress element of a job, with its script and style.
+    """Render the progress element of a job, with its script and style.
 
-    ``output`` shows what the job prints, ``cancel`` a button with which whoever sees the page may cancel the job, and
-    ``label`` names the bar for screen readers. With ``stream`` it listens to events, where the server has them. Once
-    the job is done the browser goes to ``on_done_href``, with ``""`` to the job's result. ``texts`` are words of another
-    language.
+    ``output`` shows what the job prints, and ``cancel`` a button with which everyone who sees the page can cancel the job.
+    ``label`` names the bar for screen readers. With ``stream`` the element uses server-sent events if the server has
+    them. When the job is done the browser goes to ``on_done_href``, or for ``""`` to the job's result. ``texts`` are
+    translations.
     """
     flags = [name for name, wanted in (("output", output), ("cancel", cancel), ("stream", stream)) if wanted]
     values = (
@@ -54,5 +54,5 @@ def backjob_progress(
 
 @register.simple_tag
 def backjob_status_url(job_id: str, cancel: bool = False) -> str:
-    """The signed address of a job's status."""
+    """Return the signed URL of a job's status."""
     return jobs.status_url(job_id, cancel=cancel)

@@ -1,4 +1,4 @@
-"""Jobs in a cache and nowhere else, for jobs that may be lost."""
+"""A store that keeps jobs in a cache only, for jobs that may be lost."""
 
 from backjob.stores.cache.store import CacheStore, from_url
 

@@ -1,12 +1,12 @@
-"""A value that changes, on a cache that can't compare and set: a chain of entries, each written once, by ``add``.
+"""Compare-and-set on a cache that only has ``add``: a value is a chain of entries, each added once.
 
-Version n of a value stands in a slot of its own, so of several writers of version n + 1 exactly one can ``add`` it. The
-head is a hint where to begin reading: from there on, slot by slot, the last one is the newest. A slot that was left
-behind is overwritten with a trace of it that names its successor, and goes some time later.
+Each version of a value has its own slot, so exactly one of several writers can add version n + 1. The head is a hint
+where to begin reading; the last slot from there on is the newest version. The writer of a new version overwrites the
+slot before it with a trace, which names its successor and expires later.
 
-A writer that stalled may find its slot free again long after others wrote it, went on, and left it behind. So a writer
-that has added its slot looks back: it counts only if its predecessor is still the one it read, or names it as the
-successor. Traces need not last for that to hold: a predecessor that is gone means the same as one that names another.
+A writer that stalled may find its slot free again, long after others added it, went on, and the slot expired. So a
+writer that has added its slot checks the one before: the version counts only if that is still the version it read, or a
+trace that names it as successor. A missing slot counts like one that names another successor, so traces may expire.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from backjob.stores.caches import Entries
 __all__ = ["FULL", "LINGER", "PATIENCE", "Chain", "Kept", "Link"]
 
 LINGER: Final = 3600
-"""Seconds for which a slot that was left behind leads on, if many are. Who stalls for longer between the last two steps
-of a write may leave a head that leads nowhere, and with it a value that is not found any more; never a second winner."""
+"""Seconds for which the cache keeps the trace of an outdated version. A writer that stalls for longer between the last
+two steps of a write may leave a head that leads nowhere, so that the value is lost; two writers never both win."""
 
 PATIENCE: Final = 3
-"""Times that a cache refuses an entry whose place is free until it counts as full."""
+"""A cache that refuses an entry so many times although its key is free counts as full."""
 
 FULL: Final = "the cache takes no new entry: it may be full, or the entry too large"
 
@@ -39,7 +39,7 @@ _HEAD: Final = re.compile(r'\[([0-9]{1,15}),"([0-9a-f]{16})"\]')
 
 @frozen
 class Kept:
-    """For how many seconds the entries of one write are kept. A head is moved by many, and outlives them all."""
+    """How many seconds the cache keeps the entries of one write."""
 
     version: float
     trace: float
@@ -48,25 +48,25 @@ class Kept:
 
 @frozen
 class Link:
-    """One version of a value. ``text`` is JSON; ``mark`` is unique to this writing of it."""
+    """One version of a value. ``text`` is JSON; ``mark`` is unique to this write."""
 
     number: int
     mark: str
     text: str = field(repr=False)
     unfinished: tuple[tuple[int, str], ...] = ()
-    """Slots before this one that nobody has overwritten yet, with the trace that belongs there."""
+    """Earlier slots that no writer has overwritten yet, with the trace that belongs there."""
 
 
 @frozen
 class _Trace:
-    """What is left of a version that has a successor, and the successor's mark."""
+    """The rest of a version that has a successor: its mark, and the successor's."""
 
     mark: str
     next: str
 
 
 class Chain:
-    """The versions of one value, from number 1 on. ``parts`` name it among the entries."""
+    """The versions of one value, from number 1 on. ``parts`` are its key."""
 
     def __init__(self, entries: Entries, *parts: str) -> None:
         self._entries = entries
@@ -74,7 +74,7 @@ class Chain:
         self._slots = f"{self._head}:"
 
     def newest(self) -> Link | None:
-        """The newest version, or None if there is none, or it was dropped by the cache."""
+        """Return the newest version, or None if there is none or the cache has dropped it."""
         head = self._read_head()
         while head is not None:
             link = self._walk(*head)
@@ -86,17 +86,17 @@ class Chain:
         return None
 
     def is_newest(self, link: Link) -> bool:
-        """Whether a version that was the newest within the last hour is so still, or was dropped by the cache."""
+        """Whether a version that was the newest within the last hour still is, or was dropped by the cache."""
         return self._slot(link.number + 1) is None
 
     def newest_from_the_start(self) -> Link | None:
-        """The newest version where there is no head: it is not published yet, or the cache has dropped the head."""
+        """Return the newest version if there is no head: it is not published yet, or the cache has dropped the head."""
         return self._walk(1, None)
 
     def begin(self, text: str, seconds: float) -> Link | None:
-        """Write version 1, which nobody finds before it is published. None: there is one, or there was lately.
+        """Write version 1, which `newest` finds once it is published. Return None if there is, or recently was, one.
 
-        Raises `StoreUnavailable` if the cache takes no entry at all.
+        Raises `StoreUnavailable` if the cache adds no entry at all.
         """
         link = Link(1, _new_mark(), text)
         if self._entries.add(f"{self._slots}1", _version(link.mark, text), seconds):
@@ -106,34 +106,34 @@ class Chain:
         return None
 
     def publish(self, link: Link, seconds: float) -> bool:
-        """Let everybody find version 1; False if there is a head already."""
+        """Write the head of version 1. Return False if there is a head already."""
         return self._entries.add(self._head, _head(link), seconds)
 
     def withdraw(self) -> None:
-        """Take back a version 1 that was not published."""
+        """Remove a version 1 that was not published."""
         self._entries.delete(f"{self._slots}1")
 
     def start(self, text: str, seconds: float) -> Link | None:
-        """Write and publish version 1; None if there is, or was, another one."""
+        """Write and publish version 1. Return None if there is, or was, another one."""
         link = self.begin(text, seconds)
         if link is None:
             if self.newest() is None and self._walk(1, None) is None:
-                self.withdraw()  # a trace whose followers the cache has dropped: the next attempt finds the place free
+                self.withdraw()  # a trace whose successors the cache has dropped: the next attempt finds the slot free
             return None
         if self.publish(link, seconds):
             return link
         slot = self._slot(1)
         if isinstance(slot, _Trace) and slot.mark == link.mark:
-            return link  # and followed already
+            return link  # another version follows it already
         newest = self.newest()
         if newest is None or newest.mark == link.mark:
-            self._entries.set(self._head, _head(link), seconds)  # what was there led nowhere
+            self._entries.set(self._head, _head(link), seconds)  # the old head led nowhere
             return link
         self.withdraw()
         return None
 
     def follow(self, link: Link, text: str, kept: Kept) -> Link | None:
-        """Write the version after ``link``; None if somebody else did, or the cache has dropped ``link``."""
+        """Write the version after ``link``. Return None if another writer did, or the cache has dropped ``link``."""
         new = Link(link.number + 1, _new_mark(), text)
         if not self._entries.add(f"{self._slots}{new.number}", _version(new.mark, text), kept.version):
             return None
@@ -142,8 +142,8 @@ class Chain:
             self._entries.delete(f"{self._slots}{new.number}")
             return None
         trace = _trace(link.mark, new.mark)
-        with suppress(StoreUnavailable):  # the version counts; who comes next does what is missing
-            # The head moves last: behind it there are only traces.
+        with suppress(StoreUnavailable):  # the version is written; the next writer does the rest
+            # The head moves last, so that only traces are behind it.
             for number, older in link.unfinished:
                 self._entries.set(f"{self._slots}{number}", older, kept.head)
             self._entries.set(f"{self._slots}{link.number}", trace, kept.trace)
@@ -152,9 +152,9 @@ class Chain:
         return Link(new.number, new.mark, text, (*link.unfinished, (link.number, trace)))
 
     def _move_head(self, link: Link, seconds: float) -> None:
-        """Let the head say this version; and if that was late, and has moved it back, a newer one."""
+        """Point the head to this version. If that was late and has moved it back, point it to the newest."""
         newest: Link | None = link
-        while newest is not None and not newest.unfinished:  # else its writer has still to move the head
+        while newest is not None and not newest.unfinished:  # otherwise its writer has yet to move the head
             self._entries.set(self._head, _head(newest), seconds)
             if not isinstance(self._slot(newest.number), _Trace):
                 break
@@ -165,7 +165,7 @@ class Chain:
         return None if head is None else (int(head[1]), head[2])
 
     def _walk(self, number: int, mark: str | None) -> Link | None:
-        """The last version from this one on. What does not bear the mark that is expected of it is not of this chain."""
+        """Return the last version from this number on. A slot without the expected mark is not part of this chain."""
         found: Link | None = None
         unfinished: list[tuple[int, str]] = []
         while (slot := self._slot(number)) is not None and mark in (None, slot.mark):

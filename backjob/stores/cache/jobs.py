@@ -1,4 +1,4 @@
-"""The records of jobs in a cache: written anew version by version, begun and published, and listed while they live."""
+"""The records of jobs in a cache: each a chain of versions, published once complete, and listed while unfinished."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from backjob.errors import InvalidRequest, StoreUnavailable
 from backjob.model import Job, Status
 from backjob.protocols import Clock
 from backjob.stores.cache.chain import FULL, LINGER, PATIENCE, Chain, Kept, Link
-from backjob.stores.cache.index import Index, Place
-from backjob.stores.cache.output import drop_pieces, join_pieces, write_pieces
+from backjob.stores.cache.index import Index
+from backjob.stores.cache.output import drop_chunks, join_chunks, write_chunks
 from backjob.stores.cache.record import Ages, Record, dump_record, load_record
 from backjob.stores.caches import FOREVER, Entries
 from backjob.stores.rows import microseconds
@@ -22,26 +22,25 @@ from backjob.stores.rows import microseconds
 __all__ = ["Birth", "Jobs", "Step"]
 
 Step: TypeAlias = Callable[[Record], Record | None]
-"""What becomes of a record as it stands now; None: nothing."""
+"""Returns the record after a step, or None to write nothing."""
 
 _GRACE: Final = 60_000_000
-"""Microseconds that a creator may take between a job's place among the living and the job itself."""
+"""Microseconds that a process may take between listing a job and writing it."""
 _MOST_KNOWN: Final = 4096
 _BELIEVED: Final = LINGER / 2
 
 
 @frozen
 class Birth:
-    """A job that is written, but not published: nobody finds it yet."""
+    """A job that is written but not published, so that no reader finds it yet."""
 
     link: Link
     record: Record
-    place: Place
 
 
 @frozen
 class _Known:
-    """A version that this process has read or written, and when, by the monotonic clock."""
+    """A version that this process has read or written, and when (monotonic, s)."""
 
     link: Link
     record: Record
@@ -49,55 +48,50 @@ class _Known:
 
 
 class Jobs:
-    """The jobs among a cache's entries. Callable from any thread."""
+    """The jobs in a cache. Callable from any thread."""
 
     def __init__(self, entries: Entries, clock: Clock) -> None:
         self._entries = entries
         self._clock = clock
         self._index = Index(entries)
         self._known: dict[str, _Known] = {}
-        """What this process knows of jobs that it works on or watches: it may be the newest still, which is found out."""
+        """The last known version of jobs that this process runs or watches; each use checks whether it still is the newest."""
         self._ages_key = entries.key("ages")
         self._ages: Ages | None = None
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def read(self, job_id: str) -> Record | None:
-        """The newest version, without the request's body."""
+        """Return the newest version, without the request's body."""
         return self._load(self._chain(job_id).newest())
 
     def whole(self, record: Record) -> Job | None:
-        """The job with its request's body. One that is still to be sent, and can't be any more, is unknown."""
+        """Return the job with its request's body. A waiting job whose body is lost can't be sent, and counts as unknown."""
         job = record.job
         if not record.body or job.request is None:
             return job
-        body = join_pieces(self._entries, job.id, record.body)
+        body = join_chunks(self._entries, job.id, record.body)
         if body is None:
             return None if job.status is Status.STARTED else job
         return evolve(job, request=evolve(job.request, body=b64decode(body)))
 
     def living(self) -> list[Record]:
-        """The jobs that have not ended, in no order."""
-        places: dict[str, Place] = {}
-        for place in self._index.places():
-            earlier = places.pop(place.job_id, None)
-            if earlier is not None:
-                self._index.over(earlier)
-            places[place.job_id] = place
-        living = []
-        for job_id, place in places.items():
-            record = self._look_again(job_id)
+        """Return the unfinished jobs, in no particular order."""
+        living, over = [], []
+        for job_id, since in self._index.read().items():
+            record = self._reread(job_id)
             if record is not None and not record.job.status.is_final:
                 living.append(record)
-            elif record is not None or microseconds(self._clock.now()) - place.since > _GRACE:
-                self._index.over(place)
+            elif record is not None or microseconds(self._clock.now()) - since > _GRACE:
+                over.append(job_id)
+        self._index.over(over)
         self._index.tidy()
         return living
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def write(self, job_id: str, step: Step) -> Record | None:
-        """Take a step from the newest version; None if there is none, or the step was not to be taken."""
+        """Apply a step to the newest version. Return None if there is none, or the step returned None."""
         chain = self._chain(job_id)
         known = self._known.get(job_id)
         if known is not None:
@@ -117,33 +111,33 @@ class Jobs:
         return None
 
     def begin(self, job: Job) -> Birth:
-        """Write a new job that nobody finds yet. Raises `InvalidRequest` if its id is taken."""
+        """Write a new job that no reader finds yet. Raises `InvalidRequest` if its id is taken."""
         kept = self.ages()
         request = job.request
         text = b64encode(request.body).decode() if request is not None else ""
-        body = [piece.name for piece in write_pieces(self._entries, job.id, text, kept.of_parts(job, job.created_time))]
+        body = [chunk.name for chunk in write_chunks(self._entries, job.id, text, kept.of_parts(job, job.created_time))]
         bare = job if request is None else evolve(job, request=evolve(request, body=b""))
-        # Its place comes first: who finds the job in any way must be able to count on the monitor to find it too.
-        place = self._index.append(job.id, job.created_time)
-        record = Record(bare, place.number, tuple(body))
+        # List it first: a job that any reader can find must be one that the monitors find.
+        record = Record(bare, self._index.add(job.id, microseconds(job.created_time)), tuple(body))
         link = self._chain(job.id).begin(dump_record(record), kept.of_version(job, job.created_time))
         if link is None:
-            self._forget(record, place)
+            drop_chunks(self._entries, job.id, record.body)
             raise InvalidRequest("id", "a job with this id exists already")
-        return Birth(link, record, place)
+        return Birth(link, record)
 
     def publish(self, link: Link, record: Record) -> None:
-        """Let everybody find a new job."""
+        """Let readers find a new job."""
         job = record.job
         self._chain(job.id).publish(link, self.ages().of_parts(job, job.created_time))
 
     def withdraw(self, birth: Birth) -> None:
-        """Take back a job that was not published."""
+        """Remove a job that was not published."""
         self._chain(birth.record.job.id).withdraw()
-        self._forget(birth.record, birth.place)
+        drop_chunks(self._entries, birth.record.job.id, birth.record.body)
+        self._index.over([birth.record.job.id])
 
     def publish_for(self, job_id: str) -> Record | None:
-        """Publish a new job in the place of its creator, who may have died; None if there is none."""
+        """Publish a new job for its creator, which may have died. Return None if there is none."""
         first = self._chain(job_id).newest_from_the_start()
         record = self._load(first)
         if first is None or record is None:
@@ -154,7 +148,7 @@ class Jobs:
     # --- how long jobs are kept -------------------------------------------------------------------------------------
 
     def ages(self) -> Ages:
-        """For how long ended jobs are kept, as `keep_for` was last told, here or before in any process."""
+        """Return how long to keep ended jobs: the last `keep_for` of this process, or the one in the cache."""
         ages = self._ages
         if ages is None:
             try:
@@ -165,7 +159,7 @@ class Jobs:
         return ages
 
     def keep_for(self, ages: Ages) -> None:
-        """For how long to keep jobs that end from now on."""
+        """Set how long to keep jobs that end from now on."""
         self._entries.set(self._ages_key, dumps((ages.completed, ages.ended)), FOREVER)
         self._ages = ages
 
@@ -180,8 +174,8 @@ class Jobs:
     def _now(self, record: Record) -> Record:
         return evolve(record, job=evolve(record.job, read_time=self._clock.now()))
 
-    def _look_again(self, job_id: str) -> Record | None:
-        """The newest version, by one call to the cache if it is the one that this process knows."""
+    def _reread(self, job_id: str) -> Record | None:
+        """Return the newest version, with one call to the cache if this process knows it already."""
         chain, known = self._chain(job_id), self._known.get(job_id)
         if known is not None and self._clock.monotonic() - known.since < _BELIEVED and chain.is_newest(known.link):
             return self._now(known.record)
@@ -194,6 +188,7 @@ class Jobs:
     def _remember(self, link: Link, record: Record) -> None:
         if record.job.status.is_final:
             self._known.pop(record.job.id, None)
+            self._index.over([record.job.id])
             return
         if len(self._known) >= _MOST_KNOWN:
             self._known.clear()
@@ -203,14 +198,10 @@ class Jobs:
         job = after.job
         ages = self.ages()
         seconds, longest = ages.of_version(job, job.read_time), ages.of_parts(job, job.read_time)
-        # Reports are many, so their traces go soon. The few others lead on for as long as anybody may look.
+        # Reports are many, so their traces expire soon; the few others last as long as readers may need them.
         kept = Kept(seconds, LINGER if before.job.status is job.status else longest, longest)
         written = chain.follow(link, dump_record(after), kept)
         if written is None:
             return False
         self._remember(written, after)
         return True
-
-    def _forget(self, record: Record, place: Place) -> None:
-        drop_pieces(self._entries, record.job.id, record.body)
-        self._index.leave(place)

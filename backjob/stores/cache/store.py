@@ -1,14 +1,13 @@
-"""Jobs in a cache alone: over anything with ``get``, ``set``, ``add`` and ``delete``, Redis, memcached or a table behind it.
+"""Jobs in a cache only: any cache with ``get``, ``set``, ``add`` and ``delete``, on Redis, memcached or a database table.
 
-There is no lock: a lock with an expiry is not safe when its holder stalls. Every version of a job is an entry of its
-own, written by ``add``, the one atomic step such caches have; `backjob.stores.cache_chain` says how.
+There is no lock: a lock that expires is not safe when its owner stalls. Each version of a job is an entry of its own,
+written with ``add``, the only atomic step that all caches have; `backjob.stores.cache.chain` explains how.
 
-What remains to be known of it. A cache may drop entries to make room: a job whose newest entry is gone is unknown from
-then on, dropped output reads as question marks, and a dropped merge key joins nobody; what is left of a job never makes
-it start again. That is so for entries dropped between two calls of this store; one that is dropped within the
-microseconds in which it is written might let a second claim win. And who stalls for over an hour between the last steps
-of a write, or dies there while others write too, may leave a job that is not found any more, but never one that runs
-twice.
+Limits: a cache may drop entries to make room. A job whose newest entry is dropped is unknown from then on, dropped
+output reads as question marks, and a dropped merge key joins no job; the remains of a job never make it start again.
+This holds for entries that the cache drops between two calls of this store: one that it drops within the microseconds in
+which it is written might let a second claim win. A process that stalls for over an hour between the last steps of a
+write, or dies there while others write too, may leave a job that is no longer found, but never one that runs twice.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.cache.chain import FULL, PATIENCE, Chain, Kept, Link
 from backjob.stores.cache.jobs import Jobs
-from backjob.stores.cache.output import Piece, drop_pieces, listed, read_output, write_pieces
+from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
 from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL, text
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, output_piece
 
 __all__ = ["CacheStore", "from_url"]
 
 _ALIVE: Final = Report()
 _HELD: Final = 366 * 86400.0
-"""Seconds for which a merge key is known: longer than any job takes."""
+"""Seconds for which the cache keeps a merge key: longer than any job takes."""
 _FEWEST_ENTRIES: Final = 10_000
 
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
-    """Open ``cache:package.module:attribute?prefix=…``, on the cache that the module has under this name."""
+    """Open ``cache:package.module:attribute?prefix=…`` on the cache that is this attribute of the module."""
     module, _, attribute = url.location.partition(":")
     arguments: dict[str, Any] = url.arguments({"prefix": text})
     try:
@@ -50,24 +49,24 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
         for name in attribute.split("."):
             found = getattr(found, name)
     except (ImportError, AttributeError, ValueError, TypeError) as error:
-        hint = 'a module and the name of a cache in it are expected: "cache:app.extensions:cache"'
+        hint = 'expected a module and the name of a cache in it, such as "cache:app.extensions:cache"'
         raise InvalidRequest("store", f"{url.location} can't be imported ({error}); {hint}") from error
     return CacheStore(cast("Cache", found), clock=clock, **arguments)
 
 
 class CacheStore:
-    """Jobs in a cache. ``prefix`` begins all keys; ``clock`` is the time, by default the computer's.
+    """Jobs in a cache. ``prefix`` begins all keys; ``clock`` gives the time, by default the computer's.
 
-    A cache has no time of its own, so all hosts that share it must agree to within a few seconds. ``cache`` may be
-    cachelib's, Django's (hand in ``django.core.cache.cache``, which gives each thread a connection of its own), or any
-    object of the shape of `backjob.stores.caches.Cache`; of a kind that is not known, its ``add`` is taken to be atomic,
-    and a ``get`` to see what was written before, in any process: no replica that lags, no transaction that is still open.
-    The cache is never closed here.
+    A cache has no clock, so all hosts that share it must agree to within a few seconds. ``cache`` may be cachelib's,
+    Django's (pass ``django.core.cache.cache``, which gives each thread its own connection), or any object with the methods
+    of `backjob.stores.caches.Cache`. You guarantee that an unknown cache's ``add`` is atomic, and that its ``get`` sees
+    earlier writes in every process: no replica that lags, no open transaction. The store never closes the cache.
 
-    A write takes six to nine calls to the cache, a read three, and each look of a monitor one for each living job.
+    A write takes six to nine calls to the cache, a read three, and each poll of a monitor three and one for each
+    unfinished job. Each start writes the list of unfinished jobs, so it slows down when there are thousands.
 
     Raises `StoreUnusable` for a cache whose ``add`` is known not to be atomic, that keeps nothing, or that keeps fewer
-    than 10,000 entries; `InvalidRequest` for a prefix that some cache would not take.
+    than 10,000 entries; `InvalidRequest` for a prefix that some caches would refuse.
     """
 
     def __init__(self, cache: Cache, *, clock: Clock | None = None, prefix: str = "backjob:") -> None:
@@ -115,29 +114,28 @@ class CacheStore:
         written = self._jobs.write(job_id, step)
         if written is None:
             return None
-        drop_pieces(self._entries, job_id, dropped)
+        drop_chunks(self._entries, job_id, dropped)
         return self._jobs.whole(written)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        output_bytes(report.output)
-        pieces: list[Piece] | None = None
+        chunks: list[Chunk] | None = None
 
         def step(record: Record) -> Record | None:
-            nonlocal pieces
+            nonlocal chunks
             job = record.job
             if not is_running(job, token):
                 return None
             seconds = self._jobs.ages().of_parts(job, job.read_time)
             output = record.output
             if report.output:
-                if pieces is None:
-                    pieces = write_pieces(self._entries, job_id, report.output, seconds)
-                output = listed(self._entries, record, pieces, seconds)
+                if chunks is None:
+                    chunks = write_chunks(self._entries, job_id, report.output, seconds)
+                output = listed(self._entries, record, chunks, seconds)
             return evolve(record, job=reported(job, report, job.read_time), output=output)
 
         written = self._jobs.write(job_id, step)
-        if written is None and pieces:
-            drop_pieces(self._entries, job_id, [piece.name for piece in pieces])
+        if written is None and chunks:
+            drop_chunks(self._entries, job_id, [chunk.name for chunk in chunks])
         return written is not None
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
@@ -168,7 +166,7 @@ class CacheStore:
             self._jobs.write(job_id, step)
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        """Keep jobs that end from now on for these ages. Nothing is removed, and the answer is 0: they expire."""
+        """Set how long the cache keeps jobs that end from now on. Returns 0: the cache expires them itself."""
         self._jobs.keep_for(Ages(completed_age, ended_age))
         return 0
 
@@ -179,7 +177,6 @@ class CacheStore:
         return None if record is None else self._jobs.whole(record)
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         begin = max(offset, 0)
         record = self._jobs.read(job_id)
         if record is None:
@@ -189,7 +186,7 @@ class CacheStore:
         return output_piece(data, begin, limit, truncated=record.job.output_truncated or not whole)
 
     def find(self, query: Query) -> list[Job]:
-        """The jobs that match and have not ended, newest first. An unknown ``before`` finds nothing."""
+        """Return the unfinished jobs that match, newest first; none if ``before`` is unknown."""
         records = sorted(self._jobs.living(), key=lambda record: record.order, reverse=True)
         if query.before is not None:
             last = self._jobs.read(query.before)
@@ -204,21 +201,21 @@ class CacheStore:
         return found
 
     def close(self) -> None:
-        """Nothing is open: the cache is the application's."""
+        """Do nothing: the application closes its cache."""
 
-    # --- merge keys: each a chain of the ids of the jobs that held it -----------------------------------------------
+    # --- merge keys: each a chain of the ids of the jobs that had it -----------------------------------------------
 
     def _key_chain(self, merge_key: str) -> Chain:
         return Chain(self._entries, "m", merge_key)
 
     def _holder(self, merge_key: str) -> Job | Link | None:
-        """The job that holds a key; or the link that was last in the key's chain, whose job holds it no more."""
+        """Return the job that has this key; or the newest link of the key's chain, whose job has it no more."""
         chain = self._key_chain(merge_key)
         link = chain.newest() or chain.newest_from_the_start()
         if link is None:
             return None
         job_id = str(loads(link.text))
-        # A job that nobody finds yet: its creator has just taken the key, or has died meanwhile.
+        # The job may be unpublished: its creator has just taken the key, or has died since.
         record = self._jobs.read(job_id) or self._jobs.publish_for(job_id)
         if record is None:
             return link
@@ -232,19 +229,17 @@ class CacheStore:
 
 
 def _judge(cache: Cache) -> frozenset[Capability]:
-    """What a cache lacks as the place of jobs. Raises `StoreUnusable` for one that is known to be none."""
+    """Return what a store on this cache lacks. Raises `StoreUnusable` for a cache that is known to be unfit."""
     found = known(cache)
     if found is None:
         return frozenset()
     kind, inner = found
     if kind.fault is not None:
-        raise StoreUnusable(
-            f"jobs can't be kept in {kind.name}: {kind.fault}; take Redis, memcached or a cache in a database"
-        )
+        raise StoreUnusable(f"{kind.name} can't keep jobs: {kind.fault}; use Redis, memcached or a cache in a database")
     room = None if kind.room is None else getattr(inner, kind.room, None)
     if isinstance(room, int) and room < _FEWEST_ENTRIES:
         raise StoreUnusable(
-            f"{kind.name} drops entries when there are more than {room}, and jobs with them: "
+            f"{kind.name} drops entries, and with them jobs, when it has more than {room}: "
             f"raise its {(kind.room or '').strip('_')} to {_FEWEST_ENTRIES} or more"
         )
     return frozenset() if kind.shared else frozenset({Capability.SHARED})

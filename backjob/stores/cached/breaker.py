@@ -1,11 +1,10 @@
-"""A cache that may fail: after a failure it is left alone for a while, so that a dead one does not slow every call."""
+"""A cache that may fail, behind a circuit breaker: a dead cache must not slow every call."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from backjob.errors import StoreUnavailable
 from backjob.protocols import Clock
@@ -13,68 +12,74 @@ from backjob.stores.caches import Entries
 
 __all__ = ["Breaker"]
 
-T = TypeVar("T")
-
 _PAUSE: Final = 5.0
-"""Seconds for which a cache that failed is left alone."""
+"""Seconds without a call to the cache after it failed."""
 _SLOW: Final = 1.0
-"""Seconds: a cache that needs longer for an answer is slower than any store, and counts as failed."""
+"""Seconds: a cache that takes longer to answer is slower than any store, and counts as failed."""
 
 _log = logging.getLogger("backjob")
 
 
 class Breaker:
-    """Entries of a cache behind a circuit breaker. Any method raises `StoreUnavailable`, at once during a pause.
+    """The entries of a cache; an error of the cache reads as a miss, and opens the breaker for five seconds.
 
-    When a pause is over, one caller tries the cache, and the others wait for what comes of it elsewhere. The log has one
-    line for each outage.
+    After the pause one caller tries the cache, while the others skip it. Each outage logs one line.
     """
 
     def __init__(self, entries: Entries, clock: Clock) -> None:
         self._entries = entries
         self._monotonic = clock.monotonic
         self._lock = threading.Lock()
-        self._is_away = False
+        self._is_open = False
         self._retry_at = 0.0
 
     def get(self, *parts: str) -> str | None:
-        """The text under these parts of a key, or None."""
-        return self._ask(lambda entries, key: entries.get(key), parts)
-
-    def set(self, *parts: str, text: str, seconds: float) -> None:
-        """Write an entry for so many seconds."""
-        self._ask(lambda entries, key: entries.set(key, text, seconds), parts)
-
-    def add(self, *parts: str, text: str, seconds: float) -> None:
-        """Write an entry for so many seconds, unless there is one."""
-        self._ask(lambda entries, key: entries.add(key, text, seconds), parts)
-
-    def _ask(self, question: Callable[[Entries, str], T], parts: tuple[str, ...]) -> T:
+        """Return the text under these parts of a key, or None."""
         began = self._monotonic()
-        if self._is_away:
-            self._wait_for_turn(began)
+        if not self._may_try(began):
+            return None
         try:
-            answer = question(self._entries, self._entries.key(*parts))
+            found = self._entries.get(self._entries.key(*parts))
         except StoreUnavailable as error:
-            self._failed(str(error))
-            raise
-        took = self._monotonic() - began
-        if took > _SLOW:
-            self._failed(f"the cache needed {took:.1f} s for an answer")
-        elif self._is_away:
-            self._is_away = False
-            _log.info("the cache is back")
-        return answer
+            self._open(str(error))
+            return None
+        self._succeeded(began)
+        return found
 
-    def _wait_for_turn(self, now: float) -> None:
+    def set(self, *parts: str, text: str, seconds: float, only_new: bool = False) -> bool:
+        """Write an entry, or with ``only_new`` add it. Return False only if the cache is not available."""
+        began = self._monotonic()
+        if not self._may_try(began):
+            return False
+        write = self._entries.add if only_new else self._entries.set
+        try:
+            write(self._entries.key(*parts), text, seconds)
+        except StoreUnavailable as error:
+            self._open(str(error))
+            return False
+        self._succeeded(began)
+        return True
+
+    def _may_try(self, now: float) -> bool:
+        if not self._is_open:
+            return True
         with self._lock:
             if now < self._retry_at:
-                raise StoreUnavailable("the cache failed a moment ago, and is left alone")
+                return False
             self._retry_at = now + _PAUSE
+            return True
 
-    def _failed(self, reason: str) -> None:
+    def _succeeded(self, began: float) -> None:
+        took = self._monotonic() - began
+        if took > _SLOW:
+            self._open(f"the cache took {took:.1f} s to answer")
+        elif self._is_open:
+            self._is_open = False
+            _log.info("the cache is available again")
+
+    def _open(self, reason: str) -> None:
         with self._lock:
             self._retry_at = self._monotonic() + _PAUSE
-            is_news, self._is_away = not self._is_away, True
+            is_news, self._is_open = not self._is_open, True
         if is_news:
             _log.warning("jobs are read from their store, without the cache in front of it: %s", reason)

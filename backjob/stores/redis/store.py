@@ -1,4 +1,4 @@
-"""Jobs in Redis or Valkey: for applications on many hosts. The extra ``redis`` brings the driver, redis-py."""
+"""Jobs in Redis or Valkey, for applications on several hosts. The extra ``redis`` installs the driver, redis-py."""
 
 from __future__ import annotations
 
@@ -7,39 +7,35 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from backjob.clock import SystemClock
-from backjob.errors import InvalidRequest, StoreError
+from backjob.errors import InvalidRequest, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts
-from backjob.stores.redis.scripts import Script
+from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import Offset, encoded, expecting, job_of, lookup, parted, setting
-from backjob.stores.rows import assignments, conditions, draft_row, microseconds, moment, span
+from backjob.stores.redis.values import expecting, job_of, lookup, parted, setting
+from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece, refuse_short_limit
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["RedisStore", "from_url"]
 
-# How many a script takes at once: nobody else is served while it runs.
-_PURGED_AT_ONCE: Final = 100
-_SWEPT_AT_ONCE: Final = 200
-_BEATEN_AT_ONCE: Final = 500
-_LOOKED_AT_AT_ONCE: Final = 2000
-_MOST_DUE: Final = 1000
+# Limits of jobs for one script, because the server serves no other client while it runs.
+_PURGE_BATCH: Final = 100
+_BEAT_BATCH: Final = 500
+_SEARCH_BATCH: Final = 2000
+_DUE_LIMIT: Final = 1000
 
-_LONGEST_OUTPUT: Final = 1 << 40  # bytes: what a string of Redis can't reach, and its range command still takes
-_SLACK: Final = 3_600_000  # ms after its age that an ended job stays where nobody purges
+_LONGEST_OUTPUT: Final = 1 << 40  # bytes: more than a string in Redis can have, and still valid for GETRANGE
 _SCHEMES: Final = {"valkey": "redis", "valkeys": "rediss"}
 _PREFIX: Final = re.compile(r"[^{}]+|[^{}]*\{[^{}]+\}[^{}]*")
-_FINAL: Final = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
-    """Open ``redis://host:6379/0``, ``rediss://…``, ``unix:///path`` or, the same, ``valkey://…`` and ``valkeys://…``.
+    """Open a store at ``redis://host:6379/0``, ``rediss://…``, ``unix:///path``, ``valkey://…`` or ``valkeys://…``.
 
-    The option ``prefix`` is the constructor's, all others are those of redis-py's own URLs.
+    The option ``prefix`` is the constructor's. All others are those of redis-py's URLs.
     """
     options = dict(url.options)
     prefix = options.pop("prefix", "backjob")
@@ -53,17 +49,16 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 
 
 class RedisStore:
-    """Jobs in a Redis 7 or Valkey server, or a Cluster of them, under keys that begin with ``prefix``.
+    """Jobs in a Redis 7 or Valkey server, or in a Cluster, under keys that begin with ``prefix``.
 
-    ``client_or_url``: a URL of redis-py's forms, or the application's own `redis.Redis` or `redis.cluster.RedisCluster`,
-    which `close` leaves open. Nothing is sent before the first call.
+    ``client_or_url`` is a URL in one of redis-py's forms, or the application's `redis.Redis` or
+    `redis.cluster.RedisCluster`, which `close` leaves open. The store does not connect before the first call.
 
-    All keys share one hash tag, the part of ``prefix`` in braces, or else the whole of it: one store lies in one slot of
-    a Cluster, and each call is one script, atomic over all that it touches. Time is the server's own, or ``clock``'s.
+    All keys have the same hash tag: the part of ``prefix`` in braces, or else the whole prefix. So a store is in one slot
+    of a Cluster, and each call is one atomic script. The store's time is the server's, or that of ``clock``.
 
-    What is accepted is as durable as the server makes it (``appendonly``, replication). Where it evicts keys that have
-    no expiry, jobs get lost; that is logged as a warning. Once `purge` was called, ended jobs expire by themselves an
-    hour after the ages that it was given, even where nobody purges any more.
+    An accepted job is as durable as the server's settings (``appendonly``, replication) make it. A server that evicts
+    keys without an expiry loses jobs; `backjob doctor` checks that.
 
     Raises `InvalidRequest` for an argument, and for a client with ``decode_responses=True``.
     """
@@ -73,159 +68,109 @@ class RedisStore:
     ) -> None:
         if not prefix.isprintable() or not _PREFIX.fullmatch(prefix):
             raise InvalidRequest(
-                "prefix", 'expected is a name such as "backjob", or one with its hash tag in braces: "shop:{jobs}"'
+                "prefix", 'must be a name such as "backjob", or one with its hash tag in braces: "shop:{jobs}"'
             )
         self._clock = clock
-        self._about: Clock = SystemClock() if clock is None else clock
         self._server = Server(client_or_url, prefix if "{" in prefix else f"{{{prefix}}}")
-        self._told_of_eviction = False
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        row = draft_row(draft, merge_key, Offset())
+        row = draft_row(draft, merge_key, After())
         if draft.request.body:
             row["body"] = draft.request.body
-        now, outcome, holder = self._run(
-            scripts.CREATE,
-            encoded(draft.id, "id"),
-            int(merge_key is not None),
-            encoded(merge_key or "", "merge_key"),
-            *setting(row, self._about.now()),
-        )
-        if outcome == b"held":
-            return job_of(holder, now)
+        is_merging = int(merge_key is not None)
+        now, outcome, other = self._run(scripts.CREATE, draft.id, is_merging, merge_key or "", *setting(row))
+        if outcome == b"merged":
+            return job_of(other, now)
         if outcome == b"exists":
             raise InvalidRequest("id", "a job with this id exists already")
-        if not self._told_of_eviction:
-            self._tell_of_eviction()
         return new_job(draft, merge_key, moment(int(now)))
 
     def get(self, job_id: str) -> Job | None:
-        name = lookup(job_id)
-        if name is None:
-            return None
-        now, row = self._run(scripts.GET, name[1:])
+        now, row = self._run(scripts.GET, job_id)
         return job_of(row, now) if row else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
-        name = lookup(job_id)
-        if name is None:
-            return Output("", offset)
         first = min(offset, _LONGEST_OUTPUT)
         last = first + min(limit, _LONGEST_OUTPUT) + LOOKAHEAD - 1
-        truncated, data = self._run(scripts.OUTPUT, name[1:], first, last)
+        truncated, data = self._run(scripts.OUTPUT, job_id, first, last)
         return output_piece(data, offset, limit, truncated=truncated == b"1")
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        columns = assignments(changes, Offset())
+        columns = assignments(changes, After())
         if changes.end:
             columns["body"] = None
-        assigned = setting(columns, self._about.now())
-        name, expected = lookup(job_id), expecting(conditions(expect))
-        if name is None or expected is None:
-            return None
-        now, row = self._run(scripts.CHANGE, name[1:], expected, *assigned)
+        now, row = self._run(scripts.CHANGE, job_id, expecting(conditions(expect)), *setting(columns))
         return job_of(row, now) if row else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        text = b"" if report.text is None else b"=" + encoded(report.text, "text")
-        name, fence = lookup(job_id), lookup(token)
-        if name is None or fence is None:
-            return False
-        progress = b"" if report.progress is None else report.progress
-        written = self._run(
-            scripts.REPORT, name[1:], fence[1:], progress, report.increment, text, added, int(report.truncated)
-        )
+        progress = "" if report.progress is None else report.progress
+        written = self._run(scripts.REPORT, job_id, token, progress, lookup(report.text), added, int(report.truncated))
         return bool(written)
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        setting({"lease_until": Offset(length := span(lease, "lease"))}, self._about.now())
-        most = max(0, min(limit, _MOST_DUE))
-        now, *rows = self._run(scripts.DUE, encoded(lessee, "lessee"), *parted(length), most)
+        limit = max(0, min(limit, _DUE_LIMIT))
+        now, *rows = self._run(scripts.DUE, lessee, *parted(span(lease)), limit)
         return [job_of(row, now) for row in rows]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
-        known = [
-            (name[1:], token[1:])
-            for job_id, given in tokens.items()
-            if (name := lookup(job_id)) is not None and (token := lookup(given)) is not None
-        ]
-        for start in range(0, len(known), _BEATEN_AT_ONCE):
-            pairs = known[start : start + _BEATEN_AT_ONCE]
-            self._run(scripts.BEAT, *[part for pair in pairs for part in pair])
+        pairs = list(tokens.items())
+        for start in range(0, len(pairs), _BEAT_BATCH):
+            batch = pairs[start : start + _BEAT_BATCH]
+            self._run(scripts.BEAT, *[part for pair in batch for part in pair])
 
     def find(self, query: Query) -> list[Job]:
         found: list[Job] = []
+        script = scripts.OVERDUE if query.overdue else scripts.FIND
         status = None if query.status is None else str(int(query.status))
-        asked = [lookup(query.scope), lookup(status), lookup(query.owner)]
-        before = lookup(query.before)
-        if query.limit <= 0 or None in asked or before is None:
+        wanted = [lookup(query.scope), lookup(status), lookup(query.owner)]
+        before, below = lookup(query.before), b""
+        if not query.limit:
             return found
-        if query.overdue:
-            now, *rows = self._run(scripts.OVERDUE, *asked, query.limit, before)
-            return [job_of(row, now) for row in rows]
-        below = b""
         while True:
-            left = query.limit - len(found)
-            now, below, *rows = self._run(scripts.FIND, *asked, left, before, below, _LOOKED_AT_AT_ONCE)
+            remaining = query.limit - len(found)
+            now, below, *rows = self._run(script, *wanted, remaining, before, below, _SEARCH_BATCH)
             found += [job_of(row, now) for row in rows]
             if not below or len(found) == query.limit:
                 return found
-            before = b""
+            before = ""
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        completed, ended = _age(completed_age, "completed_age"), _age(ended_age, "ended_age")
-        ages = (completed, ended, _SLACK)
-        changed = self._run(scripts.RETENTION, "set", *ages)
+        completed, ended = _age(completed_age), _age(ended_age)
         removed = 0
-        for status in _FINAL:
+        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
             if age := kept_for(status, completed, ended):
                 removed += self._purge(status, age)
-        if changed:
-            for status in _FINAL:
-                self._sweep(status)
-            self._run(scripts.RETENTION, "swept", *ages)
         return removed
 
     def close(self) -> None:
-        """Close idle connections, unless the client is the application's own. A later call still works: it opens one."""
+        """Close idle connections, unless the client is the application's. A later call opens a new one."""
         self._server.close()
+
+    def eviction_policy(self) -> str:
+        """The server's ``maxmemory-policy``, or "" if the server does not show it. Raises `StoreUnavailable`."""
+        try:
+            found = re.search(rb"^maxmemory_policy:([\w-]+)", self._run(scripts.MEMORY), re.MULTILINE)
+        except StoreUnusable:  # this user may not call INFO
+            return ""
+        return found[1].decode() if found else ""
 
     def _run(self, script: Script, *arguments: Any) -> Any:
         now = ("", "") if self._clock is None else parted(microseconds(self._clock.now()))
-        return self._server.run(script, *now, *arguments)
+        # Encoded here, because the application's client may have another encoding than UTF-8.
+        encoded = [part.encode() if isinstance(part, str) else part for part in arguments]
+        return self._server.run(script, *now, *encoded)
 
     def _purge(self, status: Status, age: int) -> int:
         removed = 0
         while True:
-            met, gone = self._run(scripts.PURGE, int(status), *parted(-age), _PURGED_AT_ONCE)
-            removed += int(gone)
-            if met < _PURGED_AT_ONCE:
+            entries, jobs = self._run(scripts.PURGE, int(status), *parted(-age), _PURGE_BATCH)
+            removed += int(jobs)
+            if entries < _PURGE_BATCH:
                 return removed
 
-    def _sweep(self, status: Status) -> None:
-        """Set the expiry of all jobs that ended so, by the ages that stand now."""
-        cursor = b"0"
-        while True:
-            cursor = self._run(scripts.SWEEP, int(status), cursor, _SWEPT_AT_ONCE)
-            if cursor == b"0":
-                return
 
-    def _tell_of_eviction(self) -> None:
-        """Warn once if the server drops what it was not told to; one that does not say is not asked again."""
-        self._told_of_eviction = True
-        try:
-            lines = self._run(scripts.MEMORY).decode().split()
-        except StoreError:
-            return
-        known = dict(line.split(":", 1) for line in lines if ":" in line)
-        policy = known.get("maxmemory_policy", "")
-        if policy.startswith("allkeys") and known.get("maxmemory") != "0":
-            self._server.warn("its maxmemory-policy %s may drop jobs that have not ended; set noeviction", policy)
-
-
-def _age(seconds: float, argument: str) -> int:
-    """An age in microseconds; 0 keeps for ever."""
-    return max(1, span(seconds, argument)) if seconds > 0 else 0
+def _age(seconds: float) -> int:
+    """An age in microseconds; 0 keeps jobs forever."""
+    return max(1, span(seconds)) if seconds > 0 else 0

@@ -1,101 +1,58 @@
-"""What the Redis store sends to its scripts, and what they send back: bytes, and moments that only the server knows."""
+"""Convert between values and the arguments and answers of the Redis scripts."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final
 
-from attrs import frozen
-
-from backjob.errors import InvalidRequest
 from backjob.model import Job
-from backjob.stores.rows import COLUMNS, moment, row_job
-from backjob.stores.values import later
+from backjob.stores.columns import JOB_COLUMNS, Kind
+from backjob.stores.rows import After, moment, row_job
 
-__all__ = ["Offset", "encoded", "expecting", "job_of", "lookup", "parted", "setting"]
+__all__ = ["expecting", "job_of", "lookup", "parted", "setting"]
 
-_TEXTS: Final = frozenset({"id", "token", "lessee", "merge_key", "owner", "scope", "request", "status_text", "result"})
-_ARGUMENTS: Final = {"start_time": "due", "deliver_by": "delivery_timeout", "lease_until": "lease"}
-_READERS: Final = tuple((name, str if name in _TEXTS else int) for name in COLUMNS if name != "sealed")
+_READERS: Final = tuple(
+    [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
+)
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-@frozen
-class Offset:
-    """A moment so many microseconds from the server's now, which it adds itself."""
-
-    microseconds: int = 0
-
-    def __add__(self, other: int) -> Offset:
-        return Offset(self.microseconds + other)
-
-
 def parted(microseconds: int) -> tuple[int, int]:
-    """Seconds and microseconds, the latter never negative: the numbers of the scripts are doubles."""
+    """Seconds and microseconds, the latter never negative, because numbers in the scripts are doubles."""
     return divmod(microseconds, 1_000_000)
 
 
-def encoded(text: str, argument: str) -> bytes:
-    """Text in UTF-8. Raises `InvalidRequest` for a lone surrogate, which that can't say."""
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise InvalidRequest(argument, "a lone surrogate can't be stored; clean_text() replaces it") from None
+def lookup(text: str | None) -> str:
+    """A text as a script's argument, marked so that an empty text differs from None."""
+    return "" if text is None else f"={text}"
 
 
-def lookup(text: str | None) -> bytes | None:
-    """What is looked up, marked so that an empty text is not taken for none; None for what no job can have.
-
-    A lone surrogate can't be stored, so nothing is found by one.
-    """
-    if text is None:
-        return b""
-    try:
-        return b"=" + text.encode()
-    except UnicodeEncodeError:
-        return None
+def expecting(columns: Mapping[str, Any]) -> str:
+    """Columns and the values that they must have."""
+    return _encode({name: str(value) for name, value in columns.items()})
 
 
-def expecting(columns: Mapping[str, Any]) -> bytes | None:
-    """Columns and the values that they must hold; None where no job can hold such a value."""
-    try:
-        return _encode({name: str(value) for name, value in columns.items()}).encode()
-    except UnicodeEncodeError:
-        return None
-
-
-def setting(columns: Mapping[str, Any], about_now: datetime) -> list[bytes]:
-    """Columns and their new values as the scripts take them: JSON, and what may be no text.
-
-    ``about_now`` need not be the server's now: it is there to refuse, as `InvalidRequest`, what leads out of the calendar.
-    """
+def setting(columns: Mapping[str, Any]) -> list[str | bytes]:
+    """Columns and their new values as the scripts take them: JSON, then each binary column's name and value."""
     plain: dict[str, str] = {}
     offsets: dict[str, tuple[int, int]] = {}
     erased: list[str] = []
-    binary: list[bytes] = []
+    binary: list[str | bytes] = []
     for name, value in columns.items():
-        if isinstance(value, Offset):
-            later(about_now, value.microseconds / 1_000_000, _ARGUMENTS.get(name, name))
+        if isinstance(value, After):
             offsets[name] = parted(value.microseconds)
         elif value is None:
             erased.append(name)
         elif isinstance(value, bytes):
-            binary += (name.encode(), value)
+            binary += (name, value)
         else:
             plain[name] = str(value)
-    try:
-        text = _encode({"set": plain, "after": offsets, "erased": erased}).encode()
-    except UnicodeEncodeError:
-        for name, value in plain.items():
-            encoded(value, name)
-        raise
-    return [text, *binary]
+    return [_encode({"set": plain, "after": offsets, "erased": erased}), *binary]
 
 
 def job_of(row: Sequence[bytes | None], now: bytes) -> Job:
-    """The job whose row a script returned: its texts as JSON, the sealed credentials, the request's body."""
+    """The job of a row that a script returned: JSON of its texts, sealed credentials, and the request's body."""
     text, sealed, body = row
     fields: dict[str, str] = json.loads(text or b"")
     columns = [None if (value := fields.get(name)) is None else read(value) for name, read in _READERS]

@@ -1,4 +1,4 @@
-"""The tables as a server has them: made where they are missing, refused where they are others."""
+"""Create missing tables on a server, and refuse tables of another layout."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from sqlalchemy.schema import CreateIndex
 from backjob.errors import StoreUnusable
 from backjob.stores.sql.schema import Tables
 
-__all__ = ["make_missing", "refuse_old_server", "refuse_other_layout"]
+__all__ = ["create_missing", "refuse_old_server", "refuse_other_layout"]
 
-_OLDEST: Final = {"postgresql": (12,), "mysql": (8, 0, 1), "mariadb": (10, 6), "sqlite": (3, 35)}
-"""PostgreSQL 12, MySQL 8.0.1 and MariaDB 10.6 have SKIP LOCKED, and SQLite 3.35 has RETURNING."""
+_OLDEST: Final = {"postgresql": (12,), "mysql": (8, 0, 1), "mariadb": (10, 6)}
+"""MySQL and MariaDB have SKIP LOCKED since these versions."""
 _LOCK_WAIT: Final = 30  # s
 
 Transaction = Callable[[Connection], AbstractContextManager[None]]
 
 
 def refuse_old_server(connection: Connection, name: str) -> None:
-    """Raise `StoreUnusable` for a server that is older than the statements."""
+    """Raise `StoreUnusable` for a server that is too old for the statements, or whose encoding is not UTF-8."""
     dialect = connection.dialect
     kind = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
     version = dialect.server_version_info or ()
@@ -34,22 +34,22 @@ def refuse_old_server(connection: Connection, name: str) -> None:
         encoding = connection.execute(select(func.current_setting("server_encoding"))).scalar_one()
         if encoding != "UTF8":
             raise StoreUnusable(
-                f"{name}: the database's encoding is {encoding}, which can't keep all characters; make one with "
-                "ENCODING 'UTF8'"
+                f"{name}: the database's encoding is {encoding}, which can't store all characters; create a database "
+                "with ENCODING 'UTF8'"
             )
 
 
-def make_missing(connection: Connection, tables: Tables, transaction: Transaction) -> None:
-    """Make tables and indices that are missing, unless a table is there and has another layout.
+def create_missing(connection: Connection, tables: Tables, transaction: Transaction) -> None:
+    """Create missing tables and indices, unless an existing table has another layout.
 
-    Of several processes that come here at once, one makes them, and the others wait for it.
+    If several processes do this at once, one creates them, and the others wait for it.
     """
     found = _layout(connection, tables)
     if len(found) == len(tables.layout) or _differing(found, tables):
         return
-    alone = _alone_in_mysql(connection, tables) if _is_mysql(connection) else transaction(connection)
-    with alone:
-        if connection.dialect.name == "postgresql":
+    is_postgresql = connection.dialect.name == "postgresql"
+    with transaction(connection) if is_postgresql else _named_lock(connection, tables):
+        if is_postgresql:
             connection.execute(select(func.pg_advisory_xact_lock(_number(tables))))
         existing = {table for table in tables.layout if _exists(connection, table)}
         indices: set[str | None] = set()
@@ -65,13 +65,13 @@ def make_missing(connection: Connection, tables: Tables, transaction: Transactio
 
 
 def refuse_other_layout(connection: Connection, tables: Tables, name: str) -> None:
-    """Raise `StoreUnusable` unless the tables are there, and have the columns that they should have."""
+    """Raise `StoreUnusable` unless the tables exist with exactly the expected columns."""
     found = _layout(connection, tables)
     differing = _differing(found, tables)
     if differing:
         raise StoreUnusable(
             f"{name}: the tables of {tables.jobs.fullname!r} have another layout than this version of backjob needs "
-            f"(see {'; '.join(differing)}); name another table_name, or move them away"
+            f"(see {'; '.join(differing)}); choose another table_name, or rename or drop them"
         )
     for table in tables.layout:
         if table not in found:
@@ -82,7 +82,7 @@ def refuse_other_layout(connection: Connection, tables: Tables, name: str) -> No
 
 
 def _differing(found: dict[Table, frozenset[str]], tables: Tables) -> list[str]:
-    """Of the tables that exist, those whose columns are others, with the columns that make the difference."""
+    """The existing tables of another layout, each with the columns that are missing or unexpected."""
     return [
         f"{table.fullname}: {', '.join(sorted(columns ^ tables.layout[table]))}"
         for table, columns in found.items()
@@ -91,12 +91,12 @@ def _differing(found: dict[Table, frozenset[str]], tables: Tables) -> list[str]:
 
 
 def _layout(connection: Connection, tables: Tables) -> dict[Table, frozenset[str]]:
-    """The tables that are there, of those that should be, and the columns they have."""
+    """The columns of each table that exists."""
     found: dict[Table, frozenset[str]] = {}
     for table in tables.layout:
         if _exists(connection, table):
-            nothing: Any = select(literal_column("*")).select_from(table).where(text("1 = 0"))
-            found[table] = frozenset(connection.execute(nothing).keys())
+            no_rows: Any = select(literal_column("*")).select_from(table).where(text("1 = 0"))
+            found[table] = frozenset(connection.execute(no_rows).keys())
     return found
 
 
@@ -104,17 +104,13 @@ def _exists(connection: Connection, table: Table) -> bool:
     return inspect(connection).has_table(table.name, schema=table.schema)
 
 
-def _is_mysql(connection: Connection) -> bool:
-    return connection.dialect.name in ("mysql", "mariadb")
-
-
 def _number(tables: Tables) -> int:
     return crc32(f"backjob {tables.jobs.fullname}".encode())
 
 
 @contextmanager
-def _alone_in_mysql(connection: Connection, tables: Tables) -> Iterator[None]:
-    """MySQL has no transactions around CREATE: a lock by name keeps others away, as far as one server reaches."""
+def _named_lock(connection: Connection, tables: Tables) -> Iterator[None]:
+    """A lock of MySQL or MariaDB, which have no transactions around CREATE. Other nodes of a cluster do not see it."""
     name = f"backjob {_number(tables)}"
     connection.execute(select(func.get_lock(name, _LOCK_WAIT)))
     try:

@@ -1,4 +1,4 @@
-"""The tables of `SQLStore`: their columns, how each database keeps them, and the SQL that makes them."""
+"""The tables of `SQLStore`: the type of each column in each database, and the SQL that creates them."""
 
 from __future__ import annotations
 
@@ -31,25 +31,22 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.rows import COLUMNS
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
+from backjob.stores.columns import Column as JobColumn
 
-__all__ = ["LONGEST", "Tables", "creation"]
-
-LONGEST: Final = {"id": 255, "token": 255, "lessee": 255, "merge_key": 255, "owner": 1020, "scope": 1020}
-"""Bytes of UTF-8 that a column takes: 1020 are 255 of the longest characters."""
+__all__ = ["Tables", "creation"]
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
     "mysql": "mysql+pymysql://",
     "mariadb": "mariadb+pymysql://",
-    "sqlite": "sqlite+pysqlite://",
 }
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 _MYSQL: Final = ("mysql", "mariadb")
 
 
 class _BinaryLabel(TypeDecorator[str]):
-    """Text as VARBINARY: compared byte for byte, trailing spaces too, and no character set has a say."""
+    """Text as VARBINARY: compared byte for byte with trailing spaces, independent of character sets."""
 
     impl = mysql.VARBINARY
     cache_ok = True
@@ -62,7 +59,7 @@ class _BinaryLabel(TypeDecorator[str]):
 
 
 class _BinaryText(TypeDecorator[str]):
-    """Text that a person can read in the table, and that travels as bytes, whatever the connection's character set."""
+    """Text that is readable in the table but sent as bytes, independent of the connection's character set."""
 
     impl = mysql.MEDIUMTEXT
     cache_ok = True
@@ -77,45 +74,24 @@ class _BinaryText(TypeDecorator[str]):
         return type_coerce(cast(column, mysql.BINARY()), self)
 
 
-def _label(name: str) -> TypeEngine[str]:
-    return String(LONGEST[name]).with_variant(_BinaryLabel(LONGEST[name]), *_MYSQL)
-
-
-_NUMBER: Final = BigInteger()
-_SMALL: Final = SmallInteger()
 _TEXT: Final = Text().with_variant(_BinaryText(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
 _BYTES: Final = LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
-_PIECE: Final = LargeBinary().with_variant(mysql.BLOB(), *_MYSQL)
-_SEQ: Final = BigInteger().with_variant(Integer(), "sqlite")  # only INTEGER is SQLite's own row number
+_CHUNK: Final = LargeBinary().with_variant(mysql.BLOB(), *_MYSQL)
 
-_TYPES: Final[dict[str, tuple[TypeEngine[Any], bool]]] = {
-    "id": (_label("id"), False),
-    "status": (_SMALL, False),
-    "progress": (_SMALL, False),
-    "output_size": (_NUMBER, False),
-    "output_truncated": (_SMALL, False),
-    "created_time": (_NUMBER, False),
-    "start_time": (_NUMBER, False),
-    "deliver_by": (_NUMBER, False),
-    "updated_time": (_NUMBER, False),
-    "end_time": (_NUMBER, True),
-    "error_timeout": (_NUMBER, False),
-    "attempt": (Integer(), False),
-    "version": (_NUMBER, False),
-    "held": (_SMALL, False),
-    "depth": (Integer(), False),
-    "token": (_label("token"), True),
-    "lessee": (_label("lessee"), True),
-    "lease_until": (_NUMBER, True),
-    "merge_key": (_label("merge_key"), True),
-    "owner": (_label("owner"), True),
-    "scope": (_label("scope"), False),
-    "request": (_TEXT, True),
-    "status_text": (_TEXT, True),
-    "result": (_TEXT, True),
-    "sealed": (_BYTES, True),
+_TYPES: Final[dict[Kind, TypeEngine[Any]]] = {
+    **dict.fromkeys((Kind.STATUS, Kind.FLAG, Kind.SMALL), SmallInteger()),
+    Kind.INTEGER: Integer(),
+    **dict.fromkeys((Kind.BIG, Kind.MOMENT, Kind.SPAN), BigInteger()),
+    **dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.REQUEST), _TEXT),
+    Kind.BYTES: _BYTES,
 }
-"""Each column's type, and whether it may be NULL."""
+
+
+def _type(column: JobColumn) -> TypeEngine[Any]:
+    if column.length is None:
+        return _TYPES[column.kind]
+    return String(column.length).with_variant(_BinaryLabel(column.length), *_MYSQL)
+
 
 _OPTIONS: Final[dict[str, Any]] = {
     f"{dialect}_{option}": value
@@ -126,7 +102,7 @@ _OPTIONS: Final[dict[str, Any]] = {
 
 @frozen
 class Tables:
-    """The two tables of a store. ``jobs`` has the columns of `COLUMNS`, ``body`` and, at first, ``seq``."""
+    """The two tables of a store. ``jobs`` has ``seq``, the columns of `COLUMNS`, and ``body``."""
 
     metadata: MetaData
     jobs: Table
@@ -134,21 +110,20 @@ class Tables:
 
     @classmethod
     def named(cls, table_name: str, schema: str | None) -> Tables:
-        """Raises `InvalidRequest` for a name that is not a plain identifier."""
-        if not _IDENTIFIER.fullmatch(table_name) or table_name.lower().startswith("sqlite_"):
+        """The tables of this name. Raises `InvalidRequest` unless it is a plain identifier."""
+        if not _IDENTIFIER.fullmatch(table_name):
             raise InvalidRequest(
                 "table_name",
-                f"{table_name!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first, "
-                'and not "sqlite_…", which SQLite keeps for itself',
+                f"{table_name!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first",
             )
         if schema == "":
-            raise InvalidRequest("schema", "a name is expected; without one the connection's own schema is used")
+            raise InvalidRequest("schema", "the name is empty; leave it out for the connection's own schema")
         metadata = MetaData(schema=schema)
         jobs = Table(
             table_name,
             metadata,
-            Column("seq", _SEQ, Identity(), primary_key=True),
-            *[Column(name, type_, nullable=nullable) for name, (type_, nullable) in _TYPES.items()],
+            Column("seq", BigInteger(), Identity(), primary_key=True),
+            *[Column(column.name, _type(column), nullable=column.nullable) for column in JOB_COLUMNS],
             Column("body", _BYTES),
             UniqueConstraint("id", name=f"{table_name}_id"),
             **_OPTIONS,
@@ -158,7 +133,7 @@ class Tables:
             metadata,
             Column("job", BigInteger(), primary_key=True, autoincrement=False),
             Column("start", BigInteger(), primary_key=True, autoincrement=False),
-            Column("piece", _PIECE, nullable=False),
+            Column("piece", _CHUNK, nullable=False),
             **_OPTIONS,
         )
         _add_indices(jobs)
@@ -166,25 +141,25 @@ class Tables:
 
     @property
     def layout(self) -> dict[Table, frozenset[str]]:
-        """Each table, and the names of its columns."""
+        """The column names of each table."""
         return {table: frozenset(table.columns.keys()) for table in (self.jobs, self.output)}
 
     @property
     def creation(self) -> Sequence[CreateTable | CreateIndex]:
-        """What makes all of it, in order. The table of outputs comes last: where it is, nothing is missing."""
+        """The statements in their order. The table of output comes last: if it exists, nothing is missing."""
         indices = sorted(self.jobs.indexes, key=lambda index: str(index.name))
         return [CreateTable(self.jobs), *map(CreateIndex, indices), CreateTable(self.output)]
 
     @property
     def read(self) -> Sequence[Column[Any]]:
-        """The columns that `row_job` takes, in its order."""
+        """The columns of a row for `row_job`."""
         return [self.jobs.c[name] for name in (*COLUMNS, "body")]
 
 
 def _add_indices(jobs: Table) -> None:
-    """Partial indices, where there are such, keep the searches for living jobs blind to any number of ended ones.
+    """Add the indices, which are partial in PostgreSQL, so that ended jobs do not slow down searches for living ones.
 
-    A planner uses one only where the query repeats its condition, with the same literal numbers.
+    The planner uses a partial index only if the query repeats its condition with the same literal numbers.
     """
     column = jobs.c
     living, ended = column.status < literal_column("2"), column.status >= literal_column("2")
@@ -196,17 +171,11 @@ def _add_indices(jobs: Table) -> None:
         ("owned", [column.owner, column.seq], column.owner.is_not(None)),
         ("scoped", [column.scope, column.seq], column.scope != literal_column("''")),
     ):
-        Index(
-            f"{jobs.name}_{name}",
-            *columns,
-            unique=name == "merging",
-            postgresql_where=condition,
-            sqlite_where=condition,
-        )
+        Index(f"{jobs.name}_{name}", *columns, unique=name == "merging", postgresql_where=condition)
 
 
 def creation(tables: Tables, dialect: str) -> str:
-    """The SQL that makes the tables in this kind of database; it needs no server and no driver."""
+    """The SQL that creates the tables in this kind of database. Needs neither a server nor a driver."""
     url = _DIALECTS.get(dialect)
     if url is None:
         raise InvalidRequest("dialect", f"{dialect!r} is none of {', '.join(_DIALECTS)}")

@@ -1,6 +1,6 @@
-"""Jobs in a database that all hosts of an application share: PostgreSQL, MariaDB, MySQL, or a file of SQLite.
+"""Jobs in PostgreSQL, MariaDB or MySQL, for applications on several hosts.
 
-It goes through SQLAlchemy Core; the driver may be any that SQLAlchemy has for these databases.
+The store uses SQLAlchemy Core, with any synchronous driver that SQLAlchemy has for these databases.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
+from backjob.stores.columns import JOB_COLUMNS
+from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, text, yes_or_no
 from backjob.stores.values import (
@@ -23,20 +24,18 @@ from backjob.stores.values import (
     LOOKAHEAD,
     PURGED_AT_ONCE,
     cut,
-    is_clean,
     joined_piece,
     output_bytes,
     purge_batch,
-    refuse_short_limit,
 )
 
 try:
     from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
 
-    from backjob.stores.sql.engine import Database, Direct
-    from backjob.stores.sql.layout import make_missing, refuse_old_server, refuse_other_layout
-    from backjob.stores.sql.schema import LONGEST, Tables, creation
-    from backjob.stores.sql.statements import After, Statements, Values, named_values
+    from backjob.stores.sql.engine import Database, DirectWrite
+    from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
+    from backjob.stores.sql.schema import Tables, creation
+    from backjob.stores.sql.statements import Statements, Values, named_values
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
         raise
@@ -48,14 +47,17 @@ _BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
-    [f"new_{name}" for name in ("merge_key", "owner", "sealed", "lessee", "lease_until")]
+    [
+        *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
+        *("new_merge_key", "new_lease_until"),
+    ]
 )
 
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
-    """Open ``postgresql://user@host/database``, ``mariadb://…`` and their like, as SQLAlchemy writes them.
+    """Open a store at ``postgresql://user@host/database``, ``mariadb://…`` or another URL of SQLAlchemy.
 
-    The options ``table_name``, ``create_table`` and ``schema`` are the constructor's arguments; all others are the
+    The options ``table_name``, ``create_table`` and ``schema`` are the constructor's arguments. All others are the
     driver's, such as ``sslmode``.
     """
     kinds: Mapping[str, Callable[[str], object]] = {"table_name": text, "create_table": yes_or_no, "schema": text}
@@ -67,24 +69,24 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 
 
 def metadata(*, table_name: str = "backjob", schema: str | None = None) -> MetaData:
-    """The tables as SQLAlchemy describes them, for Alembic's ``target_metadata`` (it takes a list of them)."""
+    """The tables as SQLAlchemy's `MetaData`, for the list in Alembic's ``target_metadata``."""
     return Tables.named(table_name, schema).metadata
 
 
 class SQLStore:
-    """Jobs in the database that ``database`` names: a URL of SQLAlchemy, or the application's own `sqlalchemy.Engine`.
+    """Jobs in PostgreSQL, MariaDB or MySQL. For SQLite use `SQLiteStore`.
 
-    ``postgresql://`` means psycopg 3, ``mysql://`` and ``mariadb://`` mean PyMySQL; another driver is named as in
-    ``postgresql+psycopg2://``. An engine stays the application's: its pool is used, its settings are not changed, and
-    `close` does not dispose of it. Any number of threads, processes and hosts may use the tables. Time is the
-    database's own, or ``clock``'s where one is given; for SQLite it is the computer's.
+    ``database`` is a URL of SQLAlchemy or the application's `sqlalchemy.Engine`. ``postgresql://`` uses psycopg 3,
+    ``mysql://`` and ``mariadb://`` use PyMySQL; name another driver as in ``postgresql+psycopg2://``. The store uses
+    an engine's pool, changes none of its settings, and does not dispose of it. Any number of threads, processes and
+    hosts may share the tables. The store's time is the database's, or that of ``clock``.
 
-    The tables are ``table_name`` and ``{table_name}_output``, in ``schema``, by default the connection's own.
-    ``create_table``: make them where they are missing, when the store is constructed, or if the server does not answer
-    then, at the first call that it answers. False expects them, made by `schema`.
+    The tables are ``table_name`` and ``{table_name}_output`` in ``schema``, by default the connection's own schema.
+    ``create_table``: create missing tables now, or if the server is away, at the first call that succeeds. With False
+    the tables must exist; `schema` returns their SQL.
 
-    Raises `InvalidRequest` for an argument, `MissingExtra` where the driver is not installed, and `StoreUnusable` for
-    a database that refuses us, or has these tables in another layout. A server that does not answer is no error yet.
+    Raises `InvalidRequest` for an argument, `MissingExtra` if the driver is not installed, and `StoreUnusable` if the
+    database refuses access or has these tables in another layout. It raises nothing if the server is away.
     """
 
     def __init__(
@@ -101,28 +103,27 @@ class SQLStore:
         place = _parsed(database, "database") if isinstance(database, str) else database
         self._database = Database(place, self._tables.jobs.fullname, self._prepare)
         self._sql = Statements(self._tables, self._database.kind, server_time=clock is None)
-        self._report, self._append = Direct(self._sql.report), Direct(self._sql.append)
+        self._report, self._append = DirectWrite(self._sql.report), DirectWrite(self._sql.append)
         self._clock: Clock = SystemClock() if clock is None else clock
         if create_table:
             try:
-                with suppress(StoreUnavailable):  # an application must be able to start while its database restarts
+                with suppress(StoreUnavailable):  # an application can start while its database restarts
                     self._database.do(lambda _: None)
             finally:
-                self._database.close_idle()  # a server may fork right after it has loaded the application
+                self._database.close_idle()  # a web server may fork after it has loaded the application
 
     @staticmethod
     def schema(dialect: str, *, table_name: str = "backjob", schema: str | None = None) -> str:
-        """The SQL that makes the tables, for a migration of one's own; it asks no server.
+        """The SQL that creates the tables, for your own migrations. Connects to no server.
 
-        ``dialect`` is ``"postgresql"``, ``"mysql"``, ``"mariadb"`` or ``"sqlite"``.
+        ``dialect`` is ``"postgresql"``, ``"mysql"`` or ``"mariadb"``.
         """
         return creation(Tables.named(table_name, schema), dialect)
 
     # --- the protocol -----------------------------------------------------------------------------------------------
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        row = draft_row(draft, merge_key, After(0)) | {"body": draft.request.body or None}
-        _refuse_unkeepable(row)
+        row = draft_row(draft, merge_key, After()) | {"body": draft.request.body or None}
         values = _NO_NEW_VALUES | named_values("new", row)
         is_fixed = isinstance(draft.due, datetime)
         for _ in range(_MERGE_ATTEMPTS):
@@ -130,21 +131,18 @@ class SQLStore:
             if created_time is not None:
                 return new_job(draft, merge_key, moment(created_time))
             if merge_key is not None:
-                holders = self._select(self._sql.holder, self._values(key=merge_key))
+                holders = self._jobs(self._sql.holder, key=merge_key)
                 if holders:
-                    return row_job(holders[0][:-1], moment(holders[0][-1]))
+                    return holders[0]
             if self.get(draft.id) is not None:
                 raise InvalidRequest("id", "a job with this id exists already")
-        raise StoreUnavailable(f"{self._database.name}: the merge key changed hands again and again")
+        raise StoreUnavailable(f"{self._database.name}: the job with this merge key changed again and again")
 
     def get(self, job_id: str) -> Job | None:
-        return self._database.do(lambda connection: self._get(connection, job_id)) if is_clean(job_id) else None
+        return self._database.do(lambda connection: self._get(connection, job_id))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
-        if not is_clean(job_id):
-            return Output("", offset)
 
         def step(connection: Connection) -> Output:
             located = connection.execute(self._sql.locate, {"old_id": job_id}).first()
@@ -153,20 +151,17 @@ class SQLStore:
             seq, truncated = located
             end = offset + limit + LOOKAHEAD
             values = {"job": seq, "begin": min(offset, _LARGEST), "end": min(end, _LARGEST)}
-            pieces: Any = connection.execute(self._sql.pieces, values).all()
-            return joined_piece(pieces, offset, limit, truncated=truncated != 0)
+            chunks: Any = connection.execute(self._sql.chunks, values).all()
+            return joined_piece(chunks, offset, limit, truncated=truncated != 0)
 
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        assigned = self._assigned(changes, After(0))
-        _refuse_unkeepable(assigned)
-        if not is_clean(job_id) or not is_clean(expect.token):
-            return None
+        assigned = self._assigned(changes, After())
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
-        if self._sql.returns_updates:
+        if self._sql.can_return_updates:
             return self._database.do(lambda connection: _job(connection.execute(statement, values).first()))
         job, is_certain = self._database.do(
             lambda connection: self._change_as_read(connection, job_id, expect, changes)
@@ -182,14 +177,10 @@ class SQLStore:
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
-        _refuse_unkeepable({"text": report.text})
-        if not is_clean(job_id) or not is_clean(token):
-            return False
         values = self._values(
             old_id=job_id,
             old_token=token,
             new_progress=report.progress,
-            new_increment=report.increment,
             new_text=report.text,
             new_size=len(added),
             new_truncated=int(report.truncated),
@@ -197,31 +188,25 @@ class SQLStore:
         if not added:
             return self._write(self._sql.report, values) == 1
         if len(added) <= LONGEST_PIECE and self._sql.report_output is not None:
-            return self._write(self._sql.report_output, values | {"new_piece": added}) == 1
-        pieces: list[Values] = [
-            {
-                "old_id": job_id,
-                "new_size": len(added),
-                "new_position": position,
-                "new_piece": piece,
-            }
-            for position, piece in cut(added)
+            return self._write(self._sql.report_output, values | {"new_chunk": added}) == 1
+        chunks: list[Values] = [
+            {"old_id": job_id, "new_size": len(added), "new_position": position, "new_chunk": chunk}
+            for position, chunk in cut(added)
         ]
 
         def step(connection: Connection) -> bool:
             if not self._report.run(connection, values):
                 return False
-            for piece in pieces:
-                self._append.run(connection, piece)
+            for chunk in chunks:
+                self._append.run(connection, chunk)
             return True
 
         return self._database.transact(step)
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        _refuse_unkeepable({"lessee": lessee})
-        values = self._values(new_lessee=lessee, new_lease_until=span(lease, "lease"), limit=limit)
-        # Mostly nothing is due, and looking takes no lock.
-        if not self._sql.takes_at_once and not self._select(self._sql.any_due, values)[0][0]:
+        values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
+        # Usually no job is due, and this search takes no lock.
+        if not self._sql.can_return_updates and not self._select(self._sql.any_due, values)[0][0]:
             return []
         if self._sql.take_due is None:
             return self._database.transact(lambda connection: self._lock_and_lease(connection, values, lessee, lease))
@@ -231,23 +216,21 @@ class SQLStore:
         return [job for _, job in jobs]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
-        # In order, so that two processes never lock the same jobs crosswise.
-        pairs = sorted([pair for pair in tokens.items() if all(map(is_clean, pair))])
+        # Sorted, so that two processes lock the same jobs in the same order.
+        pairs = sorted(tokens.items())
         for first in range(0, len(pairs), _BEATS_AT_ONCE):
             batch = pairs[first : first + _BEATS_AT_ONCE]
             self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
 
     def find(self, query: Query) -> list[Job]:
-        if not all(map(is_clean, (query.scope, query.owner, query.before))):
-            return []
-        values = self._values(
+        return self._jobs(
+            self._sql.find(query),
             scope=query.scope,
             owner=query.owner,
             status=None if query.status is None else int(query.status),
             before=query.before,
             limit=query.limit,
         )
-        return [row_job(row[:-1], moment(row[-1])) for row in self._select(self._sql.find(query), values)]
 
     def purge(self, completed_age: float, ended_age: float) -> int:
         removed = 0
@@ -257,13 +240,13 @@ class SQLStore:
         return removed
 
     def close(self) -> None:
-        """Close the connections, an application's own engine's aside. A later call opens, and closes, one for itself."""
+        """Close the connections, unless the engine is the application's. A later call opens and closes its own."""
         self._database.close()
 
-    # --- its parts --------------------------------------------------------------------------------------------------
+    # --- helpers ----------------------------------------------------------------------------------------------------
 
     def _insert(self, values: Values, *, is_fixed: bool) -> int | None:
-        """Write a row; when that was, or None if its id or its merge key is there already."""
+        """Insert a row and return its ``created_time``, or None if another job has its id or merge key."""
         values = values | self._values()
 
         def step(connection: Connection) -> int | None:
@@ -283,9 +266,10 @@ class SQLStore:
     def _change_as_read(
         self, connection: Connection, job_id: str, expect: Expect, changes: Changes
     ) -> tuple[Job | None, bool]:
-        """Read the job, and write unless anybody has written since: two round trips, where a transaction takes four.
+        """Read the job, and change it unless its version has changed since.
 
-        The job or None, and whether that is the answer; where several write at once, it is not.
+        This takes two round trips, and a transaction takes four. Returns the result of `change` and True, or None and
+        False if another write came between.
         """
         job = self._get(connection, job_id)
         if job is None or not holds(expect, job):
@@ -308,24 +292,20 @@ class SQLStore:
         if not rows:
             return []
         now = rows[0][-2]
-        until = {
-            "new_lessee": lessee,
-            "new_lease_until": now + span(lease, "lease"),
-            "batch": [row[-1] for row in rows],
-        }
-        connection.execute(self._sql.lease, until)
+        values = {"new_lessee": lessee, "new_lease_until": now + span(lease), "batch": [row[-1] for row in rows]}
+        connection.execute(self._sql.lease, values)
         read_time = moment(now)
         return [leased(row_job(row[:-2], read_time), lessee, lease, read_time) for row in rows]
 
     def _purge(self, status: Status, age: float) -> int:
         removed, since = 0, 0
-        values: Values = {"status": int(status), "age": span(age, "age"), "limit": PURGED_AT_ONCE}
+        values: Values = {"status": int(status), "age": span(age), "limit": PURGED_AT_ONCE}
         while True:
             aged = self._select(self._sql.ageing, self._values(since=since, **values))
             batch = aged[: purge_batch(size for _, size, _ in aged)]
             if batch:
                 removed += self._database.transact(partial(self._drop, [seq for seq, _, _ in batch]))
-                since = batch[-1][-1]  # what ended before this is gone: the next search need not walk over it
+                since = batch[-1][-1]  # all that ended earlier are removed, so the next search can skip them
             if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
 
@@ -334,21 +314,24 @@ class SQLStore:
         connection.execute(self._sql.drop_output, {"batch": batch})
         return removed
 
+    def _jobs(self, statement: Executable, **values: Any) -> list[Job]:
+        return [row_job(row[:-1], moment(row[-1])) for row in self._select(statement, self._values(**values))]
+
     def _select(self, statement: Executable, values: Values) -> Sequence[Any]:
         return self._database.do(lambda connection: connection.execute(statement, values).all())
 
     def _write(self, statement: Executable, values: Values) -> int:
-        """How many rows were written."""
+        """Execute a write, and return the number of rows written."""
         return self._database.do(lambda connection: connection.execute(statement, values).rowcount)
 
     def _values(self, **values: Any) -> Values:
-        """The values of a statement, with the present where the statement does not ask the database for it."""
+        """The parameters of a statement, with ``now`` unless it uses the server's clock."""
         return values if self._sql.server_time else values | {"now": microseconds(self._clock.now())}
 
     def _prepare(self, connection: Connection) -> None:
         refuse_old_server(connection, self._database.name)
         if self._create_table:
-            make_missing(connection, self._tables, self._database.transaction)
+            create_missing(connection, self._tables, self._database.transaction)
         refuse_other_layout(connection, self._tables, self._database.name)
 
 
@@ -356,24 +339,10 @@ def _job(row: Any) -> Job | None:
     return None if row is None else row_job(row[:-1], moment(row[-1]))
 
 
-def _refuse_unkeepable(row: Mapping[str, Any]) -> None:
-    """Raise `InvalidRequest` for a text that a database can't keep, or would keep cut."""
-    for name, value in row.items():
-        if not isinstance(value, str):
-            continue
-        if not is_clean(value):
-            raise InvalidRequest(
-                name, "contains NUL or a lone surrogate, which can't be stored; clean_text() replaces them"
-            )
-        longest = LONGEST.get(name)
-        if longest is not None and len(value.encode()) > longest:
-            raise InvalidRequest(name, f"is longer than {longest} bytes")
-
-
 def _parsed(url: str, argument: str) -> URL:
     try:
         return make_url(url)
-    except (exc.ArgumentError, ValueError):  # its words repeat the URL, which may hold a password
+    except (exc.ArgumentError, ValueError):  # its message repeats the URL, which may contain a password
         raise InvalidRequest(
-            argument, "this is no URL of a database; expected is such as postgresql://user@host/database"
+            argument, "not the URL of a database; use one such as postgresql://user@host/database"
         ) from None

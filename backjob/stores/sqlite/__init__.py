@@ -1,4 +1,4 @@
-"""Jobs in a SQLite file."""
+"""Jobs in an SQLite file."""
 
 from backjob.stores.sqlite.store import SQLiteStore, from_url
 

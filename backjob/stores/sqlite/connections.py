@@ -1,4 +1,4 @@
-"""Connections to one SQLite file: few, each used by one thread at a time, none across a fork, every error translated."""
+"""A pool of connections to one SQLite file: one thread at a time uses each, and none is used after a fork."""
 
 from __future__ import annotations
 
@@ -6,19 +6,20 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.process import PerProcess
 
 __all__ = ["Connections"]
 
 _MOST_IDLE: Final = 8
 
-# Codes of SQLite that will pass by themselves, or by the hand of whoever runs the machine; all others stay.
-_PASSING: Final = frozenset(
+# Errors that may go away without a change of the configuration.
+_TRANSIENT: Final = frozenset(
     {
         sqlite3.SQLITE_BUSY,
         sqlite3.SQLITE_LOCKED,
@@ -33,12 +34,11 @@ _PASSING: Final = frozenset(
 
 
 class _Process:
-    """What belongs to one process: the connections that are idle, how many are in use, and whose turn it is to write."""
+    """The state of one process: idle connections, the number in use, and the lock of writers."""
 
-    __slots__ = ("idle", "in_use", "is_paused", "pid", "turn", "usage")
+    __slots__ = ("idle", "in_use", "is_paused", "turn", "usage")
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
         self.usage = threading.Condition(threading.Lock())
@@ -46,25 +46,29 @@ class _Process:
         self.is_paused = False
 
     def enter(self) -> None:
-        """Before a connection is used: wait while a fork is under way."""
+        """Count a connection as used; waits while a fork is in progress."""
         with self.usage:
             while self.is_paused:
                 self.usage.wait()
             self.in_use += 1
 
     def leave(self) -> None:
-        """After a connection was used, and is idle again or closed."""
+        """Count a connection as no longer used."""
         with self.usage:
             self.in_use -= 1
             if self.is_paused:
                 self.usage.notify_all()
 
 
+_inherited: Final[list[_Process]] = []
+"""The pools of parent processes, which stay unused and open."""
+
+
 class Connections:
     """The connections of this process to the file at ``path``.
 
-    ``prepare`` gets each new connection. Writers of this process take turns by a lock, which is fair and wakes at once,
-    where SQLite's own waiting is a sleep; between processes SQLite's waiting remains. ``timeout``: seconds for either.
+    ``prepare`` gets each new connection. Writers of this process take turns with a lock, which wakes them at once; SQLite
+    itself sleeps and retries, which remains between processes. ``timeout`` is in seconds, for both.
     """
 
     def __init__(self, path: Path, timeout: float, prepare: Callable[[sqlite3.Connection], None]) -> None:
@@ -73,19 +77,18 @@ class Connections:
         self._timeout = timeout
         self._prepare = prepare
         self._most_idle = _MOST_IDLE
-        self._state = _Process()
+        # SQLite forbids to use or close a connection in a forked child ("How To Corrupt An SQLite Database File", section
+        # 2.6). A reference keeps the garbage collector from closing it.
+        self._state = PerProcess(_Process, abandon=_inherited.append)
         _living.add(self)
 
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """The rows of a query. What can't be stored, such as a lone surrogate or 70 bits, matches none."""
+        """The rows of a query."""
         with self._connection() as (_, connection):
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            except (UnicodeEncodeError, OverflowError):
-                return []
+            return connection.execute(sql, parameters).fetchall()
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
-        """Carry out one statement, which commits by itself; the rows that it returns."""
+        """Execute one statement, which commits by itself; return its rows."""
         with self._connection() as (process, connection):
             self._begin_turn(process)
             try:
@@ -95,7 +98,7 @@ class Connections:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Several statements as one step: committed at the end, rolled back by any exception."""
+        """A transaction: committed at the end, rolled back by any exception."""
         with self._connection() as (process, connection):
             self._begin_turn(process)
             try:
@@ -109,8 +112,8 @@ class Connections:
 
     @contextmanager
     def _connection(self) -> Iterator[tuple[_Process, sqlite3.Connection]]:
-        """A connection for this thread alone. After an exception, which is translated, it is not used again."""
-        process = self._process()
+        """A connection for this thread only. An exception closes it, and is translated."""
+        process = self._state.get()
         process.enter()
         try:
             connection = self._take(process)
@@ -125,55 +128,44 @@ class Connections:
             process.leave()
 
     def create_file(self) -> None:
-        """Make the file where there is none. Raises `StoreUnusable` if it can't be."""
+        """Create the file if it does not exist. Raises `StoreUnusable` if that fails."""
         directory = self.path.parent
         if not directory.is_dir():
-            raise StoreUnusable(f"{self.path}: there is no directory {directory}; create it, or name another file")
+            raise StoreUnusable(f"{self.path}: there is no directory {directory}; create it, or choose another file")
         try:
             sqlite3.connect(f"{self.path.as_uri()}?mode=rwc", uri=True, timeout=self._timeout).close()
         except sqlite3.Error as error:
-            raise StoreUnusable(
-                f"{self.path}: can't be opened or created ({error}); see who may write there"
-            ) from error
+            raise StoreUnusable(f"{self.path}: can't be opened or created ({error}); check the permissions") from error
 
     def close_idle(self) -> None:
-        """Close the connections that nobody uses at the moment."""
-        process = self._process()
+        """Close the connections that are not in use."""
+        process = self._state.get()
         while process.idle:
-            with suppress(IndexError):  # another thread was faster
+            with suppress(IndexError):  # another thread took it
                 process.idle.pop().close()
 
     def pause(self) -> Callable[[], None]:
-        """Wait until nobody uses a connection, let nobody begin, and close them all. Returns what lets others go on.
+        """Block new uses, wait for current ones to end, and close all connections. Call the result to unblock.
 
-        Waits ``timeout`` seconds at most: a thread that forks within a transaction of its own would wait for itself.
+        Waits at most ``timeout`` seconds: a thread that forks inside its own transaction would wait for itself.
         """
-        process = self._process()
+        process = self._state.get()
         with process.usage:
             process.is_paused = True
             process.usage.wait_for(lambda: process.in_use == 0, self._timeout)
         self.close_idle()
 
-        def go_on() -> None:
+        def resume() -> None:
             with process.usage:
                 process.is_paused = False
                 process.usage.notify_all()
 
-        return go_on
+        return resume
 
     def close(self) -> None:
-        """Close what is idle, and keep none from now on: a late call opens a connection of its own."""
+        """Close idle connections and keep none from now on; a later call opens and closes its own."""
         self._most_idle = 0
         self.close_idle()
-
-    def _process(self) -> _Process:
-        process = self._state
-        if process.pid != os.getpid():
-            # SQLite forbids to use or close a connection in a forked child; see "How To Corrupt An SQLite Database
-            # File" in its manual, section 2.6. Kept out of the collector's reach, it is neither.
-            _inherited.append(process.idle)
-            process = self._state = _Process()
-        return process
 
     def _take(self, process: _Process) -> sqlite3.Connection:
         try:
@@ -208,10 +200,6 @@ class Connections:
             raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
 
     def _translate(self, error: BaseException) -> None:
-        if isinstance(error, UnicodeEncodeError):
-            raise InvalidRequest("text", "a lone surrogate can't be stored; clean_text() replaces it") from error
-        if isinstance(error, OverflowError):
-            raise InvalidRequest("number", "a number of more than 64 bits can't be stored") from error
         if isinstance(error, sqlite3.Error):
             raise self._translated(error) from error
 
@@ -219,44 +207,38 @@ class Connections:
         code = getattr(error, "sqlite_errorcode", None)
         if code == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
             return InvalidRequest("id", "a job with this id exists already")
-        kind = None if code is None else code & 0xFF  # the upper bytes only refine it
+        kind = None if code is None else code & 0xFF  # the low byte is the primary code
         if kind == sqlite3.SQLITE_CANTOPEN and not self.path.exists():
             return StoreUnusable(f"{self.path}: there is no such file; construct the store with create_table=True")
-        if kind in _PASSING:
+        if kind in _TRANSIENT:
             return StoreUnavailable(f"{self.path}: {error}")
         if kind == sqlite3.SQLITE_NOTADB:
-            return StoreUnusable(f"{self.path}: this file is not an SQLite database; name another, or move it away")
+            return StoreUnusable(f"{self.path}: this file is not an SQLite database; choose another, or move it away")
         if kind == sqlite3.SQLITE_CORRUPT:
-            return StoreUnusable(
-                f"{self.path}: the database is damaged ({error}); restore it from a copy, or move it away"
-            )
+            return StoreUnusable(f"{self.path}: the database is corrupt ({error}); restore a backup, or move it away")
         if kind in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
             return StoreUnusable(
-                f"{self.path}: {error}; the file and its directory, where SQLite puts its log, must be writable"
+                f"{self.path}: {error}; the file and its directory, where SQLite keeps its log, must be writable"
             )
         return StoreUnusable(f"{self.path}: {error}")
 
-
-_inherited: Final[list[Iterable[sqlite3.Connection]]] = []
-"""Connections of a parent process, never touched again."""
 
 _living: Final[weakref.WeakSet[Connections]] = weakref.WeakSet()
 
 
 _paused: Final = threading.local()
-"""What lets go on the connections that the forking thread has paused."""
+"""The functions that resume the connections that the forking thread paused."""
 
 
 def _before_fork() -> None:
-    # SQLite keeps locks and mutexes of the whole process. A child that inherits them in use waits for ever for a mutex,
-    # or takes a lock that only its parent has for its own, and loses what it commits. Where this runs (uwsgi forks
-    # without it) the child inherits nothing.
-    _paused.go_on = [connections.pause() for connections in list(_living)]
+    # SQLite's locks and mutexes are process-wide. A child that inherits one in use waits forever, or believes that it has
+    # its parent's lock and loses what it commits. After this hook, which uwsgi does not run, the child inherits none.
+    _paused.resume = [connections.pause() for connections in list(_living)]
 
 
 def _after_fork() -> None:
-    for go_on in _paused.__dict__.pop("go_on", ()):
-        go_on()
+    for resume in _paused.__dict__.pop("resume", ()):
+        resume()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,4 +1,4 @@
-"""Jobs in an SQLite file: for one machine, shared by all of its processes. Nothing to install."""
+"""Jobs in an SQLite file, shared by all processes of one machine. No dependencies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, St
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
 from backjob.stores.sqlite.connections import Connections
-from backjob.stores.sqlite.schema import Statements
+from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL, number, text, yes_or_no
 from backjob.stores.values import (
@@ -27,7 +27,6 @@ from backjob.stores.values import (
     later,
     output_bytes,
     purge_batch,
-    refuse_short_limit,
 )
 
 __all__ = ["SQLiteStore", "from_url"]
@@ -47,20 +46,20 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 
 
 class SQLiteStore:
-    """Jobs in the SQLite file at ``path``, in the table ``table_name`` and two whose names begin with it.
+    """Jobs in the SQLite file at ``path``, in the table ``table_name`` and two more whose names begin with it.
 
-    Any number of threads and processes of one machine may use the file; a network file system won't do. The file is
-    put into WAL mode and may hold other tables. Time is ``clock``'s, by default the computer's.
+    Any number of threads and processes of one machine may use the file; a network file system won't work. The store puts
+    the file into WAL mode; the file may contain other tables. Time comes from ``clock``, by default the computer's.
 
-    ``durability``: what is accepted survives the end of the ``"process"``, SIGKILL included, or with ``"power"``, at
-    the price of an fsync a write, the loss of power too.
+    ``durability``: with ``"process"``, accepted jobs survive the end of the process, SIGKILL included; with ``"power"``,
+    they survive a power loss too, which costs an fsync per write.
 
-    ``create_table``: make what is missing when the store is constructed. False leaves the file alone until the first
-    call and then expects the tables, made by `schema`.
+    ``create_table``: create the file and missing tables in the constructor. With False, the store opens the file at the
+    first call, and the tables of `schema` must exist.
 
-    ``busy_timeout``: seconds to wait while others write, before `StoreUnavailable`.
+    ``busy_timeout``: seconds to wait for other writers before raising `StoreUnavailable`.
 
-    Raises `InvalidRequest` for an argument, and `StoreUnusable` for a path that is not an SQLite database, can't be
+    Raises `InvalidRequest` for an invalid argument, and `StoreUnusable` if the path is not an SQLite database, can't be
     written, or has these tables in another layout.
     """
 
@@ -75,13 +74,13 @@ class SQLiteStore:
         busy_timeout: float = 5.0,
     ) -> None:
         if os.fspath(path) in ("", ":memory:"):
-            raise InvalidRequest("path", "a file is expected; a store in memory is MemoryStore()")
+            raise InvalidRequest("path", "expected a file; for a store in memory, use MemoryStore()")
         if durability not in _SYNCHRONOUS:
-            raise InvalidRequest("durability", 'expected is "process" or "power"')
+            raise InvalidRequest("durability", 'expected "process" or "power"')
         if not 0 <= busy_timeout <= 86400:
-            raise InvalidRequest("busy_timeout", "expected are 0 to 86400 s")
+            raise InvalidRequest("busy_timeout", "expected 0 to 86400 s")
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: 3.35 or newer is needed")
+            raise StoreUnusable(f"SQLite {sqlite3.sqlite_version} is too old: backjob needs 3.35 or newer")
         self._clock: Clock = SystemClock() if clock is None else clock
         self._sql = Statements.of(table_name)
         self._synchronous = _SYNCHRONOUS[durability]
@@ -92,11 +91,11 @@ class SQLiteStore:
         if create_table:
             self._connections.create_file()
             self._connections.read("SELECT 1")
-            self._connections.close_idle()  # a server may fork right after it has loaded the application
+            self._connections.close_idle()  # a server may fork right after loading the application
 
     @staticmethod
     def schema(table_name: str = "backjob") -> str:
-        """The SQL that makes the tables, for a migration of one's own."""
+        """The SQL that creates the tables, for your own migrations."""
         return "".join(f"{statement};\n" for statement in Statements.of(table_name).creation)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
@@ -124,7 +123,6 @@ class SQLiteStore:
         return row_job(rows[0][:-1], self._clock.now()) if rows else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        refuse_short_limit(limit)
         offset = max(offset, 0)
         located = self._connections.read(self._sql.locate, (job_id,))
         if not located:
@@ -171,10 +169,10 @@ class SQLiteStore:
         values = {
             "now": microseconds(now),
             "lessee": lessee,
-            "until": microseconds(later(now, lease, "lease")),
+            "until": microseconds(later(now, lease)),
             "limit": limit,
         }
-        # Mostly nothing is due, and looking needs no turn to write.
+        # Usually nothing is due, and reading does not wait for writers.
         if not self._connections.read(self._sql.any_due, values)[0][0]:
             return []
         rows = self._connections.write(self._sql.take_due, values)
@@ -210,7 +208,7 @@ class SQLiteStore:
         return removed
 
     def close(self) -> None:
-        """Close the idle connections. A later call still works; it opens, and closes, one for itself."""
+        """Close the idle connections. A later call still works: it opens and closes its own connection."""
         self._connections.close()
 
     def _purge(self, status: Status, ended_before: int) -> int:
@@ -232,7 +230,7 @@ class SQLiteStore:
         self._enter_wal(connection)
         if self._create_table and not self._layout(connection):
             connection.execute("BEGIN IMMEDIATE")
-            if not self._layout(connection):  # another process may have been faster
+            if not self._layout(connection):  # another process may have created them meanwhile
                 for statement in self._sql.creation:
                     connection.execute(statement)
             connection.execute("COMMIT")
@@ -240,7 +238,7 @@ class SQLiteStore:
         self._ready = True
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
-        """Entering WAL mode needs the file alone for a moment, and SQLite does not always wait for that itself."""
+        """Retry: entering WAL mode needs exclusive access for a moment, for which SQLite does not always wait itself."""
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
@@ -258,7 +256,7 @@ class SQLiteStore:
             return
 
     def _layout(self, connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
-        """The tables that are there, of those that should be, and the columns they have."""
+        """The expected tables that exist, with their columns."""
         found: dict[str, tuple[str, ...]] = {}
         for table in self._sql.layout:
             rows = connection.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (table,)).fetchall()
@@ -277,5 +275,5 @@ class SQLiteStore:
         if differing:
             raise StoreUnusable(
                 f"{path}: the tables of {self._sql.table!r} have another layout than this version of backjob needs (see "
-                f"{', '.join(differing)}); name another table_name, or move them away"
+                f"{', '.join(differing)}); choose another table_name, or rename or drop them"
             )

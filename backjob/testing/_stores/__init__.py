@@ -1,1 +1,1 @@
-"""The store contract, in parts. `backjob.testing` exports what third parties use."""
+"""The store contract, in parts. `backjob.testing` exports the public ones."""

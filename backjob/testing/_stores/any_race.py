@@ -1,4 +1,4 @@
-"""Races between threads that nobody has thought of: generated ones, after which the job must be as they left it."""
+"""Generated races between threads; afterwards each job must match the writes that succeeded."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["AnyRace"]
 
 
 class AnyRace(StoreCase):
-    """Generated races: claims, reports, ends and cancels, with leases and merge keys where the suite has them too."""
+    """Generated races: claims, reports, ends, cancels, and leases and merge keys if the suite covers them."""
 
     race_examples = 15
-    """Generated races."""
+    """The number of generated races."""
 
-    def test_any_race_leaves_one_claim_and_one_end(self) -> None:
+    def test_any_race_has_one_claim_and_one_end(self) -> None:
         deeds: list[Deed] = [_claim, _report, _end, _cancel]
         deeds += [_take] if isinstance(self, DelaysJobs) else []
         deeds += [_free] if isinstance(self, MergesJobs) else []
@@ -50,7 +50,7 @@ class AnyRace(StoreCase):
         plainly(race)
 
     def _race(self, store: Store, scripts: list[Script]) -> None:
-        """Let each script be acted by a thread of its own, as a worker with its own token would act."""
+        """Run each script in its own thread, as a worker with its own token."""
         for name in _NAMES:
             store.create(draft(name), f"key {name}" if isinstance(self, MergesJobs) else None)
         logs = self.at_once([partial(_act, store, f"{racer}", script) for racer, script in enumerate(scripts)])
@@ -59,7 +59,7 @@ class AnyRace(StoreCase):
 
 
 Log: TypeAlias = list[tuple[str, str]]
-"""What one thread got done: (job id, event), in order."""
+"""The writes of one thread that succeeded: (job id, event), in order."""
 
 
 def _log(event: str, job: Job | None) -> Log:
@@ -71,7 +71,7 @@ def _claim(store: Store, name: str, token: str, _: int) -> Log:
 
 
 def _report(store: Store, name: str, token: str, number: int) -> Log:
-    return [(name, f"said {number};")] if store.report(name, token, Report(output=f"{number};")) else []
+    return [(name, f"reported {number};")] if store.report(name, token, Report(output=f"{number};")) else []
 
 
 def _end(store: Store, name: str, token: str, number: int) -> Log:
@@ -104,16 +104,20 @@ def _act(store: Store, token: str, script: Script) -> Log:
 
 
 def _verify(store: Store, name: str, events: list[str]) -> None:
-    """What stands of a job is what the threads got done, no more and no less."""
+    """Check that a job is the result of exactly the writes that succeeded."""
     job = store.get(name)
     if job is None:
-        raise AssertionError("promise broken: a job that was written is found again")
+        raise AssertionError("promise broken: a job that was written can be read")
     claims = [event for event in events if event.startswith("claimed ")]
-    kept(len(claims) <= 1, f"at most one claim wins (won: {claims})")
-    same([f"claimed {job.token}"] if job.token else [], claims, "a job carries the token of the claim that won")
+    kept(len(claims) <= 1, f"at most one claim wins (winners: {claims})")
+    same([f"claimed {job.token}"] if job.token else [], claims, "a job has the token of the winning claim")
     ends = [event for event in events if event.startswith("ended ")]
-    same([f"ended {job.status.name}"] if job.status.is_final else [], ends, "a job ends once, and stays as it ended")
-    kept(events.count("taken") <= 1, "a lease is given to one")
-    accepted = [event.removeprefix("said ") for event in events if event.startswith("said ")]
-    same(store.output(name), Output("".join(accepted), job.output_size), "output is what was accepted, in order")
-    same(job.version, 1 + len(events), "every write that succeeded raised the version by one")
+    same(
+        [f"ended {job.status.name}"] if job.status.is_final else [],
+        ends,
+        "a job ends once, and an ended job does not change",
+    )
+    kept(events.count("taken") <= 1, "only one caller gets a lease")
+    accepted = [event.removeprefix("reported ") for event in events if event.startswith("reported ")]
+    same(store.output(name), Output("".join(accepted), job.output_size), "output is the accepted reports, in order")
+    same(job.version, 1 + len(events), "every successful write raises the version by one")

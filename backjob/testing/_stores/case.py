@@ -1,4 +1,4 @@
-"""What the parts of the store contract share: a store for each test, jobs in every state, and how a promise is checked."""
+"""Shared by the parts of the store contract: a store per test, jobs in every state, and checks that name a promise."""
 
 from __future__ import annotations
 
@@ -33,7 +33,6 @@ __all__ = [
     "plainly",
     "refused",
     "same",
-    "stored_or_refused",
     "unread",
     "whole_output",
 ]
@@ -43,15 +42,15 @@ T = TypeVar("T")
 COMPLETED: Final = completed("done")
 MICROSECOND: Final = 0.000001
 PATIENCE: Final = 60.0
-"""Seconds after which a race that has not ended counts as a deadlock."""
-UNKNOWN: Final = ("", "nobody", "JOB", "job ", "a\0b", "\ud800", "x" * 5000, "' OR 1=1 --")
-"""Ids that no job has."""
+"""Seconds after which an unfinished race counts as a deadlock."""
+UNKNOWN: Final = ("", "nobody", "JOB", "job ", "x" * 5000, "' OR 1=1 --")
+"""Ids that no job of a test has."""
 ALIKE: Final = (
     *("job", "JOB", "Job", "jÖb", "jöb", "jo\u0308b", "job ", "job  ", " job", "job\t", "", " ", "ＪＯＢ", "𝐣𝐨𝐛"),
     *("ss", "ß", "ﬁ", "fi", "i", "İ", "ı", "%", "_", "j%", "jo_", "*", "j*", "[j]ob", "jo?", "\\", "job\\", "'", '"'),
     *("0", "00", "1e0", "1", "null", "NULL", "😀", "😁", "{job}", "job:x", "job\n", "e\u0301", "\u00e9"),
 )
-"""Texts that some comparison or other takes for the same, or for a pattern."""
+"""Texts that some collation considers equal, or that some query language reads as a pattern."""
 _TURN: Final = 1e-6
 
 
@@ -59,7 +58,7 @@ _TURN: Final = 1e-6
 
 
 def kept(truth: object, promise: str) -> None:
-    """Fail, naming the promise, unless it was kept."""
+    """Fail, naming the promise, unless it is kept."""
     __tracebackhide__ = True
     if not truth:
         raise AssertionError(f"promise broken: {promise}")
@@ -72,34 +71,20 @@ def same(found: T, expected: T, promise: str) -> None:
         raise AssertionError(f"promise broken: {promise}\n  expected: {expected!r}\n  found:    {found!r}")
 
 
-def _refusal(call: Callable[[], T]) -> tuple[InvalidRequest | None, T | None]:
-    """The store's refusal of a call, or what it returned. Any other error is a broken promise."""
+def refused(call: Callable[[], object], promise: str) -> None:
+    """Fail, naming the promise, unless the call raises `InvalidRequest`."""
     __tracebackhide__ = True
     try:
-        return None, call()
-    except InvalidRequest as error:
-        return error, None
+        returned = call()
     except AssertionError as broken:
         if not isinstance(broken.__cause__, InvalidRequest):
             raise
-        return broken.__cause__, None
-
-
-def refused(call: Callable[[], object], promise: str) -> None:
-    """Fail, naming the promise, unless the call is refused by `InvalidRequest`."""
-    __tracebackhide__ = True
-    error, returned = _refusal(call)
-    kept(error is not None, f"{promise}: by InvalidRequest; the call returned {returned!r}")
-
-
-def stored_or_refused(call: Callable[[], object]) -> bool:
-    """Whether a call was carried out; if not, it was refused by `InvalidRequest`."""
-    __tracebackhide__ = True
-    return _refusal(call)[0] is None
+        return
+    raise AssertionError(f"promise broken: {promise}with InvalidRequest; the call returned {returned!r}")
 
 
 def plainly(run: Callable[[], None]) -> None:
-    """Run generated tests. Their failure is the broken promise itself, even where a race fails only now and then."""
+    """Run a generated test. It fails with the broken promise itself, even if a race fails only sometimes."""
     try:
         run()
     except BaseExceptionGroup as group:
@@ -115,24 +100,24 @@ def plainly(run: Callable[[], None]) -> None:
 
 
 def draft(job_id: str = "job", **fields: Any) -> Draft:
-    """A draft that says as little as it can."""
+    """A draft with only the required fields."""
     return Draft(id=job_id, **{"request": Request("GET", "/work"), **fields})
 
 
 def unread(job: Job) -> Job:
-    """The job but for the moment of reading."""
+    """The job without its moment of reading."""
     return evolve(job, read_time=job.created_time)
 
 
 def whole_output(store: Store, job_id: str, limit: int = 65536) -> str:
-    """All output of a job, read piece by piece as a watcher does."""
+    """All output of a job, read in chunks as a watcher does."""
     text, offset = "", 0
     deadline = time.monotonic() + PATIENCE
-    while (piece := store.output(job_id, offset, limit)).text:
-        text += piece.text
-        kept(piece.next_offset > offset, "every piece leads on to the next")
-        kept(time.monotonic() < deadline, "output has an end")
-        offset = piece.next_offset
+    while (chunk := store.output(job_id, offset, limit)).text:
+        text += chunk.text
+        kept(chunk.next_offset > offset, "next_offset of a chunk is past its beginning")
+        kept(time.monotonic() < deadline, "reading output comes to an end")
+        offset = chunk.next_offset
     return text
 
 
@@ -141,7 +126,7 @@ def whole_output(store: Store, job_id: str, limit: int = 65536) -> str:
 
 @contextmanager
 def _restless() -> Iterator[None]:
-    """Threads take turns far more often than usual: else a step that is not atomic would hardly ever be caught at it."""
+    """Switch threads far more often than usual, so that steps that are not atomic are caught."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(_TURN)
     try:
@@ -151,9 +136,9 @@ def _restless() -> Iterator[None]:
 
 
 def at_once(calls: Sequence[Callable[[], T]], patience: float = PATIENCE) -> list[T]:
-    """What the calls return, made from as many threads at the same moment. The first that fails is raised.
+    """The results of the calls, each made from its own thread at the same moment. Raises the first error.
 
-    After ``patience`` seconds it is a broken promise that they have not returned; their threads are left behind.
+    Calls that have not returned after ``patience`` seconds break a promise; their threads are abandoned.
     """
     results: dict[int, T] = {}
     errors: dict[int, BaseException] = {}
@@ -176,10 +161,10 @@ def at_once(calls: Sequence[Callable[[], T]], patience: float = PATIENCE) -> lis
     stuck = [thread for thread in threads if thread.is_alive()]
     error = errors[min(errors)] if errors else None
     if stuck:
-        where = sys._current_frames().get(stuck[0].ident or 0)  # noqa: SLF001 - made for this
+        where = sys._current_frames().get(stuck[0].ident or 0)  # noqa: SLF001 - the documented way
         raise _Deadlock(
-            f"promise broken: calls from many threads all return; {len(stuck)} had not after {patience:g} s\n"
-            f"one of them stands here:\n{''.join(traceback.format_stack(where))}"
+            f"promise broken: calls from many threads all return; {len(stuck)} did not within {patience:g} s\n"
+            f"stack of one of them:\n{''.join(traceback.format_stack(where))}"
         ) from error
     if error is not None:
         raise error
@@ -187,16 +172,16 @@ def at_once(calls: Sequence[Callable[[], T]], patience: float = PATIENCE) -> lis
 
 
 class _Deadlock(AssertionError):
-    """Threads are left behind within calls to a store."""
+    """Threads are stuck in calls to a store."""
 
 
 # --- one test -------------------------------------------------------------------------------------------------------
 
 
 class StoreCase:
-    """One test's surroundings. ``directory`` is empty and the test's own, ``clock`` moves only by the test.
+    """The fixtures of one test: an empty ``directory``, a ``clock`` that only the test moves, and a ``store``.
 
-    ``store`` is watched: an error it raises, or a value of another type than the protocol's, fails the test.
+    ``store`` is watched: an error that it raises, or a value of a wrong type, fails the test.
     """
 
     directory: Path
@@ -204,11 +189,11 @@ class StoreCase:
     store: Store
 
     patience = PATIENCE
-    """Seconds after which calls that race, and have not returned, count as a deadlock."""
+    """Seconds after which an unfinished race counts as a deadlock."""
 
     def make_store(self, clock: Clock) -> Store:
-        """A new, empty store whose time is ``clock``; override this. It may be called several times in one test."""
-        raise NotImplementedError("a subclass of StoreContract says how its store is made: override make_store(clock)")
+        """A new, empty store whose time is ``clock``; override this. A test may call it several times."""
+        raise NotImplementedError("a subclass of StoreContract must override make_store(clock)")
 
     def new_store(self, clock: Clock) -> Store:
         """A new store, watched."""
@@ -228,20 +213,20 @@ class StoreCase:
             self.store.close()
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> list[T]:
-        """What the calls return, made from as many threads at the same moment."""
+        """The results of the calls, each made from its own thread at the same moment."""
         __tracebackhide__ = True
         try:
             return at_once(calls, self.patience)
         except _Deadlock:
-            self._is_stuck = True  # closing might only be the next
+            self._is_stuck = True  # close() might deadlock too
             raise
 
     def read(self, job_id: str = "job") -> Job:
-        """The job as it stands; it has to."""
+        """The job, which must exist."""
         __tracebackhide__ = True
         job = self.store.get(job_id)
         if job is None:
-            raise AssertionError(f"promise broken: a job that was written is found again ({job_id!r})")
+            raise AssertionError(f"promise broken: a job that was written can be read ({job_id!r})")
         return job
 
     def running(self, job_id: str = "job", token: str = "token", **fields: Any) -> Job:  # noqa: S107 - no password

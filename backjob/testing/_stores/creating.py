@@ -1,10 +1,9 @@
-"""What a store promises of ``create`` and ``get``."""
+"""The promises about ``create`` and ``get``."""
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Final
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -41,7 +40,7 @@ FULL: Final = Draft(
 class CreateCalls(StoreCase):
     """``create`` and ``get``."""
 
-    def test_a_created_job_says_what_its_draft_said(self) -> None:
+    def test_a_created_job_has_the_fields_of_its_draft(self) -> None:
         now = self.clock.now()
         start = now + timedelta(seconds=12.000001)
         expected = Job(
@@ -70,13 +69,21 @@ class CreateCalls(StoreCase):
         same(self.read(), job, "get returns the job that create returned")
         kept(job.lessee is None and job.lease_until is None, "without a lessee there is no lease")
         kept(job.token is None and job.end_time is None and job.result is None, "a new job has no token, end or result")
-        same((job.status, job.progress, job.attempt, job.version), (Status.STARTED, 0, 1, 1), "a new job begins so")
-        same((job.status_text, job.output_size, job.output_truncated), (None, 0, False), "a new job has said nothing")
+        same(
+            (job.status, job.progress, job.attempt, job.version),
+            (Status.STARTED, 0, 1, 1),
+            "a new job is STARTED, at 0 %, attempt 1, version 1",
+        )
+        same(
+            (job.status_text, job.output_size, job.output_truncated),
+            (None, 0, False),
+            "a new job has no status text and no output",
+        )
 
     def test_the_due_time_may_be_an_aware_datetime_of_any_zone(self) -> None:
         due = datetime(2031, 6, 1, 3, 0, 0, 7, tzinfo=timezone(timedelta(hours=5, minutes=30)))
         job = self.store.create(draft(due=due, delivery_timeout=1.5))
-        same(job.start_time, due, "start_time is the moment that the draft names, to the microsecond")
+        same(job.start_time, due, "start_time is the draft's due time, to the microsecond")
         same(job.deliver_by, due + timedelta(seconds=1.5), "deliver_by counts from the due time")
 
     @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "Asia/Kathmandu", "Europe/Berlin"])
@@ -84,33 +91,14 @@ class CreateCalls(StoreCase):
     def test_a_due_time_in_any_zone_is_one_moment(self, zone: str, month: int) -> None:
         due = datetime(2032, month, 3, 4, 5, 6, 999_999, tzinfo=ZoneInfo(zone))
         same(self.store.create(draft(due=due)).start_time, due.astimezone(UTC), "a due time keeps its microseconds")
-        same(self.read().start_time, due.astimezone(UTC), "a due time is the moment it names, in whatever zone")
+        same(self.read().start_time, due.astimezone(UTC), "a due time is the same moment in any time zone")
 
     @pytest.mark.parametrize("year", [1815, 1969, 1970, 2038, 2106, 9998])
     def test_any_year_can_be_due(self, year: int) -> None:
         due = datetime(year, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
         self.store.create(draft(due=due, delivery_timeout=0.000001))
         found = (self.read().start_time, self.read().deliver_by)
-        same(found, (due, due + timedelta(microseconds=1)), "a due time may be any of the calendar's")
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            {"due": datetime(2031, 6, 1, 3, 0)},  # noqa: DTZ001 - naive on purpose
-            {"due": 1e12},
-            {"due": -1e12},
-            {"due": math.inf},
-            {"due": math.nan},
-            {"delivery_timeout": 1e12},
-            {"due": 7000 * 365 * 86400, "delivery_timeout": 7000 * 365 * 86400},
-            {"lessee": "me", "lease": math.nan},
-        ],
-    )
-    def test_a_moment_that_cannot_be_is_refused(self, fields: dict[str, Any]) -> None:
-        refused(
-            lambda: self.store.create(draft(**fields)), "a naive moment, or one outside of the calendar, is refused"
-        )
-        same(self.store.get("job"), None, "a refused create writes nothing")
+        same(found, (due, due + timedelta(microseconds=1)), "any moment of the calendar can be due")
 
     def test_a_request_of_a_mebibyte_comes_back_whole(self) -> None:
         request = Request("POST", "/work?" + "q" * 8000, (("Cookie", "c" * 8000),), bytes(range(256)) * 4096)
@@ -128,12 +116,12 @@ class CreateCalls(StoreCase):
         refused(lambda: self.store.create(draft(scope="second")), "an id that exists is refused")
         same(self.read(), first, "a refused create changes nothing")
 
-    def test_reading_says_when_it_was_done_and_changes_nothing(self) -> None:
+    def test_reading_changes_only_read_time(self) -> None:
         job = self.store.create(draft())
         self.clock.advance(1.000001)
-        same(self.read(), evolve(job, read_time=self.clock.now()), "only read_time moves by itself")
+        same(self.read(), evolve(job, read_time=self.clock.now()), "only read_time changes between two reads")
 
-    def test_closing_twice_does_no_harm(self) -> None:
+    def test_a_second_close_has_no_effect(self) -> None:
         self.store.create(draft())
         self.store.close()
         self.store.close()

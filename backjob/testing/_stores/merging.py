@@ -1,4 +1,4 @@
-"""What a store promises of merge keys."""
+"""The promises about merge keys."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ __all__ = ["MergesJobs"]
 
 
 class MergesJobs(StoreCase):
-    """``create`` with a merge key: while a job holds it, the same key gives that job."""
+    """``create`` with a merge key: while a job holds the key, it returns that job."""
 
     racers = 8
     """Threads in each race."""
 
-    def test_a_merge_key_that_is_held_gives_its_holder(self) -> None:
+    def test_create_with_a_held_merge_key_returns_its_holder(self) -> None:
         first = self.store.create(draft("first", scope="first"), "key")
         self.clock.advance(1)
         found = self.store.create(draft("second", scope="second"), "key")
         same(unread(found), unread(first), "create with a held key returns the job that holds it")
         same(self.store.get("second"), None, "create with a held key writes nothing")
-        same(unread(self.read("first")), unread(first), "create with a held key leaves the holder as it was")
+        same(unread(self.read("first")), unread(first), "create with a held key does not change its holder")
 
     def test_other_keys_and_no_key_do_not_merge(self) -> None:
         self.store.create(draft("first"), "key")
         for job_id, key in (("second", "KEY"), ("third", None), ("fourth", None), ("fifth", "")):
-            same(self.store.create(draft(job_id), key).id, job_id, f"the key {key!r} joins no other job")
+            same(self.store.create(draft(job_id), key).id, job_id, f"the key {key!r} returns no other job")
 
     def test_a_claim_keeps_the_merge_key(self) -> None:
         self.store.create(draft("first"), "key")
         self.store.change("first", *claimed("token"))
         self.store.report("first", "token", Report(progress=5))
-        same(self.read("first").merge_key, "key", "only free_merge_key and the end give a merge key up")
+        same(self.read("first").merge_key, "key", "only free_merge_key and the end release a merge key")
         same(self.store.create(draft("second"), "key").id, "first", "a claimed job still holds its key")
 
     def test_an_id_that_exists_is_refused_and_takes_no_key(self) -> None:
@@ -45,11 +45,11 @@ class MergesJobs(StoreCase):
         refused(lambda: self.store.create(draft(scope="second"), "key"), "an id that exists is refused")
         same(self.read(), first, "a refused create changes nothing")
         same(self.store.create(draft("other"), "key").id, "other", "a refused create takes no merge key")
-        same(self.store.create(draft(), "key").id, "other", "a key that is held comes before an id that exists")
+        same(self.store.create(draft(), "key").id, "other", "a held key takes precedence over an existing id")
 
     def test_keys_are_compared_byte_by_byte(self) -> None:
         for number, key in enumerate(ALIKE):
-            same(self.store.create(draft(f"{number}"), key).id, f"{number}", f"the key {key!r} joins no other job")
+            same(self.store.create(draft(f"{number}"), key).id, f"{number}", f"the key {key!r} returns no other job")
         for number, key in enumerate(ALIKE):
             found = self.store.create(draft("another"), key)
             same((found.id, found.merge_key), (f"{number}", key), f"the key {key!r} is held by its own job")
@@ -66,11 +66,11 @@ class MergesJobs(StoreCase):
     def test_a_freed_merge_key_can_be_taken_by_another(self, changes: Changes) -> None:
         self.store.create(draft("first"), "key")
         job = self.store.change("first", Expect(), changes)
-        same(None if job is None else job.merge_key, None, "a freed key is gone from its job")
+        same(None if job is None else job.merge_key, None, "a freed key is no longer the job's")
         second = self.store.create(draft("second"), "key")
         same((second.id, second.merge_key), ("second", "key"), "a freed key can be taken")
-        same(self.store.create(draft("third"), "key").id, "second", "the newest holder is the one that is joined")
-        same(self.read("first").merge_key, None, "a freed key does not come back")
+        same(self.store.create(draft("third"), "key").id, "second", "create returns the newest holder of a key")
+        same(self.read("first").merge_key, None, "a job does not regain a freed key")
 
     def test_identical_creates_with_a_merge_key_make_one_job(self) -> None:
         def create_all(racer: int) -> list[str]:
@@ -83,7 +83,7 @@ class MergesJobs(StoreCase):
         found = {job_id for job_id in tried if self.store.get(job_id) is not None}
         same(found, set(results[0]), "creates with one merge key make one job")
 
-    def test_a_merge_key_freed_in_the_midst_is_never_held_twice(self) -> None:
+    def test_a_merge_key_freed_during_a_race_is_never_held_twice(self) -> None:
         def join_and_end(racer: int) -> list[Job]:
             joined = []
             for number in range(15):
@@ -98,5 +98,5 @@ class MergesJobs(StoreCase):
         kept(all(job.merge_key == "key" for job in joined), "create with a key returns a job that holds it")
         tried = [f"{racer}/{number}" for racer in range(self.racers) for number in range(15)]
         found = [job for job_id in tried if (job := self.store.get(job_id)) is not None]
-        same({job.id for job in found}, {job.id for job in joined}, "every job that was made was returned to its maker")
+        same({job.id for job in found}, {job.id for job in joined}, "every created job was returned by create")
         same({job.merge_key for job in found}, {None}, "an ended job holds no key")

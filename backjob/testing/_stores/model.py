@@ -1,25 +1,32 @@
-"""A store as a dictionary: what any other should answer."""
+"""A store as a dictionary, whose results every other store must return too."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
-from attrs import asdict
+from attrs import NOTHING, asdict, fields
 
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.testing.clock import FakeClock
 
 __all__ = ["Model"]
 
+_FIELDS: Final = {field.name: field for field in fields(Job)}
+_COPIED: Final = [field.name for field in fields(Draft) if field.name in _FIELDS]
+_CHANGED: Final = [field.name for field in fields(Changes) if field.name in _FIELDS]
+_DEFAULTS: Final = {
+    name: field.default for name, field in _FIELDS.items() if field.default is not NOTHING and name not in _COPIED
+}
+
 
 class Model:
-    """What a store should know: rows of plain fields, oldest first. Slow, and short enough to be seen through."""
+    """Rows of plain fields, oldest first: slow, but short enough to check by reading."""
 
     def __init__(self, clock: FakeClock, *, lists_ended: bool = True) -> None:
         self.clock = clock
         self.lists_ended = lists_ended
-        """Whether ``find`` knows jobs that have ended."""
+        """Whether ``find`` returns ended jobs."""
         self.rows: dict[str, dict[str, Any]] = {}
         self.outputs: dict[str, str] = {}
 
@@ -39,13 +46,14 @@ class Model:
                 return self.job(job_id)
         now = self.clock.now()
         start = self.moment(draft.due)
-        copied = ("id", "request", "caller", "owner", "scope", "error_timeout", "lessee", "held", "sealed", "depth")
-        self.rows[draft.id] = {name: getattr(draft, name) for name in copied} | {
-            "status": Status.STARTED, "progress": 0, "status_text": None, "output_size": 0, "output_truncated": False,
-            "created_time": now, "start_time": start, "deliver_by": start + timedelta(seconds=draft.delivery_timeout),
-            "updated_time": now, "end_time": None, "attempt": 1, "version": 1, "token": None, "result": None,
-            "lease_until": None if draft.lessee is None else self.after(draft.lease), "merge_key": merge_key,
-        }  # fmt: skip
+        self.rows[draft.id] = {name: getattr(draft, name) for name in _COPIED} | {
+            **_DEFAULTS,
+            **dict.fromkeys(("created_time", "updated_time"), now),
+            "start_time": start,
+            "deliver_by": start + timedelta(seconds=draft.delivery_timeout),
+            "lease_until": None if draft.lessee is None else self.after(draft.lease),
+            "merge_key": merge_key,
+        }
         self.outputs[draft.id] = ""
         return self.job(draft.id)
 
@@ -54,8 +62,7 @@ class Model:
         if row is None or not all(value in (None, row[name]) for name, value in asdict(expect).items()):
             return None
         row["version"] += 1
-        plain = ("status", "attempt", "token", "progress", "status_text", "result", "lessee")
-        row |= {name: value for name in plain if (value := getattr(changes, name)) is not UNSET}
+        row |= {name: value for name in _CHANGED if (value := getattr(changes, name)) is not UNSET}
         if changes.lease is not UNSET:
             row["lease_until"] = None if changes.lease is None else self.after(changes.lease)
         if changes.due is not UNSET:
@@ -76,8 +83,7 @@ class Model:
         row = self.rows.get(job_id)
         if row is None or row["status"] is not Status.IN_PROGRESS or row["token"] != token:
             return False
-        progress = (row["progress"] if report.progress is None else report.progress) + report.increment
-        row["progress"] = sorted((0, progress, 100))[1]
+        row["progress"] = row["progress"] if report.progress is None else report.progress
         row["status_text"] = row["status_text"] if report.text is None else report.text
         self.outputs[job_id] += report.output
         row["output_size"] = len(self.outputs[job_id].encode())

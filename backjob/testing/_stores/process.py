@@ -1,7 +1,7 @@
-"""One of the processes that share a store in `SharesJobs`: ``python -m backjob.testing._store_process``.
+"""One of the processes that share a store in `SharesJobs`: ``python -m backjob.testing._stores.process``.
 
-It reads a line of JSON that says what to do, opens the store, says that it is ready, and begins when told to. Its last
-line says what its threads got done, or how it failed. It needs neither pytest nor hypothesis.
+It reads its task as a line of JSON, opens the store, prints that it is ready, and starts at the next line. Its last line
+has the results of its threads, or its error. It needs neither pytest nor hypothesis.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request, Status
 from backjob.protocols import Store
 
-__all__ = ["main", "open_by", "piece"]
+__all__ = ["chunk", "main", "open_by"]
 
 Task: TypeAlias = dict[str, Any]
 _PATIENCE: Final = 60.0
@@ -28,22 +28,22 @@ _ENDS: Final = (completed("done"), failed("broken"), cancelled())
 
 
 def open_by(opener: str, address: str) -> Store:
-    """What the function ``package.module:function`` makes of the address."""
+    """The store that the function ``package.module:function`` opens at the address."""
     module, _, name = opener.partition(":")
     function = cast("Callable[[str], Store]", getattr(import_module(module), name))
     return function(address)
 
 
-def piece(racer: str, number: int) -> str:
-    """What a thread reports as its output, the ``number``-th time."""
+def chunk(racer: str, number: int) -> str:
+    """The output of a thread's ``number``-th report."""
     return f"{racer} {number} ß€😀;"
 
 
-# --- what one thread does -------------------------------------------------------------------------------------------
+# --- one thread ------------------------------------------------------------------------------------------------
 
 
 def _claim(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
-    """Claim each job, some of them again and again; (job, token) of what was won."""
+    """Claim each job, some of them repeatedly; (job, token) of each claim that won."""
     won = []
     for name, times in task["jobs"]:
         for number in range(times):
@@ -54,18 +54,18 @@ def _claim(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
 
 
 def _create(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
-    """Create jobs under one merge key; (id that was asked for, id that was returned)."""
+    """Create jobs with one merge key; (id of the draft, id of the returned job)."""
     tried = [f"{racer} {number}" for number in range(task["times"])]
     return [(name, store.create(Draft(id=name, request=Request("GET", "/work")), "key").id) for name in tried]
 
 
 def _end(store: Store, racer: str, task: Task) -> dict[str, Task]:
-    """Report on each job until it has ended, and try to end it on the way; how many were accepted, and which end won."""
+    """Report on each job until it has ended, and try to end it; the number of accepted reports and the end that won."""
     process, thread = map(int, racer.split("."))
     done: dict[str, Task] = {}
     for name in task["jobs"]:
         accepted, end = 0, None
-        while store.report(name, "token", Report(increment=1, output=piece(racer, accepted))):
+        while store.report(name, "token", Report(output=chunk(racer, accepted))):
             accepted += 1
             if thread >= len(_ENDS) or not _has_said(store, name, task["enough"]):
                 continue
@@ -83,7 +83,7 @@ def _has_said(store: Store, name: str, size: int) -> bool:
 
 
 def _take(store: Store, racer: str, task: Task) -> list[str]:
-    """Lease due jobs until there are no more; their ids."""
+    """Lease due jobs until none is left; their ids."""
     taken: list[str] = []
     while batch := store.take_due(racer, 3600, task["at_once"]):
         taken += [job.id for job in batch]
@@ -102,7 +102,7 @@ _SCENARIOS: Final[dict[str, Callable[[Store, str, Task], object]]] = {
 
 
 def _run(store: Store, task: Task) -> list[object]:
-    """What each thread got done."""
+    """The result of each thread."""
     scenario = _SCENARIOS[task["scenario"]]
     barrier = Barrier(task["threads"])
 
@@ -121,12 +121,12 @@ def _say(value: object) -> None:
 
 
 def main() -> None:
-    """Do what standard input says."""
+    """Run the task from standard input."""
     task = json.loads(sys.stdin.readline())
     try:
         store = open_by(task["opener"], task["address"])
         try:
-            store.get("nobody")  # whatever is done once, at the first call, is no part of the race
+            store.get("nobody")  # keeps work of the first call out of the race
             _say({"ready": True})
             if sys.stdin.readline():
                 _say({"done": _run(store, task)})

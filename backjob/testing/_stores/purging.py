@@ -1,4 +1,4 @@
-"""What a store promises of ``purge``."""
+"""The promises about ``purge``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
 
 class PurgesJobs(StoreCase):
     """``purge``: both ages, to the microsecond."""
+
+    purged_in_batches = 1001
 
     def purged(self, completed_age: float, ended_age: float) -> list[str]:
         before = self.living()
@@ -46,20 +48,22 @@ class PurgesJobs(StoreCase):
             ((20, 10), ["cancelled", "completed", "failed"]),
         ],
     )
-    def test_purge_removes_what_ended_longer_ago_than_its_age(self, ages: tuple[float, float], gone: list[str]) -> None:
+    def test_purge_removes_jobs_that_ended_longer_ago_than_their_age(
+        self, ages: tuple[float, float], gone: list[str]
+    ) -> None:
         self.of_every_kind()
         self.clock.advance(10)
-        same(self.purged(*ages), [], "a job that ended exactly so long ago stays")
+        same(self.purged(*ages), [], "purge keeps a job that ended exactly its age ago")
         self.clock.advance(MICROSECOND)
-        same(self.purged(*ages), gone, "a job that ended a microsecond longer ago than its age is removed")
-        same(self.purged(*ages), [], "what is gone is not counted again")
+        same(self.purged(*ages), gone, "purge removes a job that ended its age and a microsecond ago")
+        same(self.purged(*ages), [], "a second purge removes nothing")
 
-    def test_an_age_of_zero_keeps_for_ever(self) -> None:
+    def test_an_age_of_zero_keeps_jobs_forever(self) -> None:
         self.of_every_kind()
         self.clock.advance(10**9)
-        same(self.purged(0, 0), [], "0 keeps for ever")
-        same(self.purged(1, 0), ["completed"], "an age for COMPLETED jobs touches no others")
-        same(self.purged(0, 1), ["cancelled", "failed"], "the age of ended jobs removes those with any final status")
+        same(self.purged(0, 0), [], "0 keeps jobs forever")
+        same(self.purged(1, 0), ["completed"], "the age of COMPLETED jobs does not apply to others")
+        same(self.purged(0, 1), ["cancelled", "failed"], "the age of ended jobs applies to any final status")
         same(self.living(), {"running", "started"}, "living jobs are never purged")
 
     def test_a_purged_job_leaves_nothing_behind(self) -> None:
@@ -71,12 +75,12 @@ class PurgesJobs(StoreCase):
         same(self.store.get("job"), None, "a purged job is gone")
         same(self.store.output("job"), Output("", 0), "a purged job's output is gone")
         self.running("job")
-        same(self.store.output("job"), Output("", 0), "a new job under an old id begins anew")
+        same(self.store.output("job"), Output("", 0), "a new job with a purged job's id has none of its output")
         self.store.report("job", "token", Report(output="new"))
-        same(self.store.output("job"), Output("new", 3), "a new job under an old id begins anew")
+        same(self.store.output("job"), Output("new", 3), "a new job with a purged job's id has none of its output")
 
     def test_purge_removes_more_than_a_batch(self) -> None:
-        many = 1001
+        many = self.purged_in_batches
         for number in range(many):
             self.store.create(draft(f"{number}"))
             if number % 100 == 0:
@@ -85,7 +89,7 @@ class PurgesJobs(StoreCase):
             self.store.change(f"{number}", Expect(), ended(completed()))
         self.running("alive")
         self.clock.advance(2)
-        same(self.store.purge(1, 0), many, "purge removes all that is old, in however many batches")
+        same(self.store.purge(1, 0), many, "purge removes all old jobs, in any number of batches")
         left = [number for number in range(0, many, 50) if self.store.get(f"{number}") is not None]
-        same(left, [], "purge removes all that is old")
+        same(left, [], "purge removes all old jobs")
         kept(self.store.get("alive") is not None, "purge removes nothing else")

@@ -1,4 +1,4 @@
-"""The promises of a store to many threads at once."""
+"""The promises to concurrent threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Races"]
 
 
 class Races(StoreCase):
-    """Races between threads of one process: one winner, one end, and nothing lost or done twice."""
+    """Races between threads of one process: one winner, one end, no lost and no repeated write."""
 
     racers = 8
     """Threads in each race."""
@@ -35,7 +35,7 @@ class Races(StoreCase):
         same(sorted(name for name, _ in won), sorted(names), "of many claims of one job, exactly one wins")
         for name, token in won:
             job = self.read(name)
-            same((job.token, job.version), (token, 2), "a claimed job carries its winner's token, and only one write")
+            same((job.token, job.version), (token, 2), "a claimed job has its winner's token and one write")
 
     def test_of_many_changes_of_one_version_one_wins(self) -> None:
         self.running()
@@ -47,7 +47,7 @@ class Races(StoreCase):
             return wins
 
         wins = sum(self.at_once([partial(raise_version, racer) for racer in range(self.racers)]))
-        same(wins, self.read().version - 2, "every version is left by exactly one change")
+        same(wins, self.read().version - 2, "each version is changed exactly once")
 
     def test_reports_from_many_threads_are_all_kept(self) -> None:
         self.running()
@@ -55,7 +55,9 @@ class Races(StoreCase):
         def report_all(racer: int) -> None:
             for number in range(12):
                 text = f"{racer}:{number} ß€😀\n"
-                kept(self.store.report("job", "token", Report(increment=1, output=text)), "a valid report is written")
+                kept(
+                    self.store.report("job", "token", Report(output=text)), "a report with the current token is written"
+                )
 
         self.at_once([partial(report_all, racer) for racer in range(self.racers)])
         lines = whole_output(self.store, "job").splitlines()
@@ -65,10 +67,9 @@ class Races(StoreCase):
             same(mine, expected, "each thread's output is kept, in its order")
         job = self.read()
         same(len(lines), 12 * self.racers, "output has no gaps and no repetitions")
-        same(job.progress, min(100, 12 * self.racers), "no increment is lost")
         same(job.version, 2 + 12 * self.racers, "every write raises the version by one")
 
-    def test_an_end_among_reports_is_the_last_word(self) -> None:
+    def test_an_end_among_reports_is_final(self) -> None:
         ends = (completed("done"), failed("broken"), cancelled())
         for number in range(10):
             name = f"{number}"
@@ -89,10 +90,12 @@ class Races(StoreCase):
             calls = [partial(report_all, racer) for racer in range(3)] + [partial(end, index) for index in range(3)]
             results = self.at_once(calls)
             won = [status for statuses in results[3:] for status in statuses]
-            same(won, [self.read(name).status.name], "of several ends one wins, and it is the one that stands")
+            same(won, [self.read(name).status.name], "of several ends, the job keeps the one that won")
             output = whole_output(self.store, name)
             accepted = [text for texts in results[:3] for text in texts]
-            same(sorted(output.split(";")[:-1]), sorted(text[:-1] for text in accepted), "output is what was accepted")
+            same(
+                sorted(output.split(";")[:-1]), sorted(text[:-1] for text in accepted), "output is the accepted reports"
+            )
             same(self.read(name).output_size, len(output), "output_size is the output's size")
 
     def test_a_reader_among_writers_sees_whole_reports(self) -> None:
@@ -101,7 +104,7 @@ class Races(StoreCase):
 
         def write() -> str:
             for _ in range(60):
-                self.store.report("job", "token", Report(increment=1, output=line))
+                self.store.report("job", "token", Report(output=line))
             self.store.change("job", Expect(), ended(completed()))
             return ""
 
@@ -109,12 +112,12 @@ class Races(StoreCase):
             text, offset, over = "", 0, False
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
-                over = over or self.read().status.is_final  # before the piece: what comes after the end is nothing
-                piece = self.store.output("job", offset)
-                if not piece.text and over:
+                over = over or self.read().status.is_final  # read before the output, which does not grow after the end
+                chunk = self.store.output("job", offset)
+                if not chunk.text and over:
                     return text
-                kept(len(piece.text) % len(line) == 0, "output grows by whole reports")
-                text, offset = text + piece.text, piece.next_offset
+                kept(len(chunk.text) % len(line) == 0, "readers see whole reports")
+                text, offset = text + chunk.text, chunk.next_offset
             return text
 
         _, *texts = self.at_once([write, read, read])

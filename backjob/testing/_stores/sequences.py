@@ -1,4 +1,4 @@
-"""Any sequence of calls, held against the model."""
+"""Generated sequences of calls, compared with the model."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["AnySequence"]
 
 
 class AnySequence(StoreCase):
-    """Generated sequences of calls, of those methods that the suite has: each gives what the model gives."""
+    """Generated sequences of the calls that the suite covers; each must return what the model returns."""
 
     examples = 40
-    """Generated sequences."""
+    """The number of generated sequences."""
     steps = 40
-    """Calls in each, at most."""
+    """The most calls in each."""
 
-    def test_any_sequence_of_calls_does_what_the_model_does(self) -> None:
+    def test_any_sequence_of_calls_matches_the_model(self) -> None:
         machine = type("Machine", (_Machine,), {"suite": self})
         kind = settings(
             max_examples=self.examples,
@@ -43,7 +43,7 @@ class AnySequence(StoreCase):
         plainly(lambda: run_state_machine_as_test(machine, settings=kind))
 
 
-# --- few values, so that calls meet ---------------------------------------------------------------------------------
+# --- few values, so that calls concern the same jobs ---------------------------------------------------------------------------------
 
 _IDS: Final = st.sampled_from(("a", "b", "c", "d"))
 _TOKENS: Final = st.sampled_from(("token 1", "token 2"))
@@ -81,7 +81,6 @@ _EXPECTATIONS: Final = st.builds(
 _REPORTS: Final = st.builds(
     Report,
     progress=st.none() | st.integers(-5, 105),
-    increment=st.integers(-30, 30),
     text=st.none() | _TEXTS,
     output=_TEXTS,
     truncated=st.sampled_from((False, False, True)),
@@ -120,7 +119,7 @@ _LIVING: Final = (Status.STARTED, Status.IN_PROGRESS)
 
 
 class _Machine(RuleBasedStateMachine):
-    """Makes the same calls to a store and to the model. Changes are those that the core makes: an end is for good."""
+    """Makes the same calls to a store and to the model. As in the core, an ended job stays ended."""
 
     suite: StoreCase
 
@@ -142,7 +141,7 @@ class _Machine(RuleBasedStateMachine):
         if not isinstance(self.suite, MergesJobs):
             key = None
         if draft.id not in self.model.rows:
-            same(self.store.create(draft, key), self.model.create(draft, key), "create does what the model does")
+            same(self.store.create(draft, key), self.model.create(draft, key), "create returns what the model returns")
 
     @precondition(lambda self: self.model.rows)
     @rule(job_id=_IDS, token=_TOKENS)
@@ -169,7 +168,7 @@ class _Machine(RuleBasedStateMachine):
     @rule(job_id=_IDS, token=_TOKENS, report=_REPORTS)
     def report(self, job_id: str, token: str, report: Report) -> None:
         found = self.store.report(job_id, token, report)
-        same(found, self.model.report(job_id, token, report), "report does what the model does")
+        same(found, self.model.report(job_id, token, report), "report returns what the model returns")
 
     @precondition(lambda self: self.model.rows)
     @rule(tokens=st.dictionaries(_IDS, _TOKENS, max_size=3))
@@ -181,7 +180,7 @@ class _Machine(RuleBasedStateMachine):
     @rule(lessee=st.sampled_from(("m1", "m2")), lease=_SECONDS, limit=st.integers(1, 3))
     def take_due(self, lessee: str, lease: float, limit: int) -> None:
         found: list[Job | None] = [*self.store.take_due(lessee, lease, limit)]
-        same(found, self.model.take_due(lessee, lease, limit), "take_due does what the model does")
+        same(found, self.model.take_due(lessee, lease, limit), "take_due returns what the model returns")
 
     @precondition(lambda self: isinstance(self.suite, FindsSilentJobs))
     @rule(query=_QUERIES)
@@ -189,23 +188,23 @@ class _Machine(RuleBasedStateMachine):
         if not isinstance(self.suite, FindsJobs):
             query = evolve(query, before=None)
         found: list[Job | None] = [*self.store.find(query)]
-        same(found, self.model.find(query), "find does what the model does")
+        same(found, self.model.find(query), "find returns what the model returns")
 
     @precondition(lambda self: isinstance(self.suite, PurgesJobs))
     @rule(completed_age=_SECONDS, ended_age=_SECONDS)
     def purge(self, completed_age: float, ended_age: float) -> None:
         found = self.store.purge(completed_age, ended_age)
-        same(found, self.model.purge(completed_age, ended_age), "purge does what the model does")
+        same(found, self.model.purge(completed_age, ended_age), "purge returns what the model returns")
 
     @invariant()
     def both_know_the_same(self) -> None:
         for job_id in ("a", "b", "c", "d"):
-            same(self.store.get(job_id), self.model.job(job_id), "get gives what the model gives")
+            same(self.store.get(job_id), self.model.job(job_id), "get returns what the model returns")
             text = self.model.outputs.get(job_id, "")
             truncated = self.model.rows.get(job_id, {}).get("output_truncated", False)
             expected = Output(text, len(text.encode()), truncated)
-            same(self.store.output(job_id), expected, "output gives what the model gives")
+            same(self.store.output(job_id), expected, "output returns what the model returns")
 
     def _change(self, job_id: str, expect: Expect, changes: Changes) -> None:
         found = self.store.change(job_id, expect, changes)
-        same(found, self.model.change(job_id, expect, changes), "change does what the model does")
+        same(found, self.model.change(job_id, expect, changes), "change returns what the model returns")

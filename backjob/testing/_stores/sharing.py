@@ -1,4 +1,4 @@
-"""The promises of a store to several processes at once."""
+"""The promises to concurrent processes."""
 
 from __future__ import annotations
 
@@ -19,50 +19,50 @@ from backjob.lifecycle import claimed
 from backjob.model import Job, Query
 from backjob.protocols import Store
 from backjob.testing._stores.case import PATIENCE, draft, kept, same, whole_output
-from backjob.testing._stores.process import open_by, piece
+from backjob.testing._stores.process import chunk, open_by
 from backjob.testing._stores.watched import WatchedStore
 
 __all__ = ["SharesJobs"]
 
-_ONCE_EACH: Final = 8  # further jobs that every thread claims once
+_ONCE_EACH: Final = 8  # additional jobs that every thread claims once
 _AT_ONCE: Final = 3  # jobs that a thread leases with one call
-_PIECES: Final = 8  # that a thread has reported, on average, when others begin to end the job
+_REPORTS: Final = 8  # reports by a thread, on average, before others try to end the job
 
 
 class SharesJobs:
-    """What a store promises to several processes: one winner, one job for a key, one end, no output lost, one lessee.
+    """The promises to several processes: one winner, one job per merge key, one end, no lost output, one lessee.
 
-    Override ``address()``: it returns, as text, where a new, empty store is; ``opener`` names the function that opens it,
-    as ``"package.module:function"``. Each process imports the function and calls it with the address. By default it is
-    `open_store`, and the address a URL. ``self.directory`` is an empty directory of the test's own; what a test leaves
-    elsewhere, ``remove(address)`` removes.
+    Override ``address()``, which returns the address of a new, empty store as text. Each process imports the function that
+    ``opener`` names, as ``"package.module:function"``, and calls it with the address. By default that is `open_store`, and
+    the address is a URL. ``self.directory`` is an empty directory for each test; override ``remove(address)`` to delete
+    data elsewhere.
 
-    ``processes`` and ``threads``, in each, take part in a race. The store's time is its own. Needs pytest.
+    ``processes`` and ``threads`` (per process) set the size of a race. The store uses its own clock. Needs pytest.
     """
 
     opener = "backjob.stores:open_store"
     processes = 4
     threads = 8
     claims = 1000
-    """Claims of one job, together."""
+    """Claims of one job, by all threads."""
     creates = 1000
-    """Creates with one merge key, together."""
+    """Creates with one merge key, by all threads."""
     due = 200
-    """Jobs that are due."""
+    """The number of due jobs."""
     contested = 4
-    """Jobs that are reported on, ended and cancelled at the same time."""
+    """The number of jobs that threads report on, end and cancel at the same time."""
     patience = PATIENCE
-    """Seconds after which processes that have not finished count as a deadlock."""
+    """Seconds after which unfinished processes count as a deadlock."""
 
     directory: Path
     store: Store
 
     def address(self) -> str:
-        """Where a new, empty store is, in the words of ``opener``; override this."""
-        raise NotImplementedError("a subclass of SharesJobs says where its store is: override address()")
+        """The address of a new, empty store, as ``opener`` expects it; override this."""
+        raise NotImplementedError("a subclass of SharesJobs must override address()")
 
     def remove(self, address: str) -> None:
-        """Remove what a test has left at this address; override this where that is more than files in ``directory``."""
+        """Delete the data at this address; override this if it is not in ``directory``."""
 
     @pytest.fixture(autouse=True)
     def _an_address_for_each_test(self, tmp_path: Path) -> Iterator[None]:
@@ -88,7 +88,7 @@ class SharesJobs:
         )
         for name, token in won:
             job = self._read(name)
-            same((job.token, job.version), (token, 2), "a claimed job carries its winner's token, and only one write")
+            same((job.token, job.version), (token, 2), "a claimed job has its winner's token and one write")
 
     def test_identical_creates_with_a_merge_key_make_one_job(self) -> None:
         each = -(-self.creates // (self.processes * self.threads))
@@ -104,25 +104,25 @@ class SharesJobs:
         for name in names:
             self.store.create(draft(name))
             self.store.change(name, *claimed("token"))
-        enough = _PIECES * self.processes * self.threads * len(piece("0.0", 0).encode())
+        enough = _REPORTS * self.processes * self.threads * len(chunk("0.0", 0).encode())
         done = dict(zip(self._racers(), self._race("end", jobs=names, enough=enough), strict=True))
         for name in names:
             job = self._read(name)
             ends = [end for deeds in done.values() if (end := deeds[name]["end"]) is not None]
-            kept(job.status.is_final, "a report is written as long as the job runs under its token")
-            same(ends, [job.status.name], "of several ends one wins, and it is the one that stands")
+            kept(job.status.is_final, "a report is written while the job is IN_PROGRESS with its token")
+            same(ends, [job.status.name], "of several ends, the job keeps the one that won")
             kept(not any(deeds[name]["late"] for deeds in done.values()), "an ended job takes no report")
             accepted = {racer: deeds[name]["accepted"] for racer, deeds in done.items()}
             output = whole_output(self.store, name)
             for racer, count in accepted.items():
                 mine = [f"{text};" for text in output.split(";") if text.startswith(f"{racer} ")]
-                same(mine, [piece(racer, number) for number in range(count)], "each thread's output is kept, in order")
+                same(mine, [chunk(racer, number) for number in range(count)], "each thread's output is kept, in order")
             size = sum(
-                len(piece(racer, number).encode()) for racer, count in accepted.items() for number in range(count)
+                len(chunk(racer, number).encode()) for racer, count in accepted.items() for number in range(count)
             )
-            same(len(output.encode()), size, "output is what was accepted, and nothing else")
+            same(len(output.encode()), size, "output is the accepted reports and nothing else")
             same(job.output_size, size, "output_size is the output's size")
-            same(job.version, 3 + sum(accepted.values()), "every write that succeeded raised the version by one")
+            same(job.version, 3 + sum(accepted.values()), "every successful write raises the version by one")
 
     def test_each_due_job_is_leased_to_one(self) -> None:
         names = [f"{number}" for number in range(self.due)]
@@ -132,23 +132,23 @@ class SharesJobs:
         # Who finds jobs locked by others may pass them over, so a few may be left.
         taken["rest"] = [job.id for job in self.store.take_due("rest", 3600, self.due)]
         leased = Counter(name for ids in taken.values() for name in ids)
-        same(leased, Counter(names), "of several takers, each due job goes to exactly one")
+        same(leased, Counter(names), "of several callers, exactly one gets each due job")
         for lessee, ids in taken.items():
             for name in ids:
                 job = self._read(name)
-                same((job.lessee, job.version), (lessee, 2), "a lease is its taker's")
+                same((job.lessee, job.version), (lessee, 2), "the lessee of a job is the caller that took it")
 
     def _read(self, name: str) -> Job:
         job = self.store.get(name)
         if job is None:
-            raise AssertionError(f"promise broken: a job that was written is found again ({name!r})")
+            raise AssertionError(f"promise broken: a job that was written can be read ({name!r})")
         return job
 
     def _racers(self) -> list[str]:
         return [f"{process}.{thread}" for process in range(self.processes) for thread in range(self.threads)]
 
     def _race(self, scenario: str, **arguments: object) -> list[Any]:
-        """What each thread of each process got done, in the order of `_racers`."""
+        """The result of each thread of each process, in the order of `_racers`."""
         __tracebackhide__ = True
         task = {"scenario": scenario, "opener": self.opener, "address": self._address, "threads": self.threads}
         with ExitStack() as stack:
@@ -157,12 +157,12 @@ class SharesJobs:
             timer.start()
             stack.callback(timer.cancel)
             for index, child in enumerate(children):
-                child.tell(json.dumps({**task, **arguments, "process": index}))
+                child.send(json.dumps({**task, **arguments, "process": index}))
             for child in children:
-                child.hear("ready", self.patience)
+                child.receive("ready", self.patience)
             for child in children:
-                child.tell("go")
-            return [done for child in children for done in child.hear("done", self.patience)]
+                child.send("go")
+            return [done for child in children for done in child.receive("done", self.patience)]
 
 
 def _kill(children: list[_Child]) -> None:
@@ -171,7 +171,7 @@ def _kill(children: list[_Child]) -> None:
 
 
 class _Child:
-    """A process that takes part in a race. It has ended when ``stack`` closes."""
+    """A process in a race; closing ``stack`` ends it."""
 
     def __init__(self, stack: ExitStack, log: Path) -> None:
         self._log = log
@@ -186,32 +186,32 @@ class _Child:
         )
         self._process = stack.enter_context(process)
         stack.callback(self.kill)
-        self._stdin: IO[str] = process.stdin  # type: ignore[assignment]  # a pipe was asked for
+        self._stdin: IO[str] = process.stdin  # type: ignore[assignment]  # it is a pipe
         self._stdout: IO[str] = process.stdout  # type: ignore[assignment]
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._process.kill()
 
-    def tell(self, line: str) -> None:
-        """Send a line; a process that has died is found out by `hear`."""
+    def send(self, line: str) -> None:
+        """Send a line. `receive` notices a process that has died."""
         with suppress(BrokenPipeError):
             self._stdin.write(line + "\n")
             self._stdin.flush()
 
-    def hear(self, expected: str, patience: float) -> Any:
-        """What the process says under this name. Fails, naming the promise, if it says anything else, or nothing."""
+    def receive(self, expected: str, patience: float) -> Any:
+        """The value that the process sends under this name. Fails, naming the promise, if it sends an error or nothing."""
         __tracebackhide__ = True
         line = self._stdout.readline()
         if not line:
             log = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
             raise AssertionError(
-                f"promise broken: calls from many processes all return; one ended, or was ended after {patience:g} s\n{log}"
+                f"promise broken: calls from many processes all return; one ended, or was killed after {patience:g} s\n{log}"
             )
-        said = json.loads(line)
-        if "error" in said:
+        message = json.loads(line)
+        if "error" in message:
             raise AssertionError(
-                f"promise broken: a shared store answers every process and does not raise; it raised {said['error']}\n"
-                f"{said['traceback']}"
+                f"promise broken: a shared store does not raise in any process; it raised {message['error']}\n"
+                f"{message['traceback']}"
             )
-        return said[expected]
+        return message[expected]

@@ -1,7 +1,7 @@
-"""One connection from the connect to the complete answer, as a generator over a non-blocking socket.
+"""One connection, from the connect to the complete response, as a generator over a non-blocking socket.
 
-It yields the `selectors` events that it waits for, and is resumed when one of them has come. Whoever drives it owns
-the selector, the deadlines and the closing of the socket.
+The generator yields the `selectors` events that it waits for; the engine resumes it when one of them has occurred. The
+engine owns the selector and the deadlines, and closes the socket.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _OUT_OF_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 class Unreachable(NotSent):
-    """No connection to this address; another address of the same host may do."""
+    """No connection to this address; another address of the same host may work."""
 
 
 @frozen
 class Terms:
-    """What holds for every connection of a transport. ``context`` is None where TLS is not spoken."""
+    """What all connections of a transport have in common. ``context`` is None without TLS."""
 
     route: Route
     context: ssl.SSLContext | None
@@ -49,10 +49,10 @@ class Terms:
 
 @define(eq=False)
 class Line:
-    """The socket of a connection, and how far it has come.
+    """The socket of a connection and its progress.
 
-    ``established``: connected, TLS included, so that the time limit for connecting has been kept. ``written``: bytes of
-    the request may have left, so that whatever happens now, it may have arrived.
+    ``established``: connected, TLS included; the connect timeout no longer applies. ``written``: bytes of the request may
+    have left, so that the server may have received it whatever happens now.
     """
 
     sock: socket.socket | None = None
@@ -60,11 +60,11 @@ class Line:
     written: bool = False
 
     def hang_up(self) -> None:
-        """Close at once. The shutdown tells the peer even while a forked child still holds a copy of the descriptor."""
+        """Close at once. The shutdown reaches the peer even if a forked child still has a copy of the descriptor."""
         if self.sock is None:
             return
         if isinstance(self.sock, ssl.SSLSocket) and self.established:
-            # RFC 8446, section 6.1: a close_notify goes out first. Its answer isn't waited for.
+            # RFC 8446, section 6.1: send close_notify first, without waiting for the peer's.
             with contextlib.suppress(OSError, ValueError):
                 self.sock.unwrap()
         with contextlib.suppress(OSError):
@@ -72,21 +72,21 @@ class Line:
         self.drop()
 
     def drop(self) -> None:
-        """Close this process's copy of the descriptor, and say nothing to the peer."""
+        """Close only this process's copy of the descriptor; the peer notices nothing."""
         if self.sock is not None:
             with contextlib.suppress(OSError):
                 self.sock.close()
 
 
 def describe(error: OSError) -> str:
-    """The operating system's words for an error, without its number."""
+    """Return the operating system's message for an error, without its number."""
     return error.strerror or type(error).__name__
 
 
 def converse(line: Line, peer: Peer, terms: Terms, delivery: Delivery) -> Steps:
-    """Connect, sign, send and read until the answer is complete, which is the generator's value.
+    """Connect, sign, send and read; the generator's value is the complete response.
 
-    The signature is made once the connection stands. Raises `Unreachable`, `NotSent`, `ConnectionLost`, and whatever
+    Signs once the connection is established. Raises `Unreachable`, `NotSent`, `ConnectionLost`, and whatever
     ``delivery.sign()`` raises.
     """
     sock = yield from _connect(line, peer)
@@ -94,16 +94,16 @@ def converse(line: Line, peer: Peer, terms: Terms, delivery: Delivery) -> Steps:
         sock = yield from _secure(line, sock, peer, terms.context, terms.route.server_name)
     line.established = True
     method, payload = _signed(delivery, terms)
-    del delivery  # A job may take hours: what it no longer needs goes.
-    intake = _Intake(sock, method, terms)
+    del delivery  # the job may take hours: free the memory now
+    incoming = _Incoming(sock, method, terms)
     try:
-        response = yield from _write(line, sock, payload, intake)
+        response = yield from _write(line, sock, payload, incoming)
         del payload
         while response is None:
             yield EVENT_READ
-            response = intake.take()
+            response = incoming.read()
     except OSError as error:
-        reason = f"the connection broke: {_tls_words(error)}"
+        reason = f"the connection broke: {_tls_message(error)}"
         raise (ConnectionLost(reason) if line.written else NotSent(reason)) from error
     return response
 
@@ -124,15 +124,15 @@ def _connect(line: Line, peer: Peer) -> Generator[int, None, socket.socket]:
             yield EVENT_WRITE
         code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
-        raise Unreachable(_why_not(code, peer))
+        raise Unreachable(_connect_error(code, peer))
     if sock.getsockname() == peer.address and peer.family != socket.AF_UNIX:
-        # TCP's simultaneous open: nobody listens on that port, and this very socket was given it as its own.
+        # TCP's simultaneous open: no server listens on that port, and the kernel gave this very socket the same one.
         raise Unreachable(f"connection refused: {peer.name}")
     return sock
 
 
 def _is_connected(sock: socket.socket) -> bool:
-    # On loopback a connection mostly stands before the call returns: this saves a turn of the selector.
+    # On loopback, connect() has usually succeeded by the time it returns: this saves a turn of the selector.
     try:
         sock.getpeername()
     except OSError:
@@ -140,13 +140,13 @@ def _is_connected(sock: socket.socket) -> bool:
     return True
 
 
-def _why_not(code: int, peer: Peer) -> str:
+def _connect_error(code: int, peer: Peer) -> str:
     if code == errno.ECONNREFUSED:
         return f"connection refused: {peer.name}"
     if code == errno.ETIMEDOUT:
         return f"timed out: no connection to {peer.name}"
     if code == errno.EAGAIN and peer.family == socket.AF_UNIX:
-        return f"cannot connect to {peer.name}: the server's queue of connections is full"
+        return f"cannot connect to {peer.name}: the server's backlog is full"
     return f"cannot connect to {peer.name}: {os.strerror(code)}"
 
 
@@ -154,7 +154,7 @@ def _secure(
     line: Line, sock: socket.socket, peer: Peer, context: ssl.SSLContext, server_name: str
 ) -> Generator[int, None, ssl.SSLSocket]:
     try:
-        # A peer that vanishes without close_notify must not pass for the end of a body (RFC 9112, section 9.8).
+        # A connection that breaks without close_notify is not the end of a body (RFC 9112, section 9.8).
         secured = line.sock = context.wrap_socket(
             sock, server_hostname=server_name, do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
@@ -170,13 +170,13 @@ def _secure(
     except ssl.SSLCertVerificationError as error:
         raise NotSent(f"TLS not trusted: {server_name} at {peer.name}: {error.verify_message or error}") from error
     except (OSError, ValueError) as error:
-        words = _tls_words(error) if isinstance(error, OSError) else str(error)
-        raise NotSent(f"TLS failed: {server_name} at {peer.name}: {words}") from error
+        message = _tls_message(error) if isinstance(error, OSError) else str(error)
+        raise NotSent(f"TLS failed: {server_name} at {peer.name}: {message}") from error
 
 
-def _tls_words(error: OSError) -> str:
+def _tls_message(error: OSError) -> str:
     if isinstance(error, ssl.SSLEOFError):
-        return "closed without saying so by TLS"
+        return "closed without a TLS close_notify"
     if isinstance(error, ssl.SSLError):
         return (error.reason or describe(error)).replace("_", " ").lower()
     return describe(error)
@@ -188,11 +188,13 @@ def _signed(delivery: Delivery, terms: Terms) -> tuple[str, bytes]:
     try:
         return request.method, serialise(request, host=base.authority, scheme=base.scheme, prefix=base.prefix)
     except BackJobError as error:
-        raise NotSent(f"cannot be put on the wire: {error}") from error
+        raise NotSent(f"the request can't be serialised: {error}") from error
 
 
-def _write(line: Line, sock: socket.socket, payload: bytes, intake: _Intake) -> Generator[int, None, Response | None]:
-    """Write it all, and listen meanwhile: a server may answer a request that it has not read to its end."""
+def _write(
+    line: Line, sock: socket.socket, payload: bytes, incoming: _Incoming
+) -> Generator[int, None, Response | None]:
+    """Write everything, and read meanwhile: a server may respond before it has read the whole request."""
     view = memoryview(payload)
     while view:
         try:
@@ -201,13 +203,13 @@ def _write(line: Line, sock: socket.socket, payload: bytes, intake: _Intake) -> 
             yield EVENT_READ
         except (BlockingIOError, ssl.SSLWantWriteError):
             yield EVENT_READ | EVENT_WRITE
-            response = intake.take()
+            response = incoming.read()
             if response is not None:
                 return response
         except (BrokenPipeError, ConnectionResetError):
             if not line.written:
                 raise
-            # The peer has closed, perhaps after an answer that is still to be read.
+            # The peer has closed, but perhaps it sent a response before.
             return None
         else:
             line.written = True
@@ -215,8 +217,8 @@ def _write(line: Line, sock: socket.socket, payload: bytes, intake: _Intake) -> 
     return None
 
 
-class _Intake:
-    """What has come back. Its reader is made with the first bytes: until then a job waits, and should cost little."""
+class _Incoming:
+    """Reads the response. It creates the parser with the first bytes, since a waiting job should need little memory."""
 
     __slots__ = ("_method", "_reader", "_sock", "_terms")
 
@@ -226,8 +228,8 @@ class _Intake:
         self._terms = terms
         self._reader: Reader | None = None
 
-    def take(self) -> Response | None:
-        """Read one piece of what stands to be read; the response if that completes it."""
+    def read(self) -> Response | None:
+        """Read one chunk of what has arrived; return the response if that completes it."""
         while True:
             try:
                 data = self._sock.recv(_CHUNK)
@@ -238,6 +240,6 @@ class _Intake:
                     self._method, max_response=self._terms.max_response, max_header=self._terms.max_header
                 )
             response = self._reader.receive(data)
-            # Bytes that TLS has decrypted already raise no event any more.
+            # The selector reports no event for bytes that TLS has already decrypted.
             if response is not None or not (isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()):
                 return response

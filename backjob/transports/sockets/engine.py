@@ -1,4 +1,4 @@
-"""The socket thread: one selector for all that is in flight in one process, with deadlines and cancellation."""
+"""The socket thread: one selector for all requests that a process has in flight, with timeouts and cancellation."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ __all__ = ["Engine", "Flight"]
 
 _LOGGER: Final = logging.getLogger("backjob.transports.sockets")
 
-_LONGEST_GOODBYE: Final = 5.0
-"""Seconds that close() waits for the thread, which a slow resolver may hold up."""
+_CLOSE_TIMEOUT: Final = 5.0
+"""Seconds that close() waits for the thread, which a slow resolver may block."""
 
 
 @define(eq=False)
 class Flight:
-    """One delivery on its way. Once submitted, only the engine's thread touches it.
+    """One delivery in flight. Once it is submitted, only the engine's thread uses it.
 
-    ``delivery`` goes as soon as it is signed. ``peers`` are still to be tried until ``give_up`` (monotonic, s).
-    ``events`` are those watched for on ``descriptor``; 0: it is not watched.
+    ``delivery`` is None once it is signed. ``peers`` are the addresses left to try before ``give_up`` (monotonic, s).
+    ``events`` are those that the selector watches on ``descriptor``; 0: none.
     """
 
     future: Future[Response]
@@ -48,7 +48,7 @@ class Flight:
 
 
 class Engine:
-    """The thread, its selector and all that is in flight, in one process."""
+    """The socket thread of one process, its selector and its deliveries in flight."""
 
     def __init__(self, terms: Terms, connect_timeout: float, clock: Clock) -> None:
         self._terms = terms
@@ -85,20 +85,20 @@ class Engine:
             return
         self._wake()
         if thread is not threading.current_thread():
-            thread.join(_LONGEST_GOODBYE)
+            thread.join(_CLOSE_TIMEOUT)
 
     def abandon(self) -> None:
-        """Close what a fork has inherited, without a word to the peers and without touching the parent's epoll."""
+        """In a forked child: close the inherited descriptors. Neither the peers nor the parent's epoll notice."""
         if self._thread is None:
             return
         self._selector.close()
         self._waker.close()
-        self._wakened.close()
+        self._wake_reader.close()
         for flight in [*self._flights.values()]:
             flight.line.drop()
 
     def _ensure_thread(self) -> str | None:
-        """Start the thread unless it runs; why that can't be, or None."""
+        """Start the thread unless it runs. Returns why that is impossible, or None."""
         if self._closing:
             return "the transport is closed"
         if self._thread is not None:
@@ -106,12 +106,12 @@ class Engine:
         with contextlib.ExitStack() as undo:
             try:
                 self._selector = undo.enter_context(selectors.DefaultSelector())
-                self._wakened, self._waker = socket.socketpair()
-                undo.callback(self._wakened.close)
+                self._wake_reader, self._waker = socket.socketpair()
+                undo.callback(self._wake_reader.close)
                 undo.callback(self._waker.close)
-                self._wakened.setblocking(False)
+                self._wake_reader.setblocking(False)
                 self._waker.setblocking(False)
-                self._selector.register(self._wakened, selectors.EVENT_READ)
+                self._selector.register(self._wake_reader, selectors.EVENT_READ)
                 thread = threading.Thread(target=self._run, name="backjob-sockets", daemon=True)
                 thread.start()
             except OSError as error:
@@ -128,7 +128,7 @@ class Engine:
             self._wake()
 
     def _wake(self) -> None:
-        # A full pipe wakes the thread already, a closed one has none to wake.
+        # If the pipe is full, the thread wakes anyway; if it is closed, there is no thread.
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
@@ -139,9 +139,9 @@ class Engine:
         try:
             while not self._closing:
                 self._turn()
-        except BaseException as error:  # whatever it is, nobody may be left waiting
+        except BaseException as error:  # no caller may wait for ever, whatever happened
             reason = f"the socket thread ended: {type(error).__name__}"
-            _LOGGER.exception("the socket thread ended; the next worker request starts another")
+            _LOGGER.exception("the socket thread ended; the next worker request starts a new one")
         finally:
             self._end_thread(reason)
 
@@ -151,7 +151,7 @@ class Engine:
             timeout = max(0.0, self._next_sweep - self._clock.monotonic())
         for key, _ in self._selector.select(timeout):
             if key.data is None:
-                self._quiet_waker()
+                self._drain_waker()
             else:
                 self._advance(key.data)
         while self._inbox:
@@ -163,9 +163,9 @@ class Engine:
         if self._connecting and self._clock.monotonic() >= self._next_sweep:
             self._sweep()
 
-    def _quiet_waker(self) -> None:
+    def _drain_waker(self) -> None:
         with contextlib.suppress(BlockingIOError):
-            self._wakened.recv(4096)
+            self._wake_reader.recv(4096)
 
     def _begin(self, flight: Flight) -> None:
         self._flights[flight.future] = flight
@@ -176,13 +176,13 @@ class Engine:
                 return
             flight.peers = self._resolver.peers(self._terms.route.address)
             flight.give_up = self._clock.monotonic() + min(left, self._connect_timeout)
-        except BaseException as error:  # the outcome of this delivery, whatever it is
+        except BaseException as error:  # belongs to this delivery alone
             self._end(flight, _outcome(flight, error))
         else:
             self._attempt(flight)
 
     def _attempt(self, flight: Flight) -> None:
-        """Try the next address. Each has its share of the time that is left, so that a silent one is not the last."""
+        """Try the next address. Each gets its share of the time that is left, so that a silent one leaves time for others."""
         peer, *others = flight.peers
         now = self._clock.monotonic()
         until = now + (flight.give_up - now) / (1 + len(others))
@@ -203,7 +203,7 @@ class Engine:
             self._end(flight, stop.value)
         except Unreachable as error:
             self._next_address(flight, error)
-        except BaseException as error:  # the outcome of this delivery, whatever it is
+        except BaseException as error:  # belongs to this delivery alone
             self._end(flight, _outcome(flight, error))
         else:
             if flight.line.established and flight.delivery is not None:
@@ -229,7 +229,7 @@ class Engine:
             self._end(flight, NotSent("; ".join(dict.fromkeys(flight.failures))))
 
     def _sweep(self) -> None:
-        """Give up on connections that take too long."""
+        """Give up on connections that take too long to establish."""
         now = self._clock.monotonic()
         for flight, until in [*self._connecting.items()]:
             if until <= now:
@@ -252,26 +252,26 @@ class Engine:
 
     def _end_thread(self, reason: str) -> None:
         with self._lock:
-            # From here on the next submit() may start another thread with a selector of its own.
+            # From here on, the next submit() may start another thread with its own selector.
             self._thread = None
             orphans = [*self._flights.values(), *self._inbox]
             self._flights, self._connecting = {}, {}
             self._inbox.clear()
-            selector, wakened, waker = self._selector, self._wakened, self._waker
+            selector, wake_reader, waker = self._selector, self._wake_reader, self._waker
         for flight in orphans:
             flight.line.hang_up()
             _settle(flight.future, ConnectionLost(reason))
         selector.close()
-        wakened.close()
+        wake_reader.close()
         waker.close()
 
 
 def _outcome(flight: Flight, error: BaseException) -> TransportError:
-    """What went wrong, in the transport's terms. A foreign error's text stays in its cause: nobody knows what it quotes."""
+    """Return the error as a `TransportError`. The text of a foreign error stays in the cause: it might quote a secret."""
     if isinstance(error, TransportError):
         return error
-    words = str(error) if isinstance(error, BackJobError) else type(error).__name__
-    outcome = ConnectionLost(words) if flight.line.written else NotSent(f"cannot be sent: {words}")
+    message = str(error) if isinstance(error, BackJobError) else type(error).__name__
+    outcome = ConnectionLost(message) if flight.line.written else NotSent(f"cannot be sent: {message}")
     outcome.__cause__ = error
     return outcome
 
@@ -281,7 +281,7 @@ def _settle(future: Future[Response], outcome: Response | TransportError) -> Non
         if not future.set_running_or_notify_cancel():
             return
         if isinstance(outcome, TransportError):
-            # Frames in a traceback would keep the whole exchange alive for as long as somebody keeps the error.
+            # The traceback's frames would keep the whole exchange in memory for as long as the error exists.
             future.set_exception(outcome.with_traceback(None))
         else:
             future.set_result(outcome)

@@ -1,9 +1,9 @@
-"""Addresses to socket addresses, with a short memory for names."""
+"""Resolves addresses to socket addresses, with a short cache."""
 
 from __future__ import annotations
 
-# Looking a name up, and naming a TLS server, import this codec. A process that forks while a thread does so leaves its
-# child with the import's lock held, for ever.
+# Name resolution and TLS import this codec. If a process forked while a thread did so, the child would keep the import
+# lock for ever: import it now.
 import encodings.idna  # noqa: F401
 import socket
 from typing import Final, TypeAlias
@@ -16,14 +16,14 @@ from backjob.protocols import Clock
 
 __all__ = ["Peer", "Resolver"]
 
-_REMEMBERED: Final = 30.0
-_FAILURE_REMEMBERED: Final = 1.0
-"""Seconds. A resolver that is out of order may block for long; it is not asked once per job."""
+_CACHED: Final = 30.0
+_FAILURE_CACHED: Final = 1.0
+"""Seconds. A broken resolver may block for long, so it is not called for each job."""
 
 
 @frozen
 class Peer:
-    """One socket address to connect to, and how to call it in an error."""
+    """One socket address to connect to, and its name in error messages."""
 
     family: int
     address: tuple[str | int | bytes, ...] | str
@@ -34,31 +34,31 @@ _Answer: TypeAlias = tuple[Peer, ...] | str
 
 
 class Resolver:
-    """Asks ``getaddrinfo`` for names and remembers the answer for 30 s. For one thread; a miss blocks that thread."""
+    """Calls ``getaddrinfo`` and caches the answers for 30 s. For one thread, which a cache miss blocks."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._answers: dict[Address, tuple[float, _Answer]] = {}
 
     def peers(self, address: Address) -> tuple[Peer, ...]:
-        """What to try, in order. Raises `NotSent` if the name can't be resolved."""
+        """Return the socket addresses to try, in order. Raises `NotSent` if the name can't be resolved."""
         now = self._clock.monotonic()
         until, answer = self._answers.get(address, (now, ""))
         if until <= now:
-            answer = _look_up(address)
-            self._answers[address] = now + (_FAILURE_REMEMBERED if isinstance(answer, str) else _REMEMBERED), answer
+            answer = _resolve(address)
+            self._answers[address] = now + (_FAILURE_CACHED if isinstance(answer, str) else _CACHED), answer
         if isinstance(answer, str):
             raise NotSent(answer)
         return answer
 
 
-def _look_up(address: Address) -> _Answer:
+def _resolve(address: Address) -> _Answer:
     if isinstance(address, UnixAddress):
         return (Peer(socket.AF_UNIX, address.path, str(address)),)
-    return _look_up_all(address.candidates)
+    return _resolve_all(address.candidates)
 
 
-def _look_up_all(candidates: tuple[TCPAddress, ...]) -> _Answer:
+def _resolve_all(candidates: tuple[TCPAddress, ...]) -> _Answer:
     peers: dict[Peer, None] = {}
     for candidate in candidates:
         flags = socket.AI_NUMERICHOST if is_ip_literal(candidate.host) else 0

@@ -1,8 +1,7 @@
-"""The default transport: non-blocking sockets and one thread for all that is in flight."""
+"""The default transport: non-blocking sockets, and one thread for all requests in flight."""
 
 from __future__ import annotations
 
-import os
 import resource
 import ssl
 from concurrent.futures import Future
@@ -13,31 +12,32 @@ from backjob.errors import InvalidRequest, NotSent
 from backjob.http.addresses import route
 from backjob.http.wire import MAX_HEADER, MAX_RESPONSE
 from backjob.model import Response
+from backjob.process import PerProcess
 from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
 from backjob.transports.sockets.engine import Engine, Flight
 
 __all__ = ["SocketTransport"]
 
-_MOST_IN_FLIGHT: Final = 10_000
-_LEAST_RESERVE: Final = 64
-"""File descriptors left to everybody else: at the limit sqlite, open() and imports fail too."""
+_MAX_IN_FLIGHT: Final = 10_000
+_MIN_RESERVE: Final = 64
+"""File descriptors left for everything else: at the limit, SQLite, open() and imports fail too."""
 
 
 class SocketTransport:
-    """Sends worker requests over HTTP/1.1, one connection each, from a single thread that starts with the first.
+    """Sends worker requests over HTTP/1.1, one connection each, from one thread that starts with the first request.
 
-    ``base_url`` is the application as its users see it: its host and scheme go into ``Host`` and ``X-Forwarded-Proto``,
-    and its path, which a proxy in front is taken to strip, stands before each target. ``connect_to`` is the address
-    to connect to where that differs: ``host:port``, ``http://host:port``, ``https://host:port`` or ``unix:/path``. ``tls``
-    is an `ssl.SSLContext` for certificates of one's own; with one the connection is always TLS, otherwise as the
-    scheme says, and certificates are always verified against the host of the base URL.
+    ``base_url`` is the URL of the application as its users see it. Its host and scheme become ``Host`` and
+    ``X-Forwarded-Proto``; its path, which backjob assumes a proxy strips, precedes each target. ``connect_to`` is the
+    address to connect to if that differs: ``host:port``, ``http://host:port``, ``https://host:port`` or ``unix:/path``.
+    Pass an `ssl.SSLContext` as ``tls`` to trust your own certificates; then the connection always uses TLS, otherwise
+    the scheme decides. Certificates are always verified against the host of the base URL.
 
-    ``connect_timeout`` (s) bounds connecting and the TLS handshake; there is no read time-out. At most ``max_response``
-    bytes of an answer's body are kept, and ``max_header`` of its head allowed. ``max_in_flight`` replaces the capacity
-    that follows from the limit of file descriptors. Raises `InvalidRequest` for an argument that can't be right.
+    ``connect_timeout`` (s) bounds connecting and the TLS handshake; there is no read timeout. backjob keeps at most
+    ``max_response`` bytes of a response's body, and accepts at most ``max_header`` bytes of header. ``max_in_flight``
+    replaces the capacity that follows from the limit of file descriptors. Raises `InvalidRequest` for invalid arguments.
 
-    Safe to fork: a child starts with nothing in flight, and leaves its parent's connections alone.
+    Fork-safe: a child starts with nothing in flight and does not touch its parent's connections.
     """
 
     def __init__(
@@ -62,58 +62,44 @@ class SocketTransport:
         if where.tls and tls is None:
             tls = ssl.create_default_context()
         self._terms = Terms(where, tls, max_response, max_header)
-        self._connect_timeout = connect_timeout
         self._max_in_flight = max_in_flight
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
-        self._engines: dict[int, Engine] = {}
+        self._engines = PerProcess(lambda: Engine(self._terms, connect_timeout, self._clock), Engine.abandon)
 
     def __repr__(self) -> str:
         return f"SocketTransport({str(self._terms.route.base)!r}, connect_to={str(self._terms.route.address)!r})"
 
     @property
     def base_url(self) -> str:
-        """The application as its users see it. A default port is left out; ``localhost`` stands for a wildcard."""
+        """The URL of the application as its users see it, without a default port; ``localhost`` if it is a wildcard."""
         return str(self._terms.route.base)
 
     @property
     def capacity(self) -> int:
-        """How many may be in flight at once: three quarters of the file descriptors, at least 64 left, at most 10,000."""
+        """How many requests may be in flight at once: 3/4 of the file descriptors, at most 10,000, and 64 must be left."""
         if self._max_in_flight is not None:
             return self._max_in_flight
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if limit == resource.RLIM_INFINITY:
-            return _MOST_IN_FLIGHT
-        return max(1, min(_MOST_IN_FLIGHT, limit - max(_LEAST_RESERVE, limit // 4)))
+            return _MAX_IN_FLIGHT
+        return max(1, min(_MAX_IN_FLIGHT, limit - max(_MIN_RESERVE, limit // 4)))
 
     def send(self, delivery: Delivery) -> Future[Response]:
-        """Begin to send; returns at once.
+        """Start sending and return at once.
 
-        The future ends with the complete response; with `NotSent` if certainly nothing has arrived, the reason saying
-        "connection refused", "cannot resolve", "TLS not trusted" or "timed out"; or with `ConnectionLost`. Cancelling
-        it closes the connection. Its callbacks run in the socket thread, and must not block.
+        The future's result is the complete response. Its exception is `NotSent` if certainly nothing has arrived
+        ("connection refused", "cannot resolve", "TLS not trusted", "timed out" …), otherwise `ConnectionLost`.
+        Cancelling it closes the connection. Its callbacks run in the socket thread and must not block.
         """
         future: Future[Response] = Future()
         if self._closed:
             future.set_exception(NotSent("the transport is closed"))
             return future
-        self._engine().submit(Flight(future, delivery))
+        self._engines.get().submit(Flight(future, delivery))
         return future
 
     def close(self) -> None:
-        """Close every connection: what is still in flight ends with `ConnectionLost` or `NotSent`."""
+        """Close all connections: deliveries in flight end with `ConnectionLost` or `NotSent`."""
         self._closed = True
-        self._engine().close()
-
-    def _engine(self) -> Engine:
-        """The engine of this process. After a fork that is a new one: the thread is gone, its lock may be held for ever."""
-        pid = os.getpid()
-        engine = self._engines.get(pid)
-        if engine is None:
-            # One atomic step and no lock: a lock, too, might have been held when the process was forked.
-            engine = self._engines.setdefault(pid, Engine(self._terms, self._connect_timeout, self._clock))
-            for other in [key for key in self._engines if key != pid]:
-                inherited = self._engines.pop(other, None)
-                if inherited is not None:
-                    inherited.abandon()
-        return engine
+        self._engines.get().close()

@@ -1,10 +1,15 @@
-"""``manage.py backjob_…`` and what Django's own commands say of the app."""
+"""``manage.py backjob …`` passes its arguments on to `backjob.cli`; Django's own commands for the app."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -13,73 +18,149 @@ from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import CommandError, call_command
 from django.test import override_settings
 
+from backjob.cli.program import COMMANDS
 from backjob.django import jobs
+from backjob.django.management.commands.backjob import Command
 from backjob.django.models import Job
 from backjob.django.testing import immediate, recorded
 
 pytestmark = pytest.mark.usefixtures("database")
 
+Out = pytest.CaptureFixture[str]
 
-def said(*arguments: str, **options: Any) -> str:
+
+def output_of(*arguments: str, **options: Any) -> str:
     out = StringIO()
     call_command(*arguments, stdout=out, **options)
     return out.getvalue()
 
 
-def test_list_shows_jobs_the_newest_first() -> None:
+def manage(*arguments: str) -> int:
+    """Run ``manage.py backjob …``; return its exit code."""
+    with pytest.raises(SystemExit) as left:
+        Command().run_from_argv(["manage.py", "backjob", *arguments])
+    assert isinstance(left.value.code, int)
+    return left.value.code
+
+
+def test_list_prints_the_jobs_of_the_site() -> None:
     with immediate():
         done = jobs.start("see", as_current_user=False, scope="a", owner="Bo")
     with recorded():
         waiting = jobs.start("see", as_current_user=False, scope="b")
-    assert [line.split()[0] for line in said("backjob_list").splitlines()] == [waiting, done]
-    for options in (["--scope", "a"], ["--owner", "Bo"], ["--status", "completed"]):
-        assert [line.split()[0] for line in said("backjob_list", *options).splitlines()] == [done]
-    assert len(said("backjob_list", "--limit", "1").splitlines()) == 1
+    assert [line.split()[0] for line in output_of("backjob", "list").splitlines()] == [waiting, done]
+    for options in (["--scope", "a"], ["--owner", "Bo"], ["--status", "completed"], ["--before", waiting]):
+        [found] = output_of("backjob", "list", *options, "--json").splitlines()
+        assert json.loads(found)["id"] == done
 
 
-@pytest.mark.parametrize("limit", ["0", "1001"])
-def test_list_refuses_a_limit_that_is_none(limit: str) -> None:
-    with pytest.raises(CommandError, match="limit"):
-        said("backjob_list", "--limit", limit)
+def test_show_watch_and_cancel_work_on_the_jobs_of_the_site(capsys: Out) -> None:
+    with recorded():
+        waiting = jobs.start("see", as_current_user=False)
+    assert manage("cancel", waiting) == 0
+    assert manage("cancel", waiting) == 1
+    assert manage("watch", waiting) == 2
+    assert manage("show", "--json", waiting) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out.splitlines()[-1])["status_name"] == "CANCELLED"
+    assert printed.err == f"manage.py backjob: {waiting} had already ended: CANCELLED\n"
 
 
-def test_cleanup_removes_what_is_past_its_age() -> None:
+def test_cleanup_removes_jobs_past_their_retention_age() -> None:
     with immediate():
         old, young = (jobs.start("see", as_current_user=False) for _ in range(2))
     Job.objects.filter(id=old).update(end_time=1)
-    assert said("backjob_cleanup") == "removed 1 job\n"
+    assert output_of("backjob", "cleanup") == "removed 1 job\n"
     assert (jobs.exists(old), jobs.exists(young)) == (False, True)
 
 
-@pytest.mark.parametrize("command", ["backjob_list", "backjob_cleanup", "backjob_monitor", "backjob_doctor"])
-def test_a_refused_setting_is_an_error_of_the_command(command: str) -> None:
+def test_an_error_exits_with_its_code(capsys: Out) -> None:
+    assert manage("show", "unknown") == 3
+    assert capsys.readouterr().err.startswith("manage.py backjob: no job has the id 'unknown'")
+    assert manage("list", "--limit", "0") == 64
+    assert "limit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [(), ("unknown",), ("list", "--unknown"), ("demo",), ("list", "--app", "a:b")])
+def test_wrong_usage_exits_with_64(arguments: tuple[str, ...], capsys: Out) -> None:
+    assert manage(*arguments) == 64
+    assert "usage: manage.py backjob" in capsys.readouterr().err
+
+
+def test_call_command_raises_command_error() -> None:
+    with pytest.raises(CommandError, match="no job has the id 'unknown'"):
+        call_command("backjob", "show", "unknown")
+    with recorded():
+        waiting = jobs.start("see", as_current_user=False)
+    jobs.cancel(waiting)
+    with pytest.raises(CommandError) as raised:
+        output_of("backjob", "watch", waiting)
+    assert raised.value.returncode == 2
+
+
+def test_help_lists_the_commands_and_their_options(capsys: Out) -> None:
+    assert manage("--help") == 0
+    top = capsys.readouterr().out
+    assert all(f"    {name} " in top for name in COMMANDS)
+    assert manage("list", "--help") == 0
+    assert "usage: manage.py backjob list" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        Command().print_help("manage.py", "backjob")
+    assert capsys.readouterr().out == top
+
+
+@pytest.mark.parametrize("name", ["list", "cleanup", "monitor", "doctor"])
+def test_a_refused_setting_is_an_error(name: str) -> None:
     given = {"BASE_URL": "http://127.0.0.1:9", "SEEL": True}
     with override_settings(BACKJOB=given), pytest.raises(CommandError, match="did you mean SEAL"):
-        said(command)
+        call_command("backjob", name)
 
 
-@pytest.mark.parametrize("command", ["backjob_monitor", "backjob_doctor"])
-def test_without_an_address_they_say_what_to_set(command: str) -> None:
+@pytest.mark.parametrize("name", ["monitor", "doctor"])
+def test_without_a_base_url_the_error_names_the_setting(name: str) -> None:
     with pytest.raises(CommandError, match="BASE_URL"):
-        said(command)
+        call_command("backjob", name)
 
 
-def test_monitor_ends_with_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_monitor_runs_with_the_jobs_of_the_site(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
-    monkeypatch.setattr("backjob.django.management.commands.backjob_monitor.run_monitor", started.append)
+    monkeypatch.setattr("backjob.cli.commands.run_monitor", started.append)
     with override_settings(BACKJOB={"BASE_URL": "http://127.0.0.1:9"}):
-        said("backjob_monitor")
-        assert started == [jobs.of()]
+        call_command("backjob", "monitor")
+    assert started == [jobs]
+
+
+@pytest.mark.slow
+def test_djangos_settings_option_may_stand_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "the_settings.py").write_text(
+        "SECRET_KEY = 'Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA'\n"
+        "INSTALLED_APPS = ['backjob.django']\n"
+        "MIDDLEWARE = []\n"
+        "ROOT_URLCONF = 'the_settings'\n"
+        "BACKJOB = {'STORE': 'sqlite:///jobs.db'}\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    for arguments in (["--settings", "the_settings", "list"], ["list", "--json", "--settings=the_settings"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "django", "backjob", *arguments],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": f"{Path(__file__).parents[3]}:{tmp_path}"},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 class _Quiet(WSGIRequestHandler):
     def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its own name
-        """Nobody reads it."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def base_url() -> Iterator[str]:
-    """The site on a real server, one request at a time."""
+    """The site on a real server that handles one request at a time."""
     with make_server("127.0.0.1", 0, WSGIHandler(), handler_class=_Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         thread.start()
@@ -88,31 +169,29 @@ def base_url() -> Iterator[str]:
         thread.join(10)
 
 
-def test_doctor_finds_what_is_wrong_with_this_server(base_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    with override_settings(BACKJOB={"BASE_URL": base_url}):
-        out = StringIO()
-        with pytest.raises(SystemExit) as exit_code:
-            call_command("backjob_doctor", "--path", "/ready", "--method", "PUT", stdout=out)
-    assert exit_code.value.code == 16  # wsgiref serves one request at a time
+def test_doctor_finds_that_this_server_handles_one_request_at_a_time(
+    base_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = StringIO()
+    with override_settings(BACKJOB={"BASE_URL": base_url}), pytest.raises(CommandError) as raised:
+        call_command("backjob", "doctor", "--path", "/ready", "--method", "PUT", stdout=out)
+    assert raised.value.returncode == 16
     lines = out.getvalue().splitlines()
     assert [line for line in lines if line.startswith("problem")] == [lines[-2]]
     assert "the application has the same key" in out.getvalue()
     assert lines[-1] == "ok: the store can be read"
-    told = [record.message for record in caplog.records if record.message.startswith("this server serves one request")]
-    assert len(told) == 1
+    warnings = [one.message for one in caplog.records if one.message.startswith("this server serves one request")]
+    assert len(warnings) == 1
 
 
-def test_doctor_finds_nothing_where_nobody_listens() -> None:
-    out = StringIO()
-    with pytest.raises(SystemExit) as exit_code:
-        call_command("backjob_doctor", "http://127.0.0.1:1", "--timeout", "2", stdout=out)
-    assert exit_code.value.code == 10
-    assert out.getvalue().startswith("problem: ")
+def test_doctor_reports_a_refused_connection(capsys: Out) -> None:
+    assert manage("doctor", "http://127.0.0.1:1", "--timeout", "2") == 10
+    assert capsys.readouterr().out.startswith("problem: ")
 
 
 def test_no_migration_is_missing() -> None:
-    assert "No changes" in said("makemigrations", "backjob", check_changes=True, dry_run=True)
+    assert "No changes" in output_of("makemigrations", "backjob", check_changes=True, dry_run=True)
 
 
 def test_the_sql_of_the_migrations_can_be_shown() -> None:
-    assert "backjob_job" in said("sqlmigrate", "backjob", "0001")
+    assert "backjob_job" in output_of("sqlmigrate", "backjob", "0001")

@@ -1,4 +1,4 @@
-"""``jobs.start``: by name or path, and what a transaction around it means."""
+"""``jobs.start`` with a name or a path, and in a transaction."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from django.test import Client, override_settings
 from backjob import InvalidRequest, JobNotFound, JobState, Status
 from backjob.django import jobs
 from backjob.django.models import Job
+from backjob.django.signals import job_ended
 from backjob.django.testing import immediate, recorded
 from tests.adapters.django import views
 
@@ -38,7 +39,7 @@ def started(**options: Any) -> str:
         ({"path": "/see/7/x?y=1"}, "/see/7/x?y=1"),
     ],
 )
-def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -> None:
+def test_start_accepts_the_name_of_a_view_or_a_path(options: dict[str, Any], target: str) -> None:
     with recorded() as noted:
         job_id = started(**options)
     assert [(job.job_id, job.request.target) for job in noted] == [(job_id, target)]
@@ -47,7 +48,7 @@ def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -
 @pytest.mark.parametrize(
     "options", [{"path": "nowhere"}, {"path": "see-more"}, {"path": "see", "args": [1]}, {"path": "/see", "args": []}]
 )
-def test_what_no_route_has_is_refused_and_nothing_stored(options: dict[str, Any]) -> None:
+def test_an_unknown_route_is_refused_and_nothing_is_stored(options: dict[str, Any]) -> None:
     with recorded() as noted, pytest.raises(InvalidRequest) as refusal:
         started(**options)
     assert refusal.value.argument == "path"
@@ -65,7 +66,7 @@ def test_delivery_begins_when_the_transaction_commits() -> None:
 
 
 @pytest.mark.parametrize("inner", [False, True], ids=["transaction", "savepoint"])
-def test_undone_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
+def test_after_a_rollback_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
     def undone() -> str:
         with transaction.atomic():
             job_id = started()
@@ -95,7 +96,7 @@ def test_merged_starts_within_a_transaction_are_one_job(merge: Any) -> None:
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("path", ["start", "start-within"])
-def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
+def test_a_page_starts_a_job_and_its_action_runs(path: str) -> None:
     answer = Client().post(f"/{path}", {"path": "see", "delay": 5}, content_type="application/json").json()
     state = jobs.status(answer["id"])
     assert (state.status, state.status_text) == (Status.COMPLETED, "<b>Seen</b>")
@@ -106,46 +107,53 @@ def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[JobState]:
-    """What ``on_end`` is called with."""
+def ends() -> Iterator[list[JobState]]:
+    """The states that `job_ended` was sent with."""
     states: list[JobState] = []
-    monkeypatch.setattr(jobs.of(), "_on_end", states.append)
-    return states
+
+    def note(state: JobState, **_options: Any) -> None:
+        states.append(state)
+
+    job_ended.connect(note)
+    yield states
+    job_ended.disconnect(note)
 
 
-def test_a_cancelled_job_is_told_of_when_the_transaction_commits(told: list[JobState]) -> None:
+def test_the_signal_of_a_cancelled_job_is_sent_when_the_transaction_commits(ends: list[JobState]) -> None:
     with recorded():
         job_id = started()
     with transaction.atomic():
         assert jobs.cancel(job_id)
-        assert told == []
-    assert [(state.id, state.status) for state in told] == [(job_id, Status.CANCELLED)]
+        assert ends == []
+    assert [(state.id, state.status) for state in ends] == [(job_id, Status.CANCELLED)]
 
 
-def test_undone_it_is_not_cancelled_and_nobody_is_told(told: list[JobState]) -> None:
+def test_a_rollback_undoes_the_cancellation_and_sends_no_signal(ends: list[JobState]) -> None:
     with recorded():
         job_id = started()
     with transaction.atomic():
         assert jobs.cancel(job_id)
         transaction.set_rollback(True)
-    assert (told, jobs.status(job_id).status) == ([], Status.STARTED)
+    assert (ends, jobs.status(job_id).status) == ([], Status.STARTED)
 
 
-def test_a_job_that_a_look_ends_is_told_of_when_the_transaction_commits(told: list[JobState]) -> None:
+def test_the_signal_of_a_job_that_times_out_when_read_is_sent_when_the_transaction_commits(
+    ends: list[JobState],
+) -> None:
     with recorded():
         job_id = started()
     Job.objects.update(deliver_by=1)
     with transaction.atomic():
         assert jobs.status(job_id).status is Status.FAILED
-        assert told == []
-    assert [state.status for state in told] == [Status.FAILED]
+        assert ends == []
+    assert [state.status for state in ends] == [Status.FAILED]
 
 
 @pytest.mark.usefixtures("at_once")
-def test_one_that_cancels_itself_is_told_of_whatever_becomes_of_its_transaction(told: list[JobState]) -> None:
+def test_the_signal_of_a_job_that_cancels_itself_is_sent_whatever_its_transaction_does(ends: list[JobState]) -> None:
     job_id = started(path="cancel-itself")
-    assert views.seen == [{"told": 1}]
-    assert [(state.id, state.status) for state in told] == [(job_id, Status.CANCELLED)]
+    assert views.seen == [{"ends": 1}]
+    assert [(state.id, state.status) for state in ends] == [(job_id, Status.CANCELLED)]
 
 
 # --- a job's own reports --------------------------------------------------------------------------------------------
@@ -155,7 +163,9 @@ def test_one_that_cancels_itself_is_told_of_whatever_becomes_of_its_transaction(
 @pytest.mark.parametrize(
     ("query", "status"), [({}, Status.COMPLETED), ({"leave": 1}, Status.FAILED)], ids=["undone", "left by an error"]
 )
-def test_a_jobs_reports_are_seen_at_once_and_outlive_its_transaction(query: dict[str, Any], status: Status) -> None:
+def test_reports_are_visible_at_once_and_survive_a_rollback_of_the_action(
+    query: dict[str, Any], status: Status
+) -> None:
     state = jobs.status(started(path="within", query=query))
     assert views.seen == [{"from beside": [40, "within"]}]
     assert (state.status, jobs.output(state.id).text) == (status, "from within\n")
@@ -165,7 +175,7 @@ def test_a_jobs_reports_are_seen_at_once_and_outlive_its_transaction(query: dict
     assert Job.objects.count() == 1
 
 
-def test_so_they_are_with_a_transaction_around_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_are_visible_at_once_with_atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     with immediate():
         assert jobs.status(started(path="within")).status is Status.COMPLETED

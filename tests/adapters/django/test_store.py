@@ -1,4 +1,4 @@
-"""The store of the ORM keeps the contract of every store, on each database."""
+"""`DjangoStore` keeps the contract of every store, on each database."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from backjob.protocols import Clock, Store
 from backjob.testing import StoreContract
 
 
-class _Tidy:
-    """A store that leaves no connection behind in the threads of a race: at a request's end Django would close them."""
+class _Closing:
+    """A store that closes the connections of a race's threads, as Django does at the end of a request."""
 
     def __init__(self, store: DjangoStore) -> None:
         self._store = store
@@ -40,14 +40,19 @@ class Contract(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         Output.objects.using(self.alias).all().delete()
         Job.objects.using(self.alias).all().delete()
-        store: Any = _Tidy(DjangoStore(self.alias, clock=clock))
-        tidy: Store = store
-        return tidy
+        store: Any = _Closing(DjangoStore(self.alias, clock=clock))
+        closing: Store = store
+        return closing
 
 
 @pytest.mark.usefixtures("sqlite")
 class TestOnSQLite(Contract):
     alias = "default"
+    examples, steps, race_examples, racers, purged_in_batches = 4, 15, 3, 4, 41
+
+    @pytest.fixture(autouse=True)
+    def _small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("backjob.django.store.PURGED_AT_ONCE", 20)
 
 
 @pytest.mark.slow

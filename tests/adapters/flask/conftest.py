@@ -1,4 +1,4 @@
-"""Applications for the tests: each with a secret, an instance folder of its own, and an end."""
+"""Flask applications for the tests, and a server for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECRET = "Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA"
 
 @pytest.fixture
 def make_app(tmp_path: Path) -> Iterator[Callable[..., Flask]]:
-    """``make_app(name="shop", **config)``: an application without a BackJob as yet; one that it gets is closed."""
+    """``make_app(name="shop", **config)``: an application without a BackJob. If the test adds one, it is closed."""
     with ExitStack() as closing:
 
         def make(name: str = "shop", **config: Any) -> Flask:
@@ -36,7 +36,7 @@ def app(make_app: Callable[..., Flask]) -> Flask:
 
 @pytest.fixture
 def serve() -> Callable[[Flask], Any]:
-    """``with serve(app) as base_url``: a real, threaded server on a port of its own."""
+    """``with serve(app) as base_url``: a real, threaded server on a free port."""
 
     @contextmanager
     def serving(app: Flask) -> Iterator[str]:

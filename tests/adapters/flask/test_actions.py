@@ -1,4 +1,4 @@
-"""Actions: what a Flask view may do as a job, and what the same route does when a person opens it."""
+"""Flask views as actions, and the same routes in a browser."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def jobs(app: Flask) -> BackJob:
 
 @pytest.fixture
 def run(app: Flask, jobs: BackJob) -> Run:
-    """``run(view, **options)``: the end of a job whose action the view is."""
+    """``run(view, **options)``: run the view as the action of a job, and return the final state."""
 
     def run(view: Callable[..., ResponseReturnValue], **options: Any) -> JobState:
         app.add_url_rule("/work", "work", view, methods=["GET", "POST", "CHICKEN"])
@@ -38,7 +38,7 @@ def run(app: Flask, jobs: BackJob) -> Run:
     return run
 
 
-def test_a_view_is_run_with_its_query_its_body_and_a_current_job(run: Run, jobs: BackJob) -> None:
+def test_a_view_runs_with_its_query_its_body_and_a_current_job(run: Run, jobs: BackJob) -> None:
     def view() -> str:
         request = flask.request
         seen: list[JsonValue] = [
@@ -55,11 +55,11 @@ def test_a_view_is_run_with_its_query_its_body_and_a_current_job(run: Run, jobs:
     assert state.result == ["CHICKEN", ["5", "6"], ["id"], "Bo", True, state.id]
 
 
-def test_finish_may_be_what_a_view_returns(run: Run, jobs: BackJob) -> None:
+def test_a_view_may_return_the_result_of_finish(run: Run, jobs: BackJob) -> None:
     assert run(lambda: jobs.finish("And done", result={"href": "/x"})).result == {"href": "/x"}
 
 
-def test_an_unhandled_error_is_the_text_of_the_failure(run: Run) -> None:
+def test_an_unhandled_exception_becomes_the_status_text(run: Run) -> None:
     def view() -> str:
         raise ValueError("no such report")
 
@@ -67,17 +67,17 @@ def test_an_unhandled_error_is_the_text_of_the_failure(run: Run) -> None:
     assert (state.status, state.status_text) == (Status.FAILED, "ValueError: no such report")
 
 
-def test_so_it_is_when_exceptions_propagate_as_in_tests(app: Flask, run: Run) -> None:
+def test_a_propagated_exception_becomes_the_status_text(app: Flask, run: Run) -> None:
     app.testing = True
-    test_an_unhandled_error_is_the_text_of_the_failure(run)
+    test_an_unhandled_exception_becomes_the_status_text(run)
 
 
-def test_an_error_page_of_the_applications_own_does_not_hide_the_error(app: Flask, run: Run) -> None:
+def test_a_custom_error_page_does_not_hide_the_exception(app: Flask, run: Run) -> None:
     app.register_error_handler(500, lambda error: ("Sorry!", 500))
-    test_an_unhandled_error_is_the_text_of_the_failure(run)
+    test_an_unhandled_exception_becomes_the_status_text(run)
 
 
-def test_an_error_after_finish_is_a_failure_still(run: Run, jobs: BackJob) -> None:
+def test_an_exception_after_finish_still_fails_the_job(run: Run, jobs: BackJob) -> None:
     def view() -> str:
         jobs.finish("Done")
         raise KeyError("row")
@@ -89,11 +89,11 @@ def test_abort_and_redirect_fail_with_their_status_line(run: Run) -> None:
     assert run(lambda: flask.abort(404)).status_text == "404 Not Found"
 
 
-def test_a_redirect_fails_and_tells_where_to(run: Run) -> None:
+def test_a_redirect_fails_the_job_and_names_its_location(run: Run) -> None:
     assert run(lambda: flask.redirect("/login")).status_text == "302 Found → /login"
 
 
-def test_fail_ends_the_view_whatever_it_catches(run: Run, jobs: BackJob) -> None:
+def test_fail_ends_a_view_that_catches_all_exceptions(run: Run, jobs: BackJob) -> None:
     def view() -> str:
         try:
             jobs.update(40)
@@ -105,7 +105,7 @@ def test_fail_ends_the_view_whatever_it_catches(run: Run, jobs: BackJob) -> None
     assert (state.status, state.status_text, state.progress) == (Status.FAILED, "Error occurred", 40)
 
 
-def test_what_is_printed_echoed_and_streamed_is_the_output(run: Run, jobs: BackJob) -> None:
+def test_printed_echoed_and_streamed_text_becomes_output(run: Run, jobs: BackJob) -> None:
     def view() -> flask.Response:
         print("printed")
         jobs.echo("echoed\n")
@@ -122,7 +122,7 @@ def test_what_is_printed_echoed_and_streamed_is_the_output(run: Run, jobs: BackJ
     assert jobs.output(state.id).text == "printed\nechoed\n/work 0 ✓\n/work 1 ✓\nwithin the body\n"
 
 
-def test_an_error_in_a_streamed_body_is_the_text_of_the_failure(run: Run) -> None:
+def test_an_exception_in_a_streamed_body_becomes_the_status_text(run: Run) -> None:
     def body() -> Iterator[str]:
         yield "begun"
         raise OSError("disk full")
@@ -130,7 +130,7 @@ def test_an_error_in_a_streamed_body_is_the_text_of_the_failure(run: Run) -> Non
     assert run(lambda: flask.Response(body())).status_text == "OSError: disk full"
 
 
-def test_a_job_may_start_another(app: Flask, run: Run, jobs: BackJob) -> None:
+def test_a_job_can_start_another_job(app: Flask, run: Run, jobs: BackJob) -> None:
     app.add_url_rule("/inner", "inner", lambda: jobs.finish("inner"))
     state = run(lambda: jobs.finish(result=jobs.start("inner")))
     assert jobs.status(str(state.result)).status_text == "inner"
@@ -139,7 +139,7 @@ def test_a_job_may_start_another(app: Flask, run: Run, jobs: BackJob) -> None:
 # --- the same route in a browser --------------------------------------------------------------------------------------
 
 
-def test_a_person_may_open_the_route_of_an_action(app: Flask, jobs: BackJob) -> None:
+def test_the_route_of_an_action_works_in_a_browser(app: Flask, jobs: BackJob) -> None:
     @app.get("/work")
     def work() -> str:
         jobs.update(20, "Chugging along")
@@ -150,7 +150,7 @@ def test_a_person_may_open_the_route_of_an_action(app: Flask, jobs: BackJob) -> 
     assert app.test_client().get("/work").text == "[0, 1, 2] False None"
 
 
-def test_fail_answers_a_person_with_500(app: Flask, jobs: BackJob) -> None:
+def test_fail_in_an_ordinary_request_answers_500(app: Flask, jobs: BackJob) -> None:
     @app.get("/work")
     def work() -> str:
         jobs.fail("Error occurred")
@@ -159,7 +159,7 @@ def test_fail_answers_a_person_with_500(app: Flask, jobs: BackJob) -> None:
     assert (answer.status_code, answer.text) == (500, "Error occurred")
 
 
-def test_a_background_only_route_answers_a_person_with_403(app: Flask, run: Run, jobs: BackJob) -> None:
+def test_a_background_only_route_answers_an_ordinary_request_with_403(app: Flask, run: Run, jobs: BackJob) -> None:
     @jobs.background_only
     def view() -> str:
         return jobs.finish("ran")
@@ -174,7 +174,7 @@ def test_a_background_only_route_answers_a_person_with_403(app: Flask, run: Run,
 
 @pytest.fixture
 def target(app: Flask, jobs: BackJob) -> Callable[..., str]:
-    """``target(endpoint, values, **options)``: what would be sent."""
+    """``target(endpoint, values, **options)``: the target of the worker request."""
 
     def target(endpoint: str, values: dict[str, Any] | None = None, **options: Any) -> str:
         with recorded(jobs) as started:
@@ -184,7 +184,7 @@ def target(app: Flask, jobs: BackJob) -> Callable[..., str]:
     return target
 
 
-def test_an_endpoint_takes_its_routes_values_and_the_rest_is_the_query(app: Flask, target: Callable[..., str]) -> None:
+def test_values_that_are_not_part_of_the_route_become_the_query(app: Flask, target: Callable[..., str]) -> None:
     app.add_url_rule("/reports/<int:number>/<name>", "report", lambda number, name: "")
     values = {"number": 5, "name": "a b ü", "page": [1, 2], "all": True, "none": None}
     with app.test_request_context():
@@ -197,7 +197,9 @@ def test_outside_of_a_request_no_server_name_is_needed(app: Flask, target: Calla
 
 
 @pytest.mark.parametrize("endpoint", ["reports.work", ".work"])
-def test_a_blueprints_endpoint_may_be_named_in_short(app: Flask, target: Callable[..., str], endpoint: str) -> None:
+def test_a_relative_endpoint_belongs_to_the_current_blueprint(
+    app: Flask, target: Callable[..., str], endpoint: str
+) -> None:
     blueprint = flask.Blueprint("reports", __name__, url_prefix="/reports")
     blueprint.add_url_rule("/work", "work", lambda: "")
     blueprint.add_url_rule("/page", "page", lambda: target(endpoint))
@@ -205,7 +207,7 @@ def test_a_blueprints_endpoint_may_be_named_in_short(app: Flask, target: Callabl
     assert app.test_client().get("/reports/page").text == "/reports/work"
 
 
-def test_url_defaults_are_those_of_url_for(app: Flask, target: Callable[..., str]) -> None:
+def test_url_defaults_apply_as_in_url_for(app: Flask, target: Callable[..., str]) -> None:
     app.add_url_rule("/<language>/work", "work", lambda language: "")
     app.url_defaults(lambda _endpoint, values: values.setdefault("language", "fa"))
     with app.test_request_context():
@@ -224,7 +226,7 @@ def test_url_defaults_are_those_of_url_for(app: Flask, target: Callable[..., str
     ],
     ids=["unknown", "value missing", "method not allowed", "empty", "URL", "another host"],
 )
-def test_an_endpoint_without_such_a_route_is_refused(
+def test_an_endpoint_without_a_matching_route_is_refused(
     app: Flask, jobs: BackJob, endpoint: str, values: dict[str, Any], options: dict[str, Any]
 ) -> None:
     app.add_url_rule("/work/<int:number>", "work", lambda number: "")
@@ -239,7 +241,7 @@ def test_an_endpoint_without_such_a_route_is_refused(
     [("/app/page", "/app/work"), ("/page", "/work"), ("/application/page", "/work"), (None, "/app/work")],
     ids=["mounted", "prefix stripped by a proxy", "stripped, alike", "server shows no raw path"],
 )
-def test_a_mount_is_part_of_the_path_where_the_server_sees_it(
+def test_a_mount_is_part_of_the_path_if_the_server_sees_it(
     app: Flask, target: Callable[..., str], raw: str | None, expected: str
 ) -> None:
     app.add_url_rule("/work", "work", lambda: "")
@@ -252,7 +254,7 @@ async def _astart(jobs: BackJob) -> str:
     return await jobs.astart("work", {"number": 7})
 
 
-def test_an_async_start_knows_endpoints_too(app: Flask, jobs: BackJob) -> None:
+def test_astart_accepts_endpoints(app: Flask, jobs: BackJob) -> None:
     app.add_url_rule("/work/<int:number>", "work", lambda number: jobs.finish(str(number)))
     with immediate(jobs, app), app.test_request_context():
         assert jobs.status(asyncio.run(_astart(jobs))).status_text == "7"
@@ -261,7 +263,7 @@ def test_an_async_start_knows_endpoints_too(app: Flask, jobs: BackJob) -> None:
 # --- around a request -------------------------------------------------------------------------------------------------
 
 
-def test_within_a_test_request_context_the_users_credentials_go_along(run: Run, jobs: BackJob, app: Flask) -> None:
+def test_start_in_a_test_request_context_passes_the_credentials_on(run: Run, jobs: BackJob, app: Flask) -> None:
     app.add_url_rule("/who", "who", lambda: jobs.finish(flask.request.cookies["name"]))
     with immediate(jobs, app), app.test_request_context(headers={"Cookie": "name=Bo", "User-Agent": "lynx"}):
         assert jobs.status(jobs.start("who")).status_text == "Bo"
@@ -273,7 +275,7 @@ def test_outside_of_a_request_there_is_no_current_user(app: Flask, jobs: BackJob
         jobs.start("work")
 
 
-def test_a_custom_owner_hook_sees_flasks_request(app: Flask) -> None:
+def test_the_owner_hook_gets_the_flask_request(app: Flask) -> None:
     jobs = BackJob(app, store=MemoryStore(), owner=lambda request: request.cookies.get("name"))
     app.add_url_rule("/work", "work", lambda: "")
     with immediate(jobs, app), app.test_request_context(headers={"Cookie": "name=Bo"}):

@@ -1,7 +1,8 @@
-"""``flask backjob …``"""
+"""``flask backjob …`` passes its arguments on to `backjob.cli`; tests/unit/cli has the commands themselves."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import Result
 from flask import Flask
 
+from backjob.cli.program import COMMANDS
 from backjob.flask import BackJob
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock, immediate, recorded
@@ -59,12 +62,12 @@ def done(app: Flask, jobs: BackJob) -> str:
 
 @pytest.fixture
 def waiting(app: Flask, jobs: BackJob) -> str:
-    """A job that nobody delivers."""
+    """A job that is not delivered."""
     with recorded(jobs):
         return jobs.start("work", as_current_user=False)
 
 
-def test_list_has_a_line_a_job_the_newest_first(command: Command, done: str, waiting: str) -> None:
+def test_list_prints_the_jobs_of_the_application(command: Command, done: str, waiting: str) -> None:
     lines = command("list").output.splitlines()
     assert [line.split()[:2] for line in lines] == [[waiting, "STARTED"], [done, "COMPLETED"]]
     assert "reports" in lines[1]
@@ -72,74 +75,91 @@ def test_list_has_a_line_a_job_the_newest_first(command: Command, done: str, wai
 
 
 @pytest.mark.parametrize(
-    "filters", [["--scope", "reports"], ["--owner", "Bo"], ["--status", "completed"]], ids=lambda filters: filters[0]
+    "filters",
+    [["--scope", "reports"], ["--owner", "Bo"], ["--status", "completed"], ["--before=last"]],
+    ids=lambda filters: filters[0],
 )
-def test_list_filters(command: Command, done: str, waiting: str, filters: list[str]) -> None:
-    assert [line.split()[0] for line in command("list", *filters).output.splitlines()] == [done]
+def test_list_has_the_options_of_backjob_list(command: Command, done: str, waiting: str, filters: list[str]) -> None:
+    filters = [option.replace("last", waiting) for option in filters]
+    found = [json.loads(line)["id"] for line in command("list", *filters, "--json").output.splitlines()]
+    assert found == [done]
 
 
-def test_list_keeps_to_its_limit_and_refuses_a_wild_one(command: Command, done: str, waiting: str) -> None:
-    assert len(command("list", "--limit", "1").output.splitlines()) == 1
-    assert "limit: a number from 1" in command("list", "--limit", "0").output
-
-
-def test_show_has_the_state_and_the_output_made_harmless(command: Command, done: str) -> None:
+def test_show_prints_state_and_output(command: Command, done: str) -> None:
     shown = command("show", done).output
     assert "COMPLETED" in shown
-    assert "Done" in shown
-    assert "\\x1b[2Jprinted" in shown
+    assert "printed" in shown
+    assert json.loads(command("show", "--json", done).output)["output"] == "\x1b[2Jprinted\n"
 
 
-def test_watch_follows_a_job_and_exits_with_its_end(command: Command, done: str) -> None:
+def test_the_exit_code_of_watch_is_the_jobs_end(command: Command, done: str, waiting: str) -> None:
     watched = command("watch", done)
     assert watched.exit_code == 0
     assert watched.output.splitlines()[-1] == "COMPLETED   100 %  Done"
-
-
-def test_watch_has_codes_for_a_cancelled_job_and_for_none(command: Command, waiting: str) -> None:
     command("cancel", waiting)
     assert command("watch", waiting).exit_code == 2
-    missing = command("watch", "nothing")
-    assert missing.exit_code == 3
-    assert missing.output.startswith("Error: no job has the id 'nothing'")
 
 
-@pytest.mark.parametrize("name", ["show", "cancel"])
-def test_an_unknown_job_is_an_error_for_a_person(command: Command, name: str) -> None:
-    result = command(name, "nothing")
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: no job has the id 'nothing'")
+@pytest.mark.parametrize("name", ["show", "watch", "cancel"])
+def test_an_unknown_job_exits_with_3(command: Command, name: str) -> None:
+    result = command(name, "unknown")
+    assert result.exit_code == 3
+    assert result.output.startswith("flask backjob: no job has the id 'unknown'")
 
 
 def test_cancel_ends_a_job_once(command: Command, jobs: BackJob, waiting: str) -> None:
-    assert command("cancel", waiting).output == f"{waiting} is cancelled\n"
+    assert command("cancel", waiting).output == f"cancelled {waiting}\n"
     assert jobs.status(waiting).status.name == "CANCELLED"
     again = command("cancel", waiting)
-    assert (again.exit_code, again.output) == (1, "Error: not cancelled: the job is CANCELLED\n")
+    assert (again.exit_code, again.output) == (1, f"flask backjob: {waiting} had already ended: CANCELLED\n")
 
 
-def test_cleanup_removes_what_is_past_its_time(command: Command, jobs: BackJob, clock: FakeClock, done: str) -> None:
-    assert command("cleanup").output == "0 removed\n"
+def test_cleanup_removes_jobs_past_their_retention_age(
+    command: Command, jobs: BackJob, clock: FakeClock, done: str
+) -> None:
+    assert command("cleanup").output == "removed 0 jobs\n"
     clock.advance(31 * 86400)
-    assert command("cleanup").output == "1 removed\n"
+    assert command("cleanup").output == "removed 1 job\n"
     assert not jobs.exists(done)
 
 
-def test_a_refused_setting_is_an_error_for_a_person(make_app: Callable[..., Flask]) -> None:
+def test_a_refused_setting_exits_with_64(make_app: Callable[..., Flask]) -> None:
     app = make_app(SECRET_KEY=None)
     BackJob(app)
     result = app.test_cli_runner().invoke(args=["backjob", "list"])
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: SECRET_KEY: neither it nor BACKJOB_KEY is set")
+    assert result.exit_code == 64
+    assert result.output.startswith("flask backjob: SECRET_KEY: is not set, nor is BACKJOB_KEY")
 
 
-def test_a_monitor_without_a_base_url_says_what_to_set(command: Command) -> None:
-    result = command("monitor")
-    assert result.exit_code == 1
+@pytest.mark.parametrize(("name", "code"), [("monitor", 78), ("doctor", 64)])
+def test_without_a_base_url_the_error_names_the_setting(command: Command, name: str, code: int) -> None:
+    result = command(name)
+    assert result.exit_code == code
     assert "BACKJOB_BASE_URL" in result.output
 
 
-def test_a_monitor_runs_until_it_is_told_to_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [(), ("unknown",), ("list", "--unknown"), ("demo",), ("list", "--app", "a:b")])
+def test_wrong_usage_exits_with_64(command: Command, arguments: tuple[str, ...]) -> None:
+    result = command(*arguments)
+    assert result.exit_code == 64
+    assert "usage: flask backjob" in result.output
+
+
+def test_help_lists_the_commands_and_their_options(command: Command) -> None:
+    top = command("--help")
+    assert top.exit_code == 0
+    assert all(f"    {name} " in top.output for name in COMMANDS)
+    assert "usage: flask backjob list" in command("list", "--help").output
+
+
+def test_the_shell_completes_the_commands(app: Flask, jobs: BackJob) -> None:
+    complete = ShellComplete(app.cli, {}, "flask", "_FLASK_COMPLETE")
+    assert [item.value for item in complete.get_completions(["backjob"], "c")] == ["cancel", "cleanup"]
+    assert complete.get_completions(["backjob", "show"], "c") == []
+
+
+@pytest.mark.slow
+def test_a_monitor_runs_until_sigterm(tmp_path: Path) -> None:
     (tmp_path / "my_shop.py").write_text("""
 from flask import Flask
 from backjob.flask import BackJob

@@ -1,4 +1,4 @@
-"""Flask-WTF: its protection stands in nobody's way who is proven otherwise, and in everybody else's."""
+"""Flask-WTF: worker requests and status routes are exempt from CSRF protection, all other requests are not."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def with_a_check_by_hand(app: Flask) -> BackJob:
 
 @pytest.mark.parametrize("set_up", [with_csrf_after, with_csrf_before, with_forms_only, with_a_check_by_hand])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_worker_request_passes_and_another_does_not(
+def test_csrf_protection_exempts_only_worker_requests(
     app: Flask, set_up: Callable[[Flask], BackJob], scheme: str
 ) -> None:
     jobs = set_up(app)
@@ -65,7 +65,7 @@ def test_a_worker_request_passes_and_another_does_not(
     assert app.test_client().post("/work", data={"name": "Eve"}).status_code == 400
 
 
-def test_a_first_request_that_fails_leaves_the_protection_as_it_is(app: Flask) -> None:
+def test_a_failing_first_request_leaves_csrf_protection_intact(app: Flask) -> None:
     csrf = CSRFProtect(app)
     BackJob(app, store=MemoryStore())
     app.secret_key = None
@@ -75,7 +75,7 @@ def test_a_first_request_that_fails_leaves_the_protection_as_it_is(app: Flask) -
     assert "protect" not in vars(csrf)
 
 
-def test_the_cancel_button_needs_no_form_token(app: Flask) -> None:
+def test_the_cancel_button_needs_no_csrf_token(app: Flask) -> None:
     jobs = BackJob(app, store=MemoryStore())
     CSRFProtect(app)
     app.add_url_rule("/work", "work", lambda: "")

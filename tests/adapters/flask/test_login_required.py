@@ -1,4 +1,4 @@
-"""A view behind Flask-Login's ``login_required``: a job that is nobody fails, and names the login page."""
+"""A view with Flask-Login's ``login_required``: an anonymous job fails, and its status text names the login page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class User:
 
 
 @pytest.mark.parametrize("as_current_user", [True, False], ids=["as its user", "anonymous"])
-def test_a_job_without_a_user_is_failed_by_the_redirect_to_the_login_page(
+def test_the_redirect_to_the_login_page_fails_an_anonymous_job(
     make_app: Callable[..., Flask], serve: Callable[[Flask], AbstractContextManager[str]], as_current_user: bool
 ) -> None:
     app, ran = make_app(), threading.Event()
@@ -58,7 +58,7 @@ def test_a_job_without_a_user_is_failed_by_the_redirect_to_the_login_page(
 
 
 def run(base_url: str, jobs: BackJob) -> JobState:
-    """Sign in as a browser does, and start the job by a page."""
+    """Log in like a browser, and start the job from a page."""
     cookies = urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar())
     browser = urllib.request.build_opener(cookies)
     with browser.open(f"{base_url}/sign-in", timeout=WAIT) as page:

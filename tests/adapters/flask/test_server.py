@@ -1,4 +1,4 @@
-"""On a real server, with sockets and threads: the current user, as Flask-Login sees them."""
+"""Jobs as the current user of Flask-Login, on a real server with sockets and threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WAIT = 20.0
 
 
 class Browser:
-    """Keeps cookies, and sends the same header fields with every request."""
+    """Keeps cookies, and sends the same header fields with each request."""
 
     def __init__(self, base_url: str, **headers: str) -> None:
         self._base_url = base_url
@@ -51,7 +51,7 @@ class User:
 
 
 def with_login(app: Flask, protection: str) -> BackJob:
-    """Users log in at ``/login/name``; ``/start`` starts a job that only a freshly logged-in user may run."""
+    """Add ``/login/name``, and ``/start``, which starts a job that needs a fresh login."""
     manager = flask_login.LoginManager(app)
     manager.session_protection = protection
     manager.user_loader(User)
@@ -77,7 +77,7 @@ def with_login(app: Flask, protection: str) -> BackJob:
 
 @pytest.fixture
 def run(make_app: MakeApp, serve: Serve) -> Callable[..., JobState]:
-    """``run(protection)``: the end of a job that a user who has logged in starts."""
+    """``run(protection)``: start a job as a logged-in user, and return the final state."""
 
     def run(protection: str, query: str = "", wrap: Callable[[Flask], None] | None = None, **headers: str) -> JobState:
         app = make_app()
@@ -96,17 +96,17 @@ def run(make_app: MakeApp, serve: Serve) -> Callable[..., JobState]:
 
 
 @pytest.mark.parametrize("protection", ["basic", "strong"])
-def test_a_job_is_the_user_whom_session_protection_knows(run: Callable[..., JobState], protection: str) -> None:
+def test_a_job_passes_session_protection_as_its_user(run: Callable[..., JobState], protection: str) -> None:
     state = run(protection)
     assert (state.status, state.status_text, state.owner) == (Status.COMPLETED, "for Bo", "Bo")
 
 
-def test_so_it_is_behind_a_proxy(run: Callable[..., JobState]) -> None:
+def test_a_job_passes_session_protection_behind_a_proxy(run: Callable[..., JobState]) -> None:
     assert run("strong", X_Forwarded_For="192.0.2.7", X_Forwarded_Proto="https").status_text == "for Bo"
 
 
 @pytest.mark.parametrize("inside", [True, False], ids=["inside", "outside"])
-def test_so_it_is_with_proxy_fix(run: Callable[..., JobState], inside: bool) -> None:
+def test_a_job_passes_session_protection_with_proxy_fix(run: Callable[..., JobState], inside: bool) -> None:
     def wrap(app: Flask) -> None:
         site: Any = app.extensions["backjob"]
         outer: Any = app
@@ -118,21 +118,21 @@ def test_so_it_is_with_proxy_fix(run: Callable[..., JobState], inside: bool) -> 
     assert run("strong", wrap=wrap, X_Forwarded_For="192.0.2.7").status_text == "for Bo"
 
 
-def test_an_anonymous_job_is_nobody_and_still_its_starters(run: Callable[..., JobState]) -> None:
+def test_an_anonymous_job_runs_without_a_user_but_belongs_to_its_starter(run: Callable[..., JobState]) -> None:
     state = run("strong", query="?anonymous")
     assert (state.status, state.owner) == (Status.FAILED, "Bo")
     assert state.status_text.startswith("401 Unauthorized")
 
 
-def test_who_is_not_logged_in_owns_nothing_and_watches_by_token(make_app: MakeApp, serve: Serve) -> None:
+def test_a_visitor_who_is_not_logged_in_owns_no_job_but_sees_it_by_token(make_app: MakeApp, serve: Serve) -> None:
     app = make_app()
     jobs = with_login(app, "basic")
     with serve(app) as base_url:
-        nobody = Browser(base_url)
-        started = json.loads(nobody.get("/start"))
+        visitor = Browser(base_url)
+        started = json.loads(visitor.get("/start"))
         state = jobs.join(started["id"], WAIT)
         assert (state.status, state.owner) == (Status.FAILED, None)
-        assert json.loads(nobody.get(started["url"]))["status_text"] == state.status_text
+        assert json.loads(visitor.get(started["url"]))["status_text"] == state.status_text
 
 
 def test_output_arrives_while_the_job_runs(make_app: MakeApp, serve: Serve) -> None:
@@ -142,7 +142,7 @@ def test_output_arrives_while_the_job_runs(make_app: MakeApp, serve: Serve) -> N
     @app.get("/work")
     def work() -> str:
         jobs.update(30, "Reading")
-        return jobs.finish("Read" if seen.wait(WAIT) else "nobody looked")
+        return jobs.finish("Read" if seen.wait(WAIT) else "nothing read the status")
 
     app.add_url_rule("/start", "start", lambda: jobs.start("work"))
     with serve(app) as base_url:

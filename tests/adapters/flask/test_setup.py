@@ -1,4 +1,4 @@
-"""Setting up: settings, key, store, and applications beside each other."""
+"""Setting up: settings, key, default store, several applications."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ GRANT = Grant(job_id="job", attempt=1, created=1_000, expires=2_000)
 
 
 def verifies(signing: Flask, verifying: Flask) -> bool:
-    """Whether what one application signs is what another takes for its own."""
-    signer, verifier = (app.extensions["backjob"].jobs.signer for app in (signing, verifying))
+    """Return whether one application accepts the signature of the other."""
+    signer, verifier = (app.extensions["backjob"].engine.signer for app in (signing, verifying))
     signed = signer.sign(Request("GET", "/work"), GRANT)
     try:
         verifier.verify(signed, datetime.fromtimestamp(1_500, UTC))
@@ -39,7 +39,7 @@ def verifies(signing: Flask, verifying: Flask) -> bool:
 # --- settings ---------------------------------------------------------------------------------------------------------
 
 
-def test_an_unknown_setting_is_refused_at_once_and_the_right_one_suggested(make_app: MakeApp) -> None:
+def test_an_unknown_setting_is_refused_at_once_with_a_suggestion(make_app: MakeApp) -> None:
     with pytest.raises(InvalidRequest, match=r"BACKJOB_EROR_TIMEOUT.*did you mean BACKJOB_ERROR_TIMEOUT"):
         BackJob(make_app(BACKJOB_EROR_TIMEOUT=5))
 
@@ -53,7 +53,7 @@ def test_settings_reach_the_jobs(make_app: MakeApp) -> None:
     assert app.test_client().get(jobs.status_url(job_id)).json["status_name"] == "STARTED"  # type: ignore[index]
 
 
-def test_settings_may_follow_until_the_first_use(make_app: MakeApp) -> None:
+def test_settings_can_change_until_the_first_use(make_app: MakeApp) -> None:
     app = make_app(SECRET_KEY=None)
     jobs = BackJob(app)
     app.config["BACKJOB_STORE"] = "memory:"
@@ -62,7 +62,7 @@ def test_settings_may_follow_until_the_first_use(make_app: MakeApp) -> None:
     assert isinstance(jobs.store, MemoryStore)
 
 
-def test_a_status_prefix_that_comes_too_late_is_refused(make_app: MakeApp) -> None:
+def test_a_status_prefix_that_changes_after_init_app_is_refused(make_app: MakeApp) -> None:
     app = make_app(BACKJOB_STORE="memory:")
     jobs = BackJob(app)
     app.config["BACKJOB_STATUS_PREFIX"] = "/tasks"
@@ -70,12 +70,12 @@ def test_a_status_prefix_that_comes_too_late_is_refused(make_app: MakeApp) -> No
         jobs.find()
 
 
-def test_parts_that_are_given_win_over_settings(make_app: MakeApp) -> None:
+def test_arguments_take_precedence_over_settings(make_app: MakeApp) -> None:
     store = MemoryStore()
     assert BackJob(make_app(BACKJOB_STORE="sqlite:////nowhere/jobs.db"), store=store).store is store
 
 
-def test_on_end_is_called_within_the_application(app: Flask) -> None:
+def test_on_end_is_called_in_an_application_context(app: Flask) -> None:
     seen: list[tuple[str, JobState]] = []
     jobs = BackJob(app, store=MemoryStore(), on_end=lambda state: seen.append((flask.current_app.name, state)))
     app.add_url_rule("/work", "work", lambda: jobs.finish("Done"))
@@ -88,9 +88,9 @@ def test_on_end_is_called_within_the_application(app: Flask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("secret", "reason"), [(None, "neither it nor BACKJOB_KEY is set"), ("", "neither"), ("dev", "too short")]
+    ("secret", "reason"), [(None, "is not set, nor is BACKJOB_KEY"), ("", "is not set"), ("dev", "too short")]
 )
-def test_without_a_proper_secret_the_first_use_says_what_to_do(
+def test_without_a_strong_secret_the_first_use_raises_with_a_hint(
     make_app: MakeApp, secret: str | None, reason: str
 ) -> None:
     app = make_app(SECRET_KEY=secret)
@@ -101,19 +101,19 @@ def test_without_a_proper_secret_the_first_use_says_what_to_do(
         app.test_client().get("/")
 
 
-def test_a_key_of_its_own_needs_no_secret(make_app: MakeApp) -> None:
+def test_with_a_key_no_secret_is_needed(make_app: MakeApp) -> None:
     app = make_app(SECRET_KEY=None, BACKJOB_KEY=OTHER_SECRET, BACKJOB_STORE="memory:")
     assert BackJob(app).find() == []
 
 
-def test_the_key_is_that_of_this_application_and_this_secret(make_app: MakeApp) -> None:
+def test_the_key_depends_on_the_application_and_its_secret(make_app: MakeApp) -> None:
     apps = [make_app("shop"), make_app("shop"), make_app("blog"), make_app("shop", SECRET_KEY=OTHER_SECRET)]
     for app in apps:
         BackJob(app, store=MemoryStore())
     assert [verifies(apps[0], app) for app in apps] == [True, True, False, False]
 
 
-def test_a_rotated_secret_still_verifies_and_a_weak_old_one_is_no_obstacle(make_app: MakeApp) -> None:
+def test_a_rotated_secret_still_verifies_and_a_weak_fallback_is_ignored(make_app: MakeApp) -> None:
     old = make_app()
     new = make_app(SECRET_KEY=OTHER_SECRET, SECRET_KEY_FALLBACKS=["dev", SECRET])
     for app in (old, new):
@@ -125,18 +125,20 @@ def test_a_rotated_secret_still_verifies_and_a_weak_old_one_is_no_obstacle(make_
 # --- the default store ------------------------------------------------------------------------------------------------
 
 
-def test_jobs_are_kept_in_the_instance_folder_which_is_made(app: Flask) -> None:
+def test_the_default_store_is_in_the_instance_folder_which_is_created(app: Flask) -> None:
     assert BackJob(app).find() == []
     assert (Path(app.instance_path) / "backjob.db").is_file()
 
 
-def test_an_instance_folder_that_cannot_be_is_told_with_what_to_set(make_app: MakeApp, tmp_path: Path) -> None:
+def test_if_the_instance_folder_can_not_be_created_the_error_names_the_setting(
+    make_app: MakeApp, tmp_path: Path
+) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InvalidRequest, match=r"BACKJOB_STORE: not set.*instance folder"):
+    with pytest.raises(InvalidRequest, match=r"BACKJOB_STORE: is not set.*instance folder"):
         BackJob(make_app("file")).find()
 
 
-def test_two_applications_do_not_share_a_default_store_unawares(make_app: MakeApp, tmp_path: Path) -> None:
+def test_two_applications_with_the_same_default_store_are_refused(make_app: MakeApp, tmp_path: Path) -> None:
     shop, blog = make_app("shop"), make_app("blog")
     blog.instance_path = shop.instance_path
     jobs = BackJob(shop)
@@ -148,7 +150,7 @@ def test_two_applications_do_not_share_a_default_store_unawares(make_app: MakeAp
 # --- several applications ---------------------------------------------------------------------------------------------
 
 
-def test_one_object_serves_several_applications_each_with_its_own_jobs(make_app: MakeApp) -> None:
+def test_one_extension_serves_several_applications_with_separate_jobs(make_app: MakeApp) -> None:
     jobs = BackJob()
     apps = [make_app("shop", BACKJOB_STORE="memory:"), make_app("blog", BACKJOB_STORE="memory:")]
     for app in apps:
@@ -165,7 +167,7 @@ def test_one_object_serves_several_applications_each_with_its_own_jobs(make_app:
             assert not jobs.exists(other)
 
 
-def test_outside_of_a_context_one_of_several_applications_must_be_named(make_app: MakeApp) -> None:
+def test_with_several_applications_an_application_context_is_required(make_app: MakeApp) -> None:
     jobs = BackJob()
     with pytest.raises(NoCurrentRequest, match=r"no applications.*app_context"):
         jobs.find()
@@ -175,23 +177,24 @@ def test_outside_of_a_context_one_of_several_applications_must_be_named(make_app
     jobs.init_app(make_app("blog", BACKJOB_STORE="memory:"))
     with pytest.raises(NoCurrentRequest, match="serves 2 applications"):
         jobs.find()
-    assert jobs.of(shop).find() == []
+    with shop.app_context():
+        assert jobs.find() == []
 
 
-def test_an_object_does_not_stand_for_an_application_that_is_not_its_own(make_app: MakeApp) -> None:
+def test_an_application_with_another_backjob_is_refused(make_app: MakeApp) -> None:
     jobs, other = BackJob(make_app("shop", BACKJOB_STORE="memory:")), make_app("blog", BACKJOB_STORE="memory:")
     BackJob(other)
-    with other.app_context(), pytest.raises(NoCurrentRequest, match="not that of the application 'blog'"):
+    with other.app_context(), pytest.raises(NoCurrentRequest, match="not set up for the application 'blog'"):
         jobs.find()
 
 
-def test_an_application_has_one_backjob(app: Flask) -> None:
+def test_a_second_backjob_for_an_application_is_refused(app: Flask) -> None:
     BackJob(app)
-    with pytest.raises(InvalidRequest, match="'shop' has a BackJob already"):
+    with pytest.raises(InvalidRequest, match="'shop' already has a BackJob"):
         BackJob(app)
 
 
-def test_every_application_has_a_monitor_and_closing_ends_them_all(make_app: MakeApp) -> None:
+def test_each_application_has_a_monitor_and_close_ends_them_all(make_app: MakeApp) -> None:
     jobs = BackJob()
     apps = [make_app("shop", BACKJOB_STORE="memory:"), make_app("blog", BACKJOB_STORE="memory:")]
     before = threading.active_count()
@@ -206,19 +209,19 @@ def test_every_application_has_a_monitor_and_closing_ends_them_all(make_app: Mak
     assert threading.active_count() == before
 
 
-def test_closing_what_was_never_used_makes_nothing(make_app: MakeApp) -> None:
+def test_closing_an_unused_backjob_creates_nothing(make_app: MakeApp) -> None:
     with BackJob(make_app(SECRET_KEY=None)) as jobs:
         pass
     assert not Path(jobs._applications[0]().instance_path).exists()  # type: ignore[union-attr]
 
 
-def test_a_misspelled_name_is_an_error(app: Flask) -> None:
+def test_a_misspelled_name_raises_attribute_error(app: Flask) -> None:
     jobs = BackJob(app, store=MemoryStore())
     with pytest.raises(AttributeError, match="strat"):
         getattr(jobs, "strat")  # noqa: B009 - mypy would see it
 
 
-def test_recorded_notes_what_is_started_within_a_context(app: Flask) -> None:
+def test_recorded_works_in_an_application_context(app: Flask) -> None:
     jobs = BackJob(app, store=MemoryStore())
     app.add_url_rule("/work/<int:number>", "work", lambda number: "")
     with recorded(jobs) as started, app.test_request_context():

@@ -1,4 +1,4 @@
-"""The blueprint: who sees a job within Flask, and under which address."""
+"""The blueprint: who may see a job in Flask, and at which URL."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakeApp = Callable[..., Flask]
 
 @pytest.fixture
 def jobs(app: Flask) -> BackJob:
-    """Of an application whose users have their name in the session, and start a job at ``/start``."""
+    """Jobs of an application whose session contains the user's name; ``/start`` starts a job."""
     jobs = BackJob(app, store=MemoryStore(), owner=lambda request: flask.session.get("name"))
 
     @app.get("/login/<name>")
@@ -47,14 +47,14 @@ def visitor(app: Flask, name: str | None) -> FlaskClient:
 
 @pytest.fixture
 def job_id(app: Flask, jobs: BackJob) -> str:
-    """A job of Bo's that has ended."""
+    """An ended job of Bo."""
     with immediate(jobs, app):
         return visitor(app, "Bo").get("/start").text
 
 
 @pytest.fixture
 def waiting(app: Flask, jobs: BackJob) -> str:
-    """A job of Bo's that nobody delivers."""
+    """A job of Bo that is not delivered."""
     with app.app_context(), recorded(jobs):
         return visitor(app, "Bo").get("/start").text
 
@@ -74,7 +74,7 @@ def test_the_owner_sees_the_job_and_its_output(app: Flask, job_id: str) -> None:
     assert answer.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("name", ["Eve", None], ids=["another user", "nobody"])
+@pytest.mark.parametrize("name", ["Eve", None], ids=["another user", "anonymous"])
 def test_others_get_the_404_of_an_unknown_job(app: Flask, job_id: str, name: str | None) -> None:
     other = visitor(app, name)
     known, unknown = other.get(f"/backjob/{job_id}"), other.get("/backjob/unknown")
@@ -82,14 +82,14 @@ def test_others_get_the_404_of_an_unknown_job(app: Flask, job_id: str, name: str
     assert known.data == unknown.data
 
 
-def test_a_token_opens_the_job_for_anybody_and_a_wrong_one_for_nobody(app: Flask, jobs: BackJob, job_id: str) -> None:
+def test_a_token_gives_access_and_a_wrong_token_does_not(app: Flask, jobs: BackJob, job_id: str) -> None:
     anybody, url = visitor(app, None), jobs.status_url(job_id)
     assert anybody.get(url).get_json()["status_text"] == "Done"
     assert anybody.get(url[:-2]).status_code == 404
     assert anybody.get(f"{url}/nothing").status_code == 404
 
 
-def test_a_browser_gets_a_page_with_the_elements_script(app: Flask, jobs: BackJob, job_id: str) -> None:
+def test_a_browser_gets_a_page_that_loads_the_elements_script(app: Flask, jobs: BackJob, job_id: str) -> None:
     page = visitor(app, "Bo").get(f"/backjob/{job_id}", headers={"Accept": "text/html"}).text
     with app.test_request_context():
         script = flask.url_for("backjob.asset", name="progress.js")
@@ -99,14 +99,14 @@ def test_a_browser_gets_a_page_with_the_elements_script(app: Flask, jobs: BackJo
     assert visitor(app, None).get(script).mimetype == "text/javascript"
 
 
-def test_head_has_the_length_of_get_and_no_body(app: Flask, jobs: BackJob, job_id: str) -> None:
+def test_head_has_the_content_length_of_get_and_no_body(app: Flask, jobs: BackJob, job_id: str) -> None:
     url = jobs.status_url(job_id)
     get, head = (visitor(app, None).open(url, method=method) for method in ("GET", "HEAD"))
     assert head.data == b""
     assert head.headers["Content-Length"] == get.headers["Content-Length"] != "0"
 
 
-def test_another_method_is_told_which_are_allowed(app: Flask, jobs: BackJob, job_id: str) -> None:
+def test_another_method_gets_a_405_with_the_allowed_methods(app: Flask, jobs: BackJob, job_id: str) -> None:
     answer = visitor(app, None).put(jobs.status_url(job_id))
     assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
 
@@ -120,9 +120,9 @@ def test_another_method_is_told_which_are_allowed(app: Flask, jobs: BackJob, job
         ("Bo", {}, 403),
         ("Eve", {"Origin": "http://localhost"}, 404),
     ],
-    ids=["owner", "owner, newer browser", "another site", "no word of a site", "another user"],
+    ids=["owner", "owner, newer browser", "another site", "no origin", "another user"],
 )
-def test_the_owner_cancels_from_a_page_of_the_site(
+def test_only_the_owner_cancels_and_only_from_this_site(
     app: Flask, waiting: str, name: str, headers: dict[str, str], expected: int
 ) -> None:
     answer = visitor(app, name).post(f"/backjob/{waiting}/cancel", headers=headers)
@@ -132,12 +132,14 @@ def test_the_owner_cancels_from_a_page_of_the_site(
 
 
 @pytest.mark.parametrize("may_cancel", [True, False])
-def test_a_token_cancels_only_with_that_right(app: Flask, jobs: BackJob, waiting: str, may_cancel: bool) -> None:
+def test_a_token_cancels_only_with_the_right_to_cancel(
+    app: Flask, jobs: BackJob, waiting: str, may_cancel: bool
+) -> None:
     answer = visitor(app, None).post(f"{jobs.status_url(waiting, cancel=may_cancel)}/cancel")
     assert answer.status_code == (200 if may_cancel else 403)
 
 
-def test_below_a_mount_addresses_carry_it(app: Flask, jobs: BackJob) -> None:
+def test_below_a_mount_urls_contain_it(app: Flask, jobs: BackJob) -> None:
     app.add_url_rule("/watch/<job_id>", "watch", jobs.status_url)
     site = DispatcherMiddleware(Flask("other"), {"/shop": app})
     client = Client(site)
@@ -150,7 +152,7 @@ def test_below_a_mount_addresses_carry_it(app: Flask, jobs: BackJob) -> None:
     assert "/shop/backjob/progress.js" in client.get(url, headers={"Accept": "text/html"}).text
 
 
-def test_event_streams_are_there_once_they_are_switched_on(make_app: MakeApp) -> None:
+def test_event_streams_are_served_if_they_are_enabled(make_app: MakeApp) -> None:
     for streams, status in ((None, 404), ("1", 200)):
         app = make_app(BACKJOB_STREAMS=streams)
         jobs = BackJob(app, store=MemoryStore(), transport=SocketTransport("http://127.0.0.1:9"))
@@ -167,7 +169,7 @@ def test_event_streams_are_there_once_they_are_switched_on(make_app: MakeApp) ->
 
 
 @pytest.mark.parametrize("path", ["/backjob/a%0Ab", "/backjob//a", "/backjob/%2F%2Fa/", "/backjob/a/b/c", "/backjob/ä"])
-def test_a_path_that_leads_nowhere_is_answered_like_an_unknown_job(app: Flask, jobs: BackJob, path: str) -> None:
+def test_an_unknown_path_gets_the_404_of_an_unknown_job(app: Flask, jobs: BackJob, path: str) -> None:
     client = app.test_client()
     answer = client.get(path)
     assert (answer.status_code, answer.data) == (404, client.get("/backjob/unknown").data)

@@ -40,9 +40,9 @@ def set_up() -> None:
         BACKJOB={name.removeprefix(PREFIX): value for name, value in settings().items()} | {"OWNER": owner},
     )
     django.setup()
-    from backjob.django import jobs
+    from backjob.django.site import engine, jobs
 
-    jobs.transport = own_transport() or jobs.transport
+    engine().transport = own_transport() or jobs.transport
 
 
 def site(request: HttpRequest, rest: str) -> HttpResponseBase:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
 from backjob.model import Request
 from backjob.settings import Settings
 from tests.scenarios.apps.config import PREFIX, own_transport, settings
@@ -29,7 +29,7 @@ def make_jobs() -> BackJob:
     jobs = Settings.of(settings(), prefix=PREFIX).build(
         BackJob, package="backjob.scenarios", application="plain", default_store=lambda: "memory:", owner=owner
     )
-    jobs.transport = own_transport() or jobs.transport
+    engine_of(jobs).transport = own_transport() or jobs.transport
     return jobs
 
 

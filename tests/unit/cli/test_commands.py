@@ -1,9 +1,10 @@
-"""The command line: which jobs are meant, what each command prints, and the codes it exits with."""
+"""The command line: which jobs a command works on, what it prints, and its exit codes."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import signal
 import sqlite3
@@ -23,6 +24,7 @@ from cachelib import FileSystemCache
 from backjob import BackJob, Status, __version__
 from backjob.cli import main
 from backjob.cli.demo.server import demo
+from backjob.cli.program import COMMANDS
 from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
@@ -36,7 +38,7 @@ from backjob.wsgi import BackJobMiddleware
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-PATIENCE = 30.0  # s
+TIMEOUT = 30.0  # s
 DAY = 86400.0  # s
 ROOT = Path(__file__).parents[3]
 
@@ -64,7 +66,7 @@ def store(url: str) -> Iterator[Store]:
 def a_job(
     store: Store, job_id: str = "job1", *, end: End | None = None, output: str = "", scope: str = "", owner: str = ""
 ) -> str:
-    """A job that is due; one with an end or an output was claimed."""
+    """Create a job that is due; with an end or an output it is also claimed."""
     store.create(Draft(id=job_id, request=Request("GET", "/work"), scope=scope, owner=owner or None))
     if end is not None or output:
         assert store.change(job_id, *claimed("token"))
@@ -75,7 +77,7 @@ def a_job(
 
 
 def run(*arguments: str) -> int:
-    """Run a command; what argparse leaves by is a code like any other."""
+    """Run a command; return its exit code, also if argparse exits."""
     try:
         return main(arguments)
     except SystemExit as left:
@@ -109,7 +111,7 @@ def test_list_prints_a_line_for_each_job_newest_first(url: str, store: Store, ca
         (("--before", "job2"), ["job1"]),
     ],
 )
-def test_list_narrows_down(url: str, store: Store, capsys: Out, options: tuple[str, ...], expected: list[str]) -> None:
+def test_list_filters_jobs(url: str, store: Store, capsys: Out, options: tuple[str, ...], expected: list[str]) -> None:
     a_job(store, "job1", owner="ann")
     a_job(store, "job2", end=failed("too bad"))
     a_job(store, "job3", end=completed(), scope="reports")
@@ -117,7 +119,7 @@ def test_list_narrows_down(url: str, store: Store, capsys: Out, options: tuple[s
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == expected
 
 
-def test_list_as_json_is_one_object_a_line(url: str, store: Store, capsys: Out) -> None:
+def test_list_json_prints_one_object_per_line(url: str, store: Store, capsys: Out) -> None:
     a_job(store, "job1", end=completed("two\nlines", {"href": "/x"}))
     a_job(store, "job2")
     assert run("list", "--store", url, "--json") == 0
@@ -136,7 +138,7 @@ def test_show_prints_state_and_output(url: str, store: Store, capsys: Out) -> No
     assert out.endswith("line one\n")
 
 
-def test_show_as_json_has_the_whole_output(url: str, store: Store, capsys: Out) -> None:
+def test_show_json_has_the_complete_output(url: str, store: Store, capsys: Out) -> None:
     output = "0123456789abcde\n" * 10_000
     a_job(store, output=output)
     assert run("show", "--store", url, "--json", "job1") == 0
@@ -146,7 +148,9 @@ def test_show_as_json_has_the_whole_output(url: str, store: Store, capsys: Out) 
     assert shown["truncated"] is False
 
 
-def test_a_look_delivers_nothing_and_leases_nothing(url: str, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_other_than_monitor_deliver_and_lease_nothing(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BACKJOB_BASE_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("BACKJOB_KEY", secrets.token_urlsafe(32))
     a_job(store)
@@ -160,7 +164,7 @@ def test_a_look_delivers_nothing_and_leases_nothing(url: str, store: Store, monk
     assert set(threading.enumerate()) <= threads
 
 
-def test_a_look_makes_no_database(tmp_path: Path, capsys: Out) -> None:
+def test_a_command_creates_no_database(tmp_path: Path, capsys: Out) -> None:
     assert run("list", "--store", f"sqlite:///{tmp_path / 'typo.db'}") == 78
     assert "no such file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -170,19 +174,19 @@ def test_a_look_makes_no_database(tmp_path: Path, capsys: Out) -> None:
 
 
 @pytest.mark.parametrize(("end", "code"), [(completed("done"), 0), (failed("bad"), 1), (cancelled(), 2)])
-def test_watch_exits_with_the_jobs_end(url: str, store: Store, capsys: Out, end: End, code: int) -> None:
+def test_the_exit_code_of_watch_is_the_jobs_end(url: str, store: Store, capsys: Out, end: End, code: int) -> None:
     a_job(store, end=end, output="said\n")
     assert run("watch", "--store", url, "job1") == code
     assert "said\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel"])
-def test_an_unknown_job_is_a_code_of_its_own(url: str, store: Store, capsys: Out, command: str) -> None:
-    assert run(command, "--store", url, "nobody") == 3
-    assert "nobody" in capsys.readouterr().err
+def test_an_unknown_job_exits_with_3(url: str, store: Store, capsys: Out, command: str) -> None:
+    assert run(command, "--store", url, "unknown") == 3
+    assert "unknown" in capsys.readouterr().err
 
 
-def test_cancel_ends_a_job_and_says_if_it_had_ended(url: str, store: Store, capsys: Out) -> None:
+def test_cancel_ends_a_job_once(url: str, store: Store, capsys: Out) -> None:
     a_job(store)
     assert run("cancel", "--store", url, "job1") == 0
     assert status_of(store, "job1") is Status.CANCELLED
@@ -190,7 +194,16 @@ def test_cancel_ends_a_job_and_says_if_it_had_ended(url: str, store: Store, caps
     assert "CANCELLED" in capsys.readouterr().err
 
 
-def test_cleanup_removes_what_is_past_the_age_that_is_set(
+def test_cancel_json_has_the_state_and_whether_this_cancelled_it(url: str, store: Store, capsys: Out) -> None:
+    a_job(store)
+    assert run("cancel", "--store", url, "--json", "job1") == 0
+    assert run("cancel", "--store", url, "--json", "job1") == 1
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (first["id"], first["status_name"], first["cancelled"]) == ("job1", "CANCELLED", True)
+    assert (second["id"], second["status_name"], second["cancelled"]) == ("job1", "CANCELLED", False)
+
+
+def test_cleanup_removes_jobs_past_the_retention_age(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     a_job(store, end=completed())
@@ -200,12 +213,14 @@ def test_cleanup_removes_what_is_past_the_age_that_is_set(
     assert run("cleanup", "--store", url) == 0
     assert capsys.readouterr().out == "removed 1 job\n"
     assert store.get("job1") is None
+    assert run("cleanup", "--store", url, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"removed": 0}
 
 
-# --- which jobs -----------------------------------------------------------------------------------------------------
+# --- the source of the jobs -----------------------------------------------------------------------------------------
 
 
-def test_the_store_may_come_from_the_environment(
+def test_the_store_can_come_from_the_environment(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     a_job(store)
@@ -214,16 +229,15 @@ def test_the_store_may_come_from_the_environment(
     assert capsys.readouterr().out.startswith("job1")
 
 
-def test_a_misspelled_setting_is_refused_with_the_right_one(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_a_misspelled_setting_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     monkeypatch.setenv("BACKJOB_STROE", "sqlite:///jobs.db")
     assert run("list") == 64
     assert "did you mean BACKJOB_STORE?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+pysqlite"])
-def test_a_look_makes_no_tables(scheme: str, tmp_path: Path, capsys: Out) -> None:
+def test_a_command_creates_no_tables(tmp_path: Path, capsys: Out) -> None:
     path = tmp_path / "mistyped.db"
-    assert run("list", "--store", f"{scheme}:///{path}") == 78
+    assert run("list", "--store", f"sqlite:///{path}") == 78
     assert "mistyped.db" in capsys.readouterr().err
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
@@ -231,7 +245,7 @@ def test_a_look_makes_no_tables(scheme: str, tmp_path: Path, capsys: Out) -> Non
 
 @pytest.mark.parametrize("command", ["list", "monitor"])
 @pytest.mark.parametrize("url", ["memory:", "cache:"])
-def test_a_store_of_one_process_is_not_looked_into(
+def test_a_store_in_the_memory_of_one_process_is_refused(
     command: str, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     (tmp_path / "a_module_with_a_cache.py").write_text(
@@ -244,10 +258,10 @@ def test_a_store_of_one_process_is_not_looked_into(
     monkeypatch.setenv("BACKJOB_BASE_URL", "http://127.0.0.1:8000")
     monkeypatch.setenv("BACKJOB_KEY", secrets.token_urlsafe(32))
     assert run(command, "--store", url) == 64
-    assert "in the memory of a process" in capsys.readouterr().err
+    assert "in the memory of one process" in capsys.readouterr().err
 
 
-def test_what_a_command_ends_is_taken_out_of_the_cache(
+def test_cancelling_a_job_removes_it_from_the_cache(
     url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "cache"
@@ -256,7 +270,7 @@ def test_what_a_command_ends_is_taken_out_of_the_cache(
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "a_module_with_a_shared_cache", raising=False)  # another run's
+    monkeypatch.delitem(sys.modules, "a_module_with_a_shared_cache", raising=False)  # from a previous run
     monkeypatch.setenv("BACKJOB_CACHE", "a_module_with_a_shared_cache:cache")
     cached = CachedStore(store, FileSystemCache(str(folder)))
     a_job(cached, output="working")
@@ -270,7 +284,7 @@ def test_what_a_command_ends_is_taken_out_of_the_cache(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "usage"),
         (("list",), "--store URL"),
@@ -282,7 +296,7 @@ def test_what_a_command_ends_is_taken_out_of_the_cache(
         (("list", "--app", "noname"), "module:name"),
         (("list", "--app", "no_such_module_anywhere:jobs"), "no_such_module_anywhere"),
         (("list", "--app", "json:jobs"), "jobs"),
-        (("list", "--app", "json:dumps"), "no BackJob"),
+        (("list", "--app", "json:dumps"), "not a BackJob"),
         (("monitor", "--store", "sqlite:///x.db"), "BACKJOB_BASE_URL and BACKJOB_KEY"),
         (("doctor",), "BACKJOB_BASE_URL"),
         (("doctor", "ftp://example"), "http"),
@@ -292,17 +306,17 @@ def test_what_a_command_ends_is_taken_out_of_the_cache(
         (("demo", "--port", "65536"), "65535"),
     ],
 )
-def test_wrong_usage_is_64_and_says_what_is_wrong(arguments: tuple[str, ...], said: str, capsys: Out) -> None:
+def test_wrong_usage_exits_with_64_and_an_explanation(arguments: tuple[str, ...], message: str, capsys: Out) -> None:
     assert run(*arguments) == 64
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_list_is_limited_to_a_thousand(url: str, store: Store, capsys: Out) -> None:
+def test_list_refuses_more_than_1000_jobs(url: str, store: Store, capsys: Out) -> None:
     assert run("list", "--store", url, "--limit", "1001") == 64
     assert "limit" in capsys.readouterr().err
 
 
-def test_what_is_no_store_is_a_fault_of_the_configuration(tmp_path: Path, capsys: Out) -> None:
+def test_a_file_that_is_not_a_database_exits_with_78(tmp_path: Path, capsys: Out) -> None:
     (tmp_path / "text.db").write_text("hello " * 1000)
     assert run("list", "--store", f"sqlite:///{tmp_path / 'text.db'}") == 78
     assert "not an SQLite database" in capsys.readouterr().err
@@ -315,18 +329,19 @@ def application_of(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> str:
     return "an_application:site.jobs"
 
 
-def test_the_applications_own_jobs_are_found_by_name(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_app_names_the_applications_backjob(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     store = MemoryStore()
     jobs = BackJob(store, SocketTransport, MessageSigner(secrets.token_bytes(32)))
     a_job(store)
-    monkeypatch.setenv("BACKJOB_NOT_READ", "with an application its own settings count")
+    monkeypatch.setenv("BACKJOB_NOT_READ", "the application has its own settings")
     name = application_of(jobs, monkeypatch)
     assert run("cancel", "--app", name, "job1") == 0
     assert run("list", "--app", name) == 0
     assert "CANCELLED" in capsys.readouterr().out
 
 
-def test_a_module_of_the_current_directory_is_found_and_its_own_faults_are_shown(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_app_imports_from_the_current_directory_and_shows_import_errors(tmp_path: Path) -> None:
     (tmp_path / "good.py").write_text(
         "from backjob import BackJob\n"
         "from backjob.signing import MessageSigner\n"
@@ -358,17 +373,33 @@ def test_the_doctor_exits_with_the_first_problem(capsys: Out) -> None:
     assert run("doctor", address) == 10
 
 
-def test_the_doctor_knows_key_and_store_of_an_application(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+def test_the_doctor_uses_address_key_and_store_of_the_application(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     with demo("127.0.0.1", 0) as running:
         name = application_of(running.jobs, monkeypatch)
-        assert run("doctor", running.url, "--app", name, "--method", "CHICKEN") == 0
+        assert run("doctor", "--app", name, "--method", "CHICKEN") == 0
     out = capsys.readouterr().out
+    assert f"ok: {running.url} answers" in out
     assert "same key" in out
     assert "store" in out
     assert "CHICKEN" in out
 
 
-def test_the_doctor_takes_address_and_key_from_the_environment(
+def test_the_doctor_can_connect_to_another_address(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
+    with demo("127.0.0.1", 0) as running:
+        name = application_of(running.jobs, monkeypatch)
+        assert run("doctor", "http://app.example", "--connect-to", running.url, "--app", name) == 0
+        assert run("doctor", "--connect-to", "127.0.0.1:1", "--app", name) == 10
+    assert "ok: http://app.example answers" in capsys.readouterr().out
+
+
+def test_the_doctor_can_print_json(capsys: Out) -> None:
+    assert run("doctor", "http://127.0.0.1:1", "--json") == 10
+    finding = json.loads(capsys.readouterr().out)
+    assert (finding["verdict"], finding["code"]) == ("problem", 10)
+    assert "CONNECT_TO" in finding["remedy"]
+
+
+def test_the_doctor_uses_address_and_key_from_the_environment(
     url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
 ) -> None:
     with demo("127.0.0.1", 0) as running:
@@ -392,31 +423,52 @@ def command(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=TIMEOUT,
         check=False,
     )
 
 
-def test_the_module_runs_as_the_command() -> None:
+def test_python_m_backjob_is_the_command() -> None:
     done = command("--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"backjob {__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [(), ("list",), ("watch",), ("cleanup",), ("monitor",), ("doctor",), ("demo",)])
-def test_each_command_has_its_help(arguments: tuple[str, ...], capsys: Out) -> None:
-    assert run(*arguments, "--help") == 0
-    assert "usage: backjob" in capsys.readouterr().out
+@pytest.mark.parametrize("name", [*COMMANDS, "demo"])
+def test_each_command_has_help(name: str, capsys: Out) -> None:
+    assert run(name, "--help") == 0
+    assert f"usage: backjob {name}" in capsys.readouterr().out
 
 
-def test_help_documents_the_exit_codes(capsys: Out) -> None:
+def test_the_help_lists_the_commands_that_every_front_end_has(capsys: Out) -> None:
+    run("--help")
+    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    assert listed == ["demo", *COMMANDS]
+
+
+def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) -> None:
+    jobs = BackJob(MemoryStore(), SocketTransport, MessageSigner(secrets.token_bytes(32)))
+    a_job(jobs.store)
+    assert main(["list"], jobs=jobs, prog="flask backjob") == 0
+    assert capsys.readouterr().out.startswith("job1")
+    for arguments in (["demo"], ["list", "--store", "sqlite:///jobs.db"]):
+        with pytest.raises(SystemExit) as left:
+            main(arguments, jobs=jobs, prog="flask backjob")
+        assert left.value.code == 64
+        assert "flask backjob" in capsys.readouterr().err
+    assert jobs.find() != []  # the application's jobs stay open
+    jobs.close()
+
+
+def test_the_help_lists_the_exit_codes(capsys: Out) -> None:
     run("--help")
     top = capsys.readouterr().out
     assert all(f"  {code} " in top for code in (0, 1, 2, 3, 64, 69, 78, 130))
     run("doctor", "--help")
-    assert "  16  one single-threaded worker" in capsys.readouterr().out
+    assert "  16  the server handles one request at a time" in capsys.readouterr().out
 
 
-def test_a_reader_that_goes_away_ends_the_program_quietly(url: str, store: Store) -> None:
+@pytest.mark.slow
+def test_the_program_exits_silently_if_the_pipe_is_closed(url: str, store: Store) -> None:
     a_job(store, output="more than a pipe holds\n" * 40_000)
     program = subprocess.Popen(
         [sys.executable, "-m", "backjob", "show", "--store", url, "job1"],
@@ -430,10 +482,11 @@ def test_a_reader_that_goes_away_ends_the_program_quietly(url: str, store: Store
     program.stdout.close()
     assert program.stderr.read() == b""
     program.stderr.close()
-    assert program.wait(PATIENCE) == 141
+    assert program.wait(TIMEOUT) == 141
 
 
-def test_text_that_the_terminal_can_not_show_is_spelled_out(url: str, store: Store) -> None:
+@pytest.mark.slow
+def test_characters_missing_from_the_encoding_become_escapes(url: str, store: Store) -> None:
     a_job(store, output="smörgåsbord 漢\n")
     done = command("show", "--store", url, "job1", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
@@ -454,13 +507,11 @@ def served(app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> 
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_a_monitor_of_its_own_delivers_to_the_application_until_a_signal(
-    url: str, store: Store, stop: signal.Signals
-) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, store: Store, stop: signal.Signals) -> None:
     key = secrets.token_hex(32)
 
     def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -468,7 +519,7 @@ def test_a_monitor_of_its_own_delivers_to_the_application_until_a_signal(
         start_response("200 OK", [("Content-Length", "0")])
         return [b""]
 
-    # The server is asked nothing before the monitor's own request: no other monitor can have delivered the job.
+    # The server gets no request before the worker request, so only the separate monitor can have delivered the job.
     a_job(store)
     with (
         BackJob(open_store(url), SocketTransport, MessageSigner(key)) as jobs,
@@ -485,12 +536,12 @@ def test_a_monitor_of_its_own_delivers_to_the_application_until_a_signal(
         )
         try:
             with BackJob(open_store(url), SocketTransport, MessageSigner(key)) as watching:
-                assert watching.join("job1", PATIENCE).status is Status.COMPLETED
+                assert watching.join("job1", TIMEOUT).status is Status.COMPLETED
                 assert watching.output("job1").text == "worked\n"
             assert program.poll() is None
         finally:
             program.send_signal(stop)
-            out, err = program.communicate(timeout=PATIENCE)
+            out, err = program.communicate(timeout=TIMEOUT)
     assert program.returncode == 0
     assert out == ""
     assert "running" in err

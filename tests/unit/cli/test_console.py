@@ -1,4 +1,4 @@
-"""Jobs on a terminal: lines, details, and the monitor in the foreground."""
+"""Jobs as text, and the monitor in the foreground."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from concurrent.futures import Future
 import pytest
 
 from backjob import AddressUnknown, BackJob, JobNotFound
-from backjob.cli.console import harmless, job_details, job_line, run_monitor
+from backjob.cli.console import escaped, job_details, job_line, run_monitor
 from backjob.errors import StoreUnusable
 from backjob.lifecycle import failed
 from backjob.model import Job, Response
@@ -19,7 +19,7 @@ from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from tests.unit.acting import Acting, quiet_jobs
 
-PATIENCE = 10.0  # s
+TIMEOUT = 10.0  # s
 EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08\u202e"
 
 
@@ -32,17 +32,17 @@ def jobs() -> Iterator[BackJob]:
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def test_control_characters_are_spelled_out_and_other_text_stays() -> None:
-    assert harmless("a\x1b[31m\x9b\x07b") == "a\\x1b[31m\\x9b\\x07b"
-    assert harmless("\u202e") == "\\u202e"
-    assert harmless("tab\tand\nline, ä 漢 👩\u200d🚀") == "tab\tand\nline, ä 漢 👩\u200d🚀"
-    assert harmless("one\r\ntwo\rthree") == "one\ntwo\\x0dthree"
+def test_control_characters_become_escapes_and_other_text_stays() -> None:
+    assert escaped("a\x1b[31m\x9b\x07b") == "a\\x1b[31m\\x9b\\x07b"
+    assert escaped("\u202e") == "\\u202e"
+    assert escaped("tab\tand\nline, ä 漢 👩\u200d🚀") == "tab\tand\nline, ä 漢 👩\u200d🚀"
+    assert escaped("one\r\ntwo\rthree") == "one\ntwo\\x0dthree"
 
 
 # --- a line, and the details ----------------------------------------------------------------------------------------
 
 
-def test_a_line_tells_what_a_job_is_and_says(jobs: BackJob) -> None:
+def test_a_job_line_has_id_status_progress_scope_owner_and_text(jobs: BackJob) -> None:
     acting = Acting(jobs, "reports", "ann").claim()
     acting.report(progress=40, text="Chugging along")
     line = job_line(jobs.status(acting.id))
@@ -52,7 +52,7 @@ def test_a_line_tells_what_a_job_is_and_says(jobs: BackJob) -> None:
     assert line.endswith("reports  ann  Chugging along")
 
 
-def test_a_line_is_one_line_whatever_the_job_says(jobs: BackJob) -> None:
+def test_a_job_line_is_a_single_line_without_control_characters(jobs: BackJob) -> None:
     acting = Acting(jobs, "two\nlines", EVIL).claim()
     acting.report(text=f"first\nsecond\t{EVIL}\n")
     line = job_line(jobs.status(acting.id))
@@ -61,13 +61,13 @@ def test_a_line_is_one_line_whatever_the_job_says(jobs: BackJob) -> None:
     assert "first" not in line
 
 
-def test_a_long_text_is_cut_in_a_line(jobs: BackJob) -> None:
+def test_a_job_line_cuts_a_long_text(jobs: BackJob) -> None:
     acting = Acting(jobs).claim()
     acting.report(text="long " * 1000)
     assert len(job_line(jobs.status(acting.id))) < 250
 
 
-def test_details_show_state_and_all_of_the_output(jobs: BackJob) -> None:
+def test_details_have_the_state_and_the_complete_output(jobs: BackJob) -> None:
     acting = Acting(jobs, "reports", "ann").claim()
     acting.report(progress=7, text="Reading", output="".join(f"line {number}\n" for number in range(20_000)))
     acting.end(failed, "disk full")
@@ -77,80 +77,80 @@ def test_details_show_state_and_all_of_the_output(jobs: BackJob) -> None:
     assert details.count("line 9999\n") == 1
 
 
-def test_details_say_an_output_once_when_it_stands_for_the_text(jobs: BackJob) -> None:
+def test_details_show_the_output_once_if_it_is_also_the_text(jobs: BackJob) -> None:
     acting = Acting(jobs).claim()
     acting.report(output="only once\n")
     assert job_details(jobs, acting.id).count("only once") == 1
 
 
-def test_details_say_that_output_was_truncated(jobs: BackJob) -> None:
+def test_details_report_a_truncated_output(jobs: BackJob) -> None:
     acting = Acting(jobs).claim()
     acting.report(output="beginning", truncated=True)
     assert "the rest is missing" in job_details(jobs, acting.id)
 
 
-def test_details_escape_the_output_unless_told_not_to(jobs: BackJob) -> None:
+def test_details_escape_the_output_by_default(jobs: BackJob) -> None:
     acting = Acting(jobs, EVIL).claim()
     acting.report(output=EVIL, text=EVIL)
     assert job_details(jobs, acting.id).replace("\n", "").isprintable()
     assert EVIL in job_details(jobs, acting.id, escape=False)
 
 
-def test_details_of_an_unknown_job_are_not_found(jobs: BackJob) -> None:
+def test_details_of_an_unknown_job_raise_job_not_found(jobs: BackJob) -> None:
     with pytest.raises(JobNotFound):
-        job_details(jobs, "nobody")
+        job_details(jobs, "unknown")
 
 
 # --- the monitor ----------------------------------------------------------------------------------------------------
 
 
 class Recording:
-    """A transport that notes what it is to send; nothing is answered."""
+    """A transport that records deliveries and never answers."""
 
     capacity = None
 
     def __init__(self) -> None:
         self.sent: list[str] = []
-        self.some = threading.Event()
+        self.has_sent = threading.Event()
         self.closed = False
 
     def send(self, delivery: Delivery) -> Future[Response]:
         self.sent.append(delivery.job_id)
-        self.some.set()
+        self.has_sent.set()
         return Future()
 
     def close(self) -> None:
         self.closed = True
 
 
-def test_a_monitor_delivers_what_is_due_until_it_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_monitor_delivers_due_jobs_until_it_is_stopped(capsys: pytest.CaptureFixture[str]) -> None:
     transport, stop = Recording(), threading.Event()
     jobs = BackJob(MemoryStore(), transport, MessageSigner(secrets.token_bytes(32)))
     waiting = Acting(jobs)
     thread = threading.Thread(target=run_monitor, args=(jobs,), kwargs={"stop": stop})
     thread.start()
     try:
-        assert transport.some.wait(PATIENCE)
+        assert transport.has_sent.wait(TIMEOUT)
         assert thread.is_alive()
     finally:
         stop.set()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
     assert not thread.is_alive()
     assert transport.sent == [waiting.id]
     assert transport.closed
     assert "running" in capsys.readouterr().err
 
 
-def test_a_monitor_without_an_address_refuses_and_leases_nothing(jobs: BackJob) -> None:
+def test_the_monitor_refuses_to_start_without_an_address(jobs: BackJob) -> None:
     waiting = Acting(jobs)
-    with pytest.raises(AddressUnknown, match="base URL"):
+    with pytest.raises(AddressUnknown, match="BASE_URL"):
         run_monitor(jobs, stop=threading.Event())
     job = jobs.store.get(waiting.id)
     assert job is not None
     assert job.lessee is None
 
 
-def test_a_monitor_whose_store_can_not_be_read_says_so_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_monitor_refuses_to_start_if_the_store_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(MemoryStore):
         def find(self, query: object) -> list[Job]:
             raise StoreUnusable("no table")

@@ -1,4 +1,4 @@
-"""The demo: one job through a real request of the site to itself, and the page that starts and shows jobs."""
+"""The demo: one job by a real self-request, and the page that starts and shows jobs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from backjob import InvalidRequest, Status
 from backjob.cli.demo.server import Demo, demo
 
 ROOT = Path(__file__).parents[3]
-PATIENCE = 30.0  # s
+TIMEOUT = 30.0  # s
 
 
 def program(*arguments: str) -> subprocess.Popen[str]:
@@ -38,9 +38,9 @@ def program(*arguments: str) -> subprocess.Popen[str]:
 # --- once -----------------------------------------------------------------------------------------------------------
 
 
-def test_once_runs_a_job_prints_it_and_exits_with_0() -> None:
+def test_once_runs_one_job_prints_it_and_exits_with_0() -> None:
     with program("--once") as running:
-        out, err = running.communicate(timeout=PATIENCE)
+        out, err = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 0
     assert err == ""
     lines = out.splitlines()
@@ -52,9 +52,10 @@ def test_once_runs_a_job_prints_it_and_exits_with_0() -> None:
     assert any(0 < percent < 100 for percent in percents)
 
 
+@pytest.mark.slow
 def test_once_exits_with_1_if_the_job_fails() -> None:
     with program("--once", "--fail") as running:
-        out, err = running.communicate(timeout=PATIENCE)
+        out, err = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 1
     assert err == ""
     assert re.search(r"^FAILED .*row 51 can't be exported", out, re.MULTILINE)
@@ -63,7 +64,8 @@ def test_once_exits_with_1_if_the_job_fails() -> None:
 # --- serving --------------------------------------------------------------------------------------------------------
 
 
-def test_it_says_where_it_serves_starts_a_job_itself_and_ends_with_ctrl_c() -> None:
+@pytest.mark.slow
+def test_the_demo_prints_its_url_starts_a_job_and_stops_on_ctrl_c() -> None:
     with program("--port", "0") as running:
         assert running.stdout is not None
         url = re.search(r"http://127\.0\.0\.1:\d+", running.stdout.readline())
@@ -73,17 +75,18 @@ def test_it_says_where_it_serves_starts_a_job_itself_and_ends_with_ctrl_c() -> N
         while not running.stdout.readline().startswith("IN_PROGRESS"):
             assert running.poll() is None
         running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=PATIENCE)
+        out, err = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 0
     assert err == ""
-    assert out.endswith("the demo ends\n")
+    assert out.endswith("demo stopped\n")
 
 
-def test_a_port_that_is_taken_is_said_in_one_line() -> None:
+@pytest.mark.slow
+def test_a_port_in_use_is_reported_in_one_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with program("--port", str(port)) as running:
-            out, err = running.communicate(timeout=PATIENCE)
+            out, err = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 64
     assert out == ""
     assert err.count("\n") == 1
@@ -97,7 +100,7 @@ def running() -> Iterator[Demo]:
 
 
 def get(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, http.client.HTTPMessage, str]:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=PATIENCE)
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT)
     try:
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
         response = connection.getresponse()
@@ -107,7 +110,7 @@ def get(url: str, path: str, method: str = "GET", **headers: str) -> tuple[int, 
 
 
 class Elements(HTMLParser):
-    """The elements of a page, and what a strict policy would block in it."""
+    """The elements of a page, and its inline scripts and styles, which a strict policy blocks."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ class Elements(HTMLParser):
             self.inline.append(data)
 
 
-def test_the_button_starts_a_job_that_the_page_then_shows_to_its_end(running: Demo) -> None:
+def test_the_button_starts_a_job_and_the_page_shows_it_until_its_end(running: Demo) -> None:
     status, _, markup = get(running.url, "/")
     assert status == 200
     assert "backjob-progress" not in Elements(markup).found
@@ -142,7 +145,7 @@ def test_the_button_starts_a_job_that_the_page_then_shows_to_its_end(running: De
     assert source is not None
     job_id = running.site.newest
     assert job_id is not None
-    assert running.jobs.join(job_id, PATIENCE).status is Status.COMPLETED
+    assert running.jobs.join(job_id, TIMEOUT).status is Status.COMPLETED
     status, _, state = get(running.url, source)
     assert status == 200
     assert '"COMPLETED"' in state
@@ -151,7 +154,7 @@ def test_the_button_starts_a_job_that_the_page_then_shows_to_its_end(running: De
     assert (status, table.splitlines()[-1]) == (200, "100,10000")
 
 
-def test_the_page_obeys_its_own_strict_policy(running: Demo) -> None:
+def test_the_page_complies_with_its_strict_content_security_policy(running: Demo) -> None:
     running.site.start()
     _, headers, markup = get(running.url, "/")
     policy = headers["Content-Security-Policy"]
@@ -168,38 +171,38 @@ def test_the_action_runs_only_in_the_background(running: Demo) -> None:
     assert get(running.url, "/work")[0] == 403
 
 
-def test_another_sites_page_starts_no_job(running: Demo) -> None:
+def test_a_page_of_another_site_can_not_start_a_job(running: Demo) -> None:
     assert get(running.url, "/start", "POST", Sec_Fetch_Site="cross-site")[0] == 403
     assert running.site.newest is None
 
 
-def test_what_is_not_there_is_not_found(running: Demo) -> None:
+def test_an_unknown_route_is_not_found(running: Demo) -> None:
     assert get(running.url, "/nothing")[0] == 404
     assert get(running.url, "/start")[0] == 404
 
 
-def test_a_running_job_ends_with_the_demo() -> None:
-    with demo("127.0.0.1", 0, pause=PATIENCE) as running:
+def test_stopping_the_demo_ends_its_running_job() -> None:
+    with demo("127.0.0.1", 0, pause=TIMEOUT) as running:
         job_id = running.site.start()
         states = running.jobs.watch(job_id)
         assert any(state.status is Status.IN_PROGRESS for state in states)
-        running.site.stop(PATIENCE)
+        running.site.stop(TIMEOUT)
         state = running.jobs.status(job_id)
     assert (state.status, state.status_text) == (Status.FAILED, "the demo was stopped")
 
 
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
-def test_it_serves_on_ipv6_too() -> None:
+def test_the_demo_can_listen_on_ipv6() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError as error:
         pytest.skip(f"no IPv6 here: {error}")
     with demo("::1", 0, pause=0.0) as running:
         assert running.url.startswith("http://[::1]:")
-        assert running.jobs.join(running.site.start(), PATIENCE).status is Status.COMPLETED
+        assert running.jobs.join(running.site.start(), TIMEOUT).status is Status.COMPLETED
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", -1), ("127.0.0.1", 65536), ("host.invalid", 0)])
-def test_an_address_that_can_not_be_had_is_refused(host: str, port: int) -> None:
+def test_an_impossible_address_is_refused(host: str, port: int) -> None:
     with pytest.raises(InvalidRequest, match="port"), demo(host, port):
         pass

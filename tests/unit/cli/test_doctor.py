@@ -1,4 +1,4 @@
-"""The doctor against real servers, each with one thing wrong, and with nothing wrong."""
+"""The doctor against real servers: without a problem, and with one problem each."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ import trustme
 import waitress.server
 import waitress.wasyncore
 import werkzeug.serving
+from cachelib import SimpleCache
 
 from backjob import BackJob, StoreUnusable
 from backjob.cli.demo.server import demo
-from backjob.cli.doctor import EXIT_CODES, Finding, Problem, examine
+from backjob.cli.doctor import examine
+from backjob.cli.findings import EXIT_CODES, Finding, Problem
 from backjob.model import Job
 from backjob.signing import MessageSigner
+from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
 from backjob.testing.transports import Call, Peer, answer
 from backjob.transports.sockets import SocketTransport
@@ -30,8 +33,8 @@ from backjob.wsgi import BackJobMiddleware
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-PATIENCE = 10.0  # s
-POLL = 0.02  # s between two looks of a server at whether it is to stop
+TIMEOUT = 10.0  # s
+POLL = 0.02  # s between a server's checks whether to stop
 
 
 def examined(url: str, connect_to: str | None = None, **options: Any) -> list[Finding]:
@@ -78,7 +81,7 @@ class Quiet(WSGIRequestHandler):
 
 @contextmanager
 def wsgiref_server(app: WSGIApplication) -> Iterator[str]:
-    """The standard library's server, which takes one request at a time."""
+    """The standard library's server, which handles one request at a time."""
     with make_server("127.0.0.1", 0, app, handler_class=Quiet) as server:
         thread = threading.Thread(target=server.serve_forever, args=(POLL,))
         thread.start()
@@ -86,7 +89,7 @@ def wsgiref_server(app: WSGIApplication) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}"
         finally:
             server.shutdown()
-            thread.join(PATIENCE)
+            thread.join(TIMEOUT)
 
 
 @contextmanager
@@ -102,7 +105,7 @@ def werkzeug_server(app: WSGIApplication, *, threaded: bool) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.port}"
     finally:
         server.shutdown()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         server.server_close()
 
 
@@ -122,25 +125,25 @@ def waitress_server(app: WSGIApplication) -> Iterator[str]:
         yield f"http://127.0.0.1:{server.effective_port}"
     finally:
         stopping.set()
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         server.task_dispatcher.shutdown()
-        waitress.wasyncore.close_all(sockets)  # a connection whose end the loop has not seen is among them
+        waitress.wasyncore.close_all(sockets)  # also connections whose end the loop has not noticed
 
 
-# --- nothing wrong --------------------------------------------------------------------------------------------------
+# --- no problem -----------------------------------------------------------------------------------------------------
 
 
-def test_a_sound_application_has_no_problem() -> None:
+def test_a_correct_application_has_no_problem() -> None:
     with demo("127.0.0.1", 0) as running:
         findings = examined(running.url, methods=("CHICKEN", "POST"), signer=running.jobs.signer, jobs=running.jobs)
     assert problems(findings) == []
     assert all(str(finding).startswith("ok: ") for finding in findings)
     text = "\n".join(map(str, findings))
-    for part in ("answers", "200 OK", "CHICKEN", "POST", "middleware", "same key", "several", "store"):
+    for part in ("answers", "200 OK", "CHICKEN", "POST", "middleware", "same key", "several requests", "store"):
         assert part in text
 
 
-def test_no_action_is_run_by_an_examination(jobs: BackJob) -> None:
+def test_an_examination_runs_no_action(jobs: BackJob) -> None:
     reached: list[str] = []
 
     def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -152,7 +155,7 @@ def test_no_action_is_run_by_an_examination(jobs: BackJob) -> None:
     assert reached == ["GET/work"]
 
 
-def test_a_signature_in_header_fields_is_claimed_as_well() -> None:
+def test_an_application_with_signatures_in_header_fields_has_no_problem() -> None:
     signer = MessageSigner(secrets.token_bytes(32), carrier="header")
     with (
         BackJob(MemoryStore(), SocketTransport, signer) as jobs,
@@ -194,7 +197,7 @@ def tls_server(*names: str) -> ssl.SSLContext:
     return context
 
 
-def test_a_certificate_from_nowhere_is_a_problem_of_tls() -> None:
+def test_an_untrusted_certificate_is_a_tls_problem() -> None:
     with Peer(tls=tls_server("localhost")) as peer:
         finding = only_problem(examined(f"https://localhost:{peer.port}"))
         assert peer.arrivals.empty()
@@ -203,14 +206,14 @@ def test_a_certificate_from_nowhere_is_a_problem_of_tls() -> None:
     assert "SSL_CERT_FILE" in finding.remedy
 
 
-def test_https_to_a_plain_port_is_a_problem_of_tls() -> None:
+def test_https_to_a_plain_port_is_a_tls_problem() -> None:
     with Peer() as peer:
         assert only_problem(examined(f"https://127.0.0.1:{peer.port}")).problem is Problem.TLS
 
 
-@pytest.mark.parametrize("says_so", [True, False])
-def test_plain_http_to_a_port_with_tls_is_named(says_so: bool) -> None:
-    if says_so:
+@pytest.mark.parametrize("explains", [True, False])
+def test_plain_http_to_a_tls_port_is_recognised(explains: bool) -> None:
+    if explains:
         body = b"The plain HTTP request was sent to HTTPS port"
         with Peer(always(answer(400, body, "Bad Request"))) as peer:
             assert only_problem(examined(peer.base_url)).problem is Problem.TLS
@@ -221,7 +224,7 @@ def test_plain_http_to_a_port_with_tls_is_named(says_so: bool) -> None:
         assert "https" in finding.remedy
 
 
-# --- what stands before the middleware ------------------------------------------------------------------------------
+# --- answers that do not come from the middleware -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -245,7 +248,9 @@ def test_plain_http_to_a_port_with_tls_is_named(says_so: bool) -> None:
         (answer(403, reason="Forbidden"), Problem.NO_MIDDLEWARE, "connect_to"),
     ],
 )
-def test_what_stands_in_the_way_is_named(response: bytes, problem: Problem, remedy: str) -> None:
+def test_an_answer_from_something_before_the_middleware_is_explained(
+    response: bytes, problem: Problem, remedy: str
+) -> None:
     with Peer(always(response)) as peer:
         findings = examined(peer.base_url, methods=("DELETE",))
         calls = [peer.next_call()]
@@ -253,12 +258,12 @@ def test_what_stands_in_the_way_is_named(response: bytes, problem: Problem, reme
     finding = only_problem(findings)
     assert finding.problem is problem
     assert remedy in finding.remedy
-    # Nobody there would answer in the action's stead: no other method may be tried.
+    # Without the middleware a further method could reach an action, so none is tried.
     assert [call.method for call in calls] == ["GET"]
 
 
-def before(app: WSGIApplication, status: str, *headers: tuple[str, str]) -> WSGIApplication:
-    """An application that the middleware lets through to, and that answers all ordinary requests like this."""
+def answering(status: str, *headers: tuple[str, str]) -> WSGIApplication:
+    """An application that gives every request this answer."""
 
     def answered(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response(status, [("Content-Length", "0"), *headers])
@@ -267,23 +272,23 @@ def before(app: WSGIApplication, status: str, *headers: tuple[str, str]) -> WSGI
     return answered
 
 
-def test_a_host_that_only_the_application_refuses_is_found_behind_the_middleware(jobs: BackJob) -> None:
-    app = before(hello, "400 Bad Request")
+def test_a_host_that_the_application_refuses_behind_the_middleware_is_a_problem(jobs: BackJob) -> None:
+    app = answering("400 Bad Request")
     with werkzeug_server(BackJobMiddleware(app, jobs), threaded=True) as url:
         finding = only_problem(examined(url))
     assert finding.problem is Problem.HOST
 
 
-def test_https_that_the_application_enforces_is_found_behind_the_middleware(jobs: BackJob) -> None:
-    app = before(hello, "301 Moved", ("Location", "https://127.0.0.1/page"))
+def test_https_that_the_application_enforces_behind_the_middleware_is_a_problem(jobs: BackJob) -> None:
+    app = answering("301 Moved", ("Location", "https://127.0.0.1/page"))
     with werkzeug_server(BackJobMiddleware(app, jobs), threaded=True) as url:
         finding = only_problem(examined(url, path="/page?x=1"))
     assert finding.problem is Problem.REDIRECTED
 
 
 @pytest.mark.parametrize("location", ["/login", "https://login.example/", "https://127.0.0.1/other", "https://["])
-def test_a_page_may_redirect_elsewhere(jobs: BackJob, location: str) -> None:
-    app = before(hello, "302 Found", ("Location", location))
+def test_a_page_that_redirects_elsewhere_is_no_problem(jobs: BackJob, location: str) -> None:
+    app = answering("302 Found", ("Location", location))
     with werkzeug_server(BackJobMiddleware(app, jobs), threaded=True) as url:
         assert problems(examined(url)) == []
 
@@ -304,7 +309,7 @@ REFUSAL = answer(403, b"refused", "Forbidden", (("backjob-refusal", "signature")
         (b"", "refuses this method"),
     ],
 )
-def test_a_refused_method_is_named(response: bytes, remedy: str) -> None:
+def test_a_refused_method_is_a_problem(response: bytes, remedy: str) -> None:
     def script(call: Call) -> bytes:
         if call.method != "GET":
             return response
@@ -318,7 +323,7 @@ def test_a_refused_method_is_named(response: bytes, remedy: str) -> None:
     assert remedy in finding.remedy
 
 
-# --- one at a time --------------------------------------------------------------------------------------------------
+# --- concurrency ----------------------------------------------------------------------------------------------------
 
 
 def test_a_single_threaded_server_is_a_problem(jobs: BackJob) -> None:
@@ -329,18 +334,18 @@ def test_a_single_threaded_server_is_a_problem(jobs: BackJob) -> None:
 
 
 @pytest.mark.parametrize("threaded", [True, False])
-def test_werkzeug_says_truly_whether_it_has_threads(jobs: BackJob, threaded: bool) -> None:
+def test_werkzeug_declares_whether_it_has_threads(jobs: BackJob, threaded: bool) -> None:
     with werkzeug_server(BackJobMiddleware(hello, jobs), threaded=threaded) as url:
         found = problems(examined(url))
     assert found == ([] if threaded else [Problem.ONE_AT_A_TIME])
 
 
-def test_waitress_says_that_it_has_threads(jobs: BackJob) -> None:
+def test_waitress_declares_that_it_has_threads(jobs: BackJob) -> None:
     with waitress_server(BackJobMiddleware(hello, jobs)) as url:
         assert problems(examined(url)) == []
 
 
-def test_a_server_that_does_not_say_is_not_judged() -> None:
+def test_a_server_that_declares_nothing_is_no_problem() -> None:
     refusal = answer(403, b"refused", "Forbidden", (("backjob-refusal", "signature"),))
     with Peer(lambda call: refusal if "backjob-signature" in call.target else answer()) as peer:
         findings = examined(peer.base_url)
@@ -358,7 +363,7 @@ def test_another_key_is_a_problem(jobs: BackJob) -> None:
     assert "KEY" in finding.remedy
 
 
-def test_a_path_that_is_rewritten_on_the_way_is_a_problem(jobs: BackJob) -> None:
+def test_a_path_rewritten_on_the_way_is_a_problem(jobs: BackJob) -> None:
     app = BackJobMiddleware(hello, jobs)
 
     def stripping(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -373,13 +378,13 @@ def test_a_path_that_is_rewritten_on_the_way_is_a_problem(jobs: BackJob) -> None
     assert "base URL" in finding.remedy
 
 
-def test_a_query_that_is_cut_on_the_way_is_a_problem(signer: MessageSigner) -> None:
+def test_a_query_cut_on_the_way_is_a_problem(signer: MessageSigner) -> None:
     with Peer(lambda call: REFUSAL if call.target.endswith("=doctor") else answer(200)) as peer:
         finding = only_problem(examined(peer.base_url, signer=signer))
     assert finding.problem is Problem.SIGNATURE
 
 
-def test_a_store_that_can_not_be_read_is_a_problem_of_its_own() -> None:
+def test_an_unreadable_store_is_a_problem() -> None:
     class Broken(MemoryStore):
         def find(self, query: object) -> list[Job]:
             raise StoreUnusable("no table\n\x1b[2J")
@@ -388,6 +393,32 @@ def test_a_store_that_can_not_be_read_is_a_problem_of_its_own() -> None:
         findings = examined(peer.base_url, jobs=jobs)
     assert problems(findings) == [Problem.NO_MIDDLEWARE, Problem.STORE]
     assert str(findings[-1]).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("policy", "verdict"),
+    [("noeviction", "ok"), ("volatile-lru", "ok"), ("allkeys-lru", "problem"), ("", "can't tell")],
+)
+def test_a_redis_that_may_evict_jobs_is_a_problem(policy: str, verdict: str) -> None:
+    class OnRedis(MemoryStore):
+        def eviction_policy(self) -> str:
+            return policy
+
+    with BackJob(OnRedis(), SocketTransport, MessageSigner(secrets.token_bytes(32))) as jobs, Peer() as peer:
+        finding = examined(peer.base_url, jobs=jobs)[-1]
+    assert finding.verdict == verdict
+    assert policy in finding.what
+    assert finding.problem == (Problem.STORE if verdict == "problem" else None)
+
+
+def test_the_eviction_policy_of_a_store_behind_a_cache_is_checked() -> None:
+    class OnRedis(MemoryStore):
+        def eviction_policy(self) -> str:
+            return "allkeys-lru"
+
+    store = CachedStore(OnRedis(), SimpleCache())
+    with BackJob(store, SocketTransport, MessageSigner(secrets.token_bytes(32))) as jobs, Peer() as peer:
+        assert problems(examined(peer.base_url, jobs=jobs)) == [Problem.NO_MIDDLEWARE, Problem.STORE]
 
 
 def test_the_table_of_exit_codes_has_every_problem() -> None:

@@ -1,4 +1,4 @@
-"""One job from its acceptance to its claim, whatever happens on the way: the outcomes of deliveries, one by one."""
+"""Deliveries from the acceptance of a job to its claim: outcomes, delays, merges, leases, credentials, failures."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def neighbour(world: Bench, **options: Any) -> Bench:
     return bench(clock=world.clock, store=world.store.store, **options)
 
 
-def held(world: Bench) -> int:
-    return len(world.monitor._deliveries._held)
+def delivering(world: Bench) -> int:
+    return len(world.monitor._deliveries._by_id)
 
 
 def in_flight(world: Bench) -> int:
@@ -39,7 +39,7 @@ def in_flight(world: Bench) -> int:
 # --- what is retried ------------------------------------------------------------------------------------------------
 
 
-def test_what_was_not_sent_is_sent_again_with_growing_pauses(world: Bench) -> None:
+def test_a_failed_attempt_is_repeated_with_growing_pauses(world: Bench) -> None:
     job_id = world.start()
     world.step()
     for number, pause in enumerate(BACKOFFS, 1):
@@ -78,7 +78,7 @@ def answered(status: int, refusal: str | None = None) -> Any:
         answered(409, "claimed"),
     ],
 )
-def test_a_job_that_nobody_claimed_is_delivered_again(world: Bench, outcome: Any) -> None:
+def test_an_unclaimed_job_is_delivered_again(world: Bench, outcome: Any) -> None:
     job_id = world.start()
     world.step()
     outcome(world.transport.sent[0])
@@ -100,19 +100,19 @@ def test_a_job_that_nobody_claimed_is_delivered_again(world: Bench, outcome: Any
         answered(500),
     ],
 )
-def test_a_claimed_job_is_left_to_its_worker_whatever_the_connection_says(world: Bench, outcome: Any) -> None:
+def test_no_outcome_ends_or_repeats_a_claimed_job(world: Bench, outcome: Any) -> None:
     running = world.run()
     outcome(world.transport.sent[0])
     world.step(1)
     assert world.job(running.job.id).status is Status.IN_PROGRESS
-    assert (len(world.transport.sent), held(world), in_flight(world)) == (1, 0, 0)
+    assert (len(world.transport.sent), delivering(world), in_flight(world)) == (1, 0, 0)
 
 
 @pytest.mark.parametrize(
-    ("outcome", "said"),
+    ("outcome", "text"),
     [
-        (answered(200), "200 OK: answered, but nothing claimed it: is the middleware installed"),
-        (answered(204), "204 No Content: answered, but nothing claimed it"),
+        (answered(200), "200 OK: answered, but the middleware did not claim the job: is it installed"),
+        (answered(204), "204 No Content: answered, but the middleware did not claim the job"),
         (lambda sent: sent.answer(302, "Found", (("Location", "/login"),)), "302 Found → /login: answered"),
         (answered(404), "404 Not Found: answered"),
         (answered(500), "500 Internal Server Error: answered"),
@@ -121,19 +121,19 @@ def test_a_claimed_job_is_left_to_its_worker_whatever_the_connection_says(world:
         (lambda s: s.answer(403, "No", ((REFUSAL_HEADER, "signature"),), b"expired\0"), "(signature). expired\ufffd"),
     ],
 )
-def test_an_answer_without_a_claim_ends_the_job_in_words_that_help(world: Bench, outcome: Any, said: str) -> None:
+def test_an_answer_without_a_claim_fails_the_job_with_a_hint(world: Bench, outcome: Any, text: str) -> None:
     job_id = world.start()
     world.step()
     outcome(world.transport.sent[0])
     world.step()
     job = world.job(job_id)
     assert job.status is Status.FAILED
-    assert said in (job.status_text or "")
+    assert text in (job.status_text or "")
     assert [state.id for state in world.ended] == [job_id]
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert (delivering(world), in_flight(world)) == (0, 0)
 
 
-def test_who_read_started_can_not_end_a_job_that_was_claimed_meanwhile(world: Bench) -> None:
+def test_a_job_that_was_claimed_after_the_read_is_not_ended(world: Bench) -> None:
     job_id = world.start()
     world.step()
     sent = world.transport.sent[0]
@@ -150,19 +150,19 @@ def test_who_read_started_can_not_end_a_job_that_was_claimed_meanwhile(world: Be
     assert not world.ended
 
 
-def test_a_job_that_was_purged_meanwhile_is_forgotten(world: Bench) -> None:
+def test_a_purged_job_is_dropped(world: Bench) -> None:
     world.start()
     world.step()
     world.store.before["get"] = world.store.store._jobs.clear  # type: ignore[attr-defined]
     world.transport.sent[0].fail(NOT_SENT)
     world.step()
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert (delivering(world), in_flight(world)) == (0, 0)
 
 
 # --- time limits ----------------------------------------------------------------------------------------------------
 
 
-def test_an_undelivered_job_fails_at_the_exact_end_of_its_time(world: Bench) -> None:
+def test_an_undelivered_job_fails_exactly_at_its_delivery_timeout(world: Bench) -> None:
     job_id = world.start()
     world.transport.script = lambda sent: sent.fail(NOT_SENT)
     while world.clock.monotonic() < 599:
@@ -176,10 +176,10 @@ def test_an_undelivered_job_fails_at_the_exact_end_of_its_time(world: Bench) -> 
     count = len(world.transport.sent)
     world.step(60)
     assert len(world.transport.sent) == count
-    assert held(world) == 0
+    assert delivering(world) == 0
 
 
-def test_the_monitor_says_why_the_last_attempt_failed(world: Bench) -> None:
+def test_the_status_text_says_why_the_last_attempt_failed(world: Bench) -> None:
     job_id = world.start()
     world.step()
     world.clock.advance(600)
@@ -188,7 +188,7 @@ def test_the_monitor_says_why_the_last_attempt_failed(world: Bench) -> None:
     assert (world.job(job_id).status_text or "").endswith("the last attempt: connection refused")
 
 
-def test_nothing_is_signed_that_could_be_valid_after_the_end_of_delivery(world: Bench) -> None:
+def test_no_signature_is_valid_past_the_delivery_timeout(world: Bench) -> None:
     job_id = world.start()
     world.step()
     world.clock.advance(599)
@@ -198,7 +198,7 @@ def test_nothing_is_signed_that_could_be_valid_after_the_end_of_delivery(world: 
     assert verified.grant.expires <= world.job(job_id).deliver_by.timestamp()
 
 
-def test_after_its_time_a_delivery_does_not_sign(world: Bench) -> None:
+def test_past_its_deadline_an_attempt_does_not_sign(world: Bench) -> None:
     world.start()
     world.step()
     world.clock.advance(600)
@@ -206,7 +206,7 @@ def test_after_its_time_a_delivery_does_not_sign(world: Bench) -> None:
         world.transport.sent[0].delivery.sign()
 
 
-def test_a_delivery_signs_once(world: Bench) -> None:
+def test_an_attempt_signs_once(world: Bench) -> None:
     world.start()
     world.step()
     world.transport.sent[0].delivery.sign()
@@ -218,7 +218,7 @@ def test_a_delivery_signs_once(world: Bench) -> None:
 
 
 @pytest.mark.parametrize("user", [False, True])
-def test_a_delayed_job_is_sent_at_its_time_and_not_before(world: Bench, user: bool) -> None:
+def test_a_delayed_job_is_sent_exactly_when_it_is_due(world: Bench, user: bool) -> None:
     with served():
         world.start(delay=100, as_current_user=user)
     for _ in range(99):
@@ -251,7 +251,7 @@ def test_a_merge_moves_a_waiting_job_to_the_newest_start_time(
     assert len(world.transport.sent) == 1
 
 
-def test_a_job_that_is_moved_again_and_again_takes_no_more_memory(world: Bench) -> None:
+def test_a_job_that_is_rescheduled_often_takes_no_more_memory(world: Bench) -> None:
     with served():
         for _ in range(300):
             world.start(delay=1000, as_current_user=True, owner="ann", merge="pending")
@@ -259,7 +259,7 @@ def test_a_job_that_is_moved_again_and_again_takes_no_more_memory(world: Bench) 
     assert len(world.monitor._deliveries._agenda) < 10
 
 
-def test_a_merge_by_another_process_moves_the_job_too(world: Bench) -> None:
+def test_a_merge_by_another_process_reschedules_the_job_too(world: Bench) -> None:
     other = neighbour(world)
     options: dict[str, Any] = {"as_current_user": True, "owner": "ann", "merge": "pending"}
     with served():
@@ -276,7 +276,7 @@ def test_a_merge_by_another_process_moves_the_job_too(world: Bench) -> None:
     assert sent.delivery.sign().header("Cookie") == COOKIE
 
 
-def test_a_merge_brings_new_credentials_to_a_job_whose_process_died(world: Bench) -> None:
+def test_a_merge_supplies_credentials_for_a_job_whose_process_died(world: Bench) -> None:
     other = neighbour(world)
     options: dict[str, Any] = {"as_current_user": True, "owner": "ann", "merge": "pending", "delay": 20}
     with served():
@@ -288,7 +288,7 @@ def test_a_merge_brings_new_credentials_to_a_job_whose_process_died(world: Bench
     assert other.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
 
 
-def test_a_change_by_somebody_else_does_not_let_the_lease_lapse(world: Bench) -> None:
+def test_the_lease_does_not_expire_after_a_change_by_another_process(world: Bench) -> None:
     other = neighbour(world)
     with served():
         job_id = world.start(as_current_user=True, delay=LEASE)
@@ -297,13 +297,13 @@ def test_a_change_by_somebody_else_does_not_let_the_lease_lapse(world: Bench) ->
         if second == 14:
             job = world.job(job_id)
             world.store.store.change(job_id, Expect(version=job.version), Changes(due=job.start_time))
-        other.step()  # first, so that a lease that is over goes to it
+        other.step()  # first, so that it would take an expired lease
         world.step()
         world.clock.advance(1)
     assert world.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
 
 
-def test_once_sent_a_pending_job_is_not_joined(world: Bench) -> None:
+def test_a_pending_job_can_not_be_joined_once_it_is_sent(world: Bench) -> None:
     first = world.start(merge="pending")
     assert world.start(merge="pending") == first
     world.step()
@@ -320,10 +320,10 @@ def test_an_unfinished_job_is_joined_until_its_end(world: Bench) -> None:
     assert world.start(merge="unfinished") != first
 
 
-# --- room -----------------------------------------------------------------------------------------------------------
+# --- capacity--------------------------------------------------------------------------------------------------------
 
 
-def test_capacity_is_never_exceeded_and_all_are_sent(world: Bench) -> None:
+def test_capacity_is_never_exceeded_and_all_jobs_are_sent(world: Bench) -> None:
     world.transport.capacity = 3
     for _ in range(20):
         world.start()
@@ -338,11 +338,11 @@ def test_capacity_is_never_exceeded_and_all_are_sent(world: Bench) -> None:
             waiting[0].answer()
         done += 1
     world.step()
-    assert world.transport.most == 3
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert world.transport.max_in_flight == 3
+    assert (delivering(world), in_flight(world)) == (0, 0)
 
 
-def test_what_finds_no_room_is_left_to_another_process(world: Bench) -> None:
+def test_a_job_without_room_is_left_to_another_process(world: Bench) -> None:
     world.transport.capacity = 1
     other = neighbour(world)
     first, second = world.start(), world.start()
@@ -355,7 +355,7 @@ def test_what_finds_no_room_is_left_to_another_process(world: Bench) -> None:
     assert first != second
 
 
-def test_a_job_between_two_attempts_keeps_its_place(world: Bench) -> None:
+def test_a_job_between_two_attempts_stays_with_its_process(world: Bench) -> None:
     world.transport.script = lambda sent: sent.fail(NOT_SENT)
     world.start()
     for _ in range(600):
@@ -365,13 +365,13 @@ def test_a_job_between_two_attempts_keeps_its_place(world: Bench) -> None:
     assert len(attempts) >= 10
 
 
-def test_without_a_transport_nothing_is_taken(world: Bench) -> None:
+def test_without_a_transport_no_job_is_leased(world: Bench) -> None:
     job_id = world.start(delay=1)
-    world.jobs.transport = None
+    world.engine.transport = None
     for _ in range(100):
         world.step(1)
     assert world.job(job_id).lessee is None
-    world.jobs.transport = world.transport
+    world.engine.transport = world.transport
     world.step(2)
     assert len(world.transport.sent) == 1
 
@@ -392,10 +392,10 @@ def test_the_lease_of_a_job_with_credentials_is_renewed_while_it_waits(world: Be
 
 
 def committed_later(world: Bench, seconds: float, meanwhile: Callable[[], object] = bool, **options: Any) -> str:
-    """Start a job within a transaction of the caller's that takes so long; ``meanwhile`` happens right after its commit."""
+    """Start a job inside a transaction of the caller that takes this long; call ``meanwhile`` right after the commit."""
     steps: list[Callable[[], None]] = []
     with served(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.jobs, "_when_committed", lambda job_id, step, *, is_new: steps.append(step))
+        patch.setattr(world.engine, "when_committed", lambda job_id, step, *, is_new: steps.append(step))
         job_id = world.start(as_current_user=True, **options)
     world.clock.advance(seconds)
     meanwhile()
@@ -404,7 +404,7 @@ def committed_later(world: Bench, seconds: float, meanwhile: Callable[[], object
     return job_id
 
 
-def test_a_lease_that_went_by_within_a_transaction_is_renewed_before_anything_else(world: Bench) -> None:
+def test_a_lease_that_expired_inside_a_transaction_is_renewed_first(world: Bench) -> None:
     world.transport.capacity = 0
     job_id = committed_later(world, LEASE + 1)
     world.step()
@@ -413,7 +413,7 @@ def test_a_lease_that_went_by_within_a_transaction_is_renewed_before_anything_el
     assert left > world.clock.now() + timedelta(seconds=LEASE - 1)
 
 
-def test_a_delay_counts_from_the_start_not_from_the_commit(world: Bench) -> None:
+def test_a_delay_counts_from_start_and_not_from_the_commit(world: Bench) -> None:
     committed_later(world, 20, delay=30)
     world.step(9)
     assert world.transport.sent == []
@@ -421,7 +421,7 @@ def test_a_delay_counts_from_the_start_not_from_the_commit(world: Bench) -> None
     assert len(world.transport.sent) == 1
 
 
-def test_a_store_that_takes_its_time_makes_no_job_early(world: Bench) -> None:
+def test_a_slow_write_does_not_make_a_delayed_job_early(world: Bench) -> None:
     world.store.before["create"] = lambda: world.clock.advance(3)
     world.start(delay=10)
     world.step(9.9)
@@ -430,19 +430,19 @@ def test_a_store_that_takes_its_time_makes_no_job_early(world: Bench) -> None:
     assert len(world.transport.sent) == 1
 
 
-def test_credentials_come_to_a_job_that_was_found_in_the_store_before_it_was_told_of(world: Bench) -> None:
-    def look() -> None:
+def test_credentials_reach_a_job_that_a_poll_found_before_it_was_accepted(world: Bench) -> None:
+    def poll() -> None:
         world.step()
-        assert held(world) == 1
+        assert delivering(world) == 1
         assert world.transport.sent == []
 
-    job_id = committed_later(world, LEASE + 1, look)
+    job_id = committed_later(world, LEASE + 1, poll)
     world.step(1)
     assert world.transport.sent[-1].delivery.sign().header("cookie") == COOKIE
     assert world.job(job_id).status is Status.STARTED
 
 
-def test_a_job_whose_process_died_is_delivered_by_another_when_the_lease_is_over(world: Bench) -> None:
+def test_another_process_delivers_the_job_of_a_dead_one_when_the_lease_expires(world: Bench) -> None:
     other = neighbour(world)
     job_id = world.start()
     other.step(LEASE - 0.001)
@@ -465,7 +465,7 @@ def test_lost_credentials_fail_the_job_and_say_so(world: Bench) -> None:
     assert len(other.ended) == 1
 
 
-def test_sealed_credentials_are_delivered_by_another_process() -> None:
+def test_another_process_can_send_sealed_credentials() -> None:
     world = bench(seal=True)
     with served():
         world.start(as_current_user=True)
@@ -475,7 +475,7 @@ def test_sealed_credentials_are_delivered_by_another_process() -> None:
     assert other.transport.sent[0].delivery.sign().header("Cookie") == COOKIE
 
 
-def test_sealed_credentials_that_can_not_be_opened_never_become_an_anonymous_request() -> None:
+def test_a_job_whose_sealed_credentials_do_not_open_is_never_sent_as_anonymous() -> None:
     world = bench(seal=True)
     with served():
         job_id = world.start(as_current_user=True)
@@ -486,7 +486,7 @@ def test_sealed_credentials_that_can_not_be_opened_never_become_an_anonymous_req
     assert world.job(job_id).status is Status.FAILED
 
 
-def test_a_lease_that_went_to_another_is_not_fought_over(world: Bench) -> None:
+def test_a_process_that_lost_a_lease_does_not_take_it_back(world: Bench) -> None:
     other = neighbour(world)
     world.start()
     world.store.down = {"change", "take_due", "get"}
@@ -502,10 +502,10 @@ def test_a_lease_that_went_to_another_is_not_fought_over(world: Bench) -> None:
     other.receive()
     for _ in range(30):
         world.step(1)
-    assert held(world) == 0
+    assert delivering(world) == 0
 
 
-def test_a_connection_of_a_job_that_ended_elsewhere_is_given_up_in_the_end(world: Bench) -> None:
+def test_the_connection_of_a_job_that_another_process_ended_is_closed(world: Bench) -> None:
     other = neighbour(world)
     running = world.run()
     for _ in range(20):
@@ -514,7 +514,7 @@ def test_a_connection_of_a_job_that_ended_elsewhere_is_given_up_in_the_end(world
     for _ in range(120):
         world.step(1)
     assert world.transport.sent[0].future.cancelled()
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert (delivering(world), in_flight(world)) == (0, 0)
 
 
 def test_a_running_job_keeps_its_connection(world: Bench) -> None:
@@ -532,10 +532,10 @@ def test_ending_a_job_closes_its_connection(world: Bench) -> None:
     world.jobs.cancel(running.job.id)
     world.step()
     assert world.transport.sent[0].future.cancelled()
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert (delivering(world), in_flight(world)) == (0, 0)
 
 
-def test_a_job_that_timed_out_by_a_look_loses_its_connection(world: Bench) -> None:
+def test_the_connection_of_a_job_that_a_read_timed_out_is_closed(world: Bench) -> None:
     running = world.run(error_timeout=5)
     world.clock.advance(5)
     assert world.jobs.status(running.job.id).status is Status.FAILED
@@ -543,7 +543,7 @@ def test_a_job_that_timed_out_by_a_look_loses_its_connection(world: Bench) -> No
     assert world.transport.sent[0].future.cancelled()
 
 
-def test_closing_gives_up_the_leases_that_others_can_use(world: Bench) -> None:
+def test_close_gives_up_the_leases_that_other_processes_can_use(world: Bench) -> None:
     world.transport.capacity = 0
     with served():
         user = world.start(as_current_user=True)
@@ -553,12 +553,12 @@ def test_closing_gives_up_the_leases_that_others_can_use(world: Bench) -> None:
     assert world.job(user).lease_until is not None
 
 
-# --- trouble --------------------------------------------------------------------------------------------------------
+# --- failures -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", ["change", "get", "take_due", "find", "purge", "beat"])
 @pytest.mark.parametrize("user", [False, True])
-def test_a_store_that_is_away_for_a_while_loses_no_job(world: Bench, method: str, user: bool) -> None:
+def test_an_outage_of_the_store_loses_no_job(world: Bench, method: str, user: bool) -> None:
     with served():
         job_id = world.start(as_current_user=user, owner="ann", merge="pending")
     world.store.down = {method}
@@ -575,11 +575,11 @@ def test_a_store_that_is_away_for_a_while_loses_no_job(world: Bench, method: str
     assert running.job.id == job_id
     world.transport.sent[-1].answer()
     world.step()
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert (delivering(world), in_flight(world)) == (0, 0)
 
 
 @pytest.mark.parametrize("method", ["change", "get"])
-def test_a_store_that_is_away_when_the_answer_comes_is_asked_again(world: Bench, method: str) -> None:
+def test_after_an_outage_during_the_answer_the_job_is_read_again(world: Bench, method: str) -> None:
     job_id = world.start()
     world.step()
     world.store.down = {method}
@@ -591,7 +591,7 @@ def test_a_store_that_is_away_when_the_answer_comes_is_asked_again(world: Bench,
     assert world.job(job_id).status is Status.FAILED
 
 
-def test_a_transport_that_breaks_is_tried_again_and_stops_nobody(world: Bench) -> None:
+def test_a_failing_transport_is_retried_and_stops_no_other_job(world: Bench) -> None:
     first, second = world.start(), world.start()
     world.transport.broken = RuntimeError("can't start new thread")
     world.step()
@@ -600,7 +600,7 @@ def test_a_transport_that_breaks_is_tried_again_and_stops_nobody(world: Bench) -
     assert {sent.delivery.job_id for sent in world.transport.sent} == {first, second}
 
 
-def test_outcomes_that_come_within_send_do_no_harm(world: Bench) -> None:
+def test_an_outcome_may_arrive_during_send(world: Bench) -> None:
     world.transport.script = lambda sent: sent.fail(NOT_SENT)
     world.start()
     world.step()
@@ -618,17 +618,17 @@ def test_outcomes_that_come_within_send_do_no_harm(world: Bench) -> None:
     assert world.job(job_id).status is Status.IN_PROGRESS
 
 
-def test_an_answer_to_a_forgotten_delivery_changes_nothing(world: Bench) -> None:
+def test_the_outcome_of_an_unknown_attempt_changes_nothing(world: Bench) -> None:
     job_id = world.start()
     world.step()
     stray: Future[Any] = Future()
-    world.monitor._answered(job_id, stray)
     stray.set_result(None)
+    world.monitor._deliveries._on_outcome(job_id, stray)
     world.step()
     assert in_flight(world) == 1
 
 
-def test_what_is_done_leaves_nothing_behind(world: Bench) -> None:
+def test_finished_jobs_leave_nothing_behind(world: Bench) -> None:
     def run(sent: Sent) -> None:
         running = world.receive(sent)
         world.jobs.finish(job_id=running.job.id)
@@ -639,13 +639,13 @@ def test_what_is_done_leaves_nothing_behind(world: Bench) -> None:
     for _ in range(100):
         world.start()
         world.step(0.01)
-    assert (held(world), in_flight(world)) == (0, 0)
+    assert (delivering(world), in_flight(world)) == (0, 0)
     world.step(20)
     monitor = world.monitor
     assert (monitor._deliveries._agenda, len(monitor._deliveries._ready), monitor._alarms) == ([], 0, [])
 
 
-def test_a_version_that_moves_on_does_not_stop_a_delivery(world: Bench) -> None:
+def test_a_new_version_of_the_job_does_not_stop_its_delivery(world: Bench) -> None:
     job_id = world.start(merge="pending")
     job = world.job(job_id)
     for _ in range(3):

@@ -1,4 +1,4 @@
-"""The monitor's passes: silence, clocks that jump, cleaning up, its thread, its end, and a fork."""
+"""The monitor: timeouts, clock jumps, on_end, cleanup, its passes, its thread, close, and forks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ import pytest
 from backjob import BackJob
 from backjob.delivery.monitor import Monitor
 from backjob.errors import JobFailed
+from backjob.jobs import engine_of
 from backjob.model import Credentials, JobState, Request, Status
+from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.worker.claiming import Outcome
@@ -31,10 +33,10 @@ def world() -> Bench:
     return bench()
 
 
-# --- silence --------------------------------------------------------------------------------------------------------
+# --- timeouts -------------------------------------------------------------------------------------------------------
 
 
-def test_a_silent_job_fails_at_the_exact_end_of_its_time(world: Bench) -> None:
+def test_a_silent_job_fails_exactly_at_its_error_timeout(world: Bench) -> None:
     running = world.run(error_timeout=7)
     world.clock.advance(6.999999)
     assert world.jobs.status(running.job.id).status is Status.IN_PROGRESS
@@ -43,7 +45,7 @@ def test_a_silent_job_fails_at_the_exact_end_of_its_time(world: Bench) -> None:
     assert (state.status, state.status_text) == (Status.FAILED, "job timeout: no sign of life for 7 s")
 
 
-def test_the_monitor_finds_silent_jobs_by_itself(world: Bench) -> None:
+def test_the_monitor_times_out_silent_jobs(world: Bench) -> None:
     runs = [world.run() for _ in range(3)]
     world.step(61)
     world.step(5)
@@ -51,7 +53,7 @@ def test_the_monitor_finds_silent_jobs_by_itself(world: Bench) -> None:
     assert len(world.ended) == 3
 
 
-def test_more_silent_jobs_than_one_look_finds_all_end(world: Bench) -> None:
+def test_more_silent_jobs_than_one_query_returns_all_end(world: Bench) -> None:
     for _ in range(250):
         world.start()
     running = [world.step(), *[world.receive(sent) for sent in world.transport.sent]]
@@ -63,12 +65,12 @@ def test_more_silent_jobs_than_one_look_finds_all_end(world: Bench) -> None:
 
 
 @pytest.mark.parametrize("method", ["on_end", "store"])
-def test_one_job_that_makes_trouble_stops_no_other(method: str) -> None:
-    def trouble(state: JobState) -> None:
+def test_a_job_whose_end_fails_does_not_stop_the_others(method: str) -> None:
+    def fail(state: JobState) -> None:
         if method == "on_end":
             raise ZeroDivisionError
 
-    world = bench(on_end=trouble)
+    world = bench(on_end=fail)
     first, second = world.run(), world.run()
     if method == "store":
         world.store.broken = {"change": ZeroDivisionError()}
@@ -81,7 +83,7 @@ def test_one_job_that_makes_trouble_stops_no_other(method: str) -> None:
 
 
 @pytest.mark.parametrize("jump", [3600, -3600, 86400])
-def test_after_a_jump_of_the_clock_nobody_is_timed_out_for_one_error_timeout(world: Bench, jump: float) -> None:
+def test_after_a_clock_jump_no_job_times_out_for_one_error_timeout(world: Bench, jump: float) -> None:
     running = world.run()
     world.step()
     world.clock.jump(jump)
@@ -94,7 +96,7 @@ def test_after_a_jump_of_the_clock_nobody_is_timed_out_for_one_error_timeout(wor
         assert world.job(running.job.id).status is Status.FAILED
 
 
-def test_after_an_outage_of_the_store_nobody_is_timed_out_for_one_error_timeout(world: Bench) -> None:
+def test_after_an_outage_of_the_store_no_job_times_out_for_one_error_timeout(world: Bench) -> None:
     running = world.run()
     world.store.down = {"take_due", "find", "report", "beat", "change"}
     for _ in range(200):
@@ -109,7 +111,7 @@ def test_after_an_outage_of_the_store_nobody_is_timed_out_for_one_error_timeout(
     assert world.job(running.job.id).status is Status.FAILED
 
 
-def test_a_job_that_reports_survives_a_jump_of_the_clock(world: Bench) -> None:
+def test_a_reporting_job_survives_a_clock_jump(world: Bench) -> None:
     running = world.run()
     world.step()
     world.clock.jump(3600)
@@ -119,7 +121,7 @@ def test_a_job_that_reports_survives_a_jump_of_the_clock(world: Bench) -> None:
     assert world.job(running.job.id).status is Status.IN_PROGRESS
 
 
-def test_a_small_correction_of_the_clock_changes_nothing(world: Bench) -> None:
+def test_a_small_clock_correction_changes_nothing(world: Bench) -> None:
     world.clock.jump(4.9)
     assert world.monitor.may_reap()
     world.clock.jump(0.2)
@@ -133,7 +135,7 @@ def ends(world: Bench) -> list[tuple[str, Status]]:
     return [(state.id, state.status) for state in world.ended]
 
 
-def test_on_end_is_told_once_whoever_ends_the_job(world: Bench) -> None:
+def test_on_end_is_called_once_whichever_process_ends_the_job(world: Bench) -> None:
     other = bench(clock=world.clock, store=world.store.store)
     finished, cancelled, silent, undelivered = world.run(), world.run(), world.run(), world.start(delay=1)
     world.jobs.worker.end(finished, Outcome(200, "OK"))
@@ -158,7 +160,7 @@ def test_on_end_is_told_once_whoever_ends_the_job(world: Bench) -> None:
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError(), JobFailed("no")])
-def test_errors_of_on_end_harm_nobody(error: BaseException) -> None:
+def test_an_exception_of_on_end_is_only_logged(error: BaseException) -> None:
     def fail(state: JobState) -> None:
         raise error
 
@@ -172,7 +174,7 @@ def test_errors_of_on_end_harm_nobody(error: BaseException) -> None:
     assert len(world.ended) == 3
 
 
-def test_on_end_is_told_although_the_output_can_not_be_read(world: Bench) -> None:
+def test_on_end_is_called_even_if_the_output_can_not_be_read(world: Bench) -> None:
     running = world.run()
     running.write("words")
     world.store.down = {"output"}
@@ -195,10 +197,10 @@ def test_on_end_may_start_a_job(world: Bench) -> None:
     assert [sent.delivery.job_id for sent in one.transport.sent][1:] == started
 
 
-# --- cleaning up ----------------------------------------------------------------------------------------------------
+# --- cleanup --------------------------------------------------------------------------------------------------------
 
 
-def test_the_monitor_cleans_up_every_hour_by_both_ages() -> None:
+def test_the_monitor_purges_every_hour_by_both_ages() -> None:
     world = bench(completed_retention_days=1, retention_days=2)
     world.step()
     good, bad = world.run(), world.run()
@@ -215,7 +217,7 @@ def test_the_monitor_cleans_up_every_hour_by_both_ages() -> None:
     assert not world.jobs.exists(bad.job.id)
 
 
-def test_an_age_of_0_keeps_for_ever() -> None:
+def test_a_retention_of_0_keeps_jobs_for_ever() -> None:
     world = bench(completed_retention_days=0, retention_days=0)
     running = world.run()
     world.jobs.worker.end(running, Outcome(200, "OK"))
@@ -227,7 +229,7 @@ def test_an_age_of_0_keeps_for_ever() -> None:
 # --- passes ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_quiet_monitor_sleeps_and_looks_for_due_jobs_now_and_then(world: Bench) -> None:
+def test_a_quiet_monitor_polls_for_due_jobs_every_two_seconds(world: Bench) -> None:
     world.step()
     world.store.calls.clear()
     for _ in range(100):
@@ -236,7 +238,7 @@ def test_a_quiet_monitor_sleeps_and_looks_for_due_jobs_now_and_then(world: Bench
     assert 1 < world.step() <= 2
 
 
-def test_a_delayed_job_wakes_the_monitor_at_its_moment(world: Bench) -> None:
+def test_the_monitor_wakes_when_a_delayed_job_is_due(world: Bench) -> None:
     world.step()
     world.start(delay=0.5)
     assert world.step() == pytest.approx(0.5)
@@ -244,10 +246,8 @@ def test_a_delayed_job_wakes_the_monitor_at_its_moment(world: Bench) -> None:
     assert len(world.transport.sent) == 1
 
 
-def test_alarms_are_bounded_and_jobs_beyond_them_are_found_all_the_same(
-    world: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("backjob.delivery.monitor._MOST_ALARMS", 2)
+def test_alarms_are_bounded_and_polls_find_the_jobs_beyond_them(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backjob.delivery.monitor._MAX_ALARMS", 2)
     for _ in range(5):
         world.start(delay=50.5)
     world.step()
@@ -258,7 +258,7 @@ def test_alarms_are_bounded_and_jobs_beyond_them_are_found_all_the_same(
 
 @pytest.mark.parametrize("method", ["take_due", "find", "purge", "change", "beat", "get"])
 @pytest.mark.parametrize("error", ["unavailable", "broken"])
-def test_no_call_of_the_store_that_fails_stops_the_other_parts(world: Bench, method: str, error: str) -> None:
+def test_a_failing_call_of_the_store_does_not_stop_the_other_parts(world: Bench, method: str, error: str) -> None:
     running = world.run()
     running.set_progress(1)
     if error == "unavailable":
@@ -276,7 +276,7 @@ def test_no_call_of_the_store_that_fails_stops_the_other_parts(world: Bench, met
     assert world.transport.sent[-1].delivery.job_id == job_id
 
 
-def test_a_store_that_is_away_is_not_asked_in_a_hot_loop(world: Bench) -> None:
+def test_an_unavailable_store_is_not_called_in_a_busy_loop(world: Bench) -> None:
     running = world.run()
     world.start()
     world.store.down = {"take_due", "find", "purge", "change", "beat", "get", "report"}
@@ -301,10 +301,10 @@ def threaded(**options: Any) -> BackJob:
 
 
 def thread_of(jobs: BackJob) -> threading.Thread | None:
-    return jobs.monitor._thread
+    return jobs.monitor._passes._thread
 
 
-def test_the_thread_starts_with_the_first_request_and_ends_with_close() -> None:
+def test_the_thread_starts_with_the_first_request_and_ends_at_close() -> None:
     jobs = threaded()
     assert thread_of(jobs) is None
     jobs.monitor.ensure_running()
@@ -312,13 +312,13 @@ def test_the_thread_starts_with_the_first_request_and_ends_with_close() -> None:
     assert thread is not None
     assert thread.daemon
     jobs.monitor.ensure_running()
-    assert jobs.monitor._thread is thread
+    assert jobs.monitor._passes._thread is thread
     jobs.close()
     assert not thread.is_alive()
     jobs.close()
 
 
-def test_many_first_requests_at_once_start_one_thread() -> None:
+def test_concurrent_first_requests_start_one_thread() -> None:
     jobs = threaded()
     barrier = threading.Barrier(16)
 
@@ -331,13 +331,13 @@ def test_many_first_requests_at_once_start_one_thread() -> None:
         caller.start()
     for caller in callers:
         caller.join(DEADLINE)
-    alive = [thread for thread in threading.enumerate() if thread is jobs.monitor._thread]
+    alive = [thread for thread in threading.enumerate() if thread is jobs.monitor._passes._thread]
     assert len(alive) == 1
     jobs.close()
 
 
-class Sinking(Monitor):
-    """Fails in its first pass, by whatever means."""
+class FailsOnce(Monitor):
+    """Raises ``error`` in its first pass."""
 
     error: BaseException = SystemExit(1)
     passes = 0
@@ -345,7 +345,7 @@ class Sinking(Monitor):
     def step(self) -> float:
         self.passes += 1
         if self.passes == 1:
-            self._wake.set()
+            self._passes.wake()
             raise self.error
         self.second.set()
         return super().step()
@@ -354,11 +354,11 @@ class Sinking(Monitor):
 
 
 @pytest.mark.parametrize("error", [SystemExit(1), JobFailed("no"), ZeroDivisionError()])
-def test_the_thread_survives_whatever_a_pass_raises(error: BaseException) -> None:
+def test_the_thread_survives_any_exception_of_a_pass(error: BaseException) -> None:
     jobs = threaded()
-    monitor = jobs.make_monitor(Sinking)
+    monitor = FailsOnce(engine_of(jobs).delivery_parts)
     monitor.error, monitor.second = error, threading.Event()
-    jobs.monitor = monitor
+    engine_of(jobs).monitors = PerProcess(lambda: monitor)
     monitor.ensure_running()
     assert monitor.second.wait(DEADLINE)
     jobs.close()
@@ -373,7 +373,7 @@ def test_a_started_job_wakes_the_thread() -> None:
         assert sent.wait(DEADLINE)
 
 
-# --- the end --------------------------------------------------------------------------------------------------------
+# --- close ----------------------------------------------------------------------------------------------------------
 
 
 def test_close_writes_what_is_pending(world: Bench) -> None:
@@ -387,13 +387,13 @@ def test_close_writes_what_is_pending(world: Bench) -> None:
     assert world.transport.closed == 1
 
 
-def test_close_hears_the_last_news(world: Bench) -> None:
+def test_close_still_runs_what_was_posted(world: Bench) -> None:
     job_id = world.start()
     world.jobs.close()
     assert world.job(job_id).lease_until is None
 
 
-def test_close_bears_a_store_that_is_away(world: Bench) -> None:
+def test_close_succeeds_during_an_outage_of_the_store(world: Bench) -> None:
     running = world.run()
     world.start()
     running.set_progress(1)
@@ -410,7 +410,7 @@ def test_on_end_may_close_everything() -> None:
     assert one.transport.closed == 1
 
 
-def test_credentials_are_let_go_of_once_the_job_is_claimed(world: Bench) -> None:
+def test_credentials_are_dropped_once_the_job_is_claimed(world: Bench) -> None:
     mine = (("Cookie", "session=0nlyHere"),)
     with served(Here(Request("GET", "/", mine))):
         job_id = world.start(as_current_user=True)
@@ -419,7 +419,7 @@ def test_credentials_are_let_go_of_once_the_job_is_claimed(world: Bench) -> None
     world.transport.sent[0].answer()
     world.step()
     world.step(20)
-    assert job_id not in world.monitor._deliveries._held
+    assert job_id not in world.monitor._deliveries._by_id
     gc.collect()
     sent = world.transport.sent.pop()
     proof = weakref.ref(sent)
@@ -434,6 +434,7 @@ import os, sys, threading
 from tests.unit.core import COOKIE, FakeTransport, KEY, served
 from backjob import BackJob
 from backjob.model import Query
+from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 
@@ -442,12 +443,12 @@ jobs = BackJob(store=SQLiteStore(sys.argv[1]), transport=transport, signer=Messa
 with served():
     first = jobs.start("/first", delay=1000)
 monitor = jobs.monitor
-parent = monitor.lessee, monitor._thread
-while monitor._news:
+parent = monitor.lessee, monitor._passes._thread
+while monitor._posted:
     pass
-assert monitor._deliveries._held
-# As in a fork in the middle of things: the locks are held by a thread that the child has not got.
-monitor._locks[os.getpid()].acquire()
+assert monitor._deliveries._by_id
+# The fork happens while a thread that the child does not have holds the lock.
+monitor._passes._lock.acquire()
 child = os.fork()
 if child == 0:
     try:
@@ -455,15 +456,15 @@ if child == 0:
         seen = set()
         def first_request():
             barrier.wait(10)
-            monitor.ensure_running()
-            seen.add((monitor.lessee, monitor._thread))
+            jobs.monitor.ensure_running()
+            seen.add((jobs.monitor.lessee, jobs.monitor._passes._thread))
         threads = [threading.Thread(target=first_request) for _ in range(8)]
         [thread.start() for thread in threads]
         [thread.join(10) for thread in threads]
         assert len(seen) == 1, seen
         [(lessee, thread)] = seen
         assert lessee != parent[0] and thread is not parent[1] and thread.is_alive()
-        assert not monitor._deliveries._held and not monitor._deliveries._in_flight
+        assert not jobs.monitor._deliveries._by_id and not jobs.monitor._deliveries._in_flight
         second = jobs.start("/second", as_current_user=False)
         assert jobs.store.get(second).lessee == lessee
         jobs.close()
@@ -472,15 +473,15 @@ if child == 0:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
-monitor._locks[os.getpid()].release()
+monitor._passes._lock.release()
 _, status = os.waitpid(child, 0)
-assert monitor.lessee == parent[0] and monitor._deliveries._held
+assert jobs.monitor is monitor and monitor.lessee == parent[0] and monitor._deliveries._by_id
 jobs.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
-def test_a_forked_child_begins_afresh_without_queue_and_credentials(tmp_path: Path) -> None:
+def test_a_forked_child_starts_without_deliveries_and_credentials(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKED, str(tmp_path / "jobs.db")],
         cwd=Path(__file__).parents[3],

@@ -34,7 +34,7 @@ from backjob.http.addresses import (
         ("https://*", "https", ("*", 443), "localhost", ""),
     ],
 )
-def test_a_base_url_is_scheme_host_port_and_prefix(
+def test_a_base_url_is_parsed_into_scheme_host_port_and_prefix(
     url: str, scheme: str, address: tuple[str, int], authority: str, prefix: str
 ) -> None:
     base = parse_base_url(url)
@@ -82,13 +82,13 @@ def test_a_base_url_is_scheme_host_port_and_prefix(
         "http://a..b\xe9.example",
     ],
 )
-def test_anything_else_is_refused_as_a_base_url(url: str) -> None:
+def test_an_invalid_base_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_base_url(url)
     assert caught.value.argument == "base_url"
 
 
-def test_a_refused_base_url_does_not_show_its_password() -> None:
+def test_the_error_for_a_base_url_does_not_show_its_password() -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_base_url("http://user:hunter2@example.com")
     assert "hunter2" not in str(caught.value)
@@ -110,7 +110,7 @@ def test_a_refused_base_url_does_not_show_its_password() -> None:
         ("unix:/run/with space?#.sock", UnixAddress("/run/with space?#.sock"), False),
     ],
 )
-def test_connect_to_is_an_address_and_perhaps_a_scheme(
+def test_connect_to_is_parsed_into_an_address_and_tls(
     text: str, address: TCPAddress | UnixAddress, tls: bool | None
 ) -> None:
     assert parse_connect_to(text) == (address, tls)
@@ -145,7 +145,7 @@ def test_connect_to_is_an_address_and_perhaps_a_scheme(
         "app:80 00",
     ],
 )
-def test_anything_else_is_refused_as_connect_to(text: str) -> None:
+def test_an_invalid_connect_to_is_refused(text: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         parse_connect_to(text)
     assert caught.value.argument == "connect_to"
@@ -166,13 +166,13 @@ def test_anything_else_is_refused_as_connect_to(text: str) -> None:
         ("https://example.com", "unix:/run/app.sock", True, True),
     ],
 )
-def test_tls_follows_the_context_then_connect_to_then_the_base_url(
+def test_tls_depends_on_the_context_then_connect_to_then_the_base_url(
     base_url: str, connect_to: str | None, context: bool, tls: bool
 ) -> None:
     assert route(base_url, connect_to, has_tls_context=context).tls is tls
 
 
-def test_the_certificate_has_to_prove_the_base_urls_host_wherever_the_connection_goes() -> None:
+def test_the_certificate_must_match_the_base_urls_host_with_any_connect_to() -> None:
     where = route("https://example.com/app", "127.0.0.1:8443")
     assert (where.server_name, where.address, where.base.authority) == (
         "example.com",
@@ -183,15 +183,15 @@ def test_the_certificate_has_to_prove_the_base_urls_host_wherever_the_connection
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "*"])
-def test_a_wildcard_is_tried_as_both_loopbacks(host: str) -> None:
+def test_a_wildcard_becomes_both_loopback_addresses(host: str) -> None:
     assert TCPAddress(host, 8000).candidates == (TCPAddress("127.0.0.1", 8000), TCPAddress("::1", 8000))
 
 
-def test_any_other_host_is_tried_as_it_is() -> None:
+def test_any_other_host_is_the_only_candidate() -> None:
     assert TCPAddress("localhost", 8000).candidates == (TCPAddress("localhost", 8000),)
 
 
-def test_addresses_read_as_they_are_written() -> None:
+def test_addresses_are_printed_as_they_are_written() -> None:
     assert [str(TCPAddress("::1", 1)), str(TCPAddress("app", 2)), str(UnixAddress("/s"))] == [
         "[::1]:1",
         "app:2",
@@ -211,12 +211,12 @@ def test_addresses_read_as_they_are_written() -> None:
         (("::ffff:127.0.0.1", 8000, 0, 0), socket.AF_INET6, False, "http://127.0.0.1:8000"),
     ],
 )
-def test_the_own_address_is_learnt_from_the_servers_socket(sockname: object, family: int, tls: bool, url: str) -> None:
+def test_the_base_url_is_learnt_from_the_servers_socket(sockname: object, family: int, tls: bool, url: str) -> None:
     assert learnt_base_url(sockname, family, tls=tls) == url
     parse_base_url(url)
 
 
-def test_it_is_learnt_from_a_real_socket() -> None:
+def test_the_base_url_is_learnt_from_a_real_socket() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = learnt_base_url(server.getsockname(), server.family, tls=False)
         assert parse_base_url(url).address == TCPAddress(*server.getsockname())
@@ -237,7 +237,7 @@ def test_it_is_learnt_from_a_real_socket() -> None:
         (("127.0.0.1", 8000), -1),
     ],
 )
-def test_what_tells_no_address_is_refused_with_what_to_set(sockname: object, family: int) -> None:
+def test_a_socket_without_an_address_is_refused_with_a_hint(sockname: object, family: int) -> None:
     with pytest.raises(AddressUnknown, match="set the base URL"):
         learnt_base_url(sockname, family, tls=False)
 

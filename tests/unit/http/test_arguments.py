@@ -1,4 +1,4 @@
-"""What `start` refuses: each by an error that names the argument, with nothing stored and nothing sent."""
+"""Arguments of `start` and of `BackJob`: an invalid one is named, and nothing is stored or sent."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from backjob import BackJob
 from backjob.errors import InvalidRequest, NoCurrentRequest, StoreUnusable
-from backjob.http.arguments import Limits, build_request, check_delay
+from backjob.http.arguments import Content, Limits, build_request, check_delay
 from backjob.model import Request
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
@@ -30,7 +30,7 @@ def world() -> Bench:
 
 
 def nothing_happened(world: Bench) -> bool:
-    return not world.store.calls and not world.transport.sent and not world.monitor._news
+    return not world.store.calls and not world.transport.sent and not world.monitor._posted
 
 
 BAD: list[tuple[str, dict[str, Any]]] = [
@@ -146,7 +146,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("argument", "options"), BAD, ids=lambda value: repr(value)[:60])
-def test_a_bad_argument_is_named_and_nothing_is_stored_or_sent(
+def test_an_invalid_argument_is_named_and_nothing_is_stored_or_sent(
     world: Bench, argument: str, options: dict[str, Any]
 ) -> None:
     options = {"path": "/work", "as_current_user": False, **options}
@@ -156,24 +156,23 @@ def test_a_bad_argument_is_named_and_nothing_is_stored_or_sent(
     assert nothing_happened(world)
 
 
-def test_what_encodes_to_harmless_bytes_is_taken(world: Bench) -> None:
+def test_control_characters_in_query_values_are_escaped(world: Bench) -> None:
     job = world.job(world.start("/a b/ü", query={"a\r\nb": "c\r\nd", "e": [1, None, True], "f": None}))
     assert job.request is not None
     assert job.request.target == "/a%20b/%C3%BC?a%0D%0Ab=c%0D%0Ad&e=1&e=true"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "CHICKEN", "M-SEARCH", "A" * 20])
-def test_any_other_upper_case_token_is_a_method(world: Bench, method: str) -> None:
+def test_any_upper_case_token_of_20_characters_is_a_method(world: Bench, method: str) -> None:
     job = world.job(world.start(method=method))
     assert job.request is not None
     assert job.request.method == method
 
 
-def test_a_body_and_headers_just_at_their_limits_are_taken() -> None:
+def test_a_body_and_headers_exactly_at_their_limits_are_accepted() -> None:
     limits = Limits(body=3, headers=20)
-    request, _ = build_request(
-        "/", None, method="POST", form=None, json=None, body=b"abc", headers={"Content-Type": "abcd"}, limits=limits
-    )
+    content = Content(method="POST", body=b"abc", headers={"Content-Type": "abcd"})
+    request, _ = build_request("/", None, content, limits)
     assert (request.body, request.headers) == (b"abc", (("Content-Type", "abcd"),))
 
 
@@ -188,7 +187,7 @@ def test_a_body_and_headers_just_at_their_limits_are_taken() -> None:
         ({}, b"", None),
     ],
 )
-def test_a_body_is_encoded_as_its_argument_says(
+def test_form_json_and_body_have_their_encodings(
     world: Bench, options: dict[str, Any], body: bytes, content_type: str | None
 ) -> None:
     request = world.job(world.start(method="POST", **options)).request
@@ -196,7 +195,7 @@ def test_a_body_is_encoded_as_its_argument_says(
     assert (request.body, request.header("content-type")) == (body, content_type)
 
 
-def test_a_moment_that_has_passed_means_now() -> None:
+def test_a_datetime_in_the_past_means_now() -> None:
     clock = FakeClock()
     assert check_delay(clock.now() - timedelta(days=1), clock.now()) == 0.0
     assert check_delay(timedelta(seconds=2), clock.now()) == 2.0
@@ -221,7 +220,7 @@ def test_given_credentials_replace_those_of_the_current_request(world: Bench) ->
     assert world.transport.sent[0].delivery.sign().header("Cookie") == "mine"
 
 
-def test_as_the_current_user_outside_of_a_request_is_refused(world: Bench) -> None:
+def test_as_current_user_outside_of_a_request_is_refused(world: Bench) -> None:
     with pytest.raises(NoCurrentRequest):
         world.jobs.start("/work")
     assert nothing_happened(world)
@@ -238,7 +237,7 @@ def test_merging_with_credentials_needs_an_owner(world: Bench, merge: Any) -> No
     assert nothing_happened(world)
 
 
-def test_credentials_that_http_can_not_carry_are_refused_without_being_shown(world: Bench) -> None:
+def test_invalid_credentials_are_refused_without_being_shown(world: Bench) -> None:
     with (
         served(Here(Request("GET", "/", (("Cookie", COOKIE + "\x01"),)))),
         pytest.raises(InvalidRequest) as caught,
@@ -248,7 +247,7 @@ def test_credentials_that_http_can_not_carry_are_refused_without_being_shown(wor
     assert nothing_happened(world)
 
 
-def test_a_user_agent_that_can_not_be_sent_on_is_left_out(world: Bench) -> None:
+def test_an_invalid_user_agent_of_the_client_is_not_forwarded(world: Bench) -> None:
     with served(Here(Request("GET", "/", (("User-Agent", "a\x01b"),)))):
         job_id = world.start()
     request = world.job(job_id).request
@@ -256,7 +255,7 @@ def test_a_user_agent_that_can_not_be_sent_on_is_left_out(world: Bench) -> None:
     assert request.header("user-agent") == "backjob"
 
 
-def test_the_user_agent_is_the_callers_unless_set() -> None:
+def test_the_user_agent_is_that_of_the_client_unless_configured() -> None:
     for setting, agent in ((None, "Browser/1"), ("Jobs/2", "Jobs/2")):
         world = bench(user_agent=setting)
         with served():
@@ -265,7 +264,7 @@ def test_the_user_agent_is_the_callers_unless_set() -> None:
         assert request.header("user-agent") == agent
 
 
-def test_cookies_count_against_the_limit_of_headers(world: Bench) -> None:
+def test_cookies_count_towards_the_header_limit(world: Bench) -> None:
     here = Here(Request("GET", "/", (("Cookie", "c" * 600),)))
     with served(here), pytest.raises(InvalidRequest) as caught:
         world.jobs.start("/work")
@@ -289,7 +288,7 @@ NUMBERS = (
 
 @pytest.mark.parametrize("name", NUMBERS)
 @pytest.mark.parametrize("bad", [math.nan, -1, math.inf, True, "1", None, 10**400])
-def test_a_setting_that_is_no_sensible_number_is_named(name: str, bad: Any) -> None:
+def test_an_option_outside_of_its_range_is_named(name: str, bad: Any) -> None:
     setting: dict[str, Any] = {name: bad}
     with pytest.raises(InvalidRequest) as caught:
         bench(**setting)
@@ -305,14 +304,14 @@ def test_sizes_are_whole_numbers(name: str) -> None:
 
 
 @pytest.mark.parametrize("agent", ["a\r\nX: b", "a\0", "€", " a", 5])
-def test_a_user_agent_that_http_can_not_carry_is_refused(agent: Any) -> None:
+def test_an_invalid_user_agent_option_is_refused(agent: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         bench(user_agent=agent)
     assert caught.value.argument == "user_agent"
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "jobs", "/jobs/"])
-def test_a_status_prefix_begins_with_a_slash_and_ends_without(prefix: str) -> None:
+def test_a_status_prefix_must_begin_with_a_slash_and_not_end_with_one(prefix: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         bench(status_prefix=prefix)
     assert caught.value.argument == "status_prefix"
@@ -333,7 +332,7 @@ def test_a_short_or_guessable_key_is_refused_without_being_shown(key: str | byte
     assert not key or str(key) not in str(caught.value)
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "jobs.db"
     file.write_text("this is a letter, and has been one for years\n" * 100)
     with pytest.raises(StoreUnusable):

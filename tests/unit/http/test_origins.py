@@ -1,4 +1,4 @@
-"""URLs that a framework built: whose they are, and what of them goes on the wire."""
+"""Absolute URLs of the application: which are accepted, and which part goes on the wire."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASE = "http://127.0.0.1:8000"
 
 @frozen
 class Built:
-    """A URL as Starlette's is one: an object."""
+    """A URL object, like Starlette's."""
 
     scheme: str
     netloc: str
@@ -32,12 +32,12 @@ def here(host: str = "shop.example", scheme: str = "https", path: str = "/page",
 
 
 @pytest.mark.parametrize("path", ["http://a/b", "HTTPS://a", Built("http", "a", "/b")])
-def test_a_url_is_told_from_a_path(path: Any) -> None:
+def test_an_absolute_url_is_recognised(path: Any) -> None:
     assert is_url(path)
 
 
 @pytest.mark.parametrize("path", ["/a", "a", "a:b", "//a/b", "ftp://a/b", "/http://a", "", None, b"http://a", 5])
-def test_what_is_no_url_is_left_to_others(path: Any) -> None:
+def test_a_path_is_not_a_url(path: Any) -> None:
     assert not is_url(path)
 
 
@@ -57,7 +57,7 @@ def test_what_is_no_url_is_left_to_others(path: Any) -> None:
         (Built("", "", "/work"), None),
     ],
 )
-def test_one_of_the_applications_own_is_its_path_and_query(url: Any, target: str | None) -> None:
+def test_a_url_of_the_application_becomes_its_path_and_query(url: Any, target: str | None) -> None:
     if target is None:
         with pytest.raises(InvalidRequest, match="path"):
             local_target(url, here(), BASE)
@@ -89,7 +89,7 @@ def test_another_origin_is_refused(url: Any) -> None:
         assert caught.value.argument == "path"
 
 
-def test_without_a_request_the_base_url_alone_is_known() -> None:
+def test_outside_of_a_request_only_the_base_urls_origin_is_accepted() -> None:
     assert local_target(f"{BASE}/work", None, BASE) == ("/work", "")
     with pytest.raises(InvalidRequest):
         local_target("https://shop.example/work", None, BASE)
@@ -98,7 +98,7 @@ def test_without_a_request_the_base_url_alone_is_known() -> None:
 
 
 @pytest.mark.parametrize("host", ["", "a b", "shop.example/evil", "ä\udcff", "[::1", "a:b"])
-def test_a_client_that_sends_a_host_that_is_none_leads_nowhere(host: str) -> None:
+def test_an_invalid_host_from_the_client_matches_no_url(host: str) -> None:
     assert local_target(f"{BASE}/work", here(host), BASE) == ("/work", "")
     with pytest.raises(InvalidRequest):
         local_target("https://evil.example/work", here(host), BASE)
@@ -107,16 +107,16 @@ def test_a_client_that_sends_a_host_that_is_none_leads_nowhere(host: str) -> Non
 @pytest.mark.parametrize(
     ("base", "mount", "path", "expected"),
     [
-        (BASE, "/shop", "/shop/page", ("/shop/work", "/shop")),  # whoever mounts it takes the whole path
-        (BASE, "/shop", "/page", ("/work", "")),  # a proxy strips it, and the server says so
+        (BASE, "/shop", "/shop/page", ("/shop/work", "/shop")),  # the server sees the whole path
+        (BASE, "/shop", "/page", ("/work", "")),  # a proxy strips it, and the server knows
         (BASE, "/shopping", "/shopping/page", ("/shop/work", "")),
-        (f"{BASE}/shop", "", "/page", ("/work", "")),  # the transport puts it in front
+        (f"{BASE}/shop", "", "/page", ("/work", "")),  # the transport adds it
         (f"{BASE}/shop", "/shop", "/shop/page", ("/work", "")),
         (f"{BASE}/sho", "", "/page", ("/shop/work", "")),
         (f"{BASE}/shop/work", "", "/page", ("/", "")),
     ],
 )
-def test_what_a_proxy_strips_is_left_out(base: str, mount: str, path: str, expected: tuple[str, str]) -> None:
+def test_the_part_that_a_proxy_strips_is_removed(base: str, mount: str, path: str, expected: tuple[str, str]) -> None:
     shown = here(path=path, mount=mount)
     assert local_target("https://shop.example/shop/work", shown, base) == expected
 
@@ -129,7 +129,7 @@ def world() -> Bench:
     return bench()
 
 
-def test_a_url_starts_the_job_of_its_path(world: Bench) -> None:
+def test_start_accepts_a_url_of_the_application(world: Bench) -> None:
     with served(here()):
         job_id = world.jobs.start("https://shop.example/work?a=1", {"b": 2})
         other = world.jobs.start(Built("https", "shop.example", "/work"))
@@ -139,20 +139,20 @@ def test_a_url_starts_the_job_of_its_path(world: Bench) -> None:
     assert (first.target, second.target) == ("/work?a=1&b=2", "/work")
 
 
-def test_a_url_and_its_path_are_merged(world: Bench) -> None:
+def test_a_job_started_by_url_merges_with_one_started_by_path(world: Bench) -> None:
     with served(here()):
         one = world.start("/work", merge="pending", delay=60)
         assert world.start("https://shop.example/work", merge="pending", delay=60) == one
 
 
-def test_a_foreign_url_stores_and_sends_nothing(world: Bench) -> None:
-    with served(here()), pytest.raises(InvalidRequest, match="path: this URL's scheme and host"):
+def test_with_a_foreign_url_nothing_is_stored_or_sent(world: Bench) -> None:
+    with served(here()), pytest.raises(InvalidRequest, match="path: the URL must have the scheme and host"):
         world.start("https://evil.example/work")
     assert not world.store.calls
     assert not world.transport.sent
 
 
-def test_the_mount_of_a_url_is_kept_for_the_worker(world: Bench) -> None:
+def test_the_mount_of_a_url_is_stored_for_the_worker(world: Bench) -> None:
     with served(here(path="/shop/page", mount="/shop")):
         by_url, by_path = world.start("https://shop.example/shop/work"), world.start("/shop/work")
     callers = [world.job(job_id).caller for job_id in (by_url, by_path)]

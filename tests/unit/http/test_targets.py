@@ -49,7 +49,7 @@ class Size(IntEnum):
         ("/work?a+b=c+d", "/work?a+b=c+d"),
     ],
 )
-def test_targets_have_one_spelling(written: str, normal: str) -> None:
+def test_targets_are_normalised(written: str, normal: str) -> None:
     assert normalise(written) == normal
     assert normalise(normal) == normal
 
@@ -83,14 +83,14 @@ def test_targets_have_one_spelling(written: str, normal: str) -> None:
         "/\ud800",
     ],
 )
-def test_what_is_no_path_of_this_application_is_refused(refused: str) -> None:
+def test_an_invalid_path_is_refused(refused: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         normalise(refused)
     assert caught.value.argument == "path"
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="#", exclude_categories=["Cs", "Cc"])))
-def test_a_normal_target_is_ascii_stays_as_it_is_and_means_the_same(text: str) -> None:
+def test_normalising_gives_ascii_is_idempotent_and_keeps_the_meaning(text: str) -> None:
     try:
         target = normalise("/" + text)
     except InvalidRequest:
@@ -111,12 +111,12 @@ def test_a_canonical_path_decodes_to_its_bytes_and_reproduces_itself(decoded: by
 
 
 @pytest.mark.parametrize("path", ["/a%2Fb", "/a%3Bb", "/a%2fb", "/%41", "/a[b", "/100%", "/a%c3%bc", "/a%40b"])
-def test_some_paths_are_lost_where_a_server_shows_them_decoded(path: str) -> None:
+def test_a_path_with_escaped_delimiters_does_not_survive_decoding(path: str) -> None:
     assert not reproduces_itself(path)
 
 
 @pytest.mark.parametrize("path", ["/", "/a;b=c", "/a%20b", "/a%C3%BC", "/a%25", "/a%5Bb", "/!$&'()*+,;=:@~-._"])
-def test_most_paths_are_not(path: str) -> None:
+def test_an_ordinary_path_survives_decoding(path: str) -> None:
     assert reproduces_itself(path)
 
 
@@ -156,14 +156,14 @@ def test_values_become_a_query(params: Any, query: str) -> None:
         {"\ud800": 1},
     ],
 )
-def test_what_can_not_be_written_in_a_query_is_refused(params: Any) -> None:
+def test_an_invalid_query_value_is_refused(params: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         join_query(params)
     assert caught.value.argument == "query"
 
 
 @given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text())))
-def test_every_text_in_a_query_comes_back(pairs: list[tuple[str, str]]) -> None:
+def test_any_text_survives_the_query(pairs: list[tuple[str, str]]) -> None:
     query = join_query(pairs)
     assert parse_qsl(query, keep_blank_values=True) == pairs
     assert normalise("/?" + query) == ("/?" + query if query else "/")

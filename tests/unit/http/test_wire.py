@@ -30,7 +30,7 @@ class Arrived:
 
 
 def arrived(data: bytes) -> Arrived:
-    """What an independent server side makes of the bytes, and whether they end exactly there."""
+    """Parse the bytes as an independent server does; they must end with the request."""
     connection = h11.Connection(h11.SERVER)
     connection.receive_data(data)
     head = connection.next_event()
@@ -50,7 +50,7 @@ def arrived(data: bytes) -> Arrived:
 # --- requests -------------------------------------------------------------------------------------------------------
 
 
-def test_a_request_is_written_byte_for_byte_like_this() -> None:
+def test_a_request_is_serialised_to_exactly_these_bytes() -> None:
     request = Request("CHICKEN", "/a%7E%2F?x=%2f&y", (("Cookie", "a=b"), ("X-Odd", "caf\xe9")), b"egg")
     assert out(request) == (
         b"CHICKEN /a%7E%2F?x=%2f&y HTTP/1.1\r\n"
@@ -65,7 +65,7 @@ def test_a_request_is_written_byte_for_byte_like_this() -> None:
     )
 
 
-def test_the_prefix_stands_before_the_target() -> None:
+def test_the_prefix_precedes_the_target() -> None:
     assert out(Request("GET", "/work?x=1"), "/app%20one").startswith(b"GET /app%20one/work?x=1 HTTP/1.1\r\n")
 
 
@@ -73,13 +73,13 @@ def test_the_prefix_stands_before_the_target() -> None:
     ("method", "length"),
     [("GET", []), ("HEAD", []), ("DELETE", []), ("OPTIONS", []), ("POST", ["0"]), ("PUT", ["0"]), ("CHICKEN", ["0"])],
 )
-def test_an_empty_body_has_a_length_where_the_method_may_have_one(method: str, length: list[str]) -> None:
+def test_an_empty_body_has_a_content_length_if_the_method_allows_content(method: str, length: list[str]) -> None:
     there = arrived(out(Request(method, "/")))
     assert there.header("content-length") == length
     assert there.ended
 
 
-def test_a_get_with_a_body_has_its_length() -> None:
+def test_a_get_with_a_body_has_a_content_length() -> None:
     there = arrived(out(Request("GET", "/", (), b"unusual")))
     assert (there.header("content-length"), there.body, there.ended) == (["7"], b"unusual", True)
 
@@ -94,7 +94,9 @@ def test_a_get_with_a_body_has_its_length() -> None:
         ("x-forwarded-proto", "http", ["https"]),
     ],
 )
-def test_fields_of_the_request_never_contradict_those_of_the_wire(name: str, value: str, stays: list[str]) -> None:
+def test_header_fields_of_the_request_never_contradict_those_of_the_connection(
+    name: str, value: str, stays: list[str]
+) -> None:
     there = arrived(out(Request("POST", "/", ((name, value), ("X-Other", "1")), b"abc")))
     assert there.header(name.lower()) == stays
     assert (there.header("x-other"), there.body, there.ended) == (["1"], b"abc", True)
@@ -118,7 +120,7 @@ def test_fields_of_the_request_never_contradict_those_of_the_wire(name: str, val
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_http_does_not_allow_is_refused_by_its_name_and_shows_no_value(request_: Request, argument: str) -> None:
+def test_an_invalid_part_is_named_without_its_value(request_: Request, argument: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         out(request_)
     assert caught.value.argument == argument
@@ -127,7 +129,7 @@ def test_what_http_does_not_allow_is_refused_by_its_name_and_shows_no_value(requ
     assert shown_with_it is None
 
 
-def test_a_host_that_is_none_is_refused() -> None:
+def test_an_invalid_host_is_refused() -> None:
     with pytest.raises(InvalidRequest, match=r"^host: "):
         serialise(Request("GET", "/"), host="a\r\nb", scheme="http")
 
@@ -143,7 +145,7 @@ _VALUE = st.text(_VISIBLE, max_size=20).map(str.strip)
     headers=st.lists(st.tuples(_TOKEN.map(lambda name: "x-" + name), _VALUE), max_size=5),
     body=st.binary(max_size=50),
 )
-def test_whatever_is_written_a_server_reads_back(
+def test_a_server_reads_any_serialised_request_back(
     method: str, target: str, headers: list[tuple[str, str]], body: bytes
 ) -> None:
     there = arrived(out(Request(method, target, tuple(headers), body)))
@@ -155,18 +157,18 @@ def test_whatever_is_written_a_server_reads_back(
 # --- responses ------------------------------------------------------------------------------------------------------
 
 
-def read(*pieces: bytes, method: str = "GET", max_response: int = 65536, max_header: int = 65536) -> Response | None:
+def read(*chunks: bytes, method: str = "GET", max_response: int = 65536, max_header: int = 65536) -> Response | None:
     reader = Reader(method, max_response=max_response, max_header=max_header)
     response: Response | None = None
-    for piece in pieces:
+    for chunk in chunks:
         assert response is None, "nothing may follow a complete response"
-        response = reader.receive(piece)
+        response = reader.receive(chunk)
     return response
 
 
 HEADERS = (("content-type", "text/plain"),)
 COMPLETE: dict[str, tuple[str, bytes, bool, Response]] = {
-    # name: method, bytes, whether the end of the connection ends it, response
+    # name: method, bytes, whether closing the connection ends the response, response
     "length": ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc", False, Response(200, "OK", (), b"abc")),
     "empty": ("GET", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", False, Response(200, "OK")),
     "no reason": ("GET", b"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n", False, Response(404)),
@@ -206,7 +208,7 @@ def framed(response: Response | None) -> tuple[int, str, bytes, bool, tuple[tupl
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_a_complete_answer_is_one_response_wherever_it_is_split(name: str) -> None:
+def test_a_complete_response_is_parsed_wherever_it_is_split(name: str) -> None:
     method, data, at_end, expected = COMPLETE[name]
     end = [b""] if at_end else []
     assert framed(read(data, *end, method=method)) == framed(expected)
@@ -216,7 +218,7 @@ def test_a_complete_answer_is_one_response_wherever_it_is_split(name: str) -> No
 
 
 @pytest.mark.parametrize("name", COMPLETE)
-def test_no_part_of_an_answer_is_an_answer(name: str) -> None:
+def test_a_part_of_a_response_is_not_a_response(name: str) -> None:
     method, data, at_end, _ = COMPLETE[name]
     body_begins = data.rindex(b"\r\n\r\n") + 4 if at_end else len(data)
     for cut in range(body_begins):
@@ -228,9 +230,9 @@ def test_no_part_of_an_answer_is_an_answer(name: str) -> None:
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b"", "closed without an answer"),
-        (b"HTTP/1.1 200 OK\r\nCont", "closed in the middle of the answer's head"),
-        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed in the middle of the answer's head"),
+        (b"", "closed without a response"),
+        (b"HTTP/1.1 200 OK\r\nCont", "closed within the head of the response"),
+        (b"HTTP/1.1 100 Continue\r\n\r\n", "closed within the head of the response"),
         (
             b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",
             "ended before its body was complete: .*3 bytes, expected 5",
@@ -246,12 +248,12 @@ def test_no_part_of_an_answer_is_an_answer(name: str) -> None:
         (b"HTTP/1.1 099 Early\r\n\r\n", "is not HTTP/1"),
     ],
 )
-def test_what_can_not_become_an_answer_is_a_lost_connection_that_says_why(data: bytes, reason: str) -> None:
+def test_an_invalid_response_is_a_lost_connection_with_a_reason(data: bytes, reason: str) -> None:
     with pytest.raises(ConnectionLost, match=reason):
         read(*([data] if data else []), b"")
 
 
-def test_an_error_quotes_nothing_of_the_answers_header() -> None:
+def test_an_error_quotes_no_header_of_the_response() -> None:
     with pytest.raises(ConnectionLost) as caught:
         read(f"HTTP/1.1 200 OK\r\nSet Cookie: {SECRET}\r\n\r\n".encode())
     assert SECRET not in str(caught.value)
@@ -259,7 +261,7 @@ def test_an_error_quotes_nothing_of_the_answers_header() -> None:
 
 
 @pytest.mark.parametrize("line", [b"X-Filler: " + b"x" * 90 + b"\r\n", b"x" * 100])
-def test_an_endless_head_is_given_up_at_the_limit(line: bytes) -> None:
+def test_an_endless_head_is_an_error_at_the_limit(line: bytes) -> None:
     head = [b"HTTP/1.1 200 OK\r\n", *[line] * 10]
     assert read(*head[:9], max_header=1000) is None
     with pytest.raises(ConnectionLost, match="longer than the limit"):
@@ -267,29 +269,29 @@ def test_an_endless_head_is_given_up_at_the_limit(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(("length", "kept", "truncated"), [(99, 99, False), (100, 100, False), (101, 100, True)])
-@pytest.mark.parametrize("piece", [1, 7, 1000])
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
 def test_a_body_is_kept_up_to_the_limit_and_read_to_its_end(
-    length: int, kept: int, truncated: bool, piece: int
+    length: int, kept: int, truncated: bool, chunk: int
 ) -> None:
     body = bytes(n % 251 for n in range(length))
     data = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + body
-    response = read(*(data[at : at + piece] for at in range(0, len(data), piece)), max_response=100)
+    response = read(*(data[at : at + chunk] for at in range(0, len(data), chunk)), max_response=100)
     assert response is not None
     assert (response.body, response.truncated) == (body[:kept], truncated)
 
 
-def test_nothing_of_a_body_is_kept_with_a_limit_of_zero() -> None:
+def test_a_limit_of_zero_keeps_no_body() -> None:
     response = read(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\na", max_response=0)
     assert response is not None
     assert (response.body, response.truncated) == (b"", True)
 
 
-def ends_well(pieces: list[bytes], method: str) -> bool:
-    """Feed the pieces and then the end: a Response or ConnectionLost, and never anything else."""
+def ends_well(chunks: list[bytes], method: str) -> bool:
+    """Feed the chunks and then the end: the outcome must be a Response or ConnectionLost."""
     reader = Reader(method, max_response=20, max_header=200)
     try:
-        for piece in [piece for piece in pieces if piece]:
-            if reader.receive(piece) is not None:
+        for chunk in [chunk for chunk in chunks if chunk]:
+            if reader.receive(chunk) is not None:
                 return True
         return reader.receive(b"") is not None
     except ConnectionLost as lost:
@@ -320,13 +322,13 @@ _PIECES = st.lists(st.one_of(_FRAGMENT, st.binary(max_size=20)), max_size=12)
 _METHODS = st.sampled_from(["GET", "HEAD", "CHICKEN"])
 
 
-@given(pieces=_PIECES, method=_METHODS)
-def test_arbitrary_bytes_give_a_response_or_a_lost_connection(pieces: list[bytes], method: str) -> None:
-    assert ends_well(pieces, method)
+@given(chunks=_PIECES, method=_METHODS)
+def test_arbitrary_bytes_give_a_response_or_a_lost_connection(chunks: list[bytes], method: str) -> None:
+    assert ends_well(chunks, method)
 
 
 @pytest.mark.slow
 @settings(max_examples=5_000, deadline=None)
-@given(pieces=_PIECES, method=_METHODS)
-def test_arbitrary_bytes_give_a_response_or_a_lost_connection_for_long(pieces: list[bytes], method: str) -> None:
-    assert ends_well(pieces, method)
+@given(chunks=_PIECES, method=_METHODS)
+def test_arbitrary_bytes_give_a_response_or_a_lost_connection_for_long(chunks: list[bytes], method: str) -> None:
+    assert ends_well(chunks, method)

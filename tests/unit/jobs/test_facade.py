@@ -1,4 +1,4 @@
-"""The facade: what an application asks of its `BackJob`, and what never leaves it."""
+"""The public methods of `BackJob`, and that credentials never leave the process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, StoreUnavailable, TooDeep
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
 from backjob.model import Caller, Request, Status
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
@@ -32,7 +32,7 @@ def world() -> Bench:
 # --- states ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_state_tells_of_the_job_from_its_start_to_its_end(world: Bench) -> None:
+def test_status_describes_the_job_from_start_to_end(world: Bench) -> None:
     job_id = world.start(scope="reports", owner="ann", delay=3)
     began = world.clock.now()
     state = world.jobs.status(job_id)
@@ -51,7 +51,7 @@ def test_a_state_tells_of_the_job_from_its_start_to_its_end(world: Bench) -> Non
     assert (state.result, state.end_time) == ({"href": "/export.csv"}, world.clock.now())
 
 
-def test_without_a_text_the_status_text_is_the_tail_of_the_output(world: Bench) -> None:
+def test_without_a_text_the_status_text_is_the_end_of_the_output(world: Bench) -> None:
     running = world.run()
     running.write("a" * 70_000 + "end")
     running.flush()
@@ -60,7 +60,7 @@ def test_without_a_text_the_status_text_is_the_tail_of_the_output(world: Bench) 
     assert text.endswith("aend")
 
 
-def test_output_is_read_on_from_where_the_last_piece_ended(world: Bench) -> None:
+def test_output_continues_at_the_next_offset(world: Bench) -> None:
     running = world.run()
     running.write("ä" * 50_000)
     running.flush()
@@ -72,20 +72,20 @@ def test_output_is_read_on_from_where_the_last_piece_ended(world: Bench) -> None
 
 
 @pytest.mark.parametrize("offset", [-1, 1.0, True, "0", None])
-def test_an_offset_is_a_number_of_bytes(world: Bench, offset: Any) -> None:
+def test_an_invalid_offset_is_refused(world: Bench, offset: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         world.jobs.output(world.start(), offset)
     assert caught.value.argument == "offset"
 
 
 @pytest.mark.parametrize("limit", [0, -1, 1001, 1.5, True, None])
-def test_a_page_has_1_to_1000_jobs(world: Bench, limit: Any) -> None:
+def test_a_limit_outside_of_1_to_1000_is_refused(world: Bench, limit: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         world.jobs.find(limit=limit)
     assert caught.value.argument == "limit"
 
 
-def test_find_gives_the_newest_first_page_by_page(world: Bench) -> None:
+def test_find_returns_pages_of_jobs_newest_first(world: Bench) -> None:
     ids = []
     for n in range(5):
         ids.append(world.start(scope="a" if n % 2 else "b", owner=f"u{n}"))
@@ -120,7 +120,7 @@ def test_find_gives_the_newest_first_page_by_page(world: Bench) -> None:
         lambda jobs: asyncio.run(jobs.afinish("x", job_id="nobody")),
     ],
 )
-def test_an_unknown_id_is_an_error_of_its_own(world: Bench, ask: Any) -> None:
+def test_an_unknown_id_raises_job_not_found(world: Bench, ask: Any) -> None:
     with pytest.raises(JobNotFound) as caught:
         ask(world.jobs)
     assert isinstance(caught.value, LookupError)
@@ -128,17 +128,25 @@ def test_an_unknown_id_is_an_error_of_its_own(world: Bench, ask: Any) -> None:
     assert not world.jobs.exists("nobody")
 
 
+@pytest.mark.parametrize("job_id", ["a\0b", "\ud800"], ids=ascii)
+def test_an_id_that_no_store_can_keep_is_unknown(world: Bench, job_id: str) -> None:
+    assert not world.jobs.exists(job_id)
+    for call in (world.jobs.status, world.jobs.scope, world.jobs.output, world.jobs.cancel):
+        with pytest.raises(JobNotFound):
+            call(job_id)
+
+
 # --- waiting --------------------------------------------------------------------------------------------------------
 
 
-def test_join_gives_the_final_state_at_once_where_there_is_one(world: Bench) -> None:
+def test_join_returns_the_state_of_an_ended_job_at_once(world: Bench) -> None:
     running = world.run()
     world.jobs.worker.end(running, Outcome(200, "OK"))
     assert world.jobs.join(running.job.id).status is Status.COMPLETED
     assert asyncio.run(world.jobs.ajoin(running.job.id)).status is Status.COMPLETED
 
 
-def test_join_gives_up_after_its_time(world: Bench) -> None:
+def test_join_raises_after_its_timeout(world: Bench) -> None:
     job_id = world.start()
     with pytest.raises(TimeoutError, match="STARTED"):
         world.jobs.join(job_id, timeout=0)
@@ -146,7 +154,7 @@ def test_join_gives_up_after_its_time(world: Bench) -> None:
         asyncio.run(world.jobs.ajoin(job_id, timeout=0))
 
 
-def test_join_waits_for_an_end_that_comes_later(world: Bench) -> None:
+def test_join_waits_for_the_end(world: Bench) -> None:
     running = world.run()
     states: list[Any] = []
     waiter = threading.Thread(target=lambda: states.append(world.jobs.join(running.job.id)))
@@ -156,7 +164,7 @@ def test_join_waits_for_an_end_that_comes_later(world: Bench) -> None:
     assert [state.status for state in states] == [Status.FAILED]
 
 
-def test_watch_yields_every_change_it_sees_and_ends_with_the_last(world: Bench) -> None:
+def test_watch_yields_each_change_and_stops_after_the_final_state(world: Bench) -> None:
     running = world.run()
     states = world.jobs.watch(running.job.id)
     assert next(states).progress == 0
@@ -166,7 +174,7 @@ def test_watch_yields_every_change_it_sees_and_ends_with_the_last(world: Bench) 
     assert [state.status for state in states] == [Status.CANCELLED]
 
 
-def test_awatch_is_watch_for_async_handlers(world: Bench) -> None:
+def test_awatch_yields_the_same_states_as_watch(world: Bench) -> None:
     running = world.run()
 
     async def look() -> list[Status]:
@@ -183,7 +191,7 @@ def test_awatch_is_watch_for_async_handlers(world: Bench) -> None:
 # --- ending from outside --------------------------------------------------------------------------------------------
 
 
-def test_a_job_is_cancelled_once(world: Bench) -> None:
+def test_only_the_first_cancel_succeeds(world: Bench) -> None:
     job_id = world.start()
     assert world.jobs.cancel(job_id)
     assert not world.jobs.cancel(job_id)
@@ -195,7 +203,7 @@ def test_a_job_is_cancelled_once(world: Bench) -> None:
     assert not world.transport.sent
 
 
-def test_a_job_is_finished_or_failed_by_its_id(world: Bench) -> None:
+def test_finish_and_fail_by_job_id_end_that_job(world: Bench) -> None:
     first, second = world.start(), world.run().job.id
     assert world.jobs.finish("by hand", {"n": 1}, job_id=first) == ""
     world.jobs.fail("by hand", job_id=second)
@@ -206,7 +214,7 @@ def test_a_job_is_finished_or_failed_by_its_id(world: Bench) -> None:
     assert world.jobs.status(first) == done
 
 
-def test_a_job_that_was_claimed_between_look_and_cancel_is_cancelled_all_the_same(world: Bench) -> None:
+def test_a_job_that_is_claimed_while_cancel_reads_it_is_cancelled(world: Bench) -> None:
     job_id = world.start()
     world.step()
     world.store.before["change"] = lambda: bench(clock=world.clock, store=world.store.store).receive(
@@ -242,7 +250,7 @@ def test_only_identical_requests_merge(world: Bench, merge: str, other: dict[str
         assert world.jobs.start(**one, merge=merge) != first  # type: ignore[arg-type]
 
 
-def test_a_delayed_pending_job_takes_the_newest_start_time_and_a_new_time_to_deliver(world: Bench) -> None:
+def test_a_merge_moves_a_delayed_job_to_the_newest_start_time_and_restarts_its_delivery_timeout(world: Bench) -> None:
     job_id = world.start(merge="pending", delay=10)
     world.clock.advance(5)
     world.start(merge="pending", delay=50)
@@ -261,17 +269,17 @@ def test_an_ended_job_is_not_joined(world: Bench) -> None:
 # --- owners, depth, address -----------------------------------------------------------------------------------------
 
 
-def test_the_owner_hook_is_asked_unless_an_owner_is_given() -> None:
+def test_the_owner_defaults_to_the_owner_hooks_result() -> None:
     world = bench(owner=lambda request: request.header("X-User"))
     with served(Here(Request("GET", "/", (("X-User", "ann"),)))):
         ids = [world.jobs.start("/a"), world.jobs.start("/b", owner="bob"), world.jobs.start("/c", owner=None)]
-        assert world.jobs.current_owner() == "ann"
+        assert world.engine.current_owner() == "ann"
     assert [world.job(job_id).owner for job_id in ids] == ["ann", "bob", None]
-    assert world.jobs.current_owner() is None
+    assert world.engine.current_owner() is None
     assert world.job(world.start()).owner is None
 
 
-def test_an_owner_hook_that_gives_no_text_is_told_so() -> None:
+def test_an_owner_hook_must_return_text() -> None:
     world = bench(owner=lambda request: 5)
     with served(), pytest.raises(InvalidRequest) as caught:
         world.jobs.start("/a")
@@ -279,7 +287,7 @@ def test_an_owner_hook_that_gives_no_text_is_told_so() -> None:
     assert not world.store.calls
 
 
-def test_jobs_that_start_jobs_meet_a_limit() -> None:
+def test_a_chain_of_jobs_that_start_jobs_is_limited() -> None:
     world = bench(max_depth=2)
     running = world.run()
     for depth in (1, 2):
@@ -293,7 +301,7 @@ def test_jobs_that_start_jobs_meet_a_limit() -> None:
     assert caught.value.depth == 3
 
 
-def test_an_address_is_learnt_once_and_refused_until_then() -> None:
+def test_start_needs_an_address_and_the_first_one_learnt_is_kept() -> None:
     made: list[str] = []
 
     def make(base_url: str) -> FakeTransport:
@@ -303,8 +311,8 @@ def test_an_address_is_learnt_once_and_refused_until_then() -> None:
     jobs = BackJob(store=MemoryStore(), transport=make, signer=MessageSigner(KEY))
     with pytest.raises(AddressUnknown):
         jobs.start("/a", as_current_user=False)
-    jobs.learn_address("http://127.0.0.1:8000")
-    jobs.learn_address("http://127.0.0.1:9000")
+    engine_of(jobs).learn_address("http://127.0.0.1:8000")
+    engine_of(jobs).learn_address("http://127.0.0.1:9000")
     assert made == ["http://127.0.0.1:8000"]
     assert jobs.find() == []
     jobs.close()
@@ -313,14 +321,14 @@ def test_an_address_is_learnt_once_and_refused_until_then() -> None:
 # --- status URLs ----------------------------------------------------------------------------------------------------
 
 
-def test_a_status_url_opens_its_job_by_its_right_alone(world: Bench) -> None:
+def test_a_status_url_grants_its_right_for_its_job_only(world: Bench) -> None:
     job_id = world.start()
     url = world.jobs.status_url(job_id)
     assert url.startswith(f"/backjob/{job_id}.")
     view, cancel = (world.jobs.status_url(job_id, cancel=which).partition(".")[2] for which in (False, True))
-    assert (world.jobs.rights(job_id, view), world.jobs.rights(job_id, cancel)) == ("view", "cancel")
-    assert world.jobs.rights("another", view) is None
-    assert world.jobs.rights(job_id, view[:-1]) is None
+    assert (world.engine.rights(job_id, view), world.engine.rights(job_id, cancel)) == ("view", "cancel")
+    assert world.engine.rights("another", view) is None
+    assert world.engine.rights(job_id, view[:-1]) is None
     with served(Here(mount="/shop")):
         assert world.jobs.status_url(job_id) == "/shop" + url
 
@@ -328,7 +336,7 @@ def test_a_status_url_opens_its_job_by_its_right_alone(world: Bench) -> None:
 # --- async, contexts ------------------------------------------------------------------------------------------------
 
 
-def test_the_async_twins_do_as_their_twins(world: Bench) -> None:
+def test_the_async_methods_do_the_same_as_the_sync_ones(world: Bench) -> None:
     async def go() -> None:
         with served():
             job_id = await world.jobs.astart("/work", {"a": 1}, method="POST", json={"b": 2}, scope="s")
@@ -342,11 +350,10 @@ def test_the_async_twins_do_as_their_twins(world: Bench) -> None:
     asyncio.run(go())
 
 
-def test_a_backjob_closes_with_its_block() -> None:
+def test_the_context_manager_closes_transport_and_store() -> None:
     world = bench()
     with world.jobs as jobs:
         assert jobs is world.jobs
-        assert jobs.of() is jobs
     assert world.transport.closed == 1
     assert "close" in world.store.calls
 
@@ -355,7 +362,7 @@ def test_a_backjob_closes_with_its_block() -> None:
 
 
 def whole_life(world: Bench, here: Here) -> list[str]:
-    """Jobs as the current user that end in every way; what was said of them on the way."""
+    """Run jobs as the current user to every kind of end; return everything that was logged, raised or stored."""
     said: list[str] = []
     with served(here):
         for n in range(6):
@@ -364,7 +371,7 @@ def whole_life(world: Bench, here: Here) -> list[str]:
     sent = list(world.transport.sent)
     for one in sent:
         said += [repr(one.delivery), repr(one)]
-    said += [repr(held) for held in world.monitor._deliveries._held.values()]
+    said += [repr(held) for held in world.monitor._deliveries._by_id.values()]
     sent[0].fail(NOT_SENT)
     sent[1].answer(302, "Found", (("Location", "/login"),))
     world.jobs.worker.end(world.receive(sent[2]), Outcome(200, "OK"))
@@ -408,7 +415,7 @@ def test_credentials_are_in_no_log_repr_or_row(
     store.close()
 
 
-def test_a_refusal_at_the_door_shows_no_credentials(world: Bench) -> None:
+def test_an_error_of_start_shows_no_credentials(world: Bench) -> None:
     with served(), pytest.raises(InvalidRequest) as caught:
         world.jobs.start("/work", headers={"X-A": "a\nb", "Authorization": "Bearer 0ddT0ken"})
     assert "0dd" not in str(caught.value)
@@ -417,7 +424,7 @@ def test_a_refusal_at_the_door_shows_no_credentials(world: Bench) -> None:
     assert "0dd" not in str(caught.value)
 
 
-def test_a_job_whose_answer_was_lost_is_accepted_all_the_same(world: Bench) -> None:
+def test_a_job_is_accepted_if_only_the_stores_reply_was_lost(world: Bench) -> None:
     world.store.lost = {"create"}
     job_id = world.start()
     assert world.job(job_id).status is Status.STARTED
@@ -425,7 +432,7 @@ def test_a_job_whose_answer_was_lost_is_accepted_all_the_same(world: Bench) -> N
     assert len(world.transport.sent) == 1
 
 
-def test_a_store_that_is_away_accepts_nothing(world: Bench) -> None:
+def test_an_unavailable_store_accepts_no_job(world: Bench) -> None:
     world.store.down = {"create", "get"}
     with pytest.raises(StoreUnavailable):
         world.start()

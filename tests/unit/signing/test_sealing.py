@@ -23,12 +23,12 @@ def test_sealed_credentials_open_in_another_process_with_the_same_key() -> None:
 
 
 @given(st.lists(st.tuples(st.text(), st.text())))
-def test_any_credentials_come_back(fields: list[tuple[str, str]]) -> None:
+def test_any_credentials_can_be_sealed_and_opened(fields: list[tuple[str, str]]) -> None:
     sealer = Sealer(MessageSigner(SECRET))
     assert sealer.open(sealer.seal(Credentials(tuple(fields)))) == Credentials(tuple(fields))
 
 
-def test_nothing_of_them_is_to_be_seen() -> None:
+def test_sealed_credentials_and_the_repr_show_no_secret() -> None:
     sealed = Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)
     for word in (b"Cookie", b"session", b"hidden-token", SECRET.encode()):
         assert word not in sealed
@@ -39,7 +39,7 @@ def test_another_key_opens_nothing() -> None:
     assert Sealer(MessageSigner(OTHER)).open(Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)) is None
 
 
-def test_a_rotated_key_opens_what_the_old_one_sealed_and_seals_with_the_new_one() -> None:
+def test_after_a_rotation_old_seals_open_and_new_ones_use_the_new_key() -> None:
     rotated = Sealer(MessageSigner(OTHER, fallbacks=[SECRET]))
     assert rotated.open(Sealer(MessageSigner(SECRET)).seal(CREDENTIALS)) == CREDENTIALS
     assert Sealer(MessageSigner(OTHER)).open(rotated.seal(CREDENTIALS)) == CREDENTIALS
@@ -59,14 +59,14 @@ def test_garbage_does_not_open(garbage: bytes) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"1", b"null", b"[1]", b'[["a"]]', b'[["a", "b", "c"]]', b"\xff"])
-def test_what_another_version_sealed_does_not_open_as_something_else(content: bytes) -> None:
+def test_unexpected_sealed_content_does_not_open(content: bytes) -> None:
     sealer = Sealer(MessageSigner(SECRET))
     fernet = sealer._fernet
     assert isinstance(fernet, MultiFernet)
     assert sealer.open(fernet.encrypt(content)) is None
 
 
-def test_without_cryptography_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_cryptography_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
     with pytest.raises(MissingExtra, match=r"pip install 'backjob\[sealed\]'"):
         Sealer(MessageSigner(SECRET))

@@ -24,61 +24,61 @@ def test_ids_have_more_than_128_bits_no_dot_and_no_leading_dash() -> None:
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{23}", job_id) for job_id in ids)
 
 
-def test_a_token_gives_the_right_it_was_made_for() -> None:
+def test_a_token_grants_the_right_it_was_made_for() -> None:
     assert ACCESS.rights("job", ACCESS.token("job")) is Right.VIEW
     assert ACCESS.rights("job", ACCESS.token("job", cancel=True)) is Right.CANCEL
 
 
-def test_tokens_are_short_and_fit_a_url() -> None:
+def test_tokens_have_23_url_safe_characters() -> None:
     for token in (ACCESS.token("job"), ACCESS.token("job", cancel=True)):
         assert re.fullmatch(r"[vc][A-Za-z0-9_-]{22}", token)
 
 
-def test_a_token_opens_no_other_job() -> None:
+def test_a_token_is_valid_for_its_own_job_only() -> None:
     assert ACCESS.rights("job2", ACCESS.token("job")) is None
     assert ACCESS.rights("ob", ACCESS.token("job")) is None
 
 
-def test_a_token_to_view_is_not_made_one_to_cancel() -> None:
+def test_a_view_token_can_not_be_turned_into_a_cancel_token() -> None:
     token = ACCESS.token("job")
     assert ACCESS.rights("job", "c" + token[1:]) is None
 
 
 @pytest.mark.parametrize("token", ["", "v", "c", "v" * 23, "\ud800", "é", "v\0", "x" * 100_000])
-def test_what_is_no_token_opens_nothing(token: str) -> None:
+def test_an_invalid_token_grants_nothing(token: str) -> None:
     assert ACCESS.rights("job", token) is None
 
 
 @given(place=st.integers(0, 22), character=st.characters())
-def test_a_token_with_another_character_opens_nothing(place: int, character: str) -> None:
+def test_a_token_with_a_changed_character_grants_nothing(place: int, character: str) -> None:
     token = ACCESS.token("job")
     changed = token[:place] + character + token[place + 1 :]
     assert (ACCESS.rights("job", changed) is None) == (changed != token)
 
 
-def test_tokens_survive_the_rotation_of_the_key_until_the_old_one_is_dropped() -> None:
+def test_tokens_stay_valid_until_their_key_is_dropped() -> None:
     token = ACCESS.token("job", cancel=True)
     assert Access(MessageSigner(OTHER, fallbacks=[SECRET])).rights("job", token) is Right.CANCEL
     assert Access(MessageSigner(OTHER)).rights("job", token) is None
 
 
-def test_new_tokens_are_made_with_the_newest_key() -> None:
+def test_new_tokens_use_the_current_key() -> None:
     rotated = Access(MessageSigner(OTHER, fallbacks=[SECRET]))
     assert rotated.token("job") == Access(MessageSigner(OTHER)).token("job")
 
 
-def test_an_id_and_its_token_are_joined_by_a_dot() -> None:
+def test_a_dot_joins_an_id_and_its_token() -> None:
     assert reference("job", "vtoken") == "job.vtoken"
 
 
-def test_identical_requests_have_one_merge_key_whatever_their_headers() -> None:
+def test_headers_do_not_change_the_merge_key() -> None:
     key = ACCESS.merge_key("pending", "alice", REQUEST, "scope")
     assert key == ACCESS.merge_key("pending", "alice", evolve(REQUEST, headers=()), "scope")
     assert re.fullmatch(r"[A-Za-z0-9_-]{43}", key)
     assert key != Access(MessageSigner(OTHER)).merge_key("pending", "alice", REQUEST, "scope")
 
 
-def test_every_difference_makes_another_merge_key() -> None:
+def test_any_other_difference_changes_the_merge_key() -> None:
     requests = [
         Request(method, target, (), body)
         for method, target, body in product(["POST", "PUT"], ["/", "/1"], [b"", b"1", b"-", b"+0:"])
@@ -87,7 +87,7 @@ def test_every_difference_makes_another_merge_key() -> None:
     assert len({ACCESS.merge_key(*call) for call in calls}) == len(calls)
 
 
-def test_a_merge_key_can_not_be_moved_between_its_parts() -> None:
+def test_merge_keys_keep_the_boundaries_of_their_parts() -> None:
     assert ACCESS.merge_key("pending", "ab", Request("GET", "/"), "") != ACCESS.merge_key(
         "pending", "a", Request("bGET", "/"), ""
     )

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Status
-from backjob.status.broadcast import Broadcast
 from backjob.status.endpoints import Answer, Ask, Endpoints, preferred
 from backjob.status.page import fill, headline, result_link
+from backjob.status.streaming.broadcast import Broadcast
 from tests.unit.core import Bench, bench
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -815,7 +815,7 @@ def world() -> Bench:
 def events(world: Bench, job_id: str, query: str = "", *headers: tuple[str, str], **changes: Any) -> Answer:
     path = f"/{job_id}.{world.jobs.status_url(job_id).rpartition('.')[2]}/events"
     asked = Ask("GET", path, query, headers, None, "/backjob")
-    return Endpoints(world.jobs, "/backjob").answer(evolve(asked, **changes))
+    return Endpoints(world.engine, "/backjob").answer(evolve(asked, **changes))
 
 
 def test_events_are_a_stream_that_nothing_may_hold_back(world: Bench) -> None:

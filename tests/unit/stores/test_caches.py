@@ -1,4 +1,4 @@
-"""Entries that any cache takes, and what is known of the caches there are."""
+"""Entries that every cache accepts, and the facts about known caches."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOM: Final = {"OPTIONS": {"MAX_ENTRIES": 10**6}}
 
 
 def bare(kind: Any) -> Any:
-    """A cache that never found its server."""
+    """A cache that is not connected to a server."""
     return kind.__new__(kind)
 
 
@@ -43,7 +43,7 @@ def proxy(cache: Any) -> Any:
 
 
 @pytest.mark.parametrize("part", ["", "plain", "a b", "a\nb", "ß", "\ud800", "\0", "x" * 300, "~", ":", "a:b", "../x"])
-def test_any_part_makes_a_key_that_memcached_takes(part: str) -> None:
+def test_any_part_makes_a_key_that_memcached_accepts(part: str) -> None:
     cache = DictCache()
     entries = Entries(cache, "p" * 64)
     entries.set(entries.key("j", part, "1"), "text", 1)
@@ -77,7 +77,7 @@ def test_a_timeout_is_a_positive_whole_number(seconds: float, timeout: int) -> N
     assert {entry.timeout for entry in cache.entries.values()} == {timeout}
 
 
-def test_no_timeout_ends_after_the_last_moment_that_memcached_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_timeout_ends_after_the_last_moment_that_memcached_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     cache = DictCache()
     monkeypatch.setattr("time.time", lambda: 2**31 - 10**8)  # in 2034
     Entries(cache, "").set("a", "text", FOREVER)
@@ -88,21 +88,21 @@ def test_no_timeout_ends_after_the_last_moment_that_memcached_knows(monkeypatch:
 
 
 @pytest.mark.parametrize("prefix", ["a b", "a\n", "ß", "x" * 65])
-def test_a_prefix_that_some_cache_would_not_take_is_refused(prefix: str) -> None:
+def test_a_prefix_that_some_caches_refuse_is_refused(prefix: str) -> None:
     with pytest.raises(InvalidRequest, match="prefix"):
         Entries(DictCache(), prefix)
 
 
-def test_what_is_no_cache_is_refused() -> None:
+def test_an_object_that_is_not_a_cache_is_refused() -> None:
     no_cache: Any = {}
-    with pytest.raises(StoreUnusable, match=r"dict is no cache: it has no set, add, delete"):
+    with pytest.raises(StoreUnusable, match=r"dict is not a cache: it lacks set, add, delete"):
         Entries(no_cache, "")
 
 
 @pytest.mark.parametrize(
     ("found", "text"), [(b"caf\xc3\xa9", "café"), (b"\xff", "\ufffd"), (7, None), ([], None), (None, None)]
 )
-def test_what_is_no_text_is_nothing(found: object, text: str | None) -> None:
+def test_a_value_that_is_not_text_reads_as_missing(found: object, text: str | None) -> None:
     class Strange(DictCache):
         def get(self, key: str, /) -> Any:
             return found
@@ -110,7 +110,7 @@ def test_what_is_no_text_is_nothing(found: object, text: str | None) -> None:
     assert Entries(Strange(), "").get("a") == text
 
 
-def test_an_error_of_the_cache_is_translated() -> None:
+def test_an_error_of_the_cache_becomes_store_unavailable() -> None:
     class Failing(DictCache):
         def delete(self, key: str, /) -> None:
             raise KeyError(key)
@@ -120,25 +120,25 @@ def test_an_error_of_the_cache_is_translated() -> None:
     assert isinstance(raised.value.__cause__, KeyError)
 
 
-# --- the caches there are -------------------------------------------------------------------------------------------
+# --- known caches -------------------------------------------------------------------------------------------
 
 
 Derived: Any = type("Derived", (FileBasedCache,), {})
-"""An application's own kind."""
+"""An application's subclass."""
 
 
 @pytest.mark.parametrize(
     ("make", "reason"),
     [
-        (lambda path: FileSystemCache(str(path)), "FileSystemCache.*two can win"),
+        (lambda path: FileSystemCache(str(path)), "FileSystemCache.*two callers can win"),
         (lambda _: NullCache(), "NullCache.*keeps nothing"),
-        (lambda _: bare(MongoDbCache), "MongoDbCache.*two can win"),
+        (lambda _: bare(MongoDbCache), "MongoDbCache.*two callers can win"),
         (lambda _: bare(DynamoDbCache), "DynamoDbCache.*older than the last write"),
-        (lambda path: FileBasedCache(str(path), {}), "FileBasedCache.*two can win"),
-        (lambda path: Derived(str(path), {}), "FileBasedCache.*two can win"),
+        (lambda path: FileBasedCache(str(path), {}), "FileBasedCache.*two callers can win"),
+        (lambda path: Derived(str(path), {}), "FileBasedCache.*two callers can win"),
         (lambda _: DummyCache("", {}), "DummyCache.*keeps nothing"),
         (lambda _: proxy(DummyCache("", {})), "DummyCache.*keeps nothing"),
-        (lambda _: SimpleCache(), "SimpleCache.*more than 500.*threshold"),
+        (lambda _: SimpleCache(), "SimpleCache.*drops entries.*more than 500.*threshold"),
         (lambda _: LocMemCache("small", {}), "LocMemCache.*more than 300.*max_entries"),
         (lambda _: DatabaseCache("table", {}), "DatabaseCache.*more than 300.*max_entries"),
     ],
@@ -154,7 +154,7 @@ def test_a_cache_that_can_not_keep_jobs_is_refused_by_name(
 def test_a_simple_cache_of_a_version_without_a_lock_is_refused() -> None:
     cache = SimpleCache(threshold=10**6)
     del cache._lock
-    with pytest.raises(StoreUnusable, match=r"SimpleCache.*two can win"):
+    with pytest.raises(StoreUnusable, match=r"SimpleCache.*two callers can win"):
         CacheStore(cache)
 
 
@@ -173,7 +173,7 @@ def test_a_simple_cache_of_a_version_without_a_lock_is_refused() -> None:
         (DictCache(), True),
     ],
 )
-def test_a_cache_that_can_keep_jobs_is_taken_and_says_what_it_lacks(cache: Any, shared: bool) -> None:
+def test_a_cache_that_can_keep_jobs_is_accepted_and_declares_what_it_lacks(cache: Any, shared: bool) -> None:
     expected = {Capability.RETENTION, Capability.LISTING} | (set() if shared else {Capability.SHARED})
     assert lacks(CacheStore(cache)) == expected
     assert (known(cache) is None) == isinstance(cache, DictCache)
@@ -206,6 +206,6 @@ def test_a_url_names_a_cache_by_its_module() -> None:
         (f"cache:{__name__}:roomy?prefix=a%20b", "prefix"),
     ],
 )
-def test_a_url_that_leads_to_no_cache_is_refused(url: str, reason: str) -> None:
+def test_a_url_that_does_not_lead_to_a_cache_is_refused(url: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
         open_store(url)

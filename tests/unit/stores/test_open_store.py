@@ -1,4 +1,4 @@
-"""The URL of a store, from either side: what opens which store, and what is refused by name."""
+"""`open_store`: which URL opens which store, and which it refuses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_memory_opens_a_store_in_memory(url: str) -> None:
     assert isinstance(open_store(url), MemoryStore)
 
 
-def test_three_slashes_are_relative_and_four_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_slashes_mean_relative_and_four_mean_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sub").mkdir()
     for url, file in (
@@ -58,7 +58,7 @@ def test_options_are_the_constructors_arguments(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("url", ["memory:", "sqlite:///{}/jobs.db"])
-def test_the_clock_is_the_stores_time(url: str, tmp_path: Path) -> None:
+def test_the_store_uses_the_given_clock(url: str, tmp_path: Path) -> None:
     clock = FakeClock(datetime(2040, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
     store = open_store(url.format(tmp_path), clock=clock)
     assert store.create(draft()).created_time == clock.now()
@@ -66,35 +66,33 @@ def test_the_clock_is_the_stores_time(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reason"),
     [
-        ("", "a URL is expected"),
-        ("jobs.db", "a URL is expected"),
-        ("oracle://root:secret@host/db", "'oracle'; known are: cache, "),
+        ("", "expected a URL"),
+        ("jobs.db", "expected a URL"),
+        ("oracle://root:secret@host/db", "'oracle'; known schemes: cache, "),
         ("sqlite:", "three slashes"),
         ("sqlite:jobs.db", "three slashes"),
         ("sqlite://jobs.db", "three slashes"),
         ("sqlite:///", "names no file"),
         ("sqlite:///:memory:", '"memory:"'),
-        ("sqlite:///jobs.db?table=x", "no option 'table'; known are: busy_timeout, create_table, durability"),
+        ("sqlite:///jobs.db?table=x", "no option 'table'; known options: busy_timeout, create_table, durability"),
         ("sqlite:///jobs.db?create_table=perhaps", "yes or no"),
         ("sqlite:///jobs.db?busy_timeout=long", "busy_timeout='long'"),
         ("sqlite:///jobs.db?create_table", "not a URL"),
         ("sqlite:///jobs.db?table_name=a&table_name=b", "twice"),
         ("sqlite:///jobs.db#1", "%23"),
-        ("memory:jobs", "nothing can follow"),
-        ("memory:?durability=power", "no option 'durability'; known are: none"),
+        ("memory:jobs", "has no path"),
+        ("memory:?durability=power", "no option 'durability'; known options: none"),
         ("sqlite://[/jobs.db", "not a URL"),
     ],
 )
-def test_a_url_that_names_no_store_is_refused(
-    url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_url_is_refused(url: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidRequest) as caught:
         open_store(url)
     assert caught.value.argument == "store"
-    assert told in caught.value.reason
+    assert reason in caught.value.reason
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -102,21 +100,19 @@ def test_a_url_that_names_no_store_is_refused(
 @pytest.mark.parametrize(
     ("option", "argument"), [("durability=total", "durability"), ("table_name=1", "table_name")]
 )  # fmt: skip
-def test_a_value_that_the_constructor_refuses_is_refused_by_its_name(
-    option: str, argument: str, tmp_path: Path
-) -> None:
+def test_an_option_that_the_constructor_refuses_is_named(option: str, argument: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest) as caught:
         open_store(f"sqlite:///{tmp_path}/jobs.db?{option}")
     assert caught.value.argument == argument
 
 
 def in_fresh_interpreter(program: str) -> str:
-    """What a program prints."""
+    """The output of a program."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     return done.stdout.strip()
 
 
-def test_a_driver_is_imported_only_for_its_own_store() -> None:
+def test_a_driver_is_imported_only_when_its_store_is_opened() -> None:
     program = (
         "import sys; from backjob.stores import open_store; open_store('memory:'); print('sqlite3' in sys.modules)"
     )

@@ -1,4 +1,4 @@
-"""SQLStore without a server: what its arguments and URLs mean, what is refused at once, what errors say and hide."""
+"""SQLStore without a server: its arguments and URLs, its errors, and the SQL that it prints."""
 
 from __future__ import annotations
 
@@ -7,32 +7,19 @@ import subprocess
 import sys
 import traceback
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, exc
 
-from backjob.cli import commands as cli
+from backjob.cli import main
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
-from backjob.lifecycle import claimed
-from backjob.model import Changes, Draft, Expect, Report, Request
 from backjob.stores import open_store
 from backjob.stores.sql import SQLStore, metadata
 from backjob.stores.sql.errors import Meaning, meaning, translated
-from backjob.testing import FakeClock
+from backjob.stores.sqlite import SQLiteStore
 
-NOBODY = "127.0.0.1:9"  # the discard port: nobody answers, and says so at once
-
-
-def draft(job_id: str = "job", **fields: Any) -> Draft:
-    return Draft(id=job_id, request=Request("GET", "/work"), **fields)
-
-
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite+pysqlite:///{tmp_path}/jobs.db"
+CLOSED = "127.0.0.1:9"  # the discard port, which refuses connections
 
 
 # --- arguments and URLs ---------------------------------------------------------------------------------------------
@@ -50,36 +37,34 @@ def url(tmp_path: Path) -> str:
         ("mariadb+pymysql", "mariadb+pymysql"),
     ],
 )
-def test_a_server_that_does_not_answer_is_an_error_of_the_first_call_alone(scheme: str, driver: str) -> None:
-    with closing(open_store(f"{scheme}://app:hush@{NOBODY}/app")) as store:
+def test_a_store_opens_although_its_server_is_down_and_then_each_call_fails(scheme: str, driver: str) -> None:
+    with closing(open_store(f"{scheme}://app:hush@{CLOSED}/app")) as store:
         for _ in range(2):
             with pytest.raises(
-                StoreUnavailable, match=rf"^{driver.replace('+', '.')}://app@{NOBODY}/app: .*refused"
+                StoreUnavailable, match=rf"^{driver.replace('+', '.')}://app@{CLOSED}/app: .*refused"
             ) as caught:
                 store.get("job")
             assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
-    ("url", "error", "told"),
+    ("url", "error", "text"),
     [
-        (f"postgresql://app:hush@{NOBODY}/app?bogus=1", StoreUnusable, "bogus"),
-        (f"mysql://app:hush@{NOBODY}/app?bogus=1", StoreUnusable, "bogus"),
-        (f"mysql://app:hush@{NOBODY}/app?connect_timeout=soon", InvalidRequest, "soon"),
-        (f"mysql://app:hush@{NOBODY}/app?create_table=perhaps", InvalidRequest, "yes or no"),
-        (f"mysql://app:hush@{NOBODY}/app?schema=", InvalidRequest, "schema"),
-        (f"mysql://app:hush@{NOBODY}/app?ssl_ca=/nowhere/ca.pem", StoreUnusable, "can't connect"),
-        ("postgresql://app:hush@host:port/app", InvalidRequest, "no URL of a database"),
-        ("postgresql:app", InvalidRequest, "no URL of a database"),
-        ("sqlite+pysqlite://", InvalidRequest, "a file is expected"),
-        ("sqlite+pysqlite:///:memory:", InvalidRequest, "a file is expected"),
-        ("sqlite+pysqlite:////nowhere/at/all/jobs.db", StoreUnusable, "no directory /nowhere/at/all"),
+        (f"postgresql://app:hush@{CLOSED}/app?bogus=1", StoreUnusable, "bogus"),
+        (f"mysql://app:hush@{CLOSED}/app?bogus=1", StoreUnusable, "bogus"),
+        (f"mysql://app:hush@{CLOSED}/app?connect_timeout=soon", InvalidRequest, "soon"),
+        (f"mysql://app:hush@{CLOSED}/app?create_table=perhaps", InvalidRequest, "yes or no"),
+        (f"mysql://app:hush@{CLOSED}/app?schema=", InvalidRequest, "schema"),
+        (f"mysql://app:hush@{CLOSED}/app?ssl_ca=/nowhere/ca.pem", StoreUnusable, "can't connect"),
+        ("postgresql://app:hush@host:port/app", InvalidRequest, "not the URL of a database"),
+        ("postgresql:app", InvalidRequest, "not the URL of a database"),
+        ("sqlite+pysqlite:///jobs.db", InvalidRequest, "sqlite:///jobs.db"),
     ],
 )
-def test_a_url_that_cannot_work_fails_at_once(url: str, error: type[BackJobError], told: str) -> None:
+def test_an_invalid_url_is_refused_at_once(url: str, error: type[BackJobError], text: str) -> None:
     with pytest.raises(error) as caught:
         open_store(url).close()
-    assert told in str(caught.value)
+    assert text in str(caught.value)
     assert "hush" not in "".join(traceback.format_exception(caught.value))
 
 
@@ -96,16 +81,23 @@ def test_a_url_that_cannot_work_fails_at_once(url: str, error: type[BackJobError
         ({"database": "nonsense"}, "database"),
     ],
 )
-def test_an_argument_that_cannot_be_is_refused_by_name(url: str, arguments: dict[str, Any], refused: str) -> None:
+def test_an_invalid_argument_is_refused_by_name(arguments: dict[str, Any], refused: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        SQLStore(**{"database": url, **arguments})
+        SQLStore(**{"database": f"postgresql://app@{CLOSED}/app", **arguments})
     assert caught.value.argument == refused
+
+
+@pytest.mark.parametrize("database", ["sqlite:///jobs.db", "sqlite+pysqlite://", create_engine("sqlite://")])
+def test_sqlite_is_left_to_its_own_store(database: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"use SQLiteStore, or a URL such as sqlite:///jobs\.db") as caught:
+        SQLStore(database)
+    assert caught.value.argument == "database"
 
 
 def test_an_asynchronous_engine_is_refused() -> None:
     pytest.importorskip("greenlet")
     engine = create_engine("postgresql+psycopg_async://app@host/app")
-    with pytest.raises(InvalidRequest, match="asynchronous"):
+    with pytest.raises(InvalidRequest, match="synchronous driver"):
         SQLStore(engine)
 
 
@@ -135,70 +127,19 @@ def test_a_missing_extra_is_named(absent: str, url: str, extra: str) -> None:
     assert f"pip install 'backjob[{extra}]'" in done.stdout
 
 
-def test_the_plain_scheme_of_sqlite_stays_with_the_store_that_needs_nothing(tmp_path: Path) -> None:
-    with closing(open_store(f"sqlite:///{tmp_path}/jobs.db")) as store:
-        assert not isinstance(store, SQLStore)
-
-
-def test_the_clock_is_the_stores_time(url: str) -> None:
-    clock = FakeClock(datetime(2040, 1, 2, 3, 4, 5, 6, tzinfo=UTC))
-    with closing(open_store(url, clock=clock)) as store:
-        assert store.create(draft()).created_time == clock.now()
-
-
-# --- values ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "argument"),
-    [
-        ({"job_id": "x" * 256}, "id"),
-        ({"job_id": "ä" * 128}, "id"),
-        ({"owner": "x" * 1021}, "owner"),
-        ({"scope": "x" * 1021}, "scope"),
-        ({"lessee": "x" * 256}, "lessee"),
-        ({"owner": "a\0b"}, "owner"),
-        ({"scope": "\ud800"}, "scope"),
-    ],
-)
-def test_what_a_column_cannot_hold_is_refused_by_name(url: str, fields: dict[str, Any], argument: str) -> None:
-    with closing(SQLStore(url)) as store:
-        with pytest.raises(InvalidRequest) as caught:
-            store.create(draft(**fields))
-        assert caught.value.argument == argument
-        with pytest.raises(InvalidRequest, match="merge_key"):
-            store.create(draft(), "x" * 256)
-        store.create(draft(owner="😀" * 255, scope="😀" * 255, lessee="x" * 255), "x" * 255)
-        with pytest.raises(InvalidRequest, match="token"):
-            store.change("job", Expect(), Changes(token="x" * 256))
-        with pytest.raises(InvalidRequest, match="lessee"):
-            store.take_due("x" * 256, 1, 1)
-
-
-def test_a_number_beyond_64_bits_is_no_version_and_no_offset(url: str) -> None:
-    with closing(SQLStore(url)) as store:
-        store.create(draft())
-        with pytest.raises(InvalidRequest):
-            store.change("job", Expect(version=1 << 70), Changes(progress=1))
-        store.change("job", *claimed("token"))
-        store.report("job", "token", Report(output="some"))
-        assert store.output("job", 1 << 70).text == ""
-        assert store.output("job", 0, 1 << 70).text == "some"
-
-
 # --- errors ---------------------------------------------------------------------------------------------------------
 
 
-class Told(Exception):
-    """What a driver may raise, of a class that is called as all drivers call it (PEP 249)."""
+class DriverError(Exception):
+    """An exception of a driver. Its classes have the names of PEP 249."""
 
     def __init__(self, *arguments: object, **attributes: object) -> None:
         super().__init__(*arguments)
         vars(self).update(attributes)
 
 
-def kind(name: str) -> type[Told]:
-    return type(name, (Told,), {})
+def kind(name: str) -> type[DriverError]:
+    return type(name, (DriverError,), {})
 
 
 OPERATIONAL, PROGRAMMING, INTERNAL = kind("OperationalError"), kind("ProgrammingError"), kind("InternalError")
@@ -232,42 +173,27 @@ OPERATIONAL, PROGRAMMING, INTERNAL = kind("OperationalError"), kind("Programming
         (kind("DataError")("anything"), Meaning.REFUSED),
         (kind("IntegrityError")(1062, "Duplicate entry"), Meaning.DUPLICATE),
         (OPERATIONAL("index row size exceeds", sqlstate="54000"), Meaning.REFUSED),
-        (OPERATIONAL("database is locked", sqlite_errorcode=5), Meaning.UNAVAILABLE),
-        (OPERATIONAL("disk I/O error", sqlite_errorcode=10 | 3 << 8), Meaning.UNAVAILABLE),
-        (OPERATIONAL("attempt to write a readonly database", sqlite_errorcode=8), Meaning.UNUSABLE),
-        (kind("DatabaseError")("file is not a database", sqlite_errorcode=26), Meaning.UNUSABLE),
         (UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"), Meaning.REFUSED),
         (exc.TimeoutError("QueuePool limit reached"), Meaning.UNAVAILABLE),
         (exc.ArgumentError("no such column"), Meaning.UNUSABLE),
     ],
 )
-def test_what_a_drivers_error_means(error: Exception, expected: Meaning) -> None:
+def test_an_error_of_a_driver_is_classified_by_its_code(error: Exception, expected: Meaning) -> None:
     assert meaning(error) is expected
-    if isinstance(error, Told):
+    if isinstance(error, DriverError):
         wrapped = exc.DBAPIError("SELECT hush", {"token": "hush"}, error)
         assert meaning(wrapped) is expected
-        told = translated(wrapped, "mysql://app@host/app", "jobs")
-        assert "hush" not in str(told)
+        assert "hush" not in str(translated(wrapped, "mysql://app@host/app", "jobs"))
         lost = exc.DBAPIError("SELECT 1", {}, error, connection_invalidated=True)
         assert meaning(lost) is Meaning.UNAVAILABLE
 
 
-def test_an_error_shows_no_value_of_a_job(url: str) -> None:
-    """Neither its text nor the whole traceback, which an application logs."""
-    secret = "hush" * 3  # spelt so that the traceback's lines of source don't show it
-    with closing(SQLStore(url)) as store:
-        store._database.do(lambda connection: connection.exec_driver_sql("DROP TABLE backjob"))
-        with pytest.raises(StoreUnusable, match="no table 'backjob'") as caught:
-            store.create(draft(sealed=secret.encode(), owner=secret), secret)
-    assert secret not in "".join(traceback.format_exception(caught.value))
-
-
-# --- the printed statements -----------------------------------------------------------------------------------------
+# --- the printed SQL ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", ["1", "2", "3"])
-def test_the_statements_are_the_same_in_every_process(seed: str) -> None:
-    dialects = ["postgresql", "mysql", "mariadb", "sqlite"]
+def test_every_process_prints_the_same_sql(seed: str) -> None:
+    dialects = ["postgresql", "mysql", "mariadb"]
     program = (
         "import json; from backjob.stores.sql import SQLStore; "
         f"print(json.dumps([SQLStore.schema(dialect) for dialect in {dialects}]))"
@@ -285,17 +211,24 @@ def test_the_statements_are_the_same_in_every_process(seed: str) -> None:
     assert [schema.count(";\n") for schema in here] == [8] * len(dialects)
 
 
-@pytest.mark.parametrize("dialect", ["postgresql", "mysql", "mariadb", "sqlite"])
-def test_the_command_prints_them(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", dialect, "--table-name", "work", "--schema", "own"]) == 0
+@pytest.mark.parametrize("dialect", ["postgresql", "mysql", "mariadb"])
+def test_the_command_prints_it(dialect: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--dialect", dialect, "--table-name", "work", "--schema", "own"]) == 0
     assert capsys.readouterr().out == SQLStore.schema(dialect, table_name="work", schema="own")
 
 
-def test_the_command_refuses_what_it_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["schema", "--dialect", "oracle"]) == 64
-    assert "none of postgresql, mysql, mariadb, sqlite" in capsys.readouterr().err
-    assert cli.main(["schema", "--dialect", "sqlite", "--table-name", "a b"]) == 64
+def test_the_command_refuses_an_unknown_dialect_and_an_invalid_table_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--dialect", "oracle"]) == 64
+    assert "none of postgresql, mysql, mariadb" in capsys.readouterr().err
+    assert main(["schema", "--dialect", "mysql", "--table-name", "a b"]) == 64
     assert "table_name" in capsys.readouterr().err
+
+
+def test_the_command_prints_the_tables_of_the_sqlite_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema", "--dialect", "sqlite", "--table-name", "work"]) == 0
+    assert capsys.readouterr().out == SQLiteStore.schema("work")
+    assert main(["schema", "--dialect", "sqlite", "--schema", "own"]) == 64
+    assert "SQLite has no schemas" in capsys.readouterr().err
 
 
 def test_the_metadata_is_the_two_tables() -> None:

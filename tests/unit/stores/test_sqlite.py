@@ -1,4 +1,4 @@
-"""What is SQLiteStore's own: files that are not as they should be, forks, kills, other processes, and its connections."""
+"""`SQLiteStore` beyond the contract: bad files, forks, kills, other processes, and its connections."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def store(path: Path) -> Iterator[SQLiteStore]:
 
 
 def sql(path: Path, *statements: str) -> list[Any]:
-    """Do this with the file from outside of the store; the rows of the last statement."""
+    """Execute statements on the file without the store; return the rows of the last one."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for statement in statements[:-1]:
             connection.execute(statement)
@@ -70,7 +70,7 @@ def sql(path: Path, *statements: str) -> list[Any]:
         ({"table_name": "jobs\n"}, "table_name"),
     ],
 )
-def test_an_argument_that_cannot_be_is_refused_by_name(tmp_path: Path, arguments: dict[str, Any], refused: str) -> None:
+def test_an_invalid_argument_is_refused_by_name(tmp_path: Path, arguments: dict[str, Any], refused: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         SQLiteStore(**{"path": tmp_path / "jobs.db", **arguments})
     assert caught.value.argument == refused
@@ -82,12 +82,12 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         SQLiteStore(tmp_path / "nowhere" / "jobs.db")
 
 
-def test_a_directory_is_no_database(tmp_path: Path) -> None:
+def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match=str(tmp_path)):
         SQLiteStore(tmp_path)
 
 
-def test_a_file_that_is_not_a_database_is_left_as_it_is(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_not_touched(path: Path) -> None:
     text = "Dear diary, " * 1000
     path.write_text(text)
     with pytest.raises(StoreUnusable, match=f"{path.name}: this file is not an SQLite database"):
@@ -109,7 +109,7 @@ def test_a_table_of_another_layout_is_refused(path: Path, layout: str) -> None:
     assert len(sql(path, "SELECT name FROM sqlite_master WHERE type = 'table'")) == 1
 
 
-def test_a_column_too_many_is_another_layout(path: Path, store: SQLiteStore) -> None:
+def test_an_additional_column_is_another_layout(path: Path, store: SQLiteStore) -> None:
     sql(path, "ALTER TABLE backjob ADD COLUMN colour TEXT")
     with pytest.raises(StoreUnusable, match="another layout"):
         SQLiteStore(path)
@@ -123,11 +123,11 @@ def test_a_damaged_database_is_reported_as_such(path: Path, store: SQLiteStore) 
     with path.open("r+b") as file:
         file.seek(4096)
         file.write(b"\xa5" * (size - 4096))
-    with pytest.raises(StoreUnusable, match=r"jobs\.db: the database is damaged"):
+    with pytest.raises(StoreUnusable, match=r"jobs\.db: the database is corrupt"):
         SQLiteStore(path).find(Query())
 
 
-def test_without_create_table_nothing_is_touched_until_the_first_call(path: Path) -> None:
+def test_without_create_table_the_file_is_not_touched_until_the_first_call(path: Path) -> None:
     store = SQLiteStore(path, create_table=False)
     assert not path.exists()
     with pytest.raises(StoreUnusable, match="no such file"):
@@ -143,7 +143,7 @@ def test_without_create_table_nothing_is_touched_until_the_first_call(path: Path
     store.close()
 
 
-def test_a_file_that_vanishes_is_not_made_anew_in_silence(path: Path, store: SQLiteStore) -> None:
+def test_a_file_that_was_deleted_is_not_recreated_silently(path: Path, store: SQLiteStore) -> None:
     store.create(draft("job"))
     store.close()
     path.unlink()
@@ -153,7 +153,7 @@ def test_a_file_that_vanishes_is_not_made_anew_in_silence(path: Path, store: SQL
 
 
 def as_nobody(call: Callable[[], object]) -> str:
-    """What a call raises in a child process without root's rights, as "Kind: text"; empty if nothing."""
+    """The error that the call raises in an unprivileged child process, as "Kind: text", or an empty text."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -176,7 +176,7 @@ def as_nobody(call: Callable[[], object]) -> str:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A directory that anybody can reach, unlike pytest's own."""
+    """A directory that every user can reach, unlike pytest's own."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o755)
@@ -188,18 +188,18 @@ def test_a_file_that_cannot_be_written_is_reported_with_what_to_do(open_director
     SQLiteStore(path).close()
     path.chmod(0o444)
     open_directory.chmod(0o555)
-    told = as_nobody(lambda: SQLiteStore(path).create(draft("job")))
-    assert told.startswith(f"StoreUnusable: {path}: "), told
-    assert "writable" in told or "who may write" in told
+    message = as_nobody(lambda: SQLiteStore(path).create(draft("job")))
+    assert message.startswith(f"StoreUnusable: {path}: "), message
+    assert "writable" in message or "check the permissions" in message
 
 
 def test_a_directory_that_cannot_be_written_is_reported(open_directory: Path) -> None:
     open_directory.chmod(0o555)
-    told = as_nobody(lambda: SQLiteStore(open_directory / "jobs.db"))
-    assert told.startswith(f"StoreUnusable: {open_directory}/jobs.db: can't be opened or created"), told
+    message = as_nobody(lambda: SQLiteStore(open_directory / "jobs.db"))
+    assert message.startswith(f"StoreUnusable: {open_directory}/jobs.db: can't be opened or created"), message
 
 
-def test_several_tables_live_in_one_file_beside_others(path: Path) -> None:
+def test_several_stores_share_a_file_with_other_tables(path: Path) -> None:
     sql(path, "PRAGMA user_version = 42", "CREATE TABLE mine (x)", "INSERT INTO mine VALUES (1)")
     first, second = SQLiteStore(path, table_name="order"), SQLiteStore(path, table_name="Jobs_2")
     first.create(draft("job"))
@@ -210,7 +210,7 @@ def test_several_tables_live_in_one_file_beside_others(path: Path) -> None:
     second.close()
 
 
-def test_a_relative_path_stays_where_it_was_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_path_survives_a_change_of_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     store = SQLiteStore("a ?#%41ü.db")
     monkeypatch.chdir("/")
@@ -219,7 +219,7 @@ def test_a_relative_path_stays_where_it_was_meant(tmp_path: Path, monkeypatch: p
     store.close()
 
 
-def test_durability_sets_how_a_commit_is_synchronised(path: Path) -> None:
+def test_durability_sets_how_commits_are_synchronised(path: Path) -> None:
     for durability, level in (("process", 1), ("power", 2)):
         store = SQLiteStore(path, durability=durability)  # type: ignore[arg-type]
         assert store._connections.read("PRAGMA synchronous") == [(level,)]
@@ -227,16 +227,7 @@ def test_durability_sets_how_a_commit_is_synchronised(path: Path) -> None:
         store.close()
 
 
-@pytest.mark.parametrize("field", ["scope", "owner", "lessee", "id"])
-def test_text_that_utf8_cannot_say_is_refused(store: SQLiteStore, field: str) -> None:
-    fields: dict[str, Any] = {"id": "job", "request": Request("GET", "/"), field: "\ud800"}
-    with pytest.raises(InvalidRequest):
-        store.create(Draft(**fields))
-    assert store.find(Query()) == []
-    store.create(draft("job"))
-
-
-def test_the_end_leaves_nothing_of_the_request_in_the_tables(path: Path, store: SQLiteStore) -> None:
+def test_the_end_erases_the_request_from_the_tables(path: Path, store: SQLiteStore) -> None:
     request = Request("POST", "/work", (("X-Secret", "one"),), b"secret body")
     for job_id, key in (("first", None), ("second", "key")):
         store.create(Draft(id=job_id, request=request, sealed=b"sealed"), key)
@@ -272,7 +263,7 @@ def test_a_file_locked_too_long_is_unavailable_and_then_works_again(path: Path) 
     store.close()
 
 
-def test_threads_that_wait_too_long_for_their_turn_are_told(path: Path) -> None:
+def test_a_thread_that_waits_too_long_for_its_turn_gets_an_error(path: Path) -> None:
     store = SQLiteStore(path, busy_timeout=0.05)
     with store._connections.transaction(), pytest.raises(StoreUnavailable, match="other threads"):
         store.create(draft("job"))
@@ -280,7 +271,7 @@ def test_threads_that_wait_too_long_for_their_turn_are_told(path: Path) -> None:
     store.close()
 
 
-def test_an_exception_within_a_transaction_leaves_nothing_written(store: SQLiteStore) -> None:
+def test_an_exception_in_a_transaction_rolls_back(store: SQLiteStore) -> None:
     store.create(draft("job"))
     store.change("job", *claimed("token"))
     with pytest.raises(InvalidRequest):
@@ -297,7 +288,7 @@ def test_an_exception_within_a_transaction_leaves_nothing_written(store: SQLiteS
 
 
 def open_files(path: Path) -> int:
-    """How many descriptors of this process are open on the database file."""
+    """The number of descriptors of this process that are open on the database file."""
     directory = Path("/proc/self/fd")
     if not directory.is_dir():
         pytest.skip("open descriptors are counted in /proc")
@@ -305,7 +296,7 @@ def open_files(path: Path) -> int:
 
 
 def in_threads(count: int, call: Callable[[], object]) -> None:
-    """Make the call from so many threads at the same moment."""
+    """Make the call from this many threads at the same moment."""
     barrier = threading.Barrier(count, timeout=PATIENCE)
     done: list[bool] = []
 
@@ -322,11 +313,11 @@ def in_threads(count: int, call: Callable[[], object]) -> None:
     assert len(done) == count
 
 
-def test_a_constructed_store_holds_no_connection(path: Path, store: SQLiteStore) -> None:
+def test_a_new_store_has_no_open_connection(path: Path, store: SQLiteStore) -> None:
     assert open_files(path) == 0
 
 
-def test_threads_that_end_leave_no_connections_behind(path: Path, store: SQLiteStore) -> None:
+def test_ended_threads_leave_no_connections_open(path: Path, store: SQLiteStore) -> None:
     for _ in range(30):
         in_threads(1, lambda: store.get("job"))
     assert open_files(path) == 1
@@ -336,19 +327,19 @@ def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> 
     barrier = threading.Barrier(20, timeout=PATIENCE)
 
     def hold_one() -> None:
-        process = store._connections._process()
+        process = store._connections._state.get()
         connection = store._connections._take(process)
         barrier.wait()
         store._connections._give(process, connection)
 
     in_threads(20, hold_one)
-    # SQLite itself keeps a descriptor until no connection of the process holds a lock on the file.
-    assert len(store._connections._process().idle) == 8
+    # SQLite keeps a descriptor open until no connection of the process has a lock on the file.
+    assert len(store._connections._state.get().idle) == 8
     store.close()
     assert open_files(path) == 0
 
 
-def test_a_closed_store_still_works_and_keeps_nothing_open(path: Path, store: SQLiteStore) -> None:
+def test_a_closed_store_still_works_and_keeps_no_connection_open(path: Path, store: SQLiteStore) -> None:
     store.create(draft("job"))
     store.close()
     assert store.get("job") is not None
@@ -359,7 +350,7 @@ def test_a_closed_store_still_works_and_keeps_nothing_open(path: Path, store: SQ
 
 
 def in_child(call: Callable[[], object]) -> int:
-    """The exit code of a forked child that makes this call: 0 if it returns True."""
+    """The exit code of a forked child that makes the call: 0 if it returns True."""
     pid = os.fork()
     if pid == 0:
         code = 1
@@ -370,7 +361,7 @@ def in_child(call: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_parent_and_child_of_a_fork_both_go_on(store: SQLiteStore) -> None:
+def test_after_a_fork_parent_and_child_both_work(store: SQLiteStore) -> None:
     store.create(draft("before"))
 
     def child() -> bool:
@@ -414,21 +405,23 @@ def test_a_fork_waits_for_a_write_in_progress(path: Path, monkeypatch: pytest.Mo
     store.close()
 
 
-def test_a_child_neither_uses_nor_closes_what_it_inherits(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forked_child_neither_uses_nor_closes_inherited_connections(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store.get("job")
     connections = store._connections
-    # As under uwsgi, which forks without calling Python's hooks.
+    # As uwsgi does, which forks without calling Python's hooks.
     monkeypatch.setattr(type(connections), "pause", lambda self: lambda: None)
-    inherited = connections._process().idle[0]
+    inherited = connections._state.get().idle[0]
 
     def child() -> bool:
         store.create(draft("child"))
         connections.close()
         inherited.execute("SELECT 1")  # raises if it is closed
-        return inherited not in connections._process().idle
+        return inherited not in connections._state.get().idle
 
     assert in_child(child) == 0
-    assert connections._process().idle == [inherited]
+    assert connections._state.get().idle == [inherited]
     assert store.get("child") is not None
 
 
@@ -449,15 +442,15 @@ while True:
 """
 
 
-def test_what_was_accepted_survives_sigkill(path: Path) -> None:
+def test_accepted_jobs_survive_sigkill(path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline().strip() for _ in range(100)]
+        printed = [process.stdout.readline().strip() for _ in range(100)]
         process.send_signal(signal.SIGKILL)
-        told += process.stdout.read().split()
+        printed += process.stdout.read().split()
         assert process.wait(PATIENCE) == -signal.SIGKILL
     store = SQLiteStore(path)
-    for job_id in told:
+    for job_id in printed:
         job = store.get(job_id)
         assert job is not None, f"job {job_id} was accepted, and is gone"
         assert (job.status, job.progress, job.output_size) == (Status.IN_PROGRESS, 50, 5)
@@ -483,7 +476,7 @@ print(*won)
 """
 
 
-def test_processes_that_meet_on_a_new_file_share_it(path: Path) -> None:
+def test_processes_that_create_a_file_at_once_share_it(path: Path) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", CLAIMER, path, name],
@@ -517,7 +510,7 @@ ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 def searches() -> Iterator[tuple[Query, str]]:
-    """Every kind of search that must not read the whole table, and the index that it needs."""
+    """Every kind of search, with the index that keeps it from reading the whole table."""
     for owner in (None, "o"):
         for scope in (None, "s"):
             for status in (None, *LIVING):
@@ -535,7 +528,7 @@ def searches() -> Iterator[tuple[Query, str]]:
 
 
 @pytest.mark.parametrize(("query", "index"), list(searches()))
-def test_every_search_has_its_index(store: SQLiteStore, query: Query, index: str) -> None:
+def test_every_search_uses_its_index(store: SQLiteStore, query: Query, index: str) -> None:
     values = {"now": 0, "owner": query.owner, "scope": query.scope, "status": query.status, "limit": 10}
     plan = store._connections.read(f"EXPLAIN QUERY PLAN {store._sql.search(query)}", values)
     steps = " ".join(row[3] for row in plan)
@@ -543,7 +536,7 @@ def test_every_search_has_its_index(store: SQLiteStore, query: Query, index: str
     assert "SCAN" not in steps, steps
 
 
-def test_whatever_else_is_looked_for_has_its_index(store: SQLiteStore) -> None:
+def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
     values = dict.fromkeys(("now", "lessee", "until", "limit", "job", "begin", "end"), 1)
     for statement, parameters in (
         (store._sql.any_due, values),

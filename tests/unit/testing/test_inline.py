@@ -1,4 +1,4 @@
-"""`immediate` and `recorded`: what a user's own tests of their application stand on."""
+"""`immediate` and `recorded`, the tools for tests of an application."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def jobs() -> BackJob:
 
 
 class App:
-    """An application of a few actions; ``seen`` has what they saw."""
+    """An application with a few actions, which record what they see in ``seen``."""
 
     def __init__(self, jobs: BackJob) -> None:
         self.jobs = jobs
@@ -44,7 +44,7 @@ class App:
         return [b"ok"]
 
 
-def test_an_action_runs_before_start_returns(jobs: BackJob) -> None:
+def test_immediate_runs_the_action_before_start_returns(jobs: BackJob) -> None:
     app = App(jobs)
     with immediate(jobs, app.wsgi), served():
         job_id = jobs.start("/wörk", {"a": "b c"}, method="POST", json={"n": 5})
@@ -58,13 +58,13 @@ def test_an_action_runs_before_start_returns(jobs: BackJob) -> None:
 
 
 @pytest.mark.parametrize(("path", "text"), [("/boom", "ValueError: boom"), ("/fail", "on purpose")])
-def test_a_failing_action_fails_its_job_and_not_the_test(jobs: BackJob, path: str, text: str) -> None:
+def test_a_failing_action_fails_its_job_but_not_the_test(jobs: BackJob, path: str, text: str) -> None:
     with immediate(jobs, App(jobs).wsgi):
         state = jobs.status(jobs.start(path, as_current_user=False))
     assert (state.status, state.status_text) == (Status.FAILED, text)
 
 
-def test_delays_are_not_waited_for_and_jobs_that_start_jobs_run_them(jobs: BackJob) -> None:
+def test_immediate_skips_delays_and_runs_jobs_started_by_jobs(jobs: BackJob) -> None:
     app = App(jobs)
     with immediate(jobs, app.wsgi), served():
         jobs.start("/parent", delay=3600)
@@ -73,7 +73,7 @@ def test_delays_are_not_waited_for_and_jobs_that_start_jobs_run_them(jobs: BackJ
     assert not jobs.is_background
 
 
-def test_without_the_middleware_the_job_says_what_is_missing(jobs: BackJob) -> None:
+def test_without_the_middleware_the_job_fails_with_a_hint(jobs: BackJob) -> None:
     def bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         start_response("200 OK", [])
         return [b""]
@@ -81,10 +81,10 @@ def test_without_the_middleware_the_job_says_what_is_missing(jobs: BackJob) -> N
     with immediate(jobs, bare):
         state = jobs.status(jobs.start("/work", as_current_user=False))
     assert state.status is Status.FAILED
-    assert "is the middleware installed" in state.status_text
+    assert "the middleware did not claim the job" in state.status_text
 
 
-def test_recorded_notes_what_was_started_and_sends_nothing(jobs: BackJob) -> None:
+def test_recorded_lists_the_jobs_started_and_sends_nothing(jobs: BackJob) -> None:
     with recorded(jobs) as started:
         with served():
             first = jobs.start("/a", {"x": 1}, owner="ann", scope="s")
@@ -97,7 +97,7 @@ def test_recorded_notes_what_was_started_and_sends_nothing(jobs: BackJob) -> Non
 
 
 @pytest.mark.parametrize("how", ["immediate", "recorded"])
-def test_afterwards_everything_is_as_before(jobs: BackJob, how: str) -> None:
+def test_monitor_and_transport_are_restored_after_an_exception(jobs: BackJob, how: str) -> None:
     before = jobs.monitor, jobs.transport
     context: Any = immediate(jobs, App(jobs).wsgi) if how == "immediate" else recorded(jobs)
     within: list[object] = []

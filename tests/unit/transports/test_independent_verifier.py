@@ -1,4 +1,4 @@
-"""What leaves the socket of a real delivery is verified by an implementation of RFC 9421 that somebody else wrote."""
+"""An independent implementation of RFC 9421 verifies what a real delivery sends."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Resolver(HTTPSignatureKeyResolver):
 
 
 class Verifier(HTTPMessageVerifier):
-    # RFC 9421, section 2.3, lets applications add parameters; this implementation wants to know them.
+    # RFC 9421, section 2.3, lets applications add parameters; this implementation needs a list of them.
     signature_metadata_parameters: ClassVar[set[str]] = HTTPMessageVerifier.signature_metadata_parameters | {"path"}
 
 
 @frozen
 class Message:
-    """A request as that implementation wants it."""
+    """A request in the form that the implementation expects."""
 
     method: str
     url: str
@@ -46,7 +46,7 @@ class Message:
 
 
 def message_of(call: Call, carrier: str) -> Message:
-    """What arrived; of the query carrier its three parameters as the fields whose names they carry."""
+    """The received request. The three parameters of the query carrier become the fields that they stand for."""
     target, fields = call.target, dict(call.headers)
     if carrier == "query":
         assert not set(OURS) & fields.keys()
@@ -81,7 +81,9 @@ def verified(message: Message) -> list[Any]:
     ],
     ids=["bare", "query", "custom verb", "form", "large body"],
 )
-def test_what_the_socket_carries_is_verified(carrier: Literal["query", "header"], arguments: dict[str, Any]) -> None:
+def test_a_sent_request_verifies_and_a_changed_one_does_not(
+    carrier: Literal["query", "header"], arguments: dict[str, Any]
+) -> None:
     signer = MessageSigner(SECRET, carrier=carrier)
     with Peer() as peer, BackJob(MemoryStore(), SocketTransport(peer.base_url), signer) as jobs:
         job_id = jobs.start(**arguments, as_current_user=False, headers={"X-Else": "1"})

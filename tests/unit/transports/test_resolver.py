@@ -16,7 +16,7 @@ APP = TCPAddress("app.example", 8000)
 
 @mutable
 class Lookups:
-    """Stands for the operating system's resolver: counts, and says no while it is told to."""
+    """A resolver that records the names it gets, and can be made to fail."""
 
     asked: list[str] = field(factory=list)
     fails: bool = False
@@ -41,14 +41,14 @@ def lookups(monkeypatch: pytest.MonkeyPatch) -> Lookups:
     return lookups
 
 
-def test_a_name_gives_all_its_addresses_once_in_the_resolvers_order(lookups: Lookups) -> None:
+def test_each_address_of_a_name_is_returned_once_in_the_resolvers_order(lookups: Lookups) -> None:
     assert Resolver(FakeClock()).peers(APP) == (
         Peer(socket.AF_INET6, ("2001:db8::1", 8000, 0, 0), "[2001:db8::1]:8000"),
         Peer(socket.AF_INET, ("192.0.2.1", 8000), "192.0.2.1:8000"),
     )
 
 
-def test_a_name_is_remembered_for_thirty_seconds(lookups: Lookups) -> None:
+def test_an_answer_is_cached_for_thirty_seconds(lookups: Lookups) -> None:
     clock = FakeClock()
     resolver = Resolver(clock)
     first = resolver.peers(APP)
@@ -60,7 +60,7 @@ def test_a_name_is_remembered_for_thirty_seconds(lookups: Lookups) -> None:
     assert lookups.asked == ["app.example", "app.example"]
 
 
-def test_a_failure_is_remembered_for_a_second_and_then_forgotten(lookups: Lookups) -> None:
+def test_a_failure_is_cached_for_one_second(lookups: Lookups) -> None:
     clock = FakeClock()
     resolver = Resolver(clock)
     lookups.fails = True
@@ -82,7 +82,7 @@ def test_a_failure_is_remembered_for_a_second_and_then_forgotten(lookups: Lookup
         (UnixAddress("/run/app.sock"), ["unix:/run/app.sock"]),
     ],
 )
-def test_addresses_are_not_looked_up(
+def test_ip_addresses_are_not_resolved(
     monkeypatch: pytest.MonkeyPatch, address: TCPAddress | UnixAddress, names: list[str]
 ) -> None:
     real = socket.getaddrinfo

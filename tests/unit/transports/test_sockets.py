@@ -1,4 +1,4 @@
-"""What `SocketTransport` promises beyond the contract that every transport keeps (tests/contracts)."""
+"""`SocketTransport`, beyond the contract of all transports (tests/contracts)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from backjob.transports.sockets import connection as _connection
 from backjob.transports.sockets.engine import Engine
 
 ROOT = Path(__file__).parents[3]
-LONG = Request("POST", "/", (), b"x" * 8_000_000)  # more than the buffers between two sockets hold
+LONG = Request("POST", "/", (), b"x" * 8_000_000)  # more than fits into the buffers between two sockets
 
 
 @pytest.fixture
@@ -78,14 +78,14 @@ def socket_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "backjob-sockets"]
 
 
-def in_time(ended: Callable[[], bool]) -> bool:
-    """Whether it becomes true before patience ends; asks the operating system, so there is no event to wait for."""
+def eventually(is_true: Callable[[], bool]) -> bool:
+    """Whether a condition of the operating system becomes true in time."""
     never = threading.Event()
-    return any(ended() or never.wait(0.01) for _ in range(int(PATIENCE * 100)))
+    return any(is_true() or never.wait(0.01) for _ in range(int(PATIENCE * 100)))
 
 
 def run_script(source: str) -> str:
-    """What a Python program prints; a subprocess, for it forks or lowers limits."""
+    """Run a Python program that forks or lowers limits; return what it prints."""
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", textwrap.dedent(source)],
         cwd=ROOT,
@@ -98,10 +98,10 @@ def run_script(source: str) -> str:
     return done.stdout
 
 
-# --- where it connects to -------------------------------------------------------------------------------------------
+# --- addresses ------------------------------------------------------------------------------------------------------
 
 
-def test_a_unix_socket_serves_under_the_base_urls_name(tmp_path: Path) -> None:
+def test_a_request_over_a_unix_socket_carries_the_base_urls_host(tmp_path: Path) -> None:
     path = str(tmp_path / "app.sock")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
@@ -116,14 +116,14 @@ def test_a_unix_socket_serves_under_the_base_urls_name(tmp_path: Path) -> None:
     assert (call.header("host"), call.header("x-forwarded-proto")) == (["example.com"], ["https"])
 
 
-def test_a_unix_socket_that_is_not_there_is_not_sent_to(tmp_path: Path) -> None:
+def test_a_missing_unix_socket_is_reported_as_not_sent(tmp_path: Path) -> None:
     with transport_to("http://example.com", f"unix:{tmp_path}/none.sock") as transport:
         error = failure(transport)
     assert isinstance(error, NotSent)
     assert str(error) == f"cannot connect to unix:{tmp_path}/none.sock: No such file or directory"
 
 
-def test_the_address_may_differ_from_the_base_url(peer: Peer) -> None:
+def test_connect_to_may_differ_from_the_base_url(peer: Peer) -> None:
     with transport_to("https://example.com:8443/app/", f"http://127.0.0.1:{peer.port}") as transport:
         exchange(transport, Request("GET", "/work"))
     call = peer.next_call()
@@ -132,7 +132,7 @@ def test_the_address_may_differ_from_the_base_url(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "*", "localhost"])
-def test_wildcards_and_localhost_reach_the_loopback(peer: Peer, host: str) -> None:
+def test_wildcards_and_localhost_connect_to_the_loopback(peer: Peer, host: str) -> None:
     with transport_to(f"http://{host}:{peer.port}") as transport:
         exchange(transport)
     assert peer.next_call().header("host") == [f"localhost:{peer.port}"]
@@ -145,18 +145,18 @@ def ipv6_listener(port: int = 0) -> socket.socket:
         pytest.skip(f"this machine has no IPv6 loopback: {error}")
 
 
-def test_a_wildcard_falls_back_to_the_ipv6_loopback_when_the_other_refuses() -> None:
+def test_a_wildcard_falls_back_to_the_ipv6_loopback() -> None:
     with Peer(listener=ipv6_listener()) as peer, transport_to(f"http://0.0.0.0:{peer.port}") as transport:
         assert exchange(transport).status == 200
 
 
-def test_an_ipv6_address_is_connected_to_and_shown_in_brackets() -> None:
+def test_an_ipv6_host_is_written_in_brackets() -> None:
     with Peer(listener=ipv6_listener()) as peer, transport_to(f"http://[::1]:{peer.port}") as transport:
         exchange(transport)
         assert peer.next_call().header("host") == [f"[::1]:{peer.port}"]
 
 
-def test_a_refusal_names_every_address_that_was_tried() -> None:
+def test_a_refused_connection_names_every_address_that_was_tried() -> None:
     with contextlib.closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -167,7 +167,7 @@ def test_a_refusal_names_every_address_that_was_tried() -> None:
     assert f"[::1]:{port}" in str(error)
 
 
-def test_a_name_that_does_not_resolve_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unresolvable_name_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
@@ -179,7 +179,7 @@ def test_a_name_that_does_not_resolve_says_so(monkeypatch: pytest.MonkeyPatch) -
 
 
 class SelfConnecting(socket.socket):
-    """A socket that is given the very port it connects to, as the kernel may do where nobody listens."""
+    """A socket with the very port that it connects to. The kernel may choose it if no server listens there."""
 
     def connect_ex(self, address: object, /) -> int:
         assert isinstance(address, tuple)
@@ -188,7 +188,7 @@ class SelfConnecting(socket.socket):
         return super().connect_ex(address)
 
 
-def test_a_socket_that_has_met_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_socket_connected_to_itself_counts_as_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with contextlib.closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -210,45 +210,45 @@ def authority() -> trustme.CA:
 
 
 @pytest.fixture
-def trusting(authority: trustme.CA) -> ssl.SSLContext:
+def trusting_context(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
 
 
-def serving(authority: trustme.CA, *names: str) -> ssl.SSLContext:
+def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert(*names).configure_cert(context)
     return context
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-def test_a_trusted_certificate_of_the_base_urls_host_is_accepted(
-    authority: trustme.CA, trusting: ssl.SSLContext, host: str
+def test_a_trusted_certificate_for_the_base_urls_host_is_accepted(
+    authority: trustme.CA, trusting_context: ssl.SSLContext, host: str
 ) -> None:
     with (
-        Peer(tls=serving(authority, host)) as peer,
-        transport_to(f"https://{host}:{peer.port}", None, trusting) as transport,
+        Peer(tls=server_context(authority, host)) as peer,
+        transport_to(f"https://{host}:{peer.port}", None, trusting_context) as transport,
     ):
         assert exchange(transport).status == 200
         assert peer.next_call().header("x-forwarded-proto") == ["https"]
 
 
-def test_the_name_to_prove_is_the_base_urls_and_not_the_addresss(
-    authority: trustme.CA, trusting: ssl.SSLContext
+def test_the_certificate_must_match_the_base_url_and_not_the_address(
+    authority: trustme.CA, trusting_context: ssl.SSLContext
 ) -> None:
-    with Peer(tls=serving(authority, "app.example")) as peer:
-        with transport_to("https://app.example", f"127.0.0.1:{peer.port}", trusting) as transport:
+    with Peer(tls=server_context(authority, "app.example")) as peer:
+        with transport_to("https://app.example", f"127.0.0.1:{peer.port}", trusting_context) as transport:
             assert exchange(transport).status == 200
-        with transport_to("https://other.example", f"127.0.0.1:{peer.port}", trusting) as transport:
+        with transport_to("https://other.example", f"127.0.0.1:{peer.port}", trusting_context) as transport:
             error = failure(transport)
     assert isinstance(error, NotSent)
     assert str(error).startswith("TLS not trusted: other.example at 127.0.0.1:")
 
 
-def test_a_certificate_from_nowhere_is_not_trusted_and_nothing_is_signed(authority: trustme.CA) -> None:
+def test_with_an_untrusted_certificate_nothing_is_signed(authority: trustme.CA) -> None:
     with (
-        Peer(tls=serving(authority, "localhost")) as peer,
+        Peer(tls=server_context(authority, "localhost")) as peer,
         transport_to(f"https://localhost:{peer.port}") as transport,
     ):
         delivery = OneDelivery(Request("GET", "/", (("cookie", "secret"),)))
@@ -259,47 +259,49 @@ def test_a_certificate_from_nowhere_is_not_trusted_and_nothing_is_signed(authori
     assert delivery.signed == 0
 
 
-def test_tls_to_a_server_that_speaks_plain_http_is_not_sent(peer: Peer, trusting: ssl.SSLContext) -> None:
-    with transport_to(f"http://localhost:{peer.port}", None, trusting) as transport:
+def test_tls_to_a_plain_http_server_is_reported_as_not_sent(peer: Peer, trusting_context: ssl.SSLContext) -> None:
+    with transport_to(f"http://localhost:{peer.port}", None, trusting_context) as transport:
         error = failure(transport)
     assert isinstance(error, NotSent)
     assert str(error).startswith("TLS failed: localhost at ")
 
 
-def test_plain_http_to_a_server_that_speaks_tls_is_lost(authority: trustme.CA) -> None:
+def test_plain_http_to_a_tls_server_is_a_lost_connection(authority: trustme.CA) -> None:
     with (
-        Peer(tls=serving(authority, "localhost")) as peer,
+        Peer(tls=server_context(authority, "localhost")) as peer,
         transport_to(f"http://127.0.0.1:{peer.port}") as transport,
     ):
         assert isinstance(failure(transport), ConnectionLost)
 
 
-def test_large_bodies_pass_both_ways_through_tls(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+def test_large_bodies_pass_through_tls_in_both_directions(
+    authority: trustme.CA, trusting_context: ssl.SSLContext
+) -> None:
     body = bytes(n % 251 for n in range(3_000_000))
     with (
-        Peer(lambda call: answer(body=call.body[::-1]), tls=serving(authority, "localhost")) as peer,
-        transport_to(f"https://localhost:{peer.port}", None, trusting, max_response=len(body)) as transport,
+        Peer(lambda call: answer(body=call.body[::-1]), tls=server_context(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting_context, max_response=len(body)) as transport,
     ):
         assert exchange(transport, Request("POST", "/", (), body)).body == body[::-1]
 
 
-def test_what_tls_has_decrypted_already_is_read_without_an_event(
-    authority: trustme.CA, trusting: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+def test_bytes_that_tls_has_already_decrypted_are_read_without_an_event(
+    authority: trustme.CA, trusting_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def answer_and_wait(call: Call) -> bytes:
         call.sock.sendall(answer(body=b"x" * 10_000))
-        call.is_hung_up()  # a close from this side would be an event
+        call.is_closed_in_time()  # closing here would cause an event
         return b""
 
     monkeypatch.setattr(_connection, "_CHUNK", 100)  # less than a TLS record
     with (
-        Peer(answer_and_wait, tls=serving(authority, "localhost")) as peer,
-        transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
+        Peer(answer_and_wait, tls=server_context(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting_context) as transport,
     ):
         assert exchange(transport).body == b"x" * 10_000
 
 
-def test_the_server_is_told_by_tls_that_the_connection_ends(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+def test_closing_sends_a_close_notify(authority: trustme.CA, trusting_context: ssl.SSLContext) -> None:
     ends: queue.Queue[bytes] = queue.Queue()
 
     def answer_and_wait(call: Call) -> bytes:
@@ -310,61 +312,63 @@ def test_the_server_is_told_by_tls_that_the_connection_ends(authority: trustme.C
         return b""
 
     with (
-        Peer(answer_and_wait, tls=serving(authority, "localhost")) as peer,
-        transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
+        Peer(answer_and_wait, tls=server_context(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting_context) as transport,
     ):
         exchange(transport)
         assert ends.get(timeout=PATIENCE) == b""
 
 
-def test_a_body_that_ends_without_tls_saying_so_is_incomplete(authority: trustme.CA, trusting: ssl.SSLContext) -> None:
+def test_a_body_that_ends_without_close_notify_is_incomplete(
+    authority: trustme.CA, trusting_context: ssl.SSLContext
+) -> None:
     def cut_off(call: Call) -> bytes:
         call.sock.sendall(b"HTTP/1.1 200 OK\r\n\r\nhalf")
-        call.sock.shutdown(socket.SHUT_RDWR)  # of the TCP connection: no close_notify goes out
+        call.sock.shutdown(socket.SHUT_RDWR)  # of the TCP connection, without close_notify
         return b""
 
     with (
-        Peer(cut_off, tls=serving(authority, "localhost")) as peer,
-        transport_to(f"https://localhost:{peer.port}", None, trusting) as transport,
+        Peer(cut_off, tls=server_context(authority, "localhost")) as peer,
+        transport_to(f"https://localhost:{peer.port}", None, trusting_context) as transport,
     ):
         error = failure(transport)
     assert isinstance(error, ConnectionLost)
-    assert "closed without saying so by TLS" in str(error)
+    assert "closed without a TLS close_notify" in str(error)
 
 
 # --- deadlines ------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def deaf_listener() -> Iterator[int]:
-    """A port whose queue of connections is full: further ones are neither accepted nor refused."""
-    with contextlib.ExitStack() as open_ones:
-        listener = open_ones.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+def full_listener() -> Iterator[int]:
+    """A port with a full backlog: it neither accepts nor refuses connections."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(4):
-            filler = open_ones.enter_context(socket.socket())
+            filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
         yield listener.getsockname()[1]
 
 
-def test_a_server_that_does_not_accept_is_given_up_in_time_and_nothing_is_signed() -> None:
+def test_an_unresponsive_server_times_out_and_nothing_is_signed() -> None:
     delivery = OneDelivery(Request("GET", "/"))
-    with deaf_listener() as port, transport_to(f"http://127.0.0.1:{port}", connect_timeout=0.2) as transport:
+    with full_listener() as port, transport_to(f"http://127.0.0.1:{port}", connect_timeout=0.2) as transport:
         error = transport.send(delivery).exception(PATIENCE)
     assert isinstance(error, NotSent)
     assert str(error) == f"timed out: no connection to 127.0.0.1:{port}"
     assert delivery.signed == 0
 
 
-def test_the_deliverys_own_deadline_counts_where_it_is_earlier() -> None:
-    with deaf_listener() as port, transport_to(f"http://127.0.0.1:{port}", connect_timeout=1000) as transport:
+def test_an_earlier_deadline_of_the_delivery_replaces_the_connect_timeout() -> None:
+    with full_listener() as port, transport_to(f"http://127.0.0.1:{port}", connect_timeout=1000) as transport:
         soon = datetime.now(UTC) + timedelta(seconds=0.2)
         error = transport.send(OneDelivery(Request("GET", "/"), deadline=soon)).exception(PATIENCE)
     assert isinstance(error, NotSent)
     assert str(error).startswith("timed out")
 
 
-def test_past_its_deadline_a_delivery_is_not_even_connected_for(peer: Peer) -> None:
+def test_past_its_deadline_a_delivery_does_not_connect(peer: Peer) -> None:
     with transport_to(peer.base_url) as transport:
         delivery = OneDelivery(Request("GET", "/"), deadline=datetime.now(UTC))
         error = transport.send(delivery).exception(PATIENCE)
@@ -373,35 +377,35 @@ def test_past_its_deadline_a_delivery_is_not_even_connected_for(peer: Peer) -> N
     assert delivery.signed == 0
 
 
-def test_a_silent_address_leaves_time_for_the_next_one() -> None:
-    with deaf_listener() as port:
+def test_an_unresponsive_address_leaves_time_for_the_next_one() -> None:
+    with full_listener() as port:
         listener = ipv6_listener(port)
         with Peer(listener=listener), transport_to(f"http://0.0.0.0:{port}", connect_timeout=0.5) as transport:
             assert exchange(transport).status == 200
 
 
-def test_a_tls_handshake_that_never_comes_is_given_up_in_time(trusting: ssl.SSLContext) -> None:
+def test_a_missing_tls_handshake_times_out(trusting_context: ssl.SSLContext) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with transport_to(f"https://localhost:{port}", None, trusting, connect_timeout=0.2) as transport:
+        with transport_to(f"https://localhost:{port}", None, trusting_context, connect_timeout=0.2) as transport:
             error = failure(transport)
     assert isinstance(error, NotSent)
     assert str(error).startswith("timed out: no TLS with localhost:")
 
 
-def test_the_time_limit_for_connecting_is_none_for_answering(peer: Peer) -> None:
+def test_the_connect_timeout_does_not_bound_the_response(peer: Peer) -> None:
     gate = threading.Event()
     peer.script = lambda _: answer() if gate.wait(PATIENCE) else b""
     with transport_to(peer.base_url, connect_timeout=0.1) as transport:
         future = transport.send(OneDelivery(Request("GET", "/")))
-        assert peer.next_call().hears_nothing(0.3)
+        assert peer.next_call().is_silent_for(0.3)
         gate.set()
         assert future.result(PATIENCE).status == 200
 
 
 @define
-class SignedMeanwhile(OneDelivery):
-    """Lets the server act between the connect and the first byte."""
+class ServerActsBeforeSigning(OneDelivery):
+    """Runs ``act`` in place of the server, between the connect and the first byte."""
 
     listener: socket.socket | None = None
     act: Callable[[socket.socket], None] = socket.socket.close
@@ -414,18 +418,18 @@ class SignedMeanwhile(OneDelivery):
         return super().sign()
 
 
-def meanwhile(act: Callable[[socket.socket], None]) -> Future[Response]:
-    """What comes of a long request to a server that does this, and closes, before it is signed."""
+def outcome_if_the_server(act: Callable[[socket.socket], None]) -> Future[Response]:
+    """The outcome of a long request if the server acts like this, and closes, before the request is signed."""
     listener = socket.create_server(("127.0.0.1", 0))
     with listener, transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}") as transport:
-        future = transport.send(SignedMeanwhile(LONG, listener=listener, act=act))
+        future = transport.send(ServerActsBeforeSigning(LONG, listener=listener, act=act))
         wait([future], PATIENCE)
     return future
 
 
-def test_the_signature_is_made_when_the_connection_stands_and_in_the_socket_thread() -> None:
+def test_the_socket_thread_signs_once_the_connection_is_established() -> None:
     threads: queue.Queue[str] = queue.Queue()
-    meanwhile(lambda _: threads.put(threading.current_thread().name))
+    outcome_if_the_server(lambda _: threads.put(threading.current_thread().name))
     assert threads.get_nowait() == "backjob-sockets"
 
 
@@ -433,7 +437,7 @@ def test_the_signature_is_made_when_the_connection_stands_and_in_the_socket_thre
 
 
 def raw_server(serve: Callable[[socket.socket], None]) -> tuple[socket.socket, threading.Thread]:
-    """One connection, served by a function that sees the socket alone."""
+    """A server for one connection that passes the socket to a function."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
@@ -456,7 +460,7 @@ def transport_to_raw(serve: Callable[[socket.socket], None]) -> Iterator[SocketT
     thread.join(PATIENCE)
 
 
-def test_a_body_that_fills_the_buffers_is_written_as_the_server_reads_it() -> None:
+def test_a_body_larger_than_the_buffers_is_written_as_the_server_reads_it() -> None:
     sizes: queue.Queue[int] = queue.Queue()
 
     def read_slowly(sock: socket.socket) -> None:
@@ -471,52 +475,52 @@ def test_a_body_that_fills_the_buffers_is_written_as_the_server_reads_it() -> No
     assert sizes.get_nowait() > len(LONG.body)
 
 
-def test_an_answer_to_a_request_that_was_not_read_to_its_end_counts() -> None:
+def test_a_response_before_the_whole_request_was_read_counts() -> None:
     answered = threading.Event()
 
     def refuse(sock: socket.socket) -> None:
         sock.recv(100)
         sock.sendall(answer(413, reason="Content Too Large"))
-        answered.wait(PATIENCE)  # and reads no further
+        answered.wait(PATIENCE)  # without reading on
 
     with transport_to_raw(refuse) as transport:
         assert exchange(transport, LONG).status == 413
         answered.set()
 
 
-def test_an_answer_from_a_server_that_has_closed_already_counts() -> None:
-    assert meanwhile(lambda sock: sock.sendall(answer(503))).result(0).status == 503
+def test_a_response_from_a_server_that_has_already_closed_counts() -> None:
+    assert outcome_if_the_server(lambda sock: sock.sendall(answer(503))).result(0).status == 503
 
 
-def test_a_connection_that_breaks_before_the_first_byte_has_sent_nothing() -> None:
-    error = meanwhile(abort).exception(0)
+def test_a_connection_that_breaks_before_the_first_byte_is_reported_as_not_sent() -> None:
+    error = outcome_if_the_server(abort).exception(0)
     assert isinstance(error, NotSent)
     assert str(error).startswith("the connection broke: ")
 
 
-def test_an_informational_answer_does_not_end_the_writing() -> None:
-    def hurry(sock: socket.socket) -> None:
+def test_an_informational_response_does_not_stop_the_writing() -> None:
+    def respond_early(sock: socket.socket) -> None:
         total = len(sock.recv(100))
         sock.sendall(b"HTTP/1.1 102 Processing\r\n\r\n")
         while total < len(LONG.body):
             total += len(sock.recv(65536))
         sock.sendall(answer(201))
 
-    with transport_to_raw(hurry) as transport:
+    with transport_to_raw(respond_early) as transport:
         assert exchange(transport, LONG).status == 201
 
 
-def test_a_server_that_goes_away_while_being_written_to_is_a_lost_connection() -> None:
+def test_a_server_that_closes_during_the_request_is_a_lost_connection() -> None:
     with transport_to_raw(lambda sock: print(sock.recv(100))) as transport:
         assert isinstance(failure(transport, LONG), ConnectionLost)
 
 
 def abort(sock: socket.socket) -> None:
-    """Let the closing be a reset."""
+    """Make the close send a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
-def test_a_reset_instead_of_an_answer_is_a_lost_connection() -> None:
+def test_a_reset_instead_of_a_response_is_a_lost_connection() -> None:
     def reset(sock: socket.socket) -> None:
         sock.recv(65536)
         abort(sock)
@@ -527,7 +531,7 @@ def test_a_reset_instead_of_an_answer_is_a_lost_connection() -> None:
     assert str(error) == "the connection broke: Connection reset by peer"
 
 
-def test_the_connection_is_closed_as_soon_as_the_answer_is_complete() -> None:
+def test_the_connection_is_closed_once_the_response_is_complete() -> None:
     hung_up = threading.Event()
 
     def keep_alive(sock: socket.socket) -> None:
@@ -541,14 +545,14 @@ def test_the_connection_is_closed_as_soon_as_the_answer_is_complete() -> None:
         assert hung_up.wait(PATIENCE)
 
 
-def test_the_limits_of_an_answer_are_settings(peer: Peer) -> None:
+def test_the_size_limit_of_a_response_is_a_setting(peer: Peer) -> None:
     peer.script = lambda _: answer(body=b"x" * 1000, headers=(("X-Long", "y" * 500),))
     with transport_to(peer.base_url, max_response=10) as transport:
         response = exchange(transport)
     assert (response.body, response.truncated) == (b"x" * 10, True)
 
 
-def test_an_endless_head_is_given_up() -> None:
+def test_an_endless_header_is_a_lost_connection() -> None:
     def babble(sock: socket.socket) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\n")
         while True:
@@ -557,10 +561,10 @@ def test_an_endless_head_is_given_up() -> None:
     with transport_to_raw(babble) as transport:
         error = failure(transport)
     assert isinstance(error, ConnectionLost)
-    assert str(error) == "the answer's head is longer than the limit"
+    assert str(error) == "the head of the response is longer than the limit"
 
 
-def test_a_request_that_http_does_not_allow_is_not_sent_and_shows_no_value(peer: Peer) -> None:
+def test_an_invalid_request_is_not_sent_and_its_error_shows_no_value(peer: Peer) -> None:
     with transport_to(peer.base_url) as transport:
         error = failure(transport, Request("GET", "/", (("cookie", "secret\r\nx: y"),)))
     assert isinstance(error, NotSent)
@@ -569,17 +573,17 @@ def test_a_request_that_http_does_not_allow_is_not_sent_and_shows_no_value(peer:
     assert peer.arrivals.empty()
 
 
-# --- many, one thread, no leak --------------------------------------------------------------------------------------
+# --- the thread -----------------------------------------------------------------------------------------------------
 
 
-def test_five_hundred_are_in_flight_at_once_on_a_single_thread() -> None:
+def test_five_hundred_requests_are_in_flight_on_one_thread() -> None:
     count = 500
-    with contextlib.ExitStack() as open_ones:
-        listener = open_ones.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=1024))
         listener.settimeout(PATIENCE)
-        transport = open_ones.enter_context(transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}"))
+        transport = stack.enter_context(transport_to(f"http://127.0.0.1:{listener.getsockname()[1]}"))
         futures = [transport.send(OneDelivery(Request("GET", f"/{n}"))) for n in range(count)]
-        connections = [open_ones.enter_context(listener.accept()[0]) for _ in range(count)]
+        connections = [stack.enter_context(listener.accept()[0]) for _ in range(count)]
         targets = [sock.recv(65536).split()[1] for sock in connections]
         assert len(socket_threads()) == 1
         assert not any(future.done() for future in futures)
@@ -593,7 +597,7 @@ def open_descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
-def test_no_descriptor_stays_open_whatever_the_outcome(peer: Peer) -> None:
+def test_no_outcome_leaves_a_descriptor_open(peer: Peer) -> None:
     before = open_descriptors()
     with contextlib.closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
@@ -601,7 +605,7 @@ def test_no_descriptor_stays_open_whatever_the_outcome(peer: Peer) -> None:
         scripts: dict[str, Callable[[], bytes]] = {
             "/ok": answer,
             "/lost": lambda: b"",
-            "/held": lambda: answer() if gate.wait(PATIENCE) else b"",
+            "/waits": lambda: answer() if gate.wait(PATIENCE) else b"",
         }
         peer.script = lambda call: scripts[call.target]()
         with (
@@ -612,16 +616,16 @@ def test_no_descriptor_stays_open_whatever_the_outcome(peer: Peer) -> None:
                 exchange(transport, Request("GET", "/ok"))
                 failure(transport, Request("GET", "/lost"))
                 failure(refused)
-            held = [transport.send(OneDelivery(Request("GET", "/held"))) for _ in range(6)]
-            held[0].cancel()
-        assert all(future.done() for future in held)
+            waits = [transport.send(OneDelivery(Request("GET", "/waits"))) for _ in range(6)]
+            waits[0].cancel()
+        assert all(future.done() for future in waits)
         gate.set()
     peer.close()
-    # The peer's own listener is closed with it.
-    assert in_time(lambda: open_descriptors() < before), (open_descriptors(), before)
+    # One fewer than before: the peer has closed its listener.
+    assert eventually(lambda: open_descriptors() < before), (open_descriptors(), before)
 
 
-def test_the_thread_starts_with_the_first_delivery_and_ends_with_close(peer: Peer) -> None:
+def test_the_thread_starts_with_the_first_delivery_and_ends_at_close(peer: Peer) -> None:
     with transport_to(peer.base_url) as transport:
         assert socket_threads() == []
         exchange(transport)
@@ -630,7 +634,7 @@ def test_the_thread_starts_with_the_first_delivery_and_ends_with_close(peer: Pee
     assert socket_threads() == []
 
 
-def test_a_closed_transport_sends_nothing_more(peer: Peer) -> None:
+def test_a_closed_transport_sends_nothing(peer: Peer) -> None:
     transport = SocketTransport(peer.base_url)
     transport.close()
     error = transport.send(OneDelivery(Request("GET", "/"))).exception(0)
@@ -638,29 +642,29 @@ def test_a_closed_transport_sends_nothing_more(peer: Peer) -> None:
     assert str(error) == "the transport is closed"
 
 
-def test_cancelling_what_is_not_connected_yet_ends_it() -> None:
-    with deaf_listener() as port, transport_to(f"http://127.0.0.1:{port}") as transport:
+def test_a_delivery_can_be_cancelled_while_it_connects() -> None:
+    with full_listener() as port, transport_to(f"http://127.0.0.1:{port}") as transport:
         delivery = OneDelivery(Request("GET", "/"))
         future = transport.send(delivery)
         assert future.cancel()
-        # wait() sees a cancelled future only once whoever runs it has taken note.
+        # wait() reports a cancelled future only once the socket thread has noticed.
         assert wait([future], PATIENCE, FIRST_COMPLETED).done
     assert delivery.signed == 0
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, ZeroDivisionError])
-def test_nothing_that_a_callback_raises_ends_the_thread(
+def test_an_exception_of_a_callback_does_not_end_the_thread(
     peer: Peer, error: type[BaseException], caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = threading.Event()
     peer.script = lambda _: answer() if gate.wait(PATIENCE) else b""
 
-    def careless(_: Future[Response]) -> None:
+    def raising(_: Future[Response]) -> None:
         raise error
 
     with transport_to(peer.base_url) as transport:
         future = transport.send(OneDelivery(Request("GET", "/")))
-        future.add_done_callback(careless)
+        future.add_done_callback(raising)
         threads = socket_threads()
         gate.set()
         future.result(PATIENCE)
@@ -671,7 +675,7 @@ def test_nothing_that_a_callback_raises_ends_the_thread(
 
 @define
 class NoDeadline:
-    """A delivery that is broken from the first look."""
+    """A delivery whose deadline raises."""
 
     job_id: str = "job"
     attempt: int = 1
@@ -684,7 +688,7 @@ class NoDeadline:
         raise AssertionError("must not be signed")
 
 
-def test_nothing_that_a_delivery_raises_ends_the_thread(peer: Peer) -> None:
+def test_an_exception_of_a_delivery_does_not_end_the_thread(peer: Peer) -> None:
     with transport_to(peer.base_url) as transport:
         exchange(transport)
         threads = socket_threads()
@@ -698,7 +702,7 @@ def test_nothing_that_a_delivery_raises_ends_the_thread(peer: Peer) -> None:
         assert socket_threads() == threads
 
 
-def test_if_the_thread_dies_nobody_waits_for_ever_and_the_next_delivery_starts_another(
+def test_if_the_thread_dies_its_deliveries_fail_and_the_next_one_starts_a_new_thread(
     peer: Peer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = threading.Event()
@@ -707,29 +711,29 @@ def test_if_the_thread_dies_nobody_waits_for_ever_and_the_next_delivery_starts_a
         pending = transport.send(OneDelivery(Request("GET", "/")))
         peer.next_call()
 
-        def unforeseen(_: Engine) -> None:
+        def fail(_: Engine) -> None:
             raise ZeroDivisionError
 
         with monkeypatch.context() as patched:
-            patched.setattr(Engine, "_quiet_waker", unforeseen)
+            patched.setattr(Engine, "_drain_waker", fail)
             transport.send(OneDelivery(Request("GET", "/")))
             assert isinstance(pending.exception(PATIENCE), ConnectionLost)
-            assert in_time(lambda: socket_threads() == [])
+            assert eventually(lambda: socket_threads() == [])
         gate.set()
         assert exchange(transport).status == 200
     assert "the socket thread ended" in caplog.text
 
 
-def test_a_thread_that_can_not_start_fails_the_delivery_and_is_tried_again(
+def test_if_the_thread_can_not_start_the_delivery_fails_and_the_next_one_retries(
     peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_more(*_: object) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
     before = open_descriptors()
     with transport_to(peer.base_url) as transport:
         with monkeypatch.context() as patched:
-            patched.setattr(socket, "socketpair", no_more)
+            patched.setattr(socket, "socketpair", refuse)
             error = transport.send(OneDelivery(Request("GET", "/"))).exception(0)
         assert isinstance(error, NotSent)
         assert str(error) == "cannot start the socket thread: Too many open files"
@@ -737,14 +741,14 @@ def test_a_thread_that_can_not_start_fails_the_delivery_and_is_tried_again(
         assert exchange(transport).status == 200
 
 
-# --- limits of the process ------------------------------------------------------------------------------------------
+# --- limits and arguments -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("limit", "capacity"),
     [(1024, 768), (256, 192), (100, 36), (64, 1), (10, 1), (1 << 20, 10_000), (resource.RLIM_INFINITY, 10_000)],
 )
-def test_the_capacity_leaves_file_descriptors_to_everybody_else(
+def test_the_capacity_leaves_file_descriptors_for_everything_else(
     monkeypatch: pytest.MonkeyPatch, limit: int, capacity: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
@@ -766,9 +770,7 @@ def test_the_capacity_may_be_set() -> None:
         ("max_header", lambda: SocketTransport("http://a", max_header=0)),
     ],
 )
-def test_an_argument_that_can_not_be_right_is_refused_by_its_name(
-    argument: str, make: Callable[[], SocketTransport]
-) -> None:
+def test_the_error_for_an_invalid_argument_names_it(argument: str, make: Callable[[], SocketTransport]) -> None:
     with pytest.raises(InvalidRequest) as caught:
         make()
     assert caught.value.argument == argument
@@ -785,8 +787,8 @@ from backjob.transports.sockets import SocketTransport
 def delivery(target="/"):
     return OneDelivery(Request("GET", target))
 
-def held(call):
-    if call.target == "/held":
+def waits(call):
+    if call.target == "/waits":
         gate.wait(10)
     return answer(body=call.target.encode())
 
@@ -794,7 +796,7 @@ gate = threading.Event()
 """
 
 
-def test_running_out_of_descriptors_fails_those_deliveries_and_no_other() -> None:
+def test_without_free_descriptors_only_the_new_deliveries_fail() -> None:
     out = run_script(
         PRELUDE
         + """
@@ -839,25 +841,25 @@ listener.close()
 # --- fork -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_forked_child_starts_anew_and_leaves_its_parents_connections_alone() -> None:
+def test_a_forked_child_has_its_own_engine_and_leaves_the_parents_connections_alone() -> None:
     out = run_script(
         PRELUDE
         + """
-with Peer(held) as peer:
+with Peer(waits) as peer:
     transport = SocketTransport(peer.base_url)
-    pending = transport.send(delivery("/held"))
+    pending = transport.send(delivery("/waits"))
     peer.next_call()
-    transport._engine()._lock.acquire()  # a thread may hold it at the moment of the fork
+    transport._engines.get()._lock.acquire()  # as if another thread held it during the fork
     child = os.fork()
     if child == 0:
         before = len(os.listdir("/proc/self/fd"))
         body = transport.send(delivery("/child")).result(10).body
         print(body, pending.done(), len(threading.enumerate()), flush=True)
         transport.close()
-        # The parent's epoll, socket pair and connection: gone here. The child's own: closed.
+        # The child has closed its copies of the parent's epoll, socket pair and connection, and its own.
         print(before - len(os.listdir("/proc/self/fd")), flush=True)
         os._exit(0)
-    transport._engine()._lock.release()
+    transport._engines.get()._lock.release()
     assert os.waitpid(child, 0)[1] == 0
     second = transport.send(delivery("/second")).result(10).body
     assert not pending.done()
@@ -866,11 +868,12 @@ with Peer(held) as peer:
     transport.close()
 """
     )
-    # In the child there are the main thread and the transport's new one; the peer's threads stayed in the parent.
-    assert out.splitlines() == ["b'/child' False 2", "4", "b'/held' b'/second'"]
+    # The child has two threads: its main thread and the transport's. The peer's threads are in the parent.
+    assert out.splitlines() == ["b'/child' False 2", "4", "b'/waits' b'/second'"]
 
 
-def test_the_peer_sees_the_end_at_once_even_while_a_child_holds_a_copy_of_the_connection() -> None:
+@pytest.mark.slow
+def test_closing_reaches_the_peer_even_if_a_child_has_a_copy_of_the_connection() -> None:
     out = run_script(
         PRELUDE
         + """
@@ -884,7 +887,7 @@ reader, writer = os.pipe()
 child = os.fork()
 if child == 0:
     os.close(writer)
-    os.read(reader, 1)  # until the parent has seen what it wanted to see
+    os.read(reader, 1)  # until the parent has checked
     os._exit(0)
 connection.sendall(answer())
 print(pending.result(10).status, connection.recv(1))
@@ -896,11 +899,12 @@ transport.close()
     assert out.splitlines() == ["200 b''"]
 
 
-def test_a_transport_made_before_the_fork_works_in_parent_and_child() -> None:
+@pytest.mark.slow
+def test_a_transport_created_before_a_fork_works_in_parent_and_child() -> None:
     out = run_script(
         PRELUDE
         + """
-with Peer(held) as peer:
+with Peer(waits) as peer:
     transport = SocketTransport(peer.base_url)
     child = os.fork()
     body = transport.send(delivery("/child" if child == 0 else "/parent")).result(10).body

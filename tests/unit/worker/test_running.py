@@ -137,20 +137,20 @@ def test_the_last_state_is_written_by_the_monitor_when_the_action_goes_quiet(wor
 def test_a_report_wakes_the_monitor(world: Bench, running: Running) -> None:
     world.step()
     running.set_progress(1)
-    world.monitor._wake.clear()
+    world.monitor._passes._woken.clear()
     running.set_progress(2)
-    assert world.monitor._wake.is_set()
+    assert world.monitor._passes._woken.is_set()
 
 
 def test_reports_that_the_monitor_looks_at_anyway_do_not_wake_it(world: Bench, running: Running) -> None:
     running.set_text("1")
     running.set_progress(1)
     world.step()
-    world.monitor._wake.clear()
+    world.monitor._passes._woken.clear()
     world.clock.advance(0.01)
     running.set_text("2")
     running.set_progress(2)
-    assert not world.monitor._wake.is_set()
+    assert not world.monitor._passes._woken.is_set()
     world.step(world.step(0.09))
     assert stored(world, running) == 2
 

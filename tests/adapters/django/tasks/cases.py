@@ -1,4 +1,4 @@
-"""The cases of others' test-suites for the framework, by their names: Django 6.1's, and those of its database backend.
+"""The names of the test cases that other suites have for the framework: Django 6.1's, and those of its database backend.
 
 The latter, django-tasks-db, is the backend that the framework's authors keep beside it, with workers of its own.
 """
@@ -113,7 +113,7 @@ ELSEWHERE: Final = {
             f"DatabaseBackendPruneTaskResultsTestCase.{name}"
             for name in ("only_prunes_specified_queue", "dry_run", "unknown_backend", "incorrect_backend", "negative_age")
         ),
-        "of the options of a command; backjob_cleanup has none of them",
+        "about options of a command; `manage.py backjob cleanup` has none of them",
     ),
     **dict.fromkeys(
         (f"DatabaseWorkerProcessTestCase.{name}" for name in ("interrupt_no_tasks", "interrupt_signals", "repeat_ctrl_c")),
@@ -123,4 +123,4 @@ ELSEWHERE: Final = {
     "DatabaseBackendWorkerTestCase.worker_with_locked_rows": _OF_THE_LOCKS,
     **{case: _OF_THE_LOCKS for case in CASES if case.startswith("ConnectionExclusive") or "lock" in case},
 }  # fmt: skip
-"""The cases that ask nothing of this backend, and why."""
+"""The cases that do not apply to this backend, and why."""

@@ -1,0 +1,71 @@
+"""One attempt at a delivery: its credentials, its signature, and its outcome."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from datetime import datetime
+
+from attrs import define, field
+
+from backjob.errors import BackJobError, NotSent
+from backjob.lifecycle import status_line
+from backjob.model import Credentials, Grant, Job, Request, Response
+from backjob.protocols import Clock, Signer
+from backjob.signing.sealing import Sealer
+
+__all__ = ["Attempt", "CredentialsLost", "credentials_of", "describe", "failure"]
+
+
+class CredentialsLost(BackJobError):
+    """The credentials of a job can't be had any more. Its message becomes the job's status text."""
+
+
+def credentials_of(job: Job, kept: Credentials | None, sealer: Sealer | None) -> Credentials | None:
+    """Return the credentials to send with a job: those that this process kept, else the sealed ones.
+
+    Raises `CredentialsLost` if the job needs credentials and there are none.
+    """
+    if kept is None and job.sealed is not None:
+        kept = None if sealer is None else sealer.open(job.sealed)
+        if kept is None:
+            raise CredentialsLost("none of the signer's keys opens the sealed credentials of this job; start it again")
+    if kept is None and job.held:
+        raise CredentialsLost(
+            "the process that held the user's credentials for this job ended before it was delivered; "
+            "start it again, or have credentials stored sealed: BackJob(seal=True)"
+        )
+    return kept
+
+
+@define(eq=False)
+class Attempt:
+    """A `backjob.protocols.Delivery` that signs once, and only before its deadline."""
+
+    job_id: str
+    attempt: int
+    deadline: datetime
+    _request: Request | None = field(repr=False)
+    _signer: Signer
+    _clock: Clock
+
+    def sign(self) -> Request:
+        request, self._request = self._request, None
+        created = int(self._clock.now().timestamp())
+        expires = int(self.deadline.timestamp())
+        if request is None or created >= expires:
+            raise NotSent("the time for delivering this job is over")
+        return self._signer.sign(request, Grant(self.job_id, self.attempt, created, expires))
+
+
+def failure(future: Future[Response]) -> BaseException | None:
+    """Return why there is no answer, or None if there is one."""
+    return NotSent("the transport cancelled it") if future.cancelled() else future.exception()
+
+
+def describe(future: Future[Response]) -> str:
+    """Return the outcome in words: the error's, or the status line."""
+    error = failure(future)
+    if error is not None:
+        return str(error) or type(error).__name__
+    response = future.result()
+    return status_line(response.status, response.reason)

@@ -1,0 +1,136 @@
+"""The engine of a Django site: transactions, connections of threads, logged-in users, tasks, reversed URLs."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+from typing_extensions import override
+
+from backjob.django.connections import alias_for, close_idle
+from backjob.django.requests import DjangoServing
+from backjob.django.signals import send_job_ended
+from backjob.django.task_record import TaskRecord, completed_record, shown
+from backjob.errors import BackJobError, InvalidRequest
+from backjob.http.serving import serving
+from backjob.jobs import Engine
+from backjob.lifecycle import End
+from backjob.model import Job, JobState
+from backjob.protocols import Store
+
+__all__ = ["DjangoEngine", "current_request", "database_of"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def current_request() -> HttpRequest | None:
+    """Return Django's request that is being served, or None."""
+    here = serving.get()
+    return here.django if isinstance(here, DjangoServing) else None
+
+
+def database_of(store: Store) -> str | None:
+    """Return the alias of the database that keeps the jobs, also behind a cache, or None if it is not one of Django's."""
+    using: str | None = getattr(getattr(store, "store", store), "using", None)
+    return using
+
+
+class DjangoEngine(Engine):
+    """The engine of the Django site."""
+
+    @override
+    def owner_of(self, request: Any) -> str | None:
+        if self.options.owner is not None:
+            return self.options.owner(request)
+        user = getattr(request, "user", None)
+        return str(user.pk) if user is not None and user.is_authenticated else None
+
+    @override
+    def current_owner(self) -> str | None:
+        request = current_request()
+        return None if request is None else self.owner_of(request)
+
+    @override
+    def status_url(self, job_id: str, cancel: bool = False) -> str:
+        try:
+            return reverse("backjob:status", args=[self.reference(job_id, cancel=cancel)])
+        except NoReverseMatch:
+            raise InvalidRequest(
+                "urls",
+                'there are no status routes: add path("backjob/", include("backjob.django.urls")) to the URLconf',
+            ) from None
+
+    @override
+    def state(self, job: Job) -> JobState:
+        return shown(super().state(job))
+
+    @override
+    def complete_end(self, job: Job, end: End) -> End:
+        return completed_record(job, end)
+
+    @override
+    def announce(self, job: Job) -> None:
+        super().announce(job)
+        # The receiver for tasks is connected to this sender alone, so that it costs other jobs nothing.
+        sender = DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
+        send_job_ended(sender, job, self.state)
+
+    @override
+    def release(self) -> None:
+        close_idle()  # each thread has its own connections, and in the monitor's no request ends to close them
+
+    @override
+    def offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
+        return sync_to_async(function)(*args, **kwargs)
+
+    @override
+    def when_committed(self, job_id: str, action: Callable[[], None], *, is_new: bool = False) -> None:
+        using = database_of(self.store)
+        postponed = _postponed.get()
+        if using is not None:
+            transaction.on_commit(action, using=alias_for(using, job_id))
+        elif is_new and postponed is not None:
+            postponed.append((job_id, action))
+        else:
+            action()
+
+    @contextmanager
+    def delivered_after(self) -> Iterator[None]:
+        """Deliver jobs that are started in the block after it. If the block raises, there are no such jobs.
+
+        In a store outside of Django's transactions, such a job remains, cancelled.
+        """
+        using = database_of(self.store)
+        if using is not None:
+            with transaction.atomic(using=using):
+                yield
+            return
+        outer = _postponed.get()
+        postponed: list[tuple[str, Callable[[], None]]] = []
+        token = _postponed.set(postponed)
+        try:
+            yield
+        except BaseException:
+            _postponed.reset(token)
+            for job_id, _ in postponed:
+                with suppress(BackJobError):  # the error from the block matters more
+                    self.cancel(job_id)
+            raise
+        _postponed.reset(token)
+        if outer is not None:
+            outer.extend(postponed)
+            return
+        for _, action in postponed:
+            action()
+
+
+_postponed: ContextVar[list[tuple[str, Callable[[], None]]] | None] = ContextVar(
+    "backjob_django_postponed", default=None
+)

@@ -1,0 +1,46 @@
+"""The engine of a Flask application: which request is being served, and whose it is."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import flask
+from typing_extensions import override
+
+from backjob.http.serving import Serving, serving
+from backjob.jobs import Engine
+from backjob.wsgi import serving_of
+
+__all__ = ["FlaskEngine", "current_serving"]
+
+
+def current_serving() -> Serving | None:
+    """Return the request being served; in ``app.test_request_context()`` no middleware has set it."""
+    here = serving.get()
+    if here is None and flask.has_request_context():
+        return serving_of(flask.request.environ)
+    return here
+
+
+class FlaskEngine(Engine):
+    """The engine of one Flask application."""
+
+    @override
+    def here(self) -> Serving | None:
+        return current_serving()
+
+    @override
+    def owner_of(self, request: Any) -> str | None:
+        if self.options.owner is not None:
+            return self.options.owner(request)
+        flask_login = sys.modules.get("flask_login")  # an application that uses it has imported it
+        if flask_login is None or not hasattr(flask.current_app, "login_manager"):
+            return None
+        user = flask_login.current_user
+        user_id = user.get_id() if user.is_authenticated else None
+        return None if user_id is None else str(user_id)
+
+    @override
+    def current_owner(self) -> str | None:
+        return self.owner_of(flask.request) if flask.has_request_context() else None

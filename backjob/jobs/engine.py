@@ -1,0 +1,287 @@
+"""The engine behind a `BackJob`: the store, the threads, and the operations that all parts of the package share."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+from attrs import evolve
+
+from backjob.delivery.monitor import Monitor
+from backjob.delivery.parts import DeliveryParts, Retention
+from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
+from backjob.http.serving import Serving, serving
+from backjob.jobs.options import Options
+from backjob.lifecycle import End, cancelled, ended, overdue
+from backjob.model import Expect, Job, JobState, Output, is_storable
+from backjob.process import PerProcess
+from backjob.protocols import Transport
+from backjob.signing.sealing import Sealer
+from backjob.signing.tokens import Access, Right, reference
+from backjob.status.streaming.broadcast import Broadcast
+from backjob.status.streaming.feed import Source
+from backjob.worker.claiming import Worker
+from backjob.worker.offload import to_thread
+from backjob.worker.running import Running
+
+__all__ = ["Engine", "UsesEngine"]
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+_CHUNK: Final = 1 << 16
+
+_log = logging.getLogger("backjob")
+
+
+class Engine:
+    """Everything that one application's jobs need, in this process. Thread-safe, and safe across fork.
+
+    ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override the methods of the last section.
+    """
+
+    def __init__(self, options: Options, jobs: object) -> None:
+        given = options.transport
+        self.options = options
+        self.store = options.store
+        self.signer = options.signer
+        self.clock = options.clock
+        self.transport: Transport | None = None if callable(given) else given
+        self._make_transport = given if callable(given) else None
+        self._transport_lock = threading.Lock()
+        self.status_prefix = options.status_prefix
+        self.retention = Retention(options.completed_retention_days, options.retention_days)
+        self.sealer = Sealer(options.signer) if options.seal else None
+        self.access = Access(options.signer)
+        self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
+        self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
+        self.worker = Worker(
+            options.store,
+            options.signer,
+            options.clock,
+            max_body=options.max_body,
+            max_output=options.max_output,
+            write_later=self._write_later,
+            settle=self._settle,
+            announce=self.announce,
+            owner=jobs,
+        )
+
+    def _write_later(self, running: Running) -> None:
+        self.monitor.write_later(running)
+
+    def _settle(self, running: Running, end: End) -> None:
+        self.monitor.settle(running, end)
+
+    @property
+    def monitor(self) -> Monitor:
+        """The monitor of this process."""
+        return self.monitors.get()
+
+    @property
+    def broadcast(self) -> Broadcast:
+        """The event streams of this process."""
+        return self.broadcasts.get()
+
+    @property
+    def delivery_parts(self) -> DeliveryParts:
+        """The parts for a `Monitor` of these jobs."""
+        return DeliveryParts(
+            store=self.store,
+            signer=self.signer,
+            clock=self.clock,
+            transport=lambda: self.transport,
+            announce=self.announce,
+            leave=self.release,
+            retention=self.retention,
+            error_timeout=float(self.options.error_timeout),
+            sealer=self.sealer,
+        )
+
+    @property
+    def stream_source(self) -> Source:
+        """The source for a `Broadcast` of these jobs."""
+        return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
+
+    def learn_address(self, base_url: str) -> None:
+        """Make the transport for the application's own base URL, unless there is a transport already."""
+        with self._transport_lock:
+            if self.transport is None and self._make_transport is not None:
+                self.transport = self._make_transport(base_url)
+                _log.info("worker requests go to %s, the address of the server's socket", base_url)
+
+    def close(self) -> None:
+        """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
+        self.broadcast.close()
+        self.monitor.close()
+        if self.transport is not None:
+            self.transport.close()
+        self.store.close()
+
+    # --- reading jobs -----------------------------------------------------------------------------------------------
+
+    def find(self, job_id: str) -> Job | None:
+        """Return the job, or None. The store never gets an id that no store can keep: it may come from a URL."""
+        return self.store.get(job_id) if is_storable(job_id) else None
+
+    def job(self, job_id: str) -> Job:
+        """Return the job. One that is past its timeout ends FAILED first. Raises `JobNotFound`."""
+        job = self.find(job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        end = overdue(job)
+        if end is None or not self.monitor.may_reap():
+            return job
+        changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+        if changed is None:
+            return self.store.get(job_id) or job
+        self.when_committed(job_id, partial(self.conclude, changed))
+        return changed
+
+    def status(self, job_id: str) -> JobState:
+        """See `BackJob.status`."""
+        return self.state(self.job(job_id))
+
+    def output(self, job_id: str, offset: int = 0) -> Output:
+        """See `BackJob.output`."""
+        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
+            raise InvalidRequest("offset", f"must be a number of bytes, 0 or more, not {offset!r}")
+        chunk = self.store.output(job_id, offset, _CHUNK) if is_storable(job_id) else Output("", offset)
+        if not chunk.text and self.find(job_id) is None:
+            raise JobNotFound(job_id)
+        return chunk
+
+    def tail(self, job_id: str) -> tuple[int, Output]:
+        """Return the last 64 KiB of output, after the offset at which they begin. Raises `JobNotFound`."""
+        return self._tail(self.job(job_id))
+
+    def _tail(self, job: Job) -> tuple[int, Output]:
+        start = max(0, job.output_size - _CHUNK)
+        return start, self.store.output(job.id, start, _CHUNK)
+
+    # --- ending jobs ------------------------------------------------------------------------------------------------
+
+    def cancel(self, job_id: str) -> bool:
+        """See `BackJob.cancel`."""
+        return self.end(job_id, cancelled())
+
+    def end(self, job_id: str, end: End) -> bool:
+        """End a job from outside its action. Returns whether this call did it. Raises `JobNotFound`."""
+        while True:
+            job = self.find(job_id)
+            if job is None:
+                raise JobNotFound(job_id)
+            if job.status.is_final:
+                return False
+            written = self.complete_end(job, end)
+            # An end that was computed from the job as read must match that version; otherwise read again and retry.
+            version = None if written is end else job.version
+            expect = Expect(status=job.status, token=job.token, version=version)
+            changed = self.store.change(job_id, expect, ended(written))
+            if changed is not None:
+                self.when_committed(job_id, partial(self.conclude, changed))
+                return True
+
+    def conclude(self, job: Job) -> None:
+        """Follow up on an end that was written here: stop delivering the job, and announce the end."""
+        self.monitor.forget(job.id)
+        self.announce(job)
+
+    # --- access -----------------------------------------------------------------------------------------------------
+
+    def rights(self, job_id: str, token: str) -> Literal["view", "cancel"] | None:
+        """Return what a token from `status_url` allows with this job: to view it, to cancel it as well, or nothing."""
+        right = self.access.rights(job_id, token)
+        if right is None:
+            return None
+        return "cancel" if right is Right.CANCEL else "view"
+
+    def reference(self, job_id: str, *, cancel: bool) -> str:
+        """Return the last segment of a status URL: ``{id}.{token}``."""
+        return reference(job_id, self.access.token(job_id, cancel=cancel))
+
+    # --- what adapters override -------------------------------------------------------------------------------------
+
+    def here(self) -> Serving | None:
+        """Return the request that this thread or task is serving."""
+        return serving.get()
+
+    def owner_of(self, request: Any) -> str | None:
+        """Return the owner of a request: the owner hook's result, or None without a hook."""
+        return None if self.options.owner is None else self.options.owner(request)
+
+    def current_owner(self) -> str | None:
+        """Return the owner of the request being served, or None."""
+        here = self.here()
+        return None if here is None else self.owner_of(here.request)
+
+    def status_url(self, job_id: str, cancel: bool = False) -> str:
+        """See `BackJob.status_url`."""
+        here = self.here()
+        mount = "" if here is None else here.mount
+        return f"{mount}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
+
+    def state(self, job: Job) -> JobState:
+        """Return the state of a job as users see it. Reads the output if the job has no status text."""
+        text = job.status_text
+        if text is None:
+            text = self._tail(job)[1].text if job.output_size else ""
+        return JobState(
+            id=job.id,
+            status=job.status,
+            progress=job.progress,
+            status_text=text,
+            start_time=job.start_time,
+            updated_time=job.updated_time,
+            end_time=job.end_time,
+            result=job.result,
+            owner=job.owner,
+            scope=job.scope,
+        )
+
+    def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
+        """Return the end to write for a job that is ended from outside: an adapter may add to the result."""
+        return end
+
+    def announce(self, job: Job) -> None:
+        """Call ``on_end`` for a job whose end this process wrote."""
+        if self.options.on_end is None:
+            return
+        try:
+            try:
+                state = self.state(job)
+            except StoreError:  # the output can't be read now, and the end is announced only once
+                state = self.state(evolve(job, output_size=0))
+            self.options.on_end(state)
+        except (Exception, JobExit):
+            _log.exception("on_end failed for job %s", job.id)
+
+    def when_committed(self, job_id: str, action: Callable[[], None], *, is_new: bool = False) -> None:  # noqa: ARG002 - for adapters
+        """Call ``action`` once other processes can see what was written: at once, without a caller's transaction.
+
+        ``is_new``: the job itself was written, and the action delivers it.
+        """
+        action()
+
+    def release(self) -> None:
+        """Free what this thread keeps open in the store: it ends, or will not use the store for long."""
+
+    def offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
+        """Call a blocking function in another thread."""
+        return to_thread(function, *args, **kwargs)
+
+
+class UsesEngine:
+    """Base of the classes that `BackJob` is composed of."""
+
+    @property
+    def _engine(self) -> Engine:
+        """The engine of the application whose jobs are meant."""
+        raise NotImplementedError
+
+    def _here(self) -> Serving | None:
+        """The request that this thread or task is serving."""
+        return serving.get()

@@ -1,0 +1,73 @@
+"""The arguments of `BackJob`, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import Attribute, field, frozen
+
+from backjob.clock import SystemClock
+from backjob.errors import InvalidRequest
+from backjob.http.arguments import MAX_HEADERS, check_number, check_value
+from backjob.model import JobState
+from backjob.protocols import Clock, Signer, Store, Transport
+
+__all__ = ["SHORTEST_TIMEOUT", "Options"]
+
+SHORTEST_TIMEOUT: Final = 0.001
+"""Seconds, for ``error_timeout``."""
+
+
+def _number(default: float, least: float = 0) -> Any:
+    def check(_options: object, attribute: Attribute[float], value: object) -> None:
+        check_number(attribute.name, value, least)
+
+    return field(default=default, validator=check)
+
+
+def _check_count(_options: object, attribute: Attribute[int | None], value: object) -> None:
+    if value is not None or attribute.default is not None:
+        check_number(attribute.name, value, 0, whole=True)
+
+
+def _count(default: int | None) -> Any:
+    return field(default=default, validator=_check_count)
+
+
+def _check_user_agent(_options: object, _attribute: object, value: str | None) -> None:
+    if value is not None:
+        check_value("user_agent", "User-Agent", value)
+
+
+def _check_prefix(_options: object, _attribute: object, value: str) -> None:
+    if not value.startswith("/") or value.endswith("/"):
+        raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
+
+
+def _clock(clock: Clock | None) -> Clock:
+    return clock or SystemClock()
+
+
+@frozen(kw_only=True)
+class Options:
+    """The arguments of `BackJob`. Raises `InvalidRequest` naming the one that is invalid."""
+
+    store: Store
+    transport: Transport | Callable[[str], Transport]
+    signer: Signer
+    owner: Callable[[Any], str | None] | None = None
+    status_prefix: str = field(default="/backjob", validator=_check_prefix)
+    error_timeout: float = _number(60, SHORTEST_TIMEOUT)
+    delivery_timeout: float = _number(600, 1)
+    completed_retention_days: float = _number(30)
+    retention_days: float = _number(60)
+    max_output: int = _count(1 << 20)
+    max_body: int = _count(1 << 20)
+    max_headers: int = _count(MAX_HEADERS)
+    max_depth: int = _count(32)
+    user_agent: str | None = field(default=None, validator=_check_user_agent)
+    on_end: Callable[[JobState], object] | None = None
+    seal: bool = False
+    streams: int | None = _count(None)
+    clock: Clock = field(default=None, converter=_clock)

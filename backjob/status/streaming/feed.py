@@ -1,0 +1,150 @@
+"""A job as `Broadcast` last read it, encoded once for all streams that show it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final
+
+from attrs import evolve, frozen
+
+from backjob.model import Job, JobState, Output
+from backjob.protocols import Clock
+from backjob.status.streaming.events import event, output_event
+
+__all__ = ["MAX_CHUNK", "Chunk", "Feed", "Snapshot", "Source"]
+
+MAX_CHUNK: Final = 1 << 16
+"""Bytes of output in one event, at most."""
+
+_CHUNKS_PER_POLL: Final = 4
+_BUFFER: Final = _CHUNKS_PER_POLL * MAX_CHUNK
+_SHORT_TEXT: Final = 1 << 12
+_MIN_INTERVAL: Final = 0.25
+_MAX_INTERVAL: Final = 1.0
+
+
+@frozen
+class Source:
+    """What event streams need from their `BackJob`.
+
+    ``job`` raises `JobNotFound`, and all three readers `StoreError`. ``output`` takes a job's id, an offset and a limit
+    in bytes. ``release`` frees what this thread keeps open in the store. ``offload`` runs a function in another thread.
+    """
+
+    job: Callable[[str], Job]
+    state: Callable[[Job], JobState]
+    output: Callable[[str, int, int], Output]
+    release: Callable[[], None]
+    offload: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]]
+    clock: Clock
+
+
+@frozen
+class Chunk:
+    """An encoded chunk of output, from byte ``start`` up to and without byte ``end``."""
+
+    start: int
+    end: int
+    truncated: bool
+    event: bytes
+
+
+@frozen
+class Snapshot:
+    """A job at one moment: its state as an event, and the latest chunks of its output, which ends at byte ``end``.
+
+    ``turn`` grows with each new state; two snapshots with the same ``mark`` are equal. ``is_final``: the job has ended,
+    and no output follows.
+    """
+
+    mark: tuple[int, int, datetime]
+    state: bytes
+    turn: int
+    end: int
+    truncated: bool
+    is_final: bool
+    chunks: tuple[Chunk, ...] = ()
+
+    def chunk_at(self, offset: int) -> Chunk | None:
+        """Return the chunk that starts there, if the buffer has it."""
+        return next((chunk for chunk in self.chunks if chunk.start == offset), None)
+
+
+class Feed:
+    """One watched job. Only the broadcast's thread calls `poll`; any thread may read the ``snapshot`` that it leaves.
+
+    ``due`` is when to poll next, on the monotonic clock (s).
+    """
+
+    def __init__(self, job_id: str, due: float) -> None:
+        self.job_id = job_id
+        self.due = due
+        self.snapshot: Snapshot | None = None
+        self._interval = _MIN_INTERVAL
+
+    def poll(self, source: Source, now: float, offset: int | None) -> bool:
+        """Read the job, and its output from ``offset`` on if that is not None. Returns whether anything is new.
+
+        Raises `JobNotFound` and `StoreError`.
+        """
+        before = self.snapshot
+        snapshot = self.snapshot = _read(source, source.job(self.job_id), before, offset)
+        is_new = snapshot is not before
+        self._interval = _MIN_INTERVAL if is_new else min(_MAX_INTERVAL, self._interval * 1.5)
+        self.due = math.inf if snapshot.is_final else now + self._interval
+        return is_new
+
+
+def _read(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> Snapshot:
+    mark = (job.version, job.output_size, job.updated_time)
+    if before is not None and before.mark == mark and before.end >= job.output_size:
+        return before
+    end, added = _new_output(source, job, before, offset)
+    ended = job.status.is_final
+    if ended and added and end < job.output_size and before is not None:
+        # The final state must follow all output: show the end only once the output is complete.
+        return evolve(before, end=end, truncated=job.output_truncated, chunks=_buffered(before, added, end))
+    state = _state_event(source, job, ended=ended)
+    turn = 1 if before is None else before.turn + (state != before.state)
+    return Snapshot(mark, state, turn, end, job.output_truncated, ended, _buffered(before, added, end))
+
+
+def _new_output(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> tuple[int, tuple[Chunk, ...]]:
+    """Return where the output ends, and its new chunks.
+
+    A stream further behind than the buffer reads the missing output from the store itself.
+    """
+    size = job.output_size
+    if offset is None or (before is None and not size - _BUFFER <= offset < size):
+        return (size if before is None else max(size, before.end)), ()
+    start = offset if before is None else before.end
+    added = _read_chunks(source, job, start)
+    end = added[-1].end if added else start
+    return (end, added) if before is not None or end >= size else (size, ())
+
+
+def _read_chunks(source: Source, job: Job, start: int) -> tuple[Chunk, ...]:
+    chunks: list[Chunk] = []
+    while start < job.output_size and len(chunks) < _CHUNKS_PER_POLL:
+        output = source.output(job.id, start, MAX_CHUNK)
+        if output.next_offset <= start:
+            break  # the store's output lags behind its jobs: the next poll reads on
+        chunks.append(Chunk(start, output.next_offset, output.truncated, output_event(output)))
+        start = output.next_offset
+    return tuple(chunks)
+
+
+def _buffered(before: Snapshot | None, added: tuple[Chunk, ...], end: int) -> tuple[Chunk, ...]:
+    earlier = () if before is None else before.chunks
+    return tuple(chunk for chunk in (*earlier, *added) if chunk.start >= end - _BUFFER)
+
+
+def _state_event(source: Source, job: Job, *, ended: bool) -> bytes:
+    if not ended and job.status_text is None and job.output_size > _SHORT_TEXT:
+        # Without a text of its own the state shows the output's end, which changes with each line: keep it short,
+        # rather than send 64 KiB to every client again and again.
+        text = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
+        job = evolve(job, status_text=text)
+    return event("end" if ended else "state", source.state(job).as_dict())

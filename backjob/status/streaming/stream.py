@@ -1,0 +1,205 @@
+"""One client's event stream: its position in a job's feed, and the bytes to send from there.
+
+There is no queue. A slow client gets the latest state and skips those in between; output that the feed's buffer has
+dropped is read from the store.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from backjob.errors import StoreError
+from backjob.model import Output
+from backjob.process import RETRY_PAUSE
+from backjob.status.streaming.events import HEARTBEAT, PREAMBLE, event, numbered, output_as_dict, output_event
+from backjob.status.streaming.feed import MAX_CHUNK, Feed, Snapshot, Source
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["LIFETIME", "Stream"]
+
+LIFETIME: Final = 300.0
+"""Seconds after which a stream ends at the latest. Its client reconnects, and backjob checks its rights again."""
+
+_HEARTBEAT_INTERVAL: Final = 15.0
+_MIN_CHUNK: Final = 4
+
+
+class Stream:
+    """The bytes of one ``text/event-stream``. Iterate over it, in a thread or in an event loop, and `close` it.
+
+    ``offset`` is the output (bytes) that the client has already; ``output`` False leaves the output out. In a thread
+    `next` blocks until there is something to send; in an event loop, reads of the store run in another thread.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        source: Source,
+        *,
+        offset: int,
+        output: bool,
+        lifetime: float,
+        on_close: Callable[[Stream], None],
+    ) -> None:
+        self.feed = feed
+        self.offset = offset
+        self.output = output
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._source = source
+        self._monotonic = source.clock.monotonic
+        self._on_close = on_close
+        self._event: Any = None  # of threading or of asyncio
+        self._turn = 0
+        self._has_begun = self._is_over = self._has_sent_truncated = self._output_is_complete = False
+        self._sent_at = self._monotonic()
+        self._until = self._sent_at + lifetime
+        self._read_from = self._sent_at
+
+    # --- called from any thread -------------------------------------------------------------------------------------
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it sends nothing more."""
+        return self._is_over or self._monotonic() >= self._until
+
+    def take(self, *, may_read: bool = True) -> bytes | None:
+        """Return the next bytes, or None if there are none yet. Reads the store if it must and ``may_read``."""
+        chunk = self._from_feed() or (self._catch_up() if may_read and self._is_behind() else None) or self._heartbeat()
+        if chunk is not None:
+            self._sent_at = self._monotonic()
+        return chunk
+
+    @property
+    def wake_at(self) -> float:
+        """When to wake it at the latest, on the monotonic clock (s): for a heartbeat, its end, or another read."""
+        read_at = self._read_from if self._read_from > self._sent_at else self._until
+        return min(self._until, self._sent_at + _HEARTBEAT_INTERVAL, read_at)
+
+    @property
+    def can_wake(self) -> bool:
+        """Whether `wake` has an effect, and ``loop`` is known. A stream that has not begun reads its feed anyway."""
+        return self._event is not None
+
+    def wake(self) -> None:
+        """Make it read its feed again. For a stream in an event loop, call this in that loop."""
+        woken = self._event
+        if woken is not None:
+            woken.set()
+
+    def end(self) -> None:
+        """Make it end after what it is sending; then `wake` it."""
+        self._is_over = True
+
+    def close(self) -> None:
+        """End it and free its place. Calling it twice does no harm."""
+        self._is_over = True
+        self._on_close(self)
+
+    # --- in a thread ------------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        woken = self._event = self._event or threading.Event()
+        while not self.is_over:
+            woken.clear()
+            chunk = self.take()
+            if chunk is not None:
+                return chunk
+            woken.wait(_HEARTBEAT_INTERVAL)
+        self.close()
+        raise StopIteration
+
+    # --- in an event loop -------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._event is None:
+            import asyncio  # noqa: PLC0415 - keeps the import out of threaded servers
+
+            self.loop = asyncio.get_running_loop()  # before the event, which other threads must set in this loop
+            self._event = asyncio.Event()
+        while not self.is_over:
+            self._event.clear()
+            # If the feed drops a chunk between these two calls, the broadcast wakes this stream again.
+            chunk = await self._source.offload(self.take) if self._is_behind() else self.take(may_read=False)
+            if chunk is not None:
+                return chunk
+            await self._event.wait()
+        self.close()
+        raise StopAsyncIteration
+
+    # --- the next bytes ---------------------------------------------------------------------------------------------
+
+    def _from_feed(self) -> bytes | None:
+        """Return the next bytes that need no read."""
+        if not self._has_begun:
+            self._has_begun = True
+            return PREAMBLE
+        snapshot = self.feed.snapshot
+        if snapshot is None:
+            return None
+        if snapshot.turn != self._turn and not snapshot.is_final:
+            self._turn = snapshot.turn
+            return numbered(self.offset, snapshot.state)
+        if self._wants_output(snapshot):
+            chunk = snapshot.chunk_at(self.offset)
+            if chunk is None:
+                return None
+            self.offset = chunk.end
+            self._has_sent_truncated = chunk.truncated
+            return chunk.event
+        if self.output and snapshot.truncated and not self._has_sent_truncated:
+            # The limit cut the output exactly at a chunk's end: an empty event says so.
+            self._has_sent_truncated = True
+            return numbered(self.offset, event("output", output_as_dict(Output("", self.offset, truncated=True))))
+        if snapshot.is_final:
+            self._is_over = True
+            return numbered(self.offset, snapshot.state)
+        return None
+
+    def _wants_output(self, snapshot: Snapshot) -> bool:
+        return self.output and self.offset < snapshot.end and not self._output_is_complete
+
+    def _is_behind(self) -> bool:
+        """Whether there is output to read that the feed's buffer does not have."""
+        snapshot = self.feed.snapshot
+        return (
+            snapshot is not None
+            and self._wants_output(snapshot)
+            and snapshot.chunk_at(self.offset) is None
+            and self._monotonic() >= self._read_from
+        )
+
+    def _catch_up(self) -> bytes | None:
+        """Read the next chunk from the store, up to where the buffer starts at the most."""
+        snapshot = self.feed.snapshot
+        if snapshot is None:
+            return None
+        try:
+            limit = min(MAX_CHUNK, max(_MIN_CHUNK, snapshot.end - self.offset))
+            output = self._source.output(self.feed.job_id, self.offset, limit)
+        except StoreError:
+            self._read_from = self._monotonic() + RETRY_PAUSE
+            return None
+        finally:
+            self._source.release()
+        if output.next_offset > self.offset:
+            self.offset = output.next_offset
+            self._has_sent_truncated = output.truncated
+            return output_event(output)
+        if not snapshot.is_final:
+            self._read_from = self._monotonic() + RETRY_PAUSE
+            return None
+        self._output_is_complete = True  # the rest is lost or purged: the client must get the end all the same
+        return self._from_feed()
+
+    def _heartbeat(self) -> bytes | None:
+        return HEARTBEAT if self._monotonic() >= self._sent_at + _HEARTBEAT_INTERVAL else None

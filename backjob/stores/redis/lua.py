@@ -1,0 +1,132 @@
+"""The common part of all Lua scripts of the Redis store: the layout of the keys, and functions to read and write jobs.
+
+A job is a hash, and its output a string. The indexes are sorted sets: by status, scope and owner in the order of
+creation, living jobs by start time, lease and time limit, ended jobs by end time. KEYS[1] is the prefix of all keys; its
+hash tag puts them into one slot. ARGV[1] and ARGV[2] are the store's now in seconds and microseconds, or empty for the
+server's. The arguments of a script follow from ARGV[3] on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from attrs import frozen
+
+__all__ = ["LAYOUT", "OVER_LAYOUT", "Script"]
+
+
+@frozen
+class Script:
+    """A Lua script, and the digest by which a server finds it again."""
+
+    source: bytes
+    digest: str
+
+    @classmethod
+    def plain(cls, source: str) -> Script:
+        """A script of this source alone."""
+        encoded = source.encode()
+        return cls(encoded, hashlib.sha1(encoded, usedforsecurity=False).hexdigest())
+
+    @classmethod
+    def of(cls, *parts: str) -> Script:
+        """A script of these parts after the common part."""
+        return cls.plain("".join((_BEGIN, _JOBS, *parts)))
+
+
+LAYOUT: Final = 1
+"""The number of the layout that these scripts write, stored under the key ``…:layout``."""
+
+OVER_LAYOUT: Final = "BACKJOBLAYOUT"
+"""The code of the error that the scripts return if the keys have another layout."""
+
+_BEGIN: Final = f"""
+local call, fmt = redis.call, string.format
+local root = KEYS[1] .. ':'
+local layout, this_layout = call('GET', root .. 'layout'), '{LAYOUT}'
+if layout and layout ~= this_layout then return redis.error_reply('{OVER_LAYOUT} ' .. layout) end
+local now_s, now_us = tonumber(ARGV[1]), tonumber(ARGV[2])
+if not now_s then
+    local time = call('TIME')
+    now_s, now_us = tonumber(time[1]), tonumber(time[2])
+end
+
+-- Moments are decimal microseconds. A double is exact for them until 2255, but its default format is not.
+local function moment(s, us)
+    if s <= 0 then return fmt('%.0f', s * 1000000 + us) end
+    return fmt('%.0f%06.0f', s, us)
+end
+local now, now_number = moment(now_s, now_us), now_s * 1000000 + now_us
+local function after(seconds, micros)
+    if seconds == 0 and micros == 0 then return now end
+    local s, us = now_s + seconds, now_us + micros
+    if us >= 1000000 then s, us = s + 1, us - 1000000 end
+    return moment(s, us)
+end
+"""
+
+_JOBS: Final = """
+local function job_key(id) return root .. 'job:' .. id end
+local function output_key(id) return root .. 'output:' .. id end
+
+local function read(id)
+    local columns, row = call('HGETALL', job_key(id)), {}
+    if #columns == 0 then return nil end
+    for i = 1, #columns, 2 do row[columns[i]] = columns[i + 1] end
+    return row
+end
+
+-- A row in an answer: JSON of its texts, and the columns of bytes. A client parses this faster than many small values.
+local function reply(row)
+    local sealed, body = row.sealed or false, row.body or false
+    row.sealed, row.body = nil, nil
+    return {cjson.encode(row), sealed, body}
+end
+
+-- Members of the sets of living jobs: at the same score, Redis keeps them in the order of creation.
+local function entry(seq, id) return fmt('%016.0f', seq) .. id end
+local function entry_id(member) return string.sub(member, 17) end
+local function silent_at(updated_time, error_timeout) return fmt('%.0f', updated_time + error_timeout) end
+
+-- The entries of a job that depend on its state: set -> member and score.
+local function entries(row)
+    local found, member = {}, entry(row.seq, row.id)
+    found['status:' .. row.status] = {row.id, row.seq}
+    if row.status == '0' then
+        if row.lease_until then
+            found.leased = {member, row.lease_until}
+        else
+            found.waiting = {member, row.start_time}
+        end
+        found.limits = {member, row.deliver_by}
+    elseif row.status == '1' then
+        found.limits = {member, silent_at(row.updated_time, row.error_timeout)}
+    elseif row.end_time then
+        -- With scope and owner, so that a purge removes the other entries even if the hash was evicted.
+        found['ended:' .. row.status] = {cmsgpack.pack({row.id, row.scope, row.owner or false}), row.end_time}
+    end
+    return found
+end
+
+local function update_entries(before, present)
+    -- The row keeps a lease that has ended, but DUE may have moved its entry to the waiting jobs.
+    local leased = before.leased
+    if leased then call('ZREM', root .. 'waiting', leased[1]) end
+    for set, place in pairs(before) do
+        if not present[set] then call('ZREM', root .. set, place[1]) end
+    end
+    for set, place in pairs(present) do
+        if leased or not before[set] or before[set][2] ~= place[2] then call('ZADD', root .. set, place[2], place[1]) end
+    end
+end
+
+local function write(id, row)
+    local columns = {}
+    for name, value in pairs(row) do
+        columns[#columns + 1] = name
+        columns[#columns + 1] = value
+    end
+    call('HSET', job_key(id), unpack(columns))
+end
+"""

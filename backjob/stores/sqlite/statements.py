@@ -1,0 +1,188 @@
+"""The tables of `SQLiteStore` and every statement on them, as text.
+
+A selected row has the columns of `backjob.stores.columns`, then the body, then ``seq``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from attrs import fields, frozen
+
+from backjob.errors import InvalidRequest
+from backjob.model import Query, Report, Status
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
+
+__all__ = ["Statements"]
+
+
+def _type(column: Column) -> str:
+    kind = "TEXT" if column.is_text else "BLOB" if column.kind is Kind.BYTES else "INTEGER"
+    return kind + ("" if column.nullable else " NOT NULL") + (" UNIQUE" if column.name == "id" else "")
+
+
+_COLUMNS: Final = (
+    ("seq", "INTEGER PRIMARY KEY"),
+    *[(column.name, _type(column)) for column in JOB_COLUMNS],
+    ("has_body", "INTEGER NOT NULL"),
+)
+# A separate table, because SQLite rewrites a whole row with every change: a report must not rewrite the body.
+_BODY_COLUMNS: Final = (("job", "INTEGER PRIMARY KEY"), ("body", "BLOB NOT NULL"))
+_OUTPUT_COLUMNS: Final = (("job", "INTEGER NOT NULL"), ("start", "INTEGER NOT NULL"), ("piece", "BLOB NOT NULL"))
+
+# Partial indices keep start() cheap, and searches for living jobs independent of the number of ended ones. SQLite uses
+# one only if the query repeats its condition; hence "status = 0 AND status < 2" below.
+_INDICES: Final = (
+    "CREATE UNIQUE INDEX {table}_merging ON {jobs} (merge_key) WHERE merge_key IS NOT NULL",
+    "CREATE INDEX {table}_living ON {jobs} (status, start_time) WHERE status < 2",
+    "CREATE INDEX {table}_ended ON {jobs} (status) WHERE status >= 2",
+    "CREATE INDEX {table}_ageing ON {jobs} (status, end_time) WHERE status >= 2",
+    "CREATE INDEX {table}_owned ON {jobs} (owner) WHERE owner IS NOT NULL",
+    "CREATE INDEX {table}_scoped ON {jobs} (scope) WHERE scope <> ''",
+)
+
+_IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
+
+_DUE: Final = "status = 0 AND status < 2 AND start_time <= :now AND (lease_until IS NULL OR lease_until <= :now)"
+_STORED: Final = (*COLUMNS, "has_body")
+_BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
+
+
+@frozen
+class Statements:
+    """Every statement for one table name. Raises `InvalidRequest` for a name that is not a plain identifier.
+
+    The fields' defaults are templates, which `of` formats with the names of tables and columns.
+    """
+
+    table: str
+    layout: dict[str, tuple[str, ...]]
+    """Each table's name and columns."""
+    creation: tuple[str, ...]
+    insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
+    insert_merging: str = (
+        "INSERT INTO {jobs} ({stored}) VALUES ({values}) "
+        "ON CONFLICT (merge_key) WHERE merge_key IS NOT NULL DO NOTHING RETURNING seq"
+    )
+    add_body: str = "INSERT INTO {body} (job, body) VALUES (?, ?)"
+    drop_body: str = "DELETE FROM {body} WHERE job = ?"
+    holder: str = "SELECT {read} FROM {jobs} WHERE merge_key = ?"
+    get: str = "SELECT {read} FROM {jobs} WHERE id = ?"
+    update: str = "UPDATE {jobs} SET [changes] WHERE id = ?[condition] RETURNING {read}"
+    report: str = (
+        "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] "
+        "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
+    )
+    add_piece: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
+    locate: str = "SELECT seq, output_truncated FROM {jobs} WHERE id = ?"
+    pieces: str = (
+        "SELECT start, piece FROM {output} WHERE job = :job AND start < :end AND start >= coalesce("
+        "(SELECT max(start) FROM {output} WHERE job = :job AND start <= :begin), 0) ORDER BY start"
+    )
+    any_due: str = "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {due})"
+    take_due: str = (
+        "UPDATE {jobs} SET lessee = :lessee, lease_until = :until, version = version + 1 WHERE seq IN "
+        "(SELECT seq FROM {jobs} WHERE {due} ORDER BY start_time, seq LIMIT :limit) RETURNING {read}"
+    )
+    beat: str = "UPDATE {jobs} SET updated_time = ?, version = version + 1 WHERE id = ? AND token = ? AND status = 1"
+    find: str = "SELECT {read} FROM {jobs}[condition] ORDER BY seq DESC LIMIT :limit"
+    before: str = "seq < (SELECT seq FROM {jobs} WHERE id = :before)"
+    ageing: str = "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? ORDER BY end_time LIMIT ?"
+    drop_pieces: str = "DELETE FROM {output} WHERE job = ?"
+    drop_job: str = "DELETE FROM {jobs} WHERE seq = ?"
+
+    @classmethod
+    def of(cls, table: str) -> Statements:
+        if not _IDENTIFIER.fullmatch(table) or table.lower().startswith("sqlite_"):
+            raise InvalidRequest(
+                "table_name",
+                f"{table!r} is not an identifier: up to 48 ASCII letters, digits and underscores, no digit first, "
+                'and not "sqlite_…", which SQLite reserves',
+            )
+        body, output = f"{table}_body", f"{table}_output"
+        tables = {table: _COLUMNS, body: _BODY_COLUMNS, output: _OUTPUT_COLUMNS}
+        definitions = {name: ", ".join(map(" ".join, columns)) for name, columns in tables.items()}
+        names = {
+            "jobs": f'"{table}"',
+            "body": f'"{body}"',
+            "output": f'"{output}"',
+            "due": _DUE,
+            "read": ", ".join((*COLUMNS, _BODY.format(body=f'"{body}"'), "seq")),
+            "stored": ", ".join(_STORED),
+            "values": ", ".join("?" * len(_STORED)),
+        }
+        texts = {field.name: field.default.format(**names) for field in fields(cls) if isinstance(field.default, str)}
+        return cls(
+            table=table,
+            layout={name: tuple([column for column, _ in columns]) for name, columns in tables.items()},
+            creation=(
+                f'CREATE TABLE "{table}" ({definitions[table]})',
+                *[index.format(table=table, jobs=names["jobs"]) for index in _INDICES],
+                f'CREATE TABLE "{body}" ({definitions[body]})',
+                f'CREATE TABLE "{output}" ({definitions[output]}, PRIMARY KEY (job, start)) WITHOUT ROWID',
+            ),
+            **texts,
+        )
+
+    def change(self, assigned: dict[str, object], expected: dict[str, object]) -> str:
+        """The compare-and-set of these columns, which also raises the version."""
+        changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
+        condition = "".join([f" AND {name} = ?" for name in expected])
+        return self.update.replace("[changes]", changes).replace("[condition]", condition)
+
+    def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
+        """The statement that writes a report with ``size`` bytes of output, and its values."""
+        changes = ""
+        values: list[object] = []
+        if report.progress is not None:
+            changes += ", progress = ?"
+            values.append(report.progress)
+        if report.text is not None:
+            changes += ", status_text = ?"
+            values.append(report.text)
+        if size:
+            changes += ", output_size = output_size + ?"
+            values.append(size)
+        if report.truncated:
+            changes += ", output_truncated = 1"
+        return self.report.replace("[changes]", changes), values
+
+    def search(self, query: Query) -> str:
+        """The search for a query, with named values.
+
+        A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual). It
+        has no statistics and might otherwise walk a longer list than that of the living jobs or of an owner's.
+        """
+        conditions: list[str] = []
+        living = query.status is not None and not query.status.is_final
+        listed = query.overdue or living
+        if query.overdue:
+            conditions.append(_OVERDUE[query.status])
+        elif living:
+            conditions.append("status = :status AND status < 2")
+        if query.owner is not None:
+            conditions.append("+owner = :owner" if listed else "owner = :owner")
+            listed = True
+        if query.scope is not None:
+            indexed = bool(query.scope) and not listed
+            conditions.append("scope = :scope AND scope <> ''" if indexed else "+scope = :scope")
+            listed = listed or indexed
+        if query.status is not None and query.status.is_final and not query.overdue:
+            conditions.append("+status = :status" if listed else "status = :status AND status >= 2")
+        if query.before is not None:
+            conditions.append(self.before)
+        return self.find.replace("[condition]", " WHERE " + " AND ".join(conditions) if conditions else "")
+
+
+_OVERDUE_STARTED: Final = "(status = 0 AND status < 2 AND start_time <= :now AND deliver_by <= :now)"
+_OVERDUE_RUNNING: Final = "(status = 1 AND status < 2 AND updated_time + error_timeout <= :now)"
+# deliver_by is never before start_time, so that start_time, which is indexed, bounds the search.
+_OVERDUE: Final[dict[Status | None, str]] = {
+    None: f"({_OVERDUE_STARTED} OR {_OVERDUE_RUNNING})",
+    Status.STARTED: _OVERDUE_STARTED,
+    Status.IN_PROGRESS: _OVERDUE_RUNNING,
+    Status.COMPLETED: "0",
+    Status.FAILED: "0",
+    Status.CANCELLED: "0",
+}

@@ -1,0 +1,269 @@
+"""`watch` in a pipe and on a terminal, and Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from backjob import BackJob, JobNotFound, JobState, Status
+from backjob.cli.watching import EXIT_CODES, watch
+from backjob.lifecycle import End, cancelled, completed, failed
+from backjob.stores.sqlite import SQLiteStore
+from tests.unit.acting import Acting, quiet_jobs
+from tests.unit.terminals import Terminal, on_terminal
+
+TIMEOUT = 10.0  # s
+ROOT = Path(__file__).parents[3]
+EVIL = "\x1b[2J\x1b]0;owned\x07\x9b31m\r\x08\u202e"
+
+
+@pytest.fixture
+def jobs() -> Iterator[BackJob]:
+    with quiet_jobs() as jobs:
+        yield jobs
+
+
+@pytest.fixture(autouse=True)
+def capable_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+
+
+def scripted(jobs: BackJob, monkeypatch: pytest.MonkeyPatch, acting: Acting, *steps: Callable[[], object]) -> None:
+    """Make `BackJob.watch` yield the job after each of the steps."""
+
+    def watch(_job_id: str) -> Iterator[JobState]:
+        yield jobs.status(acting.id)
+        for step in steps:
+            step()
+            yield jobs.status(acting.id)
+
+    monkeypatch.setattr(jobs, "watch", watch)
+
+
+@pytest.mark.parametrize(("end", "code"), [(completed, 0), (failed, 1), (cancelled, 2)])
+def test_the_exit_code_and_the_last_line_show_the_end(jobs: BackJob, end: Callable[[str], End], code: int) -> None:
+    acting = Acting(jobs).claim().end(end, "the end")
+    stream = io.StringIO()
+    assert watch(jobs, acting.id, stream) == code
+    last = stream.getvalue().splitlines()[-1]
+    assert last.startswith(Status(code + 2).name)
+    assert last.endswith("the end")
+
+
+def test_plain_lines_show_each_state_and_output_once_in_order(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    acting = Acting(jobs)
+    scripted(
+        jobs,
+        monkeypatch,
+        acting,
+        acting.claim,
+        lambda: acting.report(progress=10, output="one\ntw"),
+        lambda: acting.report(output="o\n"),
+        lambda: acting.report(progress=50, text="halfway"),
+        lambda: acting.report(output="unfinished"),
+        lambda: acting.end(completed, "done"),
+    )
+    stream = io.StringIO()
+    assert watch(jobs, acting.id, stream) == 0
+    assert stream.getvalue().splitlines() == [
+        "STARTED       0 %",
+        "IN_PROGRESS   0 %",
+        "one",
+        "IN_PROGRESS  10 %",
+        "two",
+        "IN_PROGRESS  50 %  halfway",
+        "unfinished",
+        "COMPLETED   100 %  done",
+    ]
+
+
+def test_output_of_many_chunks_is_written_to_a_file_complete_and_unchanged(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    text = "".join(f"{number} ä\n" for number in range(30_000)) + EVIL
+    acting.report(output=text)
+    acting.end()
+    stream = io.StringIO()
+    watch(jobs, acting.id, stream)
+    assert text in stream.getvalue()
+
+
+def test_a_truncated_output_is_reported(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    acting.report(output="beginning\n", truncated=True)
+    acting.end()
+    stream = io.StringIO()
+    watch(jobs, acting.id, stream)
+    assert "the rest is missing" in stream.getvalue()
+
+
+def test_a_job_is_watched_until_it_ends(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    first_line = threading.Event()
+
+    class Stream(io.StringIO):
+        def flush(self) -> None:
+            first_line.set()
+
+    def end() -> None:
+        first_line.wait(TIMEOUT)
+        acting.report(output="late\n")
+        acting.end(failed, "too bad")
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    stream = Stream()
+    assert watch(jobs, acting.id, stream) == 1
+    thread.join(TIMEOUT)
+    assert stream.getvalue().splitlines()[-2:] == ["late", "FAILED        0 %  too bad"]
+
+
+def screens(
+    jobs: BackJob, monkeypatch: pytest.MonkeyPatch, report: dict[str, object], end: Callable[..., End], text: str
+) -> tuple[str, str]:
+    """Return what the terminal shows after a report, and after the end."""
+    acting, terminal = Acting(jobs).claim(), Terminal()
+    seen: list[str] = []
+    scripted(
+        jobs,
+        monkeypatch,
+        acting,
+        lambda: acting.report(**report),
+        lambda: seen.append(str(terminal.screen(200))),
+        lambda: acting.end(end, text),
+    )
+    assert watch(jobs, acting.id, terminal) == EXIT_CODES[jobs.status(acting.id).status]
+    return seen[0], str(terminal.screen(500))
+
+
+def test_a_terminal_shows_a_bar_below_the_output_and_keeps_the_final_line(
+    jobs: BackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report: dict[str, object] = {"progress": 50, "text": "halfway", "output": "said\nun"}
+    before, after = screens(jobs, monkeypatch, report, completed, "done")
+    said, bar = before.splitlines()
+    assert said == "said"
+    assert "█" in bar
+    assert re.search(r" 50 %  [\d:]+  halfway$", bar)
+    assert after.splitlines() == ["said", "un", "✔ Completed  100 %  0:00  done"]
+
+
+def test_a_job_can_not_send_control_characters_to_the_terminal(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    report: dict[str, object] = {"output": f"output {EVIL} [red]r[/red]\n", "text": f"text {EVIL} [b]b[/b]"}
+    before, after = screens(jobs, monkeypatch, report, failed, f"end {EVIL} [i]i[/i]")
+    spelled = "\\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\x0d\\x08\\u202e"
+    assert "  text \\x1b[2J" in before
+    assert f"output {spelled} [red]r[/red]\n" in after
+    assert after.endswith(f"end {spelled} [i]i[/i]")
+
+
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_a_terminal_without_cursor_control_gets_plain_lines(
+    jobs: BackJob, monkeypatch: pytest.MonkeyPatch, term: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    acting, terminal = Acting(jobs).claim(), Terminal()
+    acting.report(output=EVIL)
+    acting.end(completed, "done")
+    watch(jobs, acting.id, terminal)
+    output, end = terminal.getvalue().splitlines()
+    assert output.startswith("\\x1b[2J")
+    assert output.isprintable()
+    assert end == "COMPLETED   100 %  done"
+
+
+def test_an_unknown_job_is_not_found(jobs: BackJob) -> None:
+    with pytest.raises(JobNotFound):
+        watch(jobs, "unknown", io.StringIO())
+
+
+# --- the program ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Iterator[BackJob]:
+    with quiet_jobs(SQLiteStore(tmp_path / "jobs.db")) as jobs:
+        yield jobs
+
+
+@pytest.fixture
+def running(stored: BackJob) -> Acting:
+    acting = Acting(stored).claim()
+    acting.report(progress=40, text="Exporting", output="said\n")
+    return acting
+
+
+def arguments(tmp_path: Path, acting: Acting) -> list[str]:
+    return ["-m", "backjob", "watch", acting.id, "--store", f"sqlite:///{tmp_path / 'jobs.db'}"]
+
+
+@pytest.mark.slow
+def test_on_a_terminal_the_program_draws_a_bar_and_leaves_the_final_line(tmp_path: Path, running: Acting) -> None:
+    with on_terminal(arguments(tmp_path, running)) as program:
+        program.child.expect("said.*█.*Exporting")
+        running.report(output="more\n")
+        program.child.expect("more")
+        running.end(failed, "disk full")
+        assert program.end() == 1
+    said, more, end = str(program.screen()).splitlines()
+    assert (said, more) == ("said", "more")
+    assert end.startswith("✘ Failed      40 %")
+    assert end.endswith("disk full")
+
+
+@pytest.mark.slow
+def test_on_a_narrow_ascii_terminal_the_bar_fits_in_ascii(tmp_path: Path, running: Acting) -> None:
+    ascii_only = {"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "NO_COLOR": "1"}
+    with on_terminal(arguments(tmp_path, running), ascii_only, columns=60) as program:
+        program.child.expect(r"Running    \[#######\.{12}\]   40 %  \d+:\d\d")
+        running.report(text="漢" * 40)
+        program.child.expect(r"\\u6f22")
+        running.end()
+        assert program.end() == 0
+    screen = program.screen()
+    assert screen.colours == set()
+    assert str(screen).splitlines()[:1] == ["said"]
+    assert "+ Completed  100 %" in str(screen)
+
+
+def test_ctrl_c_on_a_terminal_stops_watching_and_leaves_the_job_running(
+    tmp_path: Path, stored: BackJob, running: Acting
+) -> None:
+    with on_terminal(arguments(tmp_path, running)) as program:
+        program.child.expect("Exporting")
+        program.child.sendcontrol("c")
+        assert program.end() == 130
+    shown = str(program.screen()).splitlines()
+    assert (shown[0], shown[-1]) == ("said", f"The job continues. To cancel it: backjob cancel {running.id}")
+    assert "Traceback" not in "".join(shown)
+    assert stored.status(running.id).status is Status.IN_PROGRESS
+
+
+@pytest.mark.slow
+def test_sigint_in_a_pipe_stops_watching_and_leaves_the_job_running(
+    tmp_path: Path, stored: BackJob, running: Acting
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, *arguments(tmp_path, running)],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "said\n"
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=TIMEOUT)
+    assert program.returncode == 130
+    assert errors.splitlines() == ["", f"The job continues. To cancel it: backjob cancel {running.id}"]
+    assert stored.status(running.id).status is Status.IN_PROGRESS

@@ -1,4 +1,4 @@
-"""The Django tests on both of Django's versions, each in an environment of its own: ``nox``, or ``nox -s django6``."""
+"""Run the Django tests on each supported version of Django, in separate environments: ``nox``, or ``nox -s django6``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _NEEDED = (
     "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "gunicorn>=23", "uvicorn[standard]>=0.34", "http-message-signatures>=1",
     "trustme>=1.2",
 )  # fmt: skip
-# The store's contract on servers of databases takes minutes, and the whole suite has it.
+# Excludes the store contract on database servers: it takes minutes, and the main suite runs it.
 _QUICK = "not OnPostgreSQL and not OnMariaDB"
 _SERVERS = "django-runserver or django-gunicorn-threads or django_asgi-uvicorn-h11"
 
 
 def _python(*versions: str) -> str:
-    """The first of these Pythons that runs, be it on PATH or one of pyenv's; else the name of the first."""
+    """The first of these Pythons that works, from PATH or pyenv; else the name of the first."""
     pyenv = Path(os.environ.get("PYENV_ROOT", "~/.pyenv")).expanduser()
     for version in versions:
         found = (shutil.which(f"python{version}"), *sorted(pyenv.glob(f"versions/*/bin/python{version}"), reverse=True))
         for program in filter(None, found):
-            # A shim of pyenv's is there for versions that are not switched on, and fails.
+            # pyenv also has shims for inactive versions; those fail.
             if subprocess.run([program, "-c", ""], capture_output=True, check=False).returncode == 0:  # noqa: S603 - a Python
                 return str(program)
     return versions[0]
@@ -34,13 +34,13 @@ def _python(*versions: str) -> str:
 
 @nox.session(python=_python("3.11"))
 def django52(session: nox.Session) -> None:
-    """Django 5.2, with the package django-tasks."""
+    """Django 5.2 with the package django-tasks."""
     _test(session, "django~=5.2.0", "django-tasks")
 
 
 @nox.session(python=_python("3.12", "3.13", "3.14"))
 def django6(session: nox.Session) -> None:
-    """Django 6, which has the Tasks framework of its own."""
+    """Django 6, which includes the Tasks framework."""
     _test(session, "django>=6,<7", "django")
 
 

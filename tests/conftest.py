@@ -1,4 +1,4 @@
-"""For every test."""
+"""Settings for all tests."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Leave thousands of collected tests out of every later search for garbage, and shared with forked children."""
+    """Exclude the collected tests from garbage collection, so that it is faster and forked children share their memory."""
     gc.collect()
     gc.freeze()

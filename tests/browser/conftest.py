@@ -1,4 +1,4 @@
-"""A real Chromium, and a site on loopback whose job the test moves on step by step."""
+"""A real Chromium, and a site on loopback with a job that the test controls step by step."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
-from tests.browser.told import Told
+from tests.browser.scripted import ScriptedSite
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from playwright.sync_api import Browser, BrowserContext, Page
 
 CHROMIUM = shutil.which("chromium")
-# Without these Chromium looks for its maker's servers at every start.
-QUIET = ("background-networking", "component-update", "sync", "quic", "gpu")
-PATIENCE = 20  # s, for a step of the job
+# Features to switch off: some contact Google's servers at every start.
+DISABLED = ("background-networking", "component-update", "sync", "quic", "gpu")
+STEP_TIMEOUT = 20  # s
 MODULES = Path(__file__).with_name("node_modules")
 
 
-def _absent(reason: str) -> NoReturn:
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
@@ -43,15 +43,15 @@ def _absent(reason: str) -> NoReturn:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """No longer than its module: while it lives, Playwright keeps an event loop running in this thread."""
+    """Chromium for one module only, because Playwright keeps an event loop running in this thread until it closes."""
     if CHROMIUM is None:
-        _absent("no chromium here; tests/browser/install.sh installs Debian's")
+        _missing("chromium is not installed; run tests/browser/install.sh")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
-        _absent("playwright is not installed: pip install -e '.[test]'")
+        _missing("playwright is not installed: pip install -e '.[test]'")
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", *(f"--disable-{what}" for what in QUIET)]
+        arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         yield chromium
         chromium.close()
@@ -59,50 +59,56 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def modules() -> Path:
-    """Where npm has put what these tests need."""
+    """The folder of the npm packages that these tests use."""
     if not (MODULES / ".package-lock.json").exists():
-        _absent("axe-core, htmx and TypeScript are not installed; tests/browser/install.sh installs them by npm")
+        _missing("axe-core, htmx and TypeScript are not installed; run tests/browser/install.sh")
     return MODULES
 
 
 @define
 class Visitor:
-    """Opens pages, and collects what their consoles complain of."""
+    """Opens pages, and collects the errors in their consoles."""
 
     browser: Browser
     contexts: list[BrowserContext] = field(factory=list)
-    complaints: list[str] = field(factory=list)
+    console_errors: list[str] = field(factory=list)
     expected: str = ""
-    """What of that a test wants: a pattern."""
+    """A pattern for errors that the test expects."""
 
     def page(self, **options: Any) -> Page:
-        """An empty page in a context of its own."""
+        """An empty page in a new context."""
         context = self.browser.new_context(**options)
         self.contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: self._hear(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self._hear(str(error)))
+        page.on("console", lambda message: self._collect(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: self._collect(str(error)))
         return page
 
-    def _hear(self, text: str) -> None:
+    def open(self, url: str, **options: Any) -> Page:
+        """A page at this URL, in a new context."""
+        page = self.page(**options)
+        page.goto(url)
+        return page
+
+    def _collect(self, text: str) -> None:
         if not (self.expected and re.search(self.expected, text)):
-            self.complaints.append(text)
+            self.console_errors.append(text)
 
 
 @pytest.fixture
 def visitor(browser: Browser) -> Iterator[Visitor]:
-    """Whatever a console complains of fails the test, a breach of the policy above all."""
+    """A `Visitor`. Unexpected console errors fail the test, among them violations of the Content-Security-Policy."""
     visitor = Visitor(browser)
     yield visitor
     for context in visitor.contexts:
         context.close()
-    assert visitor.complaints == []
+    assert visitor.console_errors == []
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
-    with Told(tmp_path_factory.mktemp("told")) as told:
-        yield told
+def scripted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ScriptedSite]:
+    with ScriptedSite(tmp_path_factory.mktemp("scripted")) as site:
+        yield site
 
 
 class _Threaded(ThreadingMixIn, WSGIServer):
@@ -111,11 +117,11 @@ class _Threaded(ThreadingMixIn, WSGIServer):
 
 class _Silent(WSGIRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
-        """Nothing is printed when all is well."""
+        """Log nothing."""
 
 
 class Site:
-    """A page with the progress element, and an action that does what it is told: ``(method, arguments)`` at a time."""
+    """A page with the progress element, and an action that calls the methods of its `BackJob` that `do` passes to it."""
 
     def __init__(self, folder: Path) -> None:
         self.jobs = BackJob(SQLiteStore(folder / "jobs.db"), SocketTransport, MessageSigner(secrets.token_urlsafe(32)))
@@ -157,7 +163,7 @@ class Site:
     def _work(self, start_response: StartResponse) -> Iterable[bytes]:
         start_response("200 OK", [("Content-Length", "0")])
         while True:
-            method, arguments = self.steps.get(timeout=PATIENCE)
+            method, arguments = self.steps.get(timeout=STEP_TIMEOUT)
             getattr(self.jobs, method)(*arguments)
             if method == "finish":
                 return [b""]
@@ -172,5 +178,5 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def page(site: Site, visitor: Visitor) -> Page:
-    """An empty page, closed before the site is."""
+    """An empty page that closes before the site."""
     return visitor.page()

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What the browser tests need: Debian's Chromium, and of npm what package-lock.json says (axe-core, htmx, TypeScript).
-# Playwright itself comes with the extra "test".
+# Installs what the browser tests need: Debian's Chromium, and the npm packages of package-lock.json (axe-core, htmx,
+# TypeScript). The extra "test" installs Playwright.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -12,7 +12,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
-# npm keeps a copy of the lock beside what it has installed.
+# npm keeps a copy of the lock file beside the packages that it has installed.
 if [ ! -e node_modules/.package-lock.json ] || [ package-lock.json -nt node_modules/.package-lock.json ]; then
     npm ci --ignore-scripts --no-audit --no-fund --loglevel=error >/dev/null
 fi

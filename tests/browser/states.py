@@ -1,11 +1,11 @@
-"""The states in which a job is looked at, by a person's eyes or by a checker's."""
+"""Jobs in every state, for pictures and for accessibility checks."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from backjob import Status
-from tests.browser.told import Told, ToldJob
+from tests.browser.scripted import ScriptedJob, ScriptedSite
 
 __all__ = ["STATES", "in_state"]
 
@@ -16,7 +16,7 @@ STATES: Final = {
     "failed": "Invoice 2,731 has no customer",
     "cancelled": "Cancelled",
 }
-"""What each of them says."""
+"""The text that the element shows in each state."""
 
 _OUTPUT: Final = (
     "Reading invoices of 2026\n"
@@ -27,8 +27,8 @@ _OUTPUT: Final = (
 )
 
 
-def in_state(site: Told, state: str, scope: str = "Invoices 2026") -> ToldJob:
-    """A job that has got so far."""
+def in_state(site: ScriptedSite, state: str, scope: str = "Invoices 2026") -> ScriptedJob:
+    """A job in this state."""
     job = site.job(scope=scope)
     if state == "start":
         return job

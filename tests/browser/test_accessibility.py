@@ -1,4 +1,4 @@
-"""What axe-core, a checker of WCAG, says of the element and of the ready page, in every state, light and dark."""
+"""axe-core, a WCAG checker, finds no violations in the element and the ready page: every state, light and dark."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Visitor
-    from tests.browser.told import Told
+    from tests.browser.scripted import ScriptedSite
 
 pytestmark = pytest.mark.slow
 
 
-def findings(page: Page, axe: str, *rules: str) -> list[str]:
-    """Each rule, of all or of these, that axe finds broken, with where. No script that a policy could forbid is added."""
-    page.evaluate(axe)
-    found = page.evaluate("(rules) => axe.run(rules.length ? { runOnly: rules } : {})", list(rules))["violations"]
-    return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in found]
+def findings(page: Page, modules: Path, *rules: str) -> list[str]:
+    """The violations that axe finds, of these rules or of all. `evaluate()` adds no script that the page's policy forbids."""
+    page.evaluate((modules / "axe-core" / "axe.min.js").read_text("utf-8"))
+    violations = page.evaluate("(rules) => axe.run(rules.length ? { runOnly: rules } : {})", list(rules))["violations"]
+    return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in violations]
 
 
 @pytest.mark.parametrize(
@@ -32,48 +32,44 @@ def findings(page: Page, axe: str, *rules: str) -> list[str]:
     ids=["light", "without JavaScript", "dark"],
 )
 def test_the_ready_page_is_accessible_in_every_state(
-    told: Told, visitor: Visitor, modules: Path, scheme: Literal["light", "dark"], script: bool
+    scripted: ScriptedSite, visitor: Visitor, modules: Path, scheme: Literal["light", "dark"], script: bool
 ) -> None:
-    axe = (modules / "axe-core" / "axe.min.js").read_text("utf-8")
     page = visitor.page(color_scheme=scheme, reduced_motion="reduce")
     if not script:
         page.route("**/progress.js", lambda route: route.fulfill(body="", content_type="text/javascript"))
-    rules = ["color-contrast"] if scheme == "dark" else []  # nothing else differs
+    rules = ["color-contrast"] if scheme == "dark" else []  # the only difference
     found = []
     for state, words in STATES.items():
-        page.goto(told.url + in_state(told, state).source)
+        page.goto(scripted.url + in_state(scripted, state).source)
         page.get_by_text(words).first.wait_for()
-        found += [f"{state}: {one}" for one in findings(page, axe, *rules)]
+        found += [f"{state}: {one}" for one in findings(page, modules, *rules)]
     assert found == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_elements_are_accessible_on_a_page_of_the_sites_own(
-    told: Told, visitor: Visitor, modules: Path, scheme: str
+def test_elements_are_accessible_on_an_applications_page(
+    scripted: ScriptedSite, visitor: Visitor, modules: Path, scheme: str
 ) -> None:
-    axe = (modules / "axe-core" / "axe.min.js").read_text("utf-8")
     page = visitor.page(color_scheme=scheme, reduced_motion="reduce")
     theme = {"theme": "backjob-page"} if scheme == "dark" else {}
-    page.goto(told.page(*(in_state(told, state) for state in STATES), output="", cancel="", **theme))
+    page.goto(scripted.page(*(in_state(scripted, state) for state in STATES), output="", cancel="", **theme))
     for words in STATES.values():
         page.get_by_text(words).first.wait_for()
-    assert findings(page, axe) == []
+    assert findings(page, modules) == []
 
 
-def test_a_broken_rule_would_be_found(told: Told, visitor: Visitor, modules: Path) -> None:
-    page = visitor.page()
-    page.goto(told.page())
+def test_the_checker_finds_a_violation(scripted: ScriptedSite, visitor: Visitor, modules: Path) -> None:
+    page = visitor.open(scripted.page())
     page.evaluate("document.querySelector('main').append(document.createElement('button'))")
-    found = findings(page, (modules / "axe-core" / "axe.min.js").read_text("utf-8"))
+    found = findings(page, modules)
     assert [one.split(": ")[:2] for one in found] == [["critical", "button-name"]]
 
 
-def test_without_motion_the_bar_stands_still(told: Told, visitor: Visitor) -> None:
-    job = told.job()
+def test_the_bar_does_not_move_with_reduced_motion(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job()
     moving = {}
     for motion in ("no-preference", "reduce"):
-        page = visitor.page(reduced_motion=motion)
-        page.goto(told.page(job))
+        page = visitor.open(scripted.page(job), reduced_motion=motion)
         page.get_by_text("Waiting to start").wait_for()
         moving[motion] = page.evaluate("document.getAnimations().length")
     assert moving == {"no-preference": 1, "reduce": 0}

@@ -1,4 +1,4 @@
-"""``backjob demo`` as somebody sees it who tries the package for the first time."""
+"""The page of ``backjob demo``."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 COMMAND = [sys.executable, "-m", "backjob", "demo", "--port", "0"]
-SAYS = r"Open http://127\.0\.0\.1:(\d+)"
+PORT_LINE = r"Open http://127\.0\.0\.1:(\d+)"
 
 
 def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_path: Path) -> None:
-    with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, SAYS) as port:
-        page = visitor.page(viewport={"width": 360, "height": 640}, base_url=f"http://127.0.0.1:{port}")
-        page.goto("/")
+    with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, PORT_LINE) as port:
+        page = visitor.open("/", viewport={"width": 360, "height": 640}, base_url=f"http://127.0.0.1:{port}")
         page.get_by_role("button", name="Start a job").click()
         page.locator("progress[value]:not([value='100'])").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 360
@@ -41,10 +40,9 @@ def test_the_demo_page_shows_a_job_that_its_button_starts(visitor: Visitor, tmp_
         part(page, "state").get_by_text("Cancelled").wait_for()
 
 
-def test_the_page_of_its_own_cancels_without_javascript(visitor: Visitor, tmp_path: Path) -> None:
-    with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, SAYS) as port:
-        page = visitor.page(java_script_enabled=False)
-        page.goto(f"http://127.0.0.1:{port}/")
+def test_the_ready_page_cancels_a_job_without_javascript(visitor: Visitor, tmp_path: Path) -> None:
+    with served(COMMAND, tmp_path, {"PYTHONPATH": str(ROOT)}, PORT_LINE) as port:
+        page = visitor.open(f"http://127.0.0.1:{port}/", java_script_enabled=False)
         page.get_by_role("button", name="Start a job").click()
         page.get_by_role("link", name="a separate page").click()
         page.get_by_role("button", name="Cancel").click()

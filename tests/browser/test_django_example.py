@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,31 +15,39 @@ from tests.docs.pages import ROOT
 from tests.docs.serving import served
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("django", reason="the example needs Django: pip install 'backjob[django]'")
 
 COMMAND = [sys.executable, str(ROOT / "docs" / "examples" / "django_report" / "manage.py"), "demo", "0"]
-SAYS = r"development server at http://127\.0\.0\.1:(\d+)/"
+PORT_LINE = r"development server at http://127\.0\.0\.1:(\d+)/"
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_the_bar_moves_and_ends_in_a_link_to_the_report(browser: Browser, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPORT_DATA": str(tmp_path / "data")}
+@contextmanager
+def exporting(browser: Browser, folder: Path, rows: int, **options: Any) -> Iterator[Page]:
+    """The example's page after the export of so many rows has started. Asserts that the console stays empty."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPORT_DATA": str(folder / "data")}
     environment |= {"REPORT_SECONDS_A_ROW": "0.02", "DJANGO_SETTINGS_MODULE": "settings"}
-    with served(COMMAND, tmp_path, environment, SAYS) as port:
-        context = browser.new_context(viewport={"width": 640, "height": 360})
+    console: list[str] = []
+    with served(COMMAND, folder, environment, PORT_LINE) as port:
+        context = browser.new_context(**options)
         page = context.new_page()
-        logged: list[str] = []
-        page.on("console", lambda message: logged.append(message.text))
-        page.on("pageerror", lambda error: logged.append(str(error)))
+        page.on("console", lambda message: console.append(message.text))
+        page.on("pageerror", lambda error: console.append(str(error)))
         page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_label("Rows").fill("200")
+        page.get_by_label("Rows").fill(str(rows))
         page.get_by_role("button", name="Export").click()
+        yield page
+        context.close()
+    assert console == []
 
-        bar = page.locator("progress[value]:not([value='0'])")  # a function to wait for would be against the policy
+
+def test_the_bar_moves_and_ends_in_a_link_to_the_report(browser: Browser, tmp_path: Path) -> None:
+    with exporting(browser, tmp_path, 200, viewport={"width": 640, "height": 360}) as page:
+        bar = page.locator("progress[value]:not([value='0'])")  # the policy forbids wait_for_function()
         bar.wait_for()
         first = int(bar.get_attribute("value") or 0)
         page.screenshot(path=tmp_path / "running.png")
@@ -51,27 +61,14 @@ def test_the_bar_moves_and_ends_in_a_link_to_the_report(browser: Browser, tmp_pa
         assert [shot[: len(PNG)] for shot in shots] == [PNG, PNG]
         card = page.locator("main").bounding_box()
         assert card is not None
-        assert card["width"] < 640  # the site's own style is there
+        assert card["width"] < 640  # the site's style sheet applies
 
         with page.expect_download() as download:
             page.locator("backjob-progress [part='result'] a, backjob-progress a[part='result']").click()
         assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == 201
-        context.close()
-    assert logged == []
 
 
-def test_the_cancel_button_cancels(browser: Browser, tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "REPORT_DATA": str(tmp_path / "data")}
-    environment |= {"REPORT_SECONDS_A_ROW": "0.02", "DJANGO_SETTINGS_MODULE": "settings"}
-    with served(COMMAND, tmp_path, environment, SAYS) as port:
-        context = browser.new_context()
-        page = context.new_page()
-        logged: list[str] = []
-        page.on("console", lambda message: logged.append(message.text))
-        page.goto(f"http://127.0.0.1:{port}/")
-        page.get_by_label("Rows").fill("100000")
-        page.get_by_role("button", name="Export").click()
+def test_the_cancel_button_cancels_the_export(browser: Browser, tmp_path: Path) -> None:
+    with exporting(browser, tmp_path, 100_000) as page:
         page.get_by_role("button", name="Cancel").click()
         page.get_by_text("Cancelled").first.wait_for()
-        context.close()
-    assert logged == []

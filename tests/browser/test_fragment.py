@@ -1,4 +1,4 @@
-"""The fragment, polled and swapped by a real htmx."""
+"""A real htmx polls and swaps the fragment."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backjob import Status
+from tests.browser.test_element import urls_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Visitor
-    from tests.browser.told import Told
+    from tests.browser.scripted import ScriptedSite
 
 pytestmark = pytest.mark.slow
 
@@ -25,20 +26,20 @@ PAGE = """<!doctype html><title>htmx</title><link rel="icon" href="data:,">
 <div hx-get="{source}/fragment?output=1" hx-trigger="load, every 200ms" aria-label="Export"></div>"""
 
 
-def open_page(told: Told, visitor: Visitor, modules: Path, source: str) -> Page:
-    """A page of somebody who uses htmx; it is not the application's, which has another policy."""
+def open_page(scripted: ScriptedSite, visitor: Visitor, modules: Path, source: str) -> Page:
+    """A page with htmx, which the test serves itself because the application's policy forbids htmx."""
     page = visitor.page()
     page.clock.install()
     page.route("**/htmx.js", lambda route: route.fulfill(path=modules / "htmx.org" / "dist" / "htmx.min.js"))
     page.route("**/htmx", lambda route: route.fulfill(body=PAGE.format(source=source), content_type="text/html"))
-    page.goto(f"{told.url}/htmx")
+    page.goto(f"{scripted.url}/htmx")
     return page
 
 
-def test_htmx_shows_a_job_and_stops_at_its_end(told: Told, visitor: Visitor, modules: Path) -> None:
+def test_htmx_shows_a_job_and_stops_at_its_end(scripted: ScriptedSite, visitor: Visitor, modules: Path) -> None:
     hostile = "<script>document.title = 'taken'</script> <img src=x onerror=alert(1)> hx-on:load='x'\n"
-    job = told.job()
-    page = open_page(told, visitor, modules, job.source)
+    job = scripted.job()
+    page = open_page(scripted, visitor, modules, job.source)
     page.get_by_text("Waiting to start").wait_for()
     job.claim().report(40, "Reading", hostile)
     page.locator("progress[value='40']").wait_for()
@@ -50,33 +51,32 @@ def test_htmx_shows_a_job_and_stops_at_its_end(told: Told, visitor: Visitor, mod
         job.end(Status.COMPLETED, "Read", {"href": "/export.csv"})
     page.get_by_text("Done: Read").wait_for()
     assert page.get_by_role("link", name="Open the result").get_attribute("href") == "/export.csv"
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested = urls_of(page)
     page.clock.run_for(60_000)
-    assert asked == []
+    assert requested == []
     assert page.title() == "htmx"
 
 
-def test_beside_the_script_of_the_element_a_fragment_stays_as_it_is(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(40, "Reading")
+def test_the_elements_script_does_not_change_a_fragment(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(40, "Reading")
     page = visitor.page()
-    piece = page.request.get(f"{told.url}{job.source}/fragment").text()
-    page.route("**/mine", lambda route: route.fulfill(body=PLAIN + SCRIPT + piece, content_type="text/html"))
-    page.goto(f"{told.url}/mine")
+    fragment = page.request.get(f"{scripted.url}{job.source}/fragment").text()
+    page.route("**/own", lambda route: route.fulfill(body=PLAIN + SCRIPT + fragment, content_type="text/html"))
+    page.goto(f"{scripted.url}/own")
     assert page.evaluate("document.querySelector('backjob-progress').state") is None
     assert page.locator("backjob-progress").get_attribute("data-status") == "in_progress"
     assert page.get_by_role("status").text_content() == "Running"
     assert page.locator("progress").get_attribute("value") == "40"
 
 
-def test_a_script_that_does_not_wait_for_the_page_replaces_what_stands_in_the_element(
-    told: Told, visitor: Visitor
+def test_a_script_that_runs_while_the_page_loads_replaces_the_elements_content(
+    scripted: ScriptedSite, visitor: Visitor
 ) -> None:
-    job = told.job().claim().report(40, "Reading")
+    job = scripted.job().claim().report(40, "Reading")
     page = visitor.page()
     body = f"{PLAIN}{SCRIPT}<backjob-progress src='{job.source}'><p>Please wait</p></backjob-progress>"
-    page.route("**/mine", lambda route: route.fulfill(body=body, content_type="text/html"))
-    page.goto(f"{told.url}/mine")
+    page.route("**/own", lambda route: route.fulfill(body=body, content_type="text/html"))
+    page.goto(f"{scripted.url}/own")
     page.locator("progress[value='40']").wait_for()
     assert page.get_by_role("status").all_text_contents() == ["Running"]
     assert page.get_by_text("Please wait").count() == 0

@@ -1,6 +1,6 @@
-"""Pictures of the element and of the ready page, for people to look at and for the docs.
+"""Takes pictures of the ready page for the docs, and checks that it fits narrow and wide windows.
 
-They are put into ``tests/browser/pictures``, or where ``BACKJOB_PICTURES`` says.
+The pictures go to ``tests/browser/pictures``, or to the folder ``BACKJOB_PICTURES``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Visitor
-    from tests.browser.told import Told
+    from tests.browser.scripted import ScriptedSite
 
 pytestmark = pytest.mark.slow
 
@@ -29,12 +29,12 @@ WINDOWS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {
     "-dark": ("dark", 360),
     "-wide": ("light", 720),
 }
-"""Of each the scheme of colours, and the width (px)."""
-DARKER, LIGHTER = 0x40, 0xC0
+"""The suffix of the picture's name → colour scheme and width (px)."""
+DARK, LIGHT = 0x40, 0xC0
 
 
 def picture(page: Page, name: str) -> Path:
-    """Take one of the whole page, in a size that fits it."""
+    """Take a picture of the whole page."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / f"{name}.png"
     page.screenshot(path=path, full_page=True, animations="disabled", caret="hide")
@@ -50,11 +50,11 @@ def size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_the_ready_page_fits_its_window(told: Told, visitor: Visitor, state: str) -> None:
-    job = in_state(told, state)
+def test_the_ready_page_fits_its_window(scripted: ScriptedSite, visitor: Visitor, state: str) -> None:
+    job = in_state(scripted, state)
     page = visitor.page(reduced_motion="reduce")
     page.clock.set_fixed_time("2026-03-01T12:00:00Z")
-    page.goto(told.url + job.source)
+    page.goto(scripted.url + job.source)
     page.locator("backjob-progress [part='cancel'][type='button']").wait_for(state="attached")
     page.get_by_text(STATES[state]).first.wait_for()
     for name, (scheme, width) in WINDOWS.items():
@@ -62,15 +62,17 @@ def test_the_ready_page_fits_its_window(told: Told, visitor: Visitor, state: str
         page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         assert size(picture(page, state + name))[0] == width
         assert page.evaluate("document.documentElement.scrollWidth") == width
-        ground = page.evaluate(
+        background = page.evaluate(
             "getComputedStyle(document.body).backgroundColor.match(/[0-9]+/g).slice(0, 3).map(Number)"
         )
         assert (
-            all(value > LIGHTER for value in ground) if scheme == "light" else all(value < DARKER for value in ground)
+            all(value > LIGHT for value in background)
+            if scheme == "light"
+            else all(value < DARK for value in background)
         )
 
 
-def test_the_docs_show_pictures_that_are_taken_here() -> None:
+def test_this_module_takes_all_pictures_of_the_docs() -> None:
     shown = {path.name for path in (ROOT / "docs" / "images").glob("*.png")}
     taken = {f"{state}{window}.png" for state in STATES for window in WINDOWS}
     assert shown <= taken

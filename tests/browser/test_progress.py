@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 HOSTILE = "<script>document.title = 'taken'</script> \"quoted\" & 'so' \udc80\n"
 
 
-def test_the_element_shows_progress_and_output_up_to_the_end(page: Page, site: Site) -> None:
+def test_the_element_shows_progress_and_output_until_the_end(page: Page, site: Site) -> None:
     page.goto(site.url)
     site.do("update", 40, "Reading")
     page.locator("progress[value='40']").wait_for()
@@ -28,10 +28,10 @@ def test_the_element_shows_progress_and_output_up_to_the_end(page: Page, site: S
     assert page.locator("pre").text_content() == "first\nsecond\n"
 
 
-def test_output_is_text_and_never_markup(page: Page, site: Site) -> None:
+def test_output_is_shown_as_text_and_never_as_markup(page: Page, site: Site) -> None:
     page.goto(site.url)
     site.do("echo", HOSTILE)
-    page.locator("pre", has_text="quoted").wait_for()  # the status line shows the last line of output, too
+    page.locator("pre", has_text="quoted").wait_for()  # the status line shows the last line of output as well
     assert page.locator("pre").text_content() == HOSTILE.replace("\udc80", "\ufffd")
     assert page.title() == "site"
     site.do("update", None, HOSTILE)
@@ -40,7 +40,7 @@ def test_output_is_text_and_never_markup(page: Page, site: Site) -> None:
     assert page.title() == "site"
 
 
-def test_the_cancel_button_cancels(page: Page, site: Site) -> None:
+def test_the_cancel_button_cancels_the_job(page: Page, site: Site) -> None:
     page.goto(site.url)
     site.do("update", 10)
     page.locator("progress[value='10']").wait_for()
@@ -50,7 +50,7 @@ def test_the_cancel_button_cancels(page: Page, site: Site) -> None:
     site.do("update", 20)
 
 
-@pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without"])
+@pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without JavaScript"])
 def test_the_ready_page_shows_a_job_to_its_end(page: Page, site: Site, script: bool) -> None:
     page.goto(site.url)
     job_id = site.jobs.find()[0].id

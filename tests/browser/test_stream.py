@@ -1,4 +1,4 @@
-"""The element that listens to events: on FastAPI and uvicorn, whose end it survives, and where there are none."""
+"""The element with event streams: on FastAPI and uvicorn, through restarts, and without streams."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from urllib.parse import quote
 import pytest
 
 from backjob import Status
-from tests.browser.test_element import part, turn
+from tests.browser.test_element import part, set_hidden
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Request, Route
 
     from tests.browser.conftest import Visitor
-    from tests.browser.told import Told, ToldJob
+    from tests.browser.scripted import ScriptedJob, ScriptedSite
 
 pytestmark = pytest.mark.slow
 
 
-def asked_of(page: Page) -> list[str]:
-    """What the page asks for from now on: the last parts of the addresses of its jobs, without their tokens."""
-    asked: list[str] = []
+def requests_of(page: Page) -> list[str]:
+    """A list that collects the page's requests to jobs: each is the URL after the token."""
+    requested: list[str] = []
 
     def note(request: Request) -> None:
         found = re.search(r"/backjob/[^/?]+\.[^/?]{20,}(.*)", request.url)
         if found and "?job=" not in request.url:
-            asked.append(found[1])
+            requested.append(found[1])
 
     page.on("request", note)
-    return asked
+    return requested
 
 
-def event_of(job: ToldJob) -> str:
-    """What a stream of this job begins with."""
+def event_of(job: ScriptedJob) -> str:
+    """The first event of the job's stream."""
     return f"id: 0\nevent: state\ndata: {json.dumps(job.site.jobs.status(job.id).as_dict())}\n\n"
 
 
-def test_it_listens_and_asks_no_more(told: Told, visitor: Visitor) -> None:
-    job = told.job()
+def test_the_element_does_not_poll_while_it_streams(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job()
     page = visitor.page()
-    asked = asked_of(page)
-    page.goto(told.page(job, stream="", output=""))
+    requested = requests_of(page)
+    page.goto(scripted.page(job, stream="", output=""))
     part(page, "state").get_by_text("Waiting to start").wait_for()
     job.claim().report(10, "Reading")
     page.locator("progress[value='10']").wait_for()
@@ -54,53 +54,53 @@ def test_it_listens_and_asks_no_more(told: Told, visitor: Visitor) -> None:
     job.end(Status.COMPLETED, "Written")
     page.get_by_text("Written").wait_for()
     assert part(page, "output").text_content() == "".join(f"line {number} <b>&amp; 'so' 😀\n" for number in range(20))
-    assert asked == ["", "/output?offset=0", "/events?offset=0"]
+    assert requested == ["", "/output?offset=0", "/events?offset=0"]
 
 
-def test_without_output_it_wants_none(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(10, output="not shown\n")
+def test_an_element_without_output_requests_none(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(10, output="not shown\n")
     page = visitor.page()
-    asked = asked_of(page)
-    page.goto(told.page(job, stream=""))
+    requested = requests_of(page)
+    page.goto(scripted.page(job, stream=""))
     page.locator("progress[value='10']").wait_for()
     job.end(Status.FAILED, "No more")
     page.get_by_text("No more").wait_for()
-    assert asked == ["", "/events?offset=0&output=0"]
+    assert requested == ["", "/events?offset=0&output=0"]
     assert part(page, "output").is_hidden()
 
 
-def test_after_a_restart_of_the_server_the_output_goes_on_where_it_was(told: Told, visitor: Visitor) -> None:
+def test_the_output_resumes_where_it_was_after_a_restart_of_the_server(
+    scripted: ScriptedSite, visitor: Visitor
+) -> None:
     visitor.expected = "ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED_ENCODING|ERR_CONNECTION_RESET"
-    job = told.job().claim().report(10, "Reading", "first\n")
-    page = visitor.page()
-    page.goto(told.page(job, stream="", output=""))
+    job = scripted.job().claim().report(10, "Reading", "first\n")
+    page = visitor.open(scripted.page(job, stream="", output=""))
     page.locator("pre", has_text="first").wait_for()
     job.report(20, output="second\n")
     page.locator("progress[value='20']").wait_for()
-    told.kill()
+    scripted.kill()
     job.report(30, "Still reading", "third\n")
     page.get_by_role("status").get_by_text("Connection lost").wait_for()
-    told.start()
+    scripted.start()
     page.locator("backjob-progress:not([data-lost]) progress[value='30']").wait_for()
     job.report(output="fourth\n").end(Status.COMPLETED, "Read")
     page.get_by_text("Done: Read").wait_for()
     assert part(page, "output").text_content() == "first\nsecond\nthird\nfourth\n"
 
 
-def test_a_hidden_tab_leaves_the_stream_and_resumes_it_by_offset(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(10, output="first\n")
-    page = visitor.page()
-    page.goto(told.page(job, stream="", output=""))
+def test_a_hidden_tab_closes_the_stream_and_resumes_it_by_offset(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(10, output="first\n")
+    page = visitor.open(scripted.page(job, stream="", output=""))
     page.locator("progress[value='10']").wait_for()
     job.report(20, output="second\n")
     page.locator("progress[value='20']").wait_for()
-    asked = asked_of(page)
-    turn(page, hidden=True)
+    requested = requests_of(page)
+    set_hidden(page, hidden=True)
     job.report(30, output="third\n")
-    assert asked == []
+    assert requested == []
     assert page.locator("progress").get_attribute("value") == "20"
     with page.expect_request("**/events?offset=19"):
-        turn(page, hidden=False)
+        set_hidden(page, hidden=False)
     page.locator("progress[value='30']").wait_for()
     job.report(40, output="fourth\n")
     page.locator("progress[value='40']").wait_for()
@@ -108,13 +108,13 @@ def test_a_hidden_tab_leaves_the_stream_and_resumes_it_by_offset(told: Told, vis
 
 
 @pytest.mark.parametrize("status", [404, pytest.param(503, marks=pytest.mark.slow)])
-def test_where_streams_are_refused_it_asks_again_and_again(told: Told, visitor: Visitor, status: int) -> None:
+def test_the_element_polls_if_streams_are_refused(scripted: ScriptedSite, visitor: Visitor, status: int) -> None:
     visitor.expected = str(status)
-    job = told.job().claim().report(10, output="first\n")
+    job = scripted.job().claim().report(10, output="first\n")
     page = visitor.page()
     page.route("**/events?*", lambda route: route.fulfill(status=status, json={"error": "none"}))
-    asked = asked_of(page)
-    page.goto(told.page(job, stream="", output=""))
+    requested = requests_of(page)
+    page.goto(scripted.page(job, stream="", output=""))
     page.locator("progress[value='10']").wait_for()
     for percent in (20, 30, 40):
         job.report(percent, output=f"{percent}\n")
@@ -122,11 +122,13 @@ def test_where_streams_are_refused_it_asks_again_and_again(told: Told, visitor: 
     job.end(Status.COMPLETED, "Read")
     page.get_by_text("Done: Read").wait_for()
     assert part(page, "output").text_content() == "first\n20\n30\n40\n"
-    assert len([one for one in asked if one.startswith("/events")]) == 2
+    assert len([one for one in requested if one.startswith("/events")]) == 2
 
 
-def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(10)
+def test_a_stream_that_the_server_ends_at_its_lifetime_is_not_a_lost_connection(
+    scripted: ScriptedSite, visitor: Visitor
+) -> None:
+    job = scripted.job().claim().report(10)
     page = visitor.page()
     first = event_of(job)
     streams: list[str] = []
@@ -144,7 +146,7 @@ def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told,
         new MutationObserver((changes) => lost ||= changes.some(({ target }) => target.hasAttribute("data-lost")))
             .observe(document, { attributes: true, attributeFilter: ["data-lost"], subtree: true });"""
     )
-    page.goto(told.page(job, stream=""))
+    page.goto(scripted.page(job, stream=""))
     page.locator("progress[value='10']").wait_for()
     job.report(20)
     page.locator("progress[value='20']").wait_for()
@@ -152,14 +154,14 @@ def test_a_stream_that_the_server_ends_in_time_is_no_lost_connection(told: Told,
     assert page.evaluate("lost") is False
 
 
-def test_a_stream_that_stays_silent_is_given_up_for_asking(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(10)
+def test_the_element_polls_if_a_stream_stays_silent(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(10)
     page = visitor.page()
     page.clock.install()
-    page.route("**/events?*", lambda route: route.continue_(url=f"{told.url}/silent"))
-    asked = asked_of(page)
+    page.route("**/events?*", lambda route: route.continue_(url=f"{scripted.url}/silent"))
+    requested = requests_of(page)
     with page.expect_response("**/silent"):
-        page.goto(told.page(job, stream=""))
+        page.goto(scripted.page(job, stream=""))
     job.report(20)
     with page.expect_response("**/silent"):
         page.clock.run_for(20_000)
@@ -168,14 +170,14 @@ def test_a_stream_that_stays_silent_is_given_up_for_asking(told: Told, visitor: 
     page.clock.run_for(20_000)
     job.end(Status.COMPLETED, "Read")
     page.get_by_text("Done: Read").wait_for()
-    assert len([one for one in asked if one.startswith("/events")]) == 2
+    assert len([one for one in requested if one.startswith("/events")]) == 2
 
 
-def test_a_stream_whose_connection_died_unnoticed_is_opened_anew(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(10)
+def test_a_stream_whose_connection_died_silently_is_reopened(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(10)
     page = visitor.page()
     page.clock.install()
-    heard = event_of(job.report(20))
+    first = event_of(job.report(20))
     job.report(10)
     streams: list[str] = []
 
@@ -184,10 +186,10 @@ def test_a_stream_whose_connection_died_unnoticed_is_opened_anew(told: Told, vis
         if len(streams) > 1:
             route.continue_()
         else:
-            route.continue_(url=f"{told.url}/silent?first={quote(heard)}")
+            route.continue_(url=f"{scripted.url}/silent?first={quote(first)}")
 
     page.route("**/events?*", fall_silent)
-    page.goto(told.page(job, stream=""))
+    page.goto(scripted.page(job, stream=""))
     page.locator("progress[value='20']").wait_for()
     job.report(30)
     page.clock.run_for(200_000)
@@ -199,61 +201,61 @@ def test_a_stream_whose_connection_died_unnoticed_is_opened_anew(told: Told, vis
     assert len(streams) == 2
 
 
-def test_what_stands_in_the_output_is_not_repeated_above_it(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim()
+def test_the_status_text_does_not_repeat_the_output(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim()
     page = visitor.page()
     page.add_init_script(
         """window.updates = [];
         document.addEventListener("backjob-update", ({ detail }) => updates.push(detail.status_text));"""
     )
     with page.expect_response("**/events?*"):
-        page.goto(told.page(job, stream="", output=""))
+        page.goto(scripted.page(job, stream="", output=""))
     job.report(output="first\nsecond\n")
     part(page, "status").get_by_text("Running: second", exact=True).wait_for()
     assert part(page, "output").text_content() == "first\nsecond\n"
     assert page.evaluate("updates") == ["", "first\nsecond\n"]
 
 
-def test_a_tab_that_was_hidden_while_it_asked_opens_no_stream(told: Told, visitor: Visitor) -> None:
-    job = told.job().claim().report(10)
+def test_a_tab_hidden_during_a_request_opens_no_stream(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(10)
     page = visitor.page()
     page.add_init_script(
         """const real = fetch;
-        fetch = async (...asked) => {
+        fetch = async (...parameters) => {
             fetch = real;
-            const answer = await real(...asked);
+            const response = await real(...parameters);
             Object.defineProperty(document, "hidden", { configurable: true, get: () => true });
             document.dispatchEvent(new Event("visibilitychange"));
-            return answer;
+            return response;
         };"""
     )
-    asked = asked_of(page)
-    page.goto(told.page(job, stream=""))
+    requested = requests_of(page)
+    page.goto(scripted.page(job, stream=""))
     page.locator("progress[value='10']").wait_for()
     with page.expect_request("**/events?*"):
-        turn(page, hidden=False)
-    assert asked == ["", "", "/events?offset=0&output=0"]
+        set_hidden(page, hidden=False)
+    assert requested == ["", "", "/events?offset=0&output=0"]
 
 
-def test_many_elements_leave_connections_for_the_rest_of_the_page(told: Told, visitor: Visitor) -> None:
-    jobs = [told.job().claim().report(10) for _ in range(5)]
+def test_at_most_three_elements_of_a_page_stream(scripted: ScriptedSite, visitor: Visitor) -> None:
+    jobs = [scripted.job().claim().report(10) for _ in range(5)]
     page = visitor.page()
-    asked = asked_of(page)
-    page.goto(told.page(*jobs, stream=""))
+    requested = requests_of(page)
+    page.goto(scripted.page(*jobs, stream=""))
     page.locator("progress[value='10']").nth(4).wait_for()
     for job in jobs:
         job.report(20)
     page.locator("progress[value='20']").nth(4).wait_for()
-    assert len([one for one in asked if one.startswith("/events")]) == 3
+    assert len([one for one in requested if one.startswith("/events")]) == 3
     for job in jobs:
         job.end(Status.COMPLETED, "")
     page.locator("progress[value='100']").nth(4).wait_for()
 
 
-def test_a_job_of_a_real_route_is_shown_to_its_end(told: Told, visitor: Visitor) -> None:
+def test_the_element_follows_a_job_of_a_real_route_to_its_end(scripted: ScriptedSite, visitor: Visitor) -> None:
     page = visitor.page()
-    source = page.request.get(f"{told.url}/start").text()
-    page.goto(f"{told.url}/?output=&stream=&job={source}")
+    source = page.request.get(f"{scripted.url}/start").text()
+    page.goto(f"{scripted.url}/?output=&stream=&job={source}")
     page.get_by_text("Done: 40 rows exported").wait_for()
     assert part(page, "output").text_content() == "".join(f"{row} rows written\n" for row in (10, 20, 30, 40))
     assert page.locator("progress").get_attribute("value") == "100"

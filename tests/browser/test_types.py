@@ -1,4 +1,4 @@
-"""The types of progress.js, as TypeScript's own compiler reads them."""
+"""The type declarations of progress.js, checked with the TypeScript compiler."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ customElements.whenDefined("backjob-progress").then((Progress) => { Progress.tex
 """
 
 
-def test_a_page_in_typescript_compiles_and_what_the_element_has_not_is_an_error(modules: Path, tmp_path: Path) -> None:
+def test_correct_uses_compile_and_wrong_uses_are_errors(modules: Path, tmp_path: Path) -> None:
     (tmp_path / "progress.d.ts").write_bytes(asset("progress.d.ts"))
     (tmp_path / "right.ts").write_text(RIGHT, encoding="utf-8")
     (tmp_path / "wrong.ts").write_text(WRONG, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""A FastAPI application on uvicorn, whose page shows the jobs that its address names: ``PORT`` in, served until killed.
+"""A FastAPI application on uvicorn whose page shows the jobs in its query: ``uvicorn_site.py PORT``.
 
-The jobs are in ``jobs.db`` here, and the key of their addresses is in the environment: a test that has both writes
-every state that a browser is to see.
+The store is ``jobs.db`` in the working directory, and the signing key is in the environment, so the test can open the
+same store and write the states that the browser shows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ app = FastAPI()
 
 @app.get("/")
 def page(request: Request, lang: str = "en", theme: str = "") -> HTMLResponse:
-    """Every ``job`` is a status address, and every further parameter an attribute of all elements."""
+    """A page with an element for each ``job``, a status URL. Other parameters become attributes of all elements."""
     attributes = "".join(
         f' {name}="{escape(value)}"'
         for name, value in request.query_params.items()
@@ -55,13 +55,13 @@ def page(request: Request, lang: str = "en", theme: str = "") -> HTMLResponse:
 
 @app.get("/favicon.ico")
 def icon() -> Response:
-    """What a browser asks for with a result that is no page."""
+    """The icon that a browser requests with a result that is not a page."""
     return Response(status_code=204)
 
 
 @app.get("/silent")
 def silent(first: str = "") -> StreamingResponse:
-    """A stream that stays open and says nothing after its first words, as where a proxy keeps all of it back."""
+    """A stream that stays open without further events, as if a proxy buffered it."""
 
     async def body() -> AsyncIterator[str]:
         yield first
@@ -72,13 +72,13 @@ def silent(first: str = "") -> StreamingResponse:
 
 @app.get("/start")
 async def start() -> PlainTextResponse:
-    """Start a job of this site, for a page that is opened next."""
+    """Start a job of this site; returns its status URL."""
     return PlainTextResponse(jobs.status_url(await jobs.astart("/work", as_current_user=False), cancel=True))
 
 
 @app.get("/work")
 async def work() -> str:
-    """The job: as the documentation shows one."""
+    """The action, like the one in the docs."""
     async for row in jobs.atrack(range(1, 41), "Exporting"):
         if row % 10 == 0:
             jobs.echo(f"{row} rows written\n")
@@ -94,5 +94,5 @@ def export() -> PlainTextResponse:
 app.add_middleware(BackJobMiddleware, jobs=jobs)
 
 if __name__ == "__main__":
-    # Without a Date field an element knows the time of the jobs alone, which is the test's.
+    # Without a Date header the element takes its time from the jobs, and so from the test's clock.
     uvicorn.run(app, host="127.0.0.1", port=port, access_log=False, date_header=False)

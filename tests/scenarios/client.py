@@ -1,4 +1,4 @@
-"""What a scenario is driven with: a browser (`Client`), and a gate that actions stop at (`Gate`)."""
+"""An HTTP client that stands in for a browser, and a `Gate` at which the action "hold" waits for the test."""
 
 from __future__ import annotations
 
@@ -6,22 +6,31 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
 
 from attrs import field, frozen
 
-__all__ = ["WAIT", "Client", "Gate", "Held", "Page"]
+__all__ = ["WAIT", "Client", "Gate", "Held", "Page", "wait_until"]
 
 WAIT: Final = 30.0
-"""Seconds after which a test gives up on what should come soon."""
+"""Seconds after which a test stops waiting and fails."""
+
+
+def wait_until(is_satisfied: Callable[[], bool]) -> None:
+    """Poll a condition until it is satisfied."""
+    deadline = time.monotonic() + WAIT
+    while not is_satisfied():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @frozen
 class Page:
-    """A response as a browser has it."""
+    """A complete response; header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -42,27 +51,20 @@ class Client:
     address: tuple[str, int] | str
     tls: ssl.SSLContext | None = None
 
-    def request(
-        self,
-        method: str,
-        target: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | None = None,
-        source: str | None = None,
-        timeout: float = WAIT,
-    ) -> Page:
-        """Send it from the address ``source``, target byte for byte, and read the answer. Raises `OSError`."""
+    def request(self, method: str, target: str, **options: Any) -> Page:
+        """The response to a request whose target is sent unchanged. Raises `OSError`.
+
+        Options: ``headers``, ``body`` (bytes), ``source`` (the client's address) and ``timeout``.
+        """
         try:
-            sent = self._sent(method, target, headers=headers, body=body, source=source, timeout=timeout)
-            with closing(sent) as connection:
+            with closing(self._send(method, target, **options)) as connection:
                 response = connection.getresponse()
                 fields = {name.lower(): value for name, value in response.getheaders()}
                 return Page(response.status, fields, response.read())
         except http.client.HTTPException as error:
             raise OSError(repr(error)) from error
 
-    def _sent(
+    def _send(
         self,
         method: str,
         target: str,
@@ -73,7 +75,7 @@ class Client:
         timeout: float = WAIT,
     ) -> http.client.HTTPConnection:
         connection = http.client.HTTPConnection("shop.example", timeout=timeout)
-        connection.sock = self._connected(source, timeout)
+        connection.sock = self._connect(source, timeout)
         try:
             connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in {"Host": "shop.example", "User-Agent": "scenario", **(headers or {})}.items():
@@ -88,14 +90,14 @@ class Client:
 
     @contextmanager
     def streamed(self, target: str, headers: Mapping[str, str] | None = None) -> Iterator[http.client.HTTPResponse]:
-        """The answer to a GET as it comes; leaving the block cuts the connection."""
-        with closing(self._sent("GET", target, headers=headers)) as connection, connection.getresponse() as response:
+        """The response to a GET, its body unread; leaving the block closes the connection."""
+        with closing(self._send("GET", target, headers=headers)) as connection, connection.getresponse() as response:
             yield response
 
     def get(self, target: str, **options: Any) -> Page:
         return self.request("GET", target, **options)
 
-    def _connected(self, source: str | None, timeout: float) -> socket.socket:
+    def _connect(self, source: str | None, timeout: float) -> socket.socket:
         if isinstance(self.address, str):
             connection = socket.socket(socket.AF_UNIX)
             connection.settimeout(timeout)
@@ -109,7 +111,7 @@ class Client:
 
 
 class Gate:
-    """A listening socket to which the action "hold" connects when it runs, and stays until the test releases it."""
+    """A listening socket. The action "hold" connects to it when it runs, and waits until the test releases it."""
 
     def __init__(self) -> None:
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -125,7 +127,7 @@ class Gate:
         self._listening.close()
 
     def reached(self) -> Held:
-        """Wait until an action is there."""
+        """The next action that connects."""
         connection, _ = self._listening.accept()
         connection.settimeout(WAIT)
         lines = connection.makefile("rb")
@@ -134,22 +136,22 @@ class Gate:
 
 @frozen
 class Held:
-    """An action that waits at a gate, in the process ``pid``."""
+    """An action that waits at a gate; ``pid`` is its process."""
 
     _connection: socket.socket
     _lines: BinaryIO = field(repr=False)
     pid: int
 
     def proceed(self) -> None:
-        """Have it report, and wait again."""
+        """Let the action report its progress; then it waits again."""
         self._connection.sendall(b"+")
 
     def release(self) -> str:
-        """Have it report, and go on; how it left: "returned", or the name of the error it left by."""
+        """Let the action report its progress and end. Returns how it ended, as `left` does."""
         self._connection.sendall(b"+.")
         return self.left()
 
     def left(self) -> str:
-        """How it left, once it has; "" if its process has died."""
+        """Wait for the action's end. Returns "returned", the name of the exception it raised, or "" if its process died."""
         with self._connection, self._lines:
             return self._lines.readline().decode().strip()

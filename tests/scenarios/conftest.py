@@ -1,4 +1,4 @@
-"""The servers of the scenarios: each is started when the first scenario needs it, and serves all of them."""
+"""The servers of the scenarios: each starts when the first test needs it, and serves all tests of the run."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import STREAMS, Site, serving
 
-# These run by default; the other places are slow.
+# Pairs of application and server that run by default; the other pairs are slow.
 _QUICK = (("plain_app", "waitress"), ("flask_app", "gunicorn-threads"), ("asgi_app", "uvicorn-h11"))
 _APPS = {"wsgi": ("plain_app", "flask_app", "django_app"), "asgi": ("asgi_app", "django_asgi_app")}
-# Each other ASGI framework runs on one server; every server runs the plain application and Django's.
+# Every server runs the plain application and Django's. Each of the other ASGI frameworks runs on one server.
 _FRAMEWORKS = (
     ("fastapi_app", "uvicorn-httptools"),
     ("litestar_app", "daphne"),
@@ -24,30 +24,30 @@ _ALL = [
     *((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway] if app.startswith(kind.only)),
     *_FRAMEWORKS,
 ]
-# One place for each application: the tests of what does not depend on the server run on these alone, but for nightly runs.
+# One pair for each application. Only nightly runs have the tests that do not depend on the server on more pairs.
 _ONE_EACH = {*_QUICK, ("django_app", "runserver"), ("django_asgi_app", "hypercorn"), *_FRAMEWORKS}
-_PLACES = [
-    pytest.param(place, id="-".join(place).replace("_app", ""), marks=() if place in _QUICK else pytest.mark.slow)
-    for place in _ALL
+_PAIRS = [
+    pytest.param(pair, id="-".join(pair).replace("_app", ""), marks=() if pair in _QUICK else pytest.mark.slow)
+    for pair in _ALL
 ]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Make the tests that do not depend on the server nightly, except at one place for each application."""
+    """Mark tests that do not depend on the server as nightly, except on one server for each application."""
     for item in items:
-        place = (
+        pair = (
             item.callspec.params.get("site")
             if isinstance(item, pytest.Function) and hasattr(item, "callspec")
             else None
         )
-        if place in _ALL and place not in _ONE_EACH and item.get_closest_marker("every_server") is None:
+        if pair in _ALL and pair not in _ONE_EACH and item.get_closest_marker("every_server") is None:
             item.add_marker(pytest.mark.nightly)
 
 
-@pytest.fixture(scope="session", params=_PLACES)
+@pytest.fixture(scope="session", params=_PAIRS)
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The scenario site, on each server in turn."""
+    """The scenario site, for each pair of application and server."""
     app, kind = request.param
     directory = tmp_path_factory.mktemp(f"{app}-{kind}")
     with serving(KINDS[kind], f"{app}:app", directory, BACKJOB_STREAMS=str(STREAMS)) as site:
@@ -63,7 +63,7 @@ def gate() -> Iterator[Gate]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With a failure, what the server said."""
+    """Add the server's log to the report of a failed test."""
     report = yield
     site = getattr(item, "funcargs", {}).get("site")
     if report.failed and isinstance(site, Site):

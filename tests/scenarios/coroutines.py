@@ -1,4 +1,4 @@
-"""The part of the scenario site whose actions are coroutines, for handlers that are ``async``; ``/coroutine/…``."""
+"""The scenario site's actions for ``async`` handlers; their paths begin with ``/coroutine/``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _GATE_TIMEOUT: Final = 60.0
 
 @frozen
 class AsyncReply:
-    """What a coroutine answers: a text, or pieces to be streamed without a length. Always a 200, and always text."""
+    """The response of a coroutine: a text, or chunks to stream without a length. Always 200 and plain text."""
 
     body: str | AsyncIterator[str] = ""
 
@@ -28,7 +28,7 @@ AsyncAction: TypeAlias = Callable[[BackJob, Visit], Awaitable[AsyncReply]]
 
 
 async def answer_async(jobs: BackJob, visit: Visit) -> AsyncReply:
-    """The answer of the action that the path names."""
+    """The response of the action that the path names."""
     return await _ACTIONS[visit.path.rpartition("/")[2]](jobs, visit)
 
 
@@ -60,7 +60,7 @@ async def _group(jobs: BackJob, visit: Visit) -> AsyncReply:
 
 
 async def _stream(jobs: BackJob, visit: Visit) -> AsyncReply:
-    async def pieces() -> AsyncIterator[str]:
+    async def chunks() -> AsyncIterator[str]:
         yield "first "
         await jobs.aupdate(40)
         yield "second ä "
@@ -69,11 +69,11 @@ async def _stream(jobs: BackJob, visit: Visit) -> AsyncReply:
             jobs.fail(visit.parameters["fail"])
         yield "third"
 
-    return AsyncReply(pieces())
+    return AsyncReply(chunks())
 
 
 async def _hold(jobs: BackJob, visit: Visit) -> AsyncReply:
-    """What the action "hold" of `site` does, as a coroutine."""
+    """The action "hold" of `site`, as a coroutine."""
     async with asyncio.timeout(_GATE_TIMEOUT), at_gate(int(visit.parameters["gate"])) as gate:
         while await gate.read(1) == b"+":
             await jobs.aupdate(50, "released")

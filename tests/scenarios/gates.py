@@ -1,4 +1,4 @@
-"""The action's side of a test's `Gate`, for coroutines and for what runs in a thread."""
+"""The action's side of a test's `Gate`, for coroutines and for threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WAIT: Final = 60.0
 
 @asynccontextmanager
 async def at_gate(port: int) -> AsyncIterator[asyncio.StreamReader]:
-    """Tell the gate that an action is there, give what it says, and tell how the block was left."""
+    """Connect to the gate and yield the commands that it sends. On leaving the block, send it how the block ended."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"{os.getpid()}\n".encode())
     left = "returned"
@@ -32,7 +32,7 @@ async def at_gate(port: int) -> AsyncIterator[asyncio.StreamReader]:
 
 @contextmanager
 def at_gate_in_thread(port: int) -> Iterator[socket.socket]:
-    """`at_gate` that blocks; what the gate says arrives by the socket."""
+    """The blocking counterpart of `at_gate`: it yields the socket, from which to read the gate's commands."""
     with socket.create_connection(("127.0.0.1", port), _WAIT) as connected:
         connected.sendall(f"{os.getpid()}\n".encode())
         left = "returned"

@@ -1,6 +1,6 @@
-"""Django's own ``runserver`` on a socket that listens already: ``runserver.py MODULE:APP DESCRIPTOR``.
+"""Django's ``runserver`` on a socket that already listens: ``runserver.py MODULE:APP DESCRIPTOR``.
 
-To import the module sets Django up; its app is what ``WSGI_APPLICATION`` names in a project.
+Importing the module sets up Django; the app stands for a project's ``WSGI_APPLICATION``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.scenarios.serve import load
 
 
 def main(app: str, descriptor: str) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     listening = socket.socket(fileno=int(descriptor))
     host, port = listening.getsockname()[:2]
 
@@ -30,7 +30,7 @@ def main(app: str, descriptor: str) -> None:
             self.setup_environ()
 
         def server_activate(self) -> None:
-            """It listens already."""
+            """The socket already listens."""
 
     load(app)
     settings.WSGI_APPLICATION = app.replace(":", ".")

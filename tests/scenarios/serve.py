@@ -1,6 +1,6 @@
-"""Runs an app on one of the servers that are called from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR``.
+"""Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR``.
 
-The descriptor is that of a listening socket, inherited from the test: nobody can take its port in between.
+The descriptor is a listening socket inherited from the test, so that no other process can take its port.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ def _waitress(app: WSGIApplication, listening: socket.socket) -> None:
 
 
 def _granian(interface: str, name: str, listening: socket.socket) -> None:
-    """granian loads the application itself, in a process of its own."""
+    """Run granian, which loads the application itself, in a separate process."""
     from granian.constants import Interfaces
     from granian.server import MPServer
 
-    holder: Any = import_module("granian.net").SocketHolder  # to its types nobody makes one
+    holder: Any = import_module("granian.net").SocketHolder  # its type stub has no constructor
 
     class Adopting(MPServer):
         def _init_shared_socket(self) -> None:
-            own: Any = self
-            own._shd = holder(listening.fileno(), uds=False, backlog=128)
+            server: Any = self
+            server._shd = holder(listening.fileno(), uds=False, backlog=128)
             self._sso = listening
             listening.set_inheritable(True)
 
@@ -69,7 +69,7 @@ def _granian(interface: str, name: str, listening: socket.socket) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     server, name, descriptor = arguments
     listening = socket.socket(fileno=int(descriptor))
     if server in ("granian-asgi", "granian-wsgi"):

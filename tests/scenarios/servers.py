@@ -1,7 +1,7 @@
-"""Real servers, each in processes of its own, on sockets that are listening before the server is started.
+"""Real servers in separate processes, on sockets that listen before the server starts.
 
-A `Kind` says how a server is started and what is special about it; `running` starts one for an app, waits until it
-answers, and ends it.
+A `Kind` describes a server and how to start it. `running` starts one for an app, waits until it responds, and ends it
+afterwards.
 """
 
 from __future__ import annotations
@@ -33,11 +33,15 @@ _LOG_SHOWN: Final = 6000
 
 @frozen(kw_only=True)
 class Kind:
-    """A server. ``workers`` is how many requests it can serve at once; ``raw_path`` whether it shows the target as sent.
+    """A kind of server.
 
-    ``address`` says how its application knows its own address: "learnt" from the socket, or "configured" with a host
-    name that leads nowhere and an address to connect to. ``host`` is what its socket is bound to. ``verbs`` is whether it
-    takes methods of one's own. ``only`` is what the names of the apps begin with that it serves, if not all.
+    - ``workers``: how many requests it serves at once
+    - ``raw_path``: whether the application sees the target as sent
+    - ``address``: how the application knows its own address: "learnt" from the socket, or "configured" with a host name
+      that does not resolve and an address to connect to
+    - ``host``: the address to which its socket is bound
+    - ``verbs``: whether it accepts custom methods
+    - ``only``: the prefix of the apps that it serves; empty for all of them
     """
 
     name: str
@@ -57,7 +61,7 @@ class Kind:
 
 @frozen
 class Server:
-    """A running server. ``log`` is the file of what it and its app say."""
+    """A running server. ``log`` is the file with the output of the server and its app."""
 
     kind: Kind
     process: subprocess.Popen[bytes]
@@ -65,11 +69,11 @@ class Server:
     log: Path
 
     def tail(self) -> str:
-        """The end of its log."""
+        """The end of the log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_SHOWN:]
 
     def kill(self) -> None:
-        """End it without a warning, its workers too."""
+        """Kill the server and its workers with SIGKILL."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_END_TIMEOUT)
@@ -87,39 +91,39 @@ def _runserver(app: str, listening: socket.socket, _directory: Path) -> list[str
 
 
 def gunicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
-    """The command of gunicorn with these options."""
+    """A command for gunicorn with these options."""
 
     def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
-        own = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1", "--no-control-socket"]
+        base = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1", "--no-control-socket"]
         if (directory / "server.pem").exists():
-            own += ["--certfile", str(directory / "server.pem"), "--keyfile", str(directory / "server.pem")]
-        return [sys.executable, "-m", "gunicorn", *own, *options, app]
+            base += ["--certfile", str(directory / "server.pem"), "--keyfile", str(directory / "server.pem")]
+        return [sys.executable, "-m", "gunicorn", *base, *options, app]
 
     return command
 
 
 def uvicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
-    """The command of uvicorn with these options."""
+    """A command for uvicorn with these options."""
 
     def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
-        own = ["--fd", str(listening.fileno()), "--log-level", "warning", "--timeout-graceful-shutdown", "1"]
-        return [sys.executable, "-m", "uvicorn", *own, *options, app]
+        base = ["--fd", str(listening.fileno()), "--log-level", "warning", "--timeout-graceful-shutdown", "1"]
+        return [sys.executable, "-m", "uvicorn", *base, *options, app]
 
     return command
 
 
 def hypercorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
-    """The command of hypercorn with these options."""
+    """A command for hypercorn with these options."""
 
     def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
-        own = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1"]
-        return [sys.executable, "-m", "hypercorn", *own, *options, app]
+        base = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1"]
+        return [sys.executable, "-m", "hypercorn", *base, *options, app]
 
     return command
 
 
 def daphne(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
-    """The command of daphne with these options."""
+    """A command for daphne with these options."""
 
     def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
         return [sys.executable, "-m", "daphne", "--fd", str(listening.fileno()), "-v", "0", *options, app]
@@ -156,10 +160,10 @@ KINDS: Final = {
 
 @contextmanager
 def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) -> Iterator[Server]:
-    """The server within its block. ``settings`` are environment variables; ``directory`` is for its log and the like."""
-    # A unix socket is not below the test's own directory, whose name may be longer than the path of one can be.
+    """Run a server during the block. ``settings`` are environment variables; ``directory`` takes its log and certificates."""
+    # The test's directory may be too long for the path of a unix socket.
     with tempfile.TemporaryDirectory() as short:
-        server = _started(kind, app, directory, settings, f"{short}/app.sock")
+        server = _start(kind, app, directory, settings, f"{short}/app.sock")
         try:
             _wait_until_ready(server)
             yield server
@@ -170,9 +174,9 @@ def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) 
             server.kill()
 
 
-def _started(kind: Kind, app: str, directory: Path, settings: Mapping[str, str], unix_path: str) -> Server:
+def _start(kind: Kind, app: str, directory: Path, settings: Mapping[str, str], unix_path: str) -> Server:
     log = directory / "server.log"
-    with _listening(kind, directory, unix_path) as (listening, client, address), log.open("wb") as output:
+    with _listen(kind, directory, unix_path) as (listening, client, address), log.open("wb") as output:
         process = subprocess.Popen(
             kind.command(app, listening, directory),
             cwd=_ROOT,
@@ -187,7 +191,7 @@ def _started(kind: Kind, app: str, directory: Path, settings: Mapping[str, str],
 
 
 def _wait_until_ready(server: Server) -> None:
-    # The socket listens already: this waits in its backlog, or fails at once if the server has died.
+    # The socket already listens: the request waits in the backlog, or fails at once if the server has died.
     try:
         page = server.client.request("GET", "/ready", timeout=_START_TIMEOUT)
     except OSError as error:
@@ -196,8 +200,8 @@ def _wait_until_ready(server: Server) -> None:
 
 
 @contextmanager
-def _listening(kind: Kind, directory: Path, unix_path: str) -> Iterator[tuple[socket.socket, Client, dict[str, str]]]:
-    """A listening socket, a client for it, and the settings by which the app knows its address."""
+def _listen(kind: Kind, directory: Path, unix_path: str) -> Iterator[tuple[socket.socket, Client, dict[str, str]]]:
+    """A listening socket, a client for it, and the settings with the app's address."""
     if kind.listens == "unix":
         with socket.socket(socket.AF_UNIX) as listening:
             listening.bind(unix_path)
@@ -212,12 +216,12 @@ def _listening(kind: Kind, directory: Path, unix_path: str) -> Iterator[tuple[so
             authority, certificate = trustme.CA(), directory / "server.pem"
             authority.issue_cert("shop.example", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
             authority.cert_pem.write_to_path(directory / "authority.pem")
-            own = _settings(kind, "https", f"https://127.0.0.1:{port}")
-            # An application that learns its address takes the authorities of the system, as OpenSSL's variable says.
-            own["SSL_CERT_FILE" if kind.address == "learnt" else "SCENARIO_AUTHORITY"] = str(
+            settings = _settings(kind, "https", f"https://127.0.0.1:{port}")
+            # An application that learns its address trusts the system's authorities, which OpenSSL reads from this variable.
+            settings["SSL_CERT_FILE" if kind.address == "learnt" else "SCENARIO_AUTHORITY"] = str(
                 directory / "authority.pem"
             )
-            yield listening, Client(local, ssl.create_default_context(cafile=directory / "authority.pem")), own
+            yield listening, Client(local, ssl.create_default_context(cafile=directory / "authority.pem")), settings
         else:
             yield listening, Client(local), _settings(kind, "http", f"127.0.0.1:{port}")
 

@@ -1,6 +1,7 @@
-"""The scenario site: plain actions, told apart from any framework. An app of `apps` translates to `Visit` and from `Reply`.
+"""The scenario site: actions that do not depend on a framework. Each app in `apps` turns its framework's request into a
+`Visit`, and the `Reply` into its framework's response.
 
-Every run of an action leaves a line in the file that ``SCENARIO_RUNS`` names, so that a test can count them.
+Every run of an action adds a line to the file ``SCENARIO_RUNS``, so that a test can count the runs.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from tests.scenarios.gates import at_gate_in_thread
 __all__ = ["METHODS", "Reply", "Visit", "answer", "owner_in"]
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE", "CHICKEN")
-"""What the routes allow, where a framework wants to know."""
+"""The methods that the routes allow, for frameworks that need a list."""
 
 
 @frozen(kw_only=True)
 class Visit:
-    """A request as the application sees it. ``raw`` is the target as the server shows it, if it does; ``headers`` have
-    lower-case names; ``mount`` is SCRIPT_NAME or root_path.
+    """A request as the application sees it.
+
+    ``raw`` is the undecoded target if the server passes it on; ``headers`` have lower-case names; ``mount`` is
+    SCRIPT_NAME or root_path.
     """
 
     method: str
@@ -45,7 +48,7 @@ class Visit:
 
 @frozen
 class Reply:
-    """What an action answers: a text, or an iterable of pieces to be streamed without a length."""
+    """The response of an action: a text, or chunks to stream without a length."""
 
     body: str | Iterable[str] = ""
     status: int = 200
@@ -57,7 +60,7 @@ Action: TypeAlias = Callable[[BackJob, Visit], Reply]
 
 
 def answer(jobs: BackJob, visit: Visit) -> Reply:
-    """The site's answer. Errors of an action leave it as they are: how they are met is the framework's affair."""
+    """The site's response. An action's exceptions propagate to the framework."""
     if visit.path == "/ready":
         return Reply("ready")
     if visit.path == "/start":
@@ -73,13 +76,13 @@ def answer(jobs: BackJob, visit: Visit) -> Reply:
 
 
 def owner_in(cookie: str | None) -> str | None:
-    """The owner hook of the site: whoever the cookie ``user`` names."""
+    """The site's owner hook: the value of the cookie ``user``."""
     fields = (part.strip().partition("=") for part in (cookie or "").split(";"))
     return next((value for name, _, value in fields if name == "user"), None)
 
 
 def _start(jobs: BackJob, visit: Visit) -> Reply:
-    """Start a job with the arguments of ``start()`` that the body names, in JSON."""
+    """Start a job with the arguments of ``start()`` that the body has as JSON."""
     arguments: dict[str, Any] = json.loads(visit.body)
     path = visit.mount + arguments.pop("path")
     try:
@@ -97,7 +100,7 @@ def _json(value: object, status: int = 200) -> Reply:
 
 
 def _see(jobs: BackJob, visit: Visit) -> Reply:
-    """Tell everything that the action sees: as the job's result, and as the page."""
+    """Return everything that the action sees, as the job's result and as the response."""
     seen = {
         "background": jobs.is_background,
         "job_id": jobs.job_id,
@@ -130,7 +133,7 @@ def _print(jobs: BackJob, visit: Visit) -> Reply:
 
 
 def _stream(jobs: BackJob, visit: Visit) -> Reply:
-    def pieces() -> Iterator[str]:
+    def chunks() -> Iterator[str]:
         yield "first "
         jobs.update(40)
         yield "second ä "
@@ -141,11 +144,11 @@ def _stream(jobs: BackJob, visit: Visit) -> Reply:
             jobs.fail(visit.parameters["fail"])
         yield "third"
 
-    return Reply(pieces(), content_type=visit.parameters.get("type", "text/plain; charset=utf-8"))
+    return Reply(chunks(), content_type=visit.parameters.get("type", "text/plain; charset=utf-8"))
 
 
 def _steps(jobs: BackJob, visit: Visit) -> Reply:
-    """Call the methods that the query names in JSON: ``[[method, arguments, keywords], …]``."""
+    """Call the methods that the query lists as JSON: ``[[method, arguments, keywords], …]``."""
     for method, arguments, keywords in json.loads(visit.parameters["steps"]):
         if method == "track":
             for _ in jobs.track(range(arguments[0]), *arguments[1:], **keywords):
@@ -175,7 +178,7 @@ def _finish(jobs: BackJob, visit: Visit) -> Reply:
 
 
 def _chain(jobs: BackJob, visit: Visit) -> Reply:
-    """Start a job that starts a job …, as many as the query says; the result names the next."""
+    """Start the next job of a chain until ``left`` is 0. The result has the id of the next job."""
     left = int(visit.parameters["left"])
     following = jobs.start(f"{visit.mount}/work/chain", {"left": left - 1}) if left else None
     return Reply(jobs.finish(visit.headers.get("cookie"), result={"next": following, "address": visit.address}))
@@ -186,7 +189,7 @@ def _guarded(jobs: BackJob, visit: Visit) -> Reply:
 
 
 def _threads(jobs: BackJob, visit: Visit) -> Reply:
-    """Work in threads of the action's own."""
+    """Report from threads that the action starts."""
 
     def work(number: int) -> None:
         print(f"{number} ", end="")
@@ -203,14 +206,14 @@ def _answer(jobs: BackJob, visit: Visit) -> Reply:
 
 
 def _members(jobs: BackJob, visit: Visit) -> Reply:
-    """A page for whoever has signed in; others are sent to the login page."""
+    """A page for signed-in users; it redirects others to the login page."""
     if owner_in(visit.headers.get("cookie")) is None:
         return Reply("", 302, headers={"Location": "/login"})
     return Reply("welcome")
 
 
 def _hold(jobs: BackJob, visit: Visit) -> Reply:
-    """Tell a test's gate that this runs, report when it says so, and tell how that went: `tests.scenarios.client.Gate`."""
+    """Connect to the test's `tests.scenarios.client.Gate`, and report progress whenever it says so."""
     with at_gate_in_thread(int(visit.parameters["gate"])) as gate:
         while gate.recv(1) == b"+":
             if "quietly" in visit.parameters:

@@ -1,9 +1,8 @@
-"""A scenario site that runs on a real server, and the jobs in its store: what the tests work with."""
+"""A scenario site on a real server, with access to the jobs in its store."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,11 +24,11 @@ __all__ = ["KEY", "STREAMS", "Site", "jobs_at", "result_of", "serving", "setting
 KEY: Final = "the scenarios' own secret, 5a1c0f7e93b24d68"
 
 STREAMS: Final = 2
-"""How many event streams each process of the common sites serves."""
+"""The limit of event streams for each process of the shared sites."""
 
 
 def settings(directory: Path) -> dict[str, str]:
-    """The environment of every process of a site that keeps its jobs in this directory."""
+    """Environment variables for the processes of a site whose jobs are in this directory."""
     return {
         "BACKJOB_STORE": store_url(directory),
         "BACKJOB_KEY": KEY,
@@ -39,33 +38,33 @@ def settings(directory: Path) -> dict[str, str]:
 
 @contextmanager
 def serving(kind: Kind, app: str, directory: Path, **more: str) -> Iterator[Site]:
-    """A site within its block: the app (``module:name`` below `apps`) on a server, with further settings."""
+    """Run a site during the block: an app (``module:name`` in `apps`) on a server, with further settings."""
     environment = settings(directory) | more
     with running(kind, f"tests.scenarios.apps.{app}", directory, environment) as server, jobs_at(directory) as jobs:
         yield Site(server, jobs, directory, app)
 
 
 def store_url(directory: Path) -> str:
-    """The URL of the jobs of a site that keeps them in this directory."""
+    """The URL of the store in this directory."""
     return f"sqlite:///{directory / 'jobs.db'}"
 
 
 def jobs_at(directory: Path, **options: Any) -> BackJob:
-    """A `BackJob` on the same jobs as the site in this directory, to watch them: its own transport leads nowhere."""
+    """A `BackJob` that shares the store of the site in this directory. It can't deliver jobs."""
     return BackJob(
         open_store(store_url(directory)), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY), **options
     )
 
 
 def result_of(state: JobState) -> Any:
-    """What a job left as its result; a test knows its shape."""
+    """A job's result, untyped because each test knows its shape."""
     return state.result
 
 
 @frozen
 class Site:
-    """A running site as a test sees it: its pages through its server's client, its jobs through ``jobs``. ``app`` is the
-    app's name below `apps`, of those that are there.
+    """A running site: ``client`` requests its pages, ``jobs`` reads its jobs. ``app`` is the app's name in `apps`, if it
+    is one of those.
     """
 
     server: Server
@@ -74,8 +73,8 @@ class Site:
     app: str = ""
 
     @property
-    def verbs_end_as(self) -> str | None:
-        """The status text of a job with a method of one's own, where server or framework refuse it; else None."""
+    def custom_verb_error(self) -> str | None:
+        """The status text of a job with a custom method if the server or framework refuses it; else None."""
         if not self.kind.verbs:
             return "400 may mean a server that refuses the method (httptools: custom verbs"
         return "405 Method Not Allowed" if self.app.startswith("litestar_app") else None
@@ -88,18 +87,9 @@ class Site:
     def client(self) -> Client:
         return self.server.client
 
-    def start(
-        self,
-        path: str,
-        query: Mapping[str, Any] | None = None,
-        *,
-        visitor: Mapping[str, str] | None = None,
-        source: str | None = None,
-        mount: str = "",
-        **options: Any,
-    ) -> str:
-        """Have the site start a job with these arguments of ``start()``, by a visitor with these header fields."""
-        return str(self.started(path, query, visitor=visitor, source=source, mount=mount, **options)["id"])
+    def start(self, path: str, query: Mapping[str, Any] | None = None, **options: Any) -> str:
+        """The id of a job that the site starts; for the options see `started`."""
+        return str(self.started(path, query, **options)["id"])
 
     def started(
         self,
@@ -111,24 +101,27 @@ class Site:
         mount: str = "",
         **options: Any,
     ) -> Any:
-        """`start`, and all that the site answers: ``id``, ``url`` to watch and cancel it, ``pid`` of the process."""
+        """Let the site start a job with these arguments of ``start()``, for a visitor with these headers and address.
+
+        Returns the response: ``id``, ``url`` (which may cancel the job) and ``pid`` of the process.
+        """
         body = json.dumps({"path": path, "query": query, **options}).encode()
         page = self.client.request("POST", f"{mount}/start", headers=visitor, body=body, source=source)
         assert page.status == 202, page.text
         return page.json()
 
     def refused(self, path: str, **options: Any) -> Any:
-        """The error that ``start()`` raises on the site: its name and its text."""
+        """The name (``error``) and ``text`` of the exception that ``start()`` raises on the site."""
         page = self.client.request("POST", "/start", body=json.dumps({"path": path, **options}).encode())
         assert page.status == 400, page.text
         return page.json()
 
     def run(self, path: str, query: Mapping[str, Any] | None = None, **options: Any) -> JobState:
-        """Start a job, and wait for its end."""
+        """Start a job and wait for its end."""
         return self.end(self.start(path, query, **options))
 
     def steps(self, *steps: list[Any], **options: Any) -> JobState:
-        """Run a job that calls these methods, each given as its name and what it is called with."""
+        """Run a job that calls these methods. A step is a name, then arguments; a dict at its end has keyword arguments."""
         named = [
             [step[0], step[1:-1], step[-1]] if isinstance(step[-1], dict) else [step[0], step[1:], {}] for step in steps
         ]
@@ -138,12 +131,12 @@ class Site:
         """Wait for a job's end."""
         return self.jobs.join(job_id, WAIT)
 
-    def until(self, job_id: str, holds: Callable[[JobState], bool]) -> JobState:
-        """Look at a job until something holds of its state."""
-        looks, deadline = threading.Event(), time.monotonic() + WAIT
-        while not holds(state := self.jobs.status(job_id)):
+    def until(self, job_id: str, is_satisfied: Callable[[JobState], bool]) -> JobState:
+        """Poll a job until its state satisfies the condition."""
+        deadline = time.monotonic() + WAIT
+        while not is_satisfied(state := self.jobs.status(job_id)):
             assert time.monotonic() < deadline, state
-            looks.wait(0.01)
+            time.sleep(0.01)
         return state
 
     def text(self, job_id: str) -> str:
@@ -151,11 +144,11 @@ class Site:
         return self.jobs.output(job_id).text
 
     def page(self, path: str, query: Mapping[str, Any] | None = None, **options: Any) -> Page:
-        """A page of the site, as a browser gets it."""
+        """The response to a GET."""
         return self.client.get(f"{path}?{urlencode(query)}" if query else path, **options)
 
     def runs(self, job_id: str) -> int:
-        """How often actions were run for this job."""
+        """How often an action ran for this job."""
         file = self.directory / "runs"
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         return sum(line.split()[0] == job_id for line in lines)

@@ -1,4 +1,4 @@
-"""How an application comes to know its own address. No Host that a visitor sends leads anywhere: `shop.example`."""
+"""How an application learns its own address. The Host that visitors send, `shop.example`, does not resolve."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def has_ipv6() -> bool:
         ("gunicorn-sync", "::"),
     ],
 )
-def test_it_is_learnt_from_the_servers_socket(tmp_path: Path, server: str, host: str) -> None:
+def test_the_address_is_learnt_from_the_servers_socket(tmp_path: Path, server: str, host: str) -> None:
     if ":" in host and not has_ipv6():
         pytest.skip("this machine has no IPv6 loopback")
     with serving(evolve(KINDS[server], host=host), "plain_app:app", tmp_path) as site:
@@ -42,12 +42,12 @@ def test_it_is_learnt_from_the_servers_socket(tmp_path: Path, server: str, host:
         assert site.run("/work/chain", {"left": 1}).status is Status.COMPLETED
 
 
-def test_it_is_learnt_from_a_socket_with_tls_too(tmp_path: Path) -> None:
+def test_the_address_is_learnt_from_a_tls_socket(tmp_path: Path) -> None:
     with serving(evolve(KINDS["gunicorn-tls"], address="learnt"), "plain_app:app", tmp_path) as site:
         assert site.run("/work/none").status is Status.COMPLETED
 
 
-def test_on_a_unix_socket_it_has_to_be_set_and_start_says_so(tmp_path: Path) -> None:
+def test_start_requires_a_base_url_on_a_unix_socket(tmp_path: Path) -> None:
     with serving(evolve(KINDS["gunicorn-unix"], address="learnt"), "plain_app:app", tmp_path) as site:
         refusal = site.refused("/work/none")
         assert refusal["error"] == "AddressUnknown"
@@ -56,7 +56,7 @@ def test_on_a_unix_socket_it_has_to_be_set_and_start_says_so(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("server", ["gunicorn-unix", "gunicorn-tls"])
-def test_a_configured_one_may_be_a_unix_socket_or_have_tls(tmp_path: Path, server: str) -> None:
+def test_the_configured_address_may_be_a_unix_socket_or_use_tls(tmp_path: Path, server: str) -> None:
     with serving(KINDS[server], "plain_app:app", tmp_path) as site:
         state = site.run("/work/see", method="POST", body="x" * 300_000)
         assert state.status is Status.COMPLETED

@@ -1,4 +1,4 @@
-"""A route that starts itself again and again meets a limit."""
+"""The limit of chains of jobs that start jobs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.scenarios.sites import result_of, serving
 
 
 @pytest.mark.parametrize("server", ["wsgiref", "gunicorn-sync-2"])
-def test_jobs_that_start_jobs_without_end_meet_the_limit_and_are_told(tmp_path: Path, server: str) -> None:
+def test_an_endless_chain_of_jobs_ends_at_the_limit_with_an_error(tmp_path: Path, server: str) -> None:
     with serving(KINDS[server], "plain_app:app", tmp_path) as site:
         state = site.end(site.start("/work/chain", {"left": 1000}))
         ends = [(state.status, site.runs(state.id))]

@@ -1,4 +1,4 @@
-"""The credentials of whoever starts a job are in no log of the server and in no file of the store, however the job ends."""
+"""Neither the server's log nor the store's files contain the credentials of the user who starts a job."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ SECRETS = (b"0ddC00kie", b"0ddT0ken")
     ],
     ids=["werkzeug", "wsgiref", "sealed"],
 )
-def test_they_stay_out_of_logs_and_files(tmp_path: Path, app: str, server: str, more: dict[str, str]) -> None:
+def test_logs_and_store_files_contain_no_credentials(
+    tmp_path: Path, app: str, server: str, more: dict[str, str]
+) -> None:
     with serving(KINDS[server], f"{app}:app", tmp_path, **more) as site:
         ends = {
             site.run(path, query, visitor=VISITOR, owner="ann").status
@@ -39,7 +41,7 @@ def test_they_stay_out_of_logs_and_files(tmp_path: Path, app: str, server: str, 
         waiting = site.start("/work/none", {"late": 1}, visitor=VISITOR, delay=3600)
         refused = site.client.request("POST", "/start", headers=VISITOR, body=b'{"path": "work"}')
         assert (refused.status, ends) == (400, {Status.COMPLETED, Status.FAILED})
-        # While a job waits, too; and while the database is open, its log.
+        # Includes a waiting job, and the database's write-ahead log, which exists only while the database is open.
         kept = {file.name: file.read_bytes() for file in tmp_path.glob("jobs.db*")}
         assert site.jobs.status(waiting).status is Status.STARTED
     files = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}

@@ -1,4 +1,4 @@
-"""The OpenAPI description of the status routes, held against real servers by schemathesis."""
+"""schemathesis compares the status routes on real servers with their OpenAPI description."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
 from tests.unit.acting import Acting
 
-PATIENCE: Final = 250.0  # s
+TIMEOUT: Final = 250.0  # s
 EXAMPLES: Final = 20
 STREAMS: Final = {"BACKJOB_STREAMS": "2"}
-"""Servers with threads have no event streams unless they are told to."""
+"""Event streams are off by default on servers with threads."""
 
 
 def references(jobs: BackJob) -> list[str]:
-    """Jobs of every status, each by an address that may cancel it, and by one that may not."""
+    """References to jobs of every status: for each job one that may cancel it, and one that may not."""
     running = Acting(jobs, "reports", "ann").claim()
     running.report(progress=40, text="Exporting", output="line ä\n" * 20)
     ended = [Acting(jobs).claim().end(end, "an end") for end in (completed, failed, cancelled)]
     every = (Acting(jobs), running, *ended)
-    return [jobs.status_url(job.id, cancel=may).rpartition("/")[2] for job in every for may in (True, False)]
+    return [jobs.status_url(job.id, cancel=cancel).rpartition("/")[2] for job in every for cancel in (True, False)]
 
 
 def described(references: list[str]) -> dict[str, Any]:
-    """The description with these for ids, as nobody could guess one, and no event stream that would not end."""
+    """The description with these references as the only ids; event streams only for jobs that have ended."""
     value = description()
     value["components"]["parameters"]["Id"]["schema"] = {"type": "string", "enum": references}
     value["paths"]["/{id}/events"]["parameters"] = [
@@ -52,8 +52,8 @@ def described(references: list[str]) -> dict[str, Any]:
         ("flask_app", "gunicorn-threads", "text/plain"),
     ],
 )
-def test_no_request_is_answered_but_as_described(tmp_path: Path, app: str, kind: str, accept: str) -> None:
-    pytest.importorskip("schemathesis", reason="it sends the requests: pip install -e '.[test]'")
+def test_every_response_matches_the_description(tmp_path: Path, app: str, kind: str, accept: str) -> None:
+    pytest.importorskip("schemathesis", reason="schemathesis is not installed: pip install -e '.[test]'")
     with serving(KINDS[kind], f"{app}:app", tmp_path, **STREAMS) as site:
         file = tmp_path / "openapi.json"
         file.write_text(json.dumps(described(references(site.jobs))), encoding="utf-8")
@@ -69,7 +69,7 @@ def test_no_request_is_answered_but_as_described(tmp_path: Path, app: str, kind:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=TIMEOUT,
             check=False,
         )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

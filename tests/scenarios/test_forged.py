@@ -1,4 +1,4 @@
-"""Worker requests that must not run: copies, forgeries, expired ones, and those of another application."""
+"""Worker requests that must not run: replayed, forged, expired, or signed by another application."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.scenarios.sites import Site, serving
 
 @pytest.fixture(params=["waitress", "gunicorn-threads"])
 def busy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
-    """A site on a server with threads."""
+    """A site on a server with several threads."""
     with serving(KINDS[request.param], "plain_app:app", tmp_path) as site:
         yield site
 
 
 def waiting_job(site: Site, request: Request) -> Job:
-    """A job that nobody delivers during the test: it is due in an hour."""
+    """A job that no monitor delivers during the test: it is due in an hour."""
     return site.jobs.store.create(Draft(id=new_job_id(), request=request, due=3600.0))
 
 
@@ -41,7 +41,7 @@ def send(site: Site, request: Request) -> Page:
     return site.client.request(request.method, request.target, headers=dict(request.headers), body=request.body or None)
 
 
-def test_of_a_thousand_copies_of_a_worker_request_one_runs(busy: Site) -> None:
+def test_one_of_a_thousand_copies_of_a_worker_request_runs(busy: Site) -> None:
     request = Request("GET", "/work/none?a=1")
     job = waiting_job(busy, request)
     signed = busy.jobs.signer.sign(request, grant(job))
@@ -54,7 +54,7 @@ def test_of_a_thousand_copies_of_a_worker_request_one_runs(busy: Site) -> None:
     assert busy.end(job.id).status is Status.COMPLETED
 
 
-def test_no_changed_bit_gets_through(busy: Site) -> None:
+def test_a_worker_request_with_one_changed_bit_is_refused(busy: Site) -> None:
     request = Request("POST", "/work/none?a=1", (("Content-Type", "text/plain"),), b"body")
     job = waiting_job(busy, request)
     signed = busy.jobs.signer.sign(request, grant(job))
@@ -74,28 +74,28 @@ def test_no_changed_bit_gets_through(busy: Site) -> None:
 
 
 def one_bit_off(signed: Request) -> Iterator[Request]:
-    """The request with a bit changed in the method, at every third place of the target, or in the body.
+    """Copies of the request with one bit changed in the method, at every third position of the target, or in the body.
 
-    Only what a server passes on: tokens for methods, and targets that are still one path with one query.
+    Only copies that servers pass on: the method is still a token, and the target still one path with one query.
     """
-    for place, letter in enumerate(signed.method):
+    for position, letter in enumerate(signed.method):
         other = chr(ord(letter) ^ 1)
         yield Request(
-            signed.method[:place] + other + signed.method[place + 1 :], signed.target, signed.headers, signed.body
+            signed.method[:position] + other + signed.method[position + 1 :], signed.target, signed.headers, signed.body
         )
-    for place in range(1, len(signed.target), 3):
+    for position in range(1, len(signed.target), 3):
         for bit in (0, 1, 3):
-            letter = signed.target[place]
+            letter = signed.target[position]
             other = chr(ord(letter) ^ 1 << bit)
             if letter != "?" and other.isprintable() and other not in ' #?%"<>\\^`{|}':
-                target = signed.target[:place] + other + signed.target[place + 1 :]
+                target = signed.target[:position] + other + signed.target[position + 1 :]
                 yield Request(signed.method, target, signed.headers, signed.body)
-    for place in range(len(signed.body)):
-        body = bytes(byte ^ (at == place) for at, byte in enumerate(signed.body))
+    for position in range(len(signed.body)):
+        body = bytes(byte ^ (at == position) for at, byte in enumerate(signed.body))
         yield Request(signed.method, signed.target, signed.headers, body)
 
 
-def test_a_signature_is_refused_once_it_has_expired_and_before_its_time(busy: Site) -> None:
+def test_a_signature_is_refused_before_its_creation_time_and_after_its_expiry(busy: Site) -> None:
     request = Request("GET", "/work/none")
     job = waiting_job(busy, request)
     now = int(time.time())
@@ -109,6 +109,6 @@ def test_a_signature_is_refused_once_it_has_expired_and_before_its_time(busy: Si
 def test_another_applications_signature_is_refused(busy: Site) -> None:
     request = Request("GET", "/work/none")
     job = waiting_job(busy, request)
-    page = send(busy, MessageSigner("the key of quite another application").sign(request, grant(job)))
+    page = send(busy, MessageSigner("the key of a different application").sign(request, grant(job)))
     assert (page.status, page.headers[REFUSAL_HEADER]) == (403, "unknown-key")
     assert busy.jobs.status(job.id).status is Status.STARTED

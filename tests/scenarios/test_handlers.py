@@ -1,10 +1,8 @@
-"""Frameworks of ASGI, each with handlers that are coroutines and such that are not: what only they do to an action."""
+"""ASGI frameworks, with coroutine handlers and plain ones: the behaviour that depends on the framework."""
 
 from __future__ import annotations
 
 import socket
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +13,12 @@ from backjob import Status
 from backjob.clock import SystemClock
 from backjob.model import Request
 from backjob.protocols import Grant
-from tests.scenarios.client import WAIT, Gate, Held
+from tests.scenarios.client import Gate, Held, wait_until
 from tests.scenarios.servers import KINDS, daphne
 from tests.scenarios.sites import Site, result_of, serving
 
-# One server for each, and for each server one; every framework and every server runs the other scenarios elsewhere.
-PLACES = (
+# Each framework on one or two servers, and each server with a framework. The other scenarios run on all of them.
+PAIRS = (
     ("starlette_app:app", "uvicorn-h11"),
     ("starlette_app:debug", "hypercorn"),
     ("fastapi_app:app", "granian"),
@@ -28,14 +26,12 @@ PLACES = (
     ("litestar_app:app", "hypercorn"),
     ("litestar_app:listed", "daphne"),
 )
-QUICK = PLACES[:1]
+QUICK = PAIRS[:1]
 
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(place, id="-".join(place), marks=() if place in QUICK else pytest.mark.slow) for place in PLACES
-    ],
+    params=[pytest.param(pair, id="-".join(pair), marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS],
 )
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     app, kind = request.param
@@ -49,7 +45,7 @@ def test_a_coroutine_reports_prints_and_finishes(site: Site) -> None:
     assert site.text(state.id) == "printed by a coroutine\nprinted by its thread\n"
 
 
-def test_what_is_no_coroutine_reports_prints_and_finishes_in_its_thread(site: Site) -> None:
+def test_a_plain_handler_reports_prints_and_finishes_in_its_thread(site: Site) -> None:
     job_id = site.start("/work/print", {"lines": 2})
     assert site.end(job_id).status is Status.COMPLETED
     assert site.text(job_id) == "line 0 – ä\nline 1 – ä\n"
@@ -58,26 +54,26 @@ def test_what_is_no_coroutine_reports_prints_and_finishes_in_its_thread(site: Si
 
 
 @pytest.mark.parametrize("path", ["/work/raise", "/coroutine/raise"])
-def test_an_error_is_a_failure_with_its_text(site: Site, path: str) -> None:
+def test_an_uncaught_exception_fails_the_job_with_its_message(site: Site, path: str) -> None:
     state = site.run(path, {"text": "the disk is full – ä"})
     assert (state.status, state.progress, state.status_text) == (Status.FAILED, 30, "ValueError: the disk is full – ä")
 
 
 @pytest.mark.parametrize("path", ["/work/fail", "/coroutine/fail", "/coroutine/group"])
-def test_fail_passes_through_whatever_meets_errors(site: Site, path: str) -> None:
+def test_fail_passes_through_except_exception_and_task_groups(site: Site, path: str) -> None:
     state = site.run(path, {"text": "enough"})
     assert (state.status, state.progress, state.status_text) == (Status.FAILED, 70, "enough")
     page = site.page(path, {"text": "enough"})
     assert (page.status, page.text) == (500, "enough")
 
 
-def test_a_guarded_handler_refuses_people(site: Site) -> None:
+def test_a_background_only_handler_refuses_foreground_requests(site: Site) -> None:
     assert site.run("/work/guarded").status is Status.COMPLETED
     assert site.page("/work/guarded").status == 403
 
 
 @pytest.mark.parametrize("path", ["/work/stream", "/coroutine/stream"])
-def test_a_streamed_text_is_output_whichever_way_it_is_made(site: Site, path: str) -> None:
+def test_a_streamed_text_is_output_for_both_kinds_of_handlers(site: Site, path: str) -> None:
     state = site.run(path)
     assert (state.status, site.text(state.id)) == (Status.COMPLETED, "first second ä printed third")
     state = site.run(path, {"fail": "enough"})
@@ -85,8 +81,8 @@ def test_a_streamed_text_is_output_whichever_way_it_is_made(site: Site, path: st
     assert site.text(state.id) == "first second ä printed "
 
 
-def hung_up(site: Site, path: str, gate: Gate) -> tuple[str, Held]:
-    """A job whose client has hung up while the action runs, and the action at its gate."""
+def disconnected(site: Site, path: str, gate: Gate) -> tuple[str, Held]:
+    """A job whose client has disconnected while the action runs, and the action at its gate."""
     target = f"{path}?gate={gate.port}"
     job_id = site.start(target, delay=3600, as_current_user=False)
     now = int(SystemClock().now().timestamp())
@@ -95,38 +91,35 @@ def hung_up(site: Site, path: str, gate: Gate) -> tuple[str, Held]:
     with socket.create_connection(site.client.address) as connection:
         connection.sendall(f"GET {request.target} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())
         action = gate.reached()
-    # The connection is closed; the server has seen that by the time it has served another request.
+    # Once the server has served another request, it has noticed the disconnect.
     site.page("/ready")
     return job_id, action
 
 
 @pytest.mark.parametrize("path", ["/work/hold", "/coroutine/hold"])
-def test_an_action_whose_client_hangs_up_runs_to_its_end(site: Site, path: str, gate: Gate) -> None:
-    job_id, action = hung_up(site, path, gate)
+def test_an_action_runs_to_its_end_after_its_client_disconnects(site: Site, path: str, gate: Gate) -> None:
+    job_id, action = disconnected(site, path, gate)
     action.proceed()
     assert site.until(job_id, lambda state: state.progress == 50).status is Status.IN_PROGRESS
     assert action.release() == "returned"
     assert site.end(job_id).status is Status.COMPLETED
 
 
-def test_the_server_serves_on(site: Site) -> None:
+def test_the_server_keeps_serving(site: Site) -> None:
     assert site.run("/work/none").status is Status.COMPLETED
 
 
 @pytest.mark.slow
-def test_daphne_that_kills_what_goes_on_after_a_disconnect_kills_no_action(tmp_path: Path, gate: Gate) -> None:
+def test_an_action_survives_daphne_killing_the_application_after_a_disconnect(tmp_path: Path, gate: Gate) -> None:
     kind = evolve(KINDS["daphne"], command=daphne("--application-close-timeout", "0"))
     with serving(kind, "starlette_app:app", tmp_path) as site:
-        job_id, action = hung_up(site, "/coroutine/hold", gate)
-        deadline, looks = time.monotonic() + WAIT, threading.Event()
-        while "took too long to shut down and was killed" not in site.server.tail():
-            assert time.monotonic() < deadline, site.server.tail()
-            looks.wait(0.05)
+        job_id, action = disconnected(site, "/coroutine/hold", gate)
+        wait_until(lambda: "took too long to shut down and was killed" in site.server.tail())
         assert action.release() == "returned"
         assert site.end(job_id).status is Status.COMPLETED
 
 
-# --- Starlette alone -------------------------------------------------------------------------------------------------
+# --- Only Starlette -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -135,14 +128,14 @@ def starlette_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
 
 
-def test_what_passes_a_middleware_of_starlettes_own_kind_is_no_group(starlette_site: Site) -> None:
-    failed, torn = (starlette_site.run(f"/within/{name}", {"text": "enough"}) for name in ("fail", "raise"))
-    assert (failed.status_text, torn.status_text) == ("enough", "ValueError: enough")
+def test_an_error_that_passes_a_base_http_middleware_is_not_an_exception_group(starlette_site: Site) -> None:
+    failed, raised = (starlette_site.run(f"/within/{name}", {"text": "enough"}) for name in ("fail", "raise"))
+    assert (failed.status_text, raised.status_text) == ("enough", "ValueError: enough")
     page = starlette_site.page("/within/fail", {"text": "enough"})
     assert (page.status, page.text) == (500, "enough")
 
 
-def test_tasks_after_a_response_are_part_of_the_action(starlette_site: Site) -> None:
+def test_background_tasks_after_the_response_are_part_of_the_action(starlette_site: Site) -> None:
     site = starlette_site
     state = site.run("/work/afterwards")
     assert (state.status, site.text(state.id)) == (Status.COMPLETED, "after the response")

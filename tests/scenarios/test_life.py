@@ -1,4 +1,4 @@
-"""Starting, waiting, merging, cancelling, and silence."""
+"""Starting, delaying, merging, cancelling and timing out jobs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ ANN = {"Cookie": "user=ann"}
 
 
 @pytest.mark.every_server
-def test_start_answers_while_the_action_has_yet_to_run_even_with_one_worker(site: Site, gate: Gate) -> None:
-    # The page is complete before the action can be: nobody releases it until then.
+def test_start_returns_before_the_action_ends_even_with_one_worker(site: Site, gate: Gate) -> None:
+    # The action can't end before the response to start() arrives, because the test releases it only then.
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
     assert site.jobs.status(job_id).status is Status.IN_PROGRESS
@@ -25,7 +25,7 @@ def test_start_answers_while_the_action_has_yet_to_run_even_with_one_worker(site
 
 
 @pytest.mark.every_server
-def test_jobs_that_are_started_together_all_run_once(site: Site) -> None:
+def test_jobs_that_start_together_run_once_each(site: Site) -> None:
     ids = [site.start("/work/none", {"number": number}) for number in range(20)]
     assert [site.end(job_id).status for job_id in ids] == [Status.COMPLETED] * 20
     assert [site.runs(job_id) for job_id in ids] == [1] * 20
@@ -33,16 +33,16 @@ def test_jobs_that_are_started_together_all_run_once(site: Site) -> None:
 
 @pytest.mark.parametrize("mount", ["", "/shop"])
 @pytest.mark.every_server
-def test_jobs_start_jobs_as_the_same_user(site: Site, mount: str) -> None:
-    following: Any = site.start("/work/chain", {"left": 3}, visitor=ANN, source="127.0.0.3", mount=mount)
+def test_a_job_starts_the_next_job_as_the_same_user(site: Site, mount: str) -> None:
+    next_id: Any = site.start("/work/chain", {"left": 3}, visitor=ANN, source="127.0.0.3", mount=mount)
     addresses = set()
     for _ in range(4):
-        state = site.end(following)
+        state = site.end(next_id)
         assert (state.status, state.status_text, state.owner) == (Status.COMPLETED, "user=ann", "ann")
         result = result_of(state)
-        following = result["next"]
+        next_id = result["next"]
         addresses.add(result["address"])
-    assert following is None
+    assert next_id is None
     assert len(addresses) == 1
 
 
@@ -54,7 +54,7 @@ def test_a_delayed_job_does_not_run_before_its_time(site: Site) -> None:
 
 
 @pytest.mark.parametrize("as_current_user", [True, False])
-def test_a_waiting_job_can_be_cancelled_and_never_runs(site: Site, as_current_user: bool) -> None:
+def test_a_cancelled_waiting_job_never_runs(site: Site, as_current_user: bool) -> None:
     started = site.started("/work/none", delay=60, as_current_user=as_current_user)
     page = site.client.request("POST", f"{started['url']}/cancel", body=b"")
     assert (page.status, page.json()["status_name"]) == (200, "CANCELLED")
@@ -64,7 +64,7 @@ def test_a_waiting_job_can_be_cancelled_and_never_runs(site: Site, as_current_us
 
 
 @pytest.mark.every_server
-def test_a_running_job_can_be_cancelled_and_its_next_update_ends_the_action(site: Site, gate: Gate) -> None:
+def test_the_next_update_of_a_cancelled_job_ends_its_action(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
     assert site.jobs.cancel(job_id)
@@ -74,7 +74,7 @@ def test_a_running_job_can_be_cancelled_and_its_next_update_ends_the_action(site
     assert site.run("/work/none").status is Status.COMPLETED
 
 
-def test_identical_waiting_jobs_are_merged_and_take_the_newest_time(site: Site) -> None:
+def test_identical_waiting_jobs_merge_and_take_the_newest_due_time(site: Site) -> None:
     first = site.start("/work/none", {"id": 5}, delay=60, merge="pending", as_current_user=False)
     other = site.start("/work/none", {"id": 6}, delay=60, merge="pending", as_current_user=False)
     second = site.start("/work/none", {"id": 5}, merge="pending", as_current_user=False)
@@ -85,7 +85,7 @@ def test_identical_waiting_jobs_are_merged_and_take_the_newest_time(site: Site) 
     assert site.jobs.cancel(other)
 
 
-def test_a_job_joins_an_identical_one_that_runs_but_never_another_users(site: Site, gate: Gate) -> None:
+def test_a_job_merges_with_an_identical_running_job_of_the_same_user_only(site: Site, gate: Gate) -> None:
     query = {"gate": gate.port}
     job_id = site.start("/work/hold", query, merge="unfinished", visitor=ANN)
     held = gate.reached()
@@ -99,11 +99,11 @@ def test_a_job_joins_an_identical_one_that_runs_but_never_another_users(site: Si
     assert site.runs(job_id) == 1
 
 
-def test_merging_as_the_current_user_needs_an_owner(site: Site) -> None:
+def test_merging_as_the_current_user_requires_an_owner(site: Site) -> None:
     assert site.refused("/work/none", merge="pending")["error"] == "InvalidRequest"
 
 
-def test_a_silent_job_is_timed_out_and_its_late_report_ends_the_action(site: Site, gate: Gate) -> None:
+def test_a_silent_job_times_out_and_its_late_update_ends_the_action(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=0.3)
     held = gate.reached()
     state = site.end(job_id)

@@ -1,4 +1,4 @@
-"""Five hundred streams on one process: what arrives, what is read for them, and what memory they take."""
+"""Five hundred streams in one process: their events, the reads of the store, and the memory."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ _TOKEN: Final = "token"
 
 @frozen
 class Cost:
-    """What so many streams cost: reads of the store a second while the job reports, memory (bytes) and threads."""
+    """The cost of some streams: reads of the store per second while the job reports, memory (bytes) and threads."""
 
-    reads_a_second: float
+    reads_per_second: float
     resident: int
     threads: int
 
 
 @define
 class Client:
-    """A browser that listens to one stream."""
+    """A client of one stream."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
     source: EventSource = field(factory=EventSource)
 
     async def until(self, text: str) -> None:
-        """Read until an event has this in its data."""
+        """Read until the data of an event contains this text."""
         while not any(text in data for _, data, _ in self.source.events):
             line = await self.reader.readline()
             assert line, self.source.events
-            if b":" in line or line == b"\n":  # neither the size nor the end of a chunk
+            if b":" in line or line == b"\n":  # skips the sizes and ends of chunks
                 self.source.feed(line)
 
 
 @contextmanager
 def counted(directory: Path) -> Iterator[Site]:
-    """The application that counts, on one process of uvicorn."""
+    """The application that counts reads, in one process of uvicorn."""
     with (
         running(
             KINDS["uvicorn-httptools"], "tests.scenarios.apps.counting_app:app", directory, settings(directory)
@@ -67,7 +67,7 @@ def counted(directory: Path) -> Iterator[Site]:
 
 @asynccontextmanager
 async def listening(site: Site, target: str, count: int) -> AsyncIterator[list[Client]]:
-    """So many clients that have the headers and what comes first."""
+    """Clients that have received the response headers."""
     clients: list[Client] = []
     host, port = cast("tuple[str, int]", site.client.address)
     try:
@@ -84,16 +84,16 @@ async def listening(site: Site, target: str, count: int) -> AsyncIterator[list[C
 
 
 async def watched(site: Site, job_id: str, count: int) -> Cost:
-    """What it costs that so many watch a job that reports now and then; all of them hear everything."""
+    """The cost of ``count`` streams of a job that reports repeatedly. Asserts that each client gets the whole output."""
     async with listening(site, f"{site.jobs.status_url(job_id)}/events", count) as clients:
         await asyncio.gather(*(client.until("IN_PROGRESS") for client in clients))
         before, begun = await cost_page(site), time.monotonic()
         for number in range(_ROUNDS):
-            text = f"{count} watch, {number}"
+            text = f"{count} clients, {number}"
             assert site.jobs.store.report(job_id, _TOKEN, Report(text=text, output=f"{text} ä\n"))
             await asyncio.gather(*(client.until(f'"status_text": "{text}"') for client in clients))
         elapsed, after = time.monotonic() - begun, await cost_page(site)
-        await asyncio.gather(*(client.until(f"{count} watch, {_ROUNDS - 1} \\u00e4") for client in clients))
+        await asyncio.gather(*(client.until(f"{count} clients, {_ROUNDS - 1} \\u00e4") for client in clients))
         whole = site.jobs.output(job_id).text
         assert {client.source.text for client in clients} == {whole}
     return Cost((after["reads"] - before["reads"]) / elapsed, after["resident"], after["threads"])
@@ -104,29 +104,29 @@ async def cost_page(site: Site) -> Any:
 
 
 async def bare(site: Site, count: int) -> Any:
-    """What as many streams cost that nobody has anything to say to."""
+    """The cost of as many open streams without events."""
     async with listening(site, "/bare", count) as clients:
         await asyncio.gather(*(client.until("bare") for client in clients))
         return await cost_page(site)
 
 
-def go(work: Any) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 3 * WAIT))
+def run(coroutine: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 3 * WAIT))
 
 
-def test_all_of_500_clients_hear_everything_and_the_store_is_read_as_for_one(tmp_path: Path) -> None:
+def test_500_clients_get_every_event_with_as_many_store_reads_as_one_client(tmp_path: Path) -> None:
     with counted(tmp_path) as site:
         job = site.jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work"), error_timeout=600))
         assert site.jobs.store.change(job.id, *claimed(_TOKEN)) is not None
-        alone, many = go(watched(site, job.id, 1)), go(watched(site, job.id, _MANY))
+        one, many = run(watched(site, job.id, 1)), run(watched(site, job.id, _MANY))
     (tmp_path / "bare").mkdir()
     with counted(tmp_path / "bare") as site:
-        few, lots = go(bare(site, 1)), go(bare(site, _MANY))
-    a_stream = (many.resident - alone.resident) / (_MANY - 1) / 1024
-    a_bare_one = (lots["resident"] - few["resident"]) / (_MANY - 1) / 1024
-    print(f"\nreads of the store a second: 1 stream {alone.reads_a_second:.1f}, {_MANY} {many.reads_a_second:.1f}")
+        bare_one, bare_many = run(bare(site, 1)), run(bare(site, _MANY))
+    per_stream = (many.resident - one.resident) / (_MANY - 1) / 1024
+    per_bare_stream = (bare_many["resident"] - bare_one["resident"]) / (_MANY - 1) / 1024
+    print(f"\nreads of the store per second: 1 stream {one.reads_per_second:.1f}, {_MANY} {many.reads_per_second:.1f}")
     print(
-        f"resident memory of a stream: {a_stream:.1f} KiB, of a bare one {a_bare_one:.1f} KiB; threads {many.threads}"
+        f"resident memory per stream: {per_stream:.1f} KiB, per bare stream {per_bare_stream:.1f} KiB; threads {many.threads}"
     )
-    assert many.reads_a_second <= 1.5 * alone.reads_a_second
+    assert many.reads_per_second <= 1.5 * one.reads_per_second
     assert many.threads < _MANY / 2

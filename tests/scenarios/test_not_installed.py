@@ -1,4 +1,4 @@
-"""Worker requests that reach no middleware: their jobs fail, and say why."""
+"""Jobs whose worker requests do not reach the middleware fail with an explanation."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ UNREACHED: Final = (
 )
 
 
-def test_without_the_middleware_a_job_fails_and_says_so(tmp_path: Path) -> None:
-    # Without it nobody learns the address, so there has to be one, and nobody knows the current user.
+def test_without_the_middleware_a_job_fails_with_an_explanation(tmp_path: Path) -> None:
+    # The middleware would learn the address and the current user: configure the one and do without the other.
     with serving(KINDS["gunicorn-threads"], "astray:without_middleware", tmp_path) as site:
         refused = site.refused("/work/none")
         assert refused["error"] == "NoCurrentRequest"
@@ -24,7 +24,7 @@ def test_without_the_middleware_a_job_fails_and_says_so(tmp_path: Path) -> None:
         assert site.run("/nowhere", as_current_user=False).status_text == f"404 Not Found: {UNREACHED}"
 
 
-def test_a_login_page_before_the_middleware_fails_a_job_and_is_named(tmp_path: Path) -> None:
+def test_a_login_page_before_the_middleware_fails_the_job_and_is_named_in_its_status_text(tmp_path: Path) -> None:
     ann = {"Cookie": "user=ann"}
     with serving(KINDS["waitress"], "astray:behind_a_login", tmp_path) as site:
         state = site.run("/work/none", visitor=ann, as_current_user=False)

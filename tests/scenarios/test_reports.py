@@ -1,4 +1,4 @@
-"""Progress, status text and output of an action, as whoever watches sees them."""
+"""Progress, status text and output of an action, as read from the store."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from tests.scenarios.client import Gate
 from tests.scenarios.sites import Site
 
 
-def test_an_action_that_reports_nothing_goes_from_0_to_100(site: Site, gate: Gate) -> None:
+def test_the_progress_of_an_action_that_reports_nothing_goes_from_0_to_100(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
     state = site.jobs.status(job_id)
     assert (state.status, state.progress, state.status_text) == (Status.IN_PROGRESS, 0, "")
     held.release()
     site.end(job_id)
-    quiet = site.run("/work/none")
-    assert (quiet.status, quiet.progress, quiet.status_text) == (Status.COMPLETED, 100, "")
+    state = site.run("/work/none")
+    assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "")
 
 
-def test_what_an_action_prints_is_its_output_and_its_status_text(site: Site) -> None:
+def test_printed_text_is_the_output_and_the_status_text(site: Site) -> None:
     job_id = site.start("/work/print", {"lines": 300})
     expected = "".join(f"line {number} – ä\n" for number in range(300))
     assert site.end(job_id).status_text == expected
@@ -28,19 +28,19 @@ def test_what_an_action_prints_is_its_output_and_its_status_text(site: Site) -> 
 
 
 @pytest.mark.every_server
-def test_a_streamed_text_is_output_together_with_what_is_printed(site: Site) -> None:
+def test_the_output_contains_streamed_and_printed_text(site: Site) -> None:
     job_id = site.start("/work/stream")
     assert site.end(job_id).status is Status.COMPLETED
     assert site.text(job_id) == "first second ä printed third"
 
 
-def test_a_streamed_response_that_is_no_text_is_not_output(site: Site) -> None:
+def test_a_streamed_binary_response_is_not_output(site: Site) -> None:
     job_id = site.start("/work/stream", {"type": "application/octet-stream"})
     assert site.end(job_id).status is Status.COMPLETED
     assert site.text(job_id) == "printed "
 
 
-def test_a_page_with_a_length_is_not_output(site: Site) -> None:
+def test_a_response_with_a_length_is_not_output(site: Site) -> None:
     job_id = site.start("/work/none")
     site.end(job_id)
     assert site.text(job_id) == ""
@@ -63,14 +63,16 @@ def test_a_page_with_a_length_is_not_output(site: Site) -> None:
         ([["echo", "out"], ["update", {"status_text": "text"}]], 0, "text"),
     ],
 )
-def test_reports_are_kept_as_they_were_made(site: Site, steps: list[list[object]], progress: int, text: str) -> None:
-    # An empty fail() keeps what stands, where a success would say 100.
+def test_each_kind_of_report_sets_progress_and_status_text(
+    site: Site, steps: list[list[object]], progress: int, text: str
+) -> None:
+    # fail() without a text keeps the current values, whereas success would set progress to 100.
     state = site.steps(*steps, ["fail"])
     assert (state.status, state.progress, state.status_text) == (Status.FAILED, progress, text)
 
 
 @pytest.mark.every_server
-def test_reports_are_seen_while_the_action_runs(site: Site, gate: Gate) -> None:
+def test_reports_are_visible_while_the_action_runs(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port})
     held = gate.reached()
     before = site.jobs.status(job_id)
@@ -82,7 +84,7 @@ def test_reports_are_seen_while_the_action_runs(site: Site, gate: Gate) -> None:
     assert site.end(job_id).status is Status.COMPLETED
 
 
-def test_plain_progress_is_written_even_if_the_action_goes_quiet(site: Site, gate: Gate) -> None:
+def test_the_last_progress_is_written_without_further_updates(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port, "quietly": 5})
     held = gate.reached()
     held.proceed()
@@ -91,25 +93,25 @@ def test_plain_progress_is_written_even_if_the_action_goes_quiet(site: Site, gat
     site.end(job_id)
 
 
-def test_finish_leaves_a_text_and_a_result(site: Site) -> None:
+def test_finish_sets_a_status_text_and_a_result(site: Site) -> None:
     state = site.run("/work/finish")
     assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "And done")
     assert state.result == {"href": "/export.csv", "rows": [1, None, "ä"]}
 
 
 @pytest.mark.every_server
-def test_threads_that_are_bound_report_for_their_job(site: Site) -> None:
+def test_bound_threads_report_for_their_job(site: Site) -> None:
     job_id = site.start("/work/threads")
     assert site.end(job_id).status is Status.COMPLETED
     assert sorted(site.text(job_id).split()) == ["0", "1", "2", "3", "4"]
 
 
-def test_output_past_the_limit_is_cut_off_and_marked(site: Site) -> None:
+def test_output_past_the_limit_is_truncated_and_marked(site: Site) -> None:
     job_id = site.start("/work/print", {"lines": 80_000})
     assert site.end(job_id).status is Status.COMPLETED
     size, whole = 0, ""
-    while (piece := site.jobs.output(job_id, size)).text:
-        size, whole = piece.next_offset, whole + piece.text
+    while (chunk := site.jobs.output(job_id, size)).text:
+        size, whole = chunk.next_offset, whole + chunk.text
     assert (1 << 20) - 4 < size <= 1 << 20
     assert whole.startswith("line 0 – ä\nline 1 – ä\n")
     assert site.jobs.output(job_id, size).truncated

@@ -1,4 +1,4 @@
-"""What an action sees is what `start()` was told, as from the visitor who started it."""
+"""An action sees the request that was passed to `start()`, with properties of the request that started it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BROWSER = {"User-Agent": "Browser/7", "Cookie": "user=ann; theme=dark", "Authori
 
 
 def seen_by(site: Site, path: str = "/work/see", query: dict[str, Any] | None = None, **options: Any) -> Any:
-    """What the action "see" saw, run as a job."""
+    """The request that the action "see" returns when run as a job."""
     state = site.run(path, query, **options)
     assert state.status is Status.COMPLETED, state
     return result_of(state)
@@ -24,17 +24,17 @@ def seen_by(site: Site, path: str = "/work/see", query: dict[str, Any] | None = 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "CHICKEN"])
 @pytest.mark.every_server
-def test_any_method_the_route_allows_is_sent(site: Site, method: str) -> None:
-    if method == "CHICKEN" and site.verbs_end_as is not None:
+def test_any_method_that_the_route_allows_is_sent(site: Site, method: str) -> None:
+    if method == "CHICKEN" and site.custom_verb_error is not None:
         state = site.run("/work/see", method=method)
         assert state.status is Status.FAILED
-        assert site.verbs_end_as in state.status_text
+        assert site.custom_verb_error in state.status_text
         return
     assert seen_by(site, method=method)["method"] == method
 
 
 @pytest.mark.every_server
-def test_the_query_is_exactly_what_was_asked_for(site: Site) -> None:
+def test_the_action_sees_exactly_the_query_passed_to_start(site: Site) -> None:
     target = "/work/see?flag&a=1&a=b+c&x=%7e%2f&empty=&uml=ä"
     seen = seen_by(site, target, {"id": [5, 6], "none": None, "text": "a&b=c"})
     assert seen["query"] == "flag&a=1&a=b+c&x=~%2F&empty=&uml=%C3%A4&id=5&id=6&text=a%26b%3Dc"
@@ -43,13 +43,13 @@ def test_the_query_is_exactly_what_was_asked_for(site: Site) -> None:
 
 
 @pytest.mark.every_server
-def test_without_a_query_the_application_sees_none(site: Site) -> None:
+def test_the_action_sees_no_query_if_none_was_passed(site: Site) -> None:
     seen = seen_by(site)
     assert seen["query"] == ""
     assert seen["raw"] == ("/work/see" if site.kind.raw_path else None)
 
 
-def test_a_form_arrives_as_a_form_beside_the_query(site: Site) -> None:
+def test_a_form_arrives_as_the_body_and_keeps_the_query(site: Site) -> None:
     seen = seen_by(site, query={"id": 5}, method="POST", form={"name": "ä b", "tag": ["x", "y"]})
     assert seen["headers"]["content-type"] == "application/x-www-form-urlencoded"
     assert (seen["body"], seen["query"]) == ("name=%C3%A4+b&tag=x&tag=y", "id=5")
@@ -79,7 +79,7 @@ def test_a_body_of_300_kb_arrives_whole(site: Site) -> None:
     ],
 )
 @pytest.mark.every_server
-def test_paths_arrive_as_they_were_meant(site: Site, path: str, decoded: str, raw: str) -> None:
+def test_paths_arrive_decoded_and_escaped_correctly(site: Site, path: str, decoded: str, raw: str) -> None:
     seen = seen_by(site, path, {"q": 1})
     assert (seen["path"], seen["query"]) == (decoded, "q=1")
     if site.kind.raw_path:
@@ -88,7 +88,7 @@ def test_paths_arrive_as_they_were_meant(site: Site, path: str, decoded: str, ra
 
 @pytest.mark.parametrize("path", ["/work/see", "/work/see/a%2Fb/ä"])
 @pytest.mark.every_server
-def test_a_mounted_application_runs_its_jobs_below_its_mount(site: Site, path: str) -> None:
+def test_a_mounted_application_runs_jobs_below_its_mount(site: Site, path: str) -> None:
     started = site.started(path, {"id": 5}, mount="/shop")
     seen = result_of(site.end(started["id"]))
     assert (seen["mount"], seen["query"]) == ("/shop", "id=5")
@@ -98,56 +98,56 @@ def test_a_mounted_application_runs_its_jobs_below_its_mount(site: Site, path: s
 
 
 @pytest.mark.every_server
-def test_the_current_users_credentials_go_along(site: Site) -> None:
+def test_a_job_carries_the_current_users_credentials(site: Site) -> None:
     seen = seen_by(site, visitor=BROWSER)
     assert seen["headers"]["cookie"] == BROWSER["Cookie"]
     assert seen["headers"]["authorization"] == BROWSER["Authorization"]
 
 
-def test_an_anonymous_job_carries_nobodys_credentials(site: Site) -> None:
+def test_an_anonymous_job_carries_no_credentials(site: Site) -> None:
     headers = seen_by(site, visitor=BROWSER, as_current_user=False)["headers"]
     assert not {"cookie", "authorization"} & headers.keys()
 
 
-def test_the_owner_is_whoever_started_the_job(site: Site) -> None:
+def test_the_owner_is_the_user_who_started_the_job(site: Site) -> None:
     assert site.run("/work/none", visitor=BROWSER).owner == "ann"
     assert site.run("/work/none").owner is None
 
 
 @pytest.mark.every_server
-def test_a_job_looks_like_the_request_that_started_it(site: Site) -> None:
+def test_a_job_has_the_client_properties_of_the_request_that_started_it(site: Site) -> None:
     visitor = {
         **BROWSER,
         "Host": "www.shop.example:8443",
         "X-Forwarded-For": "203.0.113.9",
         "X-Forwarded-Proto": "https",
     }
-    in_front = site.page("/work/see", headers=visitor, source="127.0.0.2").json()
-    behind = seen_by(site, visitor=visitor, source="127.0.0.2")
+    foreground = site.page("/work/see", headers=visitor, source="127.0.0.2").json()
+    background = seen_by(site, visitor=visitor, source="127.0.0.2")
     for name in ("address", "scheme", "host"):
-        assert behind[name] == in_front[name], name
+        assert background[name] == foreground[name], name
     for name in ("user-agent", "x-forwarded-for", "x-forwarded-proto"):
-        assert behind["headers"].get(name) == in_front["headers"].get(name), name
-    assert behind["host"] == "www.shop.example:8443"
-    assert behind["headers"]["user-agent"] == "Browser/7"
+        assert background["headers"].get(name) == foreground["headers"].get(name), name
+    assert background["host"] == "www.shop.example:8443"
+    assert background["headers"]["user-agent"] == "Browser/7"
     if site.kind.listens != "unix":
-        assert behind["address"] == "127.0.0.2"
+        assert background["address"] == "127.0.0.2"
 
 
-def test_headers_of_ones_own_arrive_and_those_of_the_visitor_do_not(site: Site) -> None:
+def test_headers_passed_to_start_arrive_and_the_visitors_other_headers_do_not(site: Site) -> None:
     headers = seen_by(site, visitor={"X-Theirs": "1"}, headers={"X-Ours": "2", "Cookie": "user=bob"})["headers"]
     assert (headers["x-ours"], headers["cookie"]) == ("2", "user=bob")
     assert "x-theirs" not in headers
 
 
-def test_the_action_knows_that_it_is_a_job_and_which(site: Site) -> None:
+def test_the_action_knows_its_job_id(site: Site) -> None:
     job_id = site.start("/work/see")
     seen = result_of(site.end(job_id))
     assert (seen["background"], seen["job_id"]) == (True, job_id)
     assert site.runs(job_id) == 1
 
 
-def test_the_same_route_serves_a_browser_in_the_foreground(site: Site) -> None:
+def test_the_same_routes_work_in_the_foreground(site: Site) -> None:
     page = site.page("/work/see", {"a": "1"})
     assert (page.status, page.json()["background"], page.json()["job_id"]) == (200, False, None)
     assert page.json()["query"] == "a=1"

@@ -1,4 +1,4 @@
-"""The status routes, over the wire."""
+"""The status routes on real servers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ HTML = {"Accept": "text/html"}
 
 
 @pytest.mark.every_server
-def test_the_status_url_tells_the_state_in_json(site: Site) -> None:
+def test_the_status_url_returns_the_state_as_json(site: Site) -> None:
     started = site.started("/work/finish")
     site.end(started["id"])
     page = site.page(started["url"])
     assert (page.status, page.headers["content-type"]) == (200, "application/json")
     assert page.headers["cache-control"] == "no-store"
-    told = page.json()
-    assert (told["id"], told["status"], told["status_name"]) == (started["id"], int(Status.COMPLETED), "COMPLETED")
-    assert (told["progress"], told["status_text"]) == (100, "And done")
-    assert told["result"]["href"] == "/export.csv"
+    state = page.json()
+    assert (state["id"], state["status"], state["status_name"]) == (started["id"], int(Status.COMPLETED), "COMPLETED")
+    assert (state["progress"], state["status_text"]) == (100, "And done")
+    assert state["result"]["href"] == "/export.csv"
 
 
-def test_a_browser_gets_a_page_with_the_output_escaped(site: Site) -> None:
+def test_a_browser_gets_a_page_with_escaped_output(site: Site) -> None:
     started = site.started("/work/print", {"lines": 2})
     job_id = site.steps(["echo", "<script>alert(1)</script>"]).id
     site.end(started["id"])
@@ -37,7 +37,7 @@ def test_a_browser_gets_a_page_with_the_output_escaped(site: Site) -> None:
     assert site.page("/backjob/progress.js").headers["content-type"] == "text/javascript; charset=utf-8"
 
 
-def test_the_output_is_read_from_an_offset(site: Site) -> None:
+def test_the_output_can_be_read_from_an_offset(site: Site) -> None:
     started = site.started("/work/print", {"lines": 2})
     site.end(started["id"])
     whole = site.page(f"{started['url']}/output").json()
@@ -47,9 +47,9 @@ def test_the_output_is_read_from_an_offset(site: Site) -> None:
     assert site.page(f"{started['url']}/output", {"offset": 28}).json()["text"] == ""
 
 
-def test_an_id_alone_opens_nothing_but_to_its_owner(site: Site) -> None:
+def test_without_a_token_only_the_owner_can_read_a_job(site: Site) -> None:
     job_id = site.run("/work/none", visitor=ANN).id
-    unknown = site.page("/backjob/nothing-of-the-kind")
+    unknown = site.page("/backjob/unknown")
     for visitor in ({}, {"Cookie": "user=bob"}):
         refused = site.page(f"/backjob/{job_id}", headers=visitor)
         assert (refused.status, refused.body) == (404, unknown.body)
@@ -60,7 +60,7 @@ def test_an_id_alone_opens_nothing_but_to_its_owner(site: Site) -> None:
     assert site.page(view[:-1] + ("A" if view[-1] != "A" else "B")).status == 404
 
 
-def test_what_has_ended_is_not_cancelled(site: Site) -> None:
+def test_cancelling_a_job_that_has_ended_is_a_conflict(site: Site) -> None:
     started = site.started("/work/none")
     site.end(started["id"])
     assert site.client.request("POST", f"{started['url']}/cancel", body=b"").status == 409

@@ -1,12 +1,11 @@
-"""Event streams, over the wire: what comes, where it goes on, how many there may be, and what ends them."""
+"""Event streams on real servers: their events, where they resume, their limit, and how they end."""
 
 from __future__ import annotations
 
 import signal
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
@@ -25,7 +24,7 @@ from backjob.signing.tokens import new_job_id
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from tests.event_source import EventSource
-from tests.scenarios.client import WAIT, Gate
+from tests.scenarios.client import WAIT, Gate, wait_until
 from tests.scenarios.servers import KINDS, Kind, gunicorn, uvicorn
 from tests.scenarios.sites import KEY, STREAMS, Site, serving
 
@@ -34,13 +33,13 @@ _TEXT: Final = "line 0 – ä\nline 1 – ä\n"
 
 
 def chunks(response: HTTPResponse) -> Iterator[bytes]:
-    """What comes, as it comes, until the stream ends."""
+    """The chunks of the stream as they arrive, until it ends."""
     while chunk := response.read1(1 << 16):
         yield chunk
 
 
 def until(response: HTTPResponse, source: EventSource, name: str) -> None:
-    """Read until another event of this name has come."""
+    """Read until the next event of this name has arrived."""
     before = source.names.count(name)
     for chunk in chunks(response):
         source.feed(chunk)
@@ -49,13 +48,13 @@ def until(response: HTTPResponse, source: EventSource, name: str) -> None:
     pytest.fail(f"the stream ended: {source.events}")
 
 
-def needs_room(site: Site) -> None:
-    """For scenarios of several requests at a time."""
+def require_concurrency(site: Site) -> None:
+    """Skip the test on servers that can't serve several requests at once."""
     if site.kind.workers < 4:
-        pytest.skip(f"{site.kind} has no room for several requests at a time")
+        pytest.skip(f"{site.kind} can't serve several requests at once")
 
 
-# --- what comes -----------------------------------------------------------------------------------------------------
+# --- events ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.every_server
@@ -73,9 +72,9 @@ def test_the_events_of_an_ended_job_are_its_output_and_its_end(site: Site) -> No
     assert EventSource().read([site.page(f"{started['url']}/events?offset=14&output=0").body]).names == ["end"]
 
 
-def test_streams_are_opened_as_the_other_routes_are(site: Site) -> None:
+def test_streams_have_the_access_rules_of_the_other_status_routes(site: Site) -> None:
     job_id = site.run("/work/none", visitor=_ANN).id
-    unknown = site.page("/backjob/nothing-of-the-kind")
+    unknown = site.page("/backjob/unknown")
     for visitor in ({}, {"Cookie": "user=bob"}):
         refused = site.page(f"/backjob/{job_id}/events", headers=visitor)
         assert (refused.status, refused.body) == (404, unknown.body)
@@ -86,8 +85,8 @@ def test_streams_are_opened_as_the_other_routes_are(site: Site) -> None:
 
 
 @pytest.mark.every_server
-def test_a_running_job_is_followed_to_its_end(site: Site, gate: Gate) -> None:
-    needs_room(site)
+def test_a_stream_follows_a_running_job_to_its_end(site: Site, gate: Gate) -> None:
+    require_concurrency(site)
     started = site.started("/work/hold", {"gate": gate.port})
     held = gate.reached()
     source = EventSource()
@@ -104,8 +103,8 @@ def test_a_running_job_is_followed_to_its_end(site: Site, gate: Gate) -> None:
 
 
 @pytest.mark.every_server
-def test_there_are_as_many_as_may_be_and_one_that_is_cut_makes_room(site: Site) -> None:
-    needs_room(site)
+def test_streams_past_the_limit_are_refused_until_one_disconnects(site: Site) -> None:
+    require_concurrency(site)
     started = site.started("/work/none", delay=1000)
     address = f"{started['url']}/events"
     with ExitStack() as open_streams:
@@ -115,20 +114,20 @@ def test_there_are_as_many_as_may_be_and_one_that_is_cut_makes_room(site: Site) 
         refused = site.page(address)
         assert (refused.status, refused.headers["retry-after"]) == (503, "2")
     if site.kind.gateway == "wsgi":
-        site.jobs.cancel(started["id"])  # there the server sees that a client is gone when it has something to write
+        site.jobs.cancel(started["id"])  # a WSGI server notices a disconnect only when it writes
 
-    def has_room() -> bool:
+    def is_accepted() -> bool:
         with site.client.streamed(address) as response:
             return response.status != 503
 
-    wait_until(has_room)
+    wait_until(is_accepted)
 
 
 # --- a client that does not read ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("http", ["h11", "httptools"])
-def test_a_client_that_does_not_read_loses_its_place_and_its_connection(
+def test_a_client_that_does_not_read_is_disconnected(
     http: Literal["h11", "httptools"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("backjob.asgi._LONGEST_SEND", 0.1)
@@ -136,21 +135,21 @@ def test_a_client_that_does_not_read_loses_its_place_and_its_connection(
     with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs, served(jobs, http) as address:
         job = jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
         assert jobs.store.change(job.id, *claimed("token")) is not None
-        size = 8 << 20  # more than the system keeps for a client
+        size = 8 << 20  # more than the socket buffers hold
         assert jobs.store.report(job.id, "token", Report(output="x" * size))
         with socket.create_connection(address, WAIT) as client:
             client.sendall(f"GET {jobs.status_url(job.id)}/events HTTP/1.1\r\nHost: site\r\n\r\n".encode())
-            got = client.recv(64)
+            received = client.recv(64)
             wait_until(lambda: jobs.broadcast.count == 0)
-            got += b"".join(iter(lambda: client.recv(1 << 16), b""))
-        assert got.startswith(b"HTTP/1.1 200 ")
-        assert len(got) < size
-        assert not got.endswith(b"0\r\n\r\n")  # cut off, which is how a client knows that it has to connect again
+            received += b"".join(iter(lambda: client.recv(1 << 16), b""))
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert len(received) < size
+        assert not received.endswith(b"0\r\n\r\n")  # no final chunk, so the client knows that it must reconnect
 
 
 @contextmanager
 def served(jobs: BackJob, http: Literal["h11", "httptools"]) -> Iterator[Any]:
-    """The address of uvicorn within its block, in a thread of this process, and with nothing but the status routes."""
+    """Run uvicorn in a thread during the block, with the status routes only; yields its address."""
 
     async def nothing_else(scope: Any, receive: Any, send: Any) -> None:
         raise AssertionError
@@ -168,20 +167,13 @@ def served(jobs: BackJob, http: Literal["h11", "httptools"]) -> Iterator[Any]:
         assert not thread.is_alive()
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    looks, deadline = threading.Event(), time.monotonic() + WAIT
-    while not holds():
-        assert time.monotonic() < deadline
-        looks.wait(0.01)
-
-
-# --- off, until switched on -----------------------------------------------------------------------------------------
+# --- off by default -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     "app", ["plain_app", *(pytest.param(app, marks=pytest.mark.slow) for app in ("flask_app", "django_app"))]
 )
-def test_where_each_takes_a_thread_there_are_none_by_default(app: str, tmp_path: Path) -> None:
+def test_streams_are_off_by_default_on_servers_with_threads(app: str, tmp_path: Path) -> None:
     with serving(KINDS["gunicorn-threads"], f"{app}:app", tmp_path) as site:
         started = site.started("/work/none")
         site.end(started["id"])
@@ -189,7 +181,7 @@ def test_where_each_takes_a_thread_there_are_none_by_default(app: str, tmp_path:
         assert (refused.status, refused.body) == (404, unknown.body)
 
 
-# --- the end of a server --------------------------------------------------------------------------------------------
+# --- shutdown -------------------------------------------------------------------------------------------------------
 
 
 _UVICORN: Final = ("--timeout-graceful-shutdown", "60")
@@ -206,16 +198,16 @@ _GUNICORN: Final = ("--workers=1", "--graceful-timeout=60")
     ],
     ids=["uvicorn", "uvicorn-django", "gunicorn-sync-flask", "gunicorn-threads-django"],
 )
-def test_a_server_that_is_told_to_end_does_not_wait_for_its_streams(
+def test_a_server_that_shuts_down_does_not_wait_for_streams(
     app: str, command: Any, gateway: Literal["wsgi", "asgi"], tmp_path: Path
 ) -> None:
-    kind = Kind(name="patient", command=command, gateway=gateway)
+    kind = Kind(name="graceful", command=command, gateway=gateway)
     with serving(kind, f"{app}:app", tmp_path, BACKJOB_STREAMS="1") as site:
         started = site.started("/work/none", delay=1000)
         with site.client.streamed(f"{started['url']}/events") as response:
             source = EventSource()
             until(response, source, "state")
             site.server.process.send_signal(signal.SIGTERM)
-            source.read(chunks(response))  # to a clean end: what is cut off raises
+            source.read(chunks(response))  # a clean end; a truncated response would raise
         assert not source.has_ended
         site.server.process.wait(WAIT)

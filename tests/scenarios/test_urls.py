@@ -1,4 +1,4 @@
-"""`start()` is given the URL that the framework's own builder makes: at the root, mounted, and behind a proxy."""
+"""`start()` accepts the URLs that the framework builds: at the root, mounted, and behind a proxy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from backjob import Status
 from tests.scenarios.servers import KINDS, daphne, hypercorn, uvicorn
 from tests.scenarios.sites import Site, serving
 
-AT_ROOT_PATH: Final[dict[str, Any]] = {
+WITH_ROOT_PATH: Final[dict[str, Any]] = {
     "uvicorn-h11": uvicorn("--http", "h11", "--root-path", "/shop"),
     "hypercorn": hypercorn("--root-path", "/shop"),
     "daphne": daphne("--root-path", "/shop"),
@@ -20,8 +20,8 @@ AT_ROOT_PATH: Final[dict[str, Any]] = {
 QUICK: Final = ("starlette_app", "flask_app")
 
 
-def by_url(site: Site, path: str, **visitor: str) -> None:
-    """A page starts a job by a URL, and it runs."""
+def assert_runs(site: Site, path: str, **visitor: str) -> None:
+    """Request a page that starts a job by a URL, and assert that the job completes."""
     page = site.page(path, headers=visitor)
     assert page.status == 200, page.text
     state = site.end(page.json()["id"])
@@ -44,14 +44,14 @@ def by_url(site: Site, path: str, **visitor: str) -> None:
         )
     ],
 )
-def test_it_is_run_at_the_root_and_where_the_application_is_mounted(tmp_path: Path, app: str, server: str) -> None:
+def test_a_url_works_at_the_root_and_below_a_mount(tmp_path: Path, app: str, server: str) -> None:
     with serving(KINDS[server], f"{app}:app", tmp_path) as site:
-        by_url(site, "/by-url")
-        by_url(site, "/by-url", Host="www.shop.example:8443")
-        by_url(site, "/shop/by-url")
+        assert_runs(site, "/by-url")
+        assert_runs(site, "/by-url", Host="www.shop.example:8443")
+        assert_runs(site, "/shop/by-url")
 
 
-# Of the servers with a root path, uvicorn puts it in front of what a proxy has stripped; the others show what they get.
+# uvicorn puts the root path in front of the request path, which a proxy has stripped; the others leave the path as it is.
 @pytest.mark.parametrize(
     ("app", "server", "path"),
     [
@@ -68,7 +68,7 @@ def test_it_is_run_at_the_root_and_where_the_application_is_mounted(tmp_path: Pa
         )
     ],
 )
-def test_it_is_run_below_a_servers_root_path(tmp_path: Path, app: str, server: str, path: str) -> None:
-    kind = evolve(KINDS[server], command=AT_ROOT_PATH[server], address="learnt")
+def test_a_url_works_below_a_servers_root_path(tmp_path: Path, app: str, server: str, path: str) -> None:
+    kind = evolve(KINDS[server], command=WITH_ROOT_PATH[server], address="learnt")
     with serving(kind, f"{app}:bare", tmp_path) as site:
-        by_url(site, path)
+        assert_runs(site, path)

@@ -1,6 +1,6 @@
 /** Types of progress.js: `<backjob-progress src="…">`, its events, and its texts. */
 
-/** A job as the server tells of it; see "The state as JSON". Times are ISO 8601 in UTC. */
+/** A job's state as the server sends it; see "The state as JSON". Times are ISO 8601 in UTC. */
 export interface BackjobState {
   readonly id: string;
   /** A whole number, 0 to 100. */
@@ -17,7 +17,7 @@ export interface BackjobState {
   readonly scope: string;
 }
 
-/** What the element says. `{time}` in `starts`, `elapsed` and `left` is replaced by a time in the page's language. */
+/** The element's texts. `{time}` in `starts`, `elapsed` and `left` is replaced by a time in the page's language. */
 export interface BackjobTexts {
   started: string;
   in_progress: string;
@@ -39,17 +39,17 @@ export interface BackjobTexts {
 }
 
 export interface BackjobProgressElement extends HTMLElement {
-  /** The newest state; null until there is one. */
+  /** The latest state; null until the first one arrives. */
   readonly state: BackjobState | null;
 }
 
 export interface BackjobProgressConstructor {
   new (): BackjobProgressElement;
-  /** The texts of all elements; what is missing is said in English. An element's attribute `texts` goes before. */
+  /** Texts for all elements; missing ones are in English. An element's attribute `texts` takes precedence. */
   texts: Partial<BackjobTexts>;
 }
 
-/** `preventDefault()` of `backjob-done` keeps the page where `on-done-href` would leave it. */
+/** `preventDefault()` on `backjob-done` stops the element from going to `on-done-href`. */
 export type BackjobEvent = CustomEvent<BackjobState>;
 
 interface BackjobEvents {

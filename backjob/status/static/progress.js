@@ -1,24 +1,24 @@
-// <backjob-progress src="/backjob/ID.TOKEN">: shows a job's progress until its end.
+// <backjob-progress src="/backjob/ID.TOKEN"> shows a job's progress until its end.
 //
-// src           the job's status address, as status_url() gives it
-// output        show the job's output too
+// src           the job's status URL, from status_url()
+// output        also show the job's output
 // cancel        show a button to cancel the job
-// stream        listen to the server's events; ask again and again only where it has none
-// on-done-href  go there once the job is done; without a value, to the job's result
-// label         the bar's name for screen readers
-// texts         words of another language, as JSON; BackjobProgress.texts has them for all elements
+// stream        use the server's event stream; poll only if there is none
+// on-done-href  go to this URL once the job is done; without a value, go to the job's result
+// label         the progress bar's name for screen readers
+// texts         replacements for the texts below, as JSON; BackjobProgress.texts replaces them for all elements
 //
-// Events, all bubbling, with the job's state as their detail: backjob-update after every change, then once backjob-done
-// (COMPLETED) or backjob-failed (FAILED, CANCELLED). Whatever a job says is set as text, never as markup.
+// Events bubble and have the job's state as their detail: backjob-update after every change, then once backjob-done
+// (COMPLETED) or backjob-failed (FAILED, CANCELLED). Everything from a job is inserted as text, never as markup.
 (() => {
   "use strict";
   if (customElements.get("backjob-progress")) return;
 
-  const FIRST_WAIT = 500, LONGEST_WAIT = 3000, PATIENCE = 20000, TICK = 1000; // ms
-  const GRACE = 5000; // ms; a stream that the server ends in time is opened again within 2 s
-  const LONGEST_STREAM = 310000; // ms; the server ends each within 300 s, unless the connection has died unnoticed
-  const MOST_STREAMS = 3; // in a page: over HTTP/1.1 a browser has six connections for all of a site
-  const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 18; // characters; of a longer one half is shown
+  const FIRST_WAIT = 500, LONGEST_WAIT = 3000, TIMEOUT = 20000, TICK = 1000; // ms
+  const GRACE = 5000; // ms; longer than the 2 s after which the browser reopens a stream that the server has ended
+  const LONGEST_STREAM = 310000; // ms; the server ends streams after 300 s, so a longer one has lost its connection
+  const MOST_STREAMS = 3; // per page; over HTTP/1.1 browsers open at most six connections to a site
+  const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 18; // characters; longer output is cut to half of this
   const WAITING = 0, RUNNING = 1, COMPLETED = 2;
   const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const TEXTS = {
@@ -35,21 +35,21 @@
     label: "Progress",
     output: "Output",
     more: "There is more output before this.",
-    truncated: "The output was longer than is kept; the rest is missing.",
-    lost: "Connection lost; trying again …",
-    unknown: "This job is not known here, or is not yours to see.",
+    truncated: "The output exceeded the limit; the rest is missing.",
+    lost: "Connection lost; reconnecting …",
+    unknown: "This job does not exist, or you may not see it.",
     refused: "The job could not be cancelled.",
   };
   let streams = 0;
 
   const visible = () => new Promise((resolve) => {
     if (!document.hidden) return resolve();
-    const look = () => {
+    const check = () => {
       if (document.hidden) return;
-      document.removeEventListener("visibilitychange", look);
+      document.removeEventListener("visibilitychange", check);
       resolve();
     };
-    document.addEventListener("visibilitychange", look);
+    document.addEventListener("visibilitychange", check);
   });
 
   const make = (name, attributes, ...children) => {
@@ -59,12 +59,12 @@
     return element;
   };
 
-  // A live region speaks up when it is set, be it to the same words.
+  // Screen readers announce a live region whenever it is set, even to the same text.
   const set = (element, text) => {
     if (element.textContent !== text) element.textContent = text;
   };
 
-  // A result may come from anywhere; javascript: and data: are no links to follow.
+  // The result is untrusted: allow no javascript: or data: links.
   const safeLink = (href) => {
     if (!href || typeof href !== "string") return null;
     try {
@@ -79,32 +79,32 @@
     try {
       return new Intl.NumberFormat(language, options).format(value);
     } catch {
-      return new Intl.NumberFormat(undefined, options).format(value); // no such language
+      return new Intl.NumberFormat(undefined, options).format(value); // unknown language
     }
   };
 
   class BackjobProgress extends HTMLElement {
     static observedAttributes = ["src", "texts"];
     static texts = TEXTS;
-    #own = {}; // texts
-    #turn = 0; // grows when watching begins anew or ends: what an older turn still hears does not count
-    #leave = () => {}; // ends a request or a stream that nobody waits for any more
-    #wake = () => {}; // ends the wait between two looks
-    #ticking = 0;
+    #ownTexts = {}; // from the attribute
+    #run = 0; // increases when watching starts or stops; results that an older run still receives are ignored
+    #abort = () => {}; // ends the current request or stream
+    #wake = () => {}; // ends the wait between two polls
+    #ticker = 0;
     #parts = null;
     #offset = 0;
     #state = null;
     #last = "";
-    #told; // the src whose end was told
-    #ahead = -Infinity; // ms, the server's clock before this one
-    #mark = null; // the newest progress, and the seconds it took
+    #endedSrc; // the src whose end event has fired
+    #clockOffset = -Infinity; // ms that the server's clock is ahead
+    #mark = null; // the latest progress, and the seconds it took to get there
 
     get state() {
       return this.#state;
     }
 
     connectedCallback() {
-      if (this.#told !== this.getAttribute("src")) this.#start();
+      if (this.#endedSrc !== this.getAttribute("src")) this.#start();
     }
 
     disconnectedCallback() {
@@ -112,8 +112,8 @@
     }
 
     attributeChangedCallback(name, before, now) {
-      if (name === "texts") this.#own = this.#read(now);
-      else if (this.isConnected && before !== now && this.#turn) this.#start();
+      if (name === "texts") this.#ownTexts = this.#parse(now);
+      else if (this.isConnected && before !== now && this.#run) this.#start();
     }
 
     #start() {
@@ -126,41 +126,41 @@
       this.#parts = this.#state = this.#mark = null;
       this.#offset = 0;
       this.#last = "";
-      this.#told = undefined;
-      if (!this.hasAttribute("src")) return; // a fragment of the server's
-      // What the server rendered stays until there is something newer; while the page loads it may be still to come.
+      this.#endedSrc = undefined;
+      if (!this.hasAttribute("src")) return; // a fragment from the server
+      // Server-rendered content stays until the first state arrives. A loading page may not have parsed it yet.
       if (!this.firstElementChild && document.readyState !== "loading") this.#build();
-      this.#watch(this.#turn);
+      this.#watch(this.#run);
     }
 
     #stop() {
-      this.#turn += 1;
-      this.#leave();
+      this.#run += 1;
+      this.#abort();
       this.#wake();
-      clearInterval(this.#ticking);
+      clearInterval(this.#ticker);
     }
 
     // --- watching ---
 
-    async #watch(turn) {
+    async #watch(run) {
       let wait = FIRST_WAIT, refusals = 0;
-      this.#ticking = setInterval(() => document.hidden || this.#tick(), TICK);
+      this.#ticker = setInterval(() => document.hidden || this.#tick(), TICK);
       for (;;) {
         await visible();
-        if (turn !== this.#turn) return;
+        if (run !== this.#run) return;
         try {
           const before = this.#last;
-          if (await this.#look(turn)) return;
+          if (await this.#poll(run)) return;
           wait = this.#last === before ? Math.min(wait * 1.5, LONGEST_WAIT) : FIRST_WAIT;
           if (this.hasAttribute("stream") && !document.hidden && refusals < 2 && streams < MOST_STREAMS) {
-            const end = await this.#stream(turn);
+            const end = await this.#stream(run);
             if (end === "over") return;
             if (end === "hidden") continue;
             refusals = end === "refused" ? refusals + 1 : 0;
           }
         } catch {
-          if (turn !== this.#turn) return;
-          this.#lose();
+          if (run !== this.#run) return;
+          this.#showLost();
           wait = Math.min(wait * 2, LONGEST_WAIT);
         }
         await new Promise((resolve) => {
@@ -172,8 +172,8 @@
 
     async #fetch(path, options) {
       const request = new AbortController();
-      const timer = setTimeout(() => request.abort(), PATIENCE);
-      if (!options) this.#leave = () => request.abort();
+      const timer = setTimeout(() => request.abort(), TIMEOUT);
+      if (!options) this.#abort = () => request.abort();
       try {
         const response = await fetch(this.getAttribute("src") + path, {
           headers: { Accept: "application/json" }, cache: "no-store", signal: request.signal, ...options,
@@ -185,128 +185,128 @@
       }
     }
 
-    async #get(turn, path) {
-      const answer = await this.#fetch(path);
-      if (turn !== this.#turn) throw new Error("no longer wanted");
-      return answer;
+    async #get(run, path) {
+      const response = await this.#fetch(path);
+      if (run !== this.#run) throw new Error("superseded");
+      return response;
     }
 
-    // Ask once; whether there is nothing more to ask.
-    async #look(turn) {
-      const { status, ok, date, body: state } = await this.#get(turn, "");
+    // Poll once. Returns whether the job has ended or is unknown, so that polling stops.
+    async #poll(run) {
+      const { status, ok, date, body: state } = await this.#get(run, "");
       if ([401, 403, 404, 410].includes(status)) {
-        this.#say(this.#words().unknown, "");
+        this.#showStatus(this.#texts().unknown, "");
         this.#parts.bar.value = this.#state?.progress ?? 0;
-        this.#offer(false);
+        this.#showCancel(false);
         this.removeAttribute("data-lost");
         this.#stop();
         return true;
       }
       if (!ok) throw new Error(`status ${status}`);
-      if (this.hasAttribute("output") && JSON.stringify(state) !== this.#last) await this.#follow(turn);
-      return this.#accept(turn, state, date);
+      if (this.hasAttribute("output") && JSON.stringify(state) !== this.#last) await this.#readOutput(run);
+      return this.#accept(run, state, date);
     }
 
-    async #follow(turn) {
+    async #readOutput(run) {
       for (let text = "", offset = this.#offset; ; ) {
-        const { ok, status, body: piece } = await this.#get(turn, `/output?offset=${offset}`);
+        const { ok, status, body: chunk } = await this.#get(run, `/output?offset=${offset}`);
         if (!ok) throw new Error(`status ${status}`);
-        if (piece.next_offset <= offset) return this.#append({ ...piece, text, next_offset: offset });
-        text += piece.text;
-        offset = piece.next_offset;
+        if (chunk.next_offset <= offset) return this.#append({ ...chunk, text, next_offset: offset });
+        text += chunk.text;
+        offset = chunk.next_offset;
       }
     }
 
-    // Listen until the stream ends; how it did: "over", "hidden", "refused" before a first event, or "cut".
-    #stream(turn) {
+    // Stream until it ends. Returns how: "over", "hidden", "refused" (before the first event) or "cut".
+    #stream(run) {
       return new Promise((resolve) => {
         const output = this.hasAttribute("output");
         const source = new EventSource(
           `${this.getAttribute("src")}/events?offset=${this.#offset}${output ? "" : "&output=0"}`,
         );
-        let began = false, left = false, silence = 0, patience = 0, life = 0;
-        const leave = (how = began ? "cut" : "refused") => {
-          if (left) return;
-          left = true;
+        let began = false, closed = false, lossTimer = 0, eventTimer = 0, lifeTimer = 0;
+        const close = (how = began ? "cut" : "refused") => {
+          if (closed) return;
+          closed = true;
           source.close();
-          for (const timer of [silence, patience, life]) clearTimeout(timer);
+          for (const timer of [lossTimer, eventTimer, lifeTimer]) clearTimeout(timer);
           document.removeEventListener("visibilitychange", hide);
           streams -= 1;
           resolve(how);
         };
-        const hide = () => document.hidden && leave("hidden");
-        // A connection alone says little: a proxy may keep back what comes by it. A state follows each.
-        const doubt = () => (patience ||= setTimeout(() => leave(), PATIENCE));
-        const hear = (name, handle) => source.addEventListener(name, (event) => {
+        const hide = () => document.hidden && close("hidden");
+        // A proxy may buffer an open stream, so wait for an event: the server sends a state after each connection.
+        const expectEvent = () => (eventTimer ||= setTimeout(() => close(), TIMEOUT));
+        const listen = (name, handle) => source.addEventListener(name, (event) => {
           began = true;
-          clearTimeout(silence);
-          clearTimeout(patience);
-          silence = patience = 0;
+          clearTimeout(lossTimer);
+          clearTimeout(eventTimer);
+          lossTimer = eventTimer = 0;
           handle(JSON.parse(event.data));
         });
         streams += 1;
-        this.#leave = () => leave("over");
+        this.#abort = () => close("over");
         document.addEventListener("visibilitychange", hide);
-        doubt();
+        expectEvent();
         source.onopen = () => {
-          clearTimeout(life);
-          life = setTimeout(() => leave(), LONGEST_STREAM);
+          clearTimeout(lifeTimer);
+          lifeTimer = setTimeout(() => close(), LONGEST_STREAM);
         };
         source.onerror = () => {
-          if (source.readyState === EventSource.CLOSED) return leave();
-          silence ||= setTimeout(() => this.#lose(), GRACE);
-          doubt();
+          if (source.readyState === EventSource.CLOSED) return close();
+          lossTimer ||= setTimeout(() => this.#showLost(), GRACE);
+          expectEvent();
         };
-        hear("output", (piece) => {
-          this.#append(piece);
-          if (this.#state) this.#show(); // a status text that is the output's end came before it
+        listen("output", (chunk) => {
+          this.#append(chunk);
+          if (this.#state) this.#show(); // the status text may repeat the output, which arrives after it
         });
-        for (const name of ["state", "end"]) hear(name, (state) => this.#accept(turn, state, 0) && leave("over"));
+        for (const name of ["state", "end"]) listen(name, (state) => this.#accept(run, state, 0) && close("over"));
       });
     }
 
-    // Take in a state; whether it was the last.
-    #accept(turn, state, date) {
+    // Process a state. Returns whether it was the last one.
+    #accept(run, state, date) {
       const now = JSON.stringify(state), final = state.end_time !== null, changed = now !== this.#last;
-      this.#ahead = Math.max(this.#ahead, Math.max(date, Date.parse(state.updated_time)) - Date.now());
+      this.#clockOffset = Math.max(this.#clockOffset, Math.max(date, Date.parse(state.updated_time)) - Date.now());
       this.#state = state;
       this.#last = now;
       if (this.#mark?.progress !== state.progress) this.#mark = { progress: state.progress, after: Math.max(this.#elapsed(), 0.1) };
       this.#show();
-      if (changed) this.#tell("backjob-update");
-      if (turn !== this.#turn || !final) return turn !== this.#turn;
-      clearInterval(this.#ticking);
-      this.#told = this.getAttribute("src");
+      if (changed) this.#fire("backjob-update");
+      if (run !== this.#run || !final) return run !== this.#run;
+      clearInterval(this.#ticker);
+      this.#endedSrc = this.getAttribute("src");
       const done = state.status === COMPLETED;
-      const stays = !this.#tell(done ? "backjob-done" : "backjob-failed");
+      const stays = !this.#fire(done ? "backjob-done" : "backjob-failed");
       const href = safeLink(this.getAttribute("on-done-href") || state.result?.href);
       if (done && !stays && href && this.hasAttribute("on-done-href")) location.replace(href);
       return true;
     }
 
-    #tell(name) {
+    #fire(name) {
       return this.dispatchEvent(new CustomEvent(name, { bubbles: true, cancelable: true, detail: this.#state }));
     }
 
     async #cancel() {
-      const turn = this.#turn, { cancel, alert } = this.#parts;
-      if (cancel.ariaDisabled) return; // a button that is disabled would lose the focus
+      const run = this.#run, { cancel, alert } = this.#parts;
+      if (cancel.ariaDisabled) return; // the attribute disabled would lose the focus
       cancel.ariaDisabled = "true";
       alert.hidden = true;
       const { status } = await this.#fetch("/cancel", { method: "POST" }).catch(() => ({ status: 0 }));
-      if (turn !== this.#turn) return;
+      if (run !== this.#run) return;
       cancel.ariaDisabled = null;
       if (status === 200 || status === 409) {
-        this.#wake(); // and see
+        this.#wake();
       } else {
         alert.hidden = false;
-        set(alert, this.#words().refused);
+        set(alert, this.#texts().refused);
       }
     }
 
-    // --- showing ---
+    // --- rendering ---
 
-    #read(texts) {
+    #parse(texts) {
       try {
         return JSON.parse(texts || "{}");
       } catch (error) {
@@ -315,8 +315,8 @@
       }
     }
 
-    #words() {
-      return { ...TEXTS, ...BackjobProgress.texts, ...this.#own };
+    #texts() {
+      return { ...TEXTS, ...BackjobProgress.texts, ...this.#ownTexts };
     }
 
     #build() {
@@ -339,7 +339,7 @@
       parts.status = make("p", { part: "status", tabindex: -1 }, parts.state, parts.text);
       parts.cancel.addEventListener("click", () => this.#cancel());
       this.#parts = parts;
-      this.#dress();
+      this.#applyTexts();
       this.replaceChildren(
         make("div", { part: "head" }, parts.status, parts.percent),
         parts.bar,
@@ -349,25 +349,25 @@
       return parts;
     }
 
-    #dress() {
-      const words = this.#words(), parts = this.#parts;
+    #applyTexts() {
+      const words = this.#texts(), parts = this.#parts;
       for (const name of ["result", "cancel", "more", "truncated"]) set(parts[name], words[name]);
       parts.bar.ariaLabel = this.getAttribute("label") || words.label;
       parts.output.ariaLabel = words.output;
       return words;
     }
 
-    // What is said in `state` is read out by screen readers: a word while the job lives, and how it ended.
-    #say(word, text, final = false) {
+    // Screen readers announce `state`: one word while the job is unfinished, then how it ended.
+    #showStatus(word, text, final = false) {
       const parts = this.#build(), home = final ? parts.state : parts.status;
       if (parts.text.parentNode !== home) home.append(parts.text);
       set(parts.word, word);
       set(parts.text, text && `: ${text}`);
     }
 
-    #lose() {
+    #showLost() {
       this.dataset.lost = "";
-      if (this.#parts || !this.firstElementChild) this.#say(this.#words().lost, "");
+      if (this.#parts || !this.firstElementChild) this.#showStatus(this.#texts().lost, "");
     }
 
     #append({ text, next_offset: offset, truncated }) {
@@ -391,14 +391,14 @@
     #show() {
       const state = this.#state, final = state.end_time !== null, name = state.status_name.toLowerCase();
       const { bar, percent, result, output } = this.#build();
-      const words = this.#dress();
+      const words = this.#applyTexts();
 
-      // Without a text of its own a job's status text is the end of its output, which may stand below already.
+      // If the action sets no status text, the status text is the end of the output, which may already be shown below.
       let text = state.status_text.trim();
       if (text.length > LONGEST_HEADLINE || (text.includes("\n") && output.textContent.includes(text)))
         text = text.slice(text.lastIndexOf("\n") + 1).slice(0, LONGEST_HEADLINE);
       const word = words[name];
-      this.#say(word, text.toLowerCase() === word.toLowerCase() ? "" : text, final);
+      this.#showStatus(word, text.toLowerCase() === word.toLowerCase() ? "" : text, final);
       this.removeAttribute("data-lost");
       this.dataset.status = name;
 
@@ -411,11 +411,11 @@
       const href = safeLink(state.result?.href);
       result.hidden = !href;
       if (href) result.href = href;
-      this.#offer(!final && this.hasAttribute("cancel"));
+      this.#showCancel(!final && this.hasAttribute("cancel"));
     }
 
-    // Show the button or hide it; the focus is not lost with it.
-    #offer(shown) {
+    // Show or hide the button; when it is hidden, its focus moves to the status.
+    #showCancel(shown) {
       const { cancel, status } = this.#parts, focused = document.activeElement === cancel;
       cancel.hidden = !shown;
       if (focused && !shown) status.focus();
@@ -427,13 +427,13 @@
       return this.closest("[lang]")?.lang || undefined;
     }
 
-    // The seconds since the job was due, or until its end.
+    // Seconds from the job's due time until now, or until its end.
     #elapsed() {
       const { start_time: start, end_time: end } = this.#state;
-      return ((end === null ? Date.now() + this.#ahead : Date.parse(end)) - Date.parse(start)) / 1000;
+      return ((end === null ? Date.now() + this.#clockOffset : Date.parse(end)) - Date.parse(start)) / 1000;
     }
 
-    // The seconds left, at the pace so far. It counts down until the next percent is due, and then waits for it.
+    // Seconds left at the pace so far. Counts down until the next percent is due, then stops until it arrives.
     #left(elapsed) {
       const { progress, after } = this.#mark;
       if (this.#state.status !== RUNNING || progress === 0 || elapsed < 2) return 0;
@@ -455,13 +455,13 @@
 
     #tick() {
       if (!this.#state) return;
-      const words = this.#words(), elapsed = this.#elapsed(), waiting = this.#state.status === WAITING;
-      const say = (name, seconds) => words[name].replace("{time}", this.#duration(seconds));
+      const words = this.#texts(), elapsed = this.#elapsed(), waiting = this.#state.status === WAITING;
+      const timeText = (name, seconds) => words[name].replace("{time}", this.#duration(seconds));
       const shown = [];
-      if (elapsed >= (waiting ? 1 : 0)) shown.push(say("elapsed", elapsed));
-      else if (waiting && elapsed <= -1) shown.push(say("starts", -elapsed));
+      if (elapsed >= (waiting ? 1 : 0)) shown.push(timeText("elapsed", elapsed));
+      else if (waiting && elapsed <= -1) shown.push(timeText("starts", -elapsed));
       const left = this.#left(elapsed);
-      if (left > 0) shown.push(say("left", left));
+      if (left > 0) shown.push(timeText("left", left));
       set(this.#parts.time, shown.join(" · "));
     }
   }

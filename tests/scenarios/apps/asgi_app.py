@@ -1,4 +1,4 @@
-"""The scenario site as a plain ASGI application, at the root and mounted too; actions run in threads."""
+"""The scenario site as a plain ASGI application, at the root and mounted; actions run in threads."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ async def site(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": text})
         return
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-    pieces = iter(reply.body)
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        await send({"type": "http.response.body", "body": piece.encode(), "more_body": True})
+    chunks = iter(reply.body)
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -1,4 +1,4 @@
-"""Scenario sites that are set up in the wrong way."""
+"""Scenario sites that are misconfigured."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ without_middleware = site_of(jobs)
 
 
 def behind_a_login(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    """The site with a login page in front of everything, the middleware too."""
+    """The site with a login check in front of everything, including the middleware."""
     if environ["PATH_INFO"] != "/ready" and owner_in(environ.get("HTTP_COOKIE")) is None:
         start_response("302 Found", [("Location", "/login"), ("Content-Length", "0")])
         return [b""]

@@ -1,5 +1,5 @@
-"""What every scenario app is given by its environment: ``BACKJOB_*`` settings, and the authority that signed the
-certificate of a server with TLS.
+"""The configuration of every scenario app, from environment variables: the ``BACKJOB_*`` settings, and the authority
+that signed the certificate of a TLS server.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PREFIX: Final = "BACKJOB_"
 
 
 def settings() -> dict[str, str]:
-    """The settings by their full names, as Flask's configuration takes them too."""
+    """The settings by their full names, the form that Flask's configuration needs."""
     return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
 
 
 def own_transport() -> SocketTransport | None:
-    """A transport that trusts the scenario's authority, where the server is reached by TLS; else None."""
+    """A transport that trusts the scenario's authority if the server uses TLS; else None."""
     authority = os.environ.get("SCENARIO_AUTHORITY")
     if authority is None:
         return None
@@ -35,7 +35,7 @@ def own_transport() -> SocketTransport | None:
 
 
 def mounted(app: WSGIApplication) -> WSGIApplication:
-    """The application at the root and, as SCRIPT_NAME says, under `MOUNT` as well."""
+    """The application at the root, and under `MOUNT` with that as its SCRIPT_NAME."""
 
     def mount(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]

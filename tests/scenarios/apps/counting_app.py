@@ -1,5 +1,5 @@
-"""An ASGI application whose store counts how often it is read. ``/cost`` tells that and the memory of the process;
-``/bare`` is a stream that says one word, and nothing else until its client leaves: what any stream costs on this server.
+"""An ASGI application that counts reads of its store. ``/cost`` returns them with the memory and threads of the process.
+``/bare`` is a stream of one event that stays open: the baseline, which any open stream costs on this server.
 """
 
 from __future__ import annotations

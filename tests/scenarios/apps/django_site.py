@@ -26,7 +26,7 @@ def owner(request: HttpRequest) -> str | None:
 
 
 def set_up() -> None:
-    """Configure Django as the environment says."""
+    """Configure Django with the settings of the environment."""
     django_settings.configure(
         SECRET_KEY="the scenarios' own, 0d9f4c2b7a6e815f3c",
         ALLOWED_HOSTS=["*"],

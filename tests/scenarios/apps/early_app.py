@@ -1,4 +1,4 @@
-"""The plain scenario site, whose first job is started while the module is imported: before a server forks."""
+"""The plain scenario site; it starts its first job on import, before a server forks."""
 
 from __future__ import annotations
 

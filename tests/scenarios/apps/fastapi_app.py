@@ -1,4 +1,4 @@
-"""The scenario site as a FastAPI application: what it needs comes by dependencies."""
+"""The scenario site as a FastAPI application, with dependencies."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ bare = FastAPI()
 
 
 def the_jobs() -> BackJob:
-    """The jobs, as a dependency."""
+    """A dependency: the `BackJob`."""
     return _jobs
 
 
 async def the_visit(request: Request) -> Visit:
-    """The request, its body read."""
+    """A dependency: the request with its body."""
     return visit_of(request.scope, await request.body())
 
 
@@ -36,7 +36,7 @@ Seen = Annotated[Visit, Depends(the_visit)]
 
 @bare.get("/coroutine/{name}", response_class=Response)
 async def coroutine(jobs: Jobs, visit: Seen) -> Response:
-    """The actions that are coroutines."""
+    """The coroutine actions."""
     return response_of_async(await answer_async(jobs, visit))
 
 

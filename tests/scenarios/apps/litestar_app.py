@@ -1,4 +1,4 @@
-"""The scenario site as a Litestar application: the middleware around it, or in its list (``listed``)."""
+"""The scenario site as a Litestar application: with the middleware around it (``app``) or in its list (``listed``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ jobs = make_jobs()
 
 @get("/coroutine/{action:str}", name="coroutine")
 async def coroutine(request: Seen) -> Response[Any]:
-    """The actions that are coroutines."""
+    """The coroutine actions."""
     reply = await answer_async(jobs, visit_of(request.scope, b""))
     if isinstance(reply.body, str):
         return Response(reply.body, media_type=MediaType.TEXT)
@@ -47,16 +47,16 @@ def site(request: Seen, body: RawBody) -> Response[Any]:
     """Every page of the site."""
     reply = answer(jobs, visit_of(request.scope, body))
     if not isinstance(reply.body, str):
-        return Stream(_pieces(reply.body), headers=dict(reply.headers), media_type=reply.content_type)
+        return Stream(_chunks(reply.body), headers=dict(reply.headers), media_type=reply.content_type)
     content = None if reply.status == 204 else reply.body
     return Response(content, status_code=reply.status, headers=dict(reply.headers), media_type=reply.content_type)
 
 
-async def _pieces(body: Iterable[str]) -> AsyncIterator[str]:
-    """Litestar takes a ValueError in a generator that is no coroutine's for its end."""
-    pieces = iter(body)
-    while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
-        yield piece
+async def _chunks(body: Iterable[str]) -> AsyncIterator[str]:
+    """The chunks as an async generator: in a plain one, Litestar takes a ValueError for the end."""
+    chunks = iter(body)
+    while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+        yield chunk
 
 
 def _note(error: Exception, _scope: Scope) -> None:

@@ -1,4 +1,4 @@
-"""The scenario site as a plain WSGI application; `plain_app` is the one that servers load."""
+"""The scenario site as a plain WSGI application. Servers load `plain_app`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def owner(request: Request) -> str | None:
 
 
 def make_jobs() -> BackJob:
-    """The `BackJob` that the environment describes."""
+    """A `BackJob` with the settings of the environment."""
     jobs = Settings.of(settings(), prefix=PREFIX).build(
         BackJob, package="backjob.scenarios", application="plain", default_store=lambda: "memory:", owner=owner
     )
@@ -45,7 +45,7 @@ def site_of(jobs: BackJob) -> WSGIApplication:
             start_response(line, [*headers, ("Content-Length", str(len(body)))])
             return [body]
         start_response(line, headers)
-        return (piece.encode() for piece in reply.body)
+        return (chunk.encode() for chunk in reply.body)
 
     return site
 

@@ -1,4 +1,4 @@
-"""The plain scenario site for servers to load: at the root, and mounted too."""
+"""The plain scenario site for servers to load, at the root and mounted."""
 
 from __future__ import annotations
 

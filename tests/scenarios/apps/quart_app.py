@@ -1,7 +1,7 @@
 """The scenario site as a Quart application."""
 
 # mypy: disable-error-code="method-assign"
-# Quart's own way of adding a middleware; to mypy asgi_app is a method.
+# Quart documents assignment to asgi_app for adding a middleware; mypy sees a method.
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ bare = Quart("scenarios")
 
 @bare.before_request
 async def read() -> None:
-    """A handler that is no coroutine can't read the body."""
+    """Read the body for the handler that is not a coroutine and can't read it."""
     g.body = await request.get_data()
 
 
 @bare.route("/coroutine/<name>")
 async def coroutine(name: str) -> Response:
-    """The actions that are coroutines."""
+    """The coroutine actions."""
     reply = await answer_async(jobs, visit_of(request.scope, b""))
     return Response(reply.body, content_type="text/plain; charset=utf-8")
 

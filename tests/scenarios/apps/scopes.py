@@ -1,4 +1,4 @@
-"""What the ASGI scenario apps have in common: a scope as the site sees it, and a mount."""
+"""Helpers for the ASGI scenario apps: the `Visit` of a scope, and a mount."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 def visit_of(scope: Any, body: bytes) -> Visit:
-    """A request as the site sees it."""
+    """The `Visit` for an ASGI scope and a body."""
     path, root = scope["path"], scope.get("root_path", "")
     query = scope["query_string"].decode("latin-1")
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
@@ -39,7 +39,7 @@ def visit_of(scope: Any, body: bytes) -> Visit:
 
 
 def mounted(app: Any) -> App:
-    """The application at the root and, as the root path says, under `MOUNT` as well."""
+    """The application at the root, and under `MOUNT` with that as its root path."""
 
     async def mount(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(MOUNT + "/"):

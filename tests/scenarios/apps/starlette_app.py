@@ -1,4 +1,4 @@
-"""The scenario site as a Starlette application; below ``/within`` a middleware of Starlette's own kind meets errors."""
+"""The scenario site as a Starlette application. Errors below ``/within`` pass through a `BaseHTTPMiddleware`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def by_url(request: Request) -> Response:
 
 
 async def afterwards(request: Request) -> Response:
-    """Answer, and only then go on."""
+    """Respond first, then report from a background task."""
 
     def work() -> None:
         print("after the response", end="")

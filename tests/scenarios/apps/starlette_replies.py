@@ -1,4 +1,4 @@
-"""The scenario site's replies as Starlette and FastAPI send them."""
+"""The scenario site's replies as responses of Starlette and FastAPI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["response_of", "response_of_async"]
 
 
 def response_of(reply: Reply) -> Response:
-    """A reply of the site."""
+    """The response for a reply of the site."""
     kind = Response if isinstance(reply.body, str) else StreamingResponse
     response: Response = kind(reply.body, status_code=reply.status, headers=dict(reply.headers))
     response.headers["content-type"] = reply.content_type
@@ -19,7 +19,7 @@ def response_of(reply: Reply) -> Response:
 
 
 def response_of_async(reply: AsyncReply) -> Response:
-    """A reply of the site's coroutines."""
+    """The response for a reply of the site's coroutines."""
     if isinstance(reply.body, str):
         return PlainTextResponse(reply.body)
     return StreamingResponse(reply.body, media_type="text/plain")

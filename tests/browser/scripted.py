@@ -1,4 +1,4 @@
-"""A site on a real uvicorn, with jobs that do what a test says: each state is written straight into their store."""
+"""A site on a real uvicorn with scripted jobs: the test writes their states straight into the store."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlencode
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from backjob import BackJob, Status
 from backjob.model import Changes, Draft, Expect, JsonValue, Report, Request
@@ -22,49 +22,49 @@ from backjob.transports.sockets import SocketTransport
 from tests.docs.pages import ROOT
 from tests.docs.serving import served
 
-__all__ = ["Told", "ToldJob"]
+__all__ = ["ScriptedJob", "ScriptedSite"]
 
-SAYS: Final = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
-TOKEN: Final = "told"
+PORT_LINE: Final = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
+TOKEN: Final = "scripted"
 
 
 @frozen
-class ToldJob:
-    """A job that nobody runs. Times are the clock's of its site."""
+class ScriptedJob:
+    """A job without an action: the test writes its states, at the times of the site's clock."""
 
-    site: Told
+    site: ScriptedSite
     id: str
 
     @property
     def source(self) -> str:
-        """Its status address, with the right to cancel."""
+        """The status URL, which may cancel the job."""
         return self.site.jobs.status_url(self.id, cancel=True)
 
-    def claim(self) -> ToldJob:
-        """IN_PROGRESS from now on."""
+    def claim(self) -> ScriptedJob:
+        """Set the job to IN_PROGRESS."""
         claimed = self.site.store.change(
             self.id, Expect(status=Status.STARTED), Changes(status=Status.IN_PROGRESS, token=TOKEN, alive=True)
         )
         assert claimed is not None
         return self
 
-    def report(self, progress: int | None = None, text: str | None = None, output: str = "") -> ToldJob:
-        """What an action would say."""
-        told = Report(progress=progress, text=text, output=output)
-        assert self.site.store.report(self.id, TOKEN, told) is not None
+    def report(self, progress: int | None = None, text: str | None = None, output: str = "") -> ScriptedJob:
+        """Write a report, as an action would."""
+        report = Report(progress=progress, text=text, output=output)
+        assert self.site.store.report(self.id, TOKEN, report) is not None
         return self
 
-    def end(self, status: Status, text: str, result: JsonValue = None) -> ToldJob:
-        """The end, as a worker writes it."""
-        progress = Changes(status=status, status_text=text, result=result, end=True)
+    def end(self, status: Status, text: str, result: JsonValue = None) -> ScriptedJob:
+        """Write the end, as a worker would."""
+        changes = Changes(status=status, status_text=text, result=result, end=True)
         if status is Status.COMPLETED:
-            progress = Changes(status=status, status_text=text, result=result, end=True, progress=100)
-        assert self.site.store.change(self.id, Expect(token=TOKEN), progress) is not None
+            changes = evolve(changes, progress=100)
+        assert self.site.store.change(self.id, Expect(token=TOKEN), changes) is not None
         return self
 
 
-class Told(AbstractContextManager["Told"]):
-    """The site; `kill` and `start` while the context lasts. Its server may be another one behind the same port."""
+class ScriptedSite(AbstractContextManager["ScriptedSite"]):
+    """The site. Within its context you may `kill` and `start` its server, which keeps its port."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -86,25 +86,25 @@ class Told(AbstractContextManager["Told"]):
         self.jobs.close()
 
     def start(self) -> None:
-        """Serve; returns when connections are accepted."""
+        """Start the server, and wait until it accepts connections."""
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "SITE_KEY": self.key}
         command = [sys.executable, str(Path(__file__).with_name("uvicorn_site.py")), str(self.port)]
-        self._server.enter_context(served(command, self.folder, environment, SAYS))
+        self._server.enter_context(served(command, self.folder, environment, PORT_LINE))
 
     def kill(self) -> None:
-        """End the server as by a power cut."""
+        """Kill the server with SIGKILL."""
         self._server.close()
 
-    def job(self, due: float = 0.0, scope: str = "") -> ToldJob:
-        """A new job, STARTED, that no monitor delivers: somebody else says to be at it."""
+    def job(self, due: float = 0.0, scope: str = "") -> ScriptedJob:
+        """A new job, STARTED. No monitor delivers it, because the test has its lease."""
         draft = Draft(
             id=secrets.token_urlsafe(18), request=Request("GET", "/work"), due=due, scope=scope,
             lessee="the test", lease=3600.0,
         )  # fmt: skip
-        return ToldJob(self, self.store.create(draft).id)
+        return ScriptedJob(self, self.store.create(draft).id)
 
-    def page(self, *jobs: ToldJob, **attributes: str) -> str:
-        """The address of a page with an element for each job; ``on_done_href`` is the attribute on-done-href."""
+    def page(self, *jobs: ScriptedJob, **attributes: str) -> str:
+        """The URL of a page with an element for each job. Underscores in names of attributes stand for hyphens."""
         pairs = [("job", job.source) for job in jobs]
         pairs += [(name.replace("_", "-"), value) for name, value in attributes.items()]
         return f"{self.url}/?{urlencode(pairs)}"

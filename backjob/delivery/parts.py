@@ -1,4 +1,4 @@
-"""What the monitor of an application is made of."""
+"""The parts that an application's monitor works with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an action has reported and the store does not have yet."""
+"""Reports of an action that the store does not have yet."""
 
 from __future__ import annotations
 

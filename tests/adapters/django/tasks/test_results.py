@@ -329,7 +329,7 @@ def test_finished_from_outside(at_once: None) -> None:
     assert [state.result for state in jobs.find()] == ["by hand", [1]]
 
 
-@differs("a task that says nothing for as long as it likes")
+@differs("a task that reports nothing for as long as it runs")
 def test_silent_for_too_long(at_once: None) -> None:
     result = ended(work.fall_silent)
     assert [error.exception_class for error in result.errors] == [JobFailed]

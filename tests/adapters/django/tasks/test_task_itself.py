@@ -211,7 +211,7 @@ def test_pickled(at_once: None) -> None:
             task_class._reconstruct({"func": path})
 
 
-# --- a task class of one's own --------------------------------------------------------------------------------------
+# --- a custom task class ------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

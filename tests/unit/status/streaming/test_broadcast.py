@@ -164,7 +164,7 @@ def test_a_stream_opened_after_its_job_was_not_found_ends_too(world: Bench) -> N
 
 
 def polls_in(world: Bench, seconds: float) -> int:
-    """How often the store is asked for jobs in this time."""
+    """Return how often the store is read for jobs in this time."""
     before, until = world.store.count("get"), world.clock.monotonic() + seconds
     while world.clock.monotonic() < until:
         world.clock.advance(world.jobs.broadcast.step())

@@ -16,6 +16,7 @@ import pytest
 import rjsmin
 
 from backjob.model import JobState, Status
+from backjob.status import page
 from backjob.status.page import Links, asset, render
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -128,3 +129,12 @@ def test_the_style_adapts_to_dark_mode_narrow_screens_and_reduced_motion(feature
 def test_the_package_contains_all_static_files() -> None:
     names = {entry.name for entry in files("backjob.status").joinpath("static").iterdir()}
     assert names == {"page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js"}
+
+
+def test_the_page_and_the_element_use_the_same_words() -> None:
+    script = asset("progress.js").decode()
+    texts = dict(re.findall(r'^    (\w+): "([^"]*)",$', script, re.MULTILINE))
+    assert {status: texts[status.name.lower()] for status in Status} == page._WORDS
+    markup = asset("progress.html").decode()
+    for name in ("result", "cancel", "label", "output", "more", "truncated"):
+        assert texts[name] in markup

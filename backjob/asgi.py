@@ -112,11 +112,11 @@ class BackJobMiddleware:
         try:
             await self._app(scope, receive, start)
         except BaseException as error:
-            left = exit_of(error)
-            if left is None:
+            job_exit = exit_of(error)
+            if job_exit is None:
                 raise
             if not has_started:
-                await _answer(send, left.status, no_store(), str(left).encode())
+                await _answer(send, job_exit.status, no_store(), str(job_exit).encode())
         finally:
             serving.reset(token)
 

@@ -90,7 +90,7 @@ def short_text(text: str) -> str:
     return clean_text(text if len(text) <= LONGEST_STATUS_TEXT else text[:LONGEST_STATUS_TEXT] + " …")
 
 
-# --- validators: what a store can't keep can't be constructed -----------------------------------------------------------
+# --- validators -----------------------------------------------------------------------------------------------------
 
 _EARLIEST: Final = -60e9  # s: about 1900 years ago
 _LATEST: Final = 221e9  # s: about 7000 years ahead; from any now, both are within the calendar
@@ -125,7 +125,7 @@ def _text(longest: int | None = None) -> _Validator:
 def _number(least: int, largest: int) -> _Validator:
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if isinstance(value, int) and not least <= value <= largest:
-            raise InvalidRequest(attribute.name, f"a number from {least} to {largest} is expected")
+            raise InvalidRequest(attribute.name, f"expected a number from {least} to {largest}")
 
     return check
 
@@ -143,7 +143,7 @@ def _moment(instance: object, attribute: Attribute[Any], value: datetime | float
     if value.utcoffset() is None:
         raise InvalidRequest(attribute.name, "a datetime needs a time zone")
     try:
-        value.astimezone(UTC) + timedelta(seconds=later)
+        _ = value.astimezone(UTC) + timedelta(seconds=later)
     except OverflowError:
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
 

@@ -101,13 +101,13 @@ class BackJobMiddleware:
         try:
             body = self._app(environ, start)
         except BaseException as error:
-            left = exit_of(error)
-            if left is None:
+            job_exit = exit_of(error)
+            if job_exit is None:
                 raise
             # PEP 3333: a second start_response() needs exc_info; some servers re-raise it in any case.
-            exc_info = (type(left), left, None) if has_started else None
+            exc_info = (type(job_exit), job_exit, None) if has_started else None
             try:
-                return _answer(start_response, status_line(left.status), no_store(), str(left), exc_info)
+                return _answer(start_response, status_line(job_exit.status), no_store(), str(job_exit), exc_info)
             except JobExit:
                 return []  # the headers have been sent, so the response ends here
         finally:

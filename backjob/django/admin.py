@@ -153,8 +153,8 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("output"))
     def output(self, job: Job) -> str:
         """Return the end of the job's output, as text."""
-        _start, piece = engine().tail(job.id)
-        return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', piece.text)
+        _start, output = engine().tail(job.id)
+        return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', output.text)
 
     @admin.display(description=_("error time-out (s)"))
     def error_timeout_seconds(self, job: Job) -> float:

@@ -80,7 +80,7 @@ class BackJobBackend(BaseTaskBackend):
             kwargs=said[1],
         )
         running = current.get()
-        with engine().delivered_after():  # who runs it finds the record, and receivers have been told
+        with engine().delivered_after():  # after its record is written and the signal is sent
             job_id = jobs.start(
                 _ROUTE,
                 method="POST",

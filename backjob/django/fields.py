@@ -9,16 +9,16 @@ from typing_extensions import override
 
 __all__ = ["ExactField"]
 
-if TYPE_CHECKING:  # only its stubs are generic
+if TYPE_CHECKING:  # the class is generic only in its stubs
     _CharField = models.CharField[Any, Any]
 else:
     _CharField = models.CharField
 
 
 class ExactField(_CharField):
-    """A `CharField` in which case, accents and trailing spaces count, whatever the collation of the database.
+    """A `CharField` that distinguishes case, accents and trailing spaces, whatever the database's collation.
 
-    On MySQL and MariaDB it stores bytes of UTF-8; the other databases compare text like this anyway.
+    On MySQL and MariaDB the column holds UTF-8 bytes; other databases compare text that way already.
     """
 
     @override
@@ -33,5 +33,5 @@ class ExactField(_CharField):
         return value.encode() if connection.vendor == "mysql" and isinstance(value, str) else value
 
     def from_db_value(self, value: Any, _expression: object, _connection: object) -> str | None:
-        """Return text for the bytes that the database returns."""
+        """The text, also if the database returns bytes."""
         return value.decode() if isinstance(value, bytes | bytearray) else value

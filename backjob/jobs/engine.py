@@ -89,7 +89,7 @@ class Engine:
 
     @property
     def delivery_parts(self) -> DeliveryParts:
-        """What a `Monitor` of these jobs is made of."""
+        """The parts for a `Monitor` of these jobs."""
         return DeliveryParts(
             store=self.store,
             signer=self.signer,
@@ -104,7 +104,7 @@ class Engine:
 
     @property
     def stream_source(self) -> Source:
-        """What a `Broadcast` of these jobs reads from."""
+        """The source for a `Broadcast` of these jobs."""
         return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
 
     def request_arrived(self, base_url: Callable[[], str]) -> None:

@@ -53,7 +53,7 @@ class Prepared:
 def prepared(
     engine: Engine, path: str | URL, query: Mapping[str, Any] | None, content: Content, *, as_current_user: bool
 ) -> Prepared:
-    """Build the worker request from arguments of ``start()``. Raises what that raises, except `StoreError`."""
+    """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`, `AddressUnknown`."""
     if engine.transport is None:
         raise AddressUnknown("the application's address is unknown: set the base URL")
     limits = Limits(engine.options.max_body, engine.options.max_headers)
@@ -75,7 +75,7 @@ def prepared(
 
 
 def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:
-    """Return the path for the wire, and the caller, who is told how much of the path is the mount."""
+    """Return the path for the wire, and the caller, with the mount that the path begins with."""
     here = engine.here()
     caller = None if here is None else here.caller
     if not is_url(path):

@@ -78,8 +78,8 @@ def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Ou
     if end < len(data):
         while data[end] & 0xC0 == 0x80:
             end -= 1
-    piece = data[skipped:end]
-    return Output(piece.decode(), offset + skipped + len(piece), truncated)
+    chunk = data[skipped:end]
+    return Output(chunk.decode(), offset + skipped + len(chunk), truncated)
 
 
 def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
@@ -91,7 +91,7 @@ def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
 def joined_piece(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:
     """The chunk from ``offset`` on, from the rows (position, bytes) that contain it, in order."""
     start = rows[0][0] if rows else offset
-    data = b"".join([piece for _, piece in rows])[offset - start : offset - start + limit + LOOKAHEAD]
+    data = b"".join([chunk for _, chunk in rows])[offset - start : offset - start + limit + LOOKAHEAD]
     return output_piece(data, offset, limit, truncated=truncated)
 
 

@@ -245,9 +245,9 @@ def _error_text(running: Running, outcome: Outcome) -> str | None:
         if running.error is None and running.finish is None and not outcome.status:
             return "the action ended without a response"
         return running.error
-    left = exit_of(error)
-    if isinstance(left, JobFailed):
-        return left.text
-    if isinstance(left, JobEnded | BackgroundOnly):
-        return str(left)
+    job_exit = exit_of(error)
+    if isinstance(job_exit, JobFailed):
+        return job_exit.text
+    if isinstance(job_exit, JobEnded | BackgroundOnly):
+        return str(job_exit)
     return describe(error)

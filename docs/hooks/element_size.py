@@ -1,4 +1,4 @@
-"""Prints how much of the progress element travels to a browser, and puts it into the docs. Too much ends the build."""
+"""Prints the size of the progress element, inserts it into the docs, and fails the build above a limit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PLACE: Final = "{{ element_size }}"
 
 
 def size() -> int:
-    """The bytes of progress.js, minified and gzipped."""
+    """The size of progress.js in bytes, minified and gzipped."""
     minified = rjsmin.jsmin(SCRIPT.read_text("utf-8"))
     return len(gzip.compress(minified.encode(), mtime=0))
 
 
 def on_config(config: Any) -> None:
-    """Say it, even if the build is to be quiet: a size that nobody sees grows."""
+    """Print the size, also in a quiet build, so that growth is noticed."""
     found = size()
     print(f"progress.js, minified and gzipped: {found:,} bytes of at most {LARGEST:,}", flush=True)
     if found >= LARGEST:
@@ -29,5 +29,5 @@ def on_config(config: Any) -> None:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """The page with the size in its place."""
+    """Replace the placeholder by the size."""
     return markdown.replace(PLACE, f"{size() / 1000:.1f} kB")

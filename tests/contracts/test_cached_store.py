@@ -516,6 +516,32 @@ def test_a_late_reader_does_not_bring_an_ended_job_back(here: Surroundings) -> N
         here.clock.advance(0.5)
 
 
+def test_no_process_shows_a_running_job_once_another_has_seen_its_end(here: Surroundings) -> None:
+    delayed: list[Callable[[], object]] = []
+
+    class Delaying(DictCache):
+        def add(self, key: str, value: str, timeout: int, /) -> Any:
+            delayed.append(partial(here.cache.add, key, value, timeout))
+
+    late_cache = Delaying(here.clock)
+    late_cache.entries = here.cache.entries
+    late = CachedStore(here.inner, late_cache, clock=here.clock)
+
+    def before_the_write() -> None:
+        assert status_of(late.get("job")) is Status.IN_PROGRESS
+
+    def after_the_write() -> None:
+        assert here.process().get("job") == here.truth()
+        for add in delayed:
+            add()
+        assert here.process().get("job") == here.truth()
+
+    here.clock.advance(1)  # the cache has no copy
+    here.inner.before["change"], here.inner.after["change"] = before_the_write, after_the_write
+    assert here.worker.change("job", Expect(status=Status.IN_PROGRESS), ended(completed()))
+    assert len(delayed) == 1
+
+
 def test_a_reader_slower_than_a_second_adds_no_copy(here: Surroundings) -> None:
     here.clock.advance(1)
     here.inner.after["get"] = lambda: here.clock.advance(1)
@@ -523,7 +549,7 @@ def test_a_reader_slower_than_a_second_adds_no_copy(here: Surroundings) -> None:
     assert here.cache.calls["add"] == 0
 
 
-@pytest.mark.parametrize("seconds", [0.5, 5.1, 14.0, 20.0])
+@pytest.mark.parametrize("seconds", [0.5, 4.0, 5.1, 14.0, 20.0])
 def test_copies_made_during_a_long_write_are_not_used_after_it(here: Surroundings, seconds: float) -> None:
     def meanwhile() -> None:
         here.clock.advance(seconds)

@@ -75,12 +75,12 @@ def failures(directory: Path, program: str, *arguments: str) -> dict[str, list[s
         check=False,
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    told: dict[str, list[str]] = {}
+    messages: dict[str, list[str]] = {}
     for case in ET.parse(report).iter("testcase"):
         name = case.attrib["classname"].rpartition(".")[2]
-        told.setdefault(name, [])
-        told[name] += [fault.attrib["message"] for fault in case if fault.tag in ("failure", "error")]
-    return told
+        messages.setdefault(name, [])
+        messages[name] += [fault.attrib["message"] for fault in case if fault.tag in ("failure", "error")]
+    return messages
 
 
 def chosen(faults: Iterable[Fault]) -> list[str]:
@@ -92,25 +92,25 @@ def name_of(fault: Fault) -> str:
     return f"Test_{fault.store.__name__}_{fault.part}"
 
 
-def check_named(fault: Fault, told: Mapping[str, list[str]]) -> None:
+def check_named(fault: Fault, found: Mapping[str, list[str]]) -> None:
     """Check that a failure names the promise in its first line, and that every failure's first line names one."""
-    lines = [message.partition("\n")[0] for message in told[name_of(fault)]]
+    lines = [message.partition("\n")[0] for message in found[name_of(fault)]]
     assert any(f"promise broken: {fault.promise}" in line for line in lines), (fault, lines)
     assert [line for line in lines if "promise broken: " not in line] == [], fault
 
 
 def test_each_broken_promise_is_reported_by_name(tmp_path: Path) -> None:
-    told = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
+    found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
     assert len(FAULTS) >= 40
     for fault in FAULTS:
-        check_named(fault, told)
+        check_named(fault, found)
 
 
 @pytest.mark.slow
 def test_every_other_failure_names_a_promise_too(tmp_path: Path) -> None:
-    told = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS))
+    found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS))
     for fault in FAULTS:
-        check_named(fault, told)
+        check_named(fault, found)
 
 
 @pytest.mark.slow
@@ -123,10 +123,10 @@ def test_every_other_failure_names_a_promise_too(tmp_path: Path) -> None:
 )
 def test_generated_calls_alone_notice_many_faults(test: str, fewest: int, tmp_path: Path) -> None:
     """The known faults stand in for the unknown ones that these tests are for."""
-    told = failures(tmp_path, "".join(suite(fault.store.__name__, "StoreContract") for fault in FAULTS), "-k", test)
-    lines = {name: [message.partition("\n")[0] for message in messages] for name, messages in told.items()}
-    assert [line for found in lines.values() for line in found if "promise broken: " not in line] == []
-    assert len([name for name, found in lines.items() if found]) >= fewest, lines
+    found = failures(tmp_path, "".join(suite(fault.store.__name__, "StoreContract") for fault in FAULTS), "-k", test)
+    lines = {name: [message.partition("\n")[0] for message in messages] for name, messages in found.items()}
+    assert [line for messages in lines.values() for line in messages if "promise broken: " not in line] == []
+    assert len([name for name, messages in lines.items() if messages]) >= fewest, lines
 
 
 @pytest.mark.slow
@@ -143,9 +143,9 @@ class {name_of(fault)}(SharesJobs):
         for fault in SHARING_FAULTS
     )
     program = f"from backjob.testing import SharesJobs\n{classes}del SharesJobs"
-    told = failures(tmp_path, program, *chosen(SHARING_FAULTS))
+    found = failures(tmp_path, program, *chosen(SHARING_FAULTS))
     for fault in SHARING_FAULTS:
-        check_named(fault, told)
+        check_named(fault, found)
 
 
 class TestAStoreThatListsNoEndedJobs(

@@ -69,8 +69,8 @@ class Zone:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, "the process has ended, or was ended; its standard error says more"
-        said: dict[str, Any] = json.loads(line)
-        return said
+        answer: dict[str, Any] = json.loads(line)
+        return answer
 
 
 def but_for_reading(times: dict[str, Any]) -> dict[str, Any]:

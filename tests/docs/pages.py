@@ -1,4 +1,4 @@
-"""README and docs as tests see them: pages, and the code blocks in them."""
+"""The pages of README and docs, and the code blocks in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["PAGES", "README", "ROOT", "Block", "blocks", "flask_example"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 README: Final = ROOT / "README.md"
-PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")))
+PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "decisions").glob("*.md")))
 
 _BLOCK: Final = re.compile(
     r"(?:<!-- (?P<marker>[a-z-]+) -->\n)?^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
@@ -23,7 +23,7 @@ _BLOCK: Final = re.compile(
 
 @frozen
 class Block:
-    """A fenced block. ``marker`` is that of the comment in the line before it, ``title`` a file's name; both may be ""."""
+    """A fenced block. ``marker`` comes from the comment in the line before it, ``title`` is a file name; both may be empty."""
 
     page: Path
     line: int

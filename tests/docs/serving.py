@@ -1,4 +1,4 @@
-"""A server that a test of the docs starts, and a client for it."""
+"""Starts a server for a test, and a client for it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["PATIENCE", "Answer", "ask", "served", "until_ended"]
+__all__ = ["TIMEOUT", "Response", "fetch", "served", "until_ended"]
 
-PATIENCE: Final = 60.0
+TIMEOUT: Final = 60.0
 
 
 @contextmanager
-def served(command: Sequence[str], directory: Path, environment: Mapping[str, str], says: str) -> Iterator[int]:
-    """A server until the block ends; gives its port, which it prints: the first group of the pattern ``says``."""
+def served(command: Sequence[str], directory: Path, environment: Mapping[str, str], port_line: str) -> Iterator[int]:
+    """Run a server until the block ends, and yield its port: the first group of the pattern ``port_line`` in its output."""
     process = subprocess.Popen(
         command,
         cwd=directory,
@@ -42,14 +42,14 @@ def served(command: Sequence[str], directory: Path, environment: Mapping[str, st
     def read() -> None:
         for line in process.stdout or ():
             lines.append(line)
-            if found := re.search(says, line):
+            if found := re.search(port_line, line):
                 port.put(int(found[1]))
         port.put(None)
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     try:
-        number = port.get(timeout=PATIENCE)
+        number = port.get(timeout=TIMEOUT)
         assert number is not None, "the server has ended"
         yield number
     except (Empty, AssertionError):
@@ -58,15 +58,15 @@ def served(command: Sequence[str], directory: Path, environment: Mapping[str, st
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        process.wait(PATIENCE)
-        reader.join(PATIENCE)
+        process.wait(TIMEOUT)
+        reader.join(TIMEOUT)
         if process.stdout is not None:
             process.stdout.close()
 
 
 @frozen
-class Answer:
-    """An answer, as a test wants it."""
+class Response:
+    """The parts of a response that tests need."""
 
     status: int
     location: str
@@ -74,25 +74,27 @@ class Answer:
     text: str
 
 
-def ask(port: int, method: str, path: str, headers: Mapping[str, str] | None = None, body: str | None = None) -> Answer:
-    """A request, and its answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+def fetch(
+    port: int, method: str, path: str, headers: Mapping[str, str] | None = None, body: str | None = None
+) -> Response:
+    """Send a request and return its response."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT)
     try:
         connection.request(method, path, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
         cookies = tuple(response.headers.get_all("Set-Cookie") or ())
-        return Answer(response.status, response.headers.get("Location", ""), cookies, response.read().decode())
+        return Response(response.status, response.headers.get("Location", ""), cookies, response.read().decode())
     finally:
         connection.close()
 
 
 def until_ended(port: int, path: str) -> dict[str, object]:
-    """Ask for the state, as a page does, until the job has ended."""
-    deadline = time.monotonic() + PATIENCE
+    """Poll the state, as a page does, until the job has ended."""
+    deadline = time.monotonic() + TIMEOUT
     pause = threading.Event()
     while time.monotonic() < deadline:
-        state: dict[str, object] = json.loads(ask(port, "GET", path, {"Accept": "application/json"}).text)
+        state: dict[str, object] = json.loads(fetch(port, "GET", path, {"Accept": "application/json"}).text)
         if state["end_time"] is not None:
             return state
         pause.wait(0.05)
-    raise AssertionError(f"the job has not ended in {PATIENCE:g} s")
+    raise AssertionError(f"the job has not ended in {TIMEOUT:g} s")

@@ -1,4 +1,4 @@
-"""The applications of docs/asgi.md, served by uvicorn as the page says and driven as a browser would."""
+"""The applications of docs/asgi.md run on uvicorn, and a client uses them as a browser would."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.docs.pages import ROOT, blocks
-from tests.docs.serving import ask, served, until_ended
+from tests.docs.serving import fetch, served, until_ended
 
 pytest.importorskip("uvicorn", reason="the page's server is uvicorn: pip install -e '.[test]'")
 
-# What is in a page's application, where it says how many rows there are; and a page of it that is for jobs only.
+# For each application: the code that sets the number of rows, its replacement, and a path that is for jobs only.
 ROWS = {
     "app": ('"rows": 50', '"rows": 3', "/export/work?rows=1"),
     "fastapi_app": ("rows=50", "rows=3", "/export/work/1"),
@@ -27,7 +27,7 @@ ROWS = {
 @pytest.mark.parametrize(
     "name", ["app", *[pytest.param(name, marks=pytest.mark.slow) for name in ROWS if name != "app"]]
 )
-def test_the_pages_applications_do_what_the_page_says(name: str, tmp_path: Path) -> None:
+def test_an_application_of_the_page_runs_jobs(name: str, tmp_path: Path) -> None:
     pytest.importorskip(
         "starlette" if name == "app" else name.removesuffix("_app"),
         reason="the page's application needs its framework: pip install -e '.[test]'",
@@ -41,18 +41,18 @@ def test_the_pages_applications_do_what_the_page_says(name: str, tmp_path: Path)
     command = [sys.executable, "-m", "uvicorn", f"{name}:app", "--port", "0"]
     with served(command, tmp_path, environment, r"running on http://127\.0\.0\.1:(\d+)") as port:
         if name == "app":
-            assert 'action="/export"' in ask(port, "GET", "/").text
+            assert 'action="/export"' in fetch(port, "GET", "/").text
 
-        answer = ask(port, "POST", "/export")
-        assert answer.status == 303
-        page = ask(port, "GET", answer.location, {"Accept": "text/html"}).text
+        response = fetch(port, "POST", "/export")
+        assert response.status == 303
+        page = fetch(port, "GET", response.location, {"Accept": "text/html"}).text
         for asset in re.findall(r'(?:src|href)="(/backjob/progress\.[a-z]+)"', page):
-            assert ask(port, "GET", asset).status == 200
+            assert fetch(port, "GET", asset).status == 200
 
-        state = until_ended(port, answer.location)
+        state = until_ended(port, response.location)
         assert (state["status_name"], state["status_text"]) == ("COMPLETED", "Your export is ready")
-        reference = answer.location.rpartition("/")[2]
-        output = ask(port, "GET", f"/backjob/{reference}/output", {"Accept": "text/plain"}).text
+        reference = response.location.rpartition("/")[2]
+        output = fetch(port, "GET", f"/backjob/{reference}/output", {"Accept": "text/plain"}).text
         assert output == "row 0\nrow 1\nrow 2\n"
 
-        assert ask(port, "GET", for_jobs_only).status == 403
+        assert fetch(port, "GET", for_jobs_only).status == 403

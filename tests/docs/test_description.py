@@ -1,4 +1,4 @@
-"""The OpenAPI description agrees with the code, and the status page leads to it."""
+"""The OpenAPI description agrees with the code, and docs/status.md links to it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from tests.docs.pages import ROOT
 from tests.unit.acting import Acting, quiet_jobs
 
 
-def test_every_route_is_described_with_its_methods_and_no_other() -> None:
+def test_the_description_has_exactly_the_routes_and_methods_of_the_code() -> None:
     assert described_methods(description()) == served_methods()
 
 
-def test_the_state_is_described_with_its_fields_and_every_status() -> None:
+def test_the_description_has_every_field_and_every_status() -> None:
     with quiet_jobs() as jobs:
         state = jobs.status(Acting(jobs).id).as_dict()
     schema = description()["components"]["schemas"]["State"]
@@ -23,7 +23,7 @@ def test_the_state_is_described_with_its_fields_and_every_status() -> None:
     assert schema["properties"]["status_name"]["enum"] == [status.name for status in Status]
 
 
-def test_operations_have_names_of_their_own() -> None:
+def test_operation_ids_are_unique() -> None:
     operations = [
         operation["operationId"]
         for item in description()["paths"].values()

@@ -1,4 +1,4 @@
-"""The store of docs/own-store.md is as short as it should be, and survives the death of its process at any moment."""
+"""The store of docs/own-store.md has fewer than 150 lines, and survives the death of its process at any moment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.docs.pages import ROOT, blocks
 PAGE: Final = ROOT / "docs" / "own-store.md"
 DIED: Final = 9
 MOST_LINES: Final = 1000
-"""Lines of the store that a single call may run: with more, something goes round in circles."""
+"""More lines than a single call of the store runs."""
 
 
 def code() -> str:
@@ -52,7 +52,7 @@ def draft(job_id: str) -> Draft:
 
 
 def prepared(module: ModuleType, directory: Path) -> Store:
-    """A store with two jobs: one runs and has output, the other has ended."""
+    """A store with a running job that has output, and an ended job."""
     clock = FakeClock()
     store: Store = module.JSONStore(directory, clock=clock)
     for job_id in ("runs", "ended"):
@@ -75,19 +75,19 @@ TRIED_AGAIN: Final = "again\n"
 
 
 def seen(store: Store) -> list[object]:
-    """What anybody may see: all jobs, newest first, with their output."""
+    """Everything that a reader can see: all jobs, newest first, with their output."""
     return [(job, store.get(job.id) == job, store.output(job.id)) for job in store.find(Query(limit=10))]
 
 
 def files(directory: Path) -> set[str]:
-    """The files that hold something of a job; `new` is where the next one is begun."""
+    """The files of jobs; `new` is the temporary file of the next write."""
     return {path.name for path in directory.iterdir()} - {"new"}
 
 
 def dies_before_line(number: int, module: ModuleType, write: Callable[[], object]) -> bool:
-    """Do it in a child that is gone before it runs so many lines of the module. False: it was done by then."""
+    """Run ``write`` in a child that dies before that line of the module. False if it had finished by then."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other tests' threads, of which the child needs none
+        warnings.simplefilter("ignore", DeprecationWarning)  # threads of other tests, which the child does not need
         child = os.fork()
     if child == 0:
         _run_as_child(number, module, write)
@@ -105,7 +105,7 @@ def _run_as_child(number: int, module: ModuleType, write: Callable[[], object]) 
             return None
         left -= event == "line"
         if left <= 0:
-            os._exit(DIED)  # nothing is flushed, closed or unlocked but by the system
+            os._exit(DIED)  # only the system flushes, closes and unlocks
         return trace
 
     try:
@@ -113,12 +113,12 @@ def _run_as_child(number: int, module: ModuleType, write: Callable[[], object]) 
         write()
         os._exit(0)
     finally:
-        os._exit(1)  # a child must never come back into the tests
+        os._exit(1)  # a child must never return to the tests
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_whose_process_dies_is_done_or_not_begun(name: str, module: ModuleType, tmp_path: Path) -> None:
+def test_a_write_whose_process_dies_is_complete_or_has_no_effect(name: str, module: ModuleType, tmp_path: Path) -> None:
     write = WRITES[name]
     before = seen(prepared(module, tmp_path / "before"))
     done = {text: prepared(module, tmp_path / text.strip()) for text in (CUT_SHORT, TRIED_AGAIN)}
@@ -135,7 +135,7 @@ def test_a_write_whose_process_dies_is_done_or_not_begun(name: str, module: Modu
         assert outcomes[-1] in (before, seen(done[CUT_SHORT])), f"died before line {number} of those that it ran"
         if not died:
             break
-        # The lock is free: what was cut short is done now, and a purge sweeps up what another has left.
+        # The lock is free: an interrupted write can be repeated, and a purge removes what another one left.
         if outcomes[-1] == before or name == "purge":
             write(store, TRIED_AGAIN)
         assert seen(store) in (seen(done[CUT_SHORT]), seen(done[TRIED_AGAIN]))

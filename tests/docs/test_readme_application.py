@@ -1,4 +1,4 @@
-"""The README's Flask application, started as the README says and driven as a browser would."""
+"""The README's Flask application starts as the README says, and a client uses it as a browser would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Final
 import pytest
 
 from tests.docs.pages import ROOT, flask_example
-from tests.docs.serving import ask, served, until_ended
+from tests.docs.serving import fetch, served, until_ended
 
 pytest.importorskip("flask", reason="the README's application needs Flask: pip install 'backjob[flask]'")
 
@@ -21,7 +21,7 @@ FEW_ROWS: Final = 3
 
 
 def flask_run(directory: Path) -> AbstractContextManager[int]:
-    """``flask run`` in a directory with the README's ``app.py``, on a free port, without any setting; gives the port."""
+    """Run ``flask run`` in a directory with the README's ``app.py``, without settings; yields the port."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -35,32 +35,32 @@ def flask_run(directory: Path) -> AbstractContextManager[int]:
     )
 
 
-def test_the_readmes_application_does_what_the_readme_says(tmp_path: Path) -> None:
+def test_the_application_of_the_readme_runs_a_job(tmp_path: Path) -> None:
     code = flask_example()
     assert '"rows": 50' in code
     (tmp_path / "app.py").write_text(code.replace('"rows": 50', f'"rows": {FEW_ROWS}'), encoding="utf-8")
     with flask_run(tmp_path) as port:
-        home = ask(port, "GET", "/")
+        home = fetch(port, "GET", "/")
         assert home.status == 200
         assert 'method="post" action="/export"' in home.text
 
-        started = ask(port, "POST", "/export")
+        started = fetch(port, "POST", "/export")
         assert started.status == 302
         location = started.location
         assert location.startswith("/backjob/")
 
-        page = ask(port, "GET", location, {"Accept": "text/html"})
+        page = fetch(port, "GET", location, {"Accept": "text/html"})
         assert page.status == 200
         assert "<backjob-progress" in page.text
         for asset in re.findall(r'(?:src|href)="(/backjob/progress\.[a-z]+)"', page.text):
-            assert ask(port, "GET", asset).status == 200
+            assert fetch(port, "GET", asset).status == 200
 
         state = until_ended(port, location)
         assert (state["status_name"], state["progress"]) == ("COMPLETED", 100)
         assert (state["status_text"], state["result"]) == ("Your export is ready", {"href": "/"})
-        output = json.loads(ask(port, "GET", f"{location}/output").text)
+        output = json.loads(fetch(port, "GET", f"{location}/output").text)
         assert output["text"] == "".join(f"row {row}\n" for row in range(FEW_ROWS))
 
-        assert ask(port, "GET", "/export/work?rows=1").status == 403
-        assert ask(port, "GET", location.partition(".")[0]).status == 404
+        assert fetch(port, "GET", "/export/work?rows=1").status == 403
+        assert fetch(port, "GET", location.partition(".")[0]).status == 404
     assert (tmp_path / "instance" / "backjob.db").exists()

@@ -1,4 +1,4 @@
-"""docs/stores.md: its URLs open what the table says, its examples and commands run, its grants are enough."""
+"""docs/stores.md: its URLs open the stores in the table, its examples and commands run, its privileges are enough."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from tests.services import MARIADB, POSTGRES, own_name
 PAGE: Final = ROOT / "docs" / "stores.md"
 CLASSES: Final = (MemoryStore, SQLiteStore, SQLStore, RedisStore, CacheStore, CachedStore)
 DIALECTS: Final = ("postgresql", "mariadb", "mysql", "sqlite")
-RIGHTS: Final = "SELECT, INSERT, UPDATE, DELETE"
+PRIVILEGES: Final = "SELECT, INSERT, UPDATE, DELETE"
 
 
 def page() -> str:
@@ -54,7 +54,7 @@ def page() -> str:
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The rows of the tables under a heading, without the tables' own heads."""
+    """The rows of the tables under a heading, without header rows."""
     section = page().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
@@ -71,8 +71,8 @@ def quoted(cell: str) -> list[str]:
     return re.findall(r"`([^`]+)`", cell)
 
 
-def to_nobody(code: str) -> str:
-    """The same with hosts at which nobody answers, and says so at once."""
+def unreachable(code: str) -> str:
+    """Replace hosts by an address that refuses connections at once."""
     return re.sub(r"(?:db|cache)\.internal(?::\d+)?", "127.0.0.1:9", code)
 
 
@@ -91,20 +91,20 @@ def module_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("row", rows("By a URL"), ids=lambda row: quoted(row[0])[0].partition(":")[0])
 @pytest.mark.usefixtures("module_of_the_page")
-def test_a_url_opens_what_the_table_says(row: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_url_opens_the_store_in_the_table(row: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    url, meaning, options = row
+    url, opens, options = row
     [example] = quoted(url)
-    expected: type[Any] = next(cls for cls in CLASSES if cls.__name__ == quoted(meaning)[0])
-    with closing(open_store(to_nobody(example))) as store:
+    expected: type[Any] = next(cls for cls in CLASSES if cls.__name__ == quoted(opens)[0])
+    with closing(open_store(unreachable(example))) as store:
         assert type(store) is expected
     if options != "the same":
         names = [name for name in quoted(options) if "=" not in name]
-        arguments = list(inspect.signature(expected).parameters)[1:]  # the first is what the URL itself says
+        arguments = list(inspect.signature(expected).parameters)[1:]  # the first is the URL itself
         assert sorted(names) == sorted(set(arguments) - {"clock"})
 
 
-def test_the_schemes_that_the_table_names_are_known() -> None:
+def test_every_scheme_in_the_table_is_known() -> None:
     named = {
         found.partition(":")[0] for row in rows("By a URL") for found in quoted(f"{row[0]} {row[1]}") if ":" in found
     }
@@ -131,7 +131,7 @@ def test_the_examples_run_from_top_to_bottom(monkeypatch: pytest.MonkeyPatch, tm
     seen = []
     for block in blocks(PAGE):
         if block.language == "python":
-            exec(compile(ast.parse(to_nobody(block.code)), str(block), "exec"), known)
+            exec(compile(ast.parse(unreachable(block.code)), str(block), "exec"), known)
             seen.append(type(known.get("store")))
     assert [cls for cls in CLASSES if cls not in seen] == [MemoryStore, SQLiteStore]
     assert {table.schema for table in known["target_metadata"][1].tables.values()} == {"jobs"}
@@ -151,7 +151,7 @@ def schema(dialect: str) -> str:
 
 
 def commands() -> Iterator[list[str]]:
-    """The page's calls of ``backjob``, each with every alternative that its comment names."""
+    """The page's ``backjob`` commands, with every alternative that a comment names."""
     for block in blocks(PAGE):
         for line in block.code.splitlines() if block.language == "sh" else ():
             command, _, comment = line.partition("#")
@@ -172,18 +172,18 @@ def test_the_commands_print_sql(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
-def test_a_printed_schema_falls_apart_into_its_statements() -> None:
+def test_a_printed_schema_splits_into_statements() -> None:
     for dialect in DIALECTS:
         statements = [part for part in schema(dialect).split(";\n") if part.strip()]
         assert len(statements) > 2
         assert all(part.lstrip().startswith("CREATE ") for part in statements)
 
 
-# --- rights ----------------------------------------------------------------------------------------------------------
+# --- privileges ----------------------------------------------------------------------------------------------------------
 
 
 def use(store: Store) -> None:
-    """Call everything, so that every right is needed; leave nothing behind."""
+    """Call every method, so that every privilege is needed; leave nothing behind."""
     request = Request("POST", "/work", body=b"body")
     store.create(Draft(id="job", request=request), "key")
     assert store.create(Draft(id="other", request=request), "key").id == "job"
@@ -210,7 +210,8 @@ def administrator(url: URL) -> Iterator[Connection]:
         engine.dispose()
 
 
-def test_the_four_rights_are_enough_in_postgresql() -> None:
+@pytest.mark.services
+def test_the_four_privileges_are_enough_in_postgresql() -> None:
     url, name = make_url(POSTGRES.require()), own_name()
     with administrator(url) as connection:
         try:
@@ -219,7 +220,7 @@ def test_the_four_rights_are_enough_in_postgresql() -> None:
                 f"CREATE SCHEMA {name}",
                 *SQLStore.schema("postgresql", schema=name).split(";\n"),
                 f"GRANT USAGE ON SCHEMA {name} TO {name}",
-                f"GRANT {RIGHTS} ON {name}.backjob, {name}.backjob_output TO {name}",
+                f"GRANT {PRIVILEGES} ON {name}.backjob, {name}.backjob_output TO {name}",
             ):
                 if statement.strip():
                     connection.execute(text(statement))
@@ -231,7 +232,8 @@ def test_the_four_rights_are_enough_in_postgresql() -> None:
             connection.execute(text(f"DROP ROLE IF EXISTS {name}"))
 
 
-def test_the_rights_are_enough_in_mariadb() -> None:
+@pytest.mark.services
+def test_the_privileges_are_enough_in_mariadb() -> None:
     url, name = make_url(MARIADB.require()), own_name()
     user, password = name[-16:], secrets.token_hex()
     database = f"{name}_jobs"
@@ -243,15 +245,15 @@ def test_the_rights_are_enough_in_mariadb() -> None:
                 f"USE {database}",
                 *SQLStore.schema("mariadb").split(";\n"),
                 f"CREATE USER '{user}'@'%' IDENTIFIED BY '{password}'",
-                f"GRANT {RIGHTS} ON {database}.backjob TO '{user}'@'%'",
-                f"GRANT {RIGHTS} ON {database}.backjob_output TO '{user}'@'%'",
+                f"GRANT {PRIVILEGES} ON {database}.backjob TO '{user}'@'%'",
+                f"GRANT {PRIVILEGES} ON {database}.backjob_output TO '{user}'@'%'",
             ):
                 if statement.strip():
                     connection.execute(text(statement))
             for create_table in (False, True):
                 with closing(SQLStore(theirs, create_table=create_table)) as store:
                     use(store)
-            connection.execute(text(f"GRANT CREATE, INDEX, {RIGHTS} ON {database}.* TO '{user}'@'%'"))
+            connection.execute(text(f"GRANT CREATE, INDEX, {PRIVILEGES} ON {database}.* TO '{user}'@'%'"))
             with closing(SQLStore(theirs, table_name="another")) as store:
                 use(store)
         finally:
@@ -259,7 +261,8 @@ def test_the_rights_are_enough_in_mariadb() -> None:
             connection.execute(text(f"DROP USER IF EXISTS '{user}'@'%'"))
 
 
-def test_the_rights_are_enough_in_redis() -> None:
+@pytest.mark.services
+def test_the_privileges_are_enough_in_redis() -> None:
     from redis import Redis
 
     [acl] = [line for block in blocks(PAGE) for line in block.code.splitlines() if line.startswith("ACL SETUSER")]
@@ -276,19 +279,17 @@ def test_the_rights_are_enough_in_redis() -> None:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_caches_that_are_refused_are_those_that_the_table_names() -> None:
-    told = {name for cell, verdict in rows("A cache alone") if verdict.startswith("refused") for name in quoted(cell)}
+def test_the_table_of_caches_names_exactly_the_refused_ones() -> None:
+    named = {name for cell, verdict in rows("A cache alone") if verdict.startswith("refused") for name in quoted(cell)}
     refused = {name.rpartition(".")[2] for name, known in caches._KNOWN.items() if known.fault is not None}
-    assert told == refused
+    assert named == refused
 
 
-def test_the_table_of_stores_has_all_of_them() -> None:
-    assert [quoted(row[0])[0] for row in rows("Which one")] == [
-        cls.__name__ for cls in (MemoryStore, SQLiteStore, SQLStore, RedisStore, CacheStore, CachedStore)
-    ]
+def test_the_table_of_stores_lists_all_stores() -> None:
+    assert [quoted(row[0])[0] for row in rows("Which one")] == [cls.__name__ for cls in CLASSES]
 
 
-def test_a_store_whose_server_is_away_starts_and_tells_so() -> None:
+def test_a_store_opens_without_its_server_and_raises_store_unavailable() -> None:
     for url in ("postgresql://app@127.0.0.1:9/app", "mariadb://app@127.0.0.1:9/app", "redis://127.0.0.1:9/0"):
         with closing(open_store(url)) as store, pytest.raises(StoreUnavailable):
             store.get("job")

@@ -1,4 +1,4 @@
-"""Checked by mypy and pyright, never run: a Flask application, and what its extension's methods give."""
+"""Checked by mypy and pyright, never run: the types of the Flask extension."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def start() -> ResponseReturnValue:
     return {"url": jobs.status_url(job_id)}, 202
 
 
-async def start_without_waiting() -> str:
+async def start_from_a_coroutine() -> str:
     return await jobs.astart("work", {"number": 5}, method="POST", json=[1])
 
 
-def look(job_id: str) -> Iterator[str]:
+def read(job_id: str) -> Iterator[str]:
     assert_type(jobs.status(job_id), JobState)
     assert_type(jobs.output(job_id), Output)
     assert_type(jobs.find(scope="reports"), list[JobState])
@@ -62,7 +62,7 @@ def it_is_a_backjob() -> backjob.BackJob:
     return jobs
 
 
-def misuse_is_an_error_of_types() -> None:
+def misuse_is_a_type_error() -> None:
     jobs.strat("work")  # type: ignore[attr-defined]
     jobs.start("work", dealy=5)  # type: ignore[call-arg]
     BackJob(stor=None)  # type: ignore[call-arg]

@@ -86,7 +86,7 @@ def test_without_a_finish_only_2xx_is_success(status: int) -> None:
     assert (end.status is Status.COMPLETED) == (status // 100 == 2)
 
 
-# --- what is written ------------------------------------------------------------------------------------------------
+# --- changes --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_pending_merge_key_is_freed_before_sending(key: str | None, waits: boo
     assert waits_until_sent(key) is waits
 
 
-# --- what follows a delivery ----------------------------------------------------------------------------------------
+# --- after a delivery -----------------------------------------------------------------------------------------------
 
 SETTLED = [
     (None, Next.DONE),

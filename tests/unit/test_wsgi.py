@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import socket
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -12,41 +10,19 @@ from typing import Any
 import pytest
 from attrs import define, field
 
-from backjob.errors import AddressUnknown, JobFailed
-from backjob.http.environ import EnvironServing, base_url_of, request_of
+from backjob.errors import JobFailed
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.process import PerProcess
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
+from tests.unit.gateways import environ_of
 
 
 @pytest.fixture
 def world() -> Bench:
     return bench()
-
-
-def environ_of(path: str = "/page", query: str = "", **extra: Any) -> dict[str, Any]:
-    return {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": path,
-        "QUERY_STRING": query,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "8000",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "127.0.0.1:8000",
-        "REMOTE_ADDR": "127.0.0.1",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-        **extra,
-    }
 
 
 @define
@@ -114,70 +90,6 @@ def run(world: Bench, action: Any, **extra: Any) -> tuple[Server, Any]:
 def ok(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
-
-
-# --- translating ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("extra", "target", "raw"),
-    [
-        ({"REQUEST_URI": "/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
-        ({"RAW_URI": "/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
-        ({"REQUEST_URI": "/a%2Fb", "RAW_URI": "/c"}, "/a%2Fb?x=1", True),
-        ({"REQUEST_URI": "http://h:1/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
-        ({"REQUEST_URI": "http://h?x=1"}, "/?x=1", True),
-        ({}, "/a/b?x=1", False),
-        ({"SCRIPT_NAME": "/shop"}, "/shop/a/b?x=1", False),
-        ({"PATH_INFO": "/\u00c3\u00bc b"}, "/%C3%BC%20b?x=1", False),
-        ({"PATH_INFO": "", "QUERY_STRING": ""}, "/", False),
-    ],
-)
-def test_the_target_is_the_raw_one_if_the_server_provides_it(extra: dict[str, str], target: str, raw: bool) -> None:
-    request = request_of(environ_of("/a/b", "x=1") | extra)
-    assert (request.target, request.raw) == (target, raw)
-
-
-def test_a_request_with_an_unparsable_target_reaches_the_application(world: Bench) -> None:
-    server = Server()
-    assert server.serve(BackJobMiddleware(ok, world.jobs), environ_of(REQUEST_URI="http://[::1/")) == b"ok"
-
-
-def test_an_environ_is_translated_to_headers_caller_and_mount() -> None:
-    environ = environ_of(
-        SCRIPT_NAME="/sh op",
-        HTTP_COOKIE=COOKIE,
-        CONTENT_TYPE="text/plain",
-        CONTENT_LENGTH="",
-        HTTP_X_FORWARDED_FOR="192.0.2.7",
-        HTTP_X_OTHER="1",
-    )
-    request, here = request_of(environ), EnvironServing(environ)
-    assert (request.header("cookie"), request.header("content-type")) == (COOKIE, "text/plain")
-    assert request.header("content-length") is None
-    assert here.caller == Caller("http", "127.0.0.1:8000", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
-    assert here.mount == "/sh%20op"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "mount"),
-    [
-        (("", "/sub/page"), ("/sub", "/page"), ""),
-        (("/shop", "/sub/page"), ("/shop/sub", "/page"), "/shop"),
-        (("/shop", "/sub"), ("/shop/sub", ""), "/shop"),
-        (("", "/page"), ("/prefix", "/page"), "/prefix"),
-        (("/shop", "/page"), ("/shop", "/rewritten"), "/shop"),
-    ],
-    ids=["dispatched", "dispatched below a mount", "whole path dispatched", "proxy prefix", "rewritten path"],
-)
-def test_dispatching_below_the_middleware_does_not_change_the_mount(
-    before: tuple[str, str], after: tuple[str, str], mount: str
-) -> None:
-    names = ("SCRIPT_NAME", "PATH_INFO")
-    environ = environ_of() | dict(zip(names, before, strict=True))
-    here = EnvironServing(environ)
-    environ |= dict(zip(names, after, strict=True))
-    assert here.mount == mount
 
 
 # --- worker requests ------------------------------------------------------------------------------------------------
@@ -356,6 +268,11 @@ def test_a_refusal_names_its_reason_and_runs_no_action(world: Bench) -> None:
 # --- ordinary requests ----------------------------------------------------------------------------------------------
 
 
+def test_a_request_with_an_unparsable_target_reaches_the_application(world: Bench) -> None:
+    server = Server()
+    assert server.serve(BackJobMiddleware(ok, world.jobs), environ_of(REQUEST_URI="http://[::1/")) == b"ok"
+
+
 def test_an_ordinary_response_is_passed_on_unchanged(world: Bench) -> None:
     body = [b"a", b"b"]
 
@@ -486,34 +403,10 @@ def test_an_error_of_the_application_is_raised_unchanged(world: Bench, where: st
 # --- the application's own address ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket"])
-def test_the_address_comes_from_the_servers_socket_not_from_the_client(name: str) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", SERVER_PORT="1")
-        assert base_url_of(environ | {name: listener}) == f"http://127.0.0.1:{port}"
-
-
-def test_without_a_socket_only_the_port_is_used() -> None:
-    environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", HTTP_X_FORWARDED_HOST="evil.example")
-    assert base_url_of(environ) == "http://0.0.0.0:8000"
-
-
-@pytest.mark.parametrize(
-    "extra", [{"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "localhost"}, {"SERVER_PORT": "/run/app"}, {"SERVER_PORT": "0"}]
-)
-def test_no_address_is_learnt_without_a_tcp_port(world: Bench, extra: dict[str, str]) -> None:
-    with pytest.raises(AddressUnknown):
-        base_url_of(environ_of(**extra))
+def test_a_request_is_served_although_no_address_can_be_learnt(world: Bench) -> None:
     world.engine.transport = None
-    assert Server().serve(BackJobMiddleware(ok, world.jobs), environ_of(**extra)) == b"ok"
+    assert Server().serve(BackJobMiddleware(ok, world.jobs), environ_of(SERVER_PORT="/run/app")) == b"ok"
     assert world.jobs.transport is None
-
-
-def test_no_address_is_learnt_from_gunicorns_unix_socket() -> None:
-    with socket.socket(socket.AF_UNIX) as listener, pytest.raises(AddressUnknown):
-        base_url_of(environ_of(HTTP_HOST="evil.example:1", SERVER_PORT="1") | {"gunicorn.socket": listener})
 
 
 # --- event streams --------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ Reports do not touch the cache. The store alone decides what is written, and whe
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
@@ -50,12 +51,14 @@ class _Here:
     def __init__(self, cache: Breaker) -> None:
         self.cache = cache
         self.direct: dict[str, float] = {}
+        self._lock = threading.Lock()
 
     def read_directly(self, job_id: str, until: float) -> None:
-        self.direct.pop(job_id, None)
-        self.direct[job_id] = until
-        if len(self.direct) > _MOST:
-            self.direct.pop(next(iter(self.direct)), None)
+        with self._lock:
+            self.direct.pop(job_id, None)
+            self.direct[job_id] = until
+            if len(self.direct) > _MOST:
+                del self.direct[next(iter(self.direct))]
 
 
 class CachedStore:
@@ -115,7 +118,7 @@ class CachedStore:
         return None if found is None else self._load(found, job_id)
 
     def _tail(self, job: Job, offset: int, limit: int) -> Output:
-        """Return the output from an offset to its end. The cache has the last such part that anybody read."""
+        """Return the output from an offset to its end. The cache keeps the part that was read last."""
         cache = self._here.get().cache
         head = f"{job.id} {microseconds(job.created_time)} {offset} {job.output_size} "
         found = cache.get(_TAIL, job.id)

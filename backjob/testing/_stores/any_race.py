@@ -71,7 +71,7 @@ def _claim(store: Store, name: str, token: str, _: int) -> Log:
 
 
 def _report(store: Store, name: str, token: str, number: int) -> Log:
-    return [(name, f"said {number};")] if store.report(name, token, Report(output=f"{number};")) else []
+    return [(name, f"reported {number};")] if store.report(name, token, Report(output=f"{number};")) else []
 
 
 def _end(store: Store, name: str, token: str, number: int) -> Log:
@@ -118,6 +118,6 @@ def _verify(store: Store, name: str, events: list[str]) -> None:
         "a job ends once, and an ended job does not change",
     )
     kept(events.count("taken") <= 1, "only one caller gets a lease")
-    accepted = [event.removeprefix("said ") for event in events if event.startswith("said ")]
+    accepted = [event.removeprefix("reported ") for event in events if event.startswith("reported ")]
     same(store.output(name), Output("".join(accepted), job.output_size), "output is the accepted reports, in order")
     same(job.version, 1 + len(events), "every successful write raises the version by one")

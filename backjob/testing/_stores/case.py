@@ -113,11 +113,11 @@ def whole_output(store: Store, job_id: str, limit: int = 65536) -> str:
     """All output of a job, read in chunks as a watcher does."""
     text, offset = "", 0
     deadline = time.monotonic() + PATIENCE
-    while (piece := store.output(job_id, offset, limit)).text:
-        text += piece.text
-        kept(piece.next_offset > offset, "next_offset of a chunk is past its beginning")
+    while (chunk := store.output(job_id, offset, limit)).text:
+        text += chunk.text
+        kept(chunk.next_offset > offset, "next_offset of a chunk is past its beginning")
         kept(time.monotonic() < deadline, "reading output comes to an end")
-        offset = piece.next_offset
+        offset = chunk.next_offset
     return text
 
 

@@ -17,7 +17,7 @@ from backjob.testing._stores.case import StoreCase, draft, kept, same, whole_out
 
 __all__ = ["ForkCalls"]
 
-_PIECES: Final = 20
+_REPORTS: Final = 20
 
 
 class ForkCalls(StoreCase):
@@ -28,7 +28,7 @@ class ForkCalls(StoreCase):
         self.store.report("job", "token", Report(output="before;"))
 
         def report_all(who: str) -> None:
-            for number in range(_PIECES):
+            for number in range(_REPORTS):
                 written = self.store.report("job", "token", Report(output=f"{who} {number};"))
                 kept(written, "a report with the current token is written")
             self.store.create(draft(who))
@@ -45,10 +45,10 @@ class ForkCalls(StoreCase):
         finish()
         if Capability.SHARED not in lacks(self.store):
             self.read("child")
-            pieces = whole_output(self.store, "job").split(";")
+            chunks = whole_output(self.store, "job").split(";")
             for who in ("child", "parent"):
-                mine = [piece for piece in pieces if piece.startswith(who)]
-                same(mine, [f"{who} {number}" for number in range(_PIECES)], "child and parent share the job's output")
+                mine = [chunk for chunk in chunks if chunk.startswith(who)]
+                same(mine, [f"{who} {number}" for number in range(_REPORTS)], "child and parent share the job's output")
         kept(self.store.report("job", "token", Report(output="after;")), "the parent can write after its child's end")
 
 
@@ -59,32 +59,32 @@ def _fork(run: Callable[[], None], patience: float) -> Callable[[], None]:
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork while threads run is what this tests
         child = os.fork()
     if child == 0:
-        told = ""
+        answer = ""
         try:
             run()
         except BaseException as error:
-            told = f"{error}\n{traceback.format_exc()}"
+            answer = f"{error}\n{traceback.format_exc()}"
         finally:
-            os.write(writing, told.encode("utf-8", "replace")[:4096] or b"ok")
+            os.write(writing, answer.encode("utf-8", "replace")[:4096] or b"ok")
             os._exit(0)
     os.close(writing)
 
     def finish() -> None:
         __tracebackhide__ = True
-        told = b""
+        answer = b""
         deadline = time.monotonic() + patience
         with open(reading, "rb", buffering=0) as pipe:  # noqa: PTH123 - a descriptor has no path
             while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
-                piece = pipe.read(4096)
-                told += piece
-                if not piece:
+                chunk = pipe.read(4096)
+                answer += chunk
+                if not chunk:
                     break
-        if not told:
+        if not answer:
             os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        kept(told, f"a forked child can use the store; no answer within {patience:g} s")
-        if told != b"ok":
-            text = told.decode("utf-8", "replace").removeprefix("promise broken: ")
+        kept(answer, f"a forked child can use the store; no answer within {patience:g} s")
+        if answer != b"ok":
+            text = answer.decode("utf-8", "replace").removeprefix("promise broken: ")
             raise AssertionError(f"promise broken: a forked child can use the store; {text}")
 
     return finish

@@ -1,4 +1,4 @@
-"""What a store promises of merge keys."""
+"""The promises about merge keys."""
 
 from __future__ import annotations
 

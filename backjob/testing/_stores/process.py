@@ -20,7 +20,7 @@ from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request, Status
 from backjob.protocols import Store
 
-__all__ = ["main", "open_by", "piece"]
+__all__ = ["chunk", "main", "open_by"]
 
 Task: TypeAlias = dict[str, Any]
 _PATIENCE: Final = 60.0
@@ -34,7 +34,7 @@ def open_by(opener: str, address: str) -> Store:
     return function(address)
 
 
-def piece(racer: str, number: int) -> str:
+def chunk(racer: str, number: int) -> str:
     """The output of a thread's ``number``-th report."""
     return f"{racer} {number} ß€😀;"
 
@@ -65,7 +65,7 @@ def _end(store: Store, racer: str, task: Task) -> dict[str, Task]:
     done: dict[str, Task] = {}
     for name in task["jobs"]:
         accepted, end = 0, None
-        while store.report(name, "token", Report(output=piece(racer, accepted))):
+        while store.report(name, "token", Report(output=chunk(racer, accepted))):
             accepted += 1
             if thread >= len(_ENDS) or not _has_said(store, name, task["enough"]):
                 continue

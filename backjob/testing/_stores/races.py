@@ -113,11 +113,11 @@ class Races(StoreCase):
             deadline = time.monotonic() + PATIENCE
             while time.monotonic() < deadline:
                 over = over or self.read().status.is_final  # read before the output, which does not grow after the end
-                piece = self.store.output("job", offset)
-                if not piece.text and over:
+                chunk = self.store.output("job", offset)
+                if not chunk.text and over:
                     return text
-                kept(len(piece.text) % len(line) == 0, "readers see whole reports")
-                text, offset = text + piece.text, piece.next_offset
+                kept(len(chunk.text) % len(line) == 0, "readers see whole reports")
+                text, offset = text + chunk.text, chunk.next_offset
             return text
 
         _, *texts = self.at_once([write, read, read])

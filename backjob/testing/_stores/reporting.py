@@ -155,13 +155,13 @@ class OutputCalls(StoreCase):
             while begin < len(data) and data[begin] & 0xC0 == 0x80:
                 begin += 1
             for limit in range(4, 13):
-                piece = self.store.output("job", offset, limit)
+                chunk = self.store.output("job", offset, limit)
                 where = f"(offset {offset}, limit {limit})"
-                size = len(piece.text.encode())
+                size = len(chunk.text.encode())
                 kept(size <= limit, f"a chunk is no longer than its limit {where}")
-                same(piece.next_offset, begin + size, f"next_offset is where the chunk ends {where}")
+                same(chunk.next_offset, begin + size, f"next_offset is where the chunk ends {where}")
                 same(
-                    piece.text.encode(),
+                    chunk.text.encode(),
                     data[begin : begin + size],
                     f"a chunk begins at the next whole character {where}",
                 )
@@ -219,8 +219,8 @@ class OutputCalls(StoreCase):
         for text in ("x" * size, "€" + "x" * (size - 3), "x" * (size - 3) + "€"):
             begin = self.read().output_size
             self.store.report("job", "token", Report(output=text))
-            piece = self.store.output("job", begin, size)
-            kept(piece == Output(text, begin + size), f"a chunk may be as long as its limit ({size} bytes)")
+            chunk = self.store.output("job", begin, size)
+            kept(chunk == Output(text, begin + size), f"a chunk may be as long as its limit ({size} bytes)")
             kept(
                 self.store.output("job", begin, size - 1).next_offset < begin + size,
                 "a chunk is no longer than its limit",

@@ -19,14 +19,14 @@ from backjob.lifecycle import claimed
 from backjob.model import Job, Query
 from backjob.protocols import Store
 from backjob.testing._stores.case import PATIENCE, draft, kept, same, whole_output
-from backjob.testing._stores.process import open_by, piece
+from backjob.testing._stores.process import chunk, open_by
 from backjob.testing._stores.watched import WatchedStore
 
 __all__ = ["SharesJobs"]
 
 _ONCE_EACH: Final = 8  # additional jobs that every thread claims once
 _AT_ONCE: Final = 3  # jobs that a thread leases with one call
-_PIECES: Final = 8  # reports by a thread, on average, before others try to end the job
+_REPORTS: Final = 8  # reports by a thread, on average, before others try to end the job
 
 
 class SharesJobs:
@@ -104,7 +104,7 @@ class SharesJobs:
         for name in names:
             self.store.create(draft(name))
             self.store.change(name, *claimed("token"))
-        enough = _PIECES * self.processes * self.threads * len(piece("0.0", 0).encode())
+        enough = _REPORTS * self.processes * self.threads * len(chunk("0.0", 0).encode())
         done = dict(zip(self._racers(), self._race("end", jobs=names, enough=enough), strict=True))
         for name in names:
             job = self._read(name)
@@ -116,9 +116,9 @@ class SharesJobs:
             output = whole_output(self.store, name)
             for racer, count in accepted.items():
                 mine = [f"{text};" for text in output.split(";") if text.startswith(f"{racer} ")]
-                same(mine, [piece(racer, number) for number in range(count)], "each thread's output is kept, in order")
+                same(mine, [chunk(racer, number) for number in range(count)], "each thread's output is kept, in order")
             size = sum(
-                len(piece(racer, number).encode()) for racer, count in accepted.items() for number in range(count)
+                len(chunk(racer, number).encode()) for racer, count in accepted.items() for number in range(count)
             )
             same(len(output.encode()), size, "output is the accepted reports and nothing else")
             same(job.output_size, size, "output_size is the output's size")

@@ -42,11 +42,11 @@ class WatchedStore:
         return _job_or_none("get", self._call("get", job_id))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        piece: Output = _result("output", self._call("output", job_id, offset, limit), Output)
-        _typed("output(…).text", piece.text, str)
-        _typed("output(…).next_offset", piece.next_offset, int)
-        _typed("output(…).truncated", piece.truncated, bool)
-        return piece
+        chunk: Output = _result("output", self._call("output", job_id, offset, limit), Output)
+        _typed("output(…).text", chunk.text, str)
+        _typed("output(…).next_offset", chunk.next_offset, int)
+        _typed("output(…).truncated", chunk.truncated, bool)
+        return chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         return _job_or_none("change", self._call("change", job_id, expect, changes))

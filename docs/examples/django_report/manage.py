@@ -1,4 +1,4 @@
-"""Django's command line for this project; ``demo`` is all it takes to see it."""
+"""Django's command line for this project. ``demo`` migrates and serves it."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""A site that exports reports in the background. What it writes is in DATA, beside nothing of yours."""
+"""A site that exports reports in the background. It writes only to the directory DATA."""
 
 import os
 import secrets

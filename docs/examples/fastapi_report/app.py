@@ -1,4 +1,4 @@
-"""A FastAPI application that exports reports in the background. What it writes is in DATA, beside nothing of yours."""
+"""A FastAPI application that exports reports in the background. It writes only to the directory DATA."""
 
 import asyncio
 import csv
@@ -45,7 +45,7 @@ Jobs = Annotated[BackJob, Depends(the_jobs)]
 
 
 def background_only(jobs: Jobs) -> None:
-    """Refuse people: this route is the jobs' own."""
+    """Refuse ordinary requests."""
     if not jobs.is_background:
         raise HTTPException(403)
 
@@ -55,20 +55,20 @@ router = APIRouter()
 
 @router.get("/")
 async def home() -> HTMLResponse:
-    """A button."""
+    """Show a button."""
     return HTMLResponse(HOME)
 
 
 @router.post("/reports")
 async def start(request: Request, jobs: Jobs, rows: int = 500) -> RedirectResponse:
-    """Start the export, and show its progress."""
+    """Start the export and show its progress."""
     job_id = await jobs.astart(request.url_for("work", rows=rows))
     return RedirectResponse(jobs.status_url(job_id, cancel=True), status_code=303)
 
 
 @router.get("/reports/work/{rows}", dependencies=[Depends(background_only)], include_in_schema=False)
 def work(request: Request, jobs: Jobs, rows: int) -> str:
-    """Write the report: what takes long. FastAPI runs it in a thread, for it is no coroutine."""
+    """Write the report, slowly. FastAPI runs a plain function in a thread."""
     file = DATA / f"{jobs.job_id}.csv"
     unfinished = file.with_suffix(".part")
     try:
@@ -80,13 +80,13 @@ def work(request: Request, jobs: Jobs, rows: int) -> str:
                 time.sleep(SECONDS_A_ROW)
         unfinished.rename(file)
     finally:
-        unfinished.unlink(missing_ok=True)  # there still, if the job was cancelled
+        unfinished.unlink(missing_ok=True)  # it still exists if the job was cancelled
     return jobs.finish("Your report is ready", result={"href": request.url_for("download", job_id=file.stem).path})
 
 
 @router.get("/reports/{job_id}")
 async def download(jobs: Jobs, job_id: str) -> FileResponse:
-    """A report, once it is complete. Its id is as good as a password: only its visitor knows it."""
+    """Send a complete report. Its id is as secret as a password: only the visitor knows it."""
     try:
         state = await jobs.astatus(job_id)
     except JobNotFound:
@@ -98,7 +98,7 @@ async def download(jobs: Jobs, job_id: str) -> FileResponse:
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    """Let go of the jobs at the end."""
+    """Close the jobs at shutdown."""
     yield
     await asyncio.to_thread(app.state.jobs.close)
 

@@ -1,4 +1,4 @@
-"""Django is set up once in this process; each database is made when the first test needs it, and dropped in the end."""
+"""Set up Django once in this process. Each database is created for the first test that needs it, and dropped at the end."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ def mariadb() -> Iterator[str]:
 
 @pytest.fixture
 def database(sqlite: str) -> Iterator[str]:
-    """`sqlite`, empty; the settings are read anew before the test and after it."""
+    """`sqlite`, empty. backjob reads the settings again before and after the test."""
     with _emptied():
         yield sqlite
 
 
 @pytest.fixture(params=ANY_DATABASE)
 def any_database(request: pytest.FixtureRequest, sqlite: str) -> Iterator[str]:
-    """`database`, on each kind of database in turn: in the test's thread that one is the project's default."""
+    """`database` on each kind of database, which in the test's thread is the project's default."""
     alias = request.getfixturevalue(request.param)
     own = connections["default"]
     if alias != "default":
@@ -96,7 +96,7 @@ def _emptied() -> Iterator[None]:
 
 @pytest.fixture
 def at_once() -> Iterator[None]:
-    """Jobs run before `start()` returns, or when its transaction commits. Needs a database."""
+    """Run jobs before `start()` returns, or when its transaction commits. Needs a database."""
     from backjob.django.testing import immediate
 
     with immediate():

@@ -1,4 +1,4 @@
-"""The settings of the tests' Django project. Databases that are servers are there whether they answer or not."""
+"""The settings of the tests' Django project. It lists the database servers whether they run or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tests' Django project on a real server, with a database of its own, and browsers that keep its cookies."""
+"""The tests' Django project on a real server with its own database, and browsers that keep cookies."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANY_DATABASE: Final = (
     pytest.param("postgresql", marks=pytest.mark.slow),
     pytest.param("mariadb", marks=pytest.mark.slow),
 )
-"""The kinds of database, for a fixture; servers are slow's."""
+"""The kinds of database, for a fixture; database servers are for slow runs."""
 
 _LAST = ("COMPLETED", "FAILED", "CANCELLED")
 
@@ -54,17 +54,17 @@ class Browser:
         return page
 
     def start(self, path: str, **options: Any) -> Any:
-        """Start a job; its ``id`` and ``url``."""
+        """Start a job. Returns its ``id`` and ``url``."""
         page = self.request("POST", "/start", json.dumps({"path": path, **options}).encode())
         assert page.status == 200, (page.status, page.text)
         return page.json()
 
     def end(self, started: Any) -> Any:
-        """Wait for a job's end; its state."""
-        looks, deadline = threading.Event(), time.monotonic() + WAIT
+        """Wait for a job's end. Returns its state."""
+        pause, deadline = threading.Event(), time.monotonic() + WAIT
         while (state := self.get(started["url"]).json())["status_name"] not in _LAST:
             assert time.monotonic() < deadline, state
-            looks.wait(0.02)
+            pause.wait(0.02)
         return state
 
 
@@ -80,7 +80,7 @@ class Site:
 
 @contextmanager
 def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
-    """The project on a server of this kind within the block, with these settings.
+    """Run the project on a server of this kind within the block, with these settings.
 
     Without ``DATABASES`` it has a copy of the tests' own, and needs the fixture ``sqlite``.
     """

@@ -1,4 +1,4 @@
-"""Who may see a job, and who may end it: on every status route, as Django's users and permissions have it."""
+"""Which users may view and cancel a job, on every status route."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SAME_ORIGIN = {"sec-fetch-site": "same-origin"}
 
 @pytest.fixture(autouse=True)
 def _streams() -> Iterator[None]:
-    """The route of the event streams is there too."""
+    """Switch on the route of the event streams."""
     with override_settings(BACKJOB={"STREAMS": 1}):
         yield
 
 
 def user(name: str, *permissions: str, **fields: Any) -> Client:
-    """A browser in which this user is signed in."""
+    """A client with this user logged in."""
     made = User.objects.create(username=name, **fields)
     made.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="backjob"))
     client = Client()
@@ -46,20 +46,20 @@ def started(client: Client, **options: Any) -> str:
 
 @pytest.fixture
 def job_id(bo: Client) -> str:
-    """A job of Bo's that has ended."""
+    """An ended job of Bo's."""
     with immediate():
         return started(bo)
 
 
 @pytest.fixture
 def waiting(bo: Client) -> str:
-    """A job of Bo's that nobody delivers."""
+    """A job of Bo's that is not delivered."""
     with recorded():
         return started(bo)
 
 
 def answers(client: Client, job_id: str) -> dict[str, tuple[int, bytes]]:
-    """What every route of a job answers, by each of its methods; what it shows and what may be done with it."""
+    """The response of every route of a job to each of its methods."""
     found = {}
     for leaf, route in Endpoints._routes.items():
         path = f"/backjob/{job_id}/{leaf}".rstrip("/")
@@ -73,7 +73,7 @@ def answers(client: Client, job_id: str) -> dict[str, tuple[int, bytes]]:
 
 
 def refused(client: Client, job_id: str) -> set[tuple[str, int]]:
-    """The routes of a job that are closed to this browser, each with its answer."""
+    """The routes of a job that refuse this client, with their responses."""
     said = {(name.rpartition(" ")[0], status) for name, (status, _) in answers(client, job_id).items()}
     return {(name, status) for name, status in said if status in (403, 404)}
 
@@ -82,13 +82,13 @@ ALL_404 = {(f"{method} {leaf}", 404) for leaf, route in Endpoints._routes.items(
 ALL_BUT_CANCEL = {("POST cancel", 403)}
 
 
-def test_no_other_route_tells_of_jobs(bo: Client) -> None:
+def test_only_a_worker_request_may_use_the_route_that_runs_tasks(bo: Client) -> None:
     assert [pattern.name for pattern in urls.urlpatterns] == ["run", "status"]
     for method in ("GET", "POST"):
         assert bo.generic(method, "/backjob/run").status_code == 403
 
 
-def test_the_owner_sees_and_cancels(bo: Client, waiting: str) -> None:
+def test_the_owner_may_view_and_cancel_a_job(bo: Client, waiting: str) -> None:
     assert refused(bo, waiting) == set()
     assert jobs.status(waiting).status is Status.CANCELLED
 
@@ -102,7 +102,7 @@ def test_the_owner_sees_output_and_a_page_that_escapes_it(bo: Client, job_id: st
 
 
 @pytest.mark.parametrize("who", ["another", "nobody", "logged out", "inactive", "staff without the right"])
-def test_for_others_there_is_no_such_job(bo: Client, waiting: str, who: str) -> None:
+def test_others_get_a_404(bo: Client, waiting: str, who: str) -> None:
     if who == "logged out":
         bo.get("/logout")
         other = bo
@@ -117,7 +117,7 @@ def test_for_others_there_is_no_such_job(bo: Client, waiting: str, who: str) -> 
     assert jobs.status(waiting).status is Status.STARTED
 
 
-def test_the_signed_address_opens_the_job_for_anybody(waiting: str) -> None:
+def test_the_signed_url_opens_the_job_without_a_login(waiting: str) -> None:
     for may_cancel in (False, True):
         reference = jobs.status_url(waiting, cancel=may_cancel).rpartition("/")[2]
         assert refused(Client(), reference) == (set() if may_cancel else ALL_BUT_CANCEL)
@@ -125,10 +125,10 @@ def test_the_signed_address_opens_the_job_for_anybody(waiting: str) -> None:
 
 
 @pytest.mark.parametrize("rights", [["view_job"], ["view_job", "cancel_job"]])
-def test_staff_who_may_view_jobs_see_all_and_cancel_none_but_in_the_admin(waiting: str, rights: list[str]) -> None:
+def test_staff_with_permission_view_all_jobs_and_cancel_only_in_the_admin(waiting: str, rights: list[str]) -> None:
     assert refused(user("Al", *rights, is_staff=True), waiting) == ALL_BUT_CANCEL
     assert jobs.status(waiting).status is Status.STARTED
 
 
-def test_a_right_without_being_staff_is_none(waiting: str) -> None:
+def test_the_permission_without_staff_status_does_not_count(waiting: str) -> None:
     assert refused(user("Eve", "view_job", "cancel_job"), waiting) == ALL_404

@@ -1,4 +1,4 @@
-"""Jobs in the admin: who may look, what is shown, and the one thing that can be done."""
+"""Jobs in the admin: permissions, contents of the pages, and the action that cancels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LIST = "/admin/backjob/job/"
 
 
 def staff(*permissions: str, **fields: Any) -> Client:
-    """A browser of a member of staff with these permissions."""
+    """A client with a member of staff logged in who has these permissions."""
     made = User.objects.create(username="Al", is_staff=True, **fields)
     made.user_permissions.set(Permission.objects.filter(codename__in=permissions, content_type__app_label="backjob"))
     client = Client()
@@ -30,14 +30,14 @@ def staff(*permissions: str, **fields: Any) -> Client:
 
 @pytest.fixture
 def ended() -> str:
-    """A job that has printed a script, and ended."""
+    """An ended job that has printed a script."""
     with immediate():
         return jobs.start("see", as_current_user=False, scope="<i>reports</i>", owner="<u>Bo</u>")
 
 
 @pytest.fixture
 def waiting() -> str:
-    """A job that nobody delivers."""
+    """A job that is not delivered."""
     with recorded():
         return jobs.start("see", as_current_user=False, scope="mail", owner="Di")
 
@@ -51,7 +51,7 @@ def cancelling(client: Client, *job_ids: str) -> Any:
     return client.post(LIST, {"action": "cancel", "_selected_action": chosen}, follow=True)
 
 
-def test_without_a_permission_there_is_nothing(ended: str) -> None:
+def test_without_a_permission_the_admin_shows_no_jobs(ended: str) -> None:
     al = staff()
     assert [al.get(path).status_code for path in (LIST, detail(ended))] == [403, 403]
     assert "backjob" not in al.get("/admin/").content.decode()
@@ -98,7 +98,7 @@ def test_the_detail_shows_texts_and_output_escaped(ended: str) -> None:
         assert raw not in page
 
 
-def test_the_detail_of_an_unfinished_job_follows_it(waiting: str) -> None:
+def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> None:
     al = staff("view_job")
     page = al.get(detail(waiting)).content.decode()
     assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
@@ -109,7 +109,7 @@ def test_the_detail_of_an_unfinished_job_follows_it(waiting: str) -> None:
     assert "field-status_text" in page
 
 
-def test_the_detail_shows_times_as_the_list_does(ended: str, waiting: str) -> None:
+def test_the_detail_page_shows_times_in_the_format_of_the_list(ended: str, waiting: str) -> None:
     al = staff("view_job")
     Job.objects.filter(id=ended).update(created_time=1_795_953_600_250_000)
     with override_settings(TIME_ZONE="Europe/Berlin"):
@@ -130,14 +130,14 @@ def test_nothing_can_be_added_changed_or_deleted(ended: str) -> None:
     assert Job.objects.values().get() == before
 
 
-def test_cancelling_needs_its_own_permission(waiting: str) -> None:
+def test_cancelling_needs_a_separate_permission(waiting: str) -> None:
     al = staff("view_job")
     cancelling(al, waiting)
     assert jobs.status(waiting).status is Status.STARTED
     assert 'value="cancel"' not in al.get(LIST).content.decode()
 
 
-def test_the_action_cancels_what_has_not_ended(ended: str, waiting: str) -> None:
+def test_the_action_cancels_unfinished_jobs(ended: str, waiting: str) -> None:
     al = staff("view_job", "cancel_job")
     assert 'value="cancel"' in al.get(LIST).content.decode()
     page = cancelling(al, ended, waiting).content.decode()

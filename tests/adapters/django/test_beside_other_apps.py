@@ -1,4 +1,4 @@
-"""The app in a project whose other apps use the same words: for models, routes, admin pages, commands and labels."""
+"""The app in a project whose other apps use the same names for models, routes, admin pages, commands and labels."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ USE: Final = """
 
 
 def project(directory: Path, label: str) -> subprocess.CompletedProcess[str]:
-    """A project with two other apps, one of them in a package named backjob, under this label; used as a site is."""
+    """Use a project with two other apps, one of them in a package named backjob with this label."""
     for name in ("jobs", "backjob"):
         app = directory / "shop" / name
         (app / "migrations").mkdir(parents=True)
@@ -131,11 +131,11 @@ def project(directory: Path, label: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_other_apps_may_use_the_same_words(tmp_path: Path) -> None:
+def test_other_apps_may_use_the_same_names(tmp_path: Path) -> None:
     done = project(tmp_path, "shop_backjob")
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_of_two_apps_with_one_label_django_says_so(tmp_path: Path) -> None:
+def test_django_reports_two_apps_with_one_label(tmp_path: Path) -> None:
     done = project(tmp_path, "backjob")
     assert "Application labels aren't unique, duplicates: backjob" in done.stderr

@@ -1,4 +1,4 @@
-"""``manage.py check``: each finding where it is due, and nowhere else."""
+"""``manage.py check`` reports each fault, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ SHARED = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBased
 
 
 class SessionStore(signed_cookies.SessionStore):
-    """An engine of the site's own."""
+    """The site's subclass of an engine."""
 
 
 def found() -> list[str]:
-    """The ids of what is found; each says what is wrong and what to do."""
+    """The ids of the messages. Each must have a text and a hint."""
     messages = run_checks(tags=["backjob"])
     assert all(message.msg and message.hint for message in messages)
     return [str(message.id) for message in messages]
 
 
-def test_nothing_is_wrong_with_these_tests() -> None:
+def test_the_tests_own_project_passes_all_checks() -> None:
     assert found() == []
 
 
@@ -55,7 +55,7 @@ def test_nothing_is_wrong_with_these_tests() -> None:
         ({"SESSION_ENGINE": "django.contrib.sessions.backends.cached_db"}, "backjob.W031"),
     ],
 )
-def test_a_setting_that_stands_in_the_way_is_found(given: dict[str, Any], expected: str) -> None:
+def test_a_wrong_setting_is_reported(given: dict[str, Any], expected: str) -> None:
     with override_settings(**given):
         assert found() == [expected]
 
@@ -80,7 +80,7 @@ def test_a_setting_that_stands_in_the_way_is_found(given: dict[str, Any], expect
         },
     ],
 )
-def test_one_that_does_not_is_not(given: dict[str, Any]) -> None:
+def test_a_correct_setting_is_not_reported(given: dict[str, Any]) -> None:
     with override_settings(**given):
         assert found() == []
 
@@ -101,7 +101,7 @@ def test_one_that_does_not_is_not(given: dict[str, Any]) -> None:
         (["gunicorn", "--bind=127.0.0.1:8000", "-w", "2", "site.wsgi"], []),
     ],
 )
-def test_a_server_that_serves_one_at_a_time_is_found(
+def test_a_server_that_serves_one_request_at_a_time_is_reported(
     monkeypatch: pytest.MonkeyPatch, command: list[str], expected: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", command)
@@ -120,7 +120,7 @@ def test_a_server_that_serves_one_at_a_time_is_found(
         ("--bind=127.0.0.1:8000 --workers 4", ["gunicorn", "--workers", "1", "site.wsgi"], ["backjob.W021"]),
     ],
 )
-def test_what_gunicorn_reads_from_the_environment_is_known_before_it_runs(
+def test_gunicorns_options_in_the_environment_count_before_it_runs(
     monkeypatch: pytest.MonkeyPatch, given: str, command: list[str], expected: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", command)
@@ -128,13 +128,13 @@ def test_what_gunicorn_reads_from_the_environment_is_known_before_it_runs(
     assert found() == expected
 
 
-def test_workers_may_be_counted_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_workers_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gunicorn", "site.wsgi"])
     monkeypatch.setenv("WEB_CONCURRENCY", "3")
     assert found() == []
 
 
-def test_a_socket_is_no_trouble_for_who_says_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_unix_socket_with_connect_to_is_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gunicorn", "-b", "unix:/run/site.sock", "-w", "2"])
     with override_settings(BACKJOB={"BASE_URL": "http://shop.example", "CONNECT_TO": "unix:/run/site.sock"}):
         assert found() == []
@@ -142,9 +142,7 @@ def test_a_socket_is_no_trouble_for_who_says_where_it_is(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("atomic", [True, False])
 @pytest.mark.parametrize("engine", ["sqlite3", "postgresql"])
-def test_sqlite_with_a_transaction_around_each_request(
-    monkeypatch: pytest.MonkeyPatch, atomic: bool, engine: str
-) -> None:
+def test_sqlite_with_atomic_requests_is_reported(monkeypatch: pytest.MonkeyPatch, atomic: bool, engine: str) -> None:
     databases = {"default": {"ENGINE": f"django.db.backends.{engine}", "ATOMIC_REQUESTS": atomic}}
     monkeypatch.setattr(settings, "DATABASES", databases)
     assert found() == (["backjob.W040"] if atomic and engine == "sqlite3" else [])

@@ -1,4 +1,4 @@
-"""Connections to the database: the monitor's thread has one of its own, and leaves none behind."""
+"""The monitor's thread closes its database connection."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.scenarios.client import WAIT
 
 
 @pytest.mark.usefixtures("database")
-def test_the_monitors_thread_closes_its_own() -> None:
+def test_the_monitors_thread_closes_its_connection() -> None:
     opened, made = threading.Event(), []
 
     def note(connection: Any, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""PostgreSQL and MariaDB below a site: deadlocks with transactions of others, and real requests within transactions."""
+"""A site on PostgreSQL and MariaDB: deadlocks with other transactions, and real requests in transactions."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def ask(connection: Any, sql: str, *values: object) -> Any:
 
 
 def patience(connection: Any, seconds: int) -> None:
-    """How long this connection waits before it looks for a deadlock; on MariaDB the one that changed less gives way."""
+    """Set how long this connection waits before it detects a deadlock; MariaDB rolls back the smaller transaction."""
     if connection.vendor == "postgresql":
         ask(connection, f"SET deadlock_timeout = '{seconds}s'")
 
 
 @frozen
 class Other:
-    """A transaction of somebody else's, on a connection of its own, that is never the victim."""
+    """Another transaction, on its own connection, which is never the victim of a deadlock."""
 
     connection: Any
 
     def lock(self, job_id: str) -> None:
-        """Hold a job to the end of the transaction."""
+        """Lock a job until the end of the transaction."""
         ask(self.connection, "UPDATE backjob_job SET depth = depth + 1 WHERE id = %s", job_id)
 
     @contextmanager
     def meanwhile(self, *steps: Callable[[], object]) -> Iterator[None]:
-        """Take these steps in another thread, and commit."""
+        """Run these steps in another thread, and commit."""
         errors: list[BaseException] = []
 
         def run() -> None:
@@ -84,7 +84,7 @@ class Other:
 
 
 def waiting(connection: Any) -> Callable[[], None]:
-    """What waits until this connection waits for a lock."""
+    """Return a function that waits until this connection waits for a lock."""
     session = ask(connection, _SESSION[connection.vendor])
     beside = connection.copy()
     beside.inc_thread_sharing()
@@ -115,7 +115,7 @@ def other() -> Iterator[Other]:
 
 @pytest.fixture
 def store() -> DjangoStore:
-    """With two jobs that run."""
+    """A store with two running jobs."""
     store = DjangoStore("default")
     for job_id in ("a", "b"):
         store.create(Draft(id=job_id, request=Request("GET", "/see", ())))
@@ -125,7 +125,7 @@ def store() -> DjangoStore:
 
 @pytest.fixture
 def deadlocks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each error of the database was a deadlock."""
+    """Whether every database error was a deadlock."""
     found: list[bool] = []
 
     def noted(error: BaseException | None, judge: Callable[..., bool] = django_store._is_deadlock) -> bool:
@@ -136,7 +136,7 @@ def deadlocks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return found
 
 
-def test_what_a_deadlock_undid_of_the_stores_own_is_done_again(
+def test_the_store_repeats_its_own_transaction_after_a_deadlock(
     store: DjangoStore, other: Other, deadlocks: list[bool]
 ) -> None:
     patience(connections["default"], 3)
@@ -148,7 +148,7 @@ def test_what_a_deadlock_undid_of_the_stores_own_is_done_again(
     assert dict(Job.objects.values_list("id", "version")) == {job_id: version + 1 for job_id, version in before.items()}
 
 
-def test_one_that_undid_the_callers_transaction_is_the_callers_to_repeat(
+def test_a_deadlock_in_the_callers_transaction_is_raised(
     store: DjangoStore, other: Other, deadlocks: list[bool]
 ) -> None:
     def end_both(between: Callable[[], object] = bool) -> set[int]:
@@ -184,14 +184,14 @@ def test_one_that_undid_the_callers_transaction_is_the_callers_to_repeat(
 
 @pytest.fixture(params=[False, True], ids=["autocommit", "atomic requests"])
 def site(request: pytest.FixtureRequest, any_database: str, tmp_path: Path) -> Iterator[Site]:
-    """The project on gunicorn, with its tables in this database."""
+    """Run the project on gunicorn, with its tables in this database."""
     database = {**connections["default"].settings_dict, "ATOMIC_REQUESTS": request.param}
     with serving("gunicorn-threads", tmp_path, DATABASES={"default": database}) as site:
         yield site
     connections["default"].close()
 
 
-def test_users_transactions_and_reports_beside_them(site: Site) -> None:
+def test_users_transactions_and_reports_on_a_separate_connection(site: Site) -> None:
     bo = site.browser()
     bo.get("/login/Bo")
     seen = bo.end(bo.start("see", method="POST", form={"name": "Ünal"}))

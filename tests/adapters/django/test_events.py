@@ -1,4 +1,4 @@
-"""Event streams in Django: what middleware must not hold back, and connections that nobody keeps meanwhile."""
+"""Event streams in Django: middleware must not buffer them, and they must not occupy database connections."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def switched_on() -> Iterator[None]:
 
 @pytest.fixture
 def waiting() -> str:
-    """A job that nobody delivers."""
+    """A job that is not delivered."""
     with recorded():
         started = Client().post("/start", {"path": "see", "as_current_user": False}, content_type="application/json")
     return str(started.json()["id"])
@@ -42,17 +42,17 @@ def waiting() -> str:
 
 @pytest.fixture
 def ended(waiting: str) -> str:
-    """The address of the events of a job that has ended."""
+    """The URL of the events of an ended job."""
     jobs.cancel(waiting)
     return f"{jobs.status_url(waiting)}/events"
 
 
-def test_under_wsgi_there_are_none_until_they_are_switched_on(ended: str) -> None:
+def test_under_wsgi_event_streams_are_off_by_default(ended: str) -> None:
     assert Client().get(ended).status_code == 404
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_what_comes_is_not_compressed(ended: str) -> None:
+def test_events_are_not_compressed(ended: str) -> None:
     response: Any = Client().get(ended, headers={"accept-encoding": "gzip"})
     assert (response.status_code, response.has_header("Content-Encoding")) == (200, False)
     assert EventSource().read(response.streaming_content).names == ["end"]
@@ -68,7 +68,7 @@ def test_no_connection_is_kept_while_a_client_watches(ended: str) -> None:
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_the_watcher_leaves_no_connection_behind(waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_broadcast_thread_closes_its_connection(waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
     left, connected = threading.Event(), []
 
     def leave() -> None:
@@ -88,7 +88,7 @@ def test_the_watcher_leaves_no_connection_behind(waiting: str, monkeypatch: pyte
 
 
 @pytest.mark.usefixtures("switched_on")
-def test_in_an_event_loop_they_keep_no_thread(waiting: str) -> None:
+def test_event_streams_in_an_event_loop_occupy_no_thread(waiting: str) -> None:
     async def story() -> EventSource:
         communicator: Any = ApplicationCommunicator  # which has no types
         application, source = (
@@ -114,7 +114,7 @@ def test_in_an_event_loop_they_keep_no_thread(waiting: str) -> None:
 
 
 def django_threads() -> set[threading.Thread]:
-    """Those in which synchronous parts of requests run."""
+    """The threads that run the sync parts of requests."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor-")}
 
 

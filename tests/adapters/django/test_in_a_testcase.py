@@ -1,4 +1,4 @@
-"""Jobs within Django's own `TestCase`, whose transaction never commits, on each kind of database."""
+"""Jobs in Django's `TestCase`, whose transaction never commits, on each kind of database."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _InATestCase(TestCase):
         state = jobs.status(job_id)
         assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "within")
 
-    def test_jobs_are_noted_and_nothing_is_left_of_the_other_tests(self) -> None:
+    def test_recorded_jobs_are_rolled_back_between_tests(self) -> None:
         with recorded() as noted, self.captureOnCommitCallbacks(execute=True):
             job_id = self._post("see")
         assert [job.job_id for job in noted] == [job_id]

@@ -1,4 +1,4 @@
-"""Migrations on each kind of database: made and undone beside other apps, and over the tables of the first version.
+"""Migrations on each kind of database: applied and reversed beside other apps, and over the tables of the first version.
 
 ``first_version/`` has what 0.1.0 made: its tables, and rows of jobs in every status. It is never made anew.
 """
@@ -35,7 +35,7 @@ NEXT_YEAR: Final = datetime(2027, 12, 1, tzinfo=UTC)
 
 @pytest.fixture(params=ANY_DATABASE)
 def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A kind of database; an empty one is at the alias "first"."""
+    """A kind of database, with an empty one at the alias "first"."""
     if request.param == "sqlite":
         with _known({**connections.settings["default"], "NAME": str(tmp_path / "first.db")}):
             yield request.param
@@ -56,7 +56,7 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 @contextmanager
 def _known(settings: dict[str, Any]) -> Iterator[None]:
-    """A database with these settings, at the alias within the block."""
+    """Configure a database with these settings at the alias within the block."""
     connections.settings[ALIAS] = settings
     try:
         yield
@@ -81,7 +81,7 @@ def tables() -> set[str]:
 
 
 def shape() -> Any:
-    """Columns and constraints as the database has them; what it names itself goes without a name."""
+    """The database's columns and constraints; names that it chose itself are left out."""
     introspection: Any = connections[ALIAS].introspection
     named = " ".join(path.read_text(encoding="utf-8") for path in FIRST.glob("*.sql"))
     found = {}
@@ -110,7 +110,7 @@ def insert_rows() -> None:
 
 
 def stored_rows() -> Any:
-    """What of the first version's columns stands in the tables."""
+    """The values of the first version's columns."""
     found: dict[str, list[dict[str, Any]]] = {}
     with connections[ALIAS].cursor() as cursor:
         for table, rows in ROWS.items():
@@ -131,7 +131,7 @@ def _plain(value: Any, *, is_text: bool) -> Any:
 
 
 @pytest.mark.usefixtures("kind")
-def test_tables_are_made_and_removed_beside_those_of_other_apps() -> None:
+def test_migrations_create_and_drop_tables_without_touching_other_apps() -> None:
     migrate()
     assert tables() == set(TABLES)
     store = DjangoStore(ALIAS)
@@ -143,7 +143,7 @@ def test_tables_are_made_and_removed_beside_those_of_other_apps() -> None:
     assert store.find(Query()) == []
 
 
-def test_the_first_migration_makes_what_it_made_in_the_first_version(kind: str) -> None:
+def test_the_first_migration_creates_the_tables_of_the_first_version(kind: str) -> None:
     migrate("backjob", "0001")
     made = shape()
     migrate("backjob", "zero")
@@ -151,7 +151,7 @@ def test_the_first_migration_makes_what_it_made_in_the_first_version(kind: str) 
     assert made == shape()
 
 
-def test_rows_of_the_first_version_are_kept_and_their_jobs_go_on(kind: str) -> None:
+def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
     execute(f"{kind}.sql")
     insert_rows()
     assert stored_rows() == ROWS

@@ -1,4 +1,4 @@
-"""What a job's action sees of the request that started it, and what only a verified signature opens."""
+"""What an action sees of the request that started its job, and what needs a verified signature."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_jobs_request_needs_no_csrf_token(bo: Client, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 @pytest.mark.parametrize("path", ["/see", "/see?backjob=1", "/only"])
-def test_anybody_elses_does(bo: Client, method: str, path: str) -> None:
+def test_other_requests_need_a_csrf_token(bo: Client, method: str, path: str) -> None:
     assert bo.generic(method, path, b"name=Eve", content_type="application/x-www-form-urlencoded").status_code == 403
     assert views.seen == []
 
@@ -75,11 +75,11 @@ class _Caught:
         return Future()
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 def sent(request: Request) -> Any:
-    """What the site answers to this request."""
+    """The site's response to this request."""
     fields = dict(request.headers)
     kind = fields.pop("Content-Type", "application/octet-stream")
     client = Client(enforce_csrf_checks=True)
@@ -92,13 +92,13 @@ def signed(**times: int) -> Request:
     return jobs.signer.sign(Request("POST", "/see", (("User-Agent", "x"),)), grant)
 
 
-def test_a_proven_request_of_no_job_runs_nothing() -> None:
+def test_a_signed_request_for_an_unknown_job_runs_nothing() -> None:
     assert sent(signed()).status_code == 409
     assert views.seen == []
 
 
 @pytest.mark.parametrize("forge", ["expired", "another path", "another key", "another method"])
-def test_a_forged_or_expired_signature_is_403_and_reaches_no_view(forge: str) -> None:
+def test_a_forged_or_expired_signature_gets_a_403_before_any_view(forge: str) -> None:
     from attrs import evolve
 
     if forge == "another key":
@@ -119,18 +119,18 @@ def test_a_forged_or_expired_signature_is_403_and_reaches_no_view(forge: str) ->
 # --- the user -------------------------------------------------------------------------------------------------------
 
 
-def test_the_user_is_who_started_the_job(bo: Client) -> None:
+def test_the_jobs_user_is_the_one_who_started_it(bo: Client) -> None:
     state = jobs.status(start(bo))
     owner = str(User.objects.get().pk)
     assert (sight()["user"], sight()["owner"], state.owner) == ("Bo", owner, owner)
 
 
-def test_anonymous_is_anonymous_and_still_its_starters(bo: Client) -> None:
+def test_an_anonymous_job_still_belongs_to_its_starter(bo: Client) -> None:
     state = jobs.status(start(bo, as_current_user=False))
     assert (sight()["user"], state.owner) == ("", str(User.objects.get().pk))
 
 
-def test_who_is_not_signed_in_starts_jobs_of_nobody() -> None:
+def test_a_job_started_without_a_login_has_no_owner() -> None:
     state = jobs.status(start(Client()))
     assert (sight()["user"], state.owner) == ("", None)
 
@@ -147,7 +147,7 @@ def test_who_is_not_signed_in_starts_jobs_of_nobody() -> None:
         ("503", "503 Service Unavailable", [("ERROR", None)]),
     ],
 )
-def test_an_error_is_in_the_log_once_and_the_actions_own_word_is_none(
+def test_an_error_is_logged_once_and_fail_is_not_logged(
     caplog: pytest.LogCaptureFixture, how: str, text: str, logged: list[Any]
 ) -> None:
     with caplog.at_level("INFO", "django.request"):
@@ -160,7 +160,7 @@ def test_an_error_is_in_the_log_once_and_the_actions_own_word_is_none(
 # --- Django's own clients, and settings of its own ------------------------------------------------------------------
 
 
-def test_the_async_client_is_served_and_its_made_up_address_is_not_learnt() -> None:
+def test_the_async_client_is_served_and_its_fake_address_is_ignored() -> None:
     jobs.reset()
     page = asyncio.run(AsyncClient().get("/ready?x=1"))
     assert page.status_code == 200
@@ -170,7 +170,7 @@ def test_the_async_client_is_served_and_its_made_up_address_is_not_learnt() -> N
 @pytest.mark.parametrize("raw", [True, False], ids=["with the raw path", "without"])
 @pytest.mark.parametrize("path", ["/see", "see"], ids=["path", "name"])
 def test_a_forced_script_name_is_not_on_the_wire(raw: bool, path: str) -> None:
-    """As behind a proxy that strips the name, on servers of both kinds."""
+    """The request behind a proxy that strips the name, under WSGI and ASGI."""
     with override_settings(FORCE_SCRIPT_NAME="/shop"), recorded() as started:
         wire: Any = {"REQUEST_URI": "/start"} if raw else {}
         page = Client().post(
@@ -195,7 +195,7 @@ def test_the_host_is_that_of_the_starting_request(bo: Client, host: str) -> None
     assert sight()["host"] == host
 
 
-def test_https_as_seen_through_a_proxy_is_kept() -> None:
+def test_https_behind_a_proxy_is_kept() -> None:
     proxied = {"x-forwarded-proto": "https", "host": "shop.example"}
     with override_settings(SECURE_SSL_REDIRECT=True, SECURE_PROXY_SSL_HEADER=("HTTP_X_FORWARDED_PROTO", "https")):
         state = jobs.status(start(Client(), headers=proxied))

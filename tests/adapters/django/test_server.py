@@ -1,4 +1,4 @@
-"""On real servers: users, sessions and secure settings as a job sees them, and clients that hang up."""
+"""Jobs on real servers: users, sessions, secure settings, and clients that hang up."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SECURE: Final = {
     "SESSION_COOKIE_SECURE": True,
 }
 KEPT: Final = ("db", "cached_db", "file", "cache")
-"""Session engines that keep sessions where another request finds them."""
+"""Session engines whose sessions other requests can read."""
 
 
 @pytest.fixture(
@@ -46,7 +46,7 @@ def signed_in(site: Site, **fields: str) -> Browser:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
-def test_a_job_is_its_starters_by_https_and_needs_no_csrf_token(site: Site, method: str) -> None:
+def test_a_job_has_its_starters_user_over_https_and_needs_no_csrf_token(site: Site, method: str) -> None:
     bo = signed_in(site)
     form = {} if method == "GET" else {"form": {"name": "Ünal"}}
     state = bo.end(bo.start("see", method=method, **form))
@@ -58,26 +58,26 @@ def test_a_job_is_its_starters_by_https_and_needs_no_csrf_token(site: Site, meth
     assert seen["form"] == (form.get("form", {}) if method == "POST" else {})
 
 
-def test_an_anonymous_job_is_nobodys(site: Site) -> None:
+def test_an_anonymous_job_has_no_user(site: Site) -> None:
     bo = signed_in(site)
     state = bo.end(bo.start("see", as_current_user=False))
     assert (state["result"]["user"], bool(state["owner"])) == ("", True)
 
 
-def test_without_a_csrf_token_a_person_gets_403_and_another_host_400(site: Site) -> None:
+def test_a_person_without_a_csrf_token_gets_403_and_another_host_400(site: Site) -> None:
     bo = signed_in(site)
     assert bo.request("POST", "/see", b"name=Eve").status == 403
     assert bo.request("GET", "/see", Host="evil.example").status == 400
     assert bo.request("GET", "/only").status == 403
 
 
-def test_a_job_that_begins_within_a_transaction_runs(site: Site) -> None:
+def test_a_job_started_in_a_transaction_runs(site: Site) -> None:
     bo = signed_in(site)
     page = bo.request("POST", "/start-within", b'{"path": "see"}')
     assert bo.end(page.json())["status_name"] == "COMPLETED"
 
 
-def test_others_are_told_that_there_is_no_such_job(site: Site) -> None:
+def test_other_users_get_a_404(site: Site) -> None:
     bo, eve = signed_in(site), site.browser(X_Forwarded_Proto="https")
     eve.get("/login/Eve")
     path = f"/backjob/{bo.start('see')['id']}"
@@ -105,13 +105,13 @@ def engine(
         yield request.param, site
 
 
-def test_the_user_is_known_by_any_session(engine: tuple[str, Site]) -> None:
+def test_a_job_knows_its_user_with_every_session_engine(engine: tuple[str, Site]) -> None:
     bo = signed_in(engine[1])
     assert bo.end(bo.start("see"))["result"]["user"] == "Bo"
 
 
 def held(site: Site, meanwhile: str, bo: Browser | None = None, **query: Any) -> tuple[Any, list[str], Browser]:
-    """The result of a job in the midst of which its user opens a page; what the session has after both; an old copy."""
+    """Open a page while a job runs. Returns the job's result, the session after both, and an old copy of it."""
     bo = bo or signed_in(site)
     with Gate() as gate:
         started = bo.start("hold", query={"gate": gate.port, **query})
@@ -124,7 +124,7 @@ def held(site: Site, meanwhile: str, bo: Browser | None = None, **query: Any) ->
     return state["result"], bo.get("/notes").json(), before
 
 
-def test_a_job_that_only_reads_its_session_leaves_what_pages_write(engine: tuple[str, Site]) -> None:
+def test_a_job_that_only_reads_its_session_keeps_changes_of_pages(engine: tuple[str, Site]) -> None:
     name, site = engine
     late, early = held(site, "/note/page"), held(site, "/note/page", touch=1)
     assert late[0] == (["Bo", "page"] if name in KEPT else ["Bo"])
@@ -132,30 +132,30 @@ def test_a_job_that_only_reads_its_session_leaves_what_pages_write(engine: tuple
     assert late[1] == early[1] == ["page"]
 
 
-def test_one_that_writes_to_it_loses_nothing_that_pages_write(engine: tuple[str, Site]) -> None:
+def test_a_job_that_writes_to_its_session_keeps_changes_of_pages(engine: tuple[str, Site]) -> None:
     name, site = engine
     late, early = held(site, "/note/page", write="job"), held(site, "/note/page", write="job", touch=1)
     assert late[1] == early[1] == (["job", "page"] if name in KEPT else ["page"])
 
 
-def test_so_it_is_on_every_server(site: Site) -> None:
+def test_sessions_keep_changes_of_pages_on_every_server(site: Site) -> None:
     assert held(site, "/note/page", write="job", touch=1)[1] == ["job", "page"]
 
 
-def test_nor_does_it_bring_back_what_pages_remove(engine: tuple[str, Site]) -> None:
+def test_a_job_does_not_restore_session_values_that_pages_remove(engine: tuple[str, Site]) -> None:
     name, site = engine
     bo = signed_in(site)
     bo.get("/note/page")
     assert held(site, "/forget/page", bo, write="job", touch=1)[1] == (["job"] if name in KEPT else [])
 
 
-def test_a_logout_in_mid_job_ends_the_session_for_a_job_that_has_not_read_it(engine: tuple[str, Site]) -> None:
+def test_a_logout_during_a_job_ends_a_session_that_the_job_has_not_read(engine: tuple[str, Site]) -> None:
     name, site = engine
     assert held(site, "/logout")[0] == ([""] if name in KEPT else ["Bo"])
     assert held(site, "/logout", touch=1)[0] == ["Bo"]
 
 
-def test_no_job_brings_back_a_session_that_was_logged_out(engine: tuple[str, Site]) -> None:
+def test_a_job_does_not_restore_a_session_after_a_logout(engine: tuple[str, Site]) -> None:
     name, site = engine
     _, notes, before = held(site, "/logout", write="job", touch=1)
     assert notes == []

@@ -1,4 +1,4 @@
-"""What a job's session writes, while pages write to the same one: of any engine that keeps sessions, and any way to write."""
+"""A job and pages that write to the same session, with every engine and every way to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BEFORE = {"kept": 1, "changed": [1], "removed": 1}
 
 @pytest.fixture(params=["db", "cached_db", "cache", "file"])
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A class of sessions."""
+    """An engine's class of sessions."""
     name = f"django.contrib.sessions.backends.{request.param}"
     with override_settings(SESSION_ENGINE=name, SESSION_FILE_PATH=str(tmp_path)):
         yield import_module(name).SessionStore
@@ -39,7 +39,7 @@ def key(engine: Any) -> str:
 
 
 def job_session(engine: Any, key: str | None, earlier: Callable[[Any], object] = bool) -> Any:
-    """The session of a job; a middleware has done something with it before the view."""
+    """The session of a job, which a middleware has used before the view."""
     request: Any = HttpRequest()
     request.session = session = engine(key)
     earlier(session)
@@ -61,7 +61,7 @@ EARLIER = [bool, lambda session: session.get("kept"), lambda session: session.up
 
 
 @pytest.mark.parametrize("earlier", EARLIER, ids=["untouched", "read", "written"])
-def test_what_both_write_stays(engine: Any, key: str, earlier: Callable[[Any], object]) -> None:
+def test_changes_of_the_job_and_of_pages_both_stay(engine: Any, key: str, earlier: Callable[[Any], object]) -> None:
     session = job_session(engine, key, earlier)
     assert session["kept"] == 1
     page_writes(engine, key, page=1, kept=2, changed="by the page")
@@ -76,7 +76,7 @@ def test_what_both_write_stays(engine: Any, key: str, earlier: Callable[[Any], o
     assert stored(engine, key) == {"kept": 2, "changed": [1, 2], "page": 2, "mine": 3, "again": 1}
 
 
-def test_one_that_is_saved_and_was_not_changed_leaves_what_pages_write(engine: Any, key: str) -> None:
+def test_saving_an_unchanged_session_keeps_changes_of_pages(engine: Any, key: str) -> None:
     session = job_session(engine, key)
     assert session["kept"] == 1
     page_writes(engine, key, kept=2)
@@ -84,7 +84,7 @@ def test_one_that_is_saved_and_was_not_changed_leaves_what_pages_write(engine: A
     assert stored(engine, key) == {**BEFORE, "kept": 2}
 
 
-def test_a_coroutine_writes_likewise(engine: Any, key: str) -> None:
+def test_a_coroutine_keeps_changes_of_pages_too(engine: Any, key: str) -> None:
     session = job_session(engine, key)
 
     async def action() -> None:
@@ -97,7 +97,7 @@ def test_a_coroutine_writes_likewise(engine: Any, key: str) -> None:
     assert stored(engine, key) == {**BEFORE, "kept": 2, "mine": 1}
 
 
-def test_one_that_has_ended_meanwhile_is_not_written_again(engine: Any, key: str) -> None:
+def test_a_session_that_has_ended_meanwhile_is_not_written_again(engine: Any, key: str) -> None:
     session = job_session(engine, key)
     session["mine"] = 1
     engine(key).delete()
@@ -107,7 +107,7 @@ def test_one_that_has_ended_meanwhile_is_not_written_again(engine: Any, key: str
     assert session.session_key is None
 
 
-def test_one_that_the_job_empties_is_empty(engine: Any, key: str) -> None:
+def test_a_session_that_the_job_clears_is_empty(engine: Any, key: str) -> None:
     session = job_session(engine, key)
     session.clear()
     session["mine"] = 1
@@ -115,7 +115,7 @@ def test_one_that_the_job_empties_is_empty(engine: Any, key: str) -> None:
     assert stored(engine, key) == {"mine": 1}
 
 
-def test_under_a_new_key_it_has_all_its_values(engine: Any, key: str) -> None:
+def test_a_session_with_a_new_key_keeps_all_values(engine: Any, key: str) -> None:
     session = job_session(engine, key)
     session["mine"] = 1
     session.cycle_key()
@@ -125,7 +125,7 @@ def test_under_a_new_key_it_has_all_its_values(engine: Any, key: str) -> None:
     assert not engine().exists(key)
 
 
-def test_a_new_one_is_made_as_ever(engine: Any) -> None:
+def test_a_new_session_is_created_as_usual(engine: Any) -> None:
     session = job_session(engine, None)
     session["mine"] = 1
     session.save()
@@ -133,7 +133,7 @@ def test_a_new_one_is_made_as_ever(engine: Any) -> None:
 
 
 @pytest.mark.parametrize("new", [True, False], ids=["new", "under a new key"])
-def test_what_is_removed_after_it_was_made_stays_removed(engine: Any, key: str, new: bool) -> None:
+def test_a_value_removed_from_a_new_session_stays_removed(engine: Any, key: str, new: bool) -> None:
     session = job_session(engine, None if new else key)
     session["mine"] = 1
     session.save() if new else session.cycle_key()
@@ -142,7 +142,7 @@ def test_what_is_removed_after_it_was_made_stays_removed(engine: Any, key: str, 
     assert "mine" not in stored(engine, session.session_key)
 
 
-def test_a_login_after_the_end_of_the_session_makes_another(engine: Any, key: str) -> None:
+def test_a_login_after_the_end_of_the_session_creates_another(engine: Any, key: str) -> None:
     session = job_session(engine, key)
     session["mine"] = 1
     engine(key).delete()
@@ -154,7 +154,7 @@ def test_a_login_after_the_end_of_the_session_makes_another(engine: Any, key: st
     assert stored(engine, session.session_key)["mine"] == 2
 
 
-def test_one_that_ends_while_it_is_written_is_no_error(engine: Any, key: str) -> None:
+def test_a_session_that_ends_during_the_save_is_no_error(engine: Any, key: str) -> None:
     loads = iter(["for the job", "for its changes"])
 
     def end_at_the_second_load(session: Any) -> None:
@@ -175,14 +175,14 @@ def test_one_that_ends_while_it_is_written_is_no_error(engine: Any, key: str) ->
     assert not engine().exists(key)
 
 
-def test_a_session_that_is_not_djangos_is_left_alone() -> None:
+def test_a_session_of_another_library_is_not_touched() -> None:
     request: Any = HttpRequest()
     request.session = {"mine": 1}
     merge_session_changes(request)
     assert request.session == {"mine": 1}
 
 
-def test_a_site_without_sessions_has_none() -> None:
+def test_a_site_without_sessions_works() -> None:
     request = HttpRequest()
     merge_session_changes(request)
     assert not hasattr(request, "session")

@@ -1,4 +1,4 @@
-"""The setting ``BACKJOB`` and the others that count."""
+"""The setting ``BACKJOB``, and the other settings that backjob reads."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def started() -> str:
     return jobs.start("see", as_current_user=False)
 
 
-def test_overridden_settings_hold_within_and_not_after() -> None:
+def test_overridden_settings_apply_only_within_the_override() -> None:
     before = engine()
     with override_settings(BACKJOB={"MAX_BODY": 3}):
         assert engine() is not before
@@ -69,7 +69,7 @@ def test_overridden_settings_hold_within_and_not_after() -> None:
         ([], "a dict"),
     ],
 )
-def test_what_is_no_setting_is_refused(given: Any, said: str) -> None:
+def test_an_invalid_setting_is_refused(given: Any, said: str) -> None:
     with override_settings(BACKJOB=given), pytest.raises(InvalidRequest, match=said):
         engine()
 
@@ -79,7 +79,7 @@ def test_a_weak_key_is_refused() -> None:
         engine()
 
 
-def test_what_was_signed_with_the_key_before_stays_valid() -> None:
+def test_a_signature_by_a_fallback_key_stays_valid() -> None:
     with override_settings(SECRET_KEY=OLD), recorded():
         url = jobs.status_url(started())
     with override_settings(SECRET_KEY=NEW):
@@ -88,7 +88,7 @@ def test_what_was_signed_with_the_key_before_stays_valid() -> None:
         assert Client().get(url).status_code == 200
 
 
-def test_a_key_of_its_own_counts_alone() -> None:
+def test_with_a_key_setting_the_secret_key_does_not_count() -> None:
     with override_settings(BACKJOB={"KEY": OLD}, SECRET_KEY=NEW), recorded():
         url = jobs.status_url(started())
     with override_settings(BACKJOB={"KEY": OLD}):
@@ -97,7 +97,7 @@ def test_a_key_of_its_own_counts_alone() -> None:
 
 
 @pytest.mark.parametrize("dotted", [True, False], ids=["dotted path", "function"])
-def test_the_owner_is_who_the_setting_says(dotted: bool) -> None:
+def test_the_setting_owner_determines_the_owner(dotted: bool) -> None:
     owner = here("owner_by_header") if dotted else owner_by_header
     with override_settings(BACKJOB={"OWNER": owner}), recorded():
         bo = Client(headers={"x-owner": "Bo"})
@@ -149,7 +149,7 @@ def test_a_failing_receiver_changes_nothing_about_the_job(
     assert "fail" in caplog.text
 
 
-def test_jobs_may_be_kept_elsewhere(tmp_path: Path) -> None:
+def test_the_setting_store_keeps_jobs_outside_of_the_database(tmp_path: Path) -> None:
     with override_settings(BACKJOB={"STORE": f"sqlite:///{tmp_path / 'jobs.db'}"}):
         with immediate():
             state = jobs.status(started())
@@ -159,12 +159,12 @@ def test_jobs_may_be_kept_elsewhere(tmp_path: Path) -> None:
     assert not Job.objects.exists()
 
 
-def test_a_cache_stands_in_front() -> None:
+def test_the_setting_cache_puts_a_cache_in_front_of_the_store() -> None:
     with override_settings(BACKJOB={"CACHE": "default"}):
         assert isinstance(jobs.store, CachedStore)
 
 
-def test_without_the_status_routes_there_is_no_address_of_a_job() -> None:
+def test_without_status_routes_status_url_raises() -> None:
     without = override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status")
     with without, pytest.raises(InvalidRequest, match="include"):
         jobs.status_url("job")

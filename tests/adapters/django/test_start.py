@@ -1,4 +1,4 @@
-"""``jobs.start``: by name or path, and what a transaction around it means."""
+"""``jobs.start`` with a name or a path, and in a transaction."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def started(**options: Any) -> str:
         ({"path": "/see/7/x?y=1"}, "/see/7/x?y=1"),
     ],
 )
-def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -> None:
+def test_start_accepts_the_name_of_a_view_or_a_path(options: dict[str, Any], target: str) -> None:
     with recorded() as noted:
         job_id = started(**options)
     assert [(job.job_id, job.request.target) for job in noted] == [(job_id, target)]
@@ -48,7 +48,7 @@ def test_a_job_is_a_views_name_or_a_path(options: dict[str, Any], target: str) -
 @pytest.mark.parametrize(
     "options", [{"path": "nowhere"}, {"path": "see-more"}, {"path": "see", "args": [1]}, {"path": "/see", "args": []}]
 )
-def test_what_no_route_has_is_refused_and_nothing_stored(options: dict[str, Any]) -> None:
+def test_an_unknown_route_is_refused_and_nothing_is_stored(options: dict[str, Any]) -> None:
     with recorded() as noted, pytest.raises(InvalidRequest) as refusal:
         started(**options)
     assert refusal.value.argument == "path"
@@ -66,7 +66,7 @@ def test_delivery_begins_when_the_transaction_commits() -> None:
 
 
 @pytest.mark.parametrize("inner", [False, True], ids=["transaction", "savepoint"])
-def test_undone_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
+def test_after_a_rollback_there_is_no_job_and_nothing_is_sent(inner: bool) -> None:
     def undone() -> str:
         with transaction.atomic():
             job_id = started()
@@ -96,7 +96,7 @@ def test_merged_starts_within_a_transaction_are_one_job(merge: Any) -> None:
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("path", ["start", "start-within"])
-def test_a_page_starts_one_and_its_action_runs(path: str) -> None:
+def test_a_page_starts_a_job_and_its_action_runs(path: str) -> None:
     answer = Client().post(f"/{path}", {"path": "see", "delay": 5}, content_type="application/json").json()
     state = jobs.status(answer["id"])
     assert (state.status, state.status_text) == (Status.COMPLETED, "<b>Seen</b>")
@@ -163,7 +163,9 @@ def test_the_signal_of_a_job_that_cancels_itself_is_sent_whatever_its_transactio
 @pytest.mark.parametrize(
     ("query", "status"), [({}, Status.COMPLETED), ({"leave": 1}, Status.FAILED)], ids=["undone", "left by an error"]
 )
-def test_a_jobs_reports_are_seen_at_once_and_outlive_its_transaction(query: dict[str, Any], status: Status) -> None:
+def test_reports_are_visible_at_once_and_survive_a_rollback_of_the_action(
+    query: dict[str, Any], status: Status
+) -> None:
     state = jobs.status(started(path="within", query=query))
     assert views.seen == [{"from beside": [40, "within"]}]
     assert (state.status, jobs.output(state.id).text) == (status, "from within\n")
@@ -173,7 +175,7 @@ def test_a_jobs_reports_are_seen_at_once_and_outlive_its_transaction(query: dict
     assert Job.objects.count() == 1
 
 
-def test_so_they_are_with_a_transaction_around_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reports_are_visible_at_once_with_atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     with immediate():
         assert jobs.status(started(path="within")).status is Status.COMPLETED

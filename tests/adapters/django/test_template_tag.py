@@ -1,4 +1,4 @@
-"""The template tag: what it puts into a page, and that a strict policy lets it."""
+"""The template tag: its markup, which a strict Content-Security-Policy allows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def job_id() -> str:
         return jobs.start("see", as_current_user=False)
 
 
-def test_it_needs_no_inline_script_and_no_inline_style(job_id: str) -> None:
+def test_the_tag_needs_no_inline_script_and_no_inline_style(job_id: str) -> None:
     page = Client().get(f"/progress/{job_id}").content.decode()
     assert re.fullmatch(
         r'<link rel="stylesheet" href="/backjob/progress\.css">'
@@ -35,7 +35,7 @@ def test_it_needs_no_inline_script_and_no_inline_style(job_id: str) -> None:
     )
 
 
-def test_what_it_links_to_is_there_for_who_sees_the_page(job_id: str) -> None:
+def test_the_tags_links_work_for_everyone_who_sees_the_page(job_id: str) -> None:
     page = Client().get(f"/progress/{job_id}").content.decode()
     style, script, state = re.findall(r'(?:href|src)="([^"]+)"', page)
     assert Client().get(style).headers["Content-Type"].startswith("text/css")
@@ -44,7 +44,7 @@ def test_what_it_links_to_is_there_for_who_sees_the_page(job_id: str) -> None:
     assert Client().post(f"{state}/cancel").status_code == 403
 
 
-def test_below_a_mount_its_addresses_carry_it(job_id: str) -> None:
+def test_below_a_mount_the_tags_urls_include_it(job_id: str) -> None:
     set_script_prefix("/shop/")
     try:
         page = Client().get(f"/progress/{job_id}").content.decode()
@@ -53,14 +53,14 @@ def test_below_a_mount_its_addresses_carry_it(job_id: str) -> None:
     assert [url[:14] for url in re.findall(r'(?:href|src)="([^"]+)"', page)] == ["/shop/backjob/"] * 3
 
 
-def test_a_job_of_the_model_knows_its_address(job_id: str) -> None:
+def test_the_model_links_to_the_status_page_and_refuses_save(job_id: str) -> None:
     job = Job.objects.get()
     assert (str(job), job.get_absolute_url()) == (job_id, f"/backjob/{job_id}")
     with pytest.raises(TypeError, match="backjob"):
         job.save()
 
 
-def test_every_attribute_of_the_element_can_be_given_and_is_escaped(job_id: str) -> None:
+def test_the_tag_escapes_every_attribute_of_the_element(job_id: str) -> None:
     source = (
         "{% load backjob %}"
         "{% backjob_progress job_id output=True stream=True label=label on_done_href=href texts=texts %}"
@@ -74,7 +74,7 @@ def test_every_attribute_of_the_element_can_be_given_and_is_escaped(job_id: str)
     }  # fmt: skip
 
 
-def test_without_a_place_to_go_to_the_result_is_that_place(job_id: str) -> None:
+def test_an_empty_on_done_href_stands_for_the_result(job_id: str) -> None:
     page = Template('{% load backjob %}{% backjob_progress job_id on_done_href="" %}').render(
         Context({"job_id": job_id})
     )

@@ -18,7 +18,7 @@ from backjob.django.site import engine
 from tests.scenarios.gates import at_gate, at_gate_in_thread
 
 seen: list[dict[str, Any]] = []
-"""What jobs within this process saw, for tests that serve themselves."""
+"""What jobs in this process saw, for tests without a server."""
 
 
 def ready(request: HttpRequest) -> HttpResponse:
@@ -44,14 +44,14 @@ def _start(request: HttpRequest) -> JsonResponse:
 @csrf_exempt
 @transaction.non_atomic_requests
 def start(request: HttpRequest) -> HttpResponse:
-    """Start a job by the arguments in the body."""
+    """Start a job with the arguments in the body."""
     return _start(request)
 
 
 @csrf_exempt
 @transaction.atomic
 def start_within(request: HttpRequest) -> HttpResponse:
-    """`start` within a transaction."""
+    """`start` in a transaction."""
     return _start(request)
 
 
@@ -75,14 +75,14 @@ def _sight(request: HttpRequest, **more: Any) -> dict[str, Any]:
 
 
 def see(request: HttpRequest, **more: Any) -> HttpResponse:
-    """Tell what is seen of the request."""
+    """Note and return what the view sees of the request."""
     seen.append(_sight(request, **more))
     print("<script>alert(1)</script>")
     return HttpResponse(jobs.finish("<b>Seen</b>", result=seen[-1]))
 
 
 def read(request: HttpRequest) -> HttpResponse:
-    """Read the body piece by piece."""
+    """Read the body in chunks."""
     seen.append({"read": request.read(4).decode(), "rest": request.read().decode()})
     return HttpResponse("")
 
@@ -93,7 +93,7 @@ def only(request: HttpRequest) -> HttpResponse:
 
 
 def within(request: HttpRequest) -> HttpResponse:
-    """Report within a transaction that is undone, and go on after it, or leave."""
+    """Report in a transaction that is rolled back, and then continue or raise."""
     with transaction.atomic():
         jobs.update(40, "within")
         print("from within")
@@ -106,7 +106,7 @@ def within(request: HttpRequest) -> HttpResponse:
 
 
 def fail(request: HttpRequest, how: str) -> HttpResponse:
-    """End badly."""
+    """Fail."""
     if how == "word":
         jobs.fail("no such customer")
     if how == "error":
@@ -116,14 +116,14 @@ def fail(request: HttpRequest, how: str) -> HttpResponse:
 
 @transaction.atomic
 def report_within(request: HttpRequest) -> HttpResponse:
-    """Report within a transaction."""
+    """Report in a transaction."""
     jobs.update(40, "within")
     print("from within")
     return HttpResponse(jobs.finish())
 
 
 def cancel_itself(request: HttpRequest) -> HttpResponse:
-    """End the own job within a transaction that is undone; tell how many jobs have ended for others by then."""
+    """End the current job in a transaction that is rolled back; note how many ended jobs others see by then."""
     with transaction.atomic():
         assert jobs.job_id is not None
         jobs.cancel(jobs.job_id)
@@ -139,7 +139,7 @@ def _ended_beside() -> int:
 
 
 def _beside() -> list[Any]:
-    """The job as another connection sees it."""
+    """Return the job as another connection sees it."""
     with closing(connection.copy()) as beside, beside.cursor() as cursor:
         cursor.execute("SELECT progress, status_text FROM backjob_job WHERE id = %s", [jobs.job_id])
         return list(cursor.fetchone())
@@ -151,7 +151,7 @@ def _words(request: HttpRequest) -> list[str]:
 
 
 def hold(request: HttpRequest) -> HttpResponse:
-    """Stay at a gate of the test's; then write to the session what ``write`` says, and tell what it has."""
+    """Wait at a gate of the test, write the session value in ``write``, and print the session."""
     if "touch" in request.GET:
         request.session.get("anything")  # as any use of the user does
     with at_gate_in_thread(int(request.GET["gate"])) as gate:
@@ -179,13 +179,13 @@ def note(request: HttpRequest, word: str) -> HttpResponse:
 
 
 def forget(request: HttpRequest, word: str) -> HttpResponse:
-    """Remove it from the session."""
+    """Remove the session value."""
     del request.session[word]
     return HttpResponse("")
 
 
 def notes(request: HttpRequest) -> HttpResponse:
-    """What was written to it."""
+    """Return the session value."""
     return JsonResponse(_words(request), safe=False)
 
 

@@ -1,4 +1,4 @@
-"""Tasks of the tests' Django project, and pages that enqueue them and tell how they went."""
+"""Tasks of the tests' Django project, and pages that enqueue them and return their outcome."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ __all__ = ["enqueue", "result"]
 task: Final[Callable[..., Callable[[Any], Any]]] = import_module(
     "django.tasks" if django.VERSION >= (6,) else "django_tasks"
 ).task
-"""The decorator of the framework, be it Django's own or the package."""
+"""The framework's decorator, from Django or the package."""
 
 
 @task()
 def noop(*args: Any, **kwargs: Any) -> None:
-    """Take anything, and do nothing."""
+    """Accept any arguments and do nothing."""
 
 
 @task
 def noop_bare() -> None:
-    """Of the decorator without parentheses."""
+    """A task by the decorator without parentheses."""
 
 
 @task()
@@ -173,7 +173,7 @@ def finish_itself_from_outside() -> str:
 
 @task()
 def fall_silent() -> None:
-    """Its last sign of life is from long ago when somebody looks."""
+    """Set the time of the job's last report far back, and read its status."""
     assert jobs.job_id is not None
     Job.objects.filter(id=jobs.job_id).update(updated_time=0)
     jobs.status(jobs.job_id)
@@ -181,7 +181,7 @@ def fall_silent() -> None:
 
 @task()
 def hold(port: int, steps: int) -> int:
-    """Report and print, and stay at a gate of the test's after each step."""
+    """Report and print, and wait at a gate of the test after each step."""
     with at_gate_in_thread(port) as gate:
         for step in jobs.track(range(steps), "holding"):
             print("step", step)
@@ -216,11 +216,11 @@ async def enqueue_another_async() -> str:
 
 @task(queue_name="nightly")
 def at_night() -> None:
-    """Of another queue."""
+    """A task of another queue."""
 
 
 def plain() -> None:
-    """No task."""
+    """Not a task."""
 
 
 # Each is a task of the function that the name leads to, and not what the name leads to.
@@ -230,7 +230,7 @@ hidden = task()(answer.func)
 
 @csrf_exempt
 def enqueue(request: HttpRequest, name: str) -> HttpResponse:
-    """Enqueue a task as the body says; ``run_after`` is in s from now."""
+    """Enqueue the task in the body; ``run_after`` is in seconds from now."""
     found: Task[..., Any] = globals()[name]
     given = json.loads(request.body or b"{}")
     if "run_after" in given:
@@ -240,7 +240,7 @@ def enqueue(request: HttpRequest, name: str) -> HttpResponse:
 
 
 def result(request: HttpRequest, result_id: str) -> HttpResponse:
-    """How a task went."""
+    """Return the outcome of a task."""
     found = task_backends["default"].get_result(result_id)
     return JsonResponse(
         {

@@ -87,7 +87,9 @@ def test_on_end_is_called_in_an_application_context(app: Flask) -> None:
 # --- the key ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("secret", "reason"), [(None, "is not set, nor is BACKJOB_KEY"), ("", "is not set"), ("dev", "too short")])
+@pytest.mark.parametrize(
+    ("secret", "reason"), [(None, "is not set, nor is BACKJOB_KEY"), ("", "is not set"), ("dev", "too short")]
+)
 def test_without_a_strong_secret_the_first_use_raises_with_a_hint(
     make_app: MakeApp, secret: str | None, reason: str
 ) -> None:

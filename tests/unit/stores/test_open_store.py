@@ -66,7 +66,7 @@ def test_the_store_uses_the_given_clock(url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "reason"),
     [
         ("", "expected a URL"),
         ("jobs.db", "expected a URL"),
@@ -87,12 +87,12 @@ def test_the_store_uses_the_given_clock(url: str, tmp_path: Path) -> None:
         ("sqlite://[/jobs.db", "not a URL"),
     ],
 )
-def test_an_invalid_url_is_refused(url: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_url_is_refused(url: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidRequest) as caught:
         open_store(url)
     assert caught.value.argument == "store"
-    assert told in caught.value.reason
+    assert reason in caught.value.reason
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

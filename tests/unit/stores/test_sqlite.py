@@ -188,15 +188,15 @@ def test_a_file_that_cannot_be_written_is_reported_with_what_to_do(open_director
     SQLiteStore(path).close()
     path.chmod(0o444)
     open_directory.chmod(0o555)
-    told = as_nobody(lambda: SQLiteStore(path).create(draft("job")))
-    assert told.startswith(f"StoreUnusable: {path}: "), told
-    assert "writable" in told or "who may write" in told
+    message = as_nobody(lambda: SQLiteStore(path).create(draft("job")))
+    assert message.startswith(f"StoreUnusable: {path}: "), message
+    assert "writable" in message or "check the permissions" in message
 
 
 def test_a_directory_that_cannot_be_written_is_reported(open_directory: Path) -> None:
     open_directory.chmod(0o555)
-    told = as_nobody(lambda: SQLiteStore(open_directory / "jobs.db"))
-    assert told.startswith(f"StoreUnusable: {open_directory}/jobs.db: can't be opened or created"), told
+    message = as_nobody(lambda: SQLiteStore(open_directory / "jobs.db"))
+    assert message.startswith(f"StoreUnusable: {open_directory}/jobs.db: can't be opened or created"), message
 
 
 def test_several_stores_share_a_file_with_other_tables(path: Path) -> None:
@@ -445,12 +445,12 @@ while True:
 def test_accepted_jobs_survive_sigkill(path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        told = [process.stdout.readline().strip() for _ in range(100)]
+        printed = [process.stdout.readline().strip() for _ in range(100)]
         process.send_signal(signal.SIGKILL)
-        told += process.stdout.read().split()
+        printed += process.stdout.read().split()
         assert process.wait(PATIENCE) == -signal.SIGKILL
     store = SQLiteStore(path)
-    for job_id in told:
+    for job_id in printed:
         job = store.get(job_id)
         assert job is not None, f"job {job_id} was accepted, and is gone"
         assert (job.status, job.progress, job.output_size) == (Status.IN_PROGRESS, 50, 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +13,7 @@ from backjob.errors import StoreUnavailable
 from backjob.model import Status
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import Bench, bench
+from tests.unit.gateways import environ_of
 
 DEADLINE = 30.0
 STEPS = ["print", "stream", "echo", "stream", "print", "stdout", "write", "echo", "print", "stream"]
@@ -95,21 +95,6 @@ def run(world: Bench, body: Callable[[Callable[[bytes], object]], Iterable[bytes
     job_id = world.start()
     world.step()
     request = world.transport.sent[0].delivery.sign()
-    environ: Any = {
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": request.path,
-        "QUERY_STRING": request.query,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "8000",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
+    environ = environ_of(request.path, request.query)
     b"".join(BackJobMiddleware(action, world.jobs)(environ, lambda *_: lambda _: None))
     return job_id

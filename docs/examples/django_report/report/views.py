@@ -1,4 +1,4 @@
-"""A form starts a job, a page shows its progress, and the job leaves a CSV to be fetched."""
+"""A form starts a job, a page shows its progress, and the visitor downloads the CSV file that the job wrote."""
 
 import csv
 import random
@@ -15,7 +15,7 @@ from report.forms import ReportForm
 
 
 def home(request):
-    """Ask how many rows, and start."""
+    """Show the form, and start the export."""
     form = ReportForm(request.POST or None)
     if form.is_valid():
         job_id = jobs.start("report-work", kwargs={"rows": form.cleaned_data["rows"]}, scope="report")
@@ -25,7 +25,7 @@ def home(request):
 
 
 def report(request):
-    """The progress of this visitor's report."""
+    """Show the progress of the visitor's report."""
     job_id = request.session.get("report")
     if job_id is None or not jobs.exists(job_id):
         return redirect("home")
@@ -34,7 +34,7 @@ def report(request):
 
 @jobs.background_only
 def work(request, rows):
-    """Write the report: what takes long."""
+    """Write the report, slowly."""
     file = _file(jobs.job_id)
     unfinished = file.with_suffix(".part")
     try:
@@ -46,13 +46,13 @@ def work(request, rows):
                 time.sleep(settings.SECONDS_A_ROW)
         unfinished.rename(file)
     finally:
-        unfinished.unlink(missing_ok=True)  # there still, if the job was cancelled
+        unfinished.unlink(missing_ok=True)  # it still exists if the job was cancelled
     jobs.finish("Your report is ready", result={"href": reverse("download")})
     return HttpResponse()
 
 
 def download(request):
-    """This visitor's report, once it is complete."""
+    """Send the visitor's report, if it is complete."""
     job_id = request.session.get("report")
     if job_id is None or not jobs.exists(job_id) or jobs.status(job_id).status is not Status.COMPLETED:
         raise Http404

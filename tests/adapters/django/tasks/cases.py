@@ -1,4 +1,4 @@
-"""The cases of others' test-suites for the framework, by their names: Django 6.1's, and those of its database backend.
+"""The names of the test cases that other suites have for the framework: Django 6.1's, and those of its database backend.
 
 The latter, django-tasks-db, is the backend that the framework's authors keep beside it, with workers of its own.
 """
@@ -123,4 +123,4 @@ ELSEWHERE: Final = {
     "DatabaseBackendWorkerTestCase.worker_with_locked_rows": _OF_THE_LOCKS,
     **{case: _OF_THE_LOCKS for case in CASES if case.startswith("ConnectionExclusive") or "lock" in case},
 }  # fmt: skip
-"""The cases that ask nothing of this backend, and why."""
+"""The cases that do not apply to this backend, and why."""

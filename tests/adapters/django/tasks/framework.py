@@ -1,4 +1,4 @@
-"""The Tasks framework as its tests see it, be it Django's own or the package, and which of its cases a test restates."""
+"""The Tasks framework for its tests, from Django or the package, and the record of which of its cases a test restates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
     "options",
     "refusing",
     "restates",
-    "told",
+    "sent",
 ]
 
 _Test = TypeVar("_Test", bound=Callable[..., Any])
@@ -40,11 +40,11 @@ exceptions: Final[Any] = import_module(f"{LOGGER}.exceptions")
 RESTATED: Final[dict[str, list[str]]] = defaultdict(list)
 """A case → the tests that restate it."""
 DIFFERENCES: Final[dict[str, list[str]]] = defaultdict(list)
-"""What the docs say to be other → the tests that show it."""
+"""A difference in the docs → the tests that show it."""
 
 
 def restates(*cases: str) -> Callable[[_Test], _Test]:
-    """What these cases demand of a backend holds: the test shows it."""
+    """The test shows that the backend passes these cases."""
 
     def note(test: _Test) -> _Test:
         for case in cases:
@@ -55,7 +55,7 @@ def restates(*cases: str) -> Callable[[_Test], _Test]:
 
 
 def differs(row: str, *cases: str) -> Callable[[_Test], _Test]:
-    """What these cases demand is other here, as this row of the docs says: the test shows that it is so."""
+    """The test shows that the backend differs in these cases, as this row of the docs says."""
 
     def note(test: _Test) -> _Test:
         DIFFERENCES[row].append(test.__name__)
@@ -65,7 +65,7 @@ def differs(row: str, *cases: str) -> Callable[[_Test], _Test]:
 
 
 def ended(task: Any, *args: Any, **kwargs: Any) -> Any:
-    """The result of a task that `at_once` has run."""
+    """Enqueue a task with `at_once`. Returns its final result."""
     result = task.enqueue(*args, **kwargs)
     assert str(result.status) == "READY"
     result.refresh()
@@ -73,14 +73,14 @@ def ended(task: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def in_order(result: Any) -> bool:
-    """Whether the moments that a result tells are all there, one after the other."""
+    """Whether a result has all its times, in order."""
     moments = [result.enqueued_at, result.started_at, result.last_attempted_at, result.finished_at]
     return None not in moments and moments == sorted(moments)
 
 
 @contextmanager
-def told(signal: Any, sender: type[BackJobBackend] = BackJobBackend) -> Iterator[list[Any]]:
-    """The results with which a signal is sent, as they were then."""
+def sent(signal: Any, sender: type[BackJobBackend] = BackJobBackend) -> Iterator[list[Any]]:
+    """Copies of the results that a signal was sent with."""
     seen: list[Any] = []
 
     def note(**given: Any) -> None:
@@ -99,7 +99,7 @@ def told(signal: Any, sender: type[BackJobBackend] = BackJobBackend) -> Iterator
 
 @contextmanager
 def refusing(signal: Any) -> Iterator[list[str]]:
-    """A receiver of the signal that raises LookupError; the ids of the results with which it was sent."""
+    """Connect a receiver that raises LookupError. Yields the ids of the results that it got."""
     seen: list[str] = []
 
     def refuse(task_result: Any, **_: Any) -> None:
@@ -114,5 +114,5 @@ def refusing(signal: Any) -> Iterator[list[str]]:
 
 
 def options(**others: Any) -> Mapping[str, Any]:
-    """The setting ``TASKS`` with our backend alone, set up like this."""
+    """The setting ``TASKS`` with only backjob's backend and these options."""
     return {"default": {"BACKEND": BACKEND, **others}}

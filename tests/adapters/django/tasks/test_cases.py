@@ -1,4 +1,4 @@
-"""Every case is restated, or asks nothing of this backend; what is other is in the docs, and nothing else is there."""
+"""Every case is restated or does not apply to this backend, and the docs list exactly the differences."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module", autouse=True)
 def all_tests() -> None:
-    """Tests say at their import what they restate, and this file may be run alone."""
+    """Import all tests, whose decorators register the cases: this file may run alone."""
     for path in sorted(HERE.glob("test_*.py")):
         import_module(f"tests.adapters.django.tasks.{path.stem}")
 
 
-def test_every_case_is_restated_or_asks_nothing_of_us() -> None:
+def test_every_case_is_restated_or_does_not_apply() -> None:
     assert set(RESTATED) - CASES == set(ELSEWHERE) - CASES == set()
     assert CASES - set(RESTATED) - set(ELSEWHERE) == set()
     assert set(RESTATED) & set(ELSEWHERE) == set()
 
 
-def test_the_docs_list_what_is_other_and_no_more() -> None:
+def test_the_docs_list_exactly_the_differences() -> None:
     page = (ROOT / "docs" / "django.md").read_text(encoding="utf-8")
     table = page.partition("\n| not here |")[2].partition("\n\n")[0]
     listed = re.findall(r"^\| (?!---)(.+?) \|", table, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Enqueueing: what comes back, what is refused, when it runs, and what a transaction has to do with it."""
+"""Enqueueing: the result, refused arguments, when a task runs, and transactions."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from backjob.django.task_api import InvalidTask, TaskResultDoesNotExist, task_ba
 from backjob.django.testing import immediate
 from backjob.testing import recorded
 from tests.adapters.django import work
-from tests.adapters.django.tasks.framework import BACKEND, differs, ended, in_order, options, refusing, restates, told
+from tests.adapters.django.tasks.framework import BACKEND, differs, ended, in_order, options, refusing, restates, sent
 
 pytestmark = pytest.mark.usefixtures("database")
 BOTH = pytest.mark.parametrize("task", [work.noop, work.noop_async], ids=["sync", "async"])
 
 
 def is_new(result: Any, task: Any, *args: Any, **kwargs: Any) -> bool:
-    """Whether a result is that of a task that has not run, and says so in all its fields."""
+    """Whether all fields of a result are those of a task that has not run."""
     assert (str(result.status), result.is_finished, result.attempts, result.worker_ids) == ("READY", False, 0, [])
     assert result.started_at is result.finished_at is result.last_attempted_at is None
     assert result.enqueued_at is not None
@@ -45,7 +45,7 @@ def is_new(result: Any, task: Any, *args: Any, **kwargs: Any) -> bool:
 )
 @pytest.mark.parametrize("task", [work.noop, work.noop_async, work.with_context], ids=["sync", "async", "context"])
 def test_enqueue(task: Any) -> None:
-    with recorded(jobs) as started, told(task_enqueued) as enqueued:
+    with recorded(jobs) as started, sent(task_enqueued) as enqueued:
         result = task.enqueue(1, two=3)
     assert is_new(result, task, 1, two=3)
     assert enqueued == [result]
@@ -59,7 +59,7 @@ def test_enqueue(task: Any) -> None:
 )
 @BOTH
 def test_aenqueue(task: Any) -> None:
-    with recorded(jobs) as started, told(task_enqueued) as enqueued:
+    with recorded(jobs) as started, sent(task_enqueued) as enqueued:
         result = async_to_sync(task.aenqueue)(1, two=3)
     assert is_new(result, task, 1, two=3)
     assert enqueued == [result]
@@ -74,7 +74,7 @@ def test_aenqueue(task: Any) -> None:
 )
 @BOTH
 @pytest.mark.parametrize("awaited", [False, True], ids=["enqueue", "aenqueue"])
-def test_what_comes_back_does_not_change_by_itself(task: Any, awaited: bool, at_once: None) -> None:
+def test_a_result_changes_only_by_refresh(task: Any, awaited: bool, at_once: None) -> None:
     result = async_to_sync(task.aenqueue)(1, two=3) if awaited else task.enqueue(1, two=3)
     assert is_new(result, task, 1, two=3)
     result.refresh()
@@ -84,7 +84,7 @@ def test_what_comes_back_does_not_change_by_itself(task: Any, awaited: bool, at_
     assert (result.task, result.args, result.kwargs, result.backend) == (task, [1], {"two": 3}, "default")
 
 
-def test_the_job_is_there() -> None:
+def test_enqueueing_creates_a_job() -> None:
     with recorded(jobs) as started:
         result = work.at_night.enqueue()
     assert jobs.status(result.id).status is Status.STARTED
@@ -110,7 +110,7 @@ def test_the_job_is_there() -> None:
     ],
     ids=["datetime", "set", "bytes"],
 )
-def test_arguments_that_json_cannot_say(bad: Any, error: type[Exception]) -> None:
+def test_arguments_that_are_not_json_are_refused(bad: Any, error: type[Exception]) -> None:
     with recorded(jobs) as started:
         for enqueue in (work.noop.enqueue, async_to_sync(work.noop.aenqueue)):
             with pytest.raises(error, match="Unsupported"):
@@ -121,21 +121,21 @@ def test_arguments_that_json_cannot_say(bad: Any, error: type[Exception]) -> Non
 
 
 @differs("that NaN and infinities pass")
-def test_numbers_that_json_does_not_have(at_once: None) -> None:
+def test_nan_and_infinity_are_refused(at_once: None) -> None:
     with pytest.raises(ValueError, match="json"):
         work.noop.enqueue(float("nan"))
     (error,) = ended(work.return_nan).errors
     assert error.exception_class is InvalidRequest
 
 
-def test_arguments_arrive_as_json_says_them(at_once: None) -> None:
+def test_arguments_arrive_as_json(at_once: None) -> None:
     text = "ü \0 \ud800 🐘"
     result = ended(work.echo, (1, b"two"), text, key={"a": (None, 1.5)})
     assert result.args == [[1, "two"], text]
     assert result.return_value == [[[1, "two"], text], {"key": {"a": [None, 1.5]}}]
 
 
-def test_another_name_for_a_task(at_once: None) -> None:
+def test_a_task_is_found_by_its_functions_own_path(at_once: None) -> None:
     assert ended(work.hidden).task == work.answer
 
 
@@ -144,7 +144,7 @@ def test_another_name_for_a_task(at_once: None) -> None:
     "ImmediateBackendTestCase.validate_on_enqueue", "ImmediateBackendTestCase.validate_on_aenqueue",
     "DatabaseBackendTestCase.validate_on_enqueue", "DatabaseBackendTestCase.validate_on_aenqueue",
 )  # fmt: skip
-def test_a_task_is_looked_at_again_when_it_is_enqueued() -> None:
+def test_a_task_is_validated_again_when_enqueued() -> None:
     task = work.noop.using(queue_name="other", backend="any")
     with override_settings(TASKS={"any": {"BACKEND": BACKEND, "QUEUES": ["one"]}}):
         for enqueue in (task.enqueue, async_to_sync(task.aenqueue)):
@@ -162,7 +162,7 @@ def test_a_task_is_looked_at_again_when_it_is_enqueued() -> None:
     "DatabaseBackendTestCase.postgres_db_id_function",
     "DatabaseBackendTestCase.postgres_id_function_expression",
 )
-def test_the_id_is_a_jobs() -> None:
+def test_the_id_is_the_jobs_id() -> None:
     with override_settings(TASKS=options(OPTIONS={"id_function": "uuid.uuid1"})), recorded(jobs):
         result = work.noop.enqueue()
         assert [found.id for found in task_backends["default"].check()] == ["backjob.E052"]
@@ -218,7 +218,7 @@ def test_a_site_without_time_zones(at_once: None) -> None:
 
 
 @differs("any day to run after")
-def test_a_day_too_far_ahead() -> None:
+def test_a_run_after_beyond_the_calendar_is_refused() -> None:
     with recorded(jobs) as started, pytest.raises(InvalidRequest, match="ten years"):
         work.noop.using(run_after=timezone.now() + timedelta(days=4000)).enqueue()
     assert not started
@@ -232,7 +232,7 @@ def test_a_day_too_far_ahead() -> None:
     "DatabaseBackendTestCase.doesnt_wait_until_transaction_commit",
     "DatabaseTaskResultTestCase.cross_connection",
 )
-def test_within_a_transaction_only_that_sees_it() -> None:
+def test_only_the_transaction_sees_a_task_enqueued_in_it() -> None:
     def others_see() -> int:
         with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*) FROM backjob_job")
@@ -251,7 +251,7 @@ def test_within_a_transaction_only_that_sees_it() -> None:
     "that a task enqueued within `atomic()` runs there",
     "ImmediateBackendTransactionTestCase.doesnt_wait_until_transaction_commit_by_default",
 )
-def test_within_a_transaction_it_is_run_when_that_commits(at_once: None) -> None:
+def test_a_task_enqueued_in_a_transaction_runs_after_the_commit(at_once: None) -> None:
     with transaction.atomic():
         result = work.answer.enqueue()
         result.refresh()
@@ -265,10 +265,10 @@ def test_within_a_transaction_it_is_run_when_that_commits(at_once: None) -> None
         work.answer.get_result(result.id)
 
 
-def test_jobs_that_are_kept_elsewhere(tmp_path: Path) -> None:
+def test_tasks_in_a_store_outside_of_the_database(tmp_path: Path) -> None:
     given = {"STORE": f"sqlite:///{tmp_path / 'jobs.db'}", "BASE_URL": "http://testserver"}
     with override_settings(BACKJOB=given), immediate():
-        with told(task_enqueued) as enqueued:
+        with sent(task_enqueued) as enqueued:
             assert ended(work.answer).return_value == 42
         assert [str(one.status) for one in enqueued] == ["READY"]
         with transaction.atomic():  # which that store is no part of
@@ -281,7 +281,7 @@ def test_jobs_that_are_kept_elsewhere(tmp_path: Path) -> None:
         assert jobs.status(refused[0]).status is Status.CANCELLED
 
 
-def test_a_receiver_that_refuses_ends_no_job_but_the_new_one(tmp_path: Path) -> None:
+def test_a_failing_receiver_of_task_enqueued_cancels_only_the_new_job(tmp_path: Path) -> None:
     given = {"STORE": f"sqlite:///{tmp_path / 'jobs.db'}", "BASE_URL": "http://testserver"}
     ended_meanwhile: list[str] = []
 
@@ -314,7 +314,7 @@ def test_enqueued_on_commit(at_once: None) -> None:
     assert results[0].return_value == 42
 
 
-def test_a_receiver_that_refuses_leaves_nothing(at_once: None) -> None:
+def test_a_failing_receiver_of_task_enqueued_leaves_no_job(at_once: None) -> None:
     with refusing(task_enqueued) as refused, pytest.raises(LookupError):
         work.answer.enqueue()
     assert not jobs.exists(refused[0])

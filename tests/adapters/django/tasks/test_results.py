@@ -1,4 +1,4 @@
-"""Results: looked up again, by whom and how long; what a task returned, raised, or what became of it otherwise."""
+"""Results: reading them again, how long they last, return values, exceptions, and other ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.adapters.django.tasks.framework import (
     exceptions,
     in_order,
     restates,
-    told,
+    sent,
 )
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -59,7 +59,7 @@ def test_get_result() -> None:
 
 
 @restates("TaskTestCase.refresh_result", "DummyBackendTestCase.refresh_result_async")
-def test_a_look_that_finds_nothing_new() -> None:
+def test_refresh_does_not_change_the_result_of_a_waiting_task() -> None:
     with recorded(jobs):
         result = work.noop.enqueue()
     before = dataclasses.asdict(result)
@@ -74,7 +74,7 @@ def test_a_look_that_finds_nothing_new() -> None:
     "ImmediateBackendTestCase.result", "ImmediateBackendTestCase.result_async",
 )  # fmt: skip
 @pytest.mark.parametrize("refresh", ["refresh", "arefresh"])
-def test_a_look_that_finds_it_done(refresh: str, at_once: None) -> None:
+def test_refresh_updates_the_result_of_a_finished_task(refresh: str, at_once: None) -> None:
     result: Any = work.answer.enqueue()
     assert (str(result.status), result.is_finished, result.attempts) == ("READY", False, 0)
     with CaptureQueriesContext(connection) as queries:
@@ -110,7 +110,7 @@ def test_a_coroutine_awaits() -> None:
     "DatabaseBackendTestCase.async_get_missing_result", "DatabaseBackendTestCase.invalid_uuid",
     "DatabaseBackendTestCase.async_invalid_uuid",
 )  # fmt: skip
-def test_there_is_no_such_result() -> None:
+def test_an_unknown_result_raises() -> None:
     with recorded(jobs):
         result = work.noop.enqueue()
         no_task = jobs.start("/see", as_current_user=False)
@@ -127,7 +127,7 @@ def test_there_is_no_such_result() -> None:
 
 
 @restates("DatabaseBackendWorkerTestCase.doesnt_process_different_backend")
-def test_a_result_is_of_its_backend_alone(at_once: None) -> None:
+def test_a_result_belongs_to_one_backend(at_once: None) -> None:
     result = work.answer.using(backend="any").enqueue()
     with pytest.raises(TaskResultDoesNotExist):
         task_backends["default"].get_result(result.id)
@@ -142,7 +142,7 @@ def test_a_result_is_of_its_backend_alone(at_once: None) -> None:
     "DatabaseBackendPruneTaskResultsTestCase.min_age", "DatabaseBackendPruneTaskResultsTestCase.failed_min_age",
     "DatabaseBackendPruneTaskResultsTestCase.prune_all_queues",
 )  # fmt: skip
-def test_results_are_kept_as_long_as_jobs_are(at_once: None) -> None:
+def test_results_are_purged_with_their_jobs(at_once: None) -> None:
     with override_settings(BACKJOB={"COMPLETED_RETENTION_DAYS": 3, "RETENTION_DAYS": 5}), recorded(jobs):
         waiting = work.noop.enqueue()
         ends = {name: work.noop.using(queue_name="nightly").enqueue() for name in ("2", "4", "failed 4", "failed 6")}
@@ -173,7 +173,7 @@ def test_results_are_kept_as_long_as_jobs_are(at_once: None) -> None:
     "DatabaseBackendWorkerTestCase.task_import_string",
 )
 @pytest.mark.parametrize("path", ["tests.adapters.django.gone.task", "os.system", "tests.adapters.django.work.plain"])
-def test_a_task_that_is_gone_or_none(path: str, at_once: None) -> None:
+def test_a_result_whose_task_is_gone_or_not_a_task_raises(path: str, at_once: None) -> None:
     record = TaskRecord(
         path=path, backend="default", priority=0, queue_name="default", run_after=None, args=["false"], kwargs={}
     )
@@ -188,7 +188,7 @@ def test_a_task_that_is_gone_or_none(path: str, at_once: None) -> None:
 # --- what it returned, and what it raised ---------------------------------------------------------------------------
 
 
-def test_what_it_returns(at_once: None) -> None:
+def test_return_values(at_once: None) -> None:
     assert ended(work.answer).return_value == 42
     assert ended(work.answer_async).return_value == [42, True]
 
@@ -210,7 +210,7 @@ def test_what_it_returns(at_once: None) -> None:
     ],
     ids=lambda value: getattr(value, "name", None),
 )
-def test_what_it_raises(
+def test_exceptions(
     task: Any, raised: type[BaseException], last: str, at_once: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, LOGGER):
@@ -234,7 +234,7 @@ def test_what_it_raises(
 
 
 @restates("TaskTestCase.task_error_invalid_exception", "TaskTestCase.task_error_unknown_module")
-def test_an_errors_class_is_looked_for_when_asked_for(at_once: None) -> None:
+def test_the_class_of_an_error_is_imported_on_access(at_once: None) -> None:
     (error,) = ended(work.fail_by_value).errors
     with pytest.raises(ValueError, match=r"'subprocess\.run' does not reference a valid exception"):
         _ = dataclasses.replace(error, exception_class_path="subprocess.run").exception_class
@@ -246,7 +246,7 @@ def test_an_errors_class_is_looked_for_when_asked_for(at_once: None) -> None:
     "that nothing is logged of a KeyboardInterrupt",
     "ImmediateBackendTestCase.throws_keyboard_interrupt",
 )
-def test_an_interrupt_is_let_pass(at_once: None, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_keyboard_interrupt_is_re_raised(at_once: None, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR, LOGGER), pytest.raises(KeyboardInterrupt):
         work.fail_by_interrupt.enqueue()
     (job,) = jobs.find()
@@ -262,7 +262,7 @@ def test_a_long_traceback_is_cut(at_once: None) -> None:
 
 
 @differs("arguments and return values of any size")
-def test_more_than_is_kept(at_once: None) -> None:
+def test_arguments_and_return_values_beyond_the_limit_are_refused(at_once: None) -> None:
     with pytest.raises(InvalidRequest, match="max_body"):
         work.noop.enqueue("x" * (1 << 20))
     (error,) = ended(work.return_much, 1 << 20).errors
@@ -287,7 +287,7 @@ def test_jobs_fail(task: Any, at_once: None) -> None:
 def test_cancelled_before_it_ran() -> None:
     with recorded(jobs):
         result = work.noop.enqueue()
-    with told(task_finished) as finished:
+    with sent(task_finished) as finished:
         jobs.cancel(result.id)
         jobs.cancel(result.id)
     result.refresh()
@@ -298,7 +298,7 @@ def test_cancelled_before_it_ran() -> None:
 
 @differs("that only an error of the task's own fails it")
 def test_cancelled_while_it_runs(at_once: None) -> None:
-    with told(task_finished) as finished:
+    with sent(task_finished) as finished:
         result = ended(work.cancel_itself)
     assert [error.exception_class for error in result.errors] == [JobEnded]
     assert (str(result.status), result.attempts) == ("FAILED", 1)
@@ -319,7 +319,7 @@ def test_never_delivered() -> None:
 def test_finished_from_outside(at_once: None) -> None:
     with recorded(jobs):
         waiting = work.noop.enqueue()
-    with told(task_finished) as finished:
+    with sent(task_finished) as finished:
         jobs.finish("by hand", result=[1], job_id=waiting.id)
         result = ended(work.finish_itself_from_outside)
     waiting.refresh()

@@ -1,4 +1,4 @@
-"""While a task runs: its context, progress and output, tasks it enqueues; what receivers, logs and watchers are told."""
+"""A running task: context, progress, output, tasks that it enqueues, signals, logs, and what watchers see."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backjob import Status
 from backjob.django import jobs
 from backjob.django.task_api import task_enqueued, task_finished, task_started
 from tests.adapters.django import work
-from tests.adapters.django.tasks.framework import LOGGER, differs, ended, refusing, restates, told
+from tests.adapters.django.tasks.framework import LOGGER, differs, ended, refusing, restates, sent
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -34,7 +34,7 @@ def test_context(at_once: None) -> None:
     assert result.return_value == [result.id, 1, "RUNNING", [2], 2]
 
 
-def test_it_is_the_job(at_once: None) -> None:
+def test_a_running_task_is_the_current_job(at_once: None) -> None:
     result = ended(work.who)
     assert result.return_value == {"job": result.id, "pid": os.getpid(), "background": True}
 
@@ -60,7 +60,7 @@ def test_a_task_enqueues_another(at_once: None) -> None:
 
 
 @restates("DatabaseBackendWorkerTestCase.batch_processes_all_tasks")
-def test_one_that_fails_stands_in_nobodys_way(at_once: None) -> None:
+def test_a_failing_task_does_not_affect_others(at_once: None) -> None:
     tasks = (work.noop, work.fail_by_value, work.noop_async, work.fail_by_exit, work.answer)
     assert [str(ended(task).status) for task in tasks] == [
         "SUCCESSFUL", "FAILED", "SUCCESSFUL", "FAILED", "SUCCESSFUL",
@@ -74,7 +74,7 @@ def test_one_that_fails_stands_in_nobodys_way(at_once: None) -> None:
     ("task", "status", "value"), [(work.answer, "SUCCESSFUL", 42), (work.fail_by_value, "FAILED", None)]
 )
 def test_signals(task: Any, status: str, value: Any, at_once: None) -> None:
-    with told(task_enqueued) as enqueued, told(task_started) as started, told(task_finished) as finished:
+    with sent(task_enqueued) as enqueued, sent(task_started) as started, sent(task_finished) as finished:
         result = ended(task)
     assert [(one.id, str(one.status), one.attempts) for one in enqueued] == [(result.id, "READY", 0)]
     assert [(one.id, str(one.status), one.attempts) for one in started] == [(result.id, "RUNNING", 1)]
@@ -85,7 +85,7 @@ def test_signals(task: Any, status: str, value: Any, at_once: None) -> None:
     assert one.started_at <= one.finished_at <= result.finished_at
 
 
-def test_signals_come_in_order_and_around_the_function(at_once: None) -> None:
+def test_signals_are_sent_in_order_around_the_function(at_once: None) -> None:
     happened: list[str] = []
 
     def note(signal: Any, **_: Any) -> None:
@@ -104,7 +104,7 @@ def test_signals_come_in_order_and_around_the_function(at_once: None) -> None:
 
 
 @differs("that a result is written when `task_finished` is sent")
-def test_a_receiver_that_looks_again_is_early(at_once: None) -> None:
+def test_a_receiver_of_task_finished_still_reads_a_running_task(at_once: None) -> None:
     def look(task_result: Any, **_: Any) -> None:
         seen.append(str(task_result.status))
         task_result.refresh()
@@ -134,19 +134,19 @@ def test_logs(task: Any, end: str, at_once: None, caplog: pytest.LogCaptureFixtu
     assert end == "FAILED" or not any("None" in line for line in lines)
 
 
-def test_a_receiver_of_the_end_changes_nothing(at_once: None) -> None:
+def test_a_failing_receiver_of_task_finished_changes_nothing(at_once: None) -> None:
     with refusing(task_finished) as refused:
         result = ended(work.answer)
     assert (result.return_value, refused) == (42, [result.id])
 
 
-def test_a_receiver_of_the_start_may_refuse(at_once: None) -> None:
+def test_a_failing_receiver_of_task_started_fails_the_task(at_once: None) -> None:
     with refusing(task_started):
         (error,) = ended(work.answer).errors
     assert error.exception_class is LookupError
 
 
-# --- who sees what --------------------------------------------------------------------------------------------------
+# --- visibility --------------------------------------------------------------------------------------------------
 
 
 def test_the_user_may_watch_but_sees_no_arguments_and_no_traceback(at_once: None) -> None:
@@ -167,7 +167,7 @@ def test_the_user_may_watch_but_sees_no_arguments_and_no_traceback(at_once: None
     assert owner.get(f"/backjob/{given['id']}").json()["result"] == 42
 
 
-def test_a_stranger_runs_nothing() -> None:
+def test_an_unsigned_request_runs_no_task() -> None:
     record = json.dumps({"backjob.django task": {"path": "os.system", "args": ["true"]}})
     for client in (Client(), Client(enforce_csrf_checks=True)):
         assert client.post("/backjob/run", record, content_type="application/json").status_code == 403

@@ -1,4 +1,4 @@
-"""Tasks on real servers: enqueued by one request, run by another, watched by a third."""
+"""Tasks on real servers: one request enqueues a task, another runs it, a third watches it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def site(request: pytest.FixtureRequest, sqlite: str, tmp_path_factory: pytest.T
 
 
 def enqueued(browser: Browser, name: str, *args: Any, **how: Any) -> Any:
-    """The ``id`` and the ``url`` of a task that the site has enqueued."""
+    """Let the site enqueue a task. Returns its ``id`` and ``url``."""
     page = browser.request("POST", f"/enqueue/{name}", json.dumps({"args": args, **how}).encode())
     assert page.status == 200, page.text
     assert page.json()["status"] == "READY"
@@ -33,7 +33,7 @@ def enqueued(browser: Browser, name: str, *args: Any, **how: Any) -> Any:
 
 
 def end_of(browser: Browser, started: Any) -> Any:
-    """How a task went, as another request is told by its result."""
+    """The outcome of a task, as another request reads it."""
     looks, deadline = threading.Event(), time.monotonic() + WAIT
     while not (found := browser.get(f"/result/{started['id']}").json())["finished"]:
         assert time.monotonic() < deadline, found
@@ -45,7 +45,7 @@ def end_of(browser: Browser, started: Any) -> Any:
     "DatabaseWorkerProcessTestCase.run_subprocess", "DatabaseWorkerProcessTestCase.multiple_workers",
     "DatabaseBackendWorkerTestCase.run_enqueued_task",
 )  # fmt: skip
-def test_tasks_run_and_are_looked_up(site: Site) -> None:
+def test_tasks_run_and_their_results_can_be_read(site: Site) -> None:
     browser = site.browser()
     names = {
         "answer": (), "answer_async": (), "report": (5,), "echo": ("ü",), "with_context": (3,), "who": (),
@@ -66,7 +66,7 @@ def test_tasks_run_and_are_looked_up(site: Site) -> None:
 
 
 @restates("DatabaseWorkerProcessTestCase.system_exit_task", "DatabaseWorkerProcessTestCase.keyboard_interrupt_task")
-def test_tasks_that_fail_end_neither_the_server_nor_others(site: Site) -> None:
+def test_failing_tasks_end_neither_the_server_nor_other_tasks(site: Site) -> None:
     browser = site.browser()
     lines = {
         "fail_by_value": ("builtins.ValueError", "ValueError: This failed by its value\n"),
@@ -87,7 +87,7 @@ def test_tasks_that_fail_end_neither_the_server_nor_others(site: Site) -> None:
 
 
 @pytest.mark.parametrize("task", ["hold", "hold_async"])
-def test_it_is_watched_while_it_runs(site: Site, task: str) -> None:
+def test_a_running_task_can_be_watched(site: Site, task: str) -> None:
     browser = site.browser()
     with Gate() as gate:
         started = enqueued(browser, task, gate.port, 2)
@@ -105,7 +105,7 @@ def test_it_is_watched_while_it_runs(site: Site, task: str) -> None:
 
 
 def watched(browser: Browser, started: Any, text: str) -> Any:
-    """The state that the status route tells, once it has this text."""
+    """Poll the status route until it returns this text. Returns the state."""
     looks, deadline = threading.Event(), time.monotonic() + WAIT
     while (state := browser.get(started["url"]).json())["status_text"] != text:
         assert time.monotonic() < deadline, state
@@ -114,7 +114,7 @@ def watched(browser: Browser, started: Any, text: str) -> Any:
 
 
 @restates("DatabaseBackendWorkerTestCase.run_after")
-def test_it_waits_until_it_is_due(site: Site) -> None:
+def test_a_task_waits_until_it_is_due(site: Site) -> None:
     browser = site.browser()
     later, soon = (enqueued(browser, "noop", run_after=seconds) for seconds in (3600, 0.5))
     found = end_of(browser, soon)

@@ -1,4 +1,4 @@
-"""A task before it is enqueued: what may be one, ``using()``, calling it by hand, pickling, task classes of one's own."""
+"""A task before it is enqueued: which functions can be one, ``using()``, direct calls, pickling, custom task classes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.adapters.django.tasks.framework import (
     framework,
     options,
     restates,
-    told,
+    sent,
 )
 
 if TYPE_CHECKING:  # what is generic there, Django's own class is not
@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("database")
     "CustomBackendTestCase.using_correct_backend",
     "DatabaseBackendTestCase.using_correct_backend",
 )
-def test_the_setting_says_which_backend() -> None:
+def test_the_setting_names_the_backend() -> None:
     backend = task_backends["default"]
     assert framework.default_task_backend == backend
     assert isinstance(backend, BackJobBackend)
@@ -67,9 +67,9 @@ def test_a_decorated_function_is_a_task(name: str) -> None:
 
 
 @restates("TaskTestCase.invalid_function")
-def test_only_a_function_of_a_module_is_one() -> None:
+def test_only_a_module_level_function_can_be_a_task() -> None:
     def local() -> None:
-        """Of no module."""
+        """Not at module level."""
 
     for function in (local, any, Backend().method):
         with pytest.raises(InvalidTask, match="module level"):
@@ -77,13 +77,13 @@ def test_only_a_function_of_a_module_is_one() -> None:
 
 
 @restates("TaskTestCase.takes_context_without_taking_context")
-def test_one_that_takes_the_context_has_an_argument_for_it() -> None:
+def test_a_task_that_takes_the_context_needs_an_argument_for_it() -> None:
     with pytest.raises(InvalidTask, match="first argument of 'context'"):
         framework.task(takes_context=True)(work.answer.func)
 
 
 @restates("TaskTestCase.run_after_in_decorator")
-def test_no_decorator_says_when_to_run() -> None:
+def test_the_decorator_accepts_no_run_after() -> None:
     with pytest.raises(TypeError, match="run_after"):
         framework.task(run_after=timezone.now())(work.answer.func)
 
@@ -92,7 +92,7 @@ def test_no_decorator_says_when_to_run() -> None:
     "TaskTestCase.call_task", "TaskTestCase.call_task_async", "TaskTestCase.call_async_task",
     "TaskTestCase.call_async_task_sync",
 )  # fmt: skip
-def test_called_by_hand_it_is_the_function() -> None:
+def test_calling_a_task_calls_the_function() -> None:
     assert work.answer.call() == async_to_sync(work.answer.acall)() == 42
     assert work.noop_async.call() is None
     assert async_to_sync(work.noop_async.acall)() is None
@@ -105,7 +105,7 @@ def test_called_by_hand_it_is_the_function() -> None:
     "TaskTestCase.using_queue_name", "TaskTestCase.using_run_after", "TaskTestCase.using_creates_new_instance",
     "TaskTestCase.chained_using",
 )  # fmt: skip
-def test_using_makes_another_task() -> None:
+def test_using_returns_another_task() -> None:
     now = timezone.now()
     assert work.noop.using() == work.noop
     assert work.noop.using() is not work.noop
@@ -117,7 +117,7 @@ def test_using_makes_another_task() -> None:
 
 
 @restates("TaskTestCase.using_unknown_backend", "TaskTestCase.using_missing_backend", "TaskTestCase.no_backends")
-def test_a_backend_that_is_not_there() -> None:
+def test_an_unknown_backend_is_refused() -> None:
     invalid = getattr(exceptions, "InvalidTaskBackend", None) or exceptions.InvalidTaskBackendError
     with pytest.raises(invalid, match="'unknown' doesn't exist"):
         work.noop.using(backend="unknown")
@@ -129,14 +129,14 @@ def test_a_backend_that_is_not_there() -> None:
 
 
 @restates("TaskTestCase.unknown_queue_name")
-def test_a_queue_that_the_setting_does_not_name() -> None:
+def test_a_queue_outside_of_the_setting_is_refused() -> None:
     with pytest.raises(InvalidTask, match="Queue 'unknown' is not valid"):
         work.noop.using(queue_name="unknown")
     assert work.noop.using(queue_name="unknown", backend="any").queue_name == "unknown"
 
 
 @restates("TaskTestCase.naive_datetime")
-def test_a_moment_without_a_zone() -> None:
+def test_a_naive_run_after_is_refused() -> None:
     with pytest.raises(InvalidTask, match="aware"):
         work.noop.using(run_after=datetime(2026, 1, 1))  # noqa: DTZ001 - that is the point
 
@@ -150,7 +150,7 @@ def test_a_moment_without_a_zone() -> None:
     "DatabaseBackendTestCase.priority_range_check",
     "DatabaseBackendWorkerTestCase.run_after_priority",
 )
-def test_no_priority_but_the_one_in_the_middle() -> None:
+def test_only_the_default_priority_is_accepted() -> None:
     assert (work.noop.priority, work.noop.using(priority=0)) == (0, work.noop)
     assert BackJobBackend.supports_priority is False
     for priority in (1, 10, 100, -100, 101, -101, 3.1):
@@ -165,7 +165,7 @@ def test_no_priority_but_the_one_in_the_middle() -> None:
     "DummyBackendTestCase.validate_disallowed_async_task",
     "CustomBackendTestCase.enqueue_async_task_on_non_async_backend",
 )
-def test_what_is_supported_is_what_is_let_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_supported_features_are_those_that_validation_accepts(monkeypatch: pytest.MonkeyPatch) -> None:
     backend = task_backends["default"]
     assert (backend.supports_defer, backend.supports_async_task, backend.supports_get_result) == (True, True, True)
     backend.validate_task(work.noop_async)
@@ -180,7 +180,7 @@ def test_what_is_supported_is_what_is_let_pass(monkeypatch: pytest.MonkeyPatch) 
     "DatabaseBackendTestCase.check",
     "DatabaseBackendTestCase.database_backend_app_missing",
 )
-def test_checks_say_what_is_missing() -> None:
+def test_checks_report_what_is_missing() -> None:
     backend = task_backends["default"]
     assert backend.check() == []
     with override_settings(ROOT_URLCONF="tests.adapters.django.work", INSTALLED_APPS=[]):
@@ -227,14 +227,14 @@ class Backend(BackJobBackend):
         super().__init__(alias, params or {})
 
     def method(self) -> None:
-        """Of no module."""
+        """Not at module level."""
 
 
 OWN = {"default": {"BACKEND": f"{__name__}.Backend", "QUEUES": ["default", "nightly"]}, "any": {"BACKEND": BACKEND}}
 
 
 def decorator(*, queue_name: str, **own: Any) -> Any:
-    """``@task``; that of Django 6.0 knows no more than its own tasks have."""
+    """``@task``; Django 6.0's accepts only the fields of its own tasks."""
     if django.VERSION[:2] == (6, 0):
         return lambda function: dataclasses.replace(framework.task(queue_name=queue_name)(function), **own)
     return framework.task(queue_name=queue_name, **own)
@@ -245,7 +245,7 @@ def decorator(*, queue_name: str, **own: Any) -> Any:
     "CustomTaskTestCase.custom_task_with_standard_and_custom_values", "CustomTaskTestCase.custom_task_invalid_kwarg",
     "CustomBackendTestCase.options",
 )  # fmt: skip
-def test_a_backend_of_ones_own_with_tasks_of_its_own(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_backend_with_a_custom_task_class(at_once: None, monkeypatch: pytest.MonkeyPatch) -> None:
     with override_settings(TASKS=OWN):
         plain = framework.task()(work.noop.func)
         assert (type(plain), plain.label, plain.weight) == (Labelled, "none", 3)
@@ -256,13 +256,13 @@ def test_a_backend_of_ones_own_with_tasks_of_its_own(at_once: None, monkeypatch:
         with pytest.raises(TypeError):
             framework.task(unknown=1)(work.noop.func)
         monkeypatch.setattr(work, "answer", made)
-        with told(task_started, Backend) as started:
+        with sent(task_started, Backend) as started:
             result = ended(made)
         assert (result.return_value, result.task) == (42, made)
         assert [one.task for one in started] == [made]
 
 
-def test_a_task_that_another_process_would_not_find() -> None:
+def test_a_task_that_another_process_cannot_import_is_refused() -> None:
     with recorded(jobs) as started:
         for task in (work.undecorated, dataclasses.replace(work.answer, func=work.plain)):
             with pytest.raises(InvalidTask, match=r"no task at 'tests\.adapters\.django\.work\.plain'"):

@@ -1,19 +1,19 @@
-"""``manage.py demo``: migrate, and serve."""
+"""``manage.py demo``."""
 
 from django.core.management import call_command
 from django.core.management.base import BaseCommand
 
 
 class Command(BaseCommand):
-    """Show the site."""
+    """Migrate and serve the site."""
 
-    help = "Make the database if it is not there, and serve the site."
+    help = "Create the database if it does not exist, and serve the site."
 
     def add_arguments(self, parser):
-        """Where to serve."""
-        parser.add_argument("port", nargs="?", default="8000", help="a port; 0 takes a free one")
+        """Add the port."""
+        parser.add_argument("port", nargs="?", default="8000", help="the port; 0 chooses a free one")
 
     def handle(self, *args, **options):
-        """Until Ctrl-C."""
+        """Serve until Ctrl-C."""
         call_command("migrate", verbosity=0)
         call_command("runserver", f"127.0.0.1:{options['port']}", use_reloader=False, insecure_serving=True)

@@ -1,0 +1,96 @@
+"""Translating WSGI environs: the request, its caller and mount, and the server's address."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from backjob.errors import AddressUnknown
+from backjob.http.environ import EnvironServing, base_url_of, request_of
+from backjob.model import Caller
+from tests.unit.core import COOKIE
+from tests.unit.gateways import environ_of
+
+
+@pytest.mark.parametrize(
+    ("extra", "target", "raw"),
+    [
+        ({"REQUEST_URI": "/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"RAW_URI": "/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"REQUEST_URI": "/a%2Fb", "RAW_URI": "/c"}, "/a%2Fb?x=1", True),
+        ({"REQUEST_URI": "http://h:1/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"REQUEST_URI": "http://h?x=1"}, "/?x=1", True),
+        ({}, "/a/b?x=1", False),
+        ({"SCRIPT_NAME": "/shop"}, "/shop/a/b?x=1", False),
+        ({"PATH_INFO": "/\u00c3\u00bc b"}, "/%C3%BC%20b?x=1", False),
+        ({"PATH_INFO": "", "QUERY_STRING": ""}, "/", False),
+    ],
+)
+def test_the_target_is_the_raw_one_if_the_server_provides_it(extra: dict[str, str], target: str, raw: bool) -> None:
+    request = request_of(environ_of("/a/b", "x=1") | extra)
+    assert (request.target, request.raw) == (target, raw)
+
+
+def test_an_environ_is_translated_to_headers_caller_and_mount() -> None:
+    environ = environ_of(
+        SCRIPT_NAME="/sh op",
+        HTTP_COOKIE=COOKIE,
+        CONTENT_TYPE="text/plain",
+        CONTENT_LENGTH="",
+        HTTP_X_FORWARDED_FOR="192.0.2.7",
+        HTTP_X_OTHER="1",
+    )
+    request, here = request_of(environ), EnvironServing(environ)
+    assert (request.header("cookie"), request.header("content-type")) == (COOKIE, "text/plain")
+    assert request.header("content-length") is None
+    assert here.caller == Caller("http", "127.0.0.1:8000", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
+    assert here.mount == "/sh%20op"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mount"),
+    [
+        (("", "/sub/page"), ("/sub", "/page"), ""),
+        (("/shop", "/sub/page"), ("/shop/sub", "/page"), "/shop"),
+        (("/shop", "/sub"), ("/shop/sub", ""), "/shop"),
+        (("", "/page"), ("/prefix", "/page"), "/prefix"),
+        (("/shop", "/page"), ("/shop", "/rewritten"), "/shop"),
+    ],
+    ids=["dispatched", "dispatched below a mount", "whole path dispatched", "proxy prefix", "rewritten path"],
+)
+def test_dispatching_below_the_middleware_does_not_change_the_mount(
+    before: tuple[str, str], after: tuple[str, str], mount: str
+) -> None:
+    names = ("SCRIPT_NAME", "PATH_INFO")
+    environ = environ_of() | dict(zip(names, before, strict=True))
+    here = EnvironServing(environ)
+    environ |= dict(zip(names, after, strict=True))
+    assert here.mount == mount
+
+
+@pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket"])
+def test_the_address_comes_from_the_servers_socket_not_from_the_client(name: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", SERVER_PORT="1")
+        assert base_url_of(environ | {name: listener}) == f"http://127.0.0.1:{port}"
+
+
+def test_without_a_socket_only_the_port_is_used() -> None:
+    environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", HTTP_X_FORWARDED_HOST="evil.example")
+    assert base_url_of(environ) == "http://0.0.0.0:8000"
+
+
+def test_no_address_is_learnt_from_gunicorns_unix_socket() -> None:
+    with socket.socket(socket.AF_UNIX) as listener, pytest.raises(AddressUnknown):
+        base_url_of(environ_of(HTTP_HOST="evil.example:1", SERVER_PORT="1") | {"gunicorn.socket": listener})
+
+
+@pytest.mark.parametrize(
+    "extra", [{"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "localhost"}, {"SERVER_PORT": "/run/app"}, {"SERVER_PORT": "0"}]
+)
+def test_there_is_no_address_without_a_tcp_port(extra: dict[str, str]) -> None:
+    with pytest.raises(AddressUnknown):
+        base_url_of(environ_of(**extra))

@@ -1,0 +1,88 @@
+"""Translating ASGI scopes: the request, its caller and mount, and the server's address."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from backjob.errors import AddressUnknown
+from backjob.http.scope import ScopeServing, base_url_of, request_of, spellings
+from backjob.model import Caller
+from tests.unit.core import COOKIE
+from tests.unit.gateways import scope_of
+
+
+@pytest.mark.parametrize(
+    ("extra", "target", "raw"),
+    [
+        ({"raw_path": b"/a%2Fb"}, "/a%2Fb?x=1", True),
+        ({"raw_path": b"/a%2Fb?x=1"}, "/a%2Fb?x=1", True),
+        ({"raw_path": None}, "/a/b?x=1", False),
+        ({"raw_path": None, "path": "/ü b"}, "/%C3%BC%20b?x=1", False),
+        ({"raw_path": None, "path": "", "query_string": b""}, "/", False),
+    ],
+)
+def test_the_target_is_the_raw_one_if_the_server_provides_it(extra: dict[str, Any], target: str, raw: bool) -> None:
+    request = request_of(scope_of("/a/b", "x=1") | extra)
+    assert (request.target, request.raw) == (target, raw)
+
+
+def test_a_scope_is_translated_to_headers_caller_and_mount() -> None:
+    headers = [(b"Host", b"shop.example"), (b"cookie", COOKIE.encode()), (b"x-forwarded-for", b"192.0.2.7")]
+    scope = scope_of(root_path="/sh op", headers=headers, scheme="https")
+    assert request_of(scope).header("cookie") == COOKIE
+    here = ScopeServing(scope)
+    assert here.caller == Caller("https", "shop.example", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
+    assert here.mount == "/sh%20op"
+    assert ScopeServing(scope_of(client=None, headers=[])).caller == Caller("http", "", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "targets"),
+    [
+        ("/work", "", ["/work"]),
+        ("/shop/work", "/shop", ["/shop/work", "/work"]),
+        ("/work", "/shop", ["/work"]),
+        ("/shopping", "/shop", ["/shopping"]),
+        ("/shop/shop/work", "/shop", ["/shop/shop/work", "/shop/work"]),
+    ],
+)
+def test_a_request_may_have_been_sent_without_the_root_path(path: str, root: str, targets: list[str]) -> None:
+    found = spellings(scope_of(path, "x=1", root_path=root))
+    assert [request.target for request in found] == [f"{target}?x=1" for target in targets]
+
+
+def test_a_query_may_be_text_as_in_djangos_test_client() -> None:
+    assert request_of({**scope_of(), "query_string": "x=%C3%BC"}).query == "x=%C3%BC"
+
+
+@pytest.mark.parametrize(
+    ("server", "url"),
+    [
+        (("127.0.0.1", 8000), "http://127.0.0.1:8000"),
+        (("0.0.0.0", 8000), "http://0.0.0.0:8000"),
+        (("::1", 8000), "http://[::1]:8000"),
+        (["::ffff:127.0.0.1", 8000], "http://127.0.0.1:8000"),
+    ],
+)
+def test_the_address_comes_from_the_servers_socket_not_from_the_client(server: Any, url: str) -> None:
+    evil = [(b"host", b"evil.example:1"), (b"x-forwarded-host", b"evil.example")]
+    assert base_url_of(scope_of(server=server, headers=evil)) == url
+
+
+@pytest.mark.parametrize(
+    "server",
+    [
+        None,
+        (),
+        ("/run/app.sock", None),
+        ("127.0.0.1", None),
+        ("testserver", 80),
+        ("evil.example", 80),
+        ("127.0.0.1", 0),
+    ],
+)
+def test_there_is_no_address_without_a_tcp_socket(server: Any) -> None:
+    with pytest.raises(AddressUnknown):
+        base_url_of(scope_of(server=server))

@@ -206,10 +206,8 @@ class StatusApp:
         request = request_of(scope)
         return self._endpoints.answer(
             Ask(
-                method=request.method,
+                request,
                 path=route_path(scope),
-                query=request.query,
-                headers=request.headers,
                 owner=self._jobs.owner_of(request),
                 mount=ScopeServing(scope).mount,
                 in_thread=False,

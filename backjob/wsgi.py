@@ -193,10 +193,8 @@ class StatusApp:
         request = request_of(environ)
         answer = self._endpoints.answer(
             Ask(
-                method=request.method,
+                request,
                 path=environ.get("PATH_INFO", ""),
-                query=environ.get("QUERY_STRING", ""),
-                headers=request.headers,
                 owner=self._jobs.owner_of(request),
                 mount=EnvironServing(environ).mount,
             )

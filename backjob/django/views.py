@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from attrs import evolve
 from django.contrib.auth.decorators import login_not_required
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
@@ -23,10 +24,8 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     here = DjangoServing(request).request
     answer = Endpoints(engine(), "/backjob").answer(
         Ask(
-            method=request.method or "",
+            evolve(here, method=request.method or ""),  # Django makes it upper case
             path=f"/{rest}",
-            query=here.query,
-            headers=here.headers,
             owner=engine().owner_of(request),
             mount=request.path.removesuffix(rest),
             sees_all=_sees_all(request),

@@ -35,14 +35,13 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
 
     def answer(**_: str) -> Response:
         engine = engine_of(jobs)
+        here = EnvironServing(request.environ)
         answer = Endpoints(engine, prefix).answer(
             Ask(
-                method=request.method,
+                here.request,
                 path=request.path.removeprefix(prefix),
-                query=request.query_string.decode("latin-1"),
-                headers=tuple(request.headers.items()),
                 owner=engine.current_owner(),
-                mount=EnvironServing(request.environ).mount + prefix,
+                mount=here.mount + prefix,
             )
         )
         # In a list: from bytes Flask would compute Content-Length, which for HEAD must be that of GET.

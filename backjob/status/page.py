@@ -1,4 +1,4 @@
-"""A job's state as HTML that needs no JavaScript, and in which everything is escaped: the ready page, and a fragment."""
+"""The status page and the fragment: a job's state as escaped HTML that works without JavaScript."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _SHORTEST_ESTIMATE: Final = 2.0  # s
 _SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 
-# What a browser cuts off before it reads a URL (https://url.spec.whatwg.org/#concept-basic-url-parser), and what a
-# URL meant for a link never holds: browsers drop tabs and line ends inside, so "java\nscript:" would be a scheme.
-_CUT_OFF: Final = "".join(map(chr, range(0x21)))
+# Browsers strip these characters before they parse a URL (https://url.spec.whatwg.org/#concept-basic-url-parser), and
+# remove tabs and line breaks inside it, so "java\nscript:" would be a scheme.
+_STRIPPED: Final = "".join(map(chr, range(0x21)))
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
 
 
 @frozen
 class Links:
-    """Where the page finds what belongs to it; paths as they stand in a URL.
+    """The URL paths that the page links to.
 
-    ``assets`` is the prefix of progress.js and progress.css, ``job`` the job as this visitor reached it, ``cancel``
-    where the form to cancel it posts to; None: this visitor may not. ``stream``: the job has events to listen to.
+    ``assets`` is the prefix of progress.js and progress.css. ``job`` is the job's URL, with the visitor's token if any.
+    ``cancel`` is the target of the form to cancel, or None if this visitor may not cancel. ``stream``: use events.
     """
 
     assets: str
@@ -53,24 +53,23 @@ class Links:
 
 @cache
 def asset(name: str) -> bytes:
-    """One of the package's own static files."""
+    """Return a static file of the package."""
     return files("backjob.status").joinpath("static", name).read_bytes()
 
 
 def fill(template: str, values: Mapping[str, str]) -> str:
-    """The template with each ``{{name}}`` replaced by its escaped value.
+    """Return the template with each ``{{name}}`` replaced by its escaped value.
 
-    ``{{#name}}…{{/name}}`` stays where the value is not empty, and goes where it is. What a value holds is never read
-    as a template.
+    ``{{#name}}…{{/name}}`` is kept only if the value is not empty. Values are not parsed as templates.
     """
     kept = _SECTION.sub(lambda found: found[2] if values[found[1]] else "", template)
     return _PLACE.sub(lambda found: escape(values[found[1]]), kept)
 
 
 def headline(text: str, output: str) -> str:
-    """A status text as it goes beside the bar: whole, unless it is long or only repeats the output that stands below.
+    """Return the status text beside the bar: all of it, or its last line if it is long or repeats the output below.
 
-    A job without a text of its own has its output's end for one; its last line is what tells the most.
+    The status text of a job that sets none is the end of its output.
     """
     text = text.strip()
     if len(text) > _LONGEST_HEADLINE or text in output:
@@ -79,11 +78,11 @@ def headline(text: str, output: str) -> str:
 
 
 def result_link(result: JsonValue) -> str | None:
-    """The ``href`` of a result, if it is a link to follow: http, https, or relative; never ``javascript:`` or ``data:``."""
+    """Return the ``href`` of a result if it is safe to follow (http, https or relative), otherwise None."""
     href = result.get("href") if isinstance(result, Mapping) else None
     if not isinstance(href, str):
         return None
-    href = href.strip(_CUT_OFF)
+    href = href.strip(_STRIPPED)
     if not href or _CONTROL.search(href):
         return None
     scheme = _SCHEME.match(href)
@@ -91,7 +90,7 @@ def result_link(result: JsonValue) -> str | None:
 
 
 def duration(seconds: float) -> str:
-    """A time in the two largest units that it has: ``2 hr 5 min``. The element says it in the page's language."""
+    """Return a duration in its two largest units: ``2 hr 5 min``. The element uses the page's language."""
     rest = int(seconds)
     largest = next((index for index, (_, size) in enumerate(_UNITS) if rest >= size), len(_UNITS) - 1)
     shown: list[str] = []
@@ -103,7 +102,7 @@ def duration(seconds: float) -> str:
 
 
 def render(state: JobState, output: str, *, more: bool, truncated: bool, links: Links) -> bytes:
-    """The page in UTF-8. ``output`` is the end of the job's output, with ``more`` before it if so."""
+    """Return the page in UTF-8. ``output`` is the end of the job's output; ``more``: there is output before it."""
     values = _values(state, output, more=more, truncated=truncated) | {
         "title": state.scope or "Background job",
         "refresh": "" if state.status.is_final else "yes",
@@ -116,7 +115,7 @@ def render(state: JobState, output: str, *, more: bool, truncated: bool, links: 
 
 
 def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool) -> bytes:
-    """A piece of HTML in UTF-8, to be put into another page: the element as it looks without JavaScript, and without ``src``."""
+    """Return HTML in UTF-8 for another page: the element as without JavaScript, and without ``src``."""
     values = _values(state, output, more=more, truncated=truncated) | {"job": "", "stream": "", "cancel": ""}
     return _filled(_template("progress.html"), values)
 
@@ -124,13 +123,13 @@ def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool
 def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dict[str, str]:
     word = _WORDS[state.status]
     text = headline(state.status_text, output)
-    said = "" if text.lower() in ("", word.lower()) else f": {text}"
+    suffix = "" if text.lower() in ("", word.lower()) else f": {text}"
     known = state.progress > 0 or state.status.is_final
     return {
         "name": state.status.name.lower(),
         "word": word,
-        "text": "" if state.status.is_final else said,
-        "end": said if state.status.is_final else "",
+        "text": "" if state.status.is_final else suffix,
+        "end": suffix if state.status.is_final else "",
         "progress": str(state.progress) if known else "",
         "percent": f"{state.progress}%" if known else "",
         "unknown": "" if known else "yes",
@@ -143,14 +142,14 @@ def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dic
 
 
 def _time(state: JobState) -> str:
-    """The time from when the job was due to its end, or to its last sign of life and on from there."""
+    """Return the time from the job's due time to its end or last update, with an estimate of the rest."""
     elapsed = ((state.end_time or state.updated_time) - state.start_time).total_seconds()
     if elapsed < 0 or state.status is Status.STARTED:
         return ""
     if state.status.is_final or not 0 < state.progress < 100 or elapsed < _SHORTEST_ESTIMATE:
         return duration(elapsed)
     left = elapsed / state.progress * (100 - state.progress)
-    step = 5 if left < 60 else 60  # s; nobody believes more than that
+    step = 5 if left < 60 else 60  # s; a finer estimate would be false precision
     return f"{duration(elapsed)} · about {duration(ceil(left / step) * step)} left"
 
 

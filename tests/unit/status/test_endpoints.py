@@ -1,4 +1,4 @@
-"""The status routes: routing, who may see what, negotiation, escaping, and the headers of every answer."""
+"""The status routes: routing, access, content negotiation, escaping, and the header fields of each response."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
-from backjob.model import Headers, JobState, JsonValue, Output, Status
-from backjob.status.endpoints import Answer, Ask, Endpoints, preferred
+from backjob.model import Headers, JobState, JsonValue, Output, Request, Status
+from backjob.status.endpoints import Answer, Ask, Endpoints
+from backjob.status.exchange import preferred
 from backjob.status.page import fill, headline, result_link
 from backjob.status.streaming.broadcast import Broadcast
 from tests.unit.core import Bench, bench
@@ -44,7 +45,7 @@ def a_state(**changes: Any) -> JobState:
 
 @define
 class FakeJobs:
-    """As much of the facade as the routes need, in memory; ``reads`` are the store's."""
+    """The operations that the routes use, in memory; ``reads`` counts reads of the store."""
 
     states: dict[str, JobState] = field(factory=dict)
     outputs: dict[str, bytes] = field(factory=dict)
@@ -105,7 +106,9 @@ def ask(
     mount: str = "/backjob",
     sees_all: bool = False,
 ) -> Answer:
-    return Endpoints(jobs, "/backjob").answer(Ask(method, path, query, headers, owner, mount, sees_all))
+    return Endpoints(jobs, "/backjob").answer(
+        Ask(Request(method, f"{mount}{path}?{query}", headers), path, owner, mount, sees_all)
+    )
 
 
 def page_of(jobs: FakeJobs, path: str = "/job1.view-job1", *, owner: str | None = None, mount: str = "/backjob") -> str:
@@ -116,7 +119,7 @@ def page_of(jobs: FakeJobs, path: str = "/job1.view-job1", *, owner: str | None 
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements with their attributes, and its text."""
+    """A page as a browser parses it: its elements with their attributes, and its text."""
 
     def __init__(self, markup: str) -> None:
         super().__init__()
@@ -143,12 +146,12 @@ def test_the_state_is_the_jobs_dictionary_as_json(jobs: FakeJobs) -> None:
     assert json.loads(answer.body) == a_state().as_dict()
 
 
-def test_output_is_json_from_the_offset_on(jobs: FakeJobs) -> None:
+def test_output_is_json_from_the_offset(jobs: FakeJobs) -> None:
     answer = ask(jobs, "/job1.view-job1/output", query="offset=6")
     assert json.loads(answer.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False}
 
 
-def test_output_begins_at_the_start_without_an_offset_and_says_if_it_was_truncated(jobs: FakeJobs) -> None:
+def test_output_without_an_offset_starts_at_0_and_states_whether_it_was_truncated(jobs: FakeJobs) -> None:
     jobs.truncated = True
     answer = ask(jobs, "/job1/output", owner="ann")
     assert json.loads(answer.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True}
@@ -158,7 +161,7 @@ def test_output_past_the_end_is_empty(jobs: FakeJobs) -> None:
     assert json.loads(ask(jobs, "/job1/output", owner="ann", query="offset=16").body)["text"] == ""
 
 
-def test_output_as_plain_text_says_where_the_next_piece_begins(jobs: FakeJobs) -> None:
+def test_plain_text_output_has_the_next_offset_in_a_header_field(jobs: FakeJobs) -> None:
     answer = ask(jobs, "/job1/output", owner="ann", query="offset=6", headers=(("accept", "text/plain"),))
     assert answer.header("Content-Type") == "text/plain; charset=utf-8"
     assert answer.header("Backjob-Next-Offset") == "16"
@@ -176,11 +179,9 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "media_type"),
-    [("/progress.js", "text/javascript"), ("/progress.css", "text/css"), ("/progress.d.ts", "text/plain")],
+    [("/progress.js", "text/javascript"), ("/progress.css", "text/css")],
 )
-def test_static_files_are_for_everybody_and_may_be_cached_for_a_while(
-    jobs: FakeJobs, path: str, media_type: str
-) -> None:
+def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_type: str) -> None:
     answer = ask(jobs, path)
     assert answer.status == 200
     assert answer.header("Content-Type") == f"{media_type}; charset=utf-8"
@@ -194,7 +195,16 @@ def test_static_files_are_for_everybody_and_may_be_cached_for_a_while(
     "path",
     [
         *("", "/", "//", "/job1/", "/job1/nothing", "/job1/output/", "/job1//output", "/job1./output"),
-        *("/../progress.js", "/page.html", "/progress.py", "/job1.a.b/x/y", "/jöb1", "/job1\0", "/job1.view-job1\n"),
+        *(
+            "/../progress.js",
+            "/page.html",
+            "/progress.d.ts",
+            "/progress.py",
+            "/job1.a.b/x/y",
+            "/jöb1",
+            "/job1\0",
+            "/job1.view-job1\n",
+        ),
         "/" + "a" * 200,
     ],
 )
@@ -207,7 +217,7 @@ def test_head_is_get_without_the_body(jobs: FakeJobs) -> None:
         for headers in ((), HTML):
             got = ask(jobs, path, owner="ann", headers=headers)
             head = ask(jobs, path, owner="ann", headers=headers, method="HEAD")
-            assert head == Answer(got.status, got.headers, b"")
+            assert head == evolve(got, body=b"")
             assert got.body
 
 
@@ -224,7 +234,7 @@ def test_head_is_get_without_the_body(jobs: FakeJobs) -> None:
         ("/job1", "get", "GET, HEAD"),
     ],
 )
-def test_another_method_is_refused_with_those_allowed_whether_the_job_exists_or_not(
+def test_another_method_is_405_with_the_allowed_methods_whether_the_job_exists_or_not(
     jobs: FakeJobs, path: str, method: str, allow: str
 ) -> None:
     answer = ask(jobs, path, method=method)
@@ -233,7 +243,7 @@ def test_another_method_is_refused_with_those_allowed_whether_the_job_exists_or_
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/job1"), ("GET", "/job1/output"), ("POST", "/job1/cancel")])
-def test_a_store_that_does_not_answer_is_503_with_retry_after(jobs: FakeJobs, method: str, path: str) -> None:
+def test_an_unavailable_store_is_503_with_retry_after(jobs: FakeJobs, method: str, path: str) -> None:
     jobs.down = True
     answer = ask(jobs, path, method=method, owner="ann", headers=SAME_ORIGIN)
     assert (answer.status, answer.header("Retry-After")) == (503, "2")
@@ -277,7 +287,7 @@ def test_only_the_owner_or_a_token_opens_a_job(
     assert ask(jobs, path + leaf, owner=owner).status == status
 
 
-def test_whoever_may_not_see_a_job_is_told_the_same_as_of_an_unknown_one(jobs: FakeJobs) -> None:
+def test_a_visitor_without_access_gets_the_same_response_as_for_an_unknown_job(jobs: FakeJobs) -> None:
     unknown = ask(jobs, "/unknown", owner="bob")
     for path, owner in [
         ("/job1", "bob"),
@@ -296,18 +306,18 @@ def test_whoever_may_not_see_a_job_is_told_the_same_as_of_an_unknown_one(jobs: F
     assert unknown.body == b'{"error": "not found"}'
 
 
-def test_an_empty_owner_is_nobody_even_where_a_job_has_an_empty_owner(jobs: FakeJobs) -> None:
+def test_an_empty_owner_has_no_access_even_to_a_job_with_an_empty_owner(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(owner="")
     assert ask(jobs, "/job1", owner="").status == 404
 
 
-def test_without_owner_or_valid_token_the_store_is_not_even_asked(jobs: FakeJobs) -> None:
+def test_without_an_owner_or_a_valid_token_the_store_is_not_read(jobs: FakeJobs) -> None:
     ask(jobs, "/job1")
     ask(jobs, "/job1.wrong")
     assert jobs.reads == 0
 
 
-def test_who_sees_all_sees_every_job_and_cancels_none(jobs: FakeJobs) -> None:
+def test_a_visitor_who_sees_all_views_every_job_and_cancels_none(jobs: FakeJobs) -> None:
     assert ask(jobs, "/nobodys", sees_all=True).status == 200
     assert ask(jobs, "/job1", sees_all=True, owner="bob").status == 200
     assert ask(jobs, "/unknown", sees_all=True).status == 404
@@ -324,7 +334,7 @@ def cancel(
     return ask(jobs, path, method="POST", owner=owner, headers=headers)
 
 
-def test_a_token_with_that_right_cancels_from_anywhere(jobs: FakeJobs) -> None:
+def test_a_token_to_cancel_works_from_any_site(jobs: FakeJobs) -> None:
     answer = cancel(jobs, "/job1.cancel-job1/cancel", owner=None, headers=(("Sec-Fetch-Site", "cross-site"),))
     assert answer.status == 200
     assert json.loads(answer.body)["status_name"] == "CANCELLED"
@@ -338,7 +348,7 @@ def test_a_token_to_view_does_not_cancel(jobs: FakeJobs) -> None:
 
 
 @pytest.mark.parametrize("owner", [None, ""])
-def test_a_visitor_who_is_nobody_does_not_own_a_job_of_nobodys(jobs: FakeJobs, owner: str | None) -> None:
+def test_an_anonymous_visitor_does_not_own_a_job_without_an_owner(jobs: FakeJobs, owner: str | None) -> None:
     jobs.states["nobodys"] = a_state(id="nobodys", owner=owner)
     assert cancel(jobs, "/nobodys.view-nobodys/cancel", owner=owner).status == 403
     assert not Page(page_of(jobs, "/nobodys.view-nobodys", owner=owner)).all("form")
@@ -388,13 +398,13 @@ def test_without_proof_of_the_same_origin_the_owner_cancels_nothing(jobs: FakeJo
     assert jobs.cancelled == []
 
 
-def test_cancelling_twice_is_no_error(jobs: FakeJobs) -> None:
+def test_cancelling_twice_succeeds(jobs: FakeJobs) -> None:
     assert [cancel(jobs).status, cancel(jobs).status] == [200, 200]
     assert jobs.cancelled == ["job1"]
 
 
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED])
-def test_a_job_that_had_ended_otherwise_is_a_conflict_that_shows_its_end(jobs: FakeJobs, status: Status) -> None:
+def test_cancelling_an_ended_job_is_409_with_its_state(jobs: FakeJobs, status: Status) -> None:
     jobs.states["job1"] = a_state(status=status, end_time=NOON)
     answer = cancel(jobs)
     assert answer.status == 409
@@ -412,7 +422,7 @@ def test_a_job_that_had_ended_otherwise_is_a_conflict_that_shows_its_end(jobs: F
     ],
 )
 @pytest.mark.parametrize("ended", [False, True])
-def test_after_a_form_the_browser_is_sent_back_to_the_page(
+def test_after_the_form_the_browser_is_redirected_to_the_page(
     jobs: FakeJobs, path: str, owner: str | None, location: str, ended: bool
 ) -> None:
     if ended:
@@ -422,7 +432,7 @@ def test_after_a_form_the_browser_is_sent_back_to_the_page(
     assert jobs.cancelled == ([] if ended else ["job1"])
 
 
-def test_the_way_back_never_leaves_this_host(jobs: FakeJobs) -> None:
+def test_the_redirect_never_leaves_this_host(jobs: FakeJobs) -> None:
     answer = ask(jobs, "/job1/cancel", method="POST", owner="ann", headers=SAME_ORIGIN + HTML, mount="//evil.example/b")
     assert answer.header("Location") == "/evil.example/b/job1"
 
@@ -450,7 +460,7 @@ def every_answer(jobs: FakeJobs) -> dict[str, Answer]:
     return answers
 
 
-def test_no_answer_is_stored_sniffed_or_gives_its_address_away(jobs: FakeJobs) -> None:
+def test_no_response_is_stored_or_sniffed_or_leaks_its_url(jobs: FakeJobs) -> None:
     for name, answer in every_answer(jobs).items():
         assert answer.header("Cache-Control") == "no-store", name
         assert answer.header("Referrer-Policy") == "no-referrer", name
@@ -460,14 +470,14 @@ def test_no_answer_is_stored_sniffed_or_gives_its_address_away(jobs: FakeJobs) -
         assert answer.header("Content-Type"), name
 
 
-def test_every_header_can_be_sent_and_stands_once(jobs: FakeJobs) -> None:
+def test_each_header_field_is_valid_and_appears_once(jobs: FakeJobs) -> None:
     for name, answer in every_answer(jobs).items():
         names = [key.lower() for key, _ in answer.headers]
         assert len(names) == len(set(names)), name
         assert all(f"{key}{value}".isascii() and f"{key}{value}".isprintable() for key, value in answer.headers), name
 
 
-def test_the_page_allows_only_its_own_files_and_says_so(jobs: FakeJobs) -> None:
+def test_the_pages_content_security_policy_allows_only_its_own_files(jobs: FakeJobs) -> None:
     policy = ask(jobs, "/job1", owner="ann", headers=HTML).header("Content-Security-Policy")
     assert policy == (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -503,7 +513,7 @@ def test_the_page_allows_only_its_own_files_and_says_so(jobs: FakeJobs) -> None:
         (",;,", "application/json"),
     ],
 )
-def test_html_is_given_to_those_who_prefer_it(jobs: FakeJobs, accept: str | None, best: str) -> None:
+def test_a_client_that_prefers_html_gets_html(jobs: FakeJobs, accept: str | None, best: str) -> None:
     assert preferred(accept, ("application/json", "text/html")) == best
     headers = () if accept is None else (("ACCEPT", accept),)
     assert (ask(jobs, "/job1", owner="ann", headers=headers).header("Content-Type") or "").startswith(best)
@@ -515,7 +525,7 @@ def test_several_accept_fields_count_as_one(jobs: FakeJobs) -> None:
 
 
 @given(st.text(max_size=60))
-def test_no_accept_field_is_an_error(accept: str) -> None:
+def test_a_malformed_accept_field_is_no_error(accept: str) -> None:
     offered = ("application/json", "text/html")
     assert preferred(accept, offered) in offered
 
@@ -531,7 +541,7 @@ def test_the_page_shows_state_and_output_without_javascript(jobs: FakeJobs) -> N
     assert "first\nsecond ä\n" in page.text
 
 
-def test_the_page_finds_its_files_and_the_job_where_they_are_mounted(jobs: FakeJobs) -> None:
+def test_the_page_links_to_its_files_and_the_job_below_the_mount(jobs: FakeJobs) -> None:
     page = Page(page_of(jobs, mount="/my app/backjob"))
     assert [script["src"] for script in page.all("script")] == ["/my%20app/backjob/progress.js"]
     assert "/my%20app/backjob/progress.css" in [link["href"] for link in page.all("link")]
@@ -555,7 +565,7 @@ def test_all_files_that_the_page_links_are_served(jobs: FakeJobs) -> None:
         ("/job1.view-job1", "ann", "/backjob/job1.cancel-job1/cancel"),
     ],
 )
-def test_the_page_offers_to_cancel_to_those_who_may(
+def test_the_page_has_a_cancel_button_for_visitors_who_may_cancel(
     jobs: FakeJobs, path: str, owner: str | None, action: str | None
 ) -> None:
     page = Page(page_of(jobs, path, owner=owner))
@@ -564,13 +574,13 @@ def test_the_page_offers_to_cancel_to_those_who_may(
 
 
 @pytest.mark.parametrize("in_thread", [True, False])
-def test_the_page_listens_to_events_where_there_are_some(jobs: FakeJobs, in_thread: bool) -> None:
-    wanted = Ask("GET", "/job1", "", HTML, "ann", "/backjob", in_thread=in_thread)
+def test_the_page_uses_events_if_streams_are_enabled(jobs: FakeJobs, in_thread: bool) -> None:
+    wanted = Ask(Request("GET", "/backjob/job1", HTML), "/job1", "ann", "/backjob", in_thread=in_thread)
     page = Page(Endpoints(jobs, "/backjob").answer(wanted).body.decode())
     assert ("stream" in page.all("backjob-progress")[0]) is not in_thread
 
 
-def test_the_form_works_where_a_browser_proves_nothing(jobs: FakeJobs) -> None:
+def test_the_form_works_in_a_browser_that_sends_no_origin(jobs: FakeJobs) -> None:
     """A form on a no-referrer page sends ``Origin: null``, and over plain http no Sec-Fetch-Site."""
     action = Page(page_of(jobs, "/job1", owner="ann")).all("form")[0]["action"] or ""
     answer = cancel(
@@ -599,12 +609,12 @@ def test_the_page_reloads_itself_without_javascript_until_the_end(jobs: FakeJobs
         (Status.CANCELLED, "Cancelled"),
     ],
 )
-def test_the_status_is_said_in_words(jobs: FakeJobs, status: Status, words: str) -> None:
+def test_the_status_is_shown_in_words(jobs: FakeJobs, status: Status, words: str) -> None:
     jobs.states["job1"] = a_state(status=status, status_text="")
     assert f'role="status">{words}</span></p>' in page_of(jobs)
 
 
-def test_a_text_that_only_repeats_the_word_is_not_said_twice(jobs: FakeJobs) -> None:
+def test_a_status_text_equal_to_the_word_is_not_repeated(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(status=Status.CANCELLED, status_text="cancelled")
     assert 'role="status">Cancelled</span></p>' in page_of(jobs)
 
@@ -634,7 +644,7 @@ def test_the_bar_is_indeterminate_until_there_is_progress_or_an_end(
         (Status.CANCELLED, -5, 0, ""),
     ],
 )
-def test_the_time_and_an_estimate_of_what_is_left_are_said(
+def test_the_elapsed_time_and_an_estimate_of_the_rest_are_shown(
     jobs: FakeJobs, status: Status, seconds: float, progress: int, shown: str
 ) -> None:
     then = NOON + timedelta(seconds=seconds)
@@ -643,7 +653,7 @@ def test_the_time_and_an_estimate_of_what_is_left_are_said(
     assert f'<span part="time">{shown}</span>' in page_of(jobs)
 
 
-def test_a_reason_is_part_of_what_a_screen_reader_is_told_at_the_end_alone(jobs: FakeJobs) -> None:
+def test_the_status_text_is_in_the_live_region_only_at_the_end(jobs: FakeJobs) -> None:
     apart = '<span part="state" role="status">Running</span><span part="text">: Chugging along</span>'
     assert apart in page_of(jobs)
     jobs.states["job1"] = a_state(status=Status.FAILED, status_text="No coal", end_time=NOON)
@@ -654,9 +664,7 @@ def test_a_reason_is_part_of_what_a_screen_reader_is_told_at_the_end_alone(jobs:
 
 
 @pytest.mark.parametrize("status", list(Status))
-def test_a_fragment_is_a_piece_of_html_and_ends_the_polling_of_htmx_with_the_job(
-    jobs: FakeJobs, status: Status
-) -> None:
+def test_a_fragment_is_html_and_stops_htmx_from_polling_once_the_job_has_ended(jobs: FakeJobs, status: Status) -> None:
     jobs.states["job1"] = a_state(status=status, end_time=NOON if status.is_final else None, result={"href": "/a"})
     answer = ask(jobs, "/job1.view-job1/fragment")
     assert answer.status == (286 if status.is_final else 200)
@@ -673,13 +681,13 @@ def test_a_fragment_is_a_piece_of_html_and_ends_the_polling_of_htmx_with_the_job
 @pytest.mark.parametrize(
     ("query", "shown"), [("", False), ("output=0", False), ("output=1", True), ("output=1&x", True)]
 )
-def test_a_fragment_has_the_end_of_the_output_for_those_who_want_it(jobs: FakeJobs, query: str, shown: bool) -> None:
+def test_a_fragment_contains_the_end_of_the_output_on_request(jobs: FakeJobs, query: str, shown: bool) -> None:
     answer = ask(jobs, "/job1/fragment", owner="ann", query=query)
     assert ("first\nsecond ä\n" in answer.body.decode()) is shown
     assert jobs.reads == 1 + shown
 
 
-def test_nothing_in_a_fragment_becomes_markup(jobs: FakeJobs) -> None:
+def test_all_values_in_a_fragment_are_escaped(jobs: FakeJobs) -> None:
     plain = [
         name for name, _ in Page(ask(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode()).elements
     ]
@@ -694,7 +702,7 @@ NASTY = "</pre><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>{{output
 
 
 @pytest.mark.parametrize("where", ["status_text", "scope", "output", "mount", "href"])
-def test_nothing_a_job_says_becomes_markup(jobs: FakeJobs, where: str) -> None:
+def test_all_values_of_a_job_are_escaped_on_the_page(jobs: FakeJobs, where: str) -> None:
     plain = [name for name, _ in Page(page_of(jobs)).elements]
     mount = "/backjob"
     if where == "output":
@@ -714,7 +722,7 @@ def test_nothing_a_job_says_becomes_markup(jobs: FakeJobs, where: str) -> None:
         assert NASTY.replace("\ud800", "\ufffd").replace("\0", "\ufffd") in page.text
 
 
-def test_json_is_ascii_even_of_what_utf_8_cannot_say(jobs: FakeJobs) -> None:
+def test_json_is_ascii_even_for_surrogates(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(status_text=NASTY)
     jobs.outputs["job1"] = NASTY.encode("utf-8", "surrogatepass")
     for path in ("/job1", "/job1/output"):
@@ -723,7 +731,7 @@ def test_json_is_ascii_even_of_what_utf_8_cannot_say(jobs: FakeJobs) -> None:
         assert NASTY in json.loads(answer.body).values()
 
 
-def test_plain_output_is_utf_8_whatever_it_holds(jobs: FakeJobs) -> None:
+def test_plain_output_is_valid_utf_8_even_with_surrogates(jobs: FakeJobs) -> None:
     jobs.outputs["job1"] = "a\ud800b".encode("utf-8", "surrogatepass")
     answer = ask(jobs, "/job1/output", owner="ann", headers=(("Accept", "text/plain"),))
     assert answer.body.decode("utf-8") == "a\ufffdb"
@@ -739,7 +747,7 @@ def test_the_page_shows_the_end_of_a_long_output_in_few_reads(jobs: FakeJobs, si
     assert shown == output[-PIECE:].decode()
 
 
-def test_the_page_says_that_output_is_missing(jobs: FakeJobs) -> None:
+def test_the_page_states_that_output_is_missing(jobs: FakeJobs) -> None:
     assert "the rest is missing" not in page_of(jobs)
     jobs.truncated = True
     assert "the rest is missing" in page_of(jobs)
@@ -769,9 +777,7 @@ def test_the_page_says_that_output_is_missing(jobs: FakeJobs) -> None:
         (None, None),
     ],
 )
-def test_a_result_is_a_link_only_where_following_it_is_harmless(
-    jobs: FakeJobs, result: JsonValue, link: str | None
-) -> None:
+def test_a_result_is_a_link_only_if_its_scheme_is_safe(jobs: FakeJobs, result: JsonValue, link: str | None) -> None:
     assert result_link(result) == link
     jobs.states["job1"] = a_state(status=Status.COMPLETED, end_time=NOON, result=result)
     assert [anchor["href"] for anchor in Page(page_of(jobs)).all("a")] == ([] if link is None else [link])
@@ -789,15 +795,15 @@ def test_a_result_is_a_link_only_where_following_it_is_harmless(
         ("x" * 600 + "\nlast", "", "last"),
     ],
 )
-def test_beside_the_bar_stands_a_text_that_does_not_repeat_the_output(text: str, output: str, shown: str) -> None:
+def test_the_headline_does_not_repeat_the_output(text: str, output: str, shown: str) -> None:
     assert headline(text, output) == shown
 
 
-def test_a_query_of_very_many_fields_is_refused(jobs: FakeJobs) -> None:
+def test_a_query_with_too_many_fields_is_400(jobs: FakeJobs) -> None:
     assert ask(jobs, "/job1/output", owner="ann", query="&".join(["a=1"] * 30)).status == 400
 
 
-def test_a_value_is_never_read_as_a_template() -> None:
+def test_values_are_not_parsed_as_templates() -> None:
     assert (
         fill("{{a}}{{#b}}<{{b}}>{{/b}}{{#c}}no{{/c}}", {"a": "{{b}}", "b": "{{#c}}&", "c": ""}) == "{{b}}<{{#c}}&amp;>"
     )
@@ -812,13 +818,15 @@ def world() -> Bench:
     return bench(streams=1)
 
 
-def events(world: Bench, job_id: str, query: str = "", *headers: tuple[str, str], **changes: Any) -> Answer:
+def events(
+    world: Bench, job_id: str, query: str = "", *headers: tuple[str, str], method: str = "GET", **changes: Any
+) -> Answer:
     path = f"/{job_id}.{world.jobs.status_url(job_id).rpartition('.')[2]}/events"
-    asked = Ask("GET", path, query, headers, None, "/backjob")
+    asked = Ask(Request(method, f"/backjob{path}?{query}", headers), path, None, "/backjob")
     return Endpoints(world.engine, "/backjob").answer(evolve(asked, **changes))
 
 
-def test_events_are_a_stream_that_nothing_may_hold_back(world: Bench) -> None:
+def test_events_are_a_stream_that_proxies_may_not_buffer(world: Bench) -> None:
     answer = events(world, world.start())
     assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", None)
     assert answer.header("Content-Type") == "text/event-stream; charset=utf-8"
@@ -840,7 +848,7 @@ def test_events_are_a_stream_that_nothing_may_hold_back(world: Bench) -> None:
         ("offset=7", "-1", 7, True),
     ],
 )
-def test_events_go_on_from_the_last_one_that_a_client_had_else_from_the_offset(
+def test_events_resume_after_the_last_event_id_or_at_the_offset(
     world: Bench, query: str, last: str | None, begins: int, output: bool
 ) -> None:
     headers = () if last is None else (("Last-Event-ID", last),)
@@ -849,20 +857,20 @@ def test_events_go_on_from_the_last_one_that_a_client_had_else_from_the_offset(
     assert (stream.offset, stream.output) == (begins, output)
 
 
-def test_a_bad_offset_is_refused_and_takes_no_place(world: Bench) -> None:
+def test_events_with_a_bad_offset_are_400_and_open_no_stream(world: Bench) -> None:
     answer = events(world, world.start(), "offset=-1")
     assert (answer.status, json.loads(answer.body)["error"][:6]) == (400, "offset")
     assert world.jobs.broadcast.count == 0
 
 
-def test_head_tells_the_headers_and_takes_no_place(world: Bench) -> None:
+def test_head_of_events_has_the_headers_and_opens_no_stream(world: Bench) -> None:
     job_id = world.start()
     head = events(world, job_id, method="HEAD")
     assert (head.status, head.headers, head.stream) == (200, events(world, job_id).headers, None)
     assert world.jobs.broadcast.count == 0
 
 
-def test_too_many_are_sent_away_for_a_while(world: Bench) -> None:
+def test_too_many_streams_are_503_with_retry_after(world: Bench) -> None:
     job_id = world.start()
     first = events(world, job_id)
     refused = events(world, job_id)
@@ -872,14 +880,14 @@ def test_too_many_are_sent_away_for_a_while(world: Bench) -> None:
     assert events(world, job_id).status == 200
 
 
-def test_where_they_are_off_there_is_no_such_route() -> None:
+def test_without_streams_the_events_route_does_not_exist() -> None:
     world = bench(streams=0)
     answer = events(world, world.start())
     assert answer == ask(FakeJobs(), "/nothing/of-the-kind")
     assert events(bench(), world.start()).status == 404
 
 
-def test_another_method_is_refused(world: Bench) -> None:
+def test_another_method_of_events_is_405(world: Bench) -> None:
     refused = events(world, world.start(), method="POST")
     assert (refused.status, refused.header("Allow")) == (405, "GET, HEAD")
 
@@ -899,19 +907,26 @@ def test_another_method_is_refused(world: Bench) -> None:
         ("/", None),
     ],
 )
-def test_what_is_below_the_prefix_is_ours(jobs: FakeJobs, path: str, below: str | None) -> None:
+def test_below_returns_the_path_after_the_prefix(jobs: FakeJobs, path: str, below: str | None) -> None:
     assert Endpoints(jobs, "/backjob").below(path) == below
 
 
 @pytest.mark.parametrize("prefix", ["", "/", "backjob", "/backjob/", "//backjob"])
-def test_a_prefix_that_could_not_work_is_refused(jobs: FakeJobs, prefix: str) -> None:
+def test_an_invalid_prefix_is_refused(jobs: FakeJobs, prefix: str) -> None:
     with pytest.raises(InvalidRequest, match="status_prefix"):
         Endpoints(jobs, prefix)
 
 
 @pytest.mark.parametrize("show", [repr, str])
-def test_a_request_shows_neither_its_token_nor_its_header_values(show: Callable[[object], str]) -> None:
-    shown = show(Ask("GET", "/job1.view-job1/output", "", (("Cookie", "session=1"),), "ann", "/backjob"))
+def test_the_repr_of_a_request_contains_neither_token_nor_header_values(show: Callable[[object], str]) -> None:
+    shown = show(
+        Ask(
+            Request("GET", "/backjob/job1.view-job1/output", (("Cookie", "session=1"),)),
+            "/job1.view-job1/output",
+            "ann",
+            "/backjob",
+        )
+    )
     assert "view-job1" not in shown
     assert "session=1" not in shown
     assert "/job1.…/output" in shown

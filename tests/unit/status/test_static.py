@@ -16,6 +16,7 @@ import pytest
 import rjsmin
 
 from backjob.model import JobState, Status
+from backjob.status import page
 from backjob.status.page import Links, asset, render
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -82,7 +83,7 @@ def test_the_page_has_no_inline_script_or_style() -> None:
         '<a href="javascript:x">',
     ],
 )
-def test_an_inline_part_would_be_found(markup: str) -> None:
+def test_the_check_finds_inline_scripts_and_styles(markup: str) -> None:
     assert len(inline_parts(markup)) == 1
 
 
@@ -98,7 +99,7 @@ def test_the_element_is_small() -> None:
 @pytest.mark.parametrize(
     "sink", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", ".style", "import"]
 )
-def test_the_element_makes_no_markup_code_or_inline_style(sink: str) -> None:
+def test_the_element_uses_no_markup_eval_or_inline_style(sink: str) -> None:
     assert sink not in asset("progress.js").decode("ascii", "replace")
 
 
@@ -112,7 +113,7 @@ def test_the_element_is_valid_javascript(tmp_path: Path, minify: Callable[[str],
     subprocess.run([node, "--check", str(script)], check=True, timeout=30)
 
 
-def test_every_style_stays_with_the_element_or_the_page() -> None:
+def test_each_selector_is_limited_to_the_element_or_the_page() -> None:
     css = re.sub(r"/\*.*?\*/", "", asset("progress.css").decode("utf-8"), flags=re.DOTALL)
     rules = [line.strip() for line in css.splitlines() if line.rstrip().endswith("{") and not line.startswith("@")]
     assert rules
@@ -121,10 +122,19 @@ def test_every_style_stays_with_the_element_or_the_page() -> None:
 
 
 @pytest.mark.parametrize("feature", ["prefers-color-scheme: dark", "prefers-reduced-motion: reduce", "max-width"])
-def test_the_style_minds_dark_narrow_and_still_screens(feature: str) -> None:
+def test_the_style_adapts_to_dark_mode_narrow_screens_and_reduced_motion(feature: str) -> None:
     assert f"@media ({feature}" in asset("progress.css").decode("utf-8")
 
 
-def test_every_static_file_belongs_to_the_package() -> None:
+def test_the_package_contains_all_static_files() -> None:
     names = {entry.name for entry in files("backjob.status").joinpath("static").iterdir()}
     assert names == {"page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js"}
+
+
+def test_the_page_and_the_element_use_the_same_words() -> None:
+    script = asset("progress.js").decode()
+    texts = dict(re.findall(r'^    (\w+): "([^"]*)",$', script, re.MULTILINE))
+    assert {status: texts[status.name.lower()] for status in Status} == page._WORDS
+    markup = asset("progress.html").decode()
+    for name in ("result", "cancel", "label", "output", "more", "truncated"):
+        assert texts[name] in markup

@@ -1,0 +1,166 @@
+"""The request and the response of a status route: content negotiation, origin checks, parameters and header fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import parse_qs, quote
+
+from attrs import field, frozen
+
+from backjob.model import Headers, JsonValue, Request, Response
+from backjob.status.streaming.events import CONTENT_TYPE, json_bytes
+from backjob.status.streaming.stream import Stream
+
+__all__ = [
+    "EVENT_HEADERS",
+    "STOP_POLLING",
+    "Answer",
+    "Ask",
+    "error_answer",
+    "json_answer",
+    "offset",
+    "preferred",
+    "query_values",
+    "resume_offset",
+    "same_origin",
+    "text_answer",
+]
+
+STOP_POLLING: Final = 286
+"""htmx swaps in a response with this status and stops polling (https://htmx.org/docs/#polling)."""
+
+_TOKEN: Final = re.compile(r"\.[^/]*")
+_OFFSET: Final = re.compile(r"[0-9]{1,15}")
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+@frozen
+class Ask:
+    """A request for a status route.
+
+    ``path`` is the path after the prefix. ``mount`` is the prefix as the browser sees it, with the application's mount
+    point (SCRIPT_NAME, root_path). ``owner`` is the visitor, from the application's owner hook, or None. ``sees_all``
+    lets the visitor view every job, but cancel none. ``in_thread``: a response occupies a thread until it is sent.
+    """
+
+    # The request's path contains the token.
+    request: Request = field(
+        repr=lambda request: f"<{request.method}, {', '.join(name for name, _ in request.headers)}>"
+    )
+    path: str = field(repr=lambda path: repr(_TOKEN.sub(".…", path)))
+    owner: str | None
+    mount: str
+    sees_all: bool = False
+    in_thread: bool = True
+
+    def mount_url(self) -> str:
+        """Return the mount as part of a URL, with a single leading slash: two would name another host."""
+        path = self.mount.strip("/")
+        return "/" + quote(path, safe="/%:@!$&'()*+,;=~", errors="replace") if path else ""
+
+
+@frozen
+class Answer(Response):
+    """A complete response, or with a ``stream`` the start of one; the adapter sends the stream as the body and closes it.
+
+    For HEAD, ``body`` is empty and Content-Length is that of GET.
+    """
+
+    stream: Stream | None = field(default=None, kw_only=True)
+
+
+# --- the request ----------------------------------------------------------------------------------------------------
+
+
+def preferred(accept: str | None, offered: tuple[str, ...]) -> str:
+    """Return the offered media type that an Accept field prefers (RFC 9110, section 12.5.1), or the first if none fits.
+
+    The most specific range decides a type's quality; on a tie, the type offered first wins. Only ``q`` is read.
+    """
+    ranges: dict[str, float] = {}
+    for part in (accept or "*/*").split(","):
+        media_range, *parameters = (text.strip().lower() for text in part.split(";"))
+        weight = next((value[2:].strip() for value in parameters if value.startswith("q=")), "1")
+        ranges[media_range] = float(weight) if _QUALITY.fullmatch(weight) else 0.0
+
+    def quality(media_type: str) -> float:
+        family = media_type.partition("/")[0]
+        return next((ranges[key] for key in (media_type, f"{family}/*", "*/*") if key in ranges), 0.0)
+
+    return max(offered, key=quality)
+
+
+def same_origin(request: Request) -> bool:
+    """Return whether the browser states that a page of this site sent the request; without a statement, False."""
+    site = request.header("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    scheme, _, authority = (request.header("origin") or "").lower().partition("://")
+    port = _DEFAULT_PORTS.get(scheme)
+    host = (request.header("host") or "").lower()
+    return port is not None and bool(authority) and authority.removesuffix(port) == host.removesuffix(port)
+
+
+def query_values(request: Request, name: str) -> list[str] | None:
+    """Return all values of a query parameter, or None if the query can't be parsed."""
+    try:
+        return parse_qs(request.query, keep_blank_values=True, max_num_fields=20).get(name, [])
+    except ValueError:
+        return None
+
+
+def offset(request: Request) -> int | None:
+    """Return the parameter ``offset``, by default 0, or None if it is not valid."""
+    values = query_values(request, "offset")
+    if values == []:
+        return 0
+    return int(values[0]) if values is not None and len(values) == 1 and _OFFSET.fullmatch(values[0]) else None
+
+
+def resume_offset(request: Request) -> int | None:
+    """Return where events resume: a browser that reconnects repeats its query and adds the id of the last event."""
+    last = request.header("last-event-id") or ""
+    return int(last) if _OFFSET.fullmatch(last) else offset(request)
+
+
+# --- the response ---------------------------------------------------------------------------------------------------
+
+
+def _headers(content_type: str, *more: tuple[str, str], caching: str = "no-store") -> Headers:
+    return (
+        ("Content-Type", content_type),
+        ("Cache-Control", caching),
+        ("Vary", "Accept"),
+        ("Referrer-Policy", "no-referrer"),
+        ("X-Content-Type-Options", "nosniff"),
+        *more,
+    )
+
+
+EVENT_HEADERS: Final = _headers(CONTENT_TYPE, ("X-Accel-Buffering", "no"), caching="no-store, no-transform")
+"""Events must arrive at once, so proxies may not compress or buffer them; the last field is nginx's."""
+
+
+def text_answer(status: int, media_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store") -> Answer:
+    """Return an answer in UTF-8."""
+    return _answer(status, f"{media_type}; charset=utf-8", body, *more, caching=caching)
+
+
+def json_answer(status: int, value: Mapping[str, JsonValue], *more: tuple[str, str]) -> Answer:
+    """Return an answer in JSON."""
+    return _answer(status, "application/json", json_bytes(value), *more)
+
+
+def error_answer(status: int, text: str, *more: tuple[str, str]) -> Answer:
+    """Return an error in JSON."""
+    return json_answer(status, {"error": text}, *more)
+
+
+def _answer(status: int, content_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store") -> Answer:
+    reason = "Stop Polling" if status == STOP_POLLING else HTTPStatus(status).phrase
+    length = ("Content-Length", str(len(body)))
+    return Answer(status, reason, _headers(content_type, length, *more, caching=caching), body)

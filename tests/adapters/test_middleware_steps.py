@@ -1,0 +1,92 @@
+"""The four steps of WSGI, ASGI and Flask; Django's are tested beside its settings."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+from typing_extensions import override
+
+from backjob import asgi, wsgi
+from backjob.flask import BackJob
+from backjob.model import Headers, Request
+from tests.adapters.steps import Adapter, Arena, MiddlewareSteps, environ_of, scope_of
+
+
+def _serve_wsgi(app: Any, arena: Arena, request: Request) -> tuple[int, Headers]:
+    answers: list[tuple[int, Headers]] = []
+
+    def start_response(line: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
+        arena.events.append("respond")
+        answers.append((int(line.split(maxsplit=1)[0]), tuple(headers)))
+
+    body = app(environ_of(request, arena.events), start_response)
+    try:
+        list(body)
+    finally:
+        getattr(body, "close", lambda: None)()
+    return answers[0]
+
+
+def through_wsgi(arena: Arena, request: Request) -> tuple[int, Headers]:
+    def app(environ: Any, start_response: Any) -> Any:
+        chunks = arena.act(environ["wsgi.input"].read())
+        start_response("200 OK", [])
+        return chunks
+
+    return _serve_wsgi(wsgi.BackJobMiddleware(app, arena.world.jobs), arena, request)
+
+
+def through_flask(arena: Arena, request: Request, folder: Path) -> tuple[int, Headers]:
+    app = flask.Flask("shop", instance_path=str(folder))
+    app.secret_key = "of the tests alone: 3f6a0b9d52c84e17"
+    BackJob(app)
+    app.extensions["backjob"]._engine = arena.world.engine
+
+    @app.route("/work", methods=["GET", "POST"])
+    def work() -> flask.Response:
+        return flask.Response(iter(arena.act(flask.request.get_data())), mimetype="application/octet-stream")
+
+    @app.after_request
+    def record_close(response: flask.Response) -> flask.Response:
+        response.call_on_close(lambda: arena.events.append("close"))
+        return response
+
+    return _serve_wsgi(app, arena, request)
+
+
+def through_asgi(arena: Arena, request: Request) -> tuple[int, Headers]:
+    answers: list[tuple[int, Headers]] = []
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        chunks = arena.act((await receive())["body"])
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for chunk in chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        chunks.close()
+
+    async def receive() -> Any:
+        arena.events.append("read")
+        return {"type": "http.request", "body": request.body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            arena.events.append("respond")
+            headers = tuple((name.decode(), value.decode()) for name, value in message["headers"])
+            answers.append((message["status"], headers))
+
+    asyncio.run(asgi.BackJobMiddleware(app, arena.world.jobs)(scope_of(request), receive, send))
+    return answers[0]
+
+
+class TestMiddlewareSteps(MiddlewareSteps):
+    @override
+    @pytest.fixture(params=["wsgi", "asgi", "flask"])
+    def adapter(self, request: pytest.FixtureRequest, tmp_path: Path) -> Adapter:
+        if request.param == "flask":
+            return lambda arena, sent: through_flask(arena, sent, tmp_path)
+        return {"wsgi": through_wsgi, "asgi": through_asgi}[request.param]

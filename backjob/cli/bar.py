@@ -53,7 +53,7 @@ class Progress:
 
     @property
     def time(self) -> str:
-        """The elapsed time, such as ``4:05`` or ``1:00:00``; before the job is due ``in 4:05``."""
+        """The time since the job was due, such as ``4:05`` or ``1:00:00``; before that, ``in 4:05``."""
         minutes, seconds = divmod(int(abs(self.seconds)), 60)
         hours, minutes = divmod(minutes, 60)
         length = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
@@ -98,14 +98,14 @@ def draw(progress: Progress, style: Style, columns: int) -> str:
 
 
 def _bar_parts(progress: Progress, style: Style, columns: int) -> list[tuple[str, str]]:
-    """The bar itself; a block moves to and fro in it while the progress is unknown."""
+    """Return the bar, or nothing for a final state or a narrow line. A block moves to and fro if the progress is unknown."""
     width = min(columns // 3, columns - _TEXT_COLUMNS)
     if progress.status.is_final or width < _MIN_BAR:
         return []
     before, filled = 0, progress.progress * width // 100
     if progress.status is Status.IN_PROGRESS and progress.progress == 0:
-        way = width - _BLOCK
-        before, filled = way - abs(way - progress.frame % (2 * way)), _BLOCK
+        travel = width - _BLOCK
+        before, filled = travel - abs(travel - progress.frame % (2 * travel)), _BLOCK
     left, right = style.edges
     rest = style.empty * (width - before - filled)
     return [(f"  {left}{style.empty * before}", ""), (style.filled * filled, _BAR_COLOUR), (rest + right, "")]
@@ -130,7 +130,7 @@ def _fitted(parts: list[tuple[str, str]], columns: int, *, colours: bool) -> str
 class Bar:
     """Redraws the bar ten times a second inside its ``with`` block. Output is printed above it.
 
-    Raises what writing to the stream raises.
+    Errors from writing to the stream propagate.
     """
 
     def __init__(self, stream: TextIO, clock: Clock | None = None) -> None:
@@ -179,7 +179,7 @@ class Bar:
                     return  # the terminal is gone; the next write in the main thread raises too
 
     def _line(self) -> str:
-        """Return what draws the line over the previous one."""
+        """Return the text that draws the line over the previous one, or "" if no job is shown."""
         if self._state is None:
             return ""
         status = self._state.status
@@ -208,6 +208,6 @@ def _columns(stream: TextIO) -> int:
 
 
 def _encodable(text: str, stream: TextIO) -> str:
-    r"""Replace the characters that the stream can't encode by escapes such as ``\u6f22``."""
+    r"""Replace the characters that the stream can't encode with escapes such as ``\u6f22``."""
     encoding = stream.encoding or "utf-8"
     return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -64,7 +64,7 @@ def show_job(args: Namespace) -> int:
 
 
 def watch_job(args: Namespace) -> int:
-    """Print a job's output and progress until it ends, or until Ctrl-C, which leaves the job alone."""
+    """Print a job's output and progress until it ends. Ctrl-C stops watching; the job continues."""
     with _source(args).open() as jobs:
         try:
             return watch(jobs, args.job_id, sys.stdout)
@@ -117,17 +117,17 @@ def examine_application(args: Namespace) -> int:
     settings = Settings() if source.is_application else environment_settings()
     code = 0
     with ExitStack() as stack:
-        jobs, signer, own = None, None, None
+        jobs, signer, own_transport = None, None, None
         if source.is_application:
             jobs = stack.enter_context(source.open())
-            signer, own = jobs.signer, jobs.transport
+            signer, own_transport = jobs.signer, jobs.transport
         else:
             if args.store or settings.store:
                 jobs = stack.enter_context(source.open())
             if settings.key is not None:
                 signer = MessageSigner(settings.key, fallbacks=settings.key_fallbacks or ())
-        transport, url = _transport(args, settings, own)
-        if transport is not own:
+        transport, url = _transport(args, settings, own_transport)
+        if transport is not own_transport:
             stack.callback(transport.close)
         options = {"path": args.path, "methods": tuple(args.method), "timeout": args.timeout}
         for finding in examine(transport, url, signer=signer, jobs=jobs, **options):
@@ -137,7 +137,10 @@ def examine_application(args: Namespace) -> int:
 
 
 def _transport(args: Namespace, settings: Settings, own: Transport | None) -> tuple[Transport, str]:
-    """The transport to examine and its base URL; the application's ``own``, unless the options name another address."""
+    """Return the transport to examine and its base URL: the application's ``own``, unless the options name another address.
+
+    Raises `InvalidRequest` if there is no base URL.
+    """
     base_url = settings.base_url
     if isinstance(own, SocketTransport):
         base_url = own.base_url

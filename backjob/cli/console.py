@@ -1,6 +1,6 @@
-"""Jobs as text: one line, all details; and the monitor in the foreground.
+"""Format jobs as text, in one line or with all details, and run the monitor in the foreground.
 
-Text from a job may contain control characters. On a terminal they are printed as escapes, so that they have no effect.
+Text from a job may contain control characters. Escape them for a terminal, so that they have no effect there.
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ from backjob.model import JobState
 __all__ = ["TRUNCATED", "escaped", "is_output", "job_details", "job_line", "last_line", "run_monitor", "whole_output"]
 
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
-"""The line below an output that was cut off."""
+"""The line below a truncated output."""
 
 _LONGEST_TEXT: Final = 100
-_TAIL: Final = 1 << 16
+_TAIL: Final = 1 << 16  # bytes of output that a job without a text shows as its text
 
-# C0 except tab and newline, DEL and C1 control a terminal; the others reorder or hide the text around them.
+# C0 except tab and newline, DEL and C1 control a terminal; lone surrogates can't be encoded; the others reorder text or
+# break lines.
 _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 
 
 def escaped(text: str) -> str:
-    r"""Replace control characters by escapes such as ``\x1b``. Newlines and tabs stay; CR LF becomes a newline."""
+    r"""Replace control characters with escapes such as ``\x1b``. Newlines and tabs stay; CR LF becomes a newline."""
     return _CONTROL.sub(_escape, text.replace("\r\n", "\n"))
 
 
@@ -107,7 +108,7 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
 
 
 def is_output(status_text: str, output: str) -> bool:
-    """Whether a status text repeats the output (its last 64 KiB at the time), because the job set no text of its own."""
+    """Whether a status text only repeats the output (its last 64 KiB at the time), because the job has set no text."""
     return output.startswith(status_text) or len(status_text.encode("utf-8", "replace")) > _TAIL - 4
 
 

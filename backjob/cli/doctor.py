@@ -1,7 +1,7 @@
-"""Check that worker requests reach the application, by the same way that they take, and say what is in the way.
+"""Check that worker requests reach the application, and find out what stops them.
 
-The doctor's requests claim to be worker requests, but without a signature or for a job that does not exist. The
-middleware refuses them with answers that nothing else gives, and no action runs.
+The doctor's requests take the same path as worker requests and resemble them, but have an invalid signature or name a
+job that does not exist. The middleware refuses them with answers that only it gives, and no background action runs.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from backjob.protocols import Signer, Transport
 __all__ = ["examine"]
 
 _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
-# A signature is either in the query or in header fields; each signer ignores the other place.
-_CLAIM_IN_QUERY: Final = "backjob-signature=doctor"
-_CLAIM_IN_HEADERS: Final[Headers] = (("Signature-Input", 'doctor=();tag="backjob"'), _USER_AGENT)
+# A signature is either in the query or in header fields, and a signer ignores the other place, so send both.
+_FAKE_IN_QUERY: Final = "backjob-signature=doctor"
+_FAKE_IN_HEADERS: Final[Headers] = (("Signature-Input", 'doctor=();tag="backjob"'), _USER_AGENT)
 
 
 @frozen
 class _Probe:
-    """A request without a job, in the form that a transport expects."""
+    """A `Delivery` of a request that belongs to no job."""
 
     deadline: datetime
     _sign: Callable[[], Request] = field(repr=False)
@@ -67,12 +67,13 @@ def examine(
     """Yield the findings one by one; a check that depends on a failed one is skipped.
 
     ``transport`` sends to ``url``, the base URL. ``path`` is a route to request with GET; ``methods`` are further
-    methods to try, which the middleware answers. ``signer`` adds a check of the application's key, ``jobs`` one of
-    their store. ``timeout`` (s) bounds each answer. Raises `InvalidRequest` for an invalid path.
+    methods to try; the middleware refuses these requests itself. ``signer`` adds a check of the application's key,
+    ``jobs`` a check of their store. ``timeout`` (s) bounds the wait for each answer. Raises `InvalidRequest` for an
+    invalid path.
     """
     path = normalise(path)
     send = _Sender(transport, timeout)
-    answer = send(lambda: _unsigned_claim("GET", path))
+    answer = send(lambda: _unsigned_request("GET", path))
     if isinstance(answer, TransportError):
         yield findings.no_answer(answer)
     elif answer.header(REFUSAL_HEADER) is None:
@@ -82,17 +83,17 @@ def examine(
         yield Finding(f"{url} answers")
         yield findings.check_page(send(lambda: Request("GET", path, (_USER_AGENT,))), url, path)
         for method in methods:
-            yield findings.check_method(method, send(partial(_unsigned_claim, method, path)))
+            yield findings.check_method(method, send(partial(_unsigned_request, method, path)))
         yield Finding("the middleware is installed, and nothing answers before it")
         if signer is not None:
-            yield findings.check_key(send(partial(_signed_claim, signer, path)))
+            yield findings.check_key(send(partial(_signed_request, signer, path)))
         yield findings.check_concurrency(answer)
     if jobs is not None:
         yield from _check_store(jobs)
 
 
 class _Sender:
-    """Sends a request, and waits up to ``timeout`` for the answer."""
+    """Sends a request; returns the answer, or the error if there is none within ``timeout`` (s)."""
 
     def __init__(self, transport: Transport, timeout: float) -> None:
         self._transport = transport
@@ -110,14 +111,14 @@ class _Sender:
             return error
 
 
-def _unsigned_claim(method: str, path: str) -> Request:
-    """A request that claims to be a worker request without a signature; no key could make it valid."""
+def _unsigned_request(method: str, path: str) -> Request:
+    """Return a request that looks like a worker request, with a signature that no key could have made."""
     separator = "&" if "?" in path else "?"
-    return Request(method, f"{path}{separator}{_CLAIM_IN_QUERY}", _CLAIM_IN_HEADERS)
+    return Request(method, f"{path}{separator}{_FAKE_IN_QUERY}", _FAKE_IN_HEADERS)
 
 
-def _signed_claim(signer: Signer, path: str) -> Request:
-    """A worker request for a job that does not exist: with the right key, it passes verification and is then refused."""
+def _signed_request(signer: Signer, path: str) -> Request:
+    """Return a signed request for a job that does not exist: the middleware verifies the signature, then refuses the claim."""
     now = int(SystemClock().now().timestamp())
     grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, now, now + 60)
     return signer.sign(Request("GET", path, (_USER_AGENT,)), grant)
@@ -131,4 +132,8 @@ def _check_store(jobs: BackJob) -> Iterator[Finding]:
         if isinstance(store, _Evicting):
             yield findings.check_eviction(store.eviction_policy())
     except StoreError as error:
-        yield Finding(f"the store is unusable: {error}", Problem.STORE, "check STORE: is it there, and readable?")
+        yield Finding(
+            f"the store is unusable: {error}",
+            Problem.STORE,
+            "check STORE: does it exist, and can this process read it?",
+        )

@@ -57,14 +57,14 @@ exit codes, of the first problem:
   16  the server handles one request at a time
   17  the application has another key (needs the application, or BACKJOB_KEY)
   18  signed requests are changed on the way, or the hosts' clocks disagree (needs the application, or BACKJOB_KEY)
-  19  the store is unusable, or may lose jobs (needs the application, or a store)
+  19  the store is unusable, or Redis may evict jobs (needs the application, or a store)
 """
 """The table of exit codes for ``--help``."""
 
 
 @frozen
 class Finding:
-    """The result of one check. ``certain`` False: the check was inconclusive."""
+    """The result of one check. ``certain`` is False if the check was inconclusive."""
 
     what: str
     problem: Problem | None = None
@@ -100,7 +100,7 @@ def no_answer(error: TransportError) -> Finding:
     if reason.startswith("TLS not trusted"):
         remedy = (
             "set SSL_CERT_FILE to your authority's certificate, give the transport a TLS context, "
-            "or connect by plain http inside the machine: connect_to=http://127.0.0.1:…"
+            "or connect over plain http within the machine: connect_to=http://127.0.0.1:…"
         )
         return Finding(reason, Problem.TLS, remedy)
     if reason.startswith("TLS failed"):
@@ -126,10 +126,12 @@ def foreign_answer(answer: Response) -> Finding:
         remedy = "allow the URL's host there (Django: ALLOWED_HOSTS), or use a base URL whose host is allowed"
         return Finding(f"{line}: most likely the Host is refused", Problem.HOST, remedy)
     if answer.status in (502, 503, 504):
-        remedy = "is the application behind it running? connect_to can name its own address, past the proxy"
+        remedy = (
+            "is the application behind it running? connect_to can bypass the proxy with the application's own address"
+        )
         return Finding(f"{line}: a proxy answers, but not the application", Problem.UNREACHABLE, remedy)
     if answer.status in (401, 403, 407):
-        remedy = f"let the proxy pass this path, connect past it (connect_to), or {_OUTERMOST}"
+        remedy = f"let the proxy pass this path, bypass the proxy (connect_to), or {_OUTERMOST}"
         return Finding(f"{line}: something before the middleware asks for credentials", Problem.NO_MIDDLEWARE, remedy)
     remedy = f"is this the application's base URL? {_OUTERMOST[0].upper()}{_OUTERMOST[1:]}"
     return Finding(f"{line}: answered, but not by the middleware", Problem.NO_MIDDLEWARE, remedy)
@@ -147,16 +149,16 @@ def _redirected(what: str, location: str) -> Finding:
 
 
 def check_page(answer: Response | TransportError, url: str, path: str) -> Finding:
-    """Check the URL's Host and scheme, which jobs started outside of a request carry, against the application itself."""
+    """Check that the application accepts the URL's Host and scheme, which jobs started outside a request carry."""
     if isinstance(answer, TransportError):
-        return Finding(f"an ordinary request: {answer.reason}", certain=False)
+        return Finding(f"no answer to an ordinary request: {answer.reason}", certain=False)
     if answer.status in (400, 421):
         return foreign_answer(answer)
     location = answer.header("location") or ""
-    # A page may redirect elsewhere. A redirect to itself by https means that plain requests, and so jobs, are refused.
+    # A page may redirect elsewhere. If it redirects to itself by https, the application refuses plain requests, jobs too.
     if 300 <= answer.status < 400 and _is_itself_by_https(location, url, path):
         return _redirected(f"{_status_line(answer)} → {location}", location)
-    return Finding(f"Host and scheme are accepted: an ordinary request is answered {_status_line(answer)}")
+    return Finding(f"Host and scheme are accepted: an ordinary request gets {_status_line(answer)}")
 
 
 def _is_itself_by_https(location: str, url: str, path: str) -> bool:
@@ -171,7 +173,7 @@ def _is_itself_by_https(location: str, url: str, path: str) -> bool:
 def check_method(method: str, answer: Response | TransportError) -> Finding:
     """Check whether a method reaches the middleware."""
     if isinstance(answer, TransportError):
-        what = f"{method} is not answered: {answer.reason}"
+        what = f"no answer to {method}: {answer.reason}"
         return Finding(what, Problem.METHOD, "the server or a proxy refuses this method; use GET or POST for the job")
     if answer.header(REFUSAL_HEADER) is not None:
         return Finding(f"{method} reaches the application")
@@ -186,7 +188,7 @@ def check_method(method: str, answer: Response | TransportError) -> Finding:
 def check_key(answer: Response | TransportError) -> Finding:
     """Check the answer to a request that is signed for a job that does not exist."""
     if isinstance(answer, TransportError):
-        return Finding(f"the signed request is not answered: {answer.reason}", certain=False)
+        return Finding(f"no answer to the signed request: {answer.reason}", certain=False)
     refusal = answer.header(REFUSAL_HEADER)
     reason = answer.body[:300].decode("utf-8", "replace")
     if refusal == CLAIM_REFUSED:
@@ -222,9 +224,11 @@ def check_eviction(policy: str) -> Finding:
     """Check the ``maxmemory-policy`` of a Redis server; "" if the server does not show it."""
     what = f"Redis has the maxmemory-policy {policy}"
     if policy == "noeviction":
-        return Finding(f"{what}: no job is evicted")
+        return Finding(f"{what}: Redis evicts no job")
     if policy.startswith("volatile"):
-        return Finding(f"{what}: no job is evicted, since only keys that expire are")
+        return Finding(f"{what}: Redis evicts only keys that expire, and so no job")
     if not policy:
         return Finding("Redis does not show its maxmemory-policy; set noeviction", certain=False)
-    return Finding(f"{what}: it may evict jobs that have not ended", Problem.STORE, "set maxmemory-policy noeviction")
+    return Finding(
+        f"{what}: Redis may evict jobs that have not ended", Problem.STORE, "set maxmemory-policy noeviction"
+    )

@@ -1,4 +1,4 @@
-"""Open the `BackJob` that a command works on: an application's, or one for a store, by options and environment."""
+"""Open the `BackJob` that a command works on: an application's, or one for a store that options or environment name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def environment_settings() -> Settings:
 
 @frozen
 class Source:
-    """Which jobs a command works on: a framework's ``jobs``, those of ``--app``, or else those in ``--store``."""
+    """The source of a command's jobs: a framework's ``jobs``, the application ``--app``, or else the ``--store``."""
 
     jobs: BackJob | None = None
     app: str | None = None
@@ -38,13 +38,13 @@ class Source:
 
     @property
     def is_application(self) -> bool:
-        """Whether an application brings the settings; otherwise the environment does."""
+        """Whether the settings are an application's; otherwise they come from the environment."""
         return self.jobs is not None or self.app is not None
 
     def open(self) -> AbstractContextManager[BackJob]:
-        """Open the jobs to read and change them; closes what it opened.
+        """Open the jobs to read and change them. The context closes them at its end, except a framework's.
 
-        For a store alone, the result has no address and so delivers nothing, and its key is random. Raises
+        From a store alone, the `BackJob` has a random key and no base URL, so it delivers nothing. Raises
         `InvalidRequest`, and `StoreError` if the store can't be opened.
         """
         if (application := self._application()) is not None:
@@ -58,7 +58,7 @@ class Source:
         return _built(settings)
 
     def open_to_deliver(self) -> AbstractContextManager[BackJob]:
-        """Open the jobs to run a monitor; for a store alone that takes a base URL and a key. Raises as `open` does."""
+        """Open the jobs to run a monitor, which from a store alone needs a base URL and a key. Raises the errors of `open`."""
         if (application := self._application()) is not None:
             return application
         settings = self._settings()
@@ -87,7 +87,7 @@ def _imported(name: str) -> BackJob:
     _import_from_here()
     found = named(name, "app")
     if not isinstance(found, BackJob):
-        raise InvalidRequest("app", f"{name} is not a BackJob but of type {type(found).__name__}")
+        raise InvalidRequest("app", f"{name} is not a BackJob, but a {type(found).__name__}")
     return found
 
 
@@ -102,6 +102,6 @@ def _built(settings: Settings) -> BackJob:
 
 
 def _import_from_here() -> None:
-    """Let modules in the current directory be imported."""
+    """Make the modules in the current directory importable."""
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)

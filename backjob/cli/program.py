@@ -1,7 +1,7 @@
 """The program: parses a command line, runs the command, and turns errors into exit codes.
 
 ``backjob``, ``flask backjob`` and ``manage.py backjob`` are this one program. A framework passes the jobs of its
-application; without them, the options ``--store`` and ``--app`` say which jobs are meant.
+application; without them, the options ``--store`` and ``--app`` choose the jobs.
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ exit codes:
   {_UNAVAILABLE}   the store is unavailable at the moment
   {_CONFIGURATION}   the store or the configuration is unusable
   {commands.INTERRUPTED}  Ctrl-C
+  {_BROKEN_PIPE}  the reader of a pipe closed it
 """
 _ENVIRONMENT: Final = f"""
 settings come from the environment, under their usual names: {PREFIX}STORE, {PREFIX}BASE_URL, {PREFIX}KEY,
-{PREFIX}RETENTION_DAYS and so on; with --app from the application instead
+{PREFIX}RETENTION_DAYS and so on; with --app they come from the application instead
 """
 
 
@@ -66,7 +67,7 @@ def main(arguments: Sequence[str] | None = None, *, jobs: BackJob | None = None,
 def run(arguments: Sequence[str] | None, *, jobs: BackJob | None, prog: str) -> int:
     """Like `main`, but raise `BackJobError` for the caller to print."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # rather an escape than no output at all
+        sys.stdout.reconfigure(errors="backslashreplace")  # print an escape instead of failing
     parsed = _parser(prog, jobs).parse_args(arguments)
     try:
         code: int = parsed.run(parsed)
@@ -96,7 +97,7 @@ def _discard(stream: TextIO) -> None:
 
 
 class _Parser(ArgumentParser):
-    """Exits with 64 after wrong usage: argparse's own 2 means a cancelled job here."""
+    """Exits with 64 after wrong usage: argparse would exit with 2, which means a cancelled job here."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -131,7 +132,7 @@ def _parser(prog: str, jobs: BackJob | None) -> ArgumentParser:
 
     if jobs is None:
         _add_demo(
-            add("demo", commands.run_demo, "serve a small site that starts a job, and watch it here", source=False)
+            add("demo", commands.run_demo, "serve a small site, start a job there, and watch it here", source=False)
         )
     _add_filters(add("list", commands.list_jobs, "list jobs, newest first"))
     _add_job(add("show", commands.show_job, "show a job and its output"))
@@ -147,10 +148,15 @@ def _parser(prog: str, jobs: BackJob | None) -> ArgumentParser:
     _add_json(
         add("cleanup", commands.clean_up, "remove jobs past their retention age, as monitors do every hour", ages)
     )
-    needs = f"needs {PREFIX}BASE_URL, and without an application {PREFIX}KEY and a store"
+    needs = f"needs {PREFIX}BASE_URL, and without an application also {PREFIX}KEY and a store"
     add("monitor", commands.run_monitor_here, "deliver jobs from this process, for a site without traffic", needs)
     _add_doctor(
-        add("doctor", commands.examine_application, "check that requests reach the application", DOCTOR_EXIT_CODES)
+        add(
+            "doctor",
+            commands.examine_application,
+            "check that worker requests reach the application",
+            DOCTOR_EXIT_CODES,
+        )
     )
     _add_schema(add("schema", commands.print_schema, "print the SQL that creates a store's tables", source=False))
     return parser
@@ -158,8 +164,10 @@ def _parser(prog: str, jobs: BackJob | None) -> ArgumentParser:
 
 def _add_source(parser: ArgumentParser) -> None:
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--store", metavar="URL", help=f"the jobs' store: sqlite:///jobs.db (default: {PREFIX}STORE)")
-    source.add_argument("--app", metavar="MODULE:JOBS", help="the application's own BackJob: myapp:jobs")
+    source.add_argument(
+        "--store", metavar="URL", help=f"the jobs' store, such as sqlite:///jobs.db (default: {PREFIX}STORE)"
+    )
+    source.add_argument("--app", metavar="MODULE:JOBS", help="the application's BackJob, such as myapp:jobs")
 
 
 def _add_json(parser: ArgumentParser, text: str = "print a JSON object") -> None:
@@ -174,7 +182,7 @@ def _add_job(parser: ArgumentParser) -> None:
 def _add_demo(parser: ArgumentParser) -> None:
     parser.add_argument("--once", action="store_true", help="run one job, print it, and exit with its code")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default %(default)s)")
-    parser.add_argument("--port", type=int, default=8000, help="0 for any free one (default %(default)s)")
+    parser.add_argument("--port", type=int, default=8000, help="the port; 0 picks a free one (default %(default)s)")
     parser.add_argument("--fail", action="store_true", help=SUPPRESS)
 
 
@@ -182,26 +190,28 @@ def _add_filters(parser: ArgumentParser) -> None:
     parser.add_argument("--status", type=_status, help="started, in_progress, completed, failed or cancelled")
     parser.add_argument("--scope", help="only jobs with this scope")
     parser.add_argument("--owner", help="only jobs of this owner")
-    parser.add_argument("--limit", type=int, default=50, help="how many, 1 to 1000 (default %(default)s)")
+    parser.add_argument("--limit", type=int, default=50, help="at most this many jobs, 1 to 1000 (default %(default)s)")
     parser.add_argument("--before", metavar="ID", help="only jobs older than this one")
     _add_json(parser, "print one JSON object per line")
 
 
 def _add_doctor(parser: ArgumentParser) -> None:
     parser.add_argument("url", nargs="?", help=f"the base URL (default: {PREFIX}BASE_URL, or the application's)")
-    parser.add_argument("--connect-to", metavar="ADDRESS", help="where it listens, if elsewhere: host:port, unix:/path")
+    parser.add_argument(
+        "--connect-to", metavar="ADDRESS", help="where the server listens, if elsewhere: host:port, unix:/path"
+    )
     parser.add_argument("--path", default="/", help="a route to request with GET (default %(default)s)")
     parser.add_argument("--method", action="append", default=[], help="try this method too; may be repeated")
     parser.add_argument(
-        "--timeout", type=_seconds, default=10.0, help="s to wait for each answer (default %(default)s)"
+        "--timeout", type=_seconds, default=10.0, help="seconds to wait for each answer (default %(default)s)"
     )
     _add_json(parser, "print one JSON object per line")
 
 
 def _add_schema(parser: ArgumentParser) -> None:
     parser.add_argument("--dialect", required=True, help="postgresql, mysql, mariadb or sqlite")
-    parser.add_argument("--table-name", default="backjob", metavar="NAME", help="(default %(default)s)")
-    parser.add_argument("--schema", metavar="NAME", help="the tables' schema (default: the connection's own)")
+    parser.add_argument("--table-name", default="backjob", metavar="NAME", help="the jobs' table (default %(default)s)")
+    parser.add_argument("--schema", metavar="NAME", help="the tables' schema (default: the connection's)")
 
 
 def _status(text: str) -> Status:

@@ -26,8 +26,8 @@ _NO_CURSOR: Final = ("dumb", "unknown")
 def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = None) -> int:
     """Print a job's output and progress until it ends; return its exit code (`EXIT_CODES`).
 
-    A terminal gets a progress bar, any other stream plain lines. Raises `JobNotFound`, and what writing to ``stream``
-    raises.
+    A terminal gets a progress bar, any other stream plain lines. Raises `JobNotFound`; errors from writing to
+    ``stream`` propagate.
     """
     output = _OutputReader(jobs, job_id)
     terminal = stream.isatty()
@@ -57,7 +57,7 @@ class _OutputReader:
         self._unfinished = ""
 
     def new_lines(self, *, ended: bool) -> Iterator[str]:
-        """Yield the lines written since the last call. An unfinished line waits for its end, or for the job's."""
+        """Yield the lines written since the last call. An unfinished line comes once it is complete or the job has ended."""
         while (chunk := self._jobs.output(self._job_id, self._offset)).text:
             self._offset = chunk.next_offset
             self.head = (self.head + chunk.text)[:_HEAD]
@@ -76,7 +76,7 @@ def _display(stream: TextIO, clock: Clock | None) -> Bar | _Lines:
 
 
 class _Lines:
-    """Plain lines with each new state among them: for files, pipes, and terminals that can't move the cursor."""
+    """Prints output and new states as plain lines: for files, pipes, and terminals that can't move the cursor."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -96,7 +96,7 @@ class _Lines:
         self._stream.flush()
 
     def state(self, state: JobState, text: str) -> None:
-        """Print a job's state and one line of text, unless the previous state read the same."""
+        """Print a job's state and one line of text, unless it would repeat the last such line."""
         line = f"{state.status.name:<11} {state.progress:3d} %  {text}".rstrip()
         if line != self._last:
             self.output(line + "\n")

@@ -14,7 +14,7 @@ __all__ = ["command"]
 
 
 def command(jobs: BackJob) -> click.Command:
-    """Return a click command that passes its arguments on, ``--help`` included."""
+    """Return a click command that passes its arguments to `backjob.cli`, ``--help`` included."""
 
     @click.command(
         "backjob",

@@ -27,7 +27,7 @@ __all__ = ["application"]
 
 def _build() -> WSGIApplication:
     notes = NotesWriter(os.environ["BENCHMARK_NOTES"])
-    by_hand = open_raw(os.environ["BENCHMARK_RAW"])
+    raw = open_raw(os.environ["BENCHMARK_RAW"])
     jobs = BackJob(
         open_store(os.environ["BENCHMARK_STORE"]),
         SocketTransport(os.environ["BENCHMARK_URL"]),
@@ -48,7 +48,7 @@ def _build() -> WSGIApplication:
         if path == "/bare":
             notes.note(FIRST_LINE)
         elif path == "/bare/updates":
-            by_hand.update_twice(environ["QUERY_STRING"])
+            raw.update_twice(environ["QUERY_STRING"])
             notes.note(END)
         elif path != "/ready":
             return middleware(environ, start_response)

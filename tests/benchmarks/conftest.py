@@ -77,10 +77,10 @@ def full_site(store: StoreKind, ended: int, tmp_path_factory: pytest.TempPathFac
     with open_site(store, "waitress", tmp_path_factory.mktemp("full")) as opened:
         opened.start()
         opened.end_of_job()
-        opened.rest()
-        by_hand = open_raw(opened.store)
-        by_hand.fill(ended)
-        by_hand.close()
+        opened.drain()
+        raw = open_raw(opened.store)
+        raw.fill(ended)
+        raw.close()
         listed = opened.jobs.find(limit=_LISTED)
         assert len({job.id for job in listed if opened.jobs.exists(job.id)}) == min(ended, _LISTED), (
             "the copied rows are not valid jobs"

@@ -1,6 +1,6 @@
 """Print the memory that a job in flight takes: ``in_flight.py JOBS DIRECTORY`` prints two numbers of bytes.
 
-The first is what Python allocated (`tracemalloc`, the whole process), the second what the operating system provided.
+The first is the memory that Python allocated (`tracemalloc`, the whole process), the second the resident memory.
 The server, in a separate process, accepts connections and never answers.
 """
 
@@ -49,7 +49,7 @@ def _resident() -> int:
 
 
 def main(jobs_in_flight: int, directory: Path) -> None:
-    """Measure and print."""
+    """Print the bytes per job, for this many jobs in flight and a store in ``directory``."""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * (jobs_in_flight + _FIRST) + 256
     resource.setrlimit(

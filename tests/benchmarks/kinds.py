@@ -41,7 +41,7 @@ def _file(directory: Path) -> Iterator[str]:
 def _on(
     service: Service, option: str, raw: Callable[[str], RawPostgreSQL | RawMariaDB | RawRedis]
 ) -> Callable[[Path], AbstractContextManager[str]]:
-    """Locations on a server: tables or keys with a new prefix, which goes into this option of the URL."""
+    """Return a ``place`` on a server: tables or keys with a new prefix, given by this option of the URL."""
 
     @contextmanager
     def place(_directory: Path) -> Iterator[str]:
@@ -50,8 +50,8 @@ def _on(
         try:
             yield url
         finally:
-            with closing(raw(url)) as by_hand:
-                by_hand.drop()
+            with closing(raw(url)) as opened:
+                opened.drop()
 
     return place
 
@@ -62,7 +62,7 @@ STORES: Final = {
     "mariadb": StoreKind("MariaDB", _on(MARIADB, "table_name", RawMariaDB), RawMariaDB),
     "redis": StoreKind("Redis", _on(REDIS, "prefix", RawRedis), RawRedis, "HSET and APPEND in one MULTI", "HGETALL"),
 }
-"""The kinds by the first word of their URLs."""
+"""The kinds by the scheme of their URLs, without the driver."""
 
 
 def open_raw(url: str) -> Raw:

@@ -35,9 +35,8 @@ class Notes:
     def __init__(self, path: Path) -> None:
         self.path = path
         os.mkfifo(path)
-        self._pipe = os.open(
-            path, os.O_RDWR
-        )  # also for writing, so that opening does not block and reading finds no EOF
+        # Open the pipe for writing too, so that opening does not block and reading finds no EOF.
+        self._pipe = os.open(path, os.O_RDWR)
 
     def wait(self, kind: bytes) -> float:
         """Return the time (s) of the next event of this kind; skip others."""

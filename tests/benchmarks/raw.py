@@ -56,11 +56,7 @@ class Raw(Protocol):
 
 def request_bytes(address: tuple[str, int], target: str) -> bytes:
     """Return the bytes of a GET request."""
-    connection = h11.Connection(h11.CLIENT)
-    headers = [("Host", f"{address[0]}:{address[1]}"), ("Connection", "close"), ("User-Agent", "bare")]
-    head = connection.send(h11.Request(method="GET", target=target, headers=headers))
-    end = connection.send(h11.EndOfMessage())
-    return (head or b"") + (end or b"")
+    return _request(h11.Connection(h11.CLIENT), address, target)
 
 
 def connect_and_send(address: tuple[str, int], request: bytes) -> socket.socket:
@@ -74,12 +70,7 @@ def connect_and_send(address: tuple[str, int], request: bytes) -> socket.socket:
 def bare_request(address: tuple[str, int], target: str) -> None:
     """Make one request with h11, from connecting to the complete answer."""
     connection = h11.Connection(h11.CLIENT)
-    headers = [("Host", f"{address[0]}:{address[1]}"), ("Connection", "close"), ("User-Agent", "bare")]
-    with socket.create_connection(address, _TIMEOUT) as connected:
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        head = connection.send(h11.Request(method="GET", target=target, headers=headers))
-        end = connection.send(h11.EndOfMessage())
-        connected.sendall((head or b"") + (end or b""))
+    with connect_and_send(address, _request(connection, address, target)) as connected:
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
@@ -88,3 +79,10 @@ def bare_request(address: tuple[str, int], target: str) -> None:
                 assert event.status_code == 200, event
             elif isinstance(event, h11.EndOfMessage):
                 return
+
+
+def _request(connection: h11.Connection, address: tuple[str, int], target: str) -> bytes:
+    headers = [("Host", f"{address[0]}:{address[1]}"), ("Connection", "close"), ("User-Agent", "bare")]
+    head = connection.send(h11.Request(method="GET", target=target, headers=headers))
+    end = connection.send(h11.EndOfMessage())
+    return (head or b"") + (end or b"")

@@ -56,7 +56,7 @@ class RawSQL:
     @property
     @abstractmethod
     def _settling(self) -> tuple[str, ...]:
-        """Statements for what a server does by itself in the long run: gather statistics, write all pages to disk."""
+        """Statements that make a server gather statistics and write all pages to disk, as it otherwise does in time."""
 
     @property
     @abstractmethod

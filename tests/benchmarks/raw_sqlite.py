@@ -13,7 +13,7 @@ __all__ = ["RawSQLite"]
 
 _CHUNK: Final = 50_000
 _TOKEN: Final = "t" * 22
-_ERASED: Final = ("request", "method", "target", "headers", "caller", "sealed", "merge_key")
+_ERASED: Final = ("request", "sealed", "merge_key")
 
 
 def _path(url: str) -> str:
@@ -30,8 +30,7 @@ class RawSQLite:
         self._columns: list[str] = []
         self._template: list[Any] = []
         self._insert = ""
-        columns = {row[1] for row in self._connection.execute("PRAGMA table_info(backjob)")}
-        erased = "".join(f", {name} = NULL" for name in _ERASED if name in columns)
+        erased = "".join(f", {name} = NULL" for name in _ERASED)
         self._claim = (
             "UPDATE backjob SET version = version + 1, status = 1, token = ?, lessee = NULL, lease_until = NULL, "
             "updated_time = ? WHERE id = ? AND status = 0"

@@ -60,7 +60,7 @@ class Site:
         """Wait until a job's end, or a bare route's second update, is written; return the time (s)."""
         return self.notes.wait(END)
 
-    def rest(self) -> None:
+    def drain(self) -> None:
         """Wait until this process has nothing left to deliver, so that it can't disturb the next measurement."""
         until, pause = time.monotonic() + _TIMEOUT, threading.Event()
         while self.jobs.monitor._deliveries._by_id:
@@ -82,9 +82,9 @@ class Site:
 def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
     """Serve the application with an empty store, on one of the servers of `tests.scenarios.servers`."""
     with ExitStack() as stack:
-        store, by_hand = [stack.enter_context(kind.place(_created(directory / name))) for name in ("store", "by_hand")]
-        open_store(by_hand).close()
-        raw = kind.raw(by_hand)
+        store, raw_store = [stack.enter_context(kind.place(_created(directory / name))) for name in ("store", "raw")]
+        open_store(raw_store).close()
+        raw = kind.raw(raw_store)
         stack.callback(raw.close)
         notes = Notes(directory / "notes")
         stack.callback(notes.close)
@@ -102,7 +102,7 @@ def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
             env=os.environ
             | {
                 "BENCHMARK_STORE": store,
-                "BENCHMARK_RAW": by_hand,
+                "BENCHMARK_RAW": raw_store,
                 "BENCHMARK_URL": url,
                 "BENCHMARK_NOTES": str(notes.path),
             },

@@ -23,7 +23,7 @@ def _start(site: Site) -> Callable[[], float]:
     def start() -> float:
         taken = timed(site.start)
         site.end_of_job()
-        site.rest()
+        site.drain()
         return taken
 
     return start
@@ -35,7 +35,7 @@ def _first_line(site: Site) -> Callable[[], float]:
         site.start()
         when = site.first_line()
         site.end_of_job()
-        site.rest()
+        site.drain()
         return when - begin
 
     return first_line
@@ -46,7 +46,7 @@ def _start_to_end(site: Site) -> Callable[[], float]:
         begin = time.monotonic()
         site.start()
         ended = site.end_of_job()
-        site.rest()
+        site.drain()
         return ended - begin
 
     return start_to_end
@@ -70,11 +70,11 @@ def _status(site: Site) -> Callable[[], float]:
     return lambda: timed(lambda: site.jobs.status(job_id))
 
 
-def _poll(site: Site) -> Callable[[], float]:
+def _due_jobs(site: Site) -> Callable[[], float]:
     return lambda: timed(lambda: site.jobs.store.take_due("benchmark", 30.0, 100))
 
 
-def _reap(site: Site) -> Callable[[], float]:
+def _silent_jobs(site: Site) -> Callable[[], float]:
     return lambda: timed(lambda: site.jobs.store.find(Query(overdue=True, limit=100)))
 
 
@@ -84,8 +84,8 @@ _MEASURES: Final = {
     "start() to the end": _start_to_end,
     "an update that writes, with output": _update,
     "status()": _status,
-    "the monitor's query for due jobs": _poll,
-    "the monitor's query for silent jobs": _reap,
+    "the monitor's query for due jobs": _due_jobs,
+    "the monitor's query for silent jobs": _silent_jobs,
 }
 
 

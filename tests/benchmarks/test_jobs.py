@@ -40,7 +40,7 @@ def _insert_and_send(site: Site) -> tuple[float, float]:
 def test_starting_a_job(site: Site, benchmark: BenchmarkFixture, table: Table, server: str) -> None:
     def after() -> None:
         site.end_of_job()
-        site.rest()
+        site.drain()
 
     inserts: list[float] = []
 
@@ -78,7 +78,7 @@ def test_from_the_start_to_the_first_line(site: Site, table: Table, server: str)
         site.start()
         first_line = site.first_line()
         site.end_of_job()
-        site.rest()
+        site.drain()
         return first_line - begin
 
     def raw() -> float:
@@ -117,7 +117,7 @@ def test_jobs_per_second(site: Site, table: Table, server: str) -> None:
         for _ in range(_JOBS):
             site.start()
         taken = max(site.end_of_job() for _ in range(_JOBS)) - begin
-        site.rest()
+        site.drain()
         return taken / _JOBS
 
     def one_by_one() -> float:
@@ -140,8 +140,8 @@ def test_jobs_per_second(site: Site, table: Table, server: str) -> None:
 
     ours()
     found = [(ours(), one_by_one(), at_once()) for _ in range(_RUNS)]
-    taken, *by_hands = (median(column) for column in zip(*found, strict=True))
-    fastest = min(by_hands)
+    taken, *bare = (median(column) for column in zip(*found, strict=True))
+    fastest = min(bare)
     table.add(
         Figure(
             store=site.kind.name,
@@ -150,7 +150,7 @@ def test_jobs_per_second(site: Site, table: Table, server: str) -> None:
             target=0.8,
             better="more",
             medians=f"{1 / taken:.0f}/s : {1 / fastest:.0f}/s, insert, request and two updates "
-            f"({1 / by_hands[0]:.0f}/s one by one, {1 / by_hands[1]:.0f}/s {_AT_ONCE} in parallel)",
+            f"({1 / bare[0]:.0f}/s one by one, {1 / bare[1]:.0f}/s {_AT_ONCE} in parallel)",
         )
     )
 

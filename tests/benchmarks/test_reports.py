@@ -42,7 +42,7 @@ def site(empty_site: Site) -> Site:
 
 def test_an_update_that_writes(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
     running = site.running()
-    by_hand = site.raw.insert(site.raw.row())
+    raw_id = site.raw.insert(site.raw.row())
     numbers = count()
 
     def ours() -> None:
@@ -52,7 +52,7 @@ def test_an_update_that_writes(site: Site, benchmark: BenchmarkFixture, table: T
 
     def raw() -> float:
         number = next(numbers)
-        return timed(lambda: site.raw.report(by_hand, number % 100, f"row {number}", _LINE.encode(), number))
+        return timed(lambda: site.raw.report(raw_id, number % 100, f"row {number}", _LINE.encode(), number))
 
     with running.active():
         pair = side_by_side(benchmark, ours, raw, rounds=_ROUNDS)
@@ -135,11 +135,11 @@ def test_the_thousandth_append(site: Site, table: Table) -> None:
 def test_reading_the_status(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
     job_id = site.start()
     site.end_of_job()
-    by_hand = site.raw.insert(site.raw.row())
+    raw_id = site.raw.insert(site.raw.row())
     pair = side_by_side(
         benchmark,
         lambda: site.jobs.status(job_id),
-        lambda: timed(lambda: site.raw.select(by_hand)),
+        lambda: timed(lambda: site.raw.select(raw_id)),
         rounds=2000,
     )
     table.add(

@@ -41,7 +41,7 @@ class Built:
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:
-    """Return what a command prints; fail with its output if its exit code is not 0."""
+    """Return the standard output of a command; fail with all its output if its exit code is not 0."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "BACKJOB_"))}
     done = subprocess.run(
         [str(part) for part in command],

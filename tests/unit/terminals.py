@@ -28,7 +28,7 @@ def cells(text: str) -> int:
 
 
 class Screen:
-    """Shows the lines that a terminal would show. It knows colours, CR and "clear to the end of the line" only."""
+    """The lines that a terminal would show. Interprets only colours, CR, LF and "clear to the end of the line"."""
 
     def __init__(self, columns: int = 80) -> None:
         self.columns = columns
@@ -108,7 +108,7 @@ def on_terminal(
 ) -> Iterator[Program]:
     """Run Python with these arguments on a new terminal of 24 lines. Kills the program at the end of the block."""
     with warnings.catch_warnings():
-        # Python 3.12 and later warn of forks in a process with threads; the child only calls exec.
+        # Python 3.12 and later warn about forks in a process with threads; the child only calls exec.
         warnings.simplefilter("ignore", DeprecationWarning)
         child = pexpect.spawn(
             sys.executable,

@@ -13,6 +13,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final, TextIO
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
+from attrs import frozen
+
 from backjob.cli.demo.site import Site
 from backjob.cli.watching import watch
 from backjob.errors import InvalidRequest
@@ -28,24 +30,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Demo", "demo", "run_once", "serve"]
 
-_PAUSE: Final = 0.05
-_SHORT_PAUSE: Final = 0.005
-_STOP_TIMEOUT: Final = 2.0
-_POLL: Final = 0.1
+_PAUSE: Final = 0.05  # s for each row
+_SHORT_PAUSE: Final = 0.005  # s for each row, with --once
+_STOP_TIMEOUT: Final = 2.0  # s
+_POLL: Final = 0.1  # s
 _STREAMS: Final = 32  # each takes a thread, and this server starts as many as it needs
 
 
+@frozen
 class Demo:
     """A running demo at ``url``."""
 
-    def __init__(self, site: Site, jobs: BackJob, url: str) -> None:
-        self.site = site
-        self.jobs = jobs
-        self.url = url
+    site: Site
+    jobs: BackJob
+    url: str
 
 
 def run_once(stream: TextIO, *, fail: bool = False) -> int:
-    """Serve on a free port, run one job by a real self-request, and print it.
+    """Run one job by a real self-request on a free port, and print its output and progress.
 
     Returns the exit code for its end: 0 if it COMPLETED.
     """
@@ -97,7 +99,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     request_queue_size = 64
 
     def server_bind(self) -> None:
-        # HTTPServer's own would look up this host's name, which can be slow.
+        # HTTPServer.server_bind() looks up this host's name, which can be slow.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
         self.setup_environ()
@@ -108,7 +110,7 @@ class _ServerV6(_Server):
 
 
 class _Handler(WSGIRequestHandler):
-    """Logs no requests; closes an idle connection."""
+    """Logs no requests; closes a connection after 30 s without data."""
 
     timeout = 30.0
 
@@ -117,7 +119,7 @@ class _Handler(WSGIRequestHandler):
 
 
 def _declared_threaded(app: WSGIApplication) -> WSGIApplication:
-    """Correct ``wsgi.multithread``: wsgiref says False even for a server with threads."""
+    """Correct ``wsgi.multithread``, which wsgiref sets to False even for a server with threads."""
 
     def corrected(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         environ["wsgi.multithread"] = True
@@ -134,4 +136,4 @@ def _listen(host: str, port: int) -> _Server:
         return kind((host, port), _Handler)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise InvalidRequest("port", f"can't listen on {host}:{port}: {reason}; --port 0 picks a free one") from None
+        raise InvalidRequest("port", f"can't listen on {host}:{port}: {reason}; --port 0 picks a free port") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,7 @@ _POLICY: Final = (
 
 
 class Site:
-    """A WSGI application to wrap in the middleware. Each row takes ``pause`` seconds.
+    """A WSGI application to wrap in the middleware. Each exported row takes ``pause`` seconds.
 
     The page shows the newest job that this site started.
     """
@@ -55,13 +56,11 @@ class Site:
         return self.newest
 
     def stop(self, timeout: float) -> None:
-        """End the newest job now, and wait up to ``timeout`` seconds for its end."""
+        """Make the newest job fail now, and wait up to ``timeout`` seconds for its end."""
         self._stopping.set()
-        try:
-            if self.newest is not None:
+        if self.newest is not None:
+            with suppress(TimeoutError, BackJobError):  # the demo stops in any case
                 self._jobs.join(self.newest, timeout)
-        except (TimeoutError, BackJobError):
-            return  # the demo ends all the same
 
     def _page(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         values = {
@@ -80,7 +79,7 @@ class Site:
         return _answer(start_response, "303 See Other", "", "text/plain", ("Location", "/"))
 
     def _work(self, _environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """The action; its prints are the job's output."""
+        """The action. The job's output is what it prints."""
         jobs = self._jobs
         print(f"exporting {ROWS} rows")
         for row in jobs.track(range(1, ROWS + 1), "Exporting"):

@@ -1,1 +1,1 @@
-"""See Django's own documentation for what this package is."""
+"""The package in which Django looks for ``commands``."""

@@ -1,4 +1,4 @@
-"""``manage.py backjob …`` passes its arguments on to `backjob.cli`; Django's own commands for the app."""
+"""``manage.py backjob …`` passes its arguments to `backjob.cli`; Django's own commands work with the app."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def output_of(*arguments: str, **options: Any) -> str:
 
 def manage(*arguments: str) -> int:
     """Run ``manage.py backjob …``; return its exit code."""
-    with pytest.raises(SystemExit) as left:
+    with pytest.raises(SystemExit) as exited:
         Command().run_from_argv(["manage.py", "backjob", *arguments])
-    assert isinstance(left.value.code, int)
-    return left.value.code
+    assert isinstance(exited.value.code, int)
+    return exited.value.code
 
 
 def test_list_prints_the_jobs_of_the_site() -> None:
@@ -131,7 +131,7 @@ def test_monitor_runs_with_the_jobs_of_the_site(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.slow
-def test_djangos_settings_option_may_stand_anywhere(tmp_path: Path) -> None:
+def test_djangos_settings_option_may_come_anywhere(tmp_path: Path) -> None:
     (tmp_path / "the_settings.py").write_text(
         "SECRET_KEY = 'Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA'\n"
         "INSTALLED_APPS = ['backjob.django']\n"
@@ -154,7 +154,7 @@ def test_djangos_settings_option_may_stand_anywhere(tmp_path: Path) -> None:
 
 
 class _Quiet(WSGIRequestHandler):
-    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - its own name
+    def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 - the base class's name
         """Log nothing."""
 
 

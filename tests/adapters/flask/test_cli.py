@@ -1,4 +1,4 @@
-"""``flask backjob …`` passes its arguments on to `backjob.cli`; tests/unit/cli has the commands themselves."""
+"""``flask backjob …`` passes its arguments to `backjob.cli`; tests/unit/cli tests the commands themselves."""
 
 from __future__ import annotations
 

@@ -80,8 +80,8 @@ def run(*arguments: str) -> int:
     """Run a command; return its exit code, also if argparse exits."""
     try:
         return main(arguments)
-    except SystemExit as left:
-        return left.code if isinstance(left.code, int) else -1
+    except SystemExit as exited:
+        return exited.code if isinstance(exited.code, int) else -1
 
 
 def status_of(store: Store, job_id: str) -> Status:
@@ -451,9 +451,9 @@ def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) 
     assert main(["list"], jobs=jobs, prog="flask backjob") == 0
     assert capsys.readouterr().out.startswith("job1")
     for arguments in (["demo"], ["list", "--store", "sqlite:///jobs.db"]):
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             main(arguments, jobs=jobs, prog="flask backjob")
-        assert left.value.code == 64
+        assert exited.value.code == 64
         assert "flask backjob" in capsys.readouterr().err
     assert jobs.find() != []  # the application's jobs stay open
     jobs.close()
@@ -462,7 +462,7 @@ def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) 
 def test_the_help_lists_the_exit_codes(capsys: Out) -> None:
     run("--help")
     top = capsys.readouterr().out
-    assert all(f"  {code} " in top for code in (0, 1, 2, 3, 64, 69, 78, 130))
+    assert all(f"  {code} " in top for code in (0, 1, 2, 3, 64, 69, 78, 130, 141))
     run("doctor", "--help")
     assert "  16  the server handles one request at a time" in capsys.readouterr().out
 

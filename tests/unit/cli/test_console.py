@@ -150,7 +150,7 @@ def test_the_monitor_refuses_to_start_without_an_address(jobs: BackJob) -> None:
     assert job.lessee is None
 
 
-def test_the_monitor_refuses_to_start_if_the_store_can_not_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_monitor_refuses_to_start_if_the_store_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(MemoryStore):
         def find(self, query: object) -> list[Job]:
             raise StoreUnusable("no table")

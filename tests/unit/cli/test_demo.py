@@ -171,7 +171,7 @@ def test_the_action_runs_only_in_the_background(running: Demo) -> None:
     assert get(running.url, "/work")[0] == 403
 
 
-def test_a_page_of_another_site_can_not_start_a_job(running: Demo) -> None:
+def test_a_page_of_another_site_cannot_start_a_job(running: Demo) -> None:
     assert get(running.url, "/start", "POST", Sec_Fetch_Site="cross-site")[0] == 403
     assert running.site.newest is None
 

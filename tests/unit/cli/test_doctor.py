@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 TIMEOUT = 10.0  # s
-POLL = 0.02  # s between a server's checks whether to stop
+POLL = 0.02  # s between a server's checks for a shutdown
 
 
 def examined(url: str, connect_to: str | None = None, **options: Any) -> list[Finding]:
@@ -258,7 +258,7 @@ def test_an_answer_from_something_before_the_middleware_is_explained(
     finding = only_problem(findings)
     assert finding.problem is problem
     assert remedy in finding.remedy
-    # Without the middleware a further method could reach an action, so none is tried.
+    # Without the middleware a further method could reach an action, so the doctor tries none.
     assert [call.method for call in calls] == ["GET"]
 
 

@@ -157,7 +157,7 @@ def test_a_terminal_shows_a_bar_below_the_output_and_keeps_the_final_line(
     assert after.splitlines() == ["said", "un", "✔ Completed  100 %  0:00  done"]
 
 
-def test_a_job_can_not_send_control_characters_to_the_terminal(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_cannot_send_control_characters_to_the_terminal(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
     report: dict[str, object] = {"output": f"output {EVIL} [red]r[/red]\n", "text": f"text {EVIL} [b]b[/b]"}
     before, after = screens(jobs, monkeypatch, report, failed, f"end {EVIL} [i]i[/i]")
     spelled = "\\x1b[2J\\x1b]0;owned\\x07\\x9b31m\\x0d\\x08\\u202e"

@@ -1,1 +1,1 @@
-"""See Django's own documentation for what this package is."""
+"""Django looks for management commands here."""

@@ -17,12 +17,12 @@ _PROG = "manage.py backjob"
 
 
 class Command(BaseCommand):
-    """Pass the arguments on, ``--help`` included."""
+    """Pass the arguments to `backjob.cli`, ``--help`` included."""
 
     help = "List, show, watch and cancel background jobs, and more."
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Run from the command line. Django has already applied its two options, wherever they are."""
+        """Run from the command line, without ``--settings`` and ``--pythonpath``, which Django has already applied."""
         django = CommandParser(add_help=False, allow_abbrev=False)
         django.add_argument("--settings")
         django.add_argument("--pythonpath")
@@ -37,7 +37,7 @@ class Command(BaseCommand):
         parser.add_argument("arguments", nargs=REMAINDER)
 
     def handle(self, *_args: Any, **options: Any) -> None:
-        """Run from ``call_command("backjob", …)``. Raises `CommandError` with the exit code, if that is not 0."""
+        """Run from ``call_command("backjob", …)``. Raises `CommandError` after an error, or if the exit code is not 0."""
         self.stdout.ending = ""
         with redirect_stdout(cast("TextIO", self.stdout)):
             try:

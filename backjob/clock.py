@@ -1,13 +1,27 @@
-"""The system's clock."""
+"""Time: the protocol of a clock, and the system's clock."""
 
 from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 
-__all__ = ["SystemClock"]
+__all__ = ["Clock", "SystemClock"]
+
+
+@runtime_checkable
+class Clock(Protocol):
+    """The source of time."""
+
+    def now(self) -> datetime:
+        """The present, aware, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go backwards; only differences are meaningful."""
+        ...
 
 
 @frozen

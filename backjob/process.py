@@ -9,8 +9,8 @@ import threading
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
+from backjob.clock import Clock
 from backjob.errors import StoreError
-from backjob.protocols import Clock
 
 __all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess"]
 

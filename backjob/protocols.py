@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol, runtime_checkable
 
+from backjob.clock import Clock
 from backjob.model import (
     Caller,
     Changes,
@@ -50,19 +51,6 @@ __all__ = [
     "Verified",
     "lacks",
 ]
-
-
-@runtime_checkable
-class Clock(Protocol):
-    """The source of time."""
-
-    def now(self) -> datetime:
-        """The present, aware, in UTC."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds that never go backwards; only differences are meaningful."""
-        ...
 
 
 @runtime_checkable

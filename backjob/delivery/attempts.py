@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
 
@@ -11,7 +12,6 @@ from backjob.errors import BackJobError, NotSent
 from backjob.lifecycle import status_line
 from backjob.model import Credentials, Grant, Job, Request, Response
 from backjob.protocols import Clock, Signer
-from backjob.signing.sealing import Sealer
 
 __all__ = ["Attempt", "CredentialsLost", "credentials_of", "describe", "failure"]
 
@@ -20,13 +20,15 @@ class CredentialsLost(BackJobError):
     """The credentials of a job can't be had any more. Its message becomes the job's status text."""
 
 
-def credentials_of(job: Job, kept: Credentials | None, sealer: Sealer | None) -> Credentials | None:
+def credentials_of(
+    job: Job, kept: Credentials | None, unseal: Callable[[bytes], Credentials | None]
+) -> Credentials | None:
     """Return the credentials to send with a job: those that this process kept, else the sealed ones.
 
     Raises `CredentialsLost` if the job needs credentials and there are none.
     """
     if kept is None and job.sealed is not None:
-        kept = None if sealer is None else sealer.open(job.sealed)
+        kept = unseal(job.sealed)
         if kept is None:
             raise CredentialsLost("none of the signer's keys opens the sealed credentials of this job; start it again")
     if kept is None and job.held:

@@ -194,7 +194,7 @@ class Deliveries:
         if transport is None or job is None:
             return
         try:
-            credentials = credentials_of(job, delivery.credentials, self._parts.sealer)
+            credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
         except CredentialsLost as error:
             self._end(job, failed(str(error)))
             return

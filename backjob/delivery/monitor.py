@@ -16,13 +16,12 @@ from collections.abc import Callable
 from typing import Final
 
 from backjob.delivery.deliveries import LEASE, Deliveries
-from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
 from backjob.lifecycle import End, ended, overdue
 from backjob.model import Credentials, Expect, Job, Query
 from backjob.process import RETRY_PAUSE, Outage, Passes
-from backjob.worker.running import Running
 
 __all__ = ["Monitor"]
 
@@ -91,11 +90,11 @@ class Monitor:
         """Stop delivering a job that has ended."""
         self._post(lambda: self._deliveries.drop(job_id))
 
-    def write_later(self, running: Running) -> None:
+    def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a running job when its next write is due."""
         self._writeback.write_later(running)
 
-    def settle(self, running: Running, end: End) -> None:
+    def settle(self, running: Reporting, end: End) -> None:
         """Write the end of a job, retrying: the store was unavailable when its action ended."""
         self._writeback.settle(running, end)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
-from backjob.model import Job
+from backjob.lifecycle import End
+from backjob.model import Credentials, Job
 from backjob.protocols import Clock, Signer, Store, Transport
-from backjob.signing.sealing import Sealer
 
-__all__ = ["DeliveryParts", "Retention"]
+__all__ = ["DeliveryParts", "Reporting", "Retention"]
 
 _DAY: Final = 86400.0
 
@@ -28,13 +28,29 @@ class Retention:
         return store.purge(self.completed_days * _DAY, self.days * _DAY)
 
 
+class Reporting(Protocol):
+    """A running job whose pending writes the monitor makes: `backjob.worker.running.Running`."""
+
+    job: Job
+    token: str
+    ended: bool
+
+    @property
+    def next_write(self) -> float: ...
+
+    def flush(self) -> bool: ...
+
+    def end(self, end: End) -> Job | None: ...
+
+
 @frozen(kw_only=True)
 class DeliveryParts:
     """What `Monitor` needs.
 
     ``transport`` returns the transport, or None while the application's address is unknown. ``announce`` is called with
     every job that the monitor ends. ``leave`` is the last call in the monitor's thread: it closes what an adapter keeps
-    for each thread. ``error_timeout`` is in seconds; ``sealer`` is None unless credentials are stored.
+    for each thread. ``error_timeout`` is in seconds; ``unseal`` opens sealed credentials, or
+    returns None.
     """
 
     store: Store
@@ -45,4 +61,4 @@ class DeliveryParts:
     leave: Callable[[], None]
     retention: Retention
     error_timeout: float
-    sealer: Sealer | None = None
+    unseal: Callable[[bytes], Credentials | None]

@@ -11,11 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import End
 from backjob.process import RETRY_PAUSE, Outage
-from backjob.worker.running import Running
 
 __all__ = ["Writeback"]
 
@@ -33,22 +32,22 @@ class Writeback:
         self._announce = parts.announce
         self._outage = outage
         self._wake = wake
-        self._incoming: deque[Running] = deque()
+        self._incoming: deque[Reporting] = deque()
         self._planned = math.inf
         """When the monitor's next pass is due at the latest; infinite while that is being computed."""
-        self._dirty: set[Running] = set()
-        self._beats: dict[str, Running] = {}
+        self._dirty: set[Reporting] = set()
+        self._beats: dict[str, Reporting] = {}
         self._next_beat = 0.0
-        self._ends: deque[tuple[Running, End, float]] = deque()
+        self._ends: deque[tuple[Reporting, End, float]] = deque()
         self._next_try = 0.0
 
-    def write_later(self, running: Running) -> None:
+    def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a job as soon as its next write is due."""
         self._incoming.append(running)
         if running.next_write < self._planned:
             self._wake()
 
-    def settle(self, running: Running, end: End) -> None:
+    def settle(self, running: Reporting, end: End) -> None:
         """Write an end that the store did not take, retrying until the job's timeout, which then ends it."""
         self._ends.append((running, end, self._monotonic() + running.job.error_timeout))
         self._wake()
@@ -89,7 +88,7 @@ class Writeback:
             self._flush(self._dirty.pop())
         self._write_ends(self._monotonic())
 
-    def _flush(self, running: Running) -> bool:
+    def _flush(self, running: Reporting) -> bool:
         try:
             return running.flush()
         except Exception:

@@ -17,7 +17,7 @@ from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound,
 from backjob.http.serving import Serving, serving
 from backjob.jobs.options import Options
 from backjob.lifecycle import End, cancelled, ended, overdue
-from backjob.model import Expect, Job, JobState, Output, is_storable
+from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
 from backjob.process import PerProcess
 from backjob.protocols import Transport
 from backjob.signing.sealing import Sealer
@@ -99,8 +99,11 @@ class Engine:
             leave=self.release,
             retention=self.retention,
             error_timeout=float(self.options.error_timeout),
-            sealer=self.sealer,
+            unseal=self._unseal,
         )
+
+    def _unseal(self, sealed: bytes) -> Credentials | None:
+        return None if self.sealer is None else self.sealer.open(sealed)
 
     @property
     def stream_source(self) -> Source:

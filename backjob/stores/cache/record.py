@@ -10,7 +10,7 @@ from attrs import field, frozen
 
 from backjob.model import Job, Status
 from backjob.stores.caches import FOREVER
-from backjob.stores.steps import dump_job, load_job
+from backjob.stores.steps import dump_job, kept_for, load_job
 
 __all__ = ["Ages", "Chunks", "Record", "dump_record", "load_record"]
 
@@ -61,8 +61,7 @@ class Ages:
         return self.of_version(job, now) + _WEEK + longest
 
     def _of_status(self, status: Status) -> float:
-        ages = [age for age in (self.ended, self.completed if status is Status.COMPLETED else 0) if age > 0]
-        return min(ages, default=FOREVER)
+        return kept_for(self.completed, self.ended).get(status, FOREVER)
 
 
 def dump_record(record: Record) -> str:

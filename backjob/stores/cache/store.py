@@ -28,9 +28,9 @@ from backjob.stores.cache.jobs import Jobs
 from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
-from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
-from backjob.stores.urls import StoreURL, text
-from backjob.stores.values import LOOKAHEAD, output_piece
+from backjob.stores.steps import changed, is_due, is_running, is_satisfied, leased, matches, new_job, reported
+from backjob.stores.urls import StoreURL
+from backjob.stores.values import LOOKAHEAD, output_chunk
 
 __all__ = ["CacheStore", "from_url"]
 
@@ -43,7 +43,7 @@ _FEWEST_ENTRIES: Final = 10_000
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
     """Open ``cache:package.module:attribute?prefix=…`` on the cache that is this attribute of the module."""
     module, _, attribute = url.location.partition(":")
-    arguments: dict[str, Any] = url.arguments({"prefix": text})
+    arguments: dict[str, Any] = url.arguments({"prefix": str})
     try:
         found: Any = import_module(module)
         for name in attribute.split("."):
@@ -102,7 +102,7 @@ class CacheStore:
 
         def step(record: Record) -> Record | None:
             nonlocal dropped
-            if not holds(expect, record.job):
+            if not is_satisfied(expect, record.job):
                 return None
             dropped = record.body if changes.end else ()
             return evolve(
@@ -183,7 +183,7 @@ class CacheStore:
             return Output("", begin)
         end = min(begin + limit + LOOKAHEAD, record.job.output_size)
         data, whole = read_output(self._entries, record, begin, end) if begin < end else (b"", True)
-        return output_piece(data, begin, limit, truncated=record.job.output_truncated or not whole)
+        return output_chunk(data, begin, limit, truncated=record.job.output_truncated or not whole)
 
     def find(self, query: Query) -> list[Job]:
         """Return the unfinished jobs that match, newest first; none if ``before`` is unknown."""

@@ -69,7 +69,7 @@ def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 class DjangoStore:
-    """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` makes its tables.
+    """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` creates its tables.
 
     Writes are part of the caller's transaction: a job that is started in one exists once it commits, and never if it
     rolls back. A running action's reports use a separate connection, so that others see them at once. Time comes from
@@ -82,9 +82,8 @@ class DjangoStore:
         self.using = using
         self._inherited = PerProcess(lambda: using, abandon=forget_inherited)
         self._inherited.get()
-        self._clock: Clock | None = clock
-        if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
-            self._clock = SystemClock()
+        has_clock = connections[using].vendor in ("postgresql", "mysql")
+        self._clock = SystemClock() if clock is None and not has_clock else clock
 
     @_retry_deadlocks
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
@@ -236,11 +235,9 @@ class DjangoStore:
         timed = rows.annotate(read_time=_DatabaseNow()).values_list(*_READ, "read_time")
         return [row_job(_plain(row), moment(read_time)) for *row, read_time in timed]
 
-    # --- connections and errors -------------------------------------------------------------------------------------
-
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
-        """Yield the alias to use, for this job. Errors of the database become backjob's."""
+        """Yield the alias to use for this job. Errors of the database become backjob's."""
         alias = alias_for(self._inherited.get(), job_id)
         try:
             yield alias

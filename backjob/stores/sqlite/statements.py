@@ -151,8 +151,8 @@ class Statements:
     def search(self, query: Query) -> str:
         """The search for a query, with named values.
 
-        A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual). It
-        has no statistics and might otherwise walk a longer list than that of the living jobs or of an owner's.
+        A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual).
+        SQLite has no statistics here, and might otherwise read a longer list than that of the living jobs or of an owner's.
         """
         conditions: list[str] = []
         living = query.status is not None and not query.status.is_final

@@ -73,7 +73,7 @@ class Connections:
         self.kind = engine.dialect.name
         _refuse_other_kinds(self.kind)
         if engine.dialect.is_async:
-            raise InvalidRequest("database", "the engine's driver must be synchronous")
+            raise InvalidRequest("database", "expected an engine with a synchronous driver")
         self.engine = engine
         self.name = database_name(engine.url)
         self.begin = _BEGIN[self.kind]

@@ -129,7 +129,7 @@ class SharesJobs:
         for name in names:
             self.store.create(draft(name))
         taken = dict(zip(self._racers(), self._race("take", at_once=_AT_ONCE), strict=True))
-        # Who finds jobs locked by others may pass them over, so a few may be left.
+        # A caller skips jobs that others have locked, so a few may be left.
         taken["rest"] = [job.id for job in self.store.take_due("rest", 3600, self.due)]
         leased = Counter(name for ids in taken.values() for name in ids)
         same(leased, Counter(names), "of several callers, exactly one gets each due job")

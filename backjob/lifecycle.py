@@ -41,6 +41,7 @@ REFUSAL_HEADER: Final = "backjob-refusal"
 CLAIM_REFUSED: Final = "claimed"
 
 _RETRY_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
+_RETRY_REFUSALS: Final = ("unknown-key", "unavailable", CLAIM_REFUSED)
 _FIRST_BACKOFF: Final = 0.1
 _LONGEST_BACKOFF: Final = 10.0
 
@@ -71,12 +72,11 @@ def cancelled(text: str = "cancelled") -> End:
 
 def ended(end: End) -> Changes:
     """The changes that end a job. COMPLETED sets the progress to 100 and writes the result."""
-    text = UNSET if end.text is None else short_text(end.text)
     is_completed = end.status is Status.COMPLETED
     return Changes(
         status=end.status,
         progress=100 if is_completed else UNSET,
-        status_text=text,
+        status_text=UNSET if end.text is None else short_text(end.text),
         result=end.result if is_completed else UNSET,
         alive=True,
         end=True,
@@ -91,7 +91,7 @@ def claimed(token: str) -> tuple[Expect, Changes]:
 
 
 def overdue(job: Job) -> End | None:
-    """The end of a job whose timeout is over by the store's clock, or None. It is over exactly at the limit."""
+    """The end of a job that has timed out by the store's clock, or None. It times out exactly at the limit."""
     if job.status is Status.IN_PROGRESS and job.read_time >= job.updated_time + timedelta(seconds=job.error_timeout):
         return failed(f"job timeout: no sign of life for {job.error_timeout:g} s")
     if job.status is Status.STARTED and job.read_time >= job.deliver_by:
@@ -183,9 +183,8 @@ def after_answer(job: Job | None, response: Response) -> Step:
     if settled is not None:
         return settled
     refusal = response.header(REFUSAL_HEADER)
-    if refusal in ("unknown-key", "unavailable", CLAIM_REFUSED) or (
-        refusal is None and response.status in _RETRY_STATUSES
-    ):
+    is_retried = response.status in _RETRY_STATUSES if refusal is None else refusal in _RETRY_REFUSALS
+    if is_retried:
         return Step(Next.RETRY)
     return Step(Next.END, failed(_unclaimed(response, refusal)))
 

@@ -215,7 +215,7 @@ class Request:
 
 @frozen
 class Response:
-    """A complete response to a worker request. ``body`` is its beginning; ``truncated`` says that there was more."""
+    """A complete response to a worker request. ``body`` is its beginning, and not all of it if ``truncated``."""
 
     status: int
     reason: str = ""
@@ -241,7 +241,7 @@ class Credentials:
 
 @frozen
 class Caller:
-    """Where the request that called ``start()`` came from; the action sees the same.
+    """The origin of the request that called ``start()``; the action sees the same.
 
     ``forwarded`` has the fields that proxies added (``X-Forwarded-For`` and the like). ``mount`` is the path under which
     the application was mounted, if the job's target begins with it.
@@ -284,7 +284,7 @@ class Job:
     """A job as read from a store at ``read_time``, by the store's clock.
 
     ``start_time`` is when it is due, ``deliver_by`` until when it may stay STARTED, ``updated_time`` its last sign of life.
-    Ending it erases ``request``, ``caller`` and ``sealed``. ``token`` fences the writes of the attempt that claimed it.
+    Its end erases ``request``, ``caller`` and ``sealed``. ``token`` fences the writes of the attempt that claimed it.
     """
 
     id: str
@@ -368,7 +368,7 @@ class Report:
 
 @frozen(kw_only=True)
 class Query:
-    """Which jobs to find, newest first. ``overdue``: only those past their timeout, by the store's own clock.
+    """A search for jobs, newest first. ``overdue`` finds only those past their timeout, by the store's own clock.
 
     ``before`` is a job id; the page begins after that job.
     """

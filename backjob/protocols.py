@@ -58,7 +58,7 @@ class Store(Protocol):
     """Stores jobs. Synchronous and callable from any thread; the state machine is the core's.
 
     Every write is atomic, and durable when the method returns. Times come from the store's own clock. Every method raises
-    `StoreUnavailable` when the store can't be reached for now; whether a write was made, a later read shows.
+    `StoreUnavailable` when the store can't be reached for now; only a later read shows whether the write was made.
     """
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
@@ -73,7 +73,7 @@ class Store(Protocol):
         """At most ``limit`` bytes (4 or more) of output from byte ``offset``, never splitting a character.
 
         An offset at or past the end gives an empty chunk with that ``next_offset``; an offset inside a character moves to
-        the next one; an unknown job has no output. ``truncated`` is the job's, for every chunk.
+        the next one; an unknown job has no output. Each chunk has the job's ``truncated``.
         """
         ...
 
@@ -106,8 +106,8 @@ class Store(Protocol):
     def purge(self, completed_age: float, ended_age: float) -> int:
         """Delete old jobs in small batches, and return how many.
 
-        Old are COMPLETED jobs that ended more than ``completed_age`` seconds ago and jobs with any final status that ended
-        more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.
+        A COMPLETED job is old if it ended more than ``completed_age`` seconds ago, and a job with any final status if it
+        ended more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.
         """
         ...
 

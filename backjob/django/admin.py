@@ -1,4 +1,4 @@
-"""Jobs in Django's admin, to view and to cancel. Nothing else can be changed there."""
+"""Jobs in Django's admin, where staff can view and cancel them, and nothing else."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ else:
 
 
 def _element(job: Job) -> str | None:
-    """Return the progress element of an unfinished job, or None; also None if there are no status routes."""
+    """Return the progress element of an unfinished job; None for an ended one, or if there are no status routes."""
     from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
 
     if job.status >= Status.COMPLETED:
         return None
     try:
         return backjob_progress(job.id, output=True)
-    except (NoReverseMatch, InvalidRequest):  # there are no status routes
+    except (NoReverseMatch, InvalidRequest):
         return None
 
 
 def _local(when: datetime) -> str:
-    """Return a time in the format of the admin's list; the detail page would otherwise show Python's."""
+    """Return a time in the format of the admin's list, because the detail page would show Python's."""
     return str(localize(localtime(when)))
 
 
@@ -96,10 +96,7 @@ class JobAdmin(_ModelAdmin):
 
     @override
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return the jobs of the database that keeps them."""
         return super().get_queryset(request).using(database_of(jobs.store))
-
-    # --- permissions ----------------------------------------------------------------------------------------------------
 
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -116,11 +113,8 @@ class JobAdmin(_ModelAdmin):
     def has_cancel_permission(self, request: Any) -> bool:
         return bool(request.user.has_perm("backjob.cancel_job"))
 
-    # --- columns and fields ----------------------------------------------------------------------------------------------
-
     @admin.display(description=_("progress"), ordering="progress")
     def bar(self, job: Job) -> str:
-        """Return the progress as a bar."""
         return format_html('<progress value="{}" max="100">{} %</progress> {}\N{NO-BREAK SPACE}%', *[job.progress] * 3)
 
     @admin.display(description=_("due"), ordering="start_time")
@@ -129,7 +123,7 @@ class JobAdmin(_ModelAdmin):
 
     @override
     def get_fields(self, request: HttpRequest, obj: Job | None = None) -> Any:
-        """Leave out fields that the progress element shows live, since they would not update."""
+        """Leave out the fields that the progress element shows live, since they would not update here."""
         live = obj is not None and _element(obj) is not None
         return [name for name in _FIELDS if not (live and name in _STILL)]
 
@@ -159,8 +153,6 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("error time-out (s)"))
     def error_timeout_seconds(self, job: Job) -> float:
         return float(job.error_timeout / 1_000_000)
-
-    # --- actions -------------------------------------------------------------------------------------------
 
     @admin.action(description=_("Cancel selected jobs"), permissions=["cancel"])
     def cancel(self, request: HttpRequest, queryset: Any) -> None:

@@ -69,15 +69,15 @@ class BackJobBackend(BaseTaskBackend):
         """
         self.validate_task(task)
         _refuse_unreachable(task)
-        said: Any = normalize_json([args, kwargs])
+        passed: Any = normalize_json([args, kwargs])
         record = TaskRecord(
             path=task.module_path,
             backend=self.alias,
             priority=task.priority,
             queue_name=task.queue_name,
             run_after=None if task.run_after is None else task.run_after.isoformat(),
-            args=said[0],
-            kwargs=said[1],
+            args=passed[0],
+            kwargs=passed[1],
         )
         running = current.get()
         with engine().delivered_after():  # after its record is written and the signal is sent
@@ -102,11 +102,11 @@ class BackJobBackend(BaseTaskBackend):
 
     @override
     def get_result(self, result_id: str) -> Any:
-        """Return the current result; a job past its time-out fails now. Raises `TaskResultDoesNotExist`."""
+        """Return the current result; a job past its timeout fails now. Raises `TaskResultDoesNotExist`."""
         if not isinstance(result_id, str):
             raise TaskResultDoesNotExist(result_id)
         try:
-            job = engine().job(result_id)  # with what those who watch it don't see
+            job = engine().job(result_id)
         except JobNotFound:
             raise TaskResultDoesNotExist(result_id) from None
         record = TaskRecord.of(job.result)
@@ -140,7 +140,7 @@ class BackJobBackend(BaseTaskBackend):
 
     @override
     def check(self, **_options: Any) -> list[CheckMessage]:
-        """Return what is missing for tasks to run."""
+        """Return an error for each thing that tasks need to run and that is missing."""
         found: list[CheckMessage] = []
         if not apps.is_installed("backjob.django"):
             found.append(

@@ -57,7 +57,7 @@ def _configuration() -> Iterator[CheckMessage]:
     try:
         engine()
     except InvalidRequest as error:
-        is_key = error.argument == "SECRET_KEY"  # who knows it can sign worker requests
+        is_key = error.argument == "SECRET_KEY"
         hint = "Generate a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."
         yield Error(f"Invalid setting {error.argument}: {error.reason}", hint=hint, id="backjob.E003")
         return
@@ -127,7 +127,8 @@ def _server() -> Iterator[CheckMessage]:
         )
     workers = _option_of_gunicorn("-w", "--workers") or os.environ.get("WEB_CONCURRENCY") or "1"
     threads = _option_of_gunicorn("--threads") or "1"
-    if _is_gunicorn() and workers == threads == "1" and _option_of_gunicorn("-k", "--worker-class") in (None, "sync"):
+    is_gunicorn = _is_program_gunicorn() or "GUNICORN_CMD_ARGS" in os.environ
+    if is_gunicorn and workers == threads == "1" and _option_of_gunicorn("-k", "--worker-class") in (None, "sync"):
         yield Warning(
             "gunicorn has one worker that serves one request at a time: while a job runs, every page waits.",
             hint="Add --threads 4, or more --workers.",
@@ -176,19 +177,14 @@ def _is_of_one_process(alias: str) -> bool:
     return issubclass(kind, LocMemCache | DummyCache)
 
 
-def _arguments_of_gunicorn() -> list[str]:
-    """Return the options of gunicorn: those in the environment and, in gunicorn itself, the command line."""
-    here = sys.argv[1:] if os.path.basename(sys.argv[0]) == "gunicorn" else []  # noqa: PTH119 - a program's name
-    return [*shlex.split(os.environ.get("GUNICORN_CMD_ARGS", "")), *here]
-
-
-def _is_gunicorn() -> bool:
-    return os.path.basename(sys.argv[0]) == "gunicorn" or "GUNICORN_CMD_ARGS" in os.environ  # noqa: PTH119 - likewise
+def _is_program_gunicorn() -> bool:
+    return os.path.basename(sys.argv[0]) == "gunicorn"  # noqa: PTH119 - a program's name
 
 
 def _option_of_gunicorn(*names: str) -> str | None:
-    """Return the last value of an option of gunicorn, or None without it."""
-    arguments = _arguments_of_gunicorn()
+    """Return the last value of an option in gunicorn's environment or, in gunicorn itself, its command line; or None."""
+    arguments = shlex.split(os.environ.get("GUNICORN_CMD_ARGS", ""))
+    arguments += sys.argv[1:] if _is_program_gunicorn() else []
     found = None
     for before, after in pairwise([*arguments, ""]):
         name, is_joined, value = before.partition("=")

@@ -1,4 +1,4 @@
-"""Which connection the store uses: the caller's, or a separate one outside of the caller's transaction."""
+"""The database connection that the store uses: the caller's, or a separate one outside of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _own: ContextVar[str | None] = ContextVar("backjob_django_own_job", default=None
 @contextmanager
 def job_context(job_id: str) -> Iterator[None]:
     """Mark the block as the action of this job."""
-    # The core's variable won't do: it is None during a write, so that prints within one are not output of the job.
+    # The core's own variable is None during a write, so that prints within one are not output of the job.
     token = _own.set(job_id)
     try:
         yield
@@ -58,14 +58,14 @@ def close_separate(using: str) -> None:
 
 
 def close_idle() -> None:
-    """Close this thread's connections, except those in a transaction, before a long time without using them."""
+    """Close this thread's connections, except those in a transaction. Call it before not using them for long."""
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()
 
 
 def forget_inherited(using: str) -> None:
-    """In a forked child: neither use nor close the parent's connections, which the parent still uses."""
+    """In a forked child: replace the parent's connections without closing them, because the parent still uses them."""
     for alias in (using, _PREFIX + using):
         with suppress(ConnectionDoesNotExist):
             connection = connections[alias]

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
+from attrs import evolve
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -16,12 +17,12 @@ from typing_extensions import override
 from backjob.django.connections import alias_for, close_idle
 from backjob.django.requests import DjangoServing
 from backjob.django.signals import send_job_ended
-from backjob.django.task_record import TaskRecord, completed_record, shown
+from backjob.django.task_record import TaskRecord
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
 from backjob.jobs import Engine
 from backjob.lifecycle import End
-from backjob.model import Job, JobState
+from backjob.model import Job, JobState, Status
 from backjob.protocols import Store
 
 __all__ = ["DjangoEngine", "current_request", "database_of"]
@@ -37,7 +38,7 @@ def current_request() -> HttpRequest | None:
 
 
 def database_of(store: Store) -> str | None:
-    """Return the alias of the database that keeps the jobs, also behind a cache, or None if it is not one of Django's."""
+    """Return the alias of the Django database that keeps the jobs, also behind a cache; None for any other store."""
     using: str | None = getattr(getattr(store, "store", store), "using", None)
     return using
 
@@ -69,22 +70,26 @@ class DjangoEngine(Engine):
 
     @override
     def state(self, job: Job) -> JobState:
-        return shown(super().state(job))
+        state, record = super().state(job), TaskRecord.of(job.result)
+        return state if record is None else evolve(state, result=record.return_value)
 
     @override
     def complete_end(self, job: Job, end: End) -> End:
-        return completed_record(job, end)
+        record = TaskRecord.of(job.result)
+        if record is None or end.status is not Status.COMPLETED:
+            return end
+        return evolve(end, result=evolve(record, return_value=end.result).as_json())
 
     @override
     def announce(self, job: Job) -> None:
         super().announce(job)
-        # The receiver for tasks is connected to this sender alone, so that it costs other jobs nothing.
+        # The receiver for tasks is connected to this sender only, so that it costs other jobs nothing.
         sender = DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
         send_job_ended(sender, job, self.state)
 
     @override
     def release(self) -> None:
-        close_idle()  # each thread has its own connections, and in the monitor's no request ends to close them
+        close_idle()  # Django closes a thread's connections at the end of a request, and the monitor's thread has none
 
     @override
     def offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
@@ -103,9 +108,9 @@ class DjangoEngine(Engine):
 
     @contextmanager
     def delivered_after(self) -> Iterator[None]:
-        """Deliver jobs that are started in the block after it. If the block raises, there are no such jobs.
+        """Deliver the jobs that the block starts once it ends. If the block raises, they never exist.
 
-        In a store outside of Django's transactions, such a job remains, cancelled.
+        In a store outside of Django's transactions they exist, cancelled.
         """
         using = database_of(self.store)
         if using is not None:

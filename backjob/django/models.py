@@ -69,7 +69,7 @@ class Job(models.Model):
         return str(self.id)
 
     def get_absolute_url(self) -> str:
-        """The URL of the job's status page, which its owner may open."""
+        """Return the URL of the job's status page, which its owner may open."""
         return str(reverse("backjob:status", args=[self.id]))
 
     @property
@@ -83,7 +83,7 @@ class Job(models.Model):
         return None if self.end_time is None else moment(self.end_time)
 
     def save(self, *_args: Any, **_options: Any) -> None:
-        """Refuses to save: jobs change only by compare-and-set."""
+        """Raise TypeError: jobs change only by compare-and-set."""
         raise TypeError("change jobs with backjob.django.jobs, not with save()")
 
 

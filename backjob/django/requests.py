@@ -38,7 +38,7 @@ class DjangoServing:
     @property
     def caller(self) -> Caller:
         caller = self._inner.caller
-        # Without a Host field, as in its test client, Django uses the server's name.
+        # Without a Host field, as from its test client, Django uses the server's name.
         return caller if caller.host else evolve(caller, host=_server_of(self.django))
 
     @property
@@ -68,7 +68,7 @@ def _scope(request: HttpRequest) -> Any:
 def _environ(request: HttpRequest) -> dict[str, Any]:
     """Return the environ as the server passed it: Django has replaced bytes in it (PEP 3333) by decoded text.
 
-    A FORCE_SCRIPT_NAME is left out: the server never saw it, because a proxy strips it.
+    It has no FORCE_SCRIPT_NAME, which the server never saw, because a proxy strips it.
     """
     given = {name: request.META.get(name, "") for name in ("SCRIPT_NAME", "PATH_INFO")}
     if settings.FORCE_SCRIPT_NAME is not None:

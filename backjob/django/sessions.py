@@ -1,4 +1,4 @@
-"""A job's session: backjob merges the job's changes into the session as it is when the job saves it, maybe minutes later."""
+"""A job's session: backjob merges the job's changes into the session as stored when the job saves it, minutes later."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class _Changes:
         self._before: dict[str, Any] | None = None
         self._has_ended = False
         if session.accessed and session.session_key is not None:
-            # A middleware has read it already. A middleware's changes count as the job's, like those of the view.
+            # A middleware has read it already. Its changes count as the job's, like those of the view.
             self._note(self._load() if session.modified else dict(session.items()))
         session.load, session.save = self.load, self.save
         session.aload, session.asave = sync_to_async(self.load), sync_to_async(self.save)

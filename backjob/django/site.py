@@ -71,8 +71,6 @@ class BackJob(CoreBackJob):
         if built is not None:
             built.close()
 
-    # --- the public API, as it is in Django -------------------------------------------------------------------------
-
     @override
     def start(
         self,
@@ -101,7 +99,7 @@ class BackJob(CoreBackJob):
         except NoReverseMatch as error:
             raise InvalidRequest("path", str(error)) from None
         here = serving.get()
-        # Below a mount, pass a URL of this site: the core then finds out how much of it is on the wire.
+        # Below a mount, pass a URL of this site, from which the core works out how much of it is on the wire.
         return path if here is None or not here.mount else f"{here.origin}{path}"
 
     @staticmethod
@@ -118,8 +116,6 @@ class BackJob(CoreBackJob):
         """
         guarded: Callable[_P, _R] = transaction.non_atomic_requests(super().background_only(action))
         return guarded
-
-    # --- configuration ----------------------------------------------------------------------------------------------
 
     def _build(self) -> DjangoEngine:
         given = getattr(settings, "BACKJOB", {})
@@ -149,7 +145,7 @@ class BackJob(CoreBackJob):
 
 
 def random_part(secret: str) -> str:
-    """Return a SECRET_KEY without the prefix that ``startproject`` writes; a check warns of it."""
+    """Return a SECRET_KEY without the prefix that ``startproject`` writes, which adds nothing to its strength."""
     return secret.removeprefix(INSECURE)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import reduce
+from functools import reduce, wraps
 from operator import or_
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -21,27 +20,10 @@ from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.process import PerProcess
 from backjob.protocols import Clock
-from backjob.stores.rows import (
-    COLUMNS,
-    SERVER_NOW,
-    assignments,
-    conditions,
-    draft_row,
-    microseconds,
-    moment,
-    row_job,
-    span,
-)
+from backjob.stores.columns import COLUMNS
+from backjob.stores.rows import SERVER_NOW, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import kept_for
-from backjob.stores.values import (
-    LONGEST_PIECE,
-    LOOKAHEAD,
-    PURGED_AT_ONCE,
-    cut,
-    joined_piece,
-    output_bytes,
-    purge_batch,
-)
+from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, purge_batch
 
 __all__ = ["DjangoStore"]
 
@@ -76,7 +58,7 @@ class _Deadlock(StoreUnavailable):
 def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
     """Repeat a method after a deadlock, in which the database rolls back one of two transactions."""
 
-    @functools.wraps(method)
+    @wraps(method)
     def retried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         for _ in range(_ATTEMPTS - 1):
             with suppress(_Deadlock):
@@ -87,7 +69,7 @@ def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 class DjangoStore:
-    """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` makes its tables.
+    """Jobs in the database ``using``, an alias of ``DATABASES``; ``migrate`` creates its tables.
 
     Writes are part of the caller's transaction: a job that is started in one exists once it commits, and never if it
     rolls back. A running action's reports use a separate connection, so that others see them at once. Time comes from
@@ -100,9 +82,8 @@ class DjangoStore:
         self.using = using
         self._inherited = PerProcess(lambda: using, abandon=forget_inherited)
         self._inherited.get()
-        self._clock: Clock | None = clock
-        if clock is None and connections[using].vendor not in ("postgresql", "mysql"):
-            self._clock = SystemClock()
+        has_clock = connections[using].vendor in ("postgresql", "mysql")
+        self._clock = SystemClock() if clock is None and not has_clock else clock
 
     @_retry_deadlocks
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
@@ -130,11 +111,10 @@ class DjangoStore:
             if located is None:
                 return Output("", offset)
             seq, truncated = located
-            held = Chunk.objects.using(alias).filter(
-                job=seq, start__gt=offset - LONGEST_PIECE, start__lt=offset + limit + LOOKAHEAD
-            )
-            pieces = list(held.order_by("start").values_list("start", "piece"))
-            return joined_piece(pieces, offset, limit, truncated=truncated != 0)
+            begin, end = offset - LONGEST_CHUNK, offset + limit + LOOKAHEAD
+            rows = Chunk.objects.using(alias).filter(job=seq, start__gt=begin, start__lt=end).order_by("start")
+            chunks = list(rows.values_list("start", "piece"))
+            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
 
     @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -148,7 +128,7 @@ class DjangoStore:
 
     @_retry_deadlocks
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = output_bytes(report.output)
+        added = report.output.encode()
         assigned: dict[str, Any] = {"version": F("version") + 1, "updated_time": self._now()}
         if report.progress is not None:
             assigned["progress"] = report.progress
@@ -168,9 +148,8 @@ class DjangoStore:
                     return False
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
-                Chunk.objects.using(alias).bulk_create(
-                    [Chunk(job=seq, start=start + position, piece=piece) for position, piece in cut(added)]
-                )
+                chunks = [Chunk(job=seq, start=start + position, piece=chunk) for position, chunk in cut(added)]
+                Chunk.objects.using(alias).bulk_create(chunks)
         return True
 
     @_retry_deadlocks
@@ -218,17 +197,11 @@ class DjangoStore:
             return self._read(rows[: query.limit])
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        removed = 0
-        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            if age := kept_for(status, completed_age, ended_age):
-                before = self._now() + -span(age)
-                removed += self._purge(Q(status=int(status), end_time__lt=before))
-        return removed
+        ages = kept_for(completed_age, ended_age).items()
+        return sum(self._purge(Q(status=int(status), end_time__lt=self._now() + -span(age))) for status, age in ages)
 
     def close(self) -> None:
         """Do nothing: Django closes its connections."""
-
-    # --- one step each ----------------------------------------------------------------------------------------------
 
     def _purge(self, ended: Q) -> int:
         removed = 0
@@ -262,11 +235,9 @@ class DjangoStore:
         timed = rows.annotate(read_time=_DatabaseNow()).values_list(*_READ, "read_time")
         return [row_job(_plain(row), moment(read_time)) for *row, read_time in timed]
 
-    # --- connections and errors -------------------------------------------------------------------------------------
-
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
-        """Yield the alias to use, for this job. Errors of the database become backjob's."""
+        """Yield the alias to use for this job. Errors of the database become backjob's."""
         alias = alias_for(self._inherited.get(), job_id)
         try:
             yield alias

@@ -16,8 +16,7 @@ __all__ = ["streaming"]
 
 def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
     """Return the response to ``request`` whose body is the stream."""
-    # GZipMiddleware would buffer the events in order to compress them.
-    request.META.pop("HTTP_ACCEPT_ENCODING", None)
+    request.META.pop("HTTP_ACCEPT_ENCODING", None)  # GZipMiddleware would buffer the events to compress them
     if hasattr(request, "scope"):
         chunks: Any = _Chunks(stream)
     else:
@@ -41,14 +40,12 @@ class _Chunks:
 
 
 def _give_up_thread() -> None:
-    """End the thread that Django has created for the sync parts of this request, and would keep until its end.
+    """End the thread that Django runs this request's sync code in, and would keep as long as the stream.
 
-    Later sync parts get another one.
+    Later sync code gets another thread.
     """
     context = SyncToAsync.thread_sensitive_context.get(None)
-    if (
-        context is None or getattr(context, "_executor", None) is not None
-    ):  # there is none, or it belongs to another component
+    if context is None or getattr(context, "_executor", None) is not None:  # there is none, or it is not Django's
         return
     executor = SyncToAsync.context_to_thread_executor.pop(context, None)
     if executor is not None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from attrs import asdict, evolve, field, frozen
+from attrs import asdict, field, frozen
 
-from backjob.lifecycle import End
-from backjob.model import Job, JobState, JsonValue, Status
+from backjob.model import JsonValue
 
-__all__ = ["TaskRecord", "completed_record", "shown"]
+__all__ = ["TaskRecord"]
 
 _MARK: Final = "backjob.django task"
 
@@ -41,25 +40,9 @@ class TaskRecord:
     @classmethod
     def of(cls, result: JsonValue) -> TaskRecord | None:
         """Return the record in a job's result, or None if the job is not a task."""
-        if not isinstance(result, Mapping) or _MARK not in result:
-            return None
-        kept: Any = result[_MARK]
-        return cls(**kept)
+        kept: Any = result.get(_MARK) if isinstance(result, Mapping) else None
+        return None if kept is None else cls(**kept)
 
     def as_json(self) -> JsonValue:
         """Return the record as the job's result."""
         return {_MARK: asdict(self)}
-
-
-def shown(state: JobState) -> JobState:
-    """Return the state of a job as status pages show it: a task's record is reduced to the return value."""
-    record = TaskRecord.of(state.result)
-    return state if record is None else evolve(state, result=record.return_value)
-
-
-def completed_record(job: Job, end: End) -> End:
-    """Return the end of a job that is completed from outside; a task's return value becomes that result."""
-    record = TaskRecord.of(job.result)
-    if record is None or end.status is not Status.COMPLETED:
-        return end
-    return evolve(end, result=evolve(record, return_value=end.result).as_json())

@@ -32,7 +32,7 @@ from backjob.worker.running import Running, current
 
 __all__ = ["finish_task", "run_task"]
 
-_LONGEST_TRACEBACK: Final = 1 << 16  # characters; of a longer one the end is kept, which names the exception
+_LONGEST_TRACEBACK: Final = 1 << 16  # characters: a longer one is cut at its front, because its end names the exception
 
 _log = logging.getLogger("backjob")
 
@@ -73,7 +73,7 @@ def run_task(body: bytes) -> None:
 def finish_task(job: Job, **_options: Any) -> None:
     """Send ``task_finished`` for a task whose job has ended, unless `run_task` has sent it.
 
-    That is a task that was cancelled, timed out or could not be delivered; the process that wrote the end sends it.
+    Such a task was cancelled, timed out or could not be delivered; the process that wrote the end sends the signal.
     """
     record = TaskRecord.of(job.result)
     if record is None or record.over:
@@ -105,7 +105,7 @@ def _by_hand(error: BaseException) -> bool:
 
 def _complete(running: Running, value: Any) -> None:
     """Make the job complete with this value. The text of an earlier ``jobs.finish()`` stays."""
-    if running.error is not None:  # it called jobs.fail() and caught the exception
+    if running.error is not None:  # the task called jobs.fail() and caught the exception
         raise JobFailed(running.error)
     text = None if running.finish is None else running.finish.text
     running.finish = None

@@ -37,7 +37,7 @@ def immediate() -> AbstractContextManager[None]:
 def recorded() -> AbstractContextManager[list[Started]]:
     """In the block, ``start()`` writes the job and sends nothing; the list contains the started jobs, in order.
 
-    Within a transaction a job is added to the list after the commit.
+    Within a transaction, a job joins the list after the commit.
     """
     return testing.recorded(jobs)
 

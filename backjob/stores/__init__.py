@@ -16,25 +16,12 @@ _SQL: Final = "backjob.stores.sql"
 _MODULES: Final[Mapping[str, str]] = {
     "cache": "backjob.stores.cache",
     "memory": "backjob.stores.memory",
-    "redis": "backjob.stores.redis",
-    "rediss": "backjob.stores.redis",
     "sqlite": "backjob.stores.sqlite",
-    "postgres": _SQL,
-    "postgresql": _SQL,
-    "postgresql+psycopg": _SQL,
-    "postgresql+psycopg2": _SQL,
-    "postgresql+pg8000": _SQL,
-    "mysql": _SQL,
-    "mysql+pymysql": _SQL,
-    "mysql+mysqldb": _SQL,
-    "mariadb": _SQL,
-    "mariadb+pymysql": _SQL,
-    "mariadb+mysqldb": _SQL,
+    **dict.fromkeys(("redis", "rediss", "unix", "valkey", "valkeys"), "backjob.stores.redis"),
+    **dict.fromkeys(("postgres", "postgresql", "mysql", "mariadb", "sqlite+pysqlite"), _SQL),
+    **dict.fromkeys([f"postgresql+{driver}" for driver in ("psycopg", "psycopg2", "pg8000")], _SQL),
+    **dict.fromkeys([f"{kind}+{driver}" for kind in ("mysql", "mariadb") for driver in ("pymysql", "mysqldb")], _SQL),
     "mariadb+mariadbconnector": _SQL,
-    "sqlite+pysqlite": _SQL,
-    "unix": "backjob.stores.redis",
-    "valkey": "backjob.stores.redis",
-    "valkeys": "backjob.stores.redis",
 }
 """URL scheme → the module whose ``from_url`` opens the store, or raises `MissingExtra` if its driver is not installed."""
 
@@ -61,5 +48,5 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
 
 
 def has_tables(url: str) -> bool:
-    """Whether the store at a URL has the options ``table_name`` and ``create_table``. Raises `InvalidRequest` for no URL."""
+    """Whether the store at a URL has the options ``table_name`` and ``create_table``. Raises `InvalidRequest` for other text."""
     return _MODULES.get(StoreURL.parse(url).scheme) in (_SQL, "backjob.stores.sqlite")

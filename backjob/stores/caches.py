@@ -43,7 +43,7 @@ class Cache(Protocol):
         ...
 
     def set(self, key: str, value: str, timeout: int, /) -> Any:
-        """Keep a value for so long, instead of any other."""
+        """Keep a value for so long, in place of any other."""
         ...
 
     def add(self, key: str, value: str, timeout: int, /) -> Any:
@@ -103,7 +103,6 @@ class Entries:
         return bool(self._do(self._cache.add, key, text, _timeout(seconds)))
 
     def delete(self, key: str) -> None:
-        """Delete an entry, if there is one."""
         self._do(self._cache.delete, key)
 
     def _do(self, call: Callable[..., T], *arguments: object) -> T:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from heapq import nsmallest
+from itertools import islice
 from typing import Final
 
 from attrs import evolve
@@ -17,9 +18,19 @@ from backjob.errors import InvalidRequest
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
-from backjob.stores.steps import changed, holds, is_due, is_running, is_too_old, leased, matches, new_job, reported
+from backjob.stores.steps import (
+    changed,
+    is_due,
+    is_running,
+    is_satisfied,
+    is_too_old,
+    leased,
+    matches,
+    new_job,
+    reported,
+)
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
+from backjob.stores.values import LOOKAHEAD, output_chunk
 
 __all__ = ["MemoryStore", "from_url"]
 
@@ -67,17 +78,17 @@ class MemoryStore:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
             data = bytes(self._outputs.get(job_id, b"")[start : start + limit + LOOKAHEAD])
-        return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
+        return output_chunk(data, start, limit, truncated=job is not None and job.output_truncated)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not holds(expect, job):
+            if job is None or not is_satisfied(expect, job):
                 return None
             return self._write(changed(job, changes, self._clock.now()))
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = output_bytes(report.output)
+        added = report.output.encode()
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None or not is_running(job, token):
@@ -102,21 +113,11 @@ class MemoryStore:
                     self._write(reported(job, _ALIVE, now))
 
     def find(self, query: Query) -> list[Job]:
-        found: list[Job] = []
         with self._lock:
-            if query.before is not None and query.before not in self._jobs:
-                return found
-            reached = query.before is None
-            for job_id in reversed(self._jobs):
-                if len(found) >= query.limit:
-                    break
-                if reached:
-                    job = self._read(job_id)
-                    if matches(query, job):
-                        found.append(job)
-                elif job_id == query.before:
-                    reached = True
-        return found
+            ids = iter(reversed(self._jobs))
+            if query.before is not None and query.before not in ids:  # this consumes the ids up to that one
+                return []
+            return list(islice((job for job in map(self._read, ids) if matches(query, job)), query.limit))
 
     def purge(self, completed_age: float, ended_age: float) -> int:
         with self._lock:
@@ -128,7 +129,7 @@ class MemoryStore:
         return len(old)
 
     def close(self) -> None:
-        """Does nothing: the jobs stay readable."""
+        """Do nothing: the jobs stay readable."""
 
     @property
     def _lock(self) -> threading.Lock:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final
 
 from attrs import evolve
 
@@ -17,14 +17,14 @@ from backjob.lifecycle import overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.rows import job_row, row_job
-from backjob.stores.values import dump_result, later, load_result, output_bytes
+from backjob.stores.values import dump_result, later, load_result
 
 __all__ = [
     "changed",
     "dump_job",
-    "holds",
     "is_due",
     "is_running",
+    "is_satisfied",
     "is_too_old",
     "kept_for",
     "leased",
@@ -33,8 +33,6 @@ __all__ = [
     "new_job",
     "reported",
 ]
-
-N = TypeVar("N", int, float)
 
 _DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
 _CHANGED: Final = tuple([column.name for column in JOB_COLUMNS if column.changes])
@@ -91,7 +89,7 @@ def reported(job: Job, report: Report, now: datetime) -> Job:
         job,
         progress=job.progress if report.progress is None else report.progress,
         status_text=job.status_text if report.text is None else report.text,
-        output_size=job.output_size + len(output_bytes(report.output)),
+        output_size=job.output_size + len(report.output.encode()),
         output_truncated=job.output_truncated or report.truncated,
         updated_time=now,
         read_time=now,
@@ -101,14 +99,13 @@ def reported(job: Job, report: Report, now: datetime) -> Job:
 
 def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
     """The job with a lease of this many seconds."""
-    until = later(now, lease)
-    return evolve(job, lessee=lessee, lease_until=until, read_time=now, version=job.version + 1)
+    return evolve(job, lessee=lessee, lease_until=later(now, lease), read_time=now, version=job.version + 1)
 
 
 # --- conditions -----------------------------------------------------------------------------------------------
 
 
-def holds(expect: Expect, job: Job) -> bool:
+def is_satisfied(expect: Expect, job: Job) -> bool:
     """Whether every expected field equals the job's."""
     return (
         expect.status in (None, job.status)
@@ -130,16 +127,16 @@ def is_due(job: Job, now: datetime) -> bool:
     )
 
 
-def kept_for(status: Status, completed_age: N, ended_age: N) -> N | Literal[0]:
-    """How long to keep a job with this status: the shorter of the ages that apply; 0 means forever."""
-    ages = (completed_age, ended_age) if status is Status.COMPLETED else (ended_age,)
-    return min([age for age in ages if age > 0], default=0)
+def kept_for(completed_age: float, ended_age: float) -> dict[Status, float]:
+    """Seconds for which to keep the jobs of each final status, without those to keep forever."""
+    ages = {Status.COMPLETED: (completed_age, ended_age), Status.FAILED: (ended_age,), Status.CANCELLED: (ended_age,)}
+    return {status: min(positive) for status, each in ages.items() if (positive := [age for age in each if age > 0])}
 
 
 def is_too_old(job: Job, completed_age: float, ended_age: float, now: datetime) -> bool:
     """Whether to purge the job: it ended more than ``ended_age`` seconds ago, or ``completed_age`` if COMPLETED; 0 keeps it."""
-    age = kept_for(job.status, completed_age, ended_age)
-    return bool(age) and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
+    age = kept_for(completed_age, ended_age).get(job.status)
+    return age is not None and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
 
 
 def matches(query: Query, job: Job) -> bool:

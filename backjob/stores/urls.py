@@ -10,22 +10,12 @@ from attrs import field, frozen
 
 from backjob.errors import InvalidRequest
 
-__all__ = ["StoreURL", "number", "text", "yes_or_no"]
+__all__ = ["StoreURL", "yes_or_no"]
 
 _TRUTHS: Final[Mapping[str, bool]] = {
     "yes": True, "true": True, "on": True, "1": True,
     "no": False, "false": False, "off": False, "0": False,
 }  # fmt: skip
-
-
-def text(value: str) -> str:
-    """A text option."""
-    return value
-
-
-def number(value: str) -> float:
-    """A number option."""
-    return float(value)
 
 
 def yes_or_no(value: str) -> bool:

@@ -11,24 +11,23 @@ from backjob.errors import InvalidRequest
 from backjob.model import JsonValue, Output
 
 __all__ = [
-    "LONGEST_PIECE",
+    "LONGEST_CHUNK",
     "LOOKAHEAD",
     "PURGED_AT_ONCE",
     "cut",
     "dump_result",
-    "joined_piece",
+    "joined_chunk",
     "later",
     "load_result",
-    "output_bytes",
-    "output_piece",
+    "output_chunk",
     "purge_batch",
     "refuse_short_limit",
 ]
 
 LOOKAHEAD: Final = 4
-"""Bytes that `output_piece` needs beyond the limit: three that it may skip, and the first of the next character."""
+"""Bytes that `output_chunk` needs beyond the limit: three that it may skip, and the first of the next character."""
 
-LONGEST_PIECE: Final = 16384
+LONGEST_CHUNK: Final = 16384
 """The most bytes of output in one row of a table; reading any part of a row reads all of it."""
 
 PURGED_AT_ONCE: Final = 500
@@ -54,17 +53,12 @@ def load_result(text: str | None) -> JsonValue:
 
 
 def refuse_short_limit(limit: int) -> None:
-    """Raise `InvalidRequest` for a limit shorter than the longest character: reading could get stuck."""
+    """Raise `InvalidRequest` for a limit shorter than the longest character, with which reading could get stuck."""
     if limit < _SHORTEST_LIMIT:
         raise InvalidRequest("limit", f"expected at least {_SHORTEST_LIMIT} bytes, the length of the longest character")
 
 
-def output_bytes(output: str) -> bytes:
-    """A report's output as it is stored: UTF-8."""
-    return output.encode()
-
-
-def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
+def output_chunk(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
     """The chunk of at most ``limit`` bytes at the front of ``data``, the output's bytes from ``offset`` on.
 
     ``data`` must have ``limit + LOOKAHEAD`` bytes, or all there are. Continuation bytes (RFC 3629, section 3) at its front
@@ -84,15 +78,15 @@ def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Ou
 
 def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
     """The output cut into chunks for rows, each with its position."""
-    for position in range(0, len(output), LONGEST_PIECE):
-        yield position, output[position : position + LONGEST_PIECE]
+    for position in range(0, len(output), LONGEST_CHUNK):
+        yield position, output[position : position + LONGEST_CHUNK]
 
 
-def joined_piece(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:
+def joined_chunk(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:
     """The chunk from ``offset`` on, from the rows (position, bytes) that contain it, in order."""
     start = rows[0][0] if rows else offset
     data = b"".join([chunk for _, chunk in rows])[offset - start : offset - start + limit + LOOKAHEAD]
-    return output_piece(data, offset, limit, truncated=truncated)
+    return output_chunk(data, offset, limit, truncated=truncated)
 
 
 def purge_batch(sizes: Iterable[int]) -> int:

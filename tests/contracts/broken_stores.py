@@ -18,7 +18,7 @@ from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Rep
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.steps import holds
+from backjob.stores.steps import is_satisfied
 
 __all__ = ["FAULTS", "SHARING_FAULTS", "Fault", "KeepsNoList", "ListsTheLiving", "opened_badly"]
 
@@ -57,7 +57,7 @@ def others_turn() -> None:
 class LooksThenClaims(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
-        if job is None or not holds(expect, job):
+        if job is None or not is_satisfied(expect, job):
             return None
         others_turn()
         return super().change(job_id, Expect(), changes)
@@ -462,7 +462,7 @@ class LooksThenClaimsAFile(SQLiteStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
         others_turn()
-        return None if job is None or not holds(expect, job) else super().change(job_id, Expect(), changes)
+        return None if job is None or not is_satisfied(expect, job) else super().change(job_id, Expect(), changes)
 
 
 class LooksThenMergesAFile(SQLiteStore):

@@ -2,7 +2,7 @@
 
 Each version of a value has its own slot, so exactly one of several writers can add version n + 1. The head is a hint
 where to begin reading; the last slot from there on is the newest version. The writer of a new version overwrites the
-slot before it with a trace, which names its successor and expires later.
+previous slot with a trace, which names its successor and expires later.
 
 A writer that stalled may find its slot free again, long after others added it, went on, and the slot expired. So a
 writer that has added its slot checks the one before: the version counts only if that is still the version it read, or a
@@ -26,10 +26,8 @@ __all__ = ["FULL", "LINGER", "PATIENCE", "Chain", "Kept", "Link"]
 LINGER: Final = 3600
 """Seconds for which the cache keeps the trace of an outdated version. A writer that stalls for longer between the last
 two steps of a write may leave a head that leads nowhere, so that the value is lost; two writers never both win."""
-
 PATIENCE: Final = 3
 """A cache that refuses an entry so many times although its key is free counts as full."""
-
 FULL: Final = "the cache takes no new entry: it may be full, or the entry too large"
 
 _VERSION: Final = re.compile(r'\["([0-9a-f]{16})",(.+)\]', re.DOTALL)
@@ -86,7 +84,7 @@ class Chain:
         return None
 
     def is_newest(self, link: Link) -> bool:
-        """Whether a version that was the newest within the last hour still is, or was dropped by the cache."""
+        """Whether a version that was the newest within the last hour still is, or the cache has dropped it."""
         return self._slot(link.number + 1) is None
 
     def newest_from_the_start(self) -> Link | None:
@@ -98,7 +96,7 @@ class Chain:
 
         Raises `StoreUnavailable` if the cache adds no entry at all.
         """
-        link = Link(1, _new_mark(), text)
+        link = Link(1, secrets.token_hex(8), text)
         if self._entries.add(f"{self._slots}1", _version(link.mark, text), seconds):
             return link
         if self._entries.get(f"{self._slots}1") is None:
@@ -134,7 +132,7 @@ class Chain:
 
     def follow(self, link: Link, text: str, kept: Kept) -> Link | None:
         """Write the version after ``link``. Return None if another writer did, or the cache has dropped ``link``."""
-        new = Link(link.number + 1, _new_mark(), text)
+        new = Link(link.number + 1, secrets.token_hex(8), text)
         if not self._entries.add(f"{self._slots}{new.number}", _version(new.mark, text), kept.version):
             return None
         before = self._slot(link.number)
@@ -183,10 +181,6 @@ class Chain:
             return Link(number, full[1], full[2])
         trace = _TRACE.fullmatch(text)
         return None if trace is None else _Trace(trace[1], trace[2])
-
-
-def _new_mark() -> str:
-    return secrets.token_hex(8)
 
 
 def _version(mark: str, text: str) -> str:

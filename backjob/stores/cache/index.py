@@ -1,6 +1,6 @@
 """The list of unfinished jobs, for a cache that can't list its keys: one value, a chain of versions like each job.
 
-A lost list heals: each process lists the unfinished jobs that it remembers again, after it has read them.
+A lost list heals: each process remembers the unfinished jobs that it has read, and lists them again.
 """
 
 from __future__ import annotations
@@ -70,9 +70,8 @@ class Index:
     def _read(self) -> tuple[Link | None, dict[str, int]]:
         newest = self._chain.newest() or self._chain.newest_from_the_start()
         try:
-            listed = (
-                {} if newest is None else {str(name): int(since) for name, since in json.loads(newest.text).items()}
-            )
+            entries = {} if newest is None else json.loads(newest.text)
+            listed = {str(job_id): int(since) for job_id, since in entries.items()}
         except (ValueError, TypeError, AttributeError):  # another program wrote it
             listed = {}
         self._over &= listed.keys()

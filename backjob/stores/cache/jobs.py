@@ -59,8 +59,6 @@ class Jobs:
         self._ages_key = entries.key("ages")
         self._ages: Ages | None = None
 
-    # --- reading ----------------------------------------------------------------------------------------------------
-
     def read(self, job_id: str) -> Record | None:
         """Return the newest version, without the request's body."""
         return self._load(self._chain(job_id).newest())
@@ -87,8 +85,6 @@ class Jobs:
         self._index.over(over)
         self._index.tidy()
         return living
-
-    # --- writing ----------------------------------------------------------------------------------------------------
 
     def write(self, job_id: str, step: Step) -> Record | None:
         """Apply a step to the newest version. Return None if there is none, or the step returned None."""
@@ -145,25 +141,19 @@ class Jobs:
         self.publish(first, record)
         return record
 
-    # --- how long jobs are kept -------------------------------------------------------------------------------------
-
     def ages(self) -> Ages:
-        """Return how long to keep ended jobs: the last `keep_for` of this process, or the one in the cache."""
-        ages = self._ages
-        if ages is None:
+        """Return how long to keep ended jobs: the ages of the last `keep_for` of this process, or those in the cache."""
+        if self._ages is None:
             try:
-                ages = Ages(*map(float, loads(self._entries.get(self._ages_key) or "[]")))
+                self._ages = Ages(*map(float, loads(self._entries.get(self._ages_key) or "[]")))
             except (ValueError, TypeError):
-                ages = Ages()
-            self._ages = ages
-        return ages
+                self._ages = Ages()
+        return self._ages
 
     def keep_for(self, ages: Ages) -> None:
         """Set how long to keep jobs that end from now on."""
         self._entries.set(self._ages_key, dumps((ages.completed, ages.ended)), FOREVER)
         self._ages = ages
-
-    # ----------------------------------------------------------------------------------------------------------------
 
     def _chain(self, job_id: str) -> Chain:
         return Chain(self._entries, "j", job_id)

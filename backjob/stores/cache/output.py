@@ -34,12 +34,12 @@ class Chunk:
 
 
 def write_chunks(entries: Entries, job_id: str, text: str, seconds: float) -> list[Chunk]:
-    """Write a text in chunks."""
+    """Write a text in chunks, and return them in order."""
     chunks = []
     for begin in range(0, len(text), _LONGEST):
         part = text[begin : begin + _LONGEST]
         chunk = Chunk(secrets.token_hex(8), len(part.encode()))
-        entries.set(_chunk_key(entries, job_id, chunk.name), json.dumps(part), seconds)
+        entries.set(entries.key("o", job_id, chunk.name), json.dumps(part), seconds)
         chunks.append(chunk)
     return chunks
 
@@ -53,17 +53,17 @@ def join_chunks(entries: Entries, job_id: str, names: Iterable[str]) -> str | No
 def drop_chunks(entries: Entries, job_id: str, names: Iterable[str]) -> None:
     """Delete these chunks."""
     for name in names:
-        entries.delete(_chunk_key(entries, job_id, name))
+        entries.delete(entries.key("o", job_id, name))
 
 
 def listed(entries: Entries, record: Record, added: list[Chunk], seconds: float) -> Chunks:
-    """Return the list of chunks with more of them at its end.
+    """Return the record's list of chunks, with these added at its end.
 
     A page is the full list of one version, so all writers that follow that version write the same page.
     """
     size, latest, pages = record.job.output_size, record.output.latest, record.output.pages
     if len(latest) >= _LIST:
-        entries.set(_page_key(entries, record.job.id, pages), json.dumps(latest, separators=(",", ":")), seconds)
+        entries.set(entries.key("p", record.job.id, str(pages)), json.dumps(latest, separators=(",", ":")), seconds)
         latest, pages = (), pages + 1
     new = []
     for chunk in added:
@@ -75,7 +75,7 @@ def listed(entries: Entries, record: Record, added: list[Chunk], seconds: float)
 def read_output(entries: Entries, record: Record, begin: int, end: int) -> tuple[bytes, bool]:
     """Return a job's output from byte ``begin`` to before ``end``, within its size, and whether all of it was found.
 
-    Bytes that the cache has dropped read as question marks.
+    Each byte that the cache has dropped reads as a question mark.
     """
     job_id = record.job.id
     data = bytearray()
@@ -97,7 +97,7 @@ def _from(entries: Entries, job_id: str, output: Chunks, offset: int) -> Iterato
     """Yield the listed chunks in order, from the one with byte ``offset`` on."""
 
     def first_start(page: int) -> int:
-        """Return where a page begins; a lost page counts as beginning where the next one does."""
+        """Return the offset at which a page begins; a lost page has that of the next one."""
         while page < output.pages:
             if known := _read_page(entries, job_id, page):
                 return known[0][0]
@@ -113,24 +113,16 @@ def _from(entries: Entries, job_id: str, output: Chunks, offset: int) -> Iterato
 def _read_page(entries: Entries, job_id: str, page: int) -> tuple[tuple[int, str], ...]:
     """Return the chunks of a page, none if the page is lost."""
     try:
-        chunks = json.loads(entries.get(_page_key(entries, job_id, page)) or "[]")
+        chunks = json.loads(entries.get(entries.key("p", job_id, str(page))) or "[]")
         return tuple((int(start), str(name)) for start, name in chunks)
     except (ValueError, TypeError):
         return ()
 
 
 def _read_chunk(entries: Entries, job_id: str, name: str) -> str | None:
-    text = entries.get(_chunk_key(entries, job_id, name))
+    text = entries.get(entries.key("o", job_id, name))
     try:
         chunk = None if text is None else json.loads(text)
     except ValueError:
         return None
     return chunk if isinstance(chunk, str) else None
-
-
-def _chunk_key(entries: Entries, job_id: str, name: str) -> str:
-    return entries.key("o", job_id, name)
-
-
-def _page_key(entries: Entries, job_id: str, page: int) -> str:
-    return entries.key("p", job_id, str(page))

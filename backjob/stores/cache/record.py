@@ -6,11 +6,11 @@ import json
 from datetime import datetime
 from typing import Final
 
-from attrs import field, frozen
+from attrs import frozen
 
 from backjob.model import Job, Status
 from backjob.stores.caches import FOREVER
-from backjob.stores.steps import dump_job, load_job
+from backjob.stores.steps import dump_job, kept_for, load_job
 
 __all__ = ["Ages", "Chunks", "Record", "dump_record", "load_record"]
 
@@ -35,7 +35,7 @@ class Record:
     place: int
     """Its place in the order of creation."""
     body: tuple[str, ...] = ()
-    output: Chunks = field(default=Chunks())
+    output: Chunks = Chunks()
 
     @property
     def order(self) -> tuple[datetime, int]:
@@ -51,7 +51,7 @@ class Ages:
     ended: float = 0
 
     def of_version(self, job: Job, now: datetime) -> float:
-        """Return how long to keep this version. An end must not expire before the version it followed, which would reappear."""
+        """Return how long to keep this version. An end must outlive the version before it, which would reappear."""
         to_come = max(0.0, (job.deliver_by - now).total_seconds()) + job.error_timeout + _DAY
         return max(to_come, self._of_status(job.status)) if job.status.is_final else to_come
 
@@ -61,12 +61,11 @@ class Ages:
         return self.of_version(job, now) + _WEEK + longest
 
     def _of_status(self, status: Status) -> float:
-        ages = [age for age in (self.ended, self.completed if status is Status.COMPLETED else 0) if age > 0]
-        return min(ages, default=FOREVER)
+        return kept_for(self.completed, self.ended).get(status, FOREVER)
 
 
 def dump_record(record: Record) -> str:
-    """Return a record as the members of a JSON list, without its brackets."""
+    """Return a record as text: a JSON list of everything but the job, a comma, and the job as JSON."""
     beside = (record.place, record.body, record.output.latest, record.output.pages)
     return f"{json.dumps(beside, separators=(',', ':'))},{dump_job(record.job)}"
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
+from itertools import islice
 from json import dumps, loads
 from typing import Any, Final, cast
 
@@ -28,9 +29,9 @@ from backjob.stores.cache.jobs import Jobs
 from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
-from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
-from backjob.stores.urls import StoreURL, text
-from backjob.stores.values import LOOKAHEAD, output_piece
+from backjob.stores.steps import changed, is_due, is_running, is_satisfied, leased, matches, new_job, reported
+from backjob.stores.urls import StoreURL
+from backjob.stores.values import LOOKAHEAD, output_chunk
 
 __all__ = ["CacheStore", "from_url"]
 
@@ -43,7 +44,7 @@ _FEWEST_ENTRIES: Final = 10_000
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
     """Open ``cache:package.module:attribute?prefix=…`` on the cache that is this attribute of the module."""
     module, _, attribute = url.location.partition(":")
-    arguments: dict[str, Any] = url.arguments({"prefix": text})
+    arguments: dict[str, Any] = url.arguments({"prefix": str})
     try:
         found: Any = import_module(module)
         for name in attribute.split("."):
@@ -75,8 +76,6 @@ class CacheStore:
         self._jobs = Jobs(self._entries, self._clock)
         self.lacks = frozenset({Capability.RETENTION, Capability.LISTING}) | _judge(cache)
 
-    # --- writing ----------------------------------------------------------------------------------------------------
-
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         job = new_job(draft, merge_key, self._clock.now())
         if merge_key is None:
@@ -102,14 +101,10 @@ class CacheStore:
 
         def step(record: Record) -> Record | None:
             nonlocal dropped
-            if not holds(expect, record.job):
+            if not is_satisfied(expect, record.job):
                 return None
-            dropped = record.body if changes.end else ()
-            return evolve(
-                record,
-                job=changed(record.job, changes, record.job.read_time),
-                body=() if changes.end else record.body,
-            )
+            body, dropped = ((), record.body) if changes.end else (record.body, ())
+            return evolve(record, job=changed(record.job, changes, record.job.read_time), body=body)
 
         written = self._jobs.write(job_id, step)
         if written is None:
@@ -170,8 +165,6 @@ class CacheStore:
         self._jobs.keep_for(Ages(completed_age, ended_age))
         return 0
 
-    # --- reading ----------------------------------------------------------------------------------------------------
-
     def get(self, job_id: str) -> Job | None:
         record = self._jobs.read(job_id)
         return None if record is None else self._jobs.whole(record)
@@ -183,7 +176,7 @@ class CacheStore:
             return Output("", begin)
         end = min(begin + limit + LOOKAHEAD, record.job.output_size)
         data, whole = read_output(self._entries, record, begin, end) if begin < end else (b"", True)
-        return output_piece(data, begin, limit, truncated=record.job.output_truncated or not whole)
+        return output_chunk(data, begin, limit, truncated=record.job.output_truncated or not whole)
 
     def find(self, query: Query) -> list[Job]:
         """Return the unfinished jobs that match, newest first; none if ``before`` is unknown."""
@@ -191,26 +184,17 @@ class CacheStore:
         if query.before is not None:
             last = self._jobs.read(query.before)
             records = [] if last is None else [record for record in records if record.order < last.order]
-        found: list[Job] = []
-        for record in records:
-            if len(found) >= query.limit:
-                break
-            job = self._jobs.whole(record) if matches(query, record.job) else None
-            if job is not None:
-                found.append(job)
-        return found
+        jobs = (self._jobs.whole(record) for record in records if matches(query, record.job))
+        return list(islice((job for job in jobs if job is not None), query.limit))
 
     def close(self) -> None:
         """Do nothing: the application closes its cache."""
 
     # --- merge keys: each a chain of the ids of the jobs that had it -----------------------------------------------
 
-    def _key_chain(self, merge_key: str) -> Chain:
-        return Chain(self._entries, "m", merge_key)
-
     def _holder(self, merge_key: str) -> Job | Link | None:
-        """Return the job that has this key; or the newest link of the key's chain, whose job has it no more."""
-        chain = self._key_chain(merge_key)
+        """Return the job that has this key, or the newest link of the key's chain, whose job no longer has it."""
+        chain = Chain(self._entries, "m", merge_key)
         link = chain.newest() or chain.newest_from_the_start()
         if link is None:
             return None
@@ -223,7 +207,7 @@ class CacheStore:
         return link if job is None else job
 
     def _take_key(self, merge_key: str, link: Link | None, job_id: str) -> bool:
-        chain, text = self._key_chain(merge_key), dumps(job_id)
+        chain, text = Chain(self._entries, "m", merge_key), dumps(job_id)
         taken = chain.start(text, _HELD) if link is None else chain.follow(link, text, Kept(_HELD, _HELD, _HELD))
         return taken is not None
 

@@ -12,10 +12,8 @@ from backjob.stores.caches import Entries
 
 __all__ = ["Breaker"]
 
-_PAUSE: Final = 5.0
-"""Seconds without a call to the cache after it failed."""
-_SLOW: Final = 1.0
-"""Seconds: a cache that takes longer to answer is slower than any store, and counts as failed."""
+_PAUSE: Final = 5.0  # s without a call to the cache after it failed
+_SLOW: Final = 1.0  # s: a cache that takes longer to answer is slower than any store, and counts as failed
 
 _log = logging.getLogger("backjob")
 
@@ -34,7 +32,7 @@ class Breaker:
         self._retry_at = 0.0
 
     def get(self, *parts: str) -> str | None:
-        """Return the text under these parts of a key, or None."""
+        """Return the text under these parts of a key, or None; also None if the cache is not available."""
         began = self._monotonic()
         if not self._may_try(began):
             return None

@@ -2,18 +2,17 @@
 
 The cache holds running jobs only. A reader that misses reads the store and adds a copy for one second; it never
 overwrites one. Before a write that may end a job, the writer replaces the copy by a mark that outlives every read which
-began before the write, so that no late reader can add the job as it was. Hence a cache that works never shows a running
-job once any process has seen its end.
+began before the write, so that no late reader can add the job as it was. Hence a cache that works never shows a job as
+running once any process has seen its end.
 
-Reports do not touch the cache. The store alone decides what is written, and whether.
+Reports do not touch the cache. The store alone decides whether a write happens.
 """
 
 from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Final
 
 from backjob.clock import SystemClock
@@ -35,7 +34,7 @@ _MARK_LIFE: Final = 15.0
 """Seconds for which a mark stands: longer than a late read and its copy live, and some caches expire a second early."""
 _LONGEST_WRITE: Final = 5.0
 _CLOCKS_DIFFER: Final = 5_000_000
-"""Microseconds by which hosts' clocks may differ; a copy that seems to be older or newer is not used."""
+"""Microseconds by which the clocks of two hosts may differ; a copy that seems older or newer is not used."""
 _LARGEST: Final = 1 << 17
 """Characters of an entry; memcached takes no more than 1 MB."""
 _TAIL_LIFE: Final = 60.0
@@ -46,7 +45,7 @@ _MARK: Final = "-"
 
 
 class _Here:
-    """What one process knows: its breaker, and which jobs it reads from the store until when (monotonic, s)."""
+    """The state of one process: its breaker, and until when it reads which jobs from the store (monotonic, s)."""
 
     def __init__(self, cache: Breaker) -> None:
         self.cache = cache
@@ -62,12 +61,12 @@ class _Here:
 
 
 class CachedStore:
-    """A store with a cache in front of it, which takes the polls of running jobs off it.
+    """A store with a cache in front of it, which answers the polls of running jobs.
 
     ``cache`` is any object with ``get``, ``set``, ``add`` and ``delete``, such as Django's and cachelib's caches;
     ``prefix`` begins its keys. A running job reads as it was at most a second ago; its end shows at once. `CachedStore`
-    lacks what ``store`` lacks. It never raises an error of the cache: after one, it skips the cache for 5 s. `close`
-    closes the store, not the cache.
+    has the same capabilities as ``store``. It never raises an error of the cache: after one, it skips the cache for 5 s.
+    `close` closes the store, not the cache.
 
     Raises `InvalidRequest` if the prefix is not short printable ASCII, `StoreUnusable` if ``cache`` is not a cache.
     """
@@ -92,8 +91,7 @@ class CachedStore:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def get(self, job_id: str) -> Job | None:
-        copy = self._copy(job_id)
-        if copy is not None:
+        if (copy := self._copy(job_id)) is not None:
             return copy
         began = self._clock.monotonic()
         job = self._note(self._store.get(job_id))
@@ -147,8 +145,13 @@ class CachedStore:
         if expect.status is Status.STARTED:  # the cache has no such job
             return self._note(self._store.change(job_id, expect, changes))
         # A lost compare-and-set needs the mark too: the caller may have computed it from an old copy.
-        with self._marked(job_id):
+        began = self._clock.monotonic()
+        self._mark(job_id)
+        try:
             return self._note(self._store.change(job_id, expect, changes))
+        finally:
+            if self._clock.monotonic() - began > _LONGEST_WRITE:
+                self._mark(job_id)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         written = self._store.report(job_id, token, report)
@@ -165,18 +168,6 @@ class CachedStore:
     def close(self) -> None:
         self._store.close()
 
-    # --- what this process must read from the store -------------------------------------------------------------------
-
-    @contextmanager
-    def _marked(self, job_id: str) -> Iterator[None]:
-        began = self._clock.monotonic()
-        self._mark(job_id)
-        try:
-            yield
-        finally:
-            if self._clock.monotonic() - began > _LONGEST_WRITE:
-                self._mark(job_id)
-
     def _mark(self, job_id: str) -> None:
         here = self._here.get()
         if here.direct.get(job_id) != math.inf:
@@ -192,17 +183,15 @@ class CachedStore:
             self._here.get().read_directly(job.id, math.inf)
         return job
 
-    # --- a job as an entry ------------------------------------------------------------------------------------------
-
     def _dump(self, job: Job) -> str | None:
-        """Return a job behind the times of its reading, here and in the store; None if it is too large for a cache."""
+        """Return a job as text after two times of its reading, this computer's and the store's; None if it is too large."""
         if job.request is not None and len(job.request.body) > _LARGEST:
             return None
         entry = f"{microseconds(self._clock.now())} {microseconds(job.read_time)} {dump_job(job)}"
         return entry if len(entry) <= _LARGEST else None
 
     def _load(self, entry: str, job_id: str) -> Job | None:
-        """Return the running job that `_dump` got; None for a mark, an old copy, or any other text."""
+        """Return the running job that `_dump` wrote; None for a mark, an old copy, or any other text."""
         try:
             written, read_time, text = entry.split(" ", 2)
             age = microseconds(self._clock.now()) - int(written)

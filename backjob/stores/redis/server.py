@@ -1,4 +1,4 @@
-"""Send scripts to the Redis server, each once, and translate the driver's exceptions."""
+"""Sends scripts to the Redis server, each once, and translates the driver's exceptions."""
 
 from __future__ import annotations
 
@@ -8,26 +8,9 @@ from backjob.errors import InvalidRequest, MissingExtra, StoreError, StoreUnavai
 from backjob.stores.redis.lua import LAYOUT, OVER_LAYOUT, Script
 
 try:
-    from redis import ConnectionPool, Redis
+    from redis import ConnectionPool, Redis, exceptions
     from redis.backoff import NoBackoff
     from redis.cluster import RedisCluster
-    from redis.exceptions import (
-        AskError,
-        AuthenticationError,
-        AuthenticationWrongNumberOfArgsError,
-        AuthorizationError,
-        ChildDeadlockedError,
-        ClusterDownError,
-        MovedError,
-        NoPermissionError,
-        NoScriptError,
-        OutOfMemoryError,
-        ReadOnlyError,
-        RedisClusterException,
-        RedisError,
-        ResponseError,
-        TryAgainError,
-    )
     from redis.retry import Retry
 except ImportError as missing:
     raise MissingExtra("RedisStore", "redis") from missing
@@ -39,12 +22,18 @@ _READ_TIMEOUT: Final = 10.0  # s: a script takes milliseconds, a busy or swappin
 _TRUSTED_IDLE: Final = 30  # s: a connection that was idle for longer is pinged before it is used
 
 _FORBIDDEN: Final = (
-    AuthenticationError,
-    AuthenticationWrongNumberOfArgsError,
-    AuthorizationError,
-    NoPermissionError,
+    exceptions.AuthenticationError,
+    exceptions.AuthenticationWrongNumberOfArgsError,
+    exceptions.AuthorizationError,
+    exceptions.NoPermissionError,
 )
-_PASSING: Final = (AskError, ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_PASSING: Final = (
+    exceptions.AskError,
+    exceptions.ClusterDownError,
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.TryAgainError,
+)
 _PASSING_CODES: Final = ("BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE")
 _ADVICE: Final = {
     OVER_LAYOUT: f"another version of backjob stores jobs here, in another layout than {LAYOUT}; choose another prefix",
@@ -88,9 +77,9 @@ class Server:
         try:
             try:
                 return self._send("EVALSHA", script.digest, 1, self._key, *arguments)
-            except NoScriptError:  # nothing has run: the server has restarted, or its scripts were flushed
+            except exceptions.NoScriptError:  # nothing has run: the server has restarted, or its scripts were flushed
                 return self._send("EVAL", script.source, 1, self._key, *arguments)
-        except (RedisError, RedisClusterException, ChildDeadlockedError) as error:
+        except (exceptions.RedisError, exceptions.RedisClusterException, exceptions.ChildDeadlockedError) as error:
             raise self._translated(error) from error
 
     def close(self) -> None:
@@ -104,13 +93,13 @@ class Server:
             # which nothing has run.
             node = self._cluster.get_node_from_key(self._key)
             return self._cluster.execute_command(*command, target_nodes=node)
-        # Not by execute_command, which resends according to the client's retry policy. The pool reconnects a connection
+        # Not by execute_command(), which resends according to the client's retry policy. The pool reconnects a connection
         # that the server has closed.
         connection = self._pool.get_connection()
         try:
             connection.send_command(*command)
             return connection.read_response()
-        except ResponseError:  # an answer: the connection can be used again
+        except exceptions.ResponseError:  # an answer: the connection can be used again
             raise
         except BaseException:
             connection.disconnect()
@@ -128,7 +117,7 @@ class Server:
                 f"{self._name}: the server refuses this user: {text}. Check the user's name, its password, and its rights "
                 "to EVAL, EVALSHA and these keys"
             )
-        if isinstance(error, MovedError):
+        if isinstance(error, exceptions.MovedError):
             return StoreUnusable(
                 f"{self._name}: this server is a node of a Cluster: use RedisStore(redis.cluster.RedisCluster(…))"
             )
@@ -136,7 +125,11 @@ class Server:
             return StoreUnusable(f"{self._name}: the server is too old; use Redis 7 or Valkey ({text})")
         if "CERTIFICATE_VERIFY_FAILED" in text:
             return StoreUnusable(f"{self._name}: the server's certificate is not trusted ({text})")
-        if isinstance(error, ResponseError) and not isinstance(error, _PASSING) and code not in _PASSING_CODES:
+        if (
+            isinstance(error, exceptions.ResponseError)
+            and not isinstance(error, _PASSING)
+            and code not in _PASSING_CODES
+        ):
             return StoreUnusable(f"{self._name}: {text}")
         return StoreUnavailable(f"{self._name}: {text}")
 
@@ -156,7 +149,7 @@ def _own_pool(url: str) -> ConnectionPool:
         raise InvalidRequest(
             "client_or_url", f"redis-py has no connection option {str(error).rpartition(' ')[2]}"
         ) from None
-    except (ValueError, RedisError) as error:
+    except (ValueError, exceptions.RedisError) as error:
         # Other messages may contain part of a password that was not percent-encoded.
         known = str(error) if str(error).startswith("Invalid value for") else "redis-py can't read this URL"
         raise InvalidRequest(

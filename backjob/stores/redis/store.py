@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from backjob.errors import InvalidRequest, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts
 from backjob.stores.redis.lua import Script
@@ -17,11 +17,11 @@ from backjob.stores.redis.values import expecting, job_of, lookup, parted, setti
 from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
+from backjob.stores.values import LOOKAHEAD, output_chunk
 
 __all__ = ["RedisStore", "from_url"]
 
-# Limits of jobs for one script, because the server serves no other client while it runs.
+# The most jobs for one script, because the server serves no other client while it runs.
 _PURGE_BATCH: Final = 100
 _BEAT_BATCH: Final = 500
 _SEARCH_BATCH: Final = 2000
@@ -94,7 +94,7 @@ class RedisStore:
         first = min(offset, _LONGEST_OUTPUT)
         last = first + min(limit, _LONGEST_OUTPUT) + LOOKAHEAD - 1
         truncated, data = self._run(scripts.OUTPUT, job_id, first, last)
-        return output_piece(data, offset, limit, truncated=truncated == b"1")
+        return output_chunk(data, offset, limit, truncated=truncated == b"1")
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         columns = assignments(changes, After())
@@ -104,7 +104,7 @@ class RedisStore:
         return job_of(row, now) if row else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = output_bytes(report.output)
+        added = report.output.encode()
         progress = "" if report.progress is None else report.progress
         written = self._run(scripts.REPORT, job_id, token, progress, lookup(report.text), added, int(report.truncated))
         return bool(written)
@@ -137,11 +137,12 @@ class RedisStore:
             before = ""
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        completed, ended = _age(completed_age), _age(ended_age)
         removed = 0
-        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            if age := kept_for(status, completed, ended):
-                removed += self._purge(status, age)
+        for status, age in kept_for(completed_age, ended_age).items():
+            entries, ended_since = _PURGE_BATCH, parted(-max(1, span(age)))
+            while entries == _PURGE_BATCH:
+                entries, jobs = self._run(scripts.PURGE, int(status), *ended_since, _PURGE_BATCH)
+                removed += int(jobs)
         return removed
 
     def close(self) -> None:
@@ -161,16 +162,3 @@ class RedisStore:
         # Encoded here, because the application's client may have another encoding than UTF-8.
         encoded = [part.encode() if isinstance(part, str) else part for part in arguments]
         return self._server.run(script, *now, *encoded)
-
-    def _purge(self, status: Status, age: int) -> int:
-        removed = 0
-        while True:
-            entries, jobs = self._run(scripts.PURGE, int(status), *parted(-age), _PURGE_BATCH)
-            removed += int(jobs)
-            if entries < _PURGE_BATCH:
-                return removed
-
-
-def _age(seconds: float) -> int:
-    """An age in microseconds; 0 keeps jobs forever."""
-    return max(1, span(seconds)) if seconds > 0 else 0

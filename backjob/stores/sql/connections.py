@@ -1,4 +1,4 @@
-"""Connections of the current process to a database: through the application's engine, or through one made for a URL."""
+"""Connections of the current process to a database: from the application's engine, or from one made for a URL."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _BEGIN: Final = {
     "mysql": _MYSQL_BEGIN,
     "mariadb": _MYSQL_BEGIN,
 }
-"""The statements that begin a transaction whatever the session's isolation level is."""
+"""The statements that begin a transaction, whatever the session's isolation level."""
 _MYSQL_SESSION: Final = (
     "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     f"SET SESSION innodb_lock_wait_timeout = {_LOCK_TIMEOUT}",
@@ -64,7 +64,7 @@ _IDLE_SINCE: Final = "backjob_idle_since"
 
 
 class Connections:
-    """Connections from the application's engine. Its pool and its settings are used as they are.
+    """Connections from the application's engine, with its pool and its settings unchanged.
 
     Raises `InvalidRequest` for an asynchronous engine, or one of another kind of database.
     """
@@ -73,15 +73,15 @@ class Connections:
         self.kind = engine.dialect.name
         _refuse_other_kinds(self.kind)
         if engine.dialect.is_async:
-            raise InvalidRequest("database", "an engine with a synchronous driver is needed")
+            raise InvalidRequest("database", "expected an engine with a synchronous driver")
         self.engine = engine
         self.name = database_name(engine.url)
         self.begin = _BEGIN[self.kind]
         self.foreign: tuple[type[Exception], ...] = (*FOREIGN, engine.dialect.loaded_dbapi.Error)
         """The exceptions of SQLAlchemy and the driver."""
         self._table = table
-        # Single statements commit by themselves, and the store begins its transactions by statements. That takes the
-        # fewest round trips, and does not depend on the engine's isolation level or event listeners.
+        # Single statements commit by themselves, and the store begins transactions with statements of its own. That takes
+        # the fewest round trips, and does not depend on the engine's isolation level or event listeners.
         self._connect = engine.execution_options(isolation_level="AUTOCOMMIT").connect
 
     @contextmanager
@@ -134,7 +134,7 @@ class LimitedConnections(Connections):
         super().__init__(engine, table)
         self._connect = engine.connect
         self.begin = self.begin[-1:]
-        # SQLAlchemy's pool does not wake its waiting threads when a connection attempt fails, so no thread may wait there.
+        # SQLAlchemy's pool does not wake the threads that wait in it when a connection attempt fails, so none may wait there.
         self._room = threading.BoundedSemaphore(_POOL_SIZE)
         self._trying = threading.Lock()
         self._outage: str | None = None
@@ -171,7 +171,6 @@ class LimitedConnections(Connections):
         return connection
 
     def close_idle(self) -> None:
-        """Close the connections that are idle."""
         self.engine.dispose()
 
 

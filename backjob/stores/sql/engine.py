@@ -27,7 +27,7 @@ _PAUSES: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 class Database:
     """The database of a URL or of an application's engine.
 
-    ``table`` is named in errors. ``prepare`` is called with the first connection, before anything else.
+    Errors name ``table``. ``prepare`` is called with the first connection, before anything else.
     """
 
     def __init__(self, place: URL | Engine, table: str, prepare: Callable[[Connection], None]) -> None:
@@ -70,7 +70,7 @@ class Database:
             finally:
                 if self._is_closed:
                     connections.close_idle()
-            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - so that two in conflict do not meet again
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - two in conflict must not meet again
 
     def transact(self, step: Callable[[Connection], T]) -> T:
         """Call a step whose statements are one transaction, and return its result. See `do`."""
@@ -98,7 +98,7 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close idle connections, and from now on each connection after its use. The application's engine is left alone."""
+        """Close idle connections, and from now on each connection after its use, unless the engine is the application's."""
         self._is_closed = True
         self.close_idle()
 
@@ -107,7 +107,7 @@ class Database:
         self._connections.get().close_idle()
 
     def leave_parent(self) -> None:
-        """In a forked child: leave the parent's connections alone."""
+        """In a forked child: abandon the parent's connections now, not at the first call."""
         self._connections.get()
 
 
@@ -123,7 +123,7 @@ class DirectWrite:
         self._compiled: tuple[str, Callable[[Mapping[str, Any]], Any]] | None = None
 
     def run(self, connection: Connection, values: Mapping[str, Any]) -> int:
-        """Execute it within a `Database.transaction`, and return the number of rows written. Raises the driver's errors."""
+        """Execute the write within a `Database.transaction`; return the number of rows written. Raises the driver's errors."""
         if self._compiled is None:
             self._compiled = self._compile(connection.dialect)
         sql, bind = self._compiled
@@ -158,5 +158,5 @@ def _leave_parents() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    # Not only at the first call: by then the application may have opened connections in the child, which would be lost.
+    # At the first call it may be too late: the application may have opened connections in the child, which would be lost.
     os.register_at_fork(after_in_child=_leave_parents)

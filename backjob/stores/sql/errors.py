@@ -29,27 +29,20 @@ class Meaning(Enum):
 
 # PostgreSQL: SQLSTATEs, or their first two characters for a whole class ("PostgreSQL Error Codes" in its manual).
 _STATES: Final[Mapping[str, Meaning]] = {
-    "40001": Meaning.CONFLICT,
-    "40P01": Meaning.CONFLICT,
+    **dict.fromkeys(("40001", "40P01"), Meaning.CONFLICT),
     "42P01": Meaning.MISSING,
-    "22": Meaning.REFUSED,
-    "54": Meaning.REFUSED,
-    "0A": Meaning.UNUSABLE,
-    "28": Meaning.UNUSABLE,
-    "3D": Meaning.UNUSABLE,
-    "3F": Meaning.UNUSABLE,
-    "42": Meaning.UNUSABLE,
+    **dict.fromkeys(("22", "54"), Meaning.REFUSED),
+    **dict.fromkeys(("0A", "28", "3D", "3F", "42"), Meaning.UNUSABLE),
 }
 # MariaDB and MySQL: numbers ("MariaDB Error Code Reference").
 _NUMBERS: Final[Mapping[int, Meaning]] = {
-    1020: Meaning.CONFLICT,
-    1213: Meaning.CONFLICT,
+    **dict.fromkeys((1020, 1213), Meaning.CONFLICT),
     1146: Meaning.MISSING,
     **dict.fromkeys((1153, 1264, 1366, 1406), Meaning.REFUSED),
     **dict.fromkeys((1044, 1045, 1046, 1049, 1142, 1143, 1227, 1251, 1524, 1698), Meaning.UNUSABLE),
     **dict.fromkeys((1290, 1792, 1836), Meaning.UNAVAILABLE),
 }
-# A failed connection of libpq has no code, only its text. A text in another language counts as UNAVAILABLE.
+# A failed connection of libpq has a text and no code. A text in another language counts as UNAVAILABLE.
 _UNUSABLE_TEXTS: Final = (
     "authentication failed",
     "no pg_hba.conf entry",
@@ -82,7 +75,7 @@ def meaning(error: BaseException) -> Meaning:
 
 
 def driver_error(error: BaseException) -> BaseException:
-    """The driver's own exception. SQLAlchemy's, which wraps it, shows values, and some of them are secret."""
+    """The driver's own exception. SQLAlchemy's exception around it shows values, some of which are secret."""
     return error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
 
 

@@ -1,4 +1,4 @@
-"""Create missing tables on a server, and refuse tables of another layout."""
+"""Creates missing tables on a server, and refuses tables of another layout."""
 
 from __future__ import annotations
 

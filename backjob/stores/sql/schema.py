@@ -6,33 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
+import sqlalchemy as sa
 from attrs import frozen
-from sqlalchemy import (
-    BigInteger,
-    Column,
-    Dialect,
-    Identity,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    SmallInteger,
-    String,
-    Table,
-    Text,
-    UniqueConstraint,
-    cast,
-    literal_column,
-    make_url,
-    type_coerce,
-)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateIndex, CreateTable
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
-from backjob.stores.columns import Column as JobColumn
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
 
 __all__ = ["Tables", "creation"]
 
@@ -48,49 +29,43 @@ _MYSQL: Final = ("mysql", "mariadb")
 class _BinaryLabel(TypeDecorator[str]):
     """Text as VARBINARY: compared byte for byte with trailing spaces, independent of character sets."""
 
-    impl = mysql.VARBINARY
+    impl: type[TypeEngine[Any]] = mysql.VARBINARY
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:  # noqa: ARG002
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> bytes | None:  # noqa: ARG002
         return None if value is None else value.encode()
 
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
         return None if value is None else bytes(value).decode()
 
 
-class _BinaryText(TypeDecorator[str]):
+class _BinaryText(_BinaryLabel):
     """Text that is readable in the table but sent as bytes, independent of the connection's character set."""
 
     impl = mysql.MEDIUMTEXT
     cache_ok = True
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        return None if value is None else value.encode()
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
-        return None if value is None else bytes(value).decode()
-
     def column_expression(self, column: Any) -> Any:
-        return type_coerce(cast(column, mysql.BINARY()), self)
+        return sa.type_coerce(sa.cast(column, mysql.BINARY()), self)
 
 
-_TEXT: Final = Text().with_variant(_BinaryText(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
-_BYTES: Final = LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
-_CHUNK: Final = LargeBinary().with_variant(mysql.BLOB(), *_MYSQL)
+_TEXT: Final = sa.Text().with_variant(_BinaryText(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+_BYTES: Final = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
+_CHUNK: Final = sa.LargeBinary().with_variant(mysql.BLOB(), *_MYSQL)
 
 _TYPES: Final[dict[Kind, TypeEngine[Any]]] = {
-    **dict.fromkeys((Kind.STATUS, Kind.FLAG, Kind.SMALL), SmallInteger()),
-    Kind.INTEGER: Integer(),
-    **dict.fromkeys((Kind.BIG, Kind.MOMENT, Kind.SPAN), BigInteger()),
+    **dict.fromkeys((Kind.STATUS, Kind.FLAG, Kind.SMALL), sa.SmallInteger()),
+    Kind.INTEGER: sa.Integer(),
+    **dict.fromkeys((Kind.BIG, Kind.MOMENT, Kind.SPAN), sa.BigInteger()),
     **dict.fromkeys((Kind.TEXT, Kind.JSON, Kind.REQUEST), _TEXT),
     Kind.BYTES: _BYTES,
 }
 
 
-def _type(column: JobColumn) -> TypeEngine[Any]:
+def _type(column: Column) -> TypeEngine[Any]:
     if column.length is None:
         return _TYPES[column.kind]
-    return String(column.length).with_variant(_BinaryLabel(column.length), *_MYSQL)
+    return sa.String(column.length).with_variant(_BinaryLabel(column.length), *_MYSQL)
 
 
 _OPTIONS: Final[dict[str, Any]] = {
@@ -104,9 +79,9 @@ _OPTIONS: Final[dict[str, Any]] = {
 class Tables:
     """The two tables of a store. ``jobs`` has ``seq``, the columns of `COLUMNS`, and ``body``."""
 
-    metadata: MetaData
-    jobs: Table
-    output: Table
+    metadata: sa.MetaData
+    jobs: sa.Table
+    output: sa.Table
 
     @classmethod
     def named(cls, table_name: str, schema: str | None) -> Tables:
@@ -118,29 +93,29 @@ class Tables:
             )
         if schema == "":
             raise InvalidRequest("schema", "the name is empty; leave it out for the connection's own schema")
-        metadata = MetaData(schema=schema)
-        jobs = Table(
+        metadata = sa.MetaData(schema=schema)
+        jobs = sa.Table(
             table_name,
             metadata,
-            Column("seq", BigInteger(), Identity(), primary_key=True),
-            *[Column(column.name, _type(column), nullable=column.nullable) for column in JOB_COLUMNS],
-            Column("body", _BYTES),
-            UniqueConstraint("id", name=f"{table_name}_id"),
+            sa.Column("seq", sa.BigInteger(), sa.Identity(), primary_key=True),
+            *[sa.Column(column.name, _type(column), nullable=column.nullable) for column in JOB_COLUMNS],
+            sa.Column("body", _BYTES),
+            sa.UniqueConstraint("id", name=f"{table_name}_id"),
             **_OPTIONS,
         )
-        output = Table(
+        output = sa.Table(
             f"{table_name}_output",
             metadata,
-            Column("job", BigInteger(), primary_key=True, autoincrement=False),
-            Column("start", BigInteger(), primary_key=True, autoincrement=False),
-            Column("piece", _CHUNK, nullable=False),
+            sa.Column("job", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("start", sa.BigInteger(), primary_key=True, autoincrement=False),
+            sa.Column("piece", _CHUNK, nullable=False),
             **_OPTIONS,
         )
         _add_indices(jobs)
         return cls(metadata, jobs, output)
 
     @property
-    def layout(self) -> dict[Table, frozenset[str]]:
+    def layout(self) -> dict[sa.Table, frozenset[str]]:
         """The column names of each table."""
         return {table: frozenset(table.columns.keys()) for table in (self.jobs, self.output)}
 
@@ -151,27 +126,27 @@ class Tables:
         return [CreateTable(self.jobs), *map(CreateIndex, indices), CreateTable(self.output)]
 
     @property
-    def read(self) -> Sequence[Column[Any]]:
+    def read(self) -> Sequence[sa.Column[Any]]:
         """The columns of a row for `row_job`."""
         return [self.jobs.c[name] for name in (*COLUMNS, "body")]
 
 
-def _add_indices(jobs: Table) -> None:
+def _add_indices(jobs: sa.Table) -> None:
     """Add the indices, which are partial in PostgreSQL, so that ended jobs do not slow down searches for living ones.
 
     The planner uses a partial index only if the query repeats its condition with the same literal numbers.
     """
     column = jobs.c
-    living, ended = column.status < literal_column("2"), column.status >= literal_column("2")
+    living, ended = column.status < sa.literal_column("2"), column.status >= sa.literal_column("2")
     for name, columns, condition in (
         ("merging", [column.merge_key], column.merge_key.is_not(None)),
         ("living", [column.status, column.start_time], living),
         ("ended", [column.status, column.seq], ended),
         ("ageing", [column.status, column.end_time], ended),
         ("owned", [column.owner, column.seq], column.owner.is_not(None)),
-        ("scoped", [column.scope, column.seq], column.scope != literal_column("''")),
+        ("scoped", [column.scope, column.seq], column.scope != sa.literal_column("''")),
     ):
-        Index(f"{jobs.name}_{name}", *columns, unique=name == "merging", postgresql_where=condition)
+        sa.Index(f"{jobs.name}_{name}", *columns, unique=name == "merging", postgresql_where=condition)
 
 
 def creation(tables: Tables, dialect: str) -> str:
@@ -179,7 +154,7 @@ def creation(tables: Tables, dialect: str) -> str:
     url = _DIALECTS.get(dialect)
     if url is None:
         raise InvalidRequest("dialect", f"{dialect!r} is none of {', '.join(_DIALECTS)}")
-    compiler = make_url(url).get_dialect()()
+    compiler = sa.make_url(url).get_dialect()()
     texts = [str(statement.compile(dialect=compiler)) for statement in tables.creation]
     return "\n".join([_tidy(text) for text in texts])
 

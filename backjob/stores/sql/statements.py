@@ -1,35 +1,16 @@
 """The statements of `SQLStore`. Each is built once, so that SQLAlchemy compiles it once.
 
 A selected row has the columns of `backjob.stores.rows`, the body, and the time of reading. Parameters are named
-``new_…`` for the value that a column gets, and ``old_…`` for the value that it must have. (SQLAlchemy would take a
-column's bare name for an assignment.)
+``new_…`` for the value that a column gets, and ``old_…`` for the value that it must have, because SQLAlchemy takes a
+column's bare name for an assignment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, TypeAlias
 
-from sqlalchemy import (
-    BigInteger,
-    BindParameter,
-    ColumnElement,
-    Insert,
-    Integer,
-    Select,
-    SmallInteger,
-    Update,
-    and_,
-    bindparam,
-    delete,
-    func,
-    insert,
-    literal_column,
-    or_,
-    select,
-    tuple_,
-    update,
-)
+import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
 from backjob.model import Query, Status
@@ -40,16 +21,26 @@ from backjob.stores.sql.schema import Tables
 __all__ = ["Statements", "Values", "named_values"]
 
 Values: TypeAlias = dict[str, Any]
-Selecting: TypeAlias = "Select[*tuple[Any, ...]]"
-Condition: TypeAlias = ColumnElement[bool]
+Selecting: TypeAlias = "sa.Select[*tuple[Any, ...]]"
+Condition: TypeAlias = sa.ColumnElement[bool]
 
 _SERVER_NOW: Final = {**SERVER_NOW, "mariadb": SERVER_NOW["mysql"]}
 _INSERTED: Final = (
     *[column.name for column in JOB_COLUMNS if column.draft or column.default is not None],
     *("merge_key", "request", "body"),
 )
-_SIZE: Final = bindparam("new_size", type_=BigInteger())
-_ZERO, _ONE, _TWO = (literal_column(text, SmallInteger()) for text in "012")
+_ZERO, _ONE, _TWO = (sa.literal_column(text, sa.SmallInteger()) for text in "012")
+
+
+def _big(name: str) -> sa.BindParameter[int]:
+    return sa.bindparam(name, type_=sa.BigInteger())
+
+
+def _list(name: str) -> sa.BindParameter[Any]:
+    return sa.bindparam(name, expanding=True)
+
+
+_SIZE: Final = _big("new_size")
 
 
 def named_values(prefix: str, row: Mapping[str, Any]) -> Values:
@@ -62,7 +53,7 @@ def named_values(prefix: str, row: Mapping[str, Any]) -> Values:
 class Statements:
     """The statements for these tables in this kind of database.
 
-    ``server_time``: the statements use the server's clock. Otherwise each has a parameter ``now``.
+    With ``server_time`` the statements use the server's clock; otherwise each has a parameter ``now``.
     """
 
     def __init__(self, tables: Tables, kind: str, *, server_time: bool) -> None:
@@ -70,73 +61,71 @@ class Statements:
         self._column = column = tables.jobs.c
         self.server_time = server_time
         self.can_return_updates = kind == "postgresql"
-        """A single statement can change rows, and return them or write others with them."""
-        self._now: ColumnElement[int] = (
-            literal_column(_SERVER_NOW[kind], BigInteger()) if server_time else bindparam("now", type_=BigInteger())
+        """Whether a single statement can change rows, and return them or write others with them."""
+        self._now: sa.ColumnElement[int] = (
+            sa.literal_column(_SERVER_NOW[kind], sa.BigInteger()) if server_time else _big("now")
         )
         self._selected = [*tables.read, self._now.label("read_time")]
-        self._changes: dict[object, Update] = {}
+        self._changes: dict[object, sa.Update] = {}
         self._searches: dict[object, Selecting] = {}
         self._inserts = [
             (insert, insert.returning(column.created_time)) for insert in map(self._make_insert, (False, True))
         ]
-        self.get = select(*self._selected).where(column.id == bindparam("old_id"))
-        self.created_time = select(column.created_time).where(column.id == bindparam("old_id"))
-        self.holder = select(*self._selected).where(column.merge_key == bindparam("key"))
+        self.get = sa.select(*self._selected).where(column.id == sa.bindparam("old_id"))
+        self.created_time = sa.select(column.created_time).where(column.id == sa.bindparam("old_id"))
+        self.holder = sa.select(*self._selected).where(column.merge_key == sa.bindparam("key"))
         self.report = self._make_report()
         self.report_output = self._make_report_output()
         self.append = self._make_append()
-        self.locate = select(column.seq, column.output_truncated).where(column.id == bindparam("old_id"))
+        self.locate = sa.select(column.seq, column.output_truncated).where(column.id == sa.bindparam("old_id"))
         self.chunks = self._make_chunks()
         due = self._is_due()
-        self.any_due = select(select(column.seq).where(*due).exists().label("any_due"))
-        first_due = select(column.seq).where(*due).order_by(column.start_time, column.seq).limit(bindparam("limit"))
+        self.any_due = sa.select(sa.select(column.seq).where(*due).exists().label("any_due"))
+        first_due = (
+            sa.select(column.seq).where(*due).order_by(column.start_time, column.seq).limit(sa.bindparam("limit"))
+        )
         self.lock_due = first_due.with_only_columns(*self._selected, column.seq).with_for_update(skip_locked=True)
         self.lease = self._make_lease().where(column.seq.in_(_list("batch")))
         self.take_due = self._make_take_due(first_due)
         self.beat = self._make_beat()
         self.ageing = (
-            select(column.seq, column.output_size, column.end_time)
+            sa.select(column.seq, column.output_size, column.end_time)
             .where(
-                column.status == bindparam("status"),
+                column.status == sa.bindparam("status"),
                 column.status >= _TWO,
-                column.end_time >= bindparam("since"),
-                column.end_time < self._now - bindparam("age", type_=BigInteger()),
+                column.end_time >= sa.bindparam("since"),
+                column.end_time < self._now - _big("age"),
             )
             .order_by(column.end_time, column.seq)
-            .limit(bindparam("limit"))
+            .limit(sa.bindparam("limit"))
         )
-        self.drop_jobs = delete(self._jobs).where(column.seq.in_(_list("batch")), column.status >= _TWO)
-        self.drop_output = delete(self._output).where(self._output.c.job.in_(_list("batch")))
+        self.drop_jobs = sa.delete(self._jobs).where(column.seq.in_(_list("batch")), column.status >= _TWO)
+        self.drop_output = sa.delete(self._output).where(self._output.c.job.in_(_list("batch")))
 
-    # --- create -----------------------------------------------------------------------------------------------------
+    def insert(self, *, is_fixed: bool, returns: bool) -> sa.Insert:
+        """The statement for a new row; with ``returns`` it returns ``created_time``, if the server can.
 
-    def insert(self, *, is_fixed: bool, returns: bool) -> Insert:
-        """A new row. ``returns``: it returns ``created_time``, for servers that can.
-
-        ``is_fixed``: ``start_time`` and ``deliver_by`` are moments, not offsets from now.
+        With ``is_fixed``, ``start_time`` and ``deliver_by`` are moments, otherwise offsets from now.
         """
         return self._inserts[is_fixed][returns]
 
-    def _make_insert(self, is_fixed: bool) -> Insert:
-        row: dict[str, Any] = {name: bindparam(f"new_{name}") for name in _INSERTED}
+    def _make_insert(self, is_fixed: bool) -> sa.Insert:
+        row: dict[str, Any] = {name: sa.bindparam(f"new_{name}") for name in _INSERTED}
         row["created_time"] = row["updated_time"] = self._now
         row["lease_until"] = self._later("lease_until")
         for name in ("start_time", "deliver_by"):
-            row[name] = bindparam(f"new_{name}", type_=BigInteger()) if is_fixed else self._later(name)
+            row[name] = _big(f"new_{name}") if is_fixed else self._later(name)
         if not self.can_return_updates:  # MariaDB: a merge key that another job has raises an error
-            return insert(self._jobs).values(row)
+            return sa.insert(self._jobs).values(row)
         merge_key = self._column.merge_key
         statement = postgresql.insert(self._jobs).values(row)
         return statement.on_conflict_do_nothing(index_elements=[merge_key], index_where=merge_key.is_not(None))
 
-    def _later(self, name: str) -> ColumnElement[int]:
+    def _later(self, name: str) -> sa.ColumnElement[int]:
         """A parameter that is an offset from now or NULL."""
-        return self._now + bindparam(f"new_{name}", type_=BigInteger())
+        return self._now + _big(f"new_{name}")
 
-    # --- change -----------------------------------------------------------------------------------------------------
-
-    def change(self, assigned: Mapping[str, Any], expected: Iterable[str]) -> Update:
+    def change(self, assigned: Mapping[str, Any], expected: Iterable[str]) -> sa.Update:
         """A compare-and-set of these columns. It returns the job if the database can."""
         kinds = tuple([(name, isinstance(value, After)) for name, value in assigned.items()])
         shape = (kinds, tuple(expected))
@@ -145,71 +134,66 @@ class Statements:
             column = self._column
             row: dict[str, Any] = {"version": column.version + _ONE}
             for name, is_later in kinds:
-                row[name] = self._later(name) if is_later else bindparam(f"new_{name}")
-            conditions = [column[name] == bindparam(f"old_{name}") for name in ("id", *shape[1])]
-            statement = self._returning(update(self._jobs).values(row).where(*conditions))
+                row[name] = self._later(name) if is_later else sa.bindparam(f"new_{name}")
+            conditions = [column[name] == sa.bindparam(f"old_{name}") for name in ("id", *shape[1])]
+            statement = sa.update(self._jobs).values(row).where(*conditions)
+            if self.can_return_updates:
+                statement = statement.returning(*self._selected)
             self._changes[shape] = statement
         return statement
 
-    def _returning(self, statement: Update) -> Update:
-        return cast("Update", statement.returning(*self._selected)) if self.can_return_updates else statement
-
-    # --- report and output ------------------------------------------------------------------------------------------
-
-    def _make_report(self) -> Update:
+    def _make_report(self) -> sa.Update:
         column = self._column
         row: dict[str, Any] = {
             "version": column.version + _ONE,
             "updated_time": self._now,
-            "progress": func.coalesce(bindparam("new_progress", type_=Integer()), column.progress),
-            "status_text": func.coalesce(bindparam("new_text", type_=column.status_text.type), column.status_text),
+            "progress": sa.func.coalesce(sa.bindparam("new_progress", type_=sa.Integer()), column.progress),
+            "status_text": sa.func.coalesce(
+                sa.bindparam("new_text", type_=column.status_text.type), column.status_text
+            ),
             "output_size": column.output_size + _SIZE,
-            "output_truncated": func.greatest(
-                column.output_truncated, bindparam("new_truncated", type_=SmallInteger())
+            "output_truncated": sa.func.greatest(
+                column.output_truncated, sa.bindparam("new_truncated", type_=sa.SmallInteger())
             ),
         }
-        return update(self._jobs).values(row).where(*self._is_running(), column.id == bindparam("old_id"))
+        is_running = (column.token == sa.bindparam("old_token"), column.status == _ONE)
+        return sa.update(self._jobs).values(row).where(*is_running, column.id == sa.bindparam("old_id"))
 
-    def _is_running(self) -> list[Condition]:
-        return [self._column.token == bindparam("old_token"), self._column.status == _ONE]
-
-    def _make_report_output(self) -> Insert | None:
+    def _make_report_output(self) -> sa.Insert | None:
         """A report with one chunk of output, or None if one statement can't write both."""
         if not self.can_return_updates:
             return None
         reported = self.report.returning(self._column.seq, self._column.output_size).cte("reported")
-        statement = self._insert_chunk(select(reported.c.seq, reported.c.output_size - _SIZE, self._chunk))
+        statement = self._insert_chunk(sa.select(reported.c.seq, reported.c.output_size - _SIZE, self._chunk))
         return statement.execution_options(preserve_rowcount=True)
 
-    def _make_append(self) -> Insert:
+    def _make_append(self) -> sa.Insert:
         """One chunk of the output whose size a report has just added, at its position within that output."""
         column = self._column
-        start = column.output_size - _SIZE + bindparam("new_position", type_=BigInteger())
-        return self._insert_chunk(select(column.seq, start, self._chunk).where(column.id == bindparam("old_id")))
+        start = column.output_size - _SIZE + _big("new_position")
+        return self._insert_chunk(sa.select(column.seq, start, self._chunk).where(column.id == sa.bindparam("old_id")))
 
-    def _insert_chunk(self, chunk: Selecting) -> Insert:
-        return insert(self._output).from_select(["job", "start", "piece"], chunk)
+    def _insert_chunk(self, chunk: Selecting) -> sa.Insert:
+        return sa.insert(self._output).from_select(["job", "start", "piece"], chunk)
 
     @property
-    def _chunk(self) -> BindParameter[bytes]:
-        return bindparam("new_chunk", type_=self._output.c.piece.type)
+    def _chunk(self) -> sa.BindParameter[bytes]:
+        return sa.bindparam("new_chunk", type_=self._output.c.piece.type)
 
     def _make_chunks(self) -> Selecting:
         # Apart from `locate`, because MariaDB 10.11 crashes on the outer join of both.
         output = self._output.c
-        job = output.job == bindparam("job", type_=BigInteger())
-        first = select(func.max(output.start)).where(job, output.start <= bindparam("begin", type_=BigInteger()))
+        job = output.job == _big("job")
+        first = sa.select(sa.func.max(output.start)).where(job, output.start <= _big("begin"))
         return (
-            select(output.start, output.piece)
+            sa.select(output.start, output.piece)
             .where(
                 job,
-                output.start < bindparam("end", type_=BigInteger()),
-                output.start >= func.coalesce(first.scalar_subquery().correlate(None), _ZERO),
+                output.start < _big("end"),
+                output.start >= sa.func.coalesce(first.scalar_subquery().correlate(None), _ZERO),
             )
             .order_by(output.start)
         )
-
-    # --- take_due and beat ------------------------------------------------------------------------------------------
 
     def _is_due(self) -> list[Condition]:
         column = self._column
@@ -217,16 +201,16 @@ class Statements:
             column.status == _ZERO,
             column.status < _TWO,
             column.start_time <= self._now,
-            or_(column.lease_until.is_(None), column.lease_until <= self._now),
+            sa.or_(column.lease_until.is_(None), column.lease_until <= self._now),
         ]
 
-    def _make_lease(self) -> Update:
+    def _make_lease(self) -> sa.Update:
         row: dict[str, Any] = {
             "version": self._column.version + _ONE,
-            "lessee": bindparam("new_lessee"),
-            "lease_until": bindparam("new_lease_until"),
+            "lessee": sa.bindparam("new_lessee"),
+            "lease_until": sa.bindparam("new_lease_until"),
         }
-        return update(self._jobs).values(row)
+        return sa.update(self._jobs).values(row)
 
     def _make_take_due(self, first_due: Selecting) -> Any:
         """Lease and return the due jobs, or None if one statement can't do both."""
@@ -237,13 +221,11 @@ class Statements:
         statement = self._make_lease().values(lease_until=self._later("lease_until")).where(column.seq == due.c.seq)
         return statement.returning(*self._selected, column.seq)
 
-    def _make_beat(self) -> Update:
+    def _make_beat(self) -> sa.Update:
         column = self._column
         row: dict[str, Any] = {"version": column.version + _ONE, "updated_time": self._now}
-        pairs = tuple_(column.id, column.token).in_(_list("pairs"))
-        return update(self._jobs).values(row).where(column.id.in_(_list("ids")), pairs, column.status == _ONE)
-
-    # --- find -------------------------------------------------------------------------------------------------------
+        pairs = sa.tuple_(column.id, column.token).in_(_list("pairs"))
+        return sa.update(self._jobs).values(row).where(column.id.in_(_list("ids")), pairs, column.status == _ONE)
 
     def find(self, query: Query) -> Selecting:
         """The search for a query. Its parameters are named as the query's fields."""
@@ -268,34 +250,30 @@ class Statements:
             conditions += self._is_overdue(query.status)
         elif query.status is not None:
             conditions += [
-                column.status == bindparam("status"),
+                column.status == sa.bindparam("status"),
                 column.status >= _TWO if query.status.is_final else column.status < _TWO,
             ]
         if query.owner is not None:
-            conditions.append(column.owner == bindparam("owner"))
+            conditions.append(column.owner == sa.bindparam("owner"))
         if query.scope is not None:
-            conditions.append(column.scope == bindparam("scope"))
+            conditions.append(column.scope == sa.bindparam("scope"))
             if query.scope:
-                conditions.append(column.scope != literal_column("''"))
+                conditions.append(column.scope != sa.literal_column("''"))
         if query.before is not None:
             before = self._jobs.alias("before")
             conditions.append(
-                column.seq < select(before.c.seq).where(before.c.id == bindparam("before")).scalar_subquery()
+                column.seq < sa.select(before.c.seq).where(before.c.id == sa.bindparam("before")).scalar_subquery()
             )
-        return select(*self._selected).where(*conditions).order_by(column.seq.desc()).limit(bindparam("limit"))
+        return sa.select(*self._selected).where(*conditions).order_by(column.seq.desc()).limit(sa.bindparam("limit"))
 
     def _is_overdue(self, status: Status | None) -> list[Condition]:
         column, now = self._column, self._now
         # deliver_by is never before start_time, whose index therefore bounds the search.
-        started = and_(column.status == _ZERO, column.start_time <= now, column.deliver_by <= now)
-        running = and_(column.status == _ONE, column.updated_time + column.error_timeout <= now)
+        started = sa.and_(column.status == _ZERO, column.start_time <= now, column.deliver_by <= now)
+        running = sa.and_(column.status == _ONE, column.updated_time + column.error_timeout <= now)
         late: dict[Status | None, Condition] = {
-            None: or_(started, running),
+            None: sa.or_(started, running),
             Status.STARTED: started,
             Status.IN_PROGRESS: running,
         }
         return [column.status < _TWO, late.get(status, _ZERO == _ONE)]
-
-
-def _list(name: str) -> BindParameter[Any]:
-    return bindparam(name, expanding=True)

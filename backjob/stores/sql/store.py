@@ -8,26 +8,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from operator import itemgetter
 from typing import Any, Final, cast
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.columns import JOB_COLUMNS
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, holds, kept_for, leased, new_job
-from backjob.stores.urls import StoreURL, text, yes_or_no
-from backjob.stores.values import (
-    LONGEST_PIECE,
-    LOOKAHEAD,
-    PURGED_AT_ONCE,
-    cut,
-    joined_piece,
-    output_bytes,
-    purge_batch,
-)
+from backjob.stores.steps import changed, is_satisfied, kept_for, leased, new_job
+from backjob.stores.urls import StoreURL, yes_or_no
+from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, purge_batch
 
 try:
     from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
@@ -46,6 +38,7 @@ __all__ = ["SQLStore", "from_url", "metadata"]
 _BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
+_DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
     [
         *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
@@ -60,7 +53,7 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
     The options ``table_name``, ``create_table`` and ``schema`` are the constructor's arguments. All others are the
     driver's, such as ``sslmode``.
     """
-    kinds: Mapping[str, Callable[[str], object]] = {"table_name": text, "create_table": yes_or_no, "schema": text}
+    kinds: Mapping[str, Callable[[str], object]] = {"table_name": str, "create_table": yes_or_no, "schema": str}
     own = {name: value for name, value in url.options.items() if name in kinds}
     theirs = {name: value for name, value in url.options.items() if name not in kinds}
     arguments = StoreURL(url.scheme, url.location, own).arguments(kinds)
@@ -120,8 +113,6 @@ class SQLStore:
         """
         return creation(Tables.named(table_name, schema), dialect)
 
-    # --- the protocol -----------------------------------------------------------------------------------------------
-
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         row = draft_row(draft, merge_key, After()) | {"body": draft.request.body or None}
         values = _NO_NEW_VALUES | named_values("new", row)
@@ -152,7 +143,7 @@ class SQLStore:
             end = offset + limit + LOOKAHEAD
             values = {"job": seq, "begin": min(offset, _LARGEST), "end": min(end, _LARGEST)}
             chunks: Any = connection.execute(self._sql.chunks, values).all()
-            return joined_piece(chunks, offset, limit, truncated=truncated != 0)
+            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
 
         return self._database.do(step)
 
@@ -176,7 +167,7 @@ class SQLStore:
         return self._database.transact(step)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = output_bytes(report.output)
+        added = report.output.encode()
         values = self._values(
             old_id=job_id,
             old_token=token,
@@ -187,7 +178,7 @@ class SQLStore:
         )
         if not added:
             return self._write(self._sql.report, values) == 1
-        if len(added) <= LONGEST_PIECE and self._sql.report_output is not None:
+        if len(added) <= LONGEST_CHUNK and self._sql.report_output is not None:
             return self._write(self._sql.report_output, values | {"new_chunk": added}) == 1
         chunks: list[Values] = [
             {"old_id": job_id, "new_size": len(added), "new_position": position, "new_chunk": chunk}
@@ -210,10 +201,8 @@ class SQLStore:
             return []
         if self._sql.take_due is None:
             return self._database.transact(lambda connection: self._lock_and_lease(connection, values, lessee, lease))
-        rows = self._select(self._sql.take_due, values)
-        jobs = [(row[-1], row_job(row[:-2], moment(row[-2]))) for row in rows]
-        jobs.sort(key=lambda pair: (pair[1].start_time, pair[0]))
-        return [job for _, job in jobs]
+        rows = sorted(self._select(self._sql.take_due, values), key=_DUE_FIRST)
+        return [row_job(row[:-2], moment(row[-2])) for row in rows]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         # Sorted, so that two processes lock the same jobs in the same order.
@@ -223,27 +212,16 @@ class SQLStore:
             self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
 
     def find(self, query: Query) -> list[Job]:
-        return self._jobs(
-            self._sql.find(query),
-            scope=query.scope,
-            owner=query.owner,
-            status=None if query.status is None else int(query.status),
-            before=query.before,
-            limit=query.limit,
-        )
+        status = None if query.status is None else int(query.status)
+        values = {"scope": query.scope, "owner": query.owner, "before": query.before, "limit": query.limit}
+        return self._jobs(self._sql.find(query), status=status, **values)
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        removed = 0
-        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            if age := kept_for(status, completed_age, ended_age):
-                removed += self._purge(status, age)
-        return removed
+        return sum(self._purge(status, age) for status, age in kept_for(completed_age, ended_age).items())
 
     def close(self) -> None:
-        """Close the connections, unless the engine is the application's. A later call opens and closes its own."""
+        """Close the connections, unless the engine is the application's. A later call opens its own and closes it after use."""
         self._database.close()
-
-    # --- helpers ----------------------------------------------------------------------------------------------------
 
     def _insert(self, values: Values, *, is_fixed: bool) -> int | None:
         """Insert a row and return its ``created_time``, or None if another job has its id or merge key."""
@@ -266,13 +244,12 @@ class SQLStore:
     def _change_as_read(
         self, connection: Connection, job_id: str, expect: Expect, changes: Changes
     ) -> tuple[Job | None, bool]:
-        """Read the job, and change it unless its version has changed since.
+        """Read the job, and change it unless its version has changed since: two round trips, where a transaction takes four.
 
-        This takes two round trips, and a transaction takes four. Returns the result of `change` and True, or None and
-        False if another write came between.
+        Returns the result of `change` and True, or None and False if another write came between.
         """
         job = self._get(connection, job_id)
-        if job is None or not holds(expect, job):
+        if job is None or not is_satisfied(expect, job):
             return None, True
         assigned = self._assigned(changes, microseconds(job.read_time))
         values = named_values("new", assigned) | {"old_id": job_id, "old_version": job.version}
@@ -304,15 +281,18 @@ class SQLStore:
             aged = self._select(self._sql.ageing, self._values(since=since, **values))
             batch = aged[: purge_batch(size for _, size, _ in aged)]
             if batch:
-                removed += self._database.transact(partial(self._drop, [seq for seq, _, _ in batch]))
-                since = batch[-1][-1]  # all that ended earlier are removed, so the next search can skip them
+                removed += self._drop([seq for seq, _, _ in batch])
+                since = batch[-1][-1]  # all jobs that ended earlier are removed, so the next search can skip them
             if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
 
-    def _drop(self, batch: list[int], connection: Connection) -> int:
-        removed = connection.execute(self._sql.drop_jobs, {"batch": batch}).rowcount
-        connection.execute(self._sql.drop_output, {"batch": batch})
-        return removed
+    def _drop(self, batch: list[int]) -> int:
+        def step(connection: Connection) -> int:
+            removed = connection.execute(self._sql.drop_jobs, {"batch": batch}).rowcount
+            connection.execute(self._sql.drop_output, {"batch": batch})
+            return removed
+
+        return self._database.transact(step)
 
     def _jobs(self, statement: Executable, **values: Any) -> list[Job]:
         return [row_job(row[:-1], moment(row[-1])) for row in self._select(statement, self._values(**values))]

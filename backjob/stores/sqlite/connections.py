@@ -18,19 +18,11 @@ __all__ = ["Connections"]
 
 _MOST_IDLE: Final = 8
 
-# Errors that may go away without a change of the configuration.
-_TRANSIENT: Final = frozenset(
-    {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOMEM,
-        sqlite3.SQLITE_INTERRUPT,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_PROTOCOL,
-    }
+_TRANSIENT: Final = (
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),
+    *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL),
 )
+"""Errors that may go away without a change of the configuration."""
 
 
 class _Process:
@@ -53,7 +45,6 @@ class _Process:
             self.in_use += 1
 
     def leave(self) -> None:
-        """Count a connection as no longer used."""
         with self.usage:
             self.in_use -= 1
             if self.is_paused:
@@ -67,8 +58,8 @@ _inherited: Final[list[_Process]] = []
 class Connections:
     """The connections of this process to the file at ``path``.
 
-    ``prepare`` gets each new connection. Writers of this process take turns with a lock, which wakes them at once; SQLite
-    itself sleeps and retries, which remains between processes. ``timeout`` is in seconds, for both.
+    ``prepare`` is called with each new connection. Writers of this process wait for a lock, which wakes them at once;
+    those of different processes wait in SQLite, which sleeps and retries. Both wait at most ``timeout`` seconds.
     """
 
     def __init__(self, path: Path, timeout: float, prepare: Callable[[sqlite3.Connection], None]) -> None:
@@ -77,7 +68,7 @@ class Connections:
         self._timeout = timeout
         self._prepare = prepare
         self._most_idle = _MOST_IDLE
-        # SQLite forbids to use or close a connection in a forked child ("How To Corrupt An SQLite Database File", section
+        # SQLite forbids using or closing a connection in a forked child ("How To Corrupt An SQLite Database File", section
         # 2.6). A reference keeps the garbage collector from closing it.
         self._state = PerProcess(_Process, abandon=_inherited.append)
         _living.add(self)
@@ -112,18 +103,25 @@ class Connections:
 
     @contextmanager
     def _connection(self) -> Iterator[tuple[_Process, sqlite3.Connection]]:
-        """A connection for this thread only. An exception closes it, and is translated."""
+        """A connection for this thread only. Any exception closes it, and becomes backjob's if it is SQLite's."""
         process = self._state.get()
         process.enter()
         try:
-            connection = self._take(process)
+            try:
+                connection = process.idle.pop()
+            except IndexError:
+                connection = self._open()
             try:
                 yield process, connection
-            except BaseException as error:
+            except BaseException:
                 connection.close()
-                self._translate(error)
                 raise
-            self._give(process, connection)
+            if len(process.idle) < self._most_idle:
+                process.idle.append(connection)
+            else:
+                connection.close()
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
         finally:
             process.leave()
 
@@ -163,45 +161,24 @@ class Connections:
         return resume
 
     def close(self) -> None:
-        """Close idle connections and keep none from now on; a later call opens and closes its own."""
+        """Close idle connections and keep none from now on. A later call opens its own and closes it after use."""
         self._most_idle = 0
         self.close_idle()
 
-    def _take(self, process: _Process) -> sqlite3.Connection:
-        try:
-            return process.idle.pop()
-        except IndexError:
-            return self._open()
-
-    def _give(self, process: _Process, connection: sqlite3.Connection) -> None:
-        if len(process.idle) < self._most_idle:
-            process.idle.append(connection)
-        else:
-            connection.close()
-
     def _open(self) -> sqlite3.Connection:
-        try:
-            connection = sqlite3.connect(
-                self._address, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.Error as error:
-            self._translate(error)
-            raise
+        connection = sqlite3.connect(
+            self._address, uri=True, timeout=self._timeout, isolation_level=None, check_same_thread=False
+        )
         try:
             self._prepare(connection)
-        except BaseException as error:
+        except BaseException:
             connection.close()
-            self._translate(error)
             raise
         return connection
 
     def _begin_turn(self, process: _Process) -> None:
         if not process.turn.acquire(timeout=self._timeout):
             raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
-
-    def _translate(self, error: BaseException) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise self._translated(error) from error
 
     def _translated(self, error: sqlite3.Error) -> BackJobError:
         code = getattr(error, "sqlite_errorcode", None)
@@ -225,14 +202,13 @@ class Connections:
 
 _living: Final[weakref.WeakSet[Connections]] = weakref.WeakSet()
 
-
 _paused: Final = threading.local()
 """The functions that resume the connections that the forking thread paused."""
 
 
 def _before_fork() -> None:
     # SQLite's locks and mutexes are process-wide. A child that inherits one in use waits forever, or believes that it has
-    # its parent's lock and loses what it commits. After this hook, which uwsgi does not run, the child inherits none.
+    # its parent's lock and loses its commits. This hook, which uwsgi does not run, keeps a child from inheriting one.
     _paused.resume = [connections.pause() for connections in list(_living)]
 
 

@@ -74,9 +74,9 @@ class Statements:
         "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] "
         "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
     )
-    add_piece: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
+    add_chunk: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
     locate: str = "SELECT seq, output_truncated FROM {jobs} WHERE id = ?"
-    pieces: str = (
+    chunks: str = (
         "SELECT start, piece FROM {output} WHERE job = :job AND start < :end AND start >= coalesce("
         "(SELECT max(start) FROM {output} WHERE job = :job AND start <= :begin), 0) ORDER BY start"
     )
@@ -89,7 +89,7 @@ class Statements:
     find: str = "SELECT {read} FROM {jobs}[condition] ORDER BY seq DESC LIMIT :limit"
     before: str = "seq < (SELECT seq FROM {jobs} WHERE id = :before)"
     ageing: str = "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? ORDER BY end_time LIMIT ?"
-    drop_pieces: str = "DELETE FROM {output} WHERE job = ?"
+    drop_chunks: str = "DELETE FROM {output} WHERE job = ?"
     drop_job: str = "DELETE FROM {jobs} WHERE seq = ?"
 
     @classmethod
@@ -151,8 +151,8 @@ class Statements:
     def search(self, query: Query) -> str:
         """The search for a query, with named values.
 
-        A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual). It
-        has no statistics and might otherwise walk a longer list than that of the living jobs or of an owner's.
+        A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual).
+        SQLite has no statistics here, and might otherwise read a longer list than that of the living jobs or of an owner's.
         """
         conditions: list[str] = []
         living = query.status is not None and not query.status.is_final

@@ -6,42 +6,34 @@ import os
 import sqlite3
 import time
 from collections.abc import Mapping
-from datetime import timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, cast
+
+from attrs import asdict
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.rows import Row, assignments, conditions, job_row, microseconds, row_job
+from backjob.stores.rows import COLUMNS, Row, assignments, conditions, job_row, microseconds, row_job, span
 from backjob.stores.sqlite.connections import Connections
 from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import kept_for, new_job
-from backjob.stores.urls import StoreURL, number, text, yes_or_no
-from backjob.stores.values import (
-    LOOKAHEAD,
-    PURGED_AT_ONCE,
-    cut,
-    joined_piece,
-    later,
-    output_bytes,
-    purge_batch,
-)
+from backjob.stores.urls import StoreURL, yes_or_no
+from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, purge_batch
 
 __all__ = ["SQLiteStore", "from_url"]
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 _WAL_RETRY: Final = 0.01  # s
-_MICROSECOND: Final = timedelta(microseconds=1)
+_DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
     """Open ``sqlite:///path``; the options are the constructor's arguments."""
-    arguments = url.arguments(
-        {"durability": text, "table_name": text, "create_table": yes_or_no, "busy_timeout": number}
-    )
+    arguments = url.arguments({"durability": str, "table_name": str, "create_table": yes_or_no, "busy_timeout": float})
     return SQLiteStore(url.file_path(), clock=clock, **cast("Any", arguments))
 
 
@@ -129,7 +121,7 @@ class SQLiteStore:
             return Output("", offset)
         seq, truncated = located[0]
         place = {"job": seq, "begin": offset, "end": offset + limit + LOOKAHEAD}
-        return joined_piece(self._connections.read(self._sql.pieces, place), offset, limit, truncated=truncated != 0)
+        return joined_chunk(self._connections.read(self._sql.chunks, place), offset, limit, truncated=truncated != 0)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
@@ -149,7 +141,7 @@ class SQLiteStore:
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         now = self._clock.now()
-        added = output_bytes(report.output)
+        added = report.output.encode()
         statement, values = self._sql.progress(report, len(added))
         parameters = (microseconds(now), *values, job_id, token)
         if not added:
@@ -159,26 +151,19 @@ class SQLiteStore:
             if reported is None:
                 return False
             seq, size = reported
-            start = size - len(added)
-            for position, piece in cut(added):
-                connection.execute(self._sql.add_piece, (seq, start + position, piece))
+            chunks = [(seq, size - len(added) + position, chunk) for position, chunk in cut(added)]
+            connection.executemany(self._sql.add_chunk, chunks)
         return True
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         now = self._clock.now()
-        values = {
-            "now": microseconds(now),
-            "lessee": lessee,
-            "until": microseconds(later(now, lease)),
-            "limit": limit,
-        }
+        until = microseconds(now) + span(lease)
+        values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
         # Usually nothing is due, and reading does not wait for writers.
         if not self._connections.read(self._sql.any_due, values)[0][0]:
             return []
         rows = self._connections.write(self._sql.take_due, values)
-        jobs = [(row[-1], row_job(row[:-1], now)) for row in rows]
-        jobs.sort(key=lambda pair: (pair[1].start_time, pair[0]))
-        return [job for _, job in jobs]
+        return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         if not tokens:
@@ -189,26 +174,15 @@ class SQLiteStore:
 
     def find(self, query: Query) -> list[Job]:
         now = self._clock.now()
-        values = {
-            "now": microseconds(now),
-            "owner": query.owner,
-            "scope": query.scope,
-            "status": query.status,
-            "before": query.before,
-            "limit": query.limit,
-        }
+        values = {"now": microseconds(now), **asdict(query)}
         return [row_job(row[:-1], now) for row in self._connections.read(self._sql.search(query), values)]
 
     def purge(self, completed_age: float, ended_age: float) -> int:
-        now = self._clock.now()
-        removed = 0
-        for status in (Status.COMPLETED, Status.FAILED, Status.CANCELLED):
-            if age := kept_for(status, completed_age, ended_age):
-                removed += self._purge(status, microseconds(now) - timedelta(seconds=age) // _MICROSECOND)
-        return removed
+        now = microseconds(self._clock.now())
+        return sum(self._purge(status, now - span(age)) for status, age in kept_for(completed_age, ended_age).items())
 
     def close(self) -> None:
-        """Close the idle connections. A later call still works: it opens and closes its own connection."""
+        """Close idle connections. A later call opens its own and closes it after use."""
         self._connections.close()
 
     def _purge(self, status: Status, ended_before: int) -> int:
@@ -217,7 +191,7 @@ class SQLiteStore:
             with self._connections.transaction() as connection:
                 aged = connection.execute(self._sql.ageing, (status, ended_before, PURGED_AT_ONCE)).fetchall()
                 batch = [(seq,) for seq, _ in aged[: purge_batch(size for _, size in aged)]]
-                connection.executemany(self._sql.drop_pieces, batch)
+                connection.executemany(self._sql.drop_chunks, batch)
                 connection.executemany(self._sql.drop_job, batch)
             removed += len(batch)
             if len(batch) == len(aged) < PURGED_AT_ONCE:

@@ -1,4 +1,4 @@
-"""The promises to a forked child and to its parent."""
+"""The promises to a forked child and its parent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A store as a dictionary, whose results every other store must return too."""
+"""A store as a dictionary. Every other store must return the same results."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def chunk(racer: str, number: int) -> str:
 
 
 def _claim(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
-    """Claim each job, some of them repeatedly; (job, token) of each claim that won."""
+    """Claim each job, some of them repeatedly. Returns (job, token) of each claim that won."""
     won = []
     for name, times in task["jobs"]:
         for number in range(times):
@@ -54,13 +54,13 @@ def _claim(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
 
 
 def _create(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
-    """Create jobs with one merge key; (id of the draft, id of the returned job)."""
+    """Create jobs with one merge key. Returns (id of the draft, id of the returned job) for each."""
     tried = [f"{racer} {number}" for number in range(task["times"])]
     return [(name, store.create(Draft(id=name, request=Request("GET", "/work")), "key").id) for name in tried]
 
 
 def _end(store: Store, racer: str, task: Task) -> dict[str, Task]:
-    """Report on each job until it has ended, and try to end it; the number of accepted reports and the end that won."""
+    """Report on each job until it has ended, and try to end it. Returns the number of accepted reports and the winning end."""
     process, thread = map(int, racer.split("."))
     done: dict[str, Task] = {}
     for name in task["jobs"]:
@@ -83,7 +83,7 @@ def _has_said(store: Store, name: str, size: int) -> bool:
 
 
 def _take(store: Store, racer: str, task: Task) -> list[str]:
-    """Lease due jobs until none is left; their ids."""
+    """Lease due jobs until none is left, and return their ids."""
     taken: list[str] = []
     while batch := store.take_due(racer, 3600, task["at_once"]):
         taken += [job.id for job in batch]

@@ -43,7 +43,7 @@ class AnySequence(StoreCase):
         plainly(lambda: run_state_machine_as_test(machine, settings=kind))
 
 
-# --- few values, so that calls concern the same jobs ---------------------------------------------------------------------------------
+# --- few values, so that many calls concern the same job ---------------------------------------------------------------------------------
 
 _IDS: Final = st.sampled_from(("a", "b", "c", "d"))
 _TOKENS: Final = st.sampled_from(("token 1", "token 2"))

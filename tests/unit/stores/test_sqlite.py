@@ -326,13 +326,11 @@ def test_ended_threads_leave_no_connections_open(path: Path, store: SQLiteStore)
 def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> None:
     barrier = threading.Barrier(20, timeout=PATIENCE)
 
-    def hold_one() -> None:
-        process = store._connections._state.get()
-        connection = store._connections._take(process)
-        barrier.wait()
-        store._connections._give(process, connection)
+    def use_one() -> None:
+        with store._connections._connection():
+            barrier.wait()
 
-    in_threads(20, hold_one)
+    in_threads(20, use_one)
     # SQLite keeps a descriptor open until no connection of the process has a lock on the file.
     assert len(store._connections._state.get().idle) == 8
     store.close()
@@ -541,14 +539,14 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
     for statement, parameters in (
         (store._sql.any_due, values),
         (store._sql.take_due, values),
-        (store._sql.pieces, values),
+        (store._sql.chunks, values),
         (store._sql.ageing, (2, 1, 1)),
         (store._sql.holder, ("key",)),
         (store._sql.get, ("id",)),
         (store._sql.progress(Report(), 0)[0], (1, "id", "token")),
         (store._sql.drop_body, (1,)),
         (store._sql.beat, (1, "id", "token")),
-        (store._sql.drop_pieces, (1,)),
+        (store._sql.drop_chunks, (1,)),
     ):
         plan = store._connections.read(f"EXPLAIN QUERY PLAN {statement}", parameters)
         steps = [row[3] for row in plan if row[3] != "SCAN CONSTANT ROW"]

@@ -16,7 +16,7 @@ from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, res
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
-from backjob.status.endpoints import Answer, Ask, Endpoints
+from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running
@@ -202,10 +202,10 @@ class StatusApp:
         else:
             await _stream(receive, send, answer, answer.stream)
 
-    def _answer(self, scope: Scope) -> Answer:
+    def _answer(self, scope: Scope) -> StatusResponse:
         request = request_of(scope)
-        return self._endpoints.answer(
-            Ask(
+        return self._endpoints.respond(
+            Visit(
                 request,
                 path=route_path(scope),
                 owner=self._jobs.owner_of(request),
@@ -227,7 +227,7 @@ async def _body(receive: Receive, length: int) -> bytes | None:
             return bytes(body[:length])
 
 
-async def _stream(receive: Receive, send: Send, answer: Answer, stream: Stream) -> None:
+async def _stream(receive: Receive, send: Send, answer: StatusResponse, stream: Stream) -> None:
     """Send a stream to its end, or until the client disconnects or does not read for 30 s."""
 
     async def send_in_time(message: Message) -> None:

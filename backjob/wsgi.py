@@ -14,7 +14,7 @@ from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
-from backjob.status.endpoints import Ask, Endpoints
+from backjob.status.endpoints import Endpoints, Visit
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running
 
@@ -191,8 +191,8 @@ class StatusApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = request_of(environ)
-        answer = self._endpoints.answer(
-            Ask(
+        answer = self._endpoints.respond(
+            Visit(
                 request,
                 path=environ.get("PATH_INFO", ""),
                 owner=self._jobs.owner_of(request),

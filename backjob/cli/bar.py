@@ -14,16 +14,10 @@ from attrs import frozen
 from backjob.clock import SystemClock
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
+from backjob.status.page import WORDS
 
 __all__ = ["Bar", "Progress", "Style", "draw"]
 
-_WORDS: Final = {
-    Status.STARTED: "Waiting",
-    Status.IN_PROGRESS: "Running",
-    Status.COMPLETED: "Completed",
-    Status.FAILED: "Failed",
-    Status.CANCELLED: "Cancelled",
-}
 _COLOURS: Final = {Status.COMPLETED: "32", Status.FAILED: "31", Status.CANCELLED: "33"}
 _BAR_COLOUR: Final = "36"
 
@@ -34,7 +28,7 @@ _MIN_COLUMNS: Final = 20
 _UNLIMITED: Final = 1 << 16
 _RESERVED: Final = 3  # the terminal echoes Ctrl-C as ^C at the cursor; if that wrapped, the line could not be redrawn
 _MIN_BAR: Final = 8
-_TEXT_COLUMNS: Final = 30  # for status, percentage and time
+_TEXT_COLUMNS: Final = 37  # for status, percentage and time
 _BLOCK: Final = 3  # the length of the block that moves while the progress is unknown
 
 
@@ -89,7 +83,7 @@ def draw(progress: Progress, style: Style, columns: int) -> str:
         style.ends[status - Status.COMPLETED] if status.is_final else style.spinner[progress.frame % len(style.spinner)]
     )
     parts = [
-        (f"{mark} {_WORDS[status]:<9}", _COLOURS.get(status, "")),
+        (f"{mark} {WORDS[status]:<9}", _COLOURS.get(status, "")),
         *_bar_parts(progress, style, columns),
         (f"  {progress.progress:3d} %  {progress.time:>4}", ""),
         (f"  {progress.text}", ""),

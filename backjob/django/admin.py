@@ -20,6 +20,7 @@ from backjob.django.models import Job
 from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.model import Status
+from backjob.status.page import WORDS
 from backjob.stores.rows import moment
 
 __all__ = ["JobAdmin"]
@@ -130,7 +131,7 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("status"))
     def state(self, job: Job) -> str:
         """Return the progress element with the output, which updates itself, or the status."""
-        return _element(job) or Status(job.status).name
+        return _element(job) or WORDS[Status(job.status)]
 
     @admin.display(description=_("created"))
     def created_at(self, job: Job) -> str:

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from backjob.django.fields import ExactField
-from backjob.model import Status
+from backjob.status.page import WORDS
 from backjob.stores.rows import moment
 
 __all__ = ["Job", "Output"]
@@ -22,7 +22,7 @@ __all__ = ["Job", "Output"]
 class Job(models.Model):
     """One job. `backjob.model.Job` explains the columns."""
 
-    STATUSES = [(int(status), status.name) for status in Status]
+    STATUSES = [(int(status), word) for status, word in WORDS.items()]
 
     seq = models.BigAutoField(primary_key=True)
     id = ExactField(max_length=128, unique=True)

@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 from backjob.django.requests import DjangoServing
 from backjob.django.site import engine, jobs
 from backjob.django.streaming import streaming
-from backjob.status.endpoints import Ask, Endpoints
+from backjob.status.endpoints import Endpoints, Visit
 
 __all__ = ["run", "status"]
 
@@ -22,8 +22,8 @@ __all__ = ["run", "status"]
 def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Respond to a status route; ``rest`` is the path after the prefix of the included URLs."""
     here = DjangoServing(request).request
-    answer = Endpoints(engine(), "/backjob").answer(
-        Ask(
+    answer = Endpoints(engine(), "/backjob").respond(
+        Visit(
             evolve(here, method=request.method or ""),  # Django makes it upper case
             path=f"/{rest}",
             owner=engine().owner_of(request),

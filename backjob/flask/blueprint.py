@@ -10,7 +10,7 @@ from werkzeug.routing import BaseConverter
 
 from backjob.http.environ import EnvironServing
 from backjob.jobs import BackJob, engine_of
-from backjob.status.endpoints import Ask, Endpoints
+from backjob.status.endpoints import Endpoints, Visit
 
 __all__ = ["status_blueprint"]
 
@@ -36,8 +36,8 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
     def answer(**_: str) -> Response:
         engine = engine_of(jobs)
         here = EnvironServing(request.environ)
-        answer = Endpoints(engine, prefix).answer(
-            Ask(
+        answer = Endpoints(engine, prefix).respond(
+            Visit(
                 here.request,
                 path=request.path.removeprefix(prefix),
                 owner=engine.current_owner(),

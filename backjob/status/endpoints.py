@@ -17,22 +17,22 @@ from backjob.model import JobState, Output, Status, clean_text
 from backjob.status.exchange import (
     EVENT_HEADERS,
     STOP_POLLING,
-    Answer,
-    Ask,
-    error_answer,
-    json_answer,
+    StatusResponse,
+    Visit,
+    error_response,
+    json_response,
     offset,
     preferred,
     query_values,
     resume_offset,
     same_origin,
-    text_answer,
+    text_response,
 )
 from backjob.status.page import Links, asset, render, render_fragment
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.events import output_as_dict
 
-__all__ = ["Answer", "Ask", "Endpoints", "StatusSource"]
+__all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit"]
 
 _ROUTE: Final = re.compile(
     r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z]+))?"
@@ -50,7 +50,7 @@ _PAGE_POLICY: Final = (
         "img-src data:; base-uri 'none'; frame-ancestors 'self'"
     ),
 )
-_BAD_OFFSET: Final = error_answer(400, "offset: must be a number of bytes, 0 or more")
+_BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
 
 
 class StatusSource(Protocol):
@@ -89,7 +89,7 @@ class _Opened:
 @frozen
 class _Route:
     methods: tuple[str, ...]
-    handle: Callable[[Endpoints, Ask, _Opened], Answer]
+    handle: Callable[[Endpoints, Visit, _Opened], StatusResponse]
 
 
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
@@ -99,7 +99,7 @@ def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
 
 @frozen
 class Endpoints:
-    """Responds to the status routes. Stateless, callable from any thread; ``answer`` may read the store.
+    """Responds to the status routes. Stateless, callable from any thread; ``respond`` may read the store.
 
     ``prefix`` is the path under which the application sees the routes: ``/backjob``.
     """
@@ -108,51 +108,51 @@ class Endpoints:
     prefix: str = field(validator=_check_prefix)
 
     def below(self, path: str) -> str | None:
-        """Return the path after the prefix, for `Ask.path`, or None if the path is outside of these routes."""
+        """Return the path after the prefix, for `Visit.path`, or None if the path is outside of these routes."""
         rest = path.removeprefix(self.prefix)
         return rest if path.startswith(self.prefix) and rest.startswith("/") else None
 
-    def answer(self, ask: Ask) -> Answer:
+    def respond(self, visit: Visit) -> StatusResponse:
         """Return the response to a request. Raises only errors of the configuration (`StoreUnusable`)."""
         try:
-            answer = self._route(ask)
+            response = self._route(visit)
         except JobNotFound:
-            answer = error_answer(404, "not found")
+            response = error_response(404, "not found")
         except StoreUnavailable:
-            answer = error_answer(503, "the store is not available at the moment", _RETRY_AFTER)
-        return evolve(answer, body=b"") if ask.request.method == "HEAD" else answer
+            response = error_response(503, "the store is not available at the moment", _RETRY_AFTER)
+        return evolve(response, body=b"") if visit.request.method == "HEAD" else response
 
-    def _route(self, ask: Ask) -> Answer:
-        media_type = _STATIC.get(ask.path)
+    def _route(self, visit: Visit) -> StatusResponse:
+        media_type = _STATIC.get(visit.path)
         if media_type is not None:
-            return _refuse_method(ask, ("GET", "HEAD")) or _static(ask.path, media_type)
-        found = _ROUTE.fullmatch(ask.path)
+            return _refuse_method(visit, ("GET", "HEAD")) or _static(visit.path, media_type)
+        found = _ROUTE.fullmatch(visit.path)
         route = self._routes.get(found["leaf"] or "") if found else None
         if found is None or route is None:
-            raise JobNotFound(ask.path)
-        return _refuse_method(ask, route.methods) or route.handle(self, ask, self._open(ask, found))
+            raise JobNotFound(visit.path)
+        return _refuse_method(visit, route.methods) or route.handle(self, visit, self._open(visit, found))
 
-    def _open(self, ask: Ask, found: re.Match[str]) -> _Opened:
+    def _open(self, visit: Visit, found: re.Match[str]) -> _Opened:
         """Return the job if this visitor may see it; otherwise raise `JobNotFound`, whether the job exists or not."""
         job_id, token = found["id"], found["token"]
         right = self.jobs.rights(job_id, token) if token else None
-        if not (right or ask.owner or ask.sees_all):
+        if not (right or visit.owner or visit.sees_all):
             raise JobNotFound(job_id)
         state = self.jobs.status(job_id)
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
-        by_owner = bool(ask.owner) and state.owner == ask.owner
-        if not (right or by_owner or ask.sees_all):
+        by_owner = bool(visit.owner) and state.owner == visit.owner
+        if not (right or by_owner or visit.sees_all):
             raise JobNotFound(job_id)
         return _Opened(found["ref"], state, by_owner, right)
 
-    def _state(self, ask: Ask, opened: _Opened) -> Answer:
-        if preferred(ask.request.header("accept"), (_JSON, _HTML)) == _JSON:
-            return json_answer(200, opened.state.as_dict())
-        return self._page(ask, opened)
+    def _state(self, visit: Visit, opened: _Opened) -> StatusResponse:
+        if preferred(visit.request.header("accept"), (_JSON, _HTML)) == _JSON:
+            return json_response(200, opened.state.as_dict())
+        return self._page(visit, opened)
 
-    def _page(self, ask: Ask, opened: _Opened) -> Answer:
+    def _page(self, visit: Visit, opened: _Opened) -> StatusResponse:
         job_id = opened.state.id
-        mount = ask.mount_url()
+        mount = visit.mount_url()
         cancel = None
         if opened.may_cancel:
             # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
@@ -160,57 +160,57 @@ class Endpoints:
             ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
             cancel = f"{mount}/{ref}/cancel"
         start, chunk = self.jobs.tail(job_id)
-        stream = self.jobs.broadcast.limit(in_thread=ask.in_thread) > 0
+        stream = self.jobs.broadcast.limit(in_thread=visit.in_thread) > 0
         links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream)
         body = render(opened.state, chunk.text, more=start > 0, truncated=chunk.truncated, links=links)
-        return text_answer(200, _HTML, body, _PAGE_POLICY)
+        return text_response(200, _HTML, body, _PAGE_POLICY)
 
-    def _fragment(self, ask: Ask, opened: _Opened) -> Answer:
+    def _fragment(self, visit: Visit, opened: _Opened) -> StatusResponse:
         start, chunk = (
-            self.jobs.tail(opened.state.id) if query_values(ask.request, "output") == ["1"] else (0, Output("", 0))
+            self.jobs.tail(opened.state.id) if query_values(visit.request, "output") == ["1"] else (0, Output("", 0))
         )
         body = render_fragment(opened.state, chunk.text, more=start > 0, truncated=chunk.truncated)
         status = STOP_POLLING if opened.state.status.is_final else 200
-        return text_answer(status, _HTML, body, _PAGE_POLICY)
+        return text_response(status, _HTML, body, _PAGE_POLICY)
 
-    def _output(self, ask: Ask, opened: _Opened) -> Answer:
-        start = offset(ask.request)
+    def _output(self, visit: Visit, opened: _Opened) -> StatusResponse:
+        start = offset(visit.request)
         if start is None:
             return _BAD_OFFSET
         chunk = self.jobs.output(opened.state.id, start)
-        if preferred(ask.request.header("accept"), (_JSON, _PLAIN)) == _PLAIN:
+        if preferred(visit.request.header("accept"), (_JSON, _PLAIN)) == _PLAIN:
             position = ("Backjob-Next-Offset", str(chunk.next_offset))
-            return text_answer(200, _PLAIN, clean_text(chunk.text).encode("utf-8"), position)
-        return json_answer(200, output_as_dict(chunk))
+            return text_response(200, _PLAIN, clean_text(chunk.text).encode("utf-8"), position)
+        return json_response(200, output_as_dict(chunk))
 
-    def _events(self, ask: Ask, opened: _Opened) -> Answer:
-        if not self.jobs.broadcast.limit(in_thread=ask.in_thread):
-            raise JobNotFound(ask.path)
-        start = resume_offset(ask.request)
+    def _events(self, visit: Visit, opened: _Opened) -> StatusResponse:
+        if not self.jobs.broadcast.limit(in_thread=visit.in_thread):
+            raise JobNotFound(visit.path)
+        start = resume_offset(visit.request)
         if start is None:
             return _BAD_OFFSET
-        if ask.request.method == "HEAD":
-            return Answer(200, "OK", EVENT_HEADERS)
-        output = query_values(ask.request, "output") != ["0"]
-        stream = self.jobs.broadcast.open(opened.state.id, start, output=output, in_thread=ask.in_thread)
+        if visit.request.method == "HEAD":
+            return StatusResponse(200, "OK", EVENT_HEADERS)
+        output = query_values(visit.request, "output") != ["0"]
+        stream = self.jobs.broadcast.open(opened.state.id, start, output=output, in_thread=visit.in_thread)
         if stream is None:
-            return error_answer(503, "too many event streams are open", _RETRY_AFTER)
-        return Answer(200, "OK", EVENT_HEADERS, stream=stream)
+            return error_response(503, "too many event streams are open", _RETRY_AFTER)
+        return StatusResponse(200, "OK", EVENT_HEADERS, stream=stream)
 
-    def _cancel(self, ask: Ask, opened: _Opened) -> Answer:
+    def _cancel(self, visit: Visit, opened: _Opened) -> StatusResponse:
         if not opened.may_cancel:
-            return error_answer(403, "with this URL you may view the job, but not cancel it")
-        if opened.right != "cancel" and not same_origin(ask.request):
-            return error_answer(403, "only a page of this site may cancel the job")
+            return error_response(403, "with this URL you may view the job, but not cancel it")
+        if opened.right != "cancel" and not same_origin(visit.request):
+            return error_response(403, "only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
-        if preferred(ask.request.header("accept"), (_JSON, _HTML)) == _HTML:
+        if preferred(visit.request.header("accept"), (_JSON, _HTML)) == _HTML:
             # Redirect the owner to the URL without a token, so that the token to cancel stays out of the address bar.
             ref = opened.state.id if opened.by_owner else opened.ref
-            return text_answer(303, _PLAIN, b"", ("Location", f"{ask.mount_url()}/{ref}"))
+            return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}"))
         state = self.jobs.status(opened.state.id)
         if state.status is Status.CANCELLED:
-            return json_answer(200, state.as_dict())
-        return json_answer(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
+            return json_response(200, state.as_dict())
+        return json_response(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
 
     _routes: ClassVar[Mapping[str, _Route]] = {
         "": _Route(("GET", "HEAD"), _state),
@@ -221,11 +221,11 @@ class Endpoints:
     }
 
 
-def _refuse_method(ask: Ask, methods: tuple[str, ...]) -> Answer | None:
-    if ask.request.method in methods:
+def _refuse_method(visit: Visit, methods: tuple[str, ...]) -> StatusResponse | None:
+    if visit.request.method in methods:
         return None
-    return error_answer(405, "method not allowed", ("Allow", ", ".join(methods)))
+    return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
 
 
-def _static(path: str, media_type: str) -> Answer:
-    return text_answer(200, media_type, asset(path.removeprefix("/")), caching=_STATIC_CACHING)
+def _static(path: str, media_type: str) -> StatusResponse:
+    return text_response(200, media_type, asset(path.removeprefix("/")), caching=_STATIC_CACHING)

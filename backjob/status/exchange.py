@@ -17,16 +17,16 @@ from backjob.status.streaming.stream import Stream
 __all__ = [
     "EVENT_HEADERS",
     "STOP_POLLING",
-    "Answer",
-    "Ask",
-    "error_answer",
-    "json_answer",
+    "StatusResponse",
+    "Visit",
+    "error_response",
+    "json_response",
     "offset",
     "preferred",
     "query_values",
     "resume_offset",
     "same_origin",
-    "text_answer",
+    "text_response",
 ]
 
 STOP_POLLING: Final = 286
@@ -39,7 +39,7 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
 
 @frozen
-class Ask:
+class Visit:
     """A request for a status route.
 
     ``path`` is the path after the prefix. ``mount`` is the prefix as the browser sees it, with the application's mount
@@ -64,7 +64,7 @@ class Ask:
 
 
 @frozen
-class Answer(Response):
+class StatusResponse(Response):
     """A complete response, or with a ``stream`` the start of one; the adapter sends the stream as the body and closes it.
 
     For HEAD, ``body`` is empty and Content-Length is that of GET.
@@ -145,22 +145,26 @@ EVENT_HEADERS: Final = _headers(CONTENT_TYPE, ("X-Accel-Buffering", "no"), cachi
 """Events must arrive at once, so proxies may not compress or buffer them; the last field is nginx's."""
 
 
-def text_answer(status: int, media_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store") -> Answer:
-    """Return an answer in UTF-8."""
-    return _answer(status, f"{media_type}; charset=utf-8", body, *more, caching=caching)
+def text_response(
+    status: int, media_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store"
+) -> StatusResponse:
+    """Return a response in UTF-8."""
+    return _response(status, f"{media_type}; charset=utf-8", body, *more, caching=caching)
 
 
-def json_answer(status: int, value: Mapping[str, JsonValue], *more: tuple[str, str]) -> Answer:
-    """Return an answer in JSON."""
-    return _answer(status, "application/json", json_bytes(value), *more)
+def json_response(status: int, value: Mapping[str, JsonValue], *more: tuple[str, str]) -> StatusResponse:
+    """Return a response in JSON."""
+    return _response(status, "application/json", json_bytes(value), *more)
 
 
-def error_answer(status: int, text: str, *more: tuple[str, str]) -> Answer:
+def error_response(status: int, text: str, *more: tuple[str, str]) -> StatusResponse:
     """Return an error in JSON."""
-    return json_answer(status, {"error": text}, *more)
+    return json_response(status, {"error": text}, *more)
 
 
-def _answer(status: int, content_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store") -> Answer:
+def _response(
+    status: int, content_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store"
+) -> StatusResponse:
     reason = "Stop Polling" if status == STOP_POLLING else HTTPStatus(status).phrase
     length = ("Content-Length", str(len(body)))
-    return Answer(status, reason, _headers(content_type, length, *more, caching=caching), body)
+    return StatusResponse(status, reason, _headers(content_type, length, *more, caching=caching), body)

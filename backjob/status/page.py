@@ -14,15 +14,17 @@ from attrs import frozen
 
 from backjob.model import JobState, JsonValue, Status, clean_text
 
-__all__ = ["Links", "asset", "duration", "fill", "headline", "render", "render_fragment", "result_link"]
+__all__ = ["WORDS", "Links", "asset", "duration", "fill", "headline", "render", "render_fragment", "result_link"]
 
-_WORDS: Final = {
+WORDS: Final = {
     Status.STARTED: "Waiting to start",
     Status.IN_PROGRESS: "Running",
     Status.COMPLETED: "Done",
     Status.FAILED: "Failed",
     Status.CANCELLED: "Cancelled",
 }
+"""A status as users read it: on the page, in the element, on a terminal and in Django's admin."""
+
 _LONGEST_HEADLINE: Final = 500
 _UNITS: Final = (("day", 86400), ("hr", 3600), ("min", 60), ("sec", 1))
 _SHORTEST_ESTIMATE: Final = 2.0  # s
@@ -121,7 +123,7 @@ def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool
 
 
 def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dict[str, str]:
-    word = _WORDS[state.status]
+    word = WORDS[state.status]
     text = headline(state.status_text, output)
     suffix = "" if text.lower() in ("", word.lower()) else f": {text}"
     known = state.progress > 0 or state.status.is_final

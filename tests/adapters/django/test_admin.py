@@ -13,6 +13,7 @@ from backjob import Status
 from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.testing import immediate, recorded
+from backjob.status.page import WORDS
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -64,7 +65,7 @@ def test_the_list_shows_each_job_escaped(ended: str, waiting: str) -> None:
     assert "&lt;i&gt;reports&lt;/i&gt;" in page
     assert "<i>reports" not in page
     assert "<u>Bo" not in page
-    assert "COMPLETED" in page
+    assert ">Done<" in page
 
 
 @pytest.mark.parametrize(
@@ -105,8 +106,14 @@ def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> No
     assert "field-status_text" not in page  # it would stand still beside what moves
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
         page = al.get(detail(waiting)).content.decode()
-    assert "STARTED" in page
+    assert "Waiting to start" in page
     assert "field-status_text" in page
+
+
+def test_the_admin_shows_the_same_words_as_the_page(waiting: str) -> None:
+    page = staff("view_job").get(LIST).content.decode()
+    for status, word in WORDS.items():
+        assert re.search(rf'status__exact={status:d}"[^>]*>\s*{word}<', page)
 
 
 def test_the_detail_page_shows_times_in_the_format_of_the_list(ended: str, waiting: str) -> None:

@@ -51,7 +51,7 @@ def test_the_line_has_status_bar_progress_time_and_text() -> None:
 @pytest.mark.parametrize(
     ("status", "line"),
     [
-        (Status.COMPLETED, "✔ Completed   42 %  1:05  Exporting"),
+        (Status.COMPLETED, "✔ Done        42 %  1:05  Exporting"),
         (Status.FAILED, "✘ Failed      42 %  1:05  Exporting"),
         (Status.CANCELLED, "■ Cancelled   42 %  1:05  Exporting"),
     ],
@@ -147,9 +147,9 @@ def test_output_scrolls_above_the_bar_and_the_final_line_stays(bar: Bar, termina
     *above, line = str(terminal.screen()).splitlines()
     assert above == ["before", "one", "two"]
     assert line.endswith("10 %  0:00  Reading")
-    bar.state(state(clock, Status.COMPLETED, 100), "Done")
+    bar.state(state(clock, Status.COMPLETED, 100), "Ready")
     bar.output("after\n")
-    assert str(terminal.screen()).splitlines() == [*above, "✔ Completed  100 %  1:15  Done", "after"]
+    assert str(terminal.screen()).splitlines() == [*above, "✔ Done       100 %  1:15  Ready", "after"]
 
 
 def test_the_bar_is_erased_if_its_block_ends_before_the_job(terminal: Terminal, clock: FakeClock) -> None:
@@ -208,7 +208,7 @@ def test_characters_missing_from_the_encoding_become_escapes(clock: FakeClock) -
     assert isinstance(stream.buffer, io.BytesIO)
     written = stream.buffer.getvalue().decode("latin-1")
     assert "smörgåsbord \\u6f22\n" in written
-    assert "+ Completed   10 %  1:15  \\u6f22" in visible(written)
+    assert "+ Done        10 %  1:15  \\u6f22" in visible(written)
 
 
 def test_drawing_stops_silently_if_the_terminal_is_gone(clock: FakeClock) -> None:

@@ -154,7 +154,7 @@ def test_a_terminal_shows_a_bar_below_the_output_and_keeps_the_final_line(
     assert said == "said"
     assert "█" in bar
     assert re.search(r" 50 %  [\d:]+  halfway$", bar)
-    assert after.splitlines() == ["said", "un", "✔ Completed  100 %  0:00  done"]
+    assert after.splitlines() == ["said", "un", "✔ Done       100 %  0:00  done"]
 
 
 def test_a_job_cannot_send_control_characters_to_the_terminal(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_on_a_narrow_ascii_terminal_the_bar_fits_in_ascii(tmp_path: Path, runnin
     screen = program.screen()
     assert screen.colours == set()
     assert str(screen).splitlines()[:1] == ["said"]
-    assert "+ Completed  100 %" in str(screen)
+    assert "+ Done       100 %" in str(screen)
 
 
 def test_ctrl_c_on_a_terminal_stops_watching_and_leaves_the_job_running(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import Headers, JobState, JsonValue, Output, Request, Status
-from backjob.status.endpoints import Answer, Ask, Endpoints
+from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.exchange import preferred
 from backjob.status.page import fill, headline, result_link
 from backjob.status.streaming.broadcast import Broadcast
@@ -24,7 +24,7 @@ from tests.unit.core import Bench, bench
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HTML: Headers = (("Accept", "text/html,application/xhtml+xml,*/*;q=0.8"),)
 SAME_ORIGIN: Headers = (("Sec-Fetch-Site", "same-origin"),)
-PIECE = 65_536
+CHUNK = 65_536
 
 
 def a_state(**changes: Any) -> JobState:
@@ -65,11 +65,11 @@ class FakeJobs:
 
     def output(self, job_id: str, offset: int = 0) -> Output:
         self.reads += 1
-        piece = self.outputs.get(job_id, b"")[offset : offset + PIECE]
-        return Output(piece.decode("utf-8", "surrogatepass"), offset + len(piece), self.truncated)
+        chunk = self.outputs.get(job_id, b"")[offset : offset + CHUNK]
+        return Output(chunk.decode("utf-8", "surrogatepass"), offset + len(chunk), self.truncated)
 
     def tail(self, job_id: str) -> tuple[int, Output]:
-        start = max(0, len(self.outputs.get(job_id, b"")) - PIECE)
+        start = max(0, len(self.outputs.get(job_id, b"")) - CHUNK)
         return start, self.output(job_id, start)
 
     def cancel(self, job_id: str) -> bool:
@@ -88,14 +88,14 @@ class FakeJobs:
 
 @pytest.fixture
 def jobs() -> FakeJobs:
-    nobodys = a_state(id="nobodys", owner=None)
+    unowned = a_state(id="unowned", owner=None)
     return FakeJobs(
-        states={"job1": a_state(), "job2": a_state(id="job2", owner="bob"), "nobodys": nobodys},
+        states={"job1": a_state(), "job2": a_state(id="job2", owner="bob"), "unowned": unowned},
         outputs={"job1": "first\nsecond ä\n".encode()},
     )
 
 
-def ask(
+def fetch(
     jobs: FakeJobs,
     path: str,
     *,
@@ -105,17 +105,17 @@ def ask(
     owner: str | None = None,
     mount: str = "/backjob",
     sees_all: bool = False,
-) -> Answer:
-    return Endpoints(jobs, "/backjob").answer(
-        Ask(Request(method, f"{mount}{path}?{query}", headers), path, owner, mount, sees_all)
+) -> StatusResponse:
+    return Endpoints(jobs, "/backjob").respond(
+        Visit(Request(method, f"{mount}{path}?{query}", headers), path, owner, mount, sees_all)
     )
 
 
 def page_of(jobs: FakeJobs, path: str = "/job1.view-job1", *, owner: str | None = None, mount: str = "/backjob") -> str:
-    answer = ask(jobs, path, headers=HTML, owner=owner, mount=mount)
-    assert answer.status == 200
-    assert answer.header("Content-Type") == "text/html; charset=utf-8"
-    return answer.body.decode("utf-8")
+    response = fetch(jobs, path, headers=HTML, owner=owner, mount=mount)
+    assert response.status == 200
+    assert response.header("Content-Type") == "text/html; charset=utf-8"
+    return response.body.decode("utf-8")
 
 
 class Page(HTMLParser):
@@ -137,44 +137,44 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
 
-# --- what is answered -----------------------------------------------------------------------------------------------
+# --- responses -----------------------------------------------------------------------------------------------
 
 
 def test_the_state_is_the_jobs_dictionary_as_json(jobs: FakeJobs) -> None:
-    answer = ask(jobs, "/job1", owner="ann")
-    assert (answer.status, answer.header("content-type")) == (200, "application/json")
-    assert json.loads(answer.body) == a_state().as_dict()
+    response = fetch(jobs, "/job1", owner="ann")
+    assert (response.status, response.header("content-type")) == (200, "application/json")
+    assert json.loads(response.body) == a_state().as_dict()
 
 
 def test_output_is_json_from_the_offset(jobs: FakeJobs) -> None:
-    answer = ask(jobs, "/job1.view-job1/output", query="offset=6")
-    assert json.loads(answer.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False}
+    response = fetch(jobs, "/job1.view-job1/output", query="offset=6")
+    assert json.loads(response.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False}
 
 
 def test_output_without_an_offset_starts_at_0_and_states_whether_it_was_truncated(jobs: FakeJobs) -> None:
     jobs.truncated = True
-    answer = ask(jobs, "/job1/output", owner="ann")
-    assert json.loads(answer.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True}
+    response = fetch(jobs, "/job1/output", owner="ann")
+    assert json.loads(response.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True}
 
 
 def test_output_past_the_end_is_empty(jobs: FakeJobs) -> None:
-    assert json.loads(ask(jobs, "/job1/output", owner="ann", query="offset=16").body)["text"] == ""
+    assert json.loads(fetch(jobs, "/job1/output", owner="ann", query="offset=16").body)["text"] == ""
 
 
 def test_plain_text_output_has_the_next_offset_in_a_header_field(jobs: FakeJobs) -> None:
-    answer = ask(jobs, "/job1/output", owner="ann", query="offset=6", headers=(("accept", "text/plain"),))
-    assert answer.header("Content-Type") == "text/plain; charset=utf-8"
-    assert answer.header("Backjob-Next-Offset") == "16"
-    assert answer.body == "second ä\n".encode()
+    response = fetch(jobs, "/job1/output", owner="ann", query="offset=6", headers=(("accept", "text/plain"),))
+    assert response.header("Content-Type") == "text/plain; charset=utf-8"
+    assert response.header("Backjob-Next-Offset") == "16"
+    assert response.body == "second ä\n".encode()
 
 
 @pytest.mark.parametrize(
     "query", ["offset=-1", "offset=x", "offset=", "offset=1.5", "offset=1&offset=2", "offset=٣", "offset=" + "9" * 16]
 )  # fmt: skip
 def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
-    answer = ask(jobs, "/job1/output", owner="ann", query=query)
-    assert answer.status == 400
-    assert "offset" in json.loads(answer.body)["error"]
+    response = fetch(jobs, "/job1/output", owner="ann", query=query)
+    assert response.status == 400
+    assert "offset" in json.loads(response.body)["error"]
 
 
 @pytest.mark.parametrize(
@@ -182,12 +182,12 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
     [("/progress.js", "text/javascript"), ("/progress.css", "text/css")],
 )
 def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_type: str) -> None:
-    answer = ask(jobs, path)
-    assert answer.status == 200
-    assert answer.header("Content-Type") == f"{media_type}; charset=utf-8"
-    assert answer.header("Cache-Control") == "public, max-age=3600"
-    assert answer.header("X-Content-Type-Options") == "nosniff"
-    assert b"backjob-progress" in answer.body
+    response = fetch(jobs, path)
+    assert response.status == 200
+    assert response.header("Content-Type") == f"{media_type}; charset=utf-8"
+    assert response.header("Cache-Control") == "public, max-age=3600"
+    assert response.header("X-Content-Type-Options") == "nosniff"
+    assert b"backjob-progress" in response.body
     assert jobs.reads == 0
 
 
@@ -209,14 +209,14 @@ def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_
     ],
 )
 def test_an_unknown_path_is_not_found(jobs: FakeJobs, path: str) -> None:
-    assert ask(jobs, path, owner="ann").status == 404
+    assert fetch(jobs, path, owner="ann").status == 404
 
 
 def test_head_is_get_without_the_body(jobs: FakeJobs) -> None:
     for path in ("/job1", "/job1/output", "/progress.js", "/unknown"):
         for headers in ((), HTML):
-            got = ask(jobs, path, owner="ann", headers=headers)
-            head = ask(jobs, path, owner="ann", headers=headers, method="HEAD")
+            got = fetch(jobs, path, owner="ann", headers=headers)
+            head = fetch(jobs, path, owner="ann", headers=headers, method="HEAD")
             assert head == evolve(got, body=b"")
             assert got.body
 
@@ -237,20 +237,20 @@ def test_head_is_get_without_the_body(jobs: FakeJobs) -> None:
 def test_another_method_is_405_with_the_allowed_methods_whether_the_job_exists_or_not(
     jobs: FakeJobs, path: str, method: str, allow: str
 ) -> None:
-    answer = ask(jobs, path, method=method)
-    assert (answer.status, answer.header("Allow")) == (405, allow)
+    response = fetch(jobs, path, method=method)
+    assert (response.status, response.header("Allow")) == (405, allow)
     assert jobs.reads == 0
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/job1"), ("GET", "/job1/output"), ("POST", "/job1/cancel")])
 def test_an_unavailable_store_is_503_with_retry_after(jobs: FakeJobs, method: str, path: str) -> None:
     jobs.down = True
-    answer = ask(jobs, path, method=method, owner="ann", headers=SAME_ORIGIN)
-    assert (answer.status, answer.header("Retry-After")) == (503, "2")
-    assert "error" in json.loads(answer.body)
+    response = fetch(jobs, path, method=method, owner="ann", headers=SAME_ORIGIN)
+    assert (response.status, response.header("Retry-After")) == (503, "2")
+    assert "error" in json.loads(response.body)
 
 
-# --- who may see it -------------------------------------------------------------------------------------------------
+# --- access -------------------------------------------------------------------------------------------------
 
 SEEN, HIDDEN = 200, 404
 
@@ -270,11 +270,11 @@ SEEN, HIDDEN = 200, 404
         ("/job1.wrong", None, HIDDEN),
         ("/job1.wrong", "ann", SEEN),
         ("/job1.", "ann", HIDDEN),
-        ("/nobodys", None, HIDDEN),
-        ("/nobodys", "", HIDDEN),
-        ("/nobodys", "ann", HIDDEN),
-        ("/nobodys", "None", HIDDEN),
-        ("/nobodys.view-nobodys", None, SEEN),
+        ("/unowned", None, HIDDEN),
+        ("/unowned", "", HIDDEN),
+        ("/unowned", "ann", HIDDEN),
+        ("/unowned", "None", HIDDEN),
+        ("/unowned.view-unowned", None, SEEN),
         ("/unknown", "ann", HIDDEN),
         ("/unknown", None, HIDDEN),
         ("/purged.view-purged", None, HIDDEN),
@@ -284,44 +284,44 @@ SEEN, HIDDEN = 200, 404
 def test_only_the_owner_or_a_token_opens_a_job(
     jobs: FakeJobs, path: str, owner: str | None, status: int, leaf: str
 ) -> None:
-    assert ask(jobs, path + leaf, owner=owner).status == status
+    assert fetch(jobs, path + leaf, owner=owner).status == status
 
 
 def test_a_visitor_without_access_gets_the_same_response_as_for_an_unknown_job(jobs: FakeJobs) -> None:
-    unknown = ask(jobs, "/unknown", owner="bob")
+    unknown = fetch(jobs, "/unknown", owner="bob")
     for path, owner in [
         ("/job1", "bob"),
         ("/job1", None),
         ("/job1.wrong", None),
         ("/job1.view-job2", "bob"),
-        ("/nobodys", None),
+        ("/unowned", None),
         ("/job1/output", "bob"),
         ("/job1/nothing", "ann"),
         ("/purged.view-purged", None),
         ("", None),
     ]:
         for headers in ((), HTML):
-            assert ask(jobs, path, owner=owner, headers=headers) == unknown
-    assert ask(jobs, "/job1/cancel", method="POST", owner="bob", headers=SAME_ORIGIN) == unknown
+            assert fetch(jobs, path, owner=owner, headers=headers) == unknown
+    assert fetch(jobs, "/job1/cancel", method="POST", owner="bob", headers=SAME_ORIGIN) == unknown
     assert unknown.body == b'{"error": "not found"}'
 
 
 def test_an_empty_owner_has_no_access_even_to_a_job_with_an_empty_owner(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(owner="")
-    assert ask(jobs, "/job1", owner="").status == 404
+    assert fetch(jobs, "/job1", owner="").status == 404
 
 
 def test_without_an_owner_or_a_valid_token_the_store_is_not_read(jobs: FakeJobs) -> None:
-    ask(jobs, "/job1")
-    ask(jobs, "/job1.wrong")
+    fetch(jobs, "/job1")
+    fetch(jobs, "/job1.wrong")
     assert jobs.reads == 0
 
 
 def test_a_visitor_who_sees_all_views_every_job_and_cancels_none(jobs: FakeJobs) -> None:
-    assert ask(jobs, "/nobodys", sees_all=True).status == 200
-    assert ask(jobs, "/job1", sees_all=True, owner="bob").status == 200
-    assert ask(jobs, "/unknown", sees_all=True).status == 404
-    assert ask(jobs, "/job1/cancel", method="POST", sees_all=True, headers=SAME_ORIGIN).status == 403
+    assert fetch(jobs, "/unowned", sees_all=True).status == 200
+    assert fetch(jobs, "/job1", sees_all=True, owner="bob").status == 200
+    assert fetch(jobs, "/unknown", sees_all=True).status == 404
+    assert fetch(jobs, "/job1/cancel", method="POST", sees_all=True, headers=SAME_ORIGIN).status == 403
     assert jobs.cancelled == []
 
 
@@ -330,14 +330,14 @@ def test_a_visitor_who_sees_all_views_every_job_and_cancels_none(jobs: FakeJobs)
 
 def cancel(
     jobs: FakeJobs, path: str = "/job1/cancel", *, owner: str | None = "ann", headers: Headers = SAME_ORIGIN
-) -> Answer:
-    return ask(jobs, path, method="POST", owner=owner, headers=headers)
+) -> StatusResponse:
+    return fetch(jobs, path, method="POST", owner=owner, headers=headers)
 
 
 def test_a_token_to_cancel_works_from_any_site(jobs: FakeJobs) -> None:
-    answer = cancel(jobs, "/job1.cancel-job1/cancel", owner=None, headers=(("Sec-Fetch-Site", "cross-site"),))
-    assert answer.status == 200
-    assert json.loads(answer.body)["status_name"] == "CANCELLED"
+    response = cancel(jobs, "/job1.cancel-job1/cancel", owner=None, headers=(("Sec-Fetch-Site", "cross-site"),))
+    assert response.status == 200
+    assert json.loads(response.body)["status_name"] == "CANCELLED"
     assert jobs.cancelled == ["job1"]
 
 
@@ -349,9 +349,9 @@ def test_a_token_to_view_does_not_cancel(jobs: FakeJobs) -> None:
 
 @pytest.mark.parametrize("owner", [None, ""])
 def test_an_anonymous_visitor_does_not_own_a_job_without_an_owner(jobs: FakeJobs, owner: str | None) -> None:
-    jobs.states["nobodys"] = a_state(id="nobodys", owner=owner)
-    assert cancel(jobs, "/nobodys.view-nobodys/cancel", owner=owner).status == 403
-    assert not Page(page_of(jobs, "/nobodys.view-nobodys", owner=owner)).all("form")
+    jobs.states["unowned"] = a_state(id="unowned", owner=owner)
+    assert cancel(jobs, "/unowned.view-unowned/cancel", owner=owner).status == 403
+    assert not Page(page_of(jobs, "/unowned.view-unowned", owner=owner)).all("form")
     assert jobs.cancelled == []
 
 
@@ -406,11 +406,11 @@ def test_cancelling_twice_succeeds(jobs: FakeJobs) -> None:
 @pytest.mark.parametrize("status", [Status.COMPLETED, Status.FAILED])
 def test_cancelling_an_ended_job_is_409_with_its_state(jobs: FakeJobs, status: Status) -> None:
     jobs.states["job1"] = a_state(status=status, end_time=NOON)
-    answer = cancel(jobs)
-    assert answer.status == 409
-    said = json.loads(answer.body)
-    assert said["status_name"] == status.name
-    assert status.name in said["error"]
+    response = cancel(jobs)
+    assert response.status == 409
+    body = json.loads(response.body)
+    assert body["status_name"] == status.name
+    assert status.name in body["error"]
 
 
 @pytest.mark.parametrize(
@@ -427,58 +427,60 @@ def test_after_the_form_the_browser_is_redirected_to_the_page(
 ) -> None:
     if ended:
         jobs.states["job1"] = a_state(status=Status.COMPLETED, end_time=NOON)
-    answer = ask(jobs, path, method="POST", owner=owner, headers=SAME_ORIGIN + HTML, mount="/app/backjob")
-    assert (answer.status, answer.header("Location")) == (303, location)
+    response = fetch(jobs, path, method="POST", owner=owner, headers=SAME_ORIGIN + HTML, mount="/app/backjob")
+    assert (response.status, response.header("Location")) == (303, location)
     assert jobs.cancelled == ([] if ended else ["job1"])
 
 
 def test_the_redirect_never_leaves_this_host(jobs: FakeJobs) -> None:
-    answer = ask(jobs, "/job1/cancel", method="POST", owner="ann", headers=SAME_ORIGIN + HTML, mount="//evil.example/b")
-    assert answer.header("Location") == "/evil.example/b/job1"
+    response = fetch(
+        jobs, "/job1/cancel", method="POST", owner="ann", headers=SAME_ORIGIN + HTML, mount="//evil.example/b"
+    )
+    assert response.header("Location") == "/evil.example/b/job1"
 
 
 # --- headers --------------------------------------------------------------------------------------------------------
 
 
-def every_answer(jobs: FakeJobs) -> dict[str, Answer]:
-    unlocked = SAME_ORIGIN + HTML
-    answers = {
-        "state": ask(jobs, "/job1", owner="ann"),
-        "page": ask(jobs, "/job1", owner="ann", headers=HTML),
-        "output": ask(jobs, "/job1/output", owner="ann"),
-        "plain": ask(jobs, "/job1/output", owner="ann", headers=(("Accept", "text/plain"),)),
-        "fragment": ask(jobs, "/job1/fragment", owner="ann"),
-        "400": ask(jobs, "/job1/output", owner="ann", query="offset=x"),
-        "403": ask(jobs, "/job1/cancel", owner="ann", method="POST"),
-        "404": ask(jobs, "/unknown"),
-        "405": ask(jobs, "/job1", method="PUT"),
-        "cancel": ask(jobs, "/job1/cancel", owner="ann", method="POST", headers=SAME_ORIGIN),
-        "303": ask(jobs, "/job1/cancel", owner="ann", method="POST", headers=unlocked),
+def every_response(jobs: FakeJobs) -> dict[str, StatusResponse]:
+    from_a_form = SAME_ORIGIN + HTML
+    responses = {
+        "state": fetch(jobs, "/job1", owner="ann"),
+        "page": fetch(jobs, "/job1", owner="ann", headers=HTML),
+        "output": fetch(jobs, "/job1/output", owner="ann"),
+        "plain": fetch(jobs, "/job1/output", owner="ann", headers=(("Accept", "text/plain"),)),
+        "fragment": fetch(jobs, "/job1/fragment", owner="ann"),
+        "400": fetch(jobs, "/job1/output", owner="ann", query="offset=x"),
+        "403": fetch(jobs, "/job1/cancel", owner="ann", method="POST"),
+        "404": fetch(jobs, "/unknown"),
+        "405": fetch(jobs, "/job1", method="PUT"),
+        "cancel": fetch(jobs, "/job1/cancel", owner="ann", method="POST", headers=SAME_ORIGIN),
+        "303": fetch(jobs, "/job1/cancel", owner="ann", method="POST", headers=from_a_form),
     }
     jobs.down = True
-    answers["503"] = ask(jobs, "/job1", owner="ann")
-    return answers
+    responses["503"] = fetch(jobs, "/job1", owner="ann")
+    return responses
 
 
 def test_no_response_is_stored_or_sniffed_or_leaks_its_url(jobs: FakeJobs) -> None:
-    for name, answer in every_answer(jobs).items():
-        assert answer.header("Cache-Control") == "no-store", name
-        assert answer.header("Referrer-Policy") == "no-referrer", name
-        assert answer.header("X-Content-Type-Options") == "nosniff", name
-        assert answer.header("Vary") == "Accept", name
-        assert answer.header("Content-Length") == str(len(answer.body)), name
-        assert answer.header("Content-Type"), name
+    for name, response in every_response(jobs).items():
+        assert response.header("Cache-Control") == "no-store", name
+        assert response.header("Referrer-Policy") == "no-referrer", name
+        assert response.header("X-Content-Type-Options") == "nosniff", name
+        assert response.header("Vary") == "Accept", name
+        assert response.header("Content-Length") == str(len(response.body)), name
+        assert response.header("Content-Type"), name
 
 
 def test_each_header_field_is_valid_and_appears_once(jobs: FakeJobs) -> None:
-    for name, answer in every_answer(jobs).items():
-        names = [key.lower() for key, _ in answer.headers]
+    for name, response in every_response(jobs).items():
+        names = [key.lower() for key, _ in response.headers]
         assert len(names) == len(set(names)), name
-        assert all(f"{key}{value}".isascii() and f"{key}{value}".isprintable() for key, value in answer.headers), name
+        assert all(f"{key}{value}".isascii() and f"{key}{value}".isprintable() for key, value in response.headers), name
 
 
 def test_the_pages_content_security_policy_allows_only_its_own_files(jobs: FakeJobs) -> None:
-    policy = ask(jobs, "/job1", owner="ann", headers=HTML).header("Content-Security-Policy")
+    policy = fetch(jobs, "/job1", owner="ann", headers=HTML).header("Content-Security-Policy")
     assert policy == (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
         "img-src data:; base-uri 'none'; frame-ancestors 'self'"
@@ -516,12 +518,12 @@ def test_the_pages_content_security_policy_allows_only_its_own_files(jobs: FakeJ
 def test_a_client_that_prefers_html_gets_html(jobs: FakeJobs, accept: str | None, best: str) -> None:
     assert preferred(accept, ("application/json", "text/html")) == best
     headers = () if accept is None else (("ACCEPT", accept),)
-    assert (ask(jobs, "/job1", owner="ann", headers=headers).header("Content-Type") or "").startswith(best)
+    assert (fetch(jobs, "/job1", owner="ann", headers=headers).header("Content-Type") or "").startswith(best)
 
 
 def test_several_accept_fields_count_as_one(jobs: FakeJobs) -> None:
     headers = (("Accept", "application/json;q=0.5"), ("Accept", "text/html"))
-    assert b"<!doctype html>" in ask(jobs, "/job1", owner="ann", headers=headers).body
+    assert b"<!doctype html>" in fetch(jobs, "/job1", owner="ann", headers=headers).body
 
 
 @given(st.text(max_size=60))
@@ -553,7 +555,7 @@ def test_all_files_that_the_page_links_are_served(jobs: FakeJobs) -> None:
     linked = [script["src"] for script in page.all("script")] + [link["href"] for link in page.all("link")]
     ours = [path for path in linked if path and path.startswith("/")]
     assert len(ours) == 2
-    assert [ask(jobs, path.removeprefix("/backjob")).status for path in ours] == [200, 200]
+    assert [fetch(jobs, path.removeprefix("/backjob")).status for path in ours] == [200, 200]
 
 
 @pytest.mark.parametrize(
@@ -575,18 +577,18 @@ def test_the_page_has_a_cancel_button_for_visitors_who_may_cancel(
 
 @pytest.mark.parametrize("in_thread", [True, False])
 def test_the_page_uses_events_if_streams_are_enabled(jobs: FakeJobs, in_thread: bool) -> None:
-    wanted = Ask(Request("GET", "/backjob/job1", HTML), "/job1", "ann", "/backjob", in_thread=in_thread)
-    page = Page(Endpoints(jobs, "/backjob").answer(wanted).body.decode())
+    visit = Visit(Request("GET", "/backjob/job1", HTML), "/job1", "ann", "/backjob", in_thread=in_thread)
+    page = Page(Endpoints(jobs, "/backjob").respond(visit).body.decode())
     assert ("stream" in page.all("backjob-progress")[0]) is not in_thread
 
 
 def test_the_form_works_in_a_browser_that_sends_no_origin(jobs: FakeJobs) -> None:
     """A form on a no-referrer page sends ``Origin: null``, and over plain http no Sec-Fetch-Site."""
     action = Page(page_of(jobs, "/job1", owner="ann")).all("form")[0]["action"] or ""
-    answer = cancel(
+    response = cancel(
         jobs, action.removeprefix("/backjob"), headers=(("Origin", "null"), ("Host", "shop.example"), *HTML)
     )
-    assert (answer.status, answer.header("Location")) == (303, "/backjob/job1")
+    assert (response.status, response.header("Location")) == (303, "/backjob/job1")
     assert jobs.cancelled == ["job1"]
 
 
@@ -666,36 +668,36 @@ def test_the_status_text_is_in_the_live_region_only_at_the_end(jobs: FakeJobs) -
 @pytest.mark.parametrize("status", list(Status))
 def test_a_fragment_is_html_and_stops_htmx_from_polling_once_the_job_has_ended(jobs: FakeJobs, status: Status) -> None:
     jobs.states["job1"] = a_state(status=status, end_time=NOON if status.is_final else None, result={"href": "/a"})
-    answer = ask(jobs, "/job1.view-job1/fragment")
-    assert answer.status == (286 if status.is_final else 200)
-    assert answer.reason == ("Stop Polling" if status.is_final else "OK")
-    assert answer.header("Content-Type") == "text/html; charset=utf-8"
-    piece = Page(answer.body.decode())
-    assert {name for name, _ in piece.elements} == {"backjob-progress", "div", "p", "span", "progress", "a"}
-    assert piece.all("backjob-progress") == [{"data-status": status.name.lower()}]
-    assert [bar["value"] for bar in piece.all("progress")] == ["40"]
-    assert [link["href"] for link in piece.all("a")] == ["/a"]
-    assert "Chugging along" in piece.text
+    response = fetch(jobs, "/job1.view-job1/fragment")
+    assert response.status == (286 if status.is_final else 200)
+    assert response.reason == ("Stop Polling" if status.is_final else "OK")
+    assert response.header("Content-Type") == "text/html; charset=utf-8"
+    fragment = Page(response.body.decode())
+    assert {name for name, _ in fragment.elements} == {"backjob-progress", "div", "p", "span", "progress", "a"}
+    assert fragment.all("backjob-progress") == [{"data-status": status.name.lower()}]
+    assert [bar["value"] for bar in fragment.all("progress")] == ["40"]
+    assert [link["href"] for link in fragment.all("a")] == ["/a"]
+    assert "Chugging along" in fragment.text
 
 
 @pytest.mark.parametrize(
     ("query", "shown"), [("", False), ("output=0", False), ("output=1", True), ("output=1&x", True)]
 )
 def test_a_fragment_contains_the_end_of_the_output_on_request(jobs: FakeJobs, query: str, shown: bool) -> None:
-    answer = ask(jobs, "/job1/fragment", owner="ann", query=query)
-    assert ("first\nsecond ä\n" in answer.body.decode()) is shown
+    response = fetch(jobs, "/job1/fragment", owner="ann", query=query)
+    assert ("first\nsecond ä\n" in response.body.decode()) is shown
     assert jobs.reads == 1 + shown
 
 
 def test_all_values_in_a_fragment_are_escaped(jobs: FakeJobs) -> None:
     plain = [
-        name for name, _ in Page(ask(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode()).elements
+        name for name, _ in Page(fetch(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode()).elements
     ]
     jobs.states["job1"] = a_state(status_text=NASTY)
     jobs.outputs["job1"] = NASTY.encode("utf-8", "surrogatepass")
-    piece = Page(ask(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode())
-    assert [name for name, _ in piece.elements] == plain
-    assert piece.text.count(NASTY.replace("\ud800", "\ufffd").replace("\0", "\ufffd")) >= 1
+    fragment = Page(fetch(jobs, "/job1/fragment", owner="ann", query="output=1").body.decode())
+    assert [name for name, _ in fragment.elements] == plain
+    assert fragment.text.count(NASTY.replace("\ud800", "\ufffd").replace("\0", "\ufffd")) >= 1
 
 
 NASTY = "</pre><script>alert(1)</script>\"'&<img src=x onerror=alert(1)>{{output}}{{#cancel}}\ud800\0end"
@@ -726,25 +728,25 @@ def test_json_is_ascii_even_for_surrogates(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(status_text=NASTY)
     jobs.outputs["job1"] = NASTY.encode("utf-8", "surrogatepass")
     for path in ("/job1", "/job1/output"):
-        answer = ask(jobs, path, owner="ann")
-        assert answer.body.isascii()
-        assert NASTY in json.loads(answer.body).values()
+        response = fetch(jobs, path, owner="ann")
+        assert response.body.isascii()
+        assert NASTY in json.loads(response.body).values()
 
 
 def test_plain_output_is_valid_utf_8_even_with_surrogates(jobs: FakeJobs) -> None:
     jobs.outputs["job1"] = "a\ud800b".encode("utf-8", "surrogatepass")
-    answer = ask(jobs, "/job1/output", owner="ann", headers=(("Accept", "text/plain"),))
-    assert answer.body.decode("utf-8") == "a\ufffdb"
+    response = fetch(jobs, "/job1/output", owner="ann", headers=(("Accept", "text/plain"),))
+    assert response.body.decode("utf-8") == "a\ufffdb"
 
 
-@pytest.mark.parametrize("size", [0, 1, PIECE, PIECE + 1, 3 * PIECE, 7 * PIECE + 5, 40 * PIECE - 1])
+@pytest.mark.parametrize("size", [0, 1, CHUNK, CHUNK + 1, 3 * CHUNK, 7 * CHUNK + 5, 40 * CHUNK - 1])
 def test_the_page_shows_the_end_of_a_long_output_in_few_reads(jobs: FakeJobs, size: int) -> None:
     jobs.outputs["job1"] = output = b"".join(b"%07d\n" % number for number in range(size // 8 + 1))[:size]
     markup = page_of(jobs)
     assert jobs.reads <= 16
-    assert ("There is more output before this." in markup) is (size > PIECE)
+    assert ("There is more output before this." in markup) is (size > CHUNK)
     shown = markup.partition('tabindex="0">\n')[2].partition("</pre>")[0]
-    assert shown == output[-PIECE:].decode()
+    assert shown == output[-CHUNK:].decode()
 
 
 def test_the_page_states_that_output_is_missing(jobs: FakeJobs) -> None:
@@ -800,7 +802,7 @@ def test_the_headline_does_not_repeat_the_output(text: str, output: str, shown: 
 
 
 def test_a_query_with_too_many_fields_is_400(jobs: FakeJobs) -> None:
-    assert ask(jobs, "/job1/output", owner="ann", query="&".join(["a=1"] * 30)).status == 400
+    assert fetch(jobs, "/job1/output", owner="ann", query="&".join(["a=1"] * 30)).status == 400
 
 
 def test_values_are_not_parsed_as_templates() -> None:
@@ -814,26 +816,26 @@ def test_values_are_not_parsed_as_templates() -> None:
 
 @pytest.fixture
 def world() -> Bench:
-    """With real jobs: streams are not worth an imitation."""
+    """With real jobs: real streams need the whole engine."""
     return bench(streams=1)
 
 
 def events(
     world: Bench, job_id: str, query: str = "", *headers: tuple[str, str], method: str = "GET", **changes: Any
-) -> Answer:
+) -> StatusResponse:
     path = f"/{job_id}.{world.jobs.status_url(job_id).rpartition('.')[2]}/events"
-    asked = Ask(Request(method, f"/backjob{path}?{query}", headers), path, None, "/backjob")
-    return Endpoints(world.engine, "/backjob").answer(evolve(asked, **changes))
+    visit = Visit(Request(method, f"/backjob{path}?{query}", headers), path, None, "/backjob")
+    return Endpoints(world.engine, "/backjob").respond(evolve(visit, **changes))
 
 
 def test_events_are_a_stream_that_proxies_may_not_buffer(world: Bench) -> None:
-    answer = events(world, world.start())
-    assert (answer.status, answer.body, answer.header("Content-Length")) == (200, b"", None)
-    assert answer.header("Content-Type") == "text/event-stream; charset=utf-8"
-    assert answer.header("Cache-Control") == "no-store, no-transform"
-    assert answer.header("X-Accel-Buffering") == "no"
-    assert answer.header("Referrer-Policy") == "no-referrer"
-    assert answer.stream is not None
+    response = events(world, world.start())
+    assert (response.status, response.body, response.header("Content-Length")) == (200, b"", None)
+    assert response.header("Content-Type") == "text/event-stream; charset=utf-8"
+    assert response.header("Cache-Control") == "no-store, no-transform"
+    assert response.header("X-Accel-Buffering") == "no"
+    assert response.header("Referrer-Policy") == "no-referrer"
+    assert response.stream is not None
 
 
 @pytest.mark.parametrize(
@@ -858,8 +860,8 @@ def test_events_resume_after_the_last_event_id_or_at_the_offset(
 
 
 def test_events_with_a_bad_offset_are_400_and_open_no_stream(world: Bench) -> None:
-    answer = events(world, world.start(), "offset=-1")
-    assert (answer.status, json.loads(answer.body)["error"][:6]) == (400, "offset")
+    response = events(world, world.start(), "offset=-1")
+    assert (response.status, json.loads(response.body)["error"][:6]) == (400, "offset")
     assert world.jobs.broadcast.count == 0
 
 
@@ -882,8 +884,8 @@ def test_too_many_streams_are_503_with_retry_after(world: Bench) -> None:
 
 def test_without_streams_the_events_route_does_not_exist() -> None:
     world = bench(streams=0)
-    answer = events(world, world.start())
-    assert answer == ask(FakeJobs(), "/nothing/of-the-kind")
+    response = events(world, world.start())
+    assert response == fetch(FakeJobs(), "/nothing/of-the-kind")
     assert events(bench(), world.start()).status == 404
 
 
@@ -920,7 +922,7 @@ def test_an_invalid_prefix_is_refused(jobs: FakeJobs, prefix: str) -> None:
 @pytest.mark.parametrize("show", [repr, str])
 def test_the_repr_of_a_request_contains_neither_token_nor_header_values(show: Callable[[object], str]) -> None:
     shown = show(
-        Ask(
+        Visit(
             Request("GET", "/backjob/job1.view-job1/output", (("Cookie", "session=1"),)),
             "/job1.view-job1/output",
             "ann",

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import rjsmin
 
+from backjob.cli.bar import Progress, Style, draw
 from backjob.model import JobState, Status
-from backjob.status import page
-from backjob.status.page import Links, asset, render
+from backjob.status.page import WORDS, Links, asset, render
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LARGEST_SCRIPT = 5_000  # bytes, minified and gzipped
@@ -131,10 +131,16 @@ def test_the_package_contains_all_static_files() -> None:
     assert names == {"page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js"}
 
 
+def test_the_terminal_shows_the_same_words_as_the_page() -> None:
+    style = Style("#", ".", "*", "+x-", ("[", "]"), colours=False)
+    for status, word in WORDS.items():
+        assert re.match(rf"\S {word}  ", draw(Progress(status, 40, ""), style, 79))
+
+
 def test_the_page_and_the_element_use_the_same_words() -> None:
     script = asset("progress.js").decode()
     texts = dict(re.findall(r'^    (\w+): "([^"]*)",$', script, re.MULTILINE))
-    assert {status: texts[status.name.lower()] for status in Status} == page._WORDS
+    assert {status: texts[status.name.lower()] for status in Status} == WORDS
     markup = asset("progress.html").decode()
     for name in ("result", "cancel", "label", "output", "more", "truncated"):
         assert texts[name] in markup

@@ -114,7 +114,8 @@ def test_every_other_failure_names_a_promise_too(tmp_path: Path) -> None:
         check_named(fault, found)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("test", "fewest"),
     [

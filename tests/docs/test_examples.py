@@ -72,7 +72,7 @@ def test_the_files_of_all_pages_pass_their_own_tests(tmp_path: Path) -> None:
     run_the_files_of(PAGES_WITH_FILES, tmp_path, "-k", QUICK, timeout=100)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(300)
 def test_the_store_of_own_store_passes_its_long_tests(tmp_path: Path) -> None:
     run_the_files_of(["own-store.md"], tmp_path, timeout=280)

@@ -35,7 +35,11 @@ class _Closing:
 
 class Contract(StoreContract):
     alias: str
-    examples, steps, race_examples = 10, 20, 5
+    examples, steps, race_examples, purged_in_batches = 10, 20, 5, 41
+
+    @pytest.fixture(autouse=True)
+    def _small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("backjob.django.store.PURGED_AT_ONCE", 20)
 
     def make_store(self, clock: Clock) -> Store:
         Output.objects.using(self.alias).all().delete()
@@ -49,11 +53,7 @@ class Contract(StoreContract):
 @pytest.mark.usefixtures("sqlite")
 class TestOnSQLite(Contract):
     alias = "default"
-    examples, steps, race_examples, racers, purged_in_batches = 4, 15, 3, 4, 41
-
-    @pytest.fixture(autouse=True)
-    def _small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("backjob.django.store.PURGED_AT_ONCE", 20)
+    examples, steps, race_examples, racers = 4, 15, 3, 4
 
 
 @pytest.mark.slow

@@ -327,7 +327,7 @@ def test_arbitrary_bytes_give_a_response_or_a_lost_connection(chunks: list[bytes
     assert ends_well(chunks, method)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @settings(max_examples=5_000, deadline=None)
 @given(chunks=_PIECES, method=_METHODS)
 def test_arbitrary_bytes_give_a_response_or_a_lost_connection_for_long(chunks: list[bytes], method: str) -> None:

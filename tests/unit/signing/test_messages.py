@@ -686,7 +686,7 @@ class TestProperties:
     def test_no_part_of_a_target_can_be_replaced(self, place: int, removed: int, added: str) -> None:
         self._replace(place, removed, added)
 
-    @pytest.mark.slow
+    @pytest.mark.nightly
     @settings(max_examples=5_000, deadline=None)
     @given(place=st.integers(0, 500), removed=st.integers(0, 500), added=st.text() | st.text("&?=%/-.2F\n"))
     def test_no_part_of_a_target_can_be_replaced_in_5000_examples(self, place: int, removed: int, added: str) -> None:

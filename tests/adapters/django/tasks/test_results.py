@@ -165,7 +165,7 @@ def test_results_are_purged_with_their_jobs(at_once: None) -> None:
 
 
 @differs(
-    "the result of a task that is not in the code any more",
+    "the result of a task that is no longer in the code",
     "DatabaseBackendTestCase.invalid_task_path",
     "DatabaseBackendTestCase.missing_task_path",
     "DatabaseBackendWorkerTestCase.invalid_task_path",
@@ -243,7 +243,7 @@ def test_the_class_of_an_error_is_imported_on_access(at_once: None) -> None:
 
 
 @differs(
-    "that nothing is logged of a KeyboardInterrupt",
+    "a KeyboardInterrupt is not logged",
     "ImmediateBackendTestCase.throws_keyboard_interrupt",
 )
 def test_a_keyboard_interrupt_is_re_raised(at_once: None, caplog: pytest.LogCaptureFixture) -> None:
@@ -255,7 +255,7 @@ def test_a_keyboard_interrupt_is_re_raised(at_once: None, caplog: pytest.LogCapt
     assert [record.levelname for record in caplog.records if record.name == LOGGER] == ["ERROR"]
 
 
-@differs("tracebacks as long as they are")
+@differs("tracebacks of any length")
 def test_a_long_traceback_is_cut(at_once: None) -> None:
     (error,) = ended(work.fail_by_value, "x" * 200_000).errors
     assert len(error.traceback) == 65_536 + len("… ")
@@ -283,7 +283,7 @@ def test_jobs_fail(task: Any, at_once: None) -> None:
     assert [state.status_text for state in jobs.find()] == ["no such customer"]
 
 
-@differs("that only an error of the task's own fails it")
+@differs("only the task's own error fails it")
 def test_cancelled_before_it_ran() -> None:
     with recorded(jobs):
         result = work.noop.enqueue()
@@ -296,7 +296,7 @@ def test_cancelled_before_it_ran() -> None:
     assert [(one.id, str(one.status), one.errors) for one in finished] == [(result.id, "FAILED", result.errors)]
 
 
-@differs("that only an error of the task's own fails it")
+@differs("only the task's own error fails it")
 def test_cancelled_while_it_runs(at_once: None) -> None:
     with sent(task_finished) as finished:
         result = ended(work.cancel_itself)
@@ -305,7 +305,7 @@ def test_cancelled_while_it_runs(at_once: None) -> None:
     assert [one.id for one in finished] == [result.id]
 
 
-@differs("that only an error of the task's own fails it")
+@differs("only the task's own error fails it")
 def test_never_delivered() -> None:
     with recorded(jobs):
         result = work.noop.enqueue()
@@ -329,7 +329,7 @@ def test_finished_from_outside(at_once: None) -> None:
     assert [state.result for state in jobs.find()] == ["by hand", [1]]
 
 
-@differs("a task that reports nothing for as long as it runs")
+@differs("a task may be silent for any time")
 def test_silent_for_too_long(at_once: None) -> None:
     result = ended(work.fall_silent)
     assert [error.exception_class for error in result.errors] == [JobFailed]

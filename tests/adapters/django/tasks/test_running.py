@@ -103,7 +103,7 @@ def test_signals_are_sent_in_order_around_the_function(at_once: None) -> None:
     assert happened == ["enqueued None", "started ", "finished thinking"]
 
 
-@differs("that a result is written when `task_finished` is sent")
+@differs("the result is written when `task_finished` is sent")
 def test_a_receiver_of_task_finished_still_reads_a_running_task(at_once: None) -> None:
     def look(task_result: Any, **_: Any) -> None:
         seen.append(str(task_result.status))

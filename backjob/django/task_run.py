@@ -50,7 +50,7 @@ def run_task(body: bytes) -> None:
         record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
             _send_finished(backend, _ended(result, task_api.TaskResultStatus.FAILED, record, job))
-        if left is not None or _by_hand(error):
+        if left is not None or _is_interrupt(error):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
@@ -90,8 +90,8 @@ def _call(backend: BackJobBackend, result: Any) -> Any:
     return task_api.normalize_json(result.task.call(*context, *result.args, **result.kwargs))
 
 
-def _by_hand(error: BaseException) -> bool:
-    """Whether this is a Ctrl-C: it reaches the main thread only. In another thread, raising it would end the server."""
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether this is a Ctrl-C, which reaches only the main thread. In another thread, raising it would end the server."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 

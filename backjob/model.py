@@ -171,9 +171,6 @@ def _clamped(progress: int | None) -> int | None:
     return None if progress is None else max(0, min(100, progress))
 
 
-# --- requests and responses -----------------------------------------------------------------------------------------
-
-
 def _names_only(headers: Headers) -> str:
     return "[" + ", ".join(name for name, _ in headers) + "]"
 

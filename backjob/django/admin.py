@@ -151,7 +151,7 @@ class JobAdmin(_ModelAdmin):
         _start, output = engine().tail(job.id)
         return format_html('<pre style="white-space:pre-wrap;margin:0">{}</pre>', output.text)
 
-    @admin.display(description=_("error time-out (s)"))
+    @admin.display(description=_("error timeout (s)"))
     def error_timeout_seconds(self, job: Job) -> float:
         return float(job.error_timeout / 1_000_000)
 

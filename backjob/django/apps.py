@@ -18,7 +18,7 @@ from backjob.worker.running import current
 
 __all__ = ["BackJobConfig"]
 
-_OF_INTEREST = frozenset({"BACKJOB", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "CACHES", "DATABASES", "ROOT_URLCONF"})
+_SETTINGS_READ = frozenset({"BACKJOB", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "CACHES", "DATABASES", "ROOT_URLCONF"})
 
 
 class BackJobConfig(AppConfig):
@@ -38,7 +38,7 @@ class BackJobConfig(AppConfig):
 
         got_request_exception.connect(_note, dispatch_uid="backjob")
         request_finished.connect(_close_connections, dispatch_uid="backjob")
-        setting_changed.connect(_forget, dispatch_uid="backjob")
+        setting_changed.connect(_reset, dispatch_uid="backjob")
 
 
 def _note(**_options: Any) -> None:
@@ -55,6 +55,6 @@ def _close_connections(**_options: Any) -> None:
         close_separate(using)
 
 
-def _forget(*, setting: str, **_options: Any) -> None:
-    if setting in _OF_INTEREST:
+def _reset(*, setting: str, **_options: Any) -> None:
+    if setting in _SETTINGS_READ:
         jobs.reset()

@@ -16,18 +16,8 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 from typing_extensions import override
 
+from backjob.django import task_api
 from backjob.django.site import engine, jobs
-from backjob.django.task_api import (
-    BaseTaskBackend,
-    InvalidTask,
-    Task,
-    TaskError,
-    TaskResult,
-    TaskResultDoesNotExist,
-    TaskResultStatus,
-    normalize_json,
-    task_enqueued,
-)
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, JobNotFound
 from backjob.model import Changes, Expect, Job, Status
@@ -39,15 +29,15 @@ _ROUTE: Final = "backjob:run"
 _OPTIONS: Final = frozenset({"error_timeout"})
 
 _STATUSES: Final = {
-    Status.STARTED: TaskResultStatus.READY,
-    Status.IN_PROGRESS: TaskResultStatus.RUNNING,
-    Status.COMPLETED: TaskResultStatus.SUCCESSFUL,
-    Status.FAILED: TaskResultStatus.FAILED,
-    Status.CANCELLED: TaskResultStatus.FAILED,
+    Status.STARTED: task_api.TaskResultStatus.READY,
+    Status.IN_PROGRESS: task_api.TaskResultStatus.RUNNING,
+    Status.COMPLETED: task_api.TaskResultStatus.SUCCESSFUL,
+    Status.FAILED: task_api.TaskResultStatus.FAILED,
+    Status.CANCELLED: task_api.TaskResultStatus.FAILED,
 }
 
 
-class BackJobBackend(BaseTaskBackend):
+class BackJobBackend(task_api.BaseTaskBackend):
     """For ``TASKS``: ``{"default": {"BACKEND": "backjob.django.backend.BackJobBackend"}}``.
 
     The id of a result is that of a job of `backjob.django.jobs`, with progress, output and a status page; in the task,
@@ -62,14 +52,14 @@ class BackJobBackend(BaseTaskBackend):
     supports_priority = False
 
     @override
-    def enqueue(self, task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def enqueue(self, task: task_api.Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Start a job that calls the task. Within ``atomic()`` the job exists once the transaction commits.
 
         Raises `InvalidTask`, the exceptions of `jobs.start`, and TypeError or ValueError for arguments that are not JSON.
         """
         self.validate_task(task)
         _refuse_unreachable(task)
-        passed: Any = normalize_json([args, kwargs])
+        passed: Any = task_api.normalize_json([args, kwargs])
         record = TaskRecord(
             path=task.module_path,
             backend=self.alias,
@@ -95,32 +85,32 @@ class BackJobBackend(BaseTaskBackend):
             changes = Changes(result=record.as_json())
             job = jobs.store.change(job_id, Expect(status=Status.STARTED), changes) or jobs.store.get(job_id)
             if job is None:
-                raise TaskResultDoesNotExist(job_id)
+                raise task_api.TaskResultDoesNotExist(job_id)
             result = self.result(job, TaskRecord.of(job.result) or record)
-            task_enqueued.send(type(self), task_result=result)
+            task_api.task_enqueued.send(type(self), task_result=result)
         return result
 
     @override
     def get_result(self, result_id: str) -> Any:
         """Return the current result; a job past its timeout fails now. Raises `TaskResultDoesNotExist`."""
         if not isinstance(result_id, str):
-            raise TaskResultDoesNotExist(result_id)
+            raise task_api.TaskResultDoesNotExist(result_id)
         try:
             job = engine().job(result_id)
         except JobNotFound:
-            raise TaskResultDoesNotExist(result_id) from None
+            raise task_api.TaskResultDoesNotExist(result_id) from None
         record = TaskRecord.of(job.result)
         if record is None or record.backend != self.alias:
-            raise TaskResultDoesNotExist(result_id)
+            raise task_api.TaskResultDoesNotExist(result_id)
         try:
             return self.result(job, record)
-        except (ImportError, InvalidTask) as error:
-            raise TaskResultDoesNotExist(f"{result_id}: its task no longer exists: {error}") from error
+        except (ImportError, task_api.InvalidTask) as error:
+            raise task_api.TaskResultDoesNotExist(f"{result_id}: its task no longer exists: {error}") from error
 
     def result(self, job: Job, record: TaskRecord) -> Any:
         """Return the `TaskResult` of a job. Raises ImportError and `InvalidTask` if the task no longer exists."""
         started_at = None if record.started_at is None else local_time(datetime.fromisoformat(record.started_at))
-        result: Any = TaskResult(
+        result: Any = task_api.TaskResult(
             task=task_at(record),
             id=job.id,
             status=_STATUSES[job.status],
@@ -177,7 +167,7 @@ def task_at(record: TaskRecord) -> Any:
     It must be a task, so that write access to the store does not allow calling other functions.
     """
     found = import_string(record.path)
-    if not isinstance(found, Task):
+    if not isinstance(found, task_api.Task):
         raise ImportError(f"{record.path!r} is not a task")  # noqa: TRY004 - like a missing one
     return replace(
         found,
@@ -193,23 +183,25 @@ def class_path(error: type[BaseException]) -> str:
     return f"{error.__module__}.{error.__qualname__}"
 
 
-def _refuse_unreachable(task: Task[..., Any]) -> None:
+def _refuse_unreachable(task: task_api.Task[..., Any]) -> None:
     try:
         found = import_string(task.module_path)
     except ImportError:
         found = None
-    if not isinstance(found, Task) or found.func is not task.func:
-        raise InvalidTask(f"There is no task at {task.module_path!r}: another process could not import it.")
+    if not isinstance(found, task_api.Task) or found.func is not task.func:
+        raise task_api.InvalidTask(f"There is no task at {task.module_path!r}: another process could not import it.")
 
 
-def _errors(job: Job, record: TaskRecord) -> list[TaskError]:
+def _errors(job: Job, record: TaskRecord) -> list[task_api.TaskError]:
     if job.status not in (Status.FAILED, Status.CANCELLED):
         return []
     if record.errors:
-        return [TaskError(**error) for error in record.errors]
+        return [task_api.TaskError(**error) for error in record.errors]
     # There is no recorded exception: the job timed out, was cancelled, or could not be delivered.
     kind = JobEnded if job.status is Status.CANCELLED else JobFailed
-    return [TaskError(exception_class_path=class_path(kind), traceback=job.status_text or job.status.name.lower())]
+    return [
+        task_api.TaskError(exception_class_path=class_path(kind), traceback=job.status_text or job.status.name.lower())
+    ]
 
 
 def _aware(moment: datetime) -> datetime:

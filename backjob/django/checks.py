@@ -68,17 +68,14 @@ def _configuration() -> Iterator[CheckMessage]:
             id="backjob.E004",
         )
         return
-    if (
-        settings.SECRET_KEY.startswith(INSECURE)
-        and not settings.DEBUG
-        and "KEY" not in getattr(settings, "BACKJOB", {})
-    ):
+    options = getattr(settings, "BACKJOB", {})
+    if settings.SECRET_KEY.startswith(INSECURE) and not settings.DEBUG and "KEY" not in options:
         yield Warning(
             "Worker requests are signed with the SECRET_KEY from the settings file: everyone who has read that file can sign.",
             hint="Generate a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
             id="backjob.W006",
         )
-    front = getattr(settings, "BACKJOB", {}).get("CACHE")
+    front = options.get("CACHE")
     if isinstance(front, str) and _is_of_one_process(front):
         yield Warning(
             f"The cache {front!r} in front of the jobs belongs to one process: another may show an ended job as running "

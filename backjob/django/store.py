@@ -52,7 +52,7 @@ class _DatabaseNow(Func):
 
 
 class _Deadlock(StoreUnavailable):
-    """The database rolled back the store's own transaction. (The caller repeats a transaction of its own.)"""
+    """The database rolled back a transaction that the store began. A caller must repeat one that the caller began."""
 
 
 def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:

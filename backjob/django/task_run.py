@@ -12,18 +12,10 @@ from typing import Any, Final
 from attrs import evolve
 from django.dispatch import receiver
 
+from backjob.django import task_api
 from backjob.django.backend import BackJobBackend, class_path, local_time
 from backjob.django.signals import job_ended
 from backjob.django.site import jobs
-from backjob.django.task_api import (
-    TaskContext,
-    TaskError,
-    TaskResultStatus,
-    normalize_json,
-    task_backends,
-    task_finished,
-    task_started,
-)
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
@@ -57,14 +49,14 @@ def run_task(body: bytes) -> None:
         left = exit_of(error)
         record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
-            _send_finished(backend, _ended(result, TaskResultStatus.FAILED, record, job))
-        if left is not None or _by_hand(error):
+            _send_finished(backend, _ended(result, task_api.TaskResultStatus.FAILED, record, job))
+        if left is not None or _is_interrupt(error):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
     if (job := _write(running, record)) is not None:
         _keep(running, record)
-        _send_finished(backend, _ended(result, TaskResultStatus.SUCCESSFUL, record, job))
+        _send_finished(backend, _ended(result, task_api.TaskResultStatus.SUCCESSFUL, record, job))
     else:
         _keep(running, evolve(record, over=False))
 
@@ -86,20 +78,20 @@ def finish_task(job: Job, **_options: Any) -> None:
 
 
 def _backend(record: TaskRecord) -> BackJobBackend:
-    backend: object = task_backends[record.backend]
+    backend: object = task_api.task_backends[record.backend]
     if not isinstance(backend, BackJobBackend):
         raise InvalidRequest("TASKS", f"{record.backend!r}, the backend of this task, is no longer a BackJobBackend")
     return backend
 
 
 def _call(backend: BackJobBackend, result: Any) -> Any:
-    task_started.send(type(backend), task_result=result)
-    context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
-    return normalize_json(result.task.call(*context, *result.args, **result.kwargs))
+    task_api.task_started.send(type(backend), task_result=result)
+    context: list[Any] = [task_api.TaskContext(task_result=result)] if result.task.takes_context else []
+    return task_api.normalize_json(result.task.call(*context, *result.args, **result.kwargs))
 
 
-def _by_hand(error: BaseException) -> bool:
-    """Whether this is a Ctrl-C: it reaches the main thread only. In another thread, raising it would end the server."""
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether this is a Ctrl-C, which reaches only the main thread. In another thread, raising it would end the server."""
     return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
@@ -138,8 +130,8 @@ def _described(error: BaseException) -> dict[str, str]:
     return {"exception_class_path": class_path(type(error)), "traceback": traceback}
 
 
-def _ended(result: Any, status: TaskResultStatus, record: TaskRecord, job: Job) -> Any:
-    errors = [TaskError(**error) for error in record.errors]
+def _ended(result: Any, status: task_api.TaskResultStatus, record: TaskRecord, job: Job) -> Any:
+    errors = [task_api.TaskError(**error) for error in record.errors]
     result = replace(result, status=status, finished_at=local_time(job.read_time), errors=errors)
     object.__setattr__(result, "_return_value", record.return_value)
     return result
@@ -147,4 +139,4 @@ def _ended(result: Any, status: TaskResultStatus, record: TaskRecord, job: Job) 
 
 def _send_finished(backend: BackJobBackend, result: Any) -> None:
     # send_robust(): a failing receiver must not change the task's outcome.
-    task_finished.send_robust(type(backend), task_result=result)
+    task_api.task_finished.send_robust(type(backend), task_result=result)

@@ -33,7 +33,7 @@ def open_store(url: str, *, clock: Clock | None = None) -> Store:
     ``sqlite:////var/lib/app/jobs.db`` an absolute one; percent-encode reserved characters. Options follow a ``?`` and have
     the names of the constructor's arguments: ``sqlite:///jobs.db?durability=power&table_name=work``.
 
-    ``clock`` is the time of a store that has no clock of its own; the default is the computer's.
+    ``clock`` is the store's time; by default it is the server's, or the computer's for a store without a server.
 
     Raises `InvalidRequest` for an unknown URL or option, `MissingExtra` if the driver is not installed, and `StoreUnusable`
     or `StoreUnavailable` as the store's constructor does.

@@ -18,17 +18,7 @@ from backjob.errors import InvalidRequest
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
-from backjob.stores.steps import (
-    changed,
-    is_due,
-    is_running,
-    is_satisfied,
-    is_too_old,
-    leased,
-    matches,
-    new_job,
-    reported,
-)
+from backjob.stores import steps
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_chunk
 
@@ -67,7 +57,7 @@ class MemoryStore:
                 return self._read(self._merging[merge_key])
             if draft.id in self._jobs:
                 raise InvalidRequest("id", "a job with this id exists already")
-            return self._write(new_job(draft, merge_key, self._clock.now()))
+            return self._write(steps.new_job(draft, merge_key, self._clock.now()))
 
     def get(self, job_id: str) -> Job | None:
         with self._lock:
@@ -83,46 +73,46 @@ class MemoryStore:
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not is_satisfied(expect, job):
+            if job is None or not steps.is_satisfied(expect, job):
                 return None
-            return self._write(changed(job, changes, self._clock.now()))
+            return self._write(steps.changed(job, changes, self._clock.now()))
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = report.output.encode()
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not is_running(job, token):
+            if job is None or not steps.is_running(job, token):
                 return False
             self._outputs.setdefault(job_id, bytearray()).extend(added)
-            self._write(reported(job, report, self._clock.now()))
+            self._write(steps.reported(job, report, self._clock.now()))
             return True
 
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         with self._lock:
             now = self._clock.now()
-            due = (job for job in map(self._jobs.__getitem__, self._active) if is_due(job, now))
+            due = (job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now))
             longest_due = nsmallest(limit, due, key=lambda job: job.start_time)
-            return [self._write(leased(job, lessee, lease, now)) for job in longest_due]
+            return [self._write(steps.leased(job, lessee, lease, now)) for job in longest_due]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         with self._lock:
             now = self._clock.now()
             for job_id, token in tokens.items():
                 job = self._jobs.get(job_id)
-                if job is not None and is_running(job, token):
-                    self._write(reported(job, _ALIVE, now))
+                if job is not None and steps.is_running(job, token):
+                    self._write(steps.reported(job, _ALIVE, now))
 
     def find(self, query: Query) -> list[Job]:
         with self._lock:
             ids = iter(reversed(self._jobs))
             if query.before is not None and query.before not in ids:  # this consumes the ids up to that one
                 return []
-            return list(islice((job for job in map(self._read, ids) if matches(query, job)), query.limit))
+            return list(islice((job for job in map(self._read, ids) if steps.matches(query, job)), query.limit))
 
     def purge(self, completed_age: float, ended_age: float) -> int:
         with self._lock:
             now = self._clock.now()
-            old = [job.id for job in self._jobs.values() if is_too_old(job, completed_age, ended_age, now)]
+            old = [job.id for job in self._jobs.values() if steps.is_too_old(job, completed_age, ended_age, now)]
             for job_id in old:
                 del self._jobs[job_id]
                 self._outputs.pop(job_id, None)

@@ -197,9 +197,6 @@ def row_job(row: Row, read_time: datetime) -> Job:
     return Job(**columns, caller=caller, read_time=read_time)
 
 
-# --- a request as text ----------------------------------------------------------------------------------------------
-
-
 def dump_request(request: Request, caller: Caller | None) -> str:
     """A request without its body, and its caller, as JSON: method, target, raw, headers and the caller's fields."""
     who: tuple[object, ...] | None = None

@@ -40,9 +40,6 @@ _ERASED: Final[dict[str, None]] = {"caller": None} | {column.name: None for colu
 _BINARY: Final = (*[column.name for column in JOB_COLUMNS if column.kind is Kind.BYTES], "body")
 
 
-# --- changes --------------------------------------------------------------------------------------------------
-
-
 def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
     """The job that a draft becomes when it is written now."""
     start_time = later(now, draft.due)
@@ -102,9 +99,6 @@ def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
     return evolve(job, lessee=lessee, lease_until=later(now, lease), read_time=now, version=job.version + 1)
 
 
-# --- conditions -----------------------------------------------------------------------------------------------
-
-
 def is_satisfied(expect: Expect, job: Job) -> bool:
     """Whether every expected field equals the job's."""
     return (
@@ -147,9 +141,6 @@ def matches(query: Query, job: Job) -> bool:
         and query.owner in (None, job.owner)
         and (not query.overdue or overdue(job) is not None)
     )
-
-
-# --- a job as text --------------------------------------------------------------------------------------------------
 
 
 def dump_job(job: Job) -> str:

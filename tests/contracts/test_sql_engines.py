@@ -161,13 +161,13 @@ def test_a_closed_store_keeps_no_connection_open(url: str, table_name: str) -> N
 
 
 def pooled(store: SQLStore) -> int:
-    pool: Any = store._database.engine.pool
+    pool: Any = store._database._connections.get().engine.pool
     return int(pool.checkedin())
 
 
 def kill_sessions(url: str, store: SQLStore) -> int:
     """End the server's side of the store's connections, as a restart does, and return their number."""
-    pool: Any = store._database.engine.pool
+    pool: Any = store._database._connections.get().engine.pool
     engine = create_engine(url, isolation_level="AUTOCOMMIT")
     drivers = [entry.driver_connection for entry in list(pool._pool.queue)]
     with engine.connect() as connection:

@@ -44,11 +44,6 @@ class Database:
         if isinstance(place, Engine):
             _on_engines.add(self)
 
-    @property
-    def engine(self) -> Engine:
-        """The engine of the current process."""
-        return self._connections.get().engine
-
     def do(self, step: Callable[[Connection], T]) -> T:
         """Call a step whose statements each commit by themselves, and return its result.
 

@@ -29,7 +29,7 @@ _MYSQL: Final = ("mysql", "mariadb")
 class _BinaryLabel(TypeDecorator[str]):
     """Text as VARBINARY: compared byte for byte with trailing spaces, independent of character sets."""
 
-    impl: type[TypeEngine[Any]] = mysql.VARBINARY
+    impl: TypeEngine[Any] | type[TypeEngine[Any]] = mysql.VARBINARY
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> bytes | None:  # noqa: ARG002

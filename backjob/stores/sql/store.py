@@ -74,9 +74,9 @@ class SQLStore:
     an engine's pool, changes none of its settings, and does not dispose of it. Any number of threads, processes and
     hosts may share the tables. The store's time is the database's, or that of ``clock``.
 
-    The tables are ``table_name`` and ``{table_name}_output`` in ``schema``, by default the connection's own schema.
-    ``create_table``: create missing tables now, or if the server is away, at the first call that succeeds. With False
-    the tables must exist; `schema` returns their SQL.
+    The tables are ``table_name`` and ``{table_name}_output`` in ``schema``, by default the connection's own schema. With
+    ``create_table`` the store creates missing tables now, or if the server is away, at the first call that succeeds;
+    without it the tables must exist. `schema` returns their SQL.
 
     Raises `InvalidRequest` for an argument, `MissingExtra` if the driver is not installed, and `StoreUnusable` if the
     database refuses access or has these tables in another layout. It raises nothing if the server is away.

@@ -43,13 +43,10 @@ class SQLiteStore:
     Any number of threads and processes of one machine may use the file; a network file system won't work. The store puts
     the file into WAL mode; the file may contain other tables. Time comes from ``clock``, by default the computer's.
 
-    ``durability``: with ``"process"``, accepted jobs survive the end of the process, SIGKILL included; with ``"power"``,
-    they survive a power loss too, which costs an fsync per write.
-
-    ``create_table``: create the file and missing tables in the constructor. With False, the store opens the file at the
-    first call, and the tables of `schema` must exist.
-
-    ``busy_timeout``: seconds to wait for other writers before raising `StoreUnavailable`.
+    With the ``durability`` ``"process"``, accepted jobs survive the end of the process, SIGKILL included; with
+    ``"power"`` they survive a power loss too, which costs an fsync per write. With ``create_table`` the constructor
+    creates the file and missing tables; without it the store opens the file at the first call, and the tables of `schema`
+    must exist. ``busy_timeout`` is how many seconds a writer waits for others before it raises `StoreUnavailable`.
 
     Raises `InvalidRequest` for an invalid argument, and `StoreUnusable` if the path is not an SQLite database, can't be
     written, or has these tables in another layout.
@@ -212,7 +209,7 @@ class SQLiteStore:
         self._ready = True
 
     def _enter_wal(self, connection: sqlite3.Connection) -> None:
-        """Retry: entering WAL mode needs exclusive access for a moment, for which SQLite does not always wait itself."""
+        """Retry, because entering WAL mode needs exclusive access for a moment, for which SQLite does not always wait."""
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:

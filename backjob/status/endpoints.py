@@ -16,6 +16,7 @@ from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import JobState, Output, Status, clean_text
 from backjob.status.exchange import (
     EVENT_HEADERS,
+    JSON,
     STOP_POLLING,
     StatusResponse,
     Visit,
@@ -37,7 +38,6 @@ __all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit"]
 _ROUTE: Final = re.compile(
     r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z]+))?"
 )
-_JSON: Final = "application/json"
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"}
@@ -86,12 +86,6 @@ class _Opened:
         return self.by_owner or self.right == "cancel"
 
 
-@frozen
-class _Route:
-    methods: tuple[str, ...]
-    handle: Callable[[Endpoints, Visit, _Opened], StatusResponse]
-
-
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
     if not value.startswith("/") or value.endswith("/") or "//" in value:
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
@@ -123,14 +117,16 @@ class Endpoints:
         return evolve(response, body=b"") if visit.request.method == "HEAD" else response
 
     def _route(self, visit: Visit) -> StatusResponse:
-        media_type = _STATIC.get(visit.path)
-        if media_type is not None:
-            return _refuse_method(visit, ("GET", "HEAD")) or _static(visit.path, media_type)
-        found = _ROUTE.fullmatch(visit.path)
-        route = self._routes.get(found["leaf"] or "") if found else None
-        if found is None or route is None:
+        found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
+        handle = self._handlers.get(found["leaf"]) if found else None
+        if found is None or handle is None:
             raise JobNotFound(visit.path)
-        return _refuse_method(visit, route.methods) or route.handle(self, visit, self._open(visit, found))
+        methods = ("POST",) if found["leaf"] == "cancel" else ("GET", "HEAD")
+        if visit.request.method not in methods:
+            return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
+        if visit.path in _STATIC:
+            return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
+        return handle(self, visit, self._open(visit, found))
 
     def _open(self, visit: Visit, found: re.Match[str]) -> _Opened:
         """Return the job if this visitor may see it; otherwise raise `JobNotFound`, whether the job exists or not."""
@@ -146,7 +142,7 @@ class Endpoints:
         return _Opened(found["ref"], state, by_owner, right)
 
     def _state(self, visit: Visit, opened: _Opened) -> StatusResponse:
-        if preferred(visit.request.header("accept"), (_JSON, _HTML)) == _JSON:
+        if preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON:
             return json_response(200, opened.state.as_dict())
         return self._page(visit, opened)
 
@@ -178,7 +174,7 @@ class Endpoints:
         if start is None:
             return _BAD_OFFSET
         chunk = self.jobs.output(opened.state.id, start)
-        if preferred(visit.request.header("accept"), (_JSON, _PLAIN)) == _PLAIN:
+        if preferred(visit.request.header("accept"), (JSON, _PLAIN)) == _PLAIN:
             position = ("Backjob-Next-Offset", str(chunk.next_offset))
             return text_response(200, _PLAIN, clean_text(chunk.text).encode("utf-8"), position)
         return json_response(200, output_as_dict(chunk))
@@ -203,7 +199,7 @@ class Endpoints:
         if opened.right != "cancel" and not same_origin(visit.request):
             return error_response(403, "only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
-        if preferred(visit.request.header("accept"), (_JSON, _HTML)) == _HTML:
+        if preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML:
             # Redirect the owner to the URL without a token, so that the token to cancel stays out of the address bar.
             ref = opened.state.id if opened.by_owner else opened.ref
             return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}"))
@@ -212,20 +208,6 @@ class Endpoints:
             return json_response(200, state.as_dict())
         return json_response(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
 
-    _routes: ClassVar[Mapping[str, _Route]] = {
-        "": _Route(("GET", "HEAD"), _state),
-        "fragment": _Route(("GET", "HEAD"), _fragment),
-        "output": _Route(("GET", "HEAD"), _output),
-        "events": _Route(("GET", "HEAD"), _events),
-        "cancel": _Route(("POST",), _cancel),
-    }
-
-
-def _refuse_method(visit: Visit, methods: tuple[str, ...]) -> StatusResponse | None:
-    if visit.request.method in methods:
-        return None
-    return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
-
-
-def _static(path: str, media_type: str) -> StatusResponse:
-    return text_response(200, media_type, asset(path.removeprefix("/")), caching=_STATIC_CACHING)
+    _handlers: ClassVar[Mapping[str | None, Callable[[Endpoints, Visit, _Opened], StatusResponse]]] = {
+        None: _state, "fragment": _fragment, "output": _output, "events": _events, "cancel": _cancel,
+    }  # fmt: skip

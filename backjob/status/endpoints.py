@@ -86,6 +86,12 @@ class _Opened:
         return self.by_owner or self.right == "cancel"
 
 
+@frozen
+class _Route:
+    handle: Callable[[Endpoints, Visit, _Opened], StatusResponse]
+    methods: tuple[str, ...] = ("GET", "HEAD")
+
+
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
     if not value.startswith("/") or value.endswith("/") or "//" in value:
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
@@ -118,15 +124,14 @@ class Endpoints:
 
     def _route(self, visit: Visit) -> StatusResponse:
         found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
-        handle = self._handlers.get(found["leaf"]) if found else None
-        if found is None or handle is None:
+        route = self._routes.get(found["leaf"] or "") if found else None
+        if found is None or route is None:
             raise JobNotFound(visit.path)
-        methods = ("POST",) if found["leaf"] == "cancel" else ("GET", "HEAD")
-        if visit.request.method not in methods:
-            return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
+        if visit.request.method not in route.methods:
+            return error_response(405, "method not allowed", ("Allow", ", ".join(route.methods)))
         if visit.path in _STATIC:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
-        return handle(self, visit, self._open(visit, found))
+        return route.handle(self, visit, self._open(visit, found))
 
     def _open(self, visit: Visit, found: re.Match[str]) -> _Opened:
         """Return the job if this visitor may see it; otherwise raise `JobNotFound`, whether the job exists or not."""
@@ -208,6 +213,10 @@ class Endpoints:
             return json_response(200, state.as_dict())
         return json_response(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
 
-    _handlers: ClassVar[Mapping[str | None, Callable[[Endpoints, Visit, _Opened], StatusResponse]]] = {
-        None: _state, "fragment": _fragment, "output": _output, "events": _events, "cancel": _cancel,
-    }  # fmt: skip
+    _routes: ClassVar[Mapping[str, _Route]] = {
+        "": _Route(_state),
+        "fragment": _Route(_fragment),
+        "output": _Route(_output),
+        "events": _Route(_events),
+        "cancel": _Route(_cancel, ("POST",)),
+    }

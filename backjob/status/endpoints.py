@@ -16,6 +16,7 @@ from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import JobState, Output, Status, clean_text
 from backjob.status.exchange import (
     EVENT_HEADERS,
+    JSON,
     STOP_POLLING,
     StatusResponse,
     Visit,
@@ -37,7 +38,6 @@ __all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit"]
 _ROUTE: Final = re.compile(
     r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z]+))?"
 )
-_JSON: Final = "application/json"
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"}
@@ -88,8 +88,8 @@ class _Opened:
 
 @frozen
 class _Route:
-    methods: tuple[str, ...]
     handle: Callable[[Endpoints, Visit, _Opened], StatusResponse]
+    methods: tuple[str, ...] = ("GET", "HEAD")
 
 
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
@@ -123,14 +123,15 @@ class Endpoints:
         return evolve(response, body=b"") if visit.request.method == "HEAD" else response
 
     def _route(self, visit: Visit) -> StatusResponse:
-        media_type = _STATIC.get(visit.path)
-        if media_type is not None:
-            return _refuse_method(visit, ("GET", "HEAD")) or _static(visit.path, media_type)
-        found = _ROUTE.fullmatch(visit.path)
+        found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
         route = self._routes.get(found["leaf"] or "") if found else None
         if found is None or route is None:
             raise JobNotFound(visit.path)
-        return _refuse_method(visit, route.methods) or route.handle(self, visit, self._open(visit, found))
+        if visit.request.method not in route.methods:
+            return error_response(405, "method not allowed", ("Allow", ", ".join(route.methods)))
+        if visit.path in _STATIC:
+            return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
+        return route.handle(self, visit, self._open(visit, found))
 
     def _open(self, visit: Visit, found: re.Match[str]) -> _Opened:
         """Return the job if this visitor may see it; otherwise raise `JobNotFound`, whether the job exists or not."""
@@ -146,7 +147,7 @@ class Endpoints:
         return _Opened(found["ref"], state, by_owner, right)
 
     def _state(self, visit: Visit, opened: _Opened) -> StatusResponse:
-        if preferred(visit.request.header("accept"), (_JSON, _HTML)) == _JSON:
+        if preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON:
             return json_response(200, opened.state.as_dict())
         return self._page(visit, opened)
 
@@ -178,7 +179,7 @@ class Endpoints:
         if start is None:
             return _BAD_OFFSET
         chunk = self.jobs.output(opened.state.id, start)
-        if preferred(visit.request.header("accept"), (_JSON, _PLAIN)) == _PLAIN:
+        if preferred(visit.request.header("accept"), (JSON, _PLAIN)) == _PLAIN:
             position = ("Backjob-Next-Offset", str(chunk.next_offset))
             return text_response(200, _PLAIN, clean_text(chunk.text).encode("utf-8"), position)
         return json_response(200, output_as_dict(chunk))
@@ -203,7 +204,7 @@ class Endpoints:
         if opened.right != "cancel" and not same_origin(visit.request):
             return error_response(403, "only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
-        if preferred(visit.request.header("accept"), (_JSON, _HTML)) == _HTML:
+        if preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML:
             # Redirect the owner to the URL without a token, so that the token to cancel stays out of the address bar.
             ref = opened.state.id if opened.by_owner else opened.ref
             return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}"))
@@ -213,19 +214,9 @@ class Endpoints:
         return json_response(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
 
     _routes: ClassVar[Mapping[str, _Route]] = {
-        "": _Route(("GET", "HEAD"), _state),
-        "fragment": _Route(("GET", "HEAD"), _fragment),
-        "output": _Route(("GET", "HEAD"), _output),
-        "events": _Route(("GET", "HEAD"), _events),
-        "cancel": _Route(("POST",), _cancel),
+        "": _Route(_state),
+        "fragment": _Route(_fragment),
+        "output": _Route(_output),
+        "events": _Route(_events),
+        "cancel": _Route(_cancel, ("POST",)),
     }
-
-
-def _refuse_method(visit: Visit, methods: tuple[str, ...]) -> StatusResponse | None:
-    if visit.request.method in methods:
-        return None
-    return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
-
-
-def _static(path: str, media_type: str) -> StatusResponse:
-    return text_response(200, media_type, asset(path.removeprefix("/")), caching=_STATIC_CACHING)

@@ -16,6 +16,7 @@ from backjob.status.streaming.stream import Stream
 
 __all__ = [
     "EVENT_HEADERS",
+    "JSON",
     "STOP_POLLING",
     "StatusResponse",
     "Visit",
@@ -28,6 +29,8 @@ __all__ = [
     "same_origin",
     "text_response",
 ]
+
+JSON: Final = "application/json"
 
 STOP_POLLING: Final = 286
 """htmx swaps in a response with this status and stops polling (https://htmx.org/docs/#polling)."""
@@ -149,22 +152,18 @@ def text_response(
     status: int, media_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store"
 ) -> StatusResponse:
     """Return a response in UTF-8."""
-    return _response(status, f"{media_type}; charset=utf-8", body, *more, caching=caching)
+    charset = "" if media_type == JSON else "; charset=utf-8"  # JSON has no such parameter (RFC 8259, section 11)
+    reason = "Stop Polling" if status == STOP_POLLING else HTTPStatus(status).phrase
+    length = ("Content-Length", str(len(body)))
+    headers = _headers(media_type + charset, length, *more, caching=caching)
+    return StatusResponse(status, reason, headers, body)
 
 
 def json_response(status: int, value: Mapping[str, JsonValue], *more: tuple[str, str]) -> StatusResponse:
     """Return a response in JSON."""
-    return _response(status, "application/json", json_bytes(value), *more)
+    return text_response(status, JSON, json_bytes(value), *more)
 
 
 def error_response(status: int, text: str, *more: tuple[str, str]) -> StatusResponse:
     """Return an error in JSON."""
     return json_response(status, {"error": text}, *more)
-
-
-def _response(
-    status: int, content_type: str, body: bytes, *more: tuple[str, str], caching: str = "no-store"
-) -> StatusResponse:
-    reason = "Stop Polling" if status == STOP_POLLING else HTTPStatus(status).phrase
-    length = ("Content-Length", str(len(body)))
-    return StatusResponse(status, reason, _headers(content_type, length, *more, caching=caching), body)

@@ -46,20 +46,20 @@ def breaks(part: str, test: str, promise: str) -> Any:
     return add
 
 
-# --- steps that are not atomic --------------------------------------------------------------------------------------
+# --- operations that are not atomic --------------------------------------------------------------------------------------
 
 
-def others_turn() -> None:
+def let_others_run() -> None:
     time.sleep(0)
 
 
 @breaks("Races", "test_of_many_claims_one_wins", "of many claims of one job, exactly one wins")
-class LooksThenClaims(MemoryStore):
+class ReadsThenClaims(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
         if job is None or not is_satisfied(expect, job):
             return None
-        others_turn()
+        let_others_run()
         return super().change(job_id, Expect(), changes)
 
 
@@ -67,7 +67,7 @@ class LooksThenClaims(MemoryStore):
 class ReadsThenReports(MemoryStore):
     def report(self, job_id: str, token: str, report: Report) -> bool:
         job = self.get(job_id)
-        others_turn()
+        let_others_run()
         written = super().report(job_id, token, report)
         if job is not None and written:
             self._jobs[job_id] = evolve(self._jobs[job_id], version=job.version + 1)
@@ -79,10 +79,10 @@ class ReadsThenReports(MemoryStore):
     "test_identical_creates_with_a_merge_key_make_one_job",
     "creates with one merge key all return the same job",
 )
-class LooksThenMerges(MemoryStore):
+class ReadsThenMerges(MemoryStore):
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         holder = self._merging.get(merge_key or "")
-        others_turn()
+        let_others_run()
         if holder is not None:
             return self._read(holder)
         with self._lock:
@@ -91,11 +91,11 @@ class LooksThenMerges(MemoryStore):
 
 
 @breaks("DelaysJobs", "test_each_due_job_is_taken_by_one", "of several callers, exactly one gets each due job")
-class LooksThenLeases(MemoryStore):
+class ReadsThenLeases(MemoryStore):
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         now = self._clock.now()
         due = [job for job in list(self._jobs.values()) if job.lessee is None and job.start_time <= now][:limit]
-        others_turn()
+        let_others_run()
         changed = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in due]
         return [job for job in changed if job is not None]
 
@@ -105,7 +105,7 @@ class WaitsForItself(MemoryStore):
     def report(self, job_id: str, token: str, report: Report) -> bool:
         if not self._turn.acquire(blocking=False):
             threading.Event().wait()
-        others_turn()
+        let_others_run()
         try:
             return super().report(job_id, token, report)
         finally:
@@ -209,15 +209,15 @@ class FindsTheSilentTooLate(MemoryStore):
 class CutsCharacters(MemoryStore):
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         whole = super().output(job_id, 0, limit + 10_000_000)
-        piece = whole.text.encode()[max(offset, 0) :][:limit]
-        return Output(piece.decode("utf-8", "replace"), max(offset, 0) + len(piece), whole.truncated)
+        chunk = whole.text.encode()[max(offset, 0) :][:limit]
+        return Output(chunk.decode("utf-8", "replace"), max(offset, 0) + len(chunk), whole.truncated)
 
 
 @breaks("OutputCalls", "test_every_offset_and_limit_gives_whole_characters", "next_offset is where the chunk ends")
 class CountsCharacters(MemoryStore):
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
-        piece = super().output(job_id, offset, limit)
-        return evolve(piece, next_offset=offset + len(piece.text))
+        chunk = super().output(job_id, offset, limit)
+        return evolve(chunk, next_offset=offset + len(chunk.text))
 
 
 # --- missing or unwanted changes ------------------------------------------------------------------------------
@@ -458,24 +458,24 @@ class CannotBeat(MemoryStore):
 # --- between processes ----------------------------------------------------------------------------------------------
 
 
-class LooksThenClaimsAFile(SQLiteStore):
+class ReadsThenClaimsAFile(SQLiteStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
-        others_turn()
+        let_others_run()
         return None if job is None or not is_satisfied(expect, job) else super().change(job_id, Expect(), changes)
 
 
-class LooksThenMergesAFile(SQLiteStore):
+class ReadsThenMergesAFile(SQLiteStore):
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         living = self.find(Query(status=Status.STARTED, limit=1)) if merge_key is not None else []
-        others_turn()
+        let_others_run()
         return living[0] if living else super().create(draft)
 
 
 class LeasesTwice(SQLiteStore):
     def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
         jobs = [job for job in self.find(Query(status=Status.STARTED, limit=1000)) if job.lessee is None][:limit]
-        others_turn()
+        let_others_run()
         leased = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in jobs]
         return [job for job in leased if job is not None]
 
@@ -504,13 +504,13 @@ class DiesInAChild(SQLiteStore):
 
 SHARING_FAULTS: Final = (
     Fault(
-        LooksThenClaimsAFile,
+        ReadsThenClaimsAFile,
         "SharesJobs",
         "test_of_many_claims_one_wins",
         "of many claims of one job, exactly one wins",
     ),
     Fault(
-        LooksThenMergesAFile,
+        ReadsThenMergesAFile,
         "SharesJobs",
         "test_identical_creates_with_a_merge_key_make_one_job",
         "creates with one merge key all return the same job",

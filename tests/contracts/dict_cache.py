@@ -17,7 +17,7 @@ class Entry(NamedTuple):
 
 
 class DictCache:
-    """``add`` is atomic, entries expire only when the test says so, and what memcached would refuse is an error."""
+    """``add`` is atomic, entries expire only when the test calls `expire`, and calls that memcached would refuse raise."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}

@@ -155,8 +155,8 @@ def test_dropped_output_reads_as_question_marks_of_the_same_length(here: Surroun
     for _ in range(100):
         here.store.report("job", "token", Report(output=LINE))
     size = len(LINE.encode())
-    piece = next(key for key in here.cache.entries if "o:job:" in key)
-    del here.cache.entries[piece]
+    chunk = next(key for key in here.cache.entries if "o:job:" in key)
+    del here.cache.entries[chunk]
     output = here.another().output("job")
     assert output.text.count("?") == size
     assert output == Output(output.text, 100 * size, truncated=True)
@@ -266,7 +266,7 @@ def test_a_cache_that_returns_bytes_works(here: Surroundings) -> None:
     assert there.another().output("job").text == LINE
 
 
-# --- life of entries, number of calls ---------------------------------------------------------------------------------
+# --- timeouts, number of calls ---------------------------------------------------------------------------------
 
 
 def timeout_of(here: Surroundings, job_id: str) -> int:

@@ -21,7 +21,7 @@ Log: TypeAlias = list[str]
 Action: TypeAlias = Callable[[CacheStore, str], Log]
 
 STALLED: Final = 50
-"""A number above this one in an order lets an hour pass, so that all waiting callers stall for that long."""
+"""In an order, a number above this one lets an hour pass: all waiting callers stall for that long."""
 
 
 def draft(job_id: str) -> Draft:
@@ -38,7 +38,7 @@ def claim_and_work(store: CacheStore, name: str) -> Log:
         return log
     for number in range(2):
         if store.report("job", name, Report(output=f"{name}{number};")):
-            log.append(f"said {name}{number};")
+            log.append(f"wrote {name}{number};")
     if store.change("job", Expect(status=Status.IN_PROGRESS, token=name), ended(completed())) is not None:
         log.append("ended COMPLETED")
     return log
@@ -107,13 +107,13 @@ def play(actions: list[Action], order: list[int], *first: Draft) -> tuple[CacheS
     return CacheStore(cache, clock=clock), [entry for log in logs for entry in log]
 
 
-def said(log: Log, word: str) -> list[str]:
+def logged(log: Log, word: str) -> list[str]:
     """The rest of each log entry that begins with this word."""
     return [entry.removeprefix(f"{word} ") for entry in log if entry.startswith(f"{word} ")]
 
 
 class TestAnyOrder:
-    """Any order of the single calls to the cache."""
+    """The calls to the cache are made in any order."""
 
     examples = 30
 
@@ -121,15 +121,15 @@ class TestAnyOrder:
         quietly = settings(max_examples=self.examples, deadline=None, suppress_health_check=(HealthCheck.too_slow,))
         quietly(given(actions, orders)(check))()
 
-    def test_one_claim_wins_one_end_stands_and_no_output_is_lost(self) -> None:
+    def test_one_claim_and_one_end_win_and_no_output_is_lost(self) -> None:
         def check(actions: list[Action], order: list[int]) -> None:
             store, log = play(actions, order, draft("job"))
             job = store.get("job")
             assert job is not None
-            assert said(log, "claimed") == ([] if job.token is None else [job.token])
-            assert said(log, "ended") == ([job.status.name] if job.status.is_final else [])
-            assert len(said(log, "taken")) <= 1
-            text = "".join(said(log, "said"))
+            assert logged(log, "claimed") == ([] if job.token is None else [job.token])
+            assert logged(log, "ended") == ([job.status.name] if job.status.is_final else [])
+            assert len(logged(log, "taken")) <= 1
+            text = "".join(logged(log, "wrote"))
             assert store.output("job") == Output(text, len(text))
 
         self.run(check, WORKERS, ORDERS)
@@ -137,27 +137,29 @@ class TestAnyOrder:
     def test_a_writer_that_stalls_for_an_hour_wins_nothing_that_others_have_won(self) -> None:
         def check(actions: list[Action], order: list[int]) -> None:
             _, log = play(actions, order, draft("job"))
-            assert len(said(log, "claimed")) <= 1
-            assert len(said(log, "ended")) <= 1
+            assert len(logged(log, "claimed")) <= 1
+            assert len(logged(log, "ended")) <= 1
 
         self.run(check, WORKERS, STALLING_ORDERS)
 
     def test_one_job_has_a_merge_key_and_find_returns_every_unfinished_job(self) -> None:
         def check(actions: list[Action], order: list[int]) -> None:
             store, log = play(actions, order)
-            joined = {job.id: job for job_id in said(log, "joined") if (job := store.get(job_id)) is not None}
-            assert set(joined) == set(said(log, "joined"))
+            joined = {job.id: job for job_id in logged(log, "joined") if (job := store.get(job_id)) is not None}
+            assert set(joined) == set(logged(log, "joined"))
             assert len([job for job in joined.values() if job.merge_key is not None]) <= 1
             living = {job_id for job_id, job in joined.items() if not job.status.is_final}
             assert {job.id for job in store.find(Query(limit=100))} == living
-            assert len(said(log, "taken")) == len(set(said(log, "taken")))
+            assert len(logged(log, "taken")) == len(set(logged(log, "taken")))
 
         self.run(check, JOINERS, ORDERS)
 
     def test_one_job_has_a_merge_key_even_after_stalls_of_an_hour(self) -> None:
         def check(actions: list[Action], order: list[int]) -> None:
             store, log = play(actions, order)
-            holders = {job.id for name in said(log, "joined") if (job := store.get(name)) is not None and job.merge_key}
+            holders = {
+                job.id for name in logged(log, "joined") if (job := store.get(name)) is not None and job.merge_key
+            }
             assert len(holders) <= 1
 
         self.run(check, JOINERS, STALLING_ORDERS)

@@ -55,7 +55,7 @@ def stalling(here: Surroundings, call: str, key: str, meanwhile: Callable[[], ob
 
 
 def dying(here: Surroundings, calls: int) -> CacheStore:
-    """The store of a process that dies after so many calls to the cache."""
+    """The store of a process that dies after ``calls`` calls to the cache."""
     left = calls
 
     def hook(_call: str, _key: str) -> None:
@@ -68,7 +68,7 @@ def dying(here: Surroundings, calls: int) -> CacheStore:
 
 
 @pytest.mark.parametrize("gone", [("j:job:2",), ("j:job:1", "j:job:2")])
-def test_a_claim_that_stalls_until_the_job_has_ended_and_its_traces_are_gone_loses(
+def test_a_claim_that_stalls_until_the_job_has_ended_and_its_entries_are_gone_loses(
     here: Surroundings, gone: tuple[str, ...]
 ) -> None:
     def meanwhile() -> None:
@@ -169,7 +169,7 @@ def test_the_loser_of_a_race_for_a_merge_key_leaves_no_job(here: Surroundings) -
     job = late.create(draft("second", request=Request("POST", "/", body=b"body")), "key")
     assert job.id == "first"
     assert [key for key, entry in here.cache.entries.items() if "second" in key + entry.value] == [
-        "backjob:living:2"  # until a process that looks for jobs removes it
+        "backjob:living:2"  # until a process that searches for jobs removes it
     ]
 
 

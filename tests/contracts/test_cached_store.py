@@ -1,4 +1,4 @@
-"""A cache in front of a store keeps the contract, shows ends at once and progress a second late, and takes the polls."""
+"""A cache in front of a store keeps the contract, shows ends at once and progress within a second, and serves the polls."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PATIENCE = 30.0
 
 
 class DictCache:
-    """A cache in memory whose time is the test's clock."""
+    """A cache in memory that uses the test's clock."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -78,7 +78,7 @@ class Dead(DictCache):
 
 
 class Faulty(DictCache):
-    """Fails, loses entries, ignores writes, or returns something else, at random."""
+    """Fails, loses entries, ignores writes, or returns wrong values, at random."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
@@ -110,7 +110,7 @@ class Faulty(DictCache):
 
 
 class Counted:
-    """A store that counts its calls, and runs a test's own step before or after the next call of a method."""
+    """A store that counts its calls, and runs a callback of the test before or after the next call of a method."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -364,7 +364,7 @@ def test_an_entry_too_large_for_a_cache_is_not_written(here: Surroundings) -> No
         assert here.reader.get("job") == here.truth()
 
 
-def test_read_times_are_the_stores_though_its_clock_differs() -> None:
+def test_read_times_are_the_stores_even_if_its_clock_differs() -> None:
     theirs, ours = FakeClock(), FakeClock()
     theirs.jump(12_345.678901)
     inner = MemoryStore(clock=theirs)
@@ -398,11 +398,11 @@ def test_an_object_that_is_not_a_cache_and_a_bad_prefix_are_refused() -> None:
         CachedStore(MemoryStore(), DictCache(FakeClock()), prefix="a b")
 
 
-# --- one call in the midst of another -----------------------------------------------------------------------------------
+# --- one call during another -----------------------------------------------------------------------------------
 
 
 class Gate:
-    """Runs an action in the midst of a call: at the nth moment at which a store or a cache is entered or left."""
+    """Runs an action during a call: at the nth moment at which a store or a cache is entered or left."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -467,7 +467,7 @@ ACTIONS: dict[str, Action] = {
 @pytest.mark.parametrize("age", [0.0, 1.0], ids=["cached", "not cached"])
 @pytest.mark.parametrize("inner", ACTIONS)
 @pytest.mark.parametrize("outer", ACTIONS)
-def test_a_call_in_the_midst_of_another_shows_the_true_status(outer: str, inner: str, age: float) -> None:
+def test_a_call_during_another_shows_the_true_status(outer: str, inner: str, age: float) -> None:
     """Wherever a call interrupts another one, readers then see the job's status, and within a second all of the job."""
     for is_same, at in itertools.product((False, True), range(20)):
         clock, gate = FakeClock(), Gate()
@@ -667,7 +667,7 @@ def test_a_process_that_has_seen_an_end_reads_the_store_whatever_the_cache_has(h
         assert here.cache.calls.total() == 0
 
 
-def test_the_process_that_wrote_an_end_shows_it_though_the_cache_was_dead(
+def test_the_process_that_wrote_an_end_shows_it_even_if_the_cache_was_dead(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(here.cache, "set", Dead(here.clock).fail)
@@ -695,7 +695,7 @@ class Stuck(DictCache):
             super().set(key, value, 10**9)
 
 
-def test_claims_and_ends_are_the_stores_though_the_cache_is_stuck() -> None:
+def test_claims_and_ends_are_the_stores_even_if_the_cache_is_stuck() -> None:
     here = Surroundings(Stuck)
     here.inner.change("job", Expect(), ended(cancelled()))
     stale = here.reader.get("job")

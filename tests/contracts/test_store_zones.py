@@ -68,7 +68,7 @@ class Zone:
     def _hear(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line, "the process has ended, or was ended; its standard error says more"
+        assert line, "the process has ended; see its standard error"
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -88,30 +88,30 @@ def agree(one_url: str, other_url: str) -> None:
 
 
 def life_in_two_zones(one: Zone, other: Zone) -> None:
-    """Whichever process writes, the other reads the same."""
+    """The other process reads what one process writes."""
     created = one.see("create")
     assert but_for_reading(other.see("get")) == but_for_reading(created)
     taken = other.see("take")
-    assert taken["taken"] == ["job"], "a job that is due now is due in every zone"
+    assert taken["taken"] == ["job"], "a job that is due in one zone is due in every zone"
     assert but_for_reading(one.see("get")) == but_for_reading(taken)
-    assert one.see("take")["taken"] == [], "a lease is one in every zone"
+    assert one.see("take")["taken"] == [], "a lease is valid in every zone"
     lease = datetime.fromisoformat(taken["lease_until"]) - datetime.fromisoformat(taken["read_time"])
     assert lease == timedelta(seconds=3600, microseconds=1)
     claimed = one.see("claim")
     assert but_for_reading(other.see("get")) == but_for_reading(claimed)
-    assert other.see("silent")["silent"] == [], "a job that was claimed just now is silent in no zone"
+    assert other.see("overdue")["overdue"] == [], "a job that was just claimed is overdue in no zone"
     reported = other.see("report")
     assert but_for_reading(one.see("get")) == but_for_reading(reported)
-    assert one.see("silent")["silent"] == []
+    assert one.see("overdue")["overdue"] == []
     ended = one.see("end")
     assert but_for_reading(other.see("get")) == but_for_reading(ended)
     purged = other.see("purge")
-    assert purged["purged"] == 0, "a job that ended just now is old in no zone"
+    assert purged["purged"] == 0, "a job that just ended is purged in no zone"
 
     order = [created["created_time"], taken["read_time"], claimed["updated_time"], reported["updated_time"]]
     moments = [datetime.fromisoformat(moment) for moment in (*order, ended["end_time"], purged["read_time"])]
-    assert all(before <= after for before, after in pairwise(moments)), "time is the same clock's for everybody"
-    assert moments[-1] - moments[0] < timedelta(minutes=30), "and no zone is between its readings"
+    assert all(before <= after for before, after in pairwise(moments)), "all processes use the same clock"
+    assert moments[-1] - moments[0] < timedelta(minutes=30), "no reading is off by a zone's offset"
 
 
 def due_in_two_zones(one: Zone, other: Zone) -> None:
@@ -142,7 +142,7 @@ def test_sessions_of_the_server_in_two_zones_agree(shared: SharedStore, url: str
 
 @pytest.mark.parametrize("shared", [BY_NAME[name] for name in SESSION_ZONES], ids=str)
 def test_the_server_uses_the_zone_of_the_session(shared: SharedStore, url: str) -> None:
-    """Otherwise the test above would prove nothing."""
+    """Without this, the previous test would prove nothing."""
     (option,) = SESSION_ZONES[shared.name][0]
     nowhere = {"options": "-c%20timezone%3DNo/Where", "init_command": "SET%20time_zone%3D%27No/Where%27"}[option]
     with pytest.raises(StoreError), shared.open(with_options(url, **{option: nowhere})) as store:

@@ -42,16 +42,16 @@ class Turns(DictCache):
         self._wait()
         super().delete(key)
 
-    def run(self, deeds: Mapping[str, Callable[[], T]], order: list[int], between: Callable[[int], None]) -> list[T]:
-        """The results of the deeds, each run by its own thread, with one call to the cache at a time.
+    def run(self, calls: Mapping[str, Callable[[], T]], order: list[int], between: Callable[[int], None]) -> list[T]:
+        """Run each call in its own thread, with one call to the cache at a time; return their results.
 
         The next number in the order selects one of the waiting threads, sorted by name; after the last number they
         continue one after the other. ``between`` gets the same number before each turn.
         """
-        self._go = {name: SimpleQueue() for name in deeds}
-        with ThreadPoolExecutor(len(deeds)) as pool:
-            futures = [pool.submit(self._act, name, deed) for name, deed in deeds.items()]
-            waiting = [name for _ in deeds for name in self._stops()]
+        self._go = {name: SimpleQueue() for name in calls}
+        with ThreadPoolExecutor(len(calls)) as pool:
+            futures = [pool.submit(self._act, name, call) for name, call in calls.items()]
+            waiting = [name for _ in calls for name in self._stops()]
             numbers = iter(order)
             while waiting:
                 number = next(numbers, 0)
@@ -67,10 +67,10 @@ class Turns(DictCache):
         name, finished = self._stopped.get(timeout=PATIENCE)
         return [] if finished else [name]
 
-    def _act(self, name: str, deed: Callable[[], T]) -> T:
+    def _act(self, name: str, call: Callable[[], T]) -> T:
         self._mine.name = name
         try:
-            return deed()
+            return call()
         finally:
             self._stopped.put((name, True))
 

@@ -57,8 +57,8 @@ def report(store: Store, job_id: str) -> dict[str, Any]:
     return times(store.get(job_id))
 
 
-def silent(store: Store, job_id: str) -> dict[str, Any]:
-    return {"silent": [job.id for job in store.find(Query(overdue=True))]}
+def overdue(store: Store, job_id: str) -> dict[str, Any]:
+    return {"overdue": [job.id for job in store.find(Query(overdue=True))]}
 
 
 def end(store: Store, job_id: str) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def purge(store: Store, job_id: str) -> dict[str, Any]:
 
 
 STEPS: Final[dict[str, Callable[..., dict[str, Any]]]] = {
-    step.__name__: step for step in (create, get, take, move, claim, report, silent, end, purge)
+    step.__name__: step for step in (create, get, take, move, claim, report, overdue, end, purge)
 }
 
 

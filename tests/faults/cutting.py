@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a store's server that cuts a connection instead of passing on an answer."""
+"""A TCP proxy in front of a store's server that cuts a connection instead of forwarding a response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class CuttingProxy:
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
         self._lock = threading.Lock()
-        self._passing: int | None = None
+        self._remaining: int | None = None
         self._sockets: list[socket.socket] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -39,15 +39,15 @@ class CuttingProxy:
         for one in [self._listening, *self._sockets]:
             one.close()
 
-    def cut_after(self, answers: int) -> None:
-        """Pass on ``answers`` answers, and cut the connection of the next one instead."""
+    def cut_after(self, responses: int) -> None:
+        """Forward ``responses`` responses, and cut the connection instead of forwarding the next one."""
         with self._lock:
-            self._passing = answers
+            self._remaining = responses
 
     def has_cut(self) -> bool:
-        """Whether it has cut a connection since. If not, it will not."""
+        """Whether it has cut a connection since `cut_after`. If not, it no longer will."""
         with self._lock:
-            waiting, self._passing = self._passing is not None, None
+            waiting, self._remaining = self._remaining is not None, None
             return not waiting
 
     def _accept(self) -> None:
@@ -56,25 +56,25 @@ class CuttingProxy:
                 client, _ = self._listening.accept()
                 server = socket.create_connection(("127.0.0.1", self._upstream), WAIT)
                 self._sockets += [client, server]
-                for source, sink, answers in ((client, server, False), (server, client, True)):
-                    thread = threading.Thread(target=self._pass_on, args=(source, sink, answers))
+                for source, sink, responses in ((client, server, False), (server, client, True)):
+                    thread = threading.Thread(target=self._forward, args=(source, sink, responses))
                     self._threads.append(thread)
                     thread.start()
 
-    def _pass_on(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
+    def _forward(self, source: socket.socket, sink: socket.socket, responses: bool) -> None:
         source.settimeout(None)
         with suppress(OSError):
-            while (data := source.recv(65536)) and not (answers and self._cuts()):
+            while (data := source.recv(65536)) and not (responses and self._cuts()):
                 sink.sendall(data)
         _shut(source)
         _shut(sink)
 
     def _cuts(self) -> bool:
         with self._lock:
-            if self._passing is None:
+            if self._remaining is None:
                 return False
-            self._passing = self._passing - 1 if self._passing else None
-            return self._passing is None
+            self._remaining = self._remaining - 1 if self._remaining else None
+            return self._remaining is None
 
 
 def _shut(one: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy whose handler decides about each request: faults on the way from an application to itself."""
+"""A TCP proxy whose handler decides what happens to each request: faults on the way from an application to itself."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class Passage:
     _client: socket.socket
     _address: tuple[str, int]
 
-    def send_on(self, request: bytes | None = None) -> socket.socket:
-        """Send the request, or another one instead, to the server, and return the socket of its answer."""
+    def forward(self, request: bytes | None = None) -> socket.socket:
+        """Send the request, or another one instead, to the server, and return the socket to read the response from."""
         upstream = socket.create_connection(self._address, WAIT)
         upstream.sendall(self.request if request is None else request)
         return upstream
 
     def relay(self, upstream: socket.socket) -> bytes:
-        """Pass the whole answer to the client, and return it."""
+        """Forward the whole response to the client, and return it."""
         with upstream:
-            answer = read_all(upstream)
-        self.answer(answer)
-        return answer
+            response = read_all(upstream)
+        self.respond(response)
+        return response
 
-    def answer(self, answer: bytes) -> None:
-        """Answer the client, and close its connection."""
+    def respond(self, response: bytes) -> None:
+        """Send the client this response, and close its connection."""
         with suppress(OSError):  # the client may have closed it already
-            self._client.sendall(answer)
+            self._client.sendall(response)
         self.hang_up()
 
     def reset(self) -> None:
@@ -66,7 +66,7 @@ class Proxy:
     def __init__(self, handle: Callable[[Passage], object] | None = None) -> None:
         self.upstream: tuple[str, int] | None = None
         self.requests: list[bytes] = []
-        self._handle = handle or (lambda passage: passage.relay(passage.send_on()))
+        self._handle = handle or (lambda passage: passage.relay(passage.forward()))
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -123,7 +123,7 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 def read_all(connection: socket.socket) -> bytes:
-    """The data until the connection ends, or until the end of an answer with a Content-Length."""
+    """The data until the connection ends, or until the end of a response with a Content-Length."""
     data = b""
     while chunk := connection.recv(65536):
         data += chunk

@@ -42,7 +42,7 @@ def through(tmp_path: Path) -> Iterator[Through]:
 
 def rewriting(change: Callable[[bytes], bytes]) -> Callable[[Passage], object]:
     """A proxy that changes each request."""
-    return lambda passage: passage.relay(passage.send_on(change(passage.request)))
+    return lambda passage: passage.relay(passage.forward(change(passage.request)))
 
 
 @pytest.fixture
@@ -65,19 +65,19 @@ def reset(passage: Passage) -> None:
     passage.reset()
 
 
-def answer_503(passage: Passage) -> None:
-    passage.answer(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+def respond_503(passage: Passage) -> None:
+    passage.respond(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
 
 
-def answer_half(passage: Passage) -> None:
-    passage.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all of it")
+def respond_half(passage: Passage) -> None:
+    passage.respond(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all of it")
 
 
 SLOW: Final = pytest.mark.slow
 
 
 @pytest.mark.parametrize(
-    "mishap", [close_at_once, *(pytest.param(mishap, marks=SLOW) for mishap in (reset, answer_503, answer_half))]
+    "mishap", [close_at_once, *(pytest.param(mishap, marks=SLOW) for mishap in (reset, respond_503, respond_half))]
 )
 def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
     through: Through, mishap: Callable[[Passage], None]
@@ -86,7 +86,7 @@ def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
         if passage.number < 2:
             mishap(passage)
         else:
-            passage.relay(passage.send_on())
+            passage.relay(passage.forward())
 
     site, proxy = through(treat)
     job_id = site.start("/work/see", {"a": 1}, method="POST", body="body", visitor={"Cookie": "user=ann"})
@@ -99,7 +99,7 @@ def test_a_delivery_lost_before_the_claim_is_repeated_and_runs_once(
 
 def test_a_response_lost_after_the_end_changes_nothing(through: Through) -> None:
     def treat(passage: Passage) -> None:
-        with passage.send_on() as upstream:
+        with passage.forward() as upstream:
             read_all(upstream)
         passage.hang_up()
 
@@ -111,13 +111,13 @@ def test_a_response_lost_after_the_end_changes_nothing(through: Through) -> None
 
 
 def test_a_504_while_the_request_waits_for_a_worker_is_harmless(through: Through, gate: Gate) -> None:
-    answered = threading.Event()
+    responded = threading.Event()
 
     def treat(passage: Passage) -> None:
-        upstream = passage.send_on()
-        if b"/work/none" in passage.request and not answered.is_set():
-            passage.answer(GATEWAY_TIMEOUT)
-            answered.set()
+        upstream = passage.forward()
+        if b"/work/none" in passage.request and not responded.is_set():
+            passage.respond(GATEWAY_TIMEOUT)
+            responded.set()
             with upstream:
                 read_all(upstream)
         else:
@@ -125,63 +125,63 @@ def test_a_504_while_the_request_waits_for_a_worker_is_harmless(through: Through
 
     site, _ = through(treat, "gunicorn-sync")
     running = site.start("/work/hold", {"gate": gate.port})
-    held = gate.reached()
+    action = gate.reached()
     # The only worker is busy. The site's monitor finds this job and sends it; it waits in the server's backlog.
     queued = site.jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work/none"))).id
-    assert answered.wait(WAIT)
+    assert responded.wait(WAIT)
     assert site.jobs.status(queued).status is Status.STARTED
-    assert held.release() == "returned"
+    assert action.release() == "returned"
     for job_id in (running, queued):
         assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
 
 
 @pytest.mark.parametrize("ending", [GATEWAY_TIMEOUT, pytest.param(b"", marks=SLOW)], ids=["504", "closed"])
 def test_a_504_or_a_closed_connection_does_not_end_a_running_job(through: Through, gate: Gate, ending: bytes) -> None:
-    claimed, concluded = threading.Event(), threading.Event()
+    claimed, responded = threading.Event(), threading.Event()
 
     def treat(passage: Passage) -> None:
-        upstream = passage.send_on()
+        upstream = passage.forward()
         claimed.wait(WAIT)
-        passage.answer(ending)
-        concluded.set()
+        passage.respond(ending)
+        responded.set()
         with upstream:
             read_all(upstream)
 
     site, proxy = through(treat)
     job_id = site.start("/work/hold", {"gate": gate.port})
-    held = gate.reached()
+    action = gate.reached()
     claimed.set()
-    assert concluded.wait(WAIT)
-    held.proceed()
+    assert responded.wait(WAIT)
+    action.proceed()
     assert site.until(job_id, lambda state: state.progress == 50).status is Status.IN_PROGRESS
-    assert held.release() == "returned"
+    assert action.release() == "returned"
     assert (site.end(job_id).status, site.runs(job_id), len(proxy.requests)) == (Status.COMPLETED, 1, 1)
 
 
 def test_a_request_that_a_proxy_sends_twice_runs_once(through: Through, gate: Gate) -> None:
-    claimed, answered = threading.Event(), threading.Event()
-    answers = []
+    claimed, responded = threading.Event(), threading.Event()
+    responses = []
 
     def treat(passage: Passage) -> None:
-        with passage.send_on() as first:
+        with passage.forward() as first:
             claimed.wait(WAIT)
-            answers.append(passage.relay(passage.send_on()))
-            answered.set()
+            responses.append(passage.relay(passage.forward()))
+            responded.set()
             read_all(first)
 
     site, _ = through(treat)
     job_id = site.start("/work/hold", {"gate": gate.port})
-    held = gate.reached()
+    action = gate.reached()
     claimed.set()
-    assert answered.wait(WAIT)
-    assert held.release() == "returned"
+    assert responded.wait(WAIT)
+    assert action.release() == "returned"
     assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
-    assert [answer.split(b" ")[1] for answer in answers] == [b"409"]
+    assert [response.split(b" ")[1] for response in responses] == [b"409"]
 
 
 @pytest.mark.slow
 def test_a_captured_request_sent_a_thousand_times_runs_nothing(through: Through) -> None:
-    site, proxy = through(lambda passage: passage.relay(passage.send_on()), "gunicorn-threads")
+    site, proxy = through(lambda passage: passage.relay(passage.forward()), "gunicorn-threads")
     state = site.run("/work/none", {"a": 1})
     (captured,) = proxy.requests
     address = proxy.upstream

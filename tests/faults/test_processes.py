@@ -203,9 +203,9 @@ def test_the_process_that_joined_a_waiting_job_can_deliver_it(tmp_path: Path, su
 def test_a_job_whose_worker_is_killed_times_out_and_the_site_goes_on(tmp_path: Path, gate: Gate, kind: str) -> None:
     with serving(KINDS[kind], "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=1)
-        held = gate.reached()
-        os.kill(held.pid, signal.SIGKILL)
-        assert held.left() == ""
+        action = gate.reached()
+        os.kill(action.pid, signal.SIGKILL)
+        assert action.left() == ""
         state = site.end(job_id)
         assert (state.status, state.status_text) == (Status.FAILED, "job timeout: no sign of life for 1 s")
         assert site.runs(job_id) == 1
@@ -217,8 +217,8 @@ def test_a_worker_that_its_server_stops_fails_its_job(tmp_path: Path, gate: Gate
     kind = Kind(name="gunicorn --timeout", command=gunicorn("--workers=1", "--timeout=1"))
     with serving(kind, "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port})
-        held = gate.reached()
-        assert held.left() == "SystemExit"
+        action = gate.reached()
+        assert action.left() == "SystemExit"
         state = site.end(job_id)
         assert (state.status, state.status_text) == (Status.FAILED, "SystemExit: 1")
         assert site.run("/work/none").status is Status.COMPLETED
@@ -229,12 +229,12 @@ def test_a_running_job_survives_a_graceful_reload(tmp_path: Path, gate: Gate) ->
     kind = Kind(name="gunicorn", command=gunicorn("--workers=1", "--graceful-timeout=30"))
     with serving(kind, "plain_app:app", tmp_path) as site:
         job_id = site.start("/work/hold", {"gate": gate.port})
-        held = gate.reached()
+        action = gate.reached()
         site.server.process.send_signal(signal.SIGHUP)
         # The new worker responds while the old one still runs the job.
         assert site.client.get("/ready").status == 200
         assert site.jobs.status(job_id).status is Status.IN_PROGRESS
-        assert held.release() == "returned"
+        assert action.release() == "returned"
         assert (site.end(job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
         assert site.run("/work/none").status is Status.COMPLETED
 

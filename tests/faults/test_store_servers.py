@@ -120,7 +120,7 @@ def test_a_worker_request_during_an_outage_is_sent_again(database: PrivateServer
         if passage.number == 0:
             arrived.set()
             assert proceed.wait(WAIT)
-        answers.append(passage.relay(passage.send_on()))
+        answers.append(passage.relay(passage.forward()))
 
     with Proxy(handle) as proxy, outage_site(database.url, tmp_path, KINDS["werkzeug"], **proxy.settings) as site:
         assert isinstance(site.client.address, tuple)
@@ -148,7 +148,7 @@ def test_a_job_that_becomes_due_during_an_outage_is_delivered_afterwards(
         job_id = site.start("/work/none", as_current_user=False, delay=0.5)
         due = site.jobs.status(job_id).start_time
         database.kill()
-        until(lambda: datetime.now(UTC) > due + timedelta(seconds=0.2), "the clock stands still")
+        until(lambda: datetime.now(UTC) > due + timedelta(seconds=0.2), "the clock does not advance")
         database.start()
         assert (end_of(site, job_id).status, site.runs(job_id)) == (Status.COMPLETED, 1)
 
@@ -188,7 +188,7 @@ def test_calls_of_many_threads_fail_at_once_during_an_outage(database: PrivateSe
         assert len(refusals) == threads * calls
 
 
-# --- lost answers -------------------------------------------------------------------------------------------------
+# --- lost responses -------------------------------------------------------------------------------------------------
 
 
 @contextmanager
@@ -203,21 +203,21 @@ def behind_proxy(database: PrivateServer) -> Iterator[tuple[CuttingProxy, Store,
 
 
 def claimed_job(store: Store, job_id: str) -> Running:
-    """A new job that is claimed, on a clock that stands still."""
+    """A new job that is claimed, on a clock that does not advance."""
     store.create(Draft(id=job_id, request=Request("GET", "/work")))
     job = store.change(job_id, *claimed("the token"))
     assert job is not None
     return Running(job, "the token", store=store, clock=FakeClock(), max_output=1 << 20, dirty=lambda _: None)
 
 
-def test_a_report_is_applied_once_although_its_answer_is_lost(database: PrivateServer) -> None:
+def test_a_report_is_applied_once_although_its_response_is_lost(database: PrivateServer) -> None:
     with behind_proxy(database) as (proxy, store, direct):
         running = claimed_job(store, "job")
         running.set_progress(1)  # written at once; all that follows waits for flush()
         written, lines = [], list[str]()
         for number in range(20):
             before = direct.get("job")
-            store.get("job")  # so that it is connected
+            store.get("job")  # connect first
             lines.append(line(number))
             running.write(lines[-1])
             proxy.cut_after(number)
@@ -228,14 +228,14 @@ def test_a_report_is_applied_once_although_its_answer_is_lost(database: PrivateS
             if not proxy.has_cut():
                 break
             written.append(after.output_size > before.output_size)
-        assert True in written, "the proxy lost no answer to a write"
+        assert True in written, "the proxy lost no response to a write"
         ended = running.end(completed())
         assert ended is not None
         assert ended.status is Status.COMPLETED
         assert direct.output("job").text == "".join(lines)
 
 
-def test_an_end_is_found_although_its_answer_is_lost(database: PrivateServer) -> None:
+def test_an_end_is_found_although_its_response_is_lost(database: PrivateServer) -> None:
     with behind_proxy(database) as (proxy, store, direct):
         written = []
         for number in range(20):
@@ -253,4 +253,4 @@ def test_an_end_is_found_although_its_answer_is_lost(database: PrivateServer) ->
             assert (ended.status, ended.status_text) == (Status.COMPLETED, "done")
             if not proxy.has_cut():
                 break
-        assert True in written, "the proxy lost no answer to a write"
+        assert True in written, "the proxy lost no response to a write"

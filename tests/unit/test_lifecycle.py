@@ -47,13 +47,13 @@ def a_job(status: Status = Status.STARTED, **changes: Any) -> Job:
     return attrs.evolve(job, **changes)
 
 
-# --- how an action's end is judged ----------------------------------------------------------------------------------
+# --- the end that an action gets ----------------------------------------------------------------------------------
 
 FINISHED = completed("And done", {"href": "/export.csv"})
 
 
 @pytest.mark.parametrize(
-    ("error", "finish", "answer", "end"),
+    ("error", "finish", "response", "end"),
     [
         (None, None, (200, "OK", None), End(Status.COMPLETED)),
         (None, None, (204, "", None), End(Status.COMPLETED)),
@@ -74,9 +74,9 @@ FINISHED = completed("And done", {"href": "/export.csv"})
     ],
 )
 def test_an_error_wins_over_a_finish_and_a_finish_over_the_status_code(
-    error: str | None, finish: End | None, answer: tuple[int, str, str | None], end: End
+    error: str | None, finish: End | None, response: tuple[int, str, str | None], end: End
 ) -> None:
-    status, reason, location = answer
+    status, reason, location = response
     assert verdict(error=error, finish=finish, status=status, reason=reason, location=location) == end
 
 
@@ -251,13 +251,13 @@ def test_a_response_to_a_started_job(status: int, refusal: str | None, follows: 
         ),
     ],
 )
-def test_a_job_that_cannot_be_delivered_says_why(response: Response, text: str) -> None:
+def test_the_end_of_an_undeliverable_job_names_the_cause(response: Response, text: str) -> None:
     end = after_answer(a_job(), response).end
     assert end is not None
     assert text in (end.text or "")
 
 
-def test_a_refusal_s_body_is_shortened_and_decoded() -> None:
+def test_the_body_of_a_refusal_is_shortened_and_decoded() -> None:
     response = Response(403, "Forbidden", ((REFUSAL_HEADER, "signature"),), b"\xff" + b"x" * 10_000)
     end = after_answer(a_job(), response).end
     assert end is not None

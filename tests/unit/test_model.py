@@ -42,23 +42,6 @@ SECRET_HEADERS: Headers = (("Cookie", f"session={SECRET}"), ("Authorization", f"
 any_text = st.text(st.characters(codec=None, exclude_categories=[]))
 
 
-# --- status ---------------------------------------------------------------------------------------------------------
-
-
-def test_each_status_has_its_number() -> None:
-    assert {status.name: int(status) for status in Status} == {
-        "STARTED": 0,
-        "IN_PROGRESS": 1,
-        "COMPLETED": 2,
-        "FAILED": 3,
-        "CANCELLED": 4,
-    }
-
-
-def test_the_last_three_are_final() -> None:
-    assert [status for status in Status if status.is_final] == [Status.COMPLETED, Status.FAILED, Status.CANCELLED]
-
-
 # --- text that every store can keep ---------------------------------------------------------------------------------
 
 

@@ -130,7 +130,7 @@ def test_a_pass_starts_when_the_thread_is_woken_and_the_thread_ends_at_close() -
     assert not work.done.wait(0.05)
 
 
-def test_close_says_whether_there_was_a_thread() -> None:
+def test_close_returns_whether_there_was_a_thread() -> None:
     assert not Work().passes().close(DEADLINE)
 
 

@@ -94,7 +94,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 
 
-# --- parameters: name → default, those behind "*" by name alone ----------------------------------------------------
+# --- parameters: name → default, keyword-only after "*" ----------------------------------------------------
 
 REPORT: Final = {"progress": None, "status_text": None, "*": ..., "total": None}
 FINISH: Final = {"text": None, "result": None, "*": ..., "job_id": None}

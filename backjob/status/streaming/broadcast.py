@@ -120,14 +120,14 @@ class Broadcast:
 
     def _remove(self, stream: Stream) -> None:
         # Takes no lock, not even that of an Event: the garbage collector may finalise a stream's coroutine and call
-        # this at any time, even while this thread holds the lock.
+        # this at any time, even while this thread has the lock.
         self._closed_streams.append(stream)
 
     def close(self, timeout: float = 5.0) -> None:
         """End all streams and the thread (s to wait for it). No stream is opened afterwards."""
         with self._locked():
             self._closed = True
-        self._end_all()
+        _end(self._all())
         self._passes.close(timeout)
 
     def _is_unwatched(self) -> bool:
@@ -155,7 +155,7 @@ class Broadcast:
         if now >= self._next_wakes:
             self._next_wakes = now + _MAX_PAUSE
             if _server_is_stopping():
-                self._end_all()
+                _end(self._all())
             else:
                 _wake(stream for stream in self._all() if stream.wake_at <= now)
         due = max(self._poll_from, min((feed.due for feed in feeds), default=now))
@@ -179,9 +179,6 @@ class Broadcast:
         if is_new:
             _wake(self._streams_of(feed))  # listed again: a stream may have been opened meanwhile
 
-    def _end_all(self) -> None:
-        _end(self._all())
-
     def _all(self) -> list[Stream]:
         with self._locked():
             return [stream for _, streams in self._feeds.values() for stream in streams]
@@ -201,7 +198,7 @@ def _wake(streams: Iterable[Stream]) -> None:
     """Wake streams. An event loop is woken once for all streams that run in it."""
     by_loop: dict[asyncio.AbstractEventLoop | None, list[Stream]] = {}
     for stream in streams:
-        if stream.can_wake:  # before its loop is read, which is set before that
+        if stream.can_wake:  # check this before the loop: the stream sets its loop first
             by_loop.setdefault(stream.loop, []).append(stream)
     for loop, several in by_loop.items():
         if loop is None:
@@ -217,7 +214,7 @@ def _wake_each(streams: Iterable[Stream]) -> None:
 
 
 def _server_is_stopping() -> bool:
-    """Return whether the server is shutting down, and waits for open responses without notifying them.
+    """Return whether the server is shutting down: it waits for open responses, but does not notify them.
 
     The signal handlers of uvicorn and gunicorn are methods of the server (``should_exit``) or of the worker (``alive``).
     """

@@ -27,9 +27,9 @@ _MAX_INTERVAL: Final = 1.0
 
 @frozen
 class Source:
-    """What event streams need from their `BackJob`.
+    """The operations of the engine that event streams use.
 
-    ``job`` raises `JobNotFound`, and all three readers `StoreError`. ``output`` takes a job's id, an offset and a limit
+    ``job`` raises `JobNotFound`; all three readers raise `StoreError`. ``output`` takes a job's id, an offset and a limit
     in bytes. ``release`` frees what this thread keeps open in the store. ``offload`` runs a function in another thread.
     """
 
@@ -43,7 +43,7 @@ class Source:
 
 @frozen
 class Chunk:
-    """An encoded chunk of output, from byte ``start`` up to and without byte ``end``."""
+    """An encoded chunk of output, from byte ``start`` up to, but not including, byte ``end``."""
 
     start: int
     end: int
@@ -68,12 +68,12 @@ class Snapshot:
     chunks: tuple[Chunk, ...] = ()
 
     def chunk_at(self, offset: int) -> Chunk | None:
-        """Return the chunk that starts there, if the buffer has it."""
+        """Return the chunk that starts at this byte, or None if it is not in the buffer."""
         return next((chunk for chunk in self.chunks if chunk.start == offset), None)
 
 
 class Feed:
-    """One watched job. Only the broadcast's thread calls `poll`; any thread may read the ``snapshot`` that it leaves.
+    """One watched job. Only the broadcast's thread calls `poll`; any thread may read ``snapshot``.
 
     ``due`` is when to poll next, on the monotonic clock (s).
     """
@@ -112,7 +112,7 @@ def _read(source: Source, job: Job, before: Snapshot | None, offset: int | None)
 
 
 def _new_output(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> tuple[int, tuple[Chunk, ...]]:
-    """Return where the output ends, and its new chunks.
+    """Return the offset at which the output ends, and its new chunks.
 
     A stream further behind than the buffer reads the missing output from the store itself.
     """
@@ -143,8 +143,8 @@ def _buffered(before: Snapshot | None, added: tuple[Chunk, ...], end: int) -> tu
 
 def _state_event(source: Source, job: Job, *, ended: bool) -> bytes:
     if not ended and job.status_text is None and job.output_size > _SHORT_TEXT:
-        # Without a text of its own the state shows the output's end, which changes with each line: keep it short,
-        # rather than send 64 KiB to every client again and again.
+        # A job that sets no status text shows the end of its output, which changes with each line: keep it short,
+        # so that not every line sends 64 KiB to every client.
         text = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
         job = evolve(job, status_text=text)
     return event("end" if ended else "state", source.state(job).as_dict())

@@ -31,7 +31,7 @@ _MIN_CHUNK: Final = 4
 class Stream:
     """The bytes of one ``text/event-stream``. Iterate over it, in a thread or in an event loop, and `close` it.
 
-    ``offset`` is the output (bytes) that the client has already; ``output`` False leaves the output out. In a thread
+    ``offset``: bytes of output that the client already has. Without ``output``, it sends only states. In a thread
     `next` blocks until there is something to send; in an event loop, reads of the store run in another thread.
     """
 
@@ -63,7 +63,7 @@ class Stream:
 
     @property
     def is_over(self) -> bool:
-        """Whether it sends nothing more."""
+        """Whether the stream sends nothing more."""
         return self._is_over or self._monotonic() >= self._until
 
     def take(self, *, may_read: bool = True) -> bytes | None:
@@ -75,7 +75,7 @@ class Stream:
 
     @property
     def wake_at(self) -> float:
-        """When to wake it at the latest, on the monotonic clock (s): for a heartbeat, its end, or another read."""
+        """The latest time to wake the stream, on the monotonic clock (s): for a heartbeat, its end, or another read."""
         read_at = self._read_from if self._read_from > self._sent_at else self._until
         return min(self._until, self._sent_at + _HEARTBEAT_INTERVAL, read_at)
 
@@ -85,17 +85,17 @@ class Stream:
         return self._event is not None
 
     def wake(self) -> None:
-        """Make it read its feed again. For a stream in an event loop, call this in that loop."""
+        """Make the stream read its feed again. If it runs in an event loop, call this in that loop."""
         woken = self._event
         if woken is not None:
             woken.set()
 
     def end(self) -> None:
-        """Make it end after what it is sending; then `wake` it."""
+        """Make the stream end after the chunk that it is sending. Call `wake` afterwards."""
         self._is_over = True
 
     def close(self) -> None:
-        """End it and free its place. Calling it twice does no harm."""
+        """End the stream and free its place. A second call has no effect."""
         self._is_over = True
         self._on_close(self)
 
@@ -124,7 +124,7 @@ class Stream:
         if self._event is None:
             import asyncio  # noqa: PLC0415 - keeps the import out of threaded servers
 
-            self.loop = asyncio.get_running_loop()  # before the event, which other threads must set in this loop
+            self.loop = asyncio.get_running_loop()  # first: other threads must set the event in this loop
             self._event = asyncio.Event()
         while not self.is_over:
             self._event.clear()
@@ -139,7 +139,7 @@ class Stream:
     # --- the next bytes ---------------------------------------------------------------------------------------------
 
     def _from_feed(self) -> bytes | None:
-        """Return the next bytes that need no read."""
+        """Return the next bytes that need no read of the store, or None."""
         if not self._has_begun:
             self._has_begun = True
             return PREAMBLE
@@ -157,7 +157,7 @@ class Stream:
             self._has_sent_truncated = chunk.truncated
             return chunk.event
         if self.output and snapshot.truncated and not self._has_sent_truncated:
-            # The limit cut the output exactly at a chunk's end: an empty event says so.
+            # The limit cut the output exactly at a chunk's end: report that in an empty event.
             self._has_sent_truncated = True
             return numbered(self.offset, event("output", output_as_dict(Output("", self.offset, truncated=True))))
         if snapshot.is_final:
@@ -169,7 +169,7 @@ class Stream:
         return self.output and self.offset < snapshot.end and not self._output_is_complete
 
     def _is_behind(self) -> bool:
-        """Whether there is output to read that the feed's buffer does not have."""
+        """Whether to read output from the store now, because the feed's buffer does not have it."""
         snapshot = self.feed.snapshot
         return (
             snapshot is not None
@@ -179,7 +179,7 @@ class Stream:
         )
 
     def _catch_up(self) -> bytes | None:
-        """Read the next chunk from the store, up to where the buffer starts at the most."""
+        """Read the next chunk from the store, at most up to the snapshot's end."""
         snapshot = self.feed.snapshot
         if snapshot is None:
             return None

@@ -1,4 +1,4 @@
-"""The files that go to the browser: small, in one piece, and allowed by a strict Content-Security-Policy."""
+"""The browser's files: small, without dependencies, and allowed by a strict Content-Security-Policy."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_the_element_uses_no_markup_eval_or_inline_style(sink: str) -> None:
 def test_the_element_is_valid_javascript(tmp_path: Path, minify: Callable[[str], str]) -> None:
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not installed: nothing here can read JavaScript")
+        pytest.skip("node is not installed")
     script = tmp_path / "progress.js"
     script.write_text(minify(asset("progress.js").decode("utf-8")), encoding="utf-8")
     subprocess.run([node, "--check", str(script)], check=True, timeout=30)

@@ -71,7 +71,7 @@ def wait_until(is_true: Any) -> None:
         time.sleep(0.01)
 
 
-# --- how many -------------------------------------------------------------------------------------------------------
+# --- the limit -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_closed_an_ended_and_a_collected_stream_all_free_their_place() -> None
     assert world.jobs.broadcast.count == 0
 
 
-# --- how much is read -----------------------------------------------------------------------------------------------
+# --- reads of the store -----------------------------------------------------------------------------------------------
 
 
 def test_a_hundred_streams_of_a_job_cost_as_many_reads_as_one(world: Bench) -> None:
@@ -175,7 +175,7 @@ def report(world: Bench, running: Running, progress: int, text: str = "") -> Non
     assert world.store.report(running.job.id, str(running.job.token), Report(progress=progress, output=text))
 
 
-# --- which streams are woken--------------------------------------------------------------------------------------------
+# --- which streams are woken --------------------------------------------------------------------------------------------
 
 
 def test_a_stream_opened_during_a_poll_is_woken(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_a_stream_opened_while_its_job_is_not_found_ends(world: Bench, monkeypat
 
 
 def test_a_stream_that_has_not_begun_is_not_woken(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It might begin at this moment in an event loop, which alone may set its event."""
+    """It might just begin in an event loop, and only that loop may set its event."""
     stream = opened(world.jobs, world.run().job.id)
     woken = record_wakes(monkeypatch)
     world.jobs.broadcast.step()
@@ -247,10 +247,10 @@ def test_an_outage_of_the_store_is_logged_once(world: Bench, caplog: pytest.LogC
 
 
 def test_a_pass_waits_for_an_unavailable_store_only_once(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    broadcast, asked = world.jobs.broadcast, list[str]()
+    broadcast, reads = world.jobs.broadcast, list[str]()
 
     def time_out(job_id: str) -> Any:
-        asked.append(job_id)
+        reads.append(job_id)
         world.clock.advance(20)
         raise StoreUnavailable("no answer in 20 s")
 
@@ -260,14 +260,14 @@ def test_a_pass_waits_for_an_unavailable_store_only_once(world: Bench, monkeypat
         next(stream)
     woken = record_wakes(monkeypatch)
     broadcast.step()
-    assert len(asked) == 1
+    assert len(reads) == 1
     assert {*woken} == {*streams}  # a heartbeat was due meanwhile
     again = world.clock.monotonic() + 1
     while world.clock.monotonic() < again:
         world.clock.advance(broadcast.step())
-        assert len(asked) == 1
+        assert len(reads) == 1
     broadcast.step()
-    assert len({*asked}) == len(asked) == 2
+    assert len({*reads}) == len(reads) == 2
 
 
 def test_closing_stops_the_current_pass(world: Bench) -> None:
@@ -356,13 +356,13 @@ def test_a_dead_thread_is_replaced(live: BackJob, monkeypatch: pytest.MonkeyPatc
 
 
 def refuse(thread: threading.Thread) -> None:
-    """Stands for ``Thread.start`` at the system's limit of threads."""
+    """``Thread.start`` at the system's limit of threads."""
     raise RuntimeError("can't start new thread")
 
 
 @pytest.mark.parametrize("lock_of", ["the streams", "the event"])
 def test_closing_a_stream_takes_no_lock(world: Bench, lock_of: str) -> None:
-    """The garbage collector may close one in a thread that holds the lock."""
+    """The garbage collector may close a stream in a thread that has the lock."""
     broadcast = world.jobs.broadcast
     stream = opened(world.jobs, new_job_id())
     lock: Any = broadcast._lock if lock_of == "the streams" else vars(broadcast._passes._woken)["_cond"]

@@ -1,4 +1,4 @@
-"""Server-sent events, parsed as the standard says that browsers parse them."""
+"""Server-sent events, parsed by the rules that the standard sets for browsers."""
 
 from __future__ import annotations
 

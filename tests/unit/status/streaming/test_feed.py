@@ -1,4 +1,4 @@
-"""Feeds: what a poll reads of a job, and what it leaves for the streams."""
+"""Feeds: what a poll reads of a job, and the snapshot that it leaves for the streams."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_poll_of_an_unchanged_job_reads_no_output() -> None:
     assert (feed.snapshot, store.reads) == (snapshot, [])
 
 
-def test_the_first_poll_reads_from_the_first_clients_offset_unless_it_is_far_behind() -> None:
+def test_the_first_poll_reads_from_the_first_clients_offset_unless_that_is_far_behind() -> None:
     store = FakeStore()
     store.write("x" * 5 * MAX_CHUNK)
     for offset, reads in ((5 * MAX_CHUNK - 10, 1), (2 * MAX_CHUNK, 3), (0, 0), (5 * MAX_CHUNK + 1, 0)):
@@ -106,7 +106,7 @@ def test_no_output_is_read_for_streams_without_output() -> None:
     assert feed.snapshot.end == 12
 
 
-def test_the_final_state_intervals_until_all_output_has_been_read() -> None:
+def test_the_final_state_waits_until_all_output_has_been_read() -> None:
     store, feed = FakeStore(), Feed("job1", 0.0)
     feed.poll(store.source(), 0.0, 0)
     store.write("x" * 9 * MAX_CHUNK, status=Status.COMPLETED)
@@ -140,7 +140,7 @@ def test_output_that_the_store_does_not_show_yet_is_read_later() -> None:
     assert feed.snapshot.end == 5
 
 
-def test_a_stale_read_of_the_job_does_not_take_output_back() -> None:
+def test_a_stale_read_of_the_job_removes_no_output() -> None:
     store, feed = FakeStore(), Feed("job1", 0.0)
     before = store.job
     store.write("text\n")

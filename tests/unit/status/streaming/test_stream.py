@@ -225,7 +225,7 @@ def test_truncation_is_sent_even_without_new_output(world: Bench) -> None:
     ]
 
 
-def test_lost_output_does_not_hold_back_the_end(world: Bench) -> None:
+def test_lost_output_does_not_delay_the_end(world: Bench) -> None:
     running = running_job(world, TEXT)
     finish(world, running)
     early = opened(world, running, SIZE)

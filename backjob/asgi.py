@@ -80,23 +80,19 @@ class BackJobMiddleware:
             await _answer(send, outcome.status or 500, no_store(), b"")
 
     async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
-        token = serving.set(ScopeServing(scope))
-        try:
-            outcome = await self._act(scope, body, running)
-        finally:
-            serving.reset(token)
-        await asyncio.to_thread(self._jobs.worker.end, running, outcome)
-        return outcome
-
-    async def _act(self, scope: Scope, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)
         error: BaseException | None = None
-        with running.active():
-            try:
+        token = serving.set(ScopeServing(scope))
+        try:
+            with running.active():
                 await self._app(scope, _Replayed(body, response.complete), response)
-            except BaseException as raised:
-                error = raised
-        return Outcome(response.status, "", response.location, error)
+        except BaseException as raised:
+            error = raised
+        finally:
+            serving.reset(token)
+        outcome = Outcome(response.status, "", response.location, error)
+        await asyncio.to_thread(self._jobs.worker.end, running, outcome)
+        return outcome
 
     # --- an ordinary request ----------------------------------------------------------------------------------------
 
@@ -165,7 +161,7 @@ class _Collected:
 
 
 async def shielded(work: Coroutine[Any, Any, _T]) -> _T:
-    """Return what the work returns, or raise what it raises, even if the caller is cancelled meanwhile: it waits on.
+    """Run the work to its end, even if the caller is cancelled meanwhile. Returns its result, or raises its error.
 
     Only the work itself can be cancelled, as all tasks are when the event loop shuts down.
     """
@@ -188,11 +184,10 @@ class StatusApp:
 
     def below(self, scope: Scope) -> Scope | None:
         """Return the scope of a request below the prefix, or None for any other request."""
-        root = scope.get("root_path", "")
         rest = self._endpoints.below(route_path(scope))
         if rest is None:
             return None
-        mount = root + self._jobs.status_prefix
+        mount = scope.get("root_path", "") + self._jobs.status_prefix
         return {**scope, "root_path": mount, "path": mount + rest}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

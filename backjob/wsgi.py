@@ -44,7 +44,8 @@ class BackJobMiddleware:
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Refusal as refusal:
-            headers = (*refusal.headers, (CONCURRENCY_HEADER, _concurrency(environ)))
+            many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
+            headers = (*refusal.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
             return _answer(start_response, f"{refusal.status} {refusal.reason}", headers, str(refusal))
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
@@ -57,11 +58,7 @@ class BackJobMiddleware:
         running = self._jobs.worker.claim(opened, body)
         restore(environ, opened.request, running.job.caller)
         environ["wsgi.input"] = io.BytesIO(body)
-        token = serving.set(EnvironServing(environ))
-        try:
-            outcome = self._act(environ, running)
-        finally:
-            serving.reset(token)
+        outcome = self._act(environ, running)
         self._jobs.worker.end(running, outcome)
         if outcome.error is not None and exit_of(outcome.error) is None:
             raise outcome.error
@@ -69,11 +66,12 @@ class BackJobMiddleware:
         return _answer(start_response, line, no_store(), "")
 
     def _act(self, environ: WSGIEnvironment, running: Running) -> Outcome:
-        """Run the action to its end, even if the connection is lost: its response goes nowhere else."""
+        """Run the action to its end, even if the connection is lost."""
         response = _Collected(running)
         error: BaseException | None = None
-        with running.active():
-            try:
+        token = serving.set(EnvironServing(environ))
+        try:
+            with running.active():
                 body = self._app(environ, response.start)
                 try:
                     for chunk in body:
@@ -82,8 +80,10 @@ class BackJobMiddleware:
                     close = getattr(body, "close", None)
                     if close is not None:
                         close()
-            except BaseException as raised:
-                error = raised
+        except BaseException as raised:
+            error = raised
+        finally:
+            serving.reset(token)
         return Outcome(response.status, response.reason, response.location, error)
 
     # --- an ordinary request ----------------------------------------------------------------------------------------
@@ -201,10 +201,6 @@ class StatusApp:
         )
         start_response(f"{answer.status} {answer.reason}", list(answer.headers))
         return [answer.body] if answer.stream is None else answer.stream
-
-
-def _concurrency(environ: WSGIEnvironment) -> str:
-    return "many" if environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess") else "one"
 
 
 def _answer(

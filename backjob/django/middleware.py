@@ -35,7 +35,7 @@ class BackJobMiddleware:
         self._get_response = get_response
         self._is_async = iscoroutinefunction(get_response)
         self._knows_server = False
-        # Django calls it before each view. In an event loop, a sync one would cost every request a switch of threads.
+        # Django calls this hook before each view. A sync hook would cost each async request a switch of threads.
         self.process_view = self._before_view_async if self._is_async else self._before_view
         if self._is_async:
             markcoroutinefunction(self)
@@ -57,7 +57,11 @@ class BackJobMiddleware:
         site = engine()
         if not self._knows_server:
             self._knows_server = True
-            _warn_of_server(request)
+            if is_served_alone(request):
+                _log.warning(
+                    "this server serves one request at a time: while a job runs, every page waits, its progress page "
+                    "too; start the server with threads or more workers"
+                )
         try:
             opened = _open(site, request)
             if opened is None:
@@ -67,7 +71,7 @@ class BackJobMiddleware:
         except Refusal as refusal:
             return _refused(refusal, request)
         except BaseException as error:
-            return _left(error)
+            return _exit_response(error)
         response, outcome = self._act(request, running)
         site.worker.end(running, outcome)
         return _done(response, outcome)
@@ -80,7 +84,7 @@ class BackJobMiddleware:
                 response = self._get_response(request)
                 try:
                     if response.streaming:
-                        _take(running, response, response.streaming_content)
+                        _consume(running, response, response.streaming_content)
                 finally:
                     _close(response)
             except BaseException as raised:
@@ -100,7 +104,7 @@ class BackJobMiddleware:
         except Refusal as refusal:
             return _refused(refusal, request)
         except BaseException as error:
-            return _left(error)
+            return _exit_response(error)
         return _done(*await shielded(self._act_and_end(site, request, running)))
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
@@ -111,9 +115,9 @@ class BackJobMiddleware:
                 response = await self._get_response(request)
                 try:
                     if response.streaming and response.is_async:
-                        await _take_async(running, response, response.streaming_content)
+                        await _consume_async(running, response, response.streaming_content)
                     elif response.streaming:
-                        await sync_to_async(_take)(running, response, response.streaming_content)
+                        await sync_to_async(_consume)(running, response, response.streaming_content)
                 finally:
                     await sync_to_async(_close)(response)
             except BaseException as raised:
@@ -124,15 +128,6 @@ class BackJobMiddleware:
 
 
 # --- shared by both -----------------------------------------------------------------------------------
-
-
-def _warn_of_server(request: HttpRequest) -> None:
-    """Log a warning that no check can give before the server runs."""
-    if is_served_alone(request):
-        _log.warning(
-            "this server serves one request at a time: while a job runs, every page waits, its progress page too; "
-            "start the server with threads or more workers"
-        )
 
 
 def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
@@ -159,7 +154,7 @@ def _served(request: HttpRequest) -> Iterator[None]:
         serving.reset(token)
 
 
-def _take(running: Running, response: Any, chunks: Iterator[bytes]) -> None:
+def _consume(running: Running, response: Any, chunks: Iterator[bytes]) -> None:
     """Consume a streamed body; text becomes the job's output."""
     decoder = _decoder(response)
     for chunk in chunks:
@@ -167,7 +162,7 @@ def _take(running: Running, response: Any, chunks: Iterator[bytes]) -> None:
             running.write(decoder.decode(chunk))
 
 
-async def _take_async(running: Running, response: Any, chunks: AsyncIterator[bytes]) -> None:
+async def _consume_async(running: Running, response: Any, chunks: AsyncIterator[bytes]) -> None:
     decoder = _decoder(response)
     async for chunk in chunks:
         if decoder is not None:
@@ -209,12 +204,12 @@ def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _left(error: BaseException) -> HttpResponse:
+def _exit_response(error: BaseException) -> HttpResponse:
     """Return the response for a person whose route raised a `JobExit`; re-raise any other error."""
-    left = exit_of(error)
-    if left is None:
+    job_exit = exit_of(error)
+    if job_exit is None:
         raise error
-    return _plain(left.status, str(left), no_store())
+    return _plain(job_exit.status, str(job_exit), no_store())
 
 
 def _plain(status: int, text: str, headers: tuple[tuple[str, str], ...]) -> HttpResponse:

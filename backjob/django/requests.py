@@ -96,7 +96,7 @@ def is_served_alone(request: HttpRequest) -> bool:
 
 
 def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:
-    """Turn the request into the one that the developer asked for, as if from the client that started it.
+    """Change the request to the one that ``start()`` was given, as if its caller's client had sent it.
 
     Call it before anything reads its query or headers, which is why the middleware comes first.
     """
@@ -108,6 +108,6 @@ def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) ->
     wsgi.restore(request.META, shown, caller)
     for cached in ("headers", "GET", "COOKIES", "accepted_types"):
         request.__dict__.pop(cached, None)
-    # backjob has read the body already; the property ``body`` would do the same.
+    # backjob has read the body already, so set the attributes that Django's property ``body`` would set.
     request._body = body  # noqa: SLF001
     request._stream = BytesIO(body)  # noqa: SLF001

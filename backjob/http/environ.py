@@ -26,9 +26,9 @@ _FORWARDED: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in 
 
 
 class EnvironServing(Serving):
-    """The request of an environ, translated on first use.
+    """The request of an environ, translated at each access.
 
-    ``mount`` is where the middleware is mounted: dispatchers below it move more of the path to SCRIPT_NAME.
+    ``mount`` stays where the middleware is mounted, although dispatchers below it move more of the path to SCRIPT_NAME.
     """
 
     def __init__(self, environ: WSGIEnvironment) -> None:

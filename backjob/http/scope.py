@@ -23,7 +23,7 @@ _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS
 
 
 class ScopeServing(Serving):
-    """The request of a scope, translated on first use.
+    """The request of a scope, translated at each access.
 
     Root path and path are those that the middleware got: frameworks that mount applications below it change both.
     """

@@ -37,8 +37,8 @@ class _Stdout:
 def capture_stdout(divert: Callable[[str], bool]) -> None:
     """Install the proxy, unless it is installed. ``divert`` takes a text, or returns False to decline it.
 
-    The proxy does not capture writes to ``sys.stdout.buffer``, of other processes, of log handlers that keep the original
-    stream, and of threads that the action starts without ``bind``.
+    The proxy does not capture writes to ``sys.stdout.buffer``, by other processes, by log handlers that keep the original
+    stream, or by threads that the action starts without ``bind``.
     """
     if not isinstance(sys.stdout, _Stdout):
         proxy = _Stdout(sys.stdout, divert)

@@ -2,15 +2,16 @@
 
 Each step needs the result of the one before, so an adapter can't change their order:
 
-1. **Open**: ``opened = worker.open(request)`` proves target and headers by the signature, before the body is read. It
-   returns None for any other request, which the middleware passes on.
+1. **Open**: ``opened = worker.open(request)`` verifies the signature of target and headers, before the body is read.
+   It returns None for any other request, which the middleware passes on.
 2. **Length**: the adapter reads ``opened.length`` bytes. `Worker.open` has refused a body that is longer than ``max_body``.
-3. **Claim**: ``running = worker.claim(opened, body)`` proves the body and claims the job in the store. From here on, only
-   this request may run the action, so the adapter no longer lets a lost connection interrupt it.
+3. **Claim**: ``running = worker.claim(opened, body)`` verifies the body and claims the job in the store. From here on,
+   only this request may run the action, so the adapter no longer lets a lost connection interrupt it.
 4. **End**: the adapter restores the request, runs the action within ``running.active()``, closes the action's response and
    calls ``worker.end(running, outcome)``. The response to the monitor comes last: when it arrives, the end is written.
 
-Steps 1 to 3 raise `Refusal` to stop here; the adapter sends it as the response. Only steps 3 and 4 use the store.
+Steps 1 and 3 raise `Refusal` if the request must not run; the adapter sends it as the response. Only steps 3 and 4 use
+the store.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _log = logging.getLogger("backjob")
 
 
 class Refusal(BackJobError):
-    """A worker request that runs nothing. ``kind`` is the reason in one word, for the monitor that sent the request."""
+    """The response to a worker request that must not run. ``kind`` is the reason in one word, for the monitor."""
 
     def __init__(self, status: int, reason: str, kind: str, text: str) -> None:
         super().__init__(text)
@@ -98,7 +99,7 @@ def describe(error: BaseException) -> str:
 
 
 def exit_of(error: BaseException) -> JobExit | None:
-    """Return the `JobExit` that an error is, or that an exception group contains and nothing else; otherwise None."""
+    """Return the error if it is a `JobExit`, or the first of an exception group of nothing else; otherwise None."""
     found: JobExit | None = None
     for single in _singles(error):
         if isinstance(single, JobExit):
@@ -189,8 +190,7 @@ class Worker:
             if job is None:
                 raise Refusal(503, "Service Unavailable", "unavailable", str(error)) from error
         if job is None:
-            text = "this job was claimed before, has ended, or is unknown"
-            raise Refusal(409, "Conflict", CLAIM_REFUSED, text)
+            raise Refusal(409, "Conflict", CLAIM_REFUSED, "this job was claimed before, has ended, or is unknown")
         return Running(
             job,
             token,
@@ -202,7 +202,7 @@ class Worker:
         )
 
     def _claimed_after_all(self, job_id: str, token: str) -> Job | None:
-        """Return the job if the store wrote the claim and only its answer was lost: no other request would run it."""
+        """Return the job if the store wrote the claim and only its answer was lost: then no other request can run it."""
         try:
             job = self._store.get(job_id)
         except StoreUnavailable:

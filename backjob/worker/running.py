@@ -16,7 +16,7 @@ from typing import Final
 
 from backjob.errors import JobEnded, StoreUnavailable
 from backjob.lifecycle import End, ended
-from backjob.model import Expect, Job, Report, Status, short_text
+from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stdout
 from backjob.worker.offload import in_event_loop
@@ -61,7 +61,7 @@ class Running:
         self._unwritten = Unwritten(job.progress, max_output)
         self._output_stored = job.output_size
         self._next_write = -math.inf
-        self._store_is_away = False
+        self._store_is_unavailable = False
         self._report_in_doubt = False
         self._end_in_doubt = False
         self._is_dirty = False
@@ -127,11 +127,11 @@ class Running:
             raise JobEnded(self.job.id)
 
     def write(self, text: str) -> None:
-        """Do the same as `echo`, but ignore that the job has ended: ``print`` must not raise."""
+        """Append to the output, or do nothing if the job has ended: ``print`` must not raise."""
         if not text or self.ended:
             return
         self._unwritten.append(text)
-        full = self._unwritten.is_full and not self._store_is_away
+        full = self._unwritten.is_full and not self._store_is_unavailable
         # Output past the limit is dropped, but still a sign of life.
         if (full or (not self._is_dirty and self._is_due())) and not self.flush():
             self._mark_dirty()
@@ -151,7 +151,7 @@ class Running:
             raise JobEnded(self.job.id)
 
     def flush(self) -> bool:
-        """Write everything that is pending. Returns False if there was nothing, so that a sign of life is left to write.
+        """Write everything that is pending. Returns False if nothing was pending, and a sign of life remains to be written.
 
         If the store is unavailable, everything stays pending and the monitor retries. In an event loop the monitor writes
         it at once instead, because the store may block.
@@ -160,7 +160,7 @@ class Running:
             self._next_write = self._monotonic()
             self._mark_dirty()
             return True
-        level = logging.DEBUG if self._store_is_away else logging.INFO
+        level = logging.DEBUG if self._store_is_unavailable else logging.INFO
         try:
             return self._write()
         except StoreUnavailable as error:
@@ -169,7 +169,7 @@ class Running:
             return True
 
     def _write(self) -> bool:
-        # Text printed by the store or a log handler is no output of the action, and would wait for the lock held here.
+        # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
         outer = current.set(None)
         try:
             with self._writing:
@@ -177,7 +177,7 @@ class Running:
                 try:
                     return self._send()
                 except StoreUnavailable:
-                    self._store_is_away = True
+                    self._store_is_unavailable = True
                     self._next_write = self._monotonic() + _RETRY_INTERVAL
                     raise
         finally:
@@ -186,26 +186,23 @@ class Running:
     def _send(self) -> bool:
         if self._report_in_doubt and not self.ended:
             self._resolve_doubt()
-        report = self._take()
+        if self.ended:
+            return True
+        self._is_dirty = False
+        report = self._unwritten.take()
         if report is None:
-            return self.ended
+            return False
         try:
             is_written = self._store.report(self.job.id, self.token, report)
         except StoreUnavailable:
             self._unwritten.put_back(report)
             self._report_in_doubt = True
             raise
-        self._store_is_away = False
+        self._store_is_unavailable = False
         self._output_stored += len(report.output.encode())
         if not is_written:
             self.ended = True
         return True
-
-    def _take(self) -> Report | None:
-        if self.ended:
-            return None
-        self._is_dirty = False
-        return self._unwritten.take()
 
     def _resolve_doubt(self) -> None:
         """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.
@@ -221,7 +218,7 @@ class Running:
         self._report_in_doubt = False
 
     def end(self, end: End) -> Job | None:
-        """Write everything that is pending, then the end. Returns the job, or None if it had already ended otherwise.
+        """Write everything that is pending, then the end. Returns the job, or None if it had already ended another way.
 
         Raises `StoreUnavailable`; then call it again with the same end.
         """

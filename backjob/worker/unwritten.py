@@ -19,22 +19,15 @@ def percent(progress: float, total: float | None = None) -> int:
     if total == 0:
         return 100
     try:
-        value = _number(progress if total is None else 100 * progress / total)
-    except TypeError:
-        raise InvalidRequest("progress", f"must be a number, not {progress!r} of {total!r}") from None
+        value = float(progress if total is None else 100 * progress / total)
+    except (TypeError, ValueError):
+        value = math.nan
     except OverflowError:  # integers too large for a float
         value = math.inf if (progress > 0) == (total is None or total > 0) else -math.inf
+    if math.isnan(value):
+        given = repr(progress) if total is None else f"{progress!r} of {total!r}"
+        raise InvalidRequest("progress", f"must be a number, not {given}")
     return int(min(100.0, max(0.0, value)) + 0.5)
-
-
-def _number(value: float) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        raise InvalidRequest("progress", f"must be a number, not {value!r}") from None
-    if math.isnan(number):
-        raise InvalidRequest("progress", "must be a number, not NaN")
-    return number
 
 
 class Unwritten:
@@ -80,25 +73,22 @@ class Unwritten:
     def append(self, text: str) -> None:
         """Append to the output, up to the limit."""
         with self._lock:
-            fitting = self._fit(clean_text(text))
-            if fitting:
-                self._output.append(fitting)
-
-    def _fit(self, text: str) -> str:
-        if self._truncated:
-            return ""
-        data = text.encode()
-        room = self._max_output - self._total_size
-        if len(data) > room:
-            self._truncated = True
-            text = data[:room].decode("utf-8", "ignore")
+            if self._truncated:
+                return
+            text = clean_text(text)
             data = text.encode()
-        self._total_size += len(data)
-        self._pending_size += len(data)
-        return text
+            room = self._max_output - self._total_size
+            if len(data) > room:
+                self._truncated = True
+                text = data[:room].decode("utf-8", "ignore")
+                data = text.encode()
+            if text:
+                self._output.append(text)
+            self._total_size += len(data)
+            self._pending_size += len(data)
 
     def take(self) -> Report | None:
-        """Return everything that is not written, and regard it as written; None if there is nothing."""
+        """Return everything that is unwritten, and count it as written; None if there is nothing."""
         with self._lock:
             progress = self.progress
             truncated = self._truncated and not self._truncation_written

@@ -1,4 +1,4 @@
-"""The ASGI middleware: translating and restoring requests, shielding actions, passing other requests on."""
+"""The ASGI middleware: it restores and shields worker requests, and passes other requests on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from backjob.protocols import Store
 from tests.unit.core import COOKIE, Bench, Here, bench, served
 from tests.unit.gateways import scope_of
 
-PATIENCE = 10.0
+TIMEOUT = 10.0
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ def go(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a new event loop, with a timeout."""
 
     async def limited() -> T:
-        return await asyncio.wait_for(work, PATIENCE)
+        return await asyncio.wait_for(work, TIMEOUT)
 
     return asyncio.run(limited())
 
@@ -46,10 +46,10 @@ DISCONNECT = {"type": "http.disconnect"}
 
 @define
 class Server:
-    """A minimal ASGI server. With ``is_gone`` the client has disconnected and `send` raises."""
+    """A minimal ASGI server. With ``has_disconnected`` the client has disconnected and `send` raises."""
 
     messages: list[dict[str, Any]] = field(factory=lambda: [request_message()])
-    is_gone: bool = False
+    has_disconnected: bool = False
     status: int = 0
     headers: dict[str, str] = field(factory=dict)
     body: bytes = b""
@@ -60,8 +60,8 @@ class Server:
         return self.messages.pop(0) if self.messages else DISCONNECT
 
     async def send(self, message: Any) -> None:
-        if self.is_gone:
-            raise OSError("the client is gone")
+        if self.has_disconnected:
+            raise OSError("the client has disconnected")
         if message["type"] == "http.response.start":
             assert not self.status, "http.response.start twice"
             self.status = message["status"]
@@ -101,6 +101,17 @@ async def ok(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
+def recording() -> tuple[Callable[[Any, Any, Any], Awaitable[None]], dict[str, Any]]:
+    """Return an action, and the dict to which it copies its scope."""
+    seen: dict[str, Any] = {}
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        seen.update(scope)
+        await ok(scope, receive, send)
+
+    return action, seen
+
+
 async def never(scope: Any, receive: Any, send: Any) -> None:
     raise AssertionError
 
@@ -134,14 +145,9 @@ def test_an_application_mounted_below_the_middleware_does_not_change_the_mount(w
 
 
 @pytest.mark.parametrize("raw", [True, False])
-def test_a_url_is_run_below_a_root_path_that_the_server_adds(world: Bench, raw: bool) -> None:
+def test_a_url_runs_below_a_root_path_that_the_server_adds(world: Bench, raw: bool) -> None:
     """Uvicorn adds the root path to each path, whether the sender stripped it (a proxy) or did not (backjob)."""
-    seen: dict[str, Any] = {}
-
-    async def action(scope: Any, receive: Any, send: Any) -> None:
-        seen.update(scope)
-        await ok(scope, receive, send)
-
+    action, seen = recording()
     caller = Caller("https", "shop.example", "")
     with served(Here(Request("GET", "/sh%20op/page"), caller, "/sh%20op")):
         world.start("https://shop.example/sh%20op/work")
@@ -152,25 +158,15 @@ def test_a_url_is_run_below_a_root_path_that_the_server_adds(world: Bench, raw: 
 
 
 def test_a_path_that_repeats_the_root_path_stays_below_it(world: Bench) -> None:
-    seen: dict[str, Any] = {}
-
-    async def action(scope: Any, receive: Any, send: Any) -> None:
-        seen.update(scope)
-        await ok(scope, receive, send)
-
+    action, seen = recording()
     with served(Here(mount="/shop")):
         world.start("/shop/work")
     run(world, action, root_path="/shop", path="/shop/shop/work", raw_path=b"/shop/shop/work")
     assert seen["path"] == "/shop/shop/work"
 
 
-def test_a_route_that_repeats_the_root_path_is_run_unchanged_if_the_server_adds_none(world: Bench) -> None:
-    seen: dict[str, Any] = {}
-
-    async def action(scope: Any, receive: Any, send: Any) -> None:
-        seen.update(scope)
-        await ok(scope, receive, send)
-
+def test_a_route_that_repeats_the_root_path_runs_unchanged_if_the_server_adds_none(world: Bench) -> None:
+    action, seen = recording()
     with served(Here(Request("GET", "/app/page"), Caller("https", "shop.example", ""), "/app")):
         world.start("https://shop.example/app/app/users")
     _, job = run(world, action, root_path="/app", path="/app/app/users", raw_path=b"/app/app/users")
@@ -382,8 +378,8 @@ def test_a_request_whose_client_disconnects_before_its_body_is_complete_claims_n
     assert (server.status, job.status, job.token) == (0, Status.STARTED, None)
 
 
-def test_a_client_that_has_disconnected_before_the_response_changes_nothing(world: Bench) -> None:
-    server, job = run(world, ok, server=Server(is_gone=True))
+def test_an_action_completes_although_its_client_has_disconnected(world: Bench) -> None:
+    server, job = run(world, ok, server=Server(has_disconnected=True))
     assert (server.status, job.status) == (0, Status.COMPLETED)
 
 
@@ -421,7 +417,7 @@ def test_a_cancelled_request_waits_for_its_actions_end(world: Bench) -> None:
     world.step()
     scope, _ = arrival(world)
 
-    async def story() -> list[Status]:
+    async def scenario() -> list[Status]:
         started, may_end = asyncio.Event(), asyncio.Event()
 
         async def action(scope: Any, receive: Any, send: Any) -> None:
@@ -440,7 +436,7 @@ def test_a_cancelled_request_waits_for_its_actions_end(world: Bench) -> None:
         await request
         return [*seen, world.jobs.find()[0].status]
 
-    assert go(story()) == [Status.IN_PROGRESS, Status.COMPLETED]
+    assert go(scenario()) == [Status.IN_PROGRESS, Status.COMPLETED]
 
 
 class _SlowStore:
@@ -455,7 +451,7 @@ class _SlowStore:
 
     def change(self, *arguments: Any) -> Any:
         self.claiming.set()
-        assert self.may_claim.wait(PATIENCE)
+        assert self.may_claim.wait(TIMEOUT)
         return self._store.change(*arguments)
 
 
@@ -467,21 +463,21 @@ def test_a_request_cancelled_while_its_job_is_claimed_still_runs_it(world: Bench
     store: Any = slow
     world.jobs.worker._store = store
 
-    async def story() -> None:
+    async def scenario() -> None:
         server = Server()
         request = asyncio.create_task(BackJobMiddleware(ok, world.jobs)(scope, server.receive, server.send))
-        assert await asyncio.to_thread(slow.claiming.wait, PATIENCE)
+        assert await asyncio.to_thread(slow.claiming.wait, TIMEOUT)
         request.cancel()
         await asyncio.wait({request}, timeout=0.01)
         slow.may_claim.set()
         await request
 
-    go(story())
+    go(scenario())
     assert world.jobs.find()[0].status is Status.COMPLETED
 
 
 def test_shielded_work_can_be_cancelled_itself() -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         inner: asyncio.Future[asyncio.Task[Any] | None] = asyncio.get_running_loop().create_future()
 
         async def work() -> None:
@@ -495,7 +491,7 @@ def test_shielded_work_can_be_cancelled_itself() -> None:
         with pytest.raises(asyncio.CancelledError):
             await outer
 
-    go(story())
+    go(scenario())
 
 
 def test_the_shutdown_of_the_event_loop_ends_its_jobs_failed(world: Bench) -> None:
@@ -599,7 +595,7 @@ def test_an_error_of_the_application_is_raised_unchanged(world: Bench) -> None:
 def test_concurrent_requests_have_separate_contexts() -> None:
     world = bench(owner=lambda request: request.header("cookie"))
 
-    async def story() -> set[str | None]:
+    async def scenario() -> set[str | None]:
         both = asyncio.Barrier(2)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -616,7 +612,7 @@ def test_concurrent_requests_have_separate_contexts() -> None:
         await asyncio.gather(*requests)
         return found
 
-    assert go(story()) == {"a", "b"}
+    assert go(scenario()) == {"a", "b"}
 
 
 # --- the application's own address ----------------------------------------------------------------------------------
@@ -639,7 +635,7 @@ def test_the_middleware_serves_the_status_routes(world: Bench) -> None:
     assert job_id.encode() in body
 
 
-def test_without_status_the_application_gets_their_requests(world: Bench) -> None:
+def test_with_status_false_the_application_gets_requests_for_the_status_routes(world: Bench) -> None:
     app = BackJobMiddleware(ok, world.jobs, status=False)
     assert Server().serve(app, scope_of(world.jobs.status_url(world.start()))) == b"ok"
 
@@ -732,7 +728,7 @@ class Listener(Server):
 
 
 def test_a_stream_is_sent_as_it_grows_without_a_content_length(world: Bench) -> None:
-    async def story() -> tuple[Listener, bytes]:
+    async def scenario() -> tuple[Listener, bytes]:
         job_id, listener = world.start(), Listener()
         serving = listener.listen(world, job_id)
         await listener.receives_body.wait()
@@ -742,14 +738,14 @@ def test_a_stream_is_sent_as_it_grows_without_a_content_length(world: Bench) -> 
         await serving
         return listener, first
 
-    listener, first = go(story())
+    listener, first = go(scenario())
     assert (listener.status, first) == (200, b"retry: 2000\n\n")
     assert "content-length" not in listener.headers
     assert b"event: end\n" in listener.body
 
 
 def test_a_disconnect_closes_the_stream_at_once(world: Bench) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         listener = Listener()
         serving = listener.listen(world, world.start())
         await listener.receives_body.wait()
@@ -757,20 +753,20 @@ def test_a_disconnect_closes_the_stream_at_once(world: Bench) -> None:
         listener.disconnects.set()
         await serving
 
-    go(story())
+    go(scenario())
     assert world.jobs.broadcast.count == 0
 
 
 def test_a_failed_send_closes_the_stream(world: Bench) -> None:
-    async def story() -> None:
-        await Listener(is_gone=True).listen(world, world.start())
+    async def scenario() -> None:
+        await Listener(has_disconnected=True).listen(world, world.start())
 
-    go(story())
+    go(scenario())
     assert world.jobs.broadcast.count == 0
 
 
 def test_cancelling_the_request_closes_the_stream(world: Bench) -> None:
-    async def story() -> None:
+    async def scenario() -> None:
         listener = Listener()
         serving = listener.listen(world, world.start())
         await listener.receives_body.wait()
@@ -778,7 +774,7 @@ def test_cancelling_the_request_closes_the_stream(world: Bench) -> None:
         with pytest.raises(asyncio.CancelledError):
             await serving
 
-    go(story())
+    go(scenario())
     assert world.jobs.broadcast.count == 0
 
 
@@ -794,17 +790,17 @@ def test_a_client_that_does_not_read_in_time_loses_its_stream(
                 await asyncio.Event().wait()
             await super().send(message)
 
-    async def story() -> Listener:
+    async def scenario() -> Listener:
         listener = Stuck()
         await listener.listen(world, world.start())
         return listener
 
-    assert go(story()).body == b""
+    assert go(scenario()).body == b""
     assert world.jobs.broadcast.count == 0
 
 
 def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def story() -> int:
+    async def scenario() -> int:
         job_id, listeners = world.start(), [Listener() for _ in range(20)]
         serving = [listener.listen(world, job_id) for listener in listeners]
         for listener in listeners:
@@ -823,7 +819,7 @@ def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytes
             patch.setattr(loop, "call_soon_threadsafe", counted)
             thread.start()
             await asyncio.gather(*serving)
-        thread.join(PATIENCE)
+        thread.join(TIMEOUT)
         return calls
 
-    assert go(story()) == 1
+    assert go(scenario()) == 1

@@ -1,4 +1,4 @@
-"""The WSGI middleware: translating and restoring requests, running actions, passing other requests on."""
+"""The WSGI middleware: it restores and runs worker requests, and passes other requests on."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.wsgi import BackJobMiddleware
+from tests.unit import gateways
 from tests.unit.core import KEY, FakeTransport, FaultyStore, ManualMonitor
 
 OLD = "the-old-one-q8Zr2Lw5Vb0Xn7Kt3Ms9Jd4Hg6"
@@ -45,7 +45,7 @@ class Application:
 
     def __attrs_post_init__(self) -> None:
         self.store = FaultyStore(MemoryStore(clock=self.clock))
-        store: Any = self.store  # __getattr__ is all it has
+        store: Any = self.store  # it forwards through __getattr__, so a type checker sees no methods
         self.jobs = BackJob(store, self.transport, self.signer, clock=self.clock)
         engine = engine_of(self.jobs)
         engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
@@ -57,7 +57,7 @@ class Application:
         return [b""]
 
     def sent(self, **options: Any) -> Request:
-        """The worker request of a new job. Resets the recorded calls of the store."""
+        """Return the worker request of a new job. Clears the recorded calls of the store."""
         arguments: dict[str, Any] = {"method": "POST", "body": b"rows=all"} | options
         self.jobs.start("/reports/a%2Fb/work", {"id": 5}, as_current_user=False, **arguments)
         self.jobs.monitor.step()
@@ -66,7 +66,7 @@ class Application:
         return request
 
     def receive(self, request: Request, *, raw: bool = True) -> tuple[str, dict[str, str]]:
-        """The status and header fields of the response. ``raw`` False: the server shows only decoded paths."""
+        """Return the response's status line and header fields. With ``raw=False`` the server passes only decoded paths."""
         line, fields = "", {}
 
         def start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> None:
@@ -78,24 +78,11 @@ class Application:
 
 
 def environ_of(request: Request, *, raw: bool) -> dict[str, Any]:
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(request.path.encode("latin-1")).decode("latin-1"),
-        "QUERY_STRING": request.query,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "8000",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": "127.0.0.1",
-        "CONTENT_LENGTH": str(len(request.body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(request.body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
+    path = unquote_to_bytes(request.path.encode("latin-1")).decode("latin-1")
+    environ = gateways.environ_of(
+        path, request.query, REQUEST_METHOD=request.method, CONTENT_LENGTH=str(len(request.body))
+    )
+    environ["wsgi.input"] = io.BytesIO(request.body)
     if raw:
         environ["REQUEST_URI"] = request.target
     return environ | {"HTTP_" + name.upper().replace("-", "_"): value for name, value in request.headers}
@@ -105,7 +92,7 @@ def application(carrier: Carrier = "query") -> Application:
     return Application(MessageSigner(KEY, carrier=carrier))
 
 
-def one_bit_off(text: str) -> Iterator[str]:
+def with_one_bit_flipped(text: str) -> Iterator[str]:
     for place, character in enumerate(text):
         for bit in range(8):
             yield text[:place] + chr(ord(character) ^ 1 << bit) + text[place + 1 :]
@@ -113,21 +100,21 @@ def one_bit_off(text: str) -> Iterator[str]:
 
 def changes(request: Request) -> Iterator[Request]:
     """Yield the request with one bit changed: in the method, the target, a field of the signature, or the body."""
-    for method in one_bit_off(request.method):
+    for method in with_one_bit_flipped(request.method):
         yield evolve(request, method=method)
-    for target in one_bit_off(request.target):
+    for target in with_one_bit_flipped(request.target):
         yield evolve(request, target=target)
     for place, (name, value) in enumerate(request.headers):
         if name in ("Content-Digest", "Signature-Input", "Signature"):
-            for changed in one_bit_off(value):
+            for changed in with_one_bit_flipped(value):
                 yield evolve(
                     request, headers=(*request.headers[:place], (name, changed), *request.headers[place + 1 :])
                 )
-    for body in one_bit_off(request.body.decode("latin-1")):
+    for body in with_one_bit_flipped(request.body.decode("latin-1")):
         yield evolve(request, body=body.encode("latin-1"))
 
 
-def is_ours(request: Request) -> bool:
+def has_signature_part(request: Request) -> bool:
     """Whether a request has any part of a signature, by an independent check."""
     names = {name for name, _ in parse_qsl(request.query, keep_blank_values=True, encoding="latin-1")}
     return bool(names.intersection(OWN)) or 'tag="backjob"' in (request.header("signature-input") or "")
@@ -135,16 +122,16 @@ def is_ours(request: Request) -> bool:
 
 @pytest.mark.parametrize("raw", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["raw path", "decoded path"])
 @pytest.mark.parametrize("carrier", ["query", "header"])
-def test_no_changed_bit_reaches_the_action_or_the_store(carrier: Carrier, raw: bool) -> None:
+def test_a_request_with_one_changed_bit_reaches_neither_the_action_nor_the_store(carrier: Carrier, raw: bool) -> None:
     app = application(carrier)
     request = app.sent()
-    as_it_is = {**environ_of(request, raw=raw), "wsgi.input": None}
+    original = {**environ_of(request, raw=raw), "wsgi.input": None}
     refused = ordinary = 0
     for changed in changes(request):
-        if {**environ_of(changed, raw=raw), "wsgi.input": None} == as_it_is and changed.body == request.body:
+        if {**environ_of(changed, raw=raw), "wsgi.input": None} == original and changed.body == request.body:
             continue  # a decoded path does not show whether it was "%2f" or "%2F"
         line, headers = app.receive(changed, raw=raw)
-        if is_ours(changed):
+        if has_signature_part(changed):
             assert (line, headers.get(REFUSAL_HEADER)) in (
                 ("403 Forbidden", "signature"),
                 ("403 Forbidden", "unknown-key"),
@@ -153,7 +140,7 @@ def test_no_changed_bit_reaches_the_action_or_the_store(carrier: Carrier, raw: b
             assert not app.seen
             refused += 1
         else:
-            # An ordinary request of any visitor.
+            # Without any part of a signature it is an ordinary request.
             assert (line, [background for *_, background in app.seen]) == ("200 OK", [False])
             assert REFUSAL_HEADER not in headers
             app.seen.clear()
@@ -194,10 +181,10 @@ def test_a_changed_request_is_refused(change: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "what", ["job id", "attempt", "created", "expires", "a body and its digest", "an earlier expiry", "another key id"]
+    "part", ["job id", "attempt", "created", "expires", "a body and its digest", "an earlier expiry", "another key id"]
 )
 @pytest.mark.parametrize("carrier", ["query", "header"])
-def test_a_rewritten_grant_is_refused(carrier: Carrier, what: str) -> None:
+def test_a_rewritten_grant_is_refused(carrier: Carrier, part: str) -> None:
     app = application(carrier)
     request, other = app.sent(), app.sent(body=b"rows=none")
     app.store.calls.clear()
@@ -211,7 +198,7 @@ def test_a_rewritten_grant_is_refused(carrier: Carrier, what: str) -> None:
         "an earlier expiry": (f"expires={now + 600};", f"expires={now + 599};", request.body),
         "another key id": ("keyid", "keyID", request.body),
         "a body and its digest": (digest_of(request), digest_of(other), other.body),
-    }[what]
+    }[part]
     forged = rewritten(request, old, new, body)
     assert forged != request
     line, _ = app.receive(forged)
@@ -237,18 +224,18 @@ def rewritten(request: Request, old: str, new: str, body: bytes) -> Request:
 
 
 @pytest.mark.parametrize(
-    ("before_the_end", "line"),
+    ("remaining", "line"),
     [(timedelta(microseconds=1), "200 OK"), (timedelta(), "403 Forbidden"), (timedelta(seconds=-1), "403 Forbidden")],
-    ids=["1 µs before", "exactly then", "1 s after"],
+    ids=["1 µs before", "exactly at deliver_by", "1 s after"],
 )
-def test_a_worker_request_expires_exactly_at_deliver_by(before_the_end: timedelta, line: str) -> None:
+def test_a_worker_request_expires_exactly_at_deliver_by(remaining: timedelta, line: str) -> None:
     app = application()
     request = app.sent()
     job_id = app.transport.sent[0].delivery.job_id
     job = app.store.store.get(job_id)
     assert job is not None
     assert job.deliver_by == app.clock.now() + timedelta(seconds=600)
-    app.clock.advance((job.deliver_by - before_the_end - app.clock.now()).total_seconds())
+    app.clock.advance((job.deliver_by - remaining - app.clock.now()).total_seconds())
     assert app.receive(request)[0] == line
     if line == "200 OK":
         assert app.seen == [("/reports/a/b/work", "id=5", True)]
@@ -284,12 +271,12 @@ def test_the_request_of_a_delayed_job_is_valid_until_its_deliver_by() -> None:
 
 @pytest.mark.parametrize("carrier", ["query", "header"])
 def test_both_keys_are_accepted_until_the_old_one_is_dropped(carrier: Carrier) -> None:
-    def answers(ring: MessageSigner, signing: MessageSigner) -> tuple[str, str | None, bool]:
-        app = Application(ring)
+    def answers(keys: MessageSigner, signing: MessageSigner) -> tuple[str, str | None, bool]:
+        app = Application(keys)
         job_id = app.jobs.start("/work", as_current_user=False)
         app.jobs.monitor.step()
         sent = app.transport.sent[0].delivery.sign()
-        grant = ring.verify(sent, app.clock.now()).grant
+        grant = keys.verify(sent, app.clock.now()).grant
         app.store.calls.clear()
         line, headers = app.receive(signing.sign(Request("GET", "/work"), grant))
         assert grant.job_id == job_id
@@ -299,12 +286,12 @@ def test_both_keys_are_accepted_until_the_old_one_is_dropped(carrier: Carrier) -
     old = MessageSigner(OLD, carrier=carrier)
     new = MessageSigner(KEY, carrier=carrier)
     ran, refused = ("200 OK", None, True), ("403 Forbidden", "unknown-key", False)
-    for ring in (
+    for keys in (
         MessageSigner(OLD, fallbacks=[KEY], carrier=carrier),
         MessageSigner(KEY, fallbacks=[OLD], carrier=carrier),
     ):
-        assert answers(ring, old) == ran
-        assert answers(ring, new) == ran
+        assert answers(keys, old) == ran
+        assert answers(keys, new) == ran
     assert answers(new, old) == refused
     assert answers(old, new) == refused
 

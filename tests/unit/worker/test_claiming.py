@@ -19,8 +19,8 @@ def world() -> Bench:
     return bench()
 
 
-def arrival(world: Bench, **options: Any) -> Request:
-    """A worker request as it arrives."""
+def worker_request(world: Bench, **options: Any) -> Request:
+    """Start a job and return its signed worker request."""
     world.start(**options)
     world.step()
     return world.transport.sent[-1].delivery.sign()
@@ -58,7 +58,7 @@ def test_an_ordinary_request_is_passed_on(world: Bench) -> None:
     ids=["method", "path", "query", "more", "less"],
 )
 def test_a_tampered_request_gets_403_without_a_call_to_the_store(world: Bench, tamper: Any) -> None:
-    request = arrival(world, query={"id": 5})
+    request = worker_request(world, query={"id": 5})
     world.store.calls.clear()
     refused = refusal(world, tamper(request))
     assert (refused.status, refused.kind) == (403, "signature")
@@ -66,28 +66,28 @@ def test_a_tampered_request_gets_403_without_a_call_to_the_store(world: Bench, t
 
 
 def test_a_tampered_body_gets_403_without_a_call_to_the_store(world: Bench) -> None:
-    request = arrival(world, method="POST", body=b"yes")
+    request = worker_request(world, method="POST", body=b"yes")
     world.store.calls.clear()
     assert refusal(world, request, b"no").status == 403
     assert not world.store.calls
 
 
-def test_a_request_signed_with_another_key_has_its_own_kind_of_refusal(world: Bench) -> None:
+def test_a_request_signed_with_another_key_is_refused_as_unknown_key(world: Bench) -> None:
     from backjob.signing import MessageSigner
 
-    request = arrival(world)
+    request = worker_request(world)
     world.jobs.worker._signer = MessageSigner("another-Kq83hZ0pLw6vXy2Rt9uBn4mEs7Dj1fGa5c")
     assert refusal(world, request).kind == "unknown-key"
 
 
 def test_an_expired_signature_gets_403(world: Bench) -> None:
-    request = arrival(world)
+    request = worker_request(world)
     world.clock.advance(600)
     assert refusal(world, request).status == 403
 
 
 def test_a_second_claim_gets_409_and_changes_nothing(world: Bench) -> None:
-    request = arrival(world)
+    request = worker_request(world)
     running = world.jobs.worker.claim(world.jobs.worker.open(request), b"")  # type: ignore[arg-type]
     before = world.job(running.job.id)
     refused = refusal(world, request)
@@ -96,7 +96,7 @@ def test_a_second_claim_gets_409_and_changes_nothing(world: Bench) -> None:
 
 
 def test_an_ended_job_cannot_be_claimed(world: Bench) -> None:
-    request = arrival(world)
+    request = worker_request(world)
     world.jobs.cancel(world.transport.sent[0].delivery.job_id)
     assert refusal(world, request).status == 409
 
@@ -125,15 +125,15 @@ def test_a_claim_by_another_request_does_not_count_while_the_store_is_unavailabl
 
 
 def test_an_unavailable_store_gives_503_so_that_the_monitor_retries(world: Bench) -> None:
-    request = arrival(world)
+    request = worker_request(world)
     world.store.down = {"change"}
     refused = refusal(world, request)
     assert (refused.status, refused.kind) == (503, "unavailable")
 
 
-def of_length(world: Bench, length: str | None) -> Request:
-    """A worker request with this Content-Length, or without one."""
-    request = arrival(world)
+def with_length(world: Bench, length: str | None) -> Request:
+    """Return a worker request with this Content-Length, or without one."""
+    request = worker_request(world)
     others = tuple((name, value) for name, value in request.headers if name != "Content-Length")
     return evolve(request, headers=others if length is None else (*others, ("Content-Length", length)))
 
@@ -143,7 +143,7 @@ def of_length(world: Bench, length: str | None) -> Request:
 )
 def test_an_invalid_or_too_large_content_length_is_refused_before_the_claim(length: str, status: int) -> None:
     world = bench(max_body=100)
-    request = of_length(world, length)
+    request = with_length(world, length)
     world.store.calls.clear()
     assert refusal(world, request).status == status
     assert not world.store.calls
@@ -152,13 +152,13 @@ def test_an_invalid_or_too_large_content_length_is_refused_before_the_claim(leng
 @pytest.mark.parametrize(("length", "size"), [(None, 0), ("", 0), ("0", 0), ("100", 100)])
 def test_a_content_length_up_to_the_limit_says_how_much_to_read(length: str | None, size: int) -> None:
     world = bench(max_body=100)
-    opened = world.jobs.worker.open(of_length(world, length))
+    opened = world.jobs.worker.open(with_length(world, length))
     assert opened is not None
     assert opened.length == size
 
 
 def test_the_signature_is_verified_before_the_length(world: Bench) -> None:
-    assert refusal(world, evolve(of_length(world, "abc"), method="POST")).status == 403
+    assert refusal(world, evolve(with_length(world, "abc"), method="POST")).status == 403
 
 
 # --- from outcome to end -------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ def test_a_job_whose_end_cannot_be_written_for_too_long_times_out(world: Bench) 
 
 
 @pytest.mark.parametrize("error", [StoreUnusable("no table"), ZeroDivisionError()])
-def test_a_broken_store_does_not_break_the_response(world: Bench, error: Exception) -> None:
+def test_an_error_of_the_store_does_not_break_the_response(world: Bench, error: Exception) -> None:
     running = world.run()
     world.store.broken = {"change": error}
     world.jobs.worker.end(running, Outcome(200, "OK"))

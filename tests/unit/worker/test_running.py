@@ -95,7 +95,7 @@ def test_progress_must_be_a_number(progress: Any, total: Any) -> None:
 
 
 @given(st.floats(allow_nan=False) | st.integers(), st.none() | st.floats(allow_nan=False) | st.integers())
-def test_any_numbers_give_a_percentage_or_an_error(progress: float, total: float | None) -> None:
+def test_any_two_numbers_give_a_percentage_or_an_error(progress: float, total: float | None) -> None:
     try:
         shown = percent(progress, total)
     except InvalidRequest:
@@ -199,7 +199,7 @@ def test_characters_that_no_store_can_keep_are_replaced(world: Bench, running: R
 @pytest.mark.parametrize(
     ("limit", "kept"), [(0, ""), (1, "a"), (2, "a"), (3, "aä"), (5, "aä"), (6, "aä€"), (7, "aä€!")]
 )
-def test_output_past_the_limit_is_cut_between_characters_and_marked(limit: int, kept: str) -> None:
+def test_output_past_the_limit_is_cut_between_characters_and_flagged(limit: int, kept: str) -> None:
     world = bench(max_output=limit)
     running = world.run()
     running.write("aä€!")
@@ -209,7 +209,7 @@ def test_output_past_the_limit_is_cut_between_characters_and_marked(limit: int, 
     assert (output.text, output.truncated) == (kept, True)
 
 
-def test_output_exactly_at_the_limit_is_not_marked() -> None:
+def test_output_exactly_at_the_limit_is_not_flagged() -> None:
     world = bench(max_output=3)
     running = world.run()
     running.write("aä")
@@ -341,7 +341,7 @@ def test_the_end_is_written_only_after_the_last_output(world: Bench, running: Ru
     assert text_of(world, running) == "one two"
 
 
-def test_the_mark_of_truncation_survives_an_outage() -> None:
+def test_the_truncation_flag_survives_an_outage() -> None:
     world = bench(max_output=2)
     running = world.run()
     world.store.down = {"report"}
@@ -378,11 +378,11 @@ FATES: Any = {"done": (set(), set()), "not done": ({"report"}, set()), "done, an
 
 @given(st.lists(st.tuples(st.text(st.sampled_from("aä€𝄞\n"), max_size=5), st.sampled_from(list(FATES)), st.booleans())))
 def test_output_is_complete_and_not_repeated_whatever_happens_to_each_report(
-    story: list[tuple[str, str, bool]],
+    reports: list[tuple[str, str, bool]],
 ) -> None:
     world = bench(error_timeout=10**6)
     running = world.run()
-    for text, fate, reads in story:
+    for text, fate, reads in reports:
         world.store.down, world.store.lost = FATES[fate]
         if not reads:
             world.store.down = {*world.store.down, "get"}
@@ -390,7 +390,7 @@ def test_output_is_complete_and_not_repeated_whatever_happens_to_each_report(
         world.step(1)
     world.store.down, world.store.lost = set(), set()
     running.end(completed())
-    assert text_of(world, running) == "".join(text for text, _, _ in story)
+    assert text_of(world, running) == "".join(text for text, _, _ in reports)
 
 
 def test_progress_and_text_are_written_again_if_the_answer_was_lost(world: Bench, running: Running) -> None:
@@ -411,7 +411,7 @@ def test_a_confirmed_report_causes_no_read(world: Bench, running: Running) -> No
     assert world.store.count("get") == 0
 
 
-def test_the_mark_of_truncation_survives_a_lost_answer() -> None:
+def test_the_truncation_flag_survives_a_lost_answer() -> None:
     world = bench(max_output=2)
     running = world.run()
     world.store.lost = {"report"}
@@ -544,20 +544,20 @@ def test_the_last_value_is_always_written(world: Bench) -> None:
     stop = threading.Event()
     runs = [world.run(error_timeout=10**6) for _ in range(100)]
 
-    def watch() -> None:
+    def run_monitor() -> None:
         while not stop.is_set():
             world.clock.advance(0.05)
             world.monitor.step()
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    monitor_thread = threading.Thread(target=run_monitor)
+    monitor_thread.start()
     try:
         for running in runs:
             for progress in range(78):
                 running.set_progress(progress)
     finally:
         stop.set()
-        watcher.join(DEADLINE)
+        monitor_thread.join(DEADLINE)
     for _ in range(3):
         world.step(1)
     assert {stored(world, running) for running in runs} == {77}
@@ -567,7 +567,7 @@ def test_the_last_value_is_always_written(world: Bench) -> None:
 @pytest.mark.parametrize("faults", [False, True])
 def test_no_output_and_no_last_progress_of_several_threads_is_lost(world: Bench, faults: bool) -> None:
     fates = cycle(FATES.values()) if faults else repeat(FATES["done"])
-    running = world.run(error_timeout=10**6)  # the watcher advances the clock fast
+    running = world.run(error_timeout=10**6)  # the monitor thread advances the clock fast
     stop = threading.Event()
 
     def work(n: int) -> None:
@@ -575,19 +575,19 @@ def test_no_output_and_no_last_progress_of_several_threads_is_lost(world: Bench,
             running.write(f"{n}:{i}\n")
             running.set_progress(50)
 
-    def watch() -> None:
+    def run_monitor() -> None:
         while not stop.is_set():
             world.store.down, world.store.lost = next(fates)
             world.clock.advance(0.02)
             world.monitor.step()
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
+    monitor_thread = threading.Thread(target=run_monitor)
+    monitor_thread.start()
     try:
         together(6, work)
     finally:
         stop.set()
-        watcher.join(DEADLINE)
+        monitor_thread.join(DEADLINE)
     world.store.down, world.store.lost = set(), set()
     running.set_progress(51)
     world.step(1)
@@ -601,7 +601,7 @@ def test_no_output_and_no_last_progress_of_several_threads_is_lost(world: Bench,
 
 
 def test_a_value_set_while_another_is_being_written_is_written_next(world: Bench, running: Running) -> None:
-    notes: list[int] = []
+    pending: list[int] = []
 
     class Racing(Running):
         """Another thread sets a value at the worst moment: right before the flag is cleared."""
@@ -612,8 +612,8 @@ def test_a_value_set_while_another_is_being_written_is_written_next(world: Bench
 
         @_is_dirty.setter
         def _is_dirty(self, value: bool) -> None:
-            if not value and notes:
-                assert not self.note_progress(notes.pop())
+            if not value and pending:
+                assert not self.note_progress(pending.pop())
             self.__dict__["dirty"] = value
 
     anything: Any = running
@@ -621,10 +621,10 @@ def test_a_value_set_while_another_is_being_written_is_written_next(world: Bench
     anything.__class__ = Racing
     running.set_progress(1)
     running.set_progress(2)
-    notes.append(77)
+    pending.append(77)
     world.step(0.1)
     world.step(0.1)
-    assert not notes
+    assert not pending
     assert stored(world, running) == 77
 
 

@@ -47,4 +47,14 @@ def django6(session: nox.Session) -> None:
 def _test(session: nox.Session, django: str, extra: str) -> None:
     session.install("-e", f".[{extra},mysql,postgresql,testing]", django, *_NEEDED)
     session.run("python", "-m", "pytest", "tests/adapters/django", "-k", _QUICK, *session.posargs)
-    session.run("python", "-m", "pytest", "tests/scenarios", "-m", "not nightly and not benchmark", "-k", _SERVERS, *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "tests/scenarios",
+        "-m",
+        "not nightly and not benchmark",
+        "-k",
+        _SERVERS,
+        *session.posargs,
+    )

@@ -20,7 +20,7 @@ from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores import steps
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_chunk
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["MemoryStore", "from_url"]
 
@@ -68,17 +68,17 @@ class MemoryStore:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
             data = bytes(self._outputs.get(job_id, b"")[start : start + limit + LOOKAHEAD])
-        return output_chunk(data, start, limit, truncated=job is not None and job.output_truncated)
+        return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not steps.is_satisfied(expect, job):
+            if job is None or not steps.holds(expect, job):
                 return None
             return self._write(steps.changed(job, changes, self._clock.now()))
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = report.output.encode()
+        added = output_bytes(report.output)
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None or not steps.is_running(job, token):

@@ -22,9 +22,9 @@ from backjob.stores.values import dump_result, later, load_result
 __all__ = [
     "changed",
     "dump_job",
+    "holds",
     "is_due",
     "is_running",
-    "is_satisfied",
     "is_too_old",
     "kept_for",
     "leased",
@@ -99,7 +99,7 @@ def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
     return evolve(job, lessee=lessee, lease_until=later(now, lease), read_time=now, version=job.version + 1)
 
 
-def is_satisfied(expect: Expect, job: Job) -> bool:
+def holds(expect: Expect, job: Job) -> bool:
     """Whether every expected field equals the job's."""
     return (
         expect.status in (None, job.status)

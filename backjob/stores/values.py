@@ -19,13 +19,14 @@ __all__ = [
     "joined_chunk",
     "later",
     "load_result",
-    "output_chunk",
+    "output_bytes",
+    "output_piece",
     "purge_batch",
     "refuse_short_limit",
 ]
 
 LOOKAHEAD: Final = 4
-"""Bytes that `output_chunk` needs beyond the limit: three that it may skip, and the first of the next character."""
+"""Bytes that `output_piece` needs beyond the limit: three that it may skip, and the first of the next character."""
 
 LONGEST_CHUNK: Final = 16384
 """The most bytes of output in one row of a table; reading any part of a row reads all of it."""
@@ -58,7 +59,12 @@ def refuse_short_limit(limit: int) -> None:
         raise InvalidRequest("limit", f"expected at least {_SHORTEST_LIMIT} bytes, the length of the longest character")
 
 
-def output_chunk(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
+def output_bytes(output: str) -> bytes:
+    """Return output as a store keeps it: in UTF-8."""
+    return output.encode()
+
+
+def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Output:
     """The chunk of at most ``limit`` bytes at the front of ``data``, the output's bytes from ``offset`` on.
 
     ``data`` must have ``limit + LOOKAHEAD`` bytes, or all there are. Continuation bytes (RFC 3629, section 3) at its front
@@ -86,7 +92,7 @@ def joined_chunk(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, 
     """The chunk from ``offset`` on, from the rows (position, bytes) that contain it, in order."""
     start = rows[0][0] if rows else offset
     data = b"".join([chunk for _, chunk in rows])[offset - start : offset - start + limit + LOOKAHEAD]
-    return output_chunk(data, offset, limit, truncated=truncated)
+    return output_piece(data, offset, limit, truncated=truncated)
 
 
 def purge_batch(sizes: Iterable[int]) -> int:

@@ -18,7 +18,7 @@ from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Rep
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.steps import is_satisfied
+from backjob.stores.steps import holds
 
 __all__ = ["FAULTS", "SHARING_FAULTS", "Fault", "KeepsNoList", "ListsTheLiving", "opened_badly"]
 
@@ -57,7 +57,7 @@ def let_others_run() -> None:
 class ReadsThenClaims(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
-        if job is None or not is_satisfied(expect, job):
+        if job is None or not holds(expect, job):
             return None
         let_others_run()
         return super().change(job_id, Expect(), changes)
@@ -462,7 +462,7 @@ class ReadsThenClaimsAFile(SQLiteStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
         let_others_run()
-        return None if job is None or not is_satisfied(expect, job) else super().change(job_id, Expect(), changes)
+        return None if job is None or not holds(expect, job) else super().change(job_id, Expect(), changes)
 
 
 class ReadsThenMergesAFile(SQLiteStore):

@@ -29,9 +29,9 @@ from backjob.stores.cache.jobs import Jobs
 from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
-from backjob.stores.steps import changed, is_due, is_running, is_satisfied, leased, matches, new_job, reported
+from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_chunk
+from backjob.stores.values import LOOKAHEAD, output_piece
 
 __all__ = ["CacheStore", "from_url"]
 
@@ -101,7 +101,7 @@ class CacheStore:
 
         def step(record: Record) -> Record | None:
             nonlocal dropped
-            if not is_satisfied(expect, record.job):
+            if not holds(expect, record.job):
                 return None
             body, dropped = ((), record.body) if changes.end else (record.body, ())
             return evolve(record, job=changed(record.job, changes, record.job.read_time), body=body)
@@ -176,7 +176,7 @@ class CacheStore:
             return Output("", begin)
         end = min(begin + limit + LOOKAHEAD, record.job.output_size)
         data, whole = read_output(self._entries, record, begin, end) if begin < end else (b"", True)
-        return output_chunk(data, begin, limit, truncated=record.job.output_truncated or not whole)
+        return output_piece(data, begin, limit, truncated=record.job.output_truncated or not whole)
 
     def find(self, query: Query) -> list[Job]:
         """Return the unfinished jobs that match, newest first; none if ``before`` is unknown."""

@@ -17,7 +17,7 @@ from backjob.stores.redis.values import expecting, job_of, lookup, parted, setti
 from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
-from backjob.stores.values import LOOKAHEAD, output_chunk
+from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["RedisStore", "from_url"]
 
@@ -94,7 +94,7 @@ class RedisStore:
         first = min(offset, _LONGEST_OUTPUT)
         last = first + min(limit, _LONGEST_OUTPUT) + LOOKAHEAD - 1
         truncated, data = self._run(scripts.OUTPUT, job_id, first, last)
-        return output_chunk(data, offset, limit, truncated=truncated == b"1")
+        return output_piece(data, offset, limit, truncated=truncated == b"1")
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         columns = assignments(changes, After())
@@ -104,7 +104,7 @@ class RedisStore:
         return job_of(row, now) if row else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = report.output.encode()
+        added = output_bytes(report.output)
         progress = "" if report.progress is None else report.progress
         written = self._run(scripts.REPORT, job_id, token, progress, lookup(report.text), added, int(report.truncated))
         return bool(written)

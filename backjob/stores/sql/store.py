@@ -17,9 +17,9 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, St
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, is_satisfied, kept_for, leased, new_job
+from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
-from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, purge_batch
+from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
 
 try:
     from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
@@ -167,7 +167,7 @@ class SQLStore:
         return self._database.transact(step)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = report.output.encode()
+        added = output_bytes(report.output)
         values = self._values(
             old_id=job_id,
             old_token=token,
@@ -249,7 +249,7 @@ class SQLStore:
         Returns the result of `change` and True, or None and False if another write came between.
         """
         job = self._get(connection, job_id)
-        if job is None or not is_satisfied(expect, job):
+        if job is None or not holds(expect, job):
             return None, True
         assigned = self._assigned(changes, microseconds(job.read_time))
         values = named_values("new", assigned) | {"old_id": job_id, "old_version": job.version}

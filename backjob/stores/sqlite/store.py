@@ -21,7 +21,7 @@ from backjob.stores.sqlite.connections import Connections
 from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
-from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, purge_batch
+from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
 
 __all__ = ["SQLiteStore", "from_url"]
 
@@ -138,7 +138,7 @@ class SQLiteStore:
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         now = self._clock.now()
-        added = report.output.encode()
+        added = output_bytes(report.output)
         statement, values = self._sql.progress(report, len(added))
         parameters = (microseconds(now), *values, job_id, token)
         if not added:

@@ -10,7 +10,7 @@ from attrs import define, evolve, field
 
 from backjob.model import Job, JobState, Output, Status
 from backjob.status.streaming.feed import MAX_CHUNK, Feed, Source
-from backjob.stores.values import output_chunk
+from backjob.stores.values import output_piece
 from backjob.testing import FakeClock
 
 NOON: Final = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -52,7 +52,7 @@ class FakeStore:
 
     def _read(self, _job_id: str, offset: int, limit: int) -> Output:
         self.reads.append((offset, limit))
-        return output_chunk(self.output[offset:], offset, limit, truncated=False)
+        return output_piece(self.output[offset:], offset, limit, truncated=False)
 
 
 async def no_offload(read: Any) -> Any:

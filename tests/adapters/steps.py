@@ -162,9 +162,9 @@ class MiddlewareSteps:
         return arena.world.job(arena.world.transport.sent[-1].delivery.job_id).status
 
     @staticmethod
-    def _refusal(answer: tuple[int, Headers]) -> tuple[int, str]:
+    def _refusal(response: tuple[int, Headers]) -> tuple[int, str]:
         """Return the status and the reason of a refusal."""
-        status, headers = answer
+        status, headers = response
         fields = {name.lower(): value for name, value in headers}
         assert fields["cache-control"] == "no-store"
         return status, fields[REFUSAL_HEADER]
@@ -172,15 +172,15 @@ class MiddlewareSteps:
     def test_the_end_is_written_after_the_response_is_closed_and_before_the_monitor_gets_its_own(
         self, adapter: Adapter, arena: Arena, request_: Request
     ) -> None:
-        answer, _ = adapter(arena, request_)
+        response, _ = adapter(arena, request_)
         assert arena.events == [*_CLAIMED, "run", "close", "change", "respond"]
-        assert (answer, self._status(arena)) == (200, Status.COMPLETED)
+        assert (response, self._status(arena)) == (200, Status.COMPLETED)
 
     def test_an_ordinary_request_reaches_the_application_without_any_step(
         self, adapter: Adapter, arena: Arena, request_: Request
     ) -> None:
-        answer, _ = adapter(arena, Request("GET", "/work"))
-        assert answer == 200
+        response, _ = adapter(arena, Request("GET", "/work"))
+        assert response == 200
         assert "run" in arena.events
         assert not {"verify", "change"} & set(arena.events)
         assert self._status(arena) is Status.STARTED

@@ -17,18 +17,18 @@ from tests.adapters.steps import Adapter, Arena, MiddlewareSteps, environ_of, sc
 
 
 def _serve_wsgi(app: Any, arena: Arena, request: Request) -> tuple[int, Headers]:
-    answers: list[tuple[int, Headers]] = []
+    responses: list[tuple[int, Headers]] = []
 
     def start_response(line: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Any:
         arena.events.append("respond")
-        answers.append((int(line.split(maxsplit=1)[0]), tuple(headers)))
+        responses.append((int(line.split(maxsplit=1)[0]), tuple(headers)))
 
     body = app(environ_of(request, arena.events), start_response)
     try:
         list(body)
     finally:
         getattr(body, "close", lambda: None)()
-    return answers[0]
+    return responses[0]
 
 
 def through_wsgi(arena: Arena, request: Request) -> tuple[int, Headers]:
@@ -59,7 +59,7 @@ def through_flask(arena: Arena, request: Request, folder: Path) -> tuple[int, He
 
 
 def through_asgi(arena: Arena, request: Request) -> tuple[int, Headers]:
-    answers: list[tuple[int, Headers]] = []
+    responses: list[tuple[int, Headers]] = []
 
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         chunks = arena.act((await receive())["body"])
@@ -77,10 +77,10 @@ def through_asgi(arena: Arena, request: Request) -> tuple[int, Headers]:
         if message["type"] == "http.response.start":
             arena.events.append("respond")
             headers = tuple((name.decode(), value.decode()) for name, value in message["headers"])
-            answers.append((message["status"], headers))
+            responses.append((message["status"], headers))
 
     asyncio.run(asgi.BackJobMiddleware(app, arena.world.jobs)(scope_of(request), receive, send))
-    return answers[0]
+    return responses[0]
 
 
 class TestMiddlewareSteps(MiddlewareSteps):

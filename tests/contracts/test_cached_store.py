@@ -129,7 +129,7 @@ class Counted:
         answer = call()
         self.after.pop(name, lambda: None)()
         if name in self.failing:
-            raise StoreUnavailable(f"{name}: the connection was lost before the answer came")
+            raise StoreUnavailable(f"{name}: the connection was lost before the response came")
         return answer
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
@@ -672,7 +672,7 @@ def test_the_process_that_wrote_an_end_shows_it_even_if_the_cache_was_dead(
 ) -> None:
     monkeypatch.setattr(here.cache, "set", Dead(here.clock).fail)
     here.inner.failing = {"change"}
-    with pytest.raises(StoreUnavailable):  # the write was made, but its answer was lost
+    with pytest.raises(StoreUnavailable):  # the write was made, but its response was lost
         here.worker.change("job", Expect(token="token"), ended(completed()))
     here.inner.failing = set()
     assert here.worker.get("job") == here.truth()

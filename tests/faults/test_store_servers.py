@@ -88,8 +88,8 @@ def test_running_jobs_continue_after_the_server_was_killed_and_restarted(
             with pytest.raises(StoreUnavailable):
                 site.jobs.status(ids[0])
             assert refusal(site)["error"] == "StoreUnavailable"
-            answer = site.client.get(status)
-            assert (answer.status, int(answer.headers["retry-after"]) > 0) == (503, True)
+            response = site.client.get(status)
+            assert (response.status, int(response.headers["retry-after"]) > 0) == (503, True)
             assert site.client.get("/ready").status == 200
 
             database.start()
@@ -114,13 +114,13 @@ def test_running_jobs_continue_after_the_server_was_killed_and_restarted(
 
 @pytest.mark.slow
 def test_a_worker_request_during_an_outage_is_sent_again(database: PrivateServer, tmp_path: Path) -> None:
-    arrived, proceed, answers = Event(), Event(), list[bytes]()
+    arrived, proceed, responses = Event(), Event(), list[bytes]()
 
     def handle(passage: Passage) -> None:
         if passage.number == 0:
             arrived.set()
             assert proceed.wait(WAIT)
-        answers.append(passage.relay(passage.forward()))
+        responses.append(passage.relay(passage.forward()))
 
     with Proxy(handle) as proxy, outage_site(database.url, tmp_path, KINDS["werkzeug"], **proxy.settings) as site:
         assert isinstance(site.client.address, tuple)
@@ -129,9 +129,9 @@ def test_a_worker_request_during_an_outage_is_sent_again(database: PrivateServer
         assert arrived.wait(WAIT)
         database.kill()
         proceed.set()
-        until(lambda: answers, "the worker request was not answered")
-        assert answers[0].startswith(b"HTTP/1.1 503 ")
-        assert b"\r\nbackjob-refusal: unavailable\r\n" in answers[0]
+        until(lambda: responses, "the worker request got no response")
+        assert responses[0].startswith(b"HTTP/1.1 503 ")
+        assert b"\r\nbackjob-refusal: unavailable\r\n" in responses[0]
         database.start()
         state = end_of(site, job_id)
         assert (state.status, site.runs(job_id)) == (Status.COMPLETED, 1)

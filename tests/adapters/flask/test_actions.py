@@ -155,8 +155,8 @@ def test_fail_in_an_ordinary_request_answers_500(app: Flask, jobs: BackJob) -> N
     def work() -> str:
         jobs.fail("Error occurred")
 
-    answer = app.test_client().get("/work")
-    assert (answer.status_code, answer.text) == (500, "Error occurred")
+    response = app.test_client().get("/work")
+    assert (response.status_code, response.text) == (500, "Error occurred")
 
 
 def test_a_background_only_route_answers_an_ordinary_request_with_403(app: Flask, run: Run, jobs: BackJob) -> None:

@@ -36,8 +36,8 @@ class Browser:
 
     def get(self, path: str) -> str:
         request = urllib.request.Request(self._base_url + path, headers=self._headers)
-        with self._opener.open(request, timeout=WAIT) as answer:
-            return str(answer.read().decode())
+        with self._opener.open(request, timeout=WAIT) as response:
+            return str(response.read().decode())
 
 
 class User:

@@ -1,4 +1,4 @@
-"""The blueprint: who may see a job in Flask, and at which URL."""
+"""The blueprint: access to jobs in Flask, and their URLs."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_the_owner_sees_the_job_and_its_output(app: Flask, job_id: str) -> None:
         "Done",
         "Bo",
     )
-    answer = bo.get(f"/backjob/{job_id}/output?offset=3")
-    assert answer.get_json()["text"] == "output</b>\n"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert answer.headers["Cache-Control"] == "no-store"
+    response = bo.get(f"/backjob/{job_id}/output?offset=3")
+    assert response.get_json()["text"] == "output</b>\n"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Cache-Control"] == "no-store"
 
 
 @pytest.mark.parametrize("name", ["Eve", None], ids=["another user", "anonymous"])
@@ -107,8 +107,8 @@ def test_head_has_the_content_length_of_get_and_no_body(app: Flask, jobs: BackJo
 
 
 def test_another_method_gets_a_405_with_the_allowed_methods(app: Flask, jobs: BackJob, job_id: str) -> None:
-    answer = visitor(app, None).put(jobs.status_url(job_id))
-    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
+    response = visitor(app, None).put(jobs.status_url(job_id))
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
 
 
 @pytest.mark.parametrize(
@@ -125,8 +125,8 @@ def test_another_method_gets_a_405_with_the_allowed_methods(app: Flask, jobs: Ba
 def test_only_the_owner_cancels_and_only_from_this_site(
     app: Flask, waiting: str, name: str, headers: dict[str, str], expected: int
 ) -> None:
-    answer = visitor(app, name).post(f"/backjob/{waiting}/cancel", headers=headers)
-    assert answer.status_code == expected
+    response = visitor(app, name).post(f"/backjob/{waiting}/cancel", headers=headers)
+    assert response.status_code == expected
     state = visitor(app, "Bo").get(f"/backjob/{waiting}").get_json()
     assert (state["status_name"] == "CANCELLED") == (expected == 200)
 
@@ -135,8 +135,8 @@ def test_only_the_owner_cancels_and_only_from_this_site(
 def test_a_token_cancels_only_with_the_right_to_cancel(
     app: Flask, jobs: BackJob, waiting: str, may_cancel: bool
 ) -> None:
-    answer = visitor(app, None).post(f"{jobs.status_url(waiting, cancel=may_cancel)}/cancel")
-    assert answer.status_code == (200 if may_cancel else 403)
+    response = visitor(app, None).post(f"{jobs.status_url(waiting, cancel=may_cancel)}/cancel")
+    assert response.status_code == (200 if may_cancel else 403)
 
 
 def test_below_a_mount_urls_contain_it(app: Flask, jobs: BackJob) -> None:
@@ -171,6 +171,6 @@ def test_event_streams_are_served_if_they_are_enabled(make_app: MakeApp) -> None
 @pytest.mark.parametrize("path", ["/backjob/a%0Ab", "/backjob//a", "/backjob/%2F%2Fa/", "/backjob/a/b/c", "/backjob/ä"])
 def test_an_unknown_path_gets_the_404_of_an_unknown_job(app: Flask, jobs: BackJob, path: str) -> None:
     client = app.test_client()
-    answer = client.get(path)
-    assert (answer.status_code, answer.data) == (404, client.get("/backjob/unknown").data)
-    assert answer.json == {"error": "not found"}
+    response = client.get(path)
+    assert (response.status_code, response.data) == (404, client.get("/backjob/unknown").data)
+    assert response.json == {"error": "not found"}

@@ -53,10 +53,10 @@ COMPLETE: Final = {
 
 
 class Worker:
-    """A server that sends ``answer`` to the first delivery of a job, and 418 to the next ones."""
+    """A server that sends ``response`` to the first delivery of a job, and 418 to the next ones."""
 
     def __init__(self) -> None:
-        self.answer = b""
+        self.response = b""
         self.calls: Counter[str] = Counter()
         self.peer = Peer(self._script)
 
@@ -64,7 +64,7 @@ class Worker:
         path = call.target.partition("?")[0]
         self.calls[path] += 1
         if self.calls[path] == 1:
-            return self.answer
+            return self.response
         return b"HTTP/1.1 418 I'm a Teapot\r\nContent-Length: 0\r\n\r\n"
 
 
@@ -106,7 +106,7 @@ def run(jobs: BackJob, path: str) -> JobState:
 def test_an_incomplete_response_is_followed_by_another_attempt(
     jobs: BackJob, worker: Worker, threads: None, name: str
 ) -> None:
-    worker.answer = LOST[name]
+    worker.response = LOST[name]
     path = f"/{name.replace(' ', '-')}"
     state = run(jobs, path)
     assert (state.status, state.status_text) == (Status.FAILED, f"418 I'm a Teapot: {UNCLAIMED}")
@@ -117,7 +117,7 @@ def test_an_incomplete_response_is_followed_by_another_attempt(
 def test_a_complete_response_without_a_claim_fails_the_job(
     jobs: BackJob, worker: Worker, threads: None, name: str
 ) -> None:
-    worker.answer, line = COMPLETE[name]
+    worker.response, line = COMPLETE[name]
     path = f"/{name.replace(' ', '-').replace('/', '-')}"
     state = run(jobs, path)
     assert (state.status, state.status_text) == (Status.FAILED, f"{line}: {UNCLAIMED}")

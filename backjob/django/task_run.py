@@ -14,7 +14,7 @@ from django.dispatch import receiver
 
 from backjob.django.backend import BackJobBackend, class_path, local_time
 from backjob.django.signals import job_ended
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.django.task_api import (
     TaskContext,
     TaskError,
@@ -47,7 +47,7 @@ def run_task(body: bytes) -> None:
     if running is None or record is None:
         raise InvalidRequest("json", "this is not a task")
     backend = _backend(record)
-    record = evolve(record, started_at=running.job.updated_time.isoformat(), worker_ids=[jobs.monitor.lessee])
+    record = evolve(record, started_at=running.job.updated_time.isoformat(), worker_ids=[engine().monitor.lessee])
     _write(running, record)
     result = backend.result(running.job, record)
     try:

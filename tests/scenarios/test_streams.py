@@ -18,6 +18,7 @@ from uvicorn import Server as Uvicorn
 
 from backjob import BackJob
 from backjob.asgi import BackJobMiddleware
+from backjob.jobs import engine_of
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Report, Request
 from backjob.signing import MessageSigner
@@ -141,7 +142,7 @@ def test_a_client_that_does_not_read_loses_its_place_and_its_connection(
         with socket.create_connection(address, WAIT) as client:
             client.sendall(f"GET {jobs.status_url(job.id)}/events HTTP/1.1\r\nHost: site\r\n\r\n".encode())
             got = client.recv(64)
-            wait_until(lambda: jobs.broadcast.count == 0)
+            wait_until(lambda: engine_of(jobs).broadcast.count == 0)
             got += b"".join(iter(lambda: client.recv(1 << 16), b""))
         assert got.startswith(b"HTTP/1.1 200 ")
         assert len(got) < size

@@ -522,7 +522,7 @@ def test_a_request_cancelled_while_its_job_is_claimed_still_runs_it(world: Bench
     scope, _ = arrival(world)
     hesitant = _Hesitant(world.store.store)
     store: Any = hesitant
-    world.jobs.worker._store = store
+    world.engine.worker._store = store
 
     async def story() -> None:
         server = Server()
@@ -823,7 +823,7 @@ def test_a_stream_goes_out_as_it_comes_and_has_no_length(world: Bench) -> None:
         await listener.hears.wait()
         first = listener.body
         world.jobs.cancel(job_id)
-        await asyncio.to_thread(world.jobs.broadcast.step)
+        await asyncio.to_thread(world.engine.broadcast.step)
         await serving
         return listener, first
 
@@ -838,12 +838,12 @@ def test_a_client_that_leaves_ends_its_stream_at_once(world: Bench) -> None:
         listener = Listener()
         serving = listener.listen(world, world.start())
         await listener.hears.wait()
-        assert world.jobs.broadcast.count == 1
+        assert world.engine.broadcast.count == 1
         listener.leaves.set()
         await serving
 
     go(story())
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_so_does_one_to_whom_nothing_can_be_sent(world: Bench) -> None:
@@ -851,7 +851,7 @@ def test_so_does_one_to_whom_nothing_can_be_sent(world: Bench) -> None:
         await Listener(deaf=True).listen(world, world.start())
 
     go(story())
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_so_does_a_request_that_is_cancelled(world: Bench) -> None:
@@ -864,7 +864,7 @@ def test_so_does_a_request_that_is_cancelled(world: Bench) -> None:
             await serving
 
     go(story())
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 @pytest.mark.parametrize("kind", ["http.response.start", "http.response.body"])
@@ -883,7 +883,7 @@ def test_so_does_one_who_takes_nothing(world: Bench, kind: str, monkeypatch: pyt
         return listener
 
     assert go(story()).body == b""
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -901,7 +901,7 @@ def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytes
             return wake(*arguments, **options)
 
         world.jobs.cancel(job_id)
-        thread = threading.Thread(target=world.jobs.broadcast.step)
+        thread = threading.Thread(target=world.engine.broadcast.step)
         with monkeypatch.context() as patch:
             patch.setattr(loop, "call_soon_threadsafe", counted)
             thread.start()

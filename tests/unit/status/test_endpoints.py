@@ -52,7 +52,7 @@ class FakeJobs:
     down: bool = False
     reads: int = 0
     cancelled: list[str] = field(factory=list)
-    broadcast: Broadcast = field(factory=lambda: bench().jobs.broadcast)
+    broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1
@@ -852,14 +852,14 @@ def test_events_go_on_from_the_last_one_that_a_client_had_else_from_the_offset(
 def test_a_bad_offset_is_refused_and_takes_no_place(world: Bench) -> None:
     answer = events(world, world.start(), "offset=-1")
     assert (answer.status, json.loads(answer.body)["error"][:6]) == (400, "offset")
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_head_tells_the_headers_and_takes_no_place(world: Bench) -> None:
     job_id = world.start()
     head = events(world, job_id, method="HEAD")
     assert (head.status, head.headers, head.stream) == (200, events(world, job_id).headers, None)
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_too_many_are_sent_away_for_a_while(world: Bench) -> None:

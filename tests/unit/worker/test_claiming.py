@@ -28,9 +28,9 @@ def arrival(world: Bench, **options: Any) -> Request:
 
 def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusal:
     def receive() -> None:
-        verified = world.jobs.worker.open(request)
+        verified = world.engine.worker.open(request)
         assert verified is not None
-        world.jobs.worker.claim(verified, request.body if body is None else body)
+        world.engine.worker.claim(verified, request.body if body is None else body)
 
     with pytest.raises(Refusal) as caught:
         receive()
@@ -43,7 +43,7 @@ def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusa
 
 
 def test_an_ordinary_request_is_not_ours(world: Bench) -> None:
-    assert world.jobs.worker.open(Request("GET", "/work?id=5")) is None
+    assert world.engine.worker.open(Request("GET", "/work?id=5")) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_request_by_another_key_is_refused_by_a_word_of_its_own(world: Bench) 
     from backjob.signing import MessageSigner
 
     request = arrival(world)
-    world.jobs.worker._signer = MessageSigner("another-Kq83hZ0pLw6vXy2Rt9uBn4mEs7Dj1fGa5c")
+    world.engine.worker._signer = MessageSigner("another-Kq83hZ0pLw6vXy2Rt9uBn4mEs7Dj1fGa5c")
     assert refusal(world, request).kind == "unknown-key"
 
 
@@ -88,7 +88,7 @@ def test_a_late_request_is_403(world: Bench) -> None:
 
 def test_a_second_claim_is_409_and_touches_nothing(world: Bench) -> None:
     request = arrival(world)
-    running = world.jobs.worker.claim(world.jobs.worker.open(request), b"")  # type: ignore[arg-type]
+    running = world.engine.worker.claim(world.engine.worker.open(request), b"")  # type: ignore[arg-type]
     before = world.job(running.job.id)
     refused = refusal(world, request)
     assert (refused.status, refused.kind) == (409, "claimed")
@@ -114,13 +114,13 @@ def test_a_claim_that_somebody_else_made_is_not_ours_when_the_store_goes_away(wo
     world.start()
     world.step()
     request = world.transport.sent[-1].delivery.sign()
-    first, second = world.jobs.worker.open(request), world.jobs.worker.open(request)
+    first, second = world.engine.worker.open(request), world.engine.worker.open(request)
     assert first is not None
     assert second is not None
-    world.jobs.worker.claim(first, b"")
+    world.engine.worker.claim(first, b"")
     world.store.down = {"change"}
     with pytest.raises(Refusal) as caught:
-        world.jobs.worker.claim(second, b"")
+        world.engine.worker.claim(second, b"")
     assert caught.value.status == 503
 
 
@@ -137,13 +137,13 @@ def test_a_store_that_is_away_is_503_for_the_monitor_to_try_again(world: Bench) 
 def test_a_body_of_no_or_too_much_length_is_refused_unread(length: str, status: int) -> None:
     world = bench(max_body=100)
     with pytest.raises(Refusal) as caught:
-        world.jobs.worker.body_length(length)
+        world.engine.worker.body_length(length)
     assert caught.value.status == status
 
 
 @pytest.mark.parametrize(("length", "size"), [(None, 0), ("", 0), ("0", 0), ("100", 100)])
 def test_a_body_that_fits_is_read(length: str | None, size: int) -> None:
-    assert bench(max_body=100).jobs.worker.body_length(length) == size
+    assert bench(max_body=100).engine.worker.body_length(length) == size
 
 
 # --- how an end is judged -------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ class Unprintable(Exception):
 )
 def test_the_verdict_follows_from_the_outcome(world: Bench, outcome: Outcome, status: Status, text: str | None) -> None:
     running = world.run()
-    world.jobs.worker.end(running, outcome)
+    world.engine.worker.end(running, outcome)
     job = world.job(running.job.id)
     assert (job.status, job.status_text) == (status, text)
     assert [state.id for state in world.ended] == [job.id]
@@ -186,8 +186,8 @@ def test_the_verdict_follows_from_the_outcome(world: Bench, outcome: Outcome, st
 def test_a_recorded_finish_counts_before_the_status_and_an_error_before_both(world: Bench) -> None:
     one, two = world.run(), world.run()
     one.finish = two.finish = completed("done")
-    world.jobs.worker.end(one, Outcome(302, "Found", "/"))
-    world.jobs.worker.end(two, Outcome(200, "OK", error=ValueError("late")))
+    world.engine.worker.end(one, Outcome(302, "Found", "/"))
+    world.engine.worker.end(two, Outcome(200, "OK", error=ValueError("late")))
     assert world.job(one.job.id).status_text == "done"
     assert world.job(two.job.id).status_text == "ValueError: late"
 
@@ -213,7 +213,7 @@ def test_an_exit_is_found_alone_and_in_groups_of_nothing_else() -> None:
 def test_an_end_that_comes_second_changes_nothing(world: Bench) -> None:
     running = world.run()
     world.jobs.cancel(running.job.id)
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.CANCELLED
     assert len(world.ended) == 1
 
@@ -224,7 +224,7 @@ def test_an_end_that_can_not_be_written_is_settled_by_the_monitor(world: Bench, 
     running.set_progress(1)
     running.write("last words")
     world.store.down = down
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     world.step(2)
     assert world.job(running.job.id).status is Status.IN_PROGRESS
     world.store.down = set()
@@ -238,7 +238,7 @@ def test_an_end_that_can_not_be_written_is_settled_by_the_monitor(world: Bench, 
 def test_an_end_that_never_can_be_written_becomes_a_timeout(world: Bench) -> None:
     running = world.run()
     world.store.down = {"change"}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     for _ in range(70):
         world.step(1)
     world.store.down = set()
@@ -255,5 +255,5 @@ def test_an_end_that_never_can_be_written_becomes_a_timeout(world: Bench) -> Non
 def test_a_broken_store_does_not_break_the_response(world: Bench, error: Exception) -> None:
     running = world.run()
     world.store.broken = {"change": error}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.IN_PROGRESS

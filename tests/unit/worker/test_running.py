@@ -332,7 +332,7 @@ def test_the_end_takes_the_last_output_along_or_is_not_written(world: Bench, run
     running.write("one ")
     world.store.down = {"report"}
     running.write("two")
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.IN_PROGRESS
     world.store.down = set()
     world.step(1)
@@ -458,7 +458,7 @@ def test_an_end_whose_answer_was_lost_is_told_once(world: Bench, running: Runnin
         world.jobs.finish(text)
     running.write("last words")
     world.store.lost = {"change"}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.COMPLETED
     assert world.ended == []
     world.store.lost = set()
@@ -474,7 +474,7 @@ def test_an_end_in_doubt_that_another_end_forestalled_is_not_told(world: Bench, 
     with running.active(), pytest.raises(JobFailed):
         world.jobs.fail("our own")
     world.store.down = {"change"}
-    world.jobs.worker.end(running, Outcome(500))
+    world.engine.worker.end(running, Outcome(500))
     world.store.down = set()
     if ends == "cancel":
         world.jobs.cancel(running.job.id)
@@ -780,7 +780,7 @@ def test_the_first_finish_counts_and_is_taken_as_it_was(world: Bench, running: R
         assert world.jobs.finish("done", result) == ""
         world.jobs.finish("again")
     result["rows"].append(math.nan)  # type: ignore[arg-type]
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     job = world.job(running.job.id)
     assert (job.status, job.status_text, job.result) == (Status.COMPLETED, "done", {"rows": [1]})
 
@@ -791,7 +791,7 @@ def test_a_status_text_without_end_is_cut_and_says_so(world: Bench, running: Run
         world.jobs.update(status_text=endless)
         assert world.job(running.job.id).status_text == endless[:-1] + " …"
         world.jobs.finish(endless)
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status_text == endless[:-1] + " …"
 
 

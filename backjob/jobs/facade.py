@@ -58,7 +58,7 @@ class BackJob(Inside, Outside):
         streams: int | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # The adapters' subclasses have their engines elsewhere, and constructors of their own.
+        # The adapters' subclasses don't call this: they keep their engines elsewhere.
         options = Options(
             store=store,
             transport=transport,

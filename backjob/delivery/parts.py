@@ -1,4 +1,4 @@
-"""What the monitor of an application is made of."""
+"""The parts from which an application's monitor is built."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Retention:
 
 @frozen(kw_only=True)
 class DeliveryParts:
-    """What `Monitor` needs.
+    """The parts that `Monitor` needs.
 
     ``transport`` returns the transport, or None while the application's address is unknown. ``announce`` is called with
     every job that the monitor ends. ``leave`` is the last call in the monitor's thread: it closes what an adapter keeps

@@ -27,7 +27,7 @@ _MAX_INTERVAL: Final = 1.0
 
 @frozen
 class Source:
-    """What event streams need from their `BackJob`.
+    """The parts of a `BackJob` that event streams need.
 
     ``job`` raises `JobNotFound`, and all three readers `StoreError`. ``output`` takes a job's id, an offset and a limit
     in bytes. ``release`` frees what this thread keeps open in the store. ``offload`` runs a function in another thread.

@@ -95,7 +95,7 @@ def test_find_returns_pages_of_jobs_newest_first(world: Bench) -> None:
     assert [state.id for state in world.jobs.find(scope="a")] == [ids[3], ids[1]]
     assert [state.id for state in world.jobs.find(owner="u4")] == [ids[4]]
     assert world.jobs.find(status=Status.FAILED) == []
-    assert world.jobs.find(before="nobody") == []
+    assert world.jobs.find(before="unknown") == []
 
 
 # --- unknown ids ----------------------------------------------------------------------------------------------------
@@ -104,28 +104,28 @@ def test_find_returns_pages_of_jobs_newest_first(world: Bench) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda jobs: jobs.status("nobody"),
-        lambda jobs: jobs.scope("nobody"),
-        lambda jobs: jobs.output("nobody"),
-        lambda jobs: jobs.output("nobody", 5),
-        lambda jobs: next(jobs.watch("nobody")),
-        lambda jobs: jobs.join("nobody", timeout=1),
-        lambda jobs: jobs.cancel("nobody"),
-        lambda jobs: jobs.finish("done", job_id="nobody"),
-        lambda jobs: jobs.fail("no", job_id="nobody"),
-        lambda jobs: asyncio.run(jobs.astatus("nobody")),
-        lambda jobs: asyncio.run(jobs.aoutput("nobody")),
-        lambda jobs: asyncio.run(jobs.acancel("nobody")),
-        lambda jobs: asyncio.run(jobs.ajoin("nobody")),
-        lambda jobs: asyncio.run(jobs.afinish("x", job_id="nobody")),
+        lambda jobs: jobs.status("unknown"),
+        lambda jobs: jobs.scope("unknown"),
+        lambda jobs: jobs.output("unknown"),
+        lambda jobs: jobs.output("unknown", 5),
+        lambda jobs: next(jobs.watch("unknown")),
+        lambda jobs: jobs.join("unknown", timeout=1),
+        lambda jobs: jobs.cancel("unknown"),
+        lambda jobs: jobs.finish("done", job_id="unknown"),
+        lambda jobs: jobs.fail("no", job_id="unknown"),
+        lambda jobs: asyncio.run(jobs.astatus("unknown")),
+        lambda jobs: asyncio.run(jobs.aoutput("unknown")),
+        lambda jobs: asyncio.run(jobs.acancel("unknown")),
+        lambda jobs: asyncio.run(jobs.ajoin("unknown")),
+        lambda jobs: asyncio.run(jobs.afinish("x", job_id="unknown")),
     ],
 )
 def test_an_unknown_id_raises_job_not_found(world: Bench, ask: Any) -> None:
     with pytest.raises(JobNotFound) as caught:
         ask(world.jobs)
     assert isinstance(caught.value, LookupError)
-    assert caught.value.job_id == "nobody"
-    assert not world.jobs.exists("nobody")
+    assert caught.value.job_id == "unknown"
+    assert not world.jobs.exists("unknown")
 
 
 @pytest.mark.parametrize("job_id", ["a\0b", "\ud800"], ids=ascii)
@@ -363,15 +363,15 @@ def test_the_context_manager_closes_transport_and_store() -> None:
 
 def whole_life(world: Bench, here: Here) -> list[str]:
     """Run jobs as the current user to every kind of end; return everything that was logged, raised or stored."""
-    said: list[str] = []
+    shown: list[str] = []
     with served(here):
         for n in range(6):
             world.jobs.start(f"/{n}", owner="ann", merge="unfinished")
     world.step()
     sent = list(world.transport.sent)
     for one in sent:
-        said += [repr(one.delivery), repr(one)]
-    said += [repr(held) for held in world.monitor._deliveries._by_id.values()]
+        shown += [repr(one.delivery), repr(one)]
+    shown += [repr(held) for held in world.monitor._deliveries._by_id.values()]
     sent[0].fail(NOT_SENT)
     sent[1].answer(302, "Found", (("Location", "/login"),))
     world.engine.worker.end(world.receive(sent[2]), Outcome(200, "OK"))
@@ -384,12 +384,12 @@ def whole_life(world: Bench, here: Here) -> list[str]:
     world.step(1)
     world.store.broken = {}
     request = sent[5].delivery.sign()
-    said.append(repr(request))
+    shown.append(repr(request))
     for _ in range(30):
         world.step(60)
     jobs = world.jobs.find()
     assert {state.status for state in jobs} == {Status.COMPLETED, Status.FAILED}
-    return said + [repr(state) for state in jobs] + [repr(world.job(state.id)) for state in jobs]
+    return shown + [repr(state) for state in jobs] + [repr(world.job(state.id)) for state in jobs]
 
 
 @pytest.mark.parametrize("seal", [False, True])
@@ -404,11 +404,11 @@ def test_credentials_are_in_no_log_repr_or_row(
         Caller("https", "shop.example", "192.0.2.7"),
     )
     with caplog.at_level(logging.DEBUG):
-        said = "".join(whole_life(world, here)) + caplog.text + "".join(capsys.readouterr())
+        shown = "".join(whole_life(world, here)) + caplog.text + "".join(capsys.readouterr())
     files = b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir()))
-    assert "shop.example" not in said
+    assert "shop.example" not in shown
     for secret in ("0ddC00kie", "0ddT0ken"):
-        assert secret not in said
+        assert secret not in shown
         assert secret.encode() not in files
     assert len(files) > 1000
     assert caplog.records

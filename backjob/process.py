@@ -1,4 +1,4 @@
-"""What belongs to one process: state that a forked child makes anew, a thread that works in passes, rate-limited logging."""
+"""Tools for one process: values that a forked child makes anew, a thread that works in passes, rate-limited logging."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Final
 
 from backjob.errors import AddressUnknown
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
 from backjob.model import JobState
 
 __all__ = ["TRUNCATED", "escaped", "is_output", "job_details", "job_line", "last_line", "run_monitor", "whole_output"]
@@ -126,7 +126,7 @@ def run_monitor(jobs: BackJob, *, stop: threading.Event | None = None) -> None:
     jobs.find(limit=1)
     try:
         with _sigterm_as_interrupt():
-            jobs.monitor.ensure_running()
+            engine_of(jobs).monitor.ensure_running()
             sys.stderr.write("backjob monitor: running; press Ctrl-C to stop\n")
             sys.stderr.flush()
             (threading.Event() if stop is None else stop).wait()

@@ -45,7 +45,7 @@ class Reporting(Protocol):
 
 @frozen(kw_only=True)
 class DeliveryParts:
-    """What `Monitor` needs.
+    """The parts that `Monitor` needs.
 
     ``transport`` returns the transport, or None while the application's address is unknown. ``announce`` is called with
     every job that the monitor ends. ``leave`` is the last call in the monitor's thread: it closes what an adapter keeps

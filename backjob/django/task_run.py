@@ -15,7 +15,7 @@ from django.dispatch import receiver
 from backjob.django import task_api
 from backjob.django.backend import BackJobBackend, class_path, local_time
 from backjob.django.signals import job_ended
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
@@ -39,7 +39,7 @@ def run_task(body: bytes) -> None:
     if running is None or record is None:
         raise InvalidRequest("json", "this is not a task")
     backend = _backend(record)
-    record = evolve(record, started_at=running.job.updated_time.isoformat(), worker_ids=[jobs.monitor.lessee])
+    record = evolve(record, started_at=running.job.updated_time.isoformat(), worker_ids=[engine().monitor.lessee])
     _write(running, record)
     result = backend.result(running.job, record)
     try:

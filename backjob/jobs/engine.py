@@ -138,7 +138,7 @@ class Engine:
     # --- reading jobs -----------------------------------------------------------------------------------------------
 
     def find(self, job_id: str) -> Job | None:
-        """Return the job, or None. The store never gets an id that no store can keep: it may come from a URL."""
+        """Return the job, or None. An id from a URL may be one that no store can keep; it never reaches the store."""
         return self.store.get(job_id) if is_storable(job_id) else None
 
     def job(self, job_id: str) -> Job:
@@ -207,7 +207,7 @@ class Engine:
     # --- access -----------------------------------------------------------------------------------------------------
 
     def rights(self, job_id: str, token: str) -> Literal["view", "cancel"] | None:
-        """Return what a token from `status_url` allows with this job: to view it, to cancel it as well, or nothing."""
+        """Return the right that a token from `status_url` grants: "cancel" includes viewing, None grants nothing."""
         right = self.access.rights(job_id, token)
         if right is None:
             return None
@@ -257,7 +257,7 @@ class Engine:
         )
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
-        """Return the end to write for a job that is ended from outside: an adapter may add to the result."""
+        """Return the end to write when a job ends from outside its action. An adapter may add to the result."""
         return end
 
     def announce(self, job: Job) -> None:
@@ -274,14 +274,14 @@ class Engine:
             _log.exception("on_end failed for job %s", job.id)
 
     def when_committed(self, job_id: str, action: Callable[[], None], *, is_new: bool = False) -> None:  # noqa: ARG002 - for adapters
-        """Call ``action`` once other processes can see what was written: at once, without a caller's transaction.
+        """Call ``action`` once other processes can see the write: immediately, unless the caller has a transaction open.
 
-        ``is_new``: the job itself was written, and the action delivers it.
+        ``is_new``: the write created the job, and the action delivers it.
         """
         action()
 
     def release(self) -> None:
-        """Free what this thread keeps open in the store: it ends, or will not use the store for long."""
+        """Close what this thread keeps open in the store, before it ends or stays idle for long."""
 
     def offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
         """Call a blocking function in another thread."""
@@ -293,7 +293,7 @@ class UsesEngine:
 
     @property
     def _engine(self) -> Engine:
-        """The engine of the application whose jobs are meant."""
+        """The engine of the current application."""
         raise NotImplementedError
 
     def _here(self) -> Serving | None:

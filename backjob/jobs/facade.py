@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from types import EllipsisType, TracebackType
 from typing import Any, Self, TypedDict, Unpack
 
-from backjob.delivery.monitor import Monitor
 from backjob.http.arguments import MAX_HEADERS, Content
 from backjob.http.origins import URL
 from backjob.jobs.engine import Engine
@@ -17,8 +16,6 @@ from backjob.jobs.outside import Outside
 from backjob.jobs.starting import Merge, drafted, prepared, stored
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
-from backjob.status.streaming.broadcast import Broadcast
-from backjob.worker.claiming import Worker
 
 __all__ = ["BackJob", "Merge", "StartOptions", "engine_of"]
 
@@ -61,7 +58,7 @@ class BackJob(Inside, Outside):
         streams: int | None = None,
         clock: Clock | None = None,
     ) -> None:
-        # The adapters' subclasses have their engines elsewhere, and constructors of their own.
+        # The adapters' subclasses don't call this: they keep their engines elsewhere.
         options = Options(
             store=store,
             transport=transport,
@@ -111,21 +108,6 @@ class BackJob(Inside, Outside):
     def status_prefix(self) -> str:
         """The path below which the status routes are."""
         return self._engine.status_prefix
-
-    @property
-    def monitor(self) -> Monitor:
-        """The monitor of this process."""
-        return self._engine.monitor
-
-    @property
-    def broadcast(self) -> Broadcast:
-        """The event streams of this process."""
-        return self._engine.broadcast
-
-    @property
-    def worker(self) -> Worker:
-        """The receiving side: verifies, claims and ends."""
-        return self._engine.worker
 
     # --- starting ---------------------------------------------------------------------------------------------------
 

@@ -107,7 +107,9 @@ class Inside(UsesEngine):
             return
         if text is not None:
             running.set_text(text)
-        pace = _Pace(_length(iterable, total))
+        if total is None and isinstance(iterable, Sized):
+            total = len(iterable)
+        pace = _Pace(total)
         done = 0
         report_at = 1
         for done, item in enumerate(iterable, 1):
@@ -188,7 +190,7 @@ class Inside(UsesEngine):
     def fail(self, text: str = "", *, job_id: str | None = None) -> None:
         """End the action now; its job ends FAILED with this text, or keeps its status text if this one is empty.
 
-        An ordinary request is answered with a 500. With a ``job_id``, fail that job from outside, and return; a job that
+        In an ordinary request, the response is a 500. With a ``job_id``, fail that job from outside, and return; a job that
         has ended stays as it is. Raises `JobNotFound`.
         """
         text = short_text(text)
@@ -278,12 +280,6 @@ class _Pace:
             self._stride *= 2
         self._last = now
         return done + self._stride
-
-
-def _length(iterable: object, total: int | None) -> int | None:
-    if total is not None:
-        return total
-    return len(iterable) if isinstance(iterable, Sized) else None
 
 
 async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncIterator[_T]:

@@ -58,9 +58,9 @@ class Outside(UsesEngine):
         return [engine.state(job) for job in engine.store.find(query)]
 
     def status_url(self, job_id: str, cancel: bool = False) -> str:
-        """Return the signed path of the job's status: whoever has it may view the job, and cancel it if asked for.
+        """Return the signed path of the job's status. It is valid until the job is purged.
 
-        Valid until the job is purged.
+        Anyone who has it may view the job, and with ``cancel=True`` also cancel it.
         """
         return self._engine.status_url(job_id, cancel)
 

@@ -142,7 +142,7 @@ def _depth(limit: int) -> int:
 
 
 def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge) -> Job:
-    """Store the job, or join the identical one that ``merge`` allows, and have it delivered."""
+    """Store the job and schedule its delivery, or join the identical job that ``merge`` allows."""
     check_merge(merge, draft.owner, is_user=work.is_user)
     credentials = work.credentials or None
     if merge == "never":

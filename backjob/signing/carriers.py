@@ -79,7 +79,7 @@ class Taken(NamedTuple):
 
 
 class Carrier(Protocol):
-    """Where a request carries its signature."""
+    """The place where a request carries its signature."""
 
     def claims(self, request: Request) -> bool:
         """Return whether the request has any part of a signature. Cheap."""

@@ -20,7 +20,7 @@ _TOKEN_BYTES: Final = 16
 
 
 class Right(Enum):
-    """What a token allows. Its value is the first character of the token."""
+    """The right that a token grants. Its value is the first character of the token."""
 
     VIEW = "v"
     CANCEL = "c"

@@ -60,7 +60,7 @@ _each_request = pytest.mark.parametrize("request_", _REQUESTS, ids=lambda reques
 
 
 class SignerContract:
-    """What every `Signer` promises. Subclass it and implement ``make_signer``, ``make_stranger`` and ``secrets``."""
+    """Tests for every `Signer`. Subclass this and implement ``make_signer``, ``make_stranger`` and ``secrets``."""
 
     def make_signer(self) -> Signer:
         """Return a signer. All of them have the same key."""

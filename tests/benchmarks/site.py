@@ -16,6 +16,7 @@ from typing import Final
 from attrs import frozen
 
 from backjob import BackJob
+from backjob.jobs import engine_of
 from backjob.model import Draft, Grant, Request
 from backjob.signing import MessageSigner
 from backjob.signing.tokens import new_job_id
@@ -63,7 +64,7 @@ class Site:
     def drain(self) -> None:
         """Wait until this process has nothing left to deliver, so that it can't disturb the next measurement."""
         until, pause = time.monotonic() + _TIMEOUT, threading.Event()
-        while self.jobs.monitor._deliveries._by_id:
+        while engine_of(self.jobs).monitor._deliveries._by_id:
             pause.wait(0.0005)
             assert time.monotonic() < until, "a delivery did not finish"
 
@@ -73,9 +74,9 @@ class Site:
         job = self.jobs.store.create(draft)
         now = int(job.created_time.timestamp())
         signed = self.jobs.signer.sign(draft.request, Grant(job.id, 1, now, now + 600))
-        verified = self.jobs.worker.open(signed)
+        verified = engine_of(self.jobs).worker.open(signed)
         assert verified is not None
-        return self.jobs.worker.claim(verified, b"")
+        return engine_of(self.jobs).worker.claim(verified, b"")
 
 
 @contextmanager

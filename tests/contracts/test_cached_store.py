@@ -16,6 +16,7 @@ import pytest
 
 from backjob import BackJob
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.jobs import engine_of
 from backjob.lifecycle import cancelled, claimed, completed, ended
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
 from backjob.protocols import Capability, Clock, Store, lacks
@@ -331,7 +332,7 @@ def test_a_second_attempt_is_seen_at_once(here: Surroundings) -> None:
 
 def test_status_and_output_of_a_printing_job_come_from_the_cache(here: Surroundings) -> None:
     with BackJob(here.reader, SocketTransport, MessageSigner(KEY), clock=here.clock) as jobs:
-        jobs.monitor.close()
+        engine_of(jobs).monitor.close()
         here.worker.report("job", "token", Report(output="ß €\n" * 20_000))
         here.clock.advance(1)
         state = jobs.status("job")
@@ -750,7 +751,7 @@ def test_cancel_ends_over_a_stale_copy_after_one_attempt() -> None:
     here.inner.change("job", Expect(), ended(completed()))
     here.inner.calls.clear()
     with BackJob(here.reader, SocketTransport, MessageSigner(KEY), clock=here.clock) as jobs:
-        jobs.monitor.close()
+        engine_of(jobs).monitor.close()
         assert jobs.cancel("job") is False
         assert jobs.status("job").status is Status.COMPLETED
     assert here.inner.calls["change"] == 1

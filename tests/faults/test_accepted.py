@@ -67,6 +67,7 @@ import os, sys
 from pathlib import Path
 from backjob import BackJob
 from backjob.errors import BackJobError
+from backjob.jobs import engine_of
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 
@@ -85,7 +86,7 @@ if os.geteuid() == 0:
     os.seteuid(65534)
 try:
     jobs = BackJob(SQLiteStore(path, create_table=False), Nothing(), MessageSigner({KEY!r}))
-    jobs.monitor.ensure_running = lambda: None
+    engine_of(jobs).monitor.ensure_running = lambda: None
     jobs.start("/work", as_current_user=False)
 except BackJobError as error:
     print(type(error).__name__, str(error))

@@ -63,18 +63,18 @@ class Survivor:
     def poll(self) -> None:
         """Run a pass of the monitor that polls the store."""
         self.clock.advance(2)
-        self.jobs.monitor.step()
+        engine_of(self.jobs).monitor.step()
 
     def has_lease(self, job_id: str) -> bool:
         """Whether this process has the lease of a job."""
         job = self.jobs.store.get(job_id)
-        return job is not None and job.lessee == self.jobs.monitor.lessee
+        return job is not None and job.lessee == engine_of(self.jobs).monitor.lessee
 
     def end(self, job_id: str) -> JobState:
         """Run the monitor until a job has ended."""
         deadline = time.monotonic() + WAIT
         while True:
-            self.jobs.monitor.step()
+            engine_of(self.jobs).monitor.step()
             state = self.jobs.status(job_id)
             if state.status.is_final:
                 return state

@@ -17,6 +17,7 @@ from uvicorn import Server as Uvicorn
 
 from backjob import BackJob
 from backjob.asgi import BackJobMiddleware
+from backjob.jobs import engine_of
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Report, Request
 from backjob.signing import MessageSigner
@@ -140,7 +141,7 @@ def test_a_client_that_does_not_read_is_disconnected(
         with socket.create_connection(address, WAIT) as client:
             client.sendall(f"GET {jobs.status_url(job.id)}/events HTTP/1.1\r\nHost: site\r\n\r\n".encode())
             received = client.recv(64)
-            wait_until(lambda: jobs.broadcast.count == 0)
+            wait_until(lambda: engine_of(jobs).broadcast.count == 0)
             received += b"".join(iter(lambda: client.recv(1 << 16), b""))
         assert received.startswith(b"HTTP/1.1 200 ")
         assert len(received) < size

@@ -461,7 +461,7 @@ def test_a_request_cancelled_while_its_job_is_claimed_still_runs_it(world: Bench
     scope, _ = arrival(world)
     slow = _SlowStore(world.store.store)
     store: Any = slow
-    world.jobs.worker._store = store
+    world.engine.worker._store = store
 
     async def scenario() -> None:
         server = Server()
@@ -734,7 +734,7 @@ def test_a_stream_is_sent_as_it_grows_without_a_content_length(world: Bench) -> 
         await listener.receives_body.wait()
         first = listener.body
         world.jobs.cancel(job_id)
-        await asyncio.to_thread(world.jobs.broadcast.step)
+        await asyncio.to_thread(world.engine.broadcast.step)
         await serving
         return listener, first
 
@@ -749,12 +749,12 @@ def test_a_disconnect_closes_the_stream_at_once(world: Bench) -> None:
         listener = Listener()
         serving = listener.listen(world, world.start())
         await listener.receives_body.wait()
-        assert world.jobs.broadcast.count == 1
+        assert world.engine.broadcast.count == 1
         listener.disconnects.set()
         await serving
 
     go(scenario())
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_a_failed_send_closes_the_stream(world: Bench) -> None:
@@ -762,7 +762,7 @@ def test_a_failed_send_closes_the_stream(world: Bench) -> None:
         await Listener(has_disconnected=True).listen(world, world.start())
 
     go(scenario())
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_cancelling_the_request_closes_the_stream(world: Bench) -> None:
@@ -775,7 +775,7 @@ def test_cancelling_the_request_closes_the_stream(world: Bench) -> None:
             await serving
 
     go(scenario())
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 @pytest.mark.parametrize("kind", ["http.response.start", "http.response.body"])
@@ -796,7 +796,7 @@ def test_a_client_that_does_not_read_in_time_loses_its_stream(
         return listener
 
     assert go(scenario()).body == b""
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -814,7 +814,7 @@ def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytes
             return wake(*arguments, **options)
 
         world.jobs.cancel(job_id)
-        thread = threading.Thread(target=world.jobs.broadcast.step)
+        thread = threading.Thread(target=world.engine.broadcast.step)
         with monkeypatch.context() as patch:
             patch.setattr(loop, "call_soon_threadsafe", counted)
             thread.start()

@@ -38,7 +38,7 @@ def test_an_outage_is_logged_once_a_minute_however_many_jobs_wait(caplog: pytest
     caplog.set_level(logging.DEBUG, "backjob")
     world.store.down = ALL
     for job in ending:
-        world.jobs.worker.end(job, Outcome(200, "OK"))
+        world.engine.worker.end(job, Outcome(200, "OK"))
     for sent in world.transport.sent:
         if not sent.future.done():
             sent.fail(NOT_SENT)
@@ -68,7 +68,7 @@ def test_each_end_that_is_given_up_is_logged(caplog: pytest.LogCaptureFixture) -
     running = [world.run() for _ in range(3)]
     world.store.down = {"change"}
     for job in running:
-        world.jobs.worker.end(job, Outcome(200, "OK"))
+        world.engine.worker.end(job, Outcome(200, "OK"))
     for _ in range(15):
         world.step(1)
     given_up = [text for text in warnings_in(caplog) if "giving up" in text]

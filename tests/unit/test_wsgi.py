@@ -430,6 +430,6 @@ def test_a_stream_that_the_server_closes_no_longer_counts() -> None:
     app = BackJobMiddleware(ok, world.jobs)
     body: Any = app(environ_of(f"{world.jobs.status_url(world.start())}/events"), Server().start_response)
     assert next(body) == b"retry: 2000\n\n"
-    assert world.jobs.broadcast.count == 1
+    assert world.engine.broadcast.count == 1
     body.close()
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0

@@ -39,7 +39,7 @@ class Unreachable(NotSent):
 
 @frozen
 class Terms:
-    """What all connections of a transport have in common. ``context`` is None without TLS."""
+    """The settings that all connections of a transport share. ``context`` is None without TLS."""
 
     route: Route
     context: ssl.SSLContext | None

@@ -10,6 +10,7 @@ from django.db.backends.signals import connection_created
 from django.test import override_settings
 
 from backjob.django import jobs
+from backjob.jobs import engine_of
 from tests.scenarios.client import WAIT
 
 
@@ -25,7 +26,7 @@ def test_the_monitors_thread_closes_its_connection() -> None:
     connection_created.connect(note)
     try:
         with override_settings(BACKJOB={"BASE_URL": "http://127.0.0.1:9"}):
-            jobs.monitor.ensure_running()
+            engine_of(jobs).monitor.ensure_running()
             assert opened.wait(WAIT)
             jobs.reset()
     finally:

@@ -17,6 +17,7 @@ from django.test import Client, override_settings
 from backjob.django import jobs
 from backjob.django.connections import close_idle
 from backjob.django.testing import recorded
+from backjob.jobs import engine_of
 from tests.event_source import EventSource
 
 pytestmark = pytest.mark.usefixtures("database")
@@ -57,7 +58,7 @@ def test_events_are_not_compressed(ended: str) -> None:
     assert (response.status_code, response.has_header("Content-Encoding")) == (200, False)
     assert EventSource().read(response.streaming_content).names == ["end"]
     response.close()
-    assert jobs.broadcast.count == 0
+    assert engine_of(jobs).broadcast.count == 0
 
 
 @pytest.mark.usefixtures("switched_on")
@@ -110,7 +111,7 @@ def test_event_streams_in_an_event_loop_occupy_no_thread(waiting: str) -> None:
         return source
 
     assert asyncio.run(story()).names == ["state", "end"]
-    assert jobs.broadcast.count == 0
+    assert engine_of(jobs).broadcast.count == 0
 
 
 def django_threads() -> set[threading.Thread]:

@@ -193,7 +193,7 @@ def test_no_signature_is_valid_past_the_delivery_timeout(world: Bench) -> None:
     world.step()
     world.clock.advance(599)
     request = world.transport.sent[0].delivery.sign()
-    opened = world.jobs.worker.open(request)
+    opened = world.engine.worker.open(request)
     assert opened is not None
     assert opened.verified.grant.expires <= world.job(job_id).deliver_by.timestamp()
 

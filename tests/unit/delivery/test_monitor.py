@@ -138,10 +138,10 @@ def ends(world: Bench) -> list[tuple[str, Status]]:
 def test_on_end_is_called_once_whichever_process_ends_the_job(world: Bench) -> None:
     other = bench(clock=world.clock, store=world.store.store)
     finished, cancelled, silent, undelivered = world.run(), world.run(), world.run(), world.start(delay=1)
-    world.jobs.worker.end(finished, Outcome(200, "OK"))
-    world.jobs.worker.end(finished, Outcome(500, "No"))
+    world.engine.worker.end(finished, Outcome(200, "OK"))
+    world.engine.worker.end(finished, Outcome(500, "No"))
     other.jobs.cancel(cancelled.job.id)
-    world.jobs.worker.end(cancelled, Outcome(200, "OK"))
+    world.engine.worker.end(cancelled, Outcome(200, "OK"))
     world.clock.advance(60)
     world.jobs.status(silent.job.id)
     other.jobs.status(silent.job.id)
@@ -166,7 +166,7 @@ def test_an_exception_of_on_end_is_only_logged(error: BaseException) -> None:
 
     world = bench(on_end=fail)
     first, second, third = world.run(), world.run(), world.start()
-    world.jobs.worker.end(first, Outcome(200, "OK"))
+    world.engine.worker.end(first, Outcome(200, "OK"))
     assert world.jobs.cancel(second.job.id)
     world.transport.sent[-1].fail(NOT_SENT)
     world.step()
@@ -178,7 +178,7 @@ def test_on_end_is_called_even_if_the_output_can_not_be_read(world: Bench) -> No
     running = world.run()
     running.write("words")
     world.store.down = {"output"}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert ends(world) == [(running.job.id, Status.COMPLETED)]
 
 
@@ -204,8 +204,8 @@ def test_the_monitor_purges_every_hour_by_both_ages() -> None:
     world = bench(completed_retention_days=1, retention_days=2)
     world.step()
     good, bad = world.run(), world.run()
-    world.jobs.worker.end(good, Outcome(200, "OK"))
-    world.jobs.worker.end(bad, Outcome(500, "No"))
+    world.engine.worker.end(good, Outcome(200, "OK"))
+    world.engine.worker.end(bad, Outcome(500, "No"))
     world.store.calls.clear()
     world.step(3599)
     assert world.store.count("purge") == 0
@@ -220,7 +220,7 @@ def test_the_monitor_purges_every_hour_by_both_ages() -> None:
 def test_a_retention_of_0_keeps_jobs_for_ever() -> None:
     world = bench(completed_retention_days=0, retention_days=0)
     running = world.run()
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     world.step(1000 * DAY)
     assert world.jobs.cleanup() == 0
     assert world.jobs.exists(running.job.id)
@@ -282,7 +282,7 @@ def test_an_unavailable_store_is_not_called_in_a_busy_loop(world: Bench) -> None
     world.store.down = {"take_due", "find", "purge", "change", "beat", "get", "report"}
     running.set_progress(1)
     running.set_progress(2)
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     world.store.calls.clear()
     passes = 0
     until = world.clock.monotonic() + 10
@@ -301,18 +301,18 @@ def threaded(**options: Any) -> BackJob:
 
 
 def thread_of(jobs: BackJob) -> threading.Thread | None:
-    return jobs.monitor._passes._thread
+    return engine_of(jobs).monitor._passes._thread
 
 
 def test_the_thread_starts_with_the_first_request_and_ends_at_close() -> None:
     jobs = threaded()
     assert thread_of(jobs) is None
-    jobs.monitor.ensure_running()
+    engine_of(jobs).monitor.ensure_running()
     thread = thread_of(jobs)
     assert thread is not None
     assert thread.daemon
-    jobs.monitor.ensure_running()
-    assert jobs.monitor._passes._thread is thread
+    engine_of(jobs).monitor.ensure_running()
+    assert engine_of(jobs).monitor._passes._thread is thread
     jobs.close()
     assert not thread.is_alive()
     jobs.close()
@@ -324,14 +324,14 @@ def test_concurrent_first_requests_start_one_thread() -> None:
 
     def first() -> None:
         barrier.wait(DEADLINE)
-        jobs.monitor.ensure_running()
+        engine_of(jobs).monitor.ensure_running()
 
     callers = [threading.Thread(target=first) for _ in range(16)]
     for caller in callers:
         caller.start()
     for caller in callers:
         caller.join(DEADLINE)
-    alive = [thread for thread in threading.enumerate() if thread is jobs.monitor._passes._thread]
+    alive = [thread for thread in threading.enumerate() if thread is engine_of(jobs).monitor._passes._thread]
     assert len(alive) == 1
     jobs.close()
 
@@ -368,7 +368,7 @@ def test_a_started_job_wakes_the_thread() -> None:
     sent = threading.Event()
     transport = FakeTransport(script=lambda _: sent.set())
     with BackJob(store=MemoryStore(), transport=transport, signer=MessageSigner(KEY)) as jobs:
-        jobs.monitor.ensure_running()
+        engine_of(jobs).monitor.ensure_running()
         jobs.start("/work", as_current_user=False)
         assert sent.wait(DEADLINE)
 
@@ -433,6 +433,7 @@ FORKED = """
 import os, sys, threading
 from tests.unit.core import COOKIE, FakeTransport, KEY, served
 from backjob import BackJob
+from backjob.jobs import engine_of
 from backjob.model import Query
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
@@ -442,7 +443,7 @@ transport = FakeTransport(capacity=0)
 jobs = BackJob(store=SQLiteStore(sys.argv[1]), transport=transport, signer=MessageSigner(KEY))
 with served():
     first = jobs.start("/first", delay=1000)
-monitor = jobs.monitor
+monitor = engine_of(jobs).monitor
 parent = monitor.lessee, monitor._passes._thread
 while monitor._posted:
     pass
@@ -456,15 +457,15 @@ if child == 0:
         seen = set()
         def first_request():
             barrier.wait(10)
-            jobs.monitor.ensure_running()
-            seen.add((jobs.monitor.lessee, jobs.monitor._passes._thread))
+            engine_of(jobs).monitor.ensure_running()
+            seen.add((engine_of(jobs).monitor.lessee, engine_of(jobs).monitor._passes._thread))
         threads = [threading.Thread(target=first_request) for _ in range(8)]
         [thread.start() for thread in threads]
         [thread.join(10) for thread in threads]
         assert len(seen) == 1, seen
         [(lessee, thread)] = seen
         assert lessee != parent[0] and thread is not parent[1] and thread.is_alive()
-        assert not jobs.monitor._deliveries._by_id and not jobs.monitor._deliveries._in_flight
+        assert not engine_of(jobs).monitor._deliveries._by_id and not engine_of(jobs).monitor._deliveries._in_flight
         second = jobs.start("/second", as_current_user=False)
         assert jobs.store.get(second).lessee == lessee
         jobs.close()
@@ -475,7 +476,7 @@ if child == 0:
     os._exit(0)
 monitor._passes._lock.release()
 _, status = os.waitpid(child, 0)
-assert jobs.monitor is monitor and monitor.lessee == parent[0] and monitor._deliveries._by_id
+assert engine_of(jobs).monitor is monitor and monitor.lessee == parent[0] and monitor._deliveries._by_id
 jobs.close()
 sys.exit(os.waitstatus_to_exitcode(status))
 """

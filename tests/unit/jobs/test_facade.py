@@ -45,7 +45,7 @@ def test_status_describes_the_job_from_start_to_end(world: Bench) -> None:
         world.jobs.update(40, "Chugging along")
         world.jobs.finish("And done", {"href": "/export.csv"})
     assert world.jobs.status(job_id).status_text == "Chugging along"
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     state = world.jobs.status(job_id)
     assert (state.status, state.progress, state.status_text) == (Status.COMPLETED, 100, "And done")
     assert (state.result, state.end_time) == ({"href": "/export.csv"}, world.clock.now())
@@ -141,7 +141,7 @@ def test_an_id_that_no_store_can_keep_is_unknown(world: Bench, job_id: str) -> N
 
 def test_join_returns_the_state_of_an_ended_job_at_once(world: Bench) -> None:
     running = world.run()
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.jobs.join(running.job.id).status is Status.COMPLETED
     assert asyncio.run(world.jobs.ajoin(running.job.id)).status is Status.COMPLETED
 
@@ -159,7 +159,7 @@ def test_join_waits_for_the_end(world: Bench) -> None:
     states: list[Any] = []
     waiter = threading.Thread(target=lambda: states.append(world.jobs.join(running.job.id)))
     waiter.start()
-    world.jobs.worker.end(running, Outcome(500, "Oops"))
+    world.engine.worker.end(running, Outcome(500, "Oops"))
     waiter.join(DEADLINE)
     assert [state.status for state in states] == [Status.FAILED]
 
@@ -374,8 +374,8 @@ def run_to_every_end(world: Bench, here: Here) -> list[str]:
     shown += [repr(delivery) for delivery in world.monitor._deliveries._by_id.values()]
     sent[0].fail(NOT_SENT)
     sent[1].answer(302, "Found", (("Location", "/login"),))
-    world.jobs.worker.end(world.receive(sent[2]), Outcome(200, "OK"))
-    world.jobs.worker.end(world.receive(sent[3]), Outcome(error=ValueError("no")))
+    world.engine.worker.end(world.receive(sent[2]), Outcome(200, "OK"))
+    world.engine.worker.end(world.receive(sent[3]), Outcome(error=ValueError("no")))
     world.store.down = {"change", "get"}
     sent[4].fail(RuntimeError("oops"))
     world.step(1)

@@ -60,7 +60,7 @@ class Application:
         """Return the worker request of a new job. Clears the recorded calls of the store."""
         arguments: dict[str, Any] = {"method": "POST", "body": b"rows=all"} | options
         self.jobs.start("/reports/a%2Fb/work", {"id": 5}, as_current_user=False, **arguments)
-        self.jobs.monitor.step()
+        engine_of(self.jobs).monitor.step()
         request = self.transport.sent[-1].delivery.sign()
         self.store.calls.clear()
         return request
@@ -256,10 +256,10 @@ def test_the_verifying_hosts_clock_may_be_five_seconds_behind(behind: float, lin
 def test_the_request_of_a_delayed_job_is_valid_until_its_deliver_by() -> None:
     app = application()
     app.jobs.start("/work", as_current_user=False, delay=3600)
-    app.jobs.monitor.step()
+    engine_of(app.jobs).monitor.step()
     assert not app.transport.sent
     app.clock.advance(3600)
-    app.jobs.monitor.step()
+    engine_of(app.jobs).monitor.step()
     request = app.transport.sent[0].delivery.sign()
     app.clock.advance(599)
     app.store.calls.clear()
@@ -274,7 +274,7 @@ def test_both_keys_are_accepted_until_the_old_one_is_dropped(carrier: Carrier) -
     def answers(keys: MessageSigner, signing: MessageSigner) -> tuple[str, str | None, bool]:
         app = Application(keys)
         job_id = app.jobs.start("/work", as_current_user=False)
-        app.jobs.monitor.step()
+        engine_of(app.jobs).monitor.step()
         sent = app.transport.sent[0].delivery.sign()
         grant = keys.verify(sent, app.clock.now()).grant
         app.store.calls.clear()

@@ -53,7 +53,7 @@ class FakeJobs:
     down: bool = False
     reads: int = 0
     cancelled: list[str] = field(factory=list)
-    broadcast: Broadcast = field(factory=lambda: bench().jobs.broadcast)
+    broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1
@@ -862,14 +862,14 @@ def test_events_resume_after_the_last_event_id_or_at_the_offset(
 def test_events_with_a_bad_offset_are_400_and_open_no_stream(world: Bench) -> None:
     response = events(world, world.start(), "offset=-1")
     assert (response.status, json.loads(response.body)["error"][:6]) == (400, "offset")
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_head_of_events_has_the_headers_and_opens_no_stream(world: Bench) -> None:
     job_id = world.start()
     head = events(world, job_id, method="HEAD")
     assert (head.status, head.headers, head.stream) == (200, events(world, job_id).headers, None)
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_too_many_streams_are_503_with_retry_after(world: Bench) -> None:

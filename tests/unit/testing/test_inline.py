@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from backjob import BackJob, Status
+from backjob.jobs import engine_of
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import immediate, recorded
@@ -98,16 +99,16 @@ def test_recorded_lists_the_jobs_started_and_sends_nothing(jobs: BackJob) -> Non
 
 @pytest.mark.parametrize("how", ["immediate", "recorded"])
 def test_monitor_and_transport_are_restored_after_an_exception(jobs: BackJob, how: str) -> None:
-    before = jobs.monitor, jobs.transport
+    before = engine_of(jobs).monitor, jobs.transport
     context: Any = immediate(jobs, App(jobs).wsgi) if how == "immediate" else recorded(jobs)
     within: list[object] = []
 
     def use() -> None:
         with context:
-            within.append(jobs.monitor)
+            within.append(engine_of(jobs).monitor)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         use()
     assert within != [before[0]]
-    assert (jobs.monitor, jobs.transport) == before
+    assert (engine_of(jobs).monitor, jobs.transport) == before

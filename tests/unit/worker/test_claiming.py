@@ -28,9 +28,9 @@ def worker_request(world: Bench, **options: Any) -> Request:
 
 def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusal:
     def receive() -> None:
-        opened = world.jobs.worker.open(request)
+        opened = world.engine.worker.open(request)
         assert opened is not None
-        world.jobs.worker.claim(opened, request.body if body is None else body)
+        world.engine.worker.claim(opened, request.body if body is None else body)
 
     with pytest.raises(Refusal) as caught:
         receive()
@@ -43,7 +43,7 @@ def refusal(world: Bench, request: Request, body: bytes | None = None) -> Refusa
 
 
 def test_an_ordinary_request_is_passed_on(world: Bench) -> None:
-    assert world.jobs.worker.open(Request("GET", "/work?id=5")) is None
+    assert world.engine.worker.open(Request("GET", "/work?id=5")) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_a_request_signed_with_another_key_is_refused_as_unknown_key(world: Benc
     from backjob.signing import MessageSigner
 
     request = worker_request(world)
-    world.jobs.worker._signer = MessageSigner("another-Kq83hZ0pLw6vXy2Rt9uBn4mEs7Dj1fGa5c")
+    world.engine.worker._signer = MessageSigner("another-Kq83hZ0pLw6vXy2Rt9uBn4mEs7Dj1fGa5c")
     assert refusal(world, request).kind == "unknown-key"
 
 
@@ -88,7 +88,7 @@ def test_an_expired_signature_gets_403(world: Bench) -> None:
 
 def test_a_second_claim_gets_409_and_changes_nothing(world: Bench) -> None:
     request = worker_request(world)
-    running = world.jobs.worker.claim(world.jobs.worker.open(request), b"")  # type: ignore[arg-type]
+    running = world.engine.worker.claim(world.engine.worker.open(request), b"")  # type: ignore[arg-type]
     before = world.job(running.job.id)
     refused = refusal(world, request)
     assert (refused.status, refused.kind) == (409, "claimed")
@@ -114,13 +114,13 @@ def test_a_claim_by_another_request_does_not_count_while_the_store_is_unavailabl
     world.start()
     world.step()
     request = world.transport.sent[-1].delivery.sign()
-    first, second = world.jobs.worker.open(request), world.jobs.worker.open(request)
+    first, second = world.engine.worker.open(request), world.engine.worker.open(request)
     assert first is not None
     assert second is not None
-    world.jobs.worker.claim(first, b"")
+    world.engine.worker.claim(first, b"")
     world.store.down = {"change"}
     with pytest.raises(Refusal) as caught:
-        world.jobs.worker.claim(second, b"")
+        world.engine.worker.claim(second, b"")
     assert caught.value.status == 503
 
 
@@ -152,7 +152,7 @@ def test_an_invalid_or_too_large_content_length_is_refused_before_the_claim(leng
 @pytest.mark.parametrize(("length", "size"), [(None, 0), ("", 0), ("0", 0), ("100", 100)])
 def test_a_content_length_up_to_the_limit_says_how_much_to_read(length: str | None, size: int) -> None:
     world = bench(max_body=100)
-    opened = world.jobs.worker.open(with_length(world, length))
+    opened = world.engine.worker.open(with_length(world, length))
     assert opened is not None
     assert opened.length == size
 
@@ -192,7 +192,7 @@ class Unprintable(Exception):
 )
 def test_the_outcome_decides_how_the_job_ends(world: Bench, outcome: Outcome, status: Status, text: str | None) -> None:
     running = world.run()
-    world.jobs.worker.end(running, outcome)
+    world.engine.worker.end(running, outcome)
     job = world.job(running.job.id)
     assert (job.status, job.status_text) == (status, text)
     assert [state.id for state in world.ended] == [job.id]
@@ -201,8 +201,8 @@ def test_the_outcome_decides_how_the_job_ends(world: Bench, outcome: Outcome, st
 def test_finish_wins_over_the_status_and_an_error_wins_over_both(world: Bench) -> None:
     one, two = world.run(), world.run()
     one.finish = two.finish = completed("done")
-    world.jobs.worker.end(one, Outcome(302, "Found", "/"))
-    world.jobs.worker.end(two, Outcome(200, "OK", error=ValueError("late")))
+    world.engine.worker.end(one, Outcome(302, "Found", "/"))
+    world.engine.worker.end(two, Outcome(200, "OK", error=ValueError("late")))
     assert world.job(one.job.id).status_text == "done"
     assert world.job(two.job.id).status_text == "ValueError: late"
 
@@ -228,7 +228,7 @@ def test_a_job_exit_is_found_alone_and_in_a_group_with_nothing_else() -> None:
 def test_a_second_end_changes_nothing(world: Bench) -> None:
     running = world.run()
     world.jobs.cancel(running.job.id)
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.CANCELLED
     assert len(world.ended) == 1
 
@@ -239,7 +239,7 @@ def test_the_monitor_writes_an_end_that_could_not_be_written(world: Bench, down:
     running.set_progress(1)
     running.write("last words")
     world.store.down = down
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     world.step(2)
     assert world.job(running.job.id).status is Status.IN_PROGRESS
     world.store.down = set()
@@ -253,7 +253,7 @@ def test_the_monitor_writes_an_end_that_could_not_be_written(world: Bench, down:
 def test_a_job_whose_end_cannot_be_written_for_too_long_times_out(world: Bench) -> None:
     running = world.run()
     world.store.down = {"change"}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     for _ in range(70):
         world.step(1)
     world.store.down = set()
@@ -270,5 +270,5 @@ def test_a_job_whose_end_cannot_be_written_for_too_long_times_out(world: Bench) 
 def test_an_error_of_the_store_does_not_break_the_response(world: Bench, error: Exception) -> None:
     running = world.run()
     world.store.broken = {"change": error}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.IN_PROGRESS

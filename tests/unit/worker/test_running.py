@@ -333,7 +333,7 @@ def test_the_end_is_written_only_after_the_last_output(world: Bench, running: Ru
     running.write("one ")
     world.store.down = {"report"}
     running.write("two")
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.IN_PROGRESS
     world.store.down = set()
     world.step(1)
@@ -461,7 +461,7 @@ def test_an_end_whose_answer_was_lost_is_announced_once(world: Bench, running: R
         world.jobs.finish(text)
     running.write("last words")
     world.store.lost = {"change"}
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.COMPLETED
     assert world.ended == []
     world.store.lost = set()
@@ -477,7 +477,7 @@ def test_an_end_in_doubt_is_not_announced_if_another_end_came_first(world: Bench
     with running.active(), pytest.raises(JobFailed):
         world.jobs.fail("our own")
     world.store.down = {"change"}
-    world.jobs.worker.end(running, Outcome(500))
+    world.engine.worker.end(running, Outcome(500))
     world.store.down = set()
     if ends == "cancel":
         world.jobs.cancel(running.job.id)
@@ -783,7 +783,7 @@ def test_the_first_finish_counts_with_the_result_as_it_was(world: Bench, running
         assert world.jobs.finish("done", result) == ""
         world.jobs.finish("again")
     result["rows"].append(math.nan)  # type: ignore[arg-type]
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     job = world.job(running.job.id)
     assert (job.status, job.status_text, job.result) == (Status.COMPLETED, "done", {"rows": [1]})
 
@@ -794,7 +794,7 @@ def test_a_long_status_text_is_cut_off_with_an_ellipsis(world: Bench, running: R
         world.jobs.update(status_text=endless)
         assert world.job(running.job.id).status_text == endless[:-1] + " …"
         world.jobs.finish(endless)
-    world.jobs.worker.end(running, Outcome(200, "OK"))
+    world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status_text == endless[:-1] + " …"
 
 

@@ -20,6 +20,7 @@ from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.task_api import TaskResultDoesNotExist, task_backends, task_finished
 from backjob.django.task_record import TaskRecord
+from backjob.jobs import engine_of
 from backjob.testing import recorded
 from tests.adapters.django import work
 from tests.adapters.django.tasks.framework import (
@@ -83,7 +84,7 @@ def test_refresh_updates_the_result_of_a_finished_task(refresh: str, at_once: No
     assert (str(result.status), result.is_finished, result.attempts) == ("SUCCESSFUL", True, 1)
     assert in_order(result)
     assert result.return_value == 42
-    assert result.worker_ids == [jobs.monitor.lessee]
+    assert result.worker_ids == [engine_of(jobs).monitor.lessee]
 
 
 @differs(

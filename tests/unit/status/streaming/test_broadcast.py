@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from backjob.errors import JobExit, JobNotFound, StoreUnavailable
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
 from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Report, Request
 from backjob.signing import MessageSigner
@@ -41,7 +41,7 @@ def live() -> Iterator[BackJob]:
 
 
 def opened(jobs: BackJob, job_id: str, offset: int = 0) -> Stream:
-    stream = jobs.broadcast.open(job_id, offset, output=True, in_thread=True)
+    stream = engine_of(jobs).broadcast.open(job_id, offset, output=True, in_thread=True)
     assert stream is not None
     return stream
 
@@ -79,21 +79,21 @@ def wait_until(is_true: Any) -> None:
     [(None, True, 0), (None, False, 1000), (7, True, 7), (7, False, 7), (0, False, 0)],
 )
 def test_by_default_streams_are_served_only_in_event_loops(streams: int | None, in_thread: bool, limit: int) -> None:
-    assert bench(streams=streams).jobs.broadcast.limit(in_thread=in_thread) == limit
+    assert bench(streams=streams).engine.broadcast.limit(in_thread=in_thread) == limit
 
 
 def test_a_closed_an_ended_and_a_collected_stream_all_free_their_place() -> None:
     world = bench(streams=1)
     job_id = world.run().job.id
     stream = opened(world.jobs, job_id)
-    assert world.jobs.broadcast.open(job_id, 0, output=True, in_thread=True) is None
+    assert world.engine.broadcast.open(job_id, 0, output=True, in_thread=True) is None
     stream.close()
     stream.close()
     opened(world.jobs, job_id)  # no reference is kept
     stream = opened(world.jobs, job_id)
     stream.end()
     assert list(stream) == []
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 # --- reads of the store -----------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_a_hundred_streams_of_a_job_cost_as_many_reads_as_one(world: Bench) -> N
         for progress in range(20):
             report(world, running, progress, "line\n")
             world.clock.advance(1)
-            world.jobs.broadcast.step()
+            world.engine.broadcast.step()
             for stream in streams:
                 while stream.take() is not None:
                     pass
@@ -167,7 +167,7 @@ def polls_in(world: Bench, seconds: float) -> int:
     """Return how often the store is read for jobs in this time."""
     before, until = world.store.count("get"), world.clock.monotonic() + seconds
     while world.clock.monotonic() < until:
-        world.clock.advance(world.jobs.broadcast.step())
+        world.clock.advance(world.engine.broadcast.step())
     return world.store.count("get") - before
 
 
@@ -189,7 +189,7 @@ def test_a_stream_opened_during_a_poll_is_woken(world: Bench, monkeypatch: pytes
         next(late[0])
 
     world.store.before["get"] = open_another
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     assert {*woken} == {early, *late}
     assert len(late) == 1
 
@@ -205,7 +205,7 @@ def test_a_stream_opened_while_its_job_is_not_found_ends(world: Bench, monkeypat
         raise JobNotFound(job_id)
 
     world.store.before["get"] = open_another
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     assert [stream.is_over for stream in (early, *late)] == [True, True]
     assert woken == late
 
@@ -214,7 +214,7 @@ def test_a_stream_that_has_not_begun_is_not_woken(world: Bench, monkeypatch: pyt
     """It might just begin in an event loop, and only that loop may set its event."""
     stream = opened(world.jobs, world.run().job.id)
     woken = record_wakes(monkeypatch)
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     assert stream.feed.snapshot is not None
     assert woken == []
 
@@ -226,11 +226,11 @@ def test_a_failing_job_does_not_stop_the_others(world: Bench, caplog: pytest.Log
     bad, good = world.run(), world.run()
     streams = [opened(world.jobs, running.job.id) for running in (bad, good)]
     world.store.before["get"] = fail
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     assert [stream.feed.snapshot is not None for stream in streams] == [False, True]
     assert f"the event stream of job {bad.job.id} failed" in caplog.text
     world.clock.advance(1)
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     assert streams[0].feed.snapshot is not None
 
 
@@ -243,11 +243,11 @@ def test_an_outage_of_the_store_is_logged_once(world: Bench, caplog: pytest.LogC
     world.store.down.add("get")
     polls_in(world, 10)
     assert caplog.text.count("waits for the store") == 1
-    assert len(streams) == world.jobs.broadcast.count
+    assert len(streams) == world.engine.broadcast.count
 
 
 def test_a_pass_waits_for_an_unavailable_store_only_once(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    broadcast, reads = world.jobs.broadcast, list[str]()
+    broadcast, reads = world.engine.broadcast, list[str]()
 
     def time_out(job_id: str) -> Any:
         reads.append(job_id)
@@ -273,8 +273,8 @@ def test_a_pass_waits_for_an_unavailable_store_only_once(world: Bench, monkeypat
 def test_closing_stops_the_current_pass(world: Bench) -> None:
     streams = [opened(world.jobs, world.run().job.id) for _ in range(3)]
     world.store.calls.clear()
-    world.store.before["get"] = world.jobs.broadcast.close
-    world.jobs.broadcast.step()
+    world.store.before["get"] = world.engine.broadcast.close
+    world.engine.broadcast.step()
     assert world.store.count("get") == 1
     assert all(stream.is_over for stream in streams)
 
@@ -327,7 +327,7 @@ def test_after_a_failure_to_start_the_thread_the_next_stream_starts_it(
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
             opened(live, job_id)
-    assert live.broadcast.count == 0
+    assert engine_of(live).broadcast.count == 0
     stream = opened(live, job_id)
     assert len(broadcast_threads()) == before + 1
     stream.close()
@@ -339,14 +339,14 @@ def test_close_does_not_wait_for_a_thread_that_could_not_start(live: BackJob, mo
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
             opened(live, job_id)
-    live.broadcast.close()
+    engine_of(live).broadcast.close()
 
 
 def test_a_dead_thread_is_replaced(live: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
     before = len(broadcast_threads())
     job_id, _ = running_job_in(live)
     with monkeypatch.context() as patch:
-        patch.setattr(live.broadcast._passes, "_run", lambda: None)
+        patch.setattr(engine_of(live).broadcast._passes, "_run", lambda: None)
         first = opened(live, job_id)
         wait_until(lambda: len(broadcast_threads()) == before)
     second = opened(live, job_id)
@@ -363,7 +363,7 @@ def refuse(thread: threading.Thread) -> None:
 @pytest.mark.parametrize("lock_of", ["the streams", "the event"])
 def test_closing_a_stream_takes_no_lock(world: Bench, lock_of: str) -> None:
     """The garbage collector may close a stream in a thread that has the lock."""
-    broadcast = world.jobs.broadcast
+    broadcast = world.engine.broadcast
     stream = opened(world.jobs, new_job_id())
     lock: Any = broadcast._lock if lock_of == "the streams" else vars(broadcast._passes._woken)["_cond"]
     closing = threading.Thread(target=stream.close, daemon=True)
@@ -385,7 +385,7 @@ def test_close_ends_all_streams_and_opens_no_more(live: BackJob) -> None:
     reader.join(PATIENCE)
     assert not reader.is_alive()
     assert not source.has_ended
-    assert live.broadcast.open(job_id, 0, output=True, in_thread=True) is None
+    assert engine_of(live).broadcast.open(job_id, 0, output=True, in_thread=True) is None
 
 
 def test_clients_that_reconnect_lose_no_output_and_get_none_twice(live: BackJob) -> None:
@@ -416,7 +416,7 @@ def test_clients_that_reconnect_lose_no_output_and_get_none_twice(live: BackJob)
     for thread in threads:
         thread.join(PATIENCE)
     assert [source.text == "".join(whole) for source in sources] == [True] * 6
-    assert live.broadcast.count == 0
+    assert engine_of(live).broadcast.count == 0
 
 
 @pytest.mark.parametrize("attributes", [{"should_exit": True}, {"alive": False}])
@@ -428,7 +428,7 @@ def test_a_server_that_is_shutting_down_ends_its_streams(live: BackJob, attribut
         stream = opened(live, job_id)
         threading.Timer(0.01, lambda: vars(server).update(attributes)).start()
         assert not EventSource().read(stream).has_ended
-        assert live.broadcast.open(job_id, 0, output=True, in_thread=True) is None
+        assert engine_of(live).broadcast.open(job_id, 0, output=True, in_thread=True) is None
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -450,14 +450,14 @@ def test_a_forked_child_starts_with_no_streams_and_its_own_thread(live: BackJob)
     if child == 0:
         code = 1
         try:
-            empty = live.broadcast.count == 0
+            empty = engine_of(live).broadcast.count == 0
             own = opened(live, job_id)
             stream.close()  # of the parent: it has no place in the child
             names = EventSource().read([next(own), next(own)]).names
-            code = 0 if empty and names == ["state"] and live.broadcast.count == 1 else 2
+            code = 0 if empty and names == ["state"] and engine_of(live).broadcast.count == 1 else 2
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert live.broadcast.count == 1
+    assert engine_of(live).broadcast.count == 1
     stream.close()

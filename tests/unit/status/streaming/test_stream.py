@@ -60,7 +60,7 @@ def texts(source: EventSource) -> list[str]:
 
 
 def opened(world: Bench, running: Running, offset: int = 0, *, output: bool = True) -> Stream:
-    stream = world.jobs.broadcast.open(running.job.id, offset, output=output, in_thread=True)
+    stream = world.engine.broadcast.open(running.job.id, offset, output=output, in_thread=True)
     assert stream is not None
     return stream
 
@@ -68,7 +68,7 @@ def opened(world: Bench, running: Running, offset: int = 0, *, output: bool = Tr
 def received(world: Bench, stream: Stream, source: EventSource | None = None, *, after: float = 1.0) -> EventSource:
     """Poll the job, and read what the stream has then, without waiting for more."""
     world.clock.advance(after)
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     return (source or EventSource()).read(available(stream))
 
 
@@ -132,7 +132,7 @@ def test_a_slow_client_skips_intermediate_states(world: Bench) -> None:
     for progress in (10, 20, 30):
         report(world, running, progress)
         world.clock.advance(1)
-        world.jobs.broadcast.step()
+        world.engine.broadcast.step()
     assert [state["progress"] for state in source.read(available(stream)).states] == [0, 30]
 
 
@@ -203,7 +203,7 @@ def test_new_output_is_read_once_and_encoded_once_for_all_streams(world: Bench) 
     world.store.calls.clear()
     write_output(world, running, "news\n")
     world.clock.advance(1)
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     chunks = [list(available(stream)) for stream in streams]
     assert world.store.count("get", "output") <= 3  # the job, the news, and the end of the output for its state
     assert all(chunk is chunks[0][1] for _, chunk in chunks)
@@ -257,7 +257,7 @@ def test_a_stream_ends_after_its_lifetime(world: Bench) -> None:
     world.clock.advance(LIFETIME)
     assert stream.is_over
     assert list(stream) == []
-    assert world.jobs.broadcast.count == 0
+    assert world.engine.broadcast.count == 0
 
 
 def test_streams_opened_at_once_do_not_all_end_at_once(world: Bench) -> None:
@@ -305,9 +305,9 @@ def test_in_a_thread_a_stream_blocks_until_it_is_woken(world: Bench) -> None:
     reader = threading.Thread(target=lambda: source.read(stream))
     reader.start()
     finish(world, running)
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     reader.join(PATIENCE)
-    assert (source.names, world.jobs.broadcast.count) == (["end"], 0)
+    assert (source.names, world.engine.broadcast.count) == (["end"], 0)
 
 
 def test_in_an_event_loop_the_broadcasts_thread_wakes_a_stream(world: Bench) -> None:
@@ -321,13 +321,13 @@ def test_in_an_event_loop_the_broadcasts_thread_wakes_a_stream(world: Bench) -> 
             if source.text == TEXT and not source.has_ended:
                 finish(world, running)
                 world.clock.advance(1)
-                await asyncio.to_thread(world.jobs.broadcast.step)
+                await asyncio.to_thread(world.engine.broadcast.step)
             elif not source.names:
-                await asyncio.to_thread(world.jobs.broadcast.step)
+                await asyncio.to_thread(world.engine.broadcast.step)
         return source
 
     source = asyncio.run(asyncio.wait_for(follow(), PATIENCE))
-    assert (source.names, world.jobs.broadcast.count) == (["state", "output", "end"], 0)
+    assert (source.names, world.engine.broadcast.count) == (["state", "output", "end"], 0)
 
 
 def test_the_event_loop_never_reads_the_store_even_if_the_feed_drops_a_chunk(
@@ -338,7 +338,7 @@ def test_the_event_loop_never_reads_the_store_even_if_the_feed_drops_a_chunk(
     received(world, stream, source)
     write_output(world, running, TEXT)
     world.clock.advance(1)
-    world.jobs.broadcast.step()
+    world.engine.broadcast.step()
     source.feed(stream.take() or b"")  # the state; its text is the output
     chunk_at, readers = Snapshot.chunk_at, list[int]()
 

@@ -37,7 +37,7 @@ class Migration(migrations.Migration):
                 (
                     "status",
                     models.SmallIntegerField(
-                        choices=[(0, "Waiting to start"), (1, "Running"), (2, "Done"), (3, "Failed"), (4, "Cancelled")]
+                        choices=[(0, "STARTED"), (1, "IN_PROGRESS"), (2, "COMPLETED"), (3, "FAILED"), (4, "CANCELLED")]
                     ),
                 ),
                 ("progress", models.SmallIntegerField()),

@@ -230,7 +230,7 @@ CONFLICTS: Final = {
 def test_a_deadlock_is_retried_a_limited_number_of_times(
     url: str, table_name: str, monkeypatch: pytest.MonkeyPatch, conflicts: int
 ) -> None:
-    monkeypatch.setattr("backjob.stores.sql.engine._PAUSES", (0.0,) * 5)
+    monkeypatch.setattr("backjob.stores.sql.database._PAUSES", (0.0,) * 5)
     attempts: list[int] = []
 
     def step(connection: Connection) -> str:

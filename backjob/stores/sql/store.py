@@ -24,7 +24,7 @@ from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut,
 try:
     from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
 
-    from backjob.stores.sql.engine import Database, DirectWrite
+    from backjob.stores.sql.database import Database, DirectWrite
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
     from backjob.stores.sql.schema import Tables, creation
     from backjob.stores.sql.statements import Statements, Values, named_values

@@ -1,7 +1,7 @@
 """One connection, from the connect to the complete response, as a generator over a non-blocking socket.
 
-The generator yields the `selectors` events that it waits for; the engine resumes it when one of them has occurred. The
-engine owns the selector and the deadlines, and closes the socket.
+The generator yields the `selectors` events that it waits for; the loop resumes it when one of them has occurred. The
+loop owns the selector and the deadlines, and closes the socket.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from backjob.model import Response
 from backjob.process import PerProcess
 from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
-from backjob.transports.sockets.engine import Engine, Flight
+from backjob.transports.sockets.loop import Flight, SocketLoop
 
 __all__ = ["SocketTransport"]
 
@@ -65,7 +65,7 @@ class SocketTransport:
         self._max_in_flight = max_in_flight
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
-        self._engines = PerProcess(lambda: Engine(self._terms, connect_timeout, self._clock), Engine.abandon)
+        self._loops = PerProcess(lambda: SocketLoop(self._terms, connect_timeout, self._clock), SocketLoop.abandon)
 
     def __repr__(self) -> str:
         return f"SocketTransport({str(self._terms.route.base)!r}, connect_to={str(self._terms.route.address)!r})"
@@ -96,10 +96,10 @@ class SocketTransport:
         if self._closed:
             future.set_exception(NotSent("the transport is closed"))
             return future
-        self._engines.get().submit(Flight(future, delivery))
+        self._loops.get().submit(Flight(future, delivery))
         return future
 
     def close(self) -> None:
         """Close all connections: deliveries in flight end with `ConnectionLost` or `NotSent`."""
         self._closed = True
-        self._engines.get().close()
+        self._loops.get().close()

@@ -28,7 +28,7 @@ from backjob.protocols import Delivery
 from backjob.testing.transports import PATIENCE, Call, OneDelivery, Peer, answer
 from backjob.transports.sockets import SocketTransport
 from backjob.transports.sockets import connection as _connection
-from backjob.transports.sockets.engine import Engine
+from backjob.transports.sockets.loop import SocketLoop
 
 ROOT = Path(__file__).parents[3]
 LONG = Request("POST", "/", (), b"x" * 8_000_000)  # more than fits into the buffers between two sockets
@@ -711,11 +711,11 @@ def test_if_the_thread_dies_its_deliveries_fail_and_the_next_one_starts_a_new_th
         pending = transport.send(OneDelivery(Request("GET", "/")))
         peer.next_call()
 
-        def fail(_: Engine) -> None:
+        def fail(_: SocketLoop) -> None:
             raise ZeroDivisionError
 
         with monkeypatch.context() as patched:
-            patched.setattr(Engine, "_drain_waker", fail)
+            patched.setattr(SocketLoop, "_drain_waker", fail)
             transport.send(OneDelivery(Request("GET", "/")))
             assert isinstance(pending.exception(PATIENCE), ConnectionLost)
             assert eventually(lambda: socket_threads() == [])
@@ -841,7 +841,7 @@ listener.close()
 # --- fork -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_forked_child_has_its_own_engine_and_leaves_the_parents_connections_alone() -> None:
+def test_a_forked_child_has_its_own_loop_and_leaves_the_parents_connections_alone() -> None:
     out = run_script(
         PRELUDE
         + """
@@ -849,7 +849,7 @@ with Peer(waits) as peer:
     transport = SocketTransport(peer.base_url)
     pending = transport.send(delivery("/waits"))
     peer.next_call()
-    transport._engines.get()._lock.acquire()  # as if another thread held it during the fork
+    transport._loops.get()._lock.acquire()  # as if another thread held it during the fork
     child = os.fork()
     if child == 0:
         before = len(os.listdir("/proc/self/fd"))
@@ -859,7 +859,7 @@ with Peer(waits) as peer:
         # The child has closed its copies of the parent's epoll, socket pair and connection, and its own.
         print(before - len(os.listdir("/proc/self/fd")), flush=True)
         os._exit(0)
-    transport._engines.get()._lock.release()
+    transport._loops.get()._lock.release()
     assert os.waitpid(child, 0)[1] == 0
     second = transport.send(delivery("/second")).result(10).body
     assert not pending.done()

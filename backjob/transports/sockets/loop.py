@@ -20,7 +20,7 @@ from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Line, Steps, Terms, Unreachable, converse, describe
 from backjob.transports.sockets.resolver import Peer, Resolver
 
-__all__ = ["Engine", "Flight"]
+__all__ = ["Flight", "SocketLoop"]
 
 _LOGGER: Final = logging.getLogger("backjob.transports.sockets")
 
@@ -30,7 +30,7 @@ _CLOSE_TIMEOUT: Final = 5.0
 
 @define(eq=False)
 class Flight:
-    """One delivery in flight. Once it is submitted, only the engine's thread uses it.
+    """One delivery in flight. Once it is submitted, only the loop's thread uses it.
 
     ``delivery`` is None once it is signed. ``peers`` are the addresses left to try before ``give_up`` (monotonic, s).
     ``events`` are those that the selector watches on ``descriptor``; 0: none.
@@ -47,7 +47,7 @@ class Flight:
     events: int = 0
 
 
-class Engine:
+class SocketLoop:
     """The socket thread of one process, its selector and its deliveries in flight."""
 
     def __init__(self, terms: Terms, connect_timeout: float, clock: Clock) -> None:

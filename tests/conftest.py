@@ -18,3 +18,8 @@ def pytest_collection_finish() -> None:
     """Exclude the collected tests from garbage collection, so that it is faster and forked children share their memory."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Run one process more than there are cores: tests often wait for a server."""
+    return (os.cpu_count() or 1) + 1

@@ -16,8 +16,6 @@ from backjob.model import JobState, Status
 from backjob.protocols import Clock
 from backjob.status.page import WORDS
 
-__all__ = ["Bar", "Progress", "Style", "draw"]
-
 _COLOURS: Final = {Status.COMPLETED: "32", Status.FAILED: "31", Status.CANCELLED: "33"}
 _BAR_COLOUR: Final = "36"
 

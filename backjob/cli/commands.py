@@ -21,19 +21,6 @@ from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 
-__all__ = [
-    "INTERRUPTED",
-    "cancel_job",
-    "clean_up",
-    "examine_application",
-    "list_jobs",
-    "print_schema",
-    "run_demo",
-    "run_monitor_here",
-    "show_job",
-    "watch_job",
-]
-
 INTERRUPTED: Final = 130
 """The exit code after Ctrl-C."""
 

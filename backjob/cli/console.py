@@ -20,8 +20,6 @@ from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
 from backjob.model import JobState
 
-__all__ = ["TRUNCATED", "escaped", "is_output", "job_details", "job_line", "last_line", "run_monitor", "whole_output"]
-
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
 

@@ -26,8 +26,6 @@ from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Grant, Headers, Request, Response
 from backjob.protocols import Signer, Transport
 
-__all__ = ["examine"]
-
 _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
 # A signature is either in the query or in header fields, and a signer ignores the other place, so send both.
 _FAKE_IN_QUERY: Final = "backjob-signature=doctor"

@@ -14,19 +14,6 @@ from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER
 from backjob.model import Response
 from backjob.worker.claiming import CONCURRENCY_HEADER
 
-__all__ = [
-    "EXIT_CODES",
-    "Finding",
-    "Problem",
-    "check_concurrency",
-    "check_eviction",
-    "check_key",
-    "check_method",
-    "check_page",
-    "foreign_answer",
-    "no_answer",
-]
-
 _OUTERMOST: Final = "make BackJobMiddleware the outermost: first in Django's MIDDLEWARE, around everything else in WSGI"
 
 

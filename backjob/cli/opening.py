@@ -17,8 +17,6 @@ from backjob.protocols import Capability, lacks
 from backjob.settings import Settings, named
 from backjob.stores import has_tables
 
-__all__ = ["PREFIX", "Source", "environment_settings"]
-
 PREFIX: Final = "BACKJOB_"
 """The prefix of settings in the environment."""
 

@@ -21,8 +21,6 @@ from backjob.errors import BackJobError, InvalidRequest, JobNotFound, StoreUnava
 from backjob.jobs import BackJob
 from backjob.model import Status
 
-__all__ = ["COMMANDS", "exit_code", "main", "run"]
-
 COMMANDS: Final = ("list", "show", "watch", "cancel", "cleanup", "monitor", "doctor", "schema")
 """The commands that every front end has; ``demo`` is only in ``backjob`` itself."""
 

@@ -13,8 +13,6 @@ from backjob.jobs import BackJob
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
 
-__all__ = ["EXIT_CODES", "watch"]
-
 EXIT_CODES: Final = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 2}
 """The exit code of a command that waits for a job's end."""
 

@@ -13,8 +13,6 @@ from backjob.lifecycle import status_line
 from backjob.model import Credentials, Grant, Job, Request, Response
 from backjob.protocols import Clock, Signer
 
-__all__ = ["Attempt", "CredentialsLost", "credentials_of", "describe", "failure"]
-
 
 class CredentialsLost(BackJobError):
     """The credentials of a job can't be had any more. Its message becomes the job's status text."""

@@ -32,8 +32,6 @@ from backjob.lifecycle import (
 from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response, Status
 from backjob.process import RETRY_PAUSE, Outage
 
-__all__ = ["LEASE", "Deliveries"]
-
 LEASE: Final = 30.0
 """Seconds that a lease lasts. It is renewed after half of them."""
 

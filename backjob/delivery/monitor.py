@@ -23,8 +23,6 @@ from backjob.lifecycle import End, ended, overdue
 from backjob.model import Credentials, Expect, Job, Query
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
-__all__ = ["Monitor"]
-
 _POLL_INTERVAL: Final = 2.0
 _REAP_INTERVAL: Final = 5.0
 _CLEANUP_INTERVAL: Final = 3600.0

@@ -11,8 +11,6 @@ from backjob.lifecycle import End
 from backjob.model import Credentials, Job
 from backjob.protocols import Clock, Signer, Store, Transport
 
-__all__ = ["DeliveryParts", "Reporting", "Retention"]
-
 _DAY: Final = 86400.0
 
 

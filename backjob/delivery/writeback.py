@@ -16,8 +16,6 @@ from backjob.errors import StoreUnavailable
 from backjob.lifecycle import End
 from backjob.process import RETRY_PAUSE, Outage
 
-__all__ = ["Writeback"]
-
 _BEAT_INTERVAL: Final = 1.0
 
 _log = logging.getLogger("backjob")

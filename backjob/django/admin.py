@@ -23,8 +23,6 @@ from backjob.model import Status
 from backjob.status.page import WORDS
 from backjob.stores.rows import moment
 
-__all__ = ["JobAdmin"]
-
 _FIELDS: Final = (
     "id", "state", "progress", "status_text", "result", "output", "scope", "owner", "created_at", "due_at", "ended_at",
     "attempt", "error_timeout_seconds",

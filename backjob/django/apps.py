@@ -16,8 +16,6 @@ from backjob.django.site import jobs
 from backjob.errors import MissingExtra
 from backjob.worker.running import current
 
-__all__ = ["BackJobConfig"]
-
 _SETTINGS_READ = frozenset({"BACKJOB", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "CACHES", "DATABASES", "ROOT_URLCONF"})
 
 

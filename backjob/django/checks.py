@@ -23,8 +23,6 @@ from backjob.django.site import INSECURE, engine, random_part
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.signing.keys import check_secret
 
-__all__ = ["check_background_jobs"]
-
 _MIDDLEWARE: Final = "backjob.django.middleware.BackJobMiddleware"
 
 

@@ -10,8 +10,6 @@ from typing import Any, Final
 from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
-__all__ = ["alias_for", "close_idle", "close_separate", "forget_inherited", "job_context"]
-
 _PREFIX: Final = "backjob separate "
 _SQLITE_TIMEOUT: Final = 0.2  # s; a report that can't be written now is written later, so the action need not wait
 

@@ -25,8 +25,6 @@ from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
 from backjob.protocols import Store
 
-__all__ = ["DjangoEngine", "current_request", "database_of"]
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

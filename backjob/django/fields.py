@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 from django.db import models
 from typing_extensions import override
 
-__all__ = ["ExactField"]
-
 if TYPE_CHECKING:  # the class is generic only in its stubs
     _CharField = models.CharField[Any, Any]
 else:

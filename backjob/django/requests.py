@@ -17,8 +17,6 @@ from backjob.http.serving import Serving
 from backjob.http.targets import canonical_path
 from backjob.model import Caller, Request
 
-__all__ = ["DjangoServing", "base_url_of", "is_served_alone", "restore", "spellings"]
-
 
 class DjangoServing:
     """A request as the core sees it; ``django`` is Django's request."""

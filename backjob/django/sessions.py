@@ -9,8 +9,6 @@ from asgiref.sync import sync_to_async
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
 from django.http import HttpRequest
 
-__all__ = ["merge_session_changes"]
-
 _ABSENT: Final = object()
 
 

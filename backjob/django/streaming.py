@@ -11,8 +11,6 @@ from django.http import HttpRequest, StreamingHttpResponse
 from backjob.django.connections import close_idle
 from backjob.status.streaming.stream import Stream
 
-__all__ = ["streaming"]
-
 
 def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
     """Return the response to ``request`` whose body is the stream."""

@@ -12,8 +12,6 @@ from attrs import asdict, field, frozen
 
 from backjob.model import JsonValue
 
-__all__ = ["TaskRecord"]
-
 _MARK: Final = "backjob.django task"
 
 

@@ -22,8 +22,6 @@ from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.claiming import describe, exit_of
 from backjob.worker.running import Running, current
 
-__all__ = ["finish_task", "run_task"]
-
 _LONGEST_TRACEBACK: Final = 1 << 16  # characters: a longer one is cut at its front, because its end names the exception
 
 _log = logging.getLogger("backjob")

@@ -13,8 +13,6 @@ from backjob.django.site import engine, jobs
 from backjob.django.streaming import streaming
 from backjob.status.endpoints import Endpoints, Visit
 
-__all__ = ["run", "status"]
-
 
 @csrf_exempt  # cancelling checks a token, or the browser's Origin or Sec-Fetch-Site
 @login_not_required  # a signed URL works without a login

@@ -12,8 +12,6 @@ from backjob.http.environ import EnvironServing
 from backjob.jobs import BackJob, engine_of
 from backjob.status.endpoints import Endpoints, Visit
 
-__all__ = ["status_blueprint"]
-
 _ASSET: Final = '/<any("progress.js", "progress.css"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 

@@ -10,8 +10,6 @@ from flask.cli import with_appcontext
 from backjob.cli.program import COMMANDS, main
 from backjob.jobs import BackJob
 
-__all__ = ["command"]
-
 
 def command(jobs: BackJob) -> click.Command:
     """Return a click command that passes its arguments to `backjob.cli`, ``--help`` included."""

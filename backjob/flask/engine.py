@@ -12,8 +12,6 @@ from backjob.http.environ import EnvironServing
 from backjob.http.serving import Serving, serving
 from backjob.jobs import Engine
 
-__all__ = ["FlaskEngine", "current_serving"]
-
 
 def current_serving() -> Serving | None:
     """Return the request being served; in ``app.test_request_context()`` no middleware has set it."""

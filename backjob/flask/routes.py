@@ -12,8 +12,6 @@ from werkzeug.routing import BuildError, MapAdapter
 from backjob.errors import InvalidRequest
 from backjob.http.serving import Serving
 
-__all__ = ["path_to"]
-
 
 def path_to(
     app: Flask, endpoint: str, values: Mapping[str, Any], method: str, here: Serving | None

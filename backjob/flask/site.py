@@ -23,8 +23,6 @@ from backjob.wsgi import BackJobMiddleware
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["Parts", "Site"]
-
 _PREFIX: Final = "BACKJOB_"
 _DEFAULT_STATUS_PREFIX: Final = "/backjob"
 

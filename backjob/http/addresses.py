@@ -13,20 +13,6 @@ from attrs import frozen
 
 from backjob.errors import AddressUnknown, InvalidRequest
 
-__all__ = [
-    "Address",
-    "BaseURL",
-    "Route",
-    "TCPAddress",
-    "UnixAddress",
-    "is_ip_literal",
-    "learnt_base_url",
-    "origin_of",
-    "parse_base_url",
-    "parse_connect_to",
-    "route",
-]
-
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _WILDCARDS: Final = frozenset({"0.0.0.0", "::", "*"})  # noqa: S104 - compared here, never bound
 _LOOPBACKS: Final = ("127.0.0.1", "::1")

@@ -16,21 +16,6 @@ from backjob.errors import InvalidRequest
 from backjob.http.targets import join_query, normalise
 from backjob.model import Credentials, Headers, Request, clean_text
 
-__all__ = [
-    "CREDENTIAL_FIELDS",
-    "MAX_HEADERS",
-    "Content",
-    "Limits",
-    "build_request",
-    "check_delay",
-    "check_label",
-    "check_merge",
-    "check_number",
-    "check_size",
-    "check_value",
-    "with_current_credentials",
-]
-
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
 MAX_HEADERS: Final = 8192
 """Bytes of all header fields together: with more, servers answer 431 or reset the connection."""

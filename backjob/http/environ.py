@@ -19,8 +19,6 @@ from backjob.model import Caller, Headers, Request
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-__all__ = ["EnvironServing", "base_url_of", "request_of", "restore"]
-
 _UNPREFIXED: Final = {"CONTENT_TYPE": "Content-Type", "CONTENT_LENGTH": "Content-Length"}
 _FORWARDED: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in FORWARDED_FIELDS}
 

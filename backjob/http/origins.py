@@ -10,8 +10,6 @@ from backjob.http.addresses import TCPAddress, origin_of
 from backjob.http.serving import Serving
 from backjob.http.targets import normalise
 
-__all__ = ["URL", "is_url", "local_target"]
-
 _ABSOLUTE: Final = re.compile(r"https?://", re.IGNORECASE)
 
 

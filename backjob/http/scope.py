@@ -15,8 +15,6 @@ from backjob.http.serving import FORWARDED_FIELDS, Serving
 from backjob.http.targets import canonical_path
 from backjob.model import Caller, Headers, Request
 
-__all__ = ["Scope", "ScopeServing", "base_url_of", "request_of", "restored", "route_path", "spellings"]
-
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)

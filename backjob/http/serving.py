@@ -9,8 +9,6 @@ from typing import Final, Protocol
 
 from backjob.model import Caller, Request
 
-__all__ = ["FORWARDED_FIELDS", "Serving", "serving", "text_decoder"]
-
 FORWARDED_FIELDS: Final = (
     "Forwarded",
     "X-Forwarded-For",

@@ -16,8 +16,6 @@ from uuid import UUID
 
 from backjob.errors import InvalidRequest
 
-__all__ = ["canonical_path", "join_query", "normalise", "reproduces_itself"]
-
 # RFC 3986, section 3.3: pchar is unreserved (which quote() never escapes), sub-delims, ":" and "@".
 _PATH_SAFE: Final = "/!$&'()*+,;=:@"
 _QUERY_SAFE: Final = _PATH_SAFE + "?"

@@ -28,8 +28,6 @@ from backjob.worker.claiming import Worker
 from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 
-__all__ = ["Engine", "UsesEngine"]
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

@@ -20,8 +20,6 @@ from backjob.worker.claiming import describe
 from backjob.worker.running import Running, current
 from backjob.worker.unwritten import percent
 
-__all__ = ["Inside"]
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T")

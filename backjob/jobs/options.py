@@ -13,8 +13,6 @@ from backjob.http.arguments import MAX_HEADERS, check_number, check_value
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 
-__all__ = ["SHORTEST_TIMEOUT", "Options"]
-
 SHORTEST_TIMEOUT: Final = 0.001
 """Seconds, for ``error_timeout``."""
 

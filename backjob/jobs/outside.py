@@ -12,8 +12,6 @@ from backjob.model import JobState, Output, Query, Status
 from backjob.protocols import Capability, lacks
 from backjob.worker.offload import sleep
 
-__all__ = ["Outside"]
-
 _MIN_INTERVAL: Final = 0.05
 _MAX_INTERVAL: Final = 1.0
 

@@ -33,8 +33,6 @@ from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
 
-__all__ = ["Merge", "Prepared", "drafted", "prepared", "stored"]
-
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
 _DEFAULT_AGENT: Final = "backjob"

@@ -12,8 +12,6 @@ from urllib.parse import quote, unquote
 from backjob.errors import InvalidRequest, SignatureError
 from backjob.model import Headers, Request
 
-__all__ = ["CARRIERS", "Carrier", "Fields", "HeaderCarrier", "QueryCarrier", "Taken", "check_writable"]
-
 _LABEL: Final = "backjob"
 _TAG: Final = ';tag="backjob"'
 _DIGEST: Final = "sha-256=:{}:"

@@ -11,8 +11,6 @@ from typing import Final
 
 from backjob.errors import InvalidRequest
 
-__all__ = ["MIN_SECRET", "check_secret", "derive_key", "key_id", "subkey"]
-
 MIN_SECRET: Final = 32
 """Bytes that a secret has at least: as many as a digest of SHA-256 (RFC 2104, section 3)."""
 

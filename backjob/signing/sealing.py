@@ -12,8 +12,6 @@ from backjob.errors import MissingExtra
 from backjob.model import Credentials
 from backjob.protocols import Signer
 
-__all__ = ["Sealer"]
-
 
 class Sealer:
     """Seals credentials with the current key, and opens them with that or a fallback. Thread-safe.

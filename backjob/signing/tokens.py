@@ -14,8 +14,6 @@ from typing import Final
 from backjob.model import Request
 from backjob.protocols import Signer
 
-__all__ = ["Access", "Right", "new_job_id", "reference"]
-
 _TOKEN_BYTES: Final = 16
 
 

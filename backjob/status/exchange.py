@@ -14,22 +14,6 @@ from backjob.model import Headers, JsonValue, Request, Response
 from backjob.status.streaming.events import CONTENT_TYPE, json_bytes
 from backjob.status.streaming.stream import Stream
 
-__all__ = [
-    "EVENT_HEADERS",
-    "JSON",
-    "STOP_POLLING",
-    "StatusResponse",
-    "Visit",
-    "error_response",
-    "json_response",
-    "offset",
-    "preferred",
-    "query_values",
-    "resume_offset",
-    "same_origin",
-    "text_response",
-]
-
 JSON: Final = "application/json"
 
 STOP_POLLING: Final = 286

@@ -14,8 +14,6 @@ from attrs import frozen
 
 from backjob.model import JobState, JsonValue, Status, clean_text
 
-__all__ = ["WORDS", "Links", "asset", "duration", "fill", "headline", "render", "render_fragment", "result_link"]
-
 WORDS: Final = {
     Status.STARTED: "Waiting to start",
     Status.IN_PROGRESS: "Running",

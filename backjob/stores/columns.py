@@ -11,8 +11,6 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["COLUMNS", "JOB_COLUMNS", "Column", "Kind"]
-
 
 class Kind(Enum):
     """What a column holds. All but the last five are stored as integers."""

@@ -10,8 +10,6 @@ from attrs import field, frozen
 
 from backjob.errors import InvalidRequest
 
-__all__ = ["StoreURL", "yes_or_no"]
-
 _TRUTHS: Final[Mapping[str, bool]] = {
     "yes": True, "true": True, "on": True, "1": True,
     "no": False, "false": False, "off": False, "0": False,

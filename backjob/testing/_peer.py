@@ -19,8 +19,6 @@ from attrs import define, field, frozen
 
 from backjob.model import Headers, Request
 
-__all__ = ["PATIENCE", "Call", "OneDelivery", "Peer", "answer", "ok"]
-
 PATIENCE: Final = 10.0
 """Seconds that a test waits for something that should happen at once."""
 

@@ -7,8 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import IO, Any, Final, TextIO, cast
 
-__all__ = ["capture_stdout"]
-
 
 class _Stdout:
     """Replaces `sys.stdout`, and passes on to it the text that ``divert`` declines."""

@@ -30,8 +30,6 @@ from backjob.model import Headers, Job, Request, Status
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.running import Running
 
-__all__ = ["CONCURRENCY_HEADER", "Outcome", "Refusal", "Worker", "WorkerRequest", "describe", "exit_of", "no_store"]
-
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
 """In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
 

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-__all__ = ["in_event_loop", "sleep", "to_thread"]
-
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 

@@ -22,8 +22,6 @@ from backjob.worker.capture import capture_stdout
 from backjob.worker.offload import in_event_loop
 from backjob.worker.unwritten import Unwritten
 
-__all__ = ["Running", "current"]
-
 _WRITE_INTERVAL: Final = 0.1  # s
 _RETRY_INTERVAL: Final = 1.0  # s
 

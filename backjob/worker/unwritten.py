@@ -9,8 +9,6 @@ from typing import Final
 from backjob.errors import InvalidRequest
 from backjob.model import Report, clean_text, short_text
 
-__all__ = ["Unwritten", "percent"]
-
 _FULL: Final = 1 << 16  # bytes of output
 
 

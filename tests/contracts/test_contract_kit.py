@@ -107,7 +107,7 @@ def test_each_broken_promise_is_reported_by_name(tmp_path: Path) -> None:
         check_named(fault, found)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_every_other_failure_names_a_promise_too(tmp_path: Path) -> None:
     found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS))
     for fault in FAULTS:

@@ -28,8 +28,6 @@ from backjob.wsgi import BackJobMiddleware
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["Demo", "demo", "run_once", "serve"]
-
 _PAUSE: Final = 0.05  # s for each row
 _SHORT_PAUSE: Final = 0.005  # s for each row, with --once
 _STOP_TIMEOUT: Final = 2.0  # s

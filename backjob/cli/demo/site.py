@@ -15,8 +15,6 @@ from backjob.status.page import fill
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
-__all__ = ["ROWS", "Site"]
-
 ROWS: Final = 100
 
 _POLICY: Final = (

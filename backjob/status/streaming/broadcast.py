@@ -23,8 +23,6 @@ from backjob.status.streaming.stream import LIFETIME, Stream
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["Broadcast"]
-
 _MAX_IN_EVENT_LOOP: Final = 1000
 _POLLS_PER_SECOND: Final = 100.0
 _MAX_BURST: Final = 25.0

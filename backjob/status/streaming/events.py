@@ -8,8 +8,6 @@ from typing import Final
 
 from backjob.model import JsonValue, Output
 
-__all__ = ["CONTENT_TYPE", "HEARTBEAT", "PREAMBLE", "event", "json_bytes", "numbered", "output_as_dict", "output_event"]
-
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 
 PREAMBLE: Final = b"retry: 2000\n\n"

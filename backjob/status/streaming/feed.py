@@ -13,8 +13,6 @@ from backjob.model import Job, JobState, Output
 from backjob.protocols import Clock
 from backjob.status.streaming.events import event, output_event
 
-__all__ = ["MAX_CHUNK", "Chunk", "Feed", "Snapshot", "Source"]
-
 MAX_CHUNK: Final = 1 << 16
 """Bytes of output in one event, at most."""
 

@@ -19,8 +19,6 @@ from backjob.status.streaming.feed import MAX_CHUNK, Feed, Snapshot, Source
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["LIFETIME", "Stream"]
-
 LIFETIME: Final = 300.0
 """Seconds after which a stream ends at the latest. Its client reconnects, and backjob checks its rights again."""
 

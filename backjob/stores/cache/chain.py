@@ -21,8 +21,6 @@ from attrs import field, frozen
 from backjob.errors import StoreUnavailable
 from backjob.stores.caches import Entries
 
-__all__ = ["FULL", "LINGER", "PATIENCE", "Chain", "Kept", "Link"]
-
 LINGER: Final = 3600
 """Seconds for which the cache keeps the trace of an outdated version. A writer that stalls for longer between the last
 two steps of a write may leave a head that leads nowhere, so that the value is lost; two writers never both win."""

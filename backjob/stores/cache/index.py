@@ -13,8 +13,6 @@ from backjob.errors import StoreUnavailable
 from backjob.stores.cache.chain import FULL, LINGER, PATIENCE, Chain, Kept, Link
 from backjob.stores.caches import FOREVER, Entries
 
-__all__ = ["Index"]
-
 _KEPT: Final = Kept(FOREVER, LINGER, FOREVER)
 _MOST_OVER: Final = 32
 """Ended jobs in the list before a process that only reads it removes them."""

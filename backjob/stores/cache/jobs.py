@@ -19,8 +19,6 @@ from backjob.stores.cache.record import Ages, Record, dump_record, load_record
 from backjob.stores.caches import FOREVER, Entries
 from backjob.stores.rows import microseconds
 
-__all__ = ["Birth", "Jobs", "Step"]
-
 Step: TypeAlias = Callable[[Record], Record | None]
 """Returns the record after a step, or None to write nothing."""
 

@@ -17,8 +17,6 @@ from attrs import frozen
 from backjob.stores.cache.record import Chunks, Record
 from backjob.stores.caches import Entries
 
-__all__ = ["Chunk", "drop_chunks", "join_chunks", "listed", "read_output", "write_chunks"]
-
 _LONGEST: Final = 1 << 14
 """Characters of a chunk: at most six bytes each as JSON, well below any cache's limit for a value."""
 _LIST: Final = 32

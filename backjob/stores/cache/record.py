@@ -12,8 +12,6 @@ from backjob.model import Job, Status
 from backjob.stores.caches import FOREVER
 from backjob.stores.steps import dump_job, kept_for, load_job
 
-__all__ = ["Ages", "Chunks", "Record", "dump_record", "load_record"]
-
 _DAY: Final = 86400
 _WEEK: Final = 7 * _DAY
 _decode: Final = json.JSONDecoder().raw_decode

@@ -33,8 +33,6 @@ from backjob.stores.steps import changed, holds, is_due, is_running, leased, mat
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_piece
 
-__all__ = ["CacheStore", "from_url"]
-
 _ALIVE: Final = Report()
 _HELD: Final = 366 * 86400.0
 """Seconds for which the cache keeps a merge key: longer than any job takes."""

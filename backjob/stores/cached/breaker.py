@@ -10,8 +10,6 @@ from backjob.errors import StoreUnavailable
 from backjob.protocols import Clock
 from backjob.stores.caches import Entries
 
-__all__ = ["Breaker"]
-
 _PAUSE: Final = 5.0  # s without a call to the cache after it failed
 _SLOW: Final = 1.0  # s: a cache that takes longer to answer is slower than any store, and counts as failed
 

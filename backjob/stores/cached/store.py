@@ -26,8 +26,6 @@ from backjob.stores.rows import microseconds, moment
 from backjob.stores.steps import dump_job, load_job
 from backjob.stores.values import LOOKAHEAD, refuse_short_limit
 
-__all__ = ["CachedStore"]
-
 _LIFE: Final = 1.0
 """Seconds for which the cache keeps a copy. A reader that took longer than this adds none."""
 _MARK_LIFE: Final = 15.0

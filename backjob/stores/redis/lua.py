@@ -13,8 +13,6 @@ from typing import Final
 
 from attrs import frozen
 
-__all__ = ["LAYOUT", "OVER_LAYOUT", "Script"]
-
 
 @frozen
 class Script:

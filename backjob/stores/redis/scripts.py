@@ -9,20 +9,6 @@ from typing import Final
 
 from backjob.stores.redis.lua import Script
 
-__all__ = [
-    "BEAT",
-    "CHANGE",
-    "CREATE",
-    "DUE",
-    "FIND",
-    "GET",
-    "MEMORY",
-    "OUTPUT",
-    "OVERDUE",
-    "PURGE",
-    "REPORT",
-]
-
 _ASSIGNED: Final = """
 -- The assignments in ARGV[i]: {"set": column -> value, "after": column -> seconds and microseconds from now, "erased":
 -- columns}. Each column of bytes follows with its value.

@@ -19,8 +19,6 @@ from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
-__all__ = ["RedisStore", "from_url"]
-
 # The most jobs for one script, because the server serves no other client while it runs.
 _PURGE_BATCH: Final = 100
 _BEAT_BATCH: Final = 500

@@ -10,8 +10,6 @@ from backjob.model import Job
 from backjob.stores.columns import JOB_COLUMNS, Kind
 from backjob.stores.rows import After, moment, row_job
 
-__all__ = ["expecting", "job_of", "lookup", "parted", "setting"]
-
 _READERS: Final = tuple(
     [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
 )

@@ -14,8 +14,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, QueuePool
 from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable, StoreUnusable
 from backjob.stores.sql.errors import FOREIGN, Meaning, meaning, translated
 
-__all__ = ["Connections", "LimitedConnections", "database_name"]
-
 _POOL_SIZE: Final = 8
 _POOL_TIMEOUT: Final = 10.0  # s
 _CONNECT_TIMEOUT: Final = 5  # s

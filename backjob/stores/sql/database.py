@@ -16,8 +16,6 @@ from backjob.process import PerProcess
 from backjob.stores.sql.connections import Connections, LimitedConnections
 from backjob.stores.sql.errors import Meaning, driver_error, meaning
 
-__all__ = ["Database", "DirectWrite"]
-
 T = TypeVar("T")
 
 _PAUSES: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)

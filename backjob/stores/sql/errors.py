@@ -10,8 +10,6 @@ from sqlalchemy import exc
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 
-__all__ = ["FOREIGN", "Meaning", "driver_error", "meaning", "translated"]
-
 FOREIGN: Final = (exc.SQLAlchemyError, UnicodeError, OverflowError)
 """The exceptions of SQLAlchemy, and those that a driver may raise for a value."""
 

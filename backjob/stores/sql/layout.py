@@ -13,8 +13,6 @@ from sqlalchemy.schema import CreateIndex
 from backjob.errors import StoreUnusable
 from backjob.stores.sql.schema import Tables
 
-__all__ = ["create_missing", "refuse_old_server", "refuse_other_layout"]
-
 _OLDEST: Final = {"postgresql": (12,), "mysql": (8, 0, 1), "mariadb": (10, 6)}
 """MySQL and MariaDB have SKIP LOCKED since these versions."""
 _LOCK_WAIT: Final = 30  # s

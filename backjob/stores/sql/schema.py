@@ -15,8 +15,6 @@ from sqlalchemy.types import TypeDecorator, TypeEngine
 from backjob.errors import InvalidRequest
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
 
-__all__ = ["Tables", "creation"]
-
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
     "mysql": "mysql+pymysql://",

@@ -18,8 +18,6 @@ from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import SERVER_NOW, After
 from backjob.stores.sql.schema import Tables
 
-__all__ = ["Statements", "Values", "named_values"]
-
 Values: TypeAlias = dict[str, Any]
 Selecting: TypeAlias = "sa.Select[*tuple[Any, ...]]"
 Condition: TypeAlias = sa.ColumnElement[bool]

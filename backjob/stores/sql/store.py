@@ -33,8 +33,6 @@ except ModuleNotFoundError as error:
         raise
     raise MissingExtra("SQLStore", "sqlalchemy") from error
 
-__all__ = ["SQLStore", "from_url", "metadata"]
-
 _BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1

@@ -14,8 +14,6 @@ from typing import Any, Final
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.process import PerProcess
 
-__all__ = ["Connections"]
-
 _MOST_IDLE: Final = 8
 
 _TRANSIENT: Final = (

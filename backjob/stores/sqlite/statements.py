@@ -14,8 +14,6 @@ from backjob.errors import InvalidRequest
 from backjob.model import Query, Report, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
 
-__all__ = ["Statements"]
-
 
 def _type(column: Column) -> str:
     kind = "TEXT" if column.is_text else "BLOB" if column.kind is Kind.BYTES else "INTEGER"

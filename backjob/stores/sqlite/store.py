@@ -23,8 +23,6 @@ from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
 
-__all__ = ["SQLiteStore", "from_url"]
-
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 _WAL_RETRY: Final = 0.01  # s
 _DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)

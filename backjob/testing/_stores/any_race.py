@@ -17,8 +17,6 @@ from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.merging import MergesJobs
 from backjob.testing.clock import FakeClock
 
-__all__ = ["AnyRace"]
-
 
 class AnyRace(StoreCase):
     """Generated races: claims, reports, ends, cancels, and leases and merge keys if the suite covers them."""

@@ -21,22 +21,6 @@ from backjob.protocols import Clock, Store
 from backjob.testing._stores.watched import METHODS, WatchedStore
 from backjob.testing.clock import FakeClock
 
-__all__ = [
-    "ALIKE",
-    "MICROSECOND",
-    "PATIENCE",
-    "UNKNOWN",
-    "StoreCase",
-    "at_once",
-    "draft",
-    "kept",
-    "plainly",
-    "refused",
-    "same",
-    "unread",
-    "whole_output",
-]
-
 T = TypeVar("T")
 
 COMPLETED: Final = completed("done")

@@ -16,8 +16,6 @@ from backjob.model import Changes, Expect, Report, Status
 from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, same
 from backjob.testing._stores.creating import FULL
 
-__all__ = ["ChangeCalls"]
-
 
 class ChangeCalls(StoreCase):
     """``change``."""

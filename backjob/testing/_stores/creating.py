@@ -12,8 +12,6 @@ from attrs import evolve
 from backjob.model import Caller, Draft, Job, Output, Request, Status
 from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, refused, same
 
-__all__ = ["FULL", "CreateCalls"]
-
 FULL: Final = Draft(
     id="full",
     request=Request(

@@ -13,8 +13,6 @@ from backjob.lifecycle import completed, failed
 from backjob.model import Changes, Expect, Job, Status
 from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, same
 
-__all__ = ["DelaysJobs"]
-
 
 class DelaysJobs(StoreCase):
     """``take_due``: due times and leases, to the microsecond; one caller gets each job."""

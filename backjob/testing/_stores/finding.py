@@ -9,8 +9,6 @@ from backjob.lifecycle import claimed, completed, failed
 from backjob.model import Changes, Expect, Query, Report, Status
 from backjob.testing._stores.case import ALIKE, MICROSECOND, UNKNOWN, StoreCase, draft, same
 
-__all__ = ["FindsJobs", "FindsSilentJobs"]
-
 
 class FindsSilentJobs(StoreCase):
     """``find`` among jobs that have not ended."""

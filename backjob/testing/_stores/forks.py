@@ -15,8 +15,6 @@ from backjob.model import Report
 from backjob.protocols import Capability, lacks
 from backjob.testing._stores.case import StoreCase, draft, kept, same, whole_output
 
-__all__ = ["ForkCalls"]
-
 _REPORTS: Final = 20
 
 

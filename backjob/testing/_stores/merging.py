@@ -11,8 +11,6 @@ from backjob.lifecycle import claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Job, Report
 from backjob.testing._stores.case import ALIKE, StoreCase, draft, kept, refused, same, unread
 
-__all__ = ["MergesJobs"]
-
 
 class MergesJobs(StoreCase):
     """``create`` with a merge key: while a job holds the key, it returns that job."""

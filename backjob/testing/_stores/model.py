@@ -10,8 +10,6 @@ from attrs import NOTHING, asdict, fields
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.testing.clock import FakeClock
 
-__all__ = ["Model"]
-
 _FIELDS: Final = {field.name: field for field in fields(Job)}
 _COPIED: Final = [field.name for field in fields(Draft) if field.name in _FIELDS]
 _CHANGED: Final = [field.name for field in fields(Changes) if field.name in _FIELDS]

@@ -20,8 +20,6 @@ from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request, Status
 from backjob.protocols import Store
 
-__all__ = ["chunk", "main", "open_by"]
-
 Task: TypeAlias = dict[str, Any]
 _PATIENCE: Final = 60.0
 _ENDS: Final = (completed("done"), failed("broken"), cancelled())

@@ -11,8 +11,6 @@ from backjob.lifecycle import claimed, completed, ended, failed
 from backjob.model import Expect, Output, Report
 from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, kept, same
 
-__all__ = ["PurgesJobs"]
-
 _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
 
 

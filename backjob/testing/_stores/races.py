@@ -9,8 +9,6 @@ from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Report, Status
 from backjob.testing._stores.case import PATIENCE, StoreCase, draft, kept, same, whole_output
 
-__all__ = ["Races"]
-
 
 class Races(StoreCase):
     """Races between threads of one process: one winner, one end, no lost and no repeated write."""

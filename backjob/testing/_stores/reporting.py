@@ -15,8 +15,6 @@ from backjob.lifecycle import claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Output, Report, Status
 from backjob.testing._stores.case import StoreCase, draft, kept, refused, same, unread, whole_output
 
-__all__ = ["OutputCalls", "ReportCalls"]
-
 
 class ReportCalls(StoreCase):
     """``report`` and ``beat``."""

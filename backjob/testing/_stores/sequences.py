@@ -20,8 +20,6 @@ from backjob.testing._stores.model import Model
 from backjob.testing._stores.purging import PurgesJobs
 from backjob.testing.clock import FakeClock
 
-__all__ = ["AnySequence"]
-
 
 class AnySequence(StoreCase):
     """Generated sequences of the calls that the suite covers; each must return what the model returns."""

@@ -22,8 +22,6 @@ from backjob.testing._stores.case import PATIENCE, draft, kept, same, whole_outp
 from backjob.testing._stores.process import chunk, open_by
 from backjob.testing._stores.watched import WatchedStore
 
-__all__ = ["SharesJobs"]
-
 _ONCE_EACH: Final = 8  # additional jobs that every thread claims once
 _AT_ONCE: Final = 3  # jobs that a thread leases with one call
 _REPORTS: Final = 8  # reports by a thread, on average, before others try to end the job

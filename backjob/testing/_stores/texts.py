@@ -10,8 +10,6 @@ from backjob.lifecycle import claimed
 from backjob.model import LONGEST_STATUS_TEXT, Changes, Expect, Headers, JsonValue, Output, Report, Request, short_text
 from backjob.testing._stores.case import ALIKE, StoreCase, draft, kept, same, whole_output
 
-__all__ = ["TextCalls"]
-
 _NO_SURROGATES: Final = (*range(1, 0xD800), *range(0xE000, 0x10000))
 TEXTS: Final = {
     "every character of the basic plane": "".join(map(chr, _NO_SURROGATES)),

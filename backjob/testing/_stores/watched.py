@@ -9,8 +9,6 @@ from typing import Any, Final, get_args, get_type_hints
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
 
-__all__ = ["METHODS", "WatchedStore"]
-
 METHODS: Final = (
     "create", "get", "output", "change", "report", "take_due", "beat", "find", "purge", "close",
 )  # fmt: skip

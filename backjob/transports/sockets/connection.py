@@ -24,8 +24,6 @@ from backjob.model import Response
 from backjob.protocols import Delivery
 from backjob.transports.sockets.resolver import Peer
 
-__all__ = ["Line", "Steps", "Terms", "Unreachable", "converse", "describe"]
-
 Steps: TypeAlias = Generator[int, None, Response]
 
 _CHUNK: Final = 1 << 16

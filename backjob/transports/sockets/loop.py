@@ -20,8 +20,6 @@ from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Line, Steps, Terms, Unreachable, converse, describe
 from backjob.transports.sockets.resolver import Peer, Resolver
 
-__all__ = ["Flight", "SocketLoop"]
-
 _LOGGER: Final = logging.getLogger("backjob.transports.sockets")
 
 _CLOSE_TIMEOUT: Final = 5.0

@@ -14,8 +14,6 @@ from backjob.errors import NotSent
 from backjob.http.addresses import Address, TCPAddress, UnixAddress, is_ip_literal
 from backjob.protocols import Clock
 
-__all__ = ["Peer", "Resolver"]
-
 _CACHED: Final = 30.0
 _FAILURE_CACHED: Final = 1.0
 """Seconds. A broken resolver may block for long, so it is not called for each job."""

@@ -17,8 +17,6 @@ from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
 from backjob.transports.sockets.loop import Flight, SocketLoop
 
-__all__ = ["SocketTransport"]
-
 _MAX_IN_FLIGHT: Final = 10_000
 _MIN_RESERVE: Final = 64
 """File descriptors left for everything else: at the limit, SQLite, open() and imports fail too."""

@@ -35,7 +35,7 @@ class _Closing:
 
 class Contract(StoreContract):
     alias: str
-    examples, steps, race_examples, purged_in_batches = 10, 20, 5, 41
+    examples, steps, race_examples, racers, purged_in_batches = 10, 20, 3, 4, 41
 
     @pytest.fixture(autouse=True)
     def _small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,7 @@ class Contract(StoreContract):
 @pytest.mark.usefixtures("sqlite")
 class TestOnSQLite(Contract):
     alias = "default"
-    examples, steps, race_examples, racers = 4, 15, 3, 4
+    examples, steps = 4, 15
 
 
 @pytest.mark.slow

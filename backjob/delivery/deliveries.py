@@ -53,6 +53,8 @@ class _Delivery:
     job: Job | None
     version: int
     credentials: Credentials | None = field(repr=False)
+    is_whole: bool = True
+    """Whether the request of ``job`` has its body."""
     failures: int = 0
     future: Future[Response] | None = None
     send_at: float | None = None
@@ -99,8 +101,9 @@ class Deliveries:
         if delivery is None:
             if job.lessee == self._lessee:
                 self.add(job, credentials, at)
+                self._by_id[job.id].is_whole = False
         elif delivery.future is None:
-            delivery.job, delivery.version = job, job.version
+            delivery.job, delivery.version, delivery.is_whole = job, job.version, False
             delivery.credentials = credentials or delivery.credentials
             self._send_at(at, delivery)
 
@@ -191,6 +194,12 @@ class Deliveries:
         job = delivery.job
         if transport is None or job is None:
             return
+        if not delivery.is_whole:
+            job = self._store.get(job.id, body=True)
+            if job is None or job.version != delivery.version:
+                self._read_again(delivery)
+                return
+            delivery.job, delivery.is_whole = job, True
         try:
             credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
         except CredentialsLost as error:
@@ -203,7 +212,7 @@ class Deliveries:
             changed = self._change(delivery, changes)
             if changed is None:
                 return
-            job = delivery.job = changed
+            job = delivery.job = evolve(changed, request=job.request)
         if job.request is None:
             self.drop(job.id)
             return
@@ -231,7 +240,7 @@ class Deliveries:
         if changed is None:
             return
         if job is not None:
-            delivery.job = changed
+            delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
     def _give_up_lease(self, delivery: _Delivery) -> None:
@@ -255,7 +264,7 @@ class Deliveries:
             delivery.version = job.version
             now = self._monotonic()
             if delivery.future is None:
-                delivery.job = job
+                delivery.job, delivery.is_whole = job, False
                 self._send_at(now + max(0.0, (job.start_time - job.read_time).total_seconds()), delivery)
             self._renew_at(now + RETRY_PAUSE, delivery)  # half a lease from now it might have expired
         elif delivery.future is None or job is None or job.status.is_final:
@@ -289,6 +298,7 @@ class Deliveries:
             return
         delivery.failures += 1
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
+        delivery.is_whole = False
         wait = backoff(delivery.failures)
         level = logging.WARNING if delivery.failures % 10 == 3 else logging.INFO
         _log.log(level, "job %s: attempt %d failed (%s); the next one is in %.1f s", job.id, job.attempt, reason, wait)

@@ -46,6 +46,10 @@ class Job(models.Model):
     merge_key = ExactField(max_length=255, null=True, unique=True)
     owner = ExactField(max_length=255, null=True)
     scope = ExactField(max_length=255)
+    label = ExactField(max_length=128, default="", db_default="")
+    proof = ExactField(max_length=128, null=True)
+    root = ExactField(max_length=128, null=True)
+    waiting_for = ExactField(max_length=128, null=True)
     request = models.TextField(null=True)
     status_text = models.TextField(null=True)
     result = models.TextField(null=True)
@@ -59,10 +63,11 @@ class Job(models.Model):
         default_permissions = ("view",)
         permissions = [("cancel_job", "Can cancel job")]
         indexes = [
-            models.Index(fields=["status", "start_time"], name="backjob_job_due"),
-            models.Index(fields=["status", "end_time"], name="backjob_job_ageing"),
+            models.Index(fields=["status", "label", "start_time"], name="backjob_job_due"),
+            models.Index(fields=["status", "label", "end_time"], name="backjob_job_ageing"),
             models.Index(fields=["owner"], name="backjob_job_owner"),
             models.Index(fields=["scope"], name="backjob_job_scope"),
+            models.Index(fields=["root"], name="backjob_job_root"),
         ]
 
     def __str__(self) -> str:

@@ -16,7 +16,7 @@ from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
 from backjob.jobs.options import Options
-from backjob.lifecycle import End, cancelled, ended, overdue
+from backjob.lifecycle import End, cancelled, ended, overdue, waiting_for
 from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
 from backjob.process import PerProcess
 from backjob.protocols import Transport
@@ -252,6 +252,7 @@ class Engine:
             result=job.result,
             owner=job.owner,
             scope=job.scope,
+            waiting_for=waiting_for(job),
         )
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters

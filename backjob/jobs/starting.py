@@ -159,7 +159,7 @@ def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
     try:
         return engine.store.create(draft, key)
     except StoreUnavailable:
-        job = engine.store.get(draft.id)  # perhaps only the store's reply was lost
+        job = engine.store.get(draft.id, body=True)  # perhaps only the store's reply was lost
         if job is None:
             raise
         return job

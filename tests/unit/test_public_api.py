@@ -89,7 +89,7 @@ def test_each_status_has_its_number() -> None:
 def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
-        "scope",
+        *("scope", "waiting_for"),
     ]
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 
@@ -247,14 +247,15 @@ def test_the_first_parameters_of_each_part(module: str, name: str, first: list[s
             Store,
             {
                 "create": ["draft", "merge_key"],
-                "get": ["job_id"],
+                "get": ["job_id", "*", "body"],
                 "output": ["job_id", "offset", "limit"],
                 "change": ["job_id", "expect", "changes"],
                 "report": ["job_id", "token", "report"],
-                "take_due": ["lessee", "lease", "limit"],
+                "take_due": ["lessee", "lease", "limit", "labels"],
                 "beat": ["tokens"],
                 "find": ["query"],
-                "purge": ["completed_age", "ended_age"],
+                "count": ["query"],
+                "purge": ["completed_age", "ended_age", "labels"],
                 "close": [],
             },
         ),

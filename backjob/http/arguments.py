@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from attrs import frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.targets import join_query, normalise
+from backjob.http.values import json_text, pairs_of
 from backjob.model import Credentials, Headers, Request, clean_text
 
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
@@ -200,17 +200,12 @@ def _encoded(content: Content) -> tuple[bytes, str | None]:
     if given and content.method == "GET":
         raise InvalidRequest(given[0], "GET has no body; use query, or another method")
     if form is not None:
-        pairs = form.items() if isinstance(form, Mapping) else form
         try:
-            fields: list[tuple[Any, Any]] = [(name, value) for name, value in pairs if value is not None]
-            return urlencode(fields, doseq=True).encode(), "application/x-www-form-urlencoded"
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest("form", str(error)) from error
+            return urlencode(pairs_of("form", form)).encode(), "application/x-www-form-urlencoded"
+        except UnicodeEncodeError as error:
+            raise InvalidRequest("form", f"can't be encoded in UTF-8: {error.reason}") from error
     if json is not None:
-        try:
-            return json_module.dumps(json, allow_nan=False).encode(), "application/json"
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest("json", str(error)) from error
+        return json_text("json", json).encode(), "application/json"
     if isinstance(body, str):
         try:
             return body.encode(), "text/plain; charset=utf-8"

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date, time
-from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
-from uuid import UUID
 
 from backjob.errors import InvalidRequest
+from backjob.http.values import pairs_of
 
 # RFC 3986, section 3.3: pchar is unreserved (which quote() never escapes), sub-delims, ":" and "@".
 _PATH_SAFE: Final = "/!$&'()*+,;=:@"
@@ -65,19 +62,10 @@ def normalise(target: str) -> str:
 def join_query(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     """Return the query, without ``?``, for names and values.
 
-    Lists and tuples repeat their name; None is left out, also within them. Text, numbers, booleans (``true`` and
-    ``false``), dates and times (ISO 8601), UUIDs and enum members (their values) are encoded in UTF-8. Raises
-    `InvalidRequest` ("query") for other types.
+    They become text as in `backjob.http.values.pairs_of`, encoded in UTF-8. Raises `InvalidRequest` ("query") for other
+    types.
     """
-    pairs: list[str] = []
-    for name, value in params.items() if isinstance(params, Mapping) else params:
-        if not isinstance(name, str):
-            raise InvalidRequest("query", f"names must be text, not {name!r}")
-        values = value if isinstance(value, list | tuple) else (value,)
-        pairs.extend(
-            f"{_quoted(name, name)}={_quoted(name, _text(name, single))}" for single in values if single is not None
-        )
-    return "&".join(pairs)
+    return "&".join(f"{_quoted(name, name)}={_quoted(name, text)}" for name, text in pairs_of("query", params))
 
 
 def _escaped(part: str, safe: str) -> str:
@@ -102,17 +90,3 @@ def _quoted(name: str, text: str) -> str:
         return quote(text, safe="")
     except UnicodeEncodeError:
         raise InvalidRequest("query", f"{name!r} contains a lone surrogate, which UTF-8 can't encode") from None
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float | Decimal | UUID):
-        return str(value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    raise InvalidRequest(
-        "query", f"{name!r} must be text, a number, a date or a list of them, not {type(value).__name__}"
-    )

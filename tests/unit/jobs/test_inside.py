@@ -79,18 +79,20 @@ def test_a_lazy_translation_is_text(world: Bench, call: str) -> None:
 
 def test_a_job_can_be_ended_from_outside_with_a_lazy_text_and_an_error(world: Bench) -> None:
     done, failed = world.start(), world.start()
-    world.jobs.finish(lazystr("fertig"), job_id=done)
-    world.jobs.fail(OSError("disk full"), job_id=failed)  # type: ignore[call-overload]
+    text: Any = lazystr("fertig")
+    error: Any = OSError("disk full")
+    world.jobs.finish(text, job_id=done)
+    world.jobs.fail(error, job_id=failed)
     assert world.jobs.status(done).status_text == "fertig"
     assert world.jobs.status(failed).status_text == "disk full"
 
 
 def test_a_result_takes_dates_decimals_and_uuids_as_of_the_call(world: Bench) -> None:
     running = world.run()
-    result = {"on": date(2026, 11, 29), "sum": Decimal("1.50"), "ids": [UUID(int=1)]}
+    result: dict[str, Any] = {"on": date(2026, 11, 29), "sum": Decimal("1.50"), "ids": [UUID(int=1)]}
     with running.active():
         world.jobs.finish("done", result)
-        result["ids"].append(UUID(int=2))  # type: ignore[attr-defined]
+        result["ids"].append(UUID(int=2))
     world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.jobs.status(running.job.id).result == {
         "on": "2026-11-29",

@@ -72,7 +72,7 @@ class BackJobMiddleware:
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
         running = await shielded(asyncio.to_thread(self._jobs.worker.claim, opened, body))
-        shown = restored(scope, opened.request, running.job.caller)
+        shown = restored(scope, opened.request, running.job.caller, running.fields)
         outcome = await shielded(self._act_and_end(shown, body, running))
         if outcome.error is not None and exit_of(outcome.error) is None:
             raise outcome.error

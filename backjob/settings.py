@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
+from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key
@@ -38,6 +39,11 @@ _OPTIONS: Final = (
     "retention_days",
     "max_output",
     "max_body",
+    "max_headers",
+    "max_depth",
+    "merge_cookies",
+    "forward_headers",
+    "credential_headers",
     "user_agent",
     "status_prefix",
     "seal",
@@ -94,6 +100,14 @@ def _secrets(value: object) -> tuple[str | bytes, ...]:
     return tuple(_secret(part) for part in value)
 
 
+def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object], tuple[str, ...]]:
+    def names(value: object) -> tuple[str, ...]:
+        listed: Any = [name for part in value.split(",") if (name := part.strip())] if isinstance(value, str) else value
+        return read(listed)
+
+    return names
+
+
 def _cache(value: object) -> object:
     if isinstance(value, str):
         module, _, attribute = value.partition(":")
@@ -127,6 +141,11 @@ class Settings:
     retention_days: float | None = _setting(_number)
     max_output: int | None = _setting(_size)
     max_body: int | None = _setting(_size)
+    max_headers: int | None = _setting(_size)
+    max_depth: int | None = _setting(_count)
+    merge_cookies: tuple[str, ...] | None = _setting(_names(cookie_names))
+    forward_headers: tuple[str, ...] | None = _setting(_names(forwarded_names))
+    credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))
     user_agent: str | None = _setting(_text)
     status_prefix: str | None = _setting(_text)
     seal: bool | None = _setting(_truth)
@@ -174,8 +193,7 @@ class Settings:
         """Call ``make`` with the arguments of `BackJob` that these settings describe, and ``options``.
 
         ``secret`` is the framework's secret; without a key setting, the key is derived from it, labelled with ``package``
-        and ``application``. Fallbacks that are too weak are left out. A ``store``, ``transport`` or ``signer`` passed
-        here takes precedence; a cache goes in front of any store. Raises `InvalidRequest`, and what the store's
+        and ``application``. Fallbacks that are too weak are left out. What is passed here takes precedence; a cache goes in front of any store. Raises `InvalidRequest`, and what the store's
         constructor raises.
         """
         return make(
@@ -183,8 +201,7 @@ class Settings:
             transport=self._transport() if transport is None else transport,
             signer=self._signer(secret, tuple(secret_fallbacks), package, application) if signer is None else signer,
             clock=clock,
-            **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None},
-            **options,
+            **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None} | options,
         )
 
     def _store(self, default_store: Callable[[], str], given: Store | None, clock: Clock | None) -> Store:

@@ -56,7 +56,7 @@ class BackJobMiddleware:
     def _work(self, environ: WSGIEnvironment, start_response: StartResponse, opened: WorkerRequest) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(opened.length) if opened.length else b""
         running = self._jobs.worker.claim(opened, body)
-        restore(environ, opened.request, running.job.caller)
+        restore(environ, opened.request, running.job.caller, running.fields)
         environ["wsgi.input"] = io.BytesIO(body)
         outcome = self._act(environ, running)
         self._jobs.worker.end(running, outcome)

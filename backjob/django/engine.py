@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from attrs import evolve
+from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -55,6 +56,10 @@ class DjangoEngine(Engine):
     def current_owner(self) -> str | None:
         request = current_request()
         return None if request is None else self.owner_of(request)
+
+    @override
+    def session_cookie(self) -> str:
+        return str(settings.SESSION_COOKIE_NAME)
 
     @override
     def status_url(self, job_id: str, cancel: bool = False) -> str:

@@ -138,7 +138,7 @@ def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
     body = request.read(opened.length) if opened.length else b""
     running = site.worker.claim(opened, body)
-    restore(request, opened.request, running.job.caller, body)
+    restore(request, opened.request, running.job.caller, running.fields, body)
     # The signature proves what a CSRF token would: that this site itself made the request.
     marked: Any = request
     marked._dont_enforce_csrf_checks = True  # noqa: SLF001

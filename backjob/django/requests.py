@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from io import BytesIO
 from typing import Any
 
@@ -10,6 +11,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 
+from backjob.django.sessions import saved_session
 from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
 from backjob.http import scope as asgi
@@ -45,6 +47,9 @@ class DjangoServing:
             return f"{self.django.scheme}://{self.django.get_host()}"
         except DisallowedHost:
             return ""
+
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        return saved_session(self.django)
 
     @property
     def mount(self) -> str:
@@ -93,17 +98,17 @@ def is_served_alone(request: HttpRequest) -> bool:
     return not (request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True))
 
 
-def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:
+def restore(request: Any, shown: Request, caller: Caller | None, fields: Mapping[str, str | None], body: bytes) -> None:
     """Change the request to the one that ``start()`` was given, as if its caller's client had sent it.
 
     Call it before anything reads its query or headers, which is why the middleware comes first.
     """
     scope = _scope(request)
     if scope is not None:
-        request.scope = asgi.restored(scope, shown, caller)
+        request.scope = asgi.restored(scope, shown, caller, fields)
         request.path = request.scope["path"]
         request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
-    wsgi.restore(request.META, shown, caller)
+    wsgi.restore(request.META, shown, caller, fields)
     for cached in ("headers", "GET", "COOKIES", "accepted_types"):
         request.__dict__.pop(cached, None)
     # backjob has read the body already, so set the attributes that Django's property ``body`` would set.

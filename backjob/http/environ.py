@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _UNPREFIXED: Final = {"CONTENT_TYPE": "Content-Type", "CONTENT_LENGTH": "Content-Length"}
+_USER: Final = "REMOTE_USER"  # the user that the server itself has authenticated; no header field of a client
 _FORWARDED: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in FORWARDED_FIELDS}
 
 
@@ -88,6 +90,8 @@ def _headers_of(environ: WSGIEnvironment) -> Headers:
             fields.append((key[5:].replace("_", "-").title(), value))
         elif key in _UNPREFIXED and value:
             fields.append((_UNPREFIXED[key], value))
+        elif key == _USER and value:
+            fields.append((_USER, value))
     return tuple(fields)
 
 
@@ -105,14 +109,25 @@ def base_url_of(environ: WSGIEnvironment) -> str:
     return learnt_base_url(("0.0.0.0", int(port)), socket.AF_INET, tls=False)  # noqa: S104 - read as loopback
 
 
-def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -> None:
-    """Change the environ to the request that ``start()`` was given, as if its caller's client had sent it."""
+def restore(
+    environ: WSGIEnvironment, request: Request, caller: Caller | None, fields: Mapping[str, str | None]
+) -> None:
+    """Change the environ to the request that ``start()`` was given, as if its caller's client had sent it.
+
+    ``fields`` are header fields to set, or to remove where the value is None.
+    """
     environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
         if key in environ:
             environ[key] = request.target
     for key in _FORWARDED.values():
         environ.pop(key, None)
+    for name, value in fields.items():
+        key = name if name == _USER else "HTTP_" + name.upper().replace("-", "_")
+        if value is None:
+            environ.pop(key, None)
+        else:
+            environ[key] = value
     if caller is None:
         return
     environ["wsgi.url_scheme"] = caller.scheme

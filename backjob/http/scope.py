@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 from typing_extensions import override
 
-from backjob.errors import AddressUnknown
+from backjob.errors import AddressUnknown, InvalidRequest
 from backjob.http.addresses import is_ip_literal, learnt_base_url
+from backjob.http.arguments import canonical_name
 from backjob.http.serving import FORWARDED_FIELDS, Serving
 from backjob.http.targets import canonical_path
 from backjob.model import Caller, Headers, Request
@@ -48,6 +49,16 @@ class ScopeServing(Serving):
             address=str(client[0]) if client else "",
             forwarded=tuple((name, values[name.lower()]) for name in FORWARDED_FIELDS if name.lower() in values),
         )
+
+    @override
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        if getattr(self._scope.get("session"), "modified", False):  # Starlette's session knows it
+            raise InvalidRequest(
+                "as_current_user",
+                "this request has changed the session, whose cookie exists only with the response: the job would have the "
+                "old session, or none after a login; start it in the next request, or with as_current_user=False",
+            )
+        return {}
 
     @property
     @override
@@ -91,8 +102,11 @@ def base_url_of(scope: Scope) -> str:
     return learnt_base_url((host, port), socket.AF_INET6 if ":" in host else socket.AF_INET, tls=False)
 
 
-def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
-    """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it."""
+def restored(scope: Scope, request: Request, caller: Caller | None, changes: Mapping[str, str | None]) -> Scope:
+    """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it.
+
+    ``changes`` are header fields to set, or to remove where the value is None.
+    """
     shown = {**scope, "query_string": request.query.encode("latin-1")}
     root: str = scope.get("root_path", "")
     if caller is not None and caller.mount and scope["path"] == root + unquote(request.path):
@@ -100,7 +114,13 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
         shown["path"] = scope["path"].removeprefix(root)
         if scope.get("raw_path"):
             shown["raw_path"] = scope["raw_path"].removeprefix(caller.mount.encode())
-    fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
+    replaced = _FORWARDED | {canonical_name(name).encode() for name in changes}
+    fields = [field for field in scope["headers"] if bytes(field[0]).lower().replace(b"_", b"-") not in replaced]
+    fields += [
+        (name.lower().encode(), value.encode("latin-1"))
+        for name, value in changes.items()
+        if value is not None and "_" not in name  # the variable of a WSGI server
+    ]
     if caller is not None:
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -15,6 +15,7 @@ from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
+from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.lifecycle import End, cancelled, ended, overdue, waiting_for
 from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
@@ -55,6 +56,7 @@ class Engine:
         self.retention = Retention(options.completed_retention_days, options.retention_days)
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
+        self.inheritance = Inheritance(options)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.worker = Worker(
@@ -66,6 +68,7 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
+            inheritance=self.inheritance,
             owner=jobs,
         )
 
@@ -229,6 +232,18 @@ class Engine:
         """Return the owner of the request being served, or None."""
         here = self.here()
         return None if here is None else self.owner_of(here.request)
+
+    def session_cookie(self) -> str:
+        """Return the name of the framework's session cookie."""
+        return "session"
+
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        """Return the cookies that the response sets because the session was changed; None deletes one.
+
+        Raises `InvalidRequest` ("as_current_user") if they can't be had before the response.
+        """
+        here = self.here()
+        return {} if here is None else here.changed_cookies()
 
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         """See `BackJob.status_url`."""

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -65,6 +65,18 @@ class WorkerRequest:
     def request(self) -> Request:
         """The request that the action gets, without the signature."""
         return self.verified.request
+
+
+class Inheritance(Protocol):
+    """Knows which header fields of the request that started a job its action gets."""
+
+    def logins(self, job_id: str, request: Request) -> Mapping[str, str | None]:
+        """Return the fields of logins that this worker request carries; None removes one. Raises `SignatureError`."""
+        ...
+
+    def context(self, job: Job) -> Mapping[str, str]:
+        """Return the other fields, from the job."""
+        ...
 
 
 @frozen
@@ -130,6 +142,7 @@ class Worker:
         write_later: Callable[[Running], None],
         settle: Callable[[Running, End], None],
         announce: Callable[[Job], None],
+        inheritance: Inheritance,
         owner: object,
     ) -> None:
         self._store = store
@@ -140,6 +153,7 @@ class Worker:
         self._write_later = write_later
         self._settle = settle
         self._announce = announce
+        self._inheritance = inheritance
         self.owner = owner
 
     def open(self, request: Request, *others: Request) -> WorkerRequest | None:
@@ -177,6 +191,7 @@ class Worker:
         verified = opened.verified
         try:
             verified.check(body)
+            logins = self._inheritance.logins(verified.grant.job_id, verified.request)
         except SignatureError as error:
             raise _forbidden(error) from error
         token = secrets.token_urlsafe(16)
@@ -197,6 +212,7 @@ class Worker:
             max_output=self._max_output,
             dirty=self._write_later,
             owner=self.owner,
+            fields={**self._inheritance.context(job), **logins},
         )
 
     def _claimed_after_all(self, job_id: str, token: str) -> Job | None:

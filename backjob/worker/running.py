@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -34,6 +34,7 @@ class Running:
     """One job between its claim and its end.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``owner`` is the job's `BackJob`.
+    The adapter sets the header ``fields`` of the request that the action gets; None removes one.
     """
 
     def __init__(
@@ -46,10 +47,12 @@ class Running:
         max_output: int,
         dirty: Callable[[Running], None],
         owner: object = None,
+        fields: Mapping[str, str | None] | None = None,
     ) -> None:
         self.job = job
         self.token = token
         self.owner = owner
+        self.fields = fields or {}
         self.finish: End | None = None
         self.error: str | None = None
         self._store = store

@@ -120,6 +120,9 @@ class Here:
     caller: Caller = _CALLER
     mount: str = ""
 
+    def changed_cookies(self) -> dict[str, str | None]:
+        return {}
+
     @property
     def origin(self) -> str:
         return f"{self.caller.scheme}://{self.caller.host}"

@@ -226,17 +226,6 @@ def test_as_current_user_outside_of_a_request_is_refused(world: Bench) -> None:
     assert nothing_happened(world)
 
 
-@pytest.mark.parametrize("merge", ["pending", "unfinished"])
-def test_merging_with_credentials_needs_an_owner(world: Bench, merge: Any) -> None:
-    with served(), pytest.raises(InvalidRequest) as caught:
-        world.jobs.start("/work", merge=merge)
-    assert caught.value.argument == "merge"
-    with pytest.raises(InvalidRequest) as caught:
-        world.start(merge=merge, headers={"Authorization": "Bearer a"})
-    assert caught.value.argument == "merge"
-    assert nothing_happened(world)
-
-
 def test_invalid_credentials_are_refused_without_being_shown(world: Bench) -> None:
     with (
         served(Here(Request("GET", "/", (("Cookie", COOKIE + "\x01"),)))),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
+from attrs import evolve
+from django.apps import apps
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
@@ -16,6 +18,7 @@ from typing_extensions import Unpack, override
 from backjob.django.engine import DjangoEngine, current_request
 from backjob.django.signals import set_on_end
 from backjob.errors import InvalidRequest
+from backjob.http.inherited import credential_names
 from backjob.http.origins import URL, is_url
 from backjob.http.serving import serving
 from backjob.jobs import BackJob as CoreBackJob
@@ -126,6 +129,8 @@ class BackJob(CoreBackJob):
         read = Settings.of({**given, "CACHE": _cache(cache)} if isinstance(cache, str) else given, beside=_DJANGO_ONLY)
         if own["DATABASE"] is not None and read.store is not None:
             raise InvalidRequest("DATABASE", "can't be combined with STORE: jobs are kept in one place")
+        if read.credential_headers is None:
+            read = evolve(read, credential_headers=credential_names(_login_variables()))
         store: Store | None = None
         if read.store is None:
             from backjob.django.store import DjangoStore  # noqa: PLC0415 - models need the app registry
@@ -142,6 +147,18 @@ class BackJob(CoreBackJob):
             store=store,
             owner=_imported("OWNER", own["OWNER"]),
         )
+
+
+def _login_variables() -> Iterator[str]:
+    """Yield the variables in which the site's middlewares find a user: without them a job would log the user out."""
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    from django.contrib.auth.middleware import RemoteUserMiddleware  # noqa: PLC0415 - models need the app registry
+
+    for name in settings.MIDDLEWARE:
+        kind = import_string(name)
+        if isinstance(kind, type) and issubclass(kind, RemoteUserMiddleware):
+            yield kind.header
 
 
 def random_part(secret: str) -> str:

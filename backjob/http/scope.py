@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import socket
+from base64 import b64encode
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
@@ -52,18 +54,31 @@ class ScopeServing(Serving):
 
     @override
     def changed_cookies(self) -> Mapping[str, str | None]:
-        if getattr(self._scope.get("session"), "modified", False):  # Starlette's session knows it
-            raise InvalidRequest(
-                "as_current_user",
-                "this request has changed the session, whose cookie exists only with the response: the job would have the "
-                "old session, or none after a login; start it in the next request, or with as_current_user=False",
-            )
-        return {}
+        session = self._scope.get("session")
+        # Of another type it may be a guard that raises an error for every attribute.
+        if session is None or not issubclass(type(session), dict) or not getattr(session, "modified", False):
+            return {}
+        return _session_cookie(self._scope, session)
 
     @property
     @override
     def mount(self) -> str:
         return canonical_path(self._root.encode())
+
+
+def _session_cookie(scope: Scope, session: dict[str, Any]) -> Mapping[str, str | None]:
+    """Return the cookie that Starlette's SessionMiddleware is going to set, made with that middleware's own signer."""
+    layer = getattr(scope.get("app"), "middleware_stack", None)
+    while layer is not None and not (hasattr(layer, "signer") and hasattr(layer, "session_cookie")):
+        layer = getattr(layer, "app", None)
+    if layer is None:
+        raise InvalidRequest(
+            "as_current_user",
+            "this request has changed the session, whose cookie exists only with the response: the job would have the old "
+            "session, or none after a login; start it in the next request, or with as_current_user=False",
+        )
+    value = layer.signer.sign(b64encode(json.dumps(session).encode())).decode() if session else None
+    return {layer.session_cookie: value}
 
 
 def request_of(scope: Scope) -> Request:

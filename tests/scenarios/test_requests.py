@@ -132,8 +132,8 @@ def test_the_action_sees_the_login_the_language_and_the_trace_of_the_page(site: 
 @pytest.mark.every_server
 def test_a_cookie_whose_last_byte_python_takes_for_a_space_arrives_as_it_does_at_a_page(site: Site) -> None:
     visitor = {"Cookie": "name=voil\xa0"}
-    page = site.page("/work/see", headers=visitor).json()["headers"].get("cookie")  # granian drops it under WSGI
-    assert seen_by(site, visitor=visitor)["headers"].get("cookie") == page
+    page = site.page("/work/see", headers=visitor).json()["headers"].get("cookie", "")  # granian under WSGI empties it
+    assert seen_by(site, visitor=visitor)["headers"].get("cookie", "") == page
 
 
 def test_the_owner_is_the_user_who_started_the_job(site: Site) -> None:

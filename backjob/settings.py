@@ -41,6 +41,7 @@ _OPTIONS: Final = (
     "max_body",
     "max_headers",
     "max_depth",
+    "max_chain",
     "merge_cookies",
     "forward_headers",
     "credential_headers",
@@ -143,6 +144,7 @@ class Settings:
     max_body: int | None = _setting(_size)
     max_headers: int | None = _setting(_size)
     max_depth: int | None = _setting(_count)
+    max_chain: int | None = _setting(_count)
     merge_cookies: tuple[str, ...] | None = _setting(_names(cookie_names))
     forward_headers: tuple[str, ...] | None = _setting(_names(forwarded_names))
     credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))

@@ -39,6 +39,7 @@ class Parts(TypedDict, total=False):
     on_end: Callable[[JobState], object]
     max_headers: int
     max_depth: int
+    max_chain: int
     merge_cookies: Iterable[str]
     forward_headers: Iterable[str]
     credential_headers: Iterable[str]

@@ -84,6 +84,7 @@ class Options:
     max_body: int = _count(1 << 20)
     max_headers: int = _count(MAX_HEADERS)
     max_depth: int = _count(32)
+    max_chain: int = _count(10_000)
     merge_cookies: tuple[str, ...] | None = field(default=None, converter=_merge_cookies)
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import evolve, field, frozen
 
 from backjob.delivery.deliveries import LEASE
-from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, StoreUnavailable, TooDeep
+from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, StoreUnavailable, TooDeep, TooManyJobs
 from backjob.http.arguments import (
     Content,
     Limits,
@@ -28,7 +28,7 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.merging import merge_key
 from backjob.jobs.options import SHORTEST_TIMEOUT
 from backjob.lifecycle import waits_until_sent
-from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, Request, Status
+from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, Query, Request, Status
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
@@ -113,7 +113,7 @@ def drafted(
     owner: str | EllipsisType | None,
     error_timeout: float | None,
 ) -> Draft:
-    """Build the job to store. Raises `InvalidRequest`, and `TooDeep`."""
+    """Build the job to store. Raises `InvalidRequest`, `TooDeep` and `TooManyJobs`."""
     due = check_delay(delay, engine.clock.now())
     if due != 0 and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
@@ -140,6 +140,7 @@ def drafted(
         held=held,
         sealed=engine.sealer.seal(credentials) if engine.sealer is not None and credentials else None,
         depth=_depth(engine.options.max_depth),
+        root=_root(engine),
     )
 
 
@@ -149,6 +150,19 @@ def _depth(limit: int) -> int:
     if depth > limit:
         raise TooDeep(depth)
     return depth
+
+
+def _root(engine: Engine) -> str | None:
+    """Return the first job of the chain that this job continues. Concurrent starts may exceed the limit by a few jobs."""
+    running = current.get()
+    if running is None:
+        return None
+    root = running.job.root or running.job.id
+    limit = engine.options.max_chain
+    # The first job has no root itself.
+    if Capability.LISTING not in lacks(engine.store) and engine.store.count(Query(root=root, limit=limit)) + 1 >= limit:
+        raise TooManyJobs(limit)
+    return root
 
 
 def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge) -> Job:

@@ -184,6 +184,13 @@ def _chain(jobs: BackJob, visit: Visit) -> Reply:
     return Reply(jobs.finish(visit.headers.get("cookie"), result={"next": following, "address": visit.address}))
 
 
+def _split(jobs: BackJob, visit: Visit) -> Reply:
+    """Start two of itself."""
+    for _ in range(2):
+        jobs.start(f"{visit.mount}/work/split", as_current_user=False)
+    return Reply(jobs.finish())
+
+
 def _guarded(jobs: BackJob, visit: Visit) -> Reply:
     return jobs.background_only(lambda: Reply("guarded"))()
 
@@ -236,6 +243,7 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "print": _print,
     "raise": _raise,
     "see": _see,
+    "split": _split,
     "steps": _steps,
     "stream": _stream,
     "threads": _threads,

@@ -116,6 +116,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "max_body": 1 << 20,
         "max_headers": 8192,
         "max_depth": 32,
+        "max_chain": 10_000,
         "merge_cookies": None,
         "forward_headers": (),
         "credential_headers": (),

@@ -51,7 +51,15 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("ERROR_TIMEOUT", "DELIVERY_TIMEOUT", "COMPLETED_RETENTION_DAYS", "RETENTION_DAYS"): [
         *("nan", float("nan"), -1, "-0.5", "inf", True, [], "soon", "", 10**400)
     ],
-    ("MAX_OUTPUT", "MAX_BODY", "MAX_HEADERS", "MAX_DEPTH", "STREAMS"): ["nan", -1, "1.5", 1.5, True, "", []],
+    ("MAX_OUTPUT", "MAX_BODY", "MAX_HEADERS", "MAX_DEPTH", "MAX_CHAIN", "STREAMS"): [
+        "nan",
+        -1,
+        "1.5",
+        1.5,
+        True,
+        "",
+        [],
+    ],
     ("SEAL", "CREATE_TABLE"): ["maybe", "", 2, []],
     ("BASE_URL", "CONNECT_TO", "STORE", "TABLE_NAME", "USER_AGENT", "STATUS_PREFIX"): ["", 5, []],
     ("CACHE",): ["", "shop", ":cache", "shop.caches:", 5, {}, object()],

@@ -272,6 +272,7 @@ NUMBERS = (
     "max_body",
     "max_headers",
     "max_depth",
+    "max_chain",
 )
 
 
@@ -284,7 +285,7 @@ def test_an_option_outside_of_its_range_is_named(name: str, bad: Any) -> None:
     assert caught.value.argument == name
 
 
-@pytest.mark.parametrize("name", ["max_output", "max_body", "max_headers", "max_depth"])
+@pytest.mark.parametrize("name", ["max_output", "max_body", "max_headers", "max_depth", "max_chain"])
 def test_sizes_are_whole_numbers(name: str) -> None:
     setting: dict[str, Any] = {name: 1e6}
     with pytest.raises(InvalidRequest) as caught:

@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 
-from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, StoreUnavailable, TooDeep
+from backjob.errors import (
+    AddressUnknown,
+    InvalidRequest,
+    JobNotFound,
+    NoCurrentRequest,
+    StoreUnavailable,
+    TooDeep,
+    TooManyJobs,
+)
 from backjob.jobs import BackJob, engine_of
 from backjob.model import Caller, Request, Status
 from backjob.signing import MessageSigner
+from backjob.stores.cache import CacheStore
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
 from backjob.testing import FakeClock
 from backjob.worker.claiming import Outcome
+from tests.contracts.dict_cache import DictCache
 from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
 
 DEADLINE = 20
@@ -299,6 +309,32 @@ def test_a_chain_of_jobs_that_start_jobs_is_limited() -> None:
     with running.active(), pytest.raises(TooDeep) as caught:
         world.start()
     assert caught.value.depth == 3
+
+
+def test_a_job_that_starts_two_of_itself_stops_at_the_limit() -> None:
+    world = bench(max_chain=10, max_depth=99)
+    world.start()
+    refused = 0
+    while world.step() and world.transport.sent:
+        running = world.receive(world.transport.sent.pop())
+        with running.active():
+            for _ in range(2):
+                try:
+                    world.start()
+                except TooManyJobs:
+                    refused += 1
+        world.engine.worker.end(running, Outcome(200, "OK"))
+    jobs = world.jobs.find(limit=100)
+    assert (len(jobs), refused) == (10, 20 - 9)
+    roots = {world.job(state.id).root for state in jobs}
+    assert roots == {None, jobs[-1].id}
+    assert world.job(world.start()).root is None
+
+
+def test_a_store_that_can_not_list_does_not_bound_a_chain() -> None:
+    world = bench(max_chain=1, store=CacheStore(DictCache(), clock=(clock := FakeClock())), clock=clock)
+    with world.run().active():
+        assert world.jobs.exists(world.start())
 
 
 def test_start_needs_an_address_and_the_first_one_learnt_is_kept() -> None:

@@ -24,13 +24,13 @@ _COOKIE_NAME: Final = re.compile(r"[^\x00-\x20\x7f;=,]+")
 
 def credential_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of fields that prove a login, as header fields: ``HTTP_X_USER`` is ``X-User``. Raises `ValueError`."""
-    checked = (_checked(name.removeprefix("HTTP_").replace("_", "-")) for name in _listed(names))
+    checked = (_checked(_as_field(name).replace("_", "-")) for name in _listed(names))
     return tuple(name for name in checked if name.lower() not in CREDENTIAL_FIELDS)
 
 
 def forwarded_names(names: Iterable[str]) -> tuple[str, ...]:
     """Return the names of fields that the action shall see too. Raises `ValueError`."""
-    checked = tuple(_checked(name) for name in _listed(names))
+    checked = tuple(_checked(_as_field(name)) for name in _listed(names))
     for name in checked:
         if canonical_name(name) in CREDENTIAL_FIELDS:
             raise ValueError(f"{name} is a credential: start a job as the current user to pass it on")
@@ -54,6 +54,11 @@ def _listed(names: Iterable[str]) -> tuple[str, ...]:
         if not isinstance(name, str):
             raise ValueError(f"must be a list of names, not of {type(name).__name__}")  # noqa: TRY004
     return listed
+
+
+def _as_field(name: str) -> str:
+    """Return the name of a header field that was given as a WSGI variable."""
+    return name.removeprefix("HTTP_").replace("_", "-") if name.startswith("HTTP_") else name
 
 
 def _checked(name: str) -> str:
@@ -106,7 +111,8 @@ def current_credentials(
     missing = wanted - {canonical_name(name) for name, _ in given.headers}
     added: list[tuple[str, str]] = []
     for name, value in here.headers:
-        if canonical_name(name) in missing and name.lower() != "cookie":
+        # No proxy strips a client's "remote_user", which no framework reads: only the server's own variable has a "_".
+        if name.lower() in missing - {"cookie"} or (name == _VARIABLE and canonical_name(name) in missing):
             check_value("as_current_user", name, value)
             added.append((name, value))
     if "cookie" in missing:

@@ -55,7 +55,9 @@ class Inheritance:
             fields.update(dict.fromkeys(variants(name)))
         return fields | dict(self._logins.unpack(job_id, request))
 
-    def context(self, job: Job) -> dict[str, str]:
+    def context(self, job: Job) -> dict[str, str | None]:
         """Return the fields as the starting request had them: a proxy may have replaced those of the worker request."""
-        headers = () if job.request is None else job.request.headers
-        return {name: value for name, value in headers if is_context_field(name, self._forward)}
+        request = job.request
+        if request is None:
+            return {}
+        return {name: request.header(name) for name, _ in request.headers if is_context_field(name, self._forward)}

@@ -74,7 +74,7 @@ class Inheritance(Protocol):
         """Return the fields of logins that this worker request carries; None removes one. Raises `SignatureError`."""
         ...
 
-    def context(self, job: Job) -> Mapping[str, str]:
+    def context(self, job: Job) -> Mapping[str, str | None]:
         """Return the other fields, from the job."""
         ...
 

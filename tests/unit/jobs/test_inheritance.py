@@ -61,7 +61,7 @@ def seen(running: Running, arrived: Headers = ()) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("as_current_user", [True, False])
 def test_the_action_sees_the_language_and_the_trace_of_the_starting_request(as_current_user: bool) -> None:
-    world = bench(forward_headers=["X-Tenant", "X-Absent"])
+    world = bench(forward_headers=["HTTP_X_TENANT", "X-Absent"])
     here = page(*CONTEXT.items(), ("X-Tenant", "blue"), ("X-Other", "1"))
     request = wire(world, here, as_current_user=as_current_user)
     for name, value in {**CONTEXT, "X-Tenant": "blue", "X-Absent": None, "X-Other": None}.items():
@@ -71,6 +71,13 @@ def test_the_action_sees_the_language_and_the_trace_of_the_starting_request(as_c
 def test_given_headers_win_over_inherited_ones() -> None:
     request = wire(bench(), page(*CONTEXT.items()), headers={"accept-language": "fr", "TraceParent": "mine"})
     assert (request.header("Accept-Language"), request.header("traceparent")) == ("fr", "mine")
+
+
+def test_repeated_fields_stay_together() -> None:
+    world = bench()
+    running = claim(world, wire(world, page(), headers={"baggage": "a=1", "Baggage": "b=2"}))
+    for fields in seen(running):
+        assert fields["BAGGAGE"] == "a=1, b=2"
 
 
 def test_the_action_sees_them_although_a_proxy_replaced_them() -> None:
@@ -127,6 +134,13 @@ def test_a_login_that_merely_arrives_with_a_worker_request_proves_nothing(world:
     forged = evolve(request, headers=(*request.headers, *LOGIN, ("X_Api_Key", "forged")))
     for fields in seen(claim(world, forged), (*LOGIN, ("X_Api_Key", "forged"))):
         assert not {"X-API-KEY", "REMOTE-USER", "X_API_KEY"} & fields.keys()
+
+
+def test_a_clients_field_with_an_underscore_is_no_login_of_the_proxys(world: Bench) -> None:
+    request = wire(world, page(("Remote_User", "admin"), ("X_Api_Key", "guessed"), ("Cookie", "a=b")))
+    assert request.header("Backjob-Credentials") is None
+    for fields in seen(claim(world, request)):
+        assert not {"X-API-KEY", "REMOTE-USER"} & fields.keys()
 
 
 def test_a_login_of_another_job_or_of_a_forger_is_refused(world: Bench) -> None:

@@ -434,16 +434,16 @@ def test_credentials_are_in_no_log_repr_or_row(
 ) -> None:
     clock = FakeClock()
     store = SQLiteStore(tmp_path / "jobs.db", clock=clock)
-    world = bench(clock=clock, store=store, seal=seal)
+    world = bench(clock=clock, store=store, seal=seal, credential_headers=["X-Api-Key"])
     here = Here(
-        Request("GET", "/", (("Cookie", COOKIE), ("Authorization", "Bearer 0ddT0ken"))),
+        Request("GET", "/", (("Cookie", COOKIE), ("Authorization", "Bearer 0ddT0ken"), ("X-Api-Key", "0ddApiK3y"))),
         Caller("https", "shop.example", "192.0.2.7"),
     )
     with caplog.at_level(logging.DEBUG):
         shown = "".join(run_to_every_end(world, here)) + caplog.text + "".join(capsys.readouterr())
     files = b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir()))
     assert "shop.example" not in shown
-    for secret in ("0ddC00kie", "0ddT0ken"):
+    for secret in ("0ddC00kie", "0ddT0ken", "0ddApiK3y", "Backjob-Credentials: "):
         assert secret not in shown
         assert secret.encode() not in files
     assert len(files) > 1000

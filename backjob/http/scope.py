@@ -70,7 +70,7 @@ def _session_cookie(scope: Scope, session: dict[str, Any]) -> Mapping[str, str |
     """Return the cookie that Starlette's SessionMiddleware is going to set, made with that middleware's own signer."""
     layer = getattr(scope.get("app"), "middleware_stack", None)
     while layer is not None and not (hasattr(layer, "signer") and hasattr(layer, "session_cookie")):
-        layer = getattr(layer, "app", None)
+        layer = getattr(layer, "app", None) or getattr(layer, "_app", None)  # the latter is our own middleware's
     if layer is None:
         raise InvalidRequest(
             "as_current_user",

@@ -142,7 +142,7 @@ def test_a_session_that_can_not_be_saved_in_the_event_loop_is_an_error_that_name
         Client().get("/sign-in-blocking/ann")
 
 
-@pytest.mark.parametrize("named", [["Remote-User"], ["REMOTE_USER"], ["HTTP_REMOTE_USER"], None], ids=str)
+@pytest.mark.parametrize("named", [["Remote-User"], None], ids=str)
 @pytest.mark.parametrize(
     ("middleware", "variable", "lasting"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -80,9 +81,15 @@ def test_a_visitors_double_click_merges_with_himself_only(page: Page, merge: Any
 # --- Starlette's sessions -------------------------------------------------------------------------------------------
 
 
-def shop(world: Bench, *routes: Any, middleware: Any = SessionMiddleware, **options: Any) -> Any:
-    app = Starlette(routes=list(routes), middleware=[Middleware(middleware, **options)])
-    return asgi.BackJobMiddleware(app, world.jobs)
+def shop(
+    world: Bench, *routes: Any, middleware: Any = SessionMiddleware, added: bool = False, **options: Any
+) -> Any:
+    """Return an application in our middleware, which is around it or ``added`` to its own list."""
+    app = Starlette(routes=list(routes), middleware=[Middleware(GZipMiddleware), Middleware(middleware, **options)])
+    if not added:
+        return asgi.BackJobMiddleware(app, world.jobs)
+    app.add_middleware(asgi.BackJobMiddleware, jobs=world.jobs)
+    return app
 
 
 def look(world: Bench) -> Any:
@@ -100,13 +107,14 @@ def sent(world: Bench) -> str | None:
     return world.transport.sent[-1].delivery.sign().header("Cookie")
 
 
-def test_a_job_of_the_view_that_logs_in_gets_starlettes_new_session() -> None:
+@pytest.mark.parametrize("added", [False, True])
+def test_a_job_of_the_view_that_logs_in_gets_starlettes_new_session(added: bool) -> None:
     world = bench()
 
     def session(request: Request) -> PlainTextResponse:
         return PlainTextResponse(repr(dict(request.session)))
 
-    app = shop(world, look(world), Route("/session", session), secret_key="s", session_cookie="shop")
+    app = shop(world, look(world), Route("/session", session), added=added, secret_key="s", session_cookie="shop")
     answers(app, query="user=ann")
     anns = sent(world)
     assert anns is not None

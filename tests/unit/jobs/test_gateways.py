@@ -81,9 +81,7 @@ def test_a_visitors_double_click_merges_with_himself_only(page: Page, merge: Any
 # --- Starlette's sessions -------------------------------------------------------------------------------------------
 
 
-def shop(
-    world: Bench, *routes: Any, middleware: Any = SessionMiddleware, added: bool = False, **options: Any
-) -> Any:
+def shop(world: Bench, *routes: Any, middleware: Any = SessionMiddleware, added: bool = False, **options: Any) -> Any:
     """Return an application in our middleware, which is around it or ``added`` to its own list."""
     app = Starlette(routes=list(routes), middleware=[Middleware(GZipMiddleware), Middleware(middleware, **options)])
     if not added:

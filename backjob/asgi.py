@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
-from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, spellings
+from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, routed_requests
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
@@ -52,7 +52,7 @@ class BackJobMiddleware:
             return
         self._jobs.request_arrived(lambda: base_url_of(scope))
         try:
-            opened = self._jobs.worker.open(*spellings(scope))
+            opened = self._jobs.worker.open(*routed_requests(scope))
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import shielded
 from backjob.django.connections import job_context
-from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
+from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, routed_requests
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import engine
 from backjob.http.serving import serving, text_decoder
@@ -132,7 +132,7 @@ class BackJobMiddleware:
 
 def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
     site.request_arrived(lambda: base_url_of(request))
-    return site.worker.open(*spellings(request))
+    return site.worker.open(*routed_requests(request))
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from attrs import evolve
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
+from django.utils.encoding import repercent_broken_unicode
 
 from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
@@ -48,9 +50,7 @@ class DjangoServing:
 
     @property
     def mount(self) -> str:
-        if _scope(self.django) is None:
-            return canonical_path(self.django.META.get("SCRIPT_NAME", "").encode())
-        return self._inner.mount
+        return canonical_path(self.django.META.get("SCRIPT_NAME", "").encode())
 
 
 def _server_of(request: HttpRequest) -> str:
@@ -74,10 +74,18 @@ def _environ(request: HttpRequest) -> dict[str, Any]:
     return {**request.META, **{name: text.encode().decode("latin-1") for name, text in given.items()}}
 
 
-def spellings(request: HttpRequest) -> tuple[Request, ...]:
-    """Return the request in the forms that it may have had on the wire, for `backjob.worker.Worker.open`."""
+def routed_requests(request: HttpRequest) -> tuple[Request, ...]:
+    """Return the forms that the request may have, with the path that Django routes, for `backjob.worker.Worker.open`."""
     scope = _scope(request)
-    return (wsgi.request_of(_environ(request)),) if scope is None else asgi.spellings(scope)
+    if scope is not None:
+        root = request.META["SCRIPT_NAME"]
+        return asgi.routed_requests({**scope, "root_path": root}, request.path_info)
+    return (wsgi.routed_request(_environ(request), _decoded),)
+
+
+def _decoded(path: str) -> bytes:
+    """Decode a path as Django does, which encodes bytes that are not UTF-8 again."""
+    return repercent_broken_unicode(unquote_to_bytes(path))
 
 
 def base_url_of(request: HttpRequest) -> str:

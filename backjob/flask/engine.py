@@ -29,6 +29,11 @@ class FlaskEngine(Engine):
         return current_serving()
 
     @override
+    def mount(self) -> str:
+        root: str = flask.current_app.config["APPLICATION_ROOT"] if flask.has_app_context() else ""
+        return root.rstrip("/")
+
+    @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:
             return self.options.owner(request)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from typing_extensions import override
 
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path
+from backjob.http.targets import canonical_path, raw_end
 from backjob.model import Caller, Headers, Request
 
 if TYPE_CHECKING:
@@ -72,6 +73,21 @@ def request_of(environ: WSGIEnvironment) -> Request:
     return Request(environ["REQUEST_METHOD"], target, _headers_of(environ), raw=bool(raw))
 
 
+def routed_request(environ: WSGIEnvironment, decode: Callable[[str], bytes] = unquote_to_bytes) -> Request:
+    """Return the request as it arrived, with the path that the application routes, below its mount, and without its body.
+
+    A signature covers this path: neither SCRIPT_NAME nor a prefix that a proxy strips can make it run another route.
+    The path is encoded as on the wire if the server shows that. ``decode`` is how PATH_INFO was decoded from it.
+    """
+    arrived = request_of(environ)
+    if arrived.raw and "%" not in arrived.path and arrived.path == environ.get("PATH_INFO"):
+        return arrived
+    routed = environ.get("PATH_INFO", "").encode("latin-1") or b"/"
+    path = raw_end(arrived.path, routed.count(b"/"))
+    is_raw = arrived.raw and decode(path) == routed
+    return arrived.with_path(path if is_raw else canonical_path(routed), raw=is_raw)
+
+
 def _path_of(raw: str) -> str:
     if raw.startswith("/"):
         return raw.partition("?")[0]
@@ -110,7 +126,8 @@ def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -
     environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
         if key in environ:
-            environ[key] = request.target
+            # The path stays as it arrived: the signed one is below the mount.
+            environ[key] = environ[key].partition("?")[0] + (f"?{request.query}" if request.query else "")
     for key in _FORWARDED.values():
         environ.pop(key, None)
     if caller is None:

@@ -12,7 +12,7 @@ from typing_extensions import override
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import is_ip_literal, learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path
+from backjob.http.targets import canonical_path, path_below, raw_end
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -65,17 +65,25 @@ def request_of(scope: Scope) -> Request:
     return Request(scope["method"], f"{path}?{query}" if query else path, _headers(scope), raw=bool(raw))
 
 
-def spellings(scope: Scope) -> tuple[Request, ...]:
-    """Return the request in each form that may have been on the wire: with the root path, and without it.
+def routed_requests(scope: Scope, path: str | None = None) -> tuple[Request, ...]:
+    """Return the request with the path that the application routes, below the root path, and without its body.
 
-    A proxy strips the root path. Uvicorn puts it back in front of what it received; other servers do not.
+    A signature covers this path: neither the root path nor a prefix that a proxy strips can make it run another route.
+    ``path`` is that path if the framework routes otherwise than by `route_path`. Servers that put the root path in
+    front of each path (uvicorn) also do so if the path began with it. The second request is the one meant in that case,
+    and `restored` makes the application route it.
     """
-    request = request_of(scope)
-    root = canonical_path(scope.get("root_path", "").encode())
-    if not root or not request.target.startswith(f"{root}/"):
-        return (request,)
-    stripped = Request(request.method, request.target.removeprefix(root), request.headers, raw=request.raw)
-    return (request, stripped)
+    arrived = request_of(scope)
+    routed = (route_path(scope) if path is None else path) or "/"
+    root: str = scope.get("root_path", "")
+    twice = path_below(routed, root) if root else None
+    return tuple(_with_routed_path(arrived, one or "/") for one in (routed, twice) if one is not None)
+
+
+def _with_routed_path(arrived: Request, routed: str) -> Request:
+    path = raw_end(arrived.path, routed.count("/"))
+    is_raw = arrived.raw and unquote(path) == routed
+    return arrived.with_path(path if is_raw else canonical_path(routed.encode()), raw=is_raw)
 
 
 def base_url_of(scope: Scope) -> str:
@@ -95,11 +103,12 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
     """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it."""
     shown = {**scope, "query_string": request.query.encode("latin-1")}
     root: str = scope.get("root_path", "")
-    if caller is not None and caller.mount and scope["path"] == root + unquote(request.path):
-        # The server has put the root path in front of a target that already began with it.
+    once = path_below(scope["path"], root) or "/"
+    if root and unquote(request.path) not in (once, scope["path"]):
+        # The server has put the root path in front of a path that already began with it.
         shown["path"] = scope["path"].removeprefix(root)
         if scope.get("raw_path"):
-            shown["raw_path"] = scope["raw_path"].removeprefix(caller.mount.encode())
+            shown["raw_path"] = scope["raw_path"].removeprefix(canonical_path(root.encode()).encode())
     fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
     if caller is not None:
         shown["scheme"] = caller.scheme
@@ -114,8 +123,9 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
 
 def route_path(scope: Scope) -> str:
     """Return the path below the root path, whether or not the server put the root path in front of it."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return str(path.removeprefix(root) if root and f"{path}/".startswith(f"{root}/") else path)
+    path: str = scope["path"]
+    below = path_below(path, scope.get("root_path", ""))
+    return path if below is None else below
 
 
 def _headers(scope: Scope) -> Headers:

@@ -22,6 +22,7 @@ _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPE: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
+_SLASH: Final = re.compile(r"/|%2[Ff]")
 _NO_ESCAPES: Final = re.compile(r"[/A-Za-z0-9\-._~!$&'()*+,;=:@]*")
 
 
@@ -36,6 +37,18 @@ def canonical_path(decoded: bytes) -> str:
 def reproduces_itself(path: str) -> bool:
     """Return whether `canonical_path` restores this path after a server decoded it; with ``%2F`` and the like it does not."""
     return _NO_ESCAPES.fullmatch(path) is not None or canonical_path(unquote_to_bytes(path)) == path
+
+
+def path_below(path: str, mount: str) -> str | None:
+    """Return what follows the mount in a path, or None if the path is not below it. An empty mount contains every path."""
+    rest = path.removeprefix(mount)
+    return rest if path.startswith(mount) and rest[:1] in ("", "/") else None
+
+
+def raw_end(path: str, slashes: int) -> str:
+    """Return the end of an encoded path that decodes to a path with so many slashes; empty if the path has fewer."""
+    places = [found.start() for found in _SLASH.finditer(path)]
+    return path[places[-slashes] :] if 0 < slashes <= len(places) else ""
 
 
 def normalise(target: str) -> str:

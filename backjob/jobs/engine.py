@@ -221,6 +221,10 @@ class Engine:
         """Return the request that this thread or task is serving."""
         return serving.get()
 
+    def mount(self) -> str:
+        """Return the path under which the application is mounted, as far as it is known outside of requests."""
+        return ""
+
     def owner_of(self, request: Any) -> str | None:
         """Return the owner of a request: the owner hook's result, or None without a hook."""
         return None if self.options.owner is None else self.options.owner(request)

@@ -25,6 +25,7 @@ from backjob.http.arguments import (
     with_current_credentials,
 )
 from backjob.http.origins import URL, is_url, local_target
+from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
 from backjob.jobs.options import SHORTEST_TIMEOUT
 from backjob.lifecycle import waits_until_sent
@@ -57,6 +58,7 @@ def prepared(
     limits = Limits(engine.options.max_body, engine.options.max_headers)
     wire_path, caller = _address(engine, path)
     request, credentials = build_request(wire_path, query, content, limits)
+    request = evolve(request, mount=_mount(engine, request.path))
     if as_current_user:
         here = engine.here()
         if here is None:
@@ -80,6 +82,19 @@ def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:
         return path, caller
     target, mount = local_target(path, here, getattr(engine.transport, "base_url", None))
     return target, None if caller is None else evolve(caller, mount=mount)
+
+
+def _mount(engine: Engine, path: str) -> str:
+    """Return the beginning of a path on the wire that the server does not pass on as the path to route."""
+    here = engine.here()
+    mount = engine.mount() if here is None else here.mount
+    if here is not None and path_below(here.request.path, mount) is None:
+        return ""  # a proxy strips it
+    base_url: str = getattr(engine.transport, "base_url", None) or ""
+    added = base_url.partition("://")[2].partition("/")[2].rstrip("/")
+    if added:  # by the transport
+        mount = mount.removeprefix(f"/{added}")
+    return mount if path_below(path, mount) is not None else ""
 
 
 def _with_user_agent(engine: Engine, request: Request) -> Request:

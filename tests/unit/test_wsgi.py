@@ -124,12 +124,11 @@ def test_a_worker_request_is_recognised_with_and_without_a_raw_target(world: Ben
     world.step()
     environ = arrival(world)
     target = environ.pop("REQUEST_URI")
+    environ["PATH_INFO"] = "/a/b"
     if not uri:
         environ["REQUEST_URI"] = "http://127.0.0.1:8000" + target
     elif "RAW_URI" in uri:
         environ["RAW_URI"] = target
-    else:
-        environ["PATH_INFO"] = "/a/b"
     assert Server().serve(BackJobMiddleware(ok, world.jobs), environ) == b""
     assert world.jobs.find()[0].status is Status.COMPLETED
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.origins import is_url, local_target
 from backjob.model import Caller, Request, Status
-from tests.unit.core import Bench, Here, bench, served
+from tests.unit.core import Bench, FakeTransport, Here, bench, served
 
 BASE = "http://127.0.0.1:8000"
 
@@ -158,3 +158,42 @@ def test_the_mount_of_a_url_is_stored_for_the_worker(world: Bench) -> None:
     callers = [world.job(job_id).caller for job_id in (by_url, by_path)]
     assert [caller.mount for caller in callers if caller is not None] == ["/shop", ""]
     assert world.job(by_url).status is Status.STARTED
+
+
+@pytest.mark.parametrize(
+    ("path", "mount", "start", "signed"),
+    [
+        ("/shop/page", "/shop", "/shop/work?a=1", "/work?a=1"),
+        ("/shop/page", "/shop", "https://shop.example/shop/work", "/work"),
+        ("/shop/page", "/shop", "/shop", "/"),
+        ("/shop/page", "/shop", "/shop?a=1", "/?a=1"),
+        ("/shop/page", "/shop", "/shopping", "/shopping"),
+        ("/page", "/shop", "/shop/work", "/shop/work"),
+        ("/page", "", "/shop/work", "/shop/work"),
+    ],
+    ids=["path", "URL", "mount", "mount and query", "another path", "a proxy strips the mount", "no mount"],
+)
+def test_the_path_below_the_mount_is_signed_and_the_whole_one_is_sent(
+    world: Bench, path: str, mount: str, start: str, signed: str
+) -> None:
+    with served(here(path=path, mount=mount)):
+        job_id = world.start(start)
+    request = world.job(job_id).request
+    assert request is not None
+    world.step()
+    (sent,) = world.transport.sent
+    arrived = sent.delivery.sign()
+    target = request.target
+    assert arrived.target.startswith(f"{target}&backjob-" if "?" in target else f"{target}?backjob-")
+    below = evolve(arrived, target=signed.partition("?")[0] + "?" + arrived.query)
+    assert world.jobs.signer.verify(below, world.clock.now()).request.target == signed
+
+
+def test_the_path_of_the_base_url_is_not_part_of_the_mount_on_the_wire(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeTransport, "base_url", "https://shop.example/shop", raising=False)
+    with served(here(path="/shop/page", mount="/shop")):
+        request = world.job(world.start("https://shop.example/shop/work")).request
+    assert request is not None
+    assert (request.target, request.mount) == ("/work", "")

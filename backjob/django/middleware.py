@@ -199,9 +199,10 @@ def _done(response: Any, outcome: Outcome) -> HttpResponse:
 
 
 def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
-    response = _plain(refusal.status, str(refusal), refusal.headers)
+    response: Any = _plain(refusal.status, str(refusal), refusal.headers)
+    response._has_been_logged = True  # noqa: SLF001 - by backjob, and not once for each forged request
     response[CONCURRENCY_HEADER] = "one" if is_served_alone(request) else "many"
-    return response
+    return cast("HttpResponse", response)
 
 
 def _exit_response(error: BaseException) -> HttpResponse:

@@ -16,7 +16,7 @@ from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
 from backjob.http import scope as asgi
 from backjob.http.serving import Serving
-from backjob.http.targets import canonical_path
+from backjob.http.targets import canonical_path, local_path
 from backjob.model import Caller, Request
 
 
@@ -50,7 +50,7 @@ class DjangoServing:
 
     @property
     def mount(self) -> str:
-        return canonical_path(self.django.META.get("SCRIPT_NAME", "").encode())
+        return local_path(canonical_path(self.django.META.get("SCRIPT_NAME", "").encode()))
 
 
 def _server_of(request: HttpRequest) -> str:

@@ -154,8 +154,9 @@ def _cache(name: str) -> Any:
 
     try:
         return caches[name]
-    except InvalidCacheBackendError as error:
-        raise InvalidRequest("BACKJOB['CACHE']", f"must be the name of one of CACHES: {error}") from None
+    except InvalidCacheBackendError:
+        known = ", ".join(map(repr, settings.CACHES))
+        raise InvalidRequest("BACKJOB['CACHE']", f"must be the name of one of CACHES: {known}") from None
 
 
 def _imported(name: str, dotted: object) -> Callable[[Any], Any] | None:

@@ -14,7 +14,7 @@ from typing_extensions import override
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, raw_end
+from backjob.http.targets import canonical_path, local_path, raw_end
 from backjob.model import Caller, Headers, Request
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ class EnvironServing(Serving):
         whole = mount + self._environ.get("PATH_INFO", "")
         if self._path and whole.endswith(self._path):
             mount = whole.removesuffix(self._path)
-        return canonical_path(mount.encode("latin-1"))
+        return local_path(canonical_path(mount.encode("latin-1")))
 
 
 def request_of(environ: WSGIEnvironment) -> Request:

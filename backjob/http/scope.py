@@ -12,7 +12,7 @@ from typing_extensions import override
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import is_ip_literal, learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, path_below, raw_end
+from backjob.http.targets import canonical_path, local_path, path_below, raw_end
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -52,7 +52,7 @@ class ScopeServing(Serving):
     @property
     @override
     def mount(self) -> str:
-        return canonical_path(self._root.encode())
+        return local_path(canonical_path(self._root.encode()))
 
 
 def request_of(scope: Scope) -> Request:

@@ -39,6 +39,15 @@ def reproduces_itself(path: str) -> bool:
     return _NO_ESCAPES.fullmatch(path) is not None or canonical_path(unquote_to_bytes(path)) == path
 
 
+def local_path(path: str) -> str:
+    """Return a path that a browser requests from this host: two slashes, or a backslash, would begin another host.
+
+    Without a slash at its end. Escapes stay as they are.
+    """
+    path = path.strip("/")
+    return "/" + quote(path, safe=_PATH_SAFE + "%", errors="replace") if path else ""
+
+
 def path_below(path: str, mount: str) -> str | None:
     """Return what follows the mount in a path, or None if the path is not below it. An empty mount contains every path."""
     rest = path.removeprefix(mount)

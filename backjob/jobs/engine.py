@@ -15,6 +15,7 @@ from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
+from backjob.http.targets import local_path
 from backjob.jobs.options import Options
 from backjob.lifecycle import End, cancelled, ended, overdue
 from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
@@ -238,7 +239,7 @@ class Engine:
         """See `BackJob.status_url`."""
         here = self.here()
         mount = "" if here is None else here.mount
-        return f"{mount}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
+        return f"{local_path(mount)}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""

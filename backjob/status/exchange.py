@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from attrs import field, frozen
 
+from backjob.http.targets import local_path
 from backjob.model import Headers, JsonValue, Request, Response
 from backjob.status.streaming.events import CONTENT_TYPE, json_bytes
 from backjob.status.streaming.stream import Stream
@@ -45,9 +46,8 @@ class Visit:
     in_thread: bool = True
 
     def mount_url(self) -> str:
-        """Return the mount as part of a URL, with a single leading slash: two would name another host."""
-        path = self.mount.strip("/")
-        return "/" + quote(path, safe="/%:@!$&'()*+,;=~", errors="replace") if path else ""
+        """Return the mount as part of a URL of this host."""
+        return local_path(self.mount)
 
 
 @frozen

@@ -27,6 +27,7 @@ from attrs import frozen
 from backjob.errors import BackgroundOnly, BackJobError, JobEnded, JobExit, JobFailed, SignatureError, StoreUnavailable
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
+from backjob.process import RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.running import Running
 
@@ -135,6 +136,7 @@ class Worker:
         self._store = store
         self._signer = signer
         self._clock = clock
+        self._warnings = RareWarnings(clock)
         self._max_body = max_body
         self._max_output = max_output
         self._write_later = write_later
@@ -159,7 +161,11 @@ class Worker:
         try:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
-            raise _forbidden(error) from error
+            raise self._forbidden(error) from error
+
+    def _forbidden(self, error: SignatureError) -> Refusal:
+        self._warnings.warn(error.kind, "a worker request was refused: %s", error)
+        return Refusal(403, "Forbidden", error.kind, str(error))
 
     def _body_length(self, request: Request) -> int:
         """Return how many bytes to read; the monitor always sends a Content-Length with a body."""
@@ -178,7 +184,7 @@ class Worker:
         try:
             verified.check(body)
         except SignatureError as error:
-            raise _forbidden(error) from error
+            raise self._forbidden(error) from error
         token = secrets.token_urlsafe(16)
         expect, changes = claimed(token)
         try:
@@ -230,11 +236,6 @@ class Worker:
             _log.info("job %s had already ended; its action's end (%s) is not recorded", job_id, end.status.name)
         else:
             self._announce(job)
-
-
-def _forbidden(error: SignatureError) -> Refusal:
-    _log.warning("a worker request was refused: %s", error)
-    return Refusal(403, "Forbidden", error.kind, str(error))
 
 
 def _error_text(running: Running, outcome: Outcome) -> str | None:

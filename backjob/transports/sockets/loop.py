@@ -75,6 +75,11 @@ class SocketLoop:
         flight.future.add_done_callback(self._note_cancel)
         self._wake()
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._flights)
+
     def close(self) -> None:
         with self._lock:
             self._closing = True

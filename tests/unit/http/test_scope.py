@@ -35,6 +35,7 @@ def test_a_scope_is_translated_to_headers_caller_and_mount() -> None:
     here = ScopeServing(scope)
     assert here.caller == Caller("https", "shop.example", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
     assert here.mount == "/sh%20op"
+    assert ScopeServing(scope_of(root_path="//evil.example")).mount == "/evil.example"
     assert ScopeServing(scope_of(client=None, headers=[])).caller == Caller("http", "", "")
 
 

@@ -203,7 +203,7 @@ class StatusApp:
             Visit(
                 request,
                 path=route_path(scope),
-                owner=self._jobs.owner_of(request),
+                owner=lambda: self._jobs.owner_of(request),
                 mount=ScopeServing(scope).mount,
                 in_thread=False,
             )

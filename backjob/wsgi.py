@@ -195,7 +195,7 @@ class StatusApp:
             Visit(
                 request,
                 path=environ.get("PATH_INFO", ""),
-                owner=self._jobs.owner_of(request),
+                owner=lambda: self._jobs.owner_of(request),
                 mount=EnvironServing(environ).mount,
             )
         )

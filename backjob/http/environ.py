@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from attrs import field, frozen
 from typing_extensions import override
 
 from backjob.errors import AddressUnknown
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 
 _UNPREFIXED: Final = {"CONTENT_TYPE": "Content-Type", "CONTENT_LENGTH": "Content-Length"}
 _FORWARDED: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in FORWARDED_FIELDS}
+
+
+@frozen
+class EnvironRequest(Request):
+    """A request with its ``environ``, in which middleware keeps sessions and users: for the owner hook."""
+
+    environ: WSGIEnvironment = field(kw_only=True, repr=False, eq=False)
 
 
 class EnvironServing(Serving):
@@ -60,7 +68,7 @@ class EnvironServing(Serving):
         return local_path(canonical_path(mount.encode("latin-1")))
 
 
-def request_of(environ: WSGIEnvironment) -> Request:
+def request_of(environ: WSGIEnvironment) -> EnvironRequest:
     """Return the request as it arrived, without its body."""
     raw = environ.get("REQUEST_URI") or environ.get("RAW_URI")
     if raw:
@@ -70,7 +78,8 @@ def request_of(environ: WSGIEnvironment) -> Request:
         path = canonical_path(decoded.encode("latin-1")) or "/"
     query = environ.get("QUERY_STRING", "")
     target = f"{path}?{query}" if query else path
-    return Request(environ["REQUEST_METHOD"], target, _headers_of(environ), raw=bool(raw))
+    headers = _headers_of(environ)
+    return EnvironRequest(environ["REQUEST_METHOD"], target, headers, raw=bool(raw), environ=environ)
 
 
 def routed_request(environ: WSGIEnvironment, decode: Callable[[str], bytes] = unquote_to_bytes) -> Request:

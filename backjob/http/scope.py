@@ -7,6 +7,7 @@ from collections.abc import MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
+from attrs import field, frozen
 from typing_extensions import override
 
 from backjob.errors import AddressUnknown
@@ -18,6 +19,13 @@ from backjob.model import Caller, Headers, Request
 Scope: TypeAlias = MutableMapping[str, Any]
 
 _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
+
+
+@frozen
+class ScopeRequest(Request):
+    """A request with its ``scope``, in which middleware keeps ``session``, ``user`` and ``state``: for the owner hook."""
+
+    scope: Scope = field(kw_only=True, repr=False, eq=False)
 
 
 class ScopeServing(Serving):
@@ -55,14 +63,15 @@ class ScopeServing(Serving):
         return local_path(canonical_path(self._root.encode()))
 
 
-def request_of(scope: Scope) -> Request:
+def request_of(scope: Scope) -> ScopeRequest:
     """Return the request as it arrived, without its body."""
     raw = scope.get("raw_path")
     path = raw.decode("latin-1").partition("?")[0] if raw else canonical_path(scope["path"].encode()) or "/"
     query = scope.get("query_string", b"")
     if isinstance(query, bytes):  # Django's test client passes text
         query = query.decode("latin-1")
-    return Request(scope["method"], f"{path}?{query}" if query else path, _headers(scope), raw=bool(raw))
+    target = f"{path}?{query}" if query else path
+    return ScopeRequest(scope["method"], target, _headers(scope), raw=bool(raw), scope=scope)
 
 
 def routed_requests(scope: Scope, path: str | None = None) -> tuple[Request, ...]:

@@ -669,6 +669,41 @@ def test_the_page_links_to_assets_below_its_own_mount(world: Bench, mounted: boo
     assert f'"{root}/backjob/progress.js"' in page
 
 
+def test_the_owner_hook_sees_what_middleware_put_into_the_scope() -> None:
+    world = bench(owner=lambda request: request.scope["session"].get("user"))
+    found: list[str | None] = []
+
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"] = {"user": "ann"}
+        if scope["path"] == "/page":
+            found.append(await asyncio.to_thread(world.engine.current_owner))
+            await ok(scope, receive, send)
+            return
+        mounted = {**scope, "root_path": "/backjob"}
+        await StatusApp(world.jobs)(mounted, receive, send)
+
+    app = BackJobMiddleware(site, world.jobs, status=False)
+    job_id = world.start(owner="ann")
+    for path in ("/page", f"/backjob/{job_id}"):
+        server = Server()
+        server.serve(app, scope_of(path))
+        assert server.status == 200
+    assert found == ["ann"]
+
+
+def test_an_owner_hook_that_raises_breaks_no_asset() -> None:
+    def owner(_request: Any) -> str:
+        raise KeyError("session")
+
+    world = bench(owner=owner)
+    app = BackJobMiddleware(ok, world.jobs)
+    server = Server()
+    server.serve(app, scope_of("/backjob/progress.js"))
+    assert server.status == 200
+    with pytest.raises(KeyError):  # the server answers 500 and logs it
+        Server().serve(app, scope_of("/backjob/job"))
+
+
 def test_the_owner_hook_is_called_outside_the_event_loop() -> None:
     threads: list[int] = []
 

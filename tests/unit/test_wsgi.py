@@ -399,6 +399,19 @@ def test_an_error_of_the_application_is_raised_unchanged(world: Bench, where: st
     assert world.engine.current_owner() is None
 
 
+def test_the_owner_hook_sees_what_middleware_put_into_the_environ() -> None:
+    world = bench(owner=lambda request: request.environ["beaker.session"].get("user"))
+    found: list[str | None] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["beaker.session"] = {"user": "ann"}
+        found.append(world.engine.current_owner())
+        return ok(environ, start_response)
+
+    Server().serve(BackJobMiddleware(app, world.jobs), environ_of())
+    assert found == ["ann"]
+
+
 # --- the application's own address ----------------------------------------------------------------------------------
 
 

@@ -54,10 +54,10 @@ class Attempt:
         expires = int(self.deadline.timestamp())
         if request is None or created >= expires:
             raise NotSent("the time for delivering this job is over")
-        return _signed(self._signer, request, Grant(self.job_id, self.attempt, created, expires))
+        return signed_below_mount(self._signer, request, Grant(self.job_id, self.attempt, created, expires))
 
 
-def _signed(signer: Signer, request: Request, grant: Grant) -> Request:
+def signed_below_mount(signer: Signer, request: Request, grant: Grant) -> Request:
     """Sign the path that the application routes, and put the mount back in front of it."""
     if not request.mount:
         return signer.sign(request, grant)

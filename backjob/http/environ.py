@@ -65,7 +65,7 @@ class EnvironServing(Serving):
         whole = mount + self._environ.get("PATH_INFO", "")
         if self._path and whole.endswith(self._path):
             mount = whole.removesuffix(self._path)
-        return local_path(canonical_path(mount.encode("latin-1")))
+        return local_path(canonical_path(_bytes(mount)))
 
 
 def request_of(environ: WSGIEnvironment) -> EnvironRequest:
@@ -75,7 +75,7 @@ def request_of(environ: WSGIEnvironment) -> EnvironRequest:
         path = _path_of(raw)
     else:
         decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        path = canonical_path(decoded.encode("latin-1")) or "/"
+        path = canonical_path(_bytes(decoded)) or "/"
     query = environ.get("QUERY_STRING", "")
     target = f"{path}?{query}" if query else path
     headers = _headers_of(environ)
@@ -91,10 +91,18 @@ def routed_request(environ: WSGIEnvironment, decode: Callable[[str], bytes] = un
     arrived = request_of(environ)
     if arrived.raw and "%" not in arrived.path and arrived.path == environ.get("PATH_INFO"):
         return arrived
-    routed = environ.get("PATH_INFO", "").encode("latin-1") or b"/"
+    routed = _bytes(environ.get("PATH_INFO", "")) or b"/"
     path = raw_end(arrived.path, routed.count(b"/"))
     is_raw = arrived.raw and decode(path) == routed
     return arrived.with_path(path if is_raw else canonical_path(routed), raw=is_raw)
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes of a value of an environ (PEP 3333). Some middleware sets text that is not Latin-1."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _path_of(raw: str) -> str:

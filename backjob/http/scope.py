@@ -60,13 +60,17 @@ class ScopeServing(Serving):
     @property
     @override
     def mount(self) -> str:
-        return local_path(canonical_path(self._root.encode()))
+        return local_path(canonical_path(self._root.encode("utf-8", "replace")))
 
 
 def request_of(scope: Scope) -> ScopeRequest:
     """Return the request as it arrived, without its body."""
     raw = scope.get("raw_path")
-    path = raw.decode("latin-1").partition("?")[0] if raw else canonical_path(scope["path"].encode()) or "/"
+    path = (
+        raw.decode("latin-1").partition("?")[0]
+        if raw
+        else canonical_path(scope["path"].encode("utf-8", "replace")) or "/"
+    )
     query = scope.get("query_string", b"")
     if isinstance(query, bytes):  # Django's test client passes text
         query = query.decode("latin-1")
@@ -92,7 +96,7 @@ def routed_requests(scope: Scope, path: str | None = None) -> tuple[Request, ...
 def _with_routed_path(arrived: Request, routed: str) -> Request:
     path = raw_end(arrived.path, routed.count("/"))
     is_raw = arrived.raw and unquote(path) == routed
-    return arrived.with_path(path if is_raw else canonical_path(routed.encode()), raw=is_raw)
+    return arrived.with_path(path if is_raw else canonical_path(routed.encode("utf-8", "replace")), raw=is_raw)
 
 
 def base_url_of(scope: Scope) -> str:
@@ -117,7 +121,7 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
         # The server has put the root path in front of a path that already began with it.
         shown["path"] = scope["path"].removeprefix(root)
         if scope.get("raw_path"):
-            shown["raw_path"] = scope["raw_path"].removeprefix(canonical_path(root.encode()).encode())
+            shown["raw_path"] = scope["raw_path"].removeprefix(canonical_path(root.encode("utf-8", "replace")).encode())
     fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
     if caller is not None:
         shown["scheme"] = caller.scheme

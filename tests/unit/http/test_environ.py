@@ -48,6 +48,7 @@ def test_the_target_is_the_raw_one_if_the_server_provides_it(extra: dict[str, st
         ("", "/admin", "/public/other", "/admin", False),
         ("", "/a", "a", "/a", False),
         ("", "/\u00c3\u00bc", "/%C3%BC", "/%C3%BC", True),
+        ("", "/\u20ac", "/x", "/%E2%82%AC", False),
     ],
 )
 def test_the_routed_path_is_below_the_mount_and_encoded_as_on_the_wire(

@@ -57,6 +57,25 @@ def test_the_routed_path_is_below_the_root_path_with_which_the_target_may_have_b
     assert [request.target for request in found] == [f"{target}?x=1" for target in targets]
 
 
+@pytest.mark.parametrize(
+    ("root", "path", "raw", "target", "is_raw"),
+    [
+        ("", "/a/b", b"/a%2Fb", "/a%2Fb", True),
+        ("/shop", "/shop/a/b", b"/shop/a%2Fb", "/a%2Fb", True),
+        ("/shop", "/shop/a", b"/a", "/a", True),
+        ("/sh op", "/sh op/a", b"/sh%20op/a", "/a", True),
+        ("", "/\ufffd", b"/%FF", "/%FF", True),
+        ("", "/admin", b"/public/other", "/admin", False),
+        ("", "/\udcff", None, "/%3F", False),
+    ],
+)
+def test_the_routed_path_is_encoded_as_on_the_wire(
+    root: str, path: str, raw: bytes | None, target: str, is_raw: bool
+) -> None:
+    request = routed_requests(scope_of("", "x=1", root_path=root, raw_path=raw) | {"path": path})[0]
+    assert (request.target, request.raw) == (f"{target}?x=1", is_raw)
+
+
 def test_a_query_may_be_text_as_in_djangos_test_client() -> None:
     assert request_of({**scope_of(), "query_string": "x=%C3%BC"}).query == "x=%C3%BC"
 

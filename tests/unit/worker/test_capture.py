@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import logging
 import sys
 import threading
 import weakref
@@ -277,6 +278,20 @@ def test_rich_and_tqdm_write_to_the_job_without_colours(world: Bench, monkeypatc
     assert "2/2" in text
     assert "\x1b" not in text
     assert terminal.shown == ""
+
+
+def test_a_log_handler_writes_to_the_stdout_that_it_was_made_with(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal, running = on_terminal(monkeypatch), world.run()
+    before = logging.StreamHandler(sys.stdout)
+    with running.active():
+        after = logging.StreamHandler(sys.stdout)
+        before.emit(logging.makeLogRecord({"msg": "made before"}))
+        after.emit(logging.makeLogRecord({"msg": "made in a job"}))
+    after.emit(logging.makeLogRecord({"msg": "after the job"}))
+    assert text_of(world, running) == "made in a job\n"
+    assert terminal.shown == "made before\nafter the job\n"
 
 
 # --- redirections ---------------------------------------------------------------------------------------------------

@@ -71,13 +71,14 @@ class _Stdout:
         target = self._target()
         return target is not None and not self._in_job() and target.isatty()
 
+    # The same in a job and outside: click decides once for each stream by its encoding how to write to it.
     @property
     def encoding(self) -> str:
-        return "utf-8" if self._wrapped is None or self._in_job() else self._wrapped.encoding
+        return "utf-8" if self._wrapped is None else self._wrapped.encoding
 
     @property
     def errors(self) -> str | None:
-        return "replace" if self._wrapped is None or self._in_job() else self._wrapped.errors
+        return "replace" if self._wrapped is None else self._wrapped.errors
 
     @property
     def buffer(self) -> Any:
@@ -111,6 +112,9 @@ class _Buffer:
 
     def flush(self) -> None:
         self._stdout.flush()
+
+    def isatty(self) -> bool:
+        return self._stdout.isatty()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)

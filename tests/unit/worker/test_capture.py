@@ -184,8 +184,8 @@ def test_a_generator_prints_to_the_job_that_runs_it(world: Bench, capsys: pytest
 class Terminal(io.TextIOWrapper):
     """Bytes of a terminal that is not UTF-8."""
 
-    def __init__(self) -> None:
-        super().__init__(io.BytesIO(), "latin-1", "strict")
+    def __init__(self, encoding: str) -> None:
+        super().__init__(io.BytesIO(), encoding, "strict")
 
     def isatty(self) -> bool:
         return True
@@ -194,12 +194,12 @@ class Terminal(io.TextIOWrapper):
     def shown(self) -> str:
         self.flush()
         raw: Any = self.buffer
-        return str(raw.getvalue().decode("latin-1"))
+        return str(raw.getvalue().decode("latin-1" if self.encoding == "latin-1" else "utf-8"))
 
 
-def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def on_terminal(monkeypatch: pytest.MonkeyPatch, encoding: str = "latin-1") -> Terminal:
     """Make a terminal the stdout. Call it in the test itself: pytest replaces stdout after each fixture."""
-    stream = Terminal()
+    stream = Terminal(encoding)
     monkeypatch.setattr(sys, "stdout", stream)
     return stream
 
@@ -222,7 +222,8 @@ def test_stdout_refuses_bytes_as_a_text_stream_does(world: Bench, monkeypatch: p
 def test_stdout_is_a_terminal_only_outside_of_a_job(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     with world.run().active():
-        assert (sys.stdout.isatty(), sys.stdout.encoding, sys.stdout.errors) == (False, "utf-8", "replace")
+        assert (sys.stdout.isatty(), sys.stdout.buffer.isatty()) == (False, False)
+        assert (sys.stdout.encoding, sys.stdout.errors) == ("latin-1", "strict")
     assert sys.stdout is not terminal
     assert (sys.stdout.isatty(), sys.stdout.encoding, sys.stdout.errors) == (True, "latin-1", "strict")
 
@@ -264,6 +265,23 @@ def test_click_echoes_to_the_job_and_still_works_afterwards(world: Bench, monkey
     click.secho("red", fg="red")
     assert text_of(world, running) == "text\nbytes\nred\n"
     assert terminal.shown == "after\n\x1b[31mred\x1b[0m\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("first_in_job", [True, False])
+def test_click_writes_all_characters_in_jobs_and_outside_whichever_came_first(
+    world: Bench, monkeypatch: pytest.MonkeyPatch, encoding: str, first_in_job: bool
+) -> None:
+    terminal, running = on_terminal(monkeypatch, encoding), world.run()
+    if not first_in_job:
+        with world.run().active():
+            pass  # installs the proxy
+        click.echo("before ü")
+    with running.active():
+        click.secho("inside ü", fg="red")
+    click.echo("after ü")
+    assert text_of(world, running) == "inside ü\n"
+    assert terminal.shown == ("" if first_in_job else "before ü\n") + "after ü\n"
 
 
 def test_rich_and_tqdm_write_to_the_job_without_colours(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

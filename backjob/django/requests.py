@@ -78,8 +78,8 @@ def routed_requests(request: HttpRequest) -> tuple[Request, ...]:
     """Return the forms that the request may have, with the path that Django routes, for `backjob.worker.Worker.open`."""
     scope = _scope(request)
     if scope is not None:
-        root = request.META["SCRIPT_NAME"]
-        return asgi.routed_requests({**scope, "root_path": root}, request.path_info)
+        found = asgi.routed_requests(scope, request.path_info)
+        return found if request.META["SCRIPT_NAME"] == scope.get("root_path", "") else found[:1]
     return (wsgi.routed_request(_environ(request), _decoded),)
 
 

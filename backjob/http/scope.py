@@ -116,8 +116,8 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
     """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it."""
     shown = {**scope, "query_string": request.query.encode("latin-1")}
     root: str = scope.get("root_path", "")
-    once = path_below(scope["path"], root) or "/"
-    if root and unquote(request.path) not in (once, scope["path"]):
+    routed, twice = route_path(scope), path_below(route_path(scope), root)
+    if root and twice is not None and unquote(request.path) == (twice or "/") != routed:
         # The server has put the root path in front of a path that already began with it.
         shown["path"] = scope["path"].removeprefix(root)
         if scope.get("raw_path"):

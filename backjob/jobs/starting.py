@@ -93,7 +93,8 @@ def _mount(engine: Engine, path: str) -> str:
     base_url: str = getattr(engine.transport, "base_url", None) or ""
     added = base_url.partition("://")[2].partition("/")[2].rstrip("/")
     if added:  # by the transport
-        mount = mount.removeprefix(f"/{added}")
+        below = path_below(mount, f"/{added}")
+        mount = mount if below is None else below
     return mount if path_below(path, mount) is not None else ""
 
 

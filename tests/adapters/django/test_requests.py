@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from io import BytesIO
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
-from django.test import AsyncClient, Client, override_settings
+from django.core.handlers.asgi import ASGIRequest
+from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
 
 from backjob import Status
 from backjob.clock import SystemClock
 from backjob.django import jobs
+from backjob.django.requests import restore, routed_requests
 from backjob.django.testing import immediate, recorded
 from backjob.model import Request
 from backjob.protocols import Grant
@@ -218,3 +221,31 @@ def test_the_address_is_that_of_the_starting_request() -> None:
 def test_a_view_may_read_the_body_as_a_stream() -> None:
     start(Client(), "read", method="POST", body="some body")
     assert views.seen == [{"read": "some", "rest": " body"}]
+
+
+@pytest.mark.parametrize(
+    ("force", "root", "path", "routed"),
+    [
+        (None, "", "/shop/shop/x", ["/shop/shop/x"]),
+        (None, "/shop", "/shop/x", ["/x"]),
+        (None, "/shop", "/shop/shop/x", ["/shop/x", "/x"]),
+        ("/shop", "", "/x", ["/x"]),
+        ("/shop", "", "/shop/x", ["/x"]),
+        ("/shop", "", "/shop/shop/x", ["/shop/x"]),
+        ("/shop/a", "/shop", "/shop/a/b", ["/b"]),
+    ],
+)
+def test_under_asgi_the_signature_covers_the_path_that_django_routes(
+    force: str | None, root: str, path: str, routed: list[str]
+) -> None:
+    factory: Any = AsyncRequestFactory()
+    scope = {**factory._base_scope(path=path), "root_path": root, "raw_path": path.encode()}
+    with override_settings(FORCE_SCRIPT_NAME=force):
+        request = ASGIRequest(scope, BytesIO())
+        found = routed_requests(request)
+        assert [one.target for one in found] == routed
+        assert request.path_info == routed[0]
+        for one in found:
+            again = ASGIRequest(dict(scope), BytesIO())
+            restore(again, one, None, b"")
+            assert again.path_info == one.path

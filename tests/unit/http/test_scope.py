@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backjob.errors import AddressUnknown
-from backjob.http.scope import ScopeServing, base_url_of, request_of, routed_requests
+from backjob.http.scope import ScopeServing, base_url_of, request_of, restored, route_path, routed_requests
 from backjob.model import Caller
 from tests.unit.core import COOKIE
 from tests.unit.gateways import scope_of
@@ -55,6 +55,16 @@ def test_the_routed_path_is_below_the_root_path_with_which_the_target_may_have_b
 ) -> None:
     found = routed_requests(scope_of(path, "x=1", root_path=root))
     assert [request.target for request in found] == [f"{target}?x=1" for target in targets]
+
+
+@pytest.mark.parametrize(
+    "path", ["/x", "/shop", "/shop/x", "/shop/shop/x", "/shop/shop", "/shop/shop/shop/x", "/shopping"]
+)
+@pytest.mark.parametrize("root", ["", "/shop"])
+def test_the_application_routes_the_path_that_was_verified(root: str, path: str) -> None:
+    scope = scope_of(path, root_path=root)
+    for request in routed_requests(scope):
+        assert (route_path(restored(scope, request, None)) or "/") == request.path
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdi
 from backjob.model import Headers, Job, Request, Status
 from backjob.process import RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
-from backjob.worker.running import Running
+from backjob.worker.running import Running, current
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
 """In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
@@ -106,6 +106,17 @@ def exit_of(error: BaseException) -> JobExit | None:
         elif not (isinstance(single, RuntimeError) and single.args == _NO_RESPONSE):
             return None
     return found
+
+
+def left_by(error: BaseException) -> JobExit | None:
+    """Return what `exit_of` returns, and note it for the end of the current job.
+
+    For adapters whose framework passes a response, but no `JobExit`, through all of its middlewares.
+    """
+    job_exit, running = exit_of(error), current.get()
+    if job_exit is not None and running is not None:
+        running.left_by = job_exit
+    return job_exit
 
 
 def _singles(error: BaseException) -> Iterator[BaseException]:
@@ -239,7 +250,7 @@ class Worker:
 
 
 def _error_text(running: Running, outcome: Outcome) -> str | None:
-    error = outcome.error
+    error = outcome.error or running.left_by
     if error is None:
         if running.error is None and running.finish is None and not outcome.status:
             return "the action ended without a response"

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from backjob.errors import JobEnded, StoreUnavailable
+from backjob.errors import JobEnded, JobExit, StoreUnavailable
 from backjob.lifecycle import End, ended
 from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
@@ -35,6 +35,7 @@ class Running:
     """One job between its claim and its end.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``owner`` is the job's `BackJob`.
+    ``left_by`` is the `JobExit` that ended the action, if an adapter has already turned it into a response.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Running:
         self.owner = owner
         self.finish: End | None = None
         self.error: str | None = None
+        self.left_by: JobExit | None = None
         self._store = store
         self._monotonic = clock.monotonic
         self._dirty = dirty

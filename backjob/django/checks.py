@@ -24,6 +24,18 @@ from backjob.errors import BackJobError, InvalidRequest
 from backjob.signing.keys import check_secret
 
 _MIDDLEWARE: Final = "backjob.django.middleware.BackJobMiddleware"
+_HARMLESS_BEFORE: Final = frozenset(
+    {
+        "aws_xray_sdk.ext.django.middleware.XRayMiddleware",
+        "django_guid.middleware.guid_middleware",
+        "django_prometheus.middleware.PrometheusBeforeMiddleware",
+        "elasticapm.contrib.django.middleware.TracingMiddleware",
+        "instana.instrumentation.django.middleware.InstanaMiddleware",
+        "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware",
+        "scout_apm.django.middleware.MiddlewareTimingMiddleware",
+    }
+)
+"""They measure requests, must be the first to do so, and decide nothing; some insert themselves."""
 
 
 @register("backjob")
@@ -43,11 +55,15 @@ def _middleware() -> Iterator[CheckMessage]:
             hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE.",
             id="backjob.E001",
         )
-    elif installed.index(_MIDDLEWARE) > 0:
-        yield Error(
-            f"The middleware is not the first: {installed[0]} sees worker requests before they are verified.",
-            hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE.",
-            id="backjob.E002",
+        return
+    before = [one for one in installed[: installed.index(_MIDDLEWARE)] if one not in _HARMLESS_BEFORE]
+    if before:
+        yield Warning(
+            f"The middleware is not the first: {', '.join(before)} sees worker requests before they are verified, as they "
+            "are on the wire: with a signature, and with the server's scheme and client address.",
+            hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE. If what comes before it only measures, add 'backjob.W002' to "
+            "SILENCED_SYSTEM_CHECKS.",
+            id="backjob.W002",
         )
 
 

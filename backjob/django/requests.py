@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -11,6 +12,7 @@ from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
 from django.utils.encoding import repercent_broken_unicode
+from django.utils.functional import cached_property
 
 from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
@@ -104,7 +106,7 @@ def is_served_alone(request: HttpRequest) -> bool:
 def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:
     """Change the request to the one that ``start()`` was given, as if its caller's client had sent it.
 
-    Call it before anything reads its query or headers, which is why the middleware comes first.
+    Call it before anything acts on its query or headers, which is why the middleware comes first.
     """
     scope = _scope(request)
     if scope is not None:
@@ -112,8 +114,14 @@ def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) ->
         request.path = request.scope["path"]
         request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
     wsgi.restore(request.META, shown, caller)
-    for cached in ("headers", "GET", "COOKIES", "accepted_types"):
+    for cached in _cached_properties(type(request)):  # a middleware before this one may have read them
         request.__dict__.pop(cached, None)
     # backjob has read the body already, so set the attributes that Django's property ``body`` would set.
     request._body = body  # noqa: SLF001
     request._stream = BytesIO(body)  # noqa: SLF001
+
+
+def _cached_properties(kind: type) -> Iterator[str]:
+    """Yield the names of the properties of a class of requests that keep what they have once computed."""
+    for base in kind.__mro__:
+        yield from (name for name, value in vars(base).items() if isinstance(value, cached_property))

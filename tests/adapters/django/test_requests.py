@@ -8,6 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
@@ -136,6 +137,27 @@ def test_an_anonymous_job_still_belongs_to_its_starter(bo: Client) -> None:
 def test_a_job_started_without_a_login_has_no_owner() -> None:
     state = jobs.status(start(Client()))
     assert (sight()["user"], state.owner) == ("", None)
+
+
+# --- a middleware before backjob's ----------------------------------------------------------------------------------
+
+
+def early(get_response: Any) -> Any:
+    """A middleware that reads what Django's requests keep once they have computed it, as tracing does."""
+
+    def middleware(request: Any) -> Any:
+        request.build_absolute_uri("?")
+        _ = (request.headers, request.GET, request.COOKIES, request.accepted_types, request.get_full_path())
+        return get_response(request)
+
+    return middleware
+
+
+@override_settings(MIDDLEWARE=[f"{__name__}.early", *settings.MIDDLEWARE], ALLOWED_HOSTS=["*"])
+def test_what_a_middleware_before_ours_has_read_is_restored_too(bo: Client) -> None:
+    start(bo, "/see?year=2026", headers={"Host": "shop.example"}, secure=True)
+    seen = sight()
+    assert (seen["url"], seen["host"], seen["query"]) == ("https://shop.example/see", "shop.example", {"year": "2026"})
 
 
 # --- what Django's log has of a job that fails ----------------------------------------------------------------------

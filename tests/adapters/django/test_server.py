@@ -16,7 +16,7 @@ from backjob.protocols import Grant
 from tests.adapters.django.sites import Browser, Site, serving
 from tests.scenarios.client import Gate
 
-SECURE: Final = {
+SECURE: Final[dict[str, Any]] = {
     "ALLOWED_HOSTS": ["shop.example"],
     "SECURE_SSL_REDIRECT": True,
     "SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"],

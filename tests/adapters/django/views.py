@@ -64,6 +64,7 @@ def _sight(request: HttpRequest, **more: Any) -> dict[str, Any]:
         "body": request.body.decode(),
         "user": request.user.get_username(),
         "host": request.get_host(),
+        "url": request.build_absolute_uri("/see"),
         "scheme": request.scheme,
         "secure": request.is_secure(),
         "address": request.META["REMOTE_ADDR"],

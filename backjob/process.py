@@ -95,6 +95,11 @@ class Passes:
             thread.start()
             self._thread = thread
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread was started and not closed."""
+        return self._thread is not None and not self._closed
+
     def wake(self) -> None:
         """Start the next step now."""
         self._woken.set()

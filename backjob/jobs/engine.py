@@ -114,10 +114,18 @@ class Engine:
 
         ``base_url()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address.
         """
-        self.monitor.ensure_running()
+        monitor = self.monitor
+        monitor.serves_requests = True
+        monitor.ensure_running()
         if self.transport is None:
             with suppress(AddressUnknown):
                 self.learn_address(base_url())
+
+    def prepare_to_send(self) -> None:
+        """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
+        start = getattr(self.transport, "ensure_running", None)
+        if start is not None and not self.monitor.serves_requests:
+            start()
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own base URL, unless there is a transport already."""

@@ -166,6 +166,7 @@ def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge) -> Job:
         key = f"{merge}:{engine.access.merge_key(user, draft.owner, draft.request, draft.scope)}"
         job = _created_or_joined(engine, draft, key, credentials)
     if job.id == draft.id:
+        engine.prepare_to_send()
         written = engine.clock.monotonic()
         engine.when_committed(job.id, partial(engine.monitor.accept, job, credentials, written), is_new=True)
     return job

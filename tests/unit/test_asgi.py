@@ -536,17 +536,35 @@ def test_an_ordinary_request_is_passed_on_unchanged(world: Bench) -> None:
     assert (server.status, server.body) == (200, b"ok")
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-def test_other_protocols_than_http_are_passed_on(world: Bench, kind: str) -> None:
+STARTUP, SHUTDOWN = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+
+
+def test_websockets_are_passed_on(world: Bench) -> None:
     seen: list[Any] = []
 
     async def app(*arguments: Any) -> None:
         seen.append(arguments)
 
     server = Server()
-    arguments: tuple[Any, ...] = ({"type": kind}, server.receive, server.send)
+    arguments: tuple[Any, ...] = ({"type": "websocket"}, server.receive, server.send)
     go(BackJobMiddleware(app, world.jobs)(*arguments))
     assert seen == [arguments]
+
+
+def test_at_the_servers_shutdown_other_processes_may_deliver_what_waits(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(world.monitor, "give_leases_back", lambda: seen.append("given back"))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend((scope, send))
+        seen.append(await receive())
+        seen.append(await receive())
+
+    server, scope = Server([STARTUP, SHUTDOWN]), {"type": "lifespan"}
+    go(BackJobMiddleware(app, world.jobs)(scope, server.receive, server.send))
+    assert seen == [scope, server.send, STARTUP, "given back", SHUTDOWN]
 
 
 @pytest.mark.parametrize("grouped", [False, True])

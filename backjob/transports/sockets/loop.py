@@ -64,6 +64,11 @@ class SocketLoop:
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
+    def ensure_running(self) -> None:
+        """Start the thread unless it runs. If that is impossible, `submit` says why."""
+        with self._lock:
+            self._ensure_thread()
+
     def submit(self, flight: Flight) -> None:
         with self._lock:
             refusal = self._ensure_thread()

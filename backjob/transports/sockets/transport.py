@@ -78,6 +78,11 @@ class SocketTransport:
         """
         return self._descriptors.get().capacity(self._max_in_flight, self._loops.get().connections)
 
+    def ensure_running(self) -> None:
+        """Start the socket thread unless it runs; `send` does so too, but no thread can be started while a process ends."""
+        if not self._closed:
+            self._loops.get().ensure_running()
+
     def send(self, delivery: Delivery) -> Future[Response]:
         """Start sending and return at once.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, Final
@@ -16,12 +18,20 @@ from django.contrib.sessions.backends import cache, cached_db, signed_cookies
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own names
+from django.db import DEFAULT_DB_ALIAS
 from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
-from backjob.django.site import INSECURE, engine, random_part
+from backjob.django.site import INSECURE, engine, random_part, without_effect
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.signing.keys import check_secret
+
+SQLITE_OPTIONS: Final[Mapping[str, object]] = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+"""OPTIONS of a database in SQLite that jobs and pages write to."""
 
 _MIDDLEWARE: Final = "backjob.django.middleware.BackJobMiddleware"
 _HARMLESS_BEFORE: Final = frozenset(
@@ -97,6 +107,12 @@ def _configuration() -> Iterator[CheckMessage]:
             hint="Name a cache that all processes share, or remove BACKJOB['CACHE'].",
             id="backjob.W007",
         )
+    if unused := without_effect(options):
+        yield Warning(
+            f"These settings in BACKJOB have no effect: {', '.join(unused)}. The jobs are in the site's database.",
+            hint="Remove them: migrations create the tables. To keep the jobs elsewhere, set BACKJOB['STORE'] to a URL.",
+            id="backjob.W009",
+        )
     for fallback in settings.SECRET_KEY_FALLBACKS:
         try:
             check_secret(random_part(fallback), "SECRET_KEY_FALLBACKS")
@@ -169,8 +185,17 @@ def _sessions() -> Iterator[CheckMessage]:
 
 
 def _database() -> Iterator[CheckMessage]:
+    keeps_jobs = _alias_of_jobs()
     for alias, database in settings.DATABASES.items():
-        if database.get("ENGINE", "").endswith("sqlite3") and database.get("ATOMIC_REQUESTS"):
+        is_sqlite = database.get("ENGINE", "").endswith("sqlite3")
+        if is_sqlite and (alias == keeps_jobs or database.get("ATOMIC_REQUESTS")) and not _takes_turns(database):
+            yield Warning(
+                f"The database {alias!r} is SQLite without the options that make writers take turns: while a job writes, "
+                'pages and other jobs that write fail with "database is locked".',
+                hint=f'Add to DATABASES[{alias!r}]: "OPTIONS": {json.dumps(SQLITE_OPTIONS)}',
+                id="backjob.W041",
+            )
+        if is_sqlite and database.get("ATOMIC_REQUESTS"):
             yield Warning(
                 f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: a job that writes to it keeps the only write lock "
                 "until its end.",
@@ -178,6 +203,22 @@ def _database() -> Iterator[CheckMessage]:
                 "and use atomic() for parts of them.",
                 id="backjob.W040",
             )
+
+
+def _alias_of_jobs() -> str | None:
+    """Return the alias of the database that keeps the jobs; None if they are kept elsewhere."""
+    options = getattr(settings, "BACKJOB", {})
+    if not isinstance(options, Mapping) or options.get("STORE") is not None:
+        return None
+    return options.get("DATABASE") or DEFAULT_DB_ALIAS
+
+
+def _takes_turns(database: Mapping[str, Any]) -> bool:
+    """Whether writers to an SQLite database wait for each other, and readers wait for nobody."""
+    options = database.get("OPTIONS", {})
+    locks_first = str(options.get("transaction_mode", "")).upper() in ("IMMEDIATE", "EXCLUSIVE")
+    has_wal = re.search(r"journal_mode\s*=\s*['\"]?wal", options.get("init_command", ""), re.IGNORECASE) is not None
+    return locks_first and has_wal and options.get("timeout", 5) >= 5
 
 
 def _is_of_one_process(alias: str) -> bool:

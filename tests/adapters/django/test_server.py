@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -162,6 +163,22 @@ def test_a_job_does_not_restore_a_session_after_a_logout(engine: tuple[str, Site
     assert before.get("/notes").json() == []
     # A cookie that holds the session itself is good for as long as it says: Django can't take it back.
     assert bool(before.end(before.start("see"))["result"]["user"]) == (name not in KEPT)
+
+
+# --- SQLite ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gunicorn-threads", "gunicorn-sync-2"])
+def test_pages_and_a_job_write_to_sqlite_without_errors(kind: str, sqlite: str, tmp_path: Path) -> None:
+    pages = 200
+    with serving(kind, tmp_path, ALLOWED_HOSTS=["*"]) as site, ThreadPoolExecutor(4) as people:
+        bo = signed_in(site)
+        started = bo.start("/write-often", query={"until": pages})
+        statuses = list(people.map(lambda _: site.browser().request("GET", "/write").status, range(pages)))
+        state = bo.end(started)
+    assert (set(statuses), state["status_name"]) == ({200}, "COMPLETED"), state
+    assert state["result"] > 0
 
 
 # --- a client that hangs up -----------------------------------------------------------------------------------------

@@ -248,7 +248,7 @@ class Caller:
     """The origin of the request that called ``start()``; the action sees the same.
 
     ``forwarded`` has the fields that proxies added (``X-Forwarded-For`` and the like). ``mount`` is the path under which
-    the application was mounted, if the job's target begins with it.
+    the application is mounted as its users see it: SCRIPT_NAME or root_path, percent-encoded.
     """
 
     scheme: str

@@ -12,7 +12,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import shielded
 from backjob.django.connections import job_context
-from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, routed_requests
+from backjob.django.requests import (
+    DjangoServing,
+    base_url_of,
+    is_served_alone,
+    restore,
+    routed_requests,
+    urls_below_mount,
+)
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import engine
 from backjob.http.serving import serving, text_decoder
@@ -79,7 +86,7 @@ class BackJobMiddleware:
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), job_context(running.job.id), running.active():
+        with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = self._get_response(request)
                 try:
@@ -110,7 +117,7 @@ class BackJobMiddleware:
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), job_context(running.job.id), running.active():
+        with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = await self._get_response(request)
                 try:

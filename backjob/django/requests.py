@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from attrs import evolve
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
+from django.urls import get_script_prefix, set_script_prefix
 from django.utils.encoding import repercent_broken_unicode
 from django.utils.functional import cached_property
 
@@ -18,7 +20,7 @@ from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
 from backjob.http import scope as asgi
 from backjob.http.serving import Serving
-from backjob.http.targets import canonical_path, local_path
+from backjob.http.targets import canonical_path, local_path, mount_as_started
 from backjob.model import Caller, Request
 
 
@@ -113,12 +115,36 @@ def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) ->
         request.scope = asgi.restored(scope, shown, caller)
         request.path = request.scope["path"]
         request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
+    mount, request.META["SCRIPT_NAME"] = request.META["SCRIPT_NAME"], ""  # text, where an environ has the bytes
     wsgi.restore(request.META, shown, caller)
+    request.META["SCRIPT_NAME"] = mount
+    if caller is not None:
+        _show_mount(request, unquote(mount_as_started(caller.mount, canonical_path(mount.encode()))))
     for cached in _cached_properties(type(request)):  # a middleware before this one may have read them
         request.__dict__.pop(cached, None)
     # backjob has read the body already, so set the attributes that Django's property ``body`` would set.
     request._body = body  # noqa: SLF001
     request._stream = BytesIO(body)  # noqa: SLF001
+
+
+@contextmanager
+def urls_below_mount(request: HttpRequest) -> Iterator[None]:
+    """Have ``reverse()`` build URLs below the request's mount, in the thread or task that runs the action."""
+    before = get_script_prefix()
+    set_script_prefix(f"{request.META['SCRIPT_NAME']}/")
+    try:
+        yield
+    finally:
+        set_script_prefix(before)
+
+
+def _show_mount(request: Any, mount: str) -> None:
+    if mount == request.META["SCRIPT_NAME"]:
+        return
+    request.META["SCRIPT_NAME"] = mount
+    request.path = mount + request.path_info
+    if hasattr(request, "script_name"):  # of an ASGI request
+        request.script_name = mount
 
 
 def _cached_properties(kind: type) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing_extensions import override
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, local_path, raw_end
+from backjob.http.targets import canonical_path, local_path, mount_as_started, raw_end
 from backjob.model import Caller, Headers, Request
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -
         return
     environ["wsgi.url_scheme"] = caller.scheme
     environ["REMOTE_ADDR"] = caller.address
+    arrived = canonical_path(environ.get("SCRIPT_NAME", "").encode("latin-1"))
+    environ["SCRIPT_NAME"] = unquote_to_bytes(mount_as_started(caller.mount, arrived)).decode("latin-1")
     if caller.host:
         environ["HTTP_HOST"] = caller.host
     for name, value in caller.forwarded:

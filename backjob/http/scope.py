@@ -13,7 +13,7 @@ from typing_extensions import override
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import is_ip_literal, learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, local_path, path_below, raw_end
+from backjob.http.targets import canonical_path, local_path, mount_as_started, path_below, raw_end
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -124,6 +124,7 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
             shown["raw_path"] = scope["raw_path"].removeprefix(canonical_path(root.encode("utf-8", "replace")).encode())
     fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
     if caller is not None:
+        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode())))
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None
         if caller.host:

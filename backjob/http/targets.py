@@ -60,6 +60,15 @@ def raw_end(path: str, slashes: int) -> str:
     return path[places[-slashes] :] if 0 < slashes <= len(places) else ""
 
 
+def mount_as_started(started: str, arrived: str) -> str:
+    """Return the mount that an action sees: that of the starting request, of which a proxy may have stripped the beginning.
+
+    Both are percent-encoded. ``arrived`` is the mount that the server shows at the worker request; if it is not the end of
+    the other one, the job's path belongs to another mount, which stays.
+    """
+    return started if started.endswith(arrived) else arrived
+
+
 def normalise(target: str) -> str:
     """Return a path, with or without a query, as it goes on the wire (RFC 3986, section 6.2.2). Idempotent.
 

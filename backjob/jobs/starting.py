@@ -75,13 +75,12 @@ def prepared(
 
 
 def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:
-    """Return the path for the wire, and the caller, with the mount that the path begins with."""
+    """Return the path for the wire, and the caller, with the mount that it sees."""
     here = engine.here()
-    caller = None if here is None else here.caller
+    caller = None if here is None else evolve(here.caller, mount=here.mount)
     if not is_url(path):
         return path, caller
-    target, mount = local_target(path, here, getattr(engine.transport, "base_url", None))
-    return target, None if caller is None else evolve(caller, mount=mount)
+    return local_target(path, here, getattr(engine.transport, "base_url", None)), caller
 
 
 def _mount(engine: Engine, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -88,6 +89,8 @@ def serving(kind: str, directory: Path, *, module: str = "served", **settings: A
     if "DATABASES" not in settings:
         with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
             cursor.execute("VACUUM INTO %s", [str(path)])
+        with closing(sqlite3.connect(path)) as copy:
+            copy.execute("PRAGMA journal_mode=WAL")  # as `migrate` leaves it: two threads can't change it at once
     how = KINDS[kind]
     app = f"tests.adapters.django.{module}:{'app' if how.gateway == 'wsgi' else 'asgi'}"
     environment = {"SITE_DATABASE": str(path), "SITE_SETTINGS": json.dumps(settings)}

@@ -12,6 +12,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
+from django.urls import reverse
 
 from backjob import Status
 from backjob.clock import SystemClock
@@ -158,6 +159,23 @@ def test_what_a_middleware_before_ours_has_read_is_restored_too(bo: Client) -> N
     start(bo, "/see?year=2026", headers={"Host": "shop.example"}, secure=True)
     seen = sight()
     assert (seen["url"], seen["host"], seen["query"]) == ("https://shop.example/see", "shop.example", {"year": "2026"})
+
+
+# --- a prefix that a proxy strips -----------------------------------------------------------------------------------
+
+
+def test_urls_that_a_job_reverses_have_the_prefix_of_the_request_that_started_it(bo: Client) -> None:
+    with immediate():
+        answer = bo.post(
+            "/start",
+            {"path": "/see"},
+            content_type="application/json",
+            SCRIPT_NAME="/\u00fc b".encode().decode("latin-1"),
+        )
+    assert jobs.status(answer.json()["id"]).status is Status.COMPLETED
+    assert (sight()["reversed"], sight()["path"]) == ("/%C3%BC%20b/see", "/\u00fc b/see")
+    assert bo.get("/ready").status_code == 200
+    assert reverse("see") == "/see"  # of the next request
 
 
 # --- what Django's log has of a job that fails ----------------------------------------------------------------------

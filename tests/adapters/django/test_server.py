@@ -165,6 +165,21 @@ def test_a_job_does_not_restore_a_session_after_a_logout(engine: tuple[str, Site
     assert bool(before.end(before.start("see"))["result"]["user"]) == (name not in KEPT)
 
 
+# --- a prefix that a proxy strips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gunicorn-threads", "uvicorn-h11"])
+def test_urls_that_a_job_reverses_have_the_prefix(kind: str, sqlite: str, tmp_path: Path) -> None:
+    with serving(kind, tmp_path, module="behind_proxy", ALLOWED_HOSTS=["*"]) as site:
+        bo = site.browser(X_Forwarded_Prefix="/public")
+        bo.get("/login/Bo")
+        url = bo.start("/see")["url"]
+        assert url.startswith("/public/")
+        seen = bo.end({"url": url.removeprefix("/public")})["result"]
+        assert (seen["reversed"], seen["path"]) == ("/public/see", "/public/see")
+
+
 # --- SQLite ---------------------------------------------------------------------------------------------------------
 
 

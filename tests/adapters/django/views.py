@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
+from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django import jobs
@@ -65,6 +66,7 @@ def _sight(request: HttpRequest, **more: Any) -> dict[str, Any]:
         "user": request.user.get_username(),
         "host": request.get_host(),
         "url": request.build_absolute_uri("/see"),
+        "reversed": reverse("see"),
         "scheme": request.scheme,
         "secure": request.is_secure(),
         "address": request.META["REMOTE_ADDR"],

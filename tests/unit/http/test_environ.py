@@ -127,3 +127,22 @@ def test_no_address_is_learnt_from_gunicorns_unix_socket() -> None:
 def test_there_is_no_address_without_a_tcp_port(extra: dict[str, str]) -> None:
     with pytest.raises(AddressUnknown):
         base_url_of(environ_of(**extra))
+
+
+@pytest.mark.parametrize(
+    ("started", "arrived", "seen"),
+    [
+        ("", "", ""),
+        ("/shop", "/shop", "/shop"),  # the server or a dispatcher has it from the path
+        ("/public", "", "/public"),  # a proxy strips it, and only users' requests say so
+        ("/public/shop", "/shop", "/public/shop"),  # both
+        ("/%C3%BC%20b", "", "/\u00c3\u00bc b"),
+        ("", "/shop", "/shop"),  # the job's path is below a mount, the starting request was not
+        ("/admin", "/shop", "/shop"),  # the path of another mount
+        ("/myshop", "/shop", "/shop"),
+    ],
+)
+def test_an_action_sees_the_mount_of_the_starting_request(started: str, arrived: str, seen: str) -> None:
+    environ = environ_of("/a", SCRIPT_NAME=arrived)
+    restore(environ, Request("GET", "/a"), Caller("https", "shop.example", "", mount=started))
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (seen, "/a")

@@ -80,7 +80,7 @@ class _Opened:
         gone = before.keys() - ours.keys()
         if not changed and not gone:
             return
-        stored = interface.open_session(app, request)
+        stored = _read(interface, app)
         if stored is None or (self._existed and (not stored or _id_of(stored) != self._id)):
             return  # it has ended meanwhile, by a logout
         if self._existed:
@@ -89,7 +89,7 @@ class _Opened:
                 stored.pop(name, None)
             stored.update(changed)
             interface.save_session(app, stored, response)
-            written = interface.open_session(app, request)
+            written = _read(interface, app)
             if written is None or dict(written) != then or dict(stored) == then:
                 return
         running = current.get()
@@ -99,6 +99,13 @@ class _Opened:
             running.job.id if running is not None else "",
             ", ".join(sorted(map(str, {*changed, *gone}))),
         )
+
+
+def _read(interface: SessionInterface, app: Flask) -> SessionMixin | None:
+    """Return the session as it is stored now. Within the job's application context a database session may keep it as read."""
+    here: Request = request._get_current_object()  # type: ignore[attr-defined] # noqa: SLF001 - the proxy's own method
+    with app.app_context():
+        return interface.open_session(app, here)
 
 
 def _id_of(session: SessionMixin) -> object:

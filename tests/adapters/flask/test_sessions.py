@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -38,15 +39,24 @@ class OwnSessions(SessionInterface):
         self.stored: dict[str, dict[str, Any]] = {}
 
     def open_session(self, app: Flask, request: flask.Request) -> SessionMixin:
-        return SecureCookieSession(self.stored.get(request.cookies.get("own", ""), {}))
+        return SecureCookieSession(deepcopy(self.stored.get(request.cookies.get("own", ""), {})))
 
     def save_session(self, app: Flask, session: SessionMixin, response: flask.Response) -> None:
         key = flask.request.cookies.get("own", "bo")
         if session:
-            self.stored[key] = dict(session)
+            self.stored[key] = deepcopy(dict(session))
         else:
             self.stored.pop(key, None)
         response.set_cookie("own", key)
+
+
+class CachedSessions(OwnSessions):
+    """Reads a session once in an application context, as an identity map of SQLAlchemy does."""
+
+    def open_session(self, app: Flask, request: flask.Request) -> SessionMixin:
+        if "read" not in flask.g:
+            flask.g.read = dict(super().open_session(app, request))
+        return SecureCookieSession(flask.g.read)
 
 
 def _flask_session(app: Flask, directory: Path, *, refresh: bool) -> None:
@@ -60,10 +70,15 @@ def _own(app: Flask, _directory: Path) -> None:
     app.session_interface = OwnSessions()
 
 
+def _cached(app: Flask, _directory: Path) -> None:
+    app.session_interface = CachedSessions()
+
+
 SERVER_SIDE: dict[str, Callable[[Flask, Path], None]] = {
     "flask-session": lambda app, directory: _flask_session(app, directory, refresh=True),
     "flask-session-unrefreshed": lambda app, directory: _flask_session(app, directory, refresh=False),
     "own": _own,
+    "own-cached": _cached,
 }
 
 

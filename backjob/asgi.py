@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
-from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, spellings
+from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, routed_requests
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
@@ -38,7 +38,7 @@ class BackJobMiddleware:
     """Recognises worker requests and runs their actions; it passes all other requests on unchanged.
 
     With ``status`` it also serves the status routes under the `BackJob`'s ``status_prefix``. It passes lifespan events
-    and websockets on.
+    and websockets on; when the server shuts down, it gives up the leases of jobs that wait.
     """
 
     def __init__(self, app: App, jobs: BackJob | Engine, status: bool = True) -> None:
@@ -48,11 +48,11 @@ class BackJobMiddleware:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, self._until_shutdown(receive) if scope["type"] == "lifespan" else receive, send)
             return
         self._jobs.request_arrived(lambda: base_url_of(scope))
         try:
-            opened = self._jobs.worker.open(*spellings(scope))
+            opened = self._jobs.worker.open(*routed_requests(scope))
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
@@ -64,6 +64,17 @@ class BackJobMiddleware:
             await self._status(below, receive, send)
             return
         await self._pass_on(scope, receive, send)
+
+    def _until_shutdown(self, receive: Receive) -> Receive:
+        """Return ``receive`` of a lifespan. When the server shuts down, other processes may deliver this one's jobs."""
+
+        async def receive_and_leave() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await asyncio.to_thread(self._jobs.monitor.give_leases_back)
+            return message
+
+        return receive_and_leave
 
     # --- a worker request -------------------------------------------------------------------------------------------
 
@@ -203,7 +214,7 @@ class StatusApp:
             Visit(
                 request,
                 path=route_path(scope),
-                owner=self._jobs.owner_of(request),
+                owner=lambda: self._jobs.owner_of(request),
                 mount=ScopeServing(scope).mount,
                 in_thread=False,
             )

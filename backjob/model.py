@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from backjob.errors import InvalidRequest
 
@@ -185,7 +185,9 @@ class Request:
     """A request to send, or one that arrived, for any framework. Its repr shows no query, no header value and no body.
 
     ``target`` is in origin-form (RFC 9112, section 3.2.1): a percent-encoded path and, after a ``?``, a query.
-    ``raw`` is False if the server provided only a decoded path, from which ``target`` was rebuilt.
+    ``raw`` is False if the server provided only a decoded path, from which ``target`` was rebuilt. ``mount`` is the
+    beginning of a worker request's target that is not signed: the server moves it to SCRIPT_NAME or root_path, and the
+    application routes the rest.
     """
 
     method: str
@@ -193,10 +195,15 @@ class Request:
     headers: Headers = field(default=(), repr=_names_only)
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     raw: bool = field(default=True, repr=False)
+    mount: str = field(default="", repr=False)
 
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
+
+    def with_path(self, path: str, *, raw: bool) -> Request:
+        """Return this request with another path and the same query."""
+        return evolve(self, target=f"{path}?{self.query}" if self.query else path, raw=raw)
 
     @property
     def query(self) -> str:
@@ -241,7 +248,7 @@ class Caller:
     """The origin of the request that called ``start()``; the action sees the same.
 
     ``forwarded`` has the fields that proxies added (``X-Forwarded-For`` and the like). ``mount`` is the path under which
-    the application was mounted, if the job's target begins with it.
+    the application is mounted as its users see it: SCRIPT_NAME or root_path, percent-encoded.
     """
 
     scheme: str

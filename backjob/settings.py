@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
@@ -30,6 +31,8 @@ __all__ = ["Settings", "named"]
 
 _T = TypeVar("_T")
 
+_SECRET_PART: Final = re.compile("[@?#]")
+_NAME: Final = re.compile(r"([\w.]+):([\w.]+)")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _OPTIONS: Final = (
@@ -119,17 +122,22 @@ def _cache(value: object) -> object:
     return value
 
 
-def _setting(read: Callable[[object], Any]) -> Any:
-    return field(default=None, metadata={"read": read})
+def _setting(read: Callable[[object], Any], *, show: Callable[[Any], str] = repr) -> Any:
+    return field(default=None, metadata={"read": read}, repr=show)
+
+
+def _without_secrets(url: str | None) -> str:
+    """Show a URL, but only its scheme if it may have a password."""
+    return repr(url) if url is None or not _SECRET_PART.search(url) else f"'{url.partition(':')[0][:20]}:…'"
 
 
 @frozen(kw_only=True)
 class Settings:
     """The settings. None: not set, so that the default of `BackJob` applies, or the adapter provides a value."""
 
-    base_url: str | None = _setting(_text)
-    connect_to: str | None = _setting(_text)
-    store: str | None = _setting(_text)
+    base_url: str | None = _setting(_text, show=_without_secrets)
+    connect_to: str | None = _setting(_text, show=_without_secrets)
+    store: str | None = _setting(_text, show=_without_secrets)
     table_name: str | None = _setting(_text)
     create_table: bool | None = _setting(_truth)
     cache: Cache | str | None = field(default=None, metadata={"read": _cache}, repr=False)
@@ -275,9 +283,11 @@ def named(name: str, argument: str) -> object:
 
     Exceptions of the module itself propagate.
     """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise InvalidRequest(argument, f"must be module:name, such as myapp:jobs, not {name!r}")
+    found = _NAME.fullmatch(name)
+    if found is None:
+        shown = "" if re.search("[@/]", name) else f", not {name!r}"  # it may be a URL with a password
+        raise InvalidRequest(argument, f"must be module:name, such as myapp:jobs{shown}")
+    module_name, attribute = found.groups()
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, base_url_of, request_of, restore
+from backjob.http.environ import EnvironServing, base_url_of, request_of, restore, routed_request
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.lifecycle import status_line
@@ -40,7 +40,7 @@ class BackJobMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._jobs.request_arrived(lambda: base_url_of(environ))
         try:
-            opened = self._jobs.worker.open(request_of(environ))
+            opened = self._jobs.worker.open(routed_request(environ))
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Refusal as refusal:
@@ -195,7 +195,7 @@ class StatusApp:
             Visit(
                 request,
                 path=environ.get("PATH_INFO", ""),
-                owner=self._jobs.owner_of(request),
+                owner=lambda: self._jobs.owner_of(request),
                 mount=EnvironServing(environ).mount,
             )
         )

@@ -17,6 +17,7 @@ from attrs import define, evolve, field
 
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
+from backjob.errors import StoreError
 from backjob.lifecycle import (
     End,
     Next,
@@ -47,14 +48,16 @@ class _Delivery:
 
     ``job`` is None in flight, to save memory: the outcome reads it again. ``send_at`` is None in flight, and while the
     job waits for nothing but room. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is out of date.
+    ``due_at`` is when the job was or will be due, on the monotonic clock (s).
     """
 
     job_id: str
     job: Job | None
     version: int
     credentials: Credentials | None = field(repr=False)
+    held: bool
+    due_at: float
     is_whole: bool = True
-    """Whether the request of ``job`` has its body."""
     failures: int = 0
     future: Future[Response] | None = None
     send_at: float | None = None
@@ -88,7 +91,7 @@ class Deliveries:
         if delivery is not None:
             delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
             return
-        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials)
+        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials, job.held, at)
         now = self._monotonic()
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
@@ -103,7 +106,8 @@ class Deliveries:
                 self.add(job, credentials, at)
                 self._by_id[job.id].is_whole = False
         elif delivery.future is None:
-            delivery.job, delivery.version, delivery.is_whole = job, job.version, False
+            delivery.job, delivery.version, delivery.due_at = job, job.version, at
+            delivery.is_whole = False
             delivery.credentials = credentials or delivery.credentials
             self._send_at(at, delivery)
 
@@ -140,10 +144,22 @@ class Deliveries:
         if delivery is not None and delivery.future is future:
             self._retrying(self._conclude, delivery)
 
+    def has_unclaimed(self) -> bool:
+        """Return whether a job that is due, and leased to this process, is not claimed yet, as far as the store says."""
+        now = self._monotonic()
+        try:
+            jobs = [self._store.get(one.job_id) for one in self._by_id.values() if one.due_at <= now]
+        except StoreError:
+            return True
+        return any(job is not None and job.status is Status.STARTED and job.lessee == self._lessee for job in jobs)
+
     def release(self) -> None:
-        """At the end of this process, give up the leases of jobs that any other process can deliver."""
+        """At the end of this process, give up the leases of jobs that any other process can deliver.
+
+        A request that is on its way may still arrive: the claim makes the next one harmless.
+        """
         for delivery in self._by_id.values():
-            if delivery.future is None and delivery.job is not None and not delivery.job.held:
+            if not delivery.held:
                 self._give_up_lease(delivery)
 
     # --- the agenda -------------------------------------------------------------------------------------------------

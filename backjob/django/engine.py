@@ -21,6 +21,7 @@ from backjob.django.signals import send_job_ended
 from backjob.django.task_record import TaskRecord
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
+from backjob.http.targets import local_path
 from backjob.jobs import Engine
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
@@ -64,7 +65,7 @@ class DjangoEngine(Engine):
     @override
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         try:
-            return reverse("backjob:status", args=[self.reference(job_id, cancel=cancel)])
+            return local_path(reverse("backjob:status", args=[self.reference(job_id, cancel=cancel)]))
         except NoReverseMatch:
             raise InvalidRequest(
                 "urls",

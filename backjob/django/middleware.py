@@ -12,7 +12,14 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import shielded
 from backjob.django.connections import job_context
-from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
+from backjob.django.requests import (
+    DjangoServing,
+    base_url_of,
+    is_served_alone,
+    restore,
+    routed_requests,
+    urls_below_mount,
+)
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import engine
 from backjob.http.serving import serving, text_decoder
@@ -79,7 +86,7 @@ class BackJobMiddleware:
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), job_context(running.job.id), running.active():
+        with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = self._get_response(request)
                 try:
@@ -110,7 +117,7 @@ class BackJobMiddleware:
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), job_context(running.job.id), running.active():
+        with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = await self._get_response(request)
                 try:
@@ -132,7 +139,7 @@ class BackJobMiddleware:
 
 def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
     site.request_arrived(lambda: base_url_of(request))
-    return site.worker.open(*spellings(request))
+    return site.worker.open(*routed_requests(request))
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
@@ -199,9 +206,10 @@ def _done(response: Any, outcome: Outcome) -> HttpResponse:
 
 
 def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
-    response = _plain(refusal.status, str(refusal), refusal.headers)
+    response: Any = _plain(refusal.status, str(refusal), refusal.headers)
+    response._has_been_logged = True  # noqa: SLF001 - by backjob, and not once for each forged request
     response[CONCURRENCY_HEADER] = "one" if is_served_alone(request) else "many"
-    return response
+    return cast("HttpResponse", response)
 
 
 def _exit_response(error: BaseException) -> HttpResponse:

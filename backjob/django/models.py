@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from backjob.django.fields import ExactField
+from backjob.http.targets import local_path
 from backjob.status.page import WORDS
 from backjob.stores.rows import moment
 
@@ -75,7 +76,7 @@ class Job(models.Model):
 
     def get_absolute_url(self) -> str:
         """Return the URL of the job's status page, which its owner may open."""
-        return str(reverse("backjob:status", args=[self.id]))
+        return local_path(reverse("backjob:status", args=[self.id]))
 
     @property
     def created(self) -> datetime:

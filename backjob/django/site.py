@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
@@ -26,10 +27,12 @@ from backjob.jobs import Options, StartOptions
 from backjob.protocols import Store
 from backjob.settings import Settings
 
-__all__ = ["INSECURE", "BackJob", "engine", "jobs", "random_part"]
+__all__ = ["INSECURE", "BackJob", "engine", "jobs", "random_part", "without_effect"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+_log = logging.getLogger("backjob")
 
 _DJANGO_ONLY: Final = ("DATABASE", "OWNER", "ON_END")
 """Settings that exist only for Django."""
@@ -136,6 +139,11 @@ class BackJob(CoreBackJob):
             from backjob.django.store import DjangoStore  # noqa: PLC0415 - models need the app registry
 
             store = DjangoStore(own["DATABASE"] or "default")
+            if without_effect(given):
+                _log.warning(
+                    "no effect of these settings in BACKJOB, because migrations create the tables of the jobs: %s",
+                    ", ".join(without_effect(given)),
+                )
         set_on_end(_imported("ON_END", own["ON_END"]))
         return read.build(
             lambda **options: DjangoEngine(Options(**options), self),
@@ -161,6 +169,13 @@ def _login_variables() -> Iterator[str]:
             yield kind.header
 
 
+def without_effect(given: Mapping[str, Any]) -> list[str]:
+    """Return the names in the setting ``BACKJOB`` that only stores by URL have, if the jobs are in Django's database."""
+    if given.get("STORE") is not None:
+        return []
+    return [name for name in ("TABLE_NAME", "CREATE_TABLE") if given.get(name) is not None]
+
+
 def random_part(secret: str) -> str:
     """Return a SECRET_KEY without the prefix that ``startproject`` writes, which adds nothing to its strength."""
     return secret.removeprefix(INSECURE)
@@ -171,8 +186,9 @@ def _cache(name: str) -> Any:
 
     try:
         return caches[name]
-    except InvalidCacheBackendError as error:
-        raise InvalidRequest("BACKJOB['CACHE']", f"must be the name of one of CACHES: {error}") from None
+    except InvalidCacheBackendError:
+        known = ", ".join(map(repr, settings.CACHES))
+        raise InvalidRequest("BACKJOB['CACHE']", f"must be the name of one of CACHES: {known}") from None
 
 
 def _imported(name: str, dotted: object) -> Callable[[Any], Any] | None:

@@ -52,6 +52,10 @@ class FlaskEngine(Engine):
         app.session_interface.save_session(app, flask.session, response)
         return _set_cookies(response)
 
+    def mount(self) -> str:
+        root: str = flask.current_app.config["APPLICATION_ROOT"] if flask.has_app_context() else ""
+        return root.rstrip("/")
+
     @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:

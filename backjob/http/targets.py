@@ -19,6 +19,7 @@ _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPE: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
+_SLASH: Final = re.compile(r"/|%2[Ff]")
 _NO_ESCAPES: Final = re.compile(r"[/A-Za-z0-9\-._~!$&'()*+,;=:@]*")
 
 
@@ -33,6 +34,36 @@ def canonical_path(decoded: bytes) -> str:
 def reproduces_itself(path: str) -> bool:
     """Return whether `canonical_path` restores this path after a server decoded it; with ``%2F`` and the like it does not."""
     return _NO_ESCAPES.fullmatch(path) is not None or canonical_path(unquote_to_bytes(path)) == path
+
+
+def local_path(path: str) -> str:
+    """Return a path that a browser requests from this host: two slashes, or a backslash, would begin another host.
+
+    Without a slash at its end. Escapes stay as they are.
+    """
+    path = path.strip("/")
+    return "/" + quote(path, safe=_PATH_SAFE + "%", errors="replace") if path else ""
+
+
+def path_below(path: str, mount: str) -> str | None:
+    """Return what follows the mount in a path, or None if the path is not below it. An empty mount contains every path."""
+    rest = path.removeprefix(mount)
+    return rest if path.startswith(mount) and rest[:1] in ("", "/") else None
+
+
+def raw_end(path: str, slashes: int) -> str:
+    """Return the end of an encoded path that decodes to a path with so many slashes; empty if the path has fewer."""
+    places = [found.start() for found in _SLASH.finditer(path)]
+    return path[places[-slashes] :] if 0 < slashes <= len(places) else ""
+
+
+def mount_as_started(started: str, arrived: str) -> str:
+    """Return the mount that an action sees: that of the starting request, of which a proxy may have stripped the beginning.
+
+    Both are percent-encoded. ``arrived`` is the mount that the server shows at the worker request; if it is not the end of
+    the other one, the job's path belongs to another mount, which stays.
+    """
+    return started if started.endswith(arrived) else arrived
 
 
 def normalise(target: str) -> str:

@@ -15,6 +15,7 @@ from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
+from backjob.http.targets import local_path
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.lifecycle import End, cancelled, ended, overdue, waiting_for
@@ -116,10 +117,18 @@ class Engine:
 
         ``base_url()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address.
         """
-        self.monitor.ensure_running()
+        monitor = self.monitor
+        monitor.serves_requests = True
+        monitor.ensure_running()
         if self.transport is None:
             with suppress(AddressUnknown):
                 self.learn_address(base_url())
+
+    def prepare_to_send(self) -> None:
+        """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
+        start = getattr(self.transport, "ensure_running", None)
+        if start is not None and not self.monitor.serves_requests:
+            start()
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own base URL, unless there is a transport already."""
@@ -224,6 +233,10 @@ class Engine:
         """Return the request that this thread or task is serving."""
         return serving.get()
 
+    def mount(self) -> str:
+        """Return the path under which the application is mounted, as far as it is known outside of requests."""
+        return ""
+
     def owner_of(self, request: Any) -> str | None:
         """Return the owner of a request: the owner hook's result, or None without a hook."""
         return None if self.options.owner is None else self.options.owner(request)
@@ -249,7 +262,7 @@ class Engine:
         """See `BackJob.status_url`."""
         here = self.here()
         mount = "" if here is None else here.mount
-        return f"{mount}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
+        return f"{local_path(mount)}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""

@@ -24,6 +24,7 @@ from backjob.http.arguments import (
     check_value,
 )
 from backjob.http.origins import URL, is_url, local_target
+from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
 from backjob.jobs.merging import merge_key
 from backjob.jobs.options import SHORTEST_TIMEOUT
@@ -63,6 +64,7 @@ def prepared(
     wire_path, caller = _address(engine, path)
     inheritance = engine.inheritance
     request, given = build_request(wire_path, query, content, limits, inheritance.names)
+    request = evolve(request, mount=_mount(engine, request.path))
     here = engine.here()
     inherited: Credentials | None = None
     if as_current_user:
@@ -83,13 +85,26 @@ def prepared(
 
 
 def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:
-    """Return the path for the wire, and the caller, with the mount that the path begins with."""
+    """Return the path for the wire, and the caller, with the mount that it sees."""
     here = engine.here()
-    caller = None if here is None else here.caller
+    caller = None if here is None else evolve(here.caller, mount=here.mount)
     if not is_url(path):
         return path, caller
-    target, mount = local_target(path, here, getattr(engine.transport, "base_url", None))
-    return target, None if caller is None else evolve(caller, mount=mount)
+    return local_target(path, here, getattr(engine.transport, "base_url", None)), caller
+
+
+def _mount(engine: Engine, path: str) -> str:
+    """Return the beginning of a path on the wire that the server does not pass on as the path to route."""
+    here = engine.here()
+    mount = engine.mount() if here is None else here.mount
+    if here is not None and path_below(here.request.path, mount) is None:
+        return ""  # a proxy strips it
+    base_url: str = getattr(engine.transport, "base_url", None) or ""
+    added = base_url.partition("://")[2].partition("/")[2].rstrip("/")
+    if added:  # by the transport
+        below = path_below(mount, f"/{added}")
+        mount = mount if below is None else below
+    return mount if path_below(path, mount) is not None else ""
 
 
 def _with_user_agent(engine: Engine, request: Request) -> Request:
@@ -172,6 +187,7 @@ def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge) -> Job:
     job = _created(engine, draft) if key is None else _created_or_joined(engine, draft, f"{merge}:{key}", work)
     if job.id == draft.id:
         credentials = _sent(engine, job, work)
+        engine.prepare_to_send()
         written = engine.clock.monotonic()
         engine.when_committed(job.id, partial(engine.monitor.accept, job, credentials, written), is_new=True)
     return job

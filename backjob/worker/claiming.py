@@ -27,8 +27,9 @@ from attrs import frozen
 from backjob.errors import BackgroundOnly, BackJobError, JobEnded, JobExit, JobFailed, SignatureError, StoreUnavailable
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
+from backjob.process import RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
-from backjob.worker.running import Running
+from backjob.worker.running import Running, current
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
 """In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
@@ -119,6 +120,17 @@ def exit_of(error: BaseException) -> JobExit | None:
     return found
 
 
+def left_by(error: BaseException) -> JobExit | None:
+    """Return what `exit_of` returns, and note it for the end of the current job.
+
+    For adapters whose framework passes a response, but no `JobExit`, through all of its middlewares.
+    """
+    job_exit, running = exit_of(error), current.get()
+    if job_exit is not None and running is not None:
+        running.left_by = job_exit
+    return job_exit
+
+
 def _singles(error: BaseException) -> Iterator[BaseException]:
     """Yield the errors in an exception group, in order, or the error itself."""
     if isinstance(error, BaseExceptionGroup):
@@ -148,6 +160,7 @@ class Worker:
         self._store = store
         self._signer = signer
         self._clock = clock
+        self._warnings = RareWarnings(clock)
         self._max_body = max_body
         self._max_output = max_output
         self._write_later = write_later
@@ -173,7 +186,11 @@ class Worker:
         try:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
-            raise _forbidden(error) from error
+            raise self._forbidden(error) from error
+
+    def _forbidden(self, error: SignatureError) -> Refusal:
+        self._warnings.warn(error.kind, "a worker request was refused: %s", error)
+        return Refusal(403, "Forbidden", error.kind, str(error))
 
     def _body_length(self, request: Request) -> int:
         """Return how many bytes to read; the monitor always sends a Content-Length with a body."""
@@ -193,7 +210,7 @@ class Worker:
             verified.check(body)
             logins = self._inheritance.logins(verified.grant.job_id, verified.request)
         except SignatureError as error:
-            raise _forbidden(error) from error
+            raise self._forbidden(error) from error
         token = secrets.token_urlsafe(16)
         expect, changes = claimed(token)
         try:
@@ -248,13 +265,8 @@ class Worker:
             self._announce(job)
 
 
-def _forbidden(error: SignatureError) -> Refusal:
-    _log.warning("a worker request was refused: %s", error)
-    return Refusal(403, "Forbidden", error.kind, str(error))
-
-
 def _error_text(running: Running, outcome: Outcome) -> str | None:
-    error = outcome.error
+    error = outcome.error or running.left_by
     if error is None:
         if running.error is None and running.finish is None and not outcome.status:
             return "the action ended without a response"

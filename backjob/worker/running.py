@@ -6,6 +6,7 @@ keeps its order. Plain progress takes no lock: a loop may report it a million ti
 
 from __future__ import annotations
 
+import codecs
 import logging
 import math
 import threading
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
-from backjob.errors import JobEnded, StoreUnavailable
+from backjob.errors import JobEnded, JobExit, StoreUnavailable
 from backjob.lifecycle import End, ended
 from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
@@ -35,6 +36,7 @@ class Running:
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``owner`` is the job's `BackJob`.
     The adapter sets the header ``fields`` of the request that the action gets; None removes one.
+    ``left_by`` is the `JobExit` that ended the action, if an adapter has already turned it into a response.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Running:
         self.fields = fields or {}
         self.finish: End | None = None
         self.error: str | None = None
+        self.left_by: JobExit | None = None
         self._store = store
         self._monotonic = clock.monotonic
         self._dirty = dirty
@@ -67,11 +70,13 @@ class Running:
         self._end_in_doubt = False
         self._is_dirty = False
         self.ended = False
+        self.stdout_level = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make this the current job, so that ``print`` goes to its output."""
-        capture_stdout(_write_to_current)
+        self.stdout_level = capture_stdout(_write_to_current)
         token = current.set(self)
         try:
             yield
@@ -136,6 +141,10 @@ class Running:
         # Output past the limit is dropped, but still a sign of life.
         if (full or (not self._is_dirty and self._is_due())) and not self.flush():
             self._mark_dirty()
+
+    def write_bytes(self, data: bytes) -> None:
+        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
+        self.write(self._decoder.decode(data))
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -259,9 +268,12 @@ class Running:
         self._dirty(self)
 
 
-def _write_to_current(text: str) -> bool:
+def _write_to_current(content: str | bytes, level: int) -> bool:
     running = current.get()
-    if running is None:
+    if running is None or running.stdout_level < level:
         return False
-    running.write(text)
+    if isinstance(content, bytes):
+        running.write_bytes(content)
+    else:
+        running.write(content)
     return True

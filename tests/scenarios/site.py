@@ -82,9 +82,9 @@ def owner_in(cookie: str | None) -> str | None:
 
 
 def _start(jobs: BackJob, visit: Visit) -> Reply:
-    """Start a job with the arguments of ``start()`` that the body has as JSON."""
+    """Start a job with the arguments of ``start()`` that the body has as JSON. ``is_stripped``: a proxy strips the mount."""
     arguments: dict[str, Any] = json.loads(visit.body)
-    path = visit.mount + arguments.pop("path")
+    path = ("" if arguments.pop("is_stripped", False) else visit.mount) + arguments.pop("path")
     try:
         job_id = jobs.start(path, arguments.pop("query", None), **arguments)
     except BackJobError as error:

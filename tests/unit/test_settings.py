@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backjob import BackJob
-from backjob.errors import InvalidRequest
+from backjob.errors import BackJobError, InvalidRequest
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Request, Status
 from backjob.protocols import Capability, Store, lacks
@@ -108,6 +109,45 @@ def test_no_repr_and_no_error_shows_a_secret() -> None:
     settings = Settings.of({"KEY": KEY, "KEY_FALLBACKS": [KEY[::-1]]})
     assert KEY not in repr(settings)
     assert KEY[::-1] not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:hunter2@127.0.0.1/jobs",
+        "postgresql://app:p[hunter2@127.0.0.1/jobs",
+        "postgresql://app:p@hunter2@127.0.0.1/jobs",
+        "postgresql://app:p?hunter2@127.0.0.1/jobs",
+        "postgresql://app:p?a=hunter2@127.0.0.1/jobs",
+        "postgresql://app:p?hunter2=1@127.0.0.1/jobs",
+        "postgresql://app:p?a=1&a=hunter2@127.0.0.1/jobs",
+        "postgresql://app:p#hunter2@127.0.0.1/jobs",
+        "postgresql://app:p/hunter2@127.0.0.1/jobs",
+        "postgresql://app:hunter2\u2100@127.0.0.1/jobs",
+        "redis://:hunter2%zz@127.0.0.1:x/0",
+        "redis://:p/hunter2@127.0.0.1/0",
+        "redis://:p?hunter2@127.0.0.1/0",
+        "oracle://app:hunter2@127.0.0.1/jobs",
+        "sqlite://app:hunter2@jobs.db",
+    ],
+)
+def test_no_repr_and_no_error_shows_the_password_of_a_url(url: str) -> None:
+    assert "hunter2" not in repr(Settings.of({"STORE": url}))
+    for values in ({"STORE": url}, {"BASE_URL": url}, {"BASE_URL": "http://a", "CONNECT_TO": url}, {"CACHE": url}):
+        shown = ""
+        try:
+            settings = Settings.of({"KEY": KEY, "STORE": "memory:", **values})
+            shown = repr(settings)
+            settings.build(BackJob, package="test", application="test", default_store=lambda: "memory:").close()
+        except BackJobError as error:
+            shown += "".join(traceback.format_exception(error))
+        assert "hunter2" not in shown, values
+
+
+def test_the_repr_shows_a_url_without_a_password() -> None:
+    shown = repr(Settings.of({"STORE": "sqlite:///jobs.db", "BASE_URL": "https://shop.example/app"}))
+    assert "sqlite:///jobs.db" in shown
+    assert "https://shop.example/app" in shown
 
 
 def test_settings_reach_the_backjob() -> None:

@@ -339,6 +339,8 @@ def _job(row: Any) -> Job | None:
 
 
 def _parsed(url: str, argument: str) -> URL:
+    if url.partition("://")[2].partition("/")[0].count("@") > 1:
+        raise InvalidRequest(argument, 'write an "@" in a password as %40')
     try:
         return make_url(url)
     except (exc.ArgumentError, ValueError):  # its message repeats the URL, which may contain a password

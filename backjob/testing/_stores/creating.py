@@ -107,7 +107,8 @@ class CreateCalls(StoreCase):
         same(found, (due, due + timedelta(microseconds=1)), "any moment of the calendar can be due")
 
     def test_a_request_of_a_mebibyte_comes_back_whole(self) -> None:
-        request = Request("POST", "/work?" + "q" * 8000, (("Cookie", "c" * 8000),), bytes(range(256)) * 4096)
+        target, fields = "/shop/work?" + "q" * 8000, (("Cookie", "c" * 8000),)
+        request = Request("POST", target, fields, bytes(range(256)) * 4096, mount="/shop")
         self.store.create(draft(request=request))
         job = self.store.get("job", body=True)
         kept(job is not None and job.request == request, "a request comes back byte for byte")

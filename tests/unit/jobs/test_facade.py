@@ -369,6 +369,29 @@ def test_a_status_url_grants_its_right_for_its_job_only(world: Bench) -> None:
         assert world.jobs.status_url(job_id) == "/shop" + url
 
 
+@pytest.mark.parametrize(
+    ("mount", "shown"),
+    [
+        ("//evil.example", "/evil.example"),
+        ("///evil.example/", "/evil.example"),
+        ("https://evil.example", "/https://evil.example"),
+        ("evil.example", "/evil.example"),
+        ("/\\evil.example", "/%5Cevil.example"),
+        ("\\\\evil.example", "/%5C%5Cevil.example"),
+        ("/\t/evil.example", "/%09/evil.example"),
+        ("/\r\nSet-Cookie: a=b", "/%0D%0ASet-Cookie:%20a=b"),
+        ("javascript:alert(1)", "/javascript:alert(1)"),
+        ("/shop/", "/shop"),
+        ("/sh%20op", "/sh%20op"),
+        ("/", ""),
+    ],
+)
+def test_a_status_url_is_a_path_on_this_host_whatever_the_mount(world: Bench, mount: str, shown: str) -> None:
+    job_id = world.start()
+    with served(Here(mount=mount)):
+        assert world.jobs.status_url(job_id).startswith(f"{shown}/backjob/{job_id}.")
+
+
 # --- async, contexts ------------------------------------------------------------------------------------------------
 
 

@@ -287,5 +287,5 @@ def test_under_asgi_the_signature_covers_the_path_that_django_routes(
         assert request.path_info == routed[0]
         for one in found:
             again = ASGIRequest(dict(scope), BytesIO())
-            restore(again, one, None, b"")
+            restore(again, one, None, {}, b"")
             assert again.path_info == one.path

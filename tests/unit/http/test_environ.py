@@ -61,7 +61,7 @@ def test_the_routed_path_is_below_the_mount_and_encoded_as_on_the_wire(
 
 def test_the_action_sees_the_raw_path_below_its_mount_as_it_arrived() -> None:
     environ = environ_of("/a", "x=1&signature", SCRIPT_NAME="/shop", RAW_URI="/shop/a?x=1&signature")
-    restore(environ, Request("GET", "/a?x=1"), None)
+    restore(environ, Request("GET", "/a?x=1"), None, {})
     assert (environ["RAW_URI"], environ["QUERY_STRING"]) == ("/shop/a?x=1", "x=1")
 
 
@@ -144,5 +144,5 @@ def test_there_is_no_address_without_a_tcp_port(extra: dict[str, str]) -> None:
 )
 def test_an_action_sees_the_mount_of_the_starting_request(started: str, arrived: str, seen: str) -> None:
     environ = environ_of("/a", SCRIPT_NAME=arrived)
-    restore(environ, Request("GET", "/a"), Caller("https", "shop.example", "", mount=started))
+    restore(environ, Request("GET", "/a"), Caller("https", "shop.example", "", mount=started), {})
     assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (seen, "/a")

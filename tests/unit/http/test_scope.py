@@ -64,7 +64,7 @@ def test_the_routed_path_is_below_the_root_path_with_which_the_target_may_have_b
 def test_the_application_routes_the_path_that_was_verified(root: str, path: str) -> None:
     scope = scope_of(path, root_path=root)
     for request in routed_requests(scope):
-        assert (route_path(restored(scope, request, None)) or "/") == request.path
+        assert (route_path(restored(scope, request, None, {})) or "/") == request.path
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,16 @@ import asyncio
 import codecs
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
-from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, routed_requests
+from backjob.http.scope import Scope, ScopeServing, listener_of, request_of, restored, route_path, routed_requests
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Reply, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running
 
 __all__ = ["BackJobMiddleware", "StatusApp", "shielded"]
@@ -50,15 +51,16 @@ class BackJobMiddleware:
         if scope["type"] != "http":
             await self._app(scope, self._until_shutdown(receive) if scope["type"] == "lifespan" else receive, send)
             return
-        self._jobs.request_arrived(lambda: base_url_of(scope))
+        listener = partial(listener_of, scope)
+        self._jobs.request_arrived(listener)
         try:
-            opened = self._jobs.worker.open(*routed_requests(scope))
+            opened = self._jobs.worker.open(*routed_requests(scope), listener_of=listener)
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
-        except Refusal as refusal:
-            headers = (*refusal.headers, (CONCURRENCY_HEADER, "many"))
-            await _answer(send, refusal.status, headers, str(refusal).encode())
+        except Reply as reply:
+            headers = (*reply.headers, (CONCURRENCY_HEADER, "many"))
+            await _answer(send, reply.status, headers, str(reply).encode())
             return
         if self._status is not None and (below := self._status.below(scope)) is not None:
             await self._status(below, receive, send)
@@ -88,7 +90,7 @@ class BackJobMiddleware:
         if outcome.error is not None and exit_of(outcome.error) is None:
             raise outcome.error
         with suppress(OSError):  # the client may have disconnected
-            await _answer(send, outcome.status or 500, no_store(), b"")
+            await _answer(send, outcome.status or 500, opened.headers, b"")
 
     async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)

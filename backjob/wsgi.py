@@ -5,17 +5,18 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, base_url_of, request_of, restore, routed_request
+from backjob.http.environ import EnvironServing, listener_of, request_of, restore, routed_request
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Reply, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -38,15 +39,16 @@ class BackJobMiddleware:
         self._status = StatusApp(jobs) if status else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self._jobs.request_arrived(lambda: base_url_of(environ))
+        listener = partial(listener_of, environ)
+        self._jobs.request_arrived(listener)
         try:
-            opened = self._jobs.worker.open(routed_request(environ))
+            opened = self._jobs.worker.open(routed_request(environ), listener_of=listener)
             if opened is not None:
                 return self._work(environ, start_response, opened)
-        except Refusal as refusal:
+        except Reply as reply:
             many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
-            headers = (*refusal.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
-            return _answer(start_response, f"{refusal.status} {refusal.reason}", headers, str(refusal))
+            headers = (*reply.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
+            return _answer(start_response, f"{reply.status} {reply.reason}", headers, str(reply))
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
         return self._pass_on(environ, start_response)
@@ -63,7 +65,7 @@ class BackJobMiddleware:
         if outcome.error is not None and exit_of(outcome.error) is None:
             raise outcome.error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
-        return _answer(start_response, line, no_store(), "")
+        return _answer(start_response, line, opened.headers, "")
 
     def _act(self, environ: WSGIEnvironment, running: Running) -> Outcome:
         """Run the action to its end, even if the connection is lost."""

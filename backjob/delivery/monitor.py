@@ -22,8 +22,8 @@ from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End, ended, overdue
-from backjob.model import Credentials, Expect, Job, Query
+from backjob.lifecycle import End, ended, failed, overdue
+from backjob.model import Credentials, Expect, Job, Query, Status
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
 _POLL_INTERVAL: Final = 2.0
@@ -59,7 +59,7 @@ class Monitor:
             parts,
             lessee=self.lessee,
             outage=self._outage,
-            on_outcome=lambda job_id, future: self._post(lambda: self._deliveries.conclude(job_id, future)),
+            post=self._post,
         )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
@@ -104,6 +104,18 @@ class Monitor:
     def settle(self, running: Reporting, end: End) -> None:
         """Write the end of a job, retrying: the store was unavailable when its action ended."""
         self._writeback.settle(running, end)
+
+    def address_shown(self) -> None:
+        """Deliver waiting jobs now: a request has shown a new address."""
+        self._passes.wake()
+
+    def overdue(self, job: Job) -> End | None:
+        """Return the end of a job that has timed out, or None. If it waited for a proof, its text has the last reason."""
+        end = overdue(job)
+        reason = self._deliveries.why_waiting()
+        if end is None or not reason or job.status is not Status.STARTED:
+            return end
+        return failed(f"{end.text}; the last attempt: {reason}")
 
     def may_reap(self) -> bool:
         """Return whether a job's silence means anything.
@@ -224,7 +236,7 @@ class Monitor:
         if not self.may_reap():
             return
         for job in self._store.find(Query(overdue=True, limit=_BATCH)):
-            end = overdue(job)
+            end = self.overdue(job)
             if end is None:
                 continue
             try:

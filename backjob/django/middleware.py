@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -14,8 +15,8 @@ from backjob.asgi import shielded
 from backjob.django.connections import job_context
 from backjob.django.requests import (
     DjangoServing,
-    base_url_of,
     is_served_alone,
+    listener_of,
     restore,
     routed_requests,
     urls_below_mount,
@@ -24,7 +25,7 @@ from backjob.django.sessions import merge_session_changes
 from backjob.django.site import engine
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Reply, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running, current
 
 __all__ = ["BackJobMiddleware"]
@@ -75,13 +76,13 @@ class BackJobMiddleware:
                 with _served(request):
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
-        except Refusal as refusal:
-            return _refused(refusal, request)
+        except Reply as reply:
+            return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
         response, outcome = self._act(request, running)
         site.worker.end(running, outcome)
-        return _done(response, outcome)
+        return _done(response, outcome, opened)
 
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -108,11 +109,11 @@ class BackJobMiddleware:
                 with _served(request):
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
-        except Refusal as refusal:
-            return _refused(refusal, request)
+        except Reply as reply:
+            return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
-        return _done(*await shielded(self._act_and_end(site, request, running)))
+        return _done(*await shielded(self._act_and_end(site, request, running)), opened)
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -138,8 +139,9 @@ class BackJobMiddleware:
 
 
 def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
-    site.request_arrived(lambda: base_url_of(request))
-    return site.worker.open(*routed_requests(request))
+    listener = partial(listener_of, request)
+    site.request_arrived(listener)
+    return site.worker.open(*routed_requests(request), listener_of=listener)
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
@@ -195,18 +197,18 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
     return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
 
 
-def _done(response: Any, outcome: Outcome) -> HttpResponse:
+def _done(response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
     if outcome.error is not None and exit_of(outcome.error) is None:
         raise outcome.error
-    answer: Any = _plain(outcome.status or 500, "", no_store())
+    answer: Any = _plain(outcome.status or 500, "", opened.headers)
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001
     return cast("HttpResponse", answer)
 
 
-def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
-    response: Any = _plain(refusal.status, str(refusal), refusal.headers)
+def _replied(reply: Reply, request: HttpRequest) -> HttpResponse:
+    response: Any = _plain(reply.status, str(reply), reply.headers)
     response._has_been_logged = True  # noqa: SLF001 - by backjob, and not once for each forged request
     response[CONCURRENCY_HEADER] = "one" if is_served_alone(request) else "many"
     return cast("HttpResponse", response)

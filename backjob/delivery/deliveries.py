@@ -41,6 +41,7 @@ LEASE: Final = 30.0
 
 _CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
+_BATCH: Final = 100
 
 _log = logging.getLogger("backjob")
 
@@ -128,6 +129,7 @@ class Deliveries:
                 self._ready.popleft()
             elif self._proof.destination() is None:
                 self._outage.attempt(partial(self._proof.seek, delivery.job), "the probe for job %s", delivery.job_id)
+                self._outage.attempt(self._note_waiting, "the monitor")
                 break
             else:
                 self._ready.popleft()
@@ -238,6 +240,18 @@ class Deliveries:
         self._in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
+
+    def _note_waiting(self) -> None:
+        """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
+        reason = self._proof.waiting
+        waiting = [delivery for job_id in self._ready if (delivery := self._by_id.get(job_id)) is not None]
+        news = [one for one in waiting if reason is not None and one.job is not None and one.waiting_for != reason]
+        for delivery in news[:_BATCH]:
+            job = delivery.job
+            changed = self._change(delivery, Changes(waiting_for=reason))
+            delivery.waiting_for = reason
+            if changed is not None and job is not None:
+                delivery.job = evolve(changed, request=job.request)
 
     def _renew(self, delivery: PendingDelivery) -> None:
         if delivery.renew_at > self._monotonic():

@@ -18,7 +18,7 @@ from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
-from backjob.lifecycle import End, cancelled, ended, waiting_for
+from backjob.lifecycle import WAITING_TEXTS, End, cancelled, ended, waiting_for
 from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
 from backjob.process import PerProcess
 from backjob.protocols import Transport
@@ -271,7 +271,7 @@ class Engine:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
         text = job.status_text
         if text is None:
-            text = self._tail(job)[1].text if job.output_size else ""
+            text = self._tail(job)[1].text if job.output_size else WAITING_TEXTS.get(waiting_for(job) or "", "")
         return JobState(
             id=job.id,
             status=job.status,

@@ -28,8 +28,8 @@ def test_without_the_middleware_a_job_waits_and_a_warning_explains_why(tmp_path:
         assert refused["error"] == "NoCurrentRequest"
         job_id = site.start("/work/none", as_current_user=False)
         wait_for_warning(site, f"404 Not Found: {UNREACHED}")
-        assert site.jobs.status(job_id).status is Status.STARTED
-        assert site.runs(job_id) == 0
+        state = site.until(job_id, lambda state: state.waiting_for == "proof")
+        assert (state.status, site.runs(job_id)) == (Status.STARTED, 0)
         assert site.jobs.cancel(job_id)
 
 
@@ -38,5 +38,7 @@ def test_behind_a_login_page_a_job_waits_and_a_warning_names_that_page(tmp_path:
     with serving(KINDS["waitress"], "astray:behind_a_login", tmp_path) as site:
         job_id = site.start("/work/none", visitor=ann)
         wait_for_warning(site, f"302 Found → /login: {UNREACHED}")
-        assert site.jobs.status(job_id).status is Status.STARTED
-        assert site.runs(job_id) == 0
+        state = site.until(job_id, lambda state: state.waiting_for == "proof")
+        assert (state.status, site.runs(job_id)) == (Status.STARTED, 0)
+        page = site.page(site.jobs.status_url(job_id), headers=ann | {"Accept": "text/html"})
+        assert "no answer by this application at its address yet" in page.text

@@ -231,6 +231,35 @@ def test_what_a_stranger_answers_neither_begins_a_line_of_the_log_nor_fills_it(
     assert len(warning) < 1000
 
 
+@pytest.mark.parametrize(
+    ("outcome", "waiting", "text"),
+    [
+        (lambda sent: sent.fail(NotSent("refused")), "connection", "no connection to the application yet"),
+        (lambda sent: sent.answer(200), "proof", "no answer by this application at its address yet"),
+    ],
+)
+def test_the_state_of_each_waiting_job_says_why_and_is_written_once(
+    world: Bench, outcome: Any, waiting: str, text: str
+) -> None:
+    ids = [world.start() for _ in range(3)]
+    world.step()
+    assert [world.jobs.status(job_id).waiting_for for job_id in ids] == [None] * 3
+    world.transport.script = outcome
+    outcome(probes(world)[0])
+    world.step()
+    writes = world.store.count("change")
+    for _ in range(20):
+        world.step(0.5)
+    states = [world.jobs.status(job_id) for job_id in ids]
+    assert [(state.waiting_for, state.status_text) for state in states] == [(waiting, text)] * 3
+    assert world.store.count("change") == writes == 3
+    world.transport.script = None
+    world.step(10)
+    prove(world)
+    running = world.receive()
+    assert world.jobs.status(running.job.id).waiting_for is None
+
+
 def test_probes_back_off_to_ten_seconds_and_never_stack(world: Bench) -> None:
     world.start()
     times = []

@@ -47,9 +47,9 @@ class DeliveryParts:
     """The parts that `Monitor` needs.
 
     ``addresses`` returns the destinations of worker requests, ``base_url_setting`` is the advice to set it, and probes go
-    below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the monitor's thread: it closes what an adapter keeps
-    for each thread. ``error_timeout`` is in seconds; ``unseal`` opens sealed credentials, or
-    returns None.
+    below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the
+    monitor's thread: it closes what an adapter keeps for each thread. ``error_timeout`` is in seconds; ``unseal`` opens
+    sealed credentials, or returns None.
     """
 
     store: Store

@@ -16,9 +16,9 @@ class PendingDelivery:
 
     ``job`` is None in flight, to save memory: the outcome reads it again. ``send_at`` is None in flight, and while the
     job waits for nothing but room and proof. ``sent`` is where and as which attempt the last request went; ``is_doubted``:
-    an answer was not this application's. ``waiting_for`` is the reason that was
-    written why the job waits. ``due_at`` is when the job was or will be due, on the monotonic clock (s);
-    ``is_whole``: the request of ``job`` has its body. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is out of date.
+    an answer was not this application's. ``waiting_for`` is why the job waits, as it was written. ``due_at`` is when the
+    job was or will be due, on the monotonic clock (s); ``is_whole``: the request of ``job`` has its body. An agenda entry
+    that disagrees with ``send_at`` or ``renew_at`` is out of date.
     """
 
     job_id: str

@@ -29,7 +29,8 @@ def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> 
 
     ``host`` is the value of Host, unless the request has one, ``scheme`` that of X-Forwarded-Proto. The request target is
     ``prefix`` and ``request.target``, byte for byte. Other header fields that are set here (framing, Connection,
-    X-Forwarded-Proto) are dropped from the request. Raises `InvalidRequest`, without any header value, for a request that HTTP does not allow.
+    X-Forwarded-Proto) are dropped from the request. Raises `InvalidRequest`, without any header value, for a request that
+    HTTP does not allow.
     """
     host = request.header("host") or host
     fields = [("Host", host), ("X-Forwarded-Proto", scheme), ("Connection", "close")]

@@ -15,8 +15,9 @@ from alembic.migration import MigrationContext
 from attrs import frozen
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from backjob.errors import StoreUnusable
-from backjob.model import Draft, Query, Request
+from backjob.errors import StoreError, StoreUnusable
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Query, Report, Request
 from backjob.stores import open_store
 from backjob.stores.sql import SQLStore, metadata
 from tests.services import MARIADB, POSTGRES, own_name
@@ -260,3 +261,17 @@ def test_alembic_finds_a_changed_table_and_a_new_index(place: Place, change: Cal
     place.open().close()
     place.do(change(place))
     assert differences(place) != []
+
+
+def test_only_a_delivery_reads_the_body_of_a_request(place: Place) -> None:
+    with closing(place.open()) as store:
+        for job_id in ("job", "other"):
+            store.create(Draft(id=job_id, request=Request("POST", "/work", body=b"body"), scope="s"), f"key {job_id}")
+        place.do(f"ALTER TABLE {place.named('backjob')} DROP COLUMN body")
+        assert store.get("job") is not None
+        assert len(store.find(Query())) == store.count(Query(scope="s")) == 2
+        assert store.change("job", *claimed("token")) is not None
+        assert store.report("job", "token", Report(progress=5, output="line"))
+        for read in (lambda: store.get("job", body=True), lambda: store.take_due("me", 60, 10)):
+            with pytest.raises(StoreError):
+                read()

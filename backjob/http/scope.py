@@ -185,7 +185,7 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
         if value is not None and "_" not in name  # the variable of a WSGI server
     ]
     if caller is not None:
-        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode())))
+        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode("utf-8", "replace"))))
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None
         if caller.host:

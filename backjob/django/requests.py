@@ -120,7 +120,7 @@ def restore(request: Any, shown: Request, caller: Caller | None, fields: Mapping
     if scope is not None:
         request.scope = asgi.restored(scope, shown, caller, fields)
         request.path = request.scope["path"]
-        request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
+        request.path_info = request.META["PATH_INFO"] = unquote(shown.path)
     mount, request.META["SCRIPT_NAME"] = request.META["SCRIPT_NAME"], ""  # text, where an environ has the bytes
     wsgi.restore(request.META, shown, caller, fields)
     request.META["SCRIPT_NAME"] = mount

@@ -171,12 +171,15 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
     """
     shown = {**scope, "query_string": request.query.encode("latin-1")}
     root: str = scope.get("root_path", "")
-    routed, twice = route_path(scope), path_below(route_path(scope), root)
-    if root and twice is not None and unquote(request.path) == (twice or "/") != routed:
-        # The server has put the root path in front of a path that already began with it.
-        shown["path"] = scope["path"].removeprefix(root)
+    if caller is not None:
+        root = unquote(mount_as_started(caller.mount, canonical_path(root.encode("utf-8", "replace"))))
+        shown["root_path"] = root
+    if (route_path(shown) or "/") != unquote(request.path):
+        # The server has put the root path in front of a path that already began with it, or the root path is another
+        # one now: the application must still route the path that was signed.
+        shown["path"] = root + unquote(request.path)
         if scope.get("raw_path"):
-            shown["raw_path"] = scope["raw_path"].removeprefix(canonical_path(root.encode("utf-8", "replace")).encode())
+            shown["raw_path"] = canonical_path(root.encode("utf-8", "replace")).encode() + request.path.encode()
     replaced = _FORWARDED | {canonical_name(name).encode() for name in changes}
     fields = [field for field in scope["headers"] if bytes(field[0]).lower().replace(b"_", b"-") not in replaced]
     fields += [
@@ -185,7 +188,6 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
         if value is not None and "_" not in name  # the variable of a WSGI server
     ]
     if caller is not None:
-        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode("utf-8", "replace"))))
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None
         if caller.host:

@@ -61,10 +61,14 @@ def test_the_routed_path_is_below_the_root_path_with_which_the_target_may_have_b
     "path", ["/x", "/shop", "/shop/x", "/shop/shop/x", "/shop/shop", "/shop/shop/shop/x", "/shopping"]
 )
 @pytest.mark.parametrize("root", ["", "/shop"])
-def test_the_application_routes_the_path_that_was_verified(root: str, path: str) -> None:
+@pytest.mark.parametrize("started", [None, "", "/shop", "/outer/shop", "/shop/shop"])
+def test_the_application_routes_the_path_that_was_verified_whatever_the_mount(
+    root: str, path: str, started: str | None
+) -> None:
     scope = scope_of(path, root_path=root)
+    caller = None if started is None else Caller("http", "shop.example", "127.0.0.1", mount=started)
     for request in routed_requests(scope):
-        assert (route_path(restored(scope, request, None, {})) or "/") == request.path
+        assert (route_path(restored(scope, request, caller, {})) or "/") == request.path
 
 
 @pytest.mark.parametrize(

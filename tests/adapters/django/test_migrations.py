@@ -19,6 +19,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from backjob import Status
 from backjob.django.store import DjangoStore
+from backjob.errors import StoreError
 from backjob.lifecycle import cancelled, claimed, ended
 from backjob.model import Draft, Expect, Query, Report, Request
 from backjob.testing import FakeClock
@@ -149,6 +150,21 @@ def test_the_first_migration_creates_the_tables_of_the_first_version(kind: str) 
     migrate("backjob", "zero")
     execute(f"{kind}.sql")
     assert made == shape()
+
+
+def test_only_a_delivery_reads_the_body_of_a_request(kind: str) -> None:  # noqa: ARG001 - the database
+    migrate()
+    store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
+    request = Request("POST", "/work", body=b"body")
+    assert store.create(Draft(id="job", request=request)).request == request
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute("ALTER TABLE backjob_job DROP COLUMN body")
+    assert store.get("job") is not None
+    assert len(store.find(Query())) == store.count(Query()) == 1
+    assert store.change("job", *claimed("token")) is not None
+    assert store.report("job", "token", Report(progress=5, output="line"))
+    with pytest.raises(StoreError):
+        store.get("job", body=True)
 
 
 def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:

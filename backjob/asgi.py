@@ -52,7 +52,7 @@ class BackJobMiddleware:
             return
         self._jobs.request_arrived(lambda: base_url_of(scope))
         try:
-            opened = self._jobs.worker.open(*spellings(scope))
+            opened = self._jobs.worker_request(lambda: spellings(scope))
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return

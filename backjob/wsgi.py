@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from backjob.errors import JobExit
 from backjob.http.environ import EnvironServing, base_url_of, request_of, restore
 from backjob.http.serving import serving, text_decoder
-from backjob.jobs import BackJob, Engine, engine_of
+from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
+from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running
@@ -40,16 +41,14 @@ class BackJobMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         self._jobs.request_arrived(lambda: base_url_of(environ))
         try:
-            opened = self._jobs.worker.open(request_of(environ))
+            opened = self._jobs.worker_request(lambda: (request_of(environ),))
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Refusal as refusal:
-            many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
-            headers = (*refusal.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
-            return _answer(start_response, f"{refusal.status} {refusal.reason}", headers, str(refusal))
+            return _refuse(environ, start_response, refusal)
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
-        return self._pass_on(environ, start_response)
+        return _pass_on(self._app, environ, start_response)
 
     # --- a worker request -------------------------------------------------------------------------------------------
 
@@ -86,36 +85,53 @@ class BackJobMiddleware:
             serving.reset(token)
         return Outcome(response.status, response.reason, response.location, error)
 
-    # --- an ordinary request ----------------------------------------------------------------------------------------
 
-    def _pass_on(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        here = EnvironServing(environ)
-        token = serving.set(here)
-        has_started = False
+def without_engine(
+    app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, signer: Signer | None = None
+) -> Iterable[bytes]:
+    """Serve a request of an application whose engine can't be built: all but worker requests are passed on."""
+    try:
+        check_without_engine(lambda: (request_of(environ),), signer)
+    except Refusal as refusal:
+        return _refuse(environ, start_response, refusal)
+    return _pass_on(app, environ, start_response)
 
-        def start(*arguments: Any) -> Any:
-            nonlocal has_started
-            has_started = True
-            return start_response(*arguments)
 
+def _refuse(environ: WSGIEnvironment, start_response: StartResponse, refusal: Refusal) -> Iterable[bytes]:
+    many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
+    headers = (*refusal.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
+    return _answer(start_response, f"{refusal.status} {refusal.reason}", headers, str(refusal))
+
+
+def _pass_on(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Serve an ordinary request, which may start jobs or raise a `JobExit`."""
+    here = EnvironServing(environ)
+    token = serving.set(here)
+    has_started = False
+
+    def start(*arguments: Any) -> Any:
+        nonlocal has_started
+        has_started = True
+        return start_response(*arguments)
+
+    try:
+        body = app(environ, start)
+    except BaseException as error:
+        job_exit = exit_of(error)
+        if job_exit is None:
+            raise
+        # PEP 3333: a second start_response() needs exc_info; some servers re-raise it in any case.
+        exc_info = (type(job_exit), job_exit, None) if has_started else None
         try:
-            body = self._app(environ, start)
-        except BaseException as error:
-            job_exit = exit_of(error)
-            if job_exit is None:
-                raise
-            # PEP 3333: a second start_response() needs exc_info; some servers re-raise it in any case.
-            exc_info = (type(job_exit), job_exit, None) if has_started else None
-            try:
-                return _answer(start_response, status_line(job_exit.status), no_store(), str(job_exit), exc_info)
-            except JobExit:
-                return []  # the headers have been sent, so the response ends here
-        finally:
-            serving.reset(token)
-        file_wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(body, list | tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
-            return body
-        return _Body(body, here)
+            return _answer(start_response, status_line(job_exit.status), no_store(), str(job_exit), exc_info)
+        except JobExit:
+            return []  # the headers have been sent, so the response ends here
+    finally:
+        serving.reset(token)
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(body, list | tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
+        return body
+    return _Body(body, here)
 
 
 class _Collected:

@@ -46,6 +46,7 @@ class Monitor:
         self._posted: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
         self._outage = Outage(parts.clock)
+        self._no_thread = Outage(parts.clock)
         self._deliveries = Deliveries(
             parts,
             lessee=self.lessee,
@@ -60,8 +61,14 @@ class Monitor:
     # --- called from any thread -------------------------------------------------------------------------------------
 
     def ensure_running(self) -> None:
-        """Start the thread unless it runs. Cheap enough for every request."""
-        self._passes.ensure_running()
+        """Start the thread unless it runs. Cheap enough for every request.
+
+        If the system starts no more threads, a later call starts it, and jobs wait until then.
+        """
+        try:
+            self._passes.ensure_running()
+        except RuntimeError as error:
+            self._no_thread.warn("the monitor's thread can't be started yet, so no job is delivered: %s", error)
 
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
         """Deliver a new job when it is due. A job without a lease of this process is polled for then.

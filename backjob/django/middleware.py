@@ -14,9 +14,9 @@ from backjob.asgi import shielded
 from backjob.django.connections import job_context
 from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
 from backjob.django.sessions import merge_session_changes
-from backjob.django.site import engine
+from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
-from backjob.jobs import Engine
+from backjob.jobs import Engine, check_without_engine
 from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
 from backjob.worker.running import Running, current
 
@@ -54,7 +54,7 @@ class BackJobMiddleware:
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
-        site = engine()
+        site = jobs.engine_if_usable()
         if not self._knows_server:
             self._knows_server = True
             if is_served_alone(request):
@@ -64,7 +64,7 @@ class BackJobMiddleware:
                 )
         try:
             opened = _open(site, request)
-            if opened is None:
+            if site is None or opened is None:
                 with _served(request):
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
@@ -94,10 +94,10 @@ class BackJobMiddleware:
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
     async def _in_event_loop(self, request: HttpRequest) -> HttpResponseBase:
-        site = engine()
+        site = jobs.built or await sync_to_async(jobs.engine_if_usable)()
         try:
             opened = _open(site, request)
-            if opened is None:
+            if site is None or opened is None:
                 with _served(request):
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
@@ -130,9 +130,12 @@ class BackJobMiddleware:
 # --- shared by both -----------------------------------------------------------------------------------
 
 
-def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
+def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
+    if site is None:
+        check_without_engine(lambda: spellings(request))
+        return None
     site.request_arrived(lambda: base_url_of(request))
-    return site.worker.open(*spellings(request))
+    return site.worker_request(lambda: spellings(request))
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:

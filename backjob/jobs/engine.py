@@ -17,14 +17,15 @@ from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound,
 from backjob.http.serving import Serving, serving
 from backjob.jobs.options import Options
 from backjob.lifecycle import End, cancelled, ended, overdue
-from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
-from backjob.process import PerProcess
+from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
+from backjob.process import Outage, PerProcess
 from backjob.protocols import Transport
 from backjob.signing.sealing import Sealer
 from backjob.signing.tokens import Access, Right, reference
+from backjob.status.endpoints import is_like_token
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
-from backjob.worker.claiming import Worker
+from backjob.worker.claiming import Worker, WorkerRequest
 from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 
@@ -55,6 +56,8 @@ class Engine:
         self.retention = Retention(options.completed_retention_days, options.retention_days)
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
+        self._faults = Outage(options.clock)
+        self._other_keys = Outage(options.clock)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.worker = Worker(
@@ -111,12 +114,28 @@ class Engine:
     def request_arrived(self, base_url: Callable[[], str]) -> None:
         """Start the monitor, and learn the application's address if it is unknown: middleware calls this for each request.
 
-        ``base_url()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address.
+        ``base_url()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. Raises nothing: no
+        page must fail because of it.
         """
-        self.monitor.ensure_running()
-        if self.transport is None:
-            with suppress(AddressUnknown):
-                self.learn_address(base_url())
+        try:
+            self.monitor.ensure_running()
+            if self.transport is None:
+                with suppress(AddressUnknown):
+                    self.learn_address(base_url())
+        except Exception as error:
+            self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def worker_request(self, forms: Callable[[], tuple[Request, ...]]) -> WorkerRequest | None:
+        """Return the worker request that a middleware received, or None for an ordinary request. Raises `Refusal`.
+
+        ``forms()`` returns the request as `Worker.open` takes it. If that fails, it is not one of ours.
+        """
+        try:
+            requests = forms()
+        except Exception as error:
+            self._faults.warn("a request was passed on without a look for a signature: %r", error)
+            return None
+        return self.worker.open(*requests)
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own base URL, unless there is a transport already."""
@@ -208,6 +227,11 @@ class Engine:
         """Return the right that a token from `status_url` grants: "cancel" includes viewing, None grants nothing."""
         right = self.access.rights(job_id, token)
         if right is None:
+            if is_like_token(token):
+                self._other_keys.warn(
+                    "a status link was signed with a key that this process does not have; do all processes have the same "
+                    "key (KEY or SECRET_KEY)?"
+                )
             return None
         return "cancel" if right is Right.CANCEL else "view"
 

@@ -27,6 +27,7 @@ from attrs import frozen
 from backjob.errors import BackgroundOnly, BackJobError, JobEnded, JobExit, JobFailed, SignatureError, StoreUnavailable
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
+from backjob.process import Outage
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.running import Running
 
@@ -140,6 +141,7 @@ class Worker:
         self._write_later = write_later
         self._settle = settle
         self._announce = announce
+        self._faults = Outage(clock)
         self.owner = owner
 
     def open(self, request: Request, *others: Request) -> WorkerRequest | None:
@@ -148,7 +150,12 @@ class Worker:
         ``others`` are other forms that the same request may have had on the wire; the first that has a valid signature
         is used. Raises `Refusal`: 403, 400 or 413.
         """
-        if not self._signer.claims(request):
+        try:
+            is_claimed = self._signer.claims(request)
+        except Exception as error:  # an ordinary page must not fail because of it
+            self._faults.warn("the signer can't tell whether a request is a worker request: %r", error)
+            return None
+        if not is_claimed:
             return None
         return WorkerRequest(self._verify(request, others), self._body_length(request))
 
@@ -160,6 +167,9 @@ class Worker:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
             raise _forbidden(error) from error
+        except Exception as error:
+            _log.exception("a worker request could not be verified")
+            raise Refusal(500, "Internal Server Error", "unverified", "it could not be verified") from error
 
     def _body_length(self, request: Request) -> int:
         """Return how many bytes to read; the monitor always sends a Content-Length with a body."""

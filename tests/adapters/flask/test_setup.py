@@ -97,8 +97,7 @@ def test_without_a_strong_secret_the_first_use_raises_with_a_hint(
     jobs = BackJob(app)
     with pytest.raises(InvalidRequest, match=f"SECRET_KEY.*{reason}.*make one with"):
         jobs.find()
-    with pytest.raises(InvalidRequest, match="SECRET_KEY"):
-        app.test_client().get("/")
+    assert app.test_client().get("/").status_code == 404
 
 
 def test_with_a_key_no_secret_is_needed(make_app: MakeApp) -> None:

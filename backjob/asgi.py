@@ -18,10 +18,19 @@ from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import (
+    CONCURRENCY_HEADER,
+    Outcome,
+    Refusal,
+    WorkerRequest,
+    error_to_raise,
+    exit_of,
+    no_store,
+)
 from backjob.worker.running import Running
+from backjob.worker.task_exits import contain_tasks
 
-__all__ = ["BackJobMiddleware", "StatusApp", "shielded"]
+__all__ = ["BackJobMiddleware", "StatusApp", "raise_if_cancelled", "shielded"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -74,14 +83,15 @@ class BackJobMiddleware:
         running = await shielded(asyncio.to_thread(self._jobs.worker.claim, opened, body))
         shown = restored(scope, opened.request, running.job.caller)
         outcome = await shielded(self._act_and_end(shown, body, running))
-        if outcome.error is not None and exit_of(outcome.error) is None:
-            raise outcome.error
+        if (error := error_to_raise(outcome)) is not None:
+            raise error
         with suppress(OSError):  # the client may have disconnected
             await _answer(send, outcome.status or 500, no_store(), b"")
 
     async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)
         error: BaseException | None = None
+        contain_tasks()
         token = serving.set(ScopeServing(scope))
         try:
             with running.active():
@@ -92,6 +102,7 @@ class BackJobMiddleware:
             serving.reset(token)
         outcome = Outcome(response.status, "", response.location, error)
         await asyncio.to_thread(self._jobs.worker.end, running, outcome)
+        raise_if_cancelled(error)
         return outcome
 
     # --- an ordinary request ----------------------------------------------------------------------------------------
@@ -170,6 +181,13 @@ async def shielded(work: Coroutine[Any, Any, _T]) -> _T:
         with suppress(asyncio.CancelledError):
             await asyncio.shield(task)
     return task.result()
+
+
+def raise_if_cancelled(error: BaseException | None) -> None:
+    """Raise the error again if the event loop cancels this task; an action may also raise `CancelledError` itself."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
 
 
 class StatusApp:

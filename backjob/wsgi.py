@@ -16,7 +16,15 @@ from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import (
+    CONCURRENCY_HEADER,
+    Outcome,
+    Refusal,
+    WorkerRequest,
+    error_to_raise,
+    exit_of,
+    no_store,
+)
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -59,8 +67,8 @@ class BackJobMiddleware:
         environ["wsgi.input"] = io.BytesIO(body)
         outcome = self._act(environ, running)
         self._jobs.worker.end(running, outcome)
-        if outcome.error is not None and exit_of(outcome.error) is None:
-            raise outcome.error
+        if (error := error_to_raise(outcome)) is not None:
+            raise error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
         return _answer(start_response, line, no_store(), "")
 

@@ -10,15 +10,24 @@ from typing import Any, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from backjob.asgi import shielded
+from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
 from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine, check_without_engine
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Refusal, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import (
+    CONCURRENCY_HEADER,
+    Outcome,
+    Refusal,
+    WorkerRequest,
+    error_to_raise,
+    exit_of,
+    no_store,
+)
 from backjob.worker.running import Running, current
+from backjob.worker.task_exits import contain_tasks
 
 __all__ = ["BackJobMiddleware"]
 
@@ -110,6 +119,7 @@ class BackJobMiddleware:
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
+        contain_tasks()
         with _served(request), job_context(running.job.id), running.active():
             try:
                 response = await self._get_response(request)
@@ -124,6 +134,7 @@ class BackJobMiddleware:
                 error = raised
         outcome = _outcome(response, error)
         await sync_to_async(site.worker.end)(running, outcome)
+        raise_if_cancelled(error)
         return response, outcome
 
 
@@ -193,8 +204,8 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
 
 def _done(response: Any, outcome: Outcome) -> HttpResponse:
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
-    if outcome.error is not None and exit_of(outcome.error) is None:
-        raise outcome.error
+    if (error := error_to_raise(outcome)) is not None:
+        raise error
     answer: Any = _plain(outcome.status or 500, "", no_store())
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001

@@ -26,6 +26,7 @@ from backjob.status.endpoints import is_like_token
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker, WorkerRequest
+from backjob.worker.exits import call_contained
 from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 
@@ -219,7 +220,7 @@ class Engine:
     def conclude(self, job: Job) -> None:
         """Follow up on an end that was written here: stop delivering the job, and announce the end."""
         self.monitor.forget(job.id)
-        self.announce(job)
+        call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
 
     # --- access -----------------------------------------------------------------------------------------------------
 

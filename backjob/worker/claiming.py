@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -29,6 +29,7 @@ from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdi
 from backjob.model import Headers, Job, Request, Status
 from backjob.process import Outage
 from backjob.protocols import Clock, Signer, Store, Verified
+from backjob.worker.exits import call_contained, is_from_signal, singles
 from backjob.worker.running import Running
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
@@ -100,7 +101,7 @@ def describe(error: BaseException) -> str:
 def exit_of(error: BaseException) -> JobExit | None:
     """Return the error if it is a `JobExit`, or the first of an exception group of nothing else; otherwise None."""
     found: JobExit | None = None
-    for single in _singles(error):
+    for single in singles(error):
         if isinstance(single, JobExit):
             found = found or single
         elif not (isinstance(single, RuntimeError) and single.args == _NO_RESPONSE):
@@ -108,13 +109,18 @@ def exit_of(error: BaseException) -> JobExit | None:
     return found
 
 
-def _singles(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in an exception group, in order, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _singles(inner)
-    else:
-        yield error
+def error_to_raise(outcome: Outcome) -> BaseException | None:
+    """Return the action's error if the middleware must raise it again once the job has ended.
+
+    The server logs an exception and answers 500. It must not see ``sys.exit()``, which would end it, but it must see an
+    error with which it ends itself.
+    """
+    error = outcome.error
+    if error is None or exit_of(error) is not None:
+        return None
+    if isinstance(error, Exception) or is_from_signal(error):
+        return error
+    return error.subgroup(Exception) if isinstance(error, BaseExceptionGroup) else None
 
 
 class Worker:
@@ -227,6 +233,8 @@ class Worker:
             location=outcome.location,
         )
         job_id = running.job.id
+        if not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None:
+            _log.error("job %s: its action raised %s", job_id, end.text, exc_info=outcome.error)
         try:
             job = running.end(end)
         except StoreUnavailable as unavailable:
@@ -239,7 +247,7 @@ class Worker:
         if job is None:
             _log.info("job %s had already ended; its action's end (%s) is not recorded", job_id, end.status.name)
         else:
-            self._announce(job)
+            call_contained(lambda: self._announce(job), "job %s: announcing its end", job_id)
 
 
 def _forbidden(error: SignatureError) -> Refusal:
@@ -258,4 +266,5 @@ def _error_text(running: Running, outcome: Outcome) -> str | None:
         return job_exit.text
     if isinstance(job_exit, JobEnded | BackgroundOnly):
         return str(job_exit)
-    return describe(error)
+    exits = (single for single in singles(error) if not isinstance(single, Exception | JobExit))
+    return describe(next(exits, error))

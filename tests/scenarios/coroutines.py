@@ -10,7 +10,7 @@ from attrs import frozen
 
 from backjob import BackJob
 from tests.scenarios.gates import at_gate
-from tests.scenarios.site import Visit
+from tests.scenarios.site import Visit, exit_of
 
 __all__ = ["AsyncReply", "answer_async"]
 
@@ -59,6 +59,23 @@ async def _group(jobs: BackJob, visit: Visit) -> AsyncReply:
     return AsyncReply("fail() was swallowed")
 
 
+async def _leave(jobs: BackJob, visit: Visit) -> AsyncReply:
+    raise exit_of(visit.parameters["how"])
+
+
+async def _leave_by_task(jobs: BackJob, visit: Visit) -> AsyncReply:
+    await asyncio.gather(_leave(jobs, visit))
+    return AsyncReply("the exit was lost")
+
+
+async def _leave_by_thread(jobs: BackJob, visit: Visit) -> AsyncReply:
+    def leave() -> None:
+        raise exit_of(visit.parameters["how"])
+
+    await asyncio.to_thread(leave)
+    return AsyncReply("the exit was lost")
+
+
 async def _stream(jobs: BackJob, visit: Visit) -> AsyncReply:
     async def chunks() -> AsyncIterator[str]:
         yield "first "
@@ -84,6 +101,9 @@ _ACTIONS: Final[Mapping[str, AsyncAction]] = {
     "fail": _fail,
     "group": _group,
     "hold": _hold,
+    "leave": _leave,
+    "leave-by-task": _leave_by_task,
+    "leave-by-thread": _leave_by_thread,
     "raise": _raise,
     "report": _report,
     "stream": _stream,

@@ -83,7 +83,7 @@ class BackJobMiddleware:
         running = await shielded(asyncio.to_thread(self._jobs.worker.claim, opened, body))
         shown = restored(scope, opened.request, running.job.caller)
         outcome = await shielded(self._act_and_end(shown, body, running))
-        if (error := error_to_raise(outcome)) is not None:
+        if (error := error_to_raise(running, outcome)) is not None:
             raise error
         with suppress(OSError):  # the client may have disconnected
             await _answer(send, outcome.status or 500, no_store(), b"")

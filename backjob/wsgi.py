@@ -67,7 +67,7 @@ class BackJobMiddleware:
         environ["wsgi.input"] = io.BytesIO(body)
         outcome = self._act(environ, running)
         self._jobs.worker.end(running, outcome)
-        if (error := error_to_raise(outcome)) is not None:
+        if (error := error_to_raise(running, outcome)) is not None:
             raise error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
         return _answer(start_response, line, no_store(), "")

@@ -83,7 +83,7 @@ class BackJobMiddleware:
             return _exit_response(error)
         response, outcome = self._act(request, running)
         site.worker.end(running, outcome)
-        return _done(response, outcome)
+        return _done(running, response, outcome)
 
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -114,7 +114,7 @@ class BackJobMiddleware:
             return _refused(refusal, request)
         except BaseException as error:
             return _exit_response(error)
-        return _done(*await shielded(self._act_and_end(site, request, running)))
+        return _done(running, *await shielded(self._act_and_end(site, request, running)))
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -202,9 +202,9 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
     return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
 
 
-def _done(response: Any, outcome: Outcome) -> HttpResponse:
+def _done(running: Running, response: Any, outcome: Outcome) -> HttpResponse:
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
-    if (error := error_to_raise(outcome)) is not None:
+    if (error := error_to_raise(running, outcome)) is not None:
         raise error
     answer: Any = _plain(outcome.status or 500, "", no_store())
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.

@@ -109,16 +109,16 @@ def exit_of(error: BaseException) -> JobExit | None:
     return found
 
 
-def error_to_raise(outcome: Outcome) -> BaseException | None:
+def error_to_raise(running: Running, outcome: Outcome) -> BaseException | None:
     """Return the action's error if the middleware must raise it again once the job has ended.
 
     The server logs an exception and answers 500. It must not see ``sys.exit()``, which would end it, but it must see an
-    error with which it ends itself.
+    error with which it ends itself; and ``sys.exit()`` in a child that the action has forked ends that child.
     """
     error = outcome.error
     if error is None or exit_of(error) is not None:
         return None
-    if isinstance(error, Exception) or is_from_signal(error):
+    if isinstance(error, Exception) or is_from_signal(error) or running.is_inherited:
         return error
     return error.subgroup(Exception) if isinstance(error, BaseExceptionGroup) else None
 
@@ -224,7 +224,12 @@ class Worker:
         return job if job is not None and job.token == token and job.status is Status.IN_PROGRESS else None
 
     def end(self, running: Running, outcome: Outcome) -> None:
-        """Decide how the job ends, and write it. Never raises: if the store is unavailable, the monitor retries."""
+        """Decide how the job ends, and write it. Never raises: if the store is unavailable, the monitor retries.
+
+        In a forked child it does nothing: the job is the parent's, which still runs it.
+        """
+        if running.is_inherited:
+            return
         end = verdict(
             error=_error_text(running, outcome),
             finish=running.finish,

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Final
 
 from backjob.errors import JobEnded, StoreUnavailable
+from backjob.forks import InProcess
 from backjob.lifecycle import End, ended
 from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
@@ -27,7 +28,7 @@ _RETRY_INTERVAL: Final = 1.0  # s
 
 _log = logging.getLogger("backjob")
 
-current: ContextVar[Running | None] = ContextVar("backjob_running", default=None)
+current: InProcess[Running] = InProcess("backjob_running")
 
 
 class Running:
@@ -64,12 +65,18 @@ class Running:
         self._end_in_doubt = False
         self._is_dirty = False
         self.ended = False
+        self._process = os.getpid()
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child of the process that runs the job, and has no part in it."""
+        return self._process != os.getpid()
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this the current job, so that ``print`` goes to its output."""
+        """Make this the current job, so that ``print`` goes to its output; but not in a forked child."""
         capture_stdout(_write_to_current)
-        token = current.set(self)
+        token = current.set(None if self.is_inherited else self)
         try:
             yield
         finally:
@@ -167,6 +174,8 @@ class Running:
             return True
 
     def _write(self) -> bool:
+        if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
+            return True
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
         outer = current.set(None)
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -183,6 +184,20 @@ def exit_of(how: str) -> BaseException:
     return kinds[name](*([int(argument)] if argument else []))
 
 
+def _square(number: int) -> int:
+    print("in a child", flush=True)
+    return number * number
+
+
+def _fork(jobs: BackJob, visit: Visit) -> Reply:
+    """Print, and use a pool of forked processes, whose prints belong to no job."""
+    print("before")
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        squares = pool.map_async(_square, range(3)).get(30)
+    print("after")
+    return Reply(jobs.finish("forked", result={"squares": squares}))
+
+
 def _leave(jobs: BackJob, visit: Visit) -> Reply:
     jobs.update(30)
     raise exit_of(visit.parameters["how"])
@@ -244,6 +259,7 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "chain": _chain,
     "fail": _fail,
     "finish": _finish,
+    "fork": _fork,
     "guarded": _guarded,
     "hold": _hold,
     "leave": _leave,

@@ -44,6 +44,18 @@ def test_the_server_goes_on_with_other_jobs_and_pages_after_an_exit(site: Site, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
+    "pair", [("waitress", "plain_app"), ("gunicorn-sync", "flask_app"), ("uvicorn-h11", "asgi_app")]
+)
+def test_processes_that_an_action_forks_print_to_the_servers_stdout(pair: tuple[str, str], tmp_path: Path) -> None:
+    with serving(KINDS[pair[0]], f"{pair[1]}:app", tmp_path) as site:
+        state = site.run("/work/fork")
+        assert (state.status, state.result) == (Status.COMPLETED, {"squares": [0, 1, 4]})
+        assert site.text(state.id) == "before\nafter\n"
+        assert site.server.tail().count("in a child") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
     "path", ["/coroutine/leave", "/coroutine/leave-by-task", "/coroutine/leave-by-thread", "/within/leave"]
 )
 @pytest.mark.parametrize("kind", ["uvicorn-h11", "hypercorn"])

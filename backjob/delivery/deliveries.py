@@ -17,13 +17,13 @@ from attrs import define, evolve, field
 
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
+from backjob.endings import write_end
 from backjob.lifecycle import (
     End,
     Next,
     after_answer,
     after_silence,
     backoff,
-    ended,
     failed,
     local_deadline,
     overdue,
@@ -295,7 +295,7 @@ class Deliveries:
         self._send_at(self._monotonic() + wait, delivery)
 
     def _end(self, job: Job, end: End) -> None:
-        changed = self._store.change(job.id, Expect(status=Status.STARTED), ended(end))
+        changed = write_end(self._store, job.id, Expect(status=Status.STARTED), end)
         self._by_id.pop(job.id, None)
         if changed is not None:
             self._parts.announce(changed)

@@ -18,8 +18,9 @@ from typing import Final
 from backjob.delivery.deliveries import LEASE, Deliveries
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
+from backjob.endings import write_end
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End, ended, overdue
+from backjob.lifecycle import End, overdue
 from backjob.model import Credentials, Expect, Job, Query
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
@@ -195,7 +196,7 @@ class Monitor:
             if end is None:
                 continue
             try:
-                changed = self._store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+                changed = write_end(self._store, job.id, Expect(status=job.status, version=job.version), end)
             except StoreUnavailable:
                 raise
             except Exception:  # one job must not keep the others from their end

@@ -13,10 +13,11 @@ from attrs import evolve
 
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
+from backjob.endings import write_end
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
 from backjob.jobs.options import Options
-from backjob.lifecycle import End, cancelled, ended, overdue
+from backjob.lifecycle import End, cancelled, overdue
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Transport
@@ -167,7 +168,7 @@ class Engine:
         end = overdue(job)
         if end is None or not self.monitor.may_reap():
             return job
-        changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+        changed = write_end(self.store, job.id, Expect(status=job.status, version=job.version), end)
         if changed is None:
             return self.store.get(job_id) or job
         self.when_committed(job_id, partial(self.conclude, changed))
@@ -212,7 +213,7 @@ class Engine:
             # An end that was computed from the job as read must match that version; otherwise read again and retry.
             version = None if written is end else job.version
             expect = Expect(status=job.status, token=job.token, version=version)
-            changed = self.store.change(job_id, expect, ended(written))
+            changed = write_end(self.store, job_id, expect, written)
             if changed is not None:
                 self.when_committed(job_id, partial(self.conclude, changed))
                 return True

@@ -24,7 +24,16 @@ from typing import Final
 
 from attrs import frozen
 
-from backjob.errors import BackgroundOnly, BackJobError, JobEnded, JobExit, JobFailed, SignatureError, StoreUnavailable
+from backjob.errors import (
+    BackgroundOnly,
+    BackJobError,
+    JobEnded,
+    JobExit,
+    JobFailed,
+    SignatureError,
+    StoreError,
+    StoreUnavailable,
+)
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
 from backjob.process import Outage
@@ -242,8 +251,8 @@ class Worker:
             _log.error("job %s: its action raised %s", job_id, end.text, exc_info=outcome.error)
         try:
             job = running.end(end)
-        except StoreUnavailable as unavailable:
-            _log.info("job %s: its end will be written later: %s", job_id, unavailable)
+        except StoreError as failure:
+            _log.info("job %s: its end will be written later: %s", job_id, failure)
             self._settle(running, end)
             return
         except Exception:

@@ -14,9 +14,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from backjob.errors import JobEnded, StoreUnavailable
+from backjob.endings import is_large, without_result, write_end, write_report
+from backjob.errors import JobEnded, StoreError, StoreUnavailable
 from backjob.forks import InProcess
-from backjob.lifecycle import End, ended
+from backjob.lifecycle import End
 from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stdout
@@ -25,6 +26,7 @@ from backjob.worker.unwritten import Unwritten
 
 _WRITE_INTERVAL: Final = 0.1  # s
 _RETRY_INTERVAL: Final = 1.0  # s
+_MAX_UNWRITTEN_ENDS: Final = 3
 
 _log = logging.getLogger("backjob")
 
@@ -63,6 +65,7 @@ class Running:
         self._store_is_unavailable = False
         self._report_in_doubt = False
         self._end_in_doubt = False
+        self._unwritten_ends = 0
         self._is_dirty = False
         self.ended = False
         self._process = os.getpid()
@@ -200,11 +203,16 @@ class Running:
         if report is None:
             return False
         try:
-            is_written = self._store.report(self.job.id, self.token, report)
+            is_written = write_report(self._store, self.job.id, self.token, report)
         except StoreUnavailable:
             self._unwritten.put_back(report)
             self._report_in_doubt = True
             raise
+        except StoreError:
+            raise
+        except Exception:  # neither the action nor its later reports may fail because of it
+            _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
+            return True
         self._store_is_unavailable = False
         self._output_stored += len(report.output.encode())
         if not is_written:
@@ -234,15 +242,20 @@ class Running:
             if job is None or job.status.is_final:
                 self.ended = True
                 return job if job is not None and self._is_written(job, end) else None
+            self._unwritten_ends += 1
         self._write()
         if self.ended:
             return None
         expect = Expect(status=Status.IN_PROGRESS, token=self.token)
         try:
-            job = self._store.change(self.job.id, expect, ended(end))
+            job = write_end(self._store, self.job.id, expect, end)
         except StoreUnavailable:
             self._end_in_doubt = True
-            raise
+            if self._unwritten_ends < _MAX_UNWRITTEN_ENDS or not is_large(end):
+                raise
+            # The store answers reads. A server that refuses so large a packet may close the connection without a word.
+            _log.error("job %s: its end can't be written with its result, so it is written without", self.job.id)
+            job = write_end(self._store, self.job.id, expect, without_result(end))
         self.ended = True
         return job
 

@@ -12,7 +12,16 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 
-from backjob.http.scope import Scope, ScopeServing, base_url_of, request_of, restored, route_path, spellings
+from backjob.http.scope import (
+    Scope,
+    ScopeServing,
+    base_url_of,
+    is_test_client,
+    request_of,
+    restored,
+    route_path,
+    spellings,
+)
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
@@ -59,7 +68,8 @@ class BackJobMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._jobs.request_arrived(lambda: base_url_of(scope))
+        if not is_test_client(scope):
+            self._jobs.request_arrived(lambda: base_url_of(scope))
         try:
             opened = self._jobs.worker_request(lambda: spellings(scope))
             if opened is not None:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, base_url_of, request_of, restore
+from backjob.http.environ import EnvironServing, base_url_of, is_test_client, request_of, restore
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
@@ -47,7 +47,8 @@ class BackJobMiddleware:
         self._status = StatusApp(jobs) if status else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        self._jobs.request_arrived(lambda: base_url_of(environ))
+        if not is_test_client(environ):
+            self._jobs.request_arrived(lambda: base_url_of(environ))
         try:
             opened = self._jobs.worker_request(lambda: (request_of(environ),))
             if opened is not None:

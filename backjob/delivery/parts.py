@@ -47,8 +47,9 @@ class DeliveryParts:
 
     ``transport`` returns the transport, or None while the application's address is unknown. ``announce`` is called with
     every job that the monitor ends. ``leave`` is the last call in the monitor's thread: it closes what an adapter keeps
-    for each thread. ``error_timeout`` is in seconds; ``unseal`` opens sealed credentials, or
-    returns None.
+    for each thread; it is also called before the thread rests. ``error_timeout`` is in seconds; ``unseal`` opens sealed
+    credentials, or returns None. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections
+    to the store that are not in use.
     """
 
     store: Store
@@ -60,3 +61,5 @@ class DeliveryParts:
     retention: Retention
     error_timeout: float
     unseal: Callable[[bytes], Credentials | None]
+    is_busy: Callable[[], bool] = lambda: False
+    close_idle: Callable[[], None] = lambda: None

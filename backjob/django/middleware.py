@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
-from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, restore, spellings
+from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, is_test_client, restore, spellings
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
@@ -145,7 +145,8 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
     if site is None:
         check_without_engine(lambda: spellings(request))
         return None
-    site.request_arrived(lambda: base_url_of(request))
+    if not is_test_client(request):
+        site.request_arrived(lambda: base_url_of(request))
     return site.worker_request(lambda: spellings(request))
 
 

@@ -105,6 +105,19 @@ def base_url_of(environ: WSGIEnvironment) -> str:
     return learnt_base_url(("0.0.0.0", int(port)), socket.AF_INET, tls=False)  # noqa: S104 - read as loopback
 
 
+def is_test_client(environ: WSGIEnvironment) -> bool:
+    """Return whether the environ comes from a test client: werkzeug's, Flask's, Django's or WebTest's.
+
+    It reads nothing that a client of a server can set.
+    """
+    if "paste.testing" in environ or "werkzeug.debug.preserve_context" in environ:
+        return True
+    if type(environ.get("wsgi.input")).__module__ == "django.test.client":
+        return True
+    # Of the servers, only werkzeug's has both, and it says its name.
+    return "RAW_URI" in environ and "REQUEST_URI" in environ and "SERVER_SOFTWARE" not in environ
+
+
 def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -> None:
     """Change the environ to the request that ``start()`` was given, as if its caller's client had sent it."""
     environ["QUERY_STRING"] = request.query

@@ -17,6 +17,8 @@ from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
+_TEST_EXTENSIONS: Final = frozenset({"http.response.debug", "http.response.template"})
+_HTTPX_CLIENT: Final = ("127.0.0.1", 123)
 _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
 
 
@@ -89,6 +91,21 @@ def base_url_of(scope: Scope) -> str:
         raise AddressUnknown("the server does not show the address of a TCP socket: set the base URL")
     host, port = str(server[0]), int(server[1])
     return learnt_base_url((host, port), socket.AF_INET6 if ":" in host else socket.AF_INET, tls=False)
+
+
+def is_test_client(scope: Scope) -> bool:
+    """Return whether the scope comes from a test client: Starlette's, Litestar's, Quart's, Django's or httpx's.
+
+    It reads nothing that a client of a server can set.
+    """
+    server = scope.get("server")
+    return (
+        bool(server and server[0] == "testserver")
+        or not _TEST_EXTENSIONS.isdisjoint(scope.get("extensions") or ())
+        or "_quart._preserve_context" in scope
+        or isinstance(scope.get("query_string"), str)  # Django's; servers pass bytes
+        or tuple(scope.get("client") or ()) == _HTTPX_CLIENT
+    )
 
 
 def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:

@@ -103,7 +103,15 @@ class Engine:
             retention=self.retention,
             error_timeout=float(self.options.error_timeout),
             unseal=self._unseal,
+            is_busy=lambda: self.worker.is_busy,
+            close_idle=self._close_idle,
         )
+
+    def _close_idle(self) -> None:
+        store = getattr(self.store, "store", self.store)  # the store behind a cache
+        close_idle = getattr(store, "close_idle", None)
+        if close_idle is not None:
+            close_idle()
 
     def _unseal(self, sealed: bytes) -> Credentials | None:
         return None if self.sealer is None else self.sealer.open(sealed)
@@ -120,7 +128,7 @@ class Engine:
         page must fail because of it.
         """
         try:
-            self.monitor.ensure_running()
+            self.monitor.note_request()
             if self.transport is None:
                 with suppress(AddressUnknown):
                     self.learn_address(base_url())

@@ -157,7 +157,13 @@ class Worker:
         self._settle = settle
         self._announce = announce
         self._faults = Outage(clock)
+        self._running: set[Running] = set()
         self.owner = owner
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether this process runs jobs."""
+        return any(not running.is_inherited for running in self._running.copy())
 
     def open(self, request: Request, *others: Request) -> WorkerRequest | None:
         """Return None for an ordinary request, and a worker request once its signature and length are checked.
@@ -214,7 +220,7 @@ class Worker:
                 raise Refusal(503, "Service Unavailable", "unavailable", str(error)) from error
         if job is None:
             raise Refusal(409, "Conflict", CLAIM_REFUSED, "this job was claimed before, has ended, or is unknown")
-        return Running(
+        running = Running(
             job,
             token,
             store=self._store,
@@ -223,6 +229,8 @@ class Worker:
             dirty=self._write_later,
             owner=self.owner,
         )
+        self._running.add(running)
+        return running
 
     def _claimed_after_all(self, job_id: str, token: str) -> Job | None:
         """Return the job if the store wrote the claim and only its answer was lost: then no other request can run it."""
@@ -237,6 +245,7 @@ class Worker:
 
         In a forked child it does nothing: the job is the parent's, which still runs it.
         """
+        self._running.discard(running)
         if running.is_inherited:
             return
         end = verdict(

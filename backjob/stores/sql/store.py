@@ -217,6 +217,10 @@ class SQLStore:
     def purge(self, completed_age: float, ended_age: float) -> int:
         return sum(self._purge(status, age) for status, age in kept_for(completed_age, ended_age).items())
 
+    def close_idle(self) -> None:
+        """Close the connections that are not in use, unless the engine is the application's. Later calls open others."""
+        self._database.close_idle()
+
     def close(self) -> None:
         """Close the connections, unless the engine is the application's. A later call opens its own and closes it after use."""
         self._database.close()

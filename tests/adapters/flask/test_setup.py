@@ -17,6 +17,7 @@ from backjob.flask import BackJob
 from backjob.model import Grant, JobState, Request
 from backjob.stores.memory import MemoryStore
 from backjob.testing import immediate, recorded
+from tests.unit.gateways import environ_of
 
 MakeApp = Callable[..., Flask]
 
@@ -202,7 +203,10 @@ def test_each_application_has_a_monitor_and_close_ends_them_all(make_app: MakeAp
     assert threading.active_count() == before
     for app in apps:
         app.test_client().get("/")
-        app.test_client().get("/")
+    assert threading.active_count() == before  # a test client is no reason for a thread
+    for app in apps:
+        for _ in range(2):
+            list(app(environ_of("/"), lambda *_: None))  # type: ignore[arg-type,return-value]
     assert threading.active_count() == before + 2
     jobs.close()
     assert threading.active_count() == before

@@ -36,6 +36,7 @@ from backjob.worker.claiming import (
     exit_of,
     no_store,
 )
+from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 
@@ -90,7 +91,7 @@ class BackJobMiddleware:
         body = await _body(receive, opened.length)
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
-        running = await shielded(asyncio.to_thread(self._jobs.worker.claim, opened, body))
+        running = await shielded(to_thread(self._jobs.worker.claim, opened, body))
         shown = restored(scope, opened.request, running.job.caller)
         outcome = await shielded(self._act_and_end(shown, body, running))
         if (error := error_to_raise(running, outcome)) is not None:
@@ -111,7 +112,7 @@ class BackJobMiddleware:
         finally:
             serving.reset(token)
         outcome = Outcome(response.status, "", response.location, error)
-        await asyncio.to_thread(self._jobs.worker.end, running, outcome)
+        await to_thread(self._jobs.worker.end, running, outcome)
         raise_if_cancelled(error)
         return outcome
 
@@ -219,7 +220,7 @@ class StatusApp:
         return {**scope, "root_path": mount, "path": mount + rest}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        answer = await asyncio.to_thread(self._answer, scope)
+        answer = await to_thread(self._answer, scope)
         if answer.stream is None:
             await _answer(send, answer.status, answer.headers, answer.body)
         else:

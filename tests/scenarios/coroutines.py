@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -97,7 +98,19 @@ async def _hold(jobs: BackJob, visit: Visit) -> AsyncReply:
     return AsyncReply("held")
 
 
+async def _block(jobs: BackJob, visit: Visit) -> AsyncReply:
+    """The action "hold", while all threads of this event loop's own executor are blocked."""
+    free = threading.Event()
+    blocked = [asyncio.create_task(asyncio.to_thread(free.wait, _GATE_TIMEOUT)) for _ in range(40)]
+    try:
+        return await _hold(jobs, visit)
+    finally:
+        free.set()
+        await asyncio.gather(*blocked)
+
+
 _ACTIONS: Final[Mapping[str, AsyncAction]] = {
+    "block": _block,
     "fail": _fail,
     "group": _group,
     "hold": _hold,

@@ -206,7 +206,7 @@ def test_each_application_has_a_monitor_and_close_ends_them_all(make_app: MakeAp
     assert threading.active_count() == before  # a test client is no reason for a thread
     for app in apps:
         for _ in range(2):
-            list(app(environ_of("/"), lambda *_: None))  # type: ignore[arg-type,return-value]
+            list(app(environ_of("/"), lambda *_: None))  # type: ignore[arg-type]
     assert threading.active_count() == before + 2
     jobs.close()
     assert threading.active_count() == before

@@ -20,6 +20,7 @@ from backjob.errors import (
     StoreUnavailable,
     StoreUnusable,
     TooDeep,
+    TooManyJobs,
     TransportError,
     UnknownKey,
 )
@@ -48,6 +49,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "TooDeep",
+    "TooManyJobs",
     "TransportError",
     "UnknownKey",
 ]

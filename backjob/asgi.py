@@ -20,7 +20,7 @@ from backjob.http.scope import (
     request_of,
     restored,
     route_path,
-    spellings,
+    routed_requests,
 )
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
@@ -57,7 +57,7 @@ class BackJobMiddleware:
     """Recognises worker requests and runs their actions; it passes all other requests on unchanged.
 
     With ``status`` it also serves the status routes under the `BackJob`'s ``status_prefix``. It passes lifespan events
-    and websockets on.
+    and websockets on; when the server shuts down, it gives up the leases of jobs that wait.
     """
 
     def __init__(self, app: App, jobs: BackJob | Engine, status: bool = True) -> None:
@@ -67,12 +67,12 @@ class BackJobMiddleware:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._app(scope, self._until_shutdown(receive) if scope["type"] == "lifespan" else receive, send)
             return
         if not is_test_client(scope):
             self._jobs.request_arrived(lambda: base_url_of(scope))
         try:
-            opened = self._jobs.worker_request(lambda: spellings(scope))
+            opened = self._jobs.worker_request(lambda: routed_requests(scope))
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
@@ -85,6 +85,17 @@ class BackJobMiddleware:
             return
         await self._pass_on(scope, receive, send)
 
+    def _until_shutdown(self, receive: Receive) -> Receive:
+        """Return ``receive`` of a lifespan. When the server shuts down, other processes may deliver this one's jobs."""
+
+        async def receive_and_leave() -> Message:
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":
+                await asyncio.to_thread(self._jobs.monitor.give_leases_back)
+            return message
+
+        return receive_and_leave
+
     # --- a worker request -------------------------------------------------------------------------------------------
 
     async def _work(self, scope: Scope, receive: Receive, send: Send, opened: WorkerRequest) -> None:
@@ -92,7 +103,7 @@ class BackJobMiddleware:
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
         running = await shielded(to_thread(self._jobs.worker.claim, opened, body))
-        shown = restored(scope, opened.request, running.job.caller)
+        shown = restored(scope, opened.request, running.job.caller, running.fields)
         outcome = await shielded(self._act_and_end(shown, body, running))
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
@@ -232,7 +243,7 @@ class StatusApp:
             Visit(
                 request,
                 path=route_path(scope),
-                owner=self._jobs.owner_of(request),
+                owner=lambda: self._jobs.owner_of(request),
                 mount=ScopeServing(scope).mount,
                 in_thread=False,
             )

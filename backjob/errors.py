@@ -24,6 +24,7 @@ __all__ = [
     "StoreUnavailable",
     "StoreUnusable",
     "TooDeep",
+    "TooManyJobs",
     "TransportError",
     "UnknownKey",
 ]
@@ -65,9 +66,20 @@ class TooDeep(BackJobError, RuntimeError):
 
     def __init__(self, depth: int) -> None:
         super().__init__(
-            f"this job would be number {depth} in a chain of jobs that start jobs; if that is intended, increase max_depth"
+            f"this job would be number {depth} in a chain of jobs that start jobs; if that is intended, increase MAX_DEPTH"
         )
         self.depth = depth
+
+
+class TooManyJobs(BackJobError, RuntimeError):
+    """A job, and all that it started directly or indirectly, are as many as ``max_chain`` allows: most likely a loop."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the first job of this chain has led to {limit} jobs, as many as MAX_CHAIN allows; if that is intended, "
+            "increase that setting"
+        )
+        self.limit = limit
 
 
 # --- the configuration's fault --------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ __all__ = [
     "overdue",
     "status_line",
     "verdict",
+    "waiting_for",
     "waits_until_sent",
 ]
 
@@ -86,7 +87,13 @@ def ended(end: End) -> Changes:
 def claimed(token: str) -> tuple[Expect, Changes]:
     """The claim: STARTED → IN_PROGRESS, with the token that fences every later write of this attempt."""
     return Expect(status=Status.STARTED), Changes(
-        status=Status.IN_PROGRESS, token=token, lessee=None, lease=None, alive=True, erase_sealed=True
+        status=Status.IN_PROGRESS,
+        token=token,
+        lessee=None,
+        lease=None,
+        waiting_for=None,
+        alive=True,
+        erase_sealed=True,
     )
 
 
@@ -98,6 +105,12 @@ def overdue(job: Job) -> End | None:
         seconds = (job.deliver_by - job.start_time).total_seconds()
         return failed(f"job timeout: not delivered within {seconds:g} s")
     return None
+
+
+def waiting_for(job: Job) -> str | None:
+    """Why a job is not running yet, in one word; None if it waits for nothing, runs or has ended."""
+    is_early = job.status is Status.STARTED and job.start_time > job.read_time
+    return "due" if is_early else job.waiting_for
 
 
 def local_deadline(job: Job, now: datetime) -> datetime:

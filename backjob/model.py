@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, IntEnum
 from typing import Any, Final, Literal, TypeAlias
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, evolve, field, frozen
 
 from backjob.errors import InvalidRequest
 
@@ -185,7 +185,9 @@ class Request:
     """A request to send, or one that arrived, for any framework. Its repr shows no query, no header value and no body.
 
     ``target`` is in origin-form (RFC 9112, section 3.2.1): a percent-encoded path and, after a ``?``, a query.
-    ``raw`` is False if the server provided only a decoded path, from which ``target`` was rebuilt.
+    ``raw`` is False if the server provided only a decoded path, from which ``target`` was rebuilt. ``mount`` is the
+    beginning of a worker request's target that is not signed: the server moves it to SCRIPT_NAME or root_path, and the
+    application routes the rest.
     """
 
     method: str
@@ -193,10 +195,15 @@ class Request:
     headers: Headers = field(default=(), repr=_names_only)
     body: bytes = field(default=b"", repr=lambda body: f"<{len(body)} bytes>")
     raw: bool = field(default=True, repr=False)
+    mount: str = field(default="", repr=False)
 
     @property
     def path(self) -> str:
         return self.target.partition("?")[0]
+
+    def with_path(self, path: str, *, raw: bool) -> Request:
+        """Return this request with another path and the same query."""
+        return evolve(self, target=f"{path}?{self.query}" if self.query else path, raw=raw)
 
     @property
     def query(self) -> str:
@@ -241,7 +248,7 @@ class Caller:
     """The origin of the request that called ``start()``; the action sees the same.
 
     ``forwarded`` has the fields that proxies added (``X-Forwarded-For`` and the like). ``mount`` is the path under which
-    the application was mounted, if the job's target begins with it.
+    the application is mounted as its users see it: SCRIPT_NAME or root_path, percent-encoded.
     """
 
     scheme: str
@@ -257,8 +264,9 @@ class Draft:
 
     ``due`` is an aware datetime, or seconds from the store's now. With a ``lessee`` the store writes the first lease, of
     ``lease`` seconds; without one, any monitor takes the job once it is due. ``held`` means that only the accepting
-    process has the credentials; ``sealed`` is their encrypted form, which any process can open. Raises `InvalidRequest`,
-    naming the field, for what no store can keep.
+    process has the credentials; ``sealed`` is their encrypted form, which any process can open. ``label`` names the
+    application, ``proof`` authenticates the row, and ``root`` is the id of the first job of a chain, or None for that job
+    itself. Raises `InvalidRequest`, naming the field, for what no store can keep.
     """
 
     id: str = field(validator=_ID)
@@ -274,6 +282,9 @@ class Draft:
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
     depth: int = field(default=0, validator=_COUNT)
+    label: str = field(default="", validator=_ID)
+    proof: str | None = field(default=None, repr=False, validator=_ID)
+    root: str | None = field(default=None, validator=_ID)
 
 
 @frozen(kw_only=True)
@@ -281,7 +292,10 @@ class Job:
     """A job as read from a store at ``read_time``, by the store's clock.
 
     ``start_time`` is when it is due, ``deliver_by`` until when it may stay STARTED, ``updated_time`` its last sign of life.
-    Its end erases ``request``, ``caller`` and ``sealed``. ``token`` fences the writes of the attempt that claimed it.
+    Its end erases ``request``, ``caller``, ``sealed`` and ``proof``. ``token`` fences the writes of the attempt that claimed
+    it. The request's body is only there if it was asked for: see `backjob.protocols.Store.get`. ``waiting_for`` is why a
+    STARTED job was not delivered yet, in one word; the claim and the end erase it. A job with the ``label`` "" belongs to no
+    application.
     """
 
     id: str
@@ -311,6 +325,10 @@ class Job:
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
     depth: int = 0
+    label: str = ""
+    proof: str | None = field(default=None, repr=False)
+    root: str | None = None
+    waiting_for: str | None = None
 
 
 @frozen(kw_only=True)
@@ -329,8 +347,8 @@ class Changes:
 
     ``lease`` is seconds from the store's now, or None to release the lease; ``due`` moves ``start_time`` and, by
     ``delivery_timeout``, ``deliver_by``. ``alive`` sets ``updated_time`` to now. ``end`` sets ``end_time`` to now, erases
-    request, caller and sealed credentials, and releases the lease and the merge key. Raises `InvalidRequest`, naming the
-    field, for what no store can keep.
+    request, caller, sealed credentials, proof and ``waiting_for``, and releases the lease and the merge key. Raises
+    `InvalidRequest`, naming the field, for what no store can keep.
     """
 
     status: Status | Unset = UNSET
@@ -343,6 +361,10 @@ class Changes:
     lease: float | Unset | None = field(default=UNSET, validator=_seconds)
     due: datetime | float | Unset = field(default=UNSET, validator=_moment)
     delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
+    label: str | Unset = field(default=UNSET, validator=_ID)
+    proof: str | Unset | None = field(default=UNSET, repr=False, validator=_ID)
+    sealed: bytes | Unset = field(default=UNSET, repr=False)
+    waiting_for: str | Unset | None = field(default=UNSET, validator=_ID)
     free_merge_key: bool = False
     alive: bool = False
     erase_sealed: bool = False
@@ -367,7 +389,8 @@ class Report:
 class Query:
     """A search for jobs, newest first. ``overdue`` finds only those past their timeout, by the store's own clock.
 
-    ``before`` is a job id; the page begins after that job.
+    ``labels`` limits it to jobs with one of these labels, ``root`` to the chain that began with this job. ``before`` is a
+    job id; the page begins after that job.
     """
 
     scope: str | None = field(default=None, validator=_text())
@@ -376,6 +399,8 @@ class Query:
     overdue: bool = False
     limit: int = field(default=50, validator=_number(0, (1 << 63) - 1))
     before: str | None = field(default=None, validator=_text())
+    labels: frozenset[str] | None = None
+    root: str | None = field(default=None, validator=_text())
 
 
 @frozen
@@ -399,7 +424,10 @@ class Grant:
 
 @frozen(kw_only=True)
 class JobState:
-    """The part of a job that a watcher may see: progress and result, but nothing of its request."""
+    """The part of a job that a watcher may see: progress and result, but nothing of its request.
+
+    ``waiting_for`` is why the job does not run yet, in one word such as ``"due"``, or None.
+    """
 
     id: str
     status: Status
@@ -411,6 +439,7 @@ class JobState:
     result: JsonValue
     owner: str | None
     scope: str
+    waiting_for: str | None = None
 
     def as_dict(self) -> dict[str, JsonValue]:
         """JSON-ready: the status as its integer and as ``status_name``, times in ISO 8601 with offset."""
@@ -426,4 +455,5 @@ class JobState:
             "result": self.result,
             "owner": self.owner,
             "scope": self.scope,
+            "waiting_for": self.waiting_for,
         }

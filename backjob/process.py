@@ -6,13 +6,14 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Final, Generic, TypeVar
 
 from backjob.clock import Clock
 from backjob.errors import StoreError
 
-__all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess"]
+__all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess", "RareWarnings"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -94,6 +95,11 @@ class Passes:
             thread.start()
             self._thread = thread
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread was started and not closed."""
+        return self._thread is not None and not self._closed
+
     def wake(self) -> None:
         """Start the next step now."""
         self._woken.set()
@@ -128,6 +134,33 @@ class Passes:
                 self._thread = None
                 return False
             return True
+
+
+class RareWarnings:
+    """Logs warnings that strangers can cause: of each kind one a minute, with the number of those in between.
+
+    Thread-safe, and takes no lock.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._totals: dict[str, Iterator[int]] = {}
+        self._logged: dict[str, tuple[float, int]] = {}
+
+    def warn(self, kind: str, message: str, *arguments: object) -> None:
+        """Log a warning, or a debug line if the last warning of this kind is less than a minute old."""
+        total = next(self._totals.setdefault(kind, count(1)))
+        now = self._monotonic()
+        quiet_until, before = self._logged.get(kind, (-math.inf, 0))
+        if now < quiet_until:
+            _log.debug(message, *arguments)
+            return
+        self._logged[kind] = (now + _WARNING_INTERVAL, total)
+        more = total - before - 1
+        if more > 0:
+            _log.warning(f"{message} (and %d more since the last such warning)", *arguments, more)
+        else:
+            _log.warning(message, *arguments)
 
 
 class Outage:

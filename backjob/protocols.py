@@ -65,8 +65,11 @@ class Store(Protocol):
         """Write a new job with its first lease, or return the job that already holds the merge key and write nothing."""
         ...
 
-    def get(self, job_id: str) -> Job | None:
-        """The job without its output, or None."""
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        """The job without its output, or None.
+
+        Only with ``body`` must its request have its body; otherwise reading must cost the same whatever the body's size.
+        """
         ...
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
@@ -78,7 +81,10 @@ class Store(Protocol):
         ...
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        """Compare-and-set: the job after the change, or None if the job is unknown or ``expect`` is not satisfied."""
+        """Compare-and-set: the job after the change, or None if the job is unknown or ``expect`` is not satisfied.
+
+        The request of the returned job need not have its body.
+        """
         ...
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
@@ -88,10 +94,11 @@ class Store(Protocol):
         """
         ...
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         """Lease at most ``limit`` STARTED jobs that are due and not leased to ``lessee``, for ``lease`` seconds.
 
-        The longest due come first. A lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
+        Only jobs with one of these ``labels``; None means any. The longest due come first, each with its request's body. A
+        lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
         """
         ...
 
@@ -100,11 +107,15 @@ class Store(Protocol):
         ...
 
     def find(self, query: Query) -> list[Job]:
-        """The jobs that match, newest first. An unknown ``before`` finds nothing."""
+        """The jobs that match, newest first, whose requests need no body. An unknown ``before`` finds nothing."""
         ...
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        """Delete old jobs in small batches, and return how many.
+    def count(self, query: Query) -> int:
+        """How many jobs `find` would return for this query, without reading them."""
+        ...
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        """Delete old jobs with one of these ``labels`` (None: any) in small batches, and return how many.
 
         A COMPLETED job is old if it ended more than ``completed_age`` seconds ago, and a job with any final status if it
         ended more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
+from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
@@ -29,6 +31,8 @@ __all__ = ["Settings", "named"]
 
 _T = TypeVar("_T")
 
+_SECRET_PART: Final = re.compile("[@?#]")
+_NAME: Final = re.compile(r"([\w.]+):([\w.]+)")
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _OPTIONS: Final = (
@@ -38,6 +42,12 @@ _OPTIONS: Final = (
     "retention_days",
     "max_output",
     "max_body",
+    "max_headers",
+    "max_depth",
+    "max_chain",
+    "merge_cookies",
+    "forward_headers",
+    "credential_headers",
     "user_agent",
     "status_prefix",
     "seal",
@@ -94,6 +104,14 @@ def _secrets(value: object) -> tuple[str | bytes, ...]:
     return tuple(_secret(part) for part in value)
 
 
+def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object], tuple[str, ...]]:
+    def names(value: object) -> tuple[str, ...]:
+        listed: Any = [name for part in value.split(",") if (name := part.strip())] if isinstance(value, str) else value
+        return read(listed)
+
+    return names
+
+
 def _cache(value: object) -> object:
     if isinstance(value, str):
         module, _, attribute = value.partition(":")
@@ -104,17 +122,22 @@ def _cache(value: object) -> object:
     return value
 
 
-def _setting(read: Callable[[object], Any]) -> Any:
-    return field(default=None, metadata={"read": read})
+def _setting(read: Callable[[object], Any], *, show: Callable[[Any], str] = repr) -> Any:
+    return field(default=None, metadata={"read": read}, repr=show)
+
+
+def _without_secrets(url: str | None) -> str:
+    """Show a URL, but only its scheme if it may have a password."""
+    return repr(url) if url is None or not _SECRET_PART.search(url) else f"'{url.partition(':')[0][:20]}:…'"
 
 
 @frozen(kw_only=True)
 class Settings:
     """The settings. None: not set, so that the default of `BackJob` applies, or the adapter provides a value."""
 
-    base_url: str | None = _setting(_text)
-    connect_to: str | None = _setting(_text)
-    store: str | None = _setting(_text)
+    base_url: str | None = _setting(_text, show=_without_secrets)
+    connect_to: str | None = _setting(_text, show=_without_secrets)
+    store: str | None = _setting(_text, show=_without_secrets)
     table_name: str | None = _setting(_text)
     create_table: bool | None = _setting(_truth)
     cache: Cache | str | None = field(default=None, metadata={"read": _cache}, repr=False)
@@ -127,6 +150,12 @@ class Settings:
     retention_days: float | None = _setting(_number)
     max_output: int | None = _setting(_size)
     max_body: int | None = _setting(_size)
+    max_headers: int | None = _setting(_size)
+    max_depth: int | None = _setting(_count)
+    max_chain: int | None = _setting(_count)
+    merge_cookies: tuple[str, ...] | None = _setting(_names(cookie_names))
+    forward_headers: tuple[str, ...] | None = _setting(_names(forwarded_names))
+    credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))
     user_agent: str | None = _setting(_text)
     status_prefix: str | None = _setting(_text)
     seal: bool | None = _setting(_truth)
@@ -182,9 +211,9 @@ class Settings:
         """Call ``make`` with the arguments of `BackJob` that these settings describe, and ``options``.
 
         ``secret`` is the framework's secret; without a key setting, the key is derived from it, labelled with ``package``
-        and ``application``. Fallbacks that are too weak are left out. A ``store``, ``transport`` or ``signer`` passed
-        here takes precedence; a cache goes in front of any store. With ``debug`` a weak key is used, with a warning.
-        Raises `InvalidRequest`, and what the store's constructor raises.
+        and ``application``. Fallbacks that are too weak are left out. What is passed here takes precedence; a cache goes in
+        front of any store. With ``debug`` a weak key is used, with a warning. Raises `InvalidRequest`, and what the store's
+        constructor raises.
         """
         if transport is None:
             transport = self._transport()
@@ -197,8 +226,7 @@ class Settings:
                 transport=transport,
                 signer=signer,
                 clock=clock,
-                **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None},
-                **options,
+                **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None} | options,
             )
         except BaseException:
             if store is None:
@@ -285,9 +313,11 @@ def named(name: str, argument: str) -> object:
 
     Exceptions of the module itself propagate.
     """
-    module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute:
-        raise InvalidRequest(argument, f"must be module:name, such as myapp:jobs, not {name!r}")
+    found = _NAME.fullmatch(name)
+    if found is None:
+        shown = "" if re.search("[@/]", name) else f", not {name!r}"  # it may be a URL with a password
+        raise InvalidRequest(argument, f"must be module:name, such as myapp:jobs{shown}")
+    module_name, attribute = found.groups()
     try:
         module = import_module(module_name)
     except ModuleNotFoundError as error:

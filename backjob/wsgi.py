@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, base_url_of, is_test_client, request_of, restore
+from backjob.http.environ import EnvironServing, base_url_of, is_test_client, request_of, restore, routed_request
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
@@ -50,7 +50,7 @@ class BackJobMiddleware:
         if not is_test_client(environ):
             self._jobs.request_arrived(lambda: base_url_of(environ))
         try:
-            opened = self._jobs.worker_request(lambda: (request_of(environ),))
+            opened = self._jobs.worker_request(lambda: (routed_request(environ),))
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Refusal as refusal:
@@ -64,7 +64,7 @@ class BackJobMiddleware:
     def _work(self, environ: WSGIEnvironment, start_response: StartResponse, opened: WorkerRequest) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(opened.length) if opened.length else b""
         running = self._jobs.worker.claim(opened, body)
-        restore(environ, opened.request, running.job.caller)
+        restore(environ, opened.request, running.job.caller, running.fields)
         environ["wsgi.input"] = io.BytesIO(body)
         outcome = self._act(environ, running)
         self._jobs.worker.end(running, outcome)
@@ -220,7 +220,7 @@ class StatusApp:
             Visit(
                 request,
                 path=environ.get("PATH_INFO", ""),
-                owner=self._jobs.owner_of(request),
+                owner=lambda: self._jobs.owner_of(request),
                 mount=EnvironServing(environ).mount,
             )
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import datetime
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from backjob.errors import BackJobError, NotSent
 from backjob.lifecycle import status_line
@@ -54,7 +54,17 @@ class Attempt:
         expires = int(self.deadline.timestamp())
         if request is None or created >= expires:
             raise NotSent("the time for delivering this job is over")
-        return self._signer.sign(request, Grant(self.job_id, self.attempt, created, expires))
+        return signed_below_mount(self._signer, request, Grant(self.job_id, self.attempt, created, expires))
+
+
+def signed_below_mount(signer: Signer, request: Request, grant: Grant) -> Request:
+    """Sign the path that the application routes, and put the mount back in front of it."""
+    if not request.mount:
+        return signer.sign(request, grant)
+    below = request.target.removeprefix(request.mount)
+    added = "" if below.startswith("/") else "/"
+    signed = signer.sign(evolve(request, target=added + below, mount=""), grant)
+    return evolve(signed, target=request.mount + signed.target.removeprefix(added))
 
 
 def failure(future: Future[Response]) -> BaseException | None:

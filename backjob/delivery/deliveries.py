@@ -18,6 +18,7 @@ from attrs import define, evolve, field
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.endings import write_end
+from backjob.errors import StoreError
 from backjob.lifecycle import (
     End,
     Next,
@@ -47,12 +48,16 @@ class _Delivery:
 
     ``job`` is None in flight, to save memory: the outcome reads it again. ``send_at`` is None in flight, and while the
     job waits for nothing but room. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is out of date.
+    ``due_at`` is when the job was or will be due, on the monotonic clock (s).
     """
 
     job_id: str
     job: Job | None
     version: int
     credentials: Credentials | None = field(repr=False)
+    held: bool
+    due_at: float
+    is_whole: bool = True
     failures: int = 0
     future: Future[Response] | None = None
     send_at: float | None = None
@@ -86,7 +91,7 @@ class Deliveries:
         if delivery is not None:
             delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
             return
-        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials)
+        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials, job.held, at)
         now = self._monotonic()
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
@@ -99,8 +104,10 @@ class Deliveries:
         if delivery is None:
             if job.lessee == self._lessee:
                 self.add(job, credentials, at)
+                self._by_id[job.id].is_whole = False
         elif delivery.future is None:
-            delivery.job, delivery.version = job, job.version
+            delivery.job, delivery.version, delivery.due_at = job, job.version, at
+            delivery.is_whole = False
             delivery.credentials = credentials or delivery.credentials
             self._send_at(at, delivery)
 
@@ -137,10 +144,22 @@ class Deliveries:
         if delivery is not None and delivery.future is future:
             self._retrying(self._conclude, delivery)
 
+    def has_unclaimed(self) -> bool:
+        """Return whether a job that is due, and leased to this process, is not claimed yet, as far as the store says."""
+        now = self._monotonic()
+        try:
+            jobs = [self._store.get(one.job_id) for one in self._by_id.values() if one.due_at <= now]
+        except StoreError:
+            return True
+        return any(job is not None and job.status is Status.STARTED and job.lessee == self._lessee for job in jobs)
+
     def release(self) -> None:
-        """At the end of this process, give up the leases of jobs that any other process can deliver."""
+        """At the end of this process, give up the leases of jobs that any other process can deliver.
+
+        A request that is on its way may still arrive: the claim makes the next one harmless.
+        """
         for delivery in self._by_id.values():
-            if delivery.future is None and delivery.job is not None and not delivery.job.held:
+            if not delivery.held:
                 self._give_up_lease(delivery)
 
     # --- the agenda -------------------------------------------------------------------------------------------------
@@ -191,6 +210,12 @@ class Deliveries:
         job = delivery.job
         if transport is None or job is None:
             return
+        if not delivery.is_whole:
+            job = self._store.get(job.id, body=True)
+            if job is None or job.version != delivery.version:
+                self._read_again(delivery)
+                return
+            delivery.job, delivery.is_whole = job, True
         try:
             credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
         except CredentialsLost as error:
@@ -203,7 +228,7 @@ class Deliveries:
             changed = self._change(delivery, changes)
             if changed is None:
                 return
-            job = delivery.job = changed
+            job = delivery.job = evolve(changed, request=job.request)
         if job.request is None:
             self.drop(job.id)
             return
@@ -231,7 +256,7 @@ class Deliveries:
         if changed is None:
             return
         if job is not None:
-            delivery.job = changed
+            delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
     def _give_up_lease(self, delivery: _Delivery) -> None:
@@ -255,7 +280,7 @@ class Deliveries:
             delivery.version = job.version
             now = self._monotonic()
             if delivery.future is None:
-                delivery.job = job
+                delivery.job, delivery.is_whole = job, False
                 self._send_at(now + max(0.0, (job.start_time - job.read_time).total_seconds()), delivery)
             self._renew_at(now + RETRY_PAUSE, delivery)  # half a lease from now it might have expired
         elif delivery.future is None or job is None or job.status.is_final:
@@ -289,6 +314,7 @@ class Deliveries:
             return
         delivery.failures += 1
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
+        delivery.is_whole = False
         wait = backoff(delivery.failures)
         level = logging.WARNING if delivery.failures % 10 == 3 else logging.INFO
         _log.log(level, "job %s: attempt %d failed (%s); the next one is in %.1f s", job.id, job.attempt, reason, wait)

@@ -11,11 +11,14 @@ import logging
 import os
 import secrets
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Final
 
 from backjob.delivery.deliveries import LEASE, Deliveries
+from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
 from backjob.endings import write_end
@@ -40,7 +43,10 @@ _log = logging.getLogger("backjob")
 
 
 class Monitor:
-    """The monitor of one `BackJob` in one process: keep it in a `PerProcess`. ``lessee`` is its name on leases."""
+    """The monitor of one `BackJob` in one process: keep it in a `PerProcess`. ``lessee`` is its name on leases.
+
+    ``serves_requests``: this process is a web server's, and not a shell's or a command's.
+    """
 
     def __init__(self, parts: DeliveryParts) -> None:
         self._parts = parts
@@ -51,6 +57,9 @@ class Monitor:
         self._is_active = False
         self._pace = 1.0
         """The factor by which the intervals are longer than on a site with requests or jobs."""
+        leave_at_exit(self)
+        self.serves_requests = False
+        self._is_leaving = False
         self._posted: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
         self._outage = Outage(parts.clock)
@@ -134,6 +143,37 @@ class Monitor:
             self._drift = drift
             self._reap_from = self._clock.monotonic() + self._parts.error_timeout
         return self._clock.monotonic() >= self._reap_from
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread was started and not closed."""
+        return self._passes.is_running
+
+    def has_unclaimed(self, timeout: float) -> bool:
+        """Return whether jobs that this process sends now are still unclaimed; from now on it takes no others.
+
+        Called at the end of the process. False if it serves requests, which its end interrupts, or after ``timeout`` (s).
+        """
+        self._is_leaving = True
+        if self.serves_requests:
+            return False
+        answer: Future[bool] = Future()
+        self._post(lambda: answer.set_result(self._deliveries.has_unclaimed()))
+        try:
+            return answer.result(timeout)
+        except TimeoutError:
+            return False
+
+    def give_leases_back(self, timeout: float = 5.0) -> None:
+        """Let other processes deliver the jobs that this one could not deliver yet; wait until they can, at most so long (s).
+
+        Called when the server shuts down, for servers that then end without running Python's exit handlers.
+        """
+        if not self._passes.is_running:
+            return
+        done = threading.Event()
+        self._post(lambda: self._give_leases_back(done))
+        done.wait(timeout)
 
     def close(self, timeout: float = 5.0) -> None:
         """Write what is pending, give up leases that other processes can use, and end the thread (s to wait for it)."""
@@ -220,7 +260,7 @@ class Monitor:
 
     def _poll(self) -> None:
         room = min(self._deliveries.room(), _BATCH)
-        if room == 0:
+        if room == 0 or self._is_leaving:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             return
         jobs = self._store.take_due(self.lessee, LEASE, room)
@@ -249,6 +289,11 @@ class Monitor:
             if changed is not None:
                 self._deliveries.drop(job.id)
                 self._parts.announce(changed)
+
+    def _give_leases_back(self, done: threading.Event) -> None:
+        self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # not to take them again at once
+        self._retrying(self._deliveries.release)
+        done.set()
 
     def _finish(self) -> None:
         for part in (self._run_posted, self._writeback.finish, self._deliveries.release):

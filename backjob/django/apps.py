@@ -28,8 +28,11 @@ class BackJobConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the checks and connect the signals' receivers."""
+        """Register the checks, connect the signals' receivers, and have handlers answer each `JobExit`."""
         from backjob.django import checks  # noqa: F401, PLC0415 - it needs the settings
+        from backjob.django.exits import answer_exits  # noqa: PLC0415 - likewise
+
+        answer_exits()
 
         with suppress(MissingExtra):
             from backjob.django import task_run  # noqa: F401, PLC0415 - likewise

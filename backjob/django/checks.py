@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, Final
@@ -16,14 +18,34 @@ from django.contrib.sessions.backends import cache, cached_db, signed_cookies
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own names
+from django.db import DEFAULT_DB_ALIAS
 from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
-from backjob.django.site import INSECURE, engine, random_part
+from backjob.django.site import INSECURE, engine, random_part, without_effect
 from backjob.errors import InvalidRequest, StoreError
 from backjob.signing.keys import check_secret
 
+SQLITE_OPTIONS: Final[Mapping[str, object]] = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 20,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+}
+"""OPTIONS of a database in SQLite that jobs and pages write to."""
+
 _MIDDLEWARE: Final = "backjob.django.middleware.BackJobMiddleware"
+_HARMLESS_BEFORE: Final = frozenset(
+    {
+        "aws_xray_sdk.ext.django.middleware.XRayMiddleware",
+        "django_guid.middleware.guid_middleware",
+        "django_prometheus.middleware.PrometheusBeforeMiddleware",
+        "elasticapm.contrib.django.middleware.TracingMiddleware",
+        "instana.instrumentation.django.middleware.InstanaMiddleware",
+        "opentelemetry.instrumentation.django.middleware.otel_middleware._DjangoMiddleware",
+        "scout_apm.django.middleware.MiddlewareTimingMiddleware",
+    }
+)
+"""They measure requests, must be the first to do so, and decide nothing; some insert themselves."""
 
 
 @register("backjob")
@@ -43,11 +65,15 @@ def _middleware() -> Iterator[CheckMessage]:
             hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE.",
             id="backjob.E001",
         )
-    elif installed.index(_MIDDLEWARE) > 0:
-        yield Error(
-            f"The middleware is not the first: {installed[0]} sees worker requests before they are verified.",
-            hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE.",
-            id="backjob.E002",
+        return
+    before = [one for one in installed[: installed.index(_MIDDLEWARE)] if one not in _HARMLESS_BEFORE]
+    if before:
+        yield Warning(
+            f"The middleware is not the first: {', '.join(before)} sees worker requests before they are verified, as they "
+            "are on the wire: with a signature, and with the server's scheme and client address.",
+            hint=f"Put {_MIDDLEWARE!r} first in MIDDLEWARE. If what comes before it only measures, add 'backjob.W002' to "
+            "SILENCED_SYSTEM_CHECKS.",
+            id="backjob.W002",
         )
 
 
@@ -74,6 +100,24 @@ def _configuration() -> Iterator[CheckMessage]:
         )
         return
     options = getattr(settings, "BACKJOB", {})
+    yield from _keys(options)
+    front = options.get("CACHE")
+    if isinstance(front, str) and _is_of_one_process(front):
+        yield Warning(
+            f"The cache {front!r} in front of the jobs belongs to one process: another may show an ended job as running "
+            "for a second.",
+            hint="Name a cache that all processes share, or remove BACKJOB['CACHE'].",
+            id="backjob.W007",
+        )
+    if unused := without_effect(options):
+        yield Warning(
+            f"These settings in BACKJOB have no effect: {', '.join(unused)}. The jobs are in the site's database.",
+            hint="Remove them: migrations create the tables. To keep the jobs elsewhere, set BACKJOB['STORE'] to a URL.",
+            id="backjob.W009",
+        )
+
+
+def _keys(options: Mapping[str, Any]) -> Iterator[CheckMessage]:
     if settings.DEBUG and "KEY" not in options:
         try:
             check_secret(random_part(settings.SECRET_KEY), "SECRET_KEY")
@@ -88,14 +132,6 @@ def _configuration() -> Iterator[CheckMessage]:
             "Worker requests are signed with the SECRET_KEY from the settings file: everyone who has read that file can sign.",
             hint="Generate a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
             id="backjob.W006",
-        )
-    front = options.get("CACHE")
-    if isinstance(front, str) and _is_of_one_process(front):
-        yield Warning(
-            f"The cache {front!r} in front of the jobs belongs to one process: another may show an ended job as running "
-            "for a second.",
-            hint="Name a cache that all processes share, or remove BACKJOB['CACHE'].",
-            id="backjob.W007",
         )
     for fallback in settings.SECRET_KEY_FALLBACKS:
         try:
@@ -169,8 +205,17 @@ def _sessions() -> Iterator[CheckMessage]:
 
 
 def _database() -> Iterator[CheckMessage]:
+    keeps_jobs = _alias_of_jobs()
     for alias, database in settings.DATABASES.items():
-        if database.get("ENGINE", "").endswith("sqlite3") and database.get("ATOMIC_REQUESTS"):
+        is_sqlite = database.get("ENGINE", "").endswith("sqlite3")
+        if is_sqlite and (alias == keeps_jobs or database.get("ATOMIC_REQUESTS")) and not _takes_turns(database):
+            yield Warning(
+                f"The database {alias!r} is SQLite without the options that make writers take turns: while a job writes, "
+                'pages and other jobs that write fail with "database is locked".',
+                hint=f'Add to DATABASES[{alias!r}]: "OPTIONS": {json.dumps(SQLITE_OPTIONS)}',
+                id="backjob.W041",
+            )
+        if is_sqlite and database.get("ATOMIC_REQUESTS"):
             yield Warning(
                 f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: a job that writes to it keeps the only write lock "
                 "until its end.",
@@ -178,6 +223,22 @@ def _database() -> Iterator[CheckMessage]:
                 "and use atomic() for parts of them.",
                 id="backjob.W040",
             )
+
+
+def _alias_of_jobs() -> str | None:
+    """Return the alias of the database that keeps the jobs; None if they are kept elsewhere."""
+    options = getattr(settings, "BACKJOB", {})
+    if not isinstance(options, Mapping) or options.get("STORE") is not None:
+        return None
+    return options.get("DATABASE") or DEFAULT_DB_ALIAS
+
+
+def _takes_turns(database: Mapping[str, Any]) -> bool:
+    """Whether writers to an SQLite database wait for each other, and readers wait for nobody."""
+    options = database.get("OPTIONS", {})
+    locks_first = str(options.get("transaction_mode", "")).upper() in ("IMMEDIATE", "EXCLUSIVE")
+    has_wal = re.search(r"journal_mode\s*=\s*['\"]?wal", options.get("init_command", ""), re.IGNORECASE) is not None
+    return locks_first and has_wal and options.get("timeout", 5) >= 5
 
 
 def _is_of_one_process(alias: str) -> bool:

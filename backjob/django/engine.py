@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from attrs import evolve
+from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -20,6 +21,7 @@ from backjob.django.signals import send_job_ended
 from backjob.django.task_record import TaskRecord
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
+from backjob.http.targets import local_path
 from backjob.jobs import Engine
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
@@ -57,9 +59,13 @@ class DjangoEngine(Engine):
         return None if request is None else self.owner_of(request)
 
     @override
+    def session_cookie(self) -> str:
+        return str(settings.SESSION_COOKIE_NAME)
+
+    @override
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         try:
-            return reverse("backjob:status", args=[self.reference(job_id, cancel=cancel)])
+            return local_path(reverse("backjob:status", args=[self.reference(job_id, cancel=cancel)]))
         except NoReverseMatch:
             raise InvalidRequest(
                 "urls",

@@ -12,7 +12,15 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
-from backjob.django.requests import DjangoServing, base_url_of, is_served_alone, is_test_client, restore, spellings
+from backjob.django.requests import (
+    DjangoServing,
+    base_url_of,
+    is_served_alone,
+    is_test_client,
+    restore,
+    routed_requests,
+    urls_below_mount,
+)
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
@@ -88,7 +96,7 @@ class BackJobMiddleware:
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
-        with _served(request), job_context(running.job.id), running.active():
+        with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = self._get_response(request)
                 try:
@@ -120,7 +128,7 @@ class BackJobMiddleware:
         response: Any = None
         error: BaseException | None = None
         contain_tasks()
-        with _served(request), job_context(running.job.id), running.active():
+        with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = await self._get_response(request)
                 try:
@@ -143,17 +151,17 @@ class BackJobMiddleware:
 
 def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
     if site is None:
-        check_without_engine(lambda: spellings(request))
+        check_without_engine(lambda: routed_requests(request))
         return None
     if not is_test_client(request):
         site.request_arrived(lambda: base_url_of(request))
-    return site.worker_request(lambda: spellings(request))
+    return site.worker_request(lambda: routed_requests(request))
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
     body = request.read(opened.length) if opened.length else b""
     running = site.worker.claim(opened, body)
-    restore(request, opened.request, running.job.caller, body)
+    restore(request, opened.request, running.job.caller, running.fields, body)
     # The signature proves what a CSRF token would: that this site itself made the request.
     marked: Any = request
     marked._dont_enforce_csrf_checks = True  # noqa: SLF001
@@ -214,9 +222,10 @@ def _done(running: Running, response: Any, outcome: Outcome) -> HttpResponse:
 
 
 def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
-    response = _plain(refusal.status, str(refusal), refusal.headers)
+    response: Any = _plain(refusal.status, str(refusal), refusal.headers)
+    response._has_been_logged = True  # noqa: SLF001 - by backjob, and not once for each forged request
     response[CONCURRENCY_HEADER] = "one" if is_served_alone(request) else "many"
-    return response
+    return cast("HttpResponse", response)
 
 
 def _exit_response(error: BaseException) -> HttpResponse:

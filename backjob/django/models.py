@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
 
 from backjob.django.fields import ExactField
+from backjob.http.targets import local_path
 from backjob.status.page import WORDS
 from backjob.stores.rows import moment
 
@@ -46,6 +47,10 @@ class Job(models.Model):
     merge_key = ExactField(max_length=255, null=True, unique=True)
     owner = ExactField(max_length=255, null=True)
     scope = ExactField(max_length=255)
+    label = ExactField(max_length=128, default="", db_default="")
+    proof = ExactField(max_length=128, null=True)
+    root = ExactField(max_length=128, null=True)
+    waiting_for = ExactField(max_length=128, null=True)
     request = models.TextField(null=True)
     status_text = models.TextField(null=True)
     result = models.TextField(null=True)
@@ -59,10 +64,11 @@ class Job(models.Model):
         default_permissions = ("view",)
         permissions = [("cancel_job", "Can cancel job")]
         indexes = [
-            models.Index(fields=["status", "start_time"], name="backjob_job_due"),
-            models.Index(fields=["status", "end_time"], name="backjob_job_ageing"),
+            models.Index(fields=["status", "label", "start_time"], name="backjob_job_due"),
+            models.Index(fields=["status", "label", "end_time"], name="backjob_job_ageing"),
             models.Index(fields=["owner"], name="backjob_job_owner"),
             models.Index(fields=["scope"], name="backjob_job_scope"),
+            models.Index(fields=["root"], name="backjob_job_root"),
         ]
 
     def __str__(self) -> str:
@@ -70,7 +76,7 @@ class Job(models.Model):
 
     def get_absolute_url(self) -> str:
         """Return the URL of the job's status page, which its owner may open."""
-        return str(reverse("backjob:status", args=[self.id]))
+        return local_path(reverse("backjob:status", args=[self.id]))
 
     @property
     def created(self) -> datetime:

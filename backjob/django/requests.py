@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
+from urllib.parse import unquote, unquote_to_bytes
 
 from attrs import evolve
 from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest
+from django.urls import get_script_prefix, set_script_prefix
+from django.utils.encoding import repercent_broken_unicode
+from django.utils.functional import cached_property
 
+from backjob.django.sessions import saved_session
 from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
 from backjob.http import scope as asgi
 from backjob.http.serving import Serving
-from backjob.http.targets import canonical_path
+from backjob.http.targets import canonical_path, local_path, mount_as_started
 from backjob.model import Caller, Request
 
 
@@ -46,11 +53,12 @@ class DjangoServing:
         except DisallowedHost:
             return ""
 
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        return saved_session(self.django)
+
     @property
     def mount(self) -> str:
-        if _scope(self.django) is None:
-            return canonical_path(self.django.META.get("SCRIPT_NAME", "").encode())
-        return self._inner.mount
+        return local_path(canonical_path(self.django.META.get("SCRIPT_NAME", "").encode()))
 
 
 def _server_of(request: HttpRequest) -> str:
@@ -74,10 +82,18 @@ def _environ(request: HttpRequest) -> dict[str, Any]:
     return {**request.META, **{name: text.encode().decode("latin-1") for name, text in given.items()}}
 
 
-def spellings(request: HttpRequest) -> tuple[Request, ...]:
-    """Return the request in the forms that it may have had on the wire, for `backjob.worker.Worker.open`."""
+def routed_requests(request: HttpRequest) -> tuple[Request, ...]:
+    """Return the forms that the request may have, with the path that Django routes, for `backjob.worker.Worker.open`."""
     scope = _scope(request)
-    return (wsgi.request_of(_environ(request)),) if scope is None else asgi.spellings(scope)
+    if scope is not None:
+        found = asgi.routed_requests(scope, request.path_info)
+        return found if request.META["SCRIPT_NAME"] == scope.get("root_path", "") else found[:1]
+    return (wsgi.routed_request(_environ(request), _decoded),)
+
+
+def _decoded(path: str) -> bytes:
+    """Decode a path as Django does, which encodes bytes that are not UTF-8 again."""
+    return repercent_broken_unicode(unquote_to_bytes(path))
 
 
 def base_url_of(request: HttpRequest) -> str:
@@ -99,19 +115,49 @@ def is_served_alone(request: HttpRequest) -> bool:
     return not (request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True))
 
 
-def restore(request: Any, shown: Request, caller: Caller | None, body: bytes) -> None:
+def restore(request: Any, shown: Request, caller: Caller | None, fields: Mapping[str, str | None], body: bytes) -> None:
     """Change the request to the one that ``start()`` was given, as if its caller's client had sent it.
 
-    Call it before anything reads its query or headers, which is why the middleware comes first.
+    Call it before anything acts on its query or headers, which is why the middleware comes first.
     """
     scope = _scope(request)
     if scope is not None:
-        request.scope = asgi.restored(scope, shown, caller)
+        request.scope = asgi.restored(scope, shown, caller, fields)
         request.path = request.scope["path"]
         request.path_info = request.META["PATH_INFO"] = request.path.removeprefix(request.META["SCRIPT_NAME"])
-    wsgi.restore(request.META, shown, caller)
-    for cached in ("headers", "GET", "COOKIES", "accepted_types"):
+    mount, request.META["SCRIPT_NAME"] = request.META["SCRIPT_NAME"], ""  # text, where an environ has the bytes
+    wsgi.restore(request.META, shown, caller, fields)
+    request.META["SCRIPT_NAME"] = mount
+    if caller is not None:
+        _show_mount(request, unquote(mount_as_started(caller.mount, canonical_path(mount.encode()))))
+    for cached in _cached_properties(type(request)):  # a middleware before this one may have read them
         request.__dict__.pop(cached, None)
     # backjob has read the body already, so set the attributes that Django's property ``body`` would set.
     request._body = body  # noqa: SLF001
     request._stream = BytesIO(body)  # noqa: SLF001
+
+
+@contextmanager
+def urls_below_mount(request: HttpRequest) -> Iterator[None]:
+    """Have ``reverse()`` build URLs below the request's mount, in the thread or task that runs the action."""
+    before = get_script_prefix()
+    set_script_prefix(f"{request.META['SCRIPT_NAME']}/")
+    try:
+        yield
+    finally:
+        set_script_prefix(before)
+
+
+def _show_mount(request: Any, mount: str) -> None:
+    if mount == request.META["SCRIPT_NAME"]:
+        return
+    request.META["SCRIPT_NAME"] = mount
+    request.path = mount + request.path_info
+    if hasattr(request, "script_name"):  # of an ASGI request
+        request.script_name = mount
+
+
+def _cached_properties(kind: type) -> Iterator[str]:
+    """Yield the names of the properties of a class of requests that keep what they have once computed."""
+    for base in kind.__mro__:
+        yield from (name for name, value in vars(base).items() if isinstance(value, cached_property))

@@ -6,10 +6,35 @@ from copy import deepcopy
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib.sessions.backends.base import SessionBase, UpdateError
+from django.core.exceptions import SynchronousOnlyOperation
 from django.http import HttpRequest
 
+from backjob.errors import InvalidRequest
+
 _ABSENT: Final = object()
+
+
+def saved_session(request: HttpRequest) -> dict[str, str | None]:
+    """Save the session if it was changed, and return its cookie: after a login it is not in the request yet.
+
+    Raises `InvalidRequest` ("as_current_user") where saving would block an event loop.
+    """
+    session = getattr(request, "session", None)
+    if not isinstance(session, SessionBase) or not session.modified:
+        return {}
+    try:
+        if session.is_empty():  # after a logout
+            return {settings.SESSION_COOKIE_NAME: None}
+        session.save()
+    except UpdateError:
+        raise InvalidRequest("as_current_user", "the session has ended meanwhile, by a logout") from None
+    except SynchronousOnlyOperation:
+        raise InvalidRequest(
+            "as_current_user", "the session was changed, and saving it would block the event loop: await astart()"
+        ) from None
+    return {settings.SESSION_COOKIE_NAME: session.session_key}
 
 
 def merge_session_changes(request: HttpRequest) -> None:

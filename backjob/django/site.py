@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
+from attrs import evolve
+from django.apps import apps
 from django.conf import settings
 from django.db import transaction
 from django.http import HttpRequest
@@ -15,6 +18,7 @@ from typing_extensions import Unpack, override
 from backjob.django.engine import DjangoEngine, current_request
 from backjob.django.signals import set_on_end
 from backjob.errors import InvalidRequest
+from backjob.http.inherited import credential_names
 from backjob.http.origins import URL, is_url
 from backjob.http.serving import serving
 from backjob.jobs import BackJob as CoreBackJob
@@ -22,10 +26,12 @@ from backjob.jobs import LazyEngine, Options, StartOptions
 from backjob.protocols import Store
 from backjob.settings import Settings
 
-__all__ = ["INSECURE", "BackJob", "engine", "jobs", "random_part"]
+__all__ = ["INSECURE", "BackJob", "engine", "jobs", "random_part", "without_effect"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+_log = logging.getLogger("backjob")
 
 _DJANGO_ONLY: Final = ("DATABASE", "OWNER", "ON_END")
 """Settings that exist only for Django."""
@@ -123,11 +129,18 @@ class BackJob(CoreBackJob):
         read = Settings.of({**given, "CACHE": _cache(cache)} if isinstance(cache, str) else given, beside=_DJANGO_ONLY)
         if own["DATABASE"] is not None and read.store is not None:
             raise InvalidRequest("DATABASE", "can't be combined with STORE: jobs are kept in one place")
+        if read.credential_headers is None:
+            read = evolve(read, credential_headers=credential_names(_login_variables()))
         store: Store | None = None
         if read.store is None:
             from backjob.django.store import DjangoStore  # noqa: PLC0415 - models need the app registry
 
             store = DjangoStore(own["DATABASE"] or "default")
+            if without_effect(given):
+                _log.warning(
+                    "no effect of these settings in BACKJOB, because migrations create the tables of the jobs: %s",
+                    ", ".join(without_effect(given)),
+                )
         set_on_end(_imported("ON_END", own["ON_END"]))
         return read.build(
             lambda **options: DjangoEngine(Options(**options), self),
@@ -142,6 +155,25 @@ class BackJob(CoreBackJob):
         )
 
 
+def _login_variables() -> Iterator[str]:
+    """Yield the variables in which the site's middlewares find a user: without them a job would log the user out."""
+    if not apps.is_installed("django.contrib.auth"):
+        return
+    from django.contrib.auth.middleware import RemoteUserMiddleware  # noqa: PLC0415 - models need the app registry
+
+    for name in settings.MIDDLEWARE:
+        kind = import_string(name)
+        if isinstance(kind, type) and issubclass(kind, RemoteUserMiddleware):
+            yield kind.header
+
+
+def without_effect(given: Mapping[str, Any]) -> list[str]:
+    """Return the names in the setting ``BACKJOB`` that only stores by URL have, if the jobs are in Django's database."""
+    if given.get("STORE") is not None:
+        return []
+    return [name for name in ("TABLE_NAME", "CREATE_TABLE") if given.get(name) is not None]
+
+
 def random_part(secret: str) -> str:
     """Return a SECRET_KEY without the prefix that ``startproject`` writes, which adds nothing to its strength."""
     return secret.removeprefix(INSECURE)
@@ -152,8 +184,9 @@ def _cache(name: str) -> Any:
 
     try:
         return caches[name]
-    except InvalidCacheBackendError as error:
-        raise InvalidRequest("BACKJOB['CACHE']", f"must be the name of one of CACHES: {error}") from None
+    except InvalidCacheBackendError:
+        known = ", ".join(map(repr, settings.CACHES))
+        raise InvalidRequest("BACKJOB['CACHE']", f"must be the name of one of CACHES: {known}") from None
 
 
 def _imported(name: str, dotted: object) -> Callable[[Any], Any] | None:

@@ -8,6 +8,7 @@ from functools import reduce, wraps
 from operator import or_
 from typing import Any, Final, ParamSpec, TypeVar
 
+from attrs import evolve
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
 from django.db.models import BigIntegerField, F, Func, Q, Value
 from django.db.transaction import atomic
@@ -32,7 +33,6 @@ _R = TypeVar("_R")
 
 _BEATS_AT_ONCE: Final = 100
 _ATTEMPTS: Final = 8
-_READ: Final = (*COLUMNS, "body")
 _SEALED: Final = COLUMNS.index("sealed")
 _STARTED: Final = int(Status.STARTED)
 _RUNNING: Final = int(Status.IN_PROGRESS)
@@ -98,13 +98,13 @@ class DjangoStore:
                 rows.bulk_create([row], ignore_conflicts=merge_key is not None)
                 named = {"id": draft.id} if merge_key is None else {"merge_key": merge_key}
                 for job in self._read(rows.filter(**named)):
-                    return job
+                    return evolve(job, request=draft.request) if job.id == draft.id else job
                 if rows.filter(id=draft.id).exists():
                     raise InvalidRequest("id", "a job with this id exists already")
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
         with self._connection(job_id) as alias:
-            return self._one(alias, job_id)
+            return self._one(alias, job_id, body=body)
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
@@ -155,12 +155,14 @@ class DjangoStore:
         return True
 
     @_retry_deadlocks
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         now = self._now()
         until = now + span(lease)
         with self._connection() as alias:
             rows = Row.objects.using(alias)
             free = Q(lease_until=None) | Q(lease_until__lte=now)
+            if labels is not None:
+                rows = rows.filter(label__in=labels)
             due = rows.filter(free, status=_STARTED, start_time__lte=now).order_by("start_time", "seq")
             found = list(due.values_list("seq", "version")[:limit])
             if not found:
@@ -169,7 +171,7 @@ class DjangoStore:
             with atomic(alias, savepoint=False):
                 leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
                 taken = [seq for seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
-                return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"))
+                return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"), body=True)
 
     @_retry_deadlocks
     def beat(self, tokens: Mapping[str, str]) -> None:
@@ -182,25 +184,40 @@ class DjangoStore:
 
     def find(self, query: Query) -> list[Job]:
         with self._connection() as alias:
-            rows = Row.objects.using(alias).order_by("-seq")
-            if query.overdue:
-                rows = rows.filter(self._overdue())
-            if query.status is not None:
-                rows = rows.filter(status=int(query.status))
-            if query.owner is not None:
-                rows = rows.filter(owner=query.owner)
-            if query.scope is not None:
-                rows = rows.filter(scope=query.scope)
-            if query.before is not None:
-                seq = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True).first()
-                if seq is None:
-                    return []
-                rows = rows.filter(seq__lt=seq)
-            return self._read(rows[: query.limit])
+            return self._read(self._matching(alias, query)[: query.limit])
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def count(self, query: Query) -> int:
+        with self._connection() as alias:
+            return int(self._matching(alias, query)[: query.limit].count())
+
+    def _matching(self, alias: str, query: Query) -> Any:
+        """The rows that match a query, newest first."""
+        rows = Row.objects.using(alias).order_by("-seq")
+        if query.overdue:
+            rows = rows.filter(self._overdue())
+        if query.status is not None:
+            rows = rows.filter(status=int(query.status))
+        if query.owner is not None:
+            rows = rows.filter(owner=query.owner)
+        if query.scope is not None:
+            rows = rows.filter(scope=query.scope)
+        if query.labels is not None:
+            rows = rows.filter(label__in=query.labels)
+        if query.root is not None:
+            rows = rows.filter(root=query.root)
+        if query.before is not None:
+            seq = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True).first()
+            rows = rows.none() if seq is None else rows.filter(seq__lt=seq)
+        return rows
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()
-        return sum(self._purge(Q(status=int(status), end_time__lt=self._now() + -span(age))) for status, age in ages)
+        each = [Q()] if labels is None else [Q(label=label) for label in labels]
+        return sum(
+            self._purge(Q(status=int(status), end_time__lt=self._now() + -span(age)) & label)
+            for status, age in ages
+            for label in each
+        )
 
     def close(self) -> None:
         """Do nothing: Django closes its connections."""
@@ -227,15 +244,16 @@ class DjangoStore:
     def _now(self) -> Any:
         return _DatabaseNow() if self._clock is None else microseconds(self._clock.now())
 
-    def _one(self, alias: str, job_id: str) -> Job | None:
-        return next(iter(self._read(Row.objects.using(alias).filter(id=job_id))), None)
+    def _one(self, alias: str, job_id: str, *, body: bool = False) -> Job | None:
+        return next(iter(self._read(Row.objects.using(alias).filter(id=job_id), body=body)), None)
 
-    def _read(self, rows: Any) -> list[Job]:
+    def _read(self, rows: Any, *, body: bool = False) -> list[Job]:
+        names = (*COLUMNS, "body") if body else COLUMNS
         if self._clock is not None:
             now = self._clock.now()
-            return [row_job(_plain(row), now) for row in rows.values_list(*_READ)]
-        timed = rows.annotate(read_time=_DatabaseNow()).values_list(*_READ, "read_time")
-        return [row_job(_plain(row), moment(read_time)) for *row, read_time in timed]
+            return [row_job(_plain(row, body=body), now) for row in rows.values_list(*names)]
+        timed = rows.annotate(read_time=_DatabaseNow()).values_list(*names, "read_time")
+        return [row_job(_plain(row, body=body), moment(read_time)) for *row, read_time in timed]
 
     @contextmanager
     def _connection(self, job_id: str | None = None) -> Iterator[str]:
@@ -274,9 +292,9 @@ def _is_deadlock(error: BaseException | None) -> bool:
     return error is not None and error.args[:1] == (1213,)  # MariaDB's and MySQL's
 
 
-def _plain(row: Iterable[Any]) -> tuple[Any, ...]:
-    """Return a row whose binary columns are bytes, whatever type the driver returns."""
-    values = list(row)
+def _plain(row: Iterable[Any], *, body: bool) -> tuple[Any, ...]:
+    """Return a row whose binary columns are bytes, whatever type the driver returns, with None for an unread body."""
+    values = [*row] if body else [*row, None]
     for index in (_SEALED, -1):
         values[index] = None if values[index] is None else bytes(values[index])
     return tuple(values)

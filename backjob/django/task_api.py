@@ -26,7 +26,6 @@ else:
             from django_tasks import task_backends
             from django_tasks.backends.base import BaseTaskBackend
             from django_tasks.base import Task, TaskContext, TaskError, TaskResult, TaskResultStatus
-            from django_tasks.exceptions import InvalidTaskError as InvalidTask
             from django_tasks.exceptions import TaskResultDoesNotExist
             from django_tasks.signals import task_enqueued, task_finished, task_started
             from django_tasks.utils import normalize_json
@@ -34,6 +33,10 @@ else:
             if error.name == "django_tasks":
                 raise MissingExtra("backjob.django.backend", "django-tasks") from error
             raise
+        try:
+            from django_tasks.exceptions import InvalidTask
+        except ImportError:  # up to 0.12; the next version has Django's name
+            from django_tasks.exceptions import InvalidTaskError as InvalidTask
 
 __all__ = [
     "BaseTaskBackend",

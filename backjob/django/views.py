@@ -26,9 +26,9 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
         Visit(
             evolve(here, method=request.method or ""),  # Django makes it upper case
             path=f"/{rest}",
-            owner=engine().owner_of(request),
+            owner=lambda: engine().owner_of(request),
             mount=request.path.removesuffix(rest),
-            sees_all=_sees_all(request),
+            sees_all=lambda: _sees_all(request),
             in_thread=not hasattr(request, "scope"),
         )
     )

@@ -42,7 +42,7 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
                 Visit(
                     here.request,
                     path=request.path.removeprefix(prefix),
-                    owner=engine.current_owner(),
+                    owner=engine.current_owner,
                     mount=here.mount + prefix,
                 )
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import flask
@@ -21,12 +22,39 @@ def current_serving() -> Serving | None:
     return here
 
 
+def _set_cookies(response: flask.Response) -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for field in response.headers.getlist("Set-Cookie"):
+        pair, _, attributes = field.partition(";")
+        name, _, value = pair.partition("=")
+        found[name.strip()] = None if "max-age=0" in attributes.lower() else value.strip()
+    return found
+
+
 class FlaskEngine(Engine):
     """The engine of one Flask application."""
 
     @override
     def here(self) -> Serving | None:
         return current_serving()
+
+    @override
+    def session_cookie(self) -> str:
+        return str(flask.current_app.config["SESSION_COOKIE_NAME"]) if flask.has_app_context() else "session"
+
+    @override
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        if not flask.has_request_context() or not getattr(flask.session, "modified", False):
+            return {}
+        app = flask.current_app
+        # Any interface of sessions writes its cookie into a response; one with a store saves the session there, too.
+        response = app.response_class()
+        app.session_interface.save_session(app, flask.session, response)
+        return _set_cookies(response)
+
+    def mount(self) -> str:
+        root: str = flask.current_app.config["APPLICATION_ROOT"] if flask.has_app_context() else ""
+        return root.rstrip("/")
 
     @override
     def owner_of(self, request: Any) -> str | None:

@@ -14,6 +14,7 @@ from backjob.errors import InvalidRequest, NoCurrentRequest
 from backjob.flask.blueprint import status_blueprint
 from backjob.flask.cli import command
 from backjob.flask.engine import current_serving
+from backjob.flask.exits import answer_exits
 from backjob.flask.routes import path_to
 from backjob.flask.site import Parts, Site
 from backjob.http.origins import URL, is_url
@@ -64,6 +65,7 @@ class BackJob(CoreBackJob):
         app.cli.add_command(command(self))
         app.before_request(self._skip_csrf_of_forms)
         got_request_exception.connect(self._note_exception, app)
+        answer_exits(app)
         site.wrap(blueprint)
         app.extensions["backjob"] = site
         self._applications.append(weakref.ref(app))

@@ -13,11 +13,13 @@ from flask import Blueprint, Flask
 
 from backjob.errors import InvalidRequest
 from backjob.flask.engine import FlaskEngine
+from backjob.flask.sessions import merge_sessions_of_jobs
 from backjob.jobs import BackJob, Engine, LazyEngine, Options
 from backjob.jobs.options import is_status_prefix
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.settings import Settings
+from backjob.worker.running import current
 from backjob.wsgi import BackJobMiddleware, without_engine
 
 if TYPE_CHECKING:
@@ -39,6 +41,10 @@ class Parts(TypedDict, total=False):
     on_end: Callable[[JobState], object]
     max_headers: int
     max_depth: int
+    max_chain: int
+    merge_cookies: Iterable[str]
+    forward_headers: Iterable[str]
+    credential_headers: Iterable[str]
 
 
 class Site:
@@ -83,11 +89,17 @@ class Site:
 
     def _first_request(self, engine: Engine) -> BackJobMiddleware:
         """Set up what needs the complete application, with all its extensions."""
-        middleware = BackJobMiddleware(self._wsgi_app, engine, status=False)
+        middleware = BackJobMiddleware(self._application, engine, status=False)
         csrf = self.app.extensions.get("csrf")
         if hasattr(csrf, "protect") and hasattr(csrf, "exempt"):
             _exempt_from_csrf(csrf, self.extension, self._blueprint)
         return middleware
+
+    def _application(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Call the application itself, inside of the middleware."""
+        if current.get() is not None:
+            merge_sessions_of_jobs(self.app)  # here, because an extension may have replaced the interface
+        return self._wsgi_app(environ, start_response)
 
     def _settings(self) -> Settings:
         return Settings.of(self.app.config, prefix=_PREFIX)

@@ -193,8 +193,8 @@ def _bracketed(host: str) -> str:
 def _split(name: str, url: str) -> SplitResult:
     try:
         return urlsplit(url)
-    except ValueError as error:
-        raise InvalidRequest(name, str(error)) from None
+    except ValueError:  # its message may repeat a password
+        raise InvalidRequest(name, "is not a URL") from None
 
 
 def _bare(name: str, text: str) -> SplitResult:

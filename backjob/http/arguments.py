@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json as json_module
 import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 from urllib.parse import urlencode
 
 from attrs import frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.targets import join_query, normalise
+from backjob.http.values import json_text, pairs_of
 from backjob.model import Credentials, Headers, Request, clean_text
 
 CREDENTIAL_FIELDS: Final = frozenset({"authorization", "cookie"})
@@ -23,7 +23,7 @@ MAX_HEADERS: Final = 8192
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _METHOD: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Z]{1,20}")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_OWN_FIELDS: Final = frozenset(
+OWN_FIELDS: Final = frozenset(
     {
         # Set by the transport (RFC 9112, section 6; RFC 9110, section 7.6.1) …
         "connection",
@@ -41,10 +41,13 @@ _OWN_FIELDS: Final = frozenset(
         "x-forwarded-proto",
         # … and by the signer.
         "content-digest",
+        "backjob-credentials",
         "signature",
         "signature-input",
     }
 )
+"""Header fields that backjob sets itself, in lower case."""
+_SPACE: Final = " \t"  # the only optional white space (RFC 9110, section 5.6.3); str.strip() takes \x85 and \xa0 too
 _MERGES: Final = ("never", "pending", "unfinished")
 _MAX_LABEL: Final = 255
 _LABEL_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -75,9 +78,16 @@ class Content:
 
 
 def build_request(
-    path: object, query: Mapping[str, Any] | None, content: Content, limits: Limits
+    path: object,
+    query: Mapping[str, Any] | None,
+    content: Content,
+    limits: Limits,
+    credential_headers: Iterable[str] = (),
 ) -> tuple[Request, Credentials]:
-    """Return the request and, apart from it, the credentials among ``headers``. Raises `InvalidRequest`."""
+    """Return the request and, apart from it, the credentials among ``headers``. Raises `InvalidRequest`.
+
+    ``credential_headers`` are the names of fields that are credentials besides Cookie and Authorization.
+    """
     _check_method(content.method)
     target = _target(path, query)
     if len(target) > limits.headers:
@@ -87,7 +97,8 @@ def build_request(
     body, content_type = _encoded(content)
     if len(body) > limits.body:
         raise InvalidRequest("body", f"has {len(body)} bytes, more than max_body={limits.body}")
-    fields, credentials = _split_fields(content.headers or {})
+    names = CREDENTIAL_FIELDS | {canonical_name(name) for name in credential_headers}
+    fields, credentials = _split_fields(content.headers or {}, names)
     if content_type is not None and not any(name.lower() == "content-type" for name, _ in fields):
         fields = (*fields, ("Content-Type", content_type))
     check_size(fields + credentials, limits.headers)
@@ -98,12 +109,26 @@ def check_size(headers: Headers, limit: int) -> None:
     """Raise `InvalidRequest` if the header fields take more than ``limit`` bytes on the wire."""
     size = sum(len(name) + len(value) + 4 for name, value in headers)
     if size > limit:
-        raise InvalidRequest("headers", f"header fields, cookies included, have {size} bytes, more than {limit}")
+        raise InvalidRequest(
+            "headers",
+            f"header fields, cookies included, have {size} bytes, more than MAX_HEADERS={limit}; "
+            "increase that setting if your server and proxies accept larger ones",
+        )
+
+
+def is_field_name(name: object) -> TypeGuard[str]:
+    """Return whether a header field may have this name (RFC 9110, section 5.1)."""
+    return isinstance(name, str) and _TOKEN.fullmatch(name) is not None
+
+
+def canonical_name(name: str) -> str:
+    """Return the name by which fields are compared: WSGI does not distinguish ``X-User`` from ``X_USER``."""
+    return name.lower().replace("_", "-")
 
 
 def check_value(argument: str, name: str, value: object) -> None:
     """Raise `InvalidRequest` unless a field may have this value (RFC 9110, section 5.5)."""
-    if not isinstance(value, str) or _CONTROL.search(value) or value != value.strip():
+    if not isinstance(value, str) or _CONTROL.search(value) or value != value.strip(_SPACE):
         raise InvalidRequest(
             argument, f"the value of {name} must be text without control characters and without spaces around it"
         )
@@ -136,23 +161,10 @@ def check_delay(delay: float | timedelta | datetime, now: datetime) -> datetime 
     return float(delay)
 
 
-def with_current_credentials(request: Request, given: Credentials) -> Credentials:
-    """Add the credentials of the request being served to those given, which take precedence."""
-    missing = CREDENTIAL_FIELDS - {name.lower() for name, _ in given.headers}
-    added = tuple((name, value) for name, value in request.headers if name.lower() in missing)
-    for name, value in added:
-        check_value("as_current_user", name, value)
-    return Credentials(given.headers + added)
-
-
-def check_merge(merge: str, owner: str | None, *, is_user: bool) -> None:
-    """Raise `InvalidRequest` for an unknown mode, or if the merge could join another user's job."""
+def check_merge(merge: str) -> None:
+    """Raise `InvalidRequest` for an unknown mode."""
     if merge not in _MERGES:
         raise InvalidRequest("merge", f"must be one of {', '.join(_MERGES)}, not {merge!r}")
-    if merge != "never" and is_user and owner is None:
-        raise InvalidRequest(
-            "merge", "merging jobs with credentials needs an owner: otherwise a user could join another user's job"
-        )
 
 
 def check_number(name: str, value: object, least: float, *, whole: bool = False) -> None:
@@ -200,17 +212,12 @@ def _encoded(content: Content) -> tuple[bytes, str | None]:
     if given and content.method == "GET":
         raise InvalidRequest(given[0], "GET has no body; use query, or another method")
     if form is not None:
-        pairs = form.items() if isinstance(form, Mapping) else form
         try:
-            fields: list[tuple[Any, Any]] = [(name, value) for name, value in pairs if value is not None]
-            return urlencode(fields, doseq=True).encode(), "application/x-www-form-urlencoded"
-        except (TypeError, ValueError) as error:
-            raise InvalidRequest("form", str(error)) from error
+            return urlencode(pairs_of("form", form)).encode(), "application/x-www-form-urlencoded"
+        except UnicodeEncodeError as error:
+            raise InvalidRequest("form", f"can't be encoded in UTF-8: {error.reason}") from error
     if json is not None:
-        try:
-            return json_module.dumps(json, allow_nan=False).encode(), "application/json"
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest("json", str(error)) from error
+        return json_text("json", json).encode(), "application/json"
     if isinstance(body, str):
         try:
             return body.encode(), "text/plain; charset=utf-8"
@@ -221,16 +228,16 @@ def _encoded(content: Content) -> tuple[bytes, str | None]:
     return bytes(body or b""), "application/octet-stream" if body is not None else None
 
 
-def _split_fields(headers: Mapping[str, str]) -> tuple[Headers, Headers]:
+def _split_fields(headers: Mapping[str, str], secret: frozenset[str]) -> tuple[Headers, Headers]:
     plain: list[tuple[str, str]] = []
     credentials: list[tuple[str, str]] = []
     if not isinstance(headers, Mapping):
         raise InvalidRequest("headers", f"must be a mapping of names to values, not {type(headers).__name__}")
     for name, value in headers.items():
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        if not is_field_name(name):
             raise InvalidRequest("headers", f"{name!r} is not the name of a header field")
-        if name.lower() in _OWN_FIELDS:
+        if name.lower() in OWN_FIELDS:
             raise InvalidRequest("headers", f"{name} is set by backjob itself")
         check_value("headers", name, value)
-        (credentials if name.lower() in CREDENTIAL_FIELDS else plain).append((name, value))
+        (credentials if canonical_name(name) in secret else plain).append((name, value))
     return tuple(plain), tuple(credentials)

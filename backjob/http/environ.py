@@ -5,22 +5,32 @@ from __future__ import annotations
 import re
 import socket
 import ssl
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
+from attrs import field, frozen
 from typing_extensions import override
 
 from backjob.errors import AddressUnknown
 from backjob.http.addresses import learnt_base_url
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path
+from backjob.http.targets import canonical_path, local_path, mount_as_started, raw_end
 from backjob.model import Caller, Headers, Request
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
 _UNPREFIXED: Final = {"CONTENT_TYPE": "Content-Type", "CONTENT_LENGTH": "Content-Length"}
+_USER: Final = "REMOTE_USER"  # the user that the server itself has authenticated; no header field of a client
 _FORWARDED: Final = {name: "HTTP_" + name.upper().replace("-", "_") for name in FORWARDED_FIELDS}
+
+
+@frozen
+class EnvironRequest(Request):
+    """A request with its ``environ``, in which middleware keeps sessions and users: for the owner hook."""
+
+    environ: WSGIEnvironment = field(kw_only=True, repr=False, eq=False)
 
 
 class EnvironServing(Serving):
@@ -56,20 +66,44 @@ class EnvironServing(Serving):
         whole = mount + self._environ.get("PATH_INFO", "")
         if self._path and whole.endswith(self._path):
             mount = whole.removesuffix(self._path)
-        return canonical_path(mount.encode("latin-1"))
+        return local_path(canonical_path(_bytes(mount)))
 
 
-def request_of(environ: WSGIEnvironment) -> Request:
+def request_of(environ: WSGIEnvironment) -> EnvironRequest:
     """Return the request as it arrived, without its body."""
     raw = environ.get("REQUEST_URI") or environ.get("RAW_URI")
     if raw:
         path = _path_of(raw)
     else:
         decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-        path = canonical_path(decoded.encode("latin-1")) or "/"
+        path = canonical_path(_bytes(decoded)) or "/"
     query = environ.get("QUERY_STRING", "")
     target = f"{path}?{query}" if query else path
-    return Request(environ["REQUEST_METHOD"], target, _headers_of(environ), raw=bool(raw))
+    headers = _headers_of(environ)
+    return EnvironRequest(environ["REQUEST_METHOD"], target, headers, raw=bool(raw), environ=environ)
+
+
+def routed_request(environ: WSGIEnvironment, decode: Callable[[str], bytes] = unquote_to_bytes) -> Request:
+    """Return the request as it arrived, with the path that the application routes, below its mount, and without its body.
+
+    A signature covers this path: neither SCRIPT_NAME nor a prefix that a proxy strips can make it run another route.
+    The path is encoded as on the wire if the server shows that. ``decode`` is how PATH_INFO was decoded from it.
+    """
+    arrived = request_of(environ)
+    if arrived.raw and "%" not in arrived.path and arrived.path == environ.get("PATH_INFO"):
+        return arrived
+    routed = _bytes(environ.get("PATH_INFO", "")) or b"/"
+    path = raw_end(arrived.path, routed.count(b"/"))
+    is_raw = arrived.raw and decode(path) == routed
+    return arrived.with_path(path if is_raw else canonical_path(routed), raw=is_raw)
+
+
+def _bytes(text: str) -> bytes:
+    """Return the bytes of a value of an environ (PEP 3333). Some middleware sets text that is not Latin-1."""
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")
 
 
 def _path_of(raw: str) -> str:
@@ -88,6 +122,8 @@ def _headers_of(environ: WSGIEnvironment) -> Headers:
             fields.append((key[5:].replace("_", "-").title(), value))
         elif key in _UNPREFIXED and value:
             fields.append((_UNPREFIXED[key], value))
+        elif key == _USER and value:
+            fields.append((_USER, value))
     return tuple(fields)
 
 
@@ -118,18 +154,32 @@ def is_test_client(environ: WSGIEnvironment) -> bool:
     return "RAW_URI" in environ and "REQUEST_URI" in environ and "SERVER_SOFTWARE" not in environ
 
 
-def restore(environ: WSGIEnvironment, request: Request, caller: Caller | None) -> None:
-    """Change the environ to the request that ``start()`` was given, as if its caller's client had sent it."""
+def restore(
+    environ: WSGIEnvironment, request: Request, caller: Caller | None, fields: Mapping[str, str | None]
+) -> None:
+    """Change the environ to the request that ``start()`` was given, as if its caller's client had sent it.
+
+    ``fields`` are header fields to set, or to remove where the value is None.
+    """
     environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
         if key in environ:
-            environ[key] = request.target
+            # The path stays as it arrived: the signed one is below the mount.
+            environ[key] = environ[key].partition("?")[0] + (f"?{request.query}" if request.query else "")
     for key in _FORWARDED.values():
         environ.pop(key, None)
+    for name, value in fields.items():
+        key = name if name == _USER else "HTTP_" + name.upper().replace("-", "_")
+        if value is None:
+            environ.pop(key, None)
+        else:
+            environ[key] = value
     if caller is None:
         return
     environ["wsgi.url_scheme"] = caller.scheme
     environ["REMOTE_ADDR"] = caller.address
+    arrived = canonical_path(environ.get("SCRIPT_NAME", "").encode("latin-1"))
+    environ["SCRIPT_NAME"] = unquote_to_bytes(mount_as_started(caller.mount, arrived)).decode("latin-1")
     if caller.host:
         environ["HTTP_HOST"] = caller.host
     for name, value in caller.forwarded:

@@ -33,8 +33,8 @@ def is_url(path: object) -> TypeGuard[str | URL]:
     return all(hasattr(path, part) for part in ("scheme", "netloc", "path"))
 
 
-def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> tuple[str, str]:
-    """Return path and query of a URL of this application as they go on the wire, and the mount that they begin with.
+def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> str:
+    """Return path and query of a URL of this application as they go on the wire.
 
     The origin (RFC 6454, section 4) must be that of the request being served, as the client sent it, or that of the base
     URL. The part that a proxy strips is removed: the path of the base URL, which the transport adds again, and the mount
@@ -43,7 +43,7 @@ def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> 
     text = str(url)
     found = _ABSOLUTE.match(text)
     if found is None:
-        return normalise(text), ""
+        return normalise(text)
     end = re.compile("[/?#]|$").search(text, found.end())
     rest = "" if end is None else text[end.start() :]
     base = None if base_url is None else _origin(base_url)
@@ -55,11 +55,11 @@ def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> 
     target = normalise(rest if rest.startswith("/") else f"/{rest}")
     prefix = "" if base_url is None else base_url.partition("://")[2].partition("/")[2].rstrip("/")
     if prefix and _is_below(target, f"/{prefix}"):
-        return _below(target, f"/{prefix}"), ""
+        return _below(target, f"/{prefix}")
     mount = "" if here is None else here.mount
     if here is None or not mount or not _is_below(target, mount):
-        return target, ""
-    return (target, mount) if _is_below(here.request.path, mount) else (_below(target, mount), "")
+        return target
+    return target if _is_below(here.request.path, mount) else _below(target, mount)
 
 
 def _origin(url: str) -> tuple[str, TCPAddress] | None:

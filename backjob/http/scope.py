@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import MutableMapping
+from base64 import b64encode
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
+from attrs import field, frozen
 from typing_extensions import override
 
-from backjob.errors import AddressUnknown
+from backjob.errors import AddressUnknown, InvalidRequest
 from backjob.http.addresses import is_ip_literal, learnt_base_url
+from backjob.http.arguments import canonical_name
 from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path
+from backjob.http.targets import canonical_path, local_path, mount_as_started, path_below, raw_end
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -20,6 +24,13 @@ Scope: TypeAlias = MutableMapping[str, Any]
 _TEST_EXTENSIONS: Final = frozenset({"http.response.debug", "http.response.template"})
 _HTTPX_CLIENT: Final = ("127.0.0.1", 123)
 _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
+
+
+@frozen
+class ScopeRequest(Request):
+    """A request with its ``scope``, in which middleware keeps ``session``, ``user`` and ``state``: for the owner hook."""
+
+    scope: Scope = field(kw_only=True, repr=False, eq=False)
 
 
 class ScopeServing(Serving):
@@ -51,33 +62,69 @@ class ScopeServing(Serving):
             forwarded=tuple((name, values[name.lower()]) for name in FORWARDED_FIELDS if name.lower() in values),
         )
 
+    @override
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        session = self._scope.get("session")
+        # Of another type it may be a guard that raises an error for every attribute.
+        if session is None or not issubclass(type(session), dict) or not getattr(session, "modified", False):
+            return {}
+        return _session_cookie(self._scope, session)
+
     @property
     @override
     def mount(self) -> str:
-        return canonical_path(self._root.encode())
+        return local_path(canonical_path(self._root.encode("utf-8", "replace")))
 
 
-def request_of(scope: Scope) -> Request:
+def _session_cookie(scope: Scope, session: dict[str, Any]) -> Mapping[str, str | None]:
+    """Return the cookie that Starlette's SessionMiddleware is going to set, made with that middleware's own signer."""
+    layer = getattr(scope.get("app"), "middleware_stack", None)
+    while layer is not None and not (hasattr(layer, "signer") and hasattr(layer, "session_cookie")):
+        layer = getattr(layer, "app", None) or getattr(layer, "_app", None)  # the latter is our own middleware's
+    if layer is None:
+        raise InvalidRequest(
+            "as_current_user",
+            "this request has changed the session, whose cookie exists only with the response: the job would have the old "
+            "session, or none after a login; start it in the next request, or with as_current_user=False",
+        )
+    value = layer.signer.sign(b64encode(json.dumps(session).encode())).decode() if session else None
+    return {layer.session_cookie: value}
+
+
+def request_of(scope: Scope) -> ScopeRequest:
     """Return the request as it arrived, without its body."""
     raw = scope.get("raw_path")
-    path = raw.decode("latin-1").partition("?")[0] if raw else canonical_path(scope["path"].encode()) or "/"
+    path = (
+        raw.decode("latin-1").partition("?")[0]
+        if raw
+        else canonical_path(scope["path"].encode("utf-8", "replace")) or "/"
+    )
     query = scope.get("query_string", b"")
     if isinstance(query, bytes):  # Django's test client passes text
         query = query.decode("latin-1")
-    return Request(scope["method"], f"{path}?{query}" if query else path, _headers(scope), raw=bool(raw))
+    target = f"{path}?{query}" if query else path
+    return ScopeRequest(scope["method"], target, _headers(scope), raw=bool(raw), scope=scope)
 
 
-def spellings(scope: Scope) -> tuple[Request, ...]:
-    """Return the request in each form that may have been on the wire: with the root path, and without it.
+def routed_requests(scope: Scope, path: str | None = None) -> tuple[Request, ...]:
+    """Return the request with the path that the application routes, below the root path, and without its body.
 
-    A proxy strips the root path. Uvicorn puts it back in front of what it received; other servers do not.
+    A signature covers this path: neither the root path nor a prefix that a proxy strips can make it run another route.
+    ``path`` is that path if the framework routes otherwise than by `route_path`. Servers that put the root path in
+    front of each path (uvicorn) also do so if the path began with it. The second request is the one meant in that case,
+    and `restored` makes the application route it.
     """
-    request = request_of(scope)
-    root = canonical_path(scope.get("root_path", "").encode())
-    if not root or not request.target.startswith(f"{root}/"):
-        return (request,)
-    stripped = Request(request.method, request.target.removeprefix(root), request.headers, raw=request.raw)
-    return (request, stripped)
+    arrived = request_of(scope)
+    routed = (route_path(scope) if path is None else path) or "/"
+    root: str = scope.get("root_path", "")
+    twice = path_below(routed, root) if root else None
+    return tuple(_with_routed_path(arrived, one or "/") for one in (routed, twice) if one is not None)
+
+
+def _with_routed_path(arrived: Request, routed: str) -> Request:
+    path = raw_end(arrived.path, routed.count("/"))
+    is_raw = arrived.raw and unquote(path) == routed
+    return arrived.with_path(path if is_raw else canonical_path(routed.encode("utf-8", "replace")), raw=is_raw)
 
 
 def base_url_of(scope: Scope) -> str:
@@ -108,17 +155,28 @@ def is_test_client(scope: Scope) -> bool:
     )
 
 
-def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
-    """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it."""
+def restored(scope: Scope, request: Request, caller: Caller | None, changes: Mapping[str, str | None]) -> Scope:
+    """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it.
+
+    ``changes`` are header fields to set, or to remove where the value is None.
+    """
     shown = {**scope, "query_string": request.query.encode("latin-1")}
     root: str = scope.get("root_path", "")
-    if caller is not None and caller.mount and scope["path"] == root + unquote(request.path):
-        # The server has put the root path in front of a target that already began with it.
+    routed, twice = route_path(scope), path_below(route_path(scope), root)
+    if root and twice is not None and unquote(request.path) == (twice or "/") != routed:
+        # The server has put the root path in front of a path that already began with it.
         shown["path"] = scope["path"].removeprefix(root)
         if scope.get("raw_path"):
-            shown["raw_path"] = scope["raw_path"].removeprefix(caller.mount.encode())
-    fields = [(name, value) for name, value in scope["headers"] if bytes(name).lower() not in _FORWARDED]
+            shown["raw_path"] = scope["raw_path"].removeprefix(canonical_path(root.encode("utf-8", "replace")).encode())
+    replaced = _FORWARDED | {canonical_name(name).encode() for name in changes}
+    fields = [field for field in scope["headers"] if bytes(field[0]).lower().replace(b"_", b"-") not in replaced]
+    fields += [
+        (name.lower().encode(), value.encode("latin-1"))
+        for name, value in changes.items()
+        if value is not None and "_" not in name  # the variable of a WSGI server
+    ]
     if caller is not None:
+        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode())))
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None
         if caller.host:
@@ -131,8 +189,9 @@ def restored(scope: Scope, request: Request, caller: Caller | None) -> Scope:
 
 def route_path(scope: Scope) -> str:
     """Return the path below the root path, whether or not the server put the root path in front of it."""
-    path, root = scope["path"], scope.get("root_path", "")
-    return str(path.removeprefix(root) if root and f"{path}/".startswith(f"{root}/") else path)
+    path: str = scope["path"]
+    below = path_below(path, scope.get("root_path", ""))
+    return path if below is None else below
 
 
 def _headers(scope: Scope) -> Headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Mapping
 from typing import Final, Protocol
 
 from backjob.forks import InProcess
@@ -41,6 +42,13 @@ class Serving(Protocol):
         """``scheme://host`` from which the framework builds URLs; the host is the one that the client sent."""
         caller = self.caller
         return f"{caller.scheme}://{caller.host}"
+
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        """Return the cookies that the response is going to set, because the session was changed; None deletes one.
+
+        Raises `InvalidRequest` ("as_current_user") if they can't be had before the response.
+        """
+        return {}
 
     @property
     def mount(self) -> str:

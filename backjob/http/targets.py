@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from datetime import date, time
-from decimal import Decimal
-from enum import Enum
 from typing import Any, Final
 from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
-from uuid import UUID
 
 from backjob.errors import InvalidRequest
+from backjob.http.values import pairs_of
 
 # RFC 3986, section 3.3: pchar is unreserved (which quote() never escapes), sub-delims, ":" and "@".
 _PATH_SAFE: Final = "/!$&'()*+,;=:@"
@@ -22,6 +19,7 @@ _QUERY_SAFE: Final = _PATH_SAFE + "?"
 _UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _ESCAPE: Final = re.compile(r"(%[0-9A-Fa-f]{2})")
+_SLASH: Final = re.compile(r"/|%2[Ff]")
 _NO_ESCAPES: Final = re.compile(r"[/A-Za-z0-9\-._~!$&'()*+,;=:@]*")
 
 
@@ -36,6 +34,36 @@ def canonical_path(decoded: bytes) -> str:
 def reproduces_itself(path: str) -> bool:
     """Return whether `canonical_path` restores this path after a server decoded it; with ``%2F`` and the like it does not."""
     return _NO_ESCAPES.fullmatch(path) is not None or canonical_path(unquote_to_bytes(path)) == path
+
+
+def local_path(path: str) -> str:
+    """Return a path that a browser requests from this host: two slashes, or a backslash, would begin another host.
+
+    Without a slash at its end. Escapes stay as they are.
+    """
+    path = path.strip("/")
+    return "/" + quote(path, safe=_PATH_SAFE + "%", errors="replace") if path else ""
+
+
+def path_below(path: str, mount: str) -> str | None:
+    """Return what follows the mount in a path, or None if the path is not below it. An empty mount contains every path."""
+    rest = path.removeprefix(mount)
+    return rest if path.startswith(mount) and rest[:1] in ("", "/") else None
+
+
+def raw_end(path: str, slashes: int) -> str:
+    """Return the end of an encoded path that decodes to a path with so many slashes; empty if the path has fewer."""
+    places = [found.start() for found in _SLASH.finditer(path)]
+    return path[places[-slashes] :] if 0 < slashes <= len(places) else ""
+
+
+def mount_as_started(started: str, arrived: str) -> str:
+    """Return the mount that an action sees: that of the starting request, of which a proxy may have stripped the beginning.
+
+    Both are percent-encoded. ``arrived`` is the mount that the server shows at the worker request; if it is not the end of
+    the other one, the job's path belongs to another mount, which stays.
+    """
+    return started if started.endswith(arrived) else arrived
 
 
 def normalise(target: str) -> str:
@@ -65,19 +93,10 @@ def normalise(target: str) -> str:
 def join_query(params: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> str:
     """Return the query, without ``?``, for names and values.
 
-    Lists and tuples repeat their name; None is left out, also within them. Text, numbers, booleans (``true`` and
-    ``false``), dates and times (ISO 8601), UUIDs and enum members (their values) are encoded in UTF-8. Raises
-    `InvalidRequest` ("query") for other types.
+    They become text as in `backjob.http.values.pairs_of`, encoded in UTF-8. Raises `InvalidRequest` ("query") for other
+    types.
     """
-    pairs: list[str] = []
-    for name, value in params.items() if isinstance(params, Mapping) else params:
-        if not isinstance(name, str):
-            raise InvalidRequest("query", f"names must be text, not {name!r}")
-        values = value if isinstance(value, list | tuple) else (value,)
-        pairs.extend(
-            f"{_quoted(name, name)}={_quoted(name, _text(name, single))}" for single in values if single is not None
-        )
-    return "&".join(pairs)
+    return "&".join(f"{_quoted(name, name)}={_quoted(name, text)}" for name, text in pairs_of("query", params))
 
 
 def _escaped(part: str, safe: str) -> str:
@@ -102,17 +121,3 @@ def _quoted(name: str, text: str) -> str:
         return quote(text, safe="")
     except UnicodeEncodeError:
         raise InvalidRequest("query", f"{name!r} contains a lone surrogate, which UTF-8 can't encode") from None
-
-
-def _text(name: str, value: object) -> str:
-    if isinstance(value, Enum):
-        value = value.value
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str | int | float | Decimal | UUID):
-        return str(value)
-    if isinstance(value, date | time):
-        return value.isoformat()
-    raise InvalidRequest(
-        "query", f"{name!r} must be text, a number, a date or a list of them, not {type(value).__name__}"
-    )

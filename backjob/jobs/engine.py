@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -16,8 +16,10 @@ from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.endings import write_end
 from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.serving import Serving, serving
+from backjob.http.targets import local_path
+from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
-from backjob.lifecycle import End, cancelled, overdue
+from backjob.lifecycle import End, cancelled, overdue, waiting_for
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Transport
@@ -60,6 +62,7 @@ class Engine:
         self.access = Access(options.signer)
         self._faults = Outage(options.clock)
         self._other_keys = Outage(options.clock)
+        self.inheritance = Inheritance(options)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.worker = Worker(
@@ -71,6 +74,7 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
+            inheritance=self.inheritance,
             owner=jobs,
         )
 
@@ -128,7 +132,9 @@ class Engine:
         page must fail because of it.
         """
         try:
-            self.monitor.note_request()
+            monitor = self.monitor
+            monitor.serves_requests = True
+            monitor.note_request()
             if self.transport is None:
                 with suppress(AddressUnknown):
                     self.learn_address(base_url())
@@ -146,6 +152,12 @@ class Engine:
             self._faults.warn("a request was passed on without a look for a signature: %r", error)
             return None
         return self.worker.open(*requests)
+
+    def prepare_to_send(self) -> None:
+        """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
+        start = getattr(self.transport, "ensure_running", None)
+        if start is not None and not self.monitor.serves_requests:
+            start()
 
     def learn_address(self, base_url: str) -> None:
         """Make the transport for the application's own base URL, unless there is a transport already."""
@@ -255,6 +267,10 @@ class Engine:
         """Return the request that this thread or task is serving."""
         return serving.get()
 
+    def mount(self) -> str:
+        """Return the path under which the application is mounted, as far as it is known outside of requests."""
+        return ""
+
     def owner_of(self, request: Any) -> str | None:
         """Return the owner of a request: the owner hook's result, or None without a hook."""
         return None if self.options.owner is None else self.options.owner(request)
@@ -264,11 +280,23 @@ class Engine:
         here = self.here()
         return None if here is None else self.owner_of(here.request)
 
+    def session_cookie(self) -> str:
+        """Return the name of the framework's session cookie."""
+        return "session"
+
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        """Return the cookies that the response sets because the session was changed; None deletes one.
+
+        Raises `InvalidRequest` ("as_current_user") if they can't be had before the response.
+        """
+        here = self.here()
+        return {} if here is None else here.changed_cookies()
+
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         """See `BackJob.status_url`."""
         here = self.here()
         mount = "" if here is None else here.mount
-        return f"{mount}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
+        return f"{local_path(mount)}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
@@ -286,6 +314,7 @@ class Engine:
             result=job.result,
             owner=job.owner,
             scope=job.scope,
+            waiting_for=waiting_for(job),
         )
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters

@@ -28,7 +28,10 @@ class BackJob(Inside, Outside):
     learnt the URL from the server's socket.
     ``owner(request)`` returns the user of a request, or None. ``error_timeout`` (s) limits a job's silence,
     ``delivery_timeout`` (s) its wait for a worker. Retention is in days, 0 keeps jobs for ever; ``max_output`` and
-    ``max_body`` are in bytes. ``user_agent`` None forwards that of the request that starts the job. backjob calls
+    ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields, ``max_depth`` is how deep jobs that start jobs
+    may be nested, and ``max_chain`` how many jobs the first of them may lead to. ``merge_cookies`` names the cookies that say whose a job without an owner is when jobs merge (None:
+    "session"). ``forward_headers`` names more header fields of the starting request for its action to see;
+    ``credential_headers`` those that prove a login: they are treated like cookies. ``user_agent`` None forwards that of the request that starts the job. backjob calls
     ``on_end(state)`` in the process that wrote a job's end. ``seal`` stores credentials encrypted until the claim, so that
     any process can deliver the job. ``streams`` is the number of event streams that a process serves at once; None: 1000
     under ASGI, none under WSGI, where each occupies a thread.
@@ -52,6 +55,10 @@ class BackJob(Inside, Outside):
         max_body: int = 1 << 20,
         max_headers: int = MAX_HEADERS,
         max_depth: int = 32,
+        max_chain: int = 10_000,
+        merge_cookies: Iterable[str] | None = None,
+        forward_headers: Iterable[str] = (),
+        credential_headers: Iterable[str] = (),
         user_agent: str | None = None,
         on_end: Callable[[JobState], object] | None = None,
         seal: bool = False,
@@ -73,6 +80,10 @@ class BackJob(Inside, Outside):
             max_body=max_body,
             max_headers=max_headers,
             max_depth=max_depth,
+            max_chain=max_chain,
+            merge_cookies=merge_cookies,
+            forward_headers=forward_headers,
+            credential_headers=credential_headers,
             user_agent=user_agent,
             on_end=on_end,
             seal=seal,
@@ -139,7 +150,7 @@ class BackJob(Inside, Outside):
         sent yet; it takes the newest start time) or has not ended ("unfinished").
 
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
-        `AddressUnknown`, `TooDeep` or `StoreError`; then nothing is stored and nothing sent. The one exception: if the
+        `AddressUnknown`, `TooDeep`, `TooManyJobs` or `StoreError`; then nothing is stored and nothing sent. The one exception: if the
         connection to the store breaks during the commit and stays down, `StoreUnavailable` is raised for a job that may
         exist.
         """

@@ -13,9 +13,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
+from backjob.http.values import json_text, text_of
 from backjob.jobs.engine import UsesEngine
 from backjob.lifecycle import completed, failed
-from backjob.model import JsonValue, short_text
+from backjob.model import short_text
 from backjob.worker.claiming import describe
 from backjob.worker.running import Running, current
 from backjob.worker.unwritten import percent
@@ -55,8 +56,10 @@ class Inside(UsesEngine):
         """Report progress (0–100, or a part of ``total``), a status text, or both. Without either: a sign of life.
 
         You may call it in a tight loop: it writes at most every 0.1 s, a text at once, and always the last state. Raises
-        `InvalidRequest` if the progress is not a number, and `JobEnded` once the job has ended.
+        `InvalidRequest` if the progress is not a number or the text is none, and `JobEnded` once the job has ended.
         """
+        if status_text is not None:
+            status_text = text_of("status_text", status_text)
         running = current.get()
         if running is None or running.owner is not self:
             return
@@ -73,6 +76,8 @@ class Inside(UsesEngine):
         self, progress: float | None = None, status_text: str | None = None, *, total: float | None = None
     ) -> None:
         """`update` that does not block the event loop."""
+        if status_text is not None:
+            status_text = text_of("status_text", status_text)
         running = self._running()
         if running is None:
             return
@@ -99,6 +104,9 @@ class Inside(UsesEngine):
 
     def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
         """Yield the items of an iterable and report progress. If its length is unknown, each item is a sign of life."""
+        return self._tracked(iterable, None if text is None else text_of("text", text), total)
+
+    def _tracked(self, iterable: Iterable[_T], text: str | None, total: int | None) -> Iterator[_T]:
         running = self._running()
         if running is None:
             yield from iterable
@@ -124,7 +132,7 @@ class Inside(UsesEngine):
     ) -> AsyncIterator[_T]:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         if text is not None:
-            await self.aupdate(status_text=text)
+            await self.aupdate(status_text=text_of("text", text))
         if total is None and isinstance(iterable, Sized):
             # len() of an async iterable may block: that of a Django query runs SQL.
             total = await self._engine.offload(len, iterable) if isinstance(iterable, AsyncIterable) else len(iterable)
@@ -144,7 +152,11 @@ class Inside(UsesEngine):
             await self._engine.offload(running.write_now)
 
     def echo(self, text: str) -> None:
-        """Append to the job's output. Outside of a background request, print the text."""
+        """Append to the job's output. Outside of a background request, print the text.
+
+        Raises `InvalidRequest` for what is no text, and `JobEnded` once the job has ended.
+        """
+        text = text_of("text", text)
         running = self._running()
         if running is None:
             print(text, end="")
@@ -153,20 +165,18 @@ class Inside(UsesEngine):
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def finish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
-        """Have the job end COMPLETED, with a text and a JSON-ready result, when the response is complete.
+    def finish(self, text: str | None = None, result: Any = None, *, job_id: str | None = None) -> str:
+        """Have the job end COMPLETED, with a text and a result, when the response is complete.
 
-        Returns ``""``, which a view may return. The first call counts. With a ``job_id``, end that job now, from outside;
-        a job that has ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for a result that is not
-        JSON-ready.
+        The result may contain dates, times, durations (as ISO 8601), decimals, UUIDs and enum members. Returns ``""``,
+        which a view may return. The first call counts. With a ``job_id``, end that job now, from outside; a job that has
+        ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for a text or result that is none.
         """
-        try:
-            text_of_result = json.dumps(result, allow_nan=False)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidRequest("result", str(error)) from error
-        if len(text_of_result) > _MAX_RESULT:
-            raise InvalidRequest("result", f"its JSON has {len(text_of_result)} characters, more than {_MAX_RESULT}")
-        end = completed(text, json.loads(text_of_result))  # a copy: the action may change the result later
+        text = None if text is None else text_of("text", text, "; pass a value as the result: finish(result=…)")
+        encoded = json_text("result", result)
+        if len(encoded) > _MAX_RESULT:
+            raise InvalidRequest("result", f"its JSON has {len(encoded)} characters, more than {_MAX_RESULT}")
+        end = completed(text, json.loads(encoded))  # a copy: the action may change the result later
         if job_id is not None:
             self._engine.end(job_id, end)
             return ""
@@ -175,7 +185,7 @@ class Inside(UsesEngine):
             running.finish = end
         return ""
 
-    async def afinish(self, text: str | None = None, result: JsonValue = None, *, job_id: str | None = None) -> str:
+    async def afinish(self, text: str | None = None, result: Any = None, *, job_id: str | None = None) -> str:
         """`finish` that does not block the event loop."""
         return await self._engine.offload(self.finish, text, result, job_id=job_id)
 
@@ -189,9 +199,10 @@ class Inside(UsesEngine):
         """End the action now; its job ends FAILED with this text, or keeps its status text if this one is empty.
 
         In an ordinary request, the response is a 500. With a ``job_id``, fail that job from outside, and return; a job that
-        has ended stays as it is. Raises `JobNotFound`.
+        has ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for what is no text; an exception means its
+        message.
         """
-        text = short_text(text)
+        text = short_text(text_of("text", text))
         if job_id is not None:
             self._engine.end(job_id, failed(text or None))
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, TypeGuard
 
 from attrs import Attribute, field, frozen
@@ -10,6 +10,7 @@ from attrs import Attribute, field, frozen
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
 from backjob.http.arguments import MAX_HEADERS, check_number, check_value
+from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 
@@ -31,6 +32,25 @@ def _check_count(_options: object, attribute: Attribute[int | None], value: obje
 
 def _count(default: int | None) -> Any:
     return field(default=default, validator=_check_count)
+
+
+def _names(argument: str, read: Callable[[Iterable[str]], tuple[str, ...]], names: Iterable[str]) -> tuple[str, ...]:
+    try:
+        return read(names)
+    except ValueError as error:
+        raise InvalidRequest(argument, str(error)) from None
+
+
+def _merge_cookies(names: Iterable[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else _names("merge_cookies", cookie_names, names)
+
+
+def _forward_headers(names: Iterable[str]) -> tuple[str, ...]:
+    return _names("forward_headers", forwarded_names, names)
+
+
+def _credential_headers(names: Iterable[str]) -> tuple[str, ...]:
+    return _names("credential_headers", credential_names, names)
 
 
 def _check_user_agent(_options: object, _attribute: object, value: str | None) -> None:
@@ -69,6 +89,10 @@ class Options:
     max_body: int = _count(1 << 20)
     max_headers: int = _count(MAX_HEADERS)
     max_depth: int = _count(32)
+    max_chain: int = _count(10_000)
+    merge_cookies: tuple[str, ...] | None = field(default=None, converter=_merge_cookies)
+    forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
+    credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 from attrs import evolve, field, frozen
 
 from backjob.delivery.deliveries import LEASE
-from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, StoreUnavailable, TooDeep
+from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, StoreUnavailable, TooDeep, TooManyJobs
 from backjob.http.arguments import (
     Content,
     Limits,
@@ -22,13 +22,14 @@ from backjob.http.arguments import (
     check_number,
     check_size,
     check_value,
-    with_current_credentials,
 )
 from backjob.http.origins import URL, is_url, local_target
+from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
+from backjob.jobs.merging import merge_key
 from backjob.jobs.options import SHORTEST_TIMEOUT
 from backjob.lifecycle import waits_until_sent
-from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, Request, Status
+from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, Query, Request, Status
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
@@ -40,12 +41,17 @@ _DEFAULT_AGENT: Final = "backjob"
 
 @frozen
 class Prepared:
-    """A worker request, not signed yet. ``is_user``: it carries a user's credentials, or would if there were any."""
+    """A worker request, not signed yet. ``inherited`` is None unless it is sent as the current user."""
 
     request: Request
-    credentials: Credentials = field(repr=False)
+    given: Credentials = field(repr=False)
+    inherited: Credentials | None = field(repr=False)
     caller: Caller | None
-    is_user: bool
+
+    @property
+    def credentials(self) -> Credentials:
+        """All credentials, given and inherited."""
+        return Credentials(self.given.headers + (() if self.inherited is None else self.inherited.headers))
 
 
 def prepared(
@@ -56,30 +62,49 @@ def prepared(
         raise AddressUnknown("the application's address is unknown: set the base URL")
     limits = Limits(engine.options.max_body, engine.options.max_headers)
     wire_path, caller = _address(engine, path)
-    request, credentials = build_request(wire_path, query, content, limits)
+    inheritance = engine.inheritance
+    request, given = build_request(wire_path, query, content, limits, inheritance.names)
+    request = evolve(request, mount=_mount(engine, request.path))
+    here = engine.here()
+    inherited: Credentials | None = None
     if as_current_user:
-        here = engine.here()
         if here is None:
             raise NoCurrentRequest(
                 "as_current_user=True needs the request being served, and no request passed the middleware; "
                 "pass as_current_user=False to start as anonymous"
             )
-        credentials = with_current_credentials(here.request, credentials)
+        inherited = inheritance.credentials(here.request, given, engine.changed_cookies)
     request = _with_user_agent(engine, request)
+    if here is not None:
+        request = inheritance.with_context(request, here.request)
     if engine.signer.claims(request):
         raise InvalidRequest("query", "contains parameters or header fields that are reserved for the signer")
-    check_size(request.headers + credentials.headers, limits.headers)
-    return Prepared(request, credentials, caller, as_current_user or bool(credentials))
+    work = Prepared(request, given, inherited, caller)
+    check_size(request.headers + inheritance.packed("", work.credentials).headers, limits.headers)
+    return work
 
 
 def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:
-    """Return the path for the wire, and the caller, with the mount that the path begins with."""
+    """Return the path for the wire, and the caller, with the mount that it sees."""
     here = engine.here()
-    caller = None if here is None else here.caller
+    caller = None if here is None else evolve(here.caller, mount=here.mount)
     if not is_url(path):
         return path, caller
-    target, mount = local_target(path, here, getattr(engine.transport, "base_url", None))
-    return target, None if caller is None else evolve(caller, mount=mount)
+    return local_target(path, here, getattr(engine.transport, "base_url", None)), caller
+
+
+def _mount(engine: Engine, path: str) -> str:
+    """Return the beginning of a path on the wire that the server does not pass on as the path to route."""
+    here = engine.here()
+    mount = engine.mount() if here is None else here.mount
+    if here is not None and path_below(here.request.path, mount) is None:
+        return ""  # a proxy strips it
+    base_url: str = getattr(engine.transport, "base_url", None) or ""
+    added = base_url.partition("://")[2].partition("/")[2].rstrip("/")
+    if added:  # by the transport
+        below = path_below(mount, f"/{added}")
+        mount = mount if below is None else below
+    return mount if path_below(path, mount) is not None else ""
 
 
 def _with_user_agent(engine: Engine, request: Request) -> Request:
@@ -103,7 +128,7 @@ def drafted(
     owner: str | EllipsisType | None,
     error_timeout: float | None,
 ) -> Draft:
-    """Build the job to store. Raises `InvalidRequest`, and `TooDeep`."""
+    """Build the job to store. Raises `InvalidRequest`, `TooDeep` and `TooManyJobs`."""
     due = check_delay(delay, engine.clock.now())
     if due != 0 and Capability.RETENTION in lacks(engine.store):
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
@@ -111,14 +136,16 @@ def drafted(
     check_number("error_timeout", timeout, SHORTEST_TIMEOUT)
     scope = check_label("scope", scope)
     owner = engine.current_owner() if isinstance(owner, EllipsisType) else owner
-    held = bool(work.credentials) and engine.sealer is None
+    job_id = new_job_id()
+    credentials = engine.inheritance.packed(job_id, work.credentials)
+    held = bool(credentials) and engine.sealer is None
     # Take the lease only if this process must deliver the job (it holds the credentials) or if the job is due now.
     leased = due == 0.0 or held
     return Draft(
-        id=new_job_id(),
+        id=job_id,
         request=work.request,
         caller=work.caller,
-        owner=None if owner is None else check_label("owner", owner),
+        owner=None if owner in (None, "") else check_label("owner", owner),
         scope=scope,
         due=due,
         delivery_timeout=float(engine.options.delivery_timeout),
@@ -126,8 +153,9 @@ def drafted(
         lessee=engine.monitor.lessee if leased else None,
         lease=LEASE if leased else 0.0,
         held=held,
-        sealed=engine.sealer.seal(work.credentials) if engine.sealer is not None and work.credentials else None,
+        sealed=engine.sealer.seal(credentials) if engine.sealer is not None and credentials else None,
         depth=_depth(engine.options.max_depth),
+        root=_root(engine),
     )
 
 
@@ -139,33 +167,53 @@ def _depth(limit: int) -> int:
     return depth
 
 
+def _root(engine: Engine) -> str | None:
+    """Return the first job of the chain that this job continues. Concurrent starts may exceed the limit by a few jobs."""
+    running = current.get()
+    if running is None:
+        return None
+    root = running.job.root or running.job.id
+    limit = engine.options.max_chain
+    # The first job has no root itself.
+    if Capability.LISTING not in lacks(engine.store) and engine.store.count(Query(root=root, limit=limit)) + 1 >= limit:
+        raise TooManyJobs(limit)
+    return root
+
+
 def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge) -> Job:
     """Store the job and schedule its delivery, or join the identical job that ``merge`` allows."""
-    check_merge(merge, draft.owner, is_user=work.is_user)
-    credentials = work.credentials or None
-    if merge == "never":
-        job = _created(engine, draft)
-    else:
-        user = "user" if work.is_user else "anonymous"
-        key = f"{merge}:{engine.access.merge_key(user, draft.owner, draft.request, draft.scope)}"
-        job = _created_or_joined(engine, draft, key, credentials)
+    check_merge(merge)
+    key = None if merge == "never" else _merge_key(engine, work, draft)
+    job = _created(engine, draft) if key is None else _created_or_joined(engine, draft, f"{merge}:{key}", work)
     if job.id == draft.id:
+        credentials = _sent(engine, job, work)
+        engine.prepare_to_send()
         written = engine.clock.monotonic()
         engine.when_committed(job.id, partial(engine.monitor.accept, job, credentials, written), is_new=True)
     return job
+
+
+def _merge_key(engine: Engine, work: Prepared, draft: Draft) -> str | None:
+    cookies = engine.options.merge_cookies
+    names = (engine.session_cookie(),) if cookies is None else cookies
+    return merge_key(engine.access, draft, work.given, work.inherited, names)
+
+
+def _sent(engine: Engine, job: Job, work: Prepared) -> Credentials | None:
+    return engine.inheritance.packed(job.id, work.credentials) or None
 
 
 def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
     try:
         return engine.store.create(draft, key)
     except StoreUnavailable:
-        job = engine.store.get(draft.id)  # perhaps only the store's reply was lost
+        job = engine.store.get(draft.id, body=True)  # perhaps only the store's reply was lost
         if job is None:
             raise
         return job
 
 
-def _created_or_joined(engine: Engine, draft: Draft, key: str, credentials: Credentials | None) -> Job:
+def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -> Job:
     while True:
         job = _created(engine, draft, key)
         if job.id == draft.id or not waits_until_sent(key):
@@ -176,5 +224,5 @@ def _created_or_joined(engine: Engine, draft: Draft, key: str, credentials: Cred
             changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
         moved = engine.store.change(job.id, Expect(status=Status.STARTED, version=job.version), changes)
         if moved is not None:
-            engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, credentials))
+            engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, _sent(engine, moved, work)))
             return moved

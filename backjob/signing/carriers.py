@@ -25,6 +25,9 @@ _SIGNATURE: Final = ":{}:"
 _INTEGER: Final = "(0|[1-9][0-9]{0,14})"  # RFC 9651, section 3.3.1: at most 15 digits
 _VALUES: Final = (_INTEGER, _INTEGER, "([A-Za-z0-9_-]{1,128})", _INTEGER, "([A-Za-z0-9_-]{12})")
 _MAX_PATH: Final = 8192
+# Whatever is longer is refused before it is parsed: no key has proven anything yet.
+_MAX_IN_QUERY: Final = 3 * _MAX_PATH + 1024
+_MAX_IN_HEADERS: Final = _MAX_PATH + 4096
 # Printable ASCII except for the delimiters of RFC 3986 and the characters that a String of RFC 9651 must escape.
 _PATH_CHARACTERS: Final = r"/[!$->@-\[\]-~]*"
 _CARRIED: Final = re.compile(_PATH_CHARACTERS)
@@ -134,7 +137,8 @@ class QueryCarrier:
 
     def take(self, request: Request) -> Taken:
         start = request.target.rfind(self._first)
-        whole = self._whole.fullmatch(request.target, start) if start > 0 else None
+        fits = start > 0 and len(request.target) - start <= _MAX_IN_QUERY
+        whole = self._whole.fullmatch(request.target, start) if fits else None
         if whole is None:
             raise SignatureError("the signature is not at the end of the query, or not written as backjob writes it")
         target = request.target[: start - 1]
@@ -228,6 +232,8 @@ class HeaderCarrier:
         return Taken(request.target, self._without(own, members, request.headers), fields, written)
 
     def _members(self, headers: Headers) -> list[_Member]:
+        if sum(len(value) for name, value in headers if name.lower() in self._wanted) > _MAX_IN_HEADERS:
+            raise SignatureError("the header fields of the signature are too long")
         members: list[_Member] = []
         for place, (name, value) in enumerate(headers):
             if (field := name.lower()) not in self._wanted:

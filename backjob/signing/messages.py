@@ -127,7 +127,9 @@ class MessageSigner:
             path = _signed_path(path, fields.path, raw=request.raw)
         expected = self._carrier.written(fields, _signature(key, request.method, path, query, fields))
         if not hmac.compare_digest(written, expected):
-            raise SignatureError("the signature does not match this request")
+            raise SignatureError(
+                "the signature does not match this request: its method, its query or its path below the mount"
+            )
         _check_time(fields, now.timestamp())
         whole = f"{path}?{query}" if query else path
         return _Verified(

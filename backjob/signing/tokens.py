@@ -11,7 +11,6 @@ import secrets
 from enum import Enum
 from typing import Final
 
-from backjob.model import Request
 from backjob.protocols import Signer
 
 _TOKEN_BYTES: Final = 16
@@ -66,21 +65,14 @@ class Access:
                     granted = right
         return granted
 
-    def merge_key(self, mode: str, owner: str | None, request: Request, scope: str) -> str:
-        """Return 43 characters that are the same for the same mode, owner, method, target, body and scope.
+    def merge_key(self, *parts: str | bytes | None) -> str:
+        """Return 43 characters that are the same for the same parts, and reveal nothing about them.
 
         Only the current key is used: during a rotation, processes may not merge each other's jobs.
         """
-        parts = (
-            mode.encode(),
-            None if owner is None else owner.encode("utf-8", "surrogatepass"),
-            request.method.encode(),
-            request.target.encode(),
-            request.body,
-            scope.encode("utf-8", "surrogatepass"),
-        )
+        encoded = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
         # Each part has its length in front, and None differs from empty: the encoding is unambiguous.
-        message = b"".join(b"-" if part is None else b"+%d:%b" % (len(part), part) for part in parts)
+        message = b"".join(b"-" if part is None else b"+%d:%b" % (len(part), part) for part in encoded)
         return _text(hmac.digest(self._merge_key, message, "sha256"))
 
 

@@ -86,12 +86,16 @@ class _Opened:
 
     ref: str = field(repr=False)
     state: JobState
-    by_owner: bool
     right: str | None
+    visit: Visit = field(repr=False)
+    by_owner: bool | None = None
+    """Whether the owner asks; None if the token made it unnecessary to find out."""
 
-    @property
+    def is_by_owner(self) -> bool:
+        return self.visit.owns(self.state.owner) if self.by_owner is None else self.by_owner
+
     def may_cancel(self) -> bool:
-        return self.by_owner or self.right == "cancel"
+        return self.right == "cancel" or self.is_by_owner()
 
 
 @frozen
@@ -170,14 +174,18 @@ class Endpoints:
         """Return the job if this visitor may see it; otherwise raise `JobNotFound`, whether the job exists or not."""
         job_id, token = found["id"], found["token"]
         right = self.jobs.rights(job_id, token) if token else None
-        if not (right or visit.owner or visit.sees_all):
+        if right:
+            return _Opened(found["ref"], self.jobs.status(job_id), right, visit)
+        visitor = visit.visitor()
+        sees_all = visit.may_see_all()
+        if not (visitor or sees_all):
             raise _SignedElsewhere(job_id) if token and is_like_token(token) else JobNotFound(job_id)
         state = self.jobs.status(job_id)
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
-        by_owner = bool(visit.owner) and state.owner == visit.owner
-        if not (right or by_owner or visit.sees_all):
+        by_owner = bool(visitor) and state.owner == visitor
+        if not (by_owner or sees_all):
             raise JobNotFound(job_id)
-        return _Opened(found["ref"], state, by_owner, right)
+        return _Opened(found["ref"], state, None, visit, by_owner)
 
     def _state(self, visit: Visit, opened: _Opened) -> StatusResponse:
         if preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON:
@@ -188,7 +196,7 @@ class Endpoints:
         job_id = opened.state.id
         mount = visit.mount_url()
         cancel = None
-        if opened.may_cancel:
+        if opened.may_cancel():
             # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
             # only a token can prove that the request comes from the owner's page.
             ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
@@ -232,14 +240,14 @@ class Endpoints:
         return StatusResponse(200, "OK", EVENT_HEADERS, stream=stream)
 
     def _cancel(self, visit: Visit, opened: _Opened) -> StatusResponse:
-        if not opened.may_cancel:
+        if not opened.may_cancel():
             return error_response(403, "with this URL you may view the job, but not cancel it")
         if opened.right != "cancel" and not same_origin(visit.request):
             return error_response(403, "only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
         if preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML:
             # Redirect the owner to the URL without a token, so that the token to cancel stays out of the address bar.
-            ref = opened.state.id if opened.by_owner else opened.ref
+            ref = opened.state.id if opened.is_by_owner() else opened.ref
             return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}"))
         state = self.jobs.status(opened.state.id)
         if state.status is Status.CANCELLED:

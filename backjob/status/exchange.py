@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Final
-from urllib.parse import parse_qs, quote
+from urllib.parse import parse_qs
 
 from attrs import field, frozen
 
+from backjob.http.targets import local_path
 from backjob.model import Headers, JsonValue, Request, Response
 from backjob.status.streaming.events import CONTENT_TYPE, json_bytes
 from backjob.status.streaming.stream import Stream
@@ -30,8 +31,9 @@ class Visit:
     """A request for a status route.
 
     ``path`` is the path after the prefix. ``mount`` is the prefix as the browser sees it, with the application's mount
-    point (SCRIPT_NAME, root_path). ``owner`` is the visitor, from the application's owner hook, or None. ``sees_all``
-    lets the visitor view every job, but cancel none. ``in_thread``: a response occupies a thread until it is sent.
+    point (SCRIPT_NAME, root_path). ``owner`` is the visitor, from the application's owner hook, or None; ``sees_all``
+    lets the visitor view every job, but cancel none. Pass functions to have them determined only for the routes that
+    need them. ``in_thread``: a response occupies a thread until it is sent.
     """
 
     # The request's path contains the token.
@@ -39,15 +41,26 @@ class Visit:
         repr=lambda request: f"<{request.method}, {', '.join(name for name, _ in request.headers)}>"
     )
     path: str = field(repr=lambda path: repr(_TOKEN.sub(".…", path)))
-    owner: str | None
+    owner: str | Callable[[], str | None] | None
     mount: str
-    sees_all: bool = False
+    sees_all: bool | Callable[[], bool] = False
     in_thread: bool = True
 
+    def owns(self, job_owner: str | None) -> bool:
+        """Return whether the visitor is this owner. Calls the hook, unless nobody owns the job."""
+        # An owner hook may return "" for unknown visitors: they must not all become one owner.
+        return bool(job_owner) and job_owner == self.visitor()
+
+    def visitor(self) -> str | None:
+        """Return the visitor. Raises what the application's hook raises."""
+        return self.owner() if callable(self.owner) else self.owner
+
+    def may_see_all(self) -> bool:
+        return self.sees_all() if callable(self.sees_all) else self.sees_all
+
     def mount_url(self) -> str:
-        """Return the mount as part of a URL, with a single leading slash: two would name another host."""
-        path = self.mount.strip("/")
-        return "/" + quote(path, safe="/%:@!$&'()*+,;=~", errors="replace") if path else ""
+        """Return the mount as part of a URL of this host."""
+        return local_path(self.mount)
 
 
 @frozen

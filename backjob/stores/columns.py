@@ -46,7 +46,7 @@ class Column:
     """The most bytes of UTF-8 in a LABEL."""
     nullable: bool = False
     default: int | str | None = None
-    """The stored value of a new job, unless it comes from the draft."""
+    """The stored value of a new job, unless it comes from the draft, and of jobs that are older than the column."""
     draft: bool = False
     """Copied from the `Draft` field of the same name."""
     changes: bool = False
@@ -81,12 +81,19 @@ JOB_COLUMNS: Final = (
     Column("merge_key", Kind.LABEL, 255, nullable=True, erased=True),
     Column("owner", Kind.LABEL, 1020, nullable=True, draft=True),
     Column("scope", Kind.LABEL, 1020, draft=True),
+    Column("label", Kind.LABEL, 255, default="", draft=True, changes=True),
+    Column("proof", Kind.LABEL, 255, nullable=True, draft=True, changes=True, erased=True),
+    Column("root", Kind.LABEL, 255, nullable=True, draft=True),
+    Column("waiting_for", Kind.LABEL, 255, nullable=True, changes=True, erased=True),
     Column("request", Kind.REQUEST, nullable=True, erased=True),
     Column("status_text", Kind.TEXT, nullable=True, changes=True),
     Column("result", Kind.JSON, nullable=True, changes=True),
-    Column("sealed", Kind.BYTES, nullable=True, draft=True, erased=True),
+    Column("sealed", Kind.BYTES, nullable=True, draft=True, changes=True, erased=True),
 )
 """In the order of every table, long values last: SQLite reads a row from its front. The request's body is stored apart."""
 
 COLUMNS: Final = tuple([column.name for column in JOB_COLUMNS])
 """The names of `JOB_COLUMNS`."""
+
+ADDED: Final = tuple([column for column in JOB_COLUMNS if column.name in ("label", "proof", "root", "waiting_for")])
+"""The columns that jobs of the first version lack."""

@@ -6,7 +6,7 @@ Jobs are lost when the process ends, and other processes can't see them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from heapq import nsmallest
 from itertools import islice
 from typing import Final
@@ -59,7 +59,7 @@ class MemoryStore:
                 raise InvalidRequest("id", "a job with this id exists already")
             return self._write(steps.new_job(draft, merge_key, self._clock.now()))
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:  # noqa: ARG002 - the body costs nothing here
         with self._lock:
             return self._read(job_id) if job_id in self._jobs else None
 
@@ -87,10 +87,10 @@ class MemoryStore:
             self._write(steps.reported(job, report, self._clock.now()))
             return True
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         with self._lock:
             now = self._clock.now()
-            due = (job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now))
+            due = (job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now, labels))
             longest_due = nsmallest(limit, due, key=lambda job: job.start_time)
             return [self._write(steps.leased(job, lessee, lease, now)) for job in longest_due]
 
@@ -104,15 +104,18 @@ class MemoryStore:
 
     def find(self, query: Query) -> list[Job]:
         with self._lock:
-            ids = iter(reversed(self._jobs))
-            if query.before is not None and query.before not in ids:  # this consumes the ids up to that one
-                return []
-            return list(islice((job for job in map(self._read, ids) if steps.matches(query, job)), query.limit))
+            return list(self._matching(query))
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def count(self, query: Query) -> int:
+        with self._lock:
+            return sum(1 for _ in self._matching(query))
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         with self._lock:
             now = self._clock.now()
-            old = [job.id for job in self._jobs.values() if steps.is_too_old(job, completed_age, ended_age, now)]
+            old = [
+                job.id for job in self._jobs.values() if steps.is_too_old(job, completed_age, ended_age, now, labels)
+            ]
             for job_id in old:
                 del self._jobs[job_id]
                 self._outputs.pop(job_id, None)
@@ -124,6 +127,12 @@ class MemoryStore:
     @property
     def _lock(self) -> threading.Lock:
         return self._locks.get()
+
+    def _matching(self, query: Query) -> Iterator[Job]:
+        ids = iter(reversed(self._jobs))
+        if query.before is not None and query.before not in ids:  # this consumes the ids up to that one
+            return iter(())
+        return islice((job for job in map(self._read, ids) if steps.matches(query, job)), query.limit)
 
     def _read(self, job_id: str) -> Job:
         return evolve(self._jobs[job_id], read_time=self._clock.now())

@@ -198,23 +198,24 @@ def row_job(row: Row, read_time: datetime) -> Job:
 
 
 def dump_request(request: Request, caller: Caller | None) -> str:
-    """A request without its body, and its caller, as JSON: method, target, raw, headers and the caller's fields."""
+    """A request without its body, and its caller, as JSON: method, target, raw, headers, the caller's fields and the mount."""
     who: tuple[object, ...] | None = None
     if caller is not None:
         who = (caller.scheme, caller.host, caller.address, caller.forwarded)
         who += (caller.mount,) if caller.mount else ()
-    return _encode((request.method, request.target, request.raw, request.headers, who))
+    mount = (request.mount,) if request.mount else ()
+    return _encode((request.method, request.target, request.raw, request.headers, who, *mount))
 
 
 @lru_cache(maxsize=32)  # a running job is read many times
 def load_request(text: str) -> tuple[Request, Caller | None]:
     """The request, without its body, and the caller that `dump_request` was given."""
-    method, target, raw, headers, who = json.loads(text)
+    method, target, raw, headers, who, *mount = json.loads(text)
     caller = None
     if who is not None:
-        scheme, host, address, forwarded, *mount = who
-        caller = Caller(scheme, host, address, _load_headers(forwarded), *mount)
-    return Request(method, target, _load_headers(headers), raw=raw), caller
+        scheme, host, address, forwarded, *seen = who
+        caller = Caller(scheme, host, address, _load_headers(forwarded), *seen)
+    return Request(method, target, _load_headers(headers), raw=raw, mount="".join(mount)), caller
 
 
 def _load_headers(pairs: list[list[str]]) -> Headers:

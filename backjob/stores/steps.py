@@ -15,13 +15,14 @@ from attrs import evolve
 
 from backjob.lifecycle import overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
-from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
+from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.rows import job_row, row_job
 from backjob.stores.values import dump_result, later, load_result
 
 __all__ = [
     "changed",
     "dump_job",
+    "has_label",
     "holds",
     "is_due",
     "is_running",
@@ -37,6 +38,7 @@ __all__ = [
 _DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
 _CHANGED: Final = tuple([column.name for column in JOB_COLUMNS if column.changes])
 _ERASED: Final[dict[str, None]] = {"caller": None} | {column.name: None for column in JOB_COLUMNS if column.erased}
+_ABSENT: Final = {column.name: column.default for column in ADDED}
 _BINARY: Final = (*[column.name for column in JOB_COLUMNS if column.kind is Kind.BYTES], "body")
 
 
@@ -114,11 +116,19 @@ def is_running(job: Job, token: str) -> bool:
     return job.status is Status.IN_PROGRESS and job.token == token
 
 
-def is_due(job: Job, now: datetime) -> bool:
-    """Whether a monitor may take the job now: it is STARTED, due and not leased."""
+def is_due(job: Job, now: datetime, labels: frozenset[str] | None = None) -> bool:
+    """Whether a monitor for these labels may take the job now: it is STARTED, due and not leased."""
     return (
-        job.status is Status.STARTED and job.start_time <= now and (job.lease_until is None or job.lease_until <= now)
+        job.status is Status.STARTED
+        and job.start_time <= now
+        and (job.lease_until is None or job.lease_until <= now)
+        and has_label(job, labels)
     )
+
+
+def has_label(job: Job, labels: frozenset[str] | None) -> bool:
+    """Whether the job has one of these labels; None means any."""
+    return labels is None or job.label in labels
 
 
 def kept_for(completed_age: float, ended_age: float) -> dict[Status, float]:
@@ -127,10 +137,13 @@ def kept_for(completed_age: float, ended_age: float) -> dict[Status, float]:
     return {status: min(positive) for status, each in ages.items() if (positive := [age for age in each if age > 0])}
 
 
-def is_too_old(job: Job, completed_age: float, ended_age: float, now: datetime) -> bool:
+def is_too_old(
+    job: Job, completed_age: float, ended_age: float, now: datetime, labels: frozenset[str] | None = None
+) -> bool:
     """Whether to purge the job: it ended more than ``ended_age`` seconds ago, or ``completed_age`` if COMPLETED; 0 keeps it."""
     age = kept_for(completed_age, ended_age).get(job.status)
-    return age is not None and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
+    is_old = age is not None and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
+    return is_old and has_label(job, labels)
 
 
 def matches(query: Query, job: Job) -> bool:
@@ -139,6 +152,8 @@ def matches(query: Query, job: Job) -> bool:
         query.scope in (None, job.scope)
         and query.status in (None, job.status)
         and query.owner in (None, job.owner)
+        and query.root in (None, job.root)
+        and has_label(job, query.labels)
         and (not query.overdue or overdue(job) is not None)
     )
 
@@ -155,7 +170,7 @@ def dump_job(job: Job) -> str:
 
 def load_job(text: str | bytes, read_time: datetime) -> Job:
     """The job that `dump_job` wrote, as read at ``read_time``."""
-    row: dict[str, Any] = json.loads(text)
+    row: dict[str, Any] = _ABSENT | json.loads(text)
     for name in _BINARY:
         if row[name] is not None:
             row[name] = b64decode(row[name])

@@ -34,12 +34,20 @@ class StoreURL:
 
     @classmethod
     def parse(cls, url: str) -> StoreURL:
-        """Parse a URL. Raises `InvalidRequest` if it has no scheme or repeats an option."""
+        """Parse a URL. Raises `InvalidRequest` if it has no scheme or repeats an option.
+
+        No error repeats a part that may belong to a password in which a reserved character was not percent-encoded.
+        """
         try:
             parts = urlsplit(url)
+        except ValueError:
+            raise InvalidRequest("store", "this is not a URL; percent-encode reserved characters") from None
+        if "@" in parts.query:
+            raise InvalidRequest("store", 'write a "?" in a password as %3F, and an "@" in an option as %40')
+        try:
             pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except ValueError as error:
-            raise InvalidRequest("store", f"this is not a URL: {error}") from None
+        except ValueError:
+            raise InvalidRequest("store", "this is not a URL: its options must be name=value, joined by &") from None
         if not parts.scheme:
             raise InvalidRequest("store", 'expected a URL such as "sqlite:///jobs.db" or "memory:"')
         if parts.fragment:

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Final, Protocol
 
 from attrs import frozen
 
@@ -36,10 +36,10 @@ from backjob.errors import (
 )
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
-from backjob.process import Outage
+from backjob.process import Outage, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained, is_from_signal, singles
-from backjob.worker.running import Running
+from backjob.worker.running import Running, current
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
 """In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
@@ -76,6 +76,18 @@ class WorkerRequest:
     def request(self) -> Request:
         """The request that the action gets, without the signature."""
         return self.verified.request
+
+
+class Inheritance(Protocol):
+    """Knows which header fields of the request that started a job its action gets."""
+
+    def logins(self, job_id: str, request: Request) -> Mapping[str, str | None]:
+        """Return the fields of logins that this worker request carries; None removes one. Raises `SignatureError`."""
+        ...
+
+    def context(self, job: Job) -> Mapping[str, str | None]:
+        """Return the other fields, from the job."""
+        ...
 
 
 @frozen
@@ -132,6 +144,17 @@ def error_to_raise(running: Running, outcome: Outcome) -> BaseException | None:
     return error.subgroup(Exception) if isinstance(error, BaseExceptionGroup) else None
 
 
+def left_by(error: BaseException) -> JobExit | None:
+    """Return what `exit_of` returns, and note it for the end of the current job.
+
+    For adapters whose framework passes a response, but no `JobExit`, through all of its middlewares.
+    """
+    job_exit, running = exit_of(error), current.get()
+    if job_exit is not None and running is not None:
+        running.left_by = job_exit
+    return job_exit
+
+
 class Worker:
     """The four steps of this module. ``settle`` takes over an end that could not be written to the store."""
 
@@ -146,11 +169,13 @@ class Worker:
         write_later: Callable[[Running], None],
         settle: Callable[[Running, End], None],
         announce: Callable[[Job], None],
+        inheritance: Inheritance,
         owner: object,
     ) -> None:
         self._store = store
         self._signer = signer
         self._clock = clock
+        self._warnings = RareWarnings(clock)
         self._max_body = max_body
         self._max_output = max_output
         self._write_later = write_later
@@ -158,6 +183,7 @@ class Worker:
         self._announce = announce
         self._faults = Outage(clock)
         self._running: set[Running] = set()
+        self._inheritance = inheritance
         self.owner = owner
 
     @property
@@ -187,10 +213,14 @@ class Worker:
         try:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
-            raise _forbidden(error) from error
+            raise self._forbidden(error) from error
         except Exception as error:
             _log.exception("a worker request could not be verified")
             raise Refusal(500, "Internal Server Error", "unverified", "it could not be verified") from error
+
+    def _forbidden(self, error: SignatureError) -> Refusal:
+        self._warnings.warn(error.kind, "a worker request was refused: %s", error)
+        return Refusal(403, "Forbidden", error.kind, str(error))
 
     def _body_length(self, request: Request) -> int:
         """Return how many bytes to read; the monitor always sends a Content-Length with a body."""
@@ -208,8 +238,9 @@ class Worker:
         verified = opened.verified
         try:
             verified.check(body)
+            logins = self._inheritance.logins(verified.grant.job_id, verified.request)
         except SignatureError as error:
-            raise _forbidden(error) from error
+            raise self._forbidden(error) from error
         token = secrets.token_urlsafe(16)
         expect, changes = claimed(token)
         try:
@@ -228,6 +259,7 @@ class Worker:
             max_output=self._max_output,
             dirty=self._write_later,
             owner=self.owner,
+            fields={**self._inheritance.context(job), **logins},
         )
         self._running.add(running)
         return running
@@ -273,13 +305,8 @@ class Worker:
             call_contained(lambda: self._announce(job), "job %s: announcing its end", job_id)
 
 
-def _forbidden(error: SignatureError) -> Refusal:
-    _log.warning("a worker request was refused: %s", error)
-    return Refusal(403, "Forbidden", error.kind, str(error))
-
-
 def _error_text(running: Running, outcome: Outcome) -> str | None:
-    error = outcome.error
+    error = outcome.error or running.left_by
     if error is None:
         if running.error is None and running.finish is None and not outcome.status:
             return "the action ended without a response"

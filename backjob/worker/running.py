@@ -6,16 +6,17 @@ keeps its order. Plain progress takes no lock: a loop may report it a million ti
 
 from __future__ import annotations
 
+import codecs
 import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from backjob.endings import is_large, without_result, write_end, write_report
-from backjob.errors import JobEnded, StoreError, StoreUnavailable
+from backjob.errors import JobEnded, JobExit, StoreError, StoreUnavailable
 from backjob.forks import InProcess
 from backjob.lifecycle import End
 from backjob.model import Expect, Job, Status, short_text
@@ -37,6 +38,8 @@ class Running:
     """One job between its claim and its end.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``owner`` is the job's `BackJob`.
+    The adapter sets the header ``fields`` of the request that the action gets; None removes one.
+    ``left_by`` is the `JobExit` that ended the action, if an adapter has already turned it into a response.
     """
 
     def __init__(
@@ -49,12 +52,15 @@ class Running:
         max_output: int,
         dirty: Callable[[Running], None],
         owner: object = None,
+        fields: Mapping[str, str | None] | None = None,
     ) -> None:
         self.job = job
         self.token = token
         self.owner = owner
+        self.fields = fields or {}
         self.finish: End | None = None
         self.error: str | None = None
+        self.left_by: JobExit | None = None
         self._store = store
         self._monotonic = clock.monotonic
         self._dirty = dirty
@@ -69,6 +75,8 @@ class Running:
         self._is_dirty = False
         self.ended = False
         self._process = os.getpid()
+        self.stdout_level = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def is_inherited(self) -> bool:
@@ -78,7 +86,7 @@ class Running:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make this the current job, so that ``print`` goes to its output; but not in a forked child."""
-        capture_stdout(_write_to_current)
+        self.stdout_level = capture_stdout(_write_to_current)
         token = current.set(None if self.is_inherited else self)
         try:
             yield
@@ -143,6 +151,10 @@ class Running:
         # Output past the limit is dropped, but still a sign of life.
         if (full or (not self._is_dirty and self._is_due())) and not self.flush():
             self._mark_dirty()
+
+    def write_bytes(self, data: bytes) -> None:
+        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
+        self.write(self._decoder.decode(data))
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -278,9 +290,12 @@ class Running:
         self._dirty(self)
 
 
-def _write_to_current(text: str) -> bool:
+def _write_to_current(content: str | bytes, level: int) -> bool:
     running = current.get()
-    if running is None:
+    if running is None or running.stdout_level < level:
         return False
-    running.write(text)
+    if isinstance(content, bytes):
+        running.write_bytes(content)
+    else:
+        running.write(content)
     return True

@@ -92,7 +92,7 @@ class ReadsThenMerges(MemoryStore):
 
 @breaks("DelaysJobs", "test_each_due_job_is_taken_by_one", "of several callers, exactly one gets each due job")
 class ReadsThenLeases(MemoryStore):
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         now = self._clock.now()
         due = [job for job in list(self._jobs.values()) if job.lessee is None and job.start_time <= now][:limit]
         let_others_run()
@@ -149,8 +149,8 @@ class LeasesAMicrosecondLess(MemoryStore):
 
 @breaks("DelaysJobs", "test_the_longest_due_come_first_up_to_the_limit", "the longest due are taken first")
 class LeasesInAnyOrder(MemoryStore):
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        return super().take_due(lessee, lease, limit)[::-1]
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return super().take_due(lessee, lease, limit, labels)[::-1]
 
 
 @breaks(
@@ -159,8 +159,10 @@ class LeasesInAnyOrder(MemoryStore):
     "purge keeps a job that ended exactly its age ago",
 )
 class PurgesTooSoon(MemoryStore):
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return super().purge(completed_age and completed_age - MICROSECOND, ended_age and ended_age - MICROSECOND)
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return super().purge(
+            completed_age and completed_age - MICROSECOND, ended_age and ended_age - MICROSECOND, labels
+        )
 
 
 @breaks(
@@ -169,22 +171,22 @@ class PurgesTooSoon(MemoryStore):
     "purge removes a job that ended its age and a microsecond ago",
 )
 class ForgetsTheSecondAge(MemoryStore):
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return super().purge(completed_age, 0)
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return super().purge(completed_age, 0, labels)
 
 
 @breaks("PurgesJobs", "test_an_age_of_zero_keeps_jobs_forever", "0 keeps jobs forever")
 class TakesZeroForAtOnce(MemoryStore):
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return super().purge(completed_age or MICROSECOND, ended_age or MICROSECOND)
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return super().purge(completed_age or MICROSECOND, ended_age or MICROSECOND, labels)
 
 
 @breaks("PurgesJobs", "test_a_purged_job_leaves_nothing_behind", "a purged job's output is gone")
 class LeavesOutputBehind(MemoryStore):
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         outputs = dict(self._outputs)
         try:
-            return super().purge(completed_age, ended_age)
+            return super().purge(completed_age, ended_age, labels)
         finally:
             self._outputs.update(outputs)
 
@@ -310,7 +312,7 @@ class TakesCasesForEqual(MemoryStore):
 
 @breaks("CreateCalls", "test_an_unknown_id_finds_nothing", "get must not raise this; it raised KeyError")
 class RaisesForTheUnknown(MemoryStore):
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
         return self._read(job_id)
 
 
@@ -355,8 +357,8 @@ class FindsATuple(MemoryStore):
     "the result of purge must be int; it was None",
 )
 class DoesNotCount(MemoryStore):
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        super().purge(completed_age, ended_age)
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        super().purge(completed_age, ended_age, labels)
         return None  # type: ignore[return-value]
 
 
@@ -364,8 +366,8 @@ class AltersWhatIsRead(MemoryStore):
     def altered(self, job: Job) -> Job:
         raise NotImplementedError
 
-    def get(self, job_id: str) -> Job | None:
-        job = super().get(job_id)
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        job = super().get(job_id, body=body)
         return None if job is None else self.altered(job)
 
 
@@ -473,7 +475,7 @@ class ReadsThenMergesAFile(SQLiteStore):
 
 
 class LeasesTwice(SQLiteStore):
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         jobs = [job for job in self.find(Query(status=Status.STARTED, limit=1000)) if job.lessee is None][:limit]
         let_others_run()
         leased = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in jobs]
@@ -556,7 +558,7 @@ class ListsTheLiving(MemoryStore):
     def find(self, query: Query) -> list[Job]:
         return [job for job in super().find(evolve(query, limit=10**6)) if not job.status.is_final][: query.limit]
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return 0
 
 
@@ -566,5 +568,5 @@ class KeepsNoList(ListsTheLiving):
     def find(self, query: Query) -> list[Job]:
         raise NotImplementedError
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         raise NotImplementedError

@@ -168,12 +168,14 @@ def test_dropped_output_reads_as_question_marks_of_the_same_length(here: Surroun
     assert here.store.output("job", 99 * size) == Output(LINE, 100 * size)
 
 
-def test_without_its_request_body_a_waiting_job_is_unknown_and_a_running_one_continues(here: Surroundings) -> None:
+def test_without_its_request_body_a_waiting_job_is_not_delivered_and_a_running_one_continues(
+    here: Surroundings,
+) -> None:
     for name in ("waiting", "running"):
         here.store.create(draft(name, request=Request("POST", "/work", body=b"body")))
     here.store.change("running", *claimed("token"))
     here.cache.drop("o:")
-    assert here.store.get("waiting") is None
+    assert here.store.get("waiting", body=True) is None
     assert here.store.take_due("me", 60, 5) == []
     job = here.store.get("running")
     assert job is not None

@@ -136,8 +136,8 @@ class Counted:
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         return self._note("create", lambda: self.store.create(draft, merge_key))
 
-    def get(self, job_id: str) -> Job | None:
-        return self._note("get", lambda: self.store.get(job_id))
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        return self._note("get", lambda: self.store.get(job_id, body=body))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         return self._note("output", lambda: self.store.output(job_id, offset, limit))
@@ -148,8 +148,8 @@ class Counted:
     def report(self, job_id: str, token: str, report: Report) -> bool:
         return self._note("report", lambda: self.store.report(job_id, token, report))
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        return self._note("take_due", lambda: self.store.take_due(lessee, lease, limit))
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return self._note("take_due", lambda: self.store.take_due(lessee, lease, limit, labels))
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         self._note("beat", lambda: self.store.beat(tokens))
@@ -157,8 +157,11 @@ class Counted:
     def find(self, query: Query) -> list[Job]:
         return self._note("find", lambda: self.store.find(query))
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return self._note("purge", lambda: self.store.purge(completed_age, ended_age))
+    def count(self, query: Query) -> int:
+        return self._note("count", lambda: self.store.count(query))
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return self._note("purge", lambda: self.store.purge(completed_age, ended_age, labels))
 
     def close(self) -> None:
         self.store.close()
@@ -181,8 +184,8 @@ class Processes:
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         return next(self._turns).create(draft, merge_key)
 
-    def get(self, job_id: str) -> Job | None:
-        return next(self._turns).get(job_id)
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        return next(self._turns).get(job_id, body=body)
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         return next(self._turns).output(job_id, offset, limit)
@@ -195,8 +198,8 @@ class Processes:
         self._a_second_later(job_id)
         return written
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        return next(self._turns).take_due(lessee, lease, limit)
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return next(self._turns).take_due(lessee, lease, limit, labels)
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         next(self._turns).beat(tokens)
@@ -210,8 +213,11 @@ class Processes:
     def find(self, query: Query) -> list[Job]:
         return next(self._turns).find(query)
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return next(self._turns).purge(completed_age, ended_age)
+    def count(self, query: Query) -> int:
+        return next(self._turns).count(query)
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return next(self._turns).purge(completed_age, ended_age, labels)
 
     def close(self) -> None:
         next(self._turns).close()
@@ -349,7 +355,7 @@ def test_status_and_output_of_a_printing_job_come_from_the_cache(here: Surroundi
 
 
 def test_an_entry_too_large_for_a_cache_is_not_written(here: Surroundings) -> None:
-    large = Request("POST", "/work", body=bytes(1 << 18))
+    large = Request("POST", "/work", (("X-Long", "y" * (1 << 18)),))
     here.worker.create(draft("large", request=large))
     here.worker.change("large", *claimed("token"))
     here.cache.calls.clear()

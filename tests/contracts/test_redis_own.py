@@ -269,8 +269,8 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
 def test_another_layout_is_refused_and_not_changed(client: Any, store: RedisStore, call: str) -> None:
     store.create(draft())
     store.change("job", *claimed("token"))
-    assert client.get("{backjob}:layout") == b"1"
-    client.set("{backjob}:layout", "2")
+    assert client.get("{backjob}:layout") == b"2"
+    client.set("{backjob}:layout", "3")
     before = contents(client)
     with pytest.raises(StoreUnusable, match=r"another layout.*choose another prefix"):
         CALLS[call](store)

@@ -80,7 +80,7 @@ def test_the_printed_sql_creates_what_the_store_needs(place: Place) -> None:
     with closing(place.open()):  # nothing is missing
         assert place.indices() == indices
     assert {name for name in indices if name != "backjob_id"} == {
-        f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped")
+        f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped", "chained")
     }
 
 
@@ -149,7 +149,7 @@ def test_a_table_that_is_dropped_later_is_named(place: Place) -> None:
 def test_a_half_finished_creation_is_completed(place: Place) -> None:
     statements = SQLStore.schema(place.dialect, schema=place.schema).split(";\n")
     place.do(*statements[:3])  # the table, and two of its indices
-    complete = {f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped")}
+    complete = {f"backjob_{name}" for name in ("merging", "living", "ended", "ageing", "owned", "scoped", "chained")}
     assert not complete <= place.indices()
     assert works(place.open())
     assert complete <= place.indices()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from http.client import HTTPMessage
 from pathlib import Path
 from queue import Empty, Queue
 from typing import Final
@@ -72,6 +73,7 @@ class Response:
     location: str
     cookies: tuple[str, ...]
     text: str
+    headers: HTTPMessage
 
 
 def fetch(
@@ -83,17 +85,20 @@ def fetch(
         connection.request(method, path, body=body, headers=dict(headers or {}))
         response = connection.getresponse()
         cookies = tuple(response.headers.get_all("Set-Cookie") or ())
-        return Response(response.status, response.headers.get("Location", ""), cookies, response.read().decode())
+        location = response.headers.get("Location", "")
+        return Response(response.status, location, cookies, response.read().decode(), response.headers)
     finally:
         connection.close()
 
 
-def until_ended(port: int, path: str) -> dict[str, object]:
+def until_ended(port: int, path: str, headers: Mapping[str, str] | None = None) -> dict[str, object]:
     """Poll the state, as a page does, until the job has ended."""
     deadline = time.monotonic() + TIMEOUT
     pause = threading.Event()
     while time.monotonic() < deadline:
-        state: dict[str, object] = json.loads(fetch(port, "GET", path, {"Accept": "application/json"}).text)
+        state: dict[str, object] = json.loads(
+            fetch(port, "GET", path, {**(headers or {}), "Accept": "application/json"}).text
+        )
         if state["end_time"] is not None:
             return state
         pause.wait(0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import secrets
@@ -66,3 +67,15 @@ def test_the_page_names_every_command() -> None:
     commands = ROOT / "backjob" / "django" / "management" / "commands"
     there = {path.stem for path in commands.glob("backjob_*.py")}
     assert set(re.findall(r"manage\.py (backjob_\w+)", PAGE.read_text(encoding="utf-8"))) == there
+
+
+@pytest.mark.parametrize(
+    "path", ["docs/django.md", "docs/from-celery-progress.md", "docs/examples/django_report/settings.py"]
+)
+def test_every_example_has_the_options_for_sqlite_that_the_check_asks_for(path: str) -> None:
+    from backjob.django.checks import SQLITE_OPTIONS
+
+    found = re.findall(
+        r"OPTIONS\"[\]:] ?=? ?({\D+?\"timeout\".*?})", (ROOT / path).read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert [ast.literal_eval(re.sub(r"#.*", "", one)) for one in found] == [SQLITE_OPTIONS]

@@ -10,6 +10,12 @@ from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import STREAMS, Site, serving
 
+SETTINGS = {
+    "BACKJOB_STREAMS": str(STREAMS),
+    "BACKJOB_CREDENTIAL_HEADERS": "X-Api-Key,Remote-User",
+    "BACKJOB_FORWARD_HEADERS": "X-Tenant",
+}
+
 # Pairs of application and server that run by default; the other pairs are slow.
 _QUICK = (("plain_app", "waitress"), ("flask_app", "gunicorn-threads"), ("asgi_app", "uvicorn-h11"))
 _APPS = {"wsgi": ("plain_app", "flask_app", "django_app"), "asgi": ("asgi_app", "django_asgi_app")}
@@ -50,7 +56,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The scenario site, for each pair of application and server."""
     app, kind = request.param
     directory = tmp_path_factory.mktemp(f"{app}-{kind}")
-    with serving(KINDS[kind], f"{app}:app", directory, BACKJOB_STREAMS=str(STREAMS)) as site:
+    with serving(KINDS[kind], f"{app}:app", directory, **SETTINGS) as site:
         yield site
 
 

@@ -84,9 +84,9 @@ def owner_in(cookie: str | None) -> str | None:
 
 
 def _start(jobs: BackJob, visit: Visit) -> Reply:
-    """Start a job with the arguments of ``start()`` that the body has as JSON."""
+    """Start a job with the arguments of ``start()`` that the body has as JSON. ``is_stripped``: a proxy strips the mount."""
     arguments: dict[str, Any] = json.loads(visit.body)
-    path = visit.mount + arguments.pop("path")
+    path = ("" if arguments.pop("is_stripped", False) else visit.mount) + arguments.pop("path")
     try:
         job_id = jobs.start(path, arguments.pop("query", None), **arguments)
     except BackJobError as error:
@@ -214,6 +214,13 @@ def _chain(jobs: BackJob, visit: Visit) -> Reply:
     return Reply(jobs.finish(visit.headers.get("cookie"), result={"next": following, "address": visit.address}))
 
 
+def _split(jobs: BackJob, visit: Visit) -> Reply:
+    """Start two of itself."""
+    for _ in range(2):
+        jobs.start(f"{visit.mount}/work/split", as_current_user=False)
+    return Reply(jobs.finish())
+
+
 def _guarded(jobs: BackJob, visit: Visit) -> Reply:
     return jobs.background_only(lambda: Reply("guarded"))()
 
@@ -268,6 +275,7 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "print": _print,
     "raise": _raise,
     "see": _see,
+    "split": _split,
     "steps": _steps,
     "stream": _stream,
     "threads": _threads,

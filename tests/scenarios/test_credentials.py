@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ from backjob import Status
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
 
-VISITOR = {"Cookie": "user=ann; session=0ddC00kie", "Authorization": "Bearer 0ddT0ken"}
-SECRETS = (b"0ddC00kie", b"0ddT0ken")
+VISITOR = {"Cookie": "user=ann; session=0ddC00kie", "Authorization": "Bearer 0ddT0ken", "X-Api-Key": "0ddApiK3y"}
+SECRETS = (b"0ddC00kie", b"0ddT0ken", b"0ddApiK3y", b64encode(b'[["X-Api-Key","0ddApiK3y"]]'))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,7 @@ SECRETS = (b"0ddC00kie", b"0ddT0ken")
 def test_logs_and_store_files_contain_no_credentials(
     tmp_path: Path, app: str, server: str, more: dict[str, str]
 ) -> None:
-    with serving(KINDS[server], f"{app}:app", tmp_path, **more) as site:
+    with serving(KINDS[server], f"{app}:app", tmp_path, BACKJOB_CREDENTIAL_HEADERS="X-Api-Key", **more) as site:
         ends = {
             site.run(path, query, visitor=VISITOR, owner="ann").status
             for path, query in (

@@ -99,8 +99,16 @@ def test_a_job_merges_with_an_identical_running_job_of_the_same_user_only(site: 
     assert site.runs(job_id) == 1
 
 
-def test_merging_as_the_current_user_requires_an_owner(site: Site) -> None:
-    assert site.refused("/work/none", merge="pending")["error"] == "InvalidRequest"
+def test_a_visitors_double_click_merges_with_himself_only(site: Site) -> None:
+    def click(name: str) -> str:
+        visitor = {"Cookie": f"session={name}; sessionid={name}"} if name else None
+        return site.start("/work/none", merge="pending", delay=60, visitor=visitor)
+
+    clicks = [click(name) for name in ("ann", "bob", "ann", "bob", "", "")]
+    assert clicks[:2] == clicks[2:4]
+    assert len(set(clicks)) == 4
+    for job_id in set(clicks):
+        site.jobs.cancel(job_id)
 
 
 def test_a_silent_job_times_out_and_its_late_update_ends_the_action(site: Site, gate: Gate) -> None:

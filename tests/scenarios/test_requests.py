@@ -104,9 +104,36 @@ def test_a_job_carries_the_current_users_credentials(site: Site) -> None:
     assert seen["headers"]["authorization"] == BROWSER["Authorization"]
 
 
+LOGIN = {"X-Api-Key": "5ecret", "Remote-User": "ann"}
+CONTEXT = {
+    "Accept-Language": "de-CH, de;q=0.9",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "tracestate": "vendor=1",
+    "baggage": "user=5",
+    "sentry-trace": "abc-def-1",
+    "X-Request-ID": "r-1",
+    "X-Tenant": "blue",
+}
+
+
 def test_an_anonymous_job_carries_no_credentials(site: Site) -> None:
-    headers = seen_by(site, visitor=BROWSER, as_current_user=False)["headers"]
-    assert not {"cookie", "authorization"} & headers.keys()
+    headers = seen_by(site, visitor=BROWSER | LOGIN, as_current_user=False)["headers"]
+    assert not {"cookie", "authorization", "x-api-key", "remote-user", "backjob-credentials"} & headers.keys()
+
+
+@pytest.mark.every_server
+def test_the_action_sees_the_login_the_language_and_the_trace_of_the_page(site: Site) -> None:
+    seen = seen_by(site, visitor=LOGIN | CONTEXT)["headers"]
+    for name, value in (LOGIN | CONTEXT).items():
+        assert seen.get(name.lower()) == value, name
+    assert "backjob-credentials" not in seen
+
+
+@pytest.mark.every_server
+def test_a_cookie_whose_last_byte_python_takes_for_a_space_arrives_as_it_does_at_a_page(site: Site) -> None:
+    visitor = {"Cookie": "name=voil\xa0"}
+    page = site.page("/work/see", headers=visitor).json()["headers"].get("cookie", "")  # granian under WSGI empties it
+    assert seen_by(site, visitor=visitor)["headers"].get("cookie", "") == page
 
 
 def test_the_owner_is_the_user_who_started_the_job(site: Site) -> None:

@@ -594,17 +594,35 @@ def test_an_ordinary_request_is_passed_on_unchanged(world: Bench) -> None:
     assert (server.status, server.body) == (200, b"ok")
 
 
-@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
-def test_other_protocols_than_http_are_passed_on(world: Bench, kind: str) -> None:
+STARTUP, SHUTDOWN = {"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}
+
+
+def test_websockets_are_passed_on(world: Bench) -> None:
     seen: list[Any] = []
 
     async def app(*arguments: Any) -> None:
         seen.append(arguments)
 
     server = Server()
-    arguments: tuple[Any, ...] = ({"type": kind}, server.receive, server.send)
+    arguments: tuple[Any, ...] = ({"type": "websocket"}, server.receive, server.send)
     go(BackJobMiddleware(app, world.jobs)(*arguments))
     assert seen == [arguments]
+
+
+def test_at_the_servers_shutdown_other_processes_may_deliver_what_waits(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(world.monitor, "give_leases_back", lambda: seen.append("given back"))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.extend((scope, send))
+        seen.append(await receive())
+        seen.append(await receive())
+
+    server, scope = Server([STARTUP, SHUTDOWN]), {"type": "lifespan"}
+    go(BackJobMiddleware(app, world.jobs)(scope, server.receive, server.send))
+    assert seen == [scope, server.send, STARTUP, "given back", SHUTDOWN]
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -725,6 +743,41 @@ def test_the_page_links_to_assets_below_its_own_mount(world: Bench, mounted: boo
     scope["headers"].append((b"accept", b"text/html"))
     page = Server().serve(app, scope).decode()
     assert f'"{root}/backjob/progress.js"' in page
+
+
+def test_the_owner_hook_sees_what_middleware_put_into_the_scope() -> None:
+    world = bench(owner=lambda request: request.scope["session"].get("user"))
+    found: list[str | None] = []
+
+    async def site(scope: Any, receive: Any, send: Any) -> None:
+        scope["session"] = {"user": "ann"}
+        if scope["path"] == "/page":
+            found.append(await asyncio.to_thread(world.engine.current_owner))
+            await ok(scope, receive, send)
+            return
+        mounted = {**scope, "root_path": "/backjob"}
+        await StatusApp(world.jobs)(mounted, receive, send)
+
+    app = BackJobMiddleware(site, world.jobs, status=False)
+    job_id = world.start(owner="ann")
+    for path in ("/page", f"/backjob/{job_id}"):
+        server = Server()
+        server.serve(app, scope_of(path))
+        assert server.status == 200
+    assert found == ["ann"]
+
+
+def test_an_owner_hook_that_raises_breaks_no_asset() -> None:
+    def owner(_request: Any) -> str:
+        raise KeyError("session")
+
+    world = bench(owner=owner)
+    app = BackJobMiddleware(ok, world.jobs)
+    server = Server()
+    server.serve(app, scope_of("/backjob/progress.js"))
+    assert server.status == 200
+    with pytest.raises(KeyError):  # the server answers 500 and logs it
+        Server().serve(app, scope_of("/backjob/job"))
 
 
 def test_the_owner_hook_is_called_outside_the_event_loop() -> None:

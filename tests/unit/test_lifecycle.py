@@ -120,7 +120,13 @@ def test_a_claim_takes_a_started_job_and_releases_its_lease() -> None:
     expect, changes = claimed("t0ken")
     assert expect == Expect(status=Status.STARTED)
     assert changes == Changes(
-        status=Status.IN_PROGRESS, token="t0ken", lessee=None, lease=None, alive=True, erase_sealed=True
+        status=Status.IN_PROGRESS,
+        token="t0ken",
+        lessee=None,
+        lease=None,
+        waiting_for=None,
+        alive=True,
+        erase_sealed=True,
     )
     assert changes.lessee is None
     assert changes.lease is None

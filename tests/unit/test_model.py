@@ -320,6 +320,7 @@ def test_the_dictionary_of_a_state_has_plain_types() -> None:
         "result": None,
         "owner": "ann",
         "scope": "reports",
+        "waiting_for": None,
     }
     assert type(dictionary["status"]) is int
     assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from backjob import BackJob
-from backjob.errors import InvalidRequest
+from backjob.errors import BackJobError, InvalidRequest
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Request, Status
 from backjob.protocols import Capability, Store, lacks
@@ -51,12 +52,23 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("ERROR_TIMEOUT", "DELIVERY_TIMEOUT", "COMPLETED_RETENTION_DAYS", "RETENTION_DAYS"): [
         *("nan", float("nan"), -1, "-0.5", "inf", True, [], "soon", "", 10**400)
     ],
-    ("MAX_OUTPUT", "MAX_BODY", "STREAMS"): ["nan", -1, "1.5", 1.5, True, "", []],
+    ("MAX_OUTPUT", "MAX_BODY", "MAX_HEADERS", "MAX_DEPTH", "MAX_CHAIN", "STREAMS"): [
+        "nan",
+        -1,
+        "1.5",
+        1.5,
+        True,
+        "",
+        [],
+    ],
     ("SEAL", "CREATE_TABLE"): ["maybe", "", 2, []],
     ("BASE_URL", "CONNECT_TO", "STORE", "TABLE_NAME", "USER_AGENT", "STATUS_PREFIX"): ["", 5, []],
     ("CACHE",): ["", "shop", ":cache", "shop.caches:", 5, {}, object()],
     ("CACHE_PREFIX",): ["", 5],
     ("KEY",): [5],
+    ("MERGE_COOKIES", "FORWARD_HEADERS", "CREDENTIAL_HEADERS"): [5, [5], "a=b", ["a b"], b"x"],
+    ("FORWARD_HEADERS", "CREDENTIAL_HEADERS"): ["Host", "X-Forwarded-For"],
+    ("FORWARD_HEADERS",): ["Cookie"],
     ("KEY_FALLBACKS",): [5, [5]],
 }
 
@@ -79,12 +91,17 @@ def test_values_are_parsed_from_text_and_other_names_are_ignored() -> None:
             "BACKJOB_STREAMS": "20",
             "BACKJOB_CREATE_TABLE": False,
             "BACKJOB_KEY_FALLBACKS": "a,b,",
+            "BACKJOB_CREDENTIAL_HEADERS": "HTTP_X_USER, X-Api-Key,Cookie",
+            "BACKJOB_FORWARD_HEADERS": ["X-Tenant"],
+            "BACKJOB_MERGE_COOKIES": "sid",
             "BACKJOB_STORE": None,
             "OTHER": object(),
         },
         prefix="BACKJOB_",
     )
     assert (settings.error_timeout, settings.max_body, settings.seal, settings.create_table) == (1.5, 100, True, False)
+    assert settings.credential_headers == ("X-USER", "X-Api-Key")
+    assert (settings.forward_headers, settings.merge_cookies) == (("X-Tenant",), ("sid",))
     assert (settings.key_fallbacks, settings.store, settings.streams) == (("a", "b"), None, 20)
 
 
@@ -94,8 +111,55 @@ def test_no_repr_and_no_error_shows_a_secret() -> None:
     assert KEY[::-1] not in repr(settings)
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://app:hunter2@127.0.0.1/jobs",
+        "postgresql://app:p[hunter2@127.0.0.1/jobs",
+        "postgresql://app:p@hunter2@127.0.0.1/jobs",
+        "postgresql://app:p?hunter2@127.0.0.1/jobs",
+        "postgresql://app:p?a=hunter2@127.0.0.1/jobs",
+        "postgresql://app:p?hunter2=1@127.0.0.1/jobs",
+        "postgresql://app:p?a=1&a=hunter2@127.0.0.1/jobs",
+        "postgresql://app:p#hunter2@127.0.0.1/jobs",
+        "postgresql://app:p/hunter2@127.0.0.1/jobs",
+        "postgresql://app:hunter2\u2100@127.0.0.1/jobs",
+        "redis://:hunter2%zz@127.0.0.1:x/0",
+        "redis://:p/hunter2@127.0.0.1/0",
+        "redis://:p?hunter2@127.0.0.1/0",
+        "oracle://app:hunter2@127.0.0.1/jobs",
+        "sqlite://app:hunter2@jobs.db",
+    ],
+)
+def test_no_repr_and_no_error_shows_the_password_of_a_url(url: str) -> None:
+    assert "hunter2" not in repr(Settings.of({"STORE": url}))
+    for values in ({"STORE": url}, {"BASE_URL": url}, {"BASE_URL": "http://a", "CONNECT_TO": url}, {"CACHE": url}):
+        shown = ""
+        try:
+            settings = Settings.of({"KEY": KEY, "STORE": "memory:", **values})
+            shown = repr(settings)
+            settings.build(BackJob, package="test", application="test", default_store=lambda: "memory:").close()
+        except BackJobError as error:
+            shown += "".join(traceback.format_exception(error))
+        assert "hunter2" not in shown, values
+
+
+def test_the_repr_shows_a_url_without_a_password() -> None:
+    shown = repr(Settings.of({"STORE": "sqlite:///jobs.db", "BASE_URL": "https://shop.example/app"}))
+    assert "sqlite:///jobs.db" in shown
+    assert "https://shop.example/app" in shown
+
+
 def test_settings_reach_the_backjob() -> None:
-    jobs = build({"BASE_URL": "http://127.0.0.1:8000", "STATUS_PREFIX": "/jobs", "USER_AGENT": "Jobs/1", "MAX_BODY": 5})
+    jobs = build(
+        {
+            "BASE_URL": "http://127.0.0.1:8000",
+            "STATUS_PREFIX": "/jobs",
+            "USER_AGENT": "Jobs/1",
+            "MAX_BODY": 5,
+            "MAX_HEADERS": 99,
+        }
+    )
     assert isinstance(jobs.transport, SocketTransport)
     assert jobs.status_prefix == "/jobs"
     job_id = jobs.start("/a", as_current_user=False)
@@ -105,6 +169,8 @@ def test_settings_reach_the_backjob() -> None:
     assert request.request.header("user-agent") == "Jobs/1"
     with pytest.raises(InvalidRequest):
         jobs.start("/a", method="POST", body=b"123456", as_current_user=False)
+    with pytest.raises(InvalidRequest, match="MAX_HEADERS=99"):
+        jobs.start("/a", headers={"X-A": "x" * 99}, as_current_user=False)
     jobs.close()
 
 

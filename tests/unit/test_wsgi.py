@@ -124,12 +124,11 @@ def test_a_worker_request_is_recognised_with_and_without_a_raw_target(world: Ben
     world.step()
     environ = arrival(world)
     target = environ.pop("REQUEST_URI")
+    environ["PATH_INFO"] = "/a/b"
     if not uri:
         environ["REQUEST_URI"] = "http://127.0.0.1:8000" + target
     elif "RAW_URI" in uri:
         environ["RAW_URI"] = target
-    else:
-        environ["PATH_INFO"] = "/a/b"
     assert Server().serve(BackJobMiddleware(ok, world.jobs), environ) == b""
     assert world.jobs.find()[0].status is Status.COMPLETED
 
@@ -406,6 +405,19 @@ def test_an_error_of_the_application_is_raised_unchanged(world: Bench, where: st
     with pytest.raises(ZeroDivisionError):
         Server().serve(BackJobMiddleware(app, world.jobs), environ_of())
     assert world.engine.current_owner() is None
+
+
+def test_the_owner_hook_sees_what_middleware_put_into_the_environ() -> None:
+    world = bench(owner=lambda request: request.environ["beaker.session"].get("user"))
+    found: list[str | None] = []
+
+    def app(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        environ["beaker.session"] = {"user": "ann"}
+        found.append(world.engine.current_owner())
+        return ok(environ, start_response)
+
+    Server().serve(BackJobMiddleware(app, world.jobs), environ_of())
+    assert found == ["ann"]
 
 
 # --- the application's own address ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from backjob.django.site import jobs
+from backjob.http.targets import local_path
 
 __all__ = ["backjob_progress", "backjob_status_url", "register"]
 
@@ -46,8 +47,8 @@ def backjob_progress(
     return format_html(
         '<link rel="stylesheet" href="{}"><script src="{}" defer></script>'
         '<backjob-progress src="{}"{}{}></backjob-progress>',
-        reverse("backjob:status", args=["progress.css"]),
-        reverse("backjob:status", args=["progress.js"]),
+        local_path(reverse("backjob:status", args=["progress.css"])),
+        local_path(reverse("backjob:status", args=["progress.js"])),
         jobs.status_url(job_id, cancel=cancel),
         format_html_join("", " {}", [(name,) for name in flags]),
         format_html_join("", ' {}="{}"', [pair for pair in values if pair[1] is not None]),

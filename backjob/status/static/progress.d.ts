@@ -15,6 +15,8 @@ export interface BackjobState {
   readonly result: unknown;
   readonly owner: string | null;
   readonly scope: string;
+  /** Why the job is not running yet, such as "due": its start time has not come. */
+  readonly waiting_for: string | null;
 }
 
 /** The element's texts. `{time}` in `starts`, `elapsed` and `left` is replaced by a time in the page's language. */

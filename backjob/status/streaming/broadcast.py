@@ -85,11 +85,21 @@ class Broadcast:
         return sum(len(streams) for _, streams in self._feeds.values())
 
     def open(self, job_id: str, offset: int, *, output: bool, in_thread: bool) -> Stream | None:
-        """Return a stream of a job's events, with its output from byte ``offset`` on; None if the limit is reached."""
+        """Return a stream of a job's events, with its output from byte ``offset`` on; None if the limit is reached.
+
+        At the limit a job with many streams makes room for one with fewer: its oldest stream ends.
+        """
+        displaced: Stream | None = None
         with self._locked():
-            if self._closed or self._count() >= self.limit(in_thread=in_thread) or _server_is_stopping():
+            if self._closed or _server_is_stopping():
                 return None
+            if self._count() >= self.limit(in_thread=in_thread):
+                displaced = self._displaced_by(job_id)
+                if displaced is None:
+                    return None
             stream = self._add(job_id, offset, output=output)
+        if displaced is not None:
+            _end([displaced])
         try:
             self._ensure_running()
         except RuntimeError:
@@ -99,6 +109,16 @@ class Broadcast:
 
     def _ensure_running(self) -> None:
         self._passes.ensure_running()
+
+    def _displaced_by(self, job_id: str) -> Stream | None:
+        """Remove the oldest stream of the job that has the most, if that has at least two more than this job."""
+        own = len(self._feeds[job_id][1]) if job_id in self._feeds else 0
+        most = max((streams for _, streams in self._feeds.values()), key=len, default=WeakSet[Stream]())
+        oldest = min(list(most), key=lambda stream: stream.order, default=None)
+        if oldest is None or len(most) < own + 2:
+            return None
+        most.discard(oldest)
+        return oldest
 
     def _add(self, job_id: str, offset: int, *, output: bool) -> Stream:
         now = self._clock.monotonic()
@@ -113,6 +133,7 @@ class Broadcast:
         lifetime = LIFETIME - self._opened % _LIFETIME_SPREAD
         self._opened += 1
         stream = Stream(feed, self._source, offset=offset, output=output, lifetime=lifetime, on_close=self._remove)
+        stream.order = self._opened
         streams.add(stream)
         return stream
 

@@ -46,6 +46,8 @@ class Stream:
         self.feed = feed
         self.offset = offset
         self.output = output
+        self.order = 0
+        """How many streams were opened before, and this one."""
         self.loop: asyncio.AbstractEventLoop | None = None
         self._source = source
         self._monotonic = source.clock.monotonic

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib import import_module
-from itertools import islice
 from json import dumps, loads
 from typing import Any, Final, cast
 
@@ -108,7 +107,7 @@ class CacheStore:
         if written is None:
             return None
         drop_chunks(self._entries, job_id, dropped)
-        return self._jobs.whole(written)
+        return written.job
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         chunks: list[Chunk] | None = None
@@ -131,14 +130,14 @@ class CacheStore:
             drop_chunks(self._entries, job_id, [chunk.name for chunk in chunks])
         return written is not None
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         def step(record: Record) -> Record | None:
             job = record.job
-            if not is_due(job, job.read_time):
+            if not is_due(job, job.read_time, labels):
                 return None
             return evolve(record, job=leased(job, lessee, lease, job.read_time))
 
-        due = [record for record in self._jobs.living() if is_due(record.job, record.job.read_time)]
+        due = [record for record in self._jobs.living() if is_due(record.job, record.job.read_time, labels)]
         taken: list[Job] = []
         for record in sorted(due, key=lambda record: (record.job.start_time, record.order)):
             if len(taken) >= limit:
@@ -158,14 +157,16 @@ class CacheStore:
 
             self._jobs.write(job_id, step)
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        """Set how long the cache keeps jobs that end from now on. Returns 0: the cache expires them itself."""
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:  # noqa: ARG002
+        """Set how long the cache keeps jobs of any label that end from now on. Returns 0: the cache expires them itself."""
         self._jobs.keep_for(Ages(completed_age, ended_age))
         return 0
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
         record = self._jobs.read(job_id)
-        return None if record is None else self._jobs.whole(record)
+        if record is None:
+            return None
+        return self._jobs.whole(record) if body else record.job
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         begin = max(offset, 0)
@@ -178,12 +179,17 @@ class CacheStore:
 
     def find(self, query: Query) -> list[Job]:
         """Return the unfinished jobs that match, newest first; none if ``before`` is unknown."""
+        return self._matching(query)[: query.limit]
+
+    def count(self, query: Query) -> int:
+        return len(self.find(query))
+
+    def _matching(self, query: Query) -> list[Job]:
         records = sorted(self._jobs.living(), key=lambda record: record.order, reverse=True)
         if query.before is not None:
             last = self._jobs.read(query.before)
             records = [] if last is None else [record for record in records if record.order < last.order]
-        jobs = (self._jobs.whole(record) for record in records if matches(query, record.job))
-        return list(islice((job for job in jobs if job is not None), query.limit))
+        return [record.job for record in records if matches(query, record.job)]
 
     def close(self) -> None:
         """Do nothing: the application closes its cache."""

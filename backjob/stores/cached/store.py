@@ -15,6 +15,8 @@ import threading
 from collections.abc import Mapping
 from typing import Final
 
+from attrs import evolve
+
 from backjob.clock import SystemClock
 from backjob.lifecycle import overdue
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
@@ -88,7 +90,9 @@ class CachedStore:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def get(self, job_id: str) -> Job | None:
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        if body:
+            return self._note(self._store.get(job_id, body=True))
         if (copy := self._copy(job_id)) is not None:
             return copy
         began = self._clock.monotonic()
@@ -131,13 +135,16 @@ class CachedStore:
     def find(self, query: Query) -> list[Job]:
         return self._store.find(query)
 
+    def count(self, query: Query) -> int:
+        return self._store.count(query)
+
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         return self._store.create(draft, merge_key)
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        return self._store.take_due(lessee, lease, limit)
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return self._store.take_due(lessee, lease, limit, labels)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         if expect.status is Status.STARTED:  # the cache has no such job
@@ -160,8 +167,8 @@ class CachedStore:
     def beat(self, tokens: Mapping[str, str]) -> None:
         self._store.beat(tokens)
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return self._store.purge(completed_age, ended_age)
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return self._store.purge(completed_age, ended_age, labels)
 
     def close(self) -> None:
         self._store.close()
@@ -183,8 +190,8 @@ class CachedStore:
 
     def _dump(self, job: Job) -> str | None:
         """Return a job as text after two times of its reading, this computer's and the store's; None if it is too large."""
-        if job.request is not None and len(job.request.body) > _LARGEST:
-            return None
+        if job.request is not None and job.request.body:  # of a store that returns more than it must
+            job = evolve(job, request=evolve(job.request, body=b""))
         entry = f"{microseconds(self._clock.now())} {microseconds(job.read_time)} {dump_job(job)}"
         return entry if len(entry) <= _LARGEST else None
 

@@ -2,7 +2,7 @@
 
 A job is a hash, and its output a string. The indexes are sorted sets: by status, scope and owner in the order of
 creation, living jobs by start time, lease and time limit, ended jobs by end time. KEYS[1] is the prefix of all keys; its
-hash tag puts them into one slot. ARGV[1] and ARGV[2] are the store's now in seconds and microseconds, or empty for the
+hash tag puts them into one slot. The sets by status, and those of living and ended jobs, exist for each label. ARGV[1] and ARGV[2] are the store's now in seconds and microseconds, or empty for the
 server's. The arguments of a script follow from ARGV[3] on.
 """
 
@@ -12,6 +12,8 @@ import hashlib
 from typing import Final
 
 from attrs import frozen
+
+from backjob.stores.columns import COLUMNS
 
 
 @frozen
@@ -33,8 +35,11 @@ class Script:
         return cls.plain("".join((_BEGIN, _JOBS, *parts)))
 
 
-LAYOUT: Final = 1
-"""The number of the layout that these scripts write, stored under the key ``…:layout``."""
+LAYOUT: Final = 2
+"""The number of the layout that these scripts write, stored under the key ``…:layout``.
+
+The keys of layout 1 are those of jobs without a label, so these scripts can read them.
+"""
 
 OVER_LAYOUT: Final = "BACKJOBLAYOUT"
 """The code of the error that the scripts return if the keys have another layout."""
@@ -43,7 +48,7 @@ _BEGIN: Final = f"""
 local call, fmt = redis.call, string.format
 local root = KEYS[1] .. ':'
 local layout, this_layout = call('GET', root .. 'layout'), '{LAYOUT}'
-if layout and layout ~= this_layout then return redis.error_reply('{OVER_LAYOUT} ' .. layout) end
+if layout and layout ~= this_layout and layout ~= '1' then return redis.error_reply('{OVER_LAYOUT} ' .. layout) end
 local now_s, now_us = tonumber(ARGV[1]), tonumber(ARGV[2])
 if not now_s then
     local time = call('TIME')
@@ -64,15 +69,34 @@ local function after(seconds, micros)
 end
 """
 
-_JOBS: Final = """
+_JOBS: Final = (
+    f"""
+local all_columns = {{{", ".join([repr(name) for name in ("seq", *COLUMNS)])}}}
+"""
+    """
 local function job_key(id) return root .. 'job:' .. id end
 local function output_key(id) return root .. 'output:' .. id end
 
-local function read(id)
-    local columns, row = call('HGETALL', job_key(id)), {}
-    if #columns == 0 then return nil end
-    for i = 1, #columns, 2 do row[columns[i]] = columns[i + 1] end
+-- The columns of a job, without the body unless it is asked for.
+local function read(id, with_body)
+    local values, row = call('HMGET', job_key(id), unpack(all_columns)), {}
+    for i, name in ipairs(all_columns) do row[name] = values[i] or nil end
+    if not row.id then return nil end
+    if with_body then row.body = call('HGET', job_key(id), 'body') or nil end
     return row
+end
+
+-- The name of a label's set.
+local function of_label(set, label)
+    if not label or label == '' then return set end
+    return set .. '@' .. label
+end
+-- The labels in JSON, or all there are if it is empty.
+local function labels_of(text)
+    if text ~= '' then return cjson.decode(text) end
+    local labels = call('SMEMBERS', root .. 'labels')
+    labels[#labels + 1] = ''
+    return labels
 end
 
 -- A row in an answer: JSON of its texts, and the columns of bytes. A client parses this faster than many small values.
@@ -90,27 +114,30 @@ local function silent_at(updated_time, error_timeout) return fmt('%.0f', updated
 -- The entries of a job that depend on its state: set -> member and score.
 local function entries(row)
     local found, member = {}, entry(row.seq, row.id)
-    found['status:' .. row.status] = {row.id, row.seq}
+    local function add(set, entry_of_job, score) found[of_label(set, row.label)] = {entry_of_job, score} end
+    add('status:' .. row.status, row.id, row.seq)
     if row.status == '0' then
         if row.lease_until then
-            found.leased = {member, row.lease_until}
+            add('leased', member, row.lease_until)
         else
-            found.waiting = {member, row.start_time}
+            add('waiting', member, row.start_time)
         end
-        found.limits = {member, row.deliver_by}
+        add('limits', member, row.deliver_by)
     elseif row.status == '1' then
-        found.limits = {member, silent_at(row.updated_time, row.error_timeout)}
+        add('limits', member, silent_at(row.updated_time, row.error_timeout))
     elseif row.end_time then
-        -- With scope and owner, so that a purge removes the other entries even if the hash was evicted.
-        found['ended:' .. row.status] = {cmsgpack.pack({row.id, row.scope, row.owner or false}), row.end_time}
+        -- With scope, owner and root, so that a purge removes the other entries even if the hash was evicted.
+        local packed = {row.id, row.scope, row.owner or false}
+        if row.root then packed[4] = row.root end
+        add('ended:' .. row.status, cmsgpack.pack(packed), row.end_time)
     end
     return found
 end
 
-local function update_entries(before, present)
+local function update_entries(before, present, label)
     -- The row keeps a lease that has ended, but DUE may have moved its entry to the waiting jobs.
-    local leased = before.leased
-    if leased then call('ZREM', root .. 'waiting', leased[1]) end
+    local leased = before[of_label('leased', label)]
+    if leased then call('ZREM', root .. of_label('waiting', label), leased[1]) end
     for set, place in pairs(before) do
         if not present[set] then call('ZREM', root .. set, place[1]) end
     end
@@ -128,3 +155,4 @@ local function write(id, row)
     call('HSET', job_key(id), unpack(columns))
 end
 """
+)

@@ -23,21 +23,21 @@ end
 _RUNNING: Final = """
 -- Write columns and output of a running job, and that it is alive now. Returns 1, or 0 if the token is not its own.
 local function report(id, token, set, output)
-    local row = call('HMGET', job_key(id), 'status', 'token', 'version', 'seq', 'error_timeout')
+    local row = call('HMGET', job_key(id), 'status', 'token', 'version', 'seq', 'error_timeout', 'label')
     if row[1] ~= '1' or row[2] ~= token then return 0 end
     if output ~= '' then set.output_size = fmt('%.0f', call('APPEND', output_key(id), output)) end
     set.version, set.updated_time = fmt('%.0f', row[3] + 1), now
     write(id, set)
-    call('ZADD', root .. 'limits', silent_at(now_number, row[5]), entry(row[4], id))
+    call('ZADD', root .. of_label('limits', row[6]), silent_at(now_number, row[5]), entry(row[4], id))
     return 1
 end
 """
 
 GET: Final = Script.of("""
-local row = read(ARGV[3])
+local row = read(ARGV[3], ARGV[4] == '1')
 return {now, row and reply(row) or false}
 """)
-"""id → now; the row or nil."""
+"""id, 1 with the body → now; the row or nil."""
 
 OUTPUT: Final = Script.of("""
 return {call('HGET', job_key(ARGV[3]), 'output_truncated'), call('GETRANGE', output_key(ARGV[3]), ARGV[4], ARGV[5])}
@@ -54,11 +54,13 @@ if merging then
     if row then return {now, 'merged', reply(row)} end
 end
 if call('EXISTS', job_key(id)) == 1 then return {now, 'exists', false} end
-if not layout then call('SET', root .. 'layout', this_layout) end
+if layout ~= this_layout then call('SET', root .. 'layout', this_layout) end
 local row = assigned(6)
 row.seq = fmt('%.0f', call('INCR', root .. 'sequence'))
 write(id, row)
-update_entries({}, entries(row))
+update_entries({}, entries(row), row.label)
+if row.label ~= '' then call('SADD', root .. 'labels', row.label) end
+if row.root then call('ZADD', root .. 'chain:' .. row.root, row.seq, id) end
 call('ZADD', root .. 'scope:' .. row.scope, row.seq, id)
 if row.owner then call('ZADD', root .. 'owner:' .. row.owner, row.seq, id) end
 if merging then call('HSET', root .. 'merge', merge_key, id) end
@@ -76,11 +78,12 @@ for name, value in pairs(cjson.decode(ARGV[4])) do
     if row[name] ~= value then return {now, false} end
 end
 local set, erased = assigned(5)
-local before, ended, merge_key = entries(row), row.end_time, row.merge_key
+local before, ended, merge_key, label = entries(row), row.end_time, row.merge_key, row.label
 set.version = fmt('%.0f', row.version + 1)
 for name, value in pairs(set) do row[name] = value end
 for _, name in ipairs(erased) do row[name] = nil end
-update_entries(before, entries(row))
+update_entries(before, entries(row), label)
+if set.label and set.label ~= '' then call('SADD', root .. 'labels', set.label) end
 if merge_key and not row.merge_key then call('HDEL', root .. 'merge', merge_key) end
 if row.end_time and not ended then
     -- Written again from scratch: a hash that never had long values takes a third of the memory.
@@ -117,66 +120,98 @@ return 1
 """ids and tokens → 1."""
 
 DUE: Final = Script.of("""
-local waiting, leased = root .. 'waiting', root .. 'leased'
-for _, member in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, 1000)) do
-    local start_time = call('HGET', job_key(entry_id(member)), 'start_time')
-    call('ZREM', leased, member)
-    if start_time then call('ZADD', waiting, start_time, member) end
+local due = {}
+for _, label in ipairs(labels_of(ARGV[7])) do
+    local waiting, leased = root .. of_label('waiting', label), root .. of_label('leased', label)
+    for _, member in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, 1000)) do
+        local start_time = call('HGET', job_key(entry_id(member)), 'start_time')
+        call('ZREM', leased, member)
+        if start_time then call('ZADD', waiting, start_time, member) end
+    end
+    local members = call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+    for i = 1, #members, 2 do
+        due[#due + 1] = {member = members[i], start_time = tonumber(members[i + 1]), waiting = waiting, leased = leased}
+    end
 end
+-- Within a label they are in order already; at the same moment, members are in the order of creation.
+table.sort(due, function(a, b)
+    if a.start_time ~= b.start_time then return a.start_time < b.start_time end
+    return a.member < b.member
+end)
 local found = {now}
 local until_ = after(tonumber(ARGV[4]), tonumber(ARGV[5]))
-for _, member in ipairs(call('ZRANGEBYSCORE', waiting, '-inf', now, 'LIMIT', 0, ARGV[6])) do
+for i = 1, math.min(#due, tonumber(ARGV[6])) do
+    local member = due[i].member
     local id = entry_id(member)
     local version = call('HGET', job_key(id), 'version')
-    call('ZREM', waiting, member)
+    call('ZREM', due[i].waiting, member)
     if version then
-        call('ZADD', leased, until_, member)
+        call('ZADD', due[i].leased, until_, member)
         call('HSET', job_key(id), 'lessee', ARGV[3], 'lease_until', until_, 'version', fmt('%.0f', version + 1))
-        found[#found + 1] = reply(read(id))
+        found[#found + 1] = reply(read(id, true))
     end
 end
 return found
 """)
-"""lessee, lease in seconds and microseconds, limit → now; each row."""
+"""lessee, lease in seconds and microseconds, limit, labels → now; each row with its body."""
 
 _SEARCH: Final = """
-local limit, below = tonumber(ARGV[6]), ARGV[8]
+local limit, below, counts = tonumber(ARGV[6]), ARGV[8], ARGV[12] == '1'
 if ARGV[7] ~= '' then
     below = call('HGET', job_key(string.sub(ARGV[7], 2)), 'seq')
     if not below then return {now, ''} end
 end
+local labels, has_label = labels_of(ARGV[10]), {}
+for _, label in ipairs(labels) do has_label[label] = true end
 
--- The row of a job for the answer, or nil unless it matches ARGV[3], [4] and [5]: "=" and a scope, status and owner, or
--- empty.
+-- The row of a job for the answer (true if only their number counts), or nil unless it has one of the labels and matches
+-- ARGV[3], [4], [5] and [11]: "=" and a scope, status, owner and root, or empty.
 local function matching(id)
-    local found = call('HMGET', job_key(id), 'scope', 'status', 'owner')
-    if not found[1] then return nil end
-    for i = 1, 3 do
-        local wanted = ARGV[2 + i]
+    local found = call('HMGET', job_key(id), 'scope', 'status', 'owner', 'root', 'label')
+    if not found[1] or not has_label[found[5] or ''] then return nil end
+    for i, wanted in ipairs({ARGV[3], ARGV[4], ARGV[5], ARGV[11]}) do
         if wanted ~= '' and string.sub(wanted, 2) ~= found[i] then return nil end
     end
-    return reply(read(id))
+    return counts or reply(read(id))
+end
+"""
+
+_FOUND: Final = """
+local found, number = {now, ''}, 0
+-- Add a job to the answer if it matches. Returns whether the limit is reached.
+local function is_last(id)
+    local row = matching(id)
+    if row then
+        number = number + 1
+        found[counts and 3 or number + 2] = counts and number or row
+    end
+    return number == limit
 end
 """
 
 FIND: Final = Script.of(
     _SEARCH,
+    _FOUND,
     """
--- Search the smallest set that contains all matching jobs. Without a condition, all sets by status together do.
-local sets, size = nil, nil
-for i, kind in ipairs({'scope:', 'status:', 'owner:'}) do
-    if ARGV[2 + i] ~= '' then
-        local set = root .. kind .. string.sub(ARGV[2 + i], 2)
-        local count = call('ZCARD', set)
-        if not size or count < size then sets, size = {set}, count end
+-- Search the smallest sets that contain all matching jobs: by scope, owner or chain, or those of each label by status.
+local sets, size = {}, 0
+for status = 0, 4 do
+    if ARGV[4] == '' or ARGV[4] == '=' .. status then
+        for _, label in ipairs(labels) do
+            sets[#sets + 1] = root .. of_label('status:' .. status, label)
+            size = size + call('ZCARD', sets[#sets])
+        end
     end
 end
-if not sets then
-    sets = {}
-    for status = 0, 4 do sets[#sets + 1] = root .. 'status:' .. status end
+for kind, wanted in pairs({scope = ARGV[3], owner = ARGV[5], chain = ARGV[11]}) do
+    if wanted ~= '' then
+        local set = root .. kind .. ':' .. string.sub(wanted, 2)
+        local count = call('ZCARD', set)
+        if count < size then sets, size = {set}, count end
+    end
 end
 
-local found, steps = {now, ''}, tonumber(ARGV[9])
+local steps = tonumber(ARGV[9])
 while true do
     local chunk = {}
     local count = math.min(steps, math.max(limit, 50))
@@ -187,11 +222,7 @@ while true do
     end
     table.sort(chunk, function(a, b) return a[2] > b[2] end)
     for i = 1, math.min(count, #chunk) do
-        local row = matching(chunk[i][1])
-        if row then
-            found[#found + 1] = row
-            if #found == limit + 2 then return found end
-        end
+        if is_last(chunk[i][1]) then return found end
         below = fmt('%.0f', chunk[i][2])
     end
     steps = steps - count
@@ -203,21 +234,23 @@ while true do
 end
 """,
 )
-"""scope, status, owner, limit (at least 1), "=" and the id before or empty, position or empty, how many jobs to examine →
-now; the position to continue from or empty; each row."""
+"""scope, status, owner, limit (at least 1), "=" and the id before or empty, position or empty, how many jobs to examine,
+labels, root, 1 to count → now; the position to continue from or empty; each row, or their number."""
 
 OVERDUE: Final = Script.of(
     _SEARCH,
+    _FOUND,
     """
-local members = call('ZRANGEBYSCORE', root .. 'limits', '-inf', now)
-table.sort(members, function(a, b) return a > b end)
-local found = {now, ''}
-for _, member in ipairs(members) do
-    local row = (below == '' or tonumber(string.sub(member, 1, 16)) < tonumber(below)) and matching(entry_id(member))
-    if row then
-        found[#found + 1] = row
-        if #found == limit + 2 then return found end
+local members = {}
+for _, label in ipairs(labels) do
+    for _, member in ipairs(call('ZRANGEBYSCORE', root .. of_label('limits', label), '-inf', now)) do
+        members[#members + 1] = member
     end
+end
+table.sort(members, function(a, b) return a > b end)
+for _, member in ipairs(members) do
+    local is_below = below == '' or tonumber(string.sub(member, 1, 16)) < tonumber(below)
+    if is_below and is_last(entry_id(member)) then return found end
 end
 return found
 """,
@@ -225,21 +258,25 @@ return found
 """As `FIND`, for the jobs past their time limit. There are few of them, so one call examines them all."""
 
 PURGE: Final = Script.of("""
-local set, removed = root .. 'ended:' .. ARGV[3], 0, 0
+local set, removed = root .. of_label('ended:' .. ARGV[3], ARGV[7]), 0
 local ended_before = '(' .. after(tonumber(ARGV[4]), tonumber(ARGV[5]))
 local members = call('ZRANGEBYSCORE', set, '-inf', ended_before, 'LIMIT', 0, ARGV[6])
 for _, member in ipairs(members) do
-    local id, scope, owner = unpack(cmsgpack.unpack(member))
+    local id, scope, owner, chain = unpack(cmsgpack.unpack(member))
     removed = removed + call('UNLINK', job_key(id))
     call('UNLINK', output_key(id))
     call('ZREM', set, member)
-    call('ZREM', root .. 'status:' .. ARGV[3], id)
+    call('ZREM', root .. of_label('status:' .. ARGV[3], ARGV[7]), id)
     call('ZREM', root .. 'scope:' .. scope, id)
     if owner then call('ZREM', root .. 'owner:' .. owner, id) end
+    if chain then call('ZREM', root .. 'chain:' .. chain, id) end
 end
 return {#members, removed}
 """)
-"""status, minus the age in seconds and microseconds, limit → number of entries removed; number of jobs removed."""
+"""status, minus the age in seconds and microseconds, limit, label → number of entries removed; number of jobs removed."""
+
+LABELS: Final = Script.of("return labels_of('')")
+"""→ every label that a job may have."""
 
 MEMORY: Final = Script.plain("return redis.call('INFO', 'memory')")
 """→ the section "memory" of the server's INFO."""

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from backjob.errors import InvalidRequest, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts
 from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import expecting, job_of, lookup, parted, setting
+from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, setting
 from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
@@ -83,8 +83,8 @@ class RedisStore:
             raise InvalidRequest("id", "a job with this id exists already")
         return new_job(draft, merge_key, moment(int(now)))
 
-    def get(self, job_id: str) -> Job | None:
-        now, row = self._run(scripts.GET, job_id)
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        now, row = self._run(scripts.GET, job_id, int(body))
         return job_of(row, now) if row else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
@@ -107,9 +107,9 @@ class RedisStore:
         written = self._run(scripts.REPORT, job_id, token, progress, lookup(report.text), added, int(report.truncated))
         return bool(written)
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         limit = max(0, min(limit, _DUE_LIMIT))
-        now, *rows = self._run(scripts.DUE, lessee, *parted(span(lease)), limit)
+        now, *rows = self._run(scripts.DUE, lessee, *parted(span(lease)), limit, listing(labels))
         return [job_of(row, now) for row in rows]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
@@ -120,27 +120,38 @@ class RedisStore:
 
     def find(self, query: Query) -> list[Job]:
         found: list[Job] = []
+        for now, rows in self._search(query, counts=False):
+            found += [job_of(row, now) for row in rows]
+        return found
+
+    def count(self, query: Query) -> int:
+        return sum(sum(numbers) for _, numbers in self._search(query, counts=True))
+
+    def _search(self, query: Query, *, counts: bool) -> Iterator[tuple[bytes, list[Any]]]:
+        """The answers of the scripts that search: now, and rows or their number."""
         script = scripts.OVERDUE if query.overdue else scripts.FIND
         status = None if query.status is None else str(int(query.status))
         wanted = [lookup(query.scope), lookup(status), lookup(query.owner)]
-        before, below = lookup(query.before), b""
-        if not query.limit:
-            return found
-        while True:
-            remaining = query.limit - len(found)
-            now, below, *rows = self._run(script, *wanted, remaining, before, below, _SEARCH_BATCH)
-            found += [job_of(row, now) for row in rows]
-            if not below or len(found) == query.limit:
-                return found
+        others = [listing(query.labels), lookup(query.root), int(counts)]
+        before, below, remaining = lookup(query.before), b"", query.limit
+        while remaining > 0:
+            now, below, *found = self._run(script, *wanted, remaining, before, below, _SEARCH_BATCH, *others)
+            yield now, found
+            remaining -= sum(found) if counts else len(found)
             before = ""
+            if not below:
+                return
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        removed = 0
-        for status, age in kept_for(completed_age, ended_age).items():
-            entries, ended_since = _PURGE_BATCH, parted(-max(1, span(age)))
-            while entries == _PURGE_BATCH:
-                entries, jobs = self._run(scripts.PURGE, int(status), *ended_since, _PURGE_BATCH)
-                removed += int(jobs)
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        ages = kept_for(completed_age, ended_age).items()
+        each: Iterable[str | bytes] = self._run(scripts.LABELS) if labels is None else labels
+        return sum(self._purge(status, age, label) for status, age in ages for label in each)
+
+    def _purge(self, status: Status, age: float, label: str | bytes) -> int:
+        removed, entries, ended_since = 0, _PURGE_BATCH, parted(-max(1, span(age)))
+        while entries == _PURGE_BATCH:
+            entries, jobs = self._run(scripts.PURGE, int(status), *ended_since, _PURGE_BATCH, label)
+            removed += int(jobs)
         return removed
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Table, func, inspect, literal_column, select,
 from sqlalchemy.schema import CreateIndex
 
 from backjob.errors import StoreUnusable
-from backjob.stores.sql.schema import Tables
+from backjob.stores.sql.schema import Tables, sql_of
 
 _OLDEST: Final = {"postgresql": (12,), "mysql": (8, 0, 1), "mariadb": (10, 6)}
 """MySQL and MariaDB have SKIP LOCKED since these versions."""
@@ -66,6 +66,11 @@ def refuse_other_layout(connection: Connection, tables: Tables, name: str) -> No
     """Raise `StoreUnusable` unless the tables exist with exactly the expected columns."""
     found = _layout(connection, tables)
     differing = _differing(found, tables)
+    if found.get(tables.jobs) == tables.first_columns:
+        raise StoreUnusable(
+            f"{name}: the table {tables.jobs.fullname!r} is that of an earlier version of backjob; run this SQL once:\n"
+            f"{sql_of(tables.upgrade, connection.dialect)}"
+        )
     if differing:
         raise StoreUnusable(
             f"{name}: the tables of {tables.jobs.fullname!r} have another layout than this version of backjob needs "

@@ -9,11 +9,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from attrs import frozen
 from sqlalchemy.dialects import mysql
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement, DropIndex
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
+from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Column, Kind
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
@@ -66,6 +67,11 @@ def _type(column: Column) -> TypeEngine[Any]:
     return sa.String(column.length).with_variant(_BinaryLabel(column.length), *_MYSQL)
 
 
+def _column(column: Column) -> sa.Column[Any]:
+    default = sa.text(f"'{column.default}'") if column in ADDED and not column.nullable else None
+    return sa.Column(column.name, _type(column), nullable=column.nullable, server_default=default)
+
+
 _OPTIONS: Final[dict[str, Any]] = {
     f"{dialect}_{option}": value
     for dialect in _MYSQL
@@ -96,7 +102,7 @@ class Tables:
             table_name,
             metadata,
             sa.Column("seq", sa.BigInteger(), sa.Identity(), primary_key=True),
-            *[sa.Column(column.name, _type(column), nullable=column.nullable) for column in JOB_COLUMNS],
+            *[_column(column) for column in JOB_COLUMNS],
             sa.Column("body", _BYTES),
             sa.UniqueConstraint("id", name=f"{table_name}_id"),
             **_OPTIONS,
@@ -113,6 +119,22 @@ class Tables:
         return cls(metadata, jobs, output)
 
     @property
+    def upgrade(self) -> Sequence[DDLElement]:
+        """The statements that bring the tables of the first version up to date."""
+        changed = [
+            index for index in self.jobs.indexes if str(index.name).removeprefix(f"{self.jobs.name}_") in _CHANGED
+        ]
+        changed.sort(key=lambda index: str(index.name))
+        old = [index for index in changed if not str(index.name).endswith("_chained")]
+        added = [_AddColumn(self.jobs.c[column.name]) for column in ADDED]
+        return [*added, *map(DropIndex, old), *map(CreateIndex, changed)]
+
+    @property
+    def first_columns(self) -> frozenset[str]:
+        """The columns of ``jobs`` in the first version."""
+        return self.layout[self.jobs] - {column.name for column in ADDED}
+
+    @property
     def layout(self) -> dict[sa.Table, frozenset[str]]:
         """The column names of each table."""
         return {table: frozenset(table.columns.keys()) for table in (self.jobs, self.output)}
@@ -125,8 +147,23 @@ class Tables:
 
     @property
     def read(self) -> Sequence[sa.Column[Any]]:
-        """The columns of a row for `row_job`."""
-        return [self.jobs.c[name] for name in (*COLUMNS, "body")]
+        """The columns of a row for `row_job`, without the body."""
+        return [self.jobs.c[name] for name in COLUMNS]
+
+
+_CHANGED: Final = ("living", "ended", "ageing", "chained")
+"""The indices that tables of the first version lack, or have without the label."""
+
+
+class _AddColumn(DDLElement):
+    def __init__(self, column: sa.Column[Any]) -> None:
+        self.column = column
+
+
+@compiles(_AddColumn)
+def _compile_add_column(element: _AddColumn, compiler: Any, **_: Any) -> str:
+    table = compiler.preparer.format_table(element.column.table)
+    return f"ALTER TABLE {table} ADD COLUMN {compiler.get_column_specification(element.column)}"
 
 
 def _add_indices(jobs: sa.Table) -> None:
@@ -138,11 +175,12 @@ def _add_indices(jobs: sa.Table) -> None:
     living, ended = column.status < sa.literal_column("2"), column.status >= sa.literal_column("2")
     for name, columns, condition in (
         ("merging", [column.merge_key], column.merge_key.is_not(None)),
-        ("living", [column.status, column.start_time], living),
-        ("ended", [column.status, column.seq], ended),
-        ("ageing", [column.status, column.end_time], ended),
+        ("living", [column.status, column.label, column.start_time], living),
+        ("ended", [column.status, column.label, column.seq], ended),
+        ("ageing", [column.status, column.label, column.end_time], ended),
         ("owned", [column.owner, column.seq], column.owner.is_not(None)),
         ("scoped", [column.scope, column.seq], column.scope != sa.literal_column("''")),
+        ("chained", [column.root], column.root.is_not(None)),
     ):
         sa.Index(f"{jobs.name}_{name}", *columns, unique=name == "merging", postgresql_where=condition)
 
@@ -152,9 +190,12 @@ def creation(tables: Tables, dialect: str) -> str:
     url = _DIALECTS.get(dialect)
     if url is None:
         raise InvalidRequest("dialect", f"{dialect!r} is none of {', '.join(_DIALECTS)}")
-    compiler = sa.make_url(url).get_dialect()()
-    texts = [str(statement.compile(dialect=compiler)) for statement in tables.creation]
-    return "\n".join([_tidy(text) for text in texts])
+    return sql_of(tables.creation, sa.make_url(url).get_dialect()())
+
+
+def sql_of(statements: Sequence[DDLElement], dialect: sa.Dialect) -> str:
+    """The statements as text, each with a semicolon."""
+    return "\n".join([_tidy(str(statement.compile(dialect=dialect))) for statement in statements])
 
 
 def _tidy(text: str) -> str:

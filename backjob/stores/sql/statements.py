@@ -1,6 +1,6 @@
 """The statements of `SQLStore`. Each is built once, so that SQLAlchemy compiles it once.
 
-A selected row has the columns of `backjob.stores.rows`, the body, and the time of reading. Parameters are named
+A selected row has the columns of `backjob.stores.rows`, the body or NULL, and the time of reading. Parameters are named
 ``new_…`` for the value that a column gets, and ``old_…`` for the value that it must have, because SQLAlchemy takes a
 column's bare name for an assignment.
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
+from attrs import frozen
 from sqlalchemy.dialects import postgresql
 
 from backjob.model import Query, Status
@@ -48,6 +49,15 @@ def named_values(prefix: str, row: Mapping[str, Any]) -> Values:
     }
 
 
+@frozen
+class Due:
+    """The statements about due jobs: whether there are any, to lock them, and to lease and return them (or None)."""
+
+    any: Selecting
+    lock: Selecting
+    take: Any
+
+
 class Statements:
     """The statements for these tables in this kind of database.
 
@@ -63,13 +73,15 @@ class Statements:
         self._now: sa.ColumnElement[int] = (
             sa.literal_column(_SERVER_NOW[kind], sa.BigInteger()) if server_time else _big("now")
         )
-        self._selected = [*tables.read, self._now.label("read_time")]
+        self._whole = [*tables.read, column.body, self._now.label("read_time")]
+        self._selected = [*tables.read, sa.null().label("no_body"), self._now.label("read_time")]
         self._changes: dict[object, sa.Update] = {}
         self._searches: dict[object, Selecting] = {}
         self._inserts = [
             (insert, insert.returning(column.created_time)) for insert in map(self._make_insert, (False, True))
         ]
         self.get = sa.select(*self._selected).where(column.id == sa.bindparam("old_id"))
+        self.get_with_body = sa.select(*self._whole).where(column.id == sa.bindparam("old_id"))
         self.created_time = sa.select(column.created_time).where(column.id == sa.bindparam("old_id"))
         self.holder = sa.select(*self._selected).where(column.merge_key == sa.bindparam("key"))
         self.report = self._make_report()
@@ -77,14 +89,9 @@ class Statements:
         self.append = self._make_append()
         self.locate = sa.select(column.seq, column.output_truncated).where(column.id == sa.bindparam("old_id"))
         self.chunks = self._make_chunks()
-        due = self._is_due()
-        self.any_due = sa.select(sa.select(column.seq).where(*due).exists().label("any_due"))
-        first_due = (
-            sa.select(column.seq).where(*due).order_by(column.start_time, column.seq).limit(sa.bindparam("limit"))
-        )
-        self.lock_due = first_due.with_only_columns(*self._selected, column.seq).with_for_update(skip_locked=True)
         self.lease = self._make_lease().where(column.seq.in_(_list("batch")))
-        self.take_due = self._make_take_due(first_due)
+        self.due = self._make_due(self._is_due())
+        self.due_by_label = self._make_due([*self._is_due(), column.label.in_(_list("labels"))])
         self.beat = self._make_beat()
         self.ageing = (
             sa.select(column.seq, column.output_size, column.end_time)
@@ -97,6 +104,7 @@ class Statements:
             .order_by(column.end_time, column.seq)
             .limit(sa.bindparam("limit"))
         )
+        self.ageing_by_label = self.ageing.where(column.label == sa.bindparam("label"))
         self.drop_jobs = sa.delete(self._jobs).where(column.seq.in_(_list("batch")), column.status >= _TWO)
         self.drop_output = sa.delete(self._output).where(self._output.c.job.in_(_list("batch")))
 
@@ -202,6 +210,15 @@ class Statements:
             sa.or_(column.lease_until.is_(None), column.lease_until <= self._now),
         ]
 
+    def _make_due(self, due: list[Condition]) -> Due:
+        column = self._column
+        first = sa.select(column.seq).where(*due).order_by(column.start_time, column.seq).limit(sa.bindparam("limit"))
+        return Due(
+            any=sa.select(sa.select(column.seq).where(*due).exists().label("any_due")),
+            lock=first.with_only_columns(*self._whole, column.seq).with_for_update(skip_locked=True),
+            take=self._make_take_due(first),
+        )
+
     def _make_lease(self) -> sa.Update:
         row: dict[str, Any] = {
             "version": self._column.version + _ONE,
@@ -217,7 +234,7 @@ class Statements:
         column = self._column
         due = first_due.with_for_update(skip_locked=True).cte("due")
         statement = self._make_lease().values(lease_until=self._later("lease_until")).where(column.seq == due.c.seq)
-        return statement.returning(*self._selected, column.seq)
+        return statement.returning(*self._whole, column.seq)
 
     def _make_beat(self) -> sa.Update:
         column = self._column
@@ -226,8 +243,21 @@ class Statements:
         return sa.update(self._jobs).values(row).where(column.id.in_(_list("ids")), pairs, column.status == _ONE)
 
     def find(self, query: Query) -> Selecting:
-        """The search for a query. Its parameters are named as the query's fields."""
+        """The search for a query. Its parameters are named as the query's fields; ``label`` is one of its labels.
+
+        The number of the row in the order of creation comes last.
+        """
+        return self._search(query, is_count=False)
+
+    def count(self, query: Query) -> Selecting:
+        """The number of rows that `find` would return."""
+        return self._search(query, is_count=True)
+
+    def _search(self, query: Query, *, is_count: bool) -> Selecting:
         shape = (
+            is_count,
+            query.labels is None,
+            query.root is None,
             query.status if query.overdue else query.status is not None and query.status.is_final,
             query.status is None,
             query.overdue,
@@ -238,7 +268,11 @@ class Statements:
         )
         statement = self._searches.get(shape)
         if statement is None:
-            statement = self._searches[shape] = self._make_search(query)
+            statement = self._make_search(query)
+            if is_count:
+                found = statement.with_only_columns(self._column.seq).order_by(None).subquery()
+                statement = sa.select(sa.func.count()).select_from(found)
+            self._searches[shape] = statement
         return statement
 
     def _make_search(self, query: Query) -> Selecting:
@@ -257,12 +291,17 @@ class Statements:
             conditions.append(column.scope == sa.bindparam("scope"))
             if query.scope:
                 conditions.append(column.scope != sa.literal_column("''"))
+        if query.labels is not None:
+            conditions.append(column.label == sa.bindparam("label"))
+        if query.root is not None:
+            conditions.append(column.root == sa.bindparam("root"))
         if query.before is not None:
             before = self._jobs.alias("before")
             conditions.append(
                 column.seq < sa.select(before.c.seq).where(before.c.id == sa.bindparam("before")).scalar_subquery()
             )
-        return sa.select(*self._selected).where(*conditions).order_by(column.seq.desc()).limit(sa.bindparam("limit"))
+        found = sa.select(*self._selected, column.seq).where(*conditions)
+        return found.order_by(column.seq.desc()).limit(sa.bindparam("limit"))
 
     def _is_overdue(self, status: Status | None) -> list[Condition]:
         column, now = self._column, self._now

@@ -5,7 +5,7 @@ The store uses SQLAlchemy Core, with any synchronous driver that SQLAlchemy has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from operator import itemgetter
@@ -127,8 +127,8 @@ class SQLStore:
                 raise InvalidRequest("id", "a job with this id exists already")
         raise StoreUnavailable(f"{self._database.name}: the job with this merge key changed again and again")
 
-    def get(self, job_id: str) -> Job | None:
-        return self._database.do(lambda connection: self._get(connection, job_id))
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        return self._database.do(lambda connection: self._get(connection, job_id, body=body))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
@@ -192,14 +192,19 @@ class SQLStore:
 
         return self._database.transact(step)
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
+        due = self._sql.due if labels is None else self._sql.due_by_label
+        if labels is not None:
+            values["labels"] = sorted(labels)
         # Usually no job is due, and this search takes no lock.
-        if not self._sql.can_return_updates and not self._select(self._sql.any_due, values)[0][0]:
+        if not self._sql.can_return_updates and not self._select(due.any, values)[0][0]:
             return []
-        if self._sql.take_due is None:
-            return self._database.transact(lambda connection: self._lock_and_lease(connection, values, lessee, lease))
-        rows = sorted(self._select(self._sql.take_due, values), key=_DUE_FIRST)
+        if due.take is None:
+            return self._database.transact(
+                lambda connection: self._lock_and_lease(connection, due.lock, values, lessee, lease)
+            )
+        rows = sorted(self._select(due.take, values), key=_DUE_FIRST)
         return [row_job(row[:-2], moment(row[-2])) for row in rows]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
@@ -210,12 +215,24 @@ class SQLStore:
             self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
 
     def find(self, query: Query) -> list[Job]:
+        rows = sorted(self._search(self._sql.find(query), query), key=itemgetter(-1), reverse=True)
+        return [row_job(row[:-2], moment(row[-2])) for row in rows[: query.limit]]
+
+    def count(self, query: Query) -> int:
+        return min(sum(int(count) for (count,) in self._search(self._sql.count(query), query)), query.limit)
+
+    def _search(self, statement: Executable, query: Query) -> list[Any]:
         status = None if query.status is None else int(query.status)
         values = {"scope": query.scope, "owner": query.owner, "before": query.before, "limit": query.limit}
-        return self._jobs(self._sql.find(query), status=status, **values)
+        values |= {"root": query.root, "status": status}
+        labels: Iterable[str | None] = (None,) if query.labels is None else query.labels
+        # One search for each label, so that each can use an index.
+        return [row for label in labels for row in self._select(statement, self._values(**values, label=label))]
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        return sum(self._purge(status, age) for status, age in kept_for(completed_age, ended_age).items())
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        ages = kept_for(completed_age, ended_age).items()
+        each: Iterable[str | None] = (None,) if labels is None else labels
+        return sum(self._purge(status, age, label) for status, age in ages for label in each)
 
     def close_idle(self) -> None:
         """Close the connections that are not in use, unless the engine is the application's. Later calls open others."""
@@ -259,15 +276,18 @@ class SQLStore:
             return changed(job, changes, job.read_time), True
         return None, False
 
-    def _get(self, connection: Connection, job_id: str) -> Job | None:
-        return _job(connection.execute(self._sql.get, self._values(old_id=job_id)).first())
+    def _get(self, connection: Connection, job_id: str, *, body: bool = False) -> Job | None:
+        statement = self._sql.get_with_body if body else self._sql.get
+        return _job(connection.execute(statement, self._values(old_id=job_id)).first())
 
     def _assigned(self, changes: Changes, now: Moment) -> dict[str, Any]:
         assigned = assignments(changes, now)
         return assigned | {"body": None} if changes.end else assigned
 
-    def _lock_and_lease(self, connection: Connection, values: Values, lessee: str, lease: float) -> list[Job]:
-        rows = connection.execute(self._sql.lock_due, values).all()
+    def _lock_and_lease(
+        self, connection: Connection, lock_due: Executable, values: Values, lessee: str, lease: float
+    ) -> list[Job]:
+        rows = connection.execute(lock_due, values).all()
         if not rows:
             return []
         now = rows[0][-2]
@@ -276,11 +296,12 @@ class SQLStore:
         read_time = moment(now)
         return [leased(row_job(row[:-2], read_time), lessee, lease, read_time) for row in rows]
 
-    def _purge(self, status: Status, age: float) -> int:
+    def _purge(self, status: Status, age: float, label: str | None) -> int:
         removed, since = 0, 0
-        values: Values = {"status": int(status), "age": span(age), "limit": PURGED_AT_ONCE}
+        values: Values = {"status": int(status), "age": span(age), "limit": PURGED_AT_ONCE, "label": label}
+        ageing = self._sql.ageing if label is None else self._sql.ageing_by_label
         while True:
-            aged = self._select(self._sql.ageing, self._values(since=since, **values))
+            aged = self._select(ageing, self._values(since=since, **values))
             batch = aged[: purge_batch(size for _, size, _ in aged)]
             if batch:
                 removed += self._drop([seq for seq, _, _ in batch])
@@ -322,6 +343,8 @@ def _job(row: Any) -> Job | None:
 
 
 def _parsed(url: str, argument: str) -> URL:
+    if url.partition("://")[2].partition("/")[0].count("@") > 1:
+        raise InvalidRequest(argument, 'write an "@" in a password as %40')
     try:
         return make_url(url)
     except (exc.ArgumentError, ValueError):  # its message repeats the URL, which may contain a password

@@ -1,6 +1,6 @@
 """The tables of `SQLiteStore` and every statement on them, as text.
 
-A selected row has the columns of `backjob.stores.columns`, then the body, then ``seq``.
+A selected row has the columns of `backjob.stores.columns`, then the body or NULL, then ``seq``.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from attrs import fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model import Query, Report, Status
-from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Column, Kind
+from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Column, Kind
 
 
 def _type(column: Column) -> str:
     kind = "TEXT" if column.is_text else "BLOB" if column.kind is Kind.BYTES else "INTEGER"
-    return kind + ("" if column.nullable else " NOT NULL") + (" UNIQUE" if column.name == "id" else "")
+    default = f" DEFAULT '{column.default}'" if column in ADDED and not column.nullable else ""
+    return kind + ("" if column.nullable else " NOT NULL") + default + (" UNIQUE" if column.name == "id" else "")
 
 
 _COLUMNS: Final = (
@@ -30,15 +31,19 @@ _BODY_COLUMNS: Final = (("job", "INTEGER PRIMARY KEY"), ("body", "BLOB NOT NULL"
 _OUTPUT_COLUMNS: Final = (("job", "INTEGER NOT NULL"), ("start", "INTEGER NOT NULL"), ("piece", "BLOB NOT NULL"))
 
 # Partial indices keep start() cheap, and searches for living jobs independent of the number of ended ones. SQLite uses
-# one only if the query repeats its condition; hence "status = 0 AND status < 2" below.
-_INDICES: Final = (
-    "CREATE UNIQUE INDEX {table}_merging ON {jobs} (merge_key) WHERE merge_key IS NOT NULL",
-    "CREATE INDEX {table}_living ON {jobs} (status, start_time) WHERE status < 2",
-    "CREATE INDEX {table}_ended ON {jobs} (status) WHERE status >= 2",
-    "CREATE INDEX {table}_ageing ON {jobs} (status, end_time) WHERE status >= 2",
-    "CREATE INDEX {table}_owned ON {jobs} (owner) WHERE owner IS NOT NULL",
-    "CREATE INDEX {table}_scoped ON {jobs} (scope) WHERE scope <> ''",
-)
+# one only if the query repeats its condition; hence "status = 0 AND status < 2" below. With the label, the jobs of other
+# applications don't slow down these searches.
+_INDICES: Final = {
+    "merging": "UNIQUE INDEX {table}_merging ON {jobs} (merge_key) WHERE merge_key IS NOT NULL",
+    "living": "INDEX {table}_living ON {jobs} (status, label, start_time) WHERE status < 2",
+    "ageing": "INDEX {table}_ageing ON {jobs} (status, label, end_time) WHERE status >= 2",
+    "ended": "INDEX {table}_ended ON {jobs} (status, label) WHERE status >= 2",
+    "owned": "INDEX {table}_owned ON {jobs} (owner) WHERE owner IS NOT NULL",
+    "scoped": "INDEX {table}_scoped ON {jobs} (scope) WHERE scope <> ''",
+    "chained": "INDEX {table}_chained ON {jobs} (root) WHERE root IS NOT NULL",
+}
+_CHANGED: Final = ("living", "ended", "ageing", "chained")
+"""The indices that tables of the first version lack, or have without the label."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -55,8 +60,10 @@ class Statements:
     """
 
     table: str
-    layout: dict[str, tuple[str, ...]]
+    layout: dict[str, frozenset[str]]
     """Each table's name and columns."""
+    upgrade: tuple[str, ...]
+    """Adds what the tables of the first version lack."""
     creation: tuple[str, ...]
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (
@@ -67,6 +74,7 @@ class Statements:
     drop_body: str = "DELETE FROM {body} WHERE job = ?"
     holder: str = "SELECT {read} FROM {jobs} WHERE merge_key = ?"
     get: str = "SELECT {read} FROM {jobs} WHERE id = ?"
+    get_with_body: str = "SELECT {whole} FROM {jobs} WHERE id = ?"
     update: str = "UPDATE {jobs} SET [changes] WHERE id = ?[condition] RETURNING {read}"
     report: str = (
         "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] "
@@ -81,14 +89,25 @@ class Statements:
     any_due: str = "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {due})"
     take_due: str = (
         "UPDATE {jobs} SET lessee = :lessee, lease_until = :until, version = version + 1 WHERE seq IN "
-        "(SELECT seq FROM {jobs} WHERE {due} ORDER BY start_time, seq LIMIT :limit) RETURNING {read}"
+        "(SELECT seq FROM {jobs} WHERE {due} ORDER BY start_time, seq LIMIT :limit) RETURNING {whole}"
     )
     beat: str = "UPDATE {jobs} SET updated_time = ?, version = version + 1 WHERE id = ? AND token = ? AND status = 1"
     find: str = "SELECT {read} FROM {jobs}[condition] ORDER BY seq DESC LIMIT :limit"
+    count: str = "SELECT count(*) FROM (SELECT 1 FROM {jobs}[condition] LIMIT :limit)"
     before: str = "seq < (SELECT seq FROM {jobs} WHERE id = :before)"
     ageing: str = "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? ORDER BY end_time LIMIT ?"
+    ageing_by_label: str = (
+        "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND label = ? "
+        "ORDER BY end_time LIMIT ?"
+    )
     drop_chunks: str = "DELETE FROM {output} WHERE job = ?"
     drop_job: str = "DELETE FROM {jobs} WHERE seq = ?"
+
+    @property
+    def first_layout(self) -> dict[str, frozenset[str]]:
+        """The layout of the first version."""
+        added = {column.name for column in ADDED}
+        return self.layout | {self.table: self.layout[self.table] - added}
 
     @classmethod
     def of(cls, table: str) -> Statements:
@@ -106,22 +125,37 @@ class Statements:
             "body": f'"{body}"',
             "output": f'"{output}"',
             "due": _DUE,
-            "read": ", ".join((*COLUMNS, _BODY.format(body=f'"{body}"'), "seq")),
+            "read": ", ".join((*COLUMNS, "NULL", "seq")),
+            "whole": ", ".join((*COLUMNS, _BODY.format(body=f'"{body}"'), "seq")),
             "stored": ", ".join(_STORED),
             "values": ", ".join("?" * len(_STORED)),
         }
+        indices = {name: f"CREATE {index}".format(table=table, jobs=names["jobs"]) for name, index in _INDICES.items()}
         texts = {field.name: field.default.format(**names) for field in fields(cls) if isinstance(field.default, str)}
         return cls(
             table=table,
-            layout={name: tuple([column for column, _ in columns]) for name, columns in tables.items()},
+            layout={name: frozenset([column for column, _ in columns]) for name, columns in tables.items()},
+            upgrade=(
+                *[f'ALTER TABLE "{table}" ADD COLUMN {column.name} {_type(column)}' for column in ADDED],
+                *[f'DROP INDEX IF EXISTS "{table}_{name}"' for name in _CHANGED],
+                *[indices[name] for name in _CHANGED],
+            ),
             creation=(
                 f'CREATE TABLE "{table}" ({definitions[table]})',
-                *[index.format(table=table, jobs=names["jobs"]) for index in _INDICES],
+                *indices.values(),
                 f'CREATE TABLE "{body}" ({definitions[body]})',
                 f'CREATE TABLE "{output}" ({definitions[output]}, PRIMARY KEY (job, start)) WITHOUT ROWID',
             ),
             **texts,
         )
+
+    def due(self, statement: str, labels: frozenset[str] | None) -> tuple[str, dict[str, str]]:
+        """`any_due` or `take_due`, limited to jobs with these labels, and the values of the labels."""
+        if labels is None:
+            return statement, {}
+        values = {f"label{number}": label for number, label in enumerate(sorted(labels))}
+        limit = f"label IN ({', '.join([f':{name}' for name in values])})"
+        return statement.replace("status < 2", f"status < 2 AND {limit}"), values
 
     def change(self, assigned: dict[str, object], expected: dict[str, object]) -> str:
         """The compare-and-set of these columns, which also raises the version."""
@@ -146,15 +180,15 @@ class Statements:
             changes += ", output_truncated = 1"
         return self.report.replace("[changes]", changes), values
 
-    def search(self, query: Query) -> str:
-        """The search for a query, with named values.
+    def search(self, query: Query, *, by_label: bool = False, statement: str | None = None) -> str:
+        """The search for a query, with named values; ``by_label`` limits it to the value ``label``.
 
         A unary plus keeps SQLite from using an index ("Disqualifying WHERE-Clause Terms Using Unary +" in its manual).
         SQLite has no statistics here, and might otherwise read a longer list than that of the living jobs or of an owner's.
         """
         conditions: list[str] = []
         living = query.status is not None and not query.status.is_final
-        listed = query.overdue or living
+        listed = query.overdue or living or query.root is not None
         if query.overdue:
             conditions.append(_OVERDUE.get(query.status, "0"))  # an ended job is never overdue
         elif living:
@@ -168,9 +202,16 @@ class Statements:
             listed = listed or indexed
         if query.status is not None and query.status.is_final and not query.overdue:
             conditions.append("+status = :status" if listed else "status = :status AND status >= 2")
+        if query.root is not None:
+            conditions.append("root = :root")
         if query.before is not None:
             conditions.append(self.before)
-        return self.find.replace("[condition]", " WHERE " + " AND ".join(conditions) if conditions else "")
+        if by_label:
+            indexed = query.status is not None or query.overdue
+            conditions.append("label = :label" if indexed else "+label = :label")
+        return (self.find if statement is None else statement).replace(
+            "[condition]", " WHERE " + " AND ".join(conditions) if conditions else ""
+        )
 
 
 _OVERDUE_STARTED: Final = "(status = 0 AND status < 2 AND start_time <= :now AND deliver_by <= :now)"

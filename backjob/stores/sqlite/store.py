@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -105,8 +106,8 @@ class SQLiteStore:
                 connection.execute(self._sql.add_body, (seq, body))
         return job
 
-    def get(self, job_id: str) -> Job | None:
-        rows = self._connections.read(self._sql.get, (job_id,))
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        rows = self._connections.read(self._sql.get_with_body if body else self._sql.get, (job_id,))
         return row_job(rows[0][:-1], self._clock.now()) if rows else None
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
@@ -150,14 +151,16 @@ class SQLiteStore:
             connection.executemany(self._sql.add_chunk, chunks)
         return True
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
         now = self._clock.now()
         until = microseconds(now) + span(lease)
         values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
         # Usually nothing is due, and reading does not wait for writers.
-        if not self._connections.read(self._sql.any_due, values)[0][0]:
+        any_due, named = self._sql.due(self._sql.any_due, labels)
+        if not self._connections.read(any_due, values | named)[0][0]:
             return []
-        rows = self._connections.write(self._sql.take_due, values)
+        take_due, named = self._sql.due(self._sql.take_due, labels)
+        rows = self._connections.write(take_due, values | named)
         return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 
     def beat(self, tokens: Mapping[str, str]) -> None:
@@ -169,22 +172,40 @@ class SQLiteStore:
 
     def find(self, query: Query) -> list[Job]:
         now = self._clock.now()
-        values = {"now": microseconds(now), **asdict(query)}
-        return [row_job(row[:-1], now) for row in self._connections.read(self._sql.search(query), values)]
+        rows = self._search(query, self._sql.find, now)
+        rows.sort(key=itemgetter(-1), reverse=True)
+        return [row_job(row[:-1], now) for row in rows[: query.limit]]
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def count(self, query: Query) -> int:
+        found = self._search(query, self._sql.count, self._clock.now())
+        return min(sum(int(count) for (count,) in found), query.limit)
+
+    def _search(self, query: Query, statement: str, now: datetime) -> list[Any]:
+        """The rows for each label of the query, so that each search can use an index."""
+        by_label = query.labels is not None
+        sql = self._sql.search(query, by_label=by_label, statement=statement)
+        values = {"now": microseconds(now), **asdict(query)}
+        del values["labels"]
+        labels: Iterable[str | None] = (None,) if query.labels is None else query.labels
+        return [row for label in labels for row in self._connections.read(sql, values | {"label": label})]
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         now = microseconds(self._clock.now())
-        return sum(self._purge(status, now - span(age)) for status, age in kept_for(completed_age, ended_age).items())
+        ages = kept_for(completed_age, ended_age).items()
+        each: Iterable[str | None] = (None,) if labels is None else labels
+        return sum(self._purge(status, now - span(age), label) for status, age in ages for label in each)
 
     def close(self) -> None:
         """Close idle connections. A later call opens its own and closes it after use."""
         self._connections.close()
 
-    def _purge(self, status: Status, ended_before: int) -> int:
+    def _purge(self, status: Status, ended_before: int, label: str | None) -> int:
         removed = 0
+        statement = self._sql.ageing if label is None else self._sql.ageing_by_label
+        values = (status, ended_before, *(() if label is None else (label,)), PURGED_AT_ONCE)
         while True:
             with self._connections.transaction() as connection:
-                aged = connection.execute(self._sql.ageing, (status, ended_before, PURGED_AT_ONCE)).fetchall()
+                aged = connection.execute(statement, values).fetchall()
                 batch = [(seq,) for seq, _ in aged[: purge_batch(size for _, size in aged)]]
                 connection.executemany(self._sql.drop_chunks, batch)
                 connection.executemany(self._sql.drop_job, batch)
@@ -197,11 +218,10 @@ class SQLiteStore:
         if self._ready:
             return
         self._enter_wal(connection)
-        if self._create_table and not self._layout(connection):
+        if self._create_table and self._missing(connection):
             connection.execute("BEGIN IMMEDIATE")
-            if not self._layout(connection):  # another process may have created them meanwhile
-                for statement in self._sql.creation:
-                    connection.execute(statement)
+            for statement in self._missing(connection):  # another process may have made them meanwhile
+                connection.execute(statement)
             connection.execute("COMMIT")
         self._refuse_other_layout(connection)
         self._ready = True
@@ -224,13 +244,20 @@ class SQLiteStore:
                 )
             return
 
-    def _layout(self, connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    def _missing(self, connection: sqlite3.Connection) -> tuple[str, ...]:
+        """The statements that make the tables, or that bring those of the first version up to date; none otherwise."""
+        found = self._layout(connection)
+        if not found:
+            return self._sql.creation
+        return self._sql.upgrade if found == self._sql.first_layout else ()
+
+    def _layout(self, connection: sqlite3.Connection) -> dict[str, frozenset[str]]:
         """The expected tables that exist, with their columns."""
-        found: dict[str, tuple[str, ...]] = {}
+        found: dict[str, frozenset[str]] = {}
         for table in self._sql.layout:
-            rows = connection.execute("SELECT name FROM pragma_table_info(?) ORDER BY cid", (table,)).fetchall()
+            rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,)).fetchall()
             if rows:
-                found[table] = tuple([name for (name,) in rows])
+                found[table] = frozenset([name for (name,) in rows])
         return found
 
     def _refuse_other_layout(self, connection: sqlite3.Connection) -> None:
@@ -239,6 +266,12 @@ class SQLiteStore:
             raise StoreUnusable(
                 f"{path}: there is no table {self._sql.table!r}; open the store once with create_table=True, or run the "
                 "SQL of SQLiteStore.schema()"
+            )
+        if found == self._sql.first_layout:
+            statements = "; ".join(self._sql.upgrade)
+            raise StoreUnusable(
+                f"{path}: the tables of {self._sql.table!r} are those of an earlier version of backjob; open the store once "
+                f"with create_table=True, or run: {statements}"
             )
         differing = [table for table, columns in expected.items() if found.get(table) != columns]
         if differing:

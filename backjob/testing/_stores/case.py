@@ -88,6 +88,11 @@ def draft(job_id: str = "job", **fields: Any) -> Draft:
     return Draft(id=job_id, **{"request": Request("GET", "/work"), **fields})
 
 
+def bodiless(job: Job) -> Job:
+    """The job as a reader sees it that does not ask for the request's body."""
+    return job if job.request is None else evolve(job, request=evolve(job.request, body=b""))
+
+
 def unread(job: Job) -> Job:
     """The job without its moment of reading."""
     return evolve(job, read_time=job.created_time)
@@ -183,7 +188,7 @@ class StoreCase:
         """A new store, watched."""
         store = self.make_store(clock)
         missing = [name for name in METHODS if not callable(getattr(store, name, None))]
-        kept(not missing, f"a store has ten methods; missing here: {', '.join(missing)}")
+        kept(not missing, f"a store has eleven methods; missing here: {', '.join(missing)}")
         return WatchedStore(store)
 
     @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from attrs import evolve
 from backjob.lifecycle import End, completed, ended, failed
 from backjob.lifecycle import cancelled as cancellation
 from backjob.model import Changes, Expect, Report, Status
-from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, same
+from backjob.testing._stores.case import UNKNOWN, StoreCase, bodiless, draft, kept, same
 from backjob.testing._stores.creating import FULL
 
 
@@ -83,6 +83,13 @@ class ChangeCalls(StoreCase):
             (Changes(lessee="m"), {"lessee": "m"}),
             (Changes(lessee=None), {"lessee": None}),
             (Changes(delivery_timeout=1), {}),
+            (Changes(label="new"), {"label": "new"}),
+            (
+                Changes(label="new", proof="other", sealed=b"\0new"),
+                {"label": "new", "proof": "other", "sealed": b"\0new"},
+            ),
+            (Changes(waiting_for="place"), {"waiting_for": "place"}),
+            (Changes(proof=None, waiting_for=None), {"proof": None}),
         ],
     )
     def test_a_change_writes_its_fields_and_no_others(self, changes: Changes, fields: dict[str, Any]) -> None:
@@ -125,7 +132,7 @@ class ChangeCalls(StoreCase):
         same(self.read().updated_time, self.clock.now(), "alive sets updated_time to the store's now")
 
     def test_sealed_credentials_can_be_erased_before_the_end(self) -> None:
-        before = self.store.create(evolve(FULL, id="job"))
+        before = bodiless(self.store.create(evolve(FULL, id="job")))
         changed = self.store.change("job", Expect(), Changes(erase_sealed=True))
         same(changed, self.read(), "get returns the job that change returned")
         same(self.read().sealed, None, "erase_sealed erases the sealed credentials")
@@ -134,6 +141,7 @@ class ChangeCalls(StoreCase):
     @pytest.mark.parametrize("end", [completed("done", {"n": [1]}), failed("broken"), cancellation()])
     def test_the_end_erases_secrets_and_releases_the_lease(self, end: End) -> None:
         before = self.store.create(evolve(FULL, id="job"))
+        self.store.change("job", Expect(), Changes(waiting_for="place"))
         self.clock.advance(4)
         changed = self.store.change("job", Expect(), ended(end))
         job = self.read()
@@ -141,10 +149,19 @@ class ChangeCalls(StoreCase):
         same(
             (job.request, job.caller, job.sealed), (None, None, None), "the end erases request, caller and credentials"
         )
+        same((job.proof, job.waiting_for), (None, None), "the end erases the proof, and why the job waited")
         same((job.lessee, job.lease_until), (None, None), "the end releases the lease")
         same(job.end_time, self.clock.now(), "the end sets end_time to the store's now")
         same(
-            (job.owner, job.scope, job.depth, job.start_time, job.created_time),
-            (before.owner, before.scope, before.depth, before.start_time, before.created_time),
+            (job.owner, job.scope, job.depth, job.label, job.root, job.start_time, job.created_time),
+            (
+                before.owner,
+                before.scope,
+                before.depth,
+                before.label,
+                before.root,
+                before.start_time,
+                before.created_time,
+            ),
             "the end keeps everything else",
         )

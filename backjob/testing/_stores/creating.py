@@ -10,7 +10,7 @@ import pytest
 from attrs import evolve
 
 from backjob.model import Caller, Draft, Job, Output, Request, Status
-from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, refused, same
+from backjob.testing._stores.case import UNKNOWN, StoreCase, bodiless, draft, kept, refused, same
 
 FULL: Final = Draft(
     id="full",
@@ -32,6 +32,9 @@ FULL: Final = Draft(
     held=True,
     sealed=b"\x00\xffsealed",
     depth=3,
+    label="l\u00e4bel 1",
+    proof="pr00f",
+    root="first",
 )
 
 
@@ -58,9 +61,13 @@ class CreateCalls(StoreCase):
             held=True,
             sealed=FULL.sealed,
             depth=3,
+            label=FULL.label,
+            proof=FULL.proof,
+            root=FULL.root,
         )
         same(self.store.create(FULL), expected, "create returns the job as it was written")
-        same(self.read("full"), expected, "get returns the job as it was written")
+        same(self.store.get("full", body=True), expected, "get returns the job as it was written")
+        same(self.read("full"), bodiless(expected), "get returns all but the body if it is not asked for")
 
     def test_a_bare_draft_gives_a_bare_job(self) -> None:
         job = self.store.create(draft())
@@ -77,6 +84,7 @@ class CreateCalls(StoreCase):
             (None, 0, False),
             "a new job has no status text and no output",
         )
+        same((job.label, job.proof, job.root, job.waiting_for), ("", None, None, None), "a draft may lack them all")
 
     def test_the_due_time_may_be_an_aware_datetime_of_any_zone(self) -> None:
         due = datetime(2031, 6, 1, 3, 0, 0, 7, tzinfo=timezone(timedelta(hours=5, minutes=30)))
@@ -99,9 +107,11 @@ class CreateCalls(StoreCase):
         same(found, (due, due + timedelta(microseconds=1)), "any moment of the calendar can be due")
 
     def test_a_request_of_a_mebibyte_comes_back_whole(self) -> None:
-        request = Request("POST", "/work?" + "q" * 8000, (("Cookie", "c" * 8000),), bytes(range(256)) * 4096)
+        target, fields = "/shop/work?" + "q" * 8000, (("Cookie", "c" * 8000),)
+        request = Request("POST", target, fields, bytes(range(256)) * 4096, mount="/shop")
         self.store.create(draft(request=request))
-        kept(self.read().request == request, "a request comes back byte for byte")
+        job = self.store.get("job", body=True)
+        kept(job is not None and job.request == request, "a request comes back byte for byte")
 
     @pytest.mark.parametrize("job_id", UNKNOWN)
     def test_an_unknown_id_finds_nothing(self, job_id: str) -> None:

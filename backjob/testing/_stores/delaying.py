@@ -10,7 +10,7 @@ from attrs import evolve
 
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import completed, failed
-from backjob.model import Changes, Expect, Job, Status
+from backjob.model import Changes, Expect, Job, Request, Status
 from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, same
 
 
@@ -84,6 +84,30 @@ class DelaysJobs(StoreCase):
         self.store.create(draft(delivery_timeout=1))
         self.clock.advance(100)
         same(self.taken(), ["job"], "take_due ignores deliver_by")
+
+    def test_only_jobs_with_these_labels_are_taken(self) -> None:
+        for number, label in enumerate(("mine", "theirs", "old", "", "mine", "MINE", "mine ")):
+            self.store.create(draft(f"{number}", label=label, due=9 - number, lessee="gone" if number > 3 else None))
+        self.clock.advance(10)
+        mine = frozenset(("mine", "old"))
+        taken = [job.id for job in self.store.take_due("me", 60, 1, mine)]
+        taken += [job.id for job in self.store.take_due("me", 60, 10, mine)]
+        same(taken, ["4", "2", "0"], "take_due takes only jobs with these labels, the longest due first")
+        same(self.store.take_due("me", 60, 10, frozenset()), [], "without labels there is no job to take")
+        same(self.read("1").version, 1, "a job with another label stays as it is")
+        same(self.taken(), ["6", "5", "3", "1"], "labels of None mean any label")
+
+    def test_a_job_with_another_label_is_taken_by_that_label_alone(self) -> None:
+        self.store.create(draft(label="old"))
+        self.store.change("job", Expect(), Changes(label="new"))
+        same(self.store.take_due("me", 60, 10, frozenset(("old",))), [], "a job has no label but its own")
+        same(len(self.store.take_due("me", 60, 10, frozenset(("new",)))), 1, "a changed label takes effect at once")
+
+    def test_a_taken_job_has_the_body_of_its_request(self) -> None:
+        request = Request("POST", "/work", body=b"a body")
+        self.store.create(draft(request=request))
+        (job,) = self.store.take_due("me", 5, 1)
+        same(job.request, request, "take_due returns the request with its body")
 
     def test_each_due_job_is_taken_by_one(self) -> None:
         names = [f"{number}" for number in range(100)]

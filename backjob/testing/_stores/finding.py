@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from attrs import evolve
 
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, failed
@@ -57,6 +58,21 @@ class FindsSilentJobs(StoreCase):
         self.clock.advance(100)
         same(self.found(Query(overdue=True)), names[::-1], "the newest come first")
         same(self.found(Query(overdue=True, limit=3)), names[:-4:-1], "find returns no more than the limit")
+
+    def test_silent_jobs_with_another_label_are_invisible(self) -> None:
+        for label in ("mine", "old", "theirs", ""):
+            self.running(f"{label} silent", error_timeout=10, label=label)
+            self.store.create(draft(f"{label} late", delivery_timeout=10, label=label))
+        self.clock.advance(50)
+        mine = frozenset(("mine", "old"))
+        query = Query(overdue=True, labels=mine)
+        expected = ["old late", "old silent", "mine late", "mine silent"]
+        same(self.found(query), expected, "overdue finds only jobs with these labels, the newest first")
+        same(self.found(evolve(query, limit=3)), expected[:3], "find returns no more than the limit")
+        same(self.store.count(query), 4, "count counts only jobs with these labels")
+        same(self.store.count(evolve(query, limit=3)), 3, "count counts no more than the limit")
+        self.store.change("old late", Expect(), Changes(label="theirs"))
+        same(self.found(query), ["old silent", *expected[2:]], "a changed label takes effect at once")
 
     def test_an_ended_job_is_never_overdue(self) -> None:
         for end in (completed(), failed("x"), cancellation()):
@@ -115,6 +131,70 @@ class FindsJobs(FindsSilentJobs):
                     ]
                     query = Query(scope=scope_asked, owner=owner_asked, status=status_asked, limit=100)
                     same(self.found(query), expected, f"find gives the jobs that match, newest first ({query})")
+
+    def test_jobs_with_another_label_are_invisible(self) -> None:
+        for number, label in enumerate(("mine", "theirs", "old", "", "mine", "Mine", "mine ")):
+            for status in Status:
+                job_id = f"{number}/{status.name}"
+                self.store.create(draft(job_id, label=label, scope="s", owner="o"))
+                if status is not Status.STARTED:
+                    self.store.change(job_id, *claimed("token"))
+                if status.is_final:
+                    self.store.change(job_id, Expect(), Changes(status=status, end=True))
+        mine = frozenset(("mine", "old"))
+        newest = [f"{number}/{status.name}" for number in (4, 2, 0) for status in reversed(Status)]
+        for scope in (None, "s"):
+            for owner in (None, "o"):
+                for status_asked in (None, *Status):
+                    query = Query(scope=scope, owner=owner, status=status_asked, labels=mine, limit=100)
+                    expected = [name for name in newest if status_asked is None or name.endswith(status_asked.name)]
+                    same(self.found(query), expected, f"find returns only jobs with these labels ({query})")
+                    same(self.store.count(query), len(expected), f"count returns how many there are ({query})")
+        query = Query(labels=mine, before=newest[2], limit=4)
+        same(self.found(query), newest[3:7], "pages show only jobs with these labels")
+        same(self.store.count(query), 4, "count counts no more than the limit")
+        same(self.found(Query(labels=frozenset(("nobody",)))), [], "a label that no job has finds nothing")
+        same(self.found(Query(labels=frozenset())), [], "without labels there is no job to find")
+        same(self.store.count(Query(labels=frozenset())), 0, "without labels there is no job to count")
+
+    def test_a_job_with_a_new_label_is_found_by_it_alone(self) -> None:
+        for status in (Status.STARTED, Status.IN_PROGRESS, Status.FAILED):
+            self.store.create(draft(status.name, label="old"))
+            if status is not Status.STARTED:
+                self.store.change(status.name, Expect(), Changes(status=status, end=status.is_final))
+            self.store.change(status.name, Expect(), Changes(label="new", proof="new"))
+            for label, count in (("old", 0), ("new", 1)):
+                query = Query(status=status, labels=frozenset((label,)))
+                same(len(self.found(query)), count, f"a changed label takes effect at once ({query})")
+
+    def test_the_jobs_of_a_chain_are_found_and_counted(self) -> None:
+        self.store.create(draft("first"))
+        for number in range(5):
+            self.store.create(draft(f"{number}", root="first", label="a" if number else "b", scope="s"))
+        self.store.create(draft("other", root="FIRST"))
+        same(self.found(Query(root="first")), ["4", "3", "2", "1", "0"], "root finds the jobs of a chain")
+        same(self.store.count(Query(root="first")), 5, "count counts the jobs of a chain")
+        same(self.store.count(Query(root="first", limit=3)), 3, "count counts no more than the limit")
+        query = Query(root="first", labels=frozenset(("a",)), scope="s")
+        same(self.found(query), ["4", "3", "2", "1"], "root goes with the other filters")
+        same(self.store.count(query), 4, "root goes with the other filters")
+        same(self.store.count(Query(root="unknown")), 0, "an unknown root has no jobs")
+
+    def test_count_is_the_number_of_jobs_that_find_returns(self) -> None:
+        for number in range(12):
+            self.store.create(draft(f"{number}", scope="s" if number % 3 else ""))
+        self.ended("over", scope="s")
+        for query, expected in (
+            (Query(), 13),
+            (Query(limit=0), 0),
+            (Query(limit=7), 7),
+            (Query(scope="s"), 9),
+            (Query(scope="s", before="6"), 4),
+            (Query(before="unknown"), 0),
+            (Query(status=Status.COMPLETED), 1),
+            (Query(status=Status.STARTED, scope=""), 4),
+        ):
+            same(self.store.count(query), expected, f"count returns how many jobs find returns ({query})")
 
     def test_pages_of_overdue_jobs_follow_one_another(self) -> None:
         for number in range(5):

@@ -8,6 +8,7 @@ from typing import Any, Final
 from attrs import NOTHING, asdict, fields
 
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
+from backjob.testing._stores.case import bodiless
 from backjob.testing.clock import FakeClock
 
 _FIELDS: Final = {field.name: field for field in fields(Job)}
@@ -34,9 +35,12 @@ class Model:
     def moment(self, due: datetime | float) -> datetime:
         return due if isinstance(due, datetime) else self.after(due)
 
-    def job(self, job_id: str) -> Job | None:
+    def job(self, job_id: str, *, body: bool = False) -> Job | None:
         row = self.rows.get(job_id)
-        return None if row is None else Job(**row, read_time=self.clock.now())
+        if row is None:
+            return None
+        job = Job(**row, read_time=self.clock.now())
+        return job if body else bodiless(job)
 
     def create(self, draft: Draft, merge_key: str | None) -> Job | None:
         for job_id, row in self.rows.items():
@@ -73,7 +77,8 @@ class Model:
         if changes.erase_sealed:
             row["sealed"] = None
         if changes.end:
-            row |= dict.fromkeys(("request", "caller", "sealed", "lessee", "lease_until", "merge_key"))
+            row |= dict.fromkeys(("request", "caller", "sealed", "proof", "waiting_for"))
+            row |= dict.fromkeys(("lessee", "lease_until", "merge_key"))
             row["end_time"] = self.clock.now()
         return self.job(job_id)
 
@@ -90,7 +95,7 @@ class Model:
         row["version"] += 1
         return True
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job | None]:
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None) -> list[Job | None]:
         now = self.clock.now()
         due = [
             row
@@ -98,11 +103,12 @@ class Model:
             if row["status"] is Status.STARTED
             and row["start_time"] <= now
             and (row["lease_until"] is None or row["lease_until"] <= now)
+            and (labels is None or row["label"] in labels)
         ]
         taken = sorted(due, key=lambda row: row["start_time"])[:limit]
         for row in taken:
             row["lessee"], row["lease_until"], row["version"] = lessee, self.after(lease), row["version"] + 1
-        return [self.job(row["id"]) for row in taken]
+        return [self.job(row["id"], body=True) for row in taken]
 
     def beat(self, tokens: dict[str, str]) -> None:
         for job_id, token in tokens.items():
@@ -126,17 +132,22 @@ class Model:
             and query.scope in (None, row["scope"])
             and query.status in (None, row["status"])
             and query.owner in (None, row["owner"])
+            and query.root in (None, row["root"])
+            and (query.labels is None or row["label"] in query.labels)
             and (not query.overdue or self.overdue(row))
         ]
         return [self.job(row["id"]) for row in matching[: query.limit]]
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None) -> int:
         now = self.clock.now()
         gone = []
         for job_id, row in self.rows.items():
             ages = [ended_age] + ([completed_age] if row["status"] is Status.COMPLETED else [])
-            if row["end_time"] is not None and any(
-                age and row["end_time"] + timedelta(seconds=age) < now for age in ages
+            is_chosen = labels is None or row["label"] in labels
+            if (
+                is_chosen
+                and row["end_time"] is not None
+                and any(age and row["end_time"] + timedelta(seconds=age) < now for age in ages)
             ):
                 gone.append(job_id)
         for job_id in gone:

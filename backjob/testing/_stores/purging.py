@@ -8,7 +8,7 @@ import pytest
 
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, ended, failed
-from backjob.model import Expect, Output, Report
+from backjob.model import Changes, Expect, Output, Report
 from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, kept, same
 
 _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
@@ -63,6 +63,18 @@ class PurgesJobs(StoreCase):
         same(self.purged(1, 0), ["completed"], "the age of COMPLETED jobs does not apply to others")
         same(self.purged(0, 1), ["cancelled", "failed"], "the age of ended jobs applies to any final status")
         same(self.living(), {"running", "started"}, "living jobs are never purged")
+
+    def test_purge_removes_only_jobs_with_these_labels(self) -> None:
+        for label in ("mine", "theirs", "", "mine "):
+            self.ended(f"{label}.completed", completed(), label=label)
+            self.ended(f"{label}.failed", failed("x"), label=label)
+        self.store.change("theirs.failed", Expect(), Changes(label="mine"))
+        self.clock.advance(20)
+        same(self.store.purge(10, 10, frozenset()), 0, "without labels there is no job to purge")
+        same(self.store.purge(10, 10, frozenset(("mine", ""))), 5, "purge removes only jobs with these labels")
+        left = {name for name in ("mine .completed", "mine .failed", "theirs.completed") if self.store.get(name)}
+        same(len(left), 3, "purge removes only jobs with these labels")
+        same(self.store.purge(10, 10), 3, "labels of None mean any label")
 
     def test_a_purged_job_leaves_nothing_behind(self) -> None:
         self.running()

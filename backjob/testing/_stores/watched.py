@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, get_args, get_type_hints
+from typing import Any, Final, TypeVar, get_args, get_type_hints
+
+from attrs import evolve
 
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
 
 METHODS: Final = (
-    "create", "get", "output", "change", "report", "take_due", "beat", "find", "purge", "close",
+    "create", "get", "output", "change", "report", "take_due", "beat", "find", "count", "purge", "close",
 )  # fmt: skip
 _NONE: Final = type(None)
 
@@ -25,7 +27,10 @@ _TYPES: Final = {name: _allowed(hint) for name, hint in get_type_hints(Job).item
 
 
 class WatchedStore:
-    """Passes every call to the store ``inner``. Attributes beyond the protocol are the inner store's."""
+    """Passes every call to the store ``inner``. Attributes beyond the protocol are the inner store's.
+
+    Drops the body of a request from results that need not have it.
+    """
 
     def __init__(self, inner: Store) -> None:
         self.inner = inner
@@ -36,8 +41,10 @@ class WatchedStore:
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         return _checked("create", _result("create", self._call("create", draft, merge_key), Job))
 
-    def get(self, job_id: str) -> Job | None:
-        return _job_or_none("get", self._call("get", job_id))
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        if body:
+            return _job_or_none("get", self._call("get", job_id, body=True))
+        return _without_body(_job_or_none("get", self._call("get", job_id)))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         chunk: Output = _result("output", self._call("output", job_id, offset, limit), Output)
@@ -47,39 +54,51 @@ class WatchedStore:
         return chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        return _job_or_none("change", self._call("change", job_id, expect, changes))
+        return _without_body(_job_or_none("change", self._call("change", job_id, expect, changes)))
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         written: bool = _result("report", self._call("report", job_id, token, report), bool)
         return written
 
-    def take_due(self, lessee: str, lease: float, limit: int) -> list[Job]:
-        return _jobs("take_due", self._call("take_due", lessee, lease, limit))
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return _jobs("take_due", self._call("take_due", lessee, lease, limit, labels))
 
     def beat(self, tokens: Mapping[str, str]) -> None:
         _result("beat", self._call("beat", tokens), _NONE)
 
     def find(self, query: Query) -> list[Job]:
-        return _jobs("find", self._call("find", query))
+        return [_without_body(job) for job in _jobs("find", self._call("find", query))]
 
-    def purge(self, completed_age: float, ended_age: float) -> int:
-        removed: int = _result("purge", self._call("purge", completed_age, ended_age), int)
+    def count(self, query: Query) -> int:
+        found: int = _result("count", self._call("count", query), int)
+        return found
+
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        removed: int = _result("purge", self._call("purge", completed_age, ended_age, labels), int)
         return removed
 
     def close(self) -> None:
         _result("close", self._call("close"), _NONE)
 
-    def _call(self, name: str, *arguments: object) -> Any:
+    def _call(self, name: str, *arguments: object, **named: object) -> Any:
         __tracebackhide__ = True
         method: Callable[..., object] = getattr(self.inner, name)
         try:
-            return method(*arguments)
+            return method(*arguments, **named)
         except Exception as error:
-            shown = ", ".join([_shortly(argument) for argument in arguments])
+            shown = ", ".join([_shortly(argument) for argument in (*arguments, *named.items())])
             raise AssertionError(
                 f"promise broken: {name} must not raise this; it raised {type(error).__name__}: {_shortly(error, str)}\n"
                 f"  called: {name}({shown})"
             ) from error
+
+
+T = TypeVar("T", Job, "Job | None")
+
+
+def _without_body(job: T) -> T:
+    """The job without the body of its request, which a store may return or not."""
+    return job if job is None or job.request is None else evolve(job, request=evolve(job.request, body=b""))
 
 
 def _shortly(value: object, show: Callable[[object], str] = repr) -> str:

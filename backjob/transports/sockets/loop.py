@@ -64,6 +64,11 @@ class SocketLoop:
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
+    def ensure_running(self) -> None:
+        """Start the thread unless it runs. If that is impossible, `submit` says why."""
+        with self._lock:
+            self._ensure_thread()
+
     def submit(self, flight: Flight) -> None:
         with self._lock:
             refusal = self._ensure_thread()
@@ -74,6 +79,11 @@ class SocketLoop:
             return
         flight.future.add_done_callback(self._note_cancel)
         self._wake()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._flights)
 
     def close(self) -> None:
         with self._lock:

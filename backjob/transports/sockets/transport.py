@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import ssl
 from concurrent.futures import Future
-from typing import Final
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, NotSent
@@ -15,11 +13,8 @@ from backjob.model import Response
 from backjob.process import PerProcess
 from backjob.protocols import Clock, Delivery
 from backjob.transports.sockets.connection import Terms
+from backjob.transports.sockets.descriptors import Descriptors
 from backjob.transports.sockets.loop import Flight, SocketLoop
-
-_MAX_IN_FLIGHT: Final = 10_000
-_MIN_RESERVE: Final = 64
-"""File descriptors left for everything else: at the limit, SQLite, open() and imports fail too."""
 
 
 class SocketTransport:
@@ -63,6 +58,7 @@ class SocketTransport:
         self._max_in_flight = max_in_flight
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
+        self._descriptors = PerProcess(lambda: Descriptors(self._clock))
         self._loops = PerProcess(lambda: SocketLoop(self._terms, connect_timeout, self._clock), SocketLoop.abandon)
 
     def __repr__(self) -> str:
@@ -75,13 +71,17 @@ class SocketTransport:
 
     @property
     def capacity(self) -> int:
-        """How many requests may be in flight at once: 3/4 of the file descriptors, at most 10,000, and 64 must be left."""
-        if self._max_in_flight is not None:
-            return self._max_in_flight
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if limit == resource.RLIM_INFINITY:
-            return _MAX_IN_FLIGHT
-        return max(1, min(_MAX_IN_FLIGHT, limit - max(_MIN_RESERVE, limit // 4)))
+        """How many requests may be in flight at once: 3/4 of the file descriptors, at most 10,000, and 64 must be left.
+
+        In a process that serves with waitress, a quarter of the 1024 descriptors that it can watch. 0 while other parts
+        of the process have taken the descriptors.
+        """
+        return self._descriptors.get().capacity(self._max_in_flight, self._loops.get().connections)
+
+    def ensure_running(self) -> None:
+        """Start the socket thread unless it runs; `send` does so too, but no thread can be started while a process ends."""
+        if not self._closed:
+            self._loops.get().ensure_running()
 
     def send(self, delivery: Delivery) -> Future[Response]:
         """Start sending and return at once.

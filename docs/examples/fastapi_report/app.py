@@ -16,7 +16,7 @@ from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from fastapi.routing import APIRouter
 
 from backjob import BackJob, JobNotFound, Status
-from backjob.asgi import BackJobMiddleware
+from backjob.asgi import BackJobMiddleware, StatusApp
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
@@ -110,4 +110,5 @@ app.state.jobs = BackJob(
     transport=SocketTransport,
     signer=MessageSigner(os.environ.get("BACKJOB_KEY") or secrets.token_urlsafe(48)),
 )
-app.add_middleware(BackJobMiddleware, jobs=app.state.jobs)
+app.add_middleware(BackJobMiddleware, jobs=app.state.jobs, status=False)
+app.mount(app.state.jobs.status_prefix, StatusApp(app.state.jobs))

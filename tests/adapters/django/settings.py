@@ -83,7 +83,11 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SITE_DATABASE") or str(_DIRECTORY / "site.db"),
         "TEST": {"NAME": str(_DIRECTORY / "test.db")},
-        "OPTIONS": {"init_command": "PRAGMA journal_mode=WAL", "timeout": 20},
+        "OPTIONS": {
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
     },
     "postgresql": _server("django.db.backends.postgresql", POSTGRES.url),
     "mariadb": _server("django.db.backends.mysql", MARIADB.url, OPTIONS={"charset": "utf8mb4"}),

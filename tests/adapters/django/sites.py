@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
@@ -79,8 +80,8 @@ class Site:
 
 
 @contextmanager
-def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
-    """Run the project on a server of this kind within the block, with these settings.
+def serving(kind: str, directory: Path, *, module: str = "served", **settings: Any) -> Iterator[Site]:
+    """Run the project on a server of this kind within the block, with these settings. ``module`` has its applications.
 
     Without ``DATABASES`` it has a copy of the tests' own, and needs the fixture ``sqlite``.
     """
@@ -88,8 +89,10 @@ def serving(kind: str, directory: Path, **settings: Any) -> Iterator[Site]:
     if "DATABASES" not in settings:
         with closing(connections["default"].copy()) as connection, connection.cursor() as cursor:
             cursor.execute("VACUUM INTO %s", [str(path)])
+        with closing(sqlite3.connect(path)) as copy:
+            copy.execute("PRAGMA journal_mode=WAL")  # as `migrate` leaves it: two threads can't change it at once
     how = KINDS[kind]
-    app = f"tests.adapters.django.served:{'app' if how.gateway == 'wsgi' else 'asgi'}"
+    app = f"tests.adapters.django.{module}:{'app' if how.gateway == 'wsgi' else 'asgi'}"
     environment = {"SITE_DATABASE": str(path), "SITE_SETTINGS": json.dumps(settings)}
     with running(how, app, directory, environment) as server:
         yield Site(server)

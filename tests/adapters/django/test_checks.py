@@ -10,11 +10,17 @@ from django.conf import settings
 from django.contrib.sessions.backends import signed_cookies
 from django.core.checks import run_checks
 from django.test import override_settings
+from django_prometheus.middleware import PrometheusBeforeMiddleware
+from opentelemetry.instrumentation.django.middleware.otel_middleware import _DjangoMiddleware
+
+from backjob.django.checks import SQLITE_OPTIONS
 
 pytestmark = pytest.mark.usefixtures("database")
 
 INSECURE = "django-insecure-k3&v9@x!q0m#w7z$r2t^u5y*p8(b1)n6_h4=f+d%j-s2g0"
 OURS = "backjob.django.middleware.BackJobMiddleware"
+OTEL = f"{_DjangoMiddleware.__module__}.{_DjangoMiddleware.__qualname__}"
+PROMETHEUS = f"{PrometheusBeforeMiddleware.__module__}.{PrometheusBeforeMiddleware.__qualname__}"
 DUMMY = "django.core.cache.backends.dummy.DummyCache"
 SHARED = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": "/nowhere"}}
 
@@ -25,7 +31,7 @@ class SessionStore(signed_cookies.SessionStore):
 
 def found() -> list[str]:
     """The ids of the messages. Each must have a text and a hint."""
-    messages = run_checks(tags=["backjob"])
+    messages = [message for message in run_checks(tags=["backjob"]) if not message.is_silenced()]
     assert all(message.msg and message.hint for message in messages)
     return [str(message.id) for message in messages]
 
@@ -38,13 +44,16 @@ def test_the_tests_own_project_passes_all_checks() -> None:
     ("given", "expected"),
     [
         ({"MIDDLEWARE": [one for one in settings.MIDDLEWARE if one != OURS]}, "backjob.E001"),
-        ({"MIDDLEWARE": [*settings.MIDDLEWARE[1:], OURS]}, "backjob.E002"),
+        ({"MIDDLEWARE": [*settings.MIDDLEWARE[1:], OURS]}, "backjob.W002"),
+        ({"MIDDLEWARE": [OTEL, *settings.MIDDLEWARE[1:], OURS]}, "backjob.W002"),
         ({"BACKJOB": {"SEEL": 1}}, "backjob.E003"),
         ({"BACKJOB": []}, "backjob.E003"),
         ({"BACKJOB": {"BASE_URL": "http://[::1"}}, "backjob.E003"),
         ({"BACKJOB": {"STORE": "sqlite:////nowhere/at/all/jobs.db"}}, "backjob.E004"),
         ({"SECRET_KEY": INSECURE[:40]}, "backjob.E003"),
         ({"SECRET_KEY": INSECURE}, "backjob.W006"),
+        ({"BACKJOB": {"TABLE_NAME": "jobs"}}, "backjob.W009"),
+        ({"BACKJOB": {"CREATE_TABLE": False}}, "backjob.W009"),
         ({"SECRET_KEY_FALLBACKS": ["weak"]}, "backjob.W005"),
         ({"BACKJOB": {"BASE_URL": "http://elsewhere.example"}}, "backjob.E011"),
         ({"BACKJOB": {"CACHE": "default"}}, "backjob.W007"),
@@ -63,6 +72,8 @@ def test_a_wrong_setting_is_reported(given: dict[str, Any], expected: str) -> No
 @pytest.mark.parametrize(
     "given",
     [
+        {"MIDDLEWARE": [PROMETHEUS, OTEL, *settings.MIDDLEWARE]},
+        {"MIDDLEWARE": [*settings.MIDDLEWARE[1:], OURS], "SILENCED_SYSTEM_CHECKS": ["backjob.W002"]},
         {"SECRET_KEY": INSECURE, "DEBUG": True},
         {"SECRET_KEY": INSECURE, "BACKJOB": {"KEY": "a secret of its own, 8c2f41d705ae"}},
         {"SECRET_KEY_FALLBACKS": ["an older one, a6f1c09e7d3b58c240"]},
@@ -140,9 +151,34 @@ def test_a_unix_socket_with_connect_to_is_not_reported(monkeypatch: pytest.Monke
         assert found() == []
 
 
-@pytest.mark.parametrize("atomic", [True, False])
-@pytest.mark.parametrize("engine", ["sqlite3", "postgresql"])
-def test_sqlite_with_atomic_requests_is_reported(monkeypatch: pytest.MonkeyPatch, atomic: bool, engine: str) -> None:
-    databases = {"default": {"ENGINE": f"django.db.backends.{engine}", "ATOMIC_REQUESTS": atomic}}
+SQLITE = {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.db"}
+TURNS = {**SQLITE, "OPTIONS": {**SQLITE_OPTIONS}}
+POSTGRESQL = {"ENGINE": "django.db.backends.postgresql"}
+
+
+@pytest.mark.parametrize(
+    ("databases", "given", "expected"),
+    [
+        ({"default": SQLITE}, {}, ["backjob.W041"]),
+        ({"default": TURNS}, {}, []),
+        ({"default": {**TURNS, "ATOMIC_REQUESTS": True}}, {}, ["backjob.W040"]),
+        ({"default": {**SQLITE, "ATOMIC_REQUESTS": True}}, {}, ["backjob.W041", "backjob.W040"]),
+        ({"default": POSTGRESQL}, {}, []),
+        ({"default": {**POSTGRESQL, "ATOMIC_REQUESTS": True}}, {}, []),
+        ({"default": POSTGRESQL, "jobs": SQLITE}, {}, []),
+        ({"default": POSTGRESQL, "jobs": SQLITE}, {"DATABASE": "jobs"}, ["backjob.W041"]),
+        ({"default": SQLITE, "jobs": TURNS}, {"DATABASE": "jobs"}, []),
+        ({"default": SQLITE}, {"STORE": "memory:"}, []),
+        ({"default": {**SQLITE, "OPTIONS": {**SQLITE_OPTIONS, "transaction_mode": "DEFERRED"}}}, {}, ["backjob.W041"]),
+        ({"default": {**SQLITE, "OPTIONS": {**SQLITE_OPTIONS, "init_command": ""}}}, {}, ["backjob.W041"]),
+        ({"default": {**SQLITE, "OPTIONS": {**SQLITE_OPTIONS, "timeout": 1}}}, {}, ["backjob.W041"]),
+        ({"default": {**TURNS, "OPTIONS": {"transaction_mode": "immediate", "init_command": "pragma journal_mode = wal"}}},
+         {}, []),
+    ],
+)  # fmt: skip
+def test_sqlite_whose_writers_do_not_take_turns_is_reported(
+    monkeypatch: pytest.MonkeyPatch, databases: dict[str, Any], given: dict[str, Any], expected: list[str]
+) -> None:
     monkeypatch.setattr(settings, "DATABASES", databases)
-    assert found() == (["backjob.W040"] if atomic and engine == "sqlite3" else [])
+    with override_settings(BACKJOB=given):
+        assert [one for one in found() if one.startswith("backjob.W04")] == expected

@@ -175,7 +175,10 @@ def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
     assert jobs["completed"].result == {"href": "/export.csv", "rows": [1, None]}
     assert (jobs["failed"].status_text, jobs["cancelled"].status_text) == ("LookupError: left", "cancelled")
     assert (jobs["started-sealed"].sealed, jobs["completed"].request) == (b"\x00\xffsealed", None)
-    request = jobs["started"].request
+    assert {(job.label, job.proof, job.root, job.waiting_for) for job in jobs.values()} == {("", None, None, None)}
+    started = store.get("started", body=True)
+    assert started is not None
+    request = started.request
     assert request is not None
     assert (request.method, request.target, request.body) == (
         "POST",

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from io import BytesIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
-from django.test import AsyncClient, Client, override_settings
+from django.core.handlers.asgi import ASGIRequest
+from django.test import AsyncClient, AsyncRequestFactory, Client, override_settings
+from django.urls import reverse
 
 from backjob import Status
 from backjob.clock import SystemClock
 from backjob.django import jobs
+from backjob.django.requests import restore, routed_requests
 from backjob.django.testing import immediate, recorded
 from backjob.model import Request
 from backjob.protocols import Grant
@@ -135,6 +140,44 @@ def test_a_job_started_without_a_login_has_no_owner() -> None:
     assert (sight()["user"], state.owner) == ("", None)
 
 
+# --- a middleware before backjob's ----------------------------------------------------------------------------------
+
+
+def early(get_response: Any) -> Any:
+    """A middleware that reads what Django's requests keep once they have computed it, as tracing does."""
+
+    def middleware(request: Any) -> Any:
+        request.build_absolute_uri("?")
+        _ = (request.headers, request.GET, request.COOKIES, request.accepted_types, request.get_full_path())
+        return get_response(request)
+
+    return middleware
+
+
+@override_settings(MIDDLEWARE=[f"{__name__}.early", *settings.MIDDLEWARE], ALLOWED_HOSTS=["*"])
+def test_what_a_middleware_before_ours_has_read_is_restored_too(bo: Client) -> None:
+    start(bo, "/see?year=2026", headers={"Host": "shop.example"}, secure=True)
+    seen = sight()
+    assert (seen["url"], seen["host"], seen["query"]) == ("https://shop.example/see", "shop.example", {"year": "2026"})
+
+
+# --- a prefix that a proxy strips -----------------------------------------------------------------------------------
+
+
+def test_urls_that_a_job_reverses_have_the_prefix_of_the_request_that_started_it(bo: Client) -> None:
+    with immediate():
+        answer = bo.post(
+            "/start",
+            {"path": "/see"},
+            content_type="application/json",
+            SCRIPT_NAME="/\u00fc b".encode().decode("latin-1"),
+        )
+    assert jobs.status(answer.json()["id"]).status is Status.COMPLETED
+    assert (sight()["reversed"], sight()["path"]) == ("/%C3%BC%20b/see", "/\u00fc b/see")
+    assert bo.get("/ready").status_code == 200
+    assert reverse("see") == "/see"  # of the next request
+
+
 # --- what Django's log has of a job that fails ----------------------------------------------------------------------
 
 
@@ -218,3 +261,31 @@ def test_the_address_is_that_of_the_starting_request() -> None:
 def test_a_view_may_read_the_body_as_a_stream() -> None:
     start(Client(), "read", method="POST", body="some body")
     assert views.seen == [{"read": "some", "rest": " body"}]
+
+
+@pytest.mark.parametrize(
+    ("force", "root", "path", "routed"),
+    [
+        (None, "", "/shop/shop/x", ["/shop/shop/x"]),
+        (None, "/shop", "/shop/x", ["/x"]),
+        (None, "/shop", "/shop/shop/x", ["/shop/x", "/x"]),
+        ("/shop", "", "/x", ["/x"]),
+        ("/shop", "", "/shop/x", ["/x"]),
+        ("/shop", "", "/shop/shop/x", ["/shop/x"]),
+        ("/shop/a", "/shop", "/shop/a/b", ["/b"]),
+    ],
+)
+def test_under_asgi_the_signature_covers_the_path_that_django_routes(
+    force: str | None, root: str, path: str, routed: list[str]
+) -> None:
+    factory: Any = AsyncRequestFactory()
+    scope = {**factory._base_scope(path=path), "root_path": root, "raw_path": path.encode()}
+    with override_settings(FORCE_SCRIPT_NAME=force):
+        request = ASGIRequest(scope, BytesIO())
+        found = routed_requests(request)
+        assert [one.target for one in found] == routed
+        assert request.path_info == routed[0]
+        for one in found:
+            again = ASGIRequest(dict(scope), BytesIO())
+            restore(again, one, None, {}, b"")
+            assert again.path_info == one.path

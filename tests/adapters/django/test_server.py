@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from backjob.protocols import Grant
 from tests.adapters.django.sites import Browser, Site, serving
 from tests.scenarios.client import Gate
 
-SECURE: Final = {
+SECURE: Final[dict[str, Any]] = {
     "ALLOWED_HOSTS": ["shop.example"],
     "SECURE_SSL_REDIRECT": True,
     "SECURE_PROXY_SSL_HEADER": ["HTTP_X_FORWARDED_PROTO", "https"],
@@ -162,6 +163,37 @@ def test_a_job_does_not_restore_a_session_after_a_logout(engine: tuple[str, Site
     assert before.get("/notes").json() == []
     # A cookie that holds the session itself is good for as long as it says: Django can't take it back.
     assert bool(before.end(before.start("see"))["result"]["user"]) == (name not in KEPT)
+
+
+# --- a prefix that a proxy strips -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gunicorn-threads", "uvicorn-h11"])
+def test_urls_that_a_job_reverses_have_the_prefix(kind: str, sqlite: str, tmp_path: Path) -> None:
+    with serving(kind, tmp_path, module="behind_proxy", ALLOWED_HOSTS=["*"]) as site:
+        bo = site.browser(X_Forwarded_Prefix="/public")
+        bo.get("/login/Bo")
+        url = bo.start("/see")["url"]
+        assert url.startswith("/public/")
+        seen = bo.end({"url": url.removeprefix("/public")})["result"]
+        assert (seen["reversed"], seen["path"]) == ("/public/see", "/public/see")
+
+
+# --- SQLite ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gunicorn-threads", "gunicorn-sync-2"])
+def test_pages_and_a_job_write_to_sqlite_without_errors(kind: str, sqlite: str, tmp_path: Path) -> None:
+    pages = 200
+    with serving(kind, tmp_path, ALLOWED_HOSTS=["*"]) as site, ThreadPoolExecutor(4) as people:
+        bo = signed_in(site)
+        started = bo.start("/write-often", query={"until": pages})
+        statuses = list(people.map(lambda _: site.browser().request("GET", "/write").status, range(pages)))
+        state = bo.end(started)
+    assert (set(statuses), state["status_name"]) == ({200}, "COMPLETED"), state
+    assert state["result"] > 0
 
 
 # --- a client that hangs up -----------------------------------------------------------------------------------------

@@ -25,6 +25,14 @@ def settings(request: pytest.FixtureRequest, any_database: str) -> Iterator[None
         yield
 
 
+@pytest.fixture
+def deferred(any_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On SQLite a transaction locks the database at its first write, and not at its beginning."""
+    if any_database == "sqlite":
+        connections["default"].ensure_connection()
+        monkeypatch.setattr(connections["default"], "transaction_mode", None)
+
+
 def started(**options: Any) -> str:
     given: dict[str, Any] = {"path": "see", "as_current_user": False, **options}
     return jobs.start(**given)
@@ -149,7 +157,7 @@ def test_the_signal_of_a_job_that_times_out_when_read_is_sent_when_the_transacti
     assert [state.status for state in ends] == [Status.FAILED]
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("at_once", "deferred")
 def test_the_signal_of_a_job_that_cancels_itself_is_sent_whatever_its_transaction_does(ends: list[JobState]) -> None:
     job_id = started(path="cancel-itself")
     assert views.seen == [{"ends": 1}]
@@ -159,7 +167,7 @@ def test_the_signal_of_a_job_that_cancels_itself_is_sent_whatever_its_transactio
 # --- a job's own reports --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("at_once")
+@pytest.mark.usefixtures("at_once", "deferred")
 @pytest.mark.parametrize(
     ("query", "status"), [({}, Status.COMPLETED), ({"leave": 1}, Status.FAILED)], ids=["undone", "left by an error"]
 )
@@ -175,6 +183,7 @@ def test_reports_are_visible_at_once_and_survive_a_rollback_of_the_action(
     assert Job.objects.count() == 1
 
 
+@pytest.mark.usefixtures("deferred")
 def test_reports_are_visible_at_once_with_atomic_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     with immediate():

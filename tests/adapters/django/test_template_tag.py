@@ -53,6 +53,18 @@ def test_below_a_mount_the_tags_urls_include_it(job_id: str) -> None:
     assert [url[:14] for url in re.findall(r'(?:href|src)="([^"]+)"', page)] == ["/shop/backjob/"] * 3
 
 
+@pytest.mark.parametrize("prefix", ["//evil.example/", "https://evil.example/", "/\\evil.example/"])
+def test_a_forged_prefix_leads_to_no_other_host(job_id: str, prefix: str) -> None:
+    set_script_prefix(prefix)
+    try:
+        page = Client().get(f"/progress/{job_id}", SCRIPT_NAME=prefix.rstrip("/")).content.decode()
+    finally:
+        set_script_prefix("/")
+    links = re.findall(r'(?:href|src)="([^"]+)"', page)
+    assert len(links) == 3
+    assert all(re.match(r"/[^/\\]", link) for link in links), links
+
+
 def test_the_model_links_to_the_status_page_and_refuses_save(job_id: str) -> None:
     job = Job.objects.get()
     assert (str(job), job.get_absolute_url()) == (job_id, f"/backjob/{job_id}")

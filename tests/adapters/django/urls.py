@@ -30,5 +30,7 @@ urlpatterns = [
     path("note/<word>", views.note, name="note"),
     path("forget/<word>", views.forget),
     path("notes", views.notes),
+    path("write", views.write),
+    path("write-often", views.write_often),
     path("progress/<job_id>", views.progress),
 ]

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import engines
+from django.urls import reverse
 from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django import jobs
@@ -64,6 +65,8 @@ def _sight(request: HttpRequest, **more: Any) -> dict[str, Any]:
         "body": request.body.decode(),
         "user": request.user.get_username(),
         "host": request.get_host(),
+        "url": request.build_absolute_uri("/see"),
+        "reversed": reverse("see"),
         "scheme": request.scheme,
         "secure": request.is_secure(),
         "address": request.META["REMOTE_ADDR"],
@@ -192,3 +195,29 @@ def notes(request: HttpRequest) -> HttpResponse:
 def progress(request: HttpRequest, job_id: str) -> HttpResponse:
     template = engines["django"].from_string("{% load backjob %}{% backjob_progress job_id %}")
     return HttpResponse(template.render({"job_id": job_id}, request))
+
+
+def _increase(name: str) -> None:
+    """Read and then write within one transaction."""
+    with transaction.atomic():
+        user, _ = User.objects.get_or_create(username=name)
+        user.first_name = str(int(user.first_name or 0) + 1)
+        user.save()
+
+
+def write(request: HttpRequest) -> HttpResponse:
+    """A page that writes."""
+    _increase("page")
+    return HttpResponse("")
+
+
+def write_often(request: HttpRequest) -> HttpResponse:
+    """A job that writes until the page has written as often as the query says. Its result is how often it wrote."""
+    times = 0
+    while int(User.objects.filter(username="page").values_list("first_name", flat=True).first() or 0) < int(
+        request.GET["until"]
+    ):
+        _increase("job")
+        times += 1
+        jobs.update(status_text=f"{times} times")
+    return HttpResponse(jobs.finish(result=times))

@@ -281,3 +281,45 @@ def test_the_owner_hook_gets_the_flask_request(app: Flask) -> None:
     with immediate(jobs, app), app.test_request_context(headers={"Cookie": "name=Bo"}):
         assert jobs.status(jobs.start("work")).owner == "Bo"
         assert jobs.status(jobs.start("work", owner=None)).owner is None
+
+
+# --- after_request --------------------------------------------------------------------------------------------------
+
+
+def noting(seen: list[int]) -> Callable[[flask.Response], flask.Response]:
+    """Return an ``after_request`` function that notes the status of each response."""
+
+    def note(response: flask.Response) -> flask.Response:
+        seen.append(response.status_code)
+        return response
+
+    return note
+
+
+@pytest.mark.parametrize("hook", ["view", "before_request"])
+def test_after_request_functions_see_the_response_to_a_visitor_of_a_background_only_route(
+    app: Flask, jobs: BackJob, hook: str
+) -> None:
+    seen: list[int] = []
+    guarded = jobs.background_only(lambda: "ran")
+    app.add_url_rule("/work", "work", guarded if hook == "view" else lambda: "ran")
+    if hook == "before_request":
+        app.before_request(guarded)
+    app.after_request(noting(seen))
+    answer = app.test_client().get("/work")
+    assert (answer.status_code, answer.text) == (403, "this route runs only as a background job")
+    assert seen == [403]
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+def test_after_request_functions_see_the_response_of_a_job_that_fails(
+    app: Flask, jobs: BackJob, run: Run, is_async: bool
+) -> None:
+    seen: list[int] = []
+    app.after_request(noting(seen))
+
+    async def view() -> str:
+        jobs.fail("no paper")
+
+    state = run(view if is_async else lambda: jobs.fail("no paper"))
+    assert (state.status, state.status_text, seen) == (Status.FAILED, "no paper", [500])

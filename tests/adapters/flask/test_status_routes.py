@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import flask
@@ -9,6 +10,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.middleware.dispatcher import DispatcherMiddleware
+from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.test import Client
 
 from backjob.flask import BackJob
@@ -151,6 +153,22 @@ def test_below_a_mount_urls_contain_it(app: Flask, jobs: BackJob) -> None:
     assert url.startswith(f"/shop/backjob/{job_id}.")
     assert client.get(url).get_json()["status_text"] == "Done"
     assert "/shop/backjob/progress.js" in client.get(url, headers={"Accept": "text/html"}).text
+
+
+@pytest.mark.parametrize("prefix", ["//evil.example", "https://evil.example", "/\\evil.example"])
+def test_a_forged_prefix_leads_to_no_other_host(app: Flask, jobs: BackJob, prefix: str) -> None:
+    app.add_url_rule("/watch/<job_id>", "watch", jobs.status_url)
+    client = Client(ProxyFix(app, x_prefix=1))
+    with immediate(jobs, app):
+        job_id = client.get("/start").text
+    forged = {"X-Forwarded-Prefix": prefix}
+    url = client.get(f"/watch/{job_id}", headers=forged).text
+    assert re.match(r"/[^/\\]", url)
+    path = f"/backjob/{url.rpartition('/')[2]}"
+    page = client.get(path, headers={**forged, "Accept": "text/html"}).text
+    links = re.findall(r'(?:href|src|action)="([^"]*)"', page)
+    assert links
+    assert all(re.match(r"/[^/\\]|data:", link) for link in links), links
 
 
 def test_event_streams_are_served_if_they_are_enabled(make_app: MakeApp) -> None:

@@ -6,10 +6,10 @@ import asyncio
 
 from backjob.asgi import BackJobMiddleware
 from tests.scenarios.apps.plain import make_jobs
-from tests.scenarios.apps.scopes import Receive, Scope, Send, mounted, visit_of
+from tests.scenarios.apps.scopes import Receive, Scope, Send, mounted, prefixed, visit_of
 from tests.scenarios.site import answer
 
-__all__ = ["app", "jobs"]
+__all__ = ["app", "behind_proxy", "jobs"]
 
 jobs = make_jobs()
 
@@ -42,4 +42,6 @@ async def site(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-app = mounted(BackJobMiddleware(site, jobs))
+bare = BackJobMiddleware(site, jobs)
+app = mounted(bare)
+behind_proxy = prefixed(bare)

@@ -9,12 +9,14 @@ import ssl
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from werkzeug.middleware.proxy_fix import ProxyFix
+
 from backjob.transports.sockets import SocketTransport
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["MOUNT", "PREFIX", "mounted", "own_transport", "settings"]
+__all__ = ["MOUNT", "PREFIX", "mounted", "own_transport", "prefixed", "settings"]
 
 MOUNT: Final = "/shop"
 PREFIX: Final = "BACKJOB_"
@@ -45,3 +47,8 @@ def mounted(app: WSGIApplication) -> WSGIApplication:
         return app(environ, start_response)
 
     return mount
+
+
+def prefixed(app: WSGIApplication) -> WSGIApplication:
+    """The application behind a proxy that strips a prefix and names it in X-Forwarded-Prefix."""
+    return ProxyFix(app, x_for=0, x_proto=0, x_prefix=1)

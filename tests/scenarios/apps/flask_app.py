@@ -6,10 +6,10 @@ import flask
 from flask import Flask, Response, request, url_for
 
 from backjob.flask import BackJob
-from tests.scenarios.apps.config import mounted, own_transport, settings
+from tests.scenarios.apps.config import mounted, own_transport, prefixed, settings
 from tests.scenarios.site import METHODS, Visit, answer, owner_in
 
-__all__ = ["app", "flask_app", "jobs"]
+__all__ = ["app", "behind_proxy", "flask_app", "jobs"]
 
 
 def _owner(request: flask.Request) -> str | None:
@@ -53,3 +53,4 @@ def _visit(path: str) -> Visit:
 
 
 app = mounted(flask_app)
+behind_proxy = prefixed(flask_app)

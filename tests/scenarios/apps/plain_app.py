@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from backjob.wsgi import BackJobMiddleware
-from tests.scenarios.apps.config import mounted
+from tests.scenarios.apps.config import mounted, prefixed
 from tests.scenarios.apps.plain import make_jobs, site_of
 
-__all__ = ["app", "jobs"]
+__all__ = ["app", "behind_proxy", "jobs"]
 
 jobs = make_jobs()
-app = mounted(BackJobMiddleware(site_of(jobs), jobs))
+bare = BackJobMiddleware(site_of(jobs), jobs)
+app = mounted(bare)
+behind_proxy = prefixed(bare)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from tests.scenarios.apps.config import MOUNT
 from tests.scenarios.site import Visit
 
-__all__ = ["App", "Receive", "Scope", "Send", "mounted", "visit_of"]
+__all__ = ["App", "Receive", "Scope", "Send", "mounted", "prefixed", "visit_of"]
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -47,3 +47,13 @@ def mounted(app: Any) -> App:
         await app(scope, receive, send)
 
     return mount
+
+
+def prefixed(app: Any) -> App:
+    """The application behind a proxy that strips a prefix and names it in X-Forwarded-Prefix."""
+
+    async def prefix(scope: Scope, receive: Receive, send: Send) -> None:
+        named = dict(scope.get("headers", ())).get(b"x-forwarded-prefix")
+        await app(scope if named is None else {**scope, "root_path": named.decode()}, receive, send)
+
+    return prefix

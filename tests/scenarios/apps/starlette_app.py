@@ -13,12 +13,12 @@ from starlette.routing import Route
 
 from backjob.asgi import BackJobMiddleware
 from tests.scenarios.apps.plain import make_jobs
-from tests.scenarios.apps.scopes import mounted, visit_of
+from tests.scenarios.apps.scopes import mounted, prefixed, visit_of
 from tests.scenarios.apps.starlette_replies import response_of, response_of_async
 from tests.scenarios.coroutines import answer_async
 from tests.scenarios.site import METHODS, answer
 
-__all__ = ["app", "bare", "debug", "jobs"]
+__all__ = ["app", "bare", "behind_proxy", "debug", "jobs"]
 
 jobs = make_jobs()
 
@@ -72,4 +72,5 @@ def _application(*, is_debugged: bool) -> Starlette:
 
 bare = _application(is_debugged=False)
 app = mounted(bare)
+behind_proxy = prefixed(bare)
 debug = mounted(_application(is_debugged=True))

@@ -653,3 +653,62 @@ def test_a_new_version_of_the_job_does_not_stop_its_delivery(world: Bench) -> No
     world.step()
     world.step()
     assert len(world.transport.sent) == 1
+
+
+# --- the end of the process -----------------------------------------------------------------------------------------
+
+
+def unclaimed(world: Bench) -> bool:
+    return world.monitor._deliveries.has_unclaimed()
+
+
+def test_a_process_that_ends_waits_for_the_claim_of_what_is_due(world: Bench) -> None:
+    assert not unclaimed(world)
+    world.start()
+    world.step()
+    assert unclaimed(world)
+    world.receive()
+    assert not unclaimed(world)
+    assert in_flight(world) == 1
+
+
+def test_it_waits_neither_for_delayed_jobs_nor_for_those_that_have_ended_or_were_taken_over(world: Bench) -> None:
+    world.start(delay=60)
+    world.jobs.cancel(world.start())
+    taken = world.start()
+    world.step()
+    world.store.store.change(taken, Expect(), Changes(lessee="another process", lease=30.0))
+    assert not unclaimed(world)
+
+
+def test_it_waits_while_the_store_is_unavailable(world: Bench) -> None:
+    world.start()
+    world.step()
+    world.store.down = {"get"}
+    assert unclaimed(world)
+
+
+@pytest.mark.parametrize("state", ["waiting", "in flight", "failed once"])
+def test_a_process_that_ends_leaves_its_unclaimed_jobs_to_others(world: Bench, state: str) -> None:
+    job_id = world.start()
+    if state != "waiting":
+        world.step()
+    if state == "failed once":
+        world.transport.sent[-1].fail(NOT_SENT)
+    world.monitor.close()
+    assert world.job(job_id).lessee is None
+    other = neighbour(world)
+    other.step()
+    assert [sent.delivery.job_id for sent in other.transport.sent] == [job_id]
+    other.receive()
+
+
+def test_a_process_that_ends_leaves_jobs_alone_that_another_took_over_or_only_it_can_deliver(world: Bench) -> None:
+    running = world.run()
+    world.monitor.close()
+    assert world.job(running.job.id).status is Status.IN_PROGRESS
+    held = neighbour(world)
+    job_id = held.start(headers={"Cookie": COOKIE})
+    held.step()
+    held.monitor.close()
+    assert world.job(job_id).lessee == held.monitor.lessee

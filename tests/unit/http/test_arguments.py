@@ -226,17 +226,6 @@ def test_as_current_user_outside_of_a_request_is_refused(world: Bench) -> None:
     assert nothing_happened(world)
 
 
-@pytest.mark.parametrize("merge", ["pending", "unfinished"])
-def test_merging_with_credentials_needs_an_owner(world: Bench, merge: Any) -> None:
-    with served(), pytest.raises(InvalidRequest) as caught:
-        world.jobs.start("/work", merge=merge)
-    assert caught.value.argument == "merge"
-    with pytest.raises(InvalidRequest) as caught:
-        world.start(merge=merge, headers={"Authorization": "Bearer a"})
-    assert caught.value.argument == "merge"
-    assert nothing_happened(world)
-
-
 def test_invalid_credentials_are_refused_without_being_shown(world: Bench) -> None:
     with (
         served(Here(Request("GET", "/", (("Cookie", COOKIE + "\x01"),)))),
@@ -283,6 +272,7 @@ NUMBERS = (
     "max_body",
     "max_headers",
     "max_depth",
+    "max_chain",
 )
 
 
@@ -295,7 +285,7 @@ def test_an_option_outside_of_its_range_is_named(name: str, bad: Any) -> None:
     assert caught.value.argument == name
 
 
-@pytest.mark.parametrize("name", ["max_output", "max_body", "max_headers", "max_depth"])
+@pytest.mark.parametrize("name", ["max_output", "max_body", "max_headers", "max_depth", "max_chain"])
 def test_sizes_are_whole_numbers(name: str) -> None:
     setting: dict[str, Any] = {name: 1e6}
     with pytest.raises(InvalidRequest) as caught:

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from backjob.errors import AddressUnknown
-from backjob.http.environ import EnvironServing, base_url_of, request_of
-from backjob.model import Caller
+from backjob.http.environ import EnvironServing, base_url_of, request_of, restore, routed_request
+from backjob.model import Caller, Request
 from tests.unit.core import COOKIE
 from tests.unit.gateways import environ_of
 
@@ -30,6 +30,39 @@ from tests.unit.gateways import environ_of
 def test_the_target_is_the_raw_one_if_the_server_provides_it(extra: dict[str, str], target: str, raw: bool) -> None:
     request = request_of(environ_of("/a/b", "x=1") | extra)
     assert (request.target, request.raw) == (target, raw)
+
+
+@pytest.mark.parametrize(
+    ("mount", "path", "raw", "target", "is_raw"),
+    [
+        ("", "/a/b", "/a/b", "/a/b", True),
+        ("", "/a/b", "/a%2Fb", "/a%2Fb", True),
+        ("", "/a b", None, "/a%20b", False),
+        ("/shop", "/a/b", "/shop/a/b", "/a/b", True),
+        ("/shop", "/a/b", "/shop/a%2fb", "/a%2fb", True),
+        ("/sh/op", "/b", "/sh%2Fop/b", "/b", True),
+        ("/shop", "/a/b", "/a/b", "/a/b", True),
+        ("/shop", "", "/shop", "/", False),
+        ("/shop", "/", "/shop/", "/", True),
+        ("/shop", "/shop/a", "/shop/shop/a", "/shop/a", True),
+        ("", "/admin", "/public/other", "/admin", False),
+        ("", "/a", "a", "/a", False),
+        ("", "/\u00c3\u00bc", "/%C3%BC", "/%C3%BC", True),
+        ("", "/\u20ac", "/x", "/%E2%82%AC", False),
+    ],
+)
+def test_the_routed_path_is_below_the_mount_and_encoded_as_on_the_wire(
+    mount: str, path: str, raw: str | None, target: str, is_raw: bool
+) -> None:
+    uri = {} if raw is None else {"RAW_URI": f"{raw}?x=1"}
+    request = routed_request(environ_of(path, "x=1", SCRIPT_NAME=mount, **uri))
+    assert (request.target, request.raw) == (f"{target}?x=1", is_raw)
+
+
+def test_the_action_sees_the_raw_path_below_its_mount_as_it_arrived() -> None:
+    environ = environ_of("/a", "x=1&signature", SCRIPT_NAME="/shop", RAW_URI="/shop/a?x=1&signature")
+    restore(environ, Request("GET", "/a?x=1"), None, {})
+    assert (environ["RAW_URI"], environ["QUERY_STRING"]) == ("/shop/a?x=1", "x=1")
 
 
 def test_an_environ_is_translated_to_headers_caller_and_mount() -> None:
@@ -94,3 +127,22 @@ def test_no_address_is_learnt_from_gunicorns_unix_socket() -> None:
 def test_there_is_no_address_without_a_tcp_port(extra: dict[str, str]) -> None:
     with pytest.raises(AddressUnknown):
         base_url_of(environ_of(**extra))
+
+
+@pytest.mark.parametrize(
+    ("started", "arrived", "seen"),
+    [
+        ("", "", ""),
+        ("/shop", "/shop", "/shop"),  # the server or a dispatcher has it from the path
+        ("/public", "", "/public"),  # a proxy strips it, and only users' requests say so
+        ("/public/shop", "/shop", "/public/shop"),  # both
+        ("/%C3%BC%20b", "", "/\u00c3\u00bc b"),
+        ("", "/shop", "/shop"),  # the job's path is below a mount, the starting request was not
+        ("/admin", "/shop", "/shop"),  # the path of another mount
+        ("/myshop", "/shop", "/shop"),
+    ],
+)
+def test_an_action_sees_the_mount_of_the_starting_request(started: str, arrived: str, seen: str) -> None:
+    environ = environ_of("/a", SCRIPT_NAME=arrived)
+    restore(environ, Request("GET", "/a"), Caller("https", "shop.example", "", mount=started), {})
+    assert (environ["SCRIPT_NAME"], environ["PATH_INFO"]) == (seen, "/a")

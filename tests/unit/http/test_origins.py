@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.origins import is_url, local_target
 from backjob.model import Caller, Request, Status
-from tests.unit.core import Bench, Here, bench, served
+from tests.unit.core import Bench, FakeTransport, Here, bench, served
 
 BASE = "http://127.0.0.1:8000"
 
@@ -62,7 +62,7 @@ def test_a_url_of_the_application_becomes_its_path_and_query(url: Any, target: s
         with pytest.raises(InvalidRequest, match="path"):
             local_target(url, here(), BASE)
     else:
-        assert local_target(url, here(), BASE) == (target, "")
+        assert local_target(url, here(), BASE) == target
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_another_origin_is_refused(url: Any) -> None:
 
 
 def test_outside_of_a_request_only_the_base_urls_origin_is_accepted() -> None:
-    assert local_target(f"{BASE}/work", None, BASE) == ("/work", "")
+    assert local_target(f"{BASE}/work", None, BASE) == "/work"
     with pytest.raises(InvalidRequest):
         local_target("https://shop.example/work", None, BASE)
     with pytest.raises(InvalidRequest):
@@ -99,7 +99,7 @@ def test_outside_of_a_request_only_the_base_urls_origin_is_accepted() -> None:
 
 @pytest.mark.parametrize("host", ["", "a b", "shop.example/evil", "ä\udcff", "[::1", "a:b"])
 def test_an_invalid_host_from_the_client_matches_no_url(host: str) -> None:
-    assert local_target(f"{BASE}/work", here(host), BASE) == ("/work", "")
+    assert local_target(f"{BASE}/work", here(host), BASE) == "/work"
     with pytest.raises(InvalidRequest):
         local_target("https://evil.example/work", here(host), BASE)
 
@@ -107,16 +107,16 @@ def test_an_invalid_host_from_the_client_matches_no_url(host: str) -> None:
 @pytest.mark.parametrize(
     ("base", "mount", "path", "expected"),
     [
-        (BASE, "/shop", "/shop/page", ("/shop/work", "/shop")),  # the server sees the whole path
-        (BASE, "/shop", "/page", ("/work", "")),  # a proxy strips it, and the server knows
-        (BASE, "/shopping", "/shopping/page", ("/shop/work", "")),
-        (f"{BASE}/shop", "", "/page", ("/work", "")),  # the transport adds it
-        (f"{BASE}/shop", "/shop", "/shop/page", ("/work", "")),
-        (f"{BASE}/sho", "", "/page", ("/shop/work", "")),
-        (f"{BASE}/shop/work", "", "/page", ("/", "")),
+        (BASE, "/shop", "/shop/page", "/shop/work"),  # the server sees the whole path
+        (BASE, "/shop", "/page", "/work"),  # a proxy strips it, and the server knows
+        (BASE, "/shopping", "/shopping/page", "/shop/work"),
+        (f"{BASE}/shop", "", "/page", "/work"),  # the transport adds it
+        (f"{BASE}/shop", "/shop", "/shop/page", "/work"),
+        (f"{BASE}/sho", "", "/page", "/shop/work"),
+        (f"{BASE}/shop/work", "", "/page", "/"),
     ],
 )
-def test_the_part_that_a_proxy_strips_is_removed(base: str, mount: str, path: str, expected: tuple[str, str]) -> None:
+def test_the_part_that_a_proxy_strips_is_removed(base: str, mount: str, path: str, expected: str) -> None:
     shown = here(path=path, mount=mount)
     assert local_target("https://shop.example/shop/work", shown, base) == expected
 
@@ -152,9 +152,48 @@ def test_with_a_foreign_url_nothing_is_stored_or_sent(world: Bench) -> None:
     assert not world.transport.sent
 
 
-def test_the_mount_of_a_url_is_stored_for_the_worker(world: Bench) -> None:
+def test_the_mount_of_the_starting_request_is_stored_for_the_worker(world: Bench) -> None:
     with served(here(path="/shop/page", mount="/shop")):
         by_url, by_path = world.start("https://shop.example/shop/work"), world.start("/shop/work")
     callers = [world.job(job_id).caller for job_id in (by_url, by_path)]
-    assert [caller.mount for caller in callers if caller is not None] == ["/shop", ""]
+    assert [caller.mount for caller in callers if caller is not None] == ["/shop", "/shop"]
     assert world.job(by_url).status is Status.STARTED
+
+
+@pytest.mark.parametrize(
+    ("path", "mount", "start", "signed"),
+    [
+        ("/shop/page", "/shop", "/shop/work?a=1", "/work?a=1"),
+        ("/shop/page", "/shop", "https://shop.example/shop/work", "/work"),
+        ("/shop/page", "/shop", "/shop", "/"),
+        ("/shop/page", "/shop", "/shop?a=1", "/?a=1"),
+        ("/shop/page", "/shop", "/shopping", "/shopping"),
+        ("/page", "/shop", "/shop/work", "/shop/work"),
+        ("/page", "", "/shop/work", "/shop/work"),
+    ],
+    ids=["path", "URL", "mount", "mount and query", "another path", "a proxy strips the mount", "no mount"],
+)
+def test_the_path_below_the_mount_is_signed_and_the_whole_one_is_sent(
+    world: Bench, path: str, mount: str, start: str, signed: str
+) -> None:
+    with served(here(path=path, mount=mount)):
+        job_id = world.start(start)
+    request = world.job(job_id).request
+    assert request is not None
+    world.step()
+    (sent,) = world.transport.sent
+    arrived = sent.delivery.sign()
+    target = request.target
+    assert arrived.target.startswith(f"{target}&backjob-" if "?" in target else f"{target}?backjob-")
+    below = evolve(arrived, target=signed.partition("?")[0] + "?" + arrived.query)
+    assert world.jobs.signer.verify(below, world.clock.now()).request.target == signed
+
+
+def test_the_path_of_the_base_url_is_not_part_of_the_mount_on_the_wire(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeTransport, "base_url", "https://shop.example/shop", raising=False)
+    with served(here(path="/shop/page", mount="/shop")):
+        request = world.job(world.start("https://shop.example/shop/work")).request
+    assert request is not None
+    assert (request.target, request.mount) == ("/work", "")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backjob.errors import AddressUnknown
-from backjob.http.scope import ScopeServing, base_url_of, request_of, spellings
+from backjob.http.scope import ScopeServing, base_url_of, request_of, restored, route_path, routed_requests
 from backjob.model import Caller
 from tests.unit.core import COOKIE
 from tests.unit.gateways import scope_of
@@ -35,6 +35,7 @@ def test_a_scope_is_translated_to_headers_caller_and_mount() -> None:
     here = ScopeServing(scope)
     assert here.caller == Caller("https", "shop.example", "127.0.0.1", (("X-Forwarded-For", "192.0.2.7"),))
     assert here.mount == "/sh%20op"
+    assert ScopeServing(scope_of(root_path="//evil.example")).mount == "/evil.example"
     assert ScopeServing(scope_of(client=None, headers=[])).caller == Caller("http", "", "")
 
 
@@ -42,15 +43,47 @@ def test_a_scope_is_translated_to_headers_caller_and_mount() -> None:
     ("path", "root", "targets"),
     [
         ("/work", "", ["/work"]),
-        ("/shop/work", "/shop", ["/shop/work", "/work"]),
+        ("/shop/work", "/shop", ["/work"]),
         ("/work", "/shop", ["/work"]),
         ("/shopping", "/shop", ["/shopping"]),
-        ("/shop/shop/work", "/shop", ["/shop/shop/work", "/shop/work"]),
+        ("/shop/shop/work", "/shop", ["/shop/work", "/work"]),
+        ("/shop", "/shop", ["/"]),
     ],
 )
-def test_a_request_may_have_been_sent_without_the_root_path(path: str, root: str, targets: list[str]) -> None:
-    found = spellings(scope_of(path, "x=1", root_path=root))
+def test_the_routed_path_is_below_the_root_path_with_which_the_target_may_have_begun(
+    path: str, root: str, targets: list[str]
+) -> None:
+    found = routed_requests(scope_of(path, "x=1", root_path=root))
     assert [request.target for request in found] == [f"{target}?x=1" for target in targets]
+
+
+@pytest.mark.parametrize(
+    "path", ["/x", "/shop", "/shop/x", "/shop/shop/x", "/shop/shop", "/shop/shop/shop/x", "/shopping"]
+)
+@pytest.mark.parametrize("root", ["", "/shop"])
+def test_the_application_routes_the_path_that_was_verified(root: str, path: str) -> None:
+    scope = scope_of(path, root_path=root)
+    for request in routed_requests(scope):
+        assert (route_path(restored(scope, request, None, {})) or "/") == request.path
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "raw", "target", "is_raw"),
+    [
+        ("", "/a/b", b"/a%2Fb", "/a%2Fb", True),
+        ("/shop", "/shop/a/b", b"/shop/a%2Fb", "/a%2Fb", True),
+        ("/shop", "/shop/a", b"/a", "/a", True),
+        ("/sh op", "/sh op/a", b"/sh%20op/a", "/a", True),
+        ("", "/\ufffd", b"/%FF", "/%FF", True),
+        ("", "/admin", b"/public/other", "/admin", False),
+        ("", "/\udcff", None, "/%3F", False),
+    ],
+)
+def test_the_routed_path_is_encoded_as_on_the_wire(
+    root: str, path: str, raw: bytes | None, target: str, is_raw: bool
+) -> None:
+    request = routed_requests(scope_of("", "x=1", root_path=root, raw_path=raw) | {"path": path})[0]
+    assert (request.target, request.raw) == (f"{target}?x=1", is_raw)
 
 
 def test_a_query_may_be_text_as_in_djangos_test_client() -> None:

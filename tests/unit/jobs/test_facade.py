@@ -11,14 +11,24 @@ from typing import Any
 
 import pytest
 
-from backjob.errors import AddressUnknown, InvalidRequest, JobNotFound, NoCurrentRequest, StoreUnavailable, TooDeep
+from backjob.errors import (
+    AddressUnknown,
+    InvalidRequest,
+    JobNotFound,
+    NoCurrentRequest,
+    StoreUnavailable,
+    TooDeep,
+    TooManyJobs,
+)
 from backjob.jobs import BackJob, engine_of
 from backjob.model import Caller, Request, Status
 from backjob.signing import MessageSigner
+from backjob.stores.cache import CacheStore
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
 from backjob.testing import FakeClock
 from backjob.worker.claiming import Outcome
+from tests.contracts.dict_cache import DictCache
 from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
 
 DEADLINE = 20
@@ -301,6 +311,32 @@ def test_a_chain_of_jobs_that_start_jobs_is_limited() -> None:
     assert caught.value.depth == 3
 
 
+def test_a_job_that_starts_two_of_itself_stops_at_the_limit() -> None:
+    world = bench(max_chain=10, max_depth=99)
+    world.start()
+    refused = 0
+    while world.step() and world.transport.sent:
+        running = world.receive(world.transport.sent.pop())
+        with running.active():
+            for _ in range(2):
+                try:
+                    world.start()
+                except TooManyJobs:
+                    refused += 1
+        world.engine.worker.end(running, Outcome(200, "OK"))
+    jobs = world.jobs.find(limit=100)
+    assert (len(jobs), refused) == (10, 20 - 9)
+    roots = {world.job(state.id).root for state in jobs}
+    assert roots == {None, jobs[-1].id}
+    assert world.job(world.start()).root is None
+
+
+def test_a_store_that_can_not_list_does_not_bound_a_chain() -> None:
+    world = bench(max_chain=1, store=CacheStore(DictCache(), clock=(clock := FakeClock())), clock=clock)
+    with world.run().active():
+        assert world.jobs.exists(world.start())
+
+
 def test_start_needs_an_address_and_the_first_one_learnt_is_kept() -> None:
     made: list[str] = []
 
@@ -331,6 +367,29 @@ def test_a_status_url_grants_its_right_for_its_job_only(world: Bench) -> None:
     assert world.engine.rights(job_id, view[:-1]) is None
     with served(Here(mount="/shop")):
         assert world.jobs.status_url(job_id) == "/shop" + url
+
+
+@pytest.mark.parametrize(
+    ("mount", "shown"),
+    [
+        ("//evil.example", "/evil.example"),
+        ("///evil.example/", "/evil.example"),
+        ("https://evil.example", "/https://evil.example"),
+        ("evil.example", "/evil.example"),
+        ("/\\evil.example", "/%5Cevil.example"),
+        ("\\\\evil.example", "/%5C%5Cevil.example"),
+        ("/\t/evil.example", "/%09/evil.example"),
+        ("/\r\nSet-Cookie: a=b", "/%0D%0ASet-Cookie:%20a=b"),
+        ("javascript:alert(1)", "/javascript:alert(1)"),
+        ("/shop/", "/shop"),
+        ("/sh%20op", "/sh%20op"),
+        ("/", ""),
+    ],
+)
+def test_a_status_url_is_a_path_on_this_host_whatever_the_mount(world: Bench, mount: str, shown: str) -> None:
+    job_id = world.start()
+    with served(Here(mount=mount)):
+        assert world.jobs.status_url(job_id).startswith(f"{shown}/backjob/{job_id}.")
 
 
 # --- async, contexts ------------------------------------------------------------------------------------------------
@@ -398,16 +457,16 @@ def test_credentials_are_in_no_log_repr_or_row(
 ) -> None:
     clock = FakeClock()
     store = SQLiteStore(tmp_path / "jobs.db", clock=clock)
-    world = bench(clock=clock, store=store, seal=seal)
+    world = bench(clock=clock, store=store, seal=seal, credential_headers=["X-Api-Key"])
     here = Here(
-        Request("GET", "/", (("Cookie", COOKIE), ("Authorization", "Bearer 0ddT0ken"))),
+        Request("GET", "/", (("Cookie", COOKIE), ("Authorization", "Bearer 0ddT0ken"), ("X-Api-Key", "0ddApiK3y"))),
         Caller("https", "shop.example", "192.0.2.7"),
     )
     with caplog.at_level(logging.DEBUG):
         shown = "".join(run_to_every_end(world, here)) + caplog.text + "".join(capsys.readouterr())
     files = b"".join(file.read_bytes() for file in sorted(tmp_path.iterdir()))
     assert "shop.example" not in shown
-    for secret in ("0ddC00kie", "0ddT0ken"):
+    for secret in ("0ddC00kie", "0ddT0ken", "0ddApiK3y", "Backjob-Credentials: "):
         assert secret not in shown
         assert secret.encode() not in files
     assert len(files) > 1000

@@ -22,7 +22,7 @@ from backjob.errors import InvalidRequest, SignatureError, UnknownKey
 from backjob.http.targets import canonical_path, join_query, normalise
 from backjob.model import Grant, Request
 from backjob.signing import MessageSigner, derive_key, signature_base
-from backjob.signing.carriers import Fields, QueryCarrier
+from backjob.signing.carriers import Fields, HeaderCarrier, QueryCarrier
 from backjob.signing.keys import key_id
 
 SECRET = "b1Y8-vK2xQ_gq0Zr5tUw7LmN3oPaHs4E"
@@ -296,6 +296,15 @@ class TestQueryCarrier:
         assert not SIGNER.claims(HEADER_SIGNER.sign(REQUEST, GRANT))
         assert not HEADER_SIGNER.claims(SIGNER.sign(REQUEST, GRANT))
 
+    def test_the_longest_path_fits_and_a_longer_signature_is_refused(self) -> None:
+        request = Request("GET", "/" + "%2F" * 2730)
+        assert SIGNER.verify(SIGNER.sign(request, GRANT), NOW).request == request
+
+        def lengthen(own: list[str]) -> list[str]:
+            return [part.replace("path%3D%22", "path%3D%22" + "%252F" * 6000) for part in own]
+
+        assert "not written as backjob" in refusal_of(with_suffix(lengthen, request))
+
 
 class TestHeaderCarrier:
     OTHERS = (
@@ -313,6 +322,23 @@ class TestHeaderCarrier:
         signed = HEADER_SIGNER.sign(request, GRANT)
         assert not HEADER_SIGNER.claims(request)
         assert HEADER_SIGNER.verify(signed, NOW).request == request
+
+    def test_long_fields_are_refused_before_they_are_parsed(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        parsed: list[str] = []
+        pattern = HeaderCarrier._member
+
+        class Spy:
+            def match(self, value: str, at: int) -> object:
+                parsed.append(value)
+                return pattern.match(value, at)
+
+        monkeypatch.setattr(HeaderCarrier, "_member", Spy())
+        signed = HEADER_SIGNER.sign(REQUEST, GRANT)
+        flood = ("Signature-Input", ", ".join(f"sig{n}=()" for n in range(6000)))
+        assert "too long" in refusal_of(evolve(signed, headers=(*signed.headers, flood)), HEADER_SIGNER)
+        assert parsed == []
+        assert HEADER_SIGNER.verify(signed, NOW).request == REQUEST
+        assert parsed != []
 
     @pytest.mark.parametrize("separator", [",", ", ", " ,\t"])
     def test_a_server_may_join_repeated_fields(self, separator: str) -> None:

@@ -114,6 +114,42 @@ def fetch(
     )
 
 
+@pytest.mark.parametrize(
+    ("path", "method", "calls"),
+    [
+        ("/progress.js", "GET", 0),
+        ("/progress.css", "GET", 0),
+        ("/unknown.xyz/abc", "GET", 0),
+        ("/a/b/c", "GET", 0),
+        ("/", "GET", 0),
+        ("/job1", "DELETE", 0),
+        ("/job1.view-job1", "GET", 0),
+        ("/job1.view-job1/output", "GET", 0),
+        ("/job1.view-job1/fragment", "GET", 0),
+        ("/job1.cancel-job1/cancel", "POST", 0),
+        ("/job1", "GET", 1),
+        ("/job1/output", "GET", 1),
+        ("/job1.view-job1/cancel", "POST", 1),
+    ],
+)
+def test_the_owner_hook_is_called_only_by_routes_that_need_the_visitor(
+    jobs: FakeJobs, path: str, method: str, calls: int
+) -> None:
+    called: list[str] = []
+
+    def owner() -> None:
+        called.append("owner")
+
+    def sees_all() -> bool:
+        called.append("sees_all")
+        return False
+
+    headers = (("Accept", "application/json"),)
+    Endpoints(jobs, "/backjob").respond(Visit(Request(method, path, headers), path, owner, "/backjob", sees_all))
+    assert called.count("owner") == calls
+    assert called.count("sees_all") <= calls
+
+
 def page_of(jobs: FakeJobs, path: str = "/job1.view-job1", *, owner: str | None = None, mount: str = "/backjob") -> str:
     response = fetch(jobs, path, headers=HTML, owner=owner, mount=mount)
     assert response.status == 200

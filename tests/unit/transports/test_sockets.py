@@ -25,8 +25,9 @@ from attrs import define
 from backjob.errors import ConnectionLost, InvalidRequest, NotSent
 from backjob.model import Request, Response
 from backjob.protocols import Delivery
+from backjob.testing import FakeClock
 from backjob.testing.transports import PATIENCE, Call, OneDelivery, Peer, answer
-from backjob.transports.sockets import SocketTransport
+from backjob.transports.sockets import SocketTransport, descriptors
 from backjob.transports.sockets import connection as _connection
 from backjob.transports.sockets.loop import SocketLoop
 
@@ -752,7 +753,42 @@ def test_the_capacity_leaves_file_descriptors_for_everything_else(
     monkeypatch: pytest.MonkeyPatch, limit: int, capacity: int
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(descriptors, "waits_with_select", lambda: False)
+    monkeypatch.setattr(descriptors, "_open_descriptors", lambda: 0)
     assert SocketTransport("http://127.0.0.1:1").capacity == capacity
+
+
+@pytest.mark.parametrize(
+    ("opened", "limit", "given", "capacity"),
+    [
+        (12, 1 << 20, None, 250),
+        (12, 1 << 20, 100, 100),
+        (12, 1 << 20, 5000, 250),
+        (412, 1 << 20, None, 50),
+        (600, 1 << 20, None, 0),
+        (5000, 1 << 20, None, 0),
+        (12, 256, None, 180),
+    ],
+)
+def test_with_a_server_that_uses_select_no_descriptor_becomes_too_high_for_it(
+    monkeypatch: pytest.MonkeyPatch, opened: int, limit: int, given: int | None, capacity: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    monkeypatch.setattr(descriptors, "waits_with_select", lambda: True)
+    monkeypatch.setattr(descriptors, "_open_descriptors", lambda: opened)
+    assert SocketTransport("http://127.0.0.1:1", max_in_flight=given).capacity == capacity
+
+
+def test_the_capacity_shrinks_when_other_parts_of_the_process_open_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, opened = FakeClock(), 100
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 1024))
+    monkeypatch.setattr(descriptors, "waits_with_select", lambda: False)
+    monkeypatch.setattr(descriptors, "_open_descriptors", lambda: opened)
+    transport = SocketTransport("http://127.0.0.1:1", clock=clock)
+    assert transport.capacity == 768
+    opened = 900
+    clock.advance(0.1)
+    assert transport.capacity == 1024 - 64 - 900
 
 
 def test_the_capacity_may_be_set() -> None:

@@ -80,6 +80,23 @@ def test_a_request_signed_with_another_key_is_refused_as_unknown_key(world: Benc
     assert refusal(world, request).kind == "unknown-key"
 
 
+def test_forged_requests_are_logged_once_a_minute_with_their_number(
+    world: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    forged = worker_request(world)
+    forged = evolve(forged, target=forged.target.replace("/work", "/other"))
+    for _ in range(313):
+        assert refusal(world, forged).status == 403
+    world.clock.advance(60)
+    refusal(world, forged)
+    world.clock.advance(60)
+    refusal(world, forged)
+    lines = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(lines) == 3
+    assert ["more" in line for line in lines] == [False, True, False]
+    assert "(and 312 more" in lines[1]
+
+
 def test_an_expired_signature_gets_403(world: Bench) -> None:
     request = worker_request(world)
     world.clock.advance(600)

@@ -25,7 +25,7 @@ def test_the_result_the_error_and_the_context_pass() -> None:
     async def main() -> None:
         _word.set("mine")
         assert await to_thread(_word.get) == "mine"
-        assert await to_thread(lambda a, *, b: a + b, 1, b=2) == 3
+        assert await to_thread(int, "11", base=2) == 3
         for error in (ZeroDivisionError, SystemExit, KeyboardInterrupt):
 
             def fail(error: type[BaseException] = error) -> None:

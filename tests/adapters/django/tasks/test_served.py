@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backjob.delivery.deliveries import LEASE
 from tests.adapters.django.sites import Browser, Site, serving
 from tests.adapters.django.tasks.framework import restates
 from tests.scenarios.client import WAIT, Gate
@@ -121,3 +126,25 @@ def test_a_task_waits_until_it_is_due(site: Site) -> None:
     assert found["status"] == "SUCCESSFUL"
     assert found["started"] >= found["due"]
     assert browser.get(f"/result/{later['id']}").json()["status"] == "READY"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reachable", [True, False])
+def test_a_task_enqueued_in_a_shell_runs_at_once(sqlite: str, tmp_path: Path, reachable: bool) -> None:
+    with serving("gunicorn-threads", tmp_path) as site:
+        port = site.server.client.address[1] if reachable else 9
+        environment = {
+            "DJANGO_SETTINGS_MODULE": "tests.adapters.django.settings",
+            "SITE_DATABASE": str(tmp_path / "site.db"),
+            "BACKJOB_BASE_URL": "http://shop.example",
+            "BACKJOB_CONNECT_TO": f"127.0.0.1:{port}",
+        }
+        code = "from tests.adapters.django.work import answer; print('id', answer.enqueue().id)"
+        command = [sys.executable, "-m", "django", "shell", "-c", code]
+        shell = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60, check=True
+        )
+        began = time.monotonic()
+        found = end_of(site.browser(), {"id": shell.stdout.split()[-1]})
+        assert time.monotonic() - began < LEASE / 2
+    assert (found["status"], found["value"]) == ("SUCCESSFUL", 42)

@@ -96,6 +96,44 @@ def test_a_closed_an_ended_and_a_collected_stream_all_free_their_place() -> None
     assert world.engine.broadcast.count == 0
 
 
+def test_a_job_with_many_streams_makes_room_for_jobs_with_fewer() -> None:
+    world = bench(streams=10)
+    greedy, *others = [world.run().job.id for _ in range(6)]
+    taken = [opened(world.jobs, greedy) for _ in range(10)]
+
+    def open_another(job_id: str) -> Stream | None:
+        return world.engine.broadcast.open(job_id, 0, output=True, in_thread=True)
+
+    assert open_another(greedy) is None
+    streams = [open_another(job_id) for job_id in others]
+    assert [stream is not None and not stream.is_over for stream in streams] == [True] * 5
+    assert [stream.is_over for stream in taken] == [True] * 5 + [False] * 5
+    assert world.engine.broadcast.count == 10
+    # The streams that ended reconnect, and get no place of another job.
+    assert open_another(greedy) is None
+    assert world.engine.broadcast.count == 10
+    # Each job gets its share.
+    assert open_another(others[0]) is not None
+    assert [stream.is_over for stream in taken].count(False) == 4
+
+
+def test_jobs_with_as_many_streams_do_not_displace_each_other() -> None:
+    world = bench(streams=2)
+    kept = [opened(world.jobs, world.run().job.id) for _ in range(2)]
+    assert world.engine.broadcast.open(world.run().job.id, 0, output=True, in_thread=True) is None
+    assert not any(stream.is_over for stream in kept)
+
+
+def test_a_displaced_stream_ends_and_closing_it_frees_no_second_place() -> None:
+    world = bench(streams=2)
+    oldest, _kept = (opened(world.jobs, job_id) for job_id in [world.run().job.id] * 2)
+    other = opened(world.jobs, world.run().job.id)
+    assert list(oldest) == []
+    assert world.engine.broadcast.count == 2
+    other.close()
+    assert world.engine.broadcast.count == 1
+
+
 # --- reads of the store -----------------------------------------------------------------------------------------------
 
 

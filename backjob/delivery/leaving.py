@@ -1,0 +1,52 @@
+"""At the end of a process: it gives its leases back, so that another process delivers its jobs at once.
+
+A process that serves no requests, such as a shell or a command, first waits until what it sends is claimed: it may have
+started its job a moment ago.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+import weakref
+from typing import Final, Protocol
+
+_PATIENCE: Final = 5.0  # s, for all claims together; and as long again for closing
+_PAUSE: Final = 0.05  # s
+
+
+class Leaving(Protocol):
+    """A monitor, at the end of its process."""
+
+    @property
+    def is_running(self) -> bool: ...
+
+    def has_unclaimed(self, timeout: float) -> bool: ...
+
+    def close(self, timeout: float) -> None: ...
+
+
+_leaving: Final[weakref.WeakKeyDictionary[Leaving, int]] = weakref.WeakKeyDictionary()
+
+
+def leave_at_exit(monitor: Leaving) -> None:
+    """Close the monitor when this process ends, in an orderly way."""
+    _leaving[monitor] = os.getpid()
+
+
+@atexit.register
+def _leave() -> None:
+    # A forked child has its parent's entries.
+    monitors = [monitor for monitor, pid in list(_leaving.items()) if pid == os.getpid() and monitor.is_running]
+    until = time.monotonic() + _PATIENCE
+    pause = threading.Event()
+    waiting = monitors
+    while waiting and (left := until - time.monotonic()) > 0:
+        waiting = [monitor for monitor in waiting if monitor.has_unclaimed(left)]
+        if waiting:
+            pause.wait(_PAUSE)
+    until = time.monotonic() + _PATIENCE
+    for monitor in monitors:
+        monitor.close(max(0.0, until - time.monotonic()))

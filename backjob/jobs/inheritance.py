@@ -1,0 +1,63 @@
+"""What a worker request inherits from the request that starts the job, and what its action gets to see of that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from attrs import evolve
+
+from backjob.errors import InvalidRequest
+from backjob.http.arguments import canonical_name
+from backjob.http.inherited import context_fields, current_credentials, is_context_field, variants
+from backjob.jobs.options import Options
+from backjob.model import Credentials, Job, Request
+from backjob.signing.logins import FIELD, LoginCarrier
+
+
+class Inheritance:
+    """The options that name header fields, applied. Immutable. Raises `InvalidRequest` if they contradict each other."""
+
+    __slots__ = ("_forward", "_logins", "names")
+
+    def __init__(self, options: Options) -> None:
+        secret = {name.lower() for name in options.credential_headers}
+        for name in options.forward_headers:
+            if canonical_name(name) in secret:
+                raise InvalidRequest(
+                    "forward_headers", f"{name} is also among credential_headers, which are never stored"
+                )
+        self._forward = options.forward_headers
+        self._logins = LoginCarrier(options.signer, options.credential_headers)
+        self.names = options.credential_headers
+        """The names of fields that are credentials, besides Cookie and Authorization."""
+
+    def credentials(
+        self, here: Request, given: Credentials, changed_cookies: Callable[[], Mapping[str, str | None]]
+    ) -> Credentials:
+        """Return the current user's credentials, except those given. Raises `InvalidRequest`."""
+        return current_credentials(here, given, self.names, changed_cookies)
+
+    def with_context(self, request: Request, here: Request) -> Request:
+        """Return the request with the fields that describe the starting one."""
+        return evolve(request, headers=request.headers + context_fields(here, request.headers, self._forward))
+
+    def packed(self, job_id: str, credentials: Credentials) -> Credentials:
+        """Return the credentials as they are sent with this job."""
+        return self._logins.pack(job_id, credentials)
+
+    def logins(self, job_id: str, request: Request) -> dict[str, str | None]:
+        """Return the fields of logins that the action gets; None removes one. Raises `SignatureError`.
+
+        A field that merely arrived with a worker request proves nothing, so it is removed.
+        """
+        fields: dict[str, str | None] = {FIELD: None}
+        for name in self.names:
+            fields.update(dict.fromkeys(variants(name)))
+        return fields | dict(self._logins.unpack(job_id, request))
+
+    def context(self, job: Job) -> dict[str, str | None]:
+        """Return the fields as the starting request had them: a proxy may have replaced those of the worker request."""
+        request = job.request
+        if request is None:
+            return {}
+        return {name: request.header(name) for name, _ in request.headers if is_context_field(name, self._forward)}

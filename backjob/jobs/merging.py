@@ -1,0 +1,56 @@
+"""Which calls of ``start(merge=…)`` mean the same job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from backjob.http.inherited import TRACING_FIELDS, cookie_values
+from backjob.model import Credentials, Draft, Headers
+from backjob.signing.tokens import Access
+
+_IGNORED: Final = TRACING_FIELDS | {"user-agent"}
+
+
+def merge_key(
+    access: Access, draft: Draft, given: Credentials, inherited: Credentials | None, cookies: Sequence[str]
+) -> str | None:
+    """Return 43 characters that are the same for calls that mean the same job, or None if a job must not be merged.
+
+    ``given`` are the credentials among the arguments, ``inherited`` those of the current user (None: not as the current
+    user). An owner says whose job it is. Without one, the inherited credentials do, of the cookies those named; if there
+    are none of these, two visitors could not be distinguished.
+    """
+    user: Headers = ()
+    if inherited is not None and draft.owner is None:
+        user = tuple(_identity(inherited, cookies))
+        if not user and (inherited or not given):
+            return None
+    caller, request = draft.caller, draft.request
+    return access.merge_key(
+        "anonymous" if inherited is None and not given else "user",
+        draft.owner,
+        draft.scope,
+        request.method,
+        request.target,
+        request.body,
+        None if caller is None else caller.host,
+        None if caller is None else caller.mount,
+        *_parts(tuple(field for field in request.headers if field[0].lower() not in _IGNORED)),
+        *_parts(given.headers),
+        *_parts(user),
+    )
+
+
+def _identity(credentials: Credentials, cookies: Sequence[str]) -> Iterator[tuple[str, str]]:
+    yield from (field for field in credentials.headers if field[0].lower() != "cookie")
+    for name in cookies:
+        yield from ((f"cookie {name}", value) for value in cookie_values(credentials, name))
+
+
+def _parts(headers: Headers) -> Iterator[str]:
+    """Neither the case of names matters nor the order of different ones (RFC 9110, section 5.3)."""
+    yield str(len(headers))
+    for name, value in sorted(((name.lower(), value) for name, value in headers), key=lambda field: field[0]):
+        yield name
+        yield value

@@ -194,6 +194,8 @@ def _fork(jobs: BackJob, visit: Visit) -> Reply:
     print("before")
     with multiprocessing.get_context("fork").Pool(2) as pool:
         squares = pool.map_async(_square, range(3)).get(30)
+        pool.close()  # not terminate(): the children have the server's handler of SIGTERM, and would live on
+        pool.join()
     print("after")
     return Reply(jobs.finish("forked", result={"squares": squares}))
 

@@ -24,8 +24,8 @@ def test_the_server_goes_on_with_other_jobs_and_pages_after_an_exit(site: Site, 
     pid = site.started("/work/none")["pid"]
     others = []
     if site.server.kind.workers > 2:
-        others.append(site.start("/work/hold", {"gate": gate.port}, visitor={"Cookie": "user=ann"}))
-        held = gate.reached()
+        other = site.start("/work/hold", {"gate": gate.port}, visitor={"Cookie": "user=ann"})
+        others.append((other, gate.reached()))
     for how in EXITS:
         state = site.run("/work/leave", {"how": how})
         assert (state.status, state.progress) == (Status.FAILED, 30)
@@ -34,7 +34,7 @@ def test_the_server_goes_on_with_other_jobs_and_pages_after_an_exit(site: Site, 
         else:
             assert state.status_text == text_of(how)
         assert site.page("/ready").status == 200
-    for other in others:
+    for other, held in others:
         held.release()
         assert site.end(other).status is Status.COMPLETED
     assert site.server.process.poll() is None

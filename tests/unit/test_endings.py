@@ -140,7 +140,9 @@ def test_an_end_that_an_unusable_store_refuses_is_retried() -> None:
     assert world.job(running.job.id).status is Status.COMPLETED
 
 
-def test_a_result_at_which_the_server_drops_the_connection_is_left_out_in_the_end() -> None:
+def test_a_result_at_which_the_server_drops_the_connection_is_left_out_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     world = bench()
     running = world.run()
     running.finish = completed("Done", "x" * 100_000)
@@ -151,7 +153,7 @@ def test_a_result_at_which_the_server_drops_the_connection_is_left_out_in_the_en
             raise StoreUnavailable("the server has gone away")
         return change(job_id, expect, changes)
 
-    world.store.store.change = drop  # type: ignore[method-assign]
+    monkeypatch.setattr(world.store.store, "change", drop)
     world.engine.worker.end(running, Outcome(200, "OK"))
     for _ in range(5):
         world.step(1)

@@ -581,9 +581,9 @@ def test_the_thread_gives_back_its_connections_before_it_rests(world: Bench) -> 
     assert left == []
 
 
-def test_a_request_wakes_the_thread_of_an_idle_site_only(world: Bench) -> None:
+def test_a_request_wakes_the_thread_of_an_idle_site_only(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[bool] = []
-    world.monitor._passes.wake = lambda: woken.append(True)  # type: ignore[method-assign]
+    monkeypatch.setattr(world.monitor._passes, "wake", lambda: woken.append(True))
     world.step()
     world.monitor.note_request()
     assert woken == []

@@ -10,13 +10,14 @@ import asyncio
 import codecs
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from backjob.http.scope import (
     Scope,
     ScopeServing,
-    base_url_of,
     is_test_client,
+    listener_of,
     request_of,
     restored,
     route_path,
@@ -30,7 +31,7 @@ from backjob.status.streaming.stream import Stream
 from backjob.worker.claiming import (
     CONCURRENCY_HEADER,
     Outcome,
-    Refusal,
+    Reply,
     WorkerRequest,
     error_to_raise,
     exit_of,
@@ -69,16 +70,17 @@ class BackJobMiddleware:
         if scope["type"] != "http":
             await self._app(scope, self._until_shutdown(receive) if scope["type"] == "lifespan" else receive, send)
             return
+        listener = partial(listener_of, scope)
         if not is_test_client(scope):
-            self._jobs.request_arrived(lambda: base_url_of(scope))
+            self._jobs.request_arrived(listener)
         try:
-            opened = self._jobs.worker_request(lambda: routed_requests(scope))
+            opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
-        except Refusal as refusal:
-            headers = (*refusal.headers, (CONCURRENCY_HEADER, "many"))
-            await _answer(send, refusal.status, headers, str(refusal).encode())
+        except Reply as reply:
+            headers = (*reply.headers, (CONCURRENCY_HEADER, "many"))
+            await _answer(send, reply.status, headers, str(reply).encode())
             return
         if self._status is not None and (below := self._status.below(scope)) is not None:
             await self._status(below, receive, send)
@@ -108,7 +110,7 @@ class BackJobMiddleware:
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         with suppress(OSError):  # the client may have disconnected
-            await _answer(send, outcome.status or 500, no_store(), b"")
+            await _answer(send, outcome.status or 500, opened.headers, b"")
 
     async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)

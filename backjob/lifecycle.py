@@ -17,6 +17,7 @@ from backjob.model import UNSET, Changes, Expect, Job, JsonValue, Response, Stat
 __all__ = [
     "CLAIM_REFUSED",
     "REFUSAL_HEADER",
+    "WAITING_TEXTS",
     "End",
     "Next",
     "Step",
@@ -105,6 +106,13 @@ def overdue(job: Job) -> End | None:
         seconds = (job.deliver_by - job.start_time).total_seconds()
         return failed(f"job timeout: not delivered within {seconds:g} s")
     return None
+
+
+WAITING_TEXTS: Final = {
+    "connection": "no connection to the application yet",
+    "proof": "no answer by this application at its address yet",
+}
+"""The reasons why a job waits, as the status text of a job that has none."""
 
 
 def waiting_for(job: Job) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import codecs
 import io
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, base_url_of, is_test_client, request_of, restore, routed_request
+from backjob.http.environ import EnvironServing, is_test_client, listener_of, request_of, restore, routed_request
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
@@ -19,7 +20,7 @@ from backjob.status.endpoints import Endpoints, Visit
 from backjob.worker.claiming import (
     CONCURRENCY_HEADER,
     Outcome,
-    Refusal,
+    Reply,
     WorkerRequest,
     error_to_raise,
     exit_of,
@@ -47,14 +48,15 @@ class BackJobMiddleware:
         self._status = StatusApp(jobs) if status else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        listener = partial(listener_of, environ)
         if not is_test_client(environ):
-            self._jobs.request_arrived(lambda: base_url_of(environ))
+            self._jobs.request_arrived(listener)
         try:
-            opened = self._jobs.worker_request(lambda: (routed_request(environ),))
+            opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)
             if opened is not None:
                 return self._work(environ, start_response, opened)
-        except Refusal as refusal:
-            return _refuse(environ, start_response, refusal)
+        except Reply as reply:
+            return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
         return _pass_on(self._app, environ, start_response)
@@ -71,7 +73,7 @@ class BackJobMiddleware:
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
-        return _answer(start_response, line, no_store(), "")
+        return _answer(start_response, line, opened.headers, "")
 
     def _act(self, environ: WSGIEnvironment, running: Running) -> Outcome:
         """Run the action to its end, even if the connection is lost."""
@@ -100,16 +102,16 @@ def without_engine(
 ) -> Iterable[bytes]:
     """Serve a request of an application whose engine can't be built: all but worker requests are passed on."""
     try:
-        check_without_engine(lambda: (request_of(environ),), signer)
-    except Refusal as refusal:
-        return _refuse(environ, start_response, refusal)
+        check_without_engine(lambda: (routed_request(environ),), signer)
+    except Reply as reply:
+        return _reply(environ, start_response, reply)
     return _pass_on(app, environ, start_response)
 
 
-def _refuse(environ: WSGIEnvironment, start_response: StartResponse, refusal: Refusal) -> Iterable[bytes]:
+def _reply(environ: WSGIEnvironment, start_response: StartResponse, reply: Reply) -> Iterable[bytes]:
     many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
-    headers = (*refusal.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
-    return _answer(start_response, f"{refusal.status} {refusal.reason}", headers, str(refusal))
+    headers = (*reply.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
+    return _answer(start_response, f"{reply.status} {reply.reason}", headers, str(reply))
 
 
 def _pass_on(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -10,13 +10,16 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
 
-from attrs import define, evolve, field
+from attrs import evolve
 
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.pending import PendingDelivery
+from backjob.delivery.proof import Proof, host_of
 from backjob.endings import write_end
 from backjob.errors import StoreError
 from backjob.lifecycle import (
@@ -38,48 +41,28 @@ LEASE: Final = 30.0
 
 _CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
+_BATCH: Final = 100
 
 _log = logging.getLogger("backjob")
 
 
-@define(eq=False)
-class _Delivery:
-    """One job that this process delivers.
-
-    ``job`` is None in flight, to save memory: the outcome reads it again. ``send_at`` is None in flight, and while the
-    job waits for nothing but room. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is out of date.
-    ``due_at`` is when the job was or will be due, on the monotonic clock (s).
-    """
-
-    job_id: str
-    job: Job | None
-    version: int
-    credentials: Credentials | None = field(repr=False)
-    held: bool
-    due_at: float
-    is_whole: bool = True
-    failures: int = 0
-    future: Future[Response] | None = None
-    send_at: float | None = None
-    renew_at: float = 0.0
-
-
-_Action: TypeAlias = Callable[[_Delivery], None]
+_Action: TypeAlias = Callable[[PendingDelivery], None]
 
 
 class Deliveries:
-    """All deliveries of one process. ``on_outcome(job_id, future)`` is called in the transport's thread."""
+    """All deliveries of one process. ``post`` has the monitor's thread call a function."""
 
     def __init__(
-        self, parts: DeliveryParts, *, lessee: str, outage: Outage, on_outcome: Callable[[str, Future[Response]], None]
+        self, parts: DeliveryParts, *, lessee: str, outage: Outage, post: Callable[[Callable[[], None]], None]
     ) -> None:
         self._parts = parts
         self._store = parts.store
         self._monotonic = parts.clock.monotonic
         self._lessee = lessee
         self._outage = outage
-        self._on_outcome = on_outcome
-        self._by_id: dict[str, _Delivery] = {}
+        self._post = post
+        self._proof = Proof(parts, post)
+        self._by_id: dict[str, PendingDelivery] = {}
         self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
         self._ready: deque[str] = deque()
@@ -91,7 +74,7 @@ class Deliveries:
         if delivery is not None:
             delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
             return
-        delivery = self._by_id[job.id] = _Delivery(job.id, job, job.version, credentials, job.held, at)
+        delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at)
         now = self._monotonic()
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
@@ -118,12 +101,20 @@ class Deliveries:
             delivery.future.cancel()
 
     def room(self) -> int:
-        """Return how many more jobs could be sent now."""
-        return max(0, self._capacity() - len(self._in_flight) - len(self._ready))
+        """Return how many more jobs could be sent now. While probes fail, take one, as the reason for the next probe."""
+        room = max(0, self._capacity() - len(self._in_flight) - len(self._ready))
+        return room if self._proof.waiting is None else min(room, 0 if self._ready else 1)
+
+    def why_waiting(self) -> str:
+        """Return why probes have failed, or an empty text. Callable from any thread."""
+        return self._proof.reason
 
     def next_event(self) -> float | None:
         """Return when `run` has something to do, on the monotonic clock (s)."""
-        return self._agenda[0][0] if self._agenda else None
+        events = [self._agenda[0][0]] if self._agenda else []
+        if self._ready and len(self._in_flight) < self._capacity():
+            events.append(self._proof.next_event())
+        return min(events, default=None)
 
     def run(self, now: float) -> None:
         """Do what is due: send, renew leases, read jobs again."""
@@ -133,8 +124,15 @@ class Deliveries:
             if delivery is not None:
                 self._retrying(action, delivery)
         while self._ready and len(self._in_flight) < self._capacity():
-            delivery = self._by_id.get(self._ready.popleft())
-            if delivery is not None and delivery.future is None and delivery.send_at is None:
+            delivery = self._by_id.get(self._ready[0])
+            if delivery is None or delivery.job is None or delivery.send_at is not None:
+                self._ready.popleft()
+            elif self._proof.destination() is None:
+                self._outage.attempt(partial(self._proof.seek, delivery.job), "the probe for job %s", delivery.job_id)
+                self._outage.attempt(self._note_waiting, "the monitor")
+                break
+            else:
+                self._ready.popleft()
                 self._retrying(self._send, delivery)
 
     def conclude(self, job_id: str, future: Future[Response]) -> None:
@@ -164,20 +162,20 @@ class Deliveries:
 
     # --- the agenda -------------------------------------------------------------------------------------------------
 
-    def _plan(self, at: float, action: _Action, delivery: _Delivery) -> None:
+    def _plan(self, at: float, action: _Action, delivery: PendingDelivery) -> None:
         # By its id: an entry must not keep the credentials of a job that was dropped.
         heapq.heappush(self._agenda, (at, next(self._order), action, delivery.job_id))
 
-    def _send_at(self, at: float, delivery: _Delivery) -> None:
+    def _send_at(self, at: float, delivery: PendingDelivery) -> None:
         planned, delivery.send_at = delivery.send_at, at
         if planned is None or at < planned:  # otherwise the earlier entry of the agenda plans the later one
             self._plan(at, self._make_ready, delivery)
 
-    def _renew_at(self, at: float, delivery: _Delivery) -> None:
+    def _renew_at(self, at: float, delivery: PendingDelivery) -> None:
         delivery.renew_at = at
         self._plan(at, self._renew, delivery)
 
-    def _retrying(self, action: _Action, delivery: _Delivery) -> None:
+    def _retrying(self, action: _Action, delivery: PendingDelivery) -> None:
         if self._outage.attempt(lambda: action(delivery), "the delivery of job %s", delivery.job_id) is None:
             return
         at = self._monotonic() + RETRY_PAUSE
@@ -190,7 +188,7 @@ class Deliveries:
 
     # --- one action each --------------------------------------------------------------------------------------------
 
-    def _make_ready(self, delivery: _Delivery) -> None:
+    def _make_ready(self, delivery: PendingDelivery) -> None:
         if delivery.send_at is None or delivery.future is not None:
             return
         if delivery.send_at > self._monotonic():
@@ -200,15 +198,15 @@ class Deliveries:
         self._ready.append(delivery.job_id)
 
     def _capacity(self) -> int:
-        transport = self._parts.transport()
+        transport = self._parts.addresses().transport
         if transport is None:
             return 0
         return _NO_LIMIT if transport.capacity is None else transport.capacity
 
-    def _send(self, delivery: _Delivery) -> None:
-        transport = self._parts.transport()
+    def _send(self, delivery: PendingDelivery) -> None:
+        destination = self._proof.destination()
         job = delivery.job
-        if transport is None or job is None:
+        if destination is None or job is None:
             return
         if not delivery.is_whole:
             job = self._store.get(job.id, body=True)
@@ -223,8 +221,8 @@ class Deliveries:
             return
         frees_key = waits_until_sent(job.merge_key)
         if delivery.failures or frees_key:
-            attempt = job.attempt + 1 if delivery.failures else UNSET
-            changes = Changes(attempt=attempt, lessee=self._lessee, lease=LEASE, free_merge_key=frees_key)
+            number = job.attempt + 1 if delivery.failures else UNSET
+            changes = Changes(attempt=number, lessee=self._lessee, lease=LEASE, free_merge_key=frees_key)
             changed = self._change(delivery, changes)
             if changed is None:
                 return
@@ -232,18 +230,30 @@ class Deliveries:
         if job.request is None:
             self.drop(job.id)
             return
-        request = job.request
-        if credentials:
-            request = evolve(request, headers=request.headers + credentials.headers)
+        more = host_of(destination, job) + (credentials.headers if credentials else ())
+        request = evolve(job.request, headers=job.request.headers + more)
         clock = self._parts.clock
         deadline = local_deadline(job, clock.now())
-        future = transport.send(Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock))
-        delivery.job, delivery.future = None, future
+        attempt = Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock)
+        future = destination.transport.send(attempt)
+        delivery.job, delivery.future, delivery.sent = None, future, (destination, job.attempt)
         self._in_flight.add(future)
         job_id = job.id
-        future.add_done_callback(lambda future: self._on_outcome(job_id, future))
+        future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
 
-    def _renew(self, delivery: _Delivery) -> None:
+    def _note_waiting(self) -> None:
+        """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
+        reason = self._proof.waiting
+        waiting = [delivery for job_id in self._ready if (delivery := self._by_id.get(job_id)) is not None]
+        news = [one for one in waiting if reason is not None and one.job is not None and one.waiting_for != reason]
+        for delivery in news[:_BATCH]:
+            job = delivery.job
+            changed = self._change(delivery, Changes(waiting_for=reason))
+            delivery.waiting_for = reason
+            if changed is not None and job is not None:
+                delivery.job = evolve(changed, request=job.request)
+
+    def _renew(self, delivery: PendingDelivery) -> None:
         if delivery.renew_at > self._monotonic():
             return  # this entry is out of date
         job = delivery.job
@@ -259,11 +269,11 @@ class Deliveries:
             delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
-    def _give_up_lease(self, delivery: _Delivery) -> None:
+    def _give_up_lease(self, delivery: PendingDelivery) -> None:
         expect = Expect(status=Status.STARTED, version=delivery.version)
         self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None))
 
-    def _change(self, delivery: _Delivery, changes: Changes) -> Job | None:
+    def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
         expect = Expect(status=Status.STARTED, version=delivery.version)
         changed = self._store.change(delivery.job_id, expect, changes)
@@ -273,7 +283,7 @@ class Deliveries:
             delivery.version = changed.version
         return changed
 
-    def _read_again(self, delivery: _Delivery) -> None:
+    def _read_again(self, delivery: PendingDelivery) -> None:
         """Another process changed the job: it claimed, ended or leased it, or moved its start time."""
         job = self._store.get(delivery.job_id)
         if job is not None and job.status is Status.STARTED and job.lessee == self._lessee:
@@ -290,24 +300,28 @@ class Deliveries:
             delivery.credentials = None
             self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
 
-    def _check(self, delivery: _Delivery) -> None:
+    def _check(self, delivery: PendingDelivery) -> None:
         if delivery.future is not None:
             self._read_again(delivery)
 
-    def _conclude(self, delivery: _Delivery) -> None:
+    def _conclude(self, delivery: PendingDelivery) -> None:
         future = delivery.future
         if future is None:
             return
+        is_ours = delivery.sent is None or self._proof.judge(*delivery.sent, delivery.job_id, future)
         job = self._store.get(delivery.job_id)
         step = after_answer(job, future.result()) if failure(future) is None else after_silence(job)
         if job is None or step.next in (Next.DONE, Next.WATCH):
             self._by_id.pop(delivery.job_id, None)
-        elif step.end is not None:
+        elif step.end is not None and (is_ours or delivery.is_doubted):
             self._end(job, step.end)
         else:
+            # Perhaps another site answers at this address by now. If the next proof succeeds and the next answer is not
+            # ours either, something else serves this path.
+            delivery.is_doubted = delivery.is_doubted or step.end is not None
             self._retry(job, delivery, describe(future))
 
-    def _retry(self, job: Job, delivery: _Delivery, reason: str) -> None:
+    def _retry(self, job: Job, delivery: PendingDelivery, reason: str) -> None:
         too_late = overdue(job)
         if too_late is not None:
             self._end(job, failed(f"{too_late.text}; the last attempt: {reason}"))

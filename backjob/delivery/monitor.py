@@ -23,8 +23,8 @@ from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
 from backjob.endings import write_end
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End, overdue
-from backjob.model import Credentials, Expect, Job, Query
+from backjob.lifecycle import End, failed, overdue
+from backjob.model import Credentials, Expect, Job, Query, Status
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
 _POLL_INTERVAL: Final = 2.0
@@ -68,7 +68,7 @@ class Monitor:
             parts,
             lessee=self.lessee,
             outage=self._outage,
-            on_outcome=lambda job_id, future: self._post(lambda: self._deliveries.conclude(job_id, future)),
+            post=self._post,
         )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
@@ -131,6 +131,18 @@ class Monitor:
     def settle(self, running: Reporting, end: End) -> None:
         """Write the end of a job, retrying: the store was unavailable when its action ended."""
         self._writeback.settle(running, end)
+
+    def address_shown(self) -> None:
+        """Deliver waiting jobs now: a request has shown a new address."""
+        self._passes.wake()
+
+    def overdue(self, job: Job) -> End | None:
+        """Return the end of a job that has timed out, or None. If it waited for a proof, its text has the last reason."""
+        end = overdue(job)
+        reason = self._deliveries.why_waiting()
+        if end is None or not reason or job.status is not Status.STARTED:
+            return end
+        return failed(f"{end.text}; the last attempt: {reason}")
 
     def may_reap(self) -> bool:
         """Return whether a job's silence means anything.
@@ -276,7 +288,7 @@ class Monitor:
             return
         for job in self._store.find(Query(overdue=True, limit=_BATCH)):
             self._is_active = True
-            end = overdue(job)
+            end = self.overdue(job)
             if end is None:
                 continue
             try:

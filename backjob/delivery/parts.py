@@ -7,9 +7,10 @@ from typing import Final, Protocol
 
 from attrs import frozen
 
+from backjob.delivery.addresses import Addresses
 from backjob.lifecycle import End
 from backjob.model import Credentials, Job
-from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.protocols import Clock, Signer, Store
 
 _DAY: Final = 86400.0
 
@@ -45,17 +46,19 @@ class Reporting(Protocol):
 class DeliveryParts:
     """The parts that `Monitor` needs.
 
-    ``transport`` returns the transport, or None while the application's address is unknown. ``announce`` is called with
-    every job that the monitor ends. ``leave`` is the last call in the monitor's thread: it closes what an adapter keeps
-    for each thread; it is also called before the thread rests. ``error_timeout`` is in seconds; ``unseal`` opens sealed
-    credentials, or returns None. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections
-    to the store that are not in use.
+    ``addresses`` returns the destinations of worker requests, ``base_url_setting`` is the advice to set it, and probes go
+    below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the
+    monitor's thread: it closes what an adapter keeps for each thread; it is also called before the thread rests.
+    ``error_timeout`` is in seconds; ``unseal`` opens sealed credentials, or returns None. ``is_busy`` says whether this
+    process runs jobs, and ``close_idle`` closes connections to the store that are not in use.
     """
 
     store: Store
     signer: Signer
     clock: Clock
-    transport: Callable[[], Transport | None]
+    addresses: Callable[[], Addresses]
+    base_url_setting: str
+    status_prefix: str
     announce: Callable[[Job], None]
     leave: Callable[[], None]
     retention: Retention

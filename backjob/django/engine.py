@@ -46,6 +46,13 @@ def database_of(store: Store) -> str | None:
 class DjangoEngine(Engine):
     """The engine of the Django site."""
 
+    testing_module = "backjob.django.testing"
+
+    @override
+    def base_url_setting(self, *, unix: bool = False) -> str:
+        connect_to = ', "CONNECT_TO": "unix:/path/of/the/socket"' if unix else ""
+        return f'set the base URL: BACKJOB = {{"BASE_URL": "https://your.site"{connect_to}}}'
+
     @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:

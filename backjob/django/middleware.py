@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -14,9 +15,9 @@ from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
 from backjob.django.requests import (
     DjangoServing,
-    base_url_of,
     is_served_alone,
     is_test_client,
+    listener_of,
     restore,
     routed_requests,
     urls_below_mount,
@@ -28,7 +29,7 @@ from backjob.jobs import Engine, check_without_engine
 from backjob.worker.claiming import (
     CONCURRENCY_HEADER,
     Outcome,
-    Refusal,
+    Reply,
     WorkerRequest,
     error_to_raise,
     exit_of,
@@ -85,13 +86,13 @@ class BackJobMiddleware:
                 with _served(request):
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
-        except Refusal as refusal:
-            return _refused(refusal, request)
+        except Reply as reply:
+            return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
         response, outcome = self._act(request, running)
         site.worker.end(running, outcome)
-        return _done(running, response, outcome)
+        return _done(running, response, outcome, opened)
 
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -118,11 +119,11 @@ class BackJobMiddleware:
                 with _served(request):
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
-        except Refusal as refusal:
-            return _refused(refusal, request)
+        except Reply as reply:
+            return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
-        return _done(running, *await shielded(self._act_and_end(site, request, running)))
+        return _done(running, *await shielded(self._act_and_end(site, request, running)), opened)
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -153,9 +154,10 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
     if site is None:
         check_without_engine(lambda: routed_requests(request))
         return None
+    listener = partial(listener_of, request)
     if not is_test_client(request):
-        site.request_arrived(lambda: base_url_of(request))
-    return site.worker_request(lambda: routed_requests(request))
+        site.request_arrived(listener)
+    return site.worker_request(lambda: routed_requests(request), listener)
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
@@ -211,18 +213,18 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
     return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
 
 
-def _done(running: Running, response: Any, outcome: Outcome) -> HttpResponse:
+def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
     if (error := error_to_raise(running, outcome)) is not None:
         raise error
-    answer: Any = _plain(outcome.status or 500, "", no_store())
+    answer: Any = _plain(outcome.status or 500, "", opened.headers)
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001
     return cast("HttpResponse", answer)
 
 
-def _refused(refusal: Refusal, request: HttpRequest) -> HttpResponse:
-    response: Any = _plain(refusal.status, str(refusal), refusal.headers)
+def _replied(reply: Reply, request: HttpRequest) -> HttpResponse:
+    response: Any = _plain(reply.status, str(reply), reply.headers)
     response._has_been_logged = True  # noqa: SLF001 - by backjob, and not once for each forged request
     response[CONCURRENCY_HEADER] = "one" if is_served_alone(request) else "many"
     return cast("HttpResponse", response)

@@ -17,9 +17,9 @@ from django.utils.encoding import repercent_broken_unicode
 from django.utils.functional import cached_property
 
 from backjob.django.sessions import saved_session
-from backjob.errors import AddressUnknown
 from backjob.http import environ as wsgi
 from backjob.http import scope as asgi
+from backjob.http.listening import Listener
 from backjob.http.serving import Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started
 from backjob.model import Caller, Request
@@ -55,6 +55,10 @@ class DjangoServing:
 
     def changed_cookies(self) -> Mapping[str, str | None]:
         return saved_session(self.django)
+
+    @property
+    def is_test_client(self) -> bool:
+        return self._inner.is_test_client
 
     @property
     def mount(self) -> str:
@@ -96,12 +100,10 @@ def _decoded(path: str) -> bytes:
     return repercent_broken_unicode(unquote_to_bytes(path))
 
 
-def base_url_of(request: HttpRequest) -> str:
-    """Return the server's base URL. Raises `AddressUnknown`, also for Django's test client, which makes up the address."""
-    if "testserver" in (request.META.get("SERVER_NAME"), request.META.get("HTTP_HOST")):
-        raise AddressUnknown("a request of Django's test client comes from no server")
+def listener_of(request: HttpRequest) -> Listener:
+    """Return the server's socket. Raises `AddressUnknown` if the request leads to none, as with a test client's."""
     scope = _scope(request)
-    return wsgi.base_url_of(request.META) if scope is None else asgi.base_url_of(scope)
+    return wsgi.listener_of(request.META) if scope is None else asgi.listener_of(scope)
 
 
 def is_test_client(request: HttpRequest) -> bool:

@@ -35,6 +35,11 @@ class FlaskEngine(Engine):
     """The engine of one Flask application."""
 
     @override
+    def base_url_setting(self, *, unix: bool = False) -> str:
+        connect_to = ' and BACKJOB_CONNECT_TO = "unix:/path/of/the/socket"' if unix else ""
+        return f'set the base URL: BACKJOB_BASE_URL = "https://your.site"{connect_to}'
+
+    @override
     def here(self) -> Serving | None:
         return current_serving()
 

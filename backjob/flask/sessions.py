@@ -13,6 +13,7 @@ from typing import Any, Final
 from flask import Flask, Request, Response, has_request_context, request
 from flask.sessions import SessionInterface, SessionMixin
 from typing_extensions import override
+from werkzeug.local import LocalProxy
 
 from backjob.worker.running import current
 
@@ -54,6 +55,8 @@ class _Interface(SessionInterface):
 
     @override
     def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        if isinstance(session, LocalProxy):  # flask.session itself
+            session = session._get_current_object()  # noqa: SLF001 - the proxy's own method
         opened = request.environ.get(_KEY) if has_request_context() else None
         if isinstance(opened, _Opened) and opened.session is session:
             opened.save(self._backjob_interface, app, response)
@@ -80,6 +83,7 @@ class _Opened:
         gone = before.keys() - ours.keys()
         if not changed and not gone:
             return
+        self._before = deepcopy(ours)  # start() saves it too
         stored = _read(interface, app)
         if stored is None or (self._existed and (not stored or _id_of(stored) != self._id)):
             return  # it has ended meanwhile, by a logout

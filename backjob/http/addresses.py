@@ -160,10 +160,10 @@ def learnt_base_url(sockname: object, family: int, *, tls: bool) -> str:
     a unix socket, and for anything else that is not an IP address with a port.
     """
     if family == getattr(socket, "AF_UNIX", None):
-        raise AddressUnknown("the server listens on a unix socket: set the base URL, and connect_to='unix:/path'")
+        raise AddressUnknown("the server listens on a unix socket")
     host, port = _pair(sockname) if family in (socket.AF_INET, socket.AF_INET6) else (None, 0)
     if host is None or not 0 < port < 1 << 16:
-        raise AddressUnknown(f"the server's socket {sockname!r} is not an address and a port: set the base URL")
+        raise AddressUnknown(f"the server's socket {sockname!r} is not an address and a port")
     mapped = ipaddress.IPv6Address(host).ipv4_mapped if family == socket.AF_INET6 else None
     return f"{'https' if tls else 'http'}://{TCPAddress(host if mapped is None else str(mapped), port)}"
 

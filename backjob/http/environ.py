@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 import socket
-import ssl
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from attrs import field, frozen
 from typing_extensions import override
 
 from backjob.errors import AddressUnknown
-from backjob.http.addresses import learnt_base_url
+from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_of_socket
 from backjob.http.serving import FORWARDED_FIELDS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, raw_end
 from backjob.model import Caller, Headers, Request
@@ -58,6 +56,11 @@ class EnvironServing(Serving):
             address=environ.get("REMOTE_ADDR", ""),
             forwarded=tuple((name, environ[key]) for name, key in _FORWARDED.items() if key in environ),
         )
+
+    @property
+    @override
+    def is_test_client(self) -> bool:
+        return is_test_client(self._environ)
 
     @property
     @override
@@ -127,18 +130,27 @@ def _headers_of(environ: WSGIEnvironment) -> Headers:
     return tuple(fields)
 
 
-def base_url_of(environ: WSGIEnvironment) -> str:
-    """Return the server's own base URL, from its socket if the environ has it, else from its port.
+def listener_of(environ: WSGIEnvironment) -> Listener:
+    """Return the socket of the server that passed this environ. Raises `AddressUnknown` if the environ leads to none.
 
-    It reads nothing that a client can forge: no Host, no forwarded field, no SERVER_NAME. Raises `AddressUnknown`.
+    It reads nothing that a client or a proxy can set: no Host, no forwarded field, no SERVER_NAME, no SERVER_PORT.
     """
-    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket")
-    if connection is not None:
-        return learnt_base_url(connection.getsockname(), connection.family, tls=isinstance(connection, ssl.SSLSocket))
-    port = str(environ.get("SERVER_PORT", ""))
-    if not (port.isascii() and port.isdigit()) or not re.fullmatch(r"[0-9a-fA-F.:]+", environ.get("REMOTE_ADDR", "")):
-        raise AddressUnknown("the server does not show that it listens on a TCP port: set the base URL")
-    return learnt_base_url(("0.0.0.0", int(port)), socket.AF_INET, tls=False)  # noqa: S104 - read as loopback
+    connection = environ.get("gunicorn.socket") or environ.get("werkzeug.socket") or _socket_behind(environ)
+    if connection is None:
+        raise AddressUnknown(TEST_CLIENT if is_test_client(environ) else NO_SOCKET)
+    return listener_of_socket(connection)
+
+
+def _socket_behind(environ: WSGIEnvironment) -> Any:
+    """Return the connection from which waitress, wsgiref or Django's runserver reads the request, or None."""
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    if channel is not None:
+        return getattr(channel, "socket", None)
+    body = environ.get("wsgi.input")
+    # Django's LimitedStream keeps only the method of the stream that it limits.
+    body = getattr(getattr(body, "_read", None), "__self__", body)
+    connection = getattr(getattr(body, "raw", None), "_sock", None)
+    return connection if isinstance(connection, socket.socket) else None
 
 
 def is_test_client(environ: WSGIEnvironment) -> bool:

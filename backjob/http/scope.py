@@ -13,17 +13,18 @@ from attrs import field, frozen
 from typing_extensions import override
 
 from backjob.errors import AddressUnknown, InvalidRequest
-from backjob.http.addresses import is_ip_literal, learnt_base_url
+from backjob.http.addresses import is_ip_literal
 from backjob.http.arguments import canonical_name
+from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_at
 from backjob.http.serving import FORWARDED_FIELDS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, path_below, raw_end
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
+_FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
 _TEST_EXTENSIONS: Final = frozenset({"http.response.debug", "http.response.template"})
 _HTTPX_CLIENT: Final = ("127.0.0.1", 123)
-_FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
 
 
 @frozen
@@ -69,6 +70,11 @@ class ScopeServing(Serving):
         if session is None or not issubclass(type(session), dict) or not getattr(session, "modified", False):
             return {}
         return _session_cookie(self._scope, session)
+
+    @property
+    @override
+    def is_test_client(self) -> bool:
+        return is_test_client(self._scope)
 
     @property
     @override
@@ -127,17 +133,20 @@ def _with_routed_path(arrived: Request, routed: str) -> Request:
     return arrived.with_path(path if is_raw else canonical_path(routed.encode("utf-8", "replace")), raw=is_raw)
 
 
-def base_url_of(scope: Scope) -> str:
-    """Return the server's own base URL, from the address of its socket. Raises `AddressUnknown`.
+def listener_of(scope: Scope) -> Listener:
+    """Return the server's socket, from the scope's ``server``. Raises `AddressUnknown` if that is no TCP socket.
 
-    The scheme is always ``http``: a scope does not show whether the socket itself is encrypted; its scheme may be the
-    one that the client used with a proxy.
+    A scope does not show whether the socket itself is encrypted: its scheme may be the one that the client used with a
+    proxy.
     """
+    if is_test_client(scope):
+        raise AddressUnknown(TEST_CLIENT)
     server = scope.get("server")
+    if server and server[1] is None and str(server[0]).startswith("/"):
+        return Listener(socket.AF_UNIX, str(server[0]))
     if not server or server[1] is None or not is_ip_literal(str(server[0])):
-        raise AddressUnknown("the server does not show the address of a TCP socket: set the base URL")
-    host, port = str(server[0]), int(server[1])
-    return learnt_base_url((host, port), socket.AF_INET6 if ":" in host else socket.AF_INET, tls=False)
+        raise AddressUnknown(NO_SOCKET)
+    return listener_at(str(server[0]), int(server[1]))
 
 
 def is_test_client(scope: Scope) -> bool:
@@ -176,7 +185,7 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
         if value is not None and "_" not in name  # the variable of a WSGI server
     ]
     if caller is not None:
-        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode())))
+        shown["root_path"] = unquote(mount_as_started(caller.mount, canonical_path(root.encode("utf-8", "replace"))))
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None
         if caller.host:

@@ -51,6 +51,11 @@ class Serving(Protocol):
         return {}
 
     @property
+    def is_test_client(self) -> bool:
+        """Whether a test client made the request up, so that no server can run its jobs."""
+        return False
+
+    @property
     def mount(self) -> str:
         """The path under which the application is mounted: SCRIPT_NAME or root_path, percent-encoded."""
         ...

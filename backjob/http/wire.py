@@ -27,10 +27,12 @@ _BODILESS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "DELETE"})
 def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> bytes:
     """Return the bytes of a request: head and body, never chunked, with ``Connection: close``.
 
-    ``host`` is the value of Host, ``scheme`` that of X-Forwarded-Proto. The request target is ``prefix`` and
-    ``request.target``, byte for byte. Header fields that are set here (Host, framing, Connection, X-Forwarded-Proto) are
-    dropped from the request. Raises `InvalidRequest`, without any header value, for a request that HTTP does not allow.
+    ``host`` is the value of Host, unless the request has one, ``scheme`` that of X-Forwarded-Proto. The request target is
+    ``prefix`` and ``request.target``, byte for byte. Other header fields that are set here (framing, Connection,
+    X-Forwarded-Proto) are dropped from the request. Raises `InvalidRequest`, without any header value, for a request that
+    HTTP does not allow.
     """
+    host = request.header("host") or host
     fields = [("Host", host), ("X-Forwarded-Proto", scheme), ("Connection", "close")]
     if request.body or request.method not in _BODILESS:
         fields.append(("Content-Length", str(len(request.body))))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 from attrs import evolve
 
+from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.endings import write_end
-from backjob.errors import AddressUnknown, InvalidRequest, JobExit, JobNotFound, StoreError
+from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
+from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
-from backjob.lifecycle import End, cancelled, overdue, waiting_for
+from backjob.lifecycle import WAITING_TEXTS, End, cancelled, waiting_for
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Transport
@@ -48,14 +48,11 @@ class Engine:
     """
 
     def __init__(self, options: Options, jobs: object) -> None:
-        given = options.transport
         self.options = options
         self.store = options.store
         self.signer = options.signer
         self.clock = options.clock
-        self.transport: Transport | None = None if callable(given) else given
-        self._make_transport = given if callable(given) else None
-        self._transport_lock = threading.Lock()
+        self.addresses = Addresses(options.transport)
         self.status_prefix = options.status_prefix
         self.retention = Retention(options.completed_retention_days, options.retention_days)
         self.sealer = Sealer(options.signer) if options.seal else None
@@ -101,7 +98,9 @@ class Engine:
             store=self.store,
             signer=self.signer,
             clock=self.clock,
-            transport=lambda: self.transport,
+            addresses=lambda: self.addresses,
+            base_url_setting=self.base_url_setting(),
+            status_prefix=self.status_prefix,
             announce=self.announce,
             leave=self.release,
             retention=self.retention,
@@ -125,24 +124,25 @@ class Engine:
         """The source for a `Broadcast` of these jobs."""
         return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
 
-    def request_arrived(self, base_url: Callable[[], str]) -> None:
-        """Start the monitor, and learn the application's address if it is unknown: middleware calls this for each request.
+    def request_arrived(self, listener_of: Callable[[], Listener]) -> None:
+        """Start the monitor, and learn the server's address: middleware calls this for each request.
 
-        ``base_url()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. Raises nothing: no
-        page must fail because of it.
+        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. Raises nothing:
+        no page must fail because of it.
         """
         try:
             monitor = self.monitor
             monitor.serves_requests = True
             monitor.note_request()
-            if self.transport is None:
-                with suppress(AddressUnknown):
-                    self.learn_address(base_url())
+            if self.addresses.show(listener_of):
+                monitor.address_shown()
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
 
-    def worker_request(self, forms: Callable[[], tuple[Request, ...]]) -> WorkerRequest | None:
-        """Return the worker request that a middleware received, or None for an ordinary request. Raises `Refusal`.
+    def worker_request(
+        self, forms: Callable[[], tuple[Request, ...]], listener_of: Callable[[], Listener]
+    ) -> WorkerRequest | None:
+        """Return the worker request that a middleware received, or None for an ordinary request. Raises `Reply`.
 
         ``forms()`` returns the request as `Worker.open` takes it. If that fails, it is not one of ours.
         """
@@ -151,7 +151,12 @@ class Engine:
         except Exception as error:
             self._faults.warn("a request was passed on without a look for a signature: %r", error)
             return None
-        return self.worker.open(*requests)
+        return self.worker.open(*requests, listener_of=listener_of)
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport that sends worker requests, or None while the application's address is unknown."""
+        return self.addresses.transport
 
     def prepare_to_send(self) -> None:
         """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
@@ -159,19 +164,11 @@ class Engine:
         if start is not None and not self.monitor.serves_requests:
             start()
 
-    def learn_address(self, base_url: str) -> None:
-        """Make the transport for the application's own base URL, unless there is a transport already."""
-        with self._transport_lock:
-            if self.transport is None and self._make_transport is not None:
-                self.transport = self._make_transport(base_url)
-                _log.info("worker requests go to %s, the address of the server's socket", base_url)
-
     def close(self) -> None:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()
         self.monitor.close()
-        if self.transport is not None:
-            self.transport.close()
+        self.addresses.close()
         self.store.close()
 
     # --- reading jobs -----------------------------------------------------------------------------------------------
@@ -185,7 +182,7 @@ class Engine:
         job = self.find(job_id)
         if job is None:
             raise JobNotFound(job_id)
-        end = overdue(job)
+        end = self.monitor.overdue(job)
         if end is None or not self.monitor.may_reap():
             return job
         changed = write_end(self.store, job.id, Expect(status=job.status, version=job.version), end)
@@ -263,6 +260,14 @@ class Engine:
 
     # --- what adapters override -------------------------------------------------------------------------------------
 
+    testing_module = "backjob.testing"
+    """The module with the tools for tests, for error messages."""
+
+    def base_url_setting(self, *, unix: bool = False) -> str:
+        """Return how to set the base URL and, for a server on a unix socket, the address to connect to."""
+        connect_to = ', "unix:/path/of/the/socket"' if unix else ""
+        return f'set the base URL: BackJob(transport=SocketTransport("https://your.site"{connect_to}))'
+
     def here(self) -> Serving | None:
         """Return the request that this thread or task is serving."""
         return serving.get()
@@ -302,7 +307,7 @@ class Engine:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
         text = job.status_text
         if text is None:
-            text = self._tail(job)[1].text if job.output_size else ""
+            text = self._tail(job)[1].text if job.output_size else WAITING_TEXTS.get(waiting_for(job) or "", "")
         return JobState(
             id=job.id,
             status=job.status,

@@ -23,6 +23,7 @@ from backjob.http.arguments import (
     check_size,
     check_value,
 )
+from backjob.http.listening import TEST_CLIENT
 from backjob.http.origins import URL, is_url, local_target
 from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
@@ -58,8 +59,7 @@ def prepared(
     engine: Engine, path: str | URL, query: Mapping[str, Any] | None, content: Content, *, as_current_user: bool
 ) -> Prepared:
     """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`, `AddressUnknown`."""
-    if engine.transport is None:
-        raise AddressUnknown("the application's address is unknown: set the base URL")
+    _require_address(engine)
     limits = Limits(engine.options.max_body, engine.options.max_headers)
     wire_path, caller = _address(engine, path)
     inheritance = engine.inheritance
@@ -82,6 +82,20 @@ def prepared(
     work = Prepared(request, given, inherited, caller)
     check_size(request.headers + inheritance.packed("", work.credentials).headers, limits.headers)
     return work
+
+
+def _require_address(engine: Engine) -> None:
+    """Raise `AddressUnknown`, with the remedy, if there is no address, or if a request of a test client would need one."""
+    addresses, here = engine.addresses, engine.here()
+    destinations = addresses.destinations
+    if here is not None and here.is_test_client and (not destinations or destinations[0].needs_proof):
+        tools = engine.testing_module
+        raise AddressUnknown(
+            f"{TEST_CLIENT}, and in tests nothing leaves the process: call start() within {tools}.immediate() or recorded()"
+        )
+    if not destinations:
+        reason = addresses.problem or "no base URL is set, and no request has shown the server's address yet"
+        raise AddressUnknown(f"{reason}: {engine.base_url_setting(unix=addresses.on_unix)}")
 
 
 def _address(engine: Engine, path: str | URL) -> tuple[object, Caller | None]:

@@ -16,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from attrs import evolve, frozen
 from typing_extensions import override
 
+from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts
 from backjob.errors import NotSent
@@ -68,12 +69,12 @@ def recorded(jobs: BackJob) -> Iterator[list[Started]]:
 
 @contextmanager
 def _replaced(engine: Engine, monitor: Monitor, transport: Transport) -> Iterator[None]:
-    before = engine.monitors, engine.transport
-    engine.monitors, engine.transport = PerProcess(lambda: monitor), transport
+    before = engine.monitors, engine.addresses
+    engine.monitors, engine.addresses = PerProcess(lambda: monitor), Addresses(transport)
     try:
         yield
     finally:
-        engine.monitors, engine.transport = before
+        engine.monitors, engine.addresses = before
 
 
 class _ThreadlessMonitor(Monitor):
@@ -113,6 +114,7 @@ class _RecordingMonitor(_ThreadlessMonitor):
 
 class _NoTransport:
     capacity: int | None = 0
+    in_process = True
 
     def send(self, delivery: Delivery) -> Future[Response]:  # noqa: ARG002 - the protocol's signature
         future: Future[Response] = Future()
@@ -127,6 +129,7 @@ class _InlineTransport:
     """Calls the application instead of a server."""
 
     capacity: int | None = None
+    in_process = True
 
     def __init__(self, app: WSGIApplication) -> None:
         self._app = app

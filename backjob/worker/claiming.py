@@ -10,7 +10,8 @@ Each step needs the result of the one before, so an adapter can't change their o
 4. **End**: the adapter restores the request, runs the action within ``running.active()``, closes the action's response and
    calls ``worker.end(running, outcome)``. The response to the monitor comes last: when it arrives, the end is written.
 
-Steps 1 and 3 raise `Refusal` if the request must not run; the adapter sends it as the response. Only steps 3 and 4 use
+Steps 1 and 3 raise `Reply` if no action runs; the adapter sends it as the response. It is the answer to a probe, or a
+`Refusal`. Only steps 3 and 4 use
 the store.
 """
 
@@ -25,6 +26,7 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from backjob.errors import (
+    AddressUnknown,
     BackgroundOnly,
     BackJobError,
     JobEnded,
@@ -34,6 +36,8 @@ from backjob.errors import (
     StoreError,
     StoreUnavailable,
 )
+from backjob.http.listening import Listener
+from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
 from backjob.process import Outage, RareWarnings
@@ -51,26 +55,39 @@ _NO_RESPONSE: Final = ("No response returned.",)
 _log = logging.getLogger("backjob")
 
 
-class Refusal(BackJobError):
-    """The response to a worker request that must not run. ``kind`` is the reason in one word, for the monitor."""
+class Reply(BackJobError):
+    """The response to a worker request for which no action runs."""
 
-    def __init__(self, status: int, reason: str, kind: str, text: str) -> None:
+    def __init__(self, status: int, reason: str, text: str, headers: Headers = ()) -> None:
         super().__init__(text)
         self.status = status
         self.reason = reason
-        self.kind = kind
+        self.headers: Headers = (*no_store(), *headers)
 
-    @property
-    def headers(self) -> Headers:
-        return (*no_store(), (REFUSAL_HEADER, self.kind))
+
+class Refusal(Reply):
+    """The response to a worker request that must not run. ``kind`` is the reason in one word, for the monitor."""
+
+    def __init__(self, status: int, reason: str, kind: str, text: str, mark: Headers = ()) -> None:
+        super().__init__(status, reason, text, ((REFUSAL_HEADER, kind), *mark))
+        self.kind = kind
 
 
 @frozen
 class WorkerRequest:
-    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to `Worker.claim`."""
+    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to `Worker.claim`.
+
+    Each response to it has the fields ``mark``, which prove that this application gave it.
+    """
 
     verified: Verified
     length: int
+    mark: Headers = ()
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the response after its action has run."""
+        return (*no_store(), *self.mark)
 
     @property
     def request(self) -> Request:
@@ -174,6 +191,7 @@ class Worker:
     ) -> None:
         self._store = store
         self._signer = signer
+        self._mark_key = signer.derive(MARK_LABEL)[0]
         self._clock = clock
         self._warnings = RareWarnings(clock)
         self._max_body = max_body
@@ -191,11 +209,14 @@ class Worker:
         """Whether this process runs jobs."""
         return any(not running.is_inherited for running in self._running.copy())
 
-    def open(self, request: Request, *others: Request) -> WorkerRequest | None:
+    def open(
+        self, request: Request, *others: Request, listener_of: Callable[[], Listener] | None = None
+    ) -> WorkerRequest | None:
         """Return None for an ordinary request, and a worker request once its signature and length are checked.
 
         ``others`` are other forms that the same request may have had on the wire; the first that has a valid signature
-        is used. Raises `Refusal`: 403, 400 or 413.
+        is used. ``listener_of()`` returns the server's socket, whose port is in the mark, or raises `AddressUnknown`. Raises
+        `Reply` to a probe, and `Refusal`: 403, 400 or 413.
         """
         try:
             is_claimed = self._signer.claims(request)
@@ -204,7 +225,12 @@ class Worker:
             return None
         if not is_claimed:
             return None
-        return WorkerRequest(self._verify(request, others), self._body_length(request))
+        verified = self._verify(request, others)
+        grant = verified.grant
+        marked = mark(self._mark_key, grant.job_id, grant.attempt, _port(listener_of))
+        if grant.attempt == PROBE_ATTEMPT:
+            raise Reply(200, "OK", "", marked)
+        return WorkerRequest(verified, self._body_length(request, marked), marked)
 
     def _verify(self, request: Request, others: tuple[Request, ...]) -> Verified:
         for spelling in others:
@@ -218,19 +244,19 @@ class Worker:
             _log.exception("a worker request could not be verified")
             raise Refusal(500, "Internal Server Error", "unverified", "it could not be verified") from error
 
-    def _forbidden(self, error: SignatureError) -> Refusal:
+    def _forbidden(self, error: SignatureError, mark: Headers = ()) -> Refusal:
         self._warnings.warn(error.kind, "a worker request was refused: %s", error)
-        return Refusal(403, "Forbidden", error.kind, str(error))
+        return Refusal(403, "Forbidden", error.kind, str(error), mark)
 
-    def _body_length(self, request: Request) -> int:
+    def _body_length(self, request: Request, mark: Headers) -> int:
         """Return how many bytes to read; the monitor always sends a Content-Length with a body."""
         length = next((value for name, value in request.headers if name.lower() == "content-length"), "") or "0"
         if not (length.isascii() and length.isdigit()):
-            raise Refusal(400, "Bad Request", "length", "Content-Length is not a number")
+            raise Refusal(400, "Bad Request", "length", "Content-Length is not a number", mark)
         size = int(length[:20])
         if size > self._max_body:
             text = f"the body has {size} bytes, and max_body here is {self._max_body}"
-            raise Refusal(413, "Content Too Large", "too-large", text)
+            raise Refusal(413, "Content Too Large", "too-large", text, mark)
         return size
 
     def claim(self, opened: WorkerRequest, body: bytes) -> Running:
@@ -240,7 +266,7 @@ class Worker:
             verified.check(body)
             logins = self._inheritance.logins(verified.grant.job_id, verified.request)
         except SignatureError as error:
-            raise self._forbidden(error) from error
+            raise self._forbidden(error, opened.mark) from error
         token = secrets.token_urlsafe(16)
         expect, changes = claimed(token)
         try:
@@ -248,9 +274,10 @@ class Worker:
         except StoreUnavailable as error:
             job = self._claimed_after_all(verified.grant.job_id, token)
             if job is None:
-                raise Refusal(503, "Service Unavailable", "unavailable", str(error)) from error
+                raise Refusal(503, "Service Unavailable", "unavailable", str(error), opened.mark) from error
         if job is None:
-            raise Refusal(409, "Conflict", CLAIM_REFUSED, "this job was claimed before, has ended, or is unknown")
+            text = "this job was claimed before, has ended, or is unknown"
+            raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
         running = Running(
             job,
             token,
@@ -303,6 +330,13 @@ class Worker:
             _log.info("job %s had already ended; its action's end (%s) is not recorded", job_id, end.status.name)
         else:
             call_contained(lambda: self._announce(job), "job %s: announcing its end", job_id)
+
+
+def _port(listener_of: Callable[[], Listener] | None) -> int | None:
+    try:
+        return None if listener_of is None else listener_of().port
+    except AddressUnknown:
+        return None
 
 
 def _error_text(running: Running, outcome: Outcome) -> str | None:

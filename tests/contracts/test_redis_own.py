@@ -277,6 +277,46 @@ def test_another_layout_is_refused_and_not_changed(client: Any, store: RedisStor
     assert contents(client) == before
 
 
+def test_jobs_of_layout_1_stay_and_belong_to_no_application(client: Any) -> None:
+    clock = FakeClock()
+    store = RedisStore(client, clock=clock)
+    store.create(draft("waiting"))
+    end(store, "over")
+    for job_id in ("waiting", "over"):
+        client.hdel(f"{{backjob}}:job:{job_id}", "label")
+    client.set("{backjob}:layout", "1")
+    mine = frozenset(("mine",))
+    assert ids(store.find(Query())) == ["over", "waiting"]
+    assert store.find(Query(labels=mine)) == store.take_due("me", 60, 5, mine) == []
+    store.create(draft("new", label="mine"))
+    assert client.get("{backjob}:layout") == b"2", "processes of the first version refuse the keys from now on"
+    assert ids(store.find(Query(labels=mine))) == ids(store.take_due("me", 60, 5, mine)) == ["new"]
+    job = store.get("waiting")
+    assert job is not None
+    assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
+    assert store.change("waiting", *claimed("token")) is not None
+    clock.advance(100)
+    assert store.purge(50, 50, mine) == 0
+    assert store.purge(50, 50, mine | {""}) == 1
+
+
+def test_only_a_delivery_reads_the_body_of_a_request(client: Any, store: RedisStore) -> None:
+    size = 20_000_000
+    store.create(draft(request=Request("POST", "/work", body=bytes(size))))
+    client.config_resetstat()
+    store.get("job")
+    store.find(Query())
+    store.count(Query())
+    store.change("job", Expect(), Changes(progress=1))
+    # HGETALL within a script would copy the body too, without sending it.
+    assert "cmdstat_hgetall" not in client.info("commandstats")
+    assert client.info("stats")["total_net_output_bytes"] < size / 100
+    job = store.get("job", body=True)
+    assert job is not None
+    assert job.request is not None
+    assert len(job.request.body) == size
+
+
 def test_reading_an_empty_server_writes_nothing(client: Any, store: RedisStore) -> None:
     for name in CALLS.keys() - {"create"}:
         CALLS[name](store)

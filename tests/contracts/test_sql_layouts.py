@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from threading import Barrier
 from typing import Any, Final
 
@@ -14,8 +15,9 @@ from alembic.migration import MigrationContext
 from attrs import frozen
 from sqlalchemy import Engine, create_engine, inspect, text
 
-from backjob.errors import StoreUnusable
-from backjob.model import Draft, Request
+from backjob.errors import StoreError, StoreUnusable
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Query, Report, Request
 from backjob.stores import open_store
 from backjob.stores.sql import SQLStore, metadata
 from tests.services import MARIADB, POSTGRES, own_name
@@ -23,6 +25,7 @@ from tests.services import MARIADB, POSTGRES, own_name
 pytestmark = pytest.mark.services
 
 DEADLINE: Final = 60  # s
+FIRST: Final = Path(__file__).parent / "first_version"
 
 
 @frozen
@@ -96,6 +99,40 @@ def test_the_store_creates_the_same_tables_as_the_printed_sql(place: Place) -> N
 def columns_of(place: Place, table: str) -> list[tuple[str, str, bool]]:
     columns = inspect(place.engine).get_columns(table, schema=place.schema)
     return [(column["name"], str(column["type"]), column["nullable"]) for column in columns]
+
+
+def test_the_error_for_tables_of_the_first_version_prints_the_sql_that_upgrades_them(place: Place) -> None:
+    here = f"SET LOCAL search_path TO {place.schema}" if place.dialect == "postgresql" else f"USE {place.schema}"
+    place.do(here, *statements_of((FIRST / f"{place.dialect}.sql").read_text(encoding="utf-8")))
+    place.do(
+        f"INSERT INTO {place.named('backjob')} (id, status, progress, output_size, output_truncated, created_time, "
+        "start_time, deliver_by, updated_time, error_timeout, attempt, version, held, depth, scope) "
+        "VALUES ('old', 0, 0, 0, 0, 1, 1, 2, 1, 60000000, 1, 1, 0, 0, 's')"
+    )
+    for create_table in (True, False):
+        with pytest.raises(StoreUnusable, match="earlier version of backjob; run this SQL once:") as caught:
+            works(place.open(create_table=create_table))
+    place.do(*statements_of(str(caught.value).partition("once:\n")[2]))
+    with closing(place.open()) as store:
+        (old,) = store.find(Query())
+        assert (old.id, old.label, old.proof, old.root, old.waiting_for) == ("old", "", None, None, None)
+        mine = frozenset(("mine",))
+        store.create(Draft(id="new", request=Request("GET", "/work"), label="mine"))
+        assert [job.id for job in store.find(Query(labels=mine))] == ["new"]
+        assert [job.id for job in store.take_due("me", 60, 10, mine)] == ["new"]
+    upgraded = [sorted(columns_of(place, table)) for table in place.tables()], index_columns(place)
+    place.do(*[f"DROP TABLE {place.named(table)}" for table in ("backjob_output", "backjob")])
+    place.open().close()
+    assert ([sorted(columns_of(place, table)) for table in place.tables()], index_columns(place)) == upgraded
+
+
+def statements_of(sql: str) -> list[str]:
+    return [statement for statement in sql.split(";\n") if statement.strip()]
+
+
+def index_columns(place: Place) -> dict[str | None, Any]:
+    found = inspect(place.engine).get_indexes("backjob", schema=place.schema)
+    return {index["name"]: index["column_names"] for index in found}
 
 
 def test_without_create_table_the_store_creates_nothing(place: Place) -> None:
@@ -224,3 +261,17 @@ def test_alembic_finds_a_changed_table_and_a_new_index(place: Place, change: Cal
     place.open().close()
     place.do(change(place))
     assert differences(place) != []
+
+
+def test_only_a_delivery_reads_the_body_of_a_request(place: Place) -> None:
+    with closing(place.open()) as store:
+        for job_id in ("job", "other"):
+            store.create(Draft(id=job_id, request=Request("POST", "/work", body=b"body"), scope="s"), f"key {job_id}")
+        place.do(f"ALTER TABLE {place.named('backjob')} DROP COLUMN body")
+        assert store.get("job") is not None
+        assert len(store.find(Query())) == store.count(Query(scope="s")) == 2
+        assert store.change("job", *claimed("token")) is not None
+        assert store.report("job", "token", Report(progress=5, output="line"))
+        for read in (lambda: store.get("job", body=True), lambda: store.take_due("me", 60, 10)):
+            with pytest.raises(StoreError):
+                read()

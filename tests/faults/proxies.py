@@ -60,13 +60,18 @@ class Passage:
 class Proxy:
     """Listens on ``port``, and calls ``handle`` in a thread for each complete request. The default forwards it.
 
-    Set ``upstream`` before the first request.
+    ``probes`` says what happens to probes, which are neither counted nor kept. The default forwards them too. Set ``upstream`` before the first request.
     """
 
-    def __init__(self, handle: Callable[[Passage], object] | None = None) -> None:
+    def __init__(
+        self,
+        handle: Callable[[Passage], object] | None = None,
+        probes: Callable[[Passage], object] | None = None,
+    ) -> None:
         self.upstream: tuple[str, int] | None = None
         self.requests: list[bytes] = []
-        self._handle = handle or (lambda passage: passage.relay(passage.forward()))
+        self._handle = handle or _forward
+        self._handle_probe = probes or _forward
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
@@ -100,10 +105,18 @@ class Proxy:
         with client, suppress(OSError):
             client.settimeout(WAIT)
             request = read_request(client)
-            if request and self.upstream is not None:
+            if self.upstream is None:
+                return
+            if b"/backjob/probe?" in request:
+                self._handle_probe(Passage(-1, request, client, self.upstream))
+            elif request:
                 number = len(self.requests)
                 self.requests.append(request)
                 self._handle(Passage(number, request, client, self.upstream))
+
+
+def _forward(passage: Passage) -> None:
+    passage.relay(passage.forward())
 
 
 def read_request(connection: socket.socket) -> bytes:

@@ -73,6 +73,7 @@ from backjob.stores.sqlite import SQLiteStore
 
 class Nothing:
     capacity = None
+    in_process = True
     sent = 0
     def send(self, delivery):
         Nothing.sent += 1

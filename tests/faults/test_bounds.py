@@ -147,6 +147,7 @@ class Stuck:
     """A transport whose `send` blocks until it is closed."""
 
     capacity = None
+    in_process = True
 
     def __init__(self) -> None:
         self.called = threading.Event()

@@ -1,4 +1,4 @@
-"""Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR``.
+"""Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR [CERTIFICATE]``.
 
 The descriptor is a listening socket inherited from the test, so that no other process can take its port.
 """
@@ -36,17 +36,25 @@ def _wsgiref(app: WSGIApplication, listening: socket.socket) -> None:
     server.serve_forever()
 
 
-def _werkzeug(app: WSGIApplication, listening: socket.socket) -> None:
+def _werkzeug(app: WSGIApplication, listening: socket.socket, *certificate: str) -> None:
     from werkzeug.serving import make_server
 
     host, port = listening.getsockname()[:2]
-    make_server(host, port, app, threaded=True, fd=listening.fileno()).serve_forever()
+    tls = (certificate[0], certificate[0]) if certificate else None
+    make_server(host, port, app, threaded=True, ssl_context=tls, fd=listening.fileno()).serve_forever()
 
 
 def _waitress(app: WSGIApplication, listening: socket.socket) -> None:
     from waitress import serve
 
     serve(app, sockets=[listening], threads=4)
+
+
+def _trusting_waitress(app: WSGIApplication, listening: socket.socket) -> None:
+    from waitress import serve
+
+    headers = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"}
+    serve(app, sockets=[listening], threads=4, trusted_proxy="*", trusted_proxy_headers=headers)
 
 
 def _granian(interface: str, name: str, listening: socket.socket) -> None:
@@ -70,12 +78,18 @@ def _granian(interface: str, name: str, listening: socket.socket) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve until the process ends."""
-    server, name, descriptor = arguments
+    server, name, descriptor, *certificate = arguments
     listening = socket.socket(fileno=int(descriptor))
     if server in ("granian-asgi", "granian-wsgi"):
         _granian(server.removeprefix("granian-"), name, listening)
         return
-    {"wsgiref": _wsgiref, "werkzeug": _werkzeug, "waitress": _waitress}[server](load(name), listening)
+    run = {
+        "wsgiref": _wsgiref,
+        "werkzeug": _werkzeug,
+        "waitress": _waitress,
+        "trusting-waitress": _trusting_waitress,
+    }[server]
+    run(load(name), listening, *certificate)
 
 
 if __name__ == "__main__":

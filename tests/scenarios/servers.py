@@ -13,6 +13,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,7 +24,7 @@ from attrs import field, frozen
 
 from tests.scenarios.client import Client
 
-__all__ = ["KINDS", "Kind", "Server", "daphne", "gunicorn", "running"]
+__all__ = ["KINDS", "Kind", "Server", "daphne", "gunicorn", "hypercorn", "python_server", "running", "uvicorn"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _START_TIMEOUT: Final = 30.0
@@ -72,6 +73,13 @@ class Server:
         """The end of the log."""
         return self.log.read_text(encoding="utf-8", errors="replace")[-_LOG_SHOWN:]
 
+    def wait_for_log(self, text: str, timeout: float) -> None:
+        """Wait until the log contains a text, at most ``timeout`` seconds."""
+        until = time.monotonic() + timeout
+        while text not in self.log.read_text(encoding="utf-8", errors="replace"):
+            assert time.monotonic() < until, self.tail()
+            time.sleep(0.01)
+
     def kill(self) -> None:
         """Kill the server and its workers with SIGKILL."""
         with suppress(ProcessLookupError):
@@ -79,11 +87,20 @@ class Server:
         self.process.wait(_END_TIMEOUT)
 
 
-def _python(server: str) -> Callable[[str, socket.socket, Path], list[str]]:
-    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
-        return [sys.executable, "-m", "tests.scenarios.serve", server, app, str(listening.fileno())]
+def python_server(server: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    """A command for one of the servers of `tests.scenarios.serve`."""
+
+    def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
+        arguments = [server, app, str(listening.fileno()), *_certificate(directory)]
+        return [sys.executable, "-m", "tests.scenarios.serve", *arguments]
 
     return command
+
+
+def _certificate(directory: Path) -> list[str]:
+    """The file with the certificate and the key of a server that uses TLS."""
+    path = directory / "server.pem"
+    return [str(path)] if path.exists() else []
 
 
 def _runserver(app: str, listening: socket.socket, _directory: Path) -> list[str]:
@@ -95,8 +112,8 @@ def gunicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
 
     def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
         base = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1", "--no-control-socket"]
-        if (directory / "server.pem").exists():
-            base += ["--certfile", str(directory / "server.pem"), "--keyfile", str(directory / "server.pem")]
+        for certificate in _certificate(directory):
+            base += ["--certfile", certificate, "--keyfile", certificate]
         return [sys.executable, "-m", "gunicorn", *base, *options, app]
 
     return command
@@ -105,8 +122,10 @@ def gunicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
 def uvicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
     """A command for uvicorn with these options."""
 
-    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+    def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
         base = ["--fd", str(listening.fileno()), "--log-level", "warning", "--timeout-graceful-shutdown", "1"]
+        for certificate in _certificate(directory):
+            base += ["--ssl-certfile", certificate, "--ssl-keyfile", certificate]
         return [sys.executable, "-m", "uvicorn", *base, *options, app]
 
     return command
@@ -115,8 +134,10 @@ def uvicorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
 def hypercorn(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
     """A command for hypercorn with these options."""
 
-    def command(app: str, listening: socket.socket, _directory: Path) -> list[str]:
+    def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
         base = ["--bind", f"fd://{listening.fileno()}", "--graceful-timeout", "1"]
+        for certificate in _certificate(directory):
+            base += ["--certfile", certificate, "--keyfile", certificate]
         return [sys.executable, "-m", "hypercorn", *base, *options, app]
 
     return command
@@ -134,10 +155,10 @@ def daphne(*options: str) -> Callable[[str, socket.socket, Path], list[str]]:
 KINDS: Final = {
     kind.name: kind
     for kind in (
-        Kind(name="wsgiref", command=_python("wsgiref"), raw_path=False),
-        Kind(name="werkzeug", command=_python("werkzeug"), workers=40),
+        Kind(name="wsgiref", command=python_server("wsgiref"), raw_path=False),
+        Kind(name="werkzeug", command=python_server("werkzeug"), workers=40),
         Kind(name="runserver", command=_runserver, workers=40, raw_path=False, only="django"),
-        Kind(name="waitress", command=_python("waitress"), workers=4),
+        Kind(name="waitress", command=python_server("waitress"), workers=4),
         Kind(name="gunicorn-sync", command=gunicorn("--workers=1")),
         Kind(name="gunicorn-sync-2", command=gunicorn("--workers=2"), workers=2),
         Kind(
@@ -149,8 +170,15 @@ KINDS: Final = {
         Kind(name="uvicorn-h11", command=uvicorn("--http", "h11"), gateway="asgi", workers=40, address="configured"),
         Kind(name="uvicorn-httptools", command=uvicorn("--http", "httptools"), gateway="asgi", workers=40, verbs=False),
         Kind(name="hypercorn", command=hypercorn(), gateway="asgi", workers=40, address="configured"),
-        Kind(name="granian", command=_python("granian-asgi"), gateway="asgi", workers=40),
-        Kind(name="granian-wsgi", command=_python("granian-wsgi"), workers=4, raw_path=False, only="plain"),
+        Kind(name="granian", command=python_server("granian-asgi"), gateway="asgi", workers=40),
+        Kind(
+            name="granian-wsgi",
+            command=python_server("granian-wsgi"),
+            workers=4,
+            raw_path=False,
+            only="plain",
+            address="configured",
+        ),
         Kind(name="daphne", command=daphne(), gateway="asgi", workers=40),
         Kind(name="gunicorn-unix", command=gunicorn("--workers=1"), listens="unix", address="configured"),
         Kind(name="gunicorn-tls", command=gunicorn("--workers=1"), listens="tls", address="configured"),
@@ -211,16 +239,14 @@ def _listen(kind: Kind, directory: Path, unix_path: str) -> Iterator[tuple[socke
     family = socket.AF_INET6 if ":" in kind.host else socket.AF_INET
     with socket.create_server((kind.host, 0), family=family, backlog=128) as listening:
         port = listening.getsockname()[1]
-        local = ("::1" if family == socket.AF_INET6 else "127.0.0.1", port)
+        local = ({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(kind.host, kind.host), port)
         if kind.listens == "tls":
             authority, certificate = trustme.CA(), directory / "server.pem"
             authority.issue_cert("shop.example", "127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
             authority.cert_pem.write_to_path(directory / "authority.pem")
             settings = _settings(kind, "https", f"https://127.0.0.1:{port}")
-            # An application that learns its address trusts the system's authorities, which OpenSSL reads from this variable.
-            settings["SSL_CERT_FILE" if kind.address == "learnt" else "SCENARIO_AUTHORITY"] = str(
-                directory / "authority.pem"
-            )
+            if kind.address == "configured":
+                settings["SCENARIO_AUTHORITY"] = str(directory / "authority.pem")
             yield listening, Client(local, ssl.create_default_context(cafile=directory / "authority.pem")), settings
         else:
             yield listening, Client(local), _settings(kind, "http", f"127.0.0.1:{port}")

@@ -45,7 +45,7 @@ class Sent:
 
 @define
 class FakeTransport:
-    """Records deliveries in ``sent`` and sends nothing. A ``script`` completes them within `send`."""
+    """Records deliveries in ``sent`` and sends nothing, and needs no proof unless ``in_process`` is false. A ``script`` completes them within `send`."""
 
     capacity: int | None = None
     sent: list[Sent] = field(factory=list)
@@ -53,6 +53,7 @@ class FakeTransport:
     broken: Exception | None = None
     max_in_flight: int = 0
     closed: int = 0
+    in_process: bool = True
 
     def send(self, delivery: Delivery) -> Future[Response]:
         if self.broken is not None:
@@ -119,6 +120,7 @@ class Here:
     request: Request = _PAGE
     caller: Caller = _CALLER
     mount: str = ""
+    is_test_client: bool = False
 
     def changed_cookies(self) -> dict[str, str | None]:
         return {}
@@ -221,7 +223,11 @@ def bench(
 
     store_like: Any = faulty  # forwards by __getattr__
     jobs = BackJob(
-        store=store_like, transport=transport, signer=MessageSigner(KEY), clock=clock, on_end=note, **options
+        store=store_like,
+        transport=transport,
+        clock=clock,
+        on_end=note,
+        **{"signer": MessageSigner(KEY), **options},
     )
     engine = engine_of(jobs)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))

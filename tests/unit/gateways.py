@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 
-def environ_of(path: str = "/page", query: str = "", **extra: Any) -> dict[str, Any]:
+def environ_of(path: str = "/page", query: str = "", /, **extra: Any) -> dict[str, Any]:
     return {
         "REQUEST_METHOD": "GET",
         "SCRIPT_NAME": "",

@@ -11,10 +11,12 @@ import pytest
 from attrs import define, field
 
 from backjob.asgi import BackJobMiddleware, StatusApp, shielded
+from backjob.delivery.addresses import Addresses
 from backjob.errors import JobFailed
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.protocols import Store
+from backjob.transports.sockets import SocketTransport
 from tests.unit.core import COOKIE, Bench, Here, bench, served
 from tests.unit.gateways import scope_of
 
@@ -695,7 +697,7 @@ def test_concurrent_requests_have_separate_contexts() -> None:
 
 
 def test_a_request_is_served_although_no_address_can_be_learnt(world: Bench) -> None:
-    world.engine.transport = None
+    world.engine.addresses = Addresses(SocketTransport)
     assert Server().serve(BackJobMiddleware(ok, world.jobs), scope_of(server=None)) == b"ok"
     assert world.jobs.transport is None
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 from attrs import define, field
 
+from backjob.delivery.addresses import Addresses
 from backjob.errors import JobFailed
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.process import PerProcess
 from backjob.status.streaming.broadcast import Broadcast
+from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
 from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
 from tests.unit.gateways import environ_of
@@ -424,7 +426,7 @@ def test_the_owner_hook_sees_what_middleware_put_into_the_environ() -> None:
 
 
 def test_a_request_is_served_although_no_address_can_be_learnt(world: Bench) -> None:
-    world.engine.transport = None
+    world.engine.addresses = Addresses(SocketTransport)
     assert Server().serve(BackJobMiddleware(ok, world.jobs), environ_of(SERVER_PORT="/run/app")) == b"ok"
     assert world.jobs.transport is None
 

@@ -15,7 +15,7 @@ export interface BackjobState {
   readonly result: unknown;
   readonly owner: string | null;
   readonly scope: string;
-  /** Why the job is not running yet, such as "due": its start time has not come. */
+  /** Why the job is not running yet, such as "due", "connection" or "proof". */
   readonly waiting_for: string | null;
 }
 

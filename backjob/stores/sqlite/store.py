@@ -268,10 +268,10 @@ class SQLiteStore:
                 "SQL of SQLiteStore.schema()"
             )
         if found == self._sql.first_layout:
-            statements = "; ".join(self._sql.upgrade)
+            statements = "".join([f"{statement};\n" for statement in self._sql.upgrade])
             raise StoreUnusable(
                 f"{path}: the tables of {self._sql.table!r} are those of an earlier version of backjob; open the store once "
-                f"with create_table=True, or run: {statements}"
+                f"with create_table=True, or run this SQL once:\n{statements}"
             )
         differing = [table for table, columns in expected.items() if found.get(table) != columns]
         if differing:

@@ -36,6 +36,7 @@ class Flight:
 
     future: Future[Response]
     delivery: Delivery | None
+    terms: Terms
     line: Line = field(factory=Line)
     steps: Steps | None = None
     peers: tuple[Peer, ...] = ()
@@ -48,8 +49,7 @@ class Flight:
 class SocketLoop:
     """The socket thread of one process, its selector and its deliveries in flight."""
 
-    def __init__(self, terms: Terms, connect_timeout: float, clock: Clock) -> None:
-        self._terms = terms
+    def __init__(self, connect_timeout: float, clock: Clock) -> None:
         self._connect_timeout = connect_timeout
         self._clock = clock
         self._resolver = Resolver(clock)
@@ -182,7 +182,7 @@ class SocketLoop:
             if left <= 0:
                 self._end(flight, NotSent("past its deadline"))
                 return
-            flight.peers = self._resolver.peers(self._terms.route.address)
+            flight.peers = self._resolver.peers(flight.terms.route.address)
             flight.give_up = self._clock.monotonic() + min(left, self._connect_timeout)
         except BaseException as error:  # belongs to this delivery alone
             self._end(flight, _outcome(flight, error))
@@ -199,7 +199,7 @@ class SocketLoop:
         flight.peers = tuple(others)
         flight.line = Line()
         if flight.delivery is not None:
-            flight.steps = converse(flight.line, peer, self._terms, flight.delivery)
+            flight.steps = converse(flight.line, peer, flight.terms, flight.delivery)
             self._advance(flight)
 
     def _advance(self, flight: Flight) -> None:
@@ -242,7 +242,7 @@ class SocketLoop:
         for flight, until in [*self._connecting.items()]:
             if until <= now:
                 missing = "no TLS with" if isinstance(flight.line.sock, ssl.SSLSocket) else "no connection to"
-                self._next_address(flight, Unreachable(f"timed out: {missing} {self._terms.route.address}"))
+                self._next_address(flight, Unreachable(f"timed out: {missing} {flight.terms.route.address}"))
         self._next_sweep = min(self._connecting.values(), default=now)
 
     def _hang_up(self, flight: Flight) -> None:

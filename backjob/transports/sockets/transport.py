@@ -24,7 +24,7 @@ class SocketTransport:
     ``X-Forwarded-Proto``; its path, which backjob assumes a proxy strips, precedes each target. ``connect_to`` is the
     address to connect to if that differs: ``host:port``, ``http://host:port``, ``https://host:port`` or ``unix:/path``.
     Pass an `ssl.SSLContext` as ``tls`` to trust your own certificates; then the connection always uses TLS, otherwise
-    the scheme decides. Certificates are always verified against the host of the base URL.
+    the scheme decides. Certificates are verified against the host of the base URL, except at an address that was `learnt`.
 
     ``connect_timeout`` (s) bounds connecting and the TLS handshake; there is no read timeout. backjob keeps at most
     ``max_response`` bytes of a response's body, and accepts at most ``max_header`` bytes of header. ``max_in_flight``
@@ -59,7 +59,23 @@ class SocketTransport:
         self._clock = SystemClock() if clock is None else clock
         self._closed = False
         self._descriptors = PerProcess(lambda: Descriptors(self._clock))
-        self._loops = PerProcess(lambda: SocketLoop(self._terms, connect_timeout, self._clock), SocketLoop.abandon)
+        self._loops = PerProcess(lambda: SocketLoop(connect_timeout, self._clock), SocketLoop.abandon)
+
+    @classmethod
+    def learnt(cls, base_url: str, sibling: SocketTransport | None = None) -> SocketTransport:
+        """Return a transport to an address of this application's own server, which the server's socket has shown.
+
+        It accepts any certificate, because the certificate is for the names that users see: backjob sends worker requests
+        only to an address that has proven itself. It shares the thread of its ``sibling``; closing one closes both.
+        """
+        context: ssl.SSLContext | None = None
+        if base_url.startswith("https:"):
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        made = cls(base_url, tls=context)
+        if sibling is not None:
+            made._loops, made._descriptors = sibling._loops, sibling._descriptors  # noqa: SLF001 - of this class
+        return made
 
     def __repr__(self) -> str:
         return f"SocketTransport({str(self._terms.route.base)!r}, connect_to={str(self._terms.route.address)!r})"
@@ -94,7 +110,7 @@ class SocketTransport:
         if self._closed:
             future.set_exception(NotSent("the transport is closed"))
             return future
-        self._loops.get().submit(Flight(future, delivery))
+        self._loops.get().submit(Flight(future, delivery, self._terms))
         return future
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from concurrent.futures import Future
 from io import BytesIO
 from typing import Any
@@ -19,6 +20,7 @@ from backjob.clock import SystemClock
 from backjob.django import jobs
 from backjob.django.requests import restore, routed_requests
 from backjob.django.testing import immediate, recorded
+from backjob.errors import AddressUnknown
 from backjob.model import Request
 from backjob.protocols import Grant
 from tests.adapters.django import views
@@ -71,6 +73,7 @@ class _Caught:
     """A transport that keeps the request instead of sending it."""
 
     capacity = None
+    in_process = True
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -208,6 +211,27 @@ def test_the_async_client_is_served_and_its_fake_address_is_ignored() -> None:
     page = asyncio.run(AsyncClient().get("/ready?x=1"))
     assert page.status_code == 200
     assert jobs.transport is None
+
+
+def posted(client: Any) -> None:
+    page = client.post("/start", {"path": "see"}, content_type="application/json")
+    asyncio.run(page)  # only the asynchronous client returns without having called the view
+
+
+@pytest.mark.parametrize("has_base_url", [True, False])
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_request_of_a_test_client_starts_nothing_that_leaves_the_process(client: Any, has_base_url: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        with override_settings(BACKJOB={"BASE_URL": url} if has_base_url else {}):
+            jobs.reset()
+            with pytest.raises(AddressUnknown, match=r"backjob\.django\.testing\.immediate\(\) or recorded\(\)"):
+                posted(client())
+            assert jobs.find() == []
+            jobs.reset()
+        listening.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listening.accept()
 
 
 @pytest.mark.parametrize("raw", [True, False], ids=["with the raw path", "without"])

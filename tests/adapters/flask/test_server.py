@@ -8,12 +8,15 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import flask
 import flask_login
 import pytest
+from cachelib import FileSystemCache
 from flask import Flask
+from flask_session import Session
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from backjob import JobState, Status
@@ -154,3 +157,36 @@ def test_output_arrives_while_the_job_runs(make_app: MakeApp, serve: Serve) -> N
                 seen.set()
     assert (30, "Reading") in texts
     assert texts[-1] == (100, "Read")
+
+
+def test_a_job_keeps_what_pages_change_in_a_session_on_the_server(app: Flask, serve: Serve, tmp_path: Path) -> None:
+    app.config.update(SESSION_TYPE="cachelib", SESSION_CACHELIB=FileSystemCache(str(tmp_path / "sessions")))
+    Session(app)
+    jobs = BackJob(app)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    @app.get("/cart/<item>")
+    def cart(item: str) -> list[str]:
+        items = flask.session["cart"] = [*flask.session.get("cart", []), item]
+        return items
+
+    @app.get("/start")
+    def start() -> dict[str, str]:
+        return {"id": jobs.start("work")}
+
+    @app.get("/work")
+    def work() -> str:
+        has_begun.set()
+        may_end.wait(WAIT)
+        return jobs.finish()
+
+    with serve(app) as base_url:
+        bo = Browser(base_url)
+        bo.get("/cart/apple")
+        job_id = json.loads(bo.get("/start"))["id"]
+        assert has_begun.wait(WAIT)
+        bo.get("/cart/pear")
+        may_end.set()
+        with app.app_context():
+            assert jobs.join(job_id, WAIT).status is Status.COMPLETED
+        assert json.loads(bo.get("/cart/plum")) == ["apple", "pear", "plum"]

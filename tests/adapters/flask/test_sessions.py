@@ -96,6 +96,10 @@ class Shop:
             self._views[name]()
             return ""
 
+    def view(self, name: str, view: View) -> None:
+        """Have the route with this name run the view."""
+        self._views[name] = view
+
     def page(self, view: View) -> None:
         """Let the browser request a page that runs this view."""
         self._views["page"] = view
@@ -158,6 +162,23 @@ def test_a_job_and_a_page_may_change_different_keys(shop: Shop, caplog: pytest.L
     shop.job(act, meanwhile=lambda: flask.session.update(page=1))
     assert shop.session() == {"cart": [1, 7], "seen": 2, "page": 1}
     assert not caplog.records
+
+
+def test_a_job_that_starts_another_one_saves_only_its_changes_too(shop: Shop) -> None:
+    shop.page(lambda: flask.session.update(BEFORE))
+    seen: list[dict[str, Any]] = []
+    shop.view("next", lambda: seen.append(dict(flask.session)))
+
+    def act() -> None:
+        flask.session["seen"] = 2
+        shop.jobs.start("/next")
+        with ThreadPoolExecutor(1) as elsewhere:
+            elsewhere.submit(shop.page, lambda: flask.session.update(seen=3)).result()
+
+    assert shop.job(act, meanwhile=lambda: flask.session.update(cart=[])).status is Status.COMPLETED
+    if not isinstance(shop.app.session_interface, CachedSessions):  # here the next job shares the application context
+        assert [(one["seen"], one["cart"]) for one in seen] == [(2, [])]
+    assert shop.session() == {**BEFORE, "cart": [], "seen": 3}
 
 
 def test_a_job_that_clears_the_session_ends_it(shop: Shop) -> None:

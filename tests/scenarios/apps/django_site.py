@@ -40,9 +40,12 @@ def set_up() -> None:
         BACKJOB={name.removeprefix(PREFIX): value for name, value in settings().items()} | {"OWNER": owner},
     )
     django.setup()
-    from backjob.django.site import engine, jobs
+    from backjob.delivery.addresses import Addresses
+    from backjob.django.site import engine
 
-    engine().transport = own_transport() or jobs.transport
+    transport = own_transport()
+    if transport is not None:
+        engine().addresses = Addresses(transport)
 
 
 def site(request: HttpRequest, rest: str) -> HttpResponseBase:

@@ -7,7 +7,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from backjob.jobs import BackJob, engine_of
+from backjob.jobs import BackJob
 from backjob.model import Request
 from backjob.settings import Settings
 from tests.scenarios.apps.config import PREFIX, own_transport, settings
@@ -26,11 +26,14 @@ def owner(request: Request) -> str | None:
 
 def make_jobs() -> BackJob:
     """A `BackJob` with the settings of the environment."""
-    jobs = Settings.of(settings(), prefix=PREFIX).build(
-        BackJob, package="backjob.scenarios", application="plain", default_store=lambda: "memory:", owner=owner
+    return Settings.of(settings(), prefix=PREFIX).build(
+        BackJob,
+        package="backjob.scenarios",
+        application="plain",
+        default_store=lambda: "memory:",
+        owner=owner,
+        transport=own_transport(),
     )
-    engine_of(jobs).transport = own_transport() or jobs.transport
-    return jobs
 
 
 def site_of(jobs: BackJob) -> WSGIApplication:

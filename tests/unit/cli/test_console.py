@@ -108,6 +108,7 @@ class Recording:
     """A transport that records deliveries and never answers."""
 
     capacity = None
+    in_process = True
 
     def __init__(self) -> None:
         self.sent: list[str] = []

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from backjob.delivery.addresses import Addresses
 from backjob.delivery.deliveries import LEASE
 from backjob.errors import ConnectionLost, NotSent
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Changes, Expect, Status
+from backjob.transports.sockets import SocketTransport
 from tests.unit.core import COOKIE, NOT_SENT, Bench, Sent, bench, served
 
 BACKOFFS = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
@@ -367,11 +369,11 @@ def test_a_job_between_two_attempts_stays_with_its_process(world: Bench) -> None
 
 def test_without_a_transport_no_job_is_leased(world: Bench) -> None:
     job_id = world.start(delay=1)
-    world.engine.transport = None
+    known, world.engine.addresses = world.engine.addresses, Addresses(SocketTransport)
     for _ in range(100):
         world.step(1)
     assert world.job(job_id).lessee is None
-    world.engine.transport = world.transport
+    world.engine.addresses = known
     world.step(2)
     assert len(world.transport.sent) == 1
 
@@ -623,7 +625,7 @@ def test_the_outcome_of_an_unknown_attempt_changes_nothing(world: Bench) -> None
     world.step()
     stray: Future[Any] = Future()
     stray.set_result(None)
-    world.monitor._deliveries._on_outcome(job_id, stray)
+    world.monitor._deliveries.conclude(job_id, stray)
     world.step()
     assert in_flight(world) == 1
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
+from django.core.handlers.wsgi import LimitedStream
+from django.test.client import FakePayload
+from flask import Flask
+from werkzeug.test import EnvironBuilder
 
 from backjob.errors import AddressUnknown
-from backjob.http.environ import EnvironServing, base_url_of, request_of, restore, routed_request
+from backjob.http.environ import EnvironServing, listener_of, request_of, restore, routed_request
 from backjob.model import Caller, Request
 from tests.unit.core import COOKIE
 from tests.unit.gateways import environ_of
@@ -102,31 +109,123 @@ def test_dispatching_below_the_middleware_does_not_change_the_mount(
     assert here.mount == mount
 
 
-@pytest.mark.parametrize("name", ["gunicorn.socket", "werkzeug.socket"])
-def test_the_address_comes_from_the_servers_socket_not_from_the_client(name: str) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-        environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", SERVER_PORT="1")
-        assert base_url_of(environ | {name: listener}) == f"http://127.0.0.1:{port}"
+class _Channel:
+    """waitress's connection."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.socket = connection
+
+    def check_client_disconnected(self) -> bool:
+        return False
 
 
-def test_without_a_socket_only_the_port_is_used() -> None:
-    environ = environ_of(HTTP_HOST="evil.example:1", SERVER_NAME="evil.example", HTTP_X_FORWARDED_HOST="evil.example")
-    assert base_url_of(environ) == "http://0.0.0.0:8000"
+def _of_gunicorn(connection: socket.socket) -> dict[str, Any]:
+    return {"gunicorn.socket": connection}
 
 
-def test_no_address_is_learnt_from_gunicorns_unix_socket() -> None:
-    with socket.socket(socket.AF_UNIX) as listener, pytest.raises(AddressUnknown):
-        base_url_of(environ_of(HTTP_HOST="evil.example:1", SERVER_PORT="1") | {"gunicorn.socket": listener})
+def _of_werkzeug(connection: socket.socket) -> dict[str, Any]:
+    return {"werkzeug.socket": connection}
+
+
+def _of_waitress(connection: socket.socket) -> dict[str, Any]:
+    return {"waitress.client_disconnected": _Channel(connection).check_client_disconnected}
+
+
+def _of_wsgiref(connection: socket.socket) -> dict[str, Any]:
+    return {"wsgi.input": connection.makefile("rb")}
+
+
+def _of_runserver(connection: socket.socket) -> dict[str, Any]:
+    return {"wsgi.input": LimitedStream(cast("Any", connection.makefile("rb")), 5)}
+
+
+@pytest.mark.parametrize("server", [_of_gunicorn, _of_werkzeug, _of_waitress, _of_wsgiref, _of_runserver])
+def test_the_address_comes_from_the_servers_socket_and_nothing_else(
+    server: Callable[[socket.socket], dict[str, Any]],
+) -> None:
+    forged = {
+        "HTTP_HOST": "evil.example:1",
+        "SERVER_NAME": "evil.example",
+        "SERVER_PORT": "6666",
+        "HTTP_X_FORWARDED_HOST": "evil.example:6666",
+        "HTTP_X_FORWARDED_PORT": "6666",
+        "wsgi.url_scheme": "https",
+    }
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        environ = environ_of(**forged) | server(accepted)
+        listener, port = listener_of(environ), listening.getsockname()[1]
+        environ.clear()
+    assert (listener.base_urls, listener.port) == ((f"http://127.0.0.1:{port}",), port)
+
+
+@pytest.mark.parametrize("server", [_of_gunicorn, _of_werkzeug, _of_waitress])
+def test_a_connection_that_the_server_has_closed_shows_no_address(
+    server: Callable[[socket.socket], dict[str, Any]],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        environ = environ_of() | server(closed)
+    with pytest.raises(AddressUnknown, match="closed"):
+        listener_of(environ)
+
+
+def test_the_address_of_a_socket_with_tls_is_https() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with socket.create_server(("127.0.0.1", 0)) as plain, context.wrap_socket(plain, server_side=True) as encrypted:
+        assert listener_of(environ_of() | _of_gunicorn(encrypted)).base_urls[0].startswith("https://127.0.0.1:")
 
 
 @pytest.mark.parametrize(
-    "extra", [{"REMOTE_ADDR": ""}, {"REMOTE_ADDR": "localhost"}, {"SERVER_PORT": "/run/app"}, {"SERVER_PORT": "0"}]
+    "environ",
+    [
+        environ_of(),
+        environ_of(SERVER_PORT="6666", HTTP_HOST="127.0.0.1:6666"),
+        environ_of(**{"uwsgi.version": b"2.0"}),
+        environ_of(**{"mod_wsgi.version": (5, 0)}, SERVER_PORT="6666"),
+        environ_of(**{"waitress.client_disconnected": lambda: False}),
+    ],
+    ids=["a port", "a forged port", "uwsgi", "mod_wsgi", "another function"],
 )
-def test_there_is_no_address_without_a_tcp_port(extra: dict[str, str]) -> None:
-    with pytest.raises(AddressUnknown):
-        base_url_of(environ_of(**extra))
+def test_without_a_socket_there_is_no_address(environ: dict[str, Any]) -> None:
+    with pytest.raises(AddressUnknown, match="does not show the socket"):
+        listener_of(environ)
+
+
+def test_a_unix_socket_has_no_base_url() -> None:
+    with socket.socket(socket.AF_UNIX) as listening:
+        listener = listener_of(environ_of(HTTP_HOST="evil.example:1", SERVER_PORT="1") | _of_gunicorn(listening))
+    assert (listener.is_unix, listener.port) == (True, None)
+    with pytest.raises(AddressUnknown, match="unix socket"):
+        assert listener.base_urls
+
+
+def _flask_environ() -> Any:
+    return Flask("shop").test_client()._request_from_builder_args(("/",), {}).environ
+
+
+@pytest.mark.parametrize(
+    "environ",
+    [
+        EnvironBuilder("/").get_environ(),
+        EnvironBuilder("/", base_url="http://127.0.0.1:8000").get_environ(),
+        _flask_environ(),
+        environ_of(**{"wsgi.input": FakePayload(b"")}),
+        environ_of(**{"paste.testing": True}),
+    ],
+    ids=["werkzeug", "werkzeug with an address", "Flask", "Django", "WebTest"],
+)
+def test_the_environ_of_a_test_client_is_recognised(environ: dict[str, Any]) -> None:
+    assert EnvironServing(environ).is_test_client
+    with pytest.raises(AddressUnknown, match="test client"):
+        listener_of(environ)
+
+
+def test_no_client_of_a_server_can_look_like_a_test_client() -> None:
+    assert not EnvironServing(environ_of(HTTP_USER_AGENT="Werkzeug/3", HTTP_HOST="testserver")).is_test_client
+    assert not EnvironServing(environ_of(RAW_URI="/", REQUEST_URI="/", SERVER_SOFTWARE="Werkzeug/3")).is_test_client
 
 
 @pytest.mark.parametrize(

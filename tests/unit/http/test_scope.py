@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backjob.errors import AddressUnknown
-from backjob.http.scope import ScopeServing, base_url_of, request_of, restored, route_path, routed_requests
+from backjob.http.scope import ScopeServing, listener_of, request_of, restored, route_path, routed_requests
 from backjob.model import Caller
 from tests.unit.core import COOKIE
 from tests.unit.gateways import scope_of
@@ -91,31 +91,44 @@ def test_a_query_may_be_text_as_in_djangos_test_client() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "url"),
+    ("server", "address"),
     [
-        (("127.0.0.1", 8000), "http://127.0.0.1:8000"),
-        (("0.0.0.0", 8000), "http://0.0.0.0:8000"),
-        (("::1", 8000), "http://[::1]:8000"),
-        (["::ffff:127.0.0.1", 8000], "http://127.0.0.1:8000"),
+        (("127.0.0.1", 8000), "127.0.0.1:8000"),
+        (("0.0.0.0", "8000"), "0.0.0.0:8000"),
+        (("::1", 8000), "[::1]:8000"),
+        (["::ffff:127.0.0.1", 8000], "127.0.0.1:8000"),
     ],
 )
-def test_the_address_comes_from_the_servers_socket_not_from_the_client(server: Any, url: str) -> None:
+def test_the_address_comes_from_the_servers_socket_and_may_use_tls(server: Any, address: str) -> None:
     evil = [(b"host", b"evil.example:1"), (b"x-forwarded-host", b"evil.example")]
-    assert base_url_of(scope_of(server=server, headers=evil)) == url
+    for scheme in ("http", "https"):
+        listener = listener_of(scope_of(server=server, headers=evil, scheme=scheme))
+        assert listener.base_urls == (f"http://{address}", f"https://{address}")
+        assert listener.port == 8000
 
 
 @pytest.mark.parametrize(
-    "server",
-    [
-        None,
-        (),
-        ("/run/app.sock", None),
-        ("127.0.0.1", None),
-        ("testserver", 80),
-        ("evil.example", 80),
-        ("127.0.0.1", 0),
-    ],
+    "server", [None, (), ("/run/app.sock", None), ("127.0.0.1", None), ("evil.example", 80), ("127.0.0.1", 0)]
 )
 def test_there_is_no_address_without_a_tcp_socket(server: Any) -> None:
     with pytest.raises(AddressUnknown):
-        base_url_of(scope_of(server=server))
+        assert listener_of(scope_of(server=server)).base_urls
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"server": ["testserver", 80]},
+        {"server": ["127.0.0.1", 8000], "extensions": {"http.response.debug": {}}},
+        {"server": ("127.0.0.1", 8000), "extensions": {"http.response.template": {}}},
+        {"server": ("127.0.0.1", "80"), "client": ["127.0.0.1", 0], "query_string": ""},
+        {"client": ("127.0.0.1", 123)},
+        {"_quart._preserve_context": False},
+    ],
+    ids=["Starlette", "Starlette with an address", "Litestar", "Django", "httpx", "Quart"],
+)
+def test_the_scope_of_a_test_client_is_recognised(extra: dict[str, Any]) -> None:
+    assert ScopeServing(scope_of(**extra)).is_test_client
+    with pytest.raises(AddressUnknown, match="test client"):
+        listener_of(scope_of(**extra))
+    assert not ScopeServing(scope_of(headers=[(b"host", b"testserver")])).is_test_client

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +22,21 @@ from backjob.errors import (
     TooDeep,
     TooManyJobs,
 )
+from backjob.http.environ import listener_of
+from backjob.http.listening import Listener, listener_at
 from backjob.jobs import BackJob, engine_of
 from backjob.model import Caller, Request, Status
+from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores.cache import CacheStore
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
-from backjob.testing import FakeClock
+from backjob.testing import FakeClock, recorded
+from backjob.transports.sockets import SocketTransport
 from backjob.worker.claiming import Outcome
 from tests.contracts.dict_cache import DictCache
-from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
+from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, ManualMonitor, bench, served
+from tests.unit.gateways import environ_of
 
 DEADLINE = 20
 
@@ -337,7 +344,7 @@ def test_a_store_that_can_not_list_does_not_bound_a_chain() -> None:
         assert world.jobs.exists(world.start())
 
 
-def test_start_needs_an_address_and_the_first_one_learnt_is_kept() -> None:
+def test_start_needs_an_address_and_names_the_setting() -> None:
     made: list[str] = []
 
     def make(base_url: str) -> FakeTransport:
@@ -345,13 +352,34 @@ def test_start_needs_an_address_and_the_first_one_learnt_is_kept() -> None:
         return FakeTransport()
 
     jobs = BackJob(store=MemoryStore(), transport=make, signer=MessageSigner(KEY))
-    with pytest.raises(AddressUnknown):
+    engine = engine_of(jobs)
+    engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
+    with pytest.raises(
+        AddressUnknown, match=r'no request .* set the base URL: .*SocketTransport\("https://your.site"\)'
+    ):
         jobs.start("/a", as_current_user=False)
-    engine_of(jobs).learn_address("http://127.0.0.1:8000")
-    engine_of(jobs).learn_address("http://127.0.0.1:9000")
-    assert made == ["http://127.0.0.1:8000"]
+    engine.request_arrived(partial(listener_of, environ_of()))
+    with pytest.raises(AddressUnknown, match=r"does not show the socket .*: set the base URL: "):
+        jobs.start("/a", as_current_user=False)
+    engine.request_arrived(lambda: Listener(socket.AF_UNIX, "/run/app.sock"))
+    with pytest.raises(AddressUnknown, match=r"unix socket: set the base URL: .*unix:/path"):
+        jobs.start("/a", as_current_user=False)
     assert jobs.find() == []
+    for port in (8000, 9000, 8000):
+        engine.request_arrived(partial(listener_at, "127.0.0.1", port))
+    assert made == [f"http{tls}://127.0.0.1:{port}" for port in (8000, 9000) for tls in ("", "s")]
+    assert jobs.status(jobs.start("/a", as_current_user=False)).status is Status.STARTED
     jobs.close()
+
+
+@pytest.mark.parametrize("address", [FakeTransport(in_process=False), SocketTransport], ids=["configured", "unknown"])
+def test_a_test_clients_request_starts_nothing_that_leaves_the_process(address: Any) -> None:
+    with BackJob(store=MemoryStore(), transport=address, signer=MessageSigner(KEY)) as jobs:
+        with served(Here(is_test_client=True)), pytest.raises(AddressUnknown, match=r"backjob.testing.immediate\(\)"):
+            jobs.start("/a")
+        assert jobs.find() == []
+        with recorded(jobs), served(Here(is_test_client=True)):
+            jobs.start("/a")
 
 
 # --- status URLs ----------------------------------------------------------------------------------------------------

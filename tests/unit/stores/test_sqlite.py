@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
+from backjob.errors import InvalidRequest, StoreError, StoreUnavailable, StoreUnusable
 from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
 from backjob.protocols import Store
@@ -552,3 +552,16 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
         steps = [row[3] for row in plan if row[3] != "SCAN CONSTANT ROW"]
         assert any(step.startswith("SEARCH") for step in steps), steps
         assert not any(step.startswith("SCAN") for step in steps), steps
+
+
+def test_only_a_delivery_reads_the_body_of_a_request(tmp_path: Path) -> None:
+    with closing(SQLiteStore(tmp_path / "jobs.db")) as store:
+        store.create(Draft(id="job", request=Request("POST", "/work", body=b"body"), scope="s"))
+        with closing(sqlite3.connect(tmp_path / "jobs.db")) as connection:
+            connection.execute("DROP TABLE backjob_body")
+        assert store.get("job") is not None
+        assert len(store.find(Query())) == store.count(Query(scope="s")) == 1
+        assert store.change("job", *claimed("token")) is not None
+        assert store.report("job", "token", Report(progress=5, output="line"))
+        with pytest.raises(StoreError):
+            store.get("job", body=True)

@@ -17,6 +17,7 @@ from backjob import InvalidRequest, Status
 from backjob.django import jobs
 from backjob.django.task_api import InvalidTask, TaskResultDoesNotExist, task_backends, task_enqueued
 from backjob.django.testing import immediate
+from backjob.errors import AddressUnknown
 from backjob.testing import recorded
 from tests.adapters.django import work
 from tests.adapters.django.tasks.framework import BACKEND, differs, ended, in_order, options, refusing, restates, sent
@@ -318,3 +319,10 @@ def test_a_failing_receiver_of_task_enqueued_leaves_no_job(at_once: None) -> Non
     with refusing(task_enqueued) as refused, pytest.raises(LookupError):
         work.answer.enqueue()
     assert not jobs.exists(refused[0])
+
+
+def test_a_task_enqueued_outside_of_the_server_names_the_setting_that_it_needs() -> None:
+    jobs.reset()
+    with pytest.raises(AddressUnknown, match=r"(?i)set the base URL"):
+        work.answer.enqueue()
+    assert jobs.find() == []

@@ -1,0 +1,44 @@
+"""The mark in each answer to a worker request: a MAC by a key of the application, which no other site can compute.
+
+The answering socket's own port is part of it, so that a relay at another port is exposed.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from typing import Final
+
+from backjob.model import Headers, Response
+
+MARK_HEADER: Final = "backjob-proof"
+"""Its value is the port of the answering socket (``-`` if unknown), a space, and the MAC in hexadecimal."""
+
+MARK_LABEL: Final = "probe"
+"""The label of the signer's keys for marks."""
+
+PROBE_PATH: Final = "/probe"
+"""The path of a probe, below the status prefix."""
+
+PROBE_ATTEMPT: Final = 0
+"""The attempt in a probe's grant; a job's first attempt is 1."""
+
+_UNKNOWN_PORT: Final = "-"
+
+
+def mark(key: bytes, job_id: str, attempt: int, port: int | None) -> Headers:
+    """Return the header field that marks the answer to a worker request or a probe."""
+    shown = _UNKNOWN_PORT if port is None else str(port)
+    return ((MARK_HEADER, f"{shown} {_mac(key, job_id, attempt, shown)}"),)
+
+
+def marked_port(response: Response, keys: Iterable[bytes], job_id: str, attempt: int) -> str | None:
+    """Return the port in the response's mark, or None if none of these keys made the mark for this request."""
+    port, _, mac = (response.header(MARK_HEADER) or "").partition(" ")
+    given = mac.encode("utf-8", "replace")
+    macs = [_mac(key, job_id, attempt, port).encode() for key in keys]
+    return port if any(hmac.compare_digest(given, mac) for mac in macs) else None
+
+
+def _mac(key: bytes, job_id: str, attempt: int, port: str) -> str:
+    return hmac.digest(key, f"{port} {attempt} {job_id}".encode("utf-8", "replace"), "sha256").hex()

@@ -13,16 +13,35 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
-from backjob.http.scope import Scope, ScopeServing, listener_of, request_of, restored, route_path, routed_requests
+from backjob.http.scope import (
+    Scope,
+    ScopeServing,
+    is_test_client,
+    listener_of,
+    request_of,
+    restored,
+    route_path,
+    routed_requests,
+)
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Reply, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import (
+    CONCURRENCY_HEADER,
+    Outcome,
+    Reply,
+    WorkerRequest,
+    error_to_raise,
+    exit_of,
+    no_store,
+)
+from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
+from backjob.worker.task_exits import contain_tasks
 
-__all__ = ["BackJobMiddleware", "StatusApp", "shielded"]
+__all__ = ["BackJobMiddleware", "StatusApp", "raise_if_cancelled", "shielded"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -52,9 +71,10 @@ class BackJobMiddleware:
             await self._app(scope, self._until_shutdown(receive) if scope["type"] == "lifespan" else receive, send)
             return
         listener = partial(listener_of, scope)
-        self._jobs.request_arrived(listener)
+        if not is_test_client(scope):
+            self._jobs.request_arrived(listener)
         try:
-            opened = self._jobs.worker.open(*routed_requests(scope), listener_of=listener)
+            opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
@@ -84,17 +104,18 @@ class BackJobMiddleware:
         body = await _body(receive, opened.length)
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
-        running = await shielded(asyncio.to_thread(self._jobs.worker.claim, opened, body))
+        running = await shielded(to_thread(self._jobs.worker.claim, opened, body))
         shown = restored(scope, opened.request, running.job.caller, running.fields)
         outcome = await shielded(self._act_and_end(shown, body, running))
-        if outcome.error is not None and exit_of(outcome.error) is None:
-            raise outcome.error
+        if (error := error_to_raise(running, outcome)) is not None:
+            raise error
         with suppress(OSError):  # the client may have disconnected
             await _answer(send, outcome.status or 500, opened.headers, b"")
 
     async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)
         error: BaseException | None = None
+        contain_tasks()
         token = serving.set(ScopeServing(scope))
         try:
             with running.active():
@@ -104,7 +125,8 @@ class BackJobMiddleware:
         finally:
             serving.reset(token)
         outcome = Outcome(response.status, "", response.location, error)
-        await asyncio.to_thread(self._jobs.worker.end, running, outcome)
+        await to_thread(self._jobs.worker.end, running, outcome)
+        raise_if_cancelled(error)
         return outcome
 
     # --- an ordinary request ----------------------------------------------------------------------------------------
@@ -185,6 +207,13 @@ async def shielded(work: Coroutine[Any, Any, _T]) -> _T:
     return task.result()
 
 
+def raise_if_cancelled(error: BaseException | None) -> None:
+    """Raise the error again if the event loop cancels this task; an action may also raise `CancelledError` itself."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
+
+
 class StatusApp:
     """The status routes as an ASGI application, for you to mount at the `BackJob`'s ``status_prefix``.
 
@@ -204,7 +233,7 @@ class StatusApp:
         return {**scope, "root_path": mount, "path": mount + rest}
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        answer = await asyncio.to_thread(self._answer, scope)
+        answer = await to_thread(self._answer, scope)
         if answer.stream is None:
             await _answer(send, answer.status, answer.headers, answer.body)
         else:

@@ -164,7 +164,7 @@ class RareWarnings:
 
 
 class Outage:
-    """Logs failures of the store: a warning once a minute, and debug lines in between. For one thread."""
+    """Logs repeated failures: a warning once a minute, and debug lines in between."""
 
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic

@@ -20,7 +20,7 @@ from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
-from backjob.signing.keys import check_secret, derive_key
+from backjob.signing.keys import check_secret, derive_key, stretched
 from backjob.stores import open_store
 from backjob.stores.cached import CachedStore
 from backjob.stores.caches import Cache
@@ -168,22 +168,29 @@ class Settings:
         Names ``beside`` belong to the adapter and are skipped; they may be suggested for a misspelled name. Raises
         `InvalidRequest` naming the setting for an unknown name, with a suggestion, and for an invalid value.
         """
-        readers = {attribute.name: attribute.metadata["read"] for attribute in fields(cls)}
+        cls.check_names(values, prefix=prefix, beside=beside)
         found: dict[str, Any] = {}
+        for attribute in fields(cls):
+            name = prefix + attribute.name.upper()
+            value = values.get(name)
+            if value is None or name.removeprefix(prefix) in beside:
+                continue
+            try:
+                found[attribute.name] = attribute.metadata["read"](value)
+            except (ValueError, OverflowError) as error:
+                raise InvalidRequest(name, str(error)) from None
+        return cls(**found)
+
+    @classmethod
+    def check_names(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> None:
+        """Raise `InvalidRequest` for a name that `of` refuses, whatever the values."""
+        known = [attribute.name for attribute in fields(cls)]
         for name, value in values.items():
             if not name.startswith(prefix) or value is None:
                 continue
             short = name.removeprefix(prefix)
-            if short in beside:
-                continue
-            read = readers.get(short.lower()) if short.isupper() else None
-            if read is None:
-                raise InvalidRequest(name, f"unknown setting; {_suggestion(short, (*readers, *beside), prefix)}")
-            try:
-                found[short.lower()] = read(value)
-            except (ValueError, OverflowError) as error:
-                raise InvalidRequest(name, str(error)) from None
-        return cls(**found)
+            if short not in beside and not (short.isupper() and short.lower() in known):
+                raise InvalidRequest(name, f"unknown setting; {_suggestion(short, (*known, *beside), prefix)}")
 
     def build(
         self,
@@ -198,27 +205,41 @@ class Settings:
         transport: Transport | Callable[[str], Transport] | None = None,
         signer: Signer | None = None,
         clock: Clock | None = None,
+        debug: bool = False,
         **options: Any,
     ) -> _T:
         """Call ``make`` with the arguments of `BackJob` that these settings describe, and ``options``.
 
         ``secret`` is the framework's secret; without a key setting, the key is derived from it, labelled with ``package``
-        and ``application``. Fallbacks that are too weak are left out. What is passed here takes precedence; a cache goes in front of any store. Raises `InvalidRequest`, and what the store's
+        and ``application``. Fallbacks that are too weak are left out. What is passed here takes precedence; a cache goes in
+        front of any store. With ``debug`` a weak key is used, with a warning. Raises `InvalidRequest`, and what the store's
         constructor raises.
         """
-        return make(
-            store=self._store(default_store, store, clock),
-            transport=self._transport() if transport is None else transport,
-            signer=self._signer(secret, tuple(secret_fallbacks), package, application) if signer is None else signer,
-            clock=clock,
-            **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None} | options,
-        )
+        if transport is None:
+            transport = self._transport()
+        if signer is None:
+            signer = self._signer(secret, tuple(secret_fallbacks), package, application, debug=debug)
+        opened = self._store(default_store, store, clock)
+        try:
+            return make(
+                store=opened,
+                transport=transport,
+                signer=signer,
+                clock=clock,
+                **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None} | options,
+            )
+        except BaseException:
+            if store is None:
+                opened.close()
+            raise
 
     def _store(self, default_store: Callable[[], str], given: Store | None, clock: Clock | None) -> Store:
         url = self._store_url(default_store) if given is None else ""
         if self.cache is None:
             if self.cache_prefix is not None:
                 raise InvalidRequest("CACHE_PREFIX", "needs CACHE: it is the prefix of the keys there")
+            if url == "cache:":
+                raise InvalidRequest("store", "is cache:, which needs CACHE, the cache that keeps the jobs")
             return open_store(url, clock=clock) if given is None else given
         cache = self._found_cache(self.cache)
         prefix: dict[str, Any] = {} if self.cache_prefix is None else {"prefix": self.cache_prefix}
@@ -264,12 +285,21 @@ class Settings:
         return SocketTransport
 
     def _signer(
-        self, secret: str | bytes | None, fallbacks: tuple[str | bytes, ...], package: str, application: str
+        self,
+        secret: str | bytes | None,
+        fallbacks: tuple[str | bytes, ...],
+        package: str,
+        application: str,
+        *,
+        debug: bool,
     ) -> MessageSigner:
         if self.key is not None:
-            return MessageSigner(self.key, fallbacks=self.key_fallbacks or ())
+            key = stretched(self.key, "KEY") if debug else self.key
+            return MessageSigner(key, fallbacks=self.key_fallbacks or ())
         if secret is None:
             raise InvalidRequest("KEY", "is not set, and there is no secret to derive a key from")
+        if debug:
+            secret = stretched(secret, "SECRET_KEY")
         # A weak secret has never signed a worker request, so there is nothing to verify with it.
         derived = [
             derive_key(one, package=package, application=application, argument="SECRET_KEY")

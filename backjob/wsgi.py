@@ -10,13 +10,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, listener_of, request_of, restore, routed_request
+from backjob.http.environ import EnvironServing, is_test_client, listener_of, request_of, restore, routed_request
 from backjob.http.serving import serving, text_decoder
-from backjob.jobs import BackJob, Engine, engine_of
+from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
+from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Reply, WorkerRequest, exit_of, no_store
+from backjob.worker.claiming import (
+    CONCURRENCY_HEADER,
+    Outcome,
+    Reply,
+    WorkerRequest,
+    error_to_raise,
+    exit_of,
+    no_store,
+)
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -40,18 +49,17 @@ class BackJobMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         listener = partial(listener_of, environ)
-        self._jobs.request_arrived(listener)
+        if not is_test_client(environ):
+            self._jobs.request_arrived(listener)
         try:
-            opened = self._jobs.worker.open(routed_request(environ), listener_of=listener)
+            opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Reply as reply:
-            many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
-            headers = (*reply.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
-            return _answer(start_response, f"{reply.status} {reply.reason}", headers, str(reply))
+            return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
-        return self._pass_on(environ, start_response)
+        return _pass_on(self._app, environ, start_response)
 
     # --- a worker request -------------------------------------------------------------------------------------------
 
@@ -62,8 +70,8 @@ class BackJobMiddleware:
         environ["wsgi.input"] = io.BytesIO(body)
         outcome = self._act(environ, running)
         self._jobs.worker.end(running, outcome)
-        if outcome.error is not None and exit_of(outcome.error) is None:
-            raise outcome.error
+        if (error := error_to_raise(running, outcome)) is not None:
+            raise error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
         return _answer(start_response, line, opened.headers, "")
 
@@ -88,36 +96,53 @@ class BackJobMiddleware:
             serving.reset(token)
         return Outcome(response.status, response.reason, response.location, error)
 
-    # --- an ordinary request ----------------------------------------------------------------------------------------
 
-    def _pass_on(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        here = EnvironServing(environ)
-        token = serving.set(here)
-        has_started = False
+def without_engine(
+    app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, signer: Signer | None = None
+) -> Iterable[bytes]:
+    """Serve a request of an application whose engine can't be built: all but worker requests are passed on."""
+    try:
+        check_without_engine(lambda: (routed_request(environ),), signer)
+    except Reply as reply:
+        return _reply(environ, start_response, reply)
+    return _pass_on(app, environ, start_response)
 
-        def start(*arguments: Any) -> Any:
-            nonlocal has_started
-            has_started = True
-            return start_response(*arguments)
 
+def _reply(environ: WSGIEnvironment, start_response: StartResponse, reply: Reply) -> Iterable[bytes]:
+    many = environ.get("wsgi.multithread") or environ.get("wsgi.multiprocess")
+    headers = (*reply.headers, (CONCURRENCY_HEADER, "many" if many else "one"))
+    return _answer(start_response, f"{reply.status} {reply.reason}", headers, str(reply))
+
+
+def _pass_on(app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Serve an ordinary request, which may start jobs or raise a `JobExit`."""
+    here = EnvironServing(environ)
+    token = serving.set(here)
+    has_started = False
+
+    def start(*arguments: Any) -> Any:
+        nonlocal has_started
+        has_started = True
+        return start_response(*arguments)
+
+    try:
+        body = app(environ, start)
+    except BaseException as error:
+        job_exit = exit_of(error)
+        if job_exit is None:
+            raise
+        # PEP 3333: a second start_response() needs exc_info; some servers re-raise it in any case.
+        exc_info = (type(job_exit), job_exit, None) if has_started else None
         try:
-            body = self._app(environ, start)
-        except BaseException as error:
-            job_exit = exit_of(error)
-            if job_exit is None:
-                raise
-            # PEP 3333: a second start_response() needs exc_info; some servers re-raise it in any case.
-            exc_info = (type(job_exit), job_exit, None) if has_started else None
-            try:
-                return _answer(start_response, status_line(job_exit.status), no_store(), str(job_exit), exc_info)
-            except JobExit:
-                return []  # the headers have been sent, so the response ends here
-        finally:
-            serving.reset(token)
-        file_wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(body, list | tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
-            return body
-        return _Body(body, here)
+            return _answer(start_response, status_line(job_exit.status), no_store(), str(job_exit), exc_info)
+        except JobExit:
+            return []  # the headers have been sent, so the response ends here
+    finally:
+        serving.reset(token)
+    file_wrapper = environ.get("wsgi.file_wrapper")
+    if isinstance(body, list | tuple) or (isinstance(file_wrapper, type) and isinstance(body, file_wrapper)):
+        return body
+    return _Body(body, here)
 
 
 class _Collected:

@@ -20,6 +20,7 @@ from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, 
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.proof import Proof, host_of
+from backjob.endings import write_end
 from backjob.errors import StoreError
 from backjob.lifecycle import (
     End,
@@ -27,7 +28,6 @@ from backjob.lifecycle import (
     after_answer,
     after_silence,
     backoff,
-    ended,
     failed,
     local_deadline,
     overdue,
@@ -335,7 +335,7 @@ class Deliveries:
         self._send_at(self._monotonic() + wait, delivery)
 
     def _end(self, job: Job, end: End) -> None:
-        changed = self._store.change(job.id, Expect(status=Status.STARTED), ended(end))
+        changed = write_end(self._store, job.id, Expect(status=Status.STARTED), end)
         self._by_id.pop(job.id, None)
         if changed is not None:
             self._parts.announce(changed)

@@ -21,14 +21,19 @@ from backjob.delivery.deliveries import LEASE, Deliveries
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
+from backjob.endings import write_end
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End, ended, failed, overdue
+from backjob.lifecycle import End, failed, overdue
 from backjob.model import Credentials, Expect, Job, Query, Status
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
 _POLL_INTERVAL: Final = 2.0
 _REAP_INTERVAL: Final = 5.0
+_IDLE_AFTER: Final = 60.0
+_LONGEST_INTERVAL: Final = 30.0
+"""The interval of polls and of searches for silent jobs on a site without requests and jobs."""
 _CLEANUP_INTERVAL: Final = 3600.0
+_REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _GRACE: Final = 1.0
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
@@ -48,13 +53,17 @@ class Monitor:
         self._store = parts.store
         self._clock = parts.clock
         self.lessee = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._passes = Passes("backjob-monitor", self.step, at_end=self._end_thread)
+        self._passes = Passes("backjob-monitor", self._pass, at_end=self._end_thread)
+        self._is_active = False
+        self._pace = 1.0
+        """The factor by which the intervals are longer than on a site with requests or jobs."""
         leave_at_exit(self)
         self.serves_requests = False
         self._is_leaving = False
         self._posted: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
         self._outage = Outage(parts.clock)
+        self._no_thread = Outage(parts.clock)
         self._deliveries = Deliveries(
             parts,
             lessee=self.lessee,
@@ -64,13 +73,31 @@ class Monitor:
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
         self._next_poll = self._next_reap = self._next_cleanup = self._reap_from = now
+        self._idle_from = now + _IDLE_AFTER
         self._drift = self._wall_minus_monotonic()
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
     def ensure_running(self) -> None:
-        """Start the thread unless it runs. Cheap enough for every request."""
-        self._passes.ensure_running()
+        """Start the thread unless it runs. Cheap enough for every request.
+
+        If the system starts no more threads, a later call starts it, and jobs wait until then.
+        """
+        try:
+            self._passes.ensure_running()
+        except RuntimeError as error:
+            self._no_thread.warn("the monitor's thread can't be started yet, so no job is delivered: %s", error)
+
+    def note_request(self) -> None:
+        """Start the thread unless it runs, and end its rest: a request arrived. Cheap enough for every request."""
+        self.ensure_running()
+        self._note_activity()
+
+    def _note_activity(self) -> None:
+        if not self._is_active:
+            self._is_active = True
+            if self._pace > 1:
+                self._passes.wake()
 
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
         """Deliver a new job when it is due. A job without a lease of this process is polled for then.
@@ -168,6 +195,7 @@ class Monitor:
     def _post(self, action: Callable[[], None]) -> None:
         """Have the monitor's thread call ``action`` in its next pass."""
         self._posted.append(action)
+        self._is_active = True
         self._passes.wake()
 
     def _set_alarm(self, at: float) -> None:
@@ -179,23 +207,45 @@ class Monitor:
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
+    def _pass(self) -> float:
+        pause = self.step()
+        if pause >= _REST:
+            self._retrying(self._parts.leave)
+            if self._pace > 1:
+                self._retrying(self._parts.close_idle)
+        return pause
+
     def step(self) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
         self._deliveries.run(now)
+        self._set_pace(now)
         if self._is_time_to_poll(now):
-            self._next_poll = now + _POLL_INTERVAL
+            self._next_poll = now + self._interval(_POLL_INTERVAL)
             self._retrying(self._poll)
             self._deliveries.run(now)
         if now >= self._next_reap:
-            self._next_reap = now + min(_REAP_INTERVAL, self._parts.error_timeout / 4)
+            self._next_reap = now + self._interval(min(_REAP_INTERVAL, self._parts.error_timeout / 4))
             self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
         if now >= self._next_cleanup:
             self._next_cleanup = now + _CLEANUP_INTERVAL
             self._retrying(lambda: self._parts.retention.purge(self._store))
         return 0.0 if self._posted else max(0.0, self._next_event() - self._clock.monotonic())
+
+    def _set_pace(self, now: float) -> None:
+        """Double the intervals at each poll of an idle site. At a request or a job, return to the normal ones at once."""
+        is_active, self._is_active = self._is_active, False
+        if is_active or self._parts.is_busy() or self._deliveries.next_event() is not None:
+            if self._pace > 1:
+                self._next_poll, self._next_reap = now, now
+            self._pace, self._idle_from = 1.0, now + _IDLE_AFTER
+        elif now >= self._next_poll and now >= self._idle_from:
+            self._pace = min(self._pace * 2, _LONGEST_INTERVAL)
+
+    def _interval(self, normal: float) -> float:
+        return min(normal * self._pace, max(normal, _LONGEST_INTERVAL))
 
     def _run_posted(self) -> None:
         while self._posted:
@@ -223,6 +273,7 @@ class Monitor:
     def _poll(self) -> None:
         room = min(self._deliveries.room(), _BATCH)
         if room == 0 or self._is_leaving:
+            self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             return
         jobs = self._store.take_due(self.lessee, LEASE, room)
         now = self._clock.monotonic()
@@ -236,11 +287,12 @@ class Monitor:
         if not self.may_reap():
             return
         for job in self._store.find(Query(overdue=True, limit=_BATCH)):
+            self._is_active = True
             end = self.overdue(job)
             if end is None:
                 continue
             try:
-                changed = self._store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+                changed = write_end(self._store, job.id, Expect(status=job.status, version=job.version), end)
             except StoreUnavailable:
                 raise
             except Exception:  # one job must not keep the others from their end

@@ -48,8 +48,9 @@ class DeliveryParts:
 
     ``addresses`` returns the destinations of worker requests, ``base_url_setting`` is the advice to set it, and probes go
     below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the
-    monitor's thread: it closes what an adapter keeps for each thread. ``error_timeout`` is in seconds; ``unseal`` opens
-    sealed credentials, or returns None.
+    monitor's thread: it closes what an adapter keeps for each thread; it is also called before the thread rests.
+    ``error_timeout`` is in seconds; ``unseal`` opens sealed credentials, or returns None. ``is_busy`` says whether this
+    process runs jobs, and ``close_idle`` closes connections to the store that are not in use.
     """
 
     store: Store
@@ -63,3 +64,5 @@ class DeliveryParts:
     retention: Retention
     error_timeout: float
     unseal: Callable[[bytes], Credentials | None]
+    is_busy: Callable[[], bool] = lambda: False
+    close_idle: Callable[[], None] = lambda: None

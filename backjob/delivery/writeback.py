@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from backjob.delivery.parts import DeliveryParts, Reporting
-from backjob.errors import StoreUnavailable
+from backjob.errors import StoreError
 from backjob.lifecycle import End
 from backjob.process import RETRY_PAUSE, Outage
 
@@ -111,7 +111,7 @@ class Writeback:
             running, end, until = self._ends.popleft()
             try:
                 job = running.end(end)
-            except StoreUnavailable as error:
+            except StoreError as error:
                 if now < until:
                     self._outage.warn("job %s: its end can't be written yet: %s", running.job.id, error)
                     self._ends.append((running, end, until))

@@ -95,7 +95,15 @@ class JobAdmin(_ModelAdmin):
 
     @override
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).using(database_of(jobs.store))
+        engine = jobs.engine_if_usable()
+        rows = super().get_queryset(request)
+        return rows.none() if engine is None else rows.using(database_of(engine.store))
+
+    @override
+    def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        if jobs.engine_if_usable() is None:
+            self.message_user(request, _("Background jobs are not configured; see the log."), messages.ERROR)
+        return super().changelist_view(request, extra_context)
 
     @override
     def has_add_permission(self, request: HttpRequest) -> bool:

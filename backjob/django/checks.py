@@ -23,7 +23,7 @@ from django.http.request import validate_host
 from django.utils.module_loading import import_string
 
 from backjob.django.site import INSECURE, engine, random_part, without_effect
-from backjob.errors import BackJobError, InvalidRequest
+from backjob.errors import InvalidRequest, StoreError
 from backjob.signing.keys import check_secret
 
 SQLITE_OPTIONS: Final[Mapping[str, object]] = {
@@ -85,20 +85,22 @@ def _configuration() -> Iterator[CheckMessage]:
         hint = "Generate a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."
         yield Error(f"Invalid setting {error.argument}: {error.reason}", hint=hint, id="backjob.E003")
         return
-    except BackJobError as error:
+    except StoreError as error:
         yield Error(
             f"backjob can't use the store: {error}",
             hint="Check that it exists, and that this process may read and write it.",
             id="backjob.E004",
         )
         return
-    options = getattr(settings, "BACKJOB", {})
-    if settings.SECRET_KEY.startswith(INSECURE) and not settings.DEBUG and "KEY" not in options:
-        yield Warning(
-            "Worker requests are signed with the SECRET_KEY from the settings file: everyone who has read that file can sign.",
-            hint="Generate a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
-            id="backjob.W006",
+    except Exception as error:
+        yield Error(
+            f"backjob can't be set up: {error}",
+            hint="Until this is corrected, jobs.start() raises it; pages that start no jobs work.",
+            id="backjob.E005",
         )
+        return
+    options = getattr(settings, "BACKJOB", {})
+    yield from _keys(options)
     front = options.get("CACHE")
     if isinstance(front, str) and _is_of_one_process(front):
         yield Warning(
@@ -112,6 +114,24 @@ def _configuration() -> Iterator[CheckMessage]:
             f"These settings in BACKJOB have no effect: {', '.join(unused)}. The jobs are in the site's database.",
             hint="Remove them: migrations create the tables. To keep the jobs elsewhere, set BACKJOB['STORE'] to a URL.",
             id="backjob.W009",
+        )
+
+
+def _keys(options: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    if settings.DEBUG and "KEY" not in options:
+        try:
+            check_secret(random_part(settings.SECRET_KEY), "SECRET_KEY")
+        except InvalidRequest as error:
+            yield Warning(
+                f"SECRET_KEY {error.reason}: it is accepted only with DEBUG, and otherwise jobs.start() raises this error.",
+                hint="Generate a new SECRET_KEY, or set BACKJOB['KEY'].",
+                id="backjob.W008",
+            )
+    if settings.SECRET_KEY.startswith(INSECURE) and not settings.DEBUG and "KEY" not in options:
+        yield Warning(
+            "Worker requests are signed with the SECRET_KEY from the settings file: everyone who has read that file can sign.",
+            hint="Generate a new SECRET_KEY and keep it out of the code, or set BACKJOB['KEY'].",
+            id="backjob.W006",
         )
     for fallback in settings.SECRET_KEY_FALLBACKS:
         try:

@@ -11,22 +11,32 @@ from typing import Any, cast
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from backjob.asgi import shielded
+from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
 from backjob.django.requests import (
     DjangoServing,
     is_served_alone,
+    is_test_client,
     listener_of,
     restore,
     routed_requests,
     urls_below_mount,
 )
 from backjob.django.sessions import merge_session_changes
-from backjob.django.site import engine
+from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
-from backjob.jobs import Engine
-from backjob.worker.claiming import CONCURRENCY_HEADER, Outcome, Reply, WorkerRequest, exit_of, no_store
+from backjob.jobs import Engine, check_without_engine
+from backjob.worker.claiming import (
+    CONCURRENCY_HEADER,
+    Outcome,
+    Reply,
+    WorkerRequest,
+    error_to_raise,
+    exit_of,
+    no_store,
+)
 from backjob.worker.running import Running, current
+from backjob.worker.task_exits import contain_tasks
 
 __all__ = ["BackJobMiddleware"]
 
@@ -62,7 +72,7 @@ class BackJobMiddleware:
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
-        site = engine()
+        site = jobs.engine_if_usable()
         if not self._knows_server:
             self._knows_server = True
             if is_served_alone(request):
@@ -72,7 +82,7 @@ class BackJobMiddleware:
                 )
         try:
             opened = _open(site, request)
-            if opened is None:
+            if site is None or opened is None:
                 with _served(request):
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
@@ -82,7 +92,7 @@ class BackJobMiddleware:
             return _exit_response(error)
         response, outcome = self._act(request, running)
         site.worker.end(running, outcome)
-        return _done(response, outcome, opened)
+        return _done(running, response, outcome, opened)
 
     def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -102,10 +112,10 @@ class BackJobMiddleware:
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
     async def _in_event_loop(self, request: HttpRequest) -> HttpResponseBase:
-        site = engine()
+        site = jobs.built or await sync_to_async(jobs.engine_if_usable)()
         try:
             opened = _open(site, request)
-            if opened is None:
+            if site is None or opened is None:
                 with _served(request):
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
@@ -113,11 +123,12 @@ class BackJobMiddleware:
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
-        return _done(*await shielded(self._act_and_end(site, request, running)), opened)
+        return _done(running, *await shielded(self._act_and_end(site, request, running)), opened)
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
+        contain_tasks()
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
                 response = await self._get_response(request)
@@ -132,16 +143,21 @@ class BackJobMiddleware:
                 error = raised
         outcome = _outcome(response, error)
         await sync_to_async(site.worker.end)(running, outcome)
+        raise_if_cancelled(error)
         return response, outcome
 
 
 # --- shared by both -----------------------------------------------------------------------------------
 
 
-def _open(site: Engine, request: HttpRequest) -> WorkerRequest | None:
+def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
+    if site is None:
+        check_without_engine(lambda: routed_requests(request))
+        return None
     listener = partial(listener_of, request)
-    site.request_arrived(listener)
-    return site.worker.open(*routed_requests(request), listener_of=listener)
+    if not is_test_client(request):
+        site.request_arrived(listener)
+    return site.worker_request(lambda: routed_requests(request), listener)
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
@@ -197,10 +213,10 @@ def _outcome(response: Any, error: BaseException | None) -> Outcome:
     return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
 
 
-def _done(response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:
+def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
-    if outcome.error is not None and exit_of(outcome.error) is None:
-        raise outcome.error
+    if (error := error_to_raise(running, outcome)) is not None:
+        raise error
     answer: Any = _plain(outcome.status or 500, "", opened.headers)
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001

@@ -106,6 +106,12 @@ def listener_of(request: HttpRequest) -> Listener:
     return wsgi.listener_of(request.META) if scope is None else asgi.listener_of(scope)
 
 
+def is_test_client(request: HttpRequest) -> bool:
+    """Whether the request comes from a test client, in the process of the tests, and from no server."""
+    scope = _scope(request)
+    return wsgi.is_test_client(request.META) if scope is None else asgi.is_test_client(scope)
+
+
 def is_served_alone(request: HttpRequest) -> bool:
     """Whether the server declares that it serves one request at a time (PEP 3333); ASGI servers never do."""
     return not (request.META.get("wsgi.multithread", True) or request.META.get("wsgi.multiprocess", True))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -23,7 +22,7 @@ from backjob.http.inherited import credential_names
 from backjob.http.origins import URL, is_url
 from backjob.http.serving import serving
 from backjob.jobs import BackJob as CoreBackJob
-from backjob.jobs import Options, StartOptions
+from backjob.jobs import LazyEngine, Options, StartOptions
 from backjob.protocols import Store
 from backjob.settings import Settings
 
@@ -52,28 +51,26 @@ class BackJob(CoreBackJob):
     """
 
     def __init__(self) -> None:
-        self._building = threading.RLock()
-        self._built: DjangoEngine | None = None
+        self._lazy = LazyEngine(self._build)
 
     @property
     @override
     def _engine(self) -> DjangoEngine:
-        """The engine, made at the first use. Raises `InvalidRequest` for a setting, and `StoreError`."""
-        engine = self._built
-        if engine is None:
-            with self._building:
-                engine = self._built = self._built or self._build()
-        return engine
+        """The engine, made at the first use. Raises `InvalidRequest` for a setting, `MissingExtra` and `StoreError`."""
+        return self._lazy.get()
 
     @property
     def built(self) -> DjangoEngine | None:
         """The engine, if it has been used yet."""
-        return self._built
+        return self._lazy.built
+
+    def engine_if_usable(self) -> DjangoEngine | None:
+        """Return the engine, or None if the settings or the store can't be used: then the site works without jobs."""
+        return self._lazy.get_if_usable()
 
     def reset(self) -> None:
         """Close everything; the next use reads the settings again. For settings that a test overrides."""
-        with self._building:
-            built, self._built = self._built, None
+        built = self._lazy.reset()
         if built is not None:
             built.close()
 
@@ -154,6 +151,7 @@ class BackJob(CoreBackJob):
             default_store=lambda: "",
             store=store,
             owner=_imported("OWNER", own["OWNER"]),
+            debug=settings.DEBUG,
         )
 
 

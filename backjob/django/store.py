@@ -36,6 +36,8 @@ _ATTEMPTS: Final = 8
 _SEALED: Final = COLUMNS.index("sealed")
 _STARTED: Final = int(Status.STARTED)
 _RUNNING: Final = int(Status.IN_PROGRESS)
+_REFUSED_VALUES: Final = (1153, 1267, 1300, 1366, 3854, 3988)
+"""Errors of MariaDB and MySQL for a packet that is too large, and for a character that a character set lacks."""
 
 
 class _DatabaseNow(Func):
@@ -266,6 +268,8 @@ class DjangoStore:
                 raise
             raise InvalidRequest("text", f"this can't be stored: {error}") from error
         except (OperationalError, InterfaceError) as error:
+            if error.args[:1] and error.args[0] in _REFUSED_VALUES:
+                raise InvalidRequest("text", f"this can't be stored: {error}") from error
             connection = connections[alias]
             if "no such table" in str(error):
                 raise self._unmigrated(error) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from dataclasses import replace
 from traceback import format_exception
 from typing import Any, Final
@@ -20,6 +19,7 @@ from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.claiming import describe, exit_of
+from backjob.worker.exits import is_from_signal
 from backjob.worker.running import Running, current
 
 _LONGEST_TRACEBACK: Final = 1 << 16  # characters: a longer one is cut at its front, because its end names the exception
@@ -48,7 +48,7 @@ def run_task(body: bytes) -> None:
         record = evolve(record, errors=[_described(left or error)], over=True)
         if (job := _write(running, record)) is not None:
             _send_finished(backend, _ended(result, task_api.TaskResultStatus.FAILED, record, job))
-        if left is not None or _is_interrupt(error):
+        if left is not None or is_from_signal(error):
             raise
         jobs.fail(describe(error))
     record = evolve(record, return_value=value, over=True)
@@ -86,11 +86,6 @@ def _call(backend: BackJobBackend, result: Any) -> Any:
     task_api.task_started.send(type(backend), task_result=result)
     context: list[Any] = [task_api.TaskContext(task_result=result)] if result.task.takes_context else []
     return task_api.normalize_json(result.task.call(*context, *result.args, **result.kwargs))
-
-
-def _is_interrupt(error: BaseException) -> bool:
-    """Whether this is a Ctrl-C, which reaches only the main thread. In another thread, raising it would end the server."""
-    return isinstance(error, KeyboardInterrupt) and threading.current_thread() is threading.main_thread()
 
 
 def _complete(running: Running, value: Any) -> None:

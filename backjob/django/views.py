@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 from backjob.django.requests import DjangoServing
 from backjob.django.site import engine, jobs
 from backjob.django.streaming import streaming
-from backjob.status.endpoints import Endpoints, Visit
+from backjob.status.endpoints import Endpoints, StatusResponse, Visit, not_configured
 
 
 @csrf_exempt  # cancelling checks a token, or the browser's Origin or Sec-Fetch-Site
@@ -19,6 +19,8 @@ from backjob.status.endpoints import Endpoints, Visit
 @transaction.non_atomic_requests  # the end of a job that times out on reading must last
 def status(request: HttpRequest, rest: str) -> HttpResponseBase:
     """Respond to a status route; ``rest`` is the path after the prefix of the included URLs."""
+    if jobs.engine_if_usable() is None:
+        return _response(request, not_configured(request.headers.get("accept")))
     here = DjangoServing(request).request
     answer = Endpoints(engine(), "/backjob").respond(
         Visit(
@@ -30,6 +32,10 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
             in_thread=not hasattr(request, "scope"),
         )
     )
+    return _response(request, answer)
+
+
+def _response(request: HttpRequest, answer: StatusResponse) -> HttpResponseBase:
     if answer.stream is None:
         response: HttpResponseBase = HttpResponse(answer.body, status=answer.status)
     else:

@@ -10,7 +10,7 @@ from werkzeug.routing import BaseConverter
 
 from backjob.http.environ import EnvironServing
 from backjob.jobs import BackJob, engine_of
-from backjob.status.endpoints import Endpoints, Visit
+from backjob.status.endpoints import Endpoints, StatusResponse, Visit, not_configured
 
 _ASSET: Final = '/<any("progress.js", "progress.css"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -32,16 +32,23 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
     blueprint = Blueprint("backjob", __name__, url_prefix=prefix)
 
     def answer(**_: str) -> Response:
-        engine = engine_of(jobs)
+        try:
+            engine = engine_of(jobs)
+        except Exception:  # `LazyEngine` has logged it
+            return respond(not_configured(request.headers.get("Accept")))
         here = EnvironServing(request.environ)
-        answer = Endpoints(engine, prefix).respond(
-            Visit(
-                here.request,
-                path=request.path.removeprefix(prefix),
-                owner=engine.current_owner,
-                mount=here.mount + prefix,
+        return respond(
+            Endpoints(engine, prefix).respond(
+                Visit(
+                    here.request,
+                    path=request.path.removeprefix(prefix),
+                    owner=engine.current_owner,
+                    mount=here.mount + prefix,
+                )
             )
         )
+
+    def respond(answer: StatusResponse) -> Response:
         # In a list: from bytes Flask would compute Content-Length, which for HEAD must be that of GET.
         body = [answer.body] if answer.stream is None else answer.stream
         return Response(body, answer.status, list(answer.headers))

@@ -17,7 +17,7 @@ from backjob.jobs import Engine
 def current_serving() -> Serving | None:
     """Return the request being served; in ``app.test_request_context()`` no middleware has set it."""
     here = serving.get()
-    if here is None and flask.has_request_context():
+    if here is None and not serving.is_inherited and flask.has_request_context():
         return EnvironServing(flask.request.environ)
     return here
 

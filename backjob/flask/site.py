@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,12 +14,13 @@ from flask import Blueprint, Flask
 from backjob.errors import InvalidRequest
 from backjob.flask.engine import FlaskEngine
 from backjob.flask.sessions import merge_sessions_of_jobs
-from backjob.jobs import BackJob, Engine, Options
+from backjob.jobs import BackJob, Engine, LazyEngine, Options
+from backjob.jobs.options import is_status_prefix
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.settings import Settings
 from backjob.worker.running import current
-from backjob.wsgi import BackJobMiddleware
+from backjob.wsgi import BackJobMiddleware, without_engine
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -54,10 +54,11 @@ class Site:
         self.app = app
         self.extension = extension
         self._owner = owner
-        self.status_prefix = self._settings().status_prefix or _DEFAULT_STATUS_PREFIX
+        Settings.check_names(app.config, prefix=_PREFIX)
+        self._set_prefix = app.config.get(f"{_PREFIX}STATUS_PREFIX")
+        self.status_prefix = self._set_prefix if is_status_prefix(self._set_prefix) else _DEFAULT_STATUS_PREFIX
         self._parts = parts
-        self._building = threading.Lock()
-        self._engine: Engine | None = None
+        self._lazy: LazyEngine[Engine] = LazyEngine(self._build, parts.get("clock"))
         self._middleware: BackJobMiddleware | None = None
 
     def wrap(self, blueprint: Blueprint) -> None:
@@ -69,25 +70,26 @@ class Site:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if self._middleware is None:
-            self._middleware = self._first_request()
+            engine = self._lazy.get_if_usable()
+            if engine is None:
+                return without_engine(self._wsgi_app, environ, start_response, self._parts.get("signer"))
+            self._middleware = self._first_request(engine)
         return self._middleware(environ, start_response)
 
     @property
     def engine(self) -> Engine:
-        """The engine, made at the first use. Raises `InvalidRequest` for settings, and `StoreError`."""
-        if self._engine is None:
-            with self._building:
-                self._engine = self._engine or self._build()
-        return self._engine
+        """The engine, made at the first use. Raises `InvalidRequest` for settings, `MissingExtra` and `StoreError`."""
+        return self._lazy.get()
 
     def close(self) -> None:
         """Close the engine, if it was ever used."""
-        if self._engine is not None:
-            self._engine.close()
+        engine = self._lazy.built
+        if engine is not None:
+            engine.close()
 
-    def _first_request(self) -> BackJobMiddleware:
+    def _first_request(self, engine: Engine) -> BackJobMiddleware:
         """Set up what needs the complete application, with all its extensions."""
-        middleware = BackJobMiddleware(self._application, self.engine, status=False)
+        middleware = BackJobMiddleware(self._application, engine, status=False)
         csrf = self.app.extensions.get("csrf")
         if hasattr(csrf, "protect") and hasattr(csrf, "exempt"):
             _exempt_from_csrf(csrf, self.extension, self._blueprint)
@@ -104,7 +106,7 @@ class Site:
 
     def _build(self) -> Engine:
         settings = self._settings()
-        if (settings.status_prefix or _DEFAULT_STATUS_PREFIX) != self.status_prefix:
+        if settings.status_prefix != self._set_prefix:
             raise InvalidRequest("BACKJOB_STATUS_PREFIX", "was changed after init_app(), which added the routes")
         secret = self.app.secret_key
         if not secret and settings.key is None and "signer" not in self._parts:
@@ -124,6 +126,7 @@ class Site:
             application=self.app.name,
             default_store=self._default_store,
             owner=self._owner,
+            debug=self.app.debug,
             **parts,
         )
 

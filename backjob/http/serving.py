@@ -5,9 +5,9 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Mapping
-from contextvars import ContextVar
 from typing import Final, Protocol
 
+from backjob.forks import InProcess
 from backjob.model import Caller, Request
 
 FORWARDED_FIELDS: Final = (
@@ -61,7 +61,7 @@ class Serving(Protocol):
         ...
 
 
-serving: ContextVar[Serving | None] = ContextVar("backjob_serving", default=None)
+serving: InProcess[Serving] = InProcess("backjob_serving")
 
 
 def text_decoder(status: int, content_type: str, *, has_length: bool) -> codecs.IncrementalDecoder | None:

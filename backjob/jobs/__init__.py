@@ -2,6 +2,16 @@
 
 from backjob.jobs.engine import Engine
 from backjob.jobs.facade import BackJob, Merge, StartOptions, engine_of
+from backjob.jobs.lazy import LazyEngine, check_without_engine
 from backjob.jobs.options import Options
 
-__all__ = ["BackJob", "Engine", "Merge", "Options", "StartOptions", "engine_of"]
+__all__ = [
+    "BackJob",
+    "Engine",
+    "LazyEngine",
+    "Merge",
+    "Options",
+    "StartOptions",
+    "check_without_engine",
+    "engine_of",
+]

@@ -12,21 +12,24 @@ from attrs import evolve
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
+from backjob.endings import write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
-from backjob.lifecycle import WAITING_TEXTS, End, cancelled, ended, waiting_for
-from backjob.model import Credentials, Expect, Job, JobState, Output, is_storable
-from backjob.process import PerProcess
+from backjob.lifecycle import WAITING_TEXTS, End, cancelled, waiting_for
+from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
+from backjob.process import Outage, PerProcess
 from backjob.protocols import Transport
 from backjob.signing.sealing import Sealer
 from backjob.signing.tokens import Access, Right, reference
+from backjob.status.endpoints import is_like_token
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
-from backjob.worker.claiming import Worker
+from backjob.worker.claiming import Worker, WorkerRequest
+from backjob.worker.exits import call_contained
 from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 
@@ -54,6 +57,8 @@ class Engine:
         self.retention = Retention(options.completed_retention_days, options.retention_days)
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
+        self._faults = Outage(options.clock)
+        self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
@@ -101,7 +106,15 @@ class Engine:
             retention=self.retention,
             error_timeout=float(self.options.error_timeout),
             unseal=self._unseal,
+            is_busy=lambda: self.worker.is_busy,
+            close_idle=self._close_idle,
         )
+
+    def _close_idle(self) -> None:
+        store = getattr(self.store, "store", self.store)  # the store behind a cache
+        close_idle = getattr(store, "close_idle", None)
+        if close_idle is not None:
+            close_idle()
 
     def _unseal(self, sealed: bytes) -> Credentials | None:
         return None if self.sealer is None else self.sealer.open(sealed)
@@ -114,13 +127,31 @@ class Engine:
     def request_arrived(self, listener_of: Callable[[], Listener]) -> None:
         """Start the monitor, and learn the server's address: middleware calls this for each request.
 
-        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address.
+        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. Raises nothing:
+        no page must fail because of it.
         """
-        monitor = self.monitor
-        monitor.serves_requests = True
-        monitor.ensure_running()
-        if self.addresses.show(listener_of):
-            monitor.address_shown()
+        try:
+            monitor = self.monitor
+            monitor.serves_requests = True
+            monitor.note_request()
+            if self.addresses.show(listener_of):
+                monitor.address_shown()
+        except Exception as error:
+            self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def worker_request(
+        self, forms: Callable[[], tuple[Request, ...]], listener_of: Callable[[], Listener]
+    ) -> WorkerRequest | None:
+        """Return the worker request that a middleware received, or None for an ordinary request. Raises `Reply`.
+
+        ``forms()`` returns the request as `Worker.open` takes it. If that fails, it is not one of ours.
+        """
+        try:
+            requests = forms()
+        except Exception as error:
+            self._faults.warn("a request was passed on without a look for a signature: %r", error)
+            return None
+        return self.worker.open(*requests, listener_of=listener_of)
 
     @property
     def transport(self) -> Transport | None:
@@ -154,7 +185,7 @@ class Engine:
         end = self.monitor.overdue(job)
         if end is None or not self.monitor.may_reap():
             return job
-        changed = self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+        changed = write_end(self.store, job.id, Expect(status=job.status, version=job.version), end)
         if changed is None:
             return self.store.get(job_id) or job
         self.when_committed(job_id, partial(self.conclude, changed))
@@ -199,7 +230,7 @@ class Engine:
             # An end that was computed from the job as read must match that version; otherwise read again and retry.
             version = None if written is end else job.version
             expect = Expect(status=job.status, token=job.token, version=version)
-            changed = self.store.change(job_id, expect, ended(written))
+            changed = write_end(self.store, job_id, expect, written)
             if changed is not None:
                 self.when_committed(job_id, partial(self.conclude, changed))
                 return True
@@ -207,7 +238,7 @@ class Engine:
     def conclude(self, job: Job) -> None:
         """Follow up on an end that was written here: stop delivering the job, and announce the end."""
         self.monitor.forget(job.id)
-        self.announce(job)
+        call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
 
     # --- access -----------------------------------------------------------------------------------------------------
 
@@ -215,6 +246,11 @@ class Engine:
         """Return the right that a token from `status_url` grants: "cancel" includes viewing, None grants nothing."""
         right = self.access.rights(job_id, token)
         if right is None:
+            if is_like_token(token):
+                self._other_keys.warn(
+                    "a status link was signed with a key that this process does not have; do all processes have the same "
+                    "key (KEY or SECRET_KEY)?"
+                )
             return None
         return "cancel" if right is Right.CANCEL else "view"
 

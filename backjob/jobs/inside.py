@@ -209,7 +209,8 @@ class Inside(UsesEngine):
         running = self._running()
         if running is None and self._here() is None:
             raise NoCurrentRequest(
-                f"fail({text!r}) ends an action, but no action runs here: no request passed the middleware"
+                f"fail({text!r}) ends an action, but no action runs here: no request passed the middleware, or this is a "
+                "process that the action has forked"
             )
         if running is not None and running.error is None:
             running.error = text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from attrs import Attribute, field, frozen
 
@@ -58,8 +58,13 @@ def _check_user_agent(_options: object, _attribute: object, value: str | None) -
         check_value("user_agent", "User-Agent", value)
 
 
+def is_status_prefix(value: object) -> TypeGuard[str]:
+    """Whether this can be a ``status_prefix``."""
+    return isinstance(value, str) and value.startswith("/") and not value.endswith("/") and "//" not in value
+
+
 def _check_prefix(_options: object, _attribute: object, value: str) -> None:
-    if not value.startswith("/") or value.endswith("/"):
+    if not is_status_prefix(value):
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
 
 

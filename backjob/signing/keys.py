@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import base64
 import hmac
+import logging
+import os
 import re
+import secrets
+import tempfile
 from collections import Counter
+from contextlib import suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Final
 
 from backjob.errors import InvalidRequest
 
 MIN_SECRET: Final = 32
 """Bytes that a secret has at least: as many as a digest of SHA-256 (RFC 2104, section 3)."""
+
+_log = logging.getLogger("backjob")
 
 _ADVICE: Final = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(32))'"
 
@@ -70,6 +78,45 @@ def derive_key(secret: str | bytes, *, package: str, application: str, argument:
     raw = check_secret(secret, argument)
     label = b"".join(len(part).to_bytes(4, "big") + part for part in (package.encode(), application.encode()))
     return hmac.digest(raw, b"backjob:key:" + label, "sha256")
+
+
+def secret_file(path: str | os.PathLike[str]) -> str:
+    """Return the secret that the file contains, creating it with a new random secret if there is none.
+
+    All processes of a machine that start with the same file get the same secret, also if they start at once. Only the
+    file's owner can read it (mode 0600). Raises `OSError` if it can't be read or created.
+    """
+    file = Path(path)
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, complete = tempfile.mkstemp(prefix=f".{file.name}-", dir=file.parent)
+        try:
+            with open(descriptor, "w", encoding="ascii") as new:  # noqa: PTH123 - of a descriptor
+                new.write(secrets.token_urlsafe(MIN_SECRET))
+            with suppress(FileExistsError):  # of several processes one wins, and no process sees half of a file
+                os.link(complete, file)
+        finally:
+            Path(complete).unlink()
+    return file.read_text(encoding="ascii").strip()
+
+
+def stretched(secret: str | bytes, argument: str) -> str | bytes:
+    """Return a secret that `check_secret` accepts: this one, or after a warning its digest. For development only.
+
+    Raises `InvalidRequest`, naming ``argument``, if the secret is empty or not a secret at all.
+    """
+    try:
+        check_secret(secret, argument)
+    except InvalidRequest as error:
+        try:
+            raw = secret.encode() if isinstance(secret, str) else bytes(secret)
+        except (TypeError, UnicodeEncodeError):
+            raise error from None
+        if not raw:
+            raise
+        _log.warning("%s; accepted only in debug mode: otherwise start() raises this error", error)
+        return hmac.digest(raw, b"backjob:debug", "sha256")
+    return secret
 
 
 def subkey(key: bytes, label: str) -> bytes:

@@ -6,13 +6,14 @@ may not see a job get the same response as for a job that does not exist.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Protocol
 
 from attrs import evolve, field, frozen
 
-from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
+from backjob.errors import InvalidRequest, JobNotFound, StoreError, StoreUnavailable
 from backjob.model import JobState, Output, Status, clean_text
 from backjob.status.exchange import (
     EVENT_HEADERS,
@@ -29,11 +30,13 @@ from backjob.status.exchange import (
     same_origin,
     text_response,
 )
-from backjob.status.page import Links, asset, render, render_fragment
+from backjob.status.page import Links, asset, render, render_error, render_fragment
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.events import output_as_dict
 
-__all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit"]
+__all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit", "is_like_token", "not_configured"]
+
+_log = logging.getLogger("backjob")
 
 _ROUTE: Final = re.compile(
     r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z]+))?"
@@ -49,6 +52,11 @@ _PAGE_POLICY: Final = (
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
         "img-src data:; base-uri 'none'; frame-ancestors 'self'"
     ),
+)
+_LIKE_TOKEN: Final = re.compile(r"[vc][A-Za-z0-9_-]{22}")
+_OTHER_KEY: Final = (
+    "not found: this link was signed with another key; it may come from another process (do all processes have the same "
+    "key?), or it is incomplete"
 )
 _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
 
@@ -96,6 +104,26 @@ class _Route:
     methods: tuple[str, ...] = ("GET", "HEAD")
 
 
+class _SignedElsewhere(JobNotFound):
+    """The token has the form of ours, but none of our keys made it. That says nothing about the job."""
+
+
+def is_like_token(token: str) -> bool:
+    """Whether a text has the form of a token in a status URL, whichever key signed it."""
+    return _LIKE_TOKEN.fullmatch(token) is not None
+
+
+def not_configured(accept: str | None) -> StatusResponse:
+    """Return the response to every status request while jobs can't be used. The reason is in the log alone."""
+    return _explained(503, "background jobs are not configured; see the log", accept)
+
+
+def _explained(status: int, text: str, accept: str | None) -> StatusResponse:
+    if preferred(accept, (JSON, _HTML)) == JSON:
+        return error_response(status, text)
+    return text_response(status, _HTML, render_error(text), _PAGE_POLICY)
+
+
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
     if not value.startswith("/") or value.endswith("/") or "//" in value:
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
@@ -117,13 +145,18 @@ class Endpoints:
         return rest if path.startswith(self.prefix) and rest.startswith("/") else None
 
     def respond(self, visit: Visit) -> StatusResponse:
-        """Return the response to a request. Raises only errors of the configuration (`StoreUnusable`)."""
+        """Return the response to a request."""
         try:
             response = self._route(visit)
+        except _SignedElsewhere:
+            response = _explained(404, _OTHER_KEY, visit.request.header("accept"))
         except JobNotFound:
             response = error_response(404, "not found")
         except StoreUnavailable:
             response = error_response(503, "the store is not available at the moment", _RETRY_AFTER)
+        except StoreError as error:
+            _log.error("a status page can't be shown: %s", error)
+            response = not_configured(visit.request.header("accept"))
         return evolve(response, body=b"") if visit.request.method == "HEAD" else response
 
     def _route(self, visit: Visit) -> StatusResponse:
@@ -146,7 +179,7 @@ class Endpoints:
         visitor = visit.visitor()
         sees_all = visit.may_see_all()
         if not (visitor or sees_all):
-            raise JobNotFound(job_id)
+            raise _SignedElsewhere(job_id) if token and is_like_token(token) else JobNotFound(job_id)
         state = self.jobs.status(job_id)
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
         by_owner = bool(visitor) and state.owner == visitor

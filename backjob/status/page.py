@@ -36,6 +36,16 @@ _STRIPPED: Final = "".join(map(chr, range(0x21)))
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
 
+_ERROR: Final = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Background job</title>
+<link rel="icon" href="data:,">
+<h1>Background job</h1>
+<p>{{text}}</p>
+"""
+
 
 @frozen
 class Links:
@@ -118,6 +128,11 @@ def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool
     """Return HTML in UTF-8 for another page: the element as without JavaScript, and without ``src``."""
     values = _values(state, output, more=more, truncated=truncated) | {"job": "", "stream": "", "cancel": ""}
     return _filled(_template("progress.html"), values)
+
+
+def render_error(text: str) -> bytes:
+    """Return a page with one sentence, in UTF-8. It loads nothing, so it also works while jobs are not configured."""
+    return fill(_ERROR, {"text": text[:1].upper() + text[1:]}).encode("utf-8")
 
 
 def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dict[str, str]:

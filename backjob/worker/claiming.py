@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Final, Protocol
 
@@ -33,14 +33,16 @@ from backjob.errors import (
     JobExit,
     JobFailed,
     SignatureError,
+    StoreError,
     StoreUnavailable,
 )
 from backjob.http.listening import Listener
 from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
 from backjob.model import Headers, Job, Request, Status
-from backjob.process import RareWarnings
+from backjob.process import Outage, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
+from backjob.worker.exits import call_contained, is_from_signal, singles
 from backjob.worker.running import Running, current
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
@@ -137,12 +139,26 @@ def describe(error: BaseException) -> str:
 def exit_of(error: BaseException) -> JobExit | None:
     """Return the error if it is a `JobExit`, or the first of an exception group of nothing else; otherwise None."""
     found: JobExit | None = None
-    for single in _singles(error):
+    for single in singles(error):
         if isinstance(single, JobExit):
             found = found or single
         elif not (isinstance(single, RuntimeError) and single.args == _NO_RESPONSE):
             return None
     return found
+
+
+def error_to_raise(running: Running, outcome: Outcome) -> BaseException | None:
+    """Return the action's error if the middleware must raise it again once the job has ended.
+
+    The server logs an exception and answers 500. It must not see ``sys.exit()``, which would end it, but it must see an
+    error with which it ends itself; and ``sys.exit()`` in a child that the action has forked ends that child.
+    """
+    error = outcome.error
+    if error is None or exit_of(error) is not None:
+        return None
+    if isinstance(error, Exception) or is_from_signal(error) or running.is_inherited:
+        return error
+    return error.subgroup(Exception) if isinstance(error, BaseExceptionGroup) else None
 
 
 def left_by(error: BaseException) -> JobExit | None:
@@ -154,15 +170,6 @@ def left_by(error: BaseException) -> JobExit | None:
     if job_exit is not None and running is not None:
         running.left_by = job_exit
     return job_exit
-
-
-def _singles(error: BaseException) -> Iterator[BaseException]:
-    """Yield the errors in an exception group, in order, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _singles(inner)
-    else:
-        yield error
 
 
 class Worker:
@@ -192,8 +199,15 @@ class Worker:
         self._write_later = write_later
         self._settle = settle
         self._announce = announce
+        self._faults = Outage(clock)
+        self._running: set[Running] = set()
         self._inheritance = inheritance
         self.owner = owner
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether this process runs jobs."""
+        return any(not running.is_inherited for running in self._running.copy())
 
     def open(
         self, request: Request, *others: Request, listener_of: Callable[[], Listener] | None = None
@@ -204,7 +218,12 @@ class Worker:
         is used. ``listener_of()`` returns the server's socket, whose port is in the mark, or raises `AddressUnknown`. Raises
         `Reply` to a probe, and `Refusal`: 403, 400 or 413.
         """
-        if not self._signer.claims(request):
+        try:
+            is_claimed = self._signer.claims(request)
+        except Exception as error:  # an ordinary page must not fail because of it
+            self._faults.warn("the signer can't tell whether a request is a worker request: %r", error)
+            return None
+        if not is_claimed:
             return None
         verified = self._verify(request, others)
         grant = verified.grant
@@ -221,6 +240,9 @@ class Worker:
             return self._signer.verify(request, self._clock.now())
         except SignatureError as error:
             raise self._forbidden(error) from error
+        except Exception as error:
+            _log.exception("a worker request could not be verified")
+            raise Refusal(500, "Internal Server Error", "unverified", "it could not be verified") from error
 
     def _forbidden(self, error: SignatureError, mark: Headers = ()) -> Refusal:
         self._warnings.warn(error.kind, "a worker request was refused: %s", error)
@@ -256,7 +278,7 @@ class Worker:
         if job is None:
             text = "this job was claimed before, has ended, or is unknown"
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
-        return Running(
+        running = Running(
             job,
             token,
             store=self._store,
@@ -266,6 +288,8 @@ class Worker:
             owner=self.owner,
             fields={**self._inheritance.context(job), **logins},
         )
+        self._running.add(running)
+        return running
 
     def _claimed_after_all(self, job_id: str, token: str) -> Job | None:
         """Return the job if the store wrote the claim and only its answer was lost: then no other request can run it."""
@@ -276,7 +300,13 @@ class Worker:
         return job if job is not None and job.token == token and job.status is Status.IN_PROGRESS else None
 
     def end(self, running: Running, outcome: Outcome) -> None:
-        """Decide how the job ends, and write it. Never raises: if the store is unavailable, the monitor retries."""
+        """Decide how the job ends, and write it. Never raises: if the store is unavailable, the monitor retries.
+
+        In a forked child it does nothing: the job is the parent's, which still runs it.
+        """
+        self._running.discard(running)
+        if running.is_inherited:
+            return
         end = verdict(
             error=_error_text(running, outcome),
             finish=running.finish,
@@ -285,10 +315,12 @@ class Worker:
             location=outcome.location,
         )
         job_id = running.job.id
+        if not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None:
+            _log.error("job %s: its action raised %s", job_id, end.text, exc_info=outcome.error)
         try:
             job = running.end(end)
-        except StoreUnavailable as unavailable:
-            _log.info("job %s: its end will be written later: %s", job_id, unavailable)
+        except StoreError as failure:
+            _log.info("job %s: its end will be written later: %s", job_id, failure)
             self._settle(running, end)
             return
         except Exception:
@@ -297,7 +329,7 @@ class Worker:
         if job is None:
             _log.info("job %s had already ended; its action's end (%s) is not recorded", job_id, end.status.name)
         else:
-            self._announce(job)
+            call_contained(lambda: self._announce(job), "job %s: announcing its end", job_id)
 
 
 def _port(listener_of: Callable[[], Listener] | None) -> int | None:
@@ -318,4 +350,5 @@ def _error_text(running: Running, outcome: Outcome) -> str | None:
         return job_exit.text
     if isinstance(job_exit, JobEnded | BackgroundOnly):
         return str(job_exit)
-    return describe(error)
+    exits = (single for single in singles(error) if not isinstance(single, Exception | JobExit))
+    return describe(next(exits, error))

@@ -9,14 +9,16 @@ from __future__ import annotations
 import codecs
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Final
 
-from backjob.errors import JobEnded, JobExit, StoreUnavailable
-from backjob.lifecycle import End, ended
+from backjob.endings import is_large, without_result, write_end, write_report
+from backjob.errors import JobEnded, JobExit, StoreError, StoreUnavailable
+from backjob.forks import InProcess
+from backjob.lifecycle import End
 from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stdout
@@ -25,10 +27,11 @@ from backjob.worker.unwritten import Unwritten
 
 _WRITE_INTERVAL: Final = 0.1  # s
 _RETRY_INTERVAL: Final = 1.0  # s
+_MAX_UNWRITTEN_ENDS: Final = 3
 
 _log = logging.getLogger("backjob")
 
-current: ContextVar[Running | None] = ContextVar("backjob_running", default=None)
+current: InProcess[Running] = InProcess("backjob_running")
 
 
 class Running:
@@ -68,16 +71,23 @@ class Running:
         self._store_is_unavailable = False
         self._report_in_doubt = False
         self._end_in_doubt = False
+        self._unwritten_ends = 0
         self._is_dirty = False
         self.ended = False
+        self._process = os.getpid()
         self.stdout_level = 0
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this is a forked child of the process that runs the job, and has no part in it."""
+        return self._process != os.getpid()
+
     @contextmanager
     def active(self) -> Iterator[None]:
-        """Make this the current job, so that ``print`` goes to its output."""
+        """Make this the current job, so that ``print`` goes to its output; but not in a forked child."""
         self.stdout_level = capture_stdout(_write_to_current)
-        token = current.set(self)
+        token = current.set(None if self.is_inherited else self)
         try:
             yield
         finally:
@@ -179,6 +189,8 @@ class Running:
             return True
 
     def _write(self) -> bool:
+        if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
+            return True
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
         outer = current.set(None)
         try:
@@ -203,11 +215,16 @@ class Running:
         if report is None:
             return False
         try:
-            is_written = self._store.report(self.job.id, self.token, report)
+            is_written = write_report(self._store, self.job.id, self.token, report)
         except StoreUnavailable:
             self._unwritten.put_back(report)
             self._report_in_doubt = True
             raise
+        except StoreError:
+            raise
+        except Exception:  # neither the action nor its later reports may fail because of it
+            _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
+            return True
         self._store_is_unavailable = False
         self._output_stored += len(report.output.encode())
         if not is_written:
@@ -237,15 +254,20 @@ class Running:
             if job is None or job.status.is_final:
                 self.ended = True
                 return job if job is not None and self._is_written(job, end) else None
+            self._unwritten_ends += 1
         self._write()
         if self.ended:
             return None
         expect = Expect(status=Status.IN_PROGRESS, token=self.token)
         try:
-            job = self._store.change(self.job.id, expect, ended(end))
+            job = write_end(self._store, self.job.id, expect, end)
         except StoreUnavailable:
             self._end_in_doubt = True
-            raise
+            if self._unwritten_ends < _MAX_UNWRITTEN_ENDS or not is_large(end):
+                raise
+            # The store answers reads. A server that refuses so large a packet may close the connection without a word.
+            _log.error("job %s: its end can't be written with its result, so it is written without", self.job.id)
+            job = write_end(self._store, self.job.id, expect, without_result(end))
         self.ended = True
         return job
 

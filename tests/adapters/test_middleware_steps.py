@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from backjob import asgi, wsgi
 from backjob.flask import BackJob
+from backjob.jobs import LazyEngine
 from backjob.model import Headers, Request
 from tests.adapters.steps import Adapter, Arena, MiddlewareSteps, environ_of, scope_of
 
@@ -44,7 +45,7 @@ def through_flask(arena: Arena, request: Request, folder: Path) -> tuple[int, He
     app = flask.Flask("shop", instance_path=str(folder))
     app.secret_key = "of the tests alone: 3f6a0b9d52c84e17"
     BackJob(app)
-    app.extensions["backjob"]._engine = arena.world.engine
+    app.extensions["backjob"]._lazy = LazyEngine(lambda: arena.world.engine)
 
     @app.route("/work", methods=["GET", "POST"])
     def work() -> flask.Response:

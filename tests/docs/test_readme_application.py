@@ -20,19 +20,34 @@ pytest.importorskip("flask", reason="the README's application needs Flask: pip i
 FEW_ROWS: Final = 3
 
 
-def flask_run(directory: Path) -> AbstractContextManager[int]:
-    """Run ``flask run`` in a directory with the README's ``app.py``, without settings; yields the port."""
-    environment = {
+def environment() -> dict[str, str]:
+    """The environment without settings of an application."""
+    kept = {
         name: value
         for name, value in os.environ.items()
         if name != "SECRET_KEY" and not name.startswith(("FLASK_", "BACKJOB_", "WERKZEUG_"))
     }
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def flask_run(directory: Path) -> AbstractContextManager[int]:
+    """Run ``flask run`` in a directory with the README's ``app.py``, without settings; yields the port."""
     return served(
         [sys.executable, "-m", "flask", "run", "--port", "0"],
         directory,
-        {**environment, "PYTHONPATH": str(ROOT)},
+        environment(),
         r"Running on http://127\.0\.0\.1:(\d+)",
     )
+
+
+@pytest.mark.slow
+def test_all_processes_of_the_readme_s_application_show_its_jobs(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(flask_example(), encoding="utf-8")
+    gunicorn = [sys.executable, "-m", "gunicorn", "-w", "3", "--bind", "127.0.0.1:0", "--no-control-socket", "app:app"]
+    with served(gunicorn, tmp_path, environment(), r"Listening at: http://127\.0\.0\.1:(\d+)") as port:
+        location = fetch(port, "POST", "/export").location
+        assert {fetch(port, "GET", location).status for _ in range(30)} == {200}
+        assert fetch(port, "POST", f"{location}/cancel").status == 200
 
 
 def test_the_application_of_the_readme_runs_a_job(tmp_path: Path) -> None:

@@ -222,6 +222,7 @@ def test_a_worker_that_its_server_stops_fails_its_job(tmp_path: Path, gate: Gate
         state = site.end(job_id)
         assert (state.status, state.status_text) == (Status.FAILED, "SystemExit: 1")
         assert site.run("/work/none").status is Status.COMPLETED
+        assert site.started("/work/none")["pid"] != action.pid
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final, TypeAlias
 
@@ -10,7 +11,7 @@ from attrs import frozen
 
 from backjob import BackJob
 from tests.scenarios.gates import at_gate
-from tests.scenarios.site import Visit
+from tests.scenarios.site import Visit, exit_of
 
 __all__ = ["AsyncReply", "answer_async"]
 
@@ -59,6 +60,23 @@ async def _group(jobs: BackJob, visit: Visit) -> AsyncReply:
     return AsyncReply("fail() was swallowed")
 
 
+async def _leave(jobs: BackJob, visit: Visit) -> AsyncReply:
+    raise exit_of(visit.parameters["how"])
+
+
+async def _leave_by_task(jobs: BackJob, visit: Visit) -> AsyncReply:
+    await asyncio.gather(_leave(jobs, visit))
+    return AsyncReply("the exit was lost")
+
+
+async def _leave_by_thread(jobs: BackJob, visit: Visit) -> AsyncReply:
+    def leave() -> None:
+        raise exit_of(visit.parameters["how"])
+
+    await asyncio.to_thread(leave)
+    return AsyncReply("the exit was lost")
+
+
 async def _stream(jobs: BackJob, visit: Visit) -> AsyncReply:
     async def chunks() -> AsyncIterator[str]:
         yield "first "
@@ -80,10 +98,25 @@ async def _hold(jobs: BackJob, visit: Visit) -> AsyncReply:
     return AsyncReply("held")
 
 
+async def _block(jobs: BackJob, visit: Visit) -> AsyncReply:
+    """The action "hold", while all threads of this event loop's own executor are blocked."""
+    free = threading.Event()
+    blocked = [asyncio.create_task(asyncio.to_thread(free.wait, _GATE_TIMEOUT)) for _ in range(40)]
+    try:
+        return await _hold(jobs, visit)
+    finally:
+        free.set()
+        await asyncio.gather(*blocked)
+
+
 _ACTIONS: Final[Mapping[str, AsyncAction]] = {
+    "block": _block,
     "fail": _fail,
     "group": _group,
     "hold": _hold,
+    "leave": _leave,
+    "leave-by-task": _leave_by_task,
+    "leave-by-thread": _leave_by_thread,
     "raise": _raise,
     "report": _report,
     "stream": _stream,

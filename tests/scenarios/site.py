@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
+from asyncio import CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -19,7 +21,7 @@ from attrs import field, frozen
 from backjob import BackJob, BackJobError
 from tests.scenarios.gates import at_gate_in_thread
 
-__all__ = ["METHODS", "Reply", "Visit", "answer", "owner_in"]
+__all__ = ["METHODS", "Reply", "Visit", "answer", "exit_of", "owner_in"]
 
 METHODS: Final = ("GET", "POST", "PUT", "DELETE", "CHICKEN")
 """The methods that the routes allow, for frameworks that need a list."""
@@ -173,6 +175,36 @@ def _fail(jobs: BackJob, visit: Visit) -> Reply:
         return Reply("fail() was swallowed")
 
 
+def exit_of(how: str) -> BaseException:
+    """The error with which the action "leave" ends; ``how`` is its name, perhaps with an argument: ``SystemExit:3``."""
+    name, _, argument = how.partition(":")
+    kinds: Mapping[str, type[BaseException]] = {
+        kind.__name__: kind for kind in (SystemExit, KeyboardInterrupt, GeneratorExit, CancelledError)
+    }
+    return kinds[name](*([int(argument)] if argument else []))
+
+
+def _square(number: int) -> int:
+    print("in a child", flush=True)
+    return number * number
+
+
+def _fork(jobs: BackJob, visit: Visit) -> Reply:
+    """Print, and use a pool of forked processes, whose prints belong to no job."""
+    print("before")
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        squares = pool.map_async(_square, range(3)).get(30)
+        pool.close()  # not terminate(): the children have the server's handler of SIGTERM, and would live on
+        pool.join()
+    print("after")
+    return Reply(jobs.finish("forked", result={"squares": squares}))
+
+
+def _leave(jobs: BackJob, visit: Visit) -> Reply:
+    jobs.update(30)
+    raise exit_of(visit.parameters["how"])
+
+
 def _finish(jobs: BackJob, visit: Visit) -> Reply:
     return Reply(jobs.finish("And done", result={"href": "/export.csv", "rows": [1, None, "ä"]}))
 
@@ -236,8 +268,10 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "chain": _chain,
     "fail": _fail,
     "finish": _finish,
+    "fork": _fork,
     "guarded": _guarded,
     "hold": _hold,
+    "leave": _leave,
     "members": _members,
     "none": _none,
     "print": _print,

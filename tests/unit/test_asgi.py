@@ -302,9 +302,67 @@ def test_fail_beside_another_error_ends_the_job_with_the_group(world: Bench) -> 
     async def action(scope: Any, receive: Any, send: Any) -> None:
         raise BaseExceptionGroup("tasks", [JobFailed("why"), ValueError("oops")])
 
-    with pytest.raises(BaseExceptionGroup):
+    with pytest.raises(ExceptionGroup):
         run(world, action)
     assert world.jobs.find()[0].status_text.startswith("BaseExceptionGroup")
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), asyncio.CancelledError(), BaseException("odd")]
+)
+@pytest.mark.parametrize("grouped", [False, True])
+def test_an_exit_of_the_action_fails_its_job_and_nothing_else(
+    world: Bench, error: BaseException, grouped: bool
+) -> None:
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        raise BaseExceptionGroup("tasks", [error]) if grouped else error
+
+    server, job = run(world, action)
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    assert (job.status, job.status_text, server.status) == (Status.FAILED, text, 500)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+@pytest.mark.parametrize("how", ["gather", "group", "thread"])
+def test_an_exit_of_a_task_of_the_action_fails_its_job_and_leaves_the_event_loop_running(
+    world: Bench, error: BaseException, how: str
+) -> None:
+    async def leave() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    def leave_in_thread() -> None:
+        raise error
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        if how == "gather":
+            await asyncio.gather(leave())
+        elif how == "thread":
+            await asyncio.to_thread(leave_in_thread)
+        else:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(leave())
+                await asyncio.sleep(30)
+
+    server, job = run(world, action)
+    text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    assert (job.status, job.status_text, server.status) == (Status.FAILED, text, 500)
+
+
+def test_a_task_of_an_action_that_is_cancelled_before_it_begins_leaves_nothing_behind(world: Bench) -> None:
+    async def never() -> None:
+        raise AssertionError
+
+    async def action(scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.create_task(never(), name="mine")
+        assert task.get_name() == "mine"
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await ok(scope, receive, send)
+
+    _, job = run(world, action)
+    assert job.status is Status.COMPLETED
 
 
 def test_an_action_without_a_response_fails(world: Bench) -> None:

@@ -25,7 +25,7 @@ NAMES: Final = {
     "backjob.stores.memory": ["MemoryStore"],
     "backjob.stores.sqlite": ["SQLiteStore"],
     "backjob.transports.sockets": ["SocketTransport"],
-    "backjob.signing": ["MessageSigner", "derive_key"],
+    "backjob.signing": ["MessageSigner", "derive_key", "secret_file"],
     "backjob.wsgi": ["BackJobMiddleware", "StatusApp"],
     "backjob.testing": ["FakeClock", "SignerContract", "StoreContract", "TransportContract", "immediate", "recorded"],
     "backjob.cli": ["main"],

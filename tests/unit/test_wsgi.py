@@ -181,8 +181,12 @@ def test_the_body_is_closed_before_the_end_is_written(world: Bench) -> None:
 
 
 @pytest.mark.parametrize("where", ["view", "body", "close"])
-@pytest.mark.parametrize("error", [ValueError("oops"), SystemExit(1), KeyboardInterrupt()])
-def test_an_error_ends_the_job_failed_and_is_raised_again(world: Bench, where: str, error: BaseException) -> None:
+@pytest.mark.parametrize(
+    "error", [ValueError("oops"), SystemExit(3), KeyboardInterrupt(), GeneratorExit(), BaseException("odd")]
+)
+def test_an_error_ends_the_job_failed_and_only_an_exception_is_raised_again(
+    world: Bench, where: str, error: BaseException
+) -> None:
     class Body:
         def __iter__(self) -> Iterator[bytes]:
             if where == "body":
@@ -199,8 +203,12 @@ def test_an_error_ends_the_job_failed_and_is_raised_again(world: Bench, where: s
         start_response("200 OK", [])
         return Body()
 
-    with pytest.raises(type(error)):
-        run(world, action)
+    if isinstance(error, Exception):
+        with pytest.raises(type(error)):
+            run(world, action)
+    else:
+        server, _ = run(world, action)
+        assert server.line.startswith("500" if where == "view" else "200")
     state = world.jobs.find()[0]
     assert state.status is Status.FAILED
     assert state.status_text.startswith(type(error).__name__)

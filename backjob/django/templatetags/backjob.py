@@ -34,8 +34,10 @@ def backjob_progress(
     ``output`` shows what the job prints, and ``cancel`` a button with which everyone who sees the page can cancel the job.
     ``label`` names the bar for screen readers. With ``stream`` the element uses server-sent events if the server has
     them. When the job is done the browser goes to ``on_done_href``, or for ``""`` to the job's result. ``texts`` are
-    translations.
+    translations. Renders nothing while the settings of background jobs can't be used.
     """
+    if jobs.engine_if_usable() is None:
+        return SafeString("")
     flags = [name for name, wanted in (("output", output), ("cancel", cancel), ("stream", stream)) if wanted]
     values = (
         ("label", label or None),
@@ -55,5 +57,5 @@ def backjob_progress(
 
 @register.simple_tag
 def backjob_status_url(job_id: str, cancel: bool = False) -> str:
-    """Return the signed URL of a job's status."""
-    return jobs.status_url(job_id, cancel=cancel)
+    """Return the signed URL of a job's status, or nothing while the settings of background jobs can't be used."""
+    return jobs.status_url(job_id, cancel=cancel) if jobs.engine_if_usable() is not None else ""

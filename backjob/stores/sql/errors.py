@@ -36,7 +36,7 @@ _STATES: Final[Mapping[str, Meaning]] = {
 _NUMBERS: Final[Mapping[int, Meaning]] = {
     **dict.fromkeys((1020, 1213), Meaning.CONFLICT),
     1146: Meaning.MISSING,
-    **dict.fromkeys((1153, 1264, 1366, 1406), Meaning.REFUSED),
+    **dict.fromkeys((1153, 1264, 1267, 1300, 1366, 1406, 3854, 3988), Meaning.REFUSED),
     **dict.fromkeys((1044, 1045, 1046, 1049, 1142, 1143, 1227, 1251, 1524, 1698), Meaning.UNUSABLE),
     **dict.fromkeys((1290, 1792, 1836), Meaning.UNAVAILABLE),
 }

@@ -234,6 +234,10 @@ class SQLStore:
         each: Iterable[str | None] = (None,) if labels is None else labels
         return sum(self._purge(status, age, label) for status, age in ages for label in each)
 
+    def close_idle(self) -> None:
+        """Close the connections that are not in use, unless the engine is the application's. Later calls open others."""
+        self._database.close_idle()
+
     def close(self) -> None:
         """Close the connections, unless the engine is the application's. A later call opens its own and closes it after use."""
         self._database.close()

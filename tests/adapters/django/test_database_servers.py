@@ -18,9 +18,10 @@ from backjob import Status
 from backjob.django import store as django_store
 from backjob.django.models import Job
 from backjob.django.store import DjangoStore
+from backjob.endings import write_end, write_report
 from backjob.errors import StoreUnavailable
-from backjob.lifecycle import cancelled, claimed, ended
-from backjob.model import Draft, Expect, Request
+from backjob.lifecycle import cancelled, claimed, ended, failed
+from backjob.model import Draft, Expect, Report, Request
 from tests.adapters.django.sites import Site, serving
 from tests.scenarios.client import Gate
 
@@ -177,6 +178,31 @@ def test_a_deadlock_in_the_callers_transaction_is_raised(
         end_both(between)
     assert (deadlocks, statuses()) == ([], {int(Status.IN_PROGRESS)})
     assert end_both() == {int(Status.CANCELLED)}
+
+
+# --- character sets -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("charset", ["utf8mb3", "latin1"])
+def test_an_emoji_that_the_tables_character_set_lacks_keeps_no_job_running(any_database: str, charset: str) -> None:
+    if any_database != "mariadb":
+        pytest.skip("only MariaDB's tables have character sets")
+    connection = connections["default"]
+    alter = f"ALTER TABLE {Job._meta.db_table} MODIFY status_text LONGTEXT CHARACTER SET "
+    ask(connection, alter + charset)
+    try:
+        store = DjangoStore()
+        for job_id in ("a", "b"):
+            store.create(Draft(id=job_id, request=Request("GET", "/"), due=0.0))
+            store.change(job_id, *claimed(job_id))
+        assert write_report(store, "a", "a", Report(progress=30, text="\U0001f600"))
+        for job_id in ("a", "b"):
+            job = write_end(store, job_id, Expect(token=job_id), failed("ä \U0001f600"))
+            assert job is not None
+            assert (job.status, r"\U0001f600" in (job.status_text or "")) == (Status.FAILED, True)
+    finally:
+        Job.objects.all().delete()
+        ask(connection, alter + "utf8mb4")
 
 
 # --- served ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,9 @@ from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest, StreamingHttpResponse
 from typing_extensions import override
 
+from backjob.django import jobs
 from backjob.django.middleware import BackJobMiddleware
+from backjob.jobs import LazyEngine
 from backjob.model import Headers, Request
 from tests.adapters.steps import Adapter, Arena, Body, MiddlewareSteps, environ_of, scope_of
 
@@ -45,6 +47,6 @@ class TestMiddlewareSteps(MiddlewareSteps):
     @override
     @pytest.fixture(params=[in_thread, in_event_loop], ids=["sync", "async"])
     def adapter(self, request: pytest.FixtureRequest, arena: Arena, monkeypatch: pytest.MonkeyPatch) -> Adapter:
-        monkeypatch.setattr("backjob.django.middleware.engine", lambda: arena.world.engine)
+        monkeypatch.setattr(jobs, "_lazy", LazyEngine(lambda: arena.world.engine))
         adapter: Adapter = request.param
         return adapter

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from backjob import BackJob
 from backjob.delivery.monitor import Monitor
@@ -493,3 +494,100 @@ def test_a_forked_child_starts_without_deliveries_and_credentials(tmp_path: Path
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# --- an idle site ---------------------------------------------------------------------------------------------------
+
+
+def reads_of(world: Bench, seconds: float) -> int:
+    """How often the monitor reads the store in this time, which passes from one of its events to the next."""
+    world.store.calls.clear()
+    until = world.clock.monotonic() + seconds
+    wait = world.step()
+    while world.clock.monotonic() + wait < until:
+        wait = world.step(wait)
+    world.clock.advance(until - world.clock.monotonic())
+    return world.store.count("take_due", "find")
+
+
+def test_a_site_without_requests_and_jobs_reads_its_store_four_times_a_minute(world: Bench) -> None:
+    reads_of(world, 300)
+    assert reads_of(world, 3600) <= 4 * 60 + 2
+
+
+def test_a_site_with_requests_reads_its_store_at_the_normal_pace(world: Bench) -> None:
+    reads_of(world, 300)
+    for _ in range(5):
+        world.monitor.note_request()
+        assert reads_of(world, 59) >= 35
+
+
+def test_a_request_ends_the_rest_at_once(world: Bench) -> None:
+    reads_of(world, 600)
+    world.step(3)
+    other = bench(clock=world.clock, store=world.store.store)
+    job_id = other.start(delay=1)
+    other.clock.advance(5)
+    world.monitor.note_request()
+    world.step()
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
+
+
+def test_a_known_job_keeps_the_normal_pace_and_a_job_that_is_due_in_a_rest_is_on_time(world: Bench) -> None:
+    running = world.run(error_timeout=100_000)
+    assert reads_of(world, 600) >= 400
+    world.engine.worker.end(running, Outcome(200, "OK"))
+    job_id = world.start(delay=1000)
+    reads_of(world, 999)
+    assert len(world.transport.sent) == 1
+    world.step(1)
+    assert world.transport.sent[-1].delivery.job_id == job_id
+
+
+def test_a_job_that_another_process_left_behind_waits_at_most_half_a_minute(world: Bench) -> None:
+    reads_of(world, 600)
+    other = bench(clock=world.clock, store=world.store.store)
+    job_id = other.start(delay=0.5)
+    reads_of(world, 31)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
+
+
+def test_a_silent_job_of_another_process_ends_at_most_half_a_minute_late(world: Bench) -> None:
+    other = bench(clock=world.clock, store=world.store.store)
+    running = other.run(error_timeout=600)
+    reads_of(world, 631)
+    assert world.job(running.job.id).status is Status.FAILED
+
+
+def test_the_thread_gives_back_its_connections_before_it_rests(world: Bench) -> None:
+    left: list[str] = []
+    parts = evolve(
+        world.engine.delivery_parts,
+        leave=lambda: left.append("the thread's"),
+        close_idle=lambda: left.append("the idle"),
+    )
+    monitor = Monitor(parts)
+    monitor._pass()
+    assert left == ["the thread's"]
+    for _ in range(60):
+        world.clock.advance(30)
+        monitor._pass()
+    assert left[-2:] == ["the thread's", "the idle"]
+    running = world.run()
+    running._next_write = world.clock.monotonic() + 0.1
+    monitor.write_later(running)
+    left.clear()
+    monitor._pass()
+    assert left == []
+
+
+def test_a_request_wakes_the_thread_of_an_idle_site_only(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[bool] = []
+    monkeypatch.setattr(world.monitor._passes, "wake", lambda: woken.append(True))
+    world.step()
+    world.monitor.note_request()
+    assert woken == []
+    reads_of(world, 600)
+    for _ in range(3):
+        world.monitor.note_request()
+    assert woken == [True]

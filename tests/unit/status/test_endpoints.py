@@ -13,8 +13,10 @@ from attrs import define, evolve, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable
+from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable, StoreUnusable
 from backjob.model import Headers, JobState, JsonValue, Output, Request, Status
+from backjob.signing import MessageSigner
+from backjob.signing.tokens import Access
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.exchange import preferred
 from backjob.status.page import fill, headline, result_link
@@ -25,6 +27,7 @@ NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HTML: Headers = (("Accept", "text/html,application/xhtml+xml,*/*;q=0.8"),)
 SAME_ORIGIN: Headers = (("Sec-Fetch-Site", "same-origin"),)
 CHUNK = 65_536
+OTHER_KEY = "Xo5TgHq1_iWn8-eRkUz3McVb6YsLa0Pd"
 
 
 def a_state(**changes: Any) -> JobState:
@@ -340,6 +343,46 @@ def test_a_visitor_without_access_gets_the_same_response_as_for_an_unknown_job(j
             assert fetch(jobs, path, owner=owner, headers=headers) == unknown
     assert fetch(jobs, "/job1/cancel", method="POST", owner="bob", headers=SAME_ORIGIN) == unknown
     assert unknown.body == b'{"error": "not found"}'
+
+
+def test_a_link_that_another_key_signed_says_so_whether_the_job_exists_or_not(jobs: FakeJobs) -> None:
+    token = Access(MessageSigner(OTHER_KEY)).token("job1")
+    known, unknown = (fetch(jobs, f"/{job_id}.{token}") for job_id in ("job1", "unknown"))
+    assert known == unknown
+    assert known.status == 404
+    assert "do all processes have the same key?" in json.loads(known.body)["error"]
+    page = fetch(jobs, f"/job1.{token}", headers=HTML)
+    assert (page.status, page.header("Content-Type")) == (404, "text/html; charset=utf-8")
+    assert b"do all processes have the same key?" in page.body
+    assert jobs.reads == 0
+
+
+def test_a_link_that_another_key_signed_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    world = bench()
+    token = Access(MessageSigner(OTHER_KEY)).token("job1", cancel=True)
+    for seconds in (0, 59, 1):
+        world.clock.advance(seconds)
+        Endpoints(world.engine, "/backjob").respond(
+            Visit(Request("GET", f"/backjob/job1.{token}"), f"/job1.{token}", None, "/backjob")
+        )
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 2
+    assert "do all processes have the same key" in warnings[0]
+    assert token not in caplog.text
+
+
+@pytest.mark.parametrize("error", [StoreUnusable("no such table"), StoreUnusable("another layout")])
+def test_a_store_that_can_not_be_used_is_a_503_without_details(
+    jobs: FakeJobs, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unusable(FakeJobs):
+        def status(self, job_id: str) -> JobState:
+            raise error
+
+    response = fetch(Unusable(), "/job1", owner="ann")
+    assert response.status == 503
+    assert json.loads(response.body) == {"error": "background jobs are not configured; see the log"}
+    assert str(error) in caplog.text
 
 
 def test_an_empty_owner_has_no_access_even_to_a_job_with_an_empty_owner(jobs: FakeJobs) -> None:

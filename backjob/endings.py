@@ -1,0 +1,96 @@
+"""An end or a report is always written: in plainer forms, if the store can't keep its text or its result.
+
+A table in MariaDB's utf8mb3 or latin1 refuses emoji, a server refuses what exceeds its packet size. The text that was
+refused is in the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, TypeVar
+
+from attrs import evolve
+
+from backjob.errors import StoreError
+from backjob.lifecycle import End, ended
+from backjob.model import Expect, Job, Report
+from backjob.protocols import Store
+
+_REFUSED: Final = "(the store refused this text; it is in the log)"
+_RESULT_REFUSED: Final = "(the store refused the result; see the log)"
+_BEYOND_BMP: Final = re.compile(r"[\U00010000-\U0010ffff]")
+_LONGEST_LOGGED: Final = 10_000
+_LARGE: Final = 1 << 16
+
+_log = logging.getLogger("backjob")
+
+_Form = TypeVar("_Form")
+_Answer = TypeVar("_Answer")
+
+
+def write_end(store: Store, job_id: str, expect: Expect, end: End) -> Job | None:
+    """Write an end as `Store.change` does, if need be with a plainer text or without its result. Raises `StoreError`."""
+    return _written(lambda form: store.change(job_id, expect, ended(form)), _ends(end), job_id, "end", end.text)
+
+
+def write_report(store: Store, job_id: str, token: str, report: Report) -> bool:
+    """Write a report as `Store.report` does, if need be with a plainer text or without one. Raises `StoreError`."""
+    return _written(lambda form: store.report(job_id, token, form), _reports(report), job_id, "report", report.text)
+
+
+def is_large(end: End) -> bool:
+    """Whether the end has a result of 64 KiB or more."""
+    return end.result is not None and len(json.dumps(end.result)) >= _LARGE
+
+
+def without_result(end: End) -> End:
+    """The end, with a text in place of its result."""
+    return evolve(end, text=_RESULT_REFUSED if end.text is None else f"{end.text} {_RESULT_REFUSED}", result=None)
+
+
+def _written(
+    write: Callable[[_Form], _Answer], forms: Iterable[_Form], job_id: str, what: str, text: str | None
+) -> _Answer:
+    refusal: Exception | None = None
+    for form in forms:
+        try:
+            return write(form)
+        except StoreError:
+            raise
+        except Exception as error:
+            if refusal is None:
+                shown = None if text is None else text[:_LONGEST_LOGGED]
+                _log.error(
+                    "job %s: the store refuses its %s (%s: %s), so a plainer one is written; its text: %r",
+                    job_id, what, type(error).__name__, error, shown,
+                )  # fmt: skip
+            refusal = error
+    raise refusal if refusal is not None else ValueError("there is no form to write")
+
+
+def _texts(text: str) -> Iterator[str]:
+    """Yield ever plainer forms of a text."""
+    yield _BEYOND_BMP.sub(lambda found: f"\\U{ord(found[0]):08x}", text)
+    yield text.encode("ascii", "backslashreplace").decode()
+    yield _REFUSED
+
+
+def _ends(end: End) -> Iterator[End]:
+    yield end
+    if end.text is not None:
+        yield from (evolve(end, text=text) for text in _texts(end.text))
+    if end.result is not None:
+        plain = without_result(end)
+        yield plain
+        yield evolve(plain, text=_RESULT_REFUSED)
+    yield evolve(end, text=None, result=None)
+
+
+def _reports(report: Report) -> Iterator[Report]:
+    yield report
+    if report.text is not None:
+        yield from (evolve(report, text=text) for text in _texts(report.text))
+    yield evolve(report, text=None)

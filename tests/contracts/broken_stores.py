@@ -307,6 +307,42 @@ class TakesCasesForEqual(MemoryStore):
         return [job for job in found if query.scope is None or job.scope.casefold() == query.scope.casefold()]
 
 
+# --- labels and bodies --------------------------------------------------------------------------------------------
+
+
+@breaks("DelaysJobs", "test_only_jobs_with_these_labels_are_taken", "take_due takes only jobs with these labels")
+class TakesTheJobsOfOthers(MemoryStore):
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return super().take_due(lessee, lease, limit)
+
+
+@breaks("DelaysJobs", "test_a_taken_job_has_the_body_of_its_request", "take_due returns the request with its body")
+class TakesNoBody(MemoryStore):
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        return [
+            job if job.request is None else evolve(job, request=evolve(job.request, body=b""))
+            for job in super().take_due(lessee, lease, limit, labels)
+        ]
+
+
+@breaks("FindsJobs", "test_jobs_with_another_label_are_invisible", "find returns only jobs with these labels")
+class FindsTheJobsOfOthers(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(evolve(query, labels=None))
+
+
+@breaks("PurgesJobs", "test_purge_removes_only_jobs_with_these_labels", "without labels there is no job to purge")
+class PurgesTheJobsOfOthers(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        return super().purge(completed_age, ended_age, labels or None)
+
+
+@breaks("FindsJobs", "test_count_is_the_number_of_jobs_that_find_returns", "count returns how many jobs find returns")
+class CountsBeyondTheLimit(MemoryStore):
+    def count(self, query: Query) -> int:
+        return super().count(evolve(query, limit=1000))
+
+
 # --- wrong return values ----------------------------------------------------------------------------------------
 
 

@@ -152,7 +152,7 @@ def test_the_first_migration_creates_the_tables_of_the_first_version(kind: str) 
     assert made == shape()
 
 
-def test_only_a_delivery_reads_the_body_of_a_request(kind: str) -> None:  # noqa: ARG001 - the database
+def test_only_a_delivery_reads_the_body_of_a_request(kind: str) -> None:
     migrate()
     store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
     request = Request("POST", "/work", body=b"body")

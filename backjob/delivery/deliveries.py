@@ -42,6 +42,7 @@ LEASE: Final = 30.0
 _CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
 _BATCH: Final = 100
+_CHANGED: Final = "the stored row of this job was changed outside of backjob, so it was not run; start it again"
 
 _log = logging.getLogger("backjob")
 
@@ -214,6 +215,10 @@ class Deliveries:
                 self._read_again(delivery)
                 return
             delivery.job, delivery.is_whole = job, True
+        if not self._parts.is_authentic(job):
+            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
+            self._end(job, failed(_CHANGED))
+            return
         try:
             credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
         except CredentialsLost as error:

@@ -25,6 +25,7 @@ from backjob import BackJob, Status, __version__
 from backjob.cli import main
 from backjob.cli.demo.server import demo
 from backjob.cli.program import COMMANDS
+from backjob.jobs import engine_of
 from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
@@ -332,7 +333,7 @@ def application_of(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_app_names_the_applications_backjob(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     store = MemoryStore()
     jobs = BackJob(store, SocketTransport, MessageSigner(secrets.token_bytes(32)))
-    a_job(store)
+    a_job(engine_of(jobs).store)
     monkeypatch.setenv("BACKJOB_NOT_READ", "the application has its own settings")
     name = application_of(jobs, monkeypatch)
     assert run("cancel", "--app", name, "job1") == 0
@@ -447,7 +448,7 @@ def test_the_help_lists_the_commands_that_every_front_end_has(capsys: Out) -> No
 
 def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) -> None:
     jobs = BackJob(MemoryStore(), SocketTransport, MessageSigner(secrets.token_bytes(32)))
-    a_job(jobs.store)
+    a_job(engine_of(jobs).store)
     assert main(["list"], jobs=jobs, prog="flask backjob") == 0
     assert capsys.readouterr().out.startswith("job1")
     for arguments in (["demo"], ["list", "--store", "sqlite:///jobs.db"]):

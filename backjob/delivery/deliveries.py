@@ -23,6 +23,7 @@ from backjob.delivery.proof import Proof, host_of
 from backjob.endings import write_end
 from backjob.errors import StoreError
 from backjob.lifecycle import (
+    ROW_CHANGED,
     End,
     Next,
     after_answer,
@@ -42,7 +43,6 @@ LEASE: Final = 30.0
 _CHECK_INTERVAL: Final = 60.0
 _NO_LIMIT: Final = 1000
 _BATCH: Final = 100
-_CHANGED: Final = "the stored row of this job was changed outside of backjob, so it was not run; start it again"
 
 _log = logging.getLogger("backjob")
 
@@ -217,7 +217,7 @@ class Deliveries:
             delivery.job, delivery.is_whole = job, True
         if not self._parts.is_authentic(job):
             _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
-            self._end(job, failed(_CHANGED))
+            self._end(job, failed(ROW_CHANGED))
             return
         try:
             credentials = credentials_of(job, delivery.credentials, self._parts.unseal)

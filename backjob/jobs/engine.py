@@ -76,6 +76,7 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
+            is_authentic=keys.is_authentic_claim,
             inheritance=self.inheritance,
             owner=jobs,
         )

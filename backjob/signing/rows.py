@@ -43,20 +43,30 @@ class RowKeys:
         return _text(_mac(self._keys[label], label, row, _mode(row)))
 
     def is_authentic(self, job: Job) -> bool:
-        """Return whether the row, with its request's body, is as an owner of one of the keys wrote it."""
-        if job.proof is None or job.label not in self._keys:
-            return False
-        return hmac.compare_digest(job.proof.encode(), self.proof(job, job.label).encode())
+        """Return whether the row, with its request's body, is as the application wrote it."""
+        return self._is_proven(job, _mode(job))
+
+    def is_authentic_claim(self, job: Job, body: bytes) -> bool:
+        """Return whether the row of a job that was just claimed, by a request with this body, is as it was written."""
+        whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
+        # The claim has erased sealed credentials.
+        return any(self._is_proven(whole, mode) for mode in {_mode(job), "held" if job.held else "sealed"})
 
     def binding(self, row: Draft | Job, label: str) -> str:
         """Return a value that ties sealed credentials to this row with this label."""
         return _text(_mac(self._keys[label], label, row, "sealing"))
 
+    def _is_proven(self, job: Job, mode: str) -> bool:
+        if job.proof is None or job.label not in self._keys:
+            return False
+        proof = _text(_mac(self._keys[job.label], job.label, job, mode))
+        return hmac.compare_digest(job.proof.encode(), proof.encode())
+
 
 def _mode(row: Draft | Job) -> str:
-    """Return how the row gets its credentials. A job's claim erases the sealed ones."""
+    """Return how the row gets its credentials. Sealed ones are bound to their row themselves."""
     if row.sealed is not None:
-        return f"sealed {hashlib.sha256(row.sealed).hexdigest()}"
+        return "sealed"
     return "held" if row.held else "none"
 
 

@@ -512,7 +512,7 @@ def served(app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> 
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, store: Store, stop: signal.Signals) -> None:
+def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, stop: signal.Signals) -> None:
     key = secrets.token_hex(32)
 
     def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -521,11 +521,11 @@ def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, stor
         return [b""]
 
     # The server gets no request before the worker request, so only the separate monitor can have delivered the job.
-    a_job(store)
     with (
         BackJob(open_store(url), SocketTransport, MessageSigner(key)) as jobs,
         served(BackJobMiddleware(work, jobs)) as address,
     ):
+        a_job(engine_of(jobs).store)
         environment = {**os.environ, "BACKJOB_BASE_URL": address, "BACKJOB_KEY": key, "BACKJOB_STORE": url}
         program = subprocess.Popen(
             [sys.executable, "-m", "backjob", "monitor"],

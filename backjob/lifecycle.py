@@ -17,6 +17,7 @@ from backjob.model import UNSET, Changes, Expect, Job, JsonValue, Response, Stat
 __all__ = [
     "CLAIM_REFUSED",
     "REFUSAL_HEADER",
+    "ROW_CHANGED",
     "WAITING_TEXTS",
     "End",
     "Next",
@@ -41,6 +42,9 @@ REFUSAL_HEADER: Final = "backjob-refusal"
 """Marks a response as the middleware's own refusal; its value is the reason in one word."""
 
 CLAIM_REFUSED: Final = "claimed"
+
+ROW_CHANGED: Final = "the stored row of this job was changed outside of backjob, so it was not run; start it again"
+"""The text of a job whose row is not as the application wrote it."""
 
 _RETRY_STATUSES: Final = frozenset({408, 429, 502, 503, 504})
 _RETRY_REFUSALS: Final = ("unknown-key", "unavailable", CLAIM_REFUSED)

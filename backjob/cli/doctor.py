@@ -21,11 +21,13 @@ from backjob.cli.findings import Finding, Problem
 from backjob.clock import SystemClock
 from backjob.errors import NotSent, StoreError, TransportError
 from backjob.http.targets import normalise
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
+from backjob.jobs.own import OwnJobs
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Grant, Headers, Request, Response
 from backjob.protocols import Signer, Transport
 
+_MANY: Final = 10_000
 _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
 # A signature is either in the query or in header fields, and a signer ignores the other place, so send both.
 _FAKE_IN_QUERY: Final = "backjob-signature=doctor"
@@ -127,6 +129,7 @@ def _check_store(jobs: BackJob) -> Iterator[Finding]:
     try:
         jobs.find(limit=1)
         yield Finding("the store can be read")
+        yield from _check_old_labels(engine_of(jobs).own_jobs)
         if isinstance(store, _Evicting):
             yield findings.check_eviction(store.eviction_policy())
     except StoreError as error:
@@ -135,3 +138,11 @@ def _check_store(jobs: BackJob) -> Iterator[Finding]:
             Problem.STORE,
             "check STORE: does it exist, and can this process read it?",
         )
+
+
+def _check_old_labels(own: OwnJobs) -> Iterator[Finding]:
+    """Say how many jobs still need a fallback key."""
+    left = own.count_old(_MANY)
+    if left:
+        many = f"{_MANY} or more" if left >= _MANY else str(left)
+        yield Finding(f"jobs that still need an older key: {many}; keep it among the fallbacks until none is left")

@@ -12,7 +12,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest
-from backjob.jobs import BackJob
+from backjob.jobs import BackJob, engine_of
 from backjob.protocols import Capability, lacks
 from backjob.settings import Settings, named
 from backjob.stores import has_tables
@@ -53,7 +53,9 @@ class Source:
         if has_tables(url) and "create_table=" not in url:
             # A command must not create a database: a mistyped URL would lead to an empty one.
             settings = evolve(settings, create_table=False)
-        return _built(settings)
+        jobs = _built(settings)
+        engine_of(jobs).show_all()  # without their keys, applications can't be distinguished
+        return jobs
 
     def open_to_deliver(self) -> AbstractContextManager[BackJob]:
         """Open the jobs to run a monitor, which from a store alone needs a base URL and a key. Raises the errors of `open`."""

@@ -19,16 +19,18 @@ class CredentialsLost(BackJobError):
 
 
 def credentials_of(
-    job: Job, kept: Credentials | None, unseal: Callable[[bytes], Credentials | None]
+    job: Job, kept: Credentials | None, unseal: Callable[[Job], Credentials | None]
 ) -> Credentials | None:
     """Return the credentials to send with a job: those that this process kept, else the sealed ones.
 
     Raises `CredentialsLost` if the job needs credentials and there are none.
     """
     if kept is None and job.sealed is not None:
-        kept = unseal(job.sealed)
+        kept = unseal(job)
         if kept is None:
-            raise CredentialsLost("none of the signer's keys opens the sealed credentials of this job; start it again")
+            raise CredentialsLost(
+                "no key opens the sealed credentials of this job: the signer's keys have changed, or the stored row has; start it again"
+            )
     if kept is None and job.held:
         raise CredentialsLost(
             "the process that held the user's credentials for this job ended before it was delivered; "

@@ -23,6 +23,7 @@ from backjob.delivery.proof import Proof, host_of
 from backjob.endings import write_end
 from backjob.errors import StoreError
 from backjob.lifecycle import (
+    ROW_CHANGED,
     End,
     Next,
     after_answer,
@@ -214,6 +215,10 @@ class Deliveries:
                 self._read_again(delivery)
                 return
             delivery.job, delivery.is_whole = job, True
+        if not self._parts.is_authentic(job):
+            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
+            self._end(job, failed(ROW_CHANGED))
+            return
         try:
             credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
         except CredentialsLost as error:

@@ -34,6 +34,7 @@ _LONGEST_INTERVAL: Final = 30.0
 """The interval of polls and of searches for silent jobs on a site without requests and jobs."""
 _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
+_RELABEL_INTERVAL: Final = 60.0
 _GRACE: Final = 1.0
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
@@ -74,6 +75,7 @@ class Monitor:
         now = self._clock.monotonic()
         self._next_poll = self._next_reap = self._next_cleanup = self._reap_from = now
         self._idle_from = now + _IDLE_AFTER
+        self._next_relabel = now
         self._drift = self._wall_minus_monotonic()
 
     # --- called from any thread -------------------------------------------------------------------------------------
@@ -229,6 +231,9 @@ class Monitor:
             self._next_reap = now + self._interval(min(_REAP_INTERVAL, self._parts.error_timeout / 4))
             self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
+        if now >= self._next_relabel:
+            self._next_relabel = now + _RELABEL_INTERVAL
+            self._retrying(self._relabel)
         if now >= self._next_cleanup:
             self._next_cleanup = now + _CLEANUP_INTERVAL
             self._retrying(lambda: self._parts.retention.purge(self._store))
@@ -266,7 +271,7 @@ class Monitor:
         return is_due
 
     def _next_event(self) -> float:
-        events = [self._next_poll, self._next_reap, self._next_cleanup, *self._alarms[:1]]
+        events = [self._next_poll, self._next_reap, self._next_relabel, self._next_cleanup, *self._alarms[:1]]
         parts = (self._deliveries.next_event(), self._writeback.next_event())
         return min(*events, *(event for event in parts if event is not None))
 
@@ -301,6 +306,10 @@ class Monitor:
             if changed is not None:
                 self._deliveries.drop(job.id)
                 self._parts.announce(changed)
+
+    def _relabel(self) -> None:
+        if self._parts.relabel():
+            self._next_relabel = self._clock.monotonic()  # perhaps more are left
 
     def _give_leases_back(self, done: threading.Event) -> None:
         self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # not to take them again at once

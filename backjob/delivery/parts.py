@@ -49,7 +49,9 @@ class DeliveryParts:
     ``addresses`` returns the destinations of worker requests, ``base_url_setting`` is the advice to set it, and probes go
     below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the
     monitor's thread: it closes what an adapter keeps for each thread; it is also called before the thread rests.
-    ``error_timeout`` is in seconds; ``unseal`` opens sealed credentials, or returns None. ``is_busy`` says whether this
+    ``error_timeout`` is in seconds; ``unseal`` opens a job's sealed credentials, or returns None. ``is_authentic`` says
+    whether a job is stored as this application wrote it. ``relabel`` gives some jobs of an older key the label of the
+    current one, and returns how many. ``is_busy`` says whether this
     process runs jobs, and ``close_idle`` closes connections to the store that are not in use.
     """
 
@@ -63,6 +65,8 @@ class DeliveryParts:
     leave: Callable[[], None]
     retention: Retention
     error_timeout: float
-    unseal: Callable[[bytes], Credentials | None]
+    unseal: Callable[[Job], Credentials | None]
+    is_authentic: Callable[[Job], bool]
+    relabel: Callable[[], int]
     is_busy: Callable[[], bool] = lambda: False
     close_idle: Callable[[], None] = lambda: None

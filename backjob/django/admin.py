@@ -97,7 +97,10 @@ class JobAdmin(_ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         engine = jobs.engine_if_usable()
         rows = super().get_queryset(request)
-        return rows.none() if engine is None else rows.using(database_of(engine.store))
+        if engine is None:
+            return rows.none()
+        # The table may have jobs of other sites.
+        return rows.using(database_of(engine.store)).filter(label__in=engine.row_keys.labels)
 
     @override
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:

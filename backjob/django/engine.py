@@ -39,7 +39,9 @@ def current_request() -> HttpRequest | None:
 
 def database_of(store: Store) -> str | None:
     """Return the alias of the Django database that keeps the jobs, also behind a cache; None for any other store."""
-    using: str | None = getattr(getattr(store, "store", store), "using", None)
+    while (inner := getattr(store, "store", None)) is not None:
+        store = inner
+    using: str | None = getattr(store, "using", None)
     return using
 
 

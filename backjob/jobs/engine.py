@@ -19,10 +19,12 @@ from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
+from backjob.jobs.own import OwnJobs
 from backjob.lifecycle import WAITING_TEXTS, End, cancelled, waiting_for
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
-from backjob.protocols import Transport
+from backjob.protocols import Store, Transport
+from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 from backjob.signing.tokens import Access, Right, reference
 from backjob.status.endpoints import is_like_token
@@ -49,7 +51,10 @@ class Engine:
 
     def __init__(self, options: Options, jobs: object) -> None:
         self.options = options
-        self.store = options.store
+        keys = RowKeys(options.signer)
+        self.row_keys = keys
+        self.own_jobs = OwnJobs(options.store, keys)
+        self.store: Store = self.own_jobs
         self.signer = options.signer
         self.clock = options.clock
         self.addresses = Addresses(options.transport)
@@ -71,6 +76,7 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
+            is_authentic=keys.is_authentic_claim,
             inheritance=self.inheritance,
             owner=jobs,
         )
@@ -106,18 +112,27 @@ class Engine:
             retention=self.retention,
             error_timeout=float(self.options.error_timeout),
             unseal=self._unseal,
+            is_authentic=self.row_keys.is_authentic,
+            relabel=lambda: self.own_jobs.relabel(self.sealer),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
         )
 
     def _close_idle(self) -> None:
-        store = getattr(self.store, "store", self.store)  # the store behind a cache
+        store = self.options.store
+        store = getattr(store, "store", store)  # the store behind a cache
         close_idle = getattr(store, "close_idle", None)
         if close_idle is not None:
             close_idle()
 
-    def _unseal(self, sealed: bytes) -> Credentials | None:
-        return None if self.sealer is None else self.sealer.open(sealed)
+    def _unseal(self, job: Job) -> Credentials | None:
+        if self.sealer is None or job.sealed is None:
+            return None
+        return self.sealer.open(job.sealed, self.row_keys.binding(job, job.label))
+
+    def show_all(self) -> None:
+        """Read and end the jobs of all applications in the store: for a command that has a store and no key."""
+        self.store = self.options.store
 
     @property
     def stream_source(self) -> Source:

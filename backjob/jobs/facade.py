@@ -103,7 +103,7 @@ class BackJob(Inside, Outside):
     @property
     def store(self) -> Store:
         """The store that keeps the jobs."""
-        return self._engine.store
+        return self._engine.options.store
 
     @property
     def transport(self) -> Transport | None:

@@ -155,7 +155,7 @@ def drafted(
     held = bool(credentials) and engine.sealer is None
     # Take the lease only if this process must deliver the job (it holds the credentials) or if the job is due now.
     leased = due == 0.0 or held
-    return Draft(
+    draft = Draft(
         id=job_id,
         request=work.request,
         caller=work.caller,
@@ -167,10 +167,14 @@ def drafted(
         lessee=engine.monitor.lessee if leased else None,
         lease=LEASE if leased else 0.0,
         held=held,
-        sealed=engine.sealer.seal(credentials) if engine.sealer is not None and credentials else None,
         depth=_depth(engine.options.max_depth),
         root=_root(engine),
+        label=engine.row_keys.label,
     )
+    if engine.sealer is None or not credentials:
+        return draft
+    binding = engine.row_keys.binding(draft, draft.label)
+    return evolve(draft, sealed=engine.sealer.seal(credentials, binding))
 
 
 def _depth(limit: int) -> int:

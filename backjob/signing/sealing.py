@@ -1,4 +1,5 @@
-"""Encrypts stored credentials with keys derived from the signer's, so that any process can deliver a job.
+"""Encrypts stored credentials with keys derived from the signer's, so that any process can deliver a job, and that job
+alone.
 
 Uses Fernet (AES-128-CBC with HMAC-SHA-256) from the package cryptography; install the extra ``sealed``.
 """
@@ -30,14 +31,19 @@ class Sealer:
         self._fernet = MultiFernet([Fernet(base64.urlsafe_b64encode(key)) for key in signer.derive("seal")])
         self._unreadable = InvalidToken
 
-    def seal(self, credentials: Credentials) -> bytes:
-        """Return the encrypted credentials: ASCII, about 1.4 times as long plus 100 bytes."""
-        return self._fernet.encrypt(json.dumps(credentials.headers).encode())
+    def seal(self, credentials: Credentials, binding: str) -> bytes:
+        """Return the encrypted credentials: ASCII, about 1.4 times as long plus 170 bytes.
 
-    def open(self, sealed: bytes) -> Credentials | None:
-        """Return the credentials, or None if no key opens them: the secret or the sealed bytes were changed."""
+        Only `open` with the same ``binding`` returns them: in another row they are worthless.
+        """
+        return self._fernet.encrypt(json.dumps([binding, credentials.headers]).encode())
+
+    def open(self, sealed: bytes, binding: str) -> Credentials | None:
+        """Return the credentials, or None: no key opens them, or they were sealed for another row."""
         try:
-            fields = json.loads(self._fernet.decrypt(sealed))
+            bound, fields = json.loads(self._fernet.decrypt(sealed))
+            if bound != binding:
+                return None
             return Credentials(tuple((str(name), str(value)) for name, value in fields))
         except (self._unreadable, ValueError, TypeError):
             return None

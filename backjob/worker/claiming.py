@@ -21,7 +21,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final, NoReturn, Protocol
 
 from attrs import frozen
 
@@ -38,8 +38,8 @@ from backjob.errors import (
 )
 from backjob.http.listening import Listener
 from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
-from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, End, claimed, verdict
-from backjob.model import Headers, Job, Request, Status
+from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, ROW_CHANGED, End, claimed, ended, failed, verdict
+from backjob.model import Expect, Headers, Job, Request, Status
 from backjob.process import Outage, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained, is_from_signal, singles
@@ -186,6 +186,7 @@ class Worker:
         write_later: Callable[[Running], None],
         settle: Callable[[Running, End], None],
         announce: Callable[[Job], None],
+        is_authentic: Callable[[Job, bytes], bool],
         inheritance: Inheritance,
         owner: object,
     ) -> None:
@@ -199,6 +200,7 @@ class Worker:
         self._write_later = write_later
         self._settle = settle
         self._announce = announce
+        self._is_authentic = is_authentic
         self._faults = Outage(clock)
         self._running: set[Running] = set()
         self._inheritance = inheritance
@@ -278,6 +280,8 @@ class Worker:
         if job is None:
             text = "this job was claimed before, has ended, or is unknown"
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
+        if not self._is_authentic(job, body):
+            self._refuse_row(job, token, opened)
         running = Running(
             job,
             token,
@@ -290,6 +294,15 @@ class Worker:
         )
         self._running.add(running)
         return running
+
+    def _refuse_row(self, job: Job, token: str, opened: WorkerRequest) -> NoReturn:
+        """End a claimed job whose owner or caller was changed in the store: its action would act for another one."""
+        _log.error("job %s: its stored row is not as this application wrote it, so it was not run", job.id)
+        with suppress(StoreUnavailable):  # then it ends by its time-out
+            changed = self._store.change(job.id, Expect(token=token), ended(failed(ROW_CHANGED)))
+            if changed is not None:
+                self._announce(changed)
+        raise Refusal(409, "Conflict", "changed", ROW_CHANGED, opened.mark)
 
     def _claimed_after_all(self, job_id: str, token: str) -> Job | None:
         """Return the job if the store wrote the claim and only its answer was lost: then no other request can run it."""

@@ -71,7 +71,7 @@ class Site:
     def running(self) -> Running:
         """Return a job claimed in this process; code inside ``active()`` runs as its action."""
         draft = Draft(id=new_job_id(), request=Request("GET", "/work?id=5"), due=3600.0, error_timeout=3600.0)
-        job = self.jobs.store.create(draft)
+        job = engine_of(self.jobs).store.create(draft)
         now = int(job.created_time.timestamp())
         signed = self.jobs.signer.sign(draft.request, Grant(job.id, 1, now, now + 600))
         verified = engine_of(self.jobs).worker.open(signed)

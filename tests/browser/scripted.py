@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 from attrs import evolve, frozen
 
 from backjob import BackJob, Status
+from backjob.jobs import engine_of
 from backjob.model import Changes, Draft, Expect, JsonValue, Report, Request
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
@@ -101,7 +102,7 @@ class ScriptedSite(AbstractContextManager["ScriptedSite"]):
             id=secrets.token_urlsafe(18), request=Request("GET", "/work"), due=due, scope=scope,
             lessee="the test", lease=3600.0,
         )  # fmt: skip
-        return ScriptedJob(self, self.store.create(draft).id)
+        return ScriptedJob(self, engine_of(self.jobs).store.create(draft).id)
 
     def page(self, *jobs: ScriptedJob, **attributes: str) -> str:
         """The URL of a page with an element for each job. Underscores in names of attributes stand for hyphens."""

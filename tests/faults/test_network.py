@@ -15,6 +15,7 @@ import pytest
 from attrs import frozen
 
 from backjob import Status
+from backjob.jobs import engine_of
 from backjob.model import Draft, Request
 from backjob.signing.tokens import new_job_id
 from tests.faults.proxies import GATEWAY_TIMEOUT, Passage, Proxy, read_all
@@ -133,7 +134,7 @@ def test_a_504_while_the_request_waits_for_a_worker_is_harmless(through: Through
     running = site.start("/work/hold", {"gate": gate.port})
     action = gate.reached()
     # The only worker is busy. The site's monitor finds this job and sends it; it waits in the server's backlog.
-    queued = site.jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work/none"))).id
+    queued = engine_of(site.jobs).store.create(Draft(id=new_job_id(), request=Request("GET", "/work/none"))).id
     assert responded.wait(WAIT)
     assert site.jobs.status(queued).status is Status.STARTED
     assert action.release() == "returned"

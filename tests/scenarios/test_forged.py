@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from backjob import Status
+from backjob.jobs import engine_of
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Draft, Grant, Job, Request
 from backjob.signing import MessageSigner
@@ -29,7 +30,7 @@ def busy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
 
 def waiting_job(site: Site, request: Request) -> Job:
     """A job that no monitor delivers during the test: it is due in an hour."""
-    return site.jobs.store.create(Draft(id=new_job_id(), request=request, due=3600.0))
+    return engine_of(site.jobs).store.create(Draft(id=new_job_id(), request=request, due=3600.0))
 
 
 def grant(job: Job, *, created: int | None = None, lifetime: int = 60) -> Grant:

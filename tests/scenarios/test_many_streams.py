@@ -12,6 +12,7 @@ from typing import Any, Final, cast
 import pytest
 from attrs import define, field, frozen
 
+from backjob.jobs import engine_of
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Report, Request
 from backjob.signing.tokens import new_job_id
@@ -116,7 +117,9 @@ def run(coroutine: Any) -> Any:
 
 def test_500_clients_get_every_event_with_as_many_store_reads_as_one_client(tmp_path: Path) -> None:
     with counted(tmp_path) as site:
-        job = site.jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work"), error_timeout=600))
+        job = engine_of(site.jobs).store.create(
+            Draft(id=new_job_id(), request=Request("GET", "/work"), error_timeout=600)
+        )
         assert site.jobs.store.change(job.id, *claimed(_TOKEN)) is not None
         one, many = run(watched(site, job.id, 1)), run(watched(site, job.id, _MANY))
     (tmp_path / "bare").mkdir()

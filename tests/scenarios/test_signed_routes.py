@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 
 from backjob import Status
+from backjob.jobs import engine_of
 from backjob.model import Draft, Grant, Job, Request
 from backjob.signing.tokens import new_job_id
 from tests.scenarios.servers import KINDS, daphne, hypercorn, uvicorn
@@ -28,7 +29,7 @@ ROOT_PATHS: Final[dict[str, Any]] = {
 def waiting_job(site: Site, path: str) -> tuple[Job, Request]:
     """A job that no monitor delivers during the test, and its signed worker request."""
     request = Request("GET", path)
-    job = site.jobs.store.create(Draft(id=new_job_id(), request=request, due=3600.0))
+    job = engine_of(site.jobs).store.create(Draft(id=new_job_id(), request=request, due=3600.0))
     now = int(time.time())
     return job, site.jobs.signer.sign(request, Grant(job.id, 1, now, now + 60))
 

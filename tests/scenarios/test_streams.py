@@ -134,7 +134,7 @@ def test_a_client_that_does_not_read_is_disconnected(
     monkeypatch.setattr("backjob.asgi._LONGEST_SEND", 0.1)
     transport = SocketTransport("http://127.0.0.1:9")
     with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs, served(jobs, http) as address:
-        job = jobs.store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
+        job = engine_of(jobs).store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
         assert jobs.store.change(job.id, *claimed("token")) is not None
         size = 8 << 20  # more than the socket buffers hold
         assert jobs.store.report(job.id, "token", Report(output="x" * size))

@@ -38,7 +38,7 @@ def any_signer_makes_tokens_and_seals(signer: Signer) -> None:
     assert_type(access.rights("job", "token"), Right | None)
     assert_type(access.merge_key("user", None, b""), str)
     sealer = Sealer(signer)
-    assert_type(sealer.open(sealer.seal(Credentials())), Credentials | None)
+    assert_type(sealer.open(sealer.seal(Credentials(), "row"), "row"), Credentials | None)
 
 
 def an_unknown_carrier_is_a_type_error(key: str) -> Signer:

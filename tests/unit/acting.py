@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable
 
 from backjob import BackJob
+from backjob.jobs import engine_of
 from backjob.lifecycle import End, claimed, completed, ended
 from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
@@ -32,7 +33,7 @@ class Acting:
     def __init__(self, jobs: BackJob, scope: str = "", owner: str | None = None) -> None:
         self.jobs = jobs
         self.id = f"job-{secrets.token_hex(8)}"
-        jobs.store.create(Draft(id=self.id, request=Request("GET", "/work"), scope=scope, owner=owner))
+        engine_of(jobs).store.create(Draft(id=self.id, request=Request("GET", "/work"), scope=scope, owner=owner))
 
     def claim(self) -> Acting:
         assert self.jobs.store.change(self.id, *claimed("token"))

@@ -10,6 +10,7 @@ import pytest
 
 from backjob import BackJob
 from backjob.errors import BackJobError, InvalidRequest
+from backjob.jobs import engine_of
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Request, Status
 from backjob.protocols import Capability, Store, lacks
@@ -228,7 +229,7 @@ def test_a_cache_goes_in_front_of_the_store(named: bool) -> None:
     notebook.entries.clear()
     jobs = build({"CACHE": f"{__name__}:notebook" if named else notebook, "CACHE_PREFIX": "shop-jobs:"})
     assert isinstance(jobs.store, CachedStore)
-    a_running_job(jobs.store)
+    a_running_job(engine_of(jobs).store)
     assert jobs.status("job").status is Status.IN_PROGRESS
     assert notebook.entries
     assert all(key.startswith("shop-jobs:") for key in notebook.entries)

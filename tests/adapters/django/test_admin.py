@@ -105,7 +105,10 @@ def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> No
     assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
     assert "field-status_text" not in page  # it would stand still beside what moves
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
-        page = al.get(detail(waiting)).content.decode()
+        assert al.get(detail(waiting)).status_code == 302  # another application's job
+        with recorded():
+            own = jobs.start("/see", as_current_user=False)
+        page = al.get(detail(own)).content.decode()
     assert "Waiting to start" in page
     assert "field-status_text" in page
 

@@ -25,6 +25,7 @@ from backjob import BackJob, Status, __version__
 from backjob.cli import main
 from backjob.cli.demo.server import demo
 from backjob.cli.program import COMMANDS
+from backjob.jobs import engine_of
 from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
@@ -332,7 +333,7 @@ def application_of(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_app_names_the_applications_backjob(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
     store = MemoryStore()
     jobs = BackJob(store, SocketTransport, MessageSigner(secrets.token_bytes(32)))
-    a_job(store)
+    a_job(engine_of(jobs).store)
     monkeypatch.setenv("BACKJOB_NOT_READ", "the application has its own settings")
     name = application_of(jobs, monkeypatch)
     assert run("cancel", "--app", name, "job1") == 0
@@ -447,7 +448,7 @@ def test_the_help_lists_the_commands_that_every_front_end_has(capsys: Out) -> No
 
 def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) -> None:
     jobs = BackJob(MemoryStore(), SocketTransport, MessageSigner(secrets.token_bytes(32)))
-    a_job(jobs.store)
+    a_job(engine_of(jobs).store)
     assert main(["list"], jobs=jobs, prog="flask backjob") == 0
     assert capsys.readouterr().out.startswith("job1")
     for arguments in (["demo"], ["list", "--store", "sqlite:///jobs.db"]):
@@ -511,7 +512,7 @@ def served(app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> 
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
-def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, store: Store, stop: signal.Signals) -> None:
+def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, stop: signal.Signals) -> None:
     key = secrets.token_hex(32)
 
     def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -520,11 +521,11 @@ def test_a_separate_monitor_delivers_jobs_until_a_signal_stops_it(url: str, stor
         return [b""]
 
     # The server gets no request before the worker request, so only the separate monitor can have delivered the job.
-    a_job(store)
     with (
         BackJob(open_store(url), SocketTransport, MessageSigner(key)) as jobs,
         served(BackJobMiddleware(work, jobs)) as address,
     ):
+        a_job(engine_of(jobs).store)
         environment = {**os.environ, "BACKJOB_BASE_URL": address, "BACKJOB_KEY": key, "BACKJOB_STORE": url}
         program = subprocess.Popen(
             [sys.executable, "-m", "backjob", "monitor"],

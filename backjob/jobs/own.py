@@ -1,0 +1,148 @@
+"""The application's own jobs in a store that other applications may share: no job of another one gets in or out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from attrs import evolve
+from typing_extensions import override
+
+from backjob.lifecycle import ended, overdue
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.protocols import Capability, Store, lacks
+from backjob.signing.rows import RowKeys
+from backjob.signing.sealing import Sealer
+
+_MAX_KNOWN: Final = 10_000
+_BATCH: Final = 100
+
+
+class OwnJobs(Store):
+    """A `Store` with the jobs that carry one of the application's labels; another job's id is unknown here.
+
+    ``store`` is the one that keeps them. A job that another application's key accepted is neither found nor leased, ended
+    or purged.
+    """
+
+    def __init__(self, store: Store, keys: RowKeys) -> None:
+        self.store = store
+        self._keys = keys
+        self._known: dict[str, None] = {}
+
+    @property
+    def lacks(self) -> frozenset[Capability]:
+        """What the store lacks."""
+        return lacks(self.store)
+
+    @override
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        job = self.store.create(self._keys.authenticated(draft), merge_key)
+        return self._own(job) or job
+
+    @override
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        return self._own(self.store.get(job_id, body=body))
+
+    @override
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        if job_id not in self._known and self.get(job_id) is None:
+            return Output("", offset)
+        return self.store.output(job_id, offset, limit)
+
+    @override
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if job_id not in self._known and self.get(job_id) is None:
+            return None
+        return self.store.change(job_id, expect, changes)
+
+    @override
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        return self.store.report(job_id, token, report)
+
+    @override
+    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+        taken = self.store.take_due(lessee, lease, limit, self._keys.labels)
+        return [job for job in taken if self._own(job) is not None]
+
+    @override
+    def beat(self, tokens: Mapping[str, str]) -> None:
+        self.store.beat(tokens)
+
+    @override
+    def find(self, query: Query) -> list[Job]:
+        if not query.overdue:
+            return self.store.find(evolve(query, labels=query.labels or self._keys.labels))
+        found = self.store.find(evolve(query, labels=self._keys.labels | {""}))
+        return [job for job in found if not self._ended_unlabelled(job)]
+
+    @override
+    def count(self, query: Query) -> int:
+        return self.store.count(evolve(query, labels=query.labels or self._keys.labels))
+
+    @override
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        # A job without a label is older than labels are, and no application's.
+        return self.store.purge(completed_age, ended_age, self._keys.labels | {""})
+
+    @override
+    def close(self) -> None:
+        self.store.close()
+
+    # --- after a change of keys ---------------------------------------------------------------------------------------
+
+    def relabel(self, sealer: Sealer | None) -> int:
+        """Give jobs that an older key accepted the label of the current one; returns how many.
+
+        It takes at most 100 of each status.
+
+        Once none is left, the older key can be dropped.
+        """
+        old = self._keys.labels - {self._keys.label}
+        if not old:
+            return 0
+        count = 0
+        for status in Status:
+            for job in self.store.find(Query(status=status, labels=old, limit=_BATCH)):
+                count += self._relabelled(job, sealer)
+        return count
+
+    def count_old(self, limit: int) -> int:
+        """Return how many jobs, at most ``limit``, carry the label of an older key."""
+        old = self._keys.labels - {self._keys.label}
+        return self.store.count(Query(labels=old, limit=limit)) if old else 0
+
+    def _ended_unlabelled(self, job: Job) -> bool:
+        """End a job without a label: no application can deliver it, and none has its status URL."""
+        end = overdue(job)
+        if job.label or end is None:
+            return False
+        self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+        return True
+
+    def _relabelled(self, job: Job, sealer: Sealer | None) -> bool:
+        changes = Changes(label=self._keys.label)
+        if job.status is Status.STARTED:
+            whole = self.store.get(job.id, body=True)
+            if whole is None or whole.version != job.version:
+                return False
+            if self._keys.is_authentic(whole):  # otherwise its proof no longer fits, and it is never sent
+                changes = self._renewed(whole, changes, sealer)
+        return self.store.change(job.id, Expect(status=job.status, version=job.version), changes) is not None
+
+    def _renewed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
+        if job.sealed is not None and sealer is not None:
+            credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
+            if credentials is not None:
+                sealed = sealer.seal(credentials, self._keys.binding(job, self._keys.label))
+                job, changes = evolve(job, sealed=sealed), evolve(changes, sealed=sealed)
+        return evolve(changes, proof=self._keys.proof(job, self._keys.label))
+
+    def _own(self, job: Job | None) -> Job | None:
+        if job is None or job.label not in self._keys.labels:
+            return None
+        if job.id not in self._known:
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()  # each costs one more read
+            self._known[job.id] = None
+        return job

@@ -1,0 +1,89 @@
+"""The label of an application's jobs, and the proof that a stored row is as the application wrote it.
+
+Whoever can write to the store could otherwise have the application sign any request, or run a job with another one's
+credentials.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+from typing import Final
+
+from attrs import evolve
+
+from backjob.model import Draft, Job
+from backjob.protocols import Signer
+
+_LABEL_BYTES: Final = 12
+
+
+class RowKeys:
+    """Labels and proofs for each key of the application. Immutable and thread-safe."""
+
+    __slots__ = ("_keys", "label", "labels")
+
+    def __init__(self, signer: Signer) -> None:
+        labels = [_text(key[:_LABEL_BYTES]) for key in signer.derive("label")]
+        self._keys = dict(zip(labels, signer.derive("row"), strict=True))
+        self.label = labels[0]
+        """The label of new jobs: that of the current key."""
+        self.labels: frozenset[str] = frozenset(labels)
+        """The labels of all keys of the ring. A job with another label belongs to another application."""
+
+    def authenticated(self, draft: Draft) -> Draft:
+        """Return the draft with its label and its proof. Raises `KeyError` for a label of another application."""
+        draft = evolve(draft, label=draft.label or self.label)
+        return evolve(draft, proof=self.proof(draft, draft.label))
+
+    def proof(self, row: Draft | Job, label: str) -> str:
+        """Return the proof of a row that has its request's body, with this label, which belongs to this application."""
+        return _text(_mac(self._keys[label], label, row, _mode(row)))
+
+    def is_authentic(self, job: Job) -> bool:
+        """Return whether the row, with its request's body, is as the application wrote it."""
+        return self._is_proven(job, _mode(job))
+
+    def is_authentic_claim(self, job: Job, body: bytes) -> bool:
+        """Return whether the row of a job that was just claimed, by a request with this body, is as it was written."""
+        whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
+        # The claim has erased sealed credentials.
+        return any(self._is_proven(whole, mode) for mode in {_mode(job), "held" if job.held else "sealed"})
+
+    def binding(self, row: Draft | Job, label: str) -> str:
+        """Return a value that ties sealed credentials to this row with this label."""
+        return _text(_mac(self._keys[label], label, row, "sealing"))
+
+    def _is_proven(self, job: Job, mode: str) -> bool:
+        if job.proof is None or job.label not in self._keys:
+            return False
+        proof = _text(_mac(self._keys[job.label], job.label, job, mode))
+        return hmac.compare_digest(job.proof.encode(), proof.encode())
+
+
+def _mode(row: Draft | Job) -> str:
+    """Return how the row gets its credentials. Sealed ones are bound to their row themselves."""
+    if row.sealed is not None:
+        return "sealed"
+    return "held" if row.held else "none"
+
+
+def _mac(key: bytes, label: str, row: Draft | Job, mode: str) -> bytes:
+    request, caller = row.request, row.caller
+    parts = (
+        row.id,
+        label,
+        row.owner,
+        mode,
+        None
+        if request is None
+        else (request.method, request.target, request.mount, request.headers, hashlib.sha256(request.body).hexdigest()),
+        None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded, caller.mount),
+    )
+    return hmac.digest(key, json.dumps(parts, separators=(",", ":")).encode(), "sha256")
+
+
+def _text(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,207 @@
+"""Applications that share a store have their own jobs, and keys can be rotated without losing one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from backjob import Status
+from backjob.errors import JobNotFound
+from backjob.lifecycle import claimed, completed, ended
+from backjob.model import Caller, Draft, Expect, Report, Request
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
+from backjob.worker.claiming import Refusal
+from tests.unit.core import Bench, bench, served
+
+OLD = "Qm7x-Ns2vYk4RzL0pTfWc9JbUg1HdEa3iOy"
+NEW = "Zr3w-Kt8vXk5QzL6mTfDc2JbUg1HpBa7iOe"
+
+
+def two(store: MemoryStore, clock: FakeClock, **options: Any) -> tuple[Bench, Bench]:
+    """Two applications on one store."""
+    a = bench(store=store, clock=clock, signer=MessageSigner(OLD), **options)
+    b = bench(store=store, clock=clock, signer=MessageSigner(NEW), **options)
+    return a, b
+
+
+def test_an_application_does_not_touch_the_jobs_of_another_one_on_the_same_store() -> None:
+    clock = FakeClock()
+    a, b = two(MemoryStore(clock=clock), clock)
+    job_id = a.start(owner="5", delay=1)
+    for _ in range(100):
+        b.step(10.0)
+    assert b.transport.sent == []
+    assert a.job(job_id).status is Status.STARTED
+    assert a.job(job_id).lessee is None
+    a.step()
+    assert [sent.delivery.job_id for sent in a.transport.sent] == [job_id]
+
+
+@pytest.mark.parametrize("call", ["status", "output", "cancel", "finish", "fail", "join", "scope"])
+def test_another_applications_job_is_unknown(call: str) -> None:
+    clock = FakeClock()
+    a, b = two(MemoryStore(clock=clock), clock)
+    job_id = a.start(owner="5")
+    running = a.engine.store.change(job_id, *claimed("token"))
+    assert running is not None
+    a.engine.store.report(job_id, "token", Report(output="secret\n"))
+    end: dict[str, Callable[[], object]] = {
+        "finish": lambda: b.jobs.finish(job_id=job_id),
+        "fail": lambda: b.jobs.fail("no", job_id=job_id),
+    }
+    theirs: Any = b.jobs
+    with pytest.raises(JobNotFound):
+        end.get(call, lambda: getattr(theirs, call)(job_id))()
+    assert not b.jobs.exists(job_id)
+    assert b.jobs.find(owner="5") == []
+    assert [state.id for state in a.jobs.find(owner="5")] == [job_id]
+    assert a.jobs.output(job_id).text == "secret\n"
+
+
+def test_a_purge_spares_the_jobs_of_other_applications() -> None:
+    clock = FakeClock()
+    a, b = two(MemoryStore(clock=clock), clock, completed_retention_days=1)
+    job_id = a.start()
+    a.engine.store.change(job_id, Expect(), ended(completed()))
+    clock.advance(3 * 86400)
+    b.step()
+    assert a.jobs.exists(job_id)
+    a.step()
+    assert not a.jobs.exists(job_id)
+
+
+def test_after_a_rotation_the_monitor_relabels_every_job_and_the_old_key_can_be_dropped() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = bench(store=store, clock=clock, signer=MessageSigner(OLD), seal=True)
+    with served() as here:
+        waiting = before.jobs.start("/work", delay=500)
+    finished = before.start()
+    before.engine.store.change(finished, Expect(), ended(completed("done")))
+    during = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]), seal=True)
+    assert during.jobs.status(finished).status_text == "done"
+    assert during.engine.own_jobs.count_old(10) == 2
+    during.step()
+    assert during.engine.own_jobs.count_old(10) == 0
+    after = bench(store=store, clock=clock, signer=MessageSigner(NEW), seal=True)
+    assert after.jobs.status(finished).status_text == "done"
+    after.step(501)
+    (sent,) = after.transport.sent
+    assert sent.delivery.job_id == waiting
+    assert sent.delivery.sign().header("Cookie") == here.request.header("Cookie")
+
+
+def test_while_keys_are_rotated_each_process_has_the_jobs_of_all() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    first = bench(store=store, clock=clock, signer=MessageSigner(OLD, fallbacks=[NEW]))
+    second = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]))
+    ids = {first.start(), second.start()}
+    for one in (first, second):
+        assert {state.id for state in one.jobs.find()} == ids
+        assert {one.jobs.status(job_id).status for job_id in ids} == {Status.STARTED}
+
+
+def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue() -> None:
+    clock = FakeClock()
+    one = bench(store=MemoryStore(clock=clock), clock=clock)
+    one.store.store.create(Draft(id="first-version", request=Request("GET", "/work")))
+    assert not one.jobs.exists("first-version")
+    one.step()
+    assert one.transport.sent == []
+    one.step(3600)
+    assert one.job("first-version").status is Status.FAILED
+    assert one.ended == []
+
+
+def test_relabelling_does_not_make_a_forged_row_authentic() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = bench(store=store, clock=clock, signer=MessageSigner(OLD))
+    job_id = before.start(delay=5)
+    store._jobs[job_id] = evolve(store._jobs[job_id], request=Request("POST", "/admin/delete"))
+    during = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]))
+    during.step()
+    during.step(6)
+    assert during.transport.sent == []
+    assert during.job(job_id).status is Status.FAILED
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"request": Request("POST", "/admin/delete")},
+        {"request": Request("GET", "/work", (("X-Tenant", "other"),))},
+        {"request": Request("GET", "/work", body=b"other")},
+        {"owner": "admin"},
+        {"owner": None},
+        {"caller": Caller("https", "evil.example", "203.0.113.9")},
+        {"held": True},
+        {"sealed": b"another row's"},
+        {"label": "another's"},
+        {"proof": None},
+        {"proof": "made-up"},
+    ],
+    ids=str,
+)
+def test_nothing_is_sent_for_a_row_that_was_changed_outside_of_backjob(
+    change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    first, other = bench(store=store, clock=clock), bench(store=store, clock=clock)
+    job_id = first.start(owner="eve")
+    store._jobs[job_id] = evolve(store._jobs[job_id], **change)
+    other.step(31)  # the lease of the process that accepted it is over
+    other.step(2)
+    assert other.transport.sent == []
+    if "label" in change:
+        assert not other.jobs.exists(job_id)
+        return
+    assert other.jobs.status(job_id).status is Status.FAILED
+    assert "changed outside of backjob" in other.jobs.status(job_id).status_text
+    assert "not as this application wrote it" in caplog.text
+
+
+@pytest.mark.parametrize("seal", [True, False])
+@pytest.mark.parametrize("change", [{"owner": "admin"}, {"caller": None}, {"proof": None}], ids=str)
+def test_a_row_that_was_changed_after_its_request_was_signed_does_not_run(seal: bool, change: dict[str, Any]) -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock, seal=seal)
+    with served():
+        honest, job_id = one.jobs.start("/work", owner="ann"), one.jobs.start("/work", owner="eve")
+    one.step()
+    store._jobs[job_id] = evolve(store._jobs[job_id], **change)
+    for sent in one.transport.sent:
+        if sent.delivery.job_id == honest:
+            assert one.receive(sent).job.owner == "ann"
+        else:
+            with pytest.raises(Refusal, match="changed outside of backjob"):
+                one.receive(sent)
+    assert one.jobs.status(job_id).status is Status.FAILED
+    assert [state.id for state in one.ended] == [job_id]
+
+
+def test_sealed_credentials_of_another_row_are_worthless_even_with_its_proof() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock, seal=True)
+    with served():
+        admins = one.jobs.start("/work", owner="admin", delay=100)
+        eves = one.jobs.start("/work", owner="eve", delay=5)
+    stolen = store._jobs[admins]
+    store._jobs[eves] = evolve(store._jobs[eves], sealed=stolen.sealed, proof=stolen.proof)
+    one.step(6)
+    assert one.transport.sent == []
+    assert one.jobs.status(eves).status is Status.FAILED
+    assert one.engine.sealer is not None
+    assert (
+        one.engine.sealer.open(stolen.sealed or b"", one.engine.row_keys.binding(store._jobs[eves], stolen.label))
+        is None
+    )

@@ -141,7 +141,7 @@ class Site:
         folder = Path(self.app.instance_path)
         path = folder / "backjob.db"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidRequest(
                 "BACKJOB_STORE", f"is not set, and the instance folder can't be created: {error}"

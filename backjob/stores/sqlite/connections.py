@@ -124,13 +124,16 @@ class Connections:
             process.leave()
 
     def create_file(self) -> None:
-        """Create the file if it does not exist. Raises `StoreUnusable` if that fails."""
+        """Create the file if it does not exist, readable by this user alone. Raises `StoreUnusable` if that fails.
+
+        SQLite gives the files -wal and -shm beside it the same mode.
+        """
         directory = self.path.parent
         if not directory.is_dir():
             raise StoreUnusable(f"{self.path}: there is no directory {directory}; create it, or choose another file")
         try:
-            sqlite3.connect(f"{self.path.as_uri()}?mode=rwc", uri=True, timeout=self._timeout).close()
-        except sqlite3.Error as error:
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
             raise StoreUnusable(f"{self.path}: can't be opened or created ({error}); check the permissions") from error
 
     def close_idle(self) -> None:

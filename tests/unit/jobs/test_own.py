@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_another_applications_job_is_unknown(call: str) -> None:
     }
     theirs: Any = b.jobs
     with pytest.raises(JobNotFound):
-        end.get(call, lambda: getattr(theirs, call)(job_id))()
+        end.get(call, partial(getattr(theirs, call), job_id))()
     assert not b.jobs.exists(job_id)
     assert b.jobs.find(owner="5") == []
     assert [state.id for state in a.jobs.find(owner="5")] == [job_id]

@@ -82,6 +82,26 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
         SQLiteStore(tmp_path / "nowhere" / "jobs.db")
 
 
+@pytest.mark.parametrize("umask", [0o000, 0o022])
+def test_no_other_user_can_read_the_files(path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        with closing(SQLiteStore(path)) as store:
+            store.create(Draft(id="job", request=Request("GET", "/work")))
+            files = sorted(path.parent.glob(f"{path.name}*"))
+            assert [file.name.removeprefix(path.name) for file in files] == ["", "-shm", "-wal"]
+            assert [oct(file.stat().st_mode & 0o777) for file in files] == ["0o600"] * 3
+    finally:
+        os.umask(before)
+
+
+def test_the_mode_of_an_existing_file_stays(path: Path) -> None:
+    path.touch()
+    path.chmod(0o640)
+    SQLiteStore(path).close()
+    assert oct(path.stat().st_mode & 0o777) == "0o640"
+
+
 def test_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnusable, match=str(tmp_path)):
         SQLiteStore(tmp_path)

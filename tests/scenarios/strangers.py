@@ -8,13 +8,15 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Final
 
+from backjob import Status
 from backjob.errors import SignatureError
 from backjob.model import Request
 from backjob.signing import MessageSigner
 from tests.faults.proxies import Passage, Proxy
-from tests.scenarios.sites import KEY
+from tests.scenarios.client import wait_until
+from tests.scenarios.sites import KEY, Site, result_of
 
-__all__ = ["ALICE", "Stranger", "forged", "free_port"]
+__all__ = ["ALICE", "Stranger", "check_that_a_job_waits", "check_that_alice_is_served", "forged", "free_port"]
 
 ALICE: Final = {"Cookie": "user=alice; session=0ddC00kie", "Authorization": "Bearer 0ddT0ken"}
 """The headers of a signed-in user."""
@@ -57,6 +59,32 @@ def free_port(host: str = "127.0.0.1") -> int:
     with socket.create_server((host, 0)) as listening:
         port: int = listening.getsockname()[1]
         return port
+
+
+def check_that_alice_is_served(site: Site, *strangers: Stranger) -> None:
+    """Let Alice start a job, which must run on the site as hers, and nothing of it may reach the strangers."""
+    job_id = site.start("/work/see", visitor=ALICE)
+    state = site.until(job_id, lambda state: state.status.is_final or any(stranger.stolen for stranger in strangers))
+    stolen = [stranger.stolen for stranger in strangers]
+    assert stolen == [{} for _ in strangers], stolen
+    assert state.status is Status.COMPLETED, state
+    seen = result_of(state)
+    assert {name: seen["headers"][name.lower()] for name in ALICE} == ALICE, seen
+    assert site.runs(job_id) == 1
+
+
+def check_that_a_job_waits(site: Site, stranger: Stranger) -> None:
+    """Let Alice start a job on a site that is configured with the stranger's address: the job waits, and says for what."""
+    job_id = site.start("/work/see", visitor=ALICE)
+    state = site.until(
+        job_id,
+        lambda state: bool(stranger.stolen) or getattr(state, "waiting_for", None) == "proof" or state.status.is_final,
+    )
+    assert stranger.stolen == {}, stranger.stolen
+    assert state.status is Status.STARTED, state
+    wait_until(lambda: len(stranger.requests) > 1)
+    assert stranger.stolen == {}, stranger.stolen
+    assert site.runs(job_id) == 0
 
 
 def _welcome(passage: Passage) -> None:

@@ -19,10 +19,10 @@ from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
 from tests.scenarios.apps.plain import site_of
-from tests.scenarios.client import Client, wait_until
+from tests.scenarios.client import Client
 from tests.scenarios.servers import KINDS, Kind, python
-from tests.scenarios.sites import KEY, Site, result_of, serving
-from tests.scenarios.strangers import ALICE, Stranger, forged
+from tests.scenarios.sites import KEY, Site, serving
+from tests.scenarios.strangers import Stranger, check_that_a_job_waits, check_that_alice_is_served, forged
 from tests.scenarios.test_addresses import has_ipv6
 
 _NO_SOCKET = ("gunicorn-unix", "granian-wsgi")
@@ -60,17 +60,6 @@ _EVERY_SERVER = [
 def port_of(site: Site) -> int:
     assert isinstance(site.client.address, tuple)
     return site.client.address[1]
-
-
-def check_that_alice_is_served(site: Site, *strangers: Stranger) -> None:
-    """Let Alice start a job, which must run on the site as hers, and nothing of it may reach the strangers."""
-    job_id = site.start("/work/see", visitor=ALICE)
-    state = site.until(job_id, lambda state: state.status.is_final or any(stranger.stolen for stranger in strangers))
-    assert [stranger.stolen for stranger in strangers] == [{} for _ in strangers]
-    assert state.status is Status.COMPLETED, state
-    seen = result_of(state)
-    assert {name: seen["headers"][name.lower()] for name in ALICE} == ALICE
-    assert site.runs(job_id) == 1
 
 
 # --- the port that a visitor claims ---------------------------------------------------------------------------------
@@ -149,17 +138,6 @@ def test_a_stranger_at_the_same_port_of_another_address_gets_nothing(
 
 
 # --- the wrong site -------------------------------------------------------------------------------------------------
-
-
-def check_that_a_job_waits(site: Site, stranger: Stranger) -> None:
-    """Let Alice start a job on a site that is configured with the stranger's address: the job waits, and says for what."""
-    job_id = site.start("/work/see", visitor=ALICE)
-    state = site.until(job_id, lambda state: stranger.stolen or state.waiting_for == "proof" or state.status.is_final)
-    assert stranger.stolen == {}
-    assert state.status is Status.STARTED, state
-    wait_until(lambda: len(stranger.requests) > 1)
-    assert stranger.stolen == {}
-    assert site.runs(job_id) == 0
 
 
 @pytest.mark.nightly

@@ -20,7 +20,7 @@ from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
 from tests.scenarios.apps.plain import site_of
 from tests.scenarios.client import Client
-from tests.scenarios.servers import KINDS, Kind, python
+from tests.scenarios.servers import KINDS, Kind, python_server
 from tests.scenarios.sites import KEY, Site, serving
 from tests.scenarios.strangers import Stranger, check_that_a_job_waits, check_that_alice_is_served, forged
 from tests.scenarios.test_addresses import has_ipv6
@@ -44,8 +44,7 @@ def learning(kind: Kind) -> Kind:
 
 
 def waitress(headers: str) -> Kind:
-    command = python("waitress", trusted_proxy="127.0.0.1", trusted_proxy_headers=headers)
-    return evolve(KINDS["waitress"], name=f"waitress({headers})", command=command)
+    return Kind(name=f"waitress({headers})", command=python_server("trusting-waitress", headers), workers=4)
 
 
 def apps_of(kind: Kind) -> tuple[str, ...]:
@@ -88,7 +87,7 @@ def deceived(
 def test_a_forged_port_sends_nothing_to_a_stranger(tmp_path: Path, kind: Kind, app: str, scheme: str) -> None:
     with deceived(kind, app, tmp_path, scheme) as (site, stranger):
         check_that_alice_is_served(site, stranger)
-        assert stranger.requests == []
+        assert stranger.received == []
 
 
 @pytest.mark.nightly
@@ -101,7 +100,7 @@ def test_no_server_sends_anything_to_a_forged_port(
     loaded = app if behind == "bare" else "proxied"
     with deceived(learning(KINDS[server]), loaded, tmp_path, scheme, SCENARIO_INNER=app) as (site, stranger):
         check_that_alice_is_served(site, stranger)
-        assert stranger.requests == []
+        assert stranger.received == []
 
 
 @pytest.mark.nightly
@@ -113,7 +112,7 @@ def test_waitress_sends_nothing_to_a_forged_port_whatever_it_believes(
 ) -> None:
     with deceived(waitress(headers), app, tmp_path, scheme) as (site, stranger):
         check_that_alice_is_served(site, stranger)
-        assert stranger.requests == []
+        assert stranger.received == []
 
 
 # --- the same port of another address -------------------------------------------------------------------------------
@@ -167,7 +166,7 @@ class Moving:
         from werkzeug.serving import make_server
 
         server = make_server("127.0.0.1", port, self._app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             running: Any = _Here(Client(("127.0.0.1", server.server_port)))

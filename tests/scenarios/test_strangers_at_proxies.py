@@ -92,7 +92,7 @@ def check_that_start_refuses(site: Site, stranger: Stranger) -> None:
         page = site.client.request("POST", "/start", headers=headers, body=body)
         assert (page.status, page.json().get("error")) == (400, "AddressUnknown"), page.text
         assert "BASE_URL" in page.text
-    assert (site.jobs.find(), stranger.requests) == ([], [])
+    assert (site.jobs.find(), stranger.received) == ([], [])
 
 
 Check: TypeAlias = Callable[[Site, Stranger], None]
@@ -114,7 +114,7 @@ def test_the_default_site_of_an_nginx_gets_nothing(tmp_path: Path) -> None:
             (tmp_path / name).mkdir()
             with behind_nginx(kind, tmp_path / name, stranger, base_url) as site:
                 check_that_alice_is_served(site, stranger)
-                assert stranger.requests == []
+                assert stranger.received == []
         with behind_nginx(kind, tmp_path, stranger, WRONG) as site:
             check_that_a_job_waits(site, stranger)
 

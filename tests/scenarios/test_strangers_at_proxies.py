@@ -91,7 +91,7 @@ def check_that_start_refuses(site: Site, stranger: Stranger) -> None:
     for headers in (ALICE, ALICE | {"Host": f"shop.example:{stranger.port}"}):
         page = site.client.request("POST", "/start", headers=headers, body=body)
         assert (page.status, page.json().get("error")) == (400, "AddressUnknown"), page.text
-        assert "BASE_URL" in page.text
+        assert "set the base URL" in page.text
     assert (site.jobs.find(), stranger.received) == ([], [])
 
 

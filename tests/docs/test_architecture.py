@@ -9,6 +9,7 @@ import tomllib
 from tests.docs.pages import PAGES, ROOT, blocks
 
 PAGE = ROOT / "docs" / "architecture.md"
+SECURITY = ROOT / "docs" / "security.md"
 
 
 def test_every_named_file_exists() -> None:
@@ -37,6 +38,16 @@ def test_every_invariant_has_a_test() -> None:
     rows = [line for line in section.splitlines() if line.startswith("| **")]
     assert len(rows) == 9
     assert [row for row in rows if "::test_" not in row] == []
+
+
+def test_every_threat_has_a_test() -> None:
+    section = SECURITY.read_text(encoding="utf-8").partition("## Who can do what")[2].partition("\n## ")[0]
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("|") and "---" not in line]
+    threats = [cells[0] for cells in rows if len(cells) == 3][1:]
+    tested = {cells[0].strip() for cells in rows if len(cells) == 2 and "::test_" in cells[1]}
+    assert len(threats) == 9
+    named = [threat for threat in threats if any(name in threat.lower().replace("another", "other") for name in tested)]
+    assert (len(tested), named) == (9, threats)
 
 
 def test_the_map_lists_every_package_and_module() -> None:

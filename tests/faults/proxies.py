@@ -58,7 +58,7 @@ class Passage:
 
 
 class Proxy:
-    """Listens on ``port``, and calls ``handle`` in a thread for each complete request. The default forwards it.
+    """Listens on ``port`` of a host, and calls ``handle`` in a thread for each complete request. The default forwards it.
 
     ``probes`` says what happens to probes, which are neither counted nor kept. The default forwards them too. Set ``upstream`` before the first request.
     """
@@ -67,12 +67,17 @@ class Proxy:
         self,
         handle: Callable[[Passage], object] | None = None,
         probes: Callable[[Passage], object] | None = None,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.upstream: tuple[str, int] | None = None
         self.requests: list[bytes] = []
         self._handle = handle or _forward
         self._handle_probe = probes or _forward
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128
+        )
         self.port: int = self._listening.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()

@@ -1,6 +1,7 @@
-"""Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR [CERTIFICATE]``.
+"""Run an app on a server that must be started from Python: ``serve.py SERVER MODULE:APP DESCRIPTOR [OPTION…]``.
 
-The descriptor is a listening socket inherited from the test, so that no other process can take its port.
+The descriptor is a listening socket inherited from the test, so that no other process can take its port. The
+option is a file with a certificate and its key, or the headers that waitress believes.
 """
 
 from __future__ import annotations
@@ -50,11 +51,14 @@ def _waitress(app: WSGIApplication, listening: socket.socket) -> None:
     serve(app, sockets=[listening], threads=4)
 
 
-def _trusting_waitress(app: WSGIApplication, listening: socket.socket) -> None:
+def _trusting_waitress(
+    app: WSGIApplication,
+    listening: socket.socket,
+    headers: str = "x-forwarded-for x-forwarded-host x-forwarded-port x-forwarded-proto",
+) -> None:
     from waitress import serve
 
-    headers = {"x-forwarded-for", "x-forwarded-host", "x-forwarded-port", "x-forwarded-proto"}
-    serve(app, sockets=[listening], threads=4, trusted_proxy="*", trusted_proxy_headers=headers)
+    serve(app, sockets=[listening], threads=4, trusted_proxy="*", trusted_proxy_headers=set(headers.split()))
 
 
 def _granian(interface: str, name: str, listening: socket.socket) -> None:
@@ -78,7 +82,7 @@ def _granian(interface: str, name: str, listening: socket.socket) -> None:
 
 def main(arguments: list[str]) -> None:
     """Serve until the process ends."""
-    server, name, descriptor, *certificate = arguments
+    server, name, descriptor, *options = arguments
     listening = socket.socket(fileno=int(descriptor))
     if server in ("granian-asgi", "granian-wsgi"):
         _granian(server.removeprefix("granian-"), name, listening)
@@ -89,7 +93,7 @@ def main(arguments: list[str]) -> None:
         "waitress": _waitress,
         "trusting-waitress": _trusting_waitress,
     }[server]
-    run(load(name), listening, *certificate)
+    run(load(name), listening, *options)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ class Kind:
     - ``host``: the address to which its socket is bound
     - ``verbs``: whether it accepts custom methods
     - ``only``: the prefix of the apps that it serves; empty for all of them
+    - ``first``: further headers of the first request that the process gets
     """
 
     name: str
@@ -55,6 +56,7 @@ class Kind:
     gateway: Literal["wsgi", "asgi"] = "wsgi"
     verbs: bool = True
     only: str = ""
+    first: Mapping[str, str] = field(factory=dict)
 
     def __str__(self) -> str:
         return self.name
@@ -87,11 +89,11 @@ class Server:
         self.process.wait(_END_TIMEOUT)
 
 
-def python_server(server: str) -> Callable[[str, socket.socket, Path], list[str]]:
-    """A command for one of the servers of `tests.scenarios.serve`."""
+def python_server(server: str, *options: str) -> Callable[[str, socket.socket, Path], list[str]]:
+    """A command for one of the servers of `tests.scenarios.serve`, with its options."""
 
     def command(app: str, listening: socket.socket, directory: Path) -> list[str]:
-        arguments = [server, app, str(listening.fileno()), *_certificate(directory)]
+        arguments = [server, app, str(listening.fileno()), *options, *_certificate(directory)]
         return [sys.executable, "-m", "tests.scenarios.serve", *arguments]
 
     return command
@@ -221,7 +223,7 @@ def _start(kind: Kind, app: str, directory: Path, settings: Mapping[str, str], u
 def _wait_until_ready(server: Server) -> None:
     # The socket already listens: the request waits in the backlog, or fails at once if the server has died.
     try:
-        page = server.client.request("GET", "/ready", timeout=_START_TIMEOUT)
+        page = server.client.request("GET", "/ready", headers=server.kind.first, timeout=_START_TIMEOUT)
     except OSError as error:
         raise AssertionError(f"{server.kind} does not serve: {error}\n{server.tail()}") from error
     assert page.status == 200, server.tail()
@@ -249,7 +251,11 @@ def _listen(kind: Kind, directory: Path, unix_path: str) -> Iterator[tuple[socke
                 settings["SCENARIO_AUTHORITY"] = str(directory / "authority.pem")
             yield listening, Client(local, ssl.create_default_context(cafile=directory / "authority.pem")), settings
         else:
-            yield listening, Client(local), _settings(kind, "http", f"127.0.0.1:{port}")
+            yield listening, Client(local), _settings(kind, "http", f"{_bracketed(local[0])}:{port}")
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _settings(kind: Kind, scheme: str, connect_to: str) -> dict[str, str]:

@@ -59,7 +59,7 @@ def _visit(environ: WSGIEnvironment) -> Visit:
         path=environ["PATH_INFO"].encode("latin-1").decode(),
         query=environ.get("QUERY_STRING", ""),
         raw=environ.get("REQUEST_URI") or environ.get("RAW_URI"),
-        mount=environ["SCRIPT_NAME"],
+        mount=environ.get("SCRIPT_NAME", ""),
         headers={
             key.removeprefix("HTTP_").replace("_", "-").lower(): value
             for key, value in environ.items()

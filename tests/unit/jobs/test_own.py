@@ -56,8 +56,9 @@ def test_another_applications_job_is_unknown(call: str) -> None:
         "fail": lambda: b.jobs.fail("no", job_id=job_id),
     }
     theirs: Any = b.jobs
+    read: Callable[[], object] = partial(getattr(theirs, call), job_id)
     with pytest.raises(JobNotFound):
-        end.get(call, partial(getattr(theirs, call), job_id))()
+        end.get(call, read)()
     assert not b.jobs.exists(job_id)
     assert b.jobs.find(owner="5") == []
     assert [state.id for state in a.jobs.find(owner="5")] == [job_id]

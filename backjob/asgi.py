@@ -37,7 +37,7 @@ from backjob.worker.claiming import (
     exit_of,
     no_store,
 )
-from backjob.worker.offload import to_thread
+from backjob.worker.offload import in_event_loop, to_thread
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 
@@ -93,7 +93,11 @@ class BackJobMiddleware:
         async def receive_and_leave() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                await asyncio.to_thread(self._jobs.monitor.give_leases_back)
+                leave = self._jobs.monitor.give_leases_back
+                if in_event_loop():
+                    await to_thread(leave)
+                else:
+                    leave()  # trio's, which passes through here with requests that start no job
             return message
 
         return receive_and_leave

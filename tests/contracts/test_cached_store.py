@@ -338,6 +338,7 @@ def test_a_second_attempt_is_seen_at_once(here: Surroundings) -> None:
 
 def test_status_and_output_of_a_printing_job_come_from_the_cache(here: Surroundings) -> None:
     with BackJob(here.reader, SocketTransport, MessageSigner(KEY), clock=here.clock) as jobs:
+        engine_of(jobs).show_all()  # the job has no label
         engine_of(jobs).monitor.close()
         here.worker.report("job", "token", Report(output="ß €\n" * 20_000))
         here.clock.advance(1)
@@ -757,6 +758,7 @@ def test_cancel_ends_over_a_stale_copy_after_one_attempt() -> None:
     here.inner.change("job", Expect(), ended(completed()))
     here.inner.calls.clear()
     with BackJob(here.reader, SocketTransport, MessageSigner(KEY), clock=here.clock) as jobs:
+        engine_of(jobs).show_all()  # the job has no label
         engine_of(jobs).monitor.close()
         assert jobs.cancel("job") is False
         assert jobs.status("job").status is Status.COMPLETED

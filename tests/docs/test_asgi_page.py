@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from backjob import BackJob
+from backjob.jobs import engine_of
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.transports.sockets import SocketTransport
@@ -100,6 +101,7 @@ def test_csrf_middleware_lets_worker_requests_through_as_documented(tmp_path: Pa
         store = open_store(f"sqlite:///{tmp_path}/jobs.db")
         jobs = BackJob(store, SocketTransport("http://127.0.0.1:9"), MessageSigner(secrets.token_hex(32)))
         with jobs:
+            engine_of(jobs).show_all()  # the key is another one
             state = jobs.join(job_id, TIMEOUT)
             assert (state.status_text, jobs.output(job_id).text) == ("Your export is ready", "rows: 50\n")
         assert fetch(port, "POST", "/export/work", {"Content-Type": "application/json"}, "{}").status == 403

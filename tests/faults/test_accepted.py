@@ -56,7 +56,8 @@ def test_a_job_survives_sigkill_right_after_start(tmp_path: Path, durability: st
     )
     assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
     store = SQLiteStore(path)
-    found = store.find(Query(scope="killed", status=Status.STARTED))
+    ids = [job.id for job in store.find(Query(scope="killed", status=Status.STARTED))]
+    found = [job for job_id in ids if (job := store.get(job_id, body=True)) is not None]
     requests = sorted((job.request.target, job.request.body) for job in found if job.request is not None)
     assert requests == [(f"/work?n={n}", b"rows=all") for n in range(count)]
     store.close()

@@ -15,6 +15,7 @@ from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, Store
 from backjob.process import PerProcess
 
 _MOST_IDLE: Final = 8
+_PRIVATE: Final = 0o600
 
 _TRANSIENT: Final = (
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),
@@ -132,8 +133,9 @@ class Connections:
         if not directory.is_dir():
             raise StoreUnusable(f"{self.path}: there is no directory {directory}; create it, or choose another file")
         try:
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
+            _create_private(os.path.realpath(self.path))  # a link may point to a file that does not exist yet
+            sqlite3.connect(self._address, uri=True, timeout=self._timeout).close()
+        except (OSError, sqlite3.Error) as error:
             raise StoreUnusable(f"{self.path}: can't be opened or created ({error}); check the permissions") from error
 
     def close_idle(self) -> None:
@@ -199,6 +201,16 @@ class Connections:
                 f"{self.path}: {error}; the file and its directory, where SQLite keeps its log, must be writable"
             )
         return StoreUnusable(f"{self.path}: {error}")
+
+
+def _create_private(path: str) -> None:
+    """Create an empty file with the mode 0600 unless it exists."""
+    try:
+        # Never open a file that exists: closing any descriptor of it drops the locks that SQLite has on it in this process.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, _PRIVATE))
+    except FileExistsError:
+        return
+    os.chmod(path, _PRIVATE)  # noqa: PTH101 - the umask may have taken rights of this user
 
 
 _living: Final[weakref.WeakSet[Connections]] = weakref.WeakSet()

@@ -39,7 +39,10 @@ SETTINGS: Final = """
             "django.contrib.messages.context_processors.messages",
         ]},
     }]
-    DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "site.db"}}
+    DATABASES = {"default": {
+        "ENGINE": "django.db.backends.sqlite3", "NAME": "site.db",
+        "OPTIONS": {"timeout": 20, "transaction_mode": "IMMEDIATE", "init_command": "PRAGMA journal_mode=WAL"},
+    }}
     DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
 """
 URLS: Final = """

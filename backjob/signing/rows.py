@@ -66,7 +66,7 @@ class RowKeys:
 def _mode(row: Draft | Job) -> str:
     """Return how the row gets its credentials. Sealed ones are bound to their row themselves."""
     if row.sealed is not None:
-        return "sealed"
+        return "held and sealed" if row.held else "sealed"  # no application writes both
     return "held" if row.held else "none"
 
 

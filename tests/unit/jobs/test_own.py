@@ -17,7 +17,7 @@ from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.claiming import Refusal
-from tests.unit.core import Bench, bench, served
+from tests.unit.core import Bench, Here, bench, served
 
 OLD = "Qm7x-Ns2vYk4RzL0pTfWc9JbUg1HdEa3iOy"
 NEW = "Zr3w-Kt8vXk5QzL6mTfDc2JbUg1HpBa7iOe"
@@ -206,3 +206,55 @@ def test_sealed_credentials_of_another_row_are_worthless_even_with_its_proof() -
         one.engine.sealer.open(stolen.sealed or b"", one.engine.row_keys.binding(store._jobs[eves], stolen.label))
         is None
     )
+
+
+@pytest.mark.parametrize("kind", ["held", "sealed", "anonymous"])
+def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(kind: str) -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock, seal=kind == "sealed")
+    with served() as here:
+        anns = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
+    eves = one.start("/transfer", owner="eve", delay=9, as_current_user=False)
+    if kind != "anonymous":
+        with served(Here(Request("GET", "/page", (("Cookie", "session=eve"),)))):
+            eves = one.jobs.start("/transfer", owner="eve", delay=9)
+    store._jobs[eves] = evolve(store._jobs[eves], merge_key=store._jobs[anns].merge_key)
+    store._jobs[anns] = evolve(store._jobs[anns], merge_key=None)
+    with served():
+        again = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
+    assert again not in (anns, eves)
+    one.step(5)
+    one.step(5)
+    sent = {sent.delivery.job_id: sent.delivery.sign() for sent in one.transport.sent}
+    assert {anns, eves, again} <= sent.keys()
+    assert sent[again].header("Cookie") == here.request.header("Cookie")
+    assert sent[eves].header("Cookie") == (None if kind == "anonymous" else "session=eve")
+
+
+def test_a_waiting_job_that_was_changed_into_the_callers_own_is_not_joined() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock)
+    with served():
+        anns = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
+    eves = one.start("/transfer", owner="eve", delay=5)
+    original, row = store._jobs[eves], store._jobs[anns]
+    forged = evolve(original, request=row.request, caller=row.caller, owner="ann", merge_key=row.merge_key)
+    store._jobs[eves] = forged
+    store._jobs[anns] = evolve(row, merge_key=None)
+    with served():
+        assert one.jobs.start("/work", owner="ann", merge="pending", delay=5) not in (anns, eves)
+    store._jobs[eves] = original
+    one.step(5)
+    sent = {sent.delivery.job_id: sent.delivery.sign() for sent in one.transport.sent}
+    assert sent[eves].header("Cookie") is None
+
+
+def test_a_key_that_waits_for_sending_on_a_running_job_keeps_no_start_waiting() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock)
+    first = one.start(merge="pending")
+    store._jobs[first] = evolve(store._jobs[first], status=Status.IN_PROGRESS)
+    assert one.start(merge="pending") != first

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
@@ -13,6 +14,7 @@ from backjob import Status
 from backjob.lifecycle import ROW_CHANGED
 from backjob.model import Caller, Headers, Request
 from backjob.protocols import Store
+from backjob.signing import MessageSigner
 from backjob.testing import FakeClock
 from backjob.worker.claiming import Refusal
 from tests.unit.core import Bench, Here, bench, served
@@ -99,6 +101,16 @@ TAMPERINGS: Final = (
 )
 
 
+def _processes(open_store: Open, *, seal: bool) -> Callable[[], Bench]:
+    """Return a function that begins a process of one application. No other test has its key."""
+    clock, key = FakeClock(), secrets.token_urlsafe(32)
+
+    def begin() -> Bench:
+        return bench(store=open_store(clock), clock=clock, seal=seal, signer=MessageSigner(key))
+
+    return begin
+
+
 def _start(one: Bench, owner: str, **options: Any) -> str:
     page = Request("GET", "/page", (("Cookie", f"session={owner}"),))
     with served(Here(page, Caller("https", "shop.example", "192.0.2.7"))):
@@ -113,11 +125,11 @@ def _is_refused(one: Bench, job_id: str) -> bool:
 
 def check_sent(open_store: Open, rows: Rows, tampering: Tampering) -> None:
     """Change the row of a waiting job: no process sends it, and it ends FAILED; others' jobs are sent."""
-    clock = FakeClock()
-    first = bench(store=open_store(clock), clock=clock, seal=tampering.seal)
+    begin = _processes(open_store, seal=tampering.seal)
+    first = begin()
     eve, admin = _start(first, "eve"), _start(first, "admin", delay=_LEASE)
     tampering.act(rows, eve, admin)
-    other = bench(store=open_store(clock), clock=clock, seal=tampering.seal)
+    other = begin()
     other.step(_LEASE)
     other.step(_LEASE)
     sent = [one.delivery.job_id for one in other.transport.sent]
@@ -134,8 +146,7 @@ def check_sent(open_store: Open, rows: Rows, tampering: Tampering) -> None:
 
 def check_claimed(open_store: Open, rows: Rows, tampering: Tampering) -> None:
     """Change the row of a job whose request is on its way: it does not run, or as the request that was signed."""
-    clock = FakeClock()
-    one = bench(store=open_store(clock), clock=clock, seal=tampering.seal)
+    one = _processes(open_store, seal=tampering.seal)()
     eve, admin = _start(one, "eve"), _start(one, "admin")
     one.step()
     on_the_way = {sent.delivery.job_id: sent for sent in one.transport.sent}
@@ -175,15 +186,15 @@ KINDS: Final[dict[str, tuple[Here, dict[str, Any]]]] = {
 
 def check_kinds(open_store: Open, *, seal: bool) -> None:
     """Send a job of each kind by another process that reads it from the store, and claim it there."""
-    clock = FakeClock()
-    first = bench(store=open_store(clock), clock=clock, seal=seal)
+    begin = _processes(open_store, seal=seal)
+    first = begin()
     ids: dict[str, str] = {}
     for name, (here, options) in KINDS.items():
         path = here.mount.replace("%20", " ") + "/work"
         anonymous = {} if seal else {"as_current_user": False}
         with served(here):
             ids[first.jobs.start(path, **{**options, **anonymous})] = name
-    other = bench(store=open_store(clock), clock=clock, seal=seal)
+    other = begin()
     other.step(_LEASE)
     sent = {ids[one.delivery.job_id]: one for one in other.transport.sent}
     assert sorted(sent) == sorted(KINDS), {ids[key]: other.job(key).status_text for key in ids}

@@ -122,21 +122,22 @@ class OwnJobs(Store):
 
     def _relabelled(self, job: Job, sealer: Sealer | None) -> bool:
         changes = Changes(label=self._keys.label)
-        if job.status is Status.STARTED:
+        if not job.status.is_final:
             whole = self.store.get(job.id, body=True)
             if whole is None or whole.version != job.version:
                 return False
-            if self._keys.is_authentic(whole):  # otherwise its proof no longer fits, and it is never sent
-                changes = self._renewed(whole, changes, sealer)
+            proof = self._keys.renewed_proof(whole)
+            if proof is not None:  # otherwise its proof no longer fits, and it is never sent
+                changes = self._resealed(whole, evolve(changes, proof=proof), sealer)
         return self.store.change(job.id, Expect(status=job.status, version=job.version), changes) is not None
 
-    def _renewed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
-        if job.sealed is not None and sealer is not None:
-            credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
-            if credentials is not None:
-                sealed = sealer.seal(credentials, self._keys.binding(job, self._keys.label))
-                job, changes = evolve(job, sealed=sealed), evolve(changes, sealed=sealed)
-        return evolve(changes, proof=self._keys.proof(job, self._keys.label))
+    def _resealed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
+        if job.sealed is None or sealer is None:
+            return changes
+        credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
+        if credentials is None:
+            return changes
+        return evolve(changes, sealed=sealer.seal(credentials, self._keys.binding(job, self._keys.label)))
 
     def _own(self, job: Job | None) -> Job | None:
         if job is None or job.label not in self._keys.labels:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -19,7 +18,9 @@ from tests.shared_stores import LISTING_STORES, SharedStore, mariadb, postgres
 from tests.tampering import TAMPERINGS, Open, Rows, Tampering, check_claimed, check_kinds, check_sent
 
 _MARKS: Final = {"SQLiteStore": ()}
-STORES: Final = [pytest.param(one, marks=_MARKS.get(one.name, pytest.mark.services), id=one.name) for one in LISTING_STORES]
+STORES: Final = [
+    pytest.param(one, marks=_MARKS.get(one.name, pytest.mark.services), id=one.name) for one in LISTING_STORES
+]
 
 
 def _table(execute: Callable[..., list[Any]], mark: str, table: str) -> Rows:
@@ -89,11 +90,12 @@ def _rows(shared: SharedStore, url: str) -> Rows:
     return _redis(url) if shared.name == "Redis" else _sqlite(url)
 
 
-@pytest.fixture
-def place(shared: SharedStore, tmp_path: Path) -> Iterator[tuple[Open, Rows]]:
+@pytest.fixture(scope="module", params=STORES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Open, Rows]]:
     """Opens the store for one process, and the rows in it."""
+    shared: SharedStore = request.param
     with ExitStack() as stack:
-        url = stack.enter_context(shared.place(tmp_path))
+        url = stack.enter_context(shared.place(tmp_path_factory.mktemp("store")))
 
         def open_store(clock: FakeClock) -> Store:
             return stack.enter_context(shared.open(url, clock))
@@ -102,13 +104,11 @@ def place(shared: SharedStore, tmp_path: Path) -> Iterator[tuple[Open, Rows]]:
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS, ids=str)
-@pytest.mark.parametrize("shared", STORES)
 def test_nothing_is_sent_for_a_row_that_was_changed(place: tuple[Open, Rows], tampering: Tampering) -> None:
     check_sent(*place, tampering)
 
 
 @pytest.mark.parametrize("tampering", TAMPERINGS, ids=str)
-@pytest.mark.parametrize("shared", STORES)
 def test_a_row_that_was_changed_after_its_request_was_sent_runs_no_other_action(
     place: tuple[Open, Rows], tampering: Tampering
 ) -> None:
@@ -116,6 +116,5 @@ def test_a_row_that_was_changed_after_its_request_was_sent_runs_no_other_action(
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])
-@pytest.mark.parametrize("shared", STORES)
 def test_an_untouched_row_of_each_kind_is_sent_and_runs(place: tuple[Open, Rows], seal: bool) -> None:
     check_kinds(place[0], seal=seal)

@@ -208,6 +208,15 @@ def test_sealed_credentials_of_another_row_are_worthless_even_with_its_proof() -
     )
 
 
+def move_key(store: MemoryStore, source: str, target: str) -> None:
+    """Move a merge key from one row to another, as an UPDATE of a table could."""
+    key = store._jobs[source].merge_key
+    assert key is not None
+    store._jobs[source] = evolve(store._jobs[source], merge_key=None)
+    store._jobs[target] = evolve(store._jobs[target], merge_key=key)
+    store._merging[key] = target
+
+
 @pytest.mark.parametrize("kind", ["held", "sealed", "anonymous"])
 def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(kind: str) -> None:
     clock = FakeClock()
@@ -219,8 +228,7 @@ def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(kind:
     if kind != "anonymous":
         with served(Here(Request("GET", "/page", (("Cookie", "session=eve"),)))):
             eves = one.jobs.start("/transfer", owner="eve", delay=9)
-    store._jobs[eves] = evolve(store._jobs[eves], merge_key=store._jobs[anns].merge_key)
-    store._jobs[anns] = evolve(store._jobs[anns], merge_key=None)
+    move_key(store, anns, eves)
     with served():
         again = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
     assert again not in (anns, eves)
@@ -240,9 +248,8 @@ def test_a_waiting_job_that_was_changed_into_the_callers_own_is_not_joined() -> 
         anns = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
     eves = one.start("/transfer", owner="eve", delay=5)
     original, row = store._jobs[eves], store._jobs[anns]
-    forged = evolve(original, request=row.request, caller=row.caller, owner="ann", merge_key=row.merge_key)
-    store._jobs[eves] = forged
-    store._jobs[anns] = evolve(row, merge_key=None)
+    store._jobs[eves] = evolve(original, request=row.request, caller=row.caller, owner="ann")
+    move_key(store, anns, eves)
     with served():
         assert one.jobs.start("/work", owner="ann", merge="pending", delay=5) not in (anns, eves)
     store._jobs[eves] = original

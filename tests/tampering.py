@@ -43,13 +43,15 @@ class Rows:
 class Tampering:
     """A change to the row of Eve's job, beside that of the admin. Both have sealed or else held credentials.
 
-    ``runs``: after the request was signed it changes nothing about the job that runs.
+    ``runs``: after the request was signed it changes nothing about the job that runs. ``takes``: it takes away what an
+    anonymous job does not have.
     """
 
     name: str
     act: Callable[[Rows, str, str], None]
     seal: bool = True
     runs: bool = False
+    takes: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -89,11 +91,11 @@ TAMPERINGS: Final = (
     Tampering("no owner", _set("owner", None)),
     # Whoever claims a job has its credentials already.
     Tampering("the admin's credentials", _copy("sealed"), runs=True),
-    Tampering("no credentials", _set("sealed", None), runs=True),
+    Tampering("no credentials", _set("sealed", None), runs=True, takes=True),
     Tampering("the admin's credentials and proof", _copy("sealed", "proof")),
     Tampering("the admin's whole row", _copy("request", "body", "owner", "sealed", "proof")),
     Tampering("held instead of sealed", _set("held", 1)),
-    Tampering("anonymous instead of held", _set("held", 0), seal=False),
+    Tampering("anonymous instead of held", _set("held", 0), seal=False, takes=True),
     Tampering("no proof", _set("proof", None)),
     Tampering("the admin's proof", _copy("proof")),
     Tampering("another label", _set("label", "another")),
@@ -117,31 +119,33 @@ def _start(one: Bench, owner: str, **options: Any) -> str:
         return one.jobs.start("/work?n=1", method="POST", body=b"amount=1", owner=owner, **options)
 
 
-def _is_refused(one: Bench, job_id: str) -> bool:
-    """Whether the job ended because its row was changed; with another label it is unknown to the application."""
-    job = one.job(job_id)
-    return job.status is Status.FAILED and job.status_text is not None and "changed" in job.status_text
-
-
 def check_sent(open_store: Open, rows: Rows, tampering: Tampering) -> None:
     """Change the row of a waiting job: no process sends it, and it ends FAILED; others' jobs are sent."""
     begin = _processes(open_store, seal=tampering.seal)
     first = begin()
     eve, admin = _start(first, "eve"), _start(first, "admin", delay=_LEASE)
+    anonymous = _start(first, "eve", as_current_user=False)
     tampering.act(rows, eve, admin)
+    if not tampering.takes:
+        tampering.act(rows, anonymous, admin)
     other = begin()
     other.step(_LEASE)
     other.step(_LEASE)
-    sent = [one.delivery.job_id for one in other.transport.sent]
-    if tampering.seal:  # only the first process has credentials that are held
-        assert sent == [admin]
-    assert eve not in sent
+    sent = {one.delivery.job_id for one in other.transport.sent}
+    # Only the first process has credentials that are held.
+    assert sent == ({admin} if tampering.seal else set()) | ({anonymous} if tampering.takes else set())
     if "label" in tampering.name:
-        assert not other.jobs.exists(eve)
-        assert other.job(eve).status is Status.STARTED
-    else:
-        assert _is_refused(other, eve)
-        assert eve in [state.id for state in other.ended]
+        for job_id in (eve, anonymous):
+            assert not other.jobs.exists(job_id)
+            assert other.job(job_id).status is Status.STARTED
+        return
+    state = other.jobs.status(eve)
+    assert state.status is Status.FAILED
+    assert "changed" in state.status_text  # for credentials of another row there is another text
+    assert eve in [state.id for state in other.ended]
+    if not tampering.takes:
+        assert other.jobs.status(anonymous).status is Status.FAILED
+        assert other.jobs.status(anonymous).status_text == ROW_CHANGED
 
 
 def check_claimed(open_store: Open, rows: Rows, tampering: Tampering) -> None:

@@ -29,6 +29,8 @@ class OwnJobs(Store):
         self.store = store
         self._keys = keys
         self._known: dict[str, None] = {}
+        self._moved: set[str] = set()
+        """The jobs that this process has given the current label since it last found none."""
 
     @property
     def lacks(self) -> frozenset[Capability]:
@@ -94,9 +96,8 @@ class OwnJobs(Store):
     def relabel(self, sealer: Sealer | None) -> int:
         """Give jobs that an older key accepted the label of the current one; returns how many.
 
-        It takes at most 100 of each status.
-
-        Once none is left, the older key can be dropped.
+        It takes at most 100 of each status. Once none is left, the older key can be dropped. Call it again at once after
+        it moved some, and after 0 a minute later.
         """
         old = self._keys.labels - {self._keys.label}
         if not old:
@@ -104,7 +105,17 @@ class OwnJobs(Store):
         count = 0
         for status in Status:
             for job in self.store.find(Query(status=status, labels=old, limit=_BATCH)):
-                count += self._relabelled(job, sealer)
+                if job.id in self._moved:
+                    # In the middle of a deployment: a process with the keys in the other order has moved it back.
+                    self._moved.clear()
+                    return 0
+                if self._relabelled(job, sealer):
+                    if len(self._moved) >= _MAX_KNOWN:
+                        self._moved.clear()
+                    self._moved.add(job.id)
+                    count += 1
+        if not count:
+            self._moved.clear()
         return count
 
     def count_old(self, limit: int) -> int:

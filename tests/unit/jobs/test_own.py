@@ -108,6 +108,49 @@ def test_while_keys_are_rotated_each_process_has_the_jobs_of_all() -> None:
         assert {one.jobs.status(job_id).status for job_id in ids} == {Status.STARTED}
 
 
+def test_processes_that_rotate_in_opposite_directions_do_not_move_jobs_without_end() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    first = bench(store=store, clock=clock, signer=MessageSigner(OLD, fallbacks=[NEW]))
+    second = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]))
+    ids = {first.start(delay=900) for _ in range(150)}
+    moved = 0
+    for _ in range(100):  # as both monitors do, each pass at once after one that moved a job
+        moves = second.engine.own_jobs.relabel(None), first.engine.own_jobs.relabel(None)
+        moved += sum(moves)
+        if moves == (0, 0):
+            break
+    assert 0 < moved < 1000
+    first.jobs.close()
+    for _ in range(3):  # once the deployment is complete
+        second.step(60)
+    assert second.engine.own_jobs.count_old(1000) == 0
+    assert {state.id for state in second.jobs.find(limit=200)} == ids
+
+
+def test_a_running_job_whose_label_was_renewed_is_still_as_it_was_written() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = bench(store=store, clock=clock, signer=MessageSigner(OLD, fallbacks=[NEW]), seal=True)
+    during = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]), seal=True)
+    with served():
+        job_id = before.jobs.start("/work", method="POST", body=b"text", merge="unfinished")
+    before.step()
+    on_the_way = before.transport.sent[-1]
+
+    def relabel() -> None:
+        during.step()
+        assert during.job(job_id).label == during.engine.row_keys.label
+
+    # Only the answer to the claim is lost, so the worker reads the job, which has just got its new label.
+    before.store.lost.add("change")
+    before.store.before["get"] = relabel
+    assert before.receive(on_the_way).job.id == job_id
+    before.store.lost.clear()
+    with served():
+        assert before.jobs.start("/work", method="POST", body=b"text", merge="unfinished") == job_id
+
+
 def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue() -> None:
     clock = FakeClock()
     one = bench(store=MemoryStore(clock=clock), clock=clock)

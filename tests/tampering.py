@@ -19,7 +19,7 @@ from backjob.testing import FakeClock
 from backjob.worker.claiming import Refusal
 from tests.unit.core import Bench, Here, bench, served
 
-__all__ = ["KINDS", "TAMPERINGS", "Rows", "Tampering", "check_claimed", "check_kinds", "check_sent"]
+__all__ = ["KINDS", "TAMPERINGS", "Rows", "Tampering", "check_claimed", "check_joined", "check_kinds", "check_sent"]
 
 Open: TypeAlias = "Callable[[FakeClock], Store]"
 """Opens the store, as one process does."""
@@ -166,6 +166,21 @@ def check_claimed(open_store: Open, rows: Rows, tampering: Tampering) -> None:
     assert one.receive(on_the_way[admin]).job.owner == "admin"
 
 
+def check_joined(open_store: Open, rows: Rows) -> None:
+    """Move the merge key of the admin's job to Eve's row: her job gets none of the admin's credentials."""
+    one = _processes(open_store, seal=False)()
+    admin, eve = _start(one, "admin", delay=5, merge="pending"), _start(one, "eve", delay=9)
+    assert _start(one, "admin", delay=5, merge="pending") == admin
+    key = rows.read(admin, "merge_key")
+    rows.write(admin, "merge_key", None)
+    rows.write(eve, "merge_key", key)
+    again = _start(one, "admin", delay=5, merge="pending")
+    assert again not in (admin, eve)
+    one.step(9)
+    cookies = {sent.delivery.job_id: sent.delivery.sign().header("Cookie") for sent in one.transport.sent}
+    assert cookies == {admin: "session=admin", again: "session=admin", eve: "session=eve"}
+
+
 # --- rows that nobody changed -------------------------------------------------------------------------------------------
 
 _ODD: Final = "".join(map(chr, (*range(0x20, 0x7F), *range(0xA0, 0x100))))
@@ -189,15 +204,19 @@ KINDS: Final[dict[str, tuple[Here, dict[str, Any]]]] = {
 
 
 def check_kinds(open_store: Open, *, seal: bool) -> None:
-    """Send a job of each kind by another process that reads it from the store, and claim it there."""
+    """Join a job of each kind, and send it by another process that reads it from the store, and claim it there."""
     begin = _processes(open_store, seal=seal)
     first = begin()
     ids: dict[str, str] = {}
     for name, (here, options) in KINDS.items():
         path = here.mount.replace("%20", " ") + "/work"
-        anonymous = {} if seal else {"as_current_user": False}
+        arguments: dict[str, Any] = {"merge": "unfinished", "owner": "ann", "scope": name, **options}
+        if not seal:
+            arguments["as_current_user"] = False
         with served(here):
-            ids[first.jobs.start(path, **{**options, **anonymous})] = name
+            job_id = first.jobs.start(path, **arguments)
+            assert first.jobs.start(path, **arguments) == job_id, name
+        ids[job_id] = name
     other = begin()
     other.step(_LEASE)
     sent = {ids[one.delivery.job_id]: one for one in other.transport.sent}
@@ -209,7 +228,7 @@ def check_kinds(open_store: Open, *, seal: bool) -> None:
         opened = other.engine.worker.open(routed)
         assert opened is not None, name
         running = other.engine.worker.claim(opened, request.body)
-        assert running.job.owner == options.get("owner"), name
+        assert running.job.owner == options.get("owner", "ann"), name
         assert request.method == options.get("method", "GET"), name
         if seal and options.get("as_current_user", True):
             assert request.header("Cookie") == here.request.header("Cookie"), name

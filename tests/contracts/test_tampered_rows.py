@@ -15,7 +15,7 @@ from backjob.protocols import Store
 from backjob.testing import FakeClock
 from tests.services import REDIS
 from tests.shared_stores import LISTING_STORES, SharedStore, mariadb, postgres
-from tests.tampering import TAMPERINGS, Open, Rows, Tampering, check_claimed, check_kinds, check_sent
+from tests.tampering import TAMPERINGS, Open, Rows, Tampering, check_claimed, check_joined, check_kinds, check_sent
 
 _MARKS: Final = {"SQLiteStore": ()}
 STORES: Final = [
@@ -77,6 +77,8 @@ def _redis(url: str) -> Rows:
                 client.hdel(key(job_id), column)
             else:
                 client.hset(key(job_id), column, value)
+                if column == "merge_key":
+                    client.hset(f"{{{prefix}}}:merge", value, job_id)
 
     return Rows(read, write)
 
@@ -113,6 +115,10 @@ def test_a_row_that_was_changed_after_its_request_was_sent_runs_no_other_action(
     place: tuple[Open, Rows], tampering: Tampering
 ) -> None:
     check_claimed(*place, tampering)
+
+
+def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(place: tuple[Open, Rows]) -> None:
+    check_joined(*place)
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])

@@ -12,7 +12,7 @@ from backjob.django.models import Job
 from backjob.django.store import DjangoStore
 from backjob.protocols import Store
 from backjob.testing import FakeClock
-from tests.tampering import TAMPERINGS, Rows, Tampering, check_claimed, check_kinds, check_sent
+from tests.tampering import TAMPERINGS, Rows, Tampering, check_claimed, check_joined, check_kinds, check_sent
 
 ALIAS = {"sqlite": "default"}
 
@@ -53,6 +53,12 @@ def test_a_row_that_was_changed_after_its_request_was_sent_runs_no_other_action(
     open_store: Callable[[FakeClock], Store], rows: Rows, tampering: Tampering
 ) -> None:
     check_claimed(open_store, rows, tampering)
+
+
+def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(
+    open_store: Callable[[FakeClock], Store], rows: Rows
+) -> None:
+    check_joined(open_store, rows)
 
 
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])

@@ -60,7 +60,7 @@ class RowKeys:
         if job.proof is None or job.label not in self._keys:
             return False
         proof = _text(_mac(self._keys[job.label], job.label, job, mode))
-        return hmac.compare_digest(job.proof.encode(), proof.encode())
+        return hmac.compare_digest(job.proof.encode("utf-8", "surrogatepass"), proof.encode())
 
 
 def _mode(row: Draft | Job) -> str:

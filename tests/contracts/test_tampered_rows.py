@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -12,9 +13,11 @@ import pytest
 from redis import Redis
 
 from backjob.protocols import Store
+from backjob.stores import open_store as open_store_at
+from backjob.stores.cached import CachedStore
 from backjob.testing import FakeClock
-from tests.services import REDIS
-from tests.shared_stores import LISTING_STORES, SharedStore, mariadb, postgres
+from tests.services import REDIS, own_name
+from tests.shared_stores import BY_NAME, LISTING_STORES, SharedStore, mariadb, postgres, redis_cache
 from tests.tampering import TAMPERINGS, Open, Rows, Tampering, check_claimed, check_joined, check_kinds, check_sent
 
 _MARKS: Final = {"SQLiteStore": ()}
@@ -124,3 +127,28 @@ def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(place
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])
 def test_an_untouched_row_of_each_kind_is_sent_and_runs(place: tuple[Open, Rows], seal: bool) -> None:
     check_kinds(place[0], seal=seal)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])
+def test_an_untouched_row_in_a_cache_alone_is_sent_and_runs(tmp_path: Path, seal: bool) -> None:
+    shared = BY_NAME["cachelib on Redis"]
+    with ExitStack() as stack:
+        url = stack.enter_context(shared.place(tmp_path))
+        check_kinds(lambda clock: stack.enter_context(shared.open(url, clock)), seal=seal)
+
+
+@pytest.mark.services
+@pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])
+def test_an_untouched_row_of_a_store_with_a_cache_is_sent_and_runs(tmp_path: Path, seal: bool) -> None:
+    REDIS.require()
+    url, prefix = f"sqlite:///{tmp_path}/jobs.db", own_name()
+
+    with ExitStack() as stack:
+
+        def open_store(clock: FakeClock) -> Store:
+            return CachedStore(
+                stack.enter_context(closing(open_store_at(url, clock=clock))), redis_cache, prefix=prefix, clock=clock
+            )
+
+        check_kinds(open_store, seal=seal)

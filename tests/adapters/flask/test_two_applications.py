@@ -66,7 +66,8 @@ def make(make_app: MakeApp, url: str) -> Callable[..., tuple[Flask, BackJob]]:
 
 def note_polls(jobs: BackJob) -> threading.Event:
     """Return an event that is set when the monitor has asked the store for due jobs."""
-    own, polled = engine_of(jobs).own_jobs, threading.Event()
+    own: Any = engine_of(jobs).own_jobs
+    polled = threading.Event()
     take_due = own.take_due
 
     def noted(*arguments: Any) -> Any:
@@ -74,7 +75,7 @@ def note_polls(jobs: BackJob) -> threading.Event:
         polled.set()
         return taken
 
-    own.take_due = noted  # type: ignore[method-assign]
+    own.take_due = noted
     return polled
 
 

@@ -84,6 +84,8 @@ TAMPERINGS: Final = (
     Tampering("another client address", _request(lambda parts: parts[4].__setitem__(2, "127.0.0.1"))),
     Tampering("another host", _request(lambda parts: parts[4].__setitem__(1, "evil.example"))),
     Tampering("no caller", _request(lambda parts: parts.__setitem__(4, None))),
+    Tampering("a request that is not JSON", _set("request", "GET /work")),
+    Tampering("a request of another shape", _set("request", "[[],{}]")),
     Tampering("a mount", _request(lambda parts: parts.append("/work"))),
     # The signature covers the body that was sent.
     Tampering("another body", _set("body", b"amount=1000000"), runs=True),

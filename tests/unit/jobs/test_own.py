@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -54,9 +55,9 @@ def test_another_applications_job_is_unknown(call: str) -> None:
         "finish": lambda: b.jobs.finish(job_id=job_id),
         "fail": lambda: b.jobs.fail("no", job_id=job_id),
     }
-    theirs: Any = b.jobs
+    otherwise: Callable[[], object] = partial(getattr(b.jobs, call), job_id)
     with pytest.raises(JobNotFound):
-        end.get(call, lambda: getattr(theirs, call)(job_id))()
+        end.get(call, otherwise)()
     assert not b.jobs.exists(job_id)
     assert b.jobs.find(owner="5") == []
     assert [state.id for state in a.jobs.find(owner="5")] == [job_id]

@@ -18,7 +18,7 @@ from attrs import evolve
 
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
-from backjob.delivery.pending import PendingDelivery
+from backjob.delivery.pending import LastSent, PendingDelivery
 from backjob.delivery.proof import Proof, host_of
 from backjob.endings import write_end
 from backjob.errors import StoreError
@@ -239,9 +239,11 @@ class Deliveries:
         request = evolve(job.request, headers=job.request.headers + more)
         clock = self._parts.clock
         deadline = local_deadline(job, clock.now())
-        attempt = Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock)
+        reached = self._proof.reached if destination.needs_proof else None
+        attempt = Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock, reached)
         future = destination.transport.send(attempt)
-        delivery.job, delivery.future, delivery.sent = None, future, (destination, job.attempt)
+        sent = LastSent(destination, job.attempt, self._monotonic())
+        delivery.job, delivery.future, delivery.sent = None, future, sent
         self._in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
@@ -313,7 +315,7 @@ class Deliveries:
         future = delivery.future
         if future is None:
             return
-        is_ours = delivery.sent is None or self._proof.judge(*delivery.sent, delivery.job_id, future)
+        is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
         job = self._store.get(delivery.job_id)
         step = after_answer(job, future.result()) if failure(future) is None else after_silence(job)
         if job is None or step.next in (Next.DONE, Next.WATCH):

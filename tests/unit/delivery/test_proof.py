@@ -13,9 +13,9 @@ from attrs import evolve
 from backjob.delivery.addresses import Addresses
 from backjob.errors import AddressUnknown, ConnectionLost, NotSent
 from backjob.http.listening import Listener, listener_at
-from backjob.http.marks import MARK_HEADER
+from backjob.http.marks import MARK_HEADER, MARK_LABEL, mark
 from backjob.lifecycle import REFUSAL_HEADER
-from backjob.model import Caller, Request, Status
+from backjob.model import Caller, Headers, Request, Status
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.worker.claiming import Reply
@@ -156,16 +156,50 @@ def test_the_proof_ends_after_a_minute_without_an_answer(world: Bench) -> None:
     world.start()
     world.step()
     prove(world)
-    world.step(45)
-    _answered(world, works(world)[0])
     world.start()
     world.step(45)
-    assert (len(probes(world)), len(works(world))) == (1, 2)
+    _answered(world, works(world)[1])
+    world.start()
+    world.step(45)
+    assert (len(probes(world)), len(works(world))) == (1, 3)
     world.start()
     world.step(60)
-    assert (len(probes(world)), len(works(world))) == (2, 2)
+    assert (len(probes(world)), len(works(world))) == (2, 3)
     prove(world)
-    assert len(works(world)) == 3
+    assert len(works(world)) == 4
+
+
+@pytest.mark.parametrize("seconds", [59, 3600])
+def test_the_answer_to_an_old_request_proves_nothing_about_the_next_connection(world: Bench, seconds: float) -> None:
+    """A server that shuts down answers long jobs after it has given up its port."""
+    world.start(error_timeout=7200)
+    world.step()
+    prove(world)
+    world.receive(works(world)[0])
+    world.step(seconds)
+    works(world)[0].answer(headers=_marks(world, works(world)[0]))
+    world.step()
+    world.start()
+    world.step(2)
+    assert (len(probes(world)), len(works(world))) == (2, 1)
+
+
+def _marks(world: Bench, sent: Sent) -> Headers:
+    return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, sent.delivery.attempt, None)
+
+
+def test_worker_requests_go_to_the_very_address_that_answered_the_probe(world: Bench) -> None:
+    world.start()
+    world.step()
+    [probe] = probes(world)
+    assert probe.delivery.reached is None
+    probe.delivery.reached = "127.0.0.1"
+    prove(world)
+    assert works(world)[0].delivery.reached == "127.0.0.1"
+    works(world)[0].fail(NotSent("refused"))
+    world.step()
+    world.step(1)
+    assert probes(world)[1].delivery.reached is None
 
 
 # --- answers that prove nothing -------------------------------------------------------------------------------------

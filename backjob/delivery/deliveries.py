@@ -207,7 +207,10 @@ class Deliveries:
     def _send(self, delivery: PendingDelivery) -> None:
         destination = self._proof.destination()
         job = delivery.job
-        if destination is None or job is None:
+        if job is None:
+            return
+        if destination is None:  # a request has shown a new address since `run` asked
+            self._ready.appendleft(delivery.job_id)
             return
         if not delivery.is_whole:
             job = self._store.get(job.id, body=True)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import socket
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 from attrs import evolve
 
-from backjob.delivery.addresses import Addresses
+from backjob.delivery.addresses import Addresses, Destination
+from backjob.delivery.proof import Proof
 from backjob.errors import AddressUnknown, ConnectionLost, NotSent
 from backjob.http.listening import Listener, listener_at
 from backjob.http.marks import MARK_HEADER, MARK_LABEL, mark
@@ -200,6 +201,34 @@ def test_worker_requests_go_to_the_very_address_that_answered_the_probe(world: B
     world.step()
     world.step(1)
     assert probes(world)[1].delivery.reached is None
+
+
+def test_a_job_whose_proof_ends_just_before_it_is_sent_waits_for_the_next_one(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may show a new address at any moment, in another thread."""
+    learning(world)
+    show(world, 8000)
+    with served():
+        world.start(as_current_user=True)
+    world.step()
+    look = Proof.destination
+    looks = count(1)
+
+    def look_and_move(proof: Proof) -> Destination | None:
+        found = look(proof)
+        if found is not None and next(looks) == 1:
+            show(world, 9000)
+        return found
+
+    monkeypatch.setattr(Proof, "destination", look_and_move)
+    prove(world, port=8000)
+    for _ in range(3):
+        world.step(1)
+        for sent in probes(world):
+            if not sent.future.done():
+                prove(world, sent, port=8000)
+    assert len(works(world)) == 1
 
 
 # --- answers that prove nothing -------------------------------------------------------------------------------------

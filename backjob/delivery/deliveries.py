@@ -129,12 +129,16 @@ class Deliveries:
             if delivery is None or delivery.job is None or delivery.send_at is not None:
                 self._ready.popleft()
             elif self._proof.destination() is None:
-                self._outage.attempt(partial(self._proof.seek, delivery.job), "the probe for job %s", delivery.job_id)
+                self._outage.attempt(partial(self._seek, delivery.job), "the probe for job %s", delivery.job_id)
                 self._outage.attempt(self._note_waiting, "the monitor")
                 break
             else:
                 self._ready.popleft()
                 self._retrying(self._send, delivery)
+
+    def _seek(self, job: Job) -> None:
+        if self._proof.seek(job):
+            self._ready.rotate(-1)  # perhaps the next job's request goes below another mount, where ours answers
 
     def conclude(self, job_id: str, future: Future[Response]) -> None:
         """Decide what follows the outcome of an attempt."""

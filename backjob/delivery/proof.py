@@ -115,12 +115,15 @@ class Proof:
             self._valid_until = max(self._valid_until, sent.at + _LASTS)
         return True
 
-    def seek(self, job: Job) -> None:
-        """Probe the next place that the request of this waiting job could go to. Never stacks probes on one place."""
+    def seek(self, job: Job) -> bool:
+        """Probe the next place that the request of this waiting job could go to. Never stacks probes on one place.
+
+        Returns whether all of them have failed now.
+        """
         self._notice_addresses()
         now = self._monotonic()
         if now < self._next_try:
-            return
+            return False
         for place, probe in [*self._probes.items()]:
             if probe.until <= now:
                 self._fail(place, "connection", f"no answer for {_LIFETIME:.0f} s")
@@ -133,11 +136,13 @@ class Proof:
             self._failures += 1
             self._next_try = now + backoff(self._failures)
             self._publish(now)
+            return True
         else:
             self._next_try = min((probe.until for probe in self._probes.values()), default=now + _PATIENCE)
             self.waiting = "connection"
             self.reason = f"no answer yet from {', '.join(place.destination.name for place in self._probes)}"
             _log.info("jobs wait: %s", self.reason)
+        return False
 
     def _notice_addresses(self) -> None:
         addresses = self._parts.addresses()

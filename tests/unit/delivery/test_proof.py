@@ -579,6 +579,25 @@ def test_a_probe_goes_below_the_mount_of_the_waiting_job_and_its_signature_cover
         world.engine.worker.open(evolve(sent, target=sent.target.removeprefix("/shop"), mount=""))
 
 
+def test_a_job_below_a_mount_that_leads_elsewhere_keeps_no_other_job_waiting(world: Bench) -> None:
+    def answer(sent: Sent) -> None:
+        request = sent.delivery.sign()
+        if request.path.startswith("/elsewhere"):
+            sent.answer(404)
+        elif sent.delivery.attempt == 0:
+            with pytest.raises(Reply) as caught:
+                world.engine.worker.open(request)
+            sent.answer(200, "OK", caught.value.headers)
+
+    world.transport.script = answer
+    with served(Here(request=Request("GET", "/elsewhere/page", (("Cookie", COOKIE),)), mount="/elsewhere")):
+        world.start("/elsewhere/work", as_current_user=True)
+    other = world.start()
+    for _ in range(20):
+        world.step(0.2)
+    assert [sent.delivery.job_id for sent in works(world) if sent.delivery.job_id == other] == [other]
+
+
 # --- processes ------------------------------------------------------------------------------------------------------
 
 

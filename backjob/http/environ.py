@@ -158,7 +158,7 @@ def is_test_client(environ: WSGIEnvironment) -> bool:
 
     It reads nothing that a client of a server can set.
     """
-    if "paste.testing" in environ or "werkzeug.debug.preserve_context" in environ:
+    if "paste.testing" in environ:
         return True
     if type(environ.get("wsgi.input")).__module__ == "django.test.client":
         return True

@@ -28,7 +28,7 @@ def merge_key(
             return None
     caller, request = draft.caller, draft.request
     return access.merge_key(
-        "anonymous" if inherited is None and not given else "user",
+        "anonymous" if inherited is None else "user",
         draft.owner,
         draft.scope,
         request.method,

@@ -27,7 +27,7 @@ def merge_key(
         if not user and (inherited or not given):
             return None
     return access.merge_key(
-        "anonymous" if inherited is None and not given else "user",
+        "anonymous" if inherited is None else "user",
         *_compared(draft, draft.request),
         draft.request.body,
         *_parts(given.headers),

@@ -1,7 +1,7 @@
-"""An end or a report is always written: in plainer forms, if the store can't keep its text or its result.
+"""Writes an end or a report, in a plainer form if the store refuses its text or result.
 
-A table in MariaDB's utf8mb3 or latin1 refuses emoji, a server refuses what exceeds its packet size. The text that was
-refused is in the log.
+A table in MariaDB's utf8mb3 or latin1 refuses emoji, and a server refuses data that exceeds its packet size. The log has
+the refused text.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ _Answer = TypeVar("_Answer")
 
 
 def write_end(store: Store, job_id: str, expect: Expect, end: End) -> Job | None:
-    """Write an end as `Store.change` does, if need be with a plainer text or without its result. Raises `StoreError`."""
+    """Write an end as `Store.change` does, with a plainer text or no result if necessary. Raises `StoreError`."""
     return _written(lambda form: store.change(job_id, expect, ended(form)), _ends(end), job_id, "end", end.text)
 
 
 def write_report(store: Store, job_id: str, token: str, report: Report) -> bool:
-    """Write a report as `Store.report` does, if need be with a plainer text or without one. Raises `StoreError`."""
+    """Write a report as `Store.report` does, with a plainer text or none if necessary. Raises `StoreError`."""
     return _written(lambda form: store.report(job_id, token, form), _reports(report), job_id, "report", report.text)
 
 
 def is_large(end: End) -> bool:
-    """Whether the end has a result of 64 KiB or more."""
+    """Return whether the end has a result of 64 KiB or more."""
     return end.result is not None and len(json.dumps(end.result)) >= _LARGE
 
 
 def without_result(end: End) -> End:
-    """The end, with a text in place of its result."""
+    """Return the end with a text in place of its result."""
     return evolve(end, text=_RESULT_REFUSED if end.text is None else f"{end.text} {_RESULT_REFUSED}", result=None)
 
 

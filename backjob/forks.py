@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 class InProcess(Generic[T]):
-    """A context variable, None at first, whose value a forked child does not have.
+    """A context variable, None by default, whose value a forked child does not inherit.
 
-    A child inherits its parent's context, with the request that the parent serves and the job that it runs.
+    Otherwise the child would have its parent's current request and job.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The places to which worker requests can go: the configured transport, or the addresses that requests have shown."""
+"""The destinations of worker requests: the configured transport, or the addresses that the server's socket has shown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Destination:
 
     @property
     def needs_proof(self) -> bool:
-        """Whether it must prove itself: a transport that is ``in_process`` calls the application without a server."""
+        """Whether it must prove itself. A transport that is ``in_process`` calls the application directly, so it need not."""
         return not getattr(self.transport, "in_process", False)
 
 
@@ -49,7 +49,7 @@ class Addresses:
         self._lock = PerProcess(threading.Lock)
         self._destinations: tuple[Destination, ...] = self._configured
         self.arrivals = 0
-        """How many addresses have been new so far."""
+        """The number of new addresses so far."""
         self.problem: AddressUnknown | None = None
         """Why the last request showed no address."""
         self.on_unix = False
@@ -57,7 +57,7 @@ class Addresses:
 
     @property
     def destinations(self) -> tuple[Destination, ...]:
-        """The destinations, those that were shown most recently first. Empty while the address is unknown."""
+        """The destinations, the most recently shown ones first. Empty while the address is unknown."""
         return self._destinations
 
     @property

@@ -1,7 +1,7 @@
-"""At the end of a process: it gives its leases back, so that another process delivers its jobs at once.
+"""Gives a process's leases back when it ends, so that another process delivers its jobs at once.
 
-A process that serves no requests, such as a shell or a command, first waits until what it sends is claimed: it may have
-started its job a moment ago.
+A process that serves no requests, such as a shell or a command, may have started its jobs a moment ago. So it first waits
+until they are claimed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PAUSE: Final = 0.05  # s
 
 
 class Leaving(Protocol):
-    """A monitor, at the end of its process."""
+    """The methods of a monitor that the end of its process needs."""
 
     @property
     def is_running(self) -> bool: ...
@@ -32,7 +32,7 @@ _leaving: Final[weakref.WeakKeyDictionary[Leaving, int]] = weakref.WeakKeyDictio
 
 
 def leave_at_exit(monitor: Leaving) -> None:
-    """Close the monitor when this process ends, in an orderly way."""
+    """Close the monitor when this process exits normally."""
     _leaving[monitor] = os.getpid()
 
 

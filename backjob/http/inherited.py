@@ -1,4 +1,4 @@
-"""The header fields that a worker request takes over from the request that starts the job."""
+"""The header fields that a worker request inherits from the request that starts the job."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def credential_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def forwarded_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of fields that the action shall see too. Raises `ValueError`."""
+    """Return the names of the other fields that the action sees too. Raises `ValueError` for a credential."""
     checked = tuple(_checked(_as_field(name)) for name in _listed(names))
     for name in checked:
         if canonical_name(name) in CREDENTIAL_FIELDS:
@@ -38,7 +38,7 @@ def forwarded_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def cookie_names(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of cookies. Raises `ValueError`."""
+    """Return the names of cookies as a tuple. Raises `ValueError` for an invalid one."""
     listed = _listed(names)
     for name in listed:
         if not _COOKIE_NAME.fullmatch(name):
@@ -70,9 +70,9 @@ def _checked(name: str) -> str:
 
 
 def context_fields(here: Request, given: Headers, names: Iterable[str]) -> Headers:
-    """Return the fields that tell an action about the starting request: its language, its trace, and those named.
+    """Return the fields that tell an action about the starting request: language, trace, request id, and those in ``names``.
 
-    Fields that were given explicitly are left out, and so are values that no client may send.
+    It leaves out the fields that were given explicitly, and values that no client may send.
     """
     present = {name.lower() for name, _ in given}
     found: list[tuple[str, str]] = []
@@ -102,10 +102,10 @@ def variants(name: str) -> tuple[str, ...]:
 def current_credentials(
     here: Request, given: Credentials, names: Iterable[str], changed_cookies: Callable[[], Mapping[str, str | None]]
 ) -> Credentials:
-    """Return the credentials of the request being served, except those given, which take precedence.
+    """Return the credentials of the request being served, without the fields in ``given``, which take precedence.
 
-    ``names`` are fields besides Cookie and Authorization. ``changed_cookies()`` returns those that the response is
-    going to set; None deletes one. Raises `InvalidRequest` for a value that no client may send.
+    ``names`` are fields besides Cookie and Authorization. ``changed_cookies()`` returns the cookies that the response is
+    going to set; the value None deletes a cookie. Raises `InvalidRequest` for a value that no client may send.
     """
     wanted = {canonical_name(name) for name in names} | CREDENTIAL_FIELDS
     missing = wanted - {canonical_name(name) for name, _ in given.headers}

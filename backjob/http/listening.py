@@ -1,4 +1,4 @@
-"""The server's own socket, as a request shows it: the only place where an application learns its address."""
+"""The server's own socket, as a request shows it. An application learns its address from nothing else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Listener(NamedTuple):
 
     @property
     def base_urls(self) -> tuple[str, ...]:
-        """The base URLs to try: where it is unknown whether the socket is encrypted, without TLS and then with it.
+        """The base URLs to try. If it is unknown whether the socket is encrypted: first without TLS, then with it.
 
         Raises `AddressUnknown` unless it is an IP address with a port.
         """
@@ -53,5 +53,5 @@ def listener_of_socket(connection: Any) -> Listener:
 
 
 def listener_at(host: str, port: int) -> Listener:
-    """Return the listener with this IP address, of which the server does not show whether it is encrypted."""
+    """Return the listener at this IP address. Whether it is encrypted is unknown, because the server does not show it."""
     return Listener(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, port))

@@ -1,6 +1,6 @@
-"""The mark in each answer to a worker request: a MAC by a key of the application, which no other site can compute.
+"""The mark in each response to a worker request or a probe: a MAC with the application's key, which no other site can make.
 
-The answering socket's own port is part of it, so that a relay at another port is exposed.
+It covers the answering socket's own port, which exposes a relay at another port.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _UNKNOWN_PORT: Final = "-"
 
 
 def mark(key: bytes, job_id: str, attempt: int, port: int | None) -> Headers:
-    """Return the header field that marks the answer to a worker request or a probe."""
+    """Return the header field that marks the response to a worker request or a probe."""
     shown = _UNKNOWN_PORT if port is None else str(port)
     return ((MARK_HEADER, f"{shown} {_mac(key, job_id, attempt, shown)}"),)
 

@@ -21,10 +21,10 @@ _NOT_A_SEQUENCE: Final = (str, bytes, bytearray, memoryview)
 
 
 def text_of(argument: str, value: object, remedy: str = "") -> str:
-    """Return a text argument as a plain `str`. Raises `InvalidRequest` for what is no text, and appends the remedy.
+    """Return a text argument as a plain `str`. Raises `InvalidRequest`, whose message ends with ``remedy``, for other types.
 
-    Subclasses of `str`, translations that are still lazy (Django, Babel, Flask-Babel), paths and exceptions (their
-    message) plainly mean text.
+    It also accepts subclasses of `str`, lazy translations (Django, Babel, Flask-Babel), paths and exceptions (their
+    message).
     """
     if type(value) is str:
         return value
@@ -42,7 +42,7 @@ def text_of(argument: str, value: object, remedy: str = "") -> str:
 def pairs_of(argument: str, params: object) -> list[tuple[str, str]]:
     """Return the names and values of a query or a form as text.
 
-    Lists and tuples repeat their name; None is left out, also within them. Text, numbers, booleans (``true`` and
+    A list or tuple repeats its name. None is left out, also within a list. Text, numbers, booleans (``true`` and
     ``false``), dates, times and durations (ISO 8601), UUIDs and enum members (their values) become text. Raises
     `InvalidRequest` for other types.
     """
@@ -62,9 +62,9 @@ def pairs_of(argument: str, params: object) -> list[tuple[str, str]]:
 
 
 def json_text(argument: str, value: object) -> str:
-    """Return a value as JSON text. Raises `InvalidRequest` for what JSON can't represent, NaN and infinity included.
+    """Return a value as JSON text. Raises `InvalidRequest` for a value that JSON can't represent, such as NaN.
 
-    Besides what JSON has, it takes dates, times and durations (ISO 8601), decimals and UUIDs (their text), enum members
+    Besides JSON's own types it accepts dates, times and durations (ISO 8601), decimals and UUIDs (their text), enum members
     (their values), lazy translations, and any mapping or sequence.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a worker request inherits from the request that starts the job, and what its action gets to see of that."""
+"""Applies the options about inherited header fields: when a job starts, and when its action sees the fields."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from backjob.signing.logins import FIELD, LoginCarrier
 
 
 class Inheritance:
-    """The options that name header fields, applied. Immutable. Raises `InvalidRequest` if they contradict each other."""
+    """Applies the options that name header fields. Immutable. Raises `InvalidRequest` if they contradict each other."""
 
     __slots__ = ("_forward", "_logins", "names")
 
@@ -34,7 +34,7 @@ class Inheritance:
     def credentials(
         self, here: Request, given: Credentials, changed_cookies: Callable[[], Mapping[str, str | None]]
     ) -> Credentials:
-        """Return the current user's credentials, except those given. Raises `InvalidRequest`."""
+        """Return the current user's credentials, without the fields in ``given``. Raises `InvalidRequest` for an invalid value."""
         return current_credentials(here, given, self.names, changed_cookies)
 
     def with_context(self, request: Request, here: Request) -> Request:
@@ -42,7 +42,7 @@ class Inheritance:
         return evolve(request, headers=request.headers + context_fields(here, request.headers, self._forward))
 
     def packed(self, job_id: str, credentials: Credentials) -> Credentials:
-        """Return the credentials as they are sent with this job."""
+        """Return the credentials in the form in which this job's worker request sends them."""
         return self._logins.pack(job_id, credentials)
 
     def logins(self, job_id: str, request: Request) -> dict[str, str | None]:
@@ -56,7 +56,7 @@ class Inheritance:
         return fields | dict(self._logins.unpack(job_id, request))
 
     def context(self, job: Job) -> dict[str, str | None]:
-        """Return the fields as the starting request had them: a proxy may have replaced those of the worker request."""
+        """Return the context fields of the starting request. A proxy may have replaced those of the worker request."""
         request = job.request
         if request is None:
             return {}

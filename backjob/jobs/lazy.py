@@ -1,4 +1,4 @@
-"""An engine that is built at its first use: a mistake in the configuration fails `start()`, but no page of the site."""
+"""An engine that is built at its first use, so that a mistake in the settings fails `start()` but no page of the site."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Engine = TypeVar("_Engine", bound=Engine)
 
 
 class LazyEngine(Generic[_Engine]):
-    """The engine that ``build`` returns. If ``build`` raises at a page, its error is logged once. Thread-safe."""
+    """The engine that ``build`` returns. If ``build`` raises during a page, it logs the error once. Thread-safe."""
 
     def __init__(self, build: Callable[[], _Engine], clock: Clock | None = None) -> None:
         self._build = build
@@ -50,7 +50,7 @@ class LazyEngine(Generic[_Engine]):
         return self._engine
 
     def get_if_usable(self) -> _Engine | None:
-        """Return the engine, or None if it can't be built. For requests that may start no job: tries again once in 5 s."""
+        """Return the engine, or None if it can't be built. Tries again at most once in 5 s. For requests that need no job."""
         if self._engine is not None:
             return self._engine
         if not self._building.acquire(blocking=self._error is None):
@@ -97,7 +97,7 @@ class LazyEngine(Generic[_Engine]):
 
 
 def check_without_engine(forms: Callable[[], tuple[Request, ...]], signer: Signer | None = None) -> None:
-    """Raise a temporary `Refusal` if this is a worker request: without an engine it must not run as an ordinary one."""
+    """Raise a temporary `Refusal` if this is a worker request, which must not run as an ordinary request without an engine."""
     claims = [carrier.claims for carrier in CARRIERS.values()]
     if signer is not None:
         claims.append(signer.claims)

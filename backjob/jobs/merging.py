@@ -1,4 +1,4 @@
-"""Which calls of ``start(merge=…)`` mean the same job."""
+"""Decides which calls of ``start(merge=…)`` mean the same job."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def merge_key(
     """Return 43 characters that are the same for calls that mean the same job, or None if a job must not be merged.
 
     ``given`` are the credentials among the arguments, ``inherited`` those of the current user (None: not as the current
-    user). An owner says whose job it is. Without one, the inherited credentials do, of the cookies those named; if there
-    are none of these, two visitors could not be distinguished.
+    user). The key covers the owner. If there is none, it covers the inherited credentials, but only the named ``cookies``.
+    Without any of these, two visitors could not be distinguished, so the job must not be merged.
     """
     user: Headers = ()
     if inherited is not None and draft.owner is None:

@@ -1,4 +1,4 @@
-"""The application's own jobs in a store that other applications may share: no job of another one gets in or out."""
+"""The application's own jobs in a store that other applications may share. Their jobs are unknown here."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ _BATCH: Final = 100
 
 
 class OwnJobs(Store):
-    """A `Store` with the jobs that carry one of the application's labels; another job's id is unknown here.
+    """A `Store` of the jobs with one of the application's labels. It does not know the id of any other job.
 
-    ``store`` is the one that keeps them. A job that another application's key accepted is neither found nor leased, ended
-    or purged.
+    ``store`` keeps the jobs. Jobs of other applications are neither found nor leased, ended or purged.
     """
 
     def __init__(self, store: Store, keys: RowKeys) -> None:
@@ -94,10 +93,14 @@ class OwnJobs(Store):
     # --- after a change of keys ---------------------------------------------------------------------------------------
 
     def relabel(self, sealer: Sealer | None) -> int:
-        """Give jobs that an older key accepted the label of the current one; returns how many.
+        """Move jobs with an older key's label to the current key, at most 100 of each status. Returns how many.
 
+<<<<<<< HEAD
         It takes at most 100 of each status. Once none is left, the older key can be dropped. Call it again at once after
         it moved some, and after 0 a minute later.
+=======
+        Once none is left, you can drop the older key.
+>>>>>>> edit1
         """
         old = self._keys.labels - {self._keys.label}
         if not old:

@@ -1,8 +1,8 @@
 """Carries the fields of ``CREDENTIAL_HEADERS`` in one authenticated field of the worker request.
 
-Such a field proves a login because a proxy sets it and strips it from what clients send, so it can't travel under its own
-name: the proxy would strip it, and the application must not believe it from the network. The field here contains names and
-values, and a MAC (HMAC-SHA-256, with a key derived from the signer's) over them and the job's id.
+A field such as ``Remote-User`` proves a login because a proxy sets it and strips it from what clients send. In a worker
+request the proxy would strip it, and the application must not believe it from the network. So one field carries the names
+and values, with a MAC (HMAC-SHA-256, with a key derived from the signer's) over them and the job's id.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LoginCarrier:
         self._keys = signer.derive("credentials")
 
     def pack(self, job_id: str, credentials: Credentials) -> Credentials:
-        """Return the credentials as they are sent: fields of these names in one field, the others unchanged."""
+        """Return the credentials to send: the fields with these names packed into one field, the others unchanged."""
         packed = [field for field in credentials.headers if canonical_name(field[0]) in self._names]
         if not packed:
             return credentials

@@ -1,7 +1,7 @@
-"""The label of an application's jobs, and the proof that a stored row is as the application wrote it.
+"""The label of an application's jobs, and the row proof, which shows that a stored row is as the application wrote it.
 
-Whoever can write to the store could otherwise have the application sign any request, or run a job with another one's
-credentials.
+Otherwise a program that can write to the store could have the application sign any request, or run a job with another
+one's credentials.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LABEL_BYTES: Final = 12
 
 
 class RowKeys:
-    """Labels and proofs for each key of the application. Immutable and thread-safe."""
+    """Labels and row proofs for each key of the application. Immutable and thread-safe."""
 
     __slots__ = ("_keys", "label", "labels")
 
@@ -31,19 +31,32 @@ class RowKeys:
         self.label = labels[0]
         """The label of new jobs: that of the current key."""
         self.labels: frozenset[str] = frozenset(labels)
-        """The labels of all keys of the ring. A job with another label belongs to another application."""
+        """The labels of the current key and the fallbacks. A job with another label belongs to another application."""
 
     def authenticated(self, draft: Draft) -> Draft:
-        """Return the draft with its label and its proof. Raises `KeyError` for a label of another application."""
+        """Return the draft with its label and its row proof. Raises `KeyError` for a label of another application."""
         draft = evolve(draft, label=draft.label or self.label)
+<<<<<<< HEAD
         return evolve(draft, proof=_text(_mac(self._keys[draft.label], draft.label, draft, _mode(draft))))
+=======
+        return evolve(draft, proof=self.proof(draft, draft.label))
+
+    def proof(self, row: Draft | Job, label: str) -> str:
+        """Return the row proof for a row with its request's body, and a label of this application."""
+        return _text(_mac(self._keys[label], label, row, _mode(row)))
+>>>>>>> edit1
 
     def is_authentic(self, job: Job) -> bool:
         """Return whether the row, with its request's body, is as the application wrote it."""
         return self._is_proven(job, _mode(job))
 
+<<<<<<< HEAD
     def is_authentic_with(self, job: Job, body: bytes) -> bool:
         """Return whether the row of a job, claimed or not, is as it was written, for a request with this body."""
+=======
+    def is_authentic_claim(self, job: Job, body: bytes) -> bool:
+        """Return whether the row of a job that a request with this body has just claimed is as the application wrote it."""
+>>>>>>> edit1
         whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
         return any(self._is_proven(whole, mode) for mode in _modes(job))
 

@@ -1,7 +1,7 @@
-"""Errors that are no `Exception`: those of an action must not end the server, those of the server must.
+"""Distinguishes errors that are no `Exception`: those of an action must not end the server, those of the server must.
 
-``sys.exit()`` in an action is a failure of its job. But a server may raise `SystemExit` in an action itself, from the
-handler of a signal, and means it: gunicorn does so when a worker exceeds its timeout.
+``sys.exit()`` in an action fails its job. But a server may raise `SystemExit` in an action on purpose, from a signal
+handler: gunicorn does so when a worker exceeds its timeout.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def singles(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_from_signal(error: BaseException) -> bool:
-    """Whether the handler of a signal raised this error, or the first of a group: the process is to end."""
+    """Return whether a signal handler raised this error, or one of its group, so that the process must end."""
     return any(_is_from_signal(single) for single in singles(error))
 
 
@@ -70,7 +70,7 @@ def _is_raised(entry: TracebackType) -> bool:
 
 
 def call_contained(hook: Callable[[], object], what: str, *arguments: object) -> None:
-    """Call a function of the application. Whatever it raises is logged, and does not end the caller or the server."""
+    """Call a function of the application, and log what it raises, so that it ends neither the caller nor the server."""
     try:
         hook()
     except BaseException as error:

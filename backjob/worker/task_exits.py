@@ -11,9 +11,9 @@ from backjob.worker.running import current
 
 
 def contain_tasks() -> None:
-    """Have the tasks that actions start in this event loop end with a `TaskExit` for `SystemExit` or `KeyboardInterrupt`.
+    """Make tasks that actions start in this event loop raise `TaskExit` instead of `SystemExit` or `KeyboardInterrupt`.
 
-    asyncio lets those two pass through the loop, whichever task raises them. Tasks of other requests stay as they are.
+    In asyncio those two leave the event loop, whichever task raises them. Tasks of other requests stay unchanged.
     """
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()

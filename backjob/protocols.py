@@ -201,6 +201,13 @@ class Delivery(Protocol):
         """The time (UTC) after which sending is pointless."""
         ...
 
+    reached: object | None
+    """Which of several addresses to send to, for transports that resolve names.
+
+    None: any; the transport sets it to the one that it has reached. Otherwise it is what the transport set before, when
+    that address proved itself: send to it alone, since nothing else has.
+    """
+
     def sign(self) -> Request:
         """The signed request. Call it at most once, just before the first byte is sent, from any thread.
 

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import define, field
 
 from backjob.cli import findings
 from backjob.cli.findings import Finding, Problem
@@ -34,7 +34,7 @@ _FAKE_IN_QUERY: Final = "backjob-signature=doctor"
 _FAKE_IN_HEADERS: Final[Headers] = (("Signature-Input", 'doctor=();tag="backjob"'), _USER_AGENT)
 
 
-@frozen
+@define
 class _Probe:
     """A `Delivery` of a request that belongs to no job."""
 
@@ -42,6 +42,7 @@ class _Probe:
     _sign: Callable[[], Request] = field(repr=False)
     job_id: str = "doctor"
     attempt: int = 1
+    reached: object | None = None
 
     def sign(self) -> Request:
         return self._sign()

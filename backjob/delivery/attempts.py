@@ -49,6 +49,7 @@ class Attempt:
     _request: Request | None = field(repr=False)
     _signer: Signer
     _clock: Clock
+    reached: object | None = None
 
     def sign(self) -> Request:
         request, self._request = self._request, None

@@ -18,7 +18,7 @@ from attrs import evolve
 
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
-from backjob.delivery.pending import PendingDelivery
+from backjob.delivery.pending import LastSent, PendingDelivery
 from backjob.delivery.proof import Proof, host_of
 from backjob.endings import write_end
 from backjob.errors import StoreError
@@ -129,12 +129,16 @@ class Deliveries:
             if delivery is None or delivery.job is None or delivery.send_at is not None:
                 self._ready.popleft()
             elif self._proof.destination() is None:
-                self._outage.attempt(partial(self._proof.seek, delivery.job), "the probe for job %s", delivery.job_id)
+                self._outage.attempt(partial(self._seek, delivery.job), "the probe for job %s", delivery.job_id)
                 self._outage.attempt(self._note_waiting, "the monitor")
                 break
             else:
                 self._ready.popleft()
                 self._retrying(self._send, delivery)
+
+    def _seek(self, job: Job) -> None:
+        if self._proof.seek(job):
+            self._ready.rotate(-1)  # perhaps the next job's request goes below another mount, where ours answers
 
     def conclude(self, job_id: str, future: Future[Response]) -> None:
         """Decide what follows the outcome of an attempt."""
@@ -207,7 +211,10 @@ class Deliveries:
     def _send(self, delivery: PendingDelivery) -> None:
         destination = self._proof.destination()
         job = delivery.job
-        if destination is None or job is None:
+        if job is None:
+            return
+        if destination is None:  # a request has shown a new address since `run` asked
+            self._ready.appendleft(delivery.job_id)
             return
         if not delivery.is_whole:
             job = self._store.get(job.id, body=True)
@@ -239,9 +246,11 @@ class Deliveries:
         request = evolve(job.request, headers=job.request.headers + more)
         clock = self._parts.clock
         deadline = local_deadline(job, clock.now())
-        attempt = Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock)
+        reached = self._proof.reached if destination.needs_proof else None
+        attempt = Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock, reached)
         future = destination.transport.send(attempt)
-        delivery.job, delivery.future, delivery.sent = None, future, (destination, job.attempt)
+        sent = LastSent(destination, job.attempt, self._monotonic())
+        delivery.job, delivery.future, delivery.sent = None, future, sent
         self._in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
@@ -313,7 +322,7 @@ class Deliveries:
         future = delivery.future
         if future is None:
             return
-        is_ours = delivery.sent is None or self._proof.judge(*delivery.sent, delivery.job_id, future)
+        is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
         job = self._store.get(delivery.job_id)
         step = after_answer(job, future.result()) if failure(future) is None else after_silence(job)
         if job is None or step.next in (Next.DONE, Next.WATCH):

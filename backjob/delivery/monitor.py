@@ -34,7 +34,8 @@ _LONGEST_INTERVAL: Final = 30.0
 """The interval of polls and of searches for silent jobs on a site without requests and jobs."""
 _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
-_RELABEL_INTERVAL: Final = 60.0
+_RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
+_LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = 1.0
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
@@ -76,6 +77,7 @@ class Monitor:
         self._next_poll = self._next_reap = self._next_cleanup = self._reap_from = now
         self._idle_from = now + _IDLE_AFTER
         self._next_relabel = now
+        self._relabel_interval = _RELABEL_INTERVAL
         self._drift = self._wall_minus_monotonic()
 
     # --- called from any thread -------------------------------------------------------------------------------------
@@ -232,7 +234,7 @@ class Monitor:
             self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
         if now >= self._next_relabel:
-            self._next_relabel = now + _RELABEL_INTERVAL
+            self._next_relabel = now + self._relabel_interval
             self._retrying(self._relabel)
         if now >= self._next_cleanup:
             self._next_cleanup = now + _CLEANUP_INTERVAL
@@ -310,6 +312,9 @@ class Monitor:
     def _relabel(self) -> None:
         if self._parts.relabel():
             self._next_relabel = self._clock.monotonic()  # perhaps more are left
+            self._relabel_interval = _RELABEL_INTERVAL
+        else:
+            self._relabel_interval = min(2 * self._relabel_interval, _LONGEST_RELABEL_INTERVAL)
 
     def _give_leases_back(self, done: threading.Event) -> None:
         self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # not to take them again at once

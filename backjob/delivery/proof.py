@@ -2,7 +2,7 @@
 
 Single-threaded, like `backjob.delivery.deliveries`. A destination proves itself by responding to a signed probe, without
 body and credentials, with a mark that only this application can make. The proof lasts until a connection fails, a response
-lacks the mark, a request shows a new address, or 60 s pass without a marked response.
+lacks the mark, a request shows a new address, or nothing that was sent in the last 60 s got a marked response.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from attrs import frozen
 from backjob.delivery.addresses import Addresses, Destination
 from backjob.delivery.attempts import Attempt, describe, failure
 from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.pending import LastSent
 from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, PROBE_PATH, marked_port
 from backjob.lifecycle import REFUSAL_HEADER, backoff, status_line
 from backjob.model import Headers, Job, Request, Response
@@ -52,6 +53,7 @@ class _Place:
 
 @frozen(eq=False)
 class _Probe:
+    delivery: Attempt
     future: Future[Response]
     nonce: str
     until: float
@@ -66,6 +68,8 @@ class Proof:
         self._monotonic = parts.clock.monotonic
         self._keys = parts.signer.derive(MARK_LABEL)
         self._place: _Place | None = None
+        self.reached: object | None = None
+        """Which of the addresses of the destination has proven itself, if its transport says that."""
         self._valid_until = -math.inf
         self._seen: tuple[Addresses, int] | None = None
         self._probes: dict[_Place, _Probe] = {}
@@ -95,23 +99,30 @@ class Proof:
         """Ask for a new proof before the next worker request."""
         self._valid_until = -math.inf
 
-    def judge(self, destination: Destination, attempt: int, job_id: str, future: Future[Response]) -> bool:
-        """Return whether this application answered a worker request. If so, the proof is renewed, otherwise it ends."""
+    def judge(self, sent: LastSent, job_id: str, future: Future[Response]) -> bool:
+        """Return whether this application answered a worker request. If not, the proof ends.
+
+        Otherwise it lasts from when the request was sent: the answer may come long after the server gave up its port.
+        """
+        destination = sent.destination
         if not destination.needs_proof or future.cancelled():
             return True
-        if failure(future) is not None or self._missing(destination, future.result(), job_id, attempt):
+        if failure(future) is not None or self._missing(destination, future.result(), job_id, sent.attempt):
             self.doubt()
             return False
         if self._place is not None and self._place.destination is destination and self._valid_until > -math.inf:
-            self._valid_until = self._monotonic() + _LASTS
+            self._valid_until = max(self._valid_until, sent.at + _LASTS)
         return True
 
-    def seek(self, job: Job) -> None:
-        """Probe the next place to which this waiting job's request could go. A place has at most one probe at a time."""
+    def seek(self, job: Job) -> bool:
+        """Probe the next place to which this waiting job's request could go. A place has at most one probe at a time.
+
+        Returns whether all places have failed now.
+        """
         self._notice_addresses()
         now = self._monotonic()
         if now < self._next_try:
-            return
+            return False
         for place, probe in [*self._probes.items()]:
             if probe.until <= now:
                 self._fail(place, "connection", f"no answer for {_LIFETIME:.0f} s")
@@ -124,11 +135,13 @@ class Proof:
             self._failures += 1
             self._next_try = now + backoff(self._failures)
             self._publish(now)
+            return True
         else:
             self._next_try = min((probe.until for probe in self._probes.values()), default=now + _PATIENCE)
             self.waiting = "connection"
             self.reason = f"no answer yet from {', '.join(place.destination.name for place in self._probes)}"
             _log.info("jobs wait: %s", self.reason)
+        return False
 
     def _notice_addresses(self) -> None:
         addresses = self._parts.addresses()
@@ -159,7 +172,7 @@ class Proof:
         deadline = clock.now() + timedelta(seconds=_LIFETIME)
         delivery = Attempt(nonce, PROBE_ATTEMPT, deadline, request, self._parts.signer, clock)
         future = place.destination.transport.send(delivery)
-        probe = self._probes[place] = _Probe(future, nonce, now + _LIFETIME)
+        probe = self._probes[place] = _Probe(delivery, future, nonce, now + _LIFETIME)
         future.add_done_callback(lambda _: self._post(lambda: self._conclude(place, probe)))
 
     def _conclude(self, place: _Place, probe: _Probe) -> None:
@@ -170,12 +183,12 @@ class Proof:
         elif missing := self._missing(place.destination, probe.future.result(), probe.nonce, PROBE_ATTEMPT):
             self._fail(place, "proof", missing)
         else:
-            self._accept(place)
+            self._accept(place, probe.delivery.reached)
 
-    def _accept(self, place: _Place) -> None:
+    def _accept(self, place: _Place, reached: object | None) -> None:
         if self._logged:
             _log.info("%s has proven to be this application: jobs are delivered again", place.destination.name)
-        self._place, self._valid_until = place, self._monotonic() + _LASTS
+        self._place, self.reached, self._valid_until = place, reached, self._monotonic() + _LASTS
         self._failures, self._next_try, self._logged = 0, 0.0, ""
         self.waiting, self.reason = None, ""
         self._tried.clear()

@@ -158,7 +158,7 @@ def is_test_client(environ: WSGIEnvironment) -> bool:
 
     It reads nothing that a client of a server can set.
     """
-    if "paste.testing" in environ or "werkzeug.debug.preserve_context" in environ:
+    if "paste.testing" in environ:
         return True
     if type(environ.get("wsgi.input")).__module__ == "django.test.client":
         return True
@@ -190,7 +190,7 @@ def restore(
         return
     environ["wsgi.url_scheme"] = caller.scheme
     environ["REMOTE_ADDR"] = caller.address
-    arrived = canonical_path(environ.get("SCRIPT_NAME", "").encode("latin-1"))
+    arrived = canonical_path(_bytes(environ.get("SCRIPT_NAME", "")))
     environ["SCRIPT_NAME"] = unquote_to_bytes(mount_as_started(caller.mount, arrived)).decode("latin-1")
     if caller.host:
         environ["HTTP_HOST"] = caller.host

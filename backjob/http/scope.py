@@ -152,7 +152,8 @@ def listener_of(scope: Scope) -> Listener:
 def is_test_client(scope: Scope) -> bool:
     """Return whether the scope comes from a test client: Starlette's, Litestar's, Quart's, Django's or httpx's.
 
-    It reads nothing that a client of a server can set.
+    It relies on nothing that a client of a server can set: uvicorn's ``client`` may be that of X-Forwarded-For, but
+    uvicorn passes a version of the specification, and httpx does not.
     """
     server = scope.get("server")
     return (
@@ -160,7 +161,7 @@ def is_test_client(scope: Scope) -> bool:
         or not _TEST_EXTENSIONS.isdisjoint(scope.get("extensions") or ())
         or "_quart._preserve_context" in scope
         or isinstance(scope.get("query_string"), str)  # Django's; servers pass bytes
-        or tuple(scope.get("client") or ()) == _HTTPX_CLIENT
+        or (tuple(scope.get("client") or ()) == _HTTPX_CLIENT and "spec_version" not in scope.get("asgi", ()))
     )
 
 

@@ -76,7 +76,7 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
-            is_authentic=keys.is_authentic_claim,
+            is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from backjob.http.inherited import TRACING_FIELDS, cookie_values
-from backjob.model import Credentials, Draft, Headers
+from backjob.model import Credentials, Draft, Headers, Job, Request
 from backjob.signing.tokens import Access
 
 _IGNORED: Final = TRACING_FIELDS | {"user-agent"}
@@ -26,20 +26,24 @@ def merge_key(
         user = tuple(_identity(inherited, cookies))
         if not user and (inherited or not given):
             return None
-    caller, request = draft.caller, draft.request
     return access.merge_key(
-        "anonymous" if inherited is None and not given else "user",
-        draft.owner,
-        draft.scope,
-        request.method,
-        request.target,
-        request.body,
-        None if caller is None else caller.host,
-        None if caller is None else caller.mount,
-        *_parts(tuple(field for field in request.headers if field[0].lower() not in _IGNORED)),
+        "anonymous" if inherited is None else "user",
+        *_compared(draft, draft.request),
+        draft.request.body,
         *_parts(given.headers),
         *_parts(user),
     )
+
+
+def is_same(job: Job, draft: Draft) -> bool:
+    """Return whether a stored job is what its merge key says: the owner's call of this route. It ignores the body."""
+    return job.request is not None and list(_compared(job, job.request)) == list(_compared(draft, draft.request))
+
+
+def _compared(row: Job | Draft, request: Request) -> Iterator[str | None]:
+    yield from (row.owner, row.scope, request.method, request.target)
+    yield from (None, None) if row.caller is None else (row.caller.host, row.caller.mount)
+    yield from _parts(tuple(field for field in request.headers if field[0].lower() not in _IGNORED))
 
 
 def _identity(credentials: Credentials, cookies: Sequence[str]) -> Iterator[tuple[str, str]]:

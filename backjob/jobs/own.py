@@ -28,6 +28,8 @@ class OwnJobs(Store):
         self.store = store
         self._keys = keys
         self._known: dict[str, None] = {}
+        self._moved: set[str] = set()
+        """The jobs that this process has given the current label since it last found none."""
 
     @property
     def lacks(self) -> frozenset[Capability]:
@@ -93,7 +95,7 @@ class OwnJobs(Store):
     def relabel(self, sealer: Sealer | None) -> int:
         """Move jobs with an older key's label to the current key, at most 100 of each status. Returns how many.
 
-        Once none is left, you can drop the older key.
+        Once none is left, you can drop the older key. Call it again at once after it moved some, and after 0 a minute later.
         """
         old = self._keys.labels - {self._keys.label}
         if not old:
@@ -101,7 +103,17 @@ class OwnJobs(Store):
         count = 0
         for status in Status:
             for job in self.store.find(Query(status=status, labels=old, limit=_BATCH)):
-                count += self._relabelled(job, sealer)
+                if job.id in self._moved:
+                    # In the middle of a deployment: a process with the keys in the other order has moved it back.
+                    self._moved.clear()
+                    return 0
+                if self._relabelled(job, sealer):
+                    if len(self._moved) >= _MAX_KNOWN:
+                        self._moved.clear()
+                    self._moved.add(job.id)
+                    count += 1
+        if not count:
+            self._moved.clear()
         return count
 
     def count_old(self, limit: int) -> int:
@@ -119,21 +131,22 @@ class OwnJobs(Store):
 
     def _relabelled(self, job: Job, sealer: Sealer | None) -> bool:
         changes = Changes(label=self._keys.label)
-        if job.status is Status.STARTED:
+        if not job.status.is_final:
             whole = self.store.get(job.id, body=True)
             if whole is None or whole.version != job.version:
                 return False
-            if self._keys.is_authentic(whole):  # otherwise its proof no longer fits, and it is never sent
-                changes = self._renewed(whole, changes, sealer)
+            proof = self._keys.renewed_proof(whole)
+            if proof is not None:  # otherwise its proof no longer fits, and it is never sent
+                changes = self._resealed(whole, evolve(changes, proof=proof), sealer)
         return self.store.change(job.id, Expect(status=job.status, version=job.version), changes) is not None
 
-    def _renewed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
-        if job.sealed is not None and sealer is not None:
-            credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
-            if credentials is not None:
-                sealed = sealer.seal(credentials, self._keys.binding(job, self._keys.label))
-                job, changes = evolve(job, sealed=sealed), evolve(changes, sealed=sealed)
-        return evolve(changes, proof=self._keys.proof(job, self._keys.label))
+    def _resealed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
+        if job.sealed is None or sealer is None:
+            return changes
+        credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
+        if credentials is None:
+            return changes
+        return evolve(changes, sealed=sealer.seal(credentials, self._keys.binding(job, self._keys.label)))
 
     def _own(self, job: Job | None) -> Job | None:
         if job is None or job.label not in self._keys.labels:

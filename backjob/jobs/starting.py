@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,7 +28,7 @@ from backjob.http.listening import TEST_CLIENT
 from backjob.http.origins import URL, is_url, local_target
 from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
-from backjob.jobs.merging import merge_key
+from backjob.jobs.merging import is_same, merge_key
 from backjob.jobs.options import SHORTEST_TIMEOUT
 from backjob.lifecycle import waits_until_sent
 from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, Query, Request, Status
@@ -38,6 +39,8 @@ from backjob.worker.running import current
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
 
 _DEFAULT_AGENT: Final = "backjob"
+
+_log = logging.getLogger("backjob")
 
 
 @frozen
@@ -231,10 +234,25 @@ def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
         return job
 
 
+def _is_what_its_key_says(engine: Engine, job: Job, draft: Draft, key: str) -> bool:
+    """Return whether a job may be joined: with a key that was moved to its row, it would get the caller's credentials."""
+    is_waiting = job.status is Status.STARTED
+    return (
+        (is_waiting or not waits_until_sent(key))
+        and is_same(job, draft)
+        and engine.row_keys.is_authentic_with(job, draft.request.body)
+    )
+
+
 def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -> Job:
     while True:
         job = _created(engine, draft, key)
-        if job.id == draft.id or not waits_until_sent(key):
+        if job.id == draft.id:
+            return job
+        if not _is_what_its_key_says(engine, job, draft, key):
+            _log.error("job %s: its stored row is not as this application wrote it, so no call joins it", job.id)
+            return _created(engine, draft)
+        if not waits_until_sent(key):
             return job
         changes = Changes(due=draft.due, delivery_timeout=draft.delivery_timeout)
         if draft.lessee is not None and (draft.held or not job.held):

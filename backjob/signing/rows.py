@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import evolve
 
-from backjob.model import Draft, Job
+from backjob.model import Draft, Job, Status
 from backjob.protocols import Signer
 
 _LABEL_BYTES: Final = 12
@@ -36,21 +36,21 @@ class RowKeys:
     def authenticated(self, draft: Draft) -> Draft:
         """Return the draft with its label and its row proof. Raises `KeyError` for a label of another application."""
         draft = evolve(draft, label=draft.label or self.label)
-        return evolve(draft, proof=self.proof(draft, draft.label))
-
-    def proof(self, row: Draft | Job, label: str) -> str:
-        """Return the row proof for a row with its request's body, and a label of this application."""
-        return _text(_mac(self._keys[label], label, row, _mode(row)))
+        return evolve(draft, proof=_text(_mac(self._keys[draft.label], draft.label, draft, _mode(draft))))
 
     def is_authentic(self, job: Job) -> bool:
         """Return whether the row, with its request's body, is as the application wrote it."""
         return self._is_proven(job, _mode(job))
 
-    def is_authentic_claim(self, job: Job, body: bytes) -> bool:
-        """Return whether the row of a job that a request with this body has just claimed is as the application wrote it."""
+    def is_authentic_with(self, job: Job, body: bytes) -> bool:
+        """Return whether the row of a job, claimed or not, is as the application wrote it for a request with this body."""
         whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
-        # The claim has erased sealed credentials.
-        return any(self._is_proven(whole, mode) for mode in {_mode(job), "held" if job.held else "sealed"})
+        return any(self._is_proven(whole, mode) for mode in _modes(job))
+
+    def renewed_proof(self, job: Job) -> str | None:
+        """Return the proof of a row with the current label; None if it is not as the application wrote it."""
+        mode = next((mode for mode in _modes(job) if self._is_proven(job, mode)), None)
+        return None if mode is None else _text(_mac(self._keys[self.label], self.label, job, mode))
 
     def binding(self, row: Draft | Job, label: str) -> str:
         """Return a value that ties sealed credentials to this row with this label."""
@@ -60,14 +60,20 @@ class RowKeys:
         if job.proof is None or job.label not in self._keys:
             return False
         proof = _text(_mac(self._keys[job.label], job.label, job, mode))
-        return hmac.compare_digest(job.proof.encode(), proof.encode())
+        return hmac.compare_digest(job.proof.encode("utf-8", "surrogatepass"), proof.encode())
 
 
 def _mode(row: Draft | Job) -> str:
     """Return how the row gets its credentials. Sealed ones are bound to their row themselves."""
     if row.sealed is not None:
-        return "sealed"
+        return "held and sealed" if row.held else "sealed"  # no application writes both
     return "held" if row.held else "none"
+
+
+def _modes(job: Job) -> tuple[str, ...]:
+    """Return the modes with which the row may have been written: the claim erases sealed credentials."""
+    claimed = job.status is not Status.STARTED
+    return (_mode(job), "sealed") if claimed and not job.held else (_mode(job),)
 
 
 def _mac(key: bytes, label: str, row: Draft | Job, mode: str) -> bytes:

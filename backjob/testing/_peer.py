@@ -33,6 +33,7 @@ class OneDelivery:
     job_id: str = "job"
     attempt: int = 1
     signed: int = 0
+    reached: object | None = None
 
     def sign(self) -> Request:
         self.signed += 1

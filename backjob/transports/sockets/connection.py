@@ -91,6 +91,7 @@ def converse(line: Line, peer: Peer, terms: Terms, delivery: Delivery) -> Steps:
     if terms.context is not None:
         sock = yield from _secure(line, sock, peer, terms.context, terms.route.server_name)
     line.established = True
+    delivery.reached = peer
     method, payload = _signed(delivery, terms)
     del delivery  # the job may take hours: free the memory now
     incoming = _Incoming(sock, method, terms)

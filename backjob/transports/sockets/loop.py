@@ -177,12 +177,14 @@ class SocketLoop:
 
     def _begin(self, flight: Flight) -> None:
         self._flights[flight.future] = flight
+        delivery = flight.delivery
         try:
-            left = (flight.delivery.deadline - self._clock.now()).total_seconds() if flight.delivery is not None else 0
+            left = 0.0 if delivery is None else (delivery.deadline - self._clock.now()).total_seconds()
             if left <= 0:
                 self._end(flight, NotSent("past its deadline"))
                 return
-            flight.peers = self._resolver.peers(flight.terms.route.address)
+            reached = None if delivery is None else delivery.reached
+            flight.peers = (reached,) if isinstance(reached, Peer) else self._resolver.peers(flight.terms.route.address)
             flight.give_up = self._clock.monotonic() + min(left, self._connect_timeout)
         except BaseException as error:  # belongs to this delivery alone
             self._end(flight, _outcome(flight, error))

@@ -17,6 +17,7 @@ import pytest
 from cachelib import FileSystemCache
 from flask import Flask
 from flask_session import Session
+from werkzeug.debug import DebuggedApplication
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from backjob import JobState, Status
@@ -119,6 +120,14 @@ def test_a_job_passes_session_protection_with_proxy_fix(run: Callable[..., JobSt
             outer.wsgi_app = ProxyFix(app.wsgi_app)
 
     assert run("strong", wrap=wrap, X_Forwarded_For="192.0.2.7").status_text == "for Bo"
+
+
+def test_a_job_runs_under_the_debugger_of_flask_run(run: Callable[..., JobState]) -> None:
+    def wrap(app: Flask) -> None:
+        outer: Any = app
+        outer.wsgi_app = DebuggedApplication(app.wsgi_app, evalex=True)
+
+    assert run("strong", wrap=wrap).status_text == "for Bo"
 
 
 def test_an_anonymous_job_runs_without_a_user_but_belongs_to_its_starter(run: Callable[..., JobState]) -> None:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 import socket
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any
 
 import pytest
 from attrs import evolve
 
-from backjob.delivery.addresses import Addresses
+from backjob.delivery.addresses import Addresses, Destination
+from backjob.delivery.proof import Proof
 from backjob.errors import AddressUnknown, ConnectionLost, NotSent
 from backjob.http.listening import Listener, listener_at
-from backjob.http.marks import MARK_HEADER
+from backjob.http.marks import MARK_HEADER, MARK_LABEL, mark
 from backjob.lifecycle import REFUSAL_HEADER
-from backjob.model import Caller, Request, Status
+from backjob.model import Caller, Headers, Request, Status
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.worker.claiming import Reply
@@ -156,16 +157,78 @@ def test_the_proof_ends_after_a_minute_without_an_answer(world: Bench) -> None:
     world.start()
     world.step()
     prove(world)
-    world.step(45)
-    _answered(world, works(world)[0])
     world.start()
     world.step(45)
-    assert (len(probes(world)), len(works(world))) == (1, 2)
+    _answered(world, works(world)[1])
+    world.start()
+    world.step(45)
+    assert (len(probes(world)), len(works(world))) == (1, 3)
     world.start()
     world.step(60)
-    assert (len(probes(world)), len(works(world))) == (2, 2)
+    assert (len(probes(world)), len(works(world))) == (2, 3)
     prove(world)
-    assert len(works(world)) == 3
+    assert len(works(world)) == 4
+
+
+@pytest.mark.parametrize("seconds", [59, 3600])
+def test_the_answer_to_an_old_request_proves_nothing_about_the_next_connection(world: Bench, seconds: float) -> None:
+    """A server that shuts down answers long jobs after it has given up its port."""
+    world.start(error_timeout=7200)
+    world.step()
+    prove(world)
+    world.receive(works(world)[0])
+    world.step(seconds)
+    works(world)[0].answer(headers=_marks(world, works(world)[0]))
+    world.step()
+    world.start()
+    world.step(2)
+    assert (len(probes(world)), len(works(world))) == (2, 1)
+
+
+def _marks(world: Bench, sent: Sent) -> Headers:
+    return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, sent.delivery.attempt, None)
+
+
+def test_worker_requests_go_to_the_very_address_that_answered_the_probe(world: Bench) -> None:
+    world.start()
+    world.step()
+    [probe] = probes(world)
+    assert probe.delivery.reached is None
+    probe.delivery.reached = "127.0.0.1"
+    prove(world)
+    assert works(world)[0].delivery.reached == "127.0.0.1"
+    works(world)[0].fail(NotSent("refused"))
+    world.step()
+    world.step(1)
+    assert probes(world)[1].delivery.reached is None
+
+
+def test_a_job_whose_proof_ends_just_before_it_is_sent_waits_for_the_next_one(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request may show a new address at any moment, in another thread."""
+    learning(world)
+    show(world, 8000)
+    with served():
+        world.start(as_current_user=True)
+    world.step()
+    look = Proof.destination
+    looks = count(1)
+
+    def look_and_move(proof: Proof) -> Destination | None:
+        found = look(proof)
+        if found is not None and next(looks) == 1:
+            show(world, 9000)
+        return found
+
+    monkeypatch.setattr(Proof, "destination", look_and_move)
+    prove(world, port=8000)
+    for _ in range(3):
+        world.step(1)
+        for sent in probes(world):
+            if not sent.future.done():
+                prove(world, sent, port=8000)
+    assert len(works(world)) == 1
 
 
 # --- answers that prove nothing -------------------------------------------------------------------------------------
@@ -514,6 +577,25 @@ def test_a_probe_goes_below_the_mount_of_the_waiting_job_and_its_signature_cover
     assert sent.path == "/shop/backjob/probe"
     with pytest.raises(Reply):
         world.engine.worker.open(evolve(sent, target=sent.target.removeprefix("/shop"), mount=""))
+
+
+def test_a_job_below_a_mount_that_leads_elsewhere_keeps_no_other_job_waiting(world: Bench) -> None:
+    def answer(sent: Sent) -> None:
+        request = sent.delivery.sign()
+        if request.path.startswith("/elsewhere"):
+            sent.answer(404)
+        elif sent.delivery.attempt == 0:
+            with pytest.raises(Reply) as caught:
+                world.engine.worker.open(request)
+            sent.answer(200, "OK", caught.value.headers)
+
+    world.transport.script = answer
+    with served(Here(request=Request("GET", "/elsewhere/page", (("Cookie", COOKIE),)), mount="/elsewhere")):
+        world.start("/elsewhere/work", as_current_user=True)
+    other = world.start()
+    for _ in range(20):
+        world.step(0.2)
+    assert [sent.delivery.job_id for sent in works(world) if sent.delivery.job_id == other] == [other]
 
 
 # --- processes ------------------------------------------------------------------------------------------------------

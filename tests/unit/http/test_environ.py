@@ -236,6 +236,7 @@ def test_no_client_of_a_server_can_look_like_a_test_client() -> None:
         ("/public", "", "/public"),  # a proxy strips it, and only users' requests say so
         ("/public/shop", "/shop", "/public/shop"),  # both
         ("/%C3%BC%20b", "", "/\u00c3\u00bc b"),
+        ("/%E2%82%AC", "/\u20ac", "/\u00e2\u0082\u00ac"),  # not an environ's text, but some middleware sets it
         ("", "/shop", "/shop"),  # the job's path is below a mount, the starting request was not
         ("/admin", "/shop", "/shop"),  # the path of another mount
         ("/myshop", "/shop", "/shop"),

@@ -126,7 +126,7 @@ def test_there_is_no_address_without_a_tcp_socket(server: Any) -> None:
         {"server": ["127.0.0.1", 8000], "extensions": {"http.response.debug": {}}},
         {"server": ("127.0.0.1", 8000), "extensions": {"http.response.template": {}}},
         {"server": ("127.0.0.1", "80"), "client": ["127.0.0.1", 0], "query_string": ""},
-        {"client": ("127.0.0.1", 123)},
+        {"client": ("127.0.0.1", 123), "asgi": {"version": "3.0"}},
         {"_quart._preserve_context": False},
     ],
     ids=["Starlette", "Starlette with an address", "Litestar", "Django", "httpx", "Quart"],
@@ -135,4 +135,10 @@ def test_the_scope_of_a_test_client_is_recognised(extra: dict[str, Any]) -> None
     assert ScopeServing(scope_of(**extra)).is_test_client
     with pytest.raises(AddressUnknown, match="test client"):
         listener_of(scope_of(**extra))
+
+
+def test_no_client_of_a_server_can_look_like_a_test_client() -> None:
     assert not ScopeServing(scope_of(headers=[(b"host", b"testserver")])).is_test_client
+    # What uvicorn makes of "X-Forwarded-For: 127.0.0.1:123" by a proxy that it trusts.
+    forwarded = scope_of(client=("127.0.0.1", 123), asgi={"version": "3.0", "spec_version": "2.3"})
+    assert not ScopeServing(forwarded).is_test_client

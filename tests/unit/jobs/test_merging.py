@@ -51,6 +51,14 @@ def test_a_waiting_job_never_runs_with_another_visitors_cookie() -> None:
 
 
 @MERGES
+def test_a_job_without_the_current_users_credentials_is_not_one_with_them(merge: str) -> None:
+    world = bench(owner=lambda request: "ann")
+    given = {"Authorization": "Bearer shop"}
+    hers = start(world, page(("Cookie", ANN)), merge, delay=9, headers=given)
+    assert start(world, page(("Cookie", ANN)), merge, delay=9, headers=given, as_current_user=False) != hers
+
+
+@MERGES
 @pytest.mark.parametrize("fields", [(), (("Cookie", "theme=dark"),), (("Cookie", "session="),)], ids=str)
 def test_a_visitor_whom_nothing_identifies_gets_a_job_of_his_own(
     world: Bench, merge: str, fields: tuple[tuple[str, str], ...]

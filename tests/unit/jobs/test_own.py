@@ -17,7 +17,7 @@ from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.claiming import Refusal
-from tests.unit.core import Bench, bench, served
+from tests.unit.core import Bench, Here, bench, served
 
 OLD = "Qm7x-Ns2vYk4RzL0pTfWc9JbUg1HdEa3iOy"
 NEW = "Zr3w-Kt8vXk5QzL6mTfDc2JbUg1HpBa7iOe"
@@ -55,10 +55,9 @@ def test_another_applications_job_is_unknown(call: str) -> None:
         "finish": lambda: b.jobs.finish(job_id=job_id),
         "fail": lambda: b.jobs.fail("no", job_id=job_id),
     }
-    theirs: Any = b.jobs
-    read: Callable[[], object] = partial(getattr(theirs, call), job_id)
+    otherwise: Callable[[], object] = partial(getattr(b.jobs, call), job_id)
     with pytest.raises(JobNotFound):
-        end.get(call, read)()
+        end.get(call, otherwise)()
     assert not b.jobs.exists(job_id)
     assert b.jobs.find(owner="5") == []
     assert [state.id for state in a.jobs.find(owner="5")] == [job_id]
@@ -107,6 +106,59 @@ def test_while_keys_are_rotated_each_process_has_the_jobs_of_all() -> None:
     for one in (first, second):
         assert {state.id for state in one.jobs.find()} == ids
         assert {one.jobs.status(job_id).status for job_id in ids} == {Status.STARTED}
+
+
+def test_processes_that_rotate_in_opposite_directions_do_not_move_jobs_without_end() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    first = bench(store=store, clock=clock, signer=MessageSigner(OLD, fallbacks=[NEW]))
+    second = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]))
+    ids = {first.start(delay=900) for _ in range(150)}
+    moved = 0
+    for _ in range(100):  # as both monitors do, each pass at once after one that moved a job
+        moves = second.engine.own_jobs.relabel(None), first.engine.own_jobs.relabel(None)
+        moved += sum(moves)
+        if moves == (0, 0):
+            break
+    assert 0 < moved < 1000
+    first.jobs.close()
+    for _ in range(3):  # once the deployment is complete
+        second.step(60)
+    assert second.engine.own_jobs.count_old(1000) == 0
+    assert {state.id for state in second.jobs.find(limit=200)} == ids
+
+
+def test_a_fallback_key_that_no_job_needs_costs_few_reads() -> None:
+    counts = []
+    for fallbacks in ([], [OLD]):
+        one = bench(signer=MessageSigner(NEW, fallbacks=fallbacks))
+        for _ in range(360):
+            one.step(10.0)
+        counts.append(one.store.count("find"))
+    assert 0 < counts[1] - counts[0] <= 50  # in an hour
+
+
+def test_a_running_job_whose_label_was_renewed_is_still_as_it_was_written() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = bench(store=store, clock=clock, signer=MessageSigner(OLD, fallbacks=[NEW]), seal=True)
+    during = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]), seal=True)
+    with served():
+        job_id = before.jobs.start("/work", method="POST", body=b"text", merge="unfinished")
+    before.step()
+    on_the_way = before.transport.sent[-1]
+
+    def relabel() -> None:
+        during.step()
+        assert during.job(job_id).label == during.engine.row_keys.label
+
+    # Only the answer to the claim is lost, so the worker reads the job, which has just got its new label.
+    before.store.lost.add("change")
+    before.store.before["get"] = relabel
+    assert before.receive(on_the_way).job.id == job_id
+    before.store.lost.clear()
+    with served():
+        assert before.jobs.start("/work", method="POST", body=b"text", merge="unfinished") == job_id
 
 
 def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue() -> None:
@@ -207,3 +259,62 @@ def test_sealed_credentials_of_another_row_are_worthless_even_with_its_proof() -
         one.engine.sealer.open(stolen.sealed or b"", one.engine.row_keys.binding(store._jobs[eves], stolen.label))
         is None
     )
+
+
+def move_key(store: MemoryStore, source: str, target: str) -> None:
+    """Move a merge key from one row to another, as an UPDATE of a table could."""
+    key = store._jobs[source].merge_key
+    assert key is not None
+    store._jobs[source] = evolve(store._jobs[source], merge_key=None)
+    store._jobs[target] = evolve(store._jobs[target], merge_key=key)
+    store._merging[key] = target
+
+
+@pytest.mark.parametrize("kind", ["held", "sealed", "anonymous"])
+def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(kind: str) -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock, seal=kind == "sealed")
+    with served() as here:
+        anns = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
+    eves = one.start("/transfer", owner="eve", delay=9, as_current_user=False)
+    if kind != "anonymous":
+        with served(Here(Request("GET", "/page", (("Cookie", "session=eve"),)))):
+            eves = one.jobs.start("/transfer", owner="eve", delay=9)
+    move_key(store, anns, eves)
+    with served():
+        again = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
+    assert again not in (anns, eves)
+    one.step(5)
+    one.step(5)
+    sent = {sent.delivery.job_id: sent.delivery.sign() for sent in one.transport.sent}
+    assert {anns, eves, again} <= sent.keys()
+    assert sent[again].header("Cookie") == here.request.header("Cookie")
+    assert sent[eves].header("Cookie") == (None if kind == "anonymous" else "session=eve")
+
+
+def test_a_waiting_job_that_was_changed_into_the_callers_own_is_not_joined() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock)
+    with served():
+        anns = one.jobs.start("/work", owner="ann", merge="pending", delay=5)
+    eves = one.start("/transfer", owner="eve", delay=5)
+    original, row = store._jobs[eves], store._jobs[anns]
+    store._jobs[eves] = evolve(original, request=row.request, caller=row.caller, owner="ann")
+    move_key(store, anns, eves)
+    with served():
+        assert one.jobs.start("/work", owner="ann", merge="pending", delay=5) not in (anns, eves)
+    store._jobs[eves] = original
+    one.step(5)
+    sent = {sent.delivery.job_id: sent.delivery.sign() for sent in one.transport.sent}
+    assert sent[eves].header("Cookie") is None
+
+
+def test_a_key_that_waits_for_sending_on_a_running_job_keeps_no_start_waiting() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    one = bench(store=store, clock=clock)
+    first = one.start(merge="pending")
+    store._jobs[first] = evolve(store._jobs[first], status=Status.IN_PROGRESS)
+    assert one.start(merge="pending") != first

@@ -151,6 +151,20 @@ def test_a_wildcard_falls_back_to_the_ipv6_loopback() -> None:
         assert exchange(transport).status == 200
 
 
+def test_what_has_reached_one_address_of_a_host_goes_to_no_other(peer: Peer) -> None:
+    """Of several addresses only that one has proven itself; another user of the machine may listen at the others."""
+    with Peer(listener=ipv6_listener(peer.port)) as other, transport_to(f"http://0.0.0.0:{peer.port}") as transport:
+        first = OneDelivery(Request("GET", "/"))
+        assert transport.send(first).result(PATIENCE).status == 200
+        peer.close()
+        second = OneDelivery(Request("GET", "/"), reached=first.reached)
+        error = transport.send(second).exception(PATIENCE)
+        assert isinstance(error, NotSent)
+        assert (second.signed, other.arrivals.qsize()) == (0, 0)
+        assert exchange(transport).status == 200  # a probe tries them all
+        assert other.arrivals.qsize() == 1
+
+
 def test_an_ipv6_host_is_written_in_brackets() -> None:
     with Peer(listener=ipv6_listener()) as peer, transport_to(f"http://[::1]:{peer.port}") as transport:
         exchange(transport)
@@ -680,6 +694,7 @@ class NoDeadline:
 
     job_id: str = "job"
     attempt: int = 1
+    reached: object | None = None
 
     @property
     def deadline(self) -> datetime:

@@ -1,15 +1,9 @@
 """Probes destinations, and decides which of them has proven to be this application and may get worker requests.
 
-<<<<<<< HEAD
 Single-threaded, like `backjob.delivery.deliveries`. Before a worker request goes to a destination, that must have answered
 a signed probe, which has neither body nor credentials, with a mark that only this application can make. The proof lasts
 until a connection fails, an answer lacks the mark, a request shows a new address, or nothing that was sent in the last
 60 s was answered.
-=======
-Single-threaded, like `backjob.delivery.deliveries`. A destination proves itself by responding to a signed probe, without
-body and credentials, with a mark that only this application can make. The proof lasts until a connection fails, a response
-lacks the mark, a request shows a new address, or 60 s pass without a marked response.
->>>>>>> edit1
 """
 
 from __future__ import annotations
@@ -121,16 +115,11 @@ class Proof:
             self._valid_until = max(self._valid_until, sent.at + _LASTS)
         return True
 
-<<<<<<< HEAD
     def seek(self, job: Job) -> bool:
         """Probe the next place that the request of this waiting job could go to. Never stacks probes on one place.
 
         Returns whether all of them have failed now.
         """
-=======
-    def seek(self, job: Job) -> None:
-        """Probe the next place to which this waiting job's request could go. A place has at most one probe at a time."""
->>>>>>> edit1
         self._notice_addresses()
         now = self._monotonic()
         if now < self._next_try:

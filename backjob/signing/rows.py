@@ -36,27 +36,14 @@ class RowKeys:
     def authenticated(self, draft: Draft) -> Draft:
         """Return the draft with its label and its row proof. Raises `KeyError` for a label of another application."""
         draft = evolve(draft, label=draft.label or self.label)
-<<<<<<< HEAD
         return evolve(draft, proof=_text(_mac(self._keys[draft.label], draft.label, draft, _mode(draft))))
-=======
-        return evolve(draft, proof=self.proof(draft, draft.label))
-
-    def proof(self, row: Draft | Job, label: str) -> str:
-        """Return the row proof for a row with its request's body, and a label of this application."""
-        return _text(_mac(self._keys[label], label, row, _mode(row)))
->>>>>>> edit1
 
     def is_authentic(self, job: Job) -> bool:
         """Return whether the row, with its request's body, is as the application wrote it."""
         return self._is_proven(job, _mode(job))
 
-<<<<<<< HEAD
     def is_authentic_with(self, job: Job, body: bytes) -> bool:
         """Return whether the row of a job, claimed or not, is as it was written, for a request with this body."""
-=======
-    def is_authentic_claim(self, job: Job, body: bytes) -> bool:
-        """Return whether the row of a job that a request with this body has just claimed is as the application wrote it."""
->>>>>>> edit1
         whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
         return any(self._is_proven(whole, mode) for mode in _modes(job))
 

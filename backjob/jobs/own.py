@@ -95,8 +95,7 @@ class OwnJobs(Store):
     def relabel(self, sealer: Sealer | None) -> int:
         """Move jobs with an older key's label to the current key, at most 100 of each status. Returns how many.
 
-        It takes at most 100 of each status. Once none is left, the older key can be dropped. Call it again at once after
-        it moved some, and after 0 a minute later.
+        Once none is left, you can drop the older key. Call it again at once after it moved some, and after 0 a minute later.
         """
         old = self._keys.labels - {self._keys.label}
         if not old:

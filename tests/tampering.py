@@ -19,7 +19,17 @@ from backjob.testing import FakeClock
 from backjob.worker.claiming import Refusal
 from tests.unit.core import Bench, Here, bench, served
 
-__all__ = ["KINDS", "TAMPERINGS", "Rows", "Tampering", "check_claimed", "check_joined", "check_kinds", "check_sent"]
+__all__ = [
+    "EACH_COLUMN",
+    "KINDS",
+    "TAMPERINGS",
+    "Rows",
+    "Tampering",
+    "check_claimed",
+    "check_joined",
+    "check_kinds",
+    "check_sent",
+]
 
 Open: TypeAlias = "Callable[[FakeClock], Store]"
 """Opens the store, as one process does."""
@@ -44,7 +54,7 @@ class Tampering:
     """A change to the row of Eve's job, beside that of the admin. Both have sealed or else held credentials.
 
     ``runs``: after the request was signed it changes nothing about the job that runs. ``takes``: it takes away what an
-    anonymous job does not have.
+    anonymous job does not have. ``is_variant``: another one changes the same column.
     """
 
     name: str
@@ -52,6 +62,7 @@ class Tampering:
     seal: bool = True
     runs: bool = False
     takes: bool = False
+    is_variant: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -78,19 +89,19 @@ def _copy(*columns: str) -> Callable[[Rows, str, str], None]:
 
 TAMPERINGS: Final = (
     Tampering("another path", _request(lambda parts: parts.__setitem__(1, "/admin/delete"))),
-    Tampering("another query", _request(lambda parts: parts.__setitem__(1, parts[1] + "&all=1"))),
-    Tampering("another method", _request(lambda parts: parts.__setitem__(0, "DELETE"))),
-    Tampering("one more header field", _request(lambda parts: parts[3].append(["X-Tenant", "other"]))),
+    Tampering("another query", _request(lambda parts: parts.__setitem__(1, parts[1] + "&all=1")), is_variant=True),
+    Tampering("another method", _request(lambda parts: parts.__setitem__(0, "DELETE")), is_variant=True),
+    Tampering("one more header field", _request(lambda parts: parts[3].append(["X-Tenant", "other"])), is_variant=True),
     Tampering("another client address", _request(lambda parts: parts[4].__setitem__(2, "127.0.0.1"))),
-    Tampering("another host", _request(lambda parts: parts[4].__setitem__(1, "evil.example"))),
-    Tampering("no caller", _request(lambda parts: parts.__setitem__(4, None))),
+    Tampering("another host", _request(lambda parts: parts[4].__setitem__(1, "evil.example")), is_variant=True),
+    Tampering("no caller", _request(lambda parts: parts.__setitem__(4, None)), is_variant=True),
     Tampering("a request that is not JSON", _set("request", "GET /work")),
-    Tampering("a request of another shape", _set("request", "[[],{}]")),
-    Tampering("a mount", _request(lambda parts: parts.append("/work"))),
+    Tampering("a request of another shape", _set("request", "[[],{}]"), is_variant=True),
+    Tampering("a mount", _request(lambda parts: parts.append("/work")), is_variant=True),
     # The signature covers the body that was sent.
     Tampering("another body", _set("body", b"amount=1000000"), runs=True),
     Tampering("another owner", _set("owner", "admin")),
-    Tampering("no owner", _set("owner", None)),
+    Tampering("no owner", _set("owner", None), is_variant=True),
     # Whoever claims a job has its credentials already.
     Tampering("the admin's credentials", _copy("sealed"), runs=True),
     Tampering("no credentials", _set("sealed", None), runs=True, takes=True),
@@ -99,10 +110,13 @@ TAMPERINGS: Final = (
     Tampering("held instead of sealed", _set("held", 1)),
     Tampering("anonymous instead of held", _set("held", 0), seal=False, takes=True),
     Tampering("no proof", _set("proof", None)),
-    Tampering("the admin's proof", _copy("proof")),
+    Tampering("the admin's proof", _copy("proof"), is_variant=True),
     Tampering("another label", _set("label", "another")),
     Tampering("no label", _set("label", "")),
 )
+
+EACH_COLUMN: Final = tuple([one for one in TAMPERINGS if not one.is_variant])
+"""For tests on database servers."""
 
 
 def _processes(open_store: Open, *, seal: bool) -> Callable[[], Bench]:

@@ -18,12 +18,32 @@ from backjob.stores.cached import CachedStore
 from backjob.testing import FakeClock
 from tests.services import REDIS, own_name
 from tests.shared_stores import BY_NAME, LISTING_STORES, SharedStore, mariadb, postgres, redis_cache
-from tests.tampering import TAMPERINGS, Open, Rows, Tampering, check_claimed, check_joined, check_kinds, check_sent
+from tests.tampering import (
+    EACH_COLUMN,
+    TAMPERINGS,
+    Open,
+    Rows,
+    Tampering,
+    check_claimed,
+    check_joined,
+    check_kinds,
+    check_sent,
+)
 
-_MARKS: Final = {"SQLiteStore": ()}
 STORES: Final = [
-    pytest.param(one, marks=_MARKS.get(one.name, pytest.mark.services), id=one.name) for one in LISTING_STORES
+    pytest.param(one, marks=() if one.name == "SQLiteStore" else pytest.mark.services, id=one.name)
+    for one in LISTING_STORES
 ]
+ON_EACH: Final = pytest.mark.parametrize("place", STORES, indirect=True)
+CHANGES: Final = pytest.mark.parametrize(
+    ("place", "tampering"),
+    [
+        pytest.param(*store.values, tampering, marks=store.marks, id=f"{store.id}-{tampering}")
+        for store in STORES
+        for tampering in (EACH_COLUMN if store.marks else TAMPERINGS)
+    ],
+    indirect=["place"],
+)
 
 
 def _table(execute: Callable[..., list[Any]], mark: str, table: str) -> Rows:
@@ -95,7 +115,7 @@ def _rows(shared: SharedStore, url: str) -> Rows:
     return _redis(url) if shared.name == "Redis" else _sqlite(url)
 
 
-@pytest.fixture(scope="module", params=STORES)
+@pytest.fixture(scope="module")
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Open, Rows]]:
     """Opens the store for one process, and the rows in it."""
     shared: SharedStore = request.param
@@ -108,22 +128,24 @@ def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         yield open_store, _rows(shared, url)
 
 
-@pytest.mark.parametrize("tampering", TAMPERINGS, ids=str)
+@CHANGES
 def test_nothing_is_sent_for_a_row_that_was_changed(place: tuple[Open, Rows], tampering: Tampering) -> None:
     check_sent(*place, tampering)
 
 
-@pytest.mark.parametrize("tampering", TAMPERINGS, ids=str)
+@CHANGES
 def test_a_row_that_was_changed_after_its_request_was_sent_runs_no_other_action(
     place: tuple[Open, Rows], tampering: Tampering
 ) -> None:
     check_claimed(*place, tampering)
 
 
+@ON_EACH
 def test_a_merge_key_that_was_moved_to_another_row_lends_it_no_credentials(place: tuple[Open, Rows]) -> None:
     check_joined(*place)
 
 
+@ON_EACH
 @pytest.mark.parametrize("seal", [True, False], ids=["sealed", "anonymous"])
 def test_an_untouched_row_of_each_kind_is_sent_and_runs(place: tuple[Open, Rows], seal: bool) -> None:
     check_kinds(place[0], seal=seal)

@@ -113,6 +113,8 @@ class Proof:
             return False
         if self._place is not None and self._place.destination is destination and self._valid_until > -math.inf:
             self._valid_until = max(self._valid_until, sent.at + _LASTS)
+            if self._monotonic() < self._valid_until:
+                self.waiting, self.reason = None, ""
         return True
 
     def seek(self, job: Job) -> bool:

@@ -572,6 +572,19 @@ def test_a_probe_without_an_answer_does_not_keep_another_address_from_proving_it
     assert probes(world)[0].future.cancelled()
 
 
+def test_a_transport_that_raises_does_not_keep_another_address_from_proving_itself(world: Bench) -> None:
+    made = learning(world)
+    for port in (9000, 8000):
+        show(world, port)
+    made["http://127.0.0.1:8000"].broken = OSError("secret")
+    world.start()
+    for _ in range(12):
+        world.step(1)
+    assert len(probes(world)) == 1
+    prove(world, port=9000)
+    assert len(works(world)) == 1
+
+
 def test_a_probe_that_waits_behind_a_long_job_is_not_repeated(world: Bench) -> None:
     world.start()
     for _ in range(55):

@@ -112,6 +112,8 @@ class Proof:
             return False
         if self._place is not None and self._place.destination is destination and self._valid_until > -math.inf:
             self._valid_until = max(self._valid_until, sent.at + _LASTS)
+            if self._monotonic() < self._valid_until:
+                self.waiting, self.reason = None, ""
         return True
 
     def seek(self, job: Job) -> bool:
@@ -171,7 +173,11 @@ class Proof:
         clock = self._parts.clock
         deadline = clock.now() + timedelta(seconds=_LIFETIME)
         delivery = Attempt(nonce, PROBE_ATTEMPT, deadline, request, self._parts.signer, clock)
-        future = place.destination.transport.send(delivery)
+        try:
+            future = place.destination.transport.send(delivery)
+        except Exception as error:
+            self._tried[place] = "connection", f"{place.destination.name}: {type(error).__name__}"
+            raise
         probe = self._probes[place] = _Probe(delivery, future, nonce, now + _LIFETIME)
         future.add_done_callback(lambda _: self._post(lambda: self._conclude(place, probe)))
 

@@ -185,6 +185,22 @@ def test_the_answer_to_an_old_request_proves_nothing_about_the_next_connection(w
     assert (len(probes(world)), len(works(world))) == (2, 1)
 
 
+def test_an_answer_that_renews_the_proof_ends_the_reason_to_wait(world: Bench) -> None:
+    world.start()
+    world.step()
+    prove(world)
+    world.start()
+    world.step(59)
+    world.start()
+    world.step(2)
+    world.step(10.1)
+    assert why(world)[0] == "connection"
+    _answered(world, works(world)[1])
+    world.step()
+    assert len(works(world)) == 3
+    assert why(world) == (None, "")
+
+
 def _marks(world: Bench, sent: Sent) -> Headers:
     return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, sent.delivery.attempt, None)
 
@@ -554,6 +570,19 @@ def test_a_probe_without_an_answer_does_not_keep_another_address_from_proving_it
     prove(world, port=9000)
     assert len(works(world)) == 1
     assert probes(world)[0].future.cancelled()
+
+
+def test_a_transport_that_raises_does_not_keep_another_address_from_proving_itself(world: Bench) -> None:
+    made = learning(world)
+    for port in (9000, 8000):
+        show(world, port)
+    made["http://127.0.0.1:8000"].broken = OSError("secret")
+    world.start()
+    for _ in range(12):
+        world.step(1)
+    assert len(probes(world)) == 1
+    prove(world, port=9000)
+    assert len(works(world)) == 1
 
 
 def test_a_probe_that_waits_behind_a_long_job_is_not_repeated(world: Bench) -> None:

@@ -18,20 +18,25 @@ def merge_key(
     """Return 43 characters that are the same for calls that mean the same job, or None if a job must not be merged.
 
     ``given`` are the credentials among the arguments, ``inherited`` those of the current user (None: not as the current
-    user). The key covers the owner. If there is none, it covers the inherited credentials, but only the named ``cookies``.
-    Without any of these, two visitors could not be distinguished, so the job must not be merged.
+    user). The key covers the owner. If there is none, it covers the inherited credentials, but only the named ``cookies``,
+    and the client's address: two visitors whose signed sessions have equal contents may have equal cookies. Without any of
+    these credentials, two visitors could not be distinguished, so the job must not be merged.
     """
     user: Headers = ()
+    place: Headers = ()
     if inherited is not None and draft.owner is None:
         user = tuple(_identity(inherited, cookies))
         if not user and (inherited or not given):
             return None
+        if draft.caller is not None:
+            place = (("address", draft.caller.address), *draft.caller.forwarded)
     return access.merge_key(
         "anonymous" if inherited is None else "user",
         *_compared(draft, draft.request),
         draft.request.body,
         *_parts(given.headers),
         *_parts(user),
+        *_parts(place),
     )
 
 

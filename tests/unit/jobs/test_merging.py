@@ -19,8 +19,11 @@ def world() -> Bench:
     return bench()
 
 
-def page(*fields: tuple[str, str], host: str = "shop.example", mount: str = "") -> Here:
-    return Here(Request("GET", "/page", fields), Caller("https", host, "192.0.2.7", mount=mount), mount)
+def page(
+    *fields: tuple[str, str], host: str = "shop.example", mount: str = "", address: str = "192.0.2.7", proxied: str = ""
+) -> Here:
+    forwarded = (("X-Forwarded-For", proxied),) if proxied else ()
+    return Here(Request("GET", "/page", fields), Caller("https", host, address, forwarded, mount), mount)
 
 
 def start(world: Bench, here: Here, merge: Any, **options: Any) -> str:
@@ -38,6 +41,14 @@ def test_a_visitors_double_click_merges_with_himself_and_with_nobody_else(merge:
     assert start(world, page(("Cookie", "theme=light;session=ann")), merge, delay=9) == anns
     assert start(world, page(("Cookie", BOB)), merge, delay=9) == bobs
     assert world.job(anns).owner is None
+
+
+@pytest.mark.parametrize("place", [{"address": "192.0.2.8"}, {"proxied": "192.0.2.8"}], ids=str)
+def test_equal_cookies_of_two_clients_do_not_make_them_one_visitor(place: dict[str, str]) -> None:
+    # A signed session with equal contents that was set in the same second is the same cookie.
+    world = bench(owner=lambda request: "")
+    anns = start(world, page(("Cookie", ANN), proxied="192.0.2.7"), "unfinished", delay=9)
+    assert start(world, page(("Cookie", ANN), **{"proxied": "192.0.2.7", **place}), "unfinished", delay=9) != anns
 
 
 def test_a_waiting_job_never_runs_with_another_visitors_cookie() -> None:

@@ -244,7 +244,7 @@ def test_the_class_of_an_error_is_imported_on_access(at_once: None) -> None:
 
 
 @differs(
-    "a KeyboardInterrupt that the task itself raises leaves the caller",
+    "a KeyboardInterrupt that the task itself raises propagates",
     "ImmediateBackendTestCase.throws_keyboard_interrupt",
 )
 def test_a_keyboard_interrupt_of_a_task_fails_the_task(at_once: None, caplog: pytest.LogCaptureFixture) -> None:

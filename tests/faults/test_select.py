@@ -44,7 +44,7 @@ def many_descriptors() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="counts descriptors in /dev/fd")
 @pytest.mark.usefixtures("many_descriptors")
-@pytest.mark.parametrize("opened", [0, 450], ids=["few descriptors open", "descriptors scarce"])
+@pytest.mark.parametrize("opened", [0, 470], ids=["few descriptors open", "descriptors scarce"])
 def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: int) -> None:
     highest = 0
 
@@ -70,9 +70,15 @@ def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: i
     url = f"http://127.0.0.1:{server.effective_port}"
     jobs = BackJob(MemoryStore(), SocketTransport(url), MessageSigner(KEY))
     made.append(BackJobMiddleware(app, jobs))
-    thread = threading.Thread(target=server.run, name="waitress")
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # its sockets are closed while it waits; select() raises ValueError
+            server.run()
+
+    thread = threading.Thread(target=serve, name="waitress")
     with contextlib.ExitStack() as stack:
-        for _ in range(opened):
+        # Other tests of this process may have left some open.
+        for _ in range(opened - len(os.listdir("/dev/fd"))):  # noqa: PTH208 - a count
             stack.callback(os.close, os.open("/dev/null", os.O_RDONLY))
         thread.start()
         try:

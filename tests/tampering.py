@@ -197,7 +197,7 @@ def check_joined(open_store: Open, rows: Rows) -> None:
     assert cookies == {admin: "session=admin", again: "session=admin", eve: "session=eve"}
 
 
-# --- rows that nobody changed -------------------------------------------------------------------------------------------
+# --- unchanged rows -------------------------------------------------------------------------------------------
 
 _ODD: Final = "".join(map(chr, (*range(0x20, 0x7F), *range(0xA0, 0x100))))
 _FORWARDED: Headers = (("X-Forwarded-For", "192.0.2.7, 10.0.0.1"), ("Forwarded", 'for="[2001:db8::1]:80";host=x'))

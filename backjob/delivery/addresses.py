@@ -43,11 +43,10 @@ class Addresses:
 
     def __init__(self, given: Transport | Callable[[str], Transport]) -> None:
         self._make = given if callable(given) else None
-        self._configured = () if callable(given) else (_configured(given),)
         self._known: dict[Listener, tuple[Destination, ...]] = {}
         self._latest: Listener | None = None
         self._lock = PerProcess(threading.Lock)
-        self._destinations: tuple[Destination, ...] = self._configured
+        self._destinations: tuple[Destination, ...] = () if callable(given) else (_configured(given),)
         self.arrivals = 0
         """The number of new addresses so far."""
         self.problem: AddressUnknown | None = None
@@ -84,7 +83,7 @@ class Addresses:
 
     def close(self) -> None:
         """Close all transports."""
-        for destination in {*self._destinations, *(one for known in self._known.values() for one in known)}:
+        for destination in self._destinations:
             destination.transport.close()
 
     def _learn(self, listener: Listener) -> bool:

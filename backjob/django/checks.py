@@ -234,7 +234,7 @@ def _alias_of_jobs() -> str | None:
 
 
 def _takes_turns(database: Mapping[str, Any]) -> bool:
-    """Whether writers to an SQLite database wait for each other, and readers wait for nobody."""
+    """Return whether writers to an SQLite database wait for each other, and readers never wait."""
     options = database.get("OPTIONS", {})
     locks_first = str(options.get("transaction_mode", "")).upper() in ("IMMEDIATE", "EXCLUSIVE")
     has_wal = re.search(r"journal_mode\s*=\s*['\"]?wal", options.get("init_command", ""), re.IGNORECASE) is not None

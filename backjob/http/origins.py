@@ -53,13 +53,19 @@ def local_target(url: str | URL, here: Serving | None, base_url: str | None) -> 
             "path", "the URL must have the scheme and host of the request being served or of the base URL"
         )
     target = normalise(rest if rest.startswith("/") else f"/{rest}")
-    prefix = "" if base_url is None else base_url.partition("://")[2].partition("/")[2].rstrip("/")
-    if prefix and _is_below(target, f"/{prefix}"):
-        return _below(target, f"/{prefix}")
+    prefix = prefix_of(base_url)
+    if prefix and _is_below(target, prefix):
+        return _below(target, prefix)
     mount = "" if here is None else here.mount
     if here is None or not mount or not _is_below(target, mount):
         return target
     return target if _is_below(here.request.path, mount) else _below(target, mount)
+
+
+def prefix_of(base_url: str | None) -> str:
+    """Return the path of a base URL, which the transport puts before each target: "" or "/…" without a slash at its end."""
+    path = (base_url or "").partition("://")[2].partition("/")[2].rstrip("/")
+    return f"/{path}" if path else ""
 
 
 def _origin(url: str) -> tuple[str, TCPAddress] | None:

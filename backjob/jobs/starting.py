@@ -25,7 +25,7 @@ from backjob.http.arguments import (
     check_value,
 )
 from backjob.http.listening import TEST_CLIENT
-from backjob.http.origins import URL, is_url, local_target
+from backjob.http.origins import URL, is_url, local_target, prefix_of
 from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
 from backjob.jobs.merging import is_same, merge_key
@@ -116,10 +116,9 @@ def _mount(engine: Engine, path: str) -> str:
     mount = engine.mount() if here is None else here.mount
     if here is not None and path_below(here.request.path, mount) is None:
         return ""  # a proxy strips it
-    base_url: str = getattr(engine.transport, "base_url", None) or ""
-    added = base_url.partition("://")[2].partition("/")[2].rstrip("/")
+    added = prefix_of(getattr(engine.transport, "base_url", None))
     if added:  # by the transport
-        below = path_below(mount, f"/{added}")
+        below = path_below(mount, added)
         mount = mount if below is None else below
     return mount if path_below(path, mount) is not None else ""
 

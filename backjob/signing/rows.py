@@ -36,7 +36,7 @@ class RowKeys:
     def authenticated(self, draft: Draft) -> Draft:
         """Return the draft with its label and its row proof. Raises `KeyError` for a label of another application."""
         draft = evolve(draft, label=draft.label or self.label)
-        return evolve(draft, proof=_text(_mac(self._keys[draft.label], draft.label, draft, _mode(draft))))
+        return evolve(draft, proof=self._proof(draft, draft.label, _mode(draft)))
 
     def is_authentic(self, job: Job) -> bool:
         """Return whether the row, with its request's body, is as the application wrote it."""
@@ -50,16 +50,19 @@ class RowKeys:
     def renewed_proof(self, job: Job) -> str | None:
         """Return the proof of a row with the current label; None if it is not as the application wrote it."""
         mode = next((mode for mode in _modes(job) if self._is_proven(job, mode)), None)
-        return None if mode is None else _text(_mac(self._keys[self.label], self.label, job, mode))
+        return None if mode is None else self._proof(job, self.label, mode)
 
     def binding(self, row: Draft | Job, label: str) -> str:
         """Return a value that ties sealed credentials to this row with this label."""
-        return _text(_mac(self._keys[label], label, row, "sealing"))
+        return self._proof(row, label, "sealing")
+
+    def _proof(self, row: Draft | Job, label: str, mode: str) -> str:
+        return _text(_mac(self._keys[label], label, row, mode))
 
     def _is_proven(self, job: Job, mode: str) -> bool:
         if job.proof is None or job.label not in self._keys:
             return False
-        proof = _text(_mac(self._keys[job.label], job.label, job, mode))
+        proof = self._proof(job, job.label, mode)
         return hmac.compare_digest(job.proof.encode("utf-8", "surrogatepass"), proof.encode())
 
 

@@ -47,7 +47,7 @@ class Visit:
     in_thread: bool = True
 
     def owns(self, job_owner: str | None) -> bool:
-        """Return whether the visitor is this owner. Calls the hook, unless nobody owns the job."""
+        """Return whether the visitor is this owner. Calls the hook only if the job has an owner."""
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
         return bool(job_owner) and job_owner == self.visitor()
 

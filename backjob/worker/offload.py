@@ -101,7 +101,7 @@ async def to_thread(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.
             settled = (waiter.set_exception, RuntimeError(f"the function raised {error!r}"))
         except BaseException as error:
             settled = (waiter.set_exception, error)
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        with suppress(RuntimeError):  # the loop is closed, so no task waits for the result
             loop.call_soon_threadsafe(settle, *settled)
 
     _threads.get().run(call)

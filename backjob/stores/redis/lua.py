@@ -77,7 +77,7 @@ local all_columns = {{{", ".join([repr(name) for name in ("seq", *COLUMNS)])}}}
 local function job_key(id) return root .. 'job:' .. id end
 local function output_key(id) return root .. 'output:' .. id end
 
--- The columns of a job, without the body unless it is asked for.
+-- The columns of a job, with the body only if the caller wants it.
 local function read(id, with_body)
     local values, row = call('HMGET', job_key(id), unpack(all_columns)), {}
     for i, name in ipairs(all_columns) do row[name] = values[i] or nil end

@@ -26,7 +26,7 @@ from tests.scenarios.sites import KEY
 
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
-    """A socket to which nobody must connect."""
+    """A socket to which no client may connect."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         yield listening
         listening.setblocking(False)

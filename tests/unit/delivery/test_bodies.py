@@ -1,4 +1,4 @@
-"""Every attempt sends the body of the request, though the store returns it only if it is asked for."""
+"""Every attempt sends the body of the request, although the store returns it only on request."""
 
 from __future__ import annotations
 

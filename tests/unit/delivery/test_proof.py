@@ -506,7 +506,7 @@ def test_when_the_server_moves_the_next_job_goes_to_the_new_port(world: Bench) -
     world.step()
     assert len(works(world)) == 1
     for sent in probes(world)[1:]:
-        sent.fail(NotSent("connection refused"))  # the old port, which is asked first
+        sent.fail(NotSent("connection refused"))  # the old port, which is probed first
     world.step()
     prove(world, port=9000)
     assert len(works(world)) == 2

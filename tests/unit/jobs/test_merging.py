@@ -1,4 +1,4 @@
-"""Whose jobs merge: identical requests of one owner, or of one visitor, and of nobody else."""
+"""Identical requests of one owner or of one visitor merge; those of two people never do."""
 
 from __future__ import annotations
 

@@ -12,14 +12,17 @@ __all__ = [
     "BackgroundOnly",
     "ConnectionLost",
     "InvalidRequest",
+    "JobContinued",
     "JobEnded",
     "JobExit",
     "JobFailed",
     "JobNotFound",
+    "JobRetried",
     "MissingExtra",
     "NoCurrentRequest",
     "NotSent",
     "SignatureError",
+    "SlotTaken",
     "StoreError",
     "StoreUnavailable",
     "StoreUnusable",
@@ -127,6 +130,14 @@ class StoreUnusable(StoreError):
     """The store can't be used as configured: not a database, not writable, another layout. Retrying does not help."""
 
 
+class SlotTaken(BackJobError):
+    """Another job of the queue has this slot. `backjob.protocols.Store.change` raises it, and has written nothing."""
+
+    def __init__(self, slot: str) -> None:
+        super().__init__(f"another job has the slot {slot!r}")
+        self.slot = slot
+
+
 class TransportError(BackJobError):
     """A worker request got no response. ``reason`` says why."""
 
@@ -161,6 +172,26 @@ class JobFailed(JobExit):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+
+
+class JobRetried(JobExit):
+    """The action called ``retry()``. Another run follows after ``delay`` seconds (None: the usual), if any is left."""
+
+    status = 503
+
+    def __init__(self, text: str, delay: float | None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.delay = delay
+
+
+class JobContinued(JobExit):
+    """The action called ``continue_later()``, or its time was up: another request continues the job."""
+
+    status = 202
+
+    def __init__(self) -> None:
+        super().__init__("another request continues this job")
 
 
 class JobEnded(JobExit):

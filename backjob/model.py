@@ -16,6 +16,7 @@ from attrs import Attribute, evolve, field, frozen
 from backjob.errors import InvalidRequest
 
 __all__ = [
+    "DEFAULT_QUEUE",
     "LONGEST_STATUS_TEXT",
     "UNSET",
     "Caller",
@@ -81,6 +82,9 @@ def clean_text(text: str) -> str:
     return text.replace("\0", "\ufffd").encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
+DEFAULT_QUEUE: Final = "default"
+"""The queue of a job that names none."""
+
 LONGEST_STATUS_TEXT: Final = 1 << 16
 """The most characters of a status text; a longer one is cut there and ends in an ellipsis."""
 
@@ -135,22 +139,17 @@ def _seconds(_: object, attribute: Attribute[Any], value: float | Unset | None) 
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar")
 
 
-def _moment(instance: object, attribute: Attribute[Any], value: datetime | float | Unset, later: float = 0.0) -> None:
-    """Check the moment ``later`` seconds after an aware datetime, or after so many seconds from now."""
+def _moment(instance: object, attribute: Attribute[Any], value: datetime | float | Unset | None) -> None:
+    """Check an aware datetime, or seconds from now."""
     if not isinstance(value, datetime):
-        _seconds(instance, attribute, value if isinstance(value, Unset) else value + later)
+        _seconds(instance, attribute, value)
         return
     if value.utcoffset() is None:
         raise InvalidRequest(attribute.name, "a datetime needs a time zone")
     try:
-        _ = value.astimezone(UTC) + timedelta(seconds=later)
+        _ = value.astimezone(UTC)
     except OverflowError:
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
-
-
-def _delivery_timeout(instance: Draft | Changes, attribute: Attribute[Any], value: float) -> None:
-    _seconds(instance, attribute, value)
-    _moment(instance, attribute, instance.due, value)
 
 
 def _json(_: object, attribute: Attribute[Any], value: object) -> None:
@@ -262,11 +261,12 @@ class Caller:
 class Draft:
     """A job to create. The store adds the times, by its own clock.
 
-    ``due`` is an aware datetime, or seconds from the store's now. With a ``lessee`` the store writes the first lease, of
-    ``lease`` seconds; without one, any monitor takes the job once it is due. ``held`` means that only the accepting
-    process has the credentials; ``sealed`` is their encrypted form, which any process can open. ``label`` names the
-    application, ``proof`` authenticates the row, and ``root`` is the id of the first job of a chain, or None for that job
-    itself. Raises `InvalidRequest`, naming the field, for what no store can keep.
+    ``due`` and ``expires`` are aware datetimes, or seconds from the store's now. With a ``lessee`` the store writes the
+    first lease, of ``lease`` seconds; without one, any monitor takes the job once it is due. ``held`` means that only the
+    accepting process has the credentials; ``sealed`` is their encrypted form, which any process can open; ``as_owner``
+    means that the action runs as the job's owner, without credentials. ``label`` names the application, ``proof``
+    authenticates the row, and ``root`` is the id of the first job of a chain, or None for that job itself. Raises
+    `InvalidRequest`, naming the field, for what no store can keep.
     """
 
     id: str = field(validator=_ID)
@@ -275,12 +275,16 @@ class Draft:
     owner: str | None = field(default=None, validator=_LABEL)
     scope: str = field(default="", validator=_LABEL)
     due: datetime | float = field(default=0.0, validator=_moment)
-    delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
-    error_timeout: float = field(default=60.0, validator=_seconds)
+    expires: datetime | float | None = field(default=None, validator=_moment)
+    error_timeout: float = field(default=3600.0, validator=_seconds)
+    retries: int = field(default=0, validator=_COUNT)
+    retry_delay: float = field(default=10.0, validator=_seconds)
+    queue: str = field(default=DEFAULT_QUEUE, validator=_LABEL)
     lessee: str | None = field(default=None, validator=_LABEL)
     lease: float = field(default=0.0, validator=_seconds)
     held: bool = False
     sealed: bytes | None = field(default=None, repr=False)
+    as_owner: bool = False
     depth: int = field(default=0, validator=_COUNT)
     label: str = field(default="", validator=_ID)
     proof: str | None = field(default=None, repr=False, validator=_ID)
@@ -291,10 +295,17 @@ class Draft:
 class Job:
     """A job as read from a store at ``read_time``, by the store's clock.
 
-    ``start_time`` is when it is due, ``deliver_by`` until when it may stay STARTED, ``updated_time`` its last sign of life.
-    Its end erases ``request``, ``caller``, ``sealed`` and ``proof``. ``token`` fences the writes of the attempt that claimed
-    it. The request's body is only there if it was asked for: see `backjob.protocols.Store.get`. ``waiting_for`` is why a
-    STARTED job was not delivered yet, in one word; the claim and the end erase it. A job with the ``label`` "" belongs to no
+    ``start_time`` is when it is due, ``claimed_time`` when its current or last run was claimed, and ``updated_time`` its
+    last sign of life. A waiting job must be claimed before ``expires``, and before ``deliver_by``, which is None until the
+    first delivery of a run has failed or takes long. Its end erases ``request``, ``caller``, ``sealed`` and ``proof``.
+
+    ``run`` grows with every requeue, ``delivery`` counts the deliveries of a run, and ``attempt`` the runs that failed since
+    the last checkpoint, this one included. ``token`` fences the writes of a run; a job without one, unless it has ended,
+    waits to be claimed. ``lease_until`` ends the lease of the monitor that delivers it, and after the claim that of the run.
+    ``error_timeout`` 0 means none.
+
+    The request's body is only there if it was asked for: see `backjob.protocols.Store.get`. ``waiting_for`` is why a
+    job was not delivered yet, in one word; the claim and the end erase it. A job with the ``label`` "" belongs to no
     application.
     """
 
@@ -306,11 +317,11 @@ class Job:
     output_truncated: bool = False
     created_time: datetime
     start_time: datetime
-    deliver_by: datetime
+    deliver_by: datetime | None = None
     updated_time: datetime
     end_time: datetime | None = None
     read_time: datetime
-    error_timeout: float = 60.0
+    error_timeout: float = 3600.0
     attempt: int = 1
     version: int = 1
     token: str | None = field(default=None, repr=False)
@@ -329,45 +340,73 @@ class Job:
     proof: str | None = field(default=None, repr=False)
     root: str | None = None
     waiting_for: str | None = None
+    run: int = 1
+    delivery: int = 1
+    retries: int = 0
+    retry_delay: float = 10.0
+    history: JsonValue = None
+    cursor: JsonValue = field(default=None, repr=False)
+    queue: str = DEFAULT_QUEUE
+    slot: str | None = None
+    as_owner: bool = False
+    claimed_time: datetime | None = None
+    expires: datetime | None = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the job waits to be claimed: STARTED, or IN_PROGRESS between two slices."""
+        return self.token is None and not self.status.is_final
 
 
 @frozen(kw_only=True)
 class Expect:
-    """The condition of a compare-and-set: every field that is not None must equal the job's."""
+    """The condition of a compare-and-set: every field that is not None must equal the job's.
+
+    ``unclaimed``: the job has no token and has not ended. ``lease_over``: it has a ``lease_until``, which is not later than
+    the store's now.
+    """
 
     status: Status | None = None
-    attempt: int | None = None
+    run: int | None = None
     token: str | None = field(default=None, repr=False)
     version: int | None = None
+    unclaimed: bool = False
+    lease_over: bool = False
 
 
 @frozen(kw_only=True)
 class Changes:
     """The fields that a compare-and-set writes; those left UNSET (or False) stay. ``version`` always grows by one.
 
-    ``lease`` is seconds from the store's now, or None to release the lease; ``due`` moves ``start_time`` and, by
-    ``delivery_timeout``, ``deliver_by``. ``alive`` sets ``updated_time`` to now. ``end`` sets ``end_time`` to now, erases
-    request, caller, sealed credentials, proof and ``waiting_for``, and releases the lease and the merge key. Raises
+    ``lease`` and ``deliver_by`` are seconds from the store's now, or None for NULL; ``due`` moves ``start_time``. ``claimed``
+    sets ``claimed_time`` to now, ``alive`` sets ``updated_time``. ``end`` sets ``end_time`` to now, erases request, caller,
+    sealed credentials, proof, cursor and ``waiting_for``, and releases the lease, the merge key and the slot. Raises
     `InvalidRequest`, naming the field, for what no store can keep.
     """
 
     status: Status | Unset = UNSET
+    run: int | Unset = field(default=UNSET, validator=_COUNT)
     attempt: int | Unset = field(default=UNSET, validator=_COUNT)
-    token: str | Unset = field(default=UNSET, repr=False, validator=_ID)
+    delivery: int | Unset = field(default=UNSET, validator=_COUNT)
+    token: str | Unset | None = field(default=UNSET, repr=False, validator=_ID)
     progress: int | Unset = field(default=UNSET, validator=_number(0, 100))
     status_text: str | Unset = field(default=UNSET, validator=_text())
     result: JsonValue | Unset = field(default=UNSET, validator=_json)
     lessee: str | Unset | None = field(default=UNSET, validator=_LABEL)
     lease: float | Unset | None = field(default=UNSET, validator=_seconds)
     due: datetime | float | Unset = field(default=UNSET, validator=_moment)
-    delivery_timeout: float = field(default=600.0, validator=_delivery_timeout)
+    deliver_by: float | Unset | None = field(default=UNSET, validator=_seconds)
+    expires: Unset | None = UNSET
+    slot: str | Unset | None = field(default=UNSET, validator=_ID)
+    cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=_json)
+    history: JsonValue | Unset = field(default=UNSET, validator=_json)
     label: str | Unset = field(default=UNSET, validator=_ID)
     proof: str | Unset | None = field(default=UNSET, repr=False, validator=_ID)
     sealed: bytes | Unset = field(default=UNSET, repr=False)
     waiting_for: str | Unset | None = field(default=UNSET, validator=_ID)
     free_merge_key: bool = False
+    claimed: bool = False
     alive: bool = False
-    erase_sealed: bool = False
     end: bool = False
 
 
@@ -375,14 +414,15 @@ class Changes:
 class Report:
     """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
 
-    ``progress`` (clamped to 0–100) and ``text`` replace the job's; the store appends ``output`` as UTF-8. ``truncated``
-    records that output past the limit was dropped.
+    ``progress`` (clamped to 0–100), ``text`` and ``cursor`` replace the job's; the store appends ``output`` as UTF-8.
+    ``truncated`` records that output past the limit was dropped. A cursor also sets ``attempt`` to 1: the job has got on.
     """
 
     progress: int | None = field(default=None, converter=_clamped)
     text: str | None = field(default=None, validator=_text())
     output: str = field(default="", validator=_text())
     truncated: bool = False
+    cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=_json)
 
 
 @frozen(kw_only=True)
@@ -414,10 +454,14 @@ class Output:
 
 @frozen
 class Grant:
-    """The right that a signature grants: one attempt at one job, while ``created`` ≤ now < ``expires`` (Unix time, s)."""
+    """The right that a signature grants: one run of one job, while ``created`` ≤ now < ``expires`` (Unix time, s).
+
+    ``delivery`` counts the deliveries of this run, so that no two requests are equal.
+    """
 
     job_id: str
-    attempt: int
+    run: int
+    delivery: int
     created: int
     expires: int
 
@@ -426,7 +470,9 @@ class Grant:
 class JobState:
     """The part of a job that a watcher may see: progress and result, but nothing of its request.
 
-    ``waiting_for`` is why the job does not run yet, in one word such as ``"due"``, or None.
+    ``waiting_for`` is why the job does not run yet, in one word such as ``"due"``, or None. ``attempt`` is 1 or, after
+    failed runs, more, up to ``retries`` + 1. ``history`` has an entry for each earlier run: ``run``, ``begin``, ``end`` and
+    ``reason``.
     """
 
     id: str
@@ -440,6 +486,9 @@ class JobState:
     owner: str | None
     scope: str
     waiting_for: str | None = None
+    attempt: int = 1
+    retries: int = 0
+    history: Sequence[Mapping[str, JsonValue]] = ()
 
     def as_dict(self) -> dict[str, JsonValue]:
         """JSON-ready: the status as its integer and as ``status_name``, times in ISO 8601 with offset."""
@@ -456,4 +505,7 @@ class JobState:
             "owner": self.owner,
             "scope": self.scope,
             "waiting_for": self.waiting_for,
+            "attempt": self.attempt,
+            "retries": self.retries,
+            "history": [dict(entry) for entry in self.history],
         }

@@ -83,27 +83,41 @@ class Store(Protocol):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         """Compare-and-set: the job after the change, or None if the job is unknown or ``expect`` is not satisfied.
 
-        The request of the returned job need not have its body.
+        The request of the returned job need not have its body. Raises `SlotTaken` if the change sets a slot that another
+        job has, and writes nothing.
         """
         ...
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        """Write a report in one round trip, or return False if the job is not IN_PROGRESS with this token.
+        """Write a report in one round trip, or return False if the job does not run with this token.
 
         The cost does not grow with the existing output.
         """
         ...
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        """Lease at most ``limit`` STARTED jobs that are due and not leased to ``lessee``, for ``lease`` seconds.
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        """Lease at most ``limit`` waiting jobs that are due and not leased to ``lessee``, for ``lease`` seconds.
 
-        Only jobs with one of these ``labels``; None means any. The longest due come first, each with its request's body. A
-        lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
+        Waiting jobs are those without a token that have not ended. Only jobs with one of these ``labels``; None means any. A
+        job of a queue in ``full`` is skipped unless it has a slot. The longest due come first, each with its request's body.
+        A lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
         """
         ...
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        """Record a sign of life for many running jobs in one write: job id → token. Stale tokens have no effect."""
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        """Renew the leases of many running jobs, for ``lease`` seconds, in one write. Returns the ids that are stale.
+
+        ``tokens`` maps job ids to tokens; an id is stale if its job does not run with that token, and nothing is written for
+        it. Only the jobs in ``alive`` get an ``updated_time``. ``version`` stays. Must not wait for a connection that other
+        calls may keep for long.
+        """
         ...
 
     def find(self, query: Query) -> list[Job]:
@@ -136,8 +150,10 @@ class Capability(Enum):
     """A job stays until it is purged. Without it, the store may evict jobs, so backjob refuses ``start(delay=…)``."""
     LISTING = "listing"
     """``find`` and ``purge`` see all jobs. Without it, ``find`` sees only jobs that have not ended and serves only the
-    monitor's search for silent ones; ended jobs expire by the ages of the last call of ``purge``.
+    monitor's search for overdue ones; ended jobs expire by the ages of the last call of ``purge``.
     """
+    SLOTS = "slots"
+    """A slot belongs to one job at a time. Without it, backjob refuses ``max_running`` for a queue."""
 
 
 def lacks(store: Store) -> frozenset[Capability]:
@@ -194,7 +210,9 @@ class Delivery(Protocol):
     def job_id(self) -> str: ...
 
     @property
-    def attempt(self) -> int: ...
+    def attempt(self) -> int:
+        """Which delivery of this run it is, for logs."""
+        ...
 
     @property
     def deadline(self) -> datetime:

@@ -68,15 +68,13 @@ class RowKeys:
 
 def _mode(row: Draft | Job) -> str:
     """Return how the row gets its credentials. Sealed ones are bound to their row themselves."""
-    if row.sealed is not None:
-        return "held and sealed" if row.held else "sealed"  # no application writes both
-    return "held" if row.held else "none"
+    modes = [name for name in ("held", "sealed", "as_owner") if getattr(row, name) not in (None, False)]
+    return " and ".join(modes) or "none"  # no application writes more than one
 
 
 def _modes(job: Job) -> tuple[str, ...]:
-    """Return the modes with which the row may have been written: the claim erases sealed credentials."""
-    claimed = job.status is not Status.STARTED
-    return (_mode(job), "sealed") if claimed and not job.held else (_mode(job),)
+    """Return the modes with which the row may have been written: claims of earlier versions erased sealed credentials."""
+    return (_mode(job), "sealed") if job.status is not Status.STARTED and _mode(job) == "none" else (_mode(job),)
 
 
 def _mac(key: bytes, label: str, row: Draft | Job, mode: str) -> bytes:

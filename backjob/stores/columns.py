@@ -11,6 +11,8 @@ from typing import Final
 
 from attrs import frozen
 
+from backjob.model import DEFAULT_QUEUE
+
 
 class Kind(Enum):
     """What a column holds. All but the last five are stored as integers."""
@@ -67,7 +69,7 @@ JOB_COLUMNS: Final = (
     Column("output_truncated", Kind.FLAG, default=0),
     Column("created_time", Kind.MOMENT),
     Column("start_time", Kind.MOMENT),
-    Column("deliver_by", Kind.MOMENT),
+    Column("deliver_by", Kind.MOMENT, nullable=True),
     Column("updated_time", Kind.MOMENT),
     Column("end_time", Kind.MOMENT, nullable=True),
     Column("error_timeout", Kind.SPAN, draft=True),
@@ -85,9 +87,20 @@ JOB_COLUMNS: Final = (
     Column("proof", Kind.LABEL, 255, nullable=True, draft=True, changes=True, erased=True),
     Column("root", Kind.LABEL, 255, nullable=True, draft=True),
     Column("waiting_for", Kind.LABEL, 255, nullable=True, changes=True, erased=True),
+    Column("run", Kind.INTEGER, default=1, changes=True),
+    Column("delivery", Kind.INTEGER, default=1, changes=True),
+    Column("retries", Kind.INTEGER, default=0, draft=True),
+    Column("retry_delay", Kind.SPAN, default=10_000_000, draft=True),
+    Column("queue", Kind.LABEL, 1020, default=DEFAULT_QUEUE, draft=True),
+    Column("slot", Kind.LABEL, 255, nullable=True, changes=True, erased=True),
+    Column("as_owner", Kind.FLAG, default=0, draft=True),
+    Column("claimed_time", Kind.MOMENT, nullable=True),
+    Column("expires", Kind.MOMENT, nullable=True, changes=True),
     Column("request", Kind.REQUEST, nullable=True, erased=True),
     Column("status_text", Kind.TEXT, nullable=True, changes=True),
     Column("result", Kind.JSON, nullable=True, changes=True),
+    Column("history", Kind.JSON, nullable=True, changes=True),
+    Column("cursor", Kind.JSON, nullable=True, changes=True, erased=True),
     Column("sealed", Kind.BYTES, nullable=True, draft=True, changes=True, erased=True),
 )
 """In the order of every table, long values last: SQLite reads a row from its front. The request's body is stored apart."""
@@ -95,5 +108,18 @@ JOB_COLUMNS: Final = (
 COLUMNS: Final = tuple([column.name for column in JOB_COLUMNS])
 """The names of `JOB_COLUMNS`."""
 
-ADDED: Final = tuple([column for column in JOB_COLUMNS if column.name in ("label", "proof", "root", "waiting_for")])
+_SECOND: Final = frozenset({"label", "proof", "root", "waiting_for"})
+_THIRD: Final = frozenset(
+    {
+        *("run", "delivery", "retries", "retry_delay", "history", "cursor", "queue", "slot", "as_owner"),
+        *("claimed_time", "expires"),
+    }
+)
+
+LAYOUTS: Final = tuple(
+    [tuple([column for column in JOB_COLUMNS if column.name in names]) for names in (_SECOND, _THIRD)]
+)
+"""The columns that each later layout of the tables has added, oldest first."""
+
+ADDED: Final = tuple([column for column in JOB_COLUMNS if column.name in _SECOND | _THIRD])
 """The columns that jobs of the first version lack."""

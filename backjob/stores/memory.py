@@ -14,7 +14,7 @@ from typing import Final
 from attrs import evolve
 
 from backjob.clock import SystemClock
-from backjob.errors import InvalidRequest
+from backjob.errors import InvalidRequest, SlotTaken
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
@@ -23,9 +23,6 @@ from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["MemoryStore", "from_url"]
-
-_ALIVE: Final = Report()
-
 
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
     """Open ``memory:``, which has no options."""
@@ -49,6 +46,8 @@ class MemoryStore:
         self._outputs: dict[str, bytearray] = {}
         self._merging: dict[str, str] = {}
         """Merge key → the id of the job that has it."""
+        self._slots: dict[str, str] = {}
+        """Slot → the id of the job that has it."""
         self._locks = PerProcess(threading.Lock)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
@@ -73,9 +72,12 @@ class MemoryStore:
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         with self._lock:
             job = self._jobs.get(job_id)
-            if job is None or not steps.holds(expect, job):
+            now = self._clock.now()
+            if job is None or not steps.holds(expect, job, now):
                 return None
-            return self._write(steps.changed(job, changes, self._clock.now()))
+            if isinstance(changes.slot, str) and self._slots.get(changes.slot, job_id) != job_id:
+                raise SlotTaken(changes.slot)
+            return self._write(steps.changed(job, changes, now))
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
@@ -87,20 +89,31 @@ class MemoryStore:
             self._write(steps.reported(job, report, self._clock.now()))
             return True
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
         with self._lock:
             now = self._clock.now()
-            due = (job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now, labels))
+            due = (job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now, labels, full))
             longest_due = nsmallest(limit, due, key=lambda job: job.start_time)
             return [self._write(steps.leased(job, lessee, lease, now)) for job in longest_due]
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         with self._lock:
             now = self._clock.now()
+            stale: set[str] = set()
             for job_id, token in tokens.items():
                 job = self._jobs.get(job_id)
                 if job is not None and steps.is_running(job, token):
-                    self._write(steps.reported(job, _ALIVE, now))
+                    self._jobs[job_id] = steps.beaten(job, lease, now, is_alive=job_id in alive)
+                else:
+                    stale.add(job_id)
+            return frozenset(stale)
 
     def find(self, query: Query) -> list[Job]:
         with self._lock:
@@ -144,6 +157,10 @@ class MemoryStore:
             del self._merging[before.merge_key]
         if job.merge_key is not None:
             self._merging[job.merge_key] = job.id
+        if before is not None and before.slot is not None and before.slot != job.slot:
+            del self._slots[before.slot]
+        if job.slot is not None:
+            self._slots[job.slot] = job.id
         if job.status.is_final:
             self._active.pop(job.id, None)
         else:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Final, Protocol, TypeAlias
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, frozen
 
 from backjob.model import UNSET, Caller, Changes, Draft, Expect, Headers, Job, Request, Status
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
@@ -108,16 +108,14 @@ _DEFAULTS: Final = {column.name: column.default for column in JOB_COLUMNS if col
 _DRAFTED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.draft])
 _CHANGED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.changes])
 _ERASED: Final[dict[str, None]] = {column.name: None for column in JOB_COLUMNS if column.erased}
-_EXPECTED: Final = tuple([(field.name, _ENCODED.get(field.name)) for field in fields(Expect)])
+_EXPECTED: Final = tuple([(name, _ENCODED.get(name)) for name in ("status", "run", "token", "version")])
 
 
 def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any]:
     """A new job's columns without those that are NULL, and without the request's body."""
-    start_time = _due(now, draft.due)
     row = _DEFAULTS | {
         "created_time": now,
-        "start_time": start_time,
-        "deliver_by": start_time + span(draft.delivery_timeout),
+        "start_time": _due(now, draft.due),
         "updated_time": now,
         "request": dump_request(draft.request, draft.caller),
     }
@@ -125,6 +123,8 @@ def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any
         value = getattr(draft, name)
         if value is not None:
             row[name] = value if encode is None else encode(value)
+    if draft.expires is not None:
+        row["expires"] = _due(now, draft.expires)
     if draft.lessee is not None:
         row["lease_until"] = now + span(draft.lease)
     if merge_key is not None:
@@ -141,18 +141,19 @@ def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
     for name, encode in _CHANGED:
         value = getattr(changes, name)
         if value is not UNSET:
-            assigned[name] = value if encode is None else encode(value)
+            assigned[name] = value if encode is None or value is None else encode(value)
     if changes.lease is not UNSET:
         assigned["lease_until"] = None if changes.lease is None else now + span(changes.lease)
     if changes.due is not UNSET:
-        assigned["start_time"] = start_time = _due(now, changes.due)
-        assigned["deliver_by"] = start_time + span(changes.delivery_timeout)
+        assigned["start_time"] = _due(now, changes.due)
+    if changes.deliver_by is not UNSET:
+        assigned["deliver_by"] = None if changes.deliver_by is None else now + span(changes.deliver_by)
     if changes.free_merge_key:
         assigned["merge_key"] = None
+    if changes.claimed:
+        assigned["claimed_time"] = now
     if changes.alive:
         assigned["updated_time"] = now
-    if changes.erase_sealed:
-        assigned["sealed"] = None
     if changes.end:
         assigned |= _ERASED
         assigned["end_time"] = now
@@ -160,7 +161,10 @@ def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
 
 
 def conditions(expect: Expect) -> dict[str, Any]:
-    """The columns that must have these values before the change."""
+    """The columns that must have these values before the change.
+
+    Without ``unclaimed``, which needs ``token IS NULL AND status < 2``, and ``lease_over``, which needs ``lease_until <= now``.
+    """
     return {
         name: value if encode is None else encode(value)
         for name, encode in _EXPECTED

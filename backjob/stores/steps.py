@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from attrs import evolve
 
-from backjob.lifecycle import overdue
+from backjob.lifecycle import late
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Kind
 from backjob.stores.rows import job_row, row_job
@@ -23,6 +23,7 @@ __all__ = [
     "changed",
     "dump_job",
     "has_label",
+    "beaten",
     "holds",
     "is_due",
     "is_running",
@@ -38,19 +39,19 @@ __all__ = [
 _DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
 _CHANGED: Final = tuple([column.name for column in JOB_COLUMNS if column.changes])
 _ERASED: Final[dict[str, None]] = {"caller": None} | {column.name: None for column in JOB_COLUMNS if column.erased}
+_JSON: Final = frozenset([column.name for column in JOB_COLUMNS if column.kind is Kind.JSON])
 _ABSENT: Final = {column.name: column.default for column in ADDED}
 _BINARY: Final = (*[column.name for column in JOB_COLUMNS if column.kind is Kind.BYTES], "body")
 
 
 def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
     """The job that a draft becomes when it is written now."""
-    start_time = later(now, draft.due)
     copied = {name: getattr(draft, name) for name in _DRAFTED}
     return Job(
         **copied,
         created_time=now,
-        start_time=start_time,
-        deliver_by=later(start_time, draft.delivery_timeout),
+        start_time=later(now, draft.due),
+        expires=None if draft.expires is None else later(now, draft.expires),
         updated_time=now,
         read_time=now,
         lease_until=None if draft.lessee is None else later(now, draft.lease),
@@ -63,19 +64,20 @@ def new_job(draft: Draft, merge_key: str | None, now: datetime) -> Job:
 def changed(job: Job, changes: Changes, now: datetime) -> Job:
     """The job after a change."""
     new: dict[str, Any] = {name: value for name in _CHANGED if (value := getattr(changes, name)) is not UNSET}
-    if changes.result is not UNSET:
-        new["result"] = load_result(dump_result(changes.result))  # a copy, which the caller can't alter
+    for name in _JSON & new.keys():
+        new[name] = load_result(dump_result(new[name]))  # a copy, which the caller can't alter
     if changes.lease is not UNSET:
         new["lease_until"] = None if changes.lease is None else later(now, changes.lease)
     if changes.due is not UNSET:
         new["start_time"] = later(now, changes.due)
-        new["deliver_by"] = later(new["start_time"], changes.delivery_timeout)
+    if changes.deliver_by is not UNSET:
+        new["deliver_by"] = None if changes.deliver_by is None else later(now, changes.deliver_by)
     if changes.free_merge_key:
         new["merge_key"] = None
+    if changes.claimed:
+        new["claimed_time"] = now
     if changes.alive:
         new["updated_time"] = now
-    if changes.erase_sealed:
-        new["sealed"] = None
     if changes.end:
         new |= _ERASED
         new["end_time"] = now
@@ -90,6 +92,8 @@ def reported(job: Job, report: Report, now: datetime) -> Job:
         status_text=job.status_text if report.text is None else report.text,
         output_size=job.output_size + len(report.output.encode()),
         output_truncated=job.output_truncated or report.truncated,
+        cursor=job.cursor if report.cursor is UNSET else load_result(dump_result(report.cursor)),
+        attempt=job.attempt if report.cursor is UNSET else 1,
         updated_time=now,
         read_time=now,
         version=job.version + 1,
@@ -101,13 +105,21 @@ def leased(job: Job, lessee: str, lease: float, now: datetime) -> Job:
     return evolve(job, lessee=lessee, lease_until=later(now, lease), read_time=now, version=job.version + 1)
 
 
-def holds(expect: Expect, job: Job) -> bool:
-    """Whether every expected field equals the job's."""
+def beaten(job: Job, lease: float, now: datetime, *, is_alive: bool) -> Job:
+    """The running job with its lease renewed, and, if its action is alive, with that sign of life."""
+    updated_time = now if is_alive else job.updated_time
+    return evolve(job, lease_until=later(now, lease), updated_time=updated_time, read_time=now)
+
+
+def holds(expect: Expect, job: Job, now: datetime) -> bool:
+    """Whether the job is as expected, by the store's own clock."""
     return (
         expect.status in (None, job.status)
-        and expect.attempt in (None, job.attempt)
+        and expect.run in (None, job.run)
         and expect.token in (None, job.token)
         and expect.version in (None, job.version)
+        and (job.is_waiting or not expect.unclaimed)
+        and (not expect.lease_over or (job.lease_until is not None and job.lease_until <= now))
     )
 
 
@@ -116,12 +128,18 @@ def is_running(job: Job, token: str) -> bool:
     return job.status is Status.IN_PROGRESS and job.token == token
 
 
-def is_due(job: Job, now: datetime, labels: frozenset[str] | None = None) -> bool:
-    """Whether a monitor for these labels may take the job now: it is STARTED, due and not leased."""
+def is_due(
+    job: Job, now: datetime, labels: frozenset[str] | None = None, full: frozenset[str] = frozenset()
+) -> bool:
+    """Whether a monitor for these labels may take the job now: it waits, is due and not leased, and its queue not full.
+
+    A job that has a slot needs none.
+    """
     return (
-        job.status is Status.STARTED
+        job.is_waiting
         and job.start_time <= now
         and (job.lease_until is None or job.lease_until <= now)
+        and (job.slot is not None or job.queue not in full)
         and has_label(job, labels)
     )
 
@@ -154,7 +172,7 @@ def matches(query: Query, job: Job) -> bool:
         and query.owner in (None, job.owner)
         and query.root in (None, job.root)
         and has_label(job, query.labels)
-        and (not query.overdue or overdue(job) is not None)
+        and (not query.overdue or late(job) is not None)
     )
 
 

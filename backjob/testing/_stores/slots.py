@@ -167,6 +167,7 @@ class SlotCalls(StoreCase):
             for _ in range(25):
                 if not self.is_taken(f"{racer}", "q/0"):
                     begin = time.monotonic()
+                    same(self.read(f"{racer}").slot, "q/0", "a slot belongs to one job at a time")
                     held.append((begin, time.monotonic()))
                     self.give(f"{racer}", None)
             return held

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from attrs import frozen
@@ -11,9 +12,7 @@ from sqlalchemy.dialects import postgresql
 from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting, big, list_of
 from backjob.stores.sql.schema import Tables
 
-Columns = list[sa.ColumnElement[object]]
-
-_BETWEEN_SLICES: Final = 1
+Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
 
 
 @frozen

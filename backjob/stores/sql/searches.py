@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import sqlalchemy as sa
 
 from backjob.lifecycle import TIMED_OUT
@@ -13,7 +16,7 @@ from backjob.stores.sql.schema import Tables
 class Searches:
     """The searches of these tables. ``selected`` are the columns to read, ``now`` is the store's time in SQL."""
 
-    def __init__(self, tables: Tables, selected: list[sa.ColumnElement[object]], now: sa.ColumnElement[int]) -> None:
+    def __init__(self, tables: Tables, selected: Sequence[sa.ColumnElement[Any]], now: sa.ColumnElement[int]) -> None:
         self._jobs = tables.jobs
         self._column = tables.jobs.c
         self._selected = selected

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final, cast
 
@@ -36,8 +35,8 @@ try:
 
     from backjob.stores.sql.database import Database, DirectWrite
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
-    from backjob.stores.sql.schema import Tables, creation
     from backjob.stores.sql.parameters import Values, named_values
+    from backjob.stores.sql.schema import Tables, creation
     from backjob.stores.sql.statements import MOMENTS, Statements
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
@@ -125,9 +124,7 @@ class SQLStore:
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         row = draft_row(draft, merge_key, After()) | {"body": draft.request.body or None}
         values = _NO_NEW_VALUES | named_values("new", row)
-        fixed = frozenset(
-            [name for name, value in zip(MOMENTS, (draft.due, draft.expires)) if isinstance(value, datetime)]
-        )
+        fixed = frozenset([name for name in MOMENTS if isinstance(row.get(name), int)])
         for _ in range(_MERGE_ATTEMPTS):
             created_time = self._insert(values, fixed)
             if created_time is not None:

@@ -228,11 +228,13 @@ class DjangoStore:
             running = dict(_with_token(locked, tokens))
             if running:
                 signs = [seq for job_id, seq in running.items() if job_id in alive]
-                sign = Case(When(seq__in=signs, then=now), default=F("updated_time")) if signs else F("updated_time")
+                sign = F("updated_time")
+                if signs:
+                    sign = Case(When(seq__in=signs, then=now), default=sign, output_field=BigIntegerField())
                 matching = rows.filter(seq__in=running.values(), token__in=[tokens[job_id] for job_id in running])
                 matching.update(lease_until=now + span(lease), updated_time=sign)
             if not skips_locked or len(running) == len(tokens):
-                return frozenset(tokens) - running.keys()
+                return frozenset(tokens).difference(running)
         with self._connection(alias=alias):
             return frozenset(tokens) - {job_id for job_id, _ in _with_token(rows, tokens)}
 

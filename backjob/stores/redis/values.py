@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backjob.model import Job
+from backjob.model import Job, JsonValue, Unset
 from backjob.stores.columns import ADDED, JOB_COLUMNS, Kind
 from backjob.stores.rows import After, moment, row_job
+from backjob.stores.values import dump_result
 
 _READERS: Final = tuple(
     [
@@ -34,9 +35,14 @@ def lookup(text: str | None) -> str:
     return "" if text is None else f"={text}"
 
 
-def listing(labels: frozenset[str] | None) -> str:
-    """Labels as a script's argument; empty for None, which means any."""
-    return "" if labels is None else _encode(sorted(labels))
+def pointing(cursor: JsonValue | Unset) -> str:
+    """A new cursor as a script's argument: empty if it stays, ``-`` if it is erased."""
+    return "" if isinstance(cursor, Unset) else lookup(dump_result(cursor)) or "-"
+
+
+def listing(names: frozenset[str] | None) -> str:
+    """Labels or queues as a script's argument; empty for None, which means any."""
+    return "" if names is None else _encode(sorted(names))
 
 
 def expecting(columns: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest, StoreUnavailable
-from backjob.model import Job, Status
+from backjob.model import Job
 from backjob.protocols import Clock
 from backjob.stores.cache.chain import FULL, LINGER, PATIENCE, Chain, Kept, Link
 from backjob.stores.cache.index import Index
@@ -68,7 +68,7 @@ class Jobs:
             return job
         body = join_chunks(self._entries, job.id, record.body)
         if body is None:
-            return None if job.status is Status.STARTED else job
+            return None if job.is_waiting else job
         return evolve(job, request=evolve(job.request, body=b64decode(body)))
 
     def living(self) -> list[Record]:

@@ -28,11 +28,10 @@ from backjob.stores.cache.jobs import Jobs
 from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
-from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
+from backjob.stores.steps import beaten, changed, holds, is_due, is_running, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_piece
 
-_ALIVE: Final = Report()
 _HELD: Final = 366 * 86400.0
 """Seconds for which the cache keeps a merge key: longer than any job takes."""
 _FEWEST_ENTRIES: Final = 10_000
@@ -71,7 +70,7 @@ class CacheStore:
         self._clock: Clock = SystemClock() if clock is None else clock
         self._entries = Entries(cache, prefix)
         self._jobs = Jobs(self._entries, self._clock)
-        self.lacks = frozenset({Capability.RETENTION, Capability.LISTING}) | _judge(cache)
+        self.lacks = frozenset({Capability.RETENTION, Capability.LISTING, Capability.SLOTS}) | _judge(cache)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         job = new_job(draft, merge_key, self._clock.now())
@@ -98,7 +97,7 @@ class CacheStore:
 
         def step(record: Record) -> Record | None:
             nonlocal dropped
-            if not holds(expect, record.job):
+            if not holds(expect, record.job, record.job.read_time):
                 return None
             body, dropped = ((), record.body) if changes.end else (record.body, ())
             return evolve(record, job=changed(record.job, changes, record.job.read_time), body=body)
@@ -130,14 +129,23 @@ class CacheStore:
             drop_chunks(self._entries, job_id, [chunk.name for chunk in chunks])
         return written is not None
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        def step(record: Record) -> Record | None:
-            job = record.job
-            if not is_due(job, job.read_time, labels):
-                return None
-            return evolve(record, job=leased(job, lessee, lease, job.read_time))
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        def is_wanted(record: Record) -> bool:
+            return is_due(record.job, record.job.read_time, labels, full)
 
-        due = [record for record in self._jobs.living() if is_due(record.job, record.job.read_time, labels)]
+        def step(record: Record) -> Record | None:
+            if not is_wanted(record):
+                return None
+            return evolve(record, job=leased(record.job, lessee, lease, record.job.read_time))
+
+        due = [record for record in self._jobs.living() if is_wanted(record)]
         taken: list[Job] = []
         for record in sorted(due, key=lambda record: (record.job.start_time, record.order)):
             if len(taken) >= limit:
@@ -148,14 +156,18 @@ class CacheStore:
                 taken.append(job)
         return taken
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        for job_id, token in tokens.items():
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        """Renew the leases of running jobs, each in a write of its own."""
+        return frozenset(job_id for job_id, token in tokens.items() if not self._beat(job_id, token, lease, alive))
 
-            def step(record: Record, token: str = token) -> Record | None:
-                job = record.job
-                return evolve(record, job=reported(job, _ALIVE, job.read_time)) if is_running(job, token) else None
+    def _beat(self, job_id: str, token: str, lease: float, alive: frozenset[str]) -> bool:
+        def step(record: Record) -> Record | None:
+            job = record.job
+            if not is_running(job, token):
+                return None
+            return evolve(record, job=beaten(job, lease, job.read_time, is_alive=job_id in alive))
 
-            self._jobs.write(job_id, step)
+        return self._jobs.write(job_id, step) is not None
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:  # noqa: ARG002
         """Set how long the cache keeps jobs of any label that end from now on. Returns 0: the cache expires them itself."""

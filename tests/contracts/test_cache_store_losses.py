@@ -62,7 +62,7 @@ class Losses(RuleBasedStateMachine):
     def claim(self, process: int, job: int) -> None:
         self.number += 1
         name, token = self.names[job], f"{self.number}"
-        if self.stores[process].change(name, *claimed(token)) is not None:
+        if self.stores[process].change(name, *claimed(token, 1, 60)) is not None:
             assert name not in self.tokens, "a second claim has won"
             self.tokens[name] = token
 
@@ -139,7 +139,7 @@ def test_a_job_whose_newest_entry_is_dropped_is_unknown_from_then_on(here: Surro
     here.cache.drop("j:job:2")
     for store in (here.store, here.another()):
         assert store.get("job") is None
-        assert store.change("job", *claimed("second")) is None
+        assert store.change("job", *claimed("second", 1, 60)) is None
         assert store.report("job", "token", Report(output="x")) is False
         assert store.take_due("me", 60, 5) == []
         assert store.find(Query()) == []
@@ -173,7 +173,7 @@ def test_without_its_request_body_a_waiting_job_is_not_delivered_and_a_running_o
 ) -> None:
     for name in ("waiting", "running"):
         here.store.create(draft(name, request=Request("POST", "/work", body=b"body")))
-    here.store.change("running", *claimed("token"))
+    here.store.change("running", *claimed("token", 1, 60))
     here.cache.drop("o:")
     assert here.store.get("waiting", body=True) is None
     assert here.store.take_due("me", 60, 5) == []
@@ -200,7 +200,7 @@ def test_a_lost_list_of_unfinished_jobs_is_restored_from_memory(here: Surroundin
 )
 def test_an_entry_of_another_program_is_not_a_job(here: Surroundings, garbage: str) -> None:
     here.store.create(draft(), "key")
-    here.store.change("job", *claimed("token"))
+    here.store.change("job", *claimed("token", 1, 60))
     here.store.report("job", "token", Report(output="x"))
     for key in here.cache.entries:
         here.cache.entries[key] = Entry(garbage, 10)
@@ -208,7 +208,7 @@ def test_an_entry_of_another_program_is_not_a_job(here: Surroundings, garbage: s
     assert store.get("job") is None
     assert store.find(Query()) == []
     assert store.take_due("me", 60, 5) == []
-    assert store.change("job", *claimed("token")) is None
+    assert store.change("job", *claimed("token", 1, 60)) is None
     assert store.purge(1, 1) == 0
 
 

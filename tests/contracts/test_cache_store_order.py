@@ -29,7 +29,7 @@ def draft(job_id: str) -> Draft:
 
 
 def claim(store: CacheStore, name: str) -> Log:
-    return [] if store.change("job", *claimed(name)) is None else [f"claimed {name}"]
+    return [] if store.change("job", *claimed(name, 1, 60)) is None else [f"claimed {name}"]
 
 
 def claim_and_work(store: CacheStore, name: str) -> Log:

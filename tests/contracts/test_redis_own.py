@@ -74,7 +74,7 @@ def end(store: Store, job_id: str, status: Status = Status.COMPLETED, **fields: 
     """Create a job that has written output and has ended."""
     ends = {Status.COMPLETED: completed(), Status.FAILED: failed("broken"), Status.CANCELLED: cancelled()}
     store.create(draft(job_id, **fields))
-    store.change(job_id, *claimed("token"))
+    store.change(job_id, *claimed("token", 1, 60))
     store.report(job_id, "token", Report(output="text"))
     assert store.change(job_id, Expect(token="token"), ended(ends[status])) is not None
 
@@ -101,16 +101,18 @@ def server_now(client: Any) -> datetime:
 
 def test_the_stores_time_is_the_servers(client: Any, store: RedisStore) -> None:
     before = server_now(client)
-    job = store.create(draft(due=-0.25, delivery_timeout=7.000001, lessee="me", lease=0.5))
-    claimed_job = store.change("job", *claimed("token"))
+    job = store.create(draft(due=-0.25, expires=7.000001, lessee="me", lease=0.5))
+    claimed_job = store.change("job", *claimed("token", 1, 60))
     read = store.get("job")
     after = server_now(client)
     assert read is not None
     assert claimed_job is not None
     assert before < job.created_time < claimed_job.updated_time == claimed_job.read_time < read.read_time < after
+    assert claimed_job.claimed_time == claimed_job.read_time
     assert read.created_time == job.created_time == job.updated_time
     assert job.start_time - job.created_time == timedelta(seconds=-0.25)
-    assert job.deliver_by - job.start_time == timedelta(seconds=7.000001)
+    assert job.expires is not None
+    assert job.expires - job.created_time == timedelta(seconds=7.000001)
     assert job.lease_until is not None
     assert job.lease_until - job.created_time == timedelta(seconds=0.5)
 
@@ -125,7 +127,7 @@ def test_a_moment_far_from_the_servers_now_is_exact(store: RedisStore, seconds: 
 
 
 @pytest.mark.parametrize(
-    "fields", [{"due": 1e13}, {"due": -1e11}, {"delivery_timeout": 2.6e11}, {"due": 2e11, "delivery_timeout": 2e11}]
+    "fields", [{"due": 1e13}, {"due": -1e11}, {"expires": 2.6e11}, {"error_timeout": 2.6e11}, {"lease": -1e11}]
 )
 def test_a_moment_outside_of_the_calendar_is_refused(client: Any, store: RedisStore, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
@@ -162,7 +164,7 @@ def test_purge_removes_every_key_and_entry_of_a_job(client: Any, monkeypatch: py
         for number in range(7):
             name = f"{status} {number}"
             store.create(draft(name, scope=f"s{number}", owner=f"o{number}", lessee="me", lease=5), f"key {name}")
-            store.change(name, *claimed("token"))
+            store.change(name, *claimed("token", 1, 60))
             store.report(name, "token", Report(output="x"))
             store.change(name, Expect(), Changes(status=status, end=True))
     clock.advance(10)
@@ -194,7 +196,7 @@ def test_no_search_reads_all_ended_jobs(client: Any, store: RedisStore) -> None:
     for number in range(300):
         end(store, f"{number}")
     end(store, "mine", Status.FAILED, owner="me", scope="s")
-    store.create(draft("living", owner="me", delivery_timeout=0))
+    store.create(draft("living", owner="me", expires=0))
     for number in range(300, 400):
         end(store, f"{number}")
     for query, expected in (
@@ -223,7 +225,7 @@ def test_a_search_in_small_batches_finds_the_same(
     for number in range(30):
         store.create(draft(f"{number}", scope="ab"[number % 2], owner="opq"[number % 3]))
         if number % 5 == 0:
-            store.change(f"{number}", *claimed("token"))
+            store.change(f"{number}", *claimed("token", 1, 60))
     newest = [str(number) for number in reversed(range(30))]
     assert ids(store.find(Query())) == newest
     assert ids(store.find(Query(before="20", limit=7))) == newest[10:17]
@@ -234,7 +236,7 @@ def test_a_search_in_small_batches_finds_the_same(
 
 @pytest.mark.parametrize(
     "changes",
-    [claimed("token")[1], ended(cancelled()), Changes(lessee="other", lease=50), Changes(due=50, lease=0)],
+    [claimed("token", 1, 60)[1], ended(cancelled()), Changes(lessee="other", lease=50), Changes(due=50, lease=0)],
 )
 def test_a_job_whose_lease_has_expired_has_one_entry(client: Any, changes: Changes) -> None:
     clock = FakeClock()
@@ -258,7 +260,7 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
     "change": lambda store: store.change("job", Expect(), Changes(progress=1)),
     "report": lambda store: store.report("job", "token", Report(output="x")),
     "take_due": lambda store: store.take_due("me", 1, 1),
-    "beat": lambda store: store.beat({"job": "token"}),
+    "beat": lambda store: store.beat({"job": "token"}, 1, frozenset({"job"})),
     "find": lambda store: store.find(Query()),
     "overdue": lambda store: store.find(Query(overdue=True)),
     "purge": lambda store: store.purge(1, 1),
@@ -268,9 +270,9 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
 @pytest.mark.parametrize("call", CALLS)
 def test_another_layout_is_refused_and_not_changed(client: Any, store: RedisStore, call: str) -> None:
     store.create(draft())
-    store.change("job", *claimed("token"))
-    assert client.get("{backjob}:layout") == b"2"
-    client.set("{backjob}:layout", "3")
+    store.change("job", *claimed("token", 1, 60))
+    assert client.get("{backjob}:layout") == b"3"
+    client.set("{backjob}:layout", "4")
     before = contents(client)
     with pytest.raises(StoreUnusable, match=r"another layout.*choose another prefix"):
         CALLS[call](store)
@@ -294,7 +296,7 @@ def test_jobs_of_layout_1_stay_and_belong_to_no_application(client: Any) -> None
     job = store.get("waiting")
     assert job is not None
     assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
-    assert store.change("waiting", *claimed("token")) is not None
+    assert store.change("waiting", *claimed("token", 1, 60)) is not None
     clock.advance(100)
     assert store.purge(50, 50, mine) == 0
     assert store.purge(50, 50, mine | {""}) == 1
@@ -461,7 +463,7 @@ def test_a_wrong_login_or_database_makes_the_store_unusable(
 
 def test_a_flushed_script_is_sent_again(client: Any, store: RedisStore) -> None:
     store.create(draft())
-    store.change("job", *claimed("token"))
+    store.change("job", *claimed("token", 1, 60))
     for _ in range(3):
         client.script_flush()
         assert store.report("job", "token", Report(output="x"))
@@ -471,7 +473,7 @@ def test_a_flushed_script_is_sent_again(client: Any, store: RedisStore) -> None:
 def test_a_call_to_a_full_server_is_refused_as_a_whole(client: Any, store: RedisStore) -> None:
     store.create(draft("job", lessee="me", lease=0.0), "key")
     store.create(draft("running"))
-    store.change("running", *claimed("token"))
+    store.change("running", *claimed("token", 1, 60))
     before = contents(client)
     client.config_set("maxmemory", 1)
     try:
@@ -479,7 +481,7 @@ def test_a_call_to_a_full_server_is_refused_as_a_whole(client: Any, store: Redis
             lambda: store.create(draft("other"), "other key"),
             lambda: store.report("running", "token", Report(output="x", progress=5)),
             lambda: store.take_due("me", 5, 5),
-            lambda: store.change("job", *claimed("token")),
+            lambda: store.change("job", *claimed("token", 1, 60)),
         ):
             try:
                 call()
@@ -508,7 +510,7 @@ def test_a_restart_of_the_server_fails_no_later_call(private: PrivateServer, cli
         stores = (own, RedisStore(given))
         for number, store in enumerate(stores):
             store.create(draft(f"{number}"))
-            store.change(f"{number}", *claimed("token"))
+            store.change(f"{number}", *claimed("token", 1, 60))
         private.kill()
         private.start()
         for number, store in enumerate(stores):

@@ -15,17 +15,20 @@ from typing import Any, Final
 import pytest
 import redis.asyncio
 from attrs import evolve
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from backjob.errors import InvalidRequest, StoreError, StoreUnavailable, StoreUnusable
-from backjob.lifecycle import cancelled, claimed, completed, ended, failed
+from backjob.errors import InvalidRequest, SlotTaken, StoreError, StoreUnavailable, StoreUnusable
+from backjob.lifecycle import cancelled, claimed, completed, continued, ended, failed, requeued
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores import open_store
+from backjob.stores.columns import LAYOUTS
 from backjob.stores.redis import RedisStore
+from backjob.stores.redis import server as server_module
 from backjob.stores.redis import store as module
+from backjob.stores.rows import microseconds
 from backjob.testing import FakeClock
 from tests.private_servers import REDIS as PRIVATE
 from tests.private_servers import PrivateServer, Templates, private_server
@@ -64,6 +67,10 @@ def client(private: PrivateServer) -> Iterator[Any]:
 @pytest.fixture
 def store(client: Any) -> RedisStore:
     return RedisStore(client)
+
+
+_SECOND: Final = tuple(column.name for column in LAYOUTS[0])
+_THIRD: Final = tuple(column.name for column in LAYOUTS[1])
 
 
 def draft(job_id: str = "job", **fields: Any) -> Draft:
@@ -251,6 +258,115 @@ def test_a_job_whose_lease_has_expired_has_one_entry(client: Any, changes: Chang
     assert ids(store.take_due("me", 5, 5)) == ["job"] * (changes.status is UNSET)
 
 
+# --- queues, slots and leases ---------------------------------------------------------------------------------------
+
+
+def scripts_run(client: Any, calls: Callable[[], object]) -> int:
+    """The number of round trips to the server that the store's calls make."""
+    client.config_resetstat()
+    calls()
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+def test_each_write_of_a_run_is_one_round_trip(client: Any, store: RedisStore) -> None:
+    names = [f"{number}" for number in range(1000)]
+
+    def work() -> None:
+        for name in names:
+            store.change(name, *claimed("token", 1, 60))
+            store.report(name, "token", Report(output="x", cursor=5))
+
+    for name in names:
+        store.create(draft(name))
+    store.beat({}, 60, frozenset())
+    work()
+    assert scripts_run(client, lambda: store.report("0", "token", Report(cursor=[1, 2]))) == 1
+    tokens = {**dict.fromkeys(names, "token"), "7": "other"}
+    assert scripts_run(client, lambda: store.beat(tokens, 60, frozenset(names))) == 1
+    job = store.get("0")
+    assert job is not None
+    assert scripts_run(client, lambda: store.change("0", Expect(token="token"), requeued(job, continued(), job.read_time))) == 1
+    assert scripts_run(client, lambda: store.change("0", *claimed("next", 2, 60))) == 1
+    assert scripts_run(client, lambda: store.change("0", Expect(token="next"), ended(completed()))) == 1
+
+
+def test_a_full_queue_is_not_read(client: Any, store: RedisStore) -> None:
+    for number in range(300):
+        store.create(draft(f"{number}", queue="exports"))
+    store.create(draft("other", queue="mail"))
+    found: list[Job] = []
+
+    def take() -> None:
+        found.extend(store.take_due("me", 60, 10, None, frozenset({"exports"})))
+
+    assert jobs_read(client, take) <= 3
+    assert ids(found) == ["other"]
+
+
+def test_queues_of_any_name_are_kept_apart(store: RedisStore) -> None:
+    queues = ["default", "", "*", "a@b", "a", "1:a", "ü", "7:exports", "exports"]
+    for label in ("", "b", "a@b"):
+        for queue in queues:
+            store.create(draft(f"{label} {queue}", queue=queue, label=label))
+    for label in ("", "b", "a@b"):
+        for queue in queues:
+            taken = store.take_due("me", 60, 50, frozenset({label}), frozenset(queues) - {queue})
+            assert ids(taken) == [f"{label} {queue}"]
+
+
+def test_ended_jobs_leave_no_slot_lane_or_limit(client: Any) -> None:
+    clock = FakeClock()
+    store = RedisStore(client, clock=clock)
+    for number in range(5):
+        name = f"{number}"
+        store.create(draft(name, queue="exports", lessee="me", lease=5, expires=100))
+        assert store.change(name, Expect(unclaimed=True), Changes(slot=f"exports/{number}", lease=None)) is not None
+        assert len(store.take_due("me", 5, 5)) == 1
+        store.change(name, *claimed("token", 1, 60))
+        assert store.beat({name: "token"}, 60, frozenset()) == frozenset()
+    assert names(client) >= {"slots", "limits", "lanes"}
+    for number in range(5):
+        store.change(f"{number}", Expect(token="token"), ended(completed()))
+    assert store.take_due("me", 5, 5) == []
+    assert not names(client) & {"slots", "limits", "lanes", "leased", "waiting", "waiting:*", "waiting:7:exports"}
+
+
+def test_the_slot_of_an_evicted_job_is_free(client: Any, store: RedisStore) -> None:
+    for name in ("evicted", "next", "late"):
+        store.create(draft(name))
+    assert store.change("evicted", Expect(), Changes(slot="exports/0")) is not None
+    client.delete("{backjob}:job:evicted")
+    assert store.change("next", Expect(), Changes(slot="exports/0")) is not None
+    before = contents(client)
+    with pytest.raises(SlotTaken) as caught:
+        store.change("late", Expect(), Changes(slot="exports/0", progress=5))
+    assert caught.value.slot == "exports/0"
+    assert contents(client) == before
+
+
+def test_a_beat_waits_for_no_connection_of_the_application(private: PrivateServer, client: Any) -> None:
+    pool = BlockingConnectionPool(max_connections=1, timeout=DEADLINE, port=private.port)
+    store = RedisStore(Redis(connection_pool=pool))
+    store.create(draft())
+    store.change("job", *claimed("token", 1, 60))
+    kept = pool.get_connection()  # another thread's, for as long as it likes
+    try:
+        for _ in range(3):
+            assert store.beat({"job": "token", "other": "token"}, 60, frozenset()) == {"other"}
+            client.script_flush()
+    finally:
+        pool.release(kept)
+        store.close()
+        pool.disconnect()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 5), (60, 5), (2, 2)])
+def test_a_beat_waits_for_an_answer_for_five_seconds_at_most(given: float | None, expected: float) -> None:
+    with Redis(port=CLOSED, socket_timeout=given) as client:
+        pool = server_module._pool_apart(client.connection_pool)
+    assert pool.make_connection().socket_timeout == expected
+
+
 # --- the layout -----------------------------------------------------------------------------------------------------
 
 CALLS: Final[dict[str, Callable[[Store], object]]] = {
@@ -279,25 +395,49 @@ def test_another_layout_is_refused_and_not_changed(client: Any, store: RedisStor
     assert contents(client) == before
 
 
-def test_jobs_of_layout_1_stay_and_belong_to_no_application(client: Any) -> None:
+@pytest.mark.parametrize(("layout", "lacking"), [("1", _SECOND + _THIRD), ("2", _THIRD)])
+def test_jobs_of_an_earlier_layout_stay(client: Any, layout: str, lacking: Sequence[str]) -> None:
     clock = FakeClock()
     store = RedisStore(client, clock=clock)
-    store.create(draft("waiting"))
+    for name in ("waiting", "late"):
+        store.create(draft(name, expires=30))
+    store.create(draft("running", error_timeout=40))
+    store.change("running", *claimed("token", 1, 60))
     end(store, "over")
-    for job_id in ("waiting", "over"):
-        client.hdel(f"{{backjob}}:job:{job_id}", "label")
-    client.set("{backjob}:layout", "1")
+    for job_id in ("waiting", "late", "running", "over"):
+        key = f"{{backjob}}:job:{job_id}"
+        if expires := client.hget(key, "expires"):
+            client.hset(key, "deliver_by", expires)  # which each job had
+        client.hdel(key, *lacking)
+    client.hdel("{backjob}:job:running", "lease_until")
+    running = store.get("running")
+    assert running is not None
+    member = next(each for each in client.zrange("{backjob}:limits", 0, -1) if each.endswith(b"running"))
+    client.zadd("{backjob}:limits", {member: microseconds(running.updated_time + timedelta(seconds=40))})
+    client.set("{backjob}:layout", layout)
+
     mine = frozenset(("mine",))
-    assert ids(store.find(Query())) == ["over", "waiting"]
+    assert ids(store.find(Query())) == ["over", "running", "late", "waiting"]
     assert store.find(Query(labels=mine)) == store.take_due("me", 60, 5, mine) == []
-    store.create(draft("new", label="mine"))
-    assert client.get("{backjob}:layout") == b"2", "processes of the first version refuse the keys from now on"
-    assert ids(store.find(Query(labels=mine))) == ids(store.take_due("me", 60, 5, mine)) == ["new"]
     job = store.get("waiting")
     assert job is not None
     assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
+    assert (job.run, job.delivery, job.retries, job.queue, job.slot) == (1, 1, 0, "default", None)
+    assert (job.cursor, job.history, job.claimed_time, job.expires, job.as_owner) == (None, None, None, None, False)
+    assert client.get("{backjob}:layout") == layout.encode(), "reading changes nothing"
     assert store.change("waiting", *claimed("token", 1, 60)) is not None
-    clock.advance(100)
+    assert client.get("{backjob}:layout") == b"3", "processes of an earlier version refuse the keys from now on"
+    store.create(draft("new", label="mine"))
+    assert ids(store.find(Query(labels=mine))) == ids(store.take_due("me", 60, 5, mine)) == ["new"]
+    clock.advance(30)
+    assert ids(store.find(Query(overdue=True))) == ["late"]
+    clock.advance(10)
+    assert ids(store.find(Query(overdue=True))) == ["running", "late"], "without a run lease only its silence counts"
+    assert store.beat({"running": "token"}, 60, frozenset({"running"})) == frozenset()
+    assert ids(store.find(Query(overdue=True))) == ["late"]
+    assert ids(store.take_due("me", 60, 5, None, frozenset({"default"}))) == []
+    assert ids(store.take_due("me", 60, 5)) == ["late"]
+    clock.advance(60)
     assert store.purge(50, 50, mine) == 0
     assert store.purge(50, 50, mine | {""}) == 1
 

@@ -18,7 +18,7 @@ from attrs import frozen
 
 from backjob.lifecycle import TIMED_OUT
 from backjob.model import DEFAULT_QUEUE
-from backjob.stores.columns import COLUMNS
+from backjob.stores.columns import ADDED, COLUMNS
 
 
 @frozen
@@ -80,9 +80,12 @@ local function after(seconds, micros)
 end
 """
 
+_ABSENT: Final = {column.name: str(column.default) for column in ADDED if column.default is not None}
 _JOBS: Final = (
     f"""
 local all_columns = {{{", ".join([repr(name) for name in ("seq", *COLUMNS)])}}}
+-- The values of columns that jobs of an earlier layout lack.
+local absent = {{{", ".join([f"{name} = {value!r}" for name, value in _ABSENT.items()])}}}
 local default_queue, timed_out = '{DEFAULT_QUEUE}', '{TIMED_OUT}'
 """
     """
@@ -94,6 +97,7 @@ local function read(id, with_body)
     local values, row = call('HMGET', job_key(id), unpack(all_columns)), {}
     for i, name in ipairs(all_columns) do row[name] = values[i] or nil end
     if not row.id then return nil end
+    for name, default in pairs(absent) do row[name] = row[name] or default end
     if with_body then row.body = call('HGET', job_key(id), 'body') or nil end
     return row
 end

@@ -7,20 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from backjob.model import Job, JsonValue, Unset
-from backjob.stores.columns import ADDED, JOB_COLUMNS, Kind
+from backjob.stores.columns import JOB_COLUMNS, Kind
 from backjob.stores.rows import After, moment, row_job
 from backjob.stores.values import dump_result
 
 _READERS: Final = tuple(
-    [
-        (
-            column.name,
-            str if column.is_text else int,
-            str(column.default) if column in ADDED and not column.nullable else None,
-        )
-        for column in JOB_COLUMNS
-        if column.kind is not Kind.BYTES
-    ]
+    [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
 )
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -72,5 +64,5 @@ def job_of(row: Sequence[bytes | None], now: bytes) -> Job:
     """The job of a row that a script returned: JSON of its texts, sealed credentials, and the request's body."""
     text, sealed, body = row
     fields: dict[str, str] = json.loads(text or b"")
-    columns = [None if (value := fields.get(name, absent)) is None else read(value) for name, read, absent in _READERS]
+    columns = [None if (value := fields.get(name)) is None else read(value) for name, read in _READERS]
     return row_job((*columns, sealed, body), moment(int(now)))

@@ -285,7 +285,10 @@ def test_each_write_of_a_run_is_one_round_trip(client: Any, store: RedisStore) -
     assert scripts_run(client, lambda: store.beat(tokens, 60, frozenset(names))) == 1
     job = store.get("0")
     assert job is not None
-    assert scripts_run(client, lambda: store.change("0", Expect(token="token"), requeued(job, continued(), job.read_time))) == 1
+    assert (
+        scripts_run(client, lambda: store.change("0", Expect(token="token"), requeued(job, continued(), job.read_time)))
+        == 1
+    )
     assert scripts_run(client, lambda: store.change("0", *claimed("next", 2, 60))) == 1
     assert scripts_run(client, lambda: store.change("0", Expect(token="next"), ended(completed()))) == 1
 

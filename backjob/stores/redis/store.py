@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.redis import scripts
+from backjob.stores.redis import scripts, searches
 from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
 from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, pointing, setting
@@ -144,7 +144,7 @@ class RedisStore:
 
     def _search(self, query: Query, *, counts: bool) -> Iterator[tuple[bytes, list[Any]]]:
         """The answers of the scripts that search: now, and rows or their number."""
-        script = scripts.OVERDUE if query.overdue else scripts.FIND
+        script = searches.OVERDUE if query.overdue else searches.FIND
         status = None if query.status is None else str(int(query.status))
         wanted = [lookup(query.scope), lookup(status), lookup(query.owner)]
         others = [listing(query.labels), lookup(query.root), int(counts)]

@@ -57,7 +57,7 @@ def take(store: CacheStore, name: str) -> Log:
 
 def beat(store: CacheStore, _: str) -> Log:
     for token in ("0", "1", "2", "3"):
-        store.beat({"job": token})
+        store.beat({"job": token}, 60, frozenset())
     return []
 
 

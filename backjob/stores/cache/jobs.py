@@ -186,8 +186,9 @@ class Jobs:
         job = after.job
         ages = self.ages()
         seconds, longest = ages.of_version(job, job.read_time), ages.of_parts(job, job.read_time)
-        # Reports are many, so their traces expire soon; the few others last as long as readers may need them.
-        kept = Kept(seconds, LINGER if before.job.status is job.status else longest, longest)
+        # Reports and beats are many, so their traces expire soon; the few others last as long as readers may need them.
+        is_frequent = (before.job.status, before.job.token) == (job.status, job.token)
+        kept = Kept(seconds, LINGER if is_frequent else longest, longest)
         written = chain.follow(link, dump_record(after), kept)
         if written is None:
             return False

@@ -3,7 +3,8 @@
 There is no lock: a lock that expires is not safe when its owner stalls. Each version of a job is an entry of its own,
 written with ``add``, the only atomic step that all caches have; `backjob.stores.cache.chain` explains how.
 
-Limits: a cache may drop entries to make room. A job whose newest entry is dropped is unknown from then on, dropped
+Limits: a cache can't give a slot to one job at a time, so queues have no ``max_running`` here, and it has no clock, so
+each host judges leases by its own. A cache may drop entries to make room. A job whose newest entry is dropped is unknown from then on, dropped
 output reads as question marks, and a dropped merge key joins no job; the remains of a job never make it start again.
 This holds for entries that the cache drops between two calls of this store: one that it drops within the microseconds in
 which it is written might let a second claim win. A process that stalls for over an hour between the last steps of a
@@ -54,13 +55,15 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 class CacheStore:
     """Jobs in a cache. ``prefix`` begins all keys; ``clock`` gives the time, by default the computer's.
 
-    A cache has no clock, so all hosts that share it must agree to within a few seconds. ``cache`` may be cachelib's,
+    A cache has no clock, so all hosts that share it must agree to within a few seconds: one that is ahead by a run lease
+    would end the running jobs of the others. ``cache`` may be cachelib's,
     Django's (pass ``django.core.cache.cache``, which gives each thread its own connection), or any object with the methods
     of `backjob.stores.caches.Cache`. You guarantee that an unknown cache's ``add`` is atomic, and that its ``get`` sees
     earlier writes in every process: no replica that lags, no open transaction. The store never closes the cache.
 
     A write takes six to nine calls to the cache, a read three, and each poll of a monitor three and one for each
-    unfinished job. Each start writes the list of unfinished jobs, so it slows down when there are thousands.
+    unfinished job. A beat takes five for each running job, every two seconds. Each start writes the list of unfinished jobs,
+    so it slows down when there are thousands. A job that is due is dropped if no process touches it for three days.
 
     Raises `StoreUnusable` for a cache whose ``add`` is known not to be atomic, that keeps nothing, or that keeps fewer
     than 10,000 entries; `InvalidRequest` for a prefix that some caches would refuse.

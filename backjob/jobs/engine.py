@@ -91,6 +91,9 @@ class Engine:
     def _settle(self, job_id: str, conclude: Callable[[], None]) -> None:
         self.monitor.settle(job_id, conclude)
 
+    def _tend_leases(self) -> float | None:
+        return self.leases.tend()
+
     @property
     def leases(self) -> Leases:
         """The run leases of this process."""
@@ -125,7 +128,7 @@ class Engine:
             relabel=lambda: self.own_jobs.relabel(self.sealer),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
-            tend_leases=lambda: self.leases.tend(),
+            tend_leases=self._tend_leases,
         )
 
     def _close_idle(self) -> None:

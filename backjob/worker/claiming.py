@@ -306,7 +306,7 @@ class Worker:
         """
         if running.is_inherited:
             return
-        conclusion = running.after(end_of(running, outcome), random.uniform(-1, 1))
+        conclusion = running.after(end_of(running, outcome), _spread())
         is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
         conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
         try:
@@ -339,7 +339,7 @@ class Worker:
         if job is None or job.run != running.job.run or job.token != TIMED_OUT or job.status.is_final:
             _log.info("job %s: this run was over already; the end of its action is not recorded", running.job.id)
             return
-        conclusion = after_run(job, past_end(job, Late.SILENT), random.uniform(-1, 1))
+        conclusion = after_run(job, past_end(job, Late.SILENT), _spread())
         changed = write_conclusion(
             self._store, job, Expect(run=job.run, token=TIMED_OUT), conclusion, self._clock.now()
         )
@@ -352,6 +352,10 @@ class Worker:
             call_contained(lambda: self._announce(job), "job %s: announcing its end", job.id)
         if before.slot is not None:
             self._slot_is_free()
+
+
+def _spread() -> float:
+    return random.uniform(-1, 1)  # noqa: S311 - not for secrets
 
 
 def _port(listener_of: Callable[[], Listener] | None) -> int | None:

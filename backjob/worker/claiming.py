@@ -229,8 +229,8 @@ class Worker:
             return None
         verified = self._verify(request, others)
         grant = verified.grant
-        marked = mark(self._mark_key, grant.job_id, grant.attempt, _port(listener_of))
-        if grant.attempt == PROBE_ATTEMPT:
+        marked = mark(self._mark_key, grant.job_id, grant.run, grant.delivery, _port(listener_of))
+        if grant.delivery == PROBE_ATTEMPT:
             raise Reply(200, "OK", "", marked)
         return WorkerRequest(verified, self._body_length(request, marked), marked)
 
@@ -270,7 +270,7 @@ class Worker:
         except SignatureError as error:
             raise self._forbidden(error, opened.mark) from error
         token = secrets.token_urlsafe(16)
-        expect, changes = claimed(token)
+        expect, changes = claimed(token, verified.grant.run, 18.0)
         try:
             job = self._store.change(verified.grant.job_id, expect, changes)
         except StoreUnavailable as error:

@@ -99,11 +99,11 @@ class Engine:
     def _run_ended(self, job: Job) -> None:
         self.monitor.run_ended(job)
 
-    def _may_reap(self) -> bool:
-        return self.leases.may_reap()
-
     def _tend_leases(self) -> float | None:
         return self.leases.tend()
+
+    def _may_reap(self) -> bool:
+        return self.leases.may_reap()
 
     @property
     def leases(self) -> Leases:
@@ -135,6 +135,7 @@ class Engine:
             retention=self.retention,
             delivery_timeout=float(self.options.delivery_timeout),
             run_lease=float(self.options.run_lease),
+            may_reap=self._may_reap,
             max_running=self.max_running,
             queues=self.options.limits,
             unseal=self._unseal,
@@ -143,7 +144,6 @@ class Engine:
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
-            may_reap=self._may_reap,
         )
 
     def _close_idle(self) -> None:

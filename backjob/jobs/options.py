@@ -94,6 +94,8 @@ class Options:
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
+    slice_time: float = _number(20)
+    drain_time: float = _number(25)
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)

@@ -278,7 +278,9 @@ def past_end(job: Job, limit: Late) -> End:
 
 def timed_out(job: Job) -> tuple[Expect, Changes]:
     """Fence a run that has timed out while its process lives. It is retried once its lease is over, or its action returned."""
-    return Expect(status=Status.IN_PROGRESS, run=job.run, token=job.token, version=job.version), Changes(token=TIMED_OUT)
+    return Expect(status=Status.IN_PROGRESS, run=job.run, token=job.token, version=job.version), Changes(
+        token=TIMED_OUT
+    )
 
 
 def reaped(job: Job, limit: Late) -> Expect:

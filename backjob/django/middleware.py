@@ -26,15 +26,8 @@ from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine, check_without_engine
-from backjob.worker.claiming import (
-    CONCURRENCY_HEADER,
-    Outcome,
-    Reply,
-    WorkerRequest,
-    error_to_raise,
-    exit_of,
-    no_store,
-)
+from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
 from backjob.worker.running import Running, current
 from backjob.worker.task_exits import contain_tasks
 
@@ -90,11 +83,11 @@ class BackJobMiddleware:
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
-        response, outcome = self._act(request, running)
+        response, outcome = self._act(site, request, running)
         site.worker.end(running, outcome)
         return _done(running, response, outcome, opened)
 
-    def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
+    def _act(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
@@ -107,7 +100,7 @@ class BackJobMiddleware:
                     _close(response)
             except BaseException as raised:
                 error = raised
-        return response, _outcome(response, error)
+        return response, _outcome(site, response, error)
 
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
@@ -141,7 +134,7 @@ class BackJobMiddleware:
                     await sync_to_async(_close)(response)
             except BaseException as raised:
                 error = raised
-        outcome = _outcome(response, error)
+        outcome = _outcome(site, response, error)
         await sync_to_async(site.worker.end)(running, outcome)
         raise_if_cancelled(error)
         return response, outcome
@@ -163,7 +156,11 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
     body = request.read(opened.length) if opened.length else b""
     running = site.worker.claim(opened, body)
-    restore(request, opened.request, running.job.caller, running.fields, body)
+    try:
+        restore(request, opened.request, running.job.caller, running.fields, body)
+    except BaseException as error:
+        site.worker.end(running, Outcome(error=error))
+        raise
     # The signature proves what a CSRF token would: that this site itself made the request.
     marked: Any = request
     marked._dont_enforce_csrf_checks = True  # noqa: SLF001
@@ -207,10 +204,11 @@ def _close(response: Any) -> None:
     response.closed = True
 
 
-def _outcome(response: Any, error: BaseException | None) -> Outcome:
+def _outcome(site: Engine, response: Any, error: BaseException | None) -> Outcome:
     if response is None:
         return Outcome(error=error)
-    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
+    retry_after = seconds_of(response.get("Retry-After"), site.clock.now())
+    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error, retry_after)
 
 
 def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:

@@ -16,7 +16,7 @@ from backjob.http.values import json_text, text_of
 from backjob.jobs.tracking import Tracking
 from backjob.lifecycle import completed, failed
 from backjob.model import short_text
-from backjob.worker.claiming import describe
+from backjob.worker.outcomes import describe
 from backjob.worker.running import current
 from backjob.worker.unwritten import percent
 
@@ -145,7 +145,7 @@ class Inside(Tracking):
                 "process that the action has forked"
             )
         if running is not None and running.error is None:
-            running.error = text
+            running.error = failed(text or None)
         raise JobFailed(text)
 
     def note_error(self, error: BaseException) -> None:
@@ -155,7 +155,7 @@ class Inside(Tracking):
         """
         running = self._running()
         if running is not None and running.error is None:
-            running.error = describe(error)
+            running.error = failed(describe(error), may_retry=True)
 
     # --- around actions ---------------------------------------------------------------------------------------------
 

@@ -121,7 +121,7 @@ def _unsigned_request(method: str, path: str) -> Request:
 def _signed_request(signer: Signer, path: str) -> Request:
     """Return a signed request for a job that does not exist: the middleware verifies the signature, then refuses the claim."""
     now = int(SystemClock().now().timestamp())
-    grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, now, now + 60)
+    grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, 1, now, now + 60)
     return signer.sign(Request("GET", path, (_USER_AGENT,)), grant)
 
 

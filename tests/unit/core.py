@@ -20,6 +20,7 @@ from backjob.signing import MessageSigner
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
+from backjob.worker.leases import Leases
 from backjob.worker.running import Running
 
 KEY: Final = "n5Yd-8sQ2vXk7RzL0mTfWc4JbUg1HpEa9iOx"
@@ -147,6 +148,20 @@ class ManualMonitor(Monitor):
         """Start nothing."""
 
 
+class ManualLeases(Leases):
+    """Run leases without a thread: `Bench.step` renews them on time, and the process may always reap."""
+
+    def ensure_running(self) -> bool:
+        """Start nothing."""
+        return False
+
+    def tend(self) -> None:
+        """Do nothing: no pass of the monitor is needed."""
+
+    def may_reap(self) -> bool:
+        return True
+
+
 class ManualBroadcast(Broadcast):
     """Event streams without a thread: the test calls `step`."""
 
@@ -176,7 +191,13 @@ class Bench:
         return self.jobs.start(path, **{"as_current_user": False, **options})
 
     def step(self, seconds: float = 0.0) -> float:
-        self.clock.advance(seconds)
+        """Let time pass, in which run leases are renewed on time, and then run the monitor once."""
+        leases = self.engine.leases
+        while seconds > 0:
+            pause = min(seconds, leases.interval)
+            self.clock.advance(pause)
+            leases.tick()
+            seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:
             wait = self.monitor.step()
@@ -227,9 +248,11 @@ def bench(
         transport=transport,
         clock=clock,
         on_end=note,
-        **{"signer": MessageSigner(KEY), **options},
+        **{"signer": MessageSigner(KEY), "max_running": 1000, **options},
     )
     engine = engine_of(jobs)
+    keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release)
+    engine.lease_keepers = PerProcess(lambda: keeper)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
     engine.broadcasts = PerProcess(lambda: ManualBroadcast(engine.stream_source, options.get("streams")))
     engine.monitors.get()  # its clock starts here

@@ -57,5 +57,7 @@ def _refuse_unkeyed(rows: QuerySet[Any]) -> str:
         if order.removeprefix("-") not in ("pk", key):
             reason = f"it is read in the order of its primary key, not by {order!r}: remove order_by()"
     if reason:
-        raise InvalidRequest("iterable", f"with resume, a queryset continues after the last row's primary key; {reason}")
+        raise InvalidRequest(
+            "iterable", f"with resume, a queryset continues after the last row's primary key; {reason}"
+        )
     return order

@@ -148,6 +148,7 @@ class Engine:
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
             may_reap=self._may_reap,
+            is_draining=lambda: self.draining.is_on,
         )
 
     def _close_idle(self) -> None:

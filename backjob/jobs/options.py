@@ -151,13 +151,13 @@ class Options:
     run_lease: float = _number(18, _SHORTEST_LEASE)
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
-    slice_time: float = _number(20)
-    drain_time: float = _number(25)
     clock: Clock = field(default=None, converter=_clock)
 
     def __attrs_post_init__(self) -> None:
         if self.limits and Capability.SLOTS in lacks(self.store):
-            reason = "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            reason = (
+                "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            )
             raise InvalidRequest("queues", reason)
 
     @property

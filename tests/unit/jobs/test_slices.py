@@ -82,7 +82,9 @@ def test_a_cursor_is_a_copy_that_the_action_may_go_on_changing() -> None:
     assert work.run().status is Status.COMPLETED
 
 
-@pytest.mark.parametrize("cursor", [object(), math.nan, {1, 2}, "x" * 65_535, b"bytes"], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "cursor", [object(), math.nan, {1, 2}, "x" * 65_535, b"bytes"], ids=lambda value: type(value).__name__
+)
 @pytest.mark.parametrize("method", ["checkpoint", "continue_later"])
 def test_a_cursor_that_cannot_be_kept_is_refused_at_once_and_nothing_is_lost(cursor: object, method: str) -> None:
     def action(jobs: BackJob) -> None:

@@ -469,5 +469,3 @@ def test_the_cost_of_a_loop_is_a_write_each_tenth_of_a_second() -> None:
     importing = Importing(lambda: range(1000))
     importing.run()
     assert importing.work.world.store.count("report") <= 1
-
-

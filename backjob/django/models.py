@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 
 from backjob.django.fields import ExactField
 from backjob.http.targets import local_path
-from backjob.status.page import WORDS
+from backjob.status.words import WORDS
 from backjob.stores.rows import moment
 
 __all__ = ["Job", "Output"]

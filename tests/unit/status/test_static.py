@@ -17,7 +17,8 @@ import rjsmin
 
 from backjob.cli.bar import Progress, Style, draw
 from backjob.model import JobState, Status
-from backjob.status.page import WORDS, Links, asset, render
+from backjob.status.page import Links, asset, render
+from backjob.status.words import WORDS
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LARGEST_SCRIPT = 5_000  # bytes, minified and gzipped

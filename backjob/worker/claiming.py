@@ -56,10 +56,11 @@ _log = logging.getLogger("backjob")
 
 
 class Reply(BackJobError):
-    """The response to a worker request for which no action runs."""
+    """The response to a worker request for which no action runs. The adapter sends it after ``hold`` seconds."""
 
-    def __init__(self, status: int, reason: str, text: str, headers: Headers = ()) -> None:
+    def __init__(self, status: int, reason: str, text: str, headers: Headers = (), hold: float = 0.0) -> None:
         super().__init__(text)
+        self.hold = hold
         self.status = status
         self.reason = reason
         self.headers: Headers = (*no_store(), *headers)

@@ -132,9 +132,9 @@ class Monitor:
         """Write the pending changes of a running job when its next write is due."""
         self._writeback.write_later(running)
 
-    def settle(self, running: Reporting, end: End) -> None:
-        """Write the end of a job, retrying: the store was unavailable when its action ended."""
-        self._writeback.settle(running, end)
+    def settle(self, job_id: str, conclude: Callable[[], None]) -> None:
+        """Write the end of a job's run, retrying: the store was unavailable when its action ended."""
+        self._writeback.settle(job_id, conclude)
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 from attrs import frozen
 
 from backjob.delivery.addresses import Addresses
-from backjob.lifecycle import End
 from backjob.model import Credentials, Job
 from backjob.protocols import Clock, Signer, Store
 
@@ -28,18 +27,14 @@ class Retention:
 
 
 class Reporting(Protocol):
-    """A running job whose pending writes the monitor makes: `backjob.worker.running.Running`."""
+    """A running job whose pending reports the monitor writes: `backjob.worker.running.Running`."""
 
     job: Job
-    token: str
-    ended: bool
 
     @property
     def next_write(self) -> float: ...
 
-    def flush(self) -> bool: ...
-
-    def end(self, end: End) -> Job | None: ...
+    def flush(self) -> None: ...
 
 
 @frozen(kw_only=True)
@@ -52,7 +47,8 @@ class DeliveryParts:
     ``error_timeout`` is in seconds; ``unseal`` opens a job's sealed credentials, or returns None. ``is_authentic`` says
     whether a job is stored as this application wrote it. ``relabel`` gives some jobs of an older key the label of the
     current one, and returns how many. ``is_busy`` says whether this
-    process runs jobs, and ``close_idle`` closes connections to the store that are not in use.
+    process runs jobs, and ``close_idle`` closes connections to the store that are not in use. ``tend_leases`` is called in
+    each pass: it renews the leases of running jobs if they have no thread, and returns when it must be called again.
     """
 
     store: Store
@@ -70,3 +66,4 @@ class DeliveryParts:
     relabel: Callable[[], int]
     is_busy: Callable[[], bool] = lambda: False
     close_idle: Callable[[], None] = lambda: None
+    tend_leases: Callable[[], float | None] = lambda: None

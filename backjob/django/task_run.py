@@ -18,7 +18,7 @@ from backjob.django.site import engine, jobs
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobFailed, StoreUnavailable
 from backjob.model import Changes, Expect, Job, Status
-from backjob.worker.claiming import describe, exit_of
+from backjob.worker.outcomes import describe, exit_of
 from backjob.worker.exits import is_from_signal
 from backjob.worker.running import Running, current
 

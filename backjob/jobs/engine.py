@@ -33,6 +33,7 @@ from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker, WorkerRequest
 from backjob.worker.exits import call_contained
+from backjob.worker.leases import Leases
 from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 
@@ -68,12 +69,15 @@ class Engine:
         self.inheritance = Inheritance(options)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
+        self.lease_keepers = PerProcess(lambda: Leases(options.store, options.clock, options.run_lease, self.release))
         self.worker = Worker(
             options.store,
             options.signer,
             options.clock,
             max_body=options.max_body,
             max_output=options.max_output,
+            run_lease=options.run_lease,
+            leases=lambda: self.leases,
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
@@ -85,8 +89,13 @@ class Engine:
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
 
-    def _settle(self, running: Running, end: End) -> None:
-        self.monitor.settle(running, end)
+    def _settle(self, job_id: str, conclude: Callable[[], None]) -> None:
+        self.monitor.settle(job_id, conclude)
+
+    @property
+    def leases(self) -> Leases:
+        """The run leases of this process."""
+        return self.lease_keepers.get()
 
     @property
     def monitor(self) -> Monitor:
@@ -117,6 +126,7 @@ class Engine:
             relabel=lambda: self.own_jobs.relabel(self.sealer),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
+            tend_leases=lambda: self.leases.tend(),
         )
 
     def _close_idle(self) -> None:
@@ -184,6 +194,7 @@ class Engine:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()
         self.monitor.close()
+        self.leases.close(5.0)
         self.addresses.close()
         self.store.close()
 

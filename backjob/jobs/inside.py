@@ -17,7 +17,7 @@ from backjob.http.values import json_text, text_of
 from backjob.jobs.engine import UsesEngine
 from backjob.lifecycle import completed, failed
 from backjob.model import short_text
-from backjob.worker.claiming import describe
+from backjob.worker.outcomes import describe
 from backjob.worker.running import Running, current
 from backjob.worker.unwritten import percent
 
@@ -213,7 +213,7 @@ class Inside(UsesEngine):
                 "process that the action has forked"
             )
         if running is not None and running.error is None:
-            running.error = text
+            running.error = failed(text or None)
         raise JobFailed(text)
 
     def note_error(self, error: BaseException) -> None:
@@ -223,7 +223,7 @@ class Inside(UsesEngine):
         """
         running = self._running()
         if running is not None and running.error is None:
-            running.error = describe(error)
+            running.error = failed(describe(error), may_retry=True)
 
     # --- around actions ---------------------------------------------------------------------------------------------
 

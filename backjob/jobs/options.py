@@ -82,6 +82,7 @@ class Options:
     owner: Callable[[Any], str | None] | None = None
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
     error_timeout: float = _number(60, SHORTEST_TIMEOUT)
+    run_lease: float = _number(18, 0.5)
     delivery_timeout: float = _number(600, 1)
     completed_retention_days: float = _number(30)
     retention_days: float = _number(60)

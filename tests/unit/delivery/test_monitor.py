@@ -22,7 +22,7 @@ from backjob.model import Credentials, JobState, Request, Status
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
 
 DEADLINE = 20

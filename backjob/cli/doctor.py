@@ -17,7 +17,7 @@ from typing import Final, Protocol, runtime_checkable
 
 from backjob.cli import findings
 from backjob.cli.findings import Finding, Problem
-from backjob.cli.measuring import Probe, measure
+from backjob.cli.measuring import Measured, Probe, Sender, measure
 from backjob.clock import SystemClock
 from backjob.errors import NotSent, StoreError, TransportError
 from backjob.http.targets import normalise
@@ -72,11 +72,12 @@ def examine(
         for method in methods:
             yield findings.check_method(method, send(partial(_unsigned_request, method, path)))
         yield Finding("the middleware is installed, and nothing answers before it")
-        measured = None
+        measured: Measured | None = None
         if signer is not None:
             key = findings.check_key(send(partial(_signed_request, signer, path)))
             yield key
-            measured = measure(transport, signer, path, (_USER_AGENT,), timeout) if key.problem is None else None
+            if key.problem is None and key.certain:
+                measured = measure(Sender(transport, signer, path, (_USER_AGENT,), timeout))
         yield findings.check_concurrency(answer) if measured is None else findings.check_places(measured)
     if jobs is not None:
         yield from _check_store(jobs)

@@ -225,7 +225,9 @@ def check_places(measured: Measured) -> Finding:
     if places is None:
         return Finding(what)
     if places * processes < count:
-        return Finding(f"{what}; at most {places * processes} of them are jobs (MAX_RUNNING is {places} in each process)")
+        return Finding(
+            f"{what}; at most {places * processes} of them are jobs (MAX_RUNNING is {places} in each process)"
+        )
     best = max(1, count // processes // 2)
     remedy = f"set MAX_RUNNING to {best}, or give each process more threads than MAX_RUNNING"
     return Finding(f"{what}, and all of them may be jobs: then every page waits", Problem.PLACES, remedy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -56,25 +56,47 @@ class _Answer:
     response: Response
 
 
-def measure(transport: Transport, signer: Signer, path: str, headers: Headers, timeout: float) -> Measured | None:
+@frozen
+class Sender:
+    """Sends probes for this ``path``, signed by the application's signer. ``timeout`` (s) bounds the wait for an answer."""
+
+    transport: Transport
+    signer: Signer
+    path: str
+    headers: Headers
+    timeout: float
+
+    def __call__(self) -> Future[Response]:
+        clock = SystemClock()
+        separator = "&" if "?" in self.path else "?"
+        request = Request("GET", f"{self.path}{separator}{HOLD}={_HOLD}", self.headers)
+
+        def sign() -> Request:
+            now = int(clock.now().timestamp())
+            grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, PROBE_ATTEMPT, now, now + 30)
+            return self.signer.sign(request, grant)
+
+        return self.transport.send(Probe(clock.now() + timedelta(seconds=self.timeout), sign))
+
+
+def measure(send: Sender) -> Measured | None:
     """Send 2, 4, 8 … up to 64 requests at once, until some have to wait for others. Takes a few seconds.
 
     Returns None if the server holds no answer back, or does not answer in time.
     """
-    most = _MOST if transport.capacity is None else max(1, min(_MOST, transport.capacity))
+    capacity = send.transport.capacity
+    most = _MOST if capacity is None else max(1, min(_MOST, capacity))
     count = min(2, most)
     while True:
-        answers = _wave(transport, signer, path, headers, count, timeout)
-        if answers is None:
+        answers = _wave(send, count)
+        if not answers:
             return None
         if len(answers) < count or count >= most:
             return _measured(answers, is_more=len(answers) == count)
         count = min(most, count * 2)
 
 
-def _wave(
-    transport: Transport, signer: Signer, path: str, headers: Headers, count: int, timeout: float
-) -> list[_Answer] | None:
+def _wave(send: Sender, count: int) -> list[_Answer]:
     """Send so many requests at once, and return the answers of those that were handled together with the first."""
     began = time.monotonic()
     answers: list[_Answer] = []
@@ -83,32 +105,20 @@ def _wave(
         if not future.cancelled() and future.exception() is None:
             answers.append(_Answer(time.monotonic(), future.result()))
 
-    futures = [_sent(transport, signer, path, headers, timeout) for _ in range(count)]
+    futures = [send() for _ in range(count)]
     for future in futures:
         future.add_done_callback(note)
     try:
-        wait(futures, timeout, return_when="FIRST_COMPLETED")
+        wait(futures, send.timeout, FIRST_COMPLETED)
         if not answers or answers[0].at - began < _HOLD * _WAVE:
-            return None
+            return []
         until = answers[0].at + _HOLD * _WAVE
         wait(futures, until - time.monotonic())
         together = [answer for answer in [*answers] if answer.at <= until]
-        return together if all(one.response.header(PROCESS_HEADER) for one in together) else None
+        return together if all(one.response.header(PROCESS_HEADER) for one in together) else []
     finally:
         for future in futures:
             future.cancel()
-
-
-def _sent(transport: Transport, signer: Signer, path: str, headers: Headers, timeout: float) -> Future[Response]:
-    clock = SystemClock()
-    separator = "&" if "?" in path else "?"
-    request = Request("GET", f"{path}{separator}{HOLD}={_HOLD}", headers)
-
-    def sign() -> Request:
-        now = int(clock.now().timestamp())
-        return signer.sign(request, Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, PROBE_ATTEMPT, now, now + 30))
-
-    return transport.send(Probe(clock.now() + timedelta(seconds=timeout), sign))
 
 
 def _measured(answers: list[_Answer], *, is_more: bool) -> Measured:

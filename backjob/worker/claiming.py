@@ -53,6 +53,7 @@ from backjob.worker.exits import call_contained
 from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome, end_of, exit_of
 from backjob.worker.places import Places
+from backjob.worker.probing import Holds
 from backjob.worker.running import Running
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
@@ -169,6 +170,7 @@ class Worker:
         self._is_draining = is_draining
         self._faults = Outage(clock)
         self._places = PerProcess(Places)
+        self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
         self._inheritance = inheritance
         self.owner = owner
 
@@ -202,7 +204,9 @@ class Worker:
         grant = verified.grant
         marked = mark(self._mark_key, grant.job_id, grant.delivery, _port(listener_of))
         if grant.delivery == PROBE_ATTEMPT:
-            raise Reply(200, "OK", "", marked)
+            holds = self._holds.get()
+            hold = holds.of(verified.request)
+            raise Reply(200, "OK", "", (*marked, *holds.headers()) if hold else marked, hold)
         return WorkerRequest(verified, self._body_length(request, marked), marked)
 
     def _verify(self, request: Request, others: tuple[Request, ...]) -> Verified:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import threading
@@ -9,7 +10,6 @@ from collections.abc import Callable
 from typing import Final
 
 from backjob.model import Headers, Request
-from backjob.process import PerProcess
 
 HOLD: Final = "hold"
 """The parameter of a signed probe: for how many seconds to hold its answer back."""
@@ -25,14 +25,17 @@ _VALUE: Final = re.compile(rf"(?:^|&){HOLD}=([0-9]\.[0-9]{{1,3}})(?:&|$)")
 
 
 class Holds:
-    """The probes that this process holds back at this moment: a limited number, since each may occupy a thread."""
+    """The probes that this process holds back at this moment: a limited number, since each may occupy a thread.
 
-    def __init__(self, monotonic: Callable[[], float], places: Callable[[], int | None]) -> None:
+    Keep it in a `PerProcess`. ``places`` returns how many jobs the process may run.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], places: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._places = places
         self._lock = threading.Lock()
         self._ends: list[float] = []
-        self._name = PerProcess(lambda: secrets.token_hex(6))
+        self._name = secrets.token_hex(6)
 
     def of(self, probe: Request) -> float:
         """Return for how long to hold back the answer to a verified probe: 0 for most."""
@@ -51,4 +54,4 @@ class Holds:
     def headers(self) -> Headers:
         """Return the fields that describe this process, for the answer to a held probe."""
         places = self._places()
-        return ((PROCESS_HEADER, f"{self._name.get()} {'-' if places is None else places}"),)
+        return ((PROCESS_HEADER, f"{self._name} {'-' if math.isinf(places) else int(places)}"),)

@@ -109,7 +109,7 @@ def _wave(send: Sender, count: int) -> list[_Answer]:
     for future in futures:
         future.add_done_callback(note)
     try:
-        wait(futures, send.timeout, FIRST_COMPLETED)
+        wait(futures, send.timeout + _HOLD, FIRST_COMPLETED)
         if not answers or answers[0].at - began < _HOLD * _WAVE:
             return []
         until = answers[0].at + _HOLD * _WAVE

@@ -71,7 +71,7 @@ def test_lines_show_the_attempt_and_why_the_job_waits(jobs: BackJob, monkeypatch
         lambda: acting.retry("boom"),
         acting.claim,
         lambda: acting.report(progress=50, text="again"),
-        lambda: acting.hand_over(),
+        acting.hand_over,
         lambda: acting.claim().end(completed, "done"),
     )
     stream = io.StringIO()

@@ -108,7 +108,7 @@ class BackJobMiddleware:
                     _close(response)
             except BaseException as raised:
                 error = raised
-        return response, _outcome(response, error)
+        return response, _outcome(site, response, error)
 
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class BackJobMiddleware:
                     await sync_to_async(_close)(response)
             except BaseException as raised:
                 error = raised
-        outcome = _outcome(response, error)
+        outcome = _outcome(site, response, error)
         await sync_to_async(site.worker.end)(running, outcome)
         raise_if_cancelled(error)
         return response, outcome
@@ -168,7 +168,11 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
     body = request.read(opened.length) if opened.length else b""
     running = site.worker.claim(opened, body)
-    restore(request, opened.request, running.job.caller, running.fields, body)
+    try:
+        restore(request, opened.request, running.job.caller, running.fields, body)
+    except BaseException as error:
+        site.worker.end(running, Outcome(error=error))
+        raise
     # The signature proves what a CSRF token would: that this site itself made the request.
     marked: Any = request
     marked._dont_enforce_csrf_checks = True  # noqa: SLF001
@@ -212,10 +216,11 @@ def _close(response: Any) -> None:
     response.closed = True
 
 
-def _outcome(response: Any, error: BaseException | None) -> Outcome:
+def _outcome(site: Engine, response: Any, error: BaseException | None) -> Outcome:
     if response is None:
         return Outcome(error=error)
-    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
+    retry_after = seconds_of(response.get("Retry-After"), site.clock.now())
+    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error, retry_after)
 
 
 def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:

@@ -21,7 +21,7 @@ from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import state_of
-from backjob.lifecycle import End, cancelled
+from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Store, Transport
@@ -41,6 +41,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _CHUNK: Final = 1 << 16
+_MANY: Final = 100
+_UNKNOWN_THREADS: Final = 2
 
 _log = logging.getLogger("backjob")
 
@@ -65,6 +67,7 @@ class Engine:
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
         self._faults = Outage(options.clock)
+        self._threads: float | None = None
         self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
@@ -81,6 +84,8 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
+            slot_is_free=self._slot_is_free,
+            max_running=self.max_running,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
@@ -91,6 +96,15 @@ class Engine:
 
     def _settle(self, job_id: str, conclude: Callable[[], None]) -> None:
         self.monitor.settle(job_id, conclude)
+
+    def _slot_is_free(self) -> None:
+        self.monitor.slot_is_free()
+
+    def _tend_leases(self) -> float | None:
+        return self.leases.tend()
+
+    def _may_reap(self) -> bool:
+        return self.leases.may_reap()
 
     @property
     def leases(self) -> Leases:
@@ -120,13 +134,17 @@ class Engine:
             announce=self.announce,
             leave=self.release,
             retention=self.retention,
-            error_timeout=float(self.options.error_timeout),
+            delivery_timeout=float(self.options.delivery_timeout),
+            run_lease=float(self.options.run_lease),
+            may_reap=self._may_reap,
+            max_running=self.max_running,
+            queues=self.options.limits,
             unseal=self._unseal,
             is_authentic=self.row_keys.is_authentic,
             relabel=lambda: self.own_jobs.relabel(self.sealer),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
-            tend_leases=lambda: self.leases.tend(),
+            tend_leases=self._tend_leases,
         )
 
     def _close_idle(self) -> None:
@@ -150,13 +168,15 @@ class Engine:
         """The source for a `Broadcast` of these jobs."""
         return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
 
-    def request_arrived(self, listener_of: Callable[[], Listener]) -> None:
+    def request_arrived(self, listener_of: Callable[[], Listener], threads: float | None = None) -> None:
         """Start the monitor, and learn the server's address: middleware calls this for each request.
 
-        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. Raises nothing:
-        no page must fail because of it.
+        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. ``threads`` is how
+        many requests the server handles at once: infinite for an event loop, None if it does not show that. Raises
+        nothing: no page must fail because of it.
         """
         try:
+            self._threads = threads
             monitor = self.monitor
             monitor.serves_requests = True
             monitor.note_request()
@@ -164,6 +184,15 @@ class Engine:
                 monitor.address_shown()
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def max_running(self) -> int:
+        """Return how many jobs this process may run at once, so that its server has threads left for pages."""
+        if self.options.max_running is not None:
+            return self.options.max_running
+        threads = self._threads
+        if threads is None:
+            return _UNKNOWN_THREADS
+        return max(1, int(min(threads / 2, _MANY)))
 
     def worker_request(
         self, forms: Callable[[], tuple[Request, ...]], listener_of: Callable[[], Listener]
@@ -205,17 +234,17 @@ class Engine:
         return self.store.get(job_id) if is_storable(job_id) else None
 
     def job(self, job_id: str) -> Job:
-        """Return the job. One that is past its timeout ends FAILED first. Raises `JobNotFound`."""
+        """Return the job. One that has passed a time limit is ended or requeued first, if this process may judge that. Raises `JobNotFound`."""
         job = self.find(job_id)
         if job is None:
             raise JobNotFound(job_id)
-        end = self.monitor.overdue(job)
-        if end is None or not self.monitor.may_reap():
+        if late(job) is None or not self.monitor.may_reap():
             return job
-        changed = write_end(self.store, job.id, Expect(status=job.status, version=job.version), end)
+        changed = self.monitor.reap(job)
         if changed is None:
             return self.store.get(job_id) or job
-        self.when_committed(job_id, partial(self.conclude, changed))
+        if changed.token is None or changed.status.is_final:  # otherwise its process is still to find out
+            self.when_committed(job_id, partial(self.conclude, changed))
         return changed
 
     def status(self, job_id: str) -> JobState:
@@ -263,9 +292,11 @@ class Engine:
                 return True
 
     def conclude(self, job: Job) -> None:
-        """Follow up on an end that was written here: stop delivering the job, and announce the end."""
+        """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
         self.monitor.forget(job.id)
-        call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
+        self.monitor.run_ended(job)
+        if job.status.is_final:
+            call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
 
     # --- access -----------------------------------------------------------------------------------------------------
 

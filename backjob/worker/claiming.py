@@ -202,7 +202,7 @@ class Worker:
             return None
         verified = self._verify(request, others)
         grant = verified.grant
-        marked = mark(self._mark_key, grant.job_id, grant.delivery, _port(listener_of))
+        marked = mark(self._mark_key, grant.job_id, grant.run, grant.delivery, _port(listener_of))
         if grant.delivery == PROBE_ATTEMPT:
             holds = self._holds.get()
             hold = holds.of(verified.request)
@@ -311,7 +311,7 @@ class Worker:
         """
         if running.is_inherited:
             return
-        conclusion = running.after(end_of(running, outcome), random.uniform(-1, 1))
+        conclusion = running.after(end_of(running, outcome), _spread())
         is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
         conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
         try:
@@ -344,7 +344,7 @@ class Worker:
         if job is None or job.run != running.job.run or job.token != TIMED_OUT or job.status.is_final:
             _log.info("job %s: this run was over already; the end of its action is not recorded", running.job.id)
             return
-        conclusion = after_run(job, past_end(job, Late.SILENT), random.uniform(-1, 1))
+        conclusion = after_run(job, past_end(job, Late.SILENT), _spread())
         changed = write_conclusion(
             self._store, job, Expect(run=job.run, token=TIMED_OUT), conclusion, self._clock.now()
         )
@@ -357,6 +357,10 @@ class Worker:
             call_contained(lambda: self._announce(job), "job %s: announcing its end", job.id)
         if before.slot is not None:
             self._slot_is_free()
+
+
+def _spread() -> float:
+    return random.uniform(-1, 1)  # noqa: S311 - not for secrets
 
 
 def _port(listener_of: Callable[[], Listener] | None) -> int | None:

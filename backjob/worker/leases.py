@@ -65,7 +65,9 @@ class Leases:
         try:
             self._passes.ensure_running()
         except RuntimeError as error:
-            self._no_thread.warn("the thread that renews leases can't be started yet; the monitor renews them: %s", error)
+            self._no_thread.warn(
+                "the thread that renews leases can't be started yet; the monitor renews them: %s", error
+            )
             return False
         return True
 

@@ -974,6 +974,9 @@ class ListsTheLiving(MemoryStore):
     def find(self, query: Query) -> list[Job]:
         return [job for job in super().find(evolve(query, limit=10**6)) if not job.status.is_final][: query.limit]
 
+    def count(self, query: Query) -> int:
+        return len(self.find(query))
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return 0
 

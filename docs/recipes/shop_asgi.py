@@ -33,9 +33,7 @@ async def home(request: Request) -> HTMLResponse:
 
 
 async def start_import(request: Request) -> JSONResponse:
-    job_id = await jobs.astart(
-        "/import/work", request.query_params, as_current_user=False, retries=3, queue="imports"
-    )
+    job_id = await jobs.astart("/import/work", request.query_params, as_current_user=False, retries=3, queue="imports")
     return JSONResponse({"url": jobs.status_url(job_id)}, 202)
 
 

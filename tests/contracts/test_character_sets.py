@@ -27,7 +27,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[Bench]:
     store = SQLStore(engine, table_name=name)
     with engine.begin() as connection:
         for column in ("status_text", "result", "cursor", "history"):
-            connection.execute(text(f"ALTER TABLE {name} MODIFY {column} LONGTEXT CHARACTER SET {request.param}"))
+            connection.execute(text(f"ALTER TABLE {name} MODIFY `{column}` LONGTEXT CHARACTER SET {request.param}"))
     yield bench(store=store)
     metadata(table_name=name).drop_all(engine)
     engine.dispose()

@@ -114,7 +114,7 @@ def test_the_error_for_tables_of_an_earlier_version_prints_the_sql_that_upgrades
     here = f"SET LOCAL search_path TO {place.schema}" if place.dialect == "postgresql" else f"USE {place.schema}"
     place.do(here, *statements_of(sql))
     insert_old(place, "old", status=0, token=None)
-    insert_old(place, "running", status=1, token="token")  # noqa: S106 - no password
+    insert_old(place, "running", status=1, token="token")
     for create_table in (True, False):
         with pytest.raises(StoreUnusable, match="earlier version of backjob; run this SQL once:") as caught:
             works(place.open(create_table=create_table))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,14 +11,16 @@ from typing import Any, Final
 import psycopg
 import pymysql.cursors
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import create_engine, event, text
 from sqlalchemy.pool import NullPool
 
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import Late, claimed, continued, ended, failed, reaped, requeued
-from backjob.model import Changes, Draft, Expect, Report, Request
+from backjob.model import Changes, Draft, Expect, Query, Report, Request
 from backjob.stores.sql import SQLStore, metadata
-from tests.contracts.test_sql_engines import SERVERS, draft, in_child
+from tests.contracts.bulk_jobs import _NUMBERS, _columns, _execute
+from tests.contracts.test_sql_engines import SERVERS, _wait_for_end, draft, in_child
+from tests.services import own_name
 
 pytestmark = pytest.mark.services
 
@@ -34,8 +35,6 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def table_name(url: str) -> Iterator[str]:
-    from tests.services import own_name
-
     name = own_name()
     yield name
     engine = create_engine(url)
@@ -110,6 +109,8 @@ def kill(url: str, session: int) -> None:
     engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
     with engine.connect() as connection:
         connection.execute(text(sql))
+        if not is_postgresql(url):
+            _wait_for_end(connection, session)
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["URL", "engine"])
@@ -140,7 +141,6 @@ def test_a_forked_child_renews_leases_on_a_connection_of_its_own(url: str, table
         )
         assert (renewing_session(store), store.beat(tokens, 60, NOBODY)) == (session, NOBODY)
     engine.dispose()
-    assert os.getpid()
 
 
 # --- locks ----------------------------------------------------------------------------------------------------------
@@ -268,11 +268,19 @@ class MariaDBCursor(pymysql.cursors.Cursor):
 
 
 @pytest.fixture
-def counted(url: str) -> Iterator[Engine]:
-    name, cursor = ("cursor_factory", PostgresCursor) if is_postgresql(url) else ("cursorclass", MariaDBCursor)
-    engine = create_engine(url, connect_args={name: cursor})
-    yield engine
-    engine.dispose()
+def counted(url: str, table_name: str) -> Iterator[SQLStore]:
+    """A store whose statements are noted."""
+
+    def set_cursor(connection: Any, _: object) -> None:
+        if is_postgresql(url):
+            connection.cursor_factory = PostgresCursor
+        else:
+            connection.cursorclass = MariaDBCursor
+
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        for connections in (store._database._connections, store._database._separate):
+            event.listen(connections.get().engine, "connect", set_cursor)
+        yield store
 
 
 def statements(call: Callable[[], object]) -> int:
@@ -281,43 +289,39 @@ def statements(call: Callable[[], object]) -> int:
     return len(sent)
 
 
-def test_a_claim_a_report_an_end_and_a_renewal_send_as_few_statements_as_possible(
-    url: str, table_name: str, counted: Engine
-) -> None:
+def test_a_claim_a_report_an_end_and_a_renewal_send_as_few_statements_as_possible(url: str, counted: SQLStore) -> None:
     short, long = Report(progress=5, output="line\n", cursor=5), Report(output="x" * 40000)
-    with closing(SQLStore(counted, table_name=table_name)) as store:
-        for job_id in ("job", "other"):
-            store.create(draft(job_id))
-        store.beat({"warm": "up"}, 1, NOBODY)
-        end, slot = ended(failed("over")), Changes(slot="exports/0")
-        token = Expect(token="token")  # noqa: S106 - no password
-        calls: dict[str, tuple[Callable[[], object], int, int]] = {
-            # with the numbers of PostgreSQL and of MariaDB, which reads before it writes, and begins with two statements
-            "slot": (lambda: store.change("job", Expect(unclaimed=True), slot), 1, 2),
-            "claim": (lambda: store.change("job", *claimed("token", 1, 18)), 1, 2),
-            "report": (lambda: store.report("job", "token", Report(progress=4)), 1, 1),
-            "checkpoint": (lambda: store.report("job", "token", Report(cursor=4)), 1, 1),
-            "checkpoint with output": (lambda: store.report("job", "token", short), 1, 5),
-            "much output": (lambda: store.report("job", "token", long), 6, 7),
-            "renewal": (lambda: store.beat({"job": "token"}, 18, NOBODY) == NOBODY, 1, 5),
-            "end": (lambda: store.change("job", token, end), 1, 2),
-            "due": (lambda: store.take_due("me", 18, 10), 1, 6),
-            "nothing due": (lambda: store.take_due("me", 18, 10) == [], 1, 1),
-        }
-        found = {name: statements(call) for name, (call, _, _) in calls.items()}
+    store = counted
+    for job_id in ("job", "other"):
+        store.create(draft(job_id))
+    store.beat({"warm": "up"}, 1, NOBODY)
+    end, slot = ended(failed("over")), Changes(slot="exports/0")
+    token = Expect(token="token")
+    calls: dict[str, tuple[Callable[[], object], int, int]] = {
+        # with the numbers of PostgreSQL and of MariaDB, which reads before it writes, and begins with two statements
+        "slot": (lambda: store.change("job", Expect(unclaimed=True), slot), 1, 2),
+        "claim": (lambda: store.change("job", *claimed("token", 1, 18)), 1, 2),
+        "report": (lambda: store.report("job", "token", Report(progress=4)), 1, 1),
+        "checkpoint": (lambda: store.report("job", "token", Report(cursor=4)), 1, 1),
+        "checkpoint with output": (lambda: store.report("job", "token", short), 1, 4),
+        "much output": (lambda: store.report("job", "token", long), 6, 6),
+        "renewal": (lambda: store.beat({"job": "token"}, 18, NOBODY) == NOBODY, 1, 4),
+        "end": (lambda: store.change("job", token, end), 1, 2),
+        "due": (lambda: store.take_due("me", 18, 10), 1, 5),
+        "nothing due": (lambda: store.take_due("me", 18, 10) == [], 1, 1),
+    }
+    found = {name: statements(call) for name, (call, _, _) in calls.items()}
     kinds = slice(1, None, 2) if is_postgresql(url) else slice(2, None)
     assert found == {name: numbers[kinds][0] for name, numbers in calls.items()}
 
 
 @pytest.mark.slow
-def test_a_thousand_leases_are_renewed_in_one_write(url: str, table_name: str, counted: Engine) -> None:
-    with closing(SQLStore(counted, table_name=table_name)) as store:
-        tokens = with_running(store, *[f"{number}" for number in range(1000)])
-        assert store.beat(tokens, 60, NOBODY) == NOBODY
-        assert statements(lambda: store.beat(tokens, 60, frozenset(tokens)) == NOBODY) == (
-            1 if is_postgresql(url) else 5
-        )
-        assert len([statement for statement in sent if "UPDATE" in statement and "SET lease_until" in statement]) == 1
+def test_a_thousand_leases_are_renewed_in_one_write(url: str, table_name: str, counted: SQLStore) -> None:
+    tokens = with_running(counted, *[f"{number}" for number in range(1000)])
+    assert counted.beat(tokens, 60, NOBODY) == NOBODY
+    number = statements(lambda: counted.beat(tokens, 60, frozenset(tokens)) == NOBODY)
+    assert number == (1 if is_postgresql(url) else 4)
+    assert len([statement for statement in sent if f"UPDATE {table_name} SET" in statement]) == 1
 
 
 # --- plans ----------------------------------------------------------------------------------------------------------
@@ -333,8 +337,6 @@ def test_jobs_that_wait_or_have_ended_do_not_slow_down_the_searches(url: str, ta
         many(url, table_name, "delayed", 10000)
         many(url, table_name, "over", 10000)
         leases, searches = store._sql.leases, store._sql.searches
-        from backjob.model import Query
-
         due = leases.due(by_label=True, has_full=True)
         overdue = searches.find(Query(overdue=True, labels=frozenset(("mine",))))
         values = {
@@ -350,12 +352,10 @@ def test_jobs_that_wait_or_have_ended_do_not_slow_down_the_searches(url: str, ta
 
 
 def many(url: str, table_name: str, job_id: str, count: int) -> None:
-    from tests.contracts.bulk_jobs import _columns, _execute, _NUMBERS
-
     kind = "postgresql" if is_postgresql(url) else "mariadb"
     mark = '"' if kind == "postgresql" else "`"
     names = [f"{mark}{name}{mark}" for name in _columns(kind, url, table_name)]
-    values = [f"concat(id, CAST(n AS CHAR(6)))" if name == f"{mark}id{mark}" else name for name in names]
+    values = ["concat(id, CAST(n AS CHAR(6)))" if name == f"{mark}id{mark}" else name for name in names]
     numbers = _NUMBERS[kind].format(count=count)
     _execute(
         kind,
@@ -371,9 +371,9 @@ def reads(url: str, table_name: str, statement: Any, values: dict[str, Any]) -> 
     engine = create_engine(url)
     with engine.connect() as connection, connection.begin() as transaction:
         if is_postgresql(url):
-            sql = statement.compile(engine, compile_kwargs={"render_postcompile": True})
-            wanted = sql.construct_params(values)
-            (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", wanted).scalar_one()
+            named = statement.params(**{name: values[name] for name in statement.compile().params if name in values})
+            sql = named.compile(engine, compile_kwargs={"render_postcompile": True})
+            (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", sql.params).scalar_one()
             found = rows_of(plan["Plan"])
         else:
             connection.exec_driver_sql("FLUSH STATUS")

@@ -36,6 +36,10 @@ _WAITS: Final = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s",
     "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = %s",
 }
+_LIVING: Final = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE pid = %s",
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE id = %s",
+}
 _SESSION: Final = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
 
 
@@ -140,17 +144,16 @@ def deadlocks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_the_store_repeats_its_own_transaction_after_a_deadlock(
     store: DjangoStore, other: Other, deadlocks: list[bool]
 ) -> None:
-    """A purge deletes several jobs at once."""
     patience(connections["default"], 3)
-    for job_id in ("a", "b"):
-        store.change(job_id, Expect(), ended(cancelled()))
-    Job.objects.update(end_time=1)
-    # A deletion goes by the primary key or by the order of the search, so the other transaction has the later one first.
-    other.lock("b")
-    with other.meanwhile(waiting(connections["default"]), lambda: other.lock("a")):
-        assert store.purge(1, 1) == 2
+    for job_id in ("c", "d"):
+        store.create(Draft(id=job_id, request=Request("GET", "/see", ())))
+    before = dict(Job.objects.values_list("id", "version"))
+    other.lock("d")
+    with other.meanwhile(waiting(connections["default"]), lambda: other.lock("c")):
+        assert [job.id for job in store.take_due("me", 60, 10)] == ["c", "d"]
     assert set(deadlocks) == {True}
-    assert not Job.objects.exists()
+    after = dict(Job.objects.values_list("id", "version"))
+    assert after == {job_id: version + (job_id in ("c", "d")) for job_id, version in before.items()}
 
 
 def test_a_renewal_waits_for_no_transaction_of_the_application(store: DjangoStore, other: Other) -> None:
@@ -185,6 +188,10 @@ def test_a_lost_connection_fails_no_renewal(store: DjangoStore) -> None:
     session = ask(connection, _SESSION[connection.vendor])
     with closing(connection.copy()) as beside:
         ask(beside, "SELECT pg_terminate_backend(%s, 10000)" if beside.vendor == "postgresql" else "KILL %s", session)
+        deadline, pause = time.monotonic() + DEADLINE, threading.Event()
+        while ask(beside, _LIVING[beside.vendor], session):
+            assert time.monotonic() < deadline, "the server did not end a session"
+            pause.wait(0.02)
     assert store.beat({"a": "token of a", "b": "other"}, 100.0, frozenset()) == {"b"}
     assert ask(connection, _SESSION[connection.vendor]) != session
 

@@ -21,7 +21,7 @@ from backjob import Status
 from backjob.django.store import DjangoStore
 from backjob.errors import StoreError
 from backjob.lifecycle import cancelled, claimed, ended
-from backjob.model import Draft, Expect, Query, Report, Request
+from backjob.model import Changes, Draft, Expect, Query, Report, Request
 from backjob.testing import FakeClock
 from tests.adapters.django.sites import ANY_DATABASE
 from tests.services import MARIADB, POSTGRES, own_name
@@ -181,7 +181,7 @@ def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> Non
     assert len(jobs) == len(before["backjob_job"])
     assert {(job.label, job.waiting_for, job.root == job.id) for job in jobs} == {("mine", "proof", True)}
     assert {(job.run, job.delivery, job.queue, job.slot) for job in jobs} == {(1, 1, "default", None)}
-    assert store.create(Draft(id="new", request=Request("GET", "/work"))).deliver_by is None
+    assert store.change("started", Expect(), Changes(deliver_by=None)) is not None
     assert store.beat({"running": "token-of-running"}, 18, frozenset()) == frozenset()
     migrate("backjob", "0003")
     assert "run" not in shape_columns()

@@ -158,6 +158,9 @@ class ManualLeases(Leases):
     def tend(self) -> None:
         """Do nothing: no pass of the monitor is needed."""
 
+    def renew_if_due(self) -> None:
+        super().tend()
+
     def may_reap(self) -> bool:
         return True
 
@@ -193,10 +196,11 @@ class Bench:
     def step(self, seconds: float = 0.0) -> float:
         """Let time pass, in which run leases are renewed on time, and then run the monitor once."""
         leases = self.engine.leases
+        assert isinstance(leases, ManualLeases)
         while seconds > 0:
             pause = min(seconds, leases.interval)
             self.clock.advance(pause)
-            leases.tick()
+            leases.renew_if_due()
             seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:
@@ -251,6 +255,7 @@ def bench(
         **{"signer": MessageSigner(KEY), "max_running": 1000, **options},
     )
     engine = engine_of(jobs)
+    engine.calls_back_inline = True
     keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release)
     engine.lease_keepers = PerProcess(lambda: keeper)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))

@@ -91,7 +91,7 @@ def _call(backend: BackJobBackend, result: Any) -> Any:
 def _complete(running: Running, value: Any) -> None:
     """Make the job complete with this value. The text of an earlier ``jobs.finish()`` stays."""
     if running.error is not None:  # the task called jobs.fail() and caught the exception
-        raise JobFailed(running.error)
+        raise JobFailed(running.error.text or "")
     text = None if running.finish is None else running.finish.text
     running.finish = None
     jobs.finish(text, value)

@@ -16,7 +16,7 @@ from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 
 SHORTEST_TIMEOUT: Final = 0.001
 """Seconds, for ``error_timeout``; 0 means none."""
-_SHORTEST_LEASE: Final = 1.0
+_SHORTEST_LEASE: Final = 0.5
 _LONGEST_QUEUE: Final = 100
 """Bytes. The name of a slot has a number added, and fits into 128 characters."""
 _MOST_SLOTS: Final = 10_000
@@ -143,14 +143,14 @@ class Options:
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
+    slice_time: float = _number(20)
+    drain_time: float = _number(25)
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
     run_lease: float = _number(18, _SHORTEST_LEASE)
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
-    slice_time: float = _number(20)
-    drain_time: float = _number(25)
     clock: Clock = field(default=None, converter=_clock)
 
     def __attrs_post_init__(self) -> None:

@@ -149,20 +149,19 @@ class ManualMonitor(Monitor):
 
 
 class ManualLeases(Leases):
-    """Run leases without a thread: `Bench.step` renews them on time, and the process may always reap."""
+    """Run leases without a thread: `Bench.step` renews them first. ``is_on_time`` says whether the process may reap."""
+
+    is_on_time: bool | None = True
 
     def ensure_running(self) -> bool:
-        """Start nothing."""
-        return False
-
-    def tend(self) -> None:
-        """Do nothing: no pass of the monitor is needed."""
+        return True
 
     def renew_if_due(self) -> None:
-        super().tend()
+        if self._monotonic() >= self._next_tick:
+            self.tick()
 
     def may_reap(self) -> bool:
-        return True
+        return super().may_reap() if self.is_on_time is None else self.is_on_time
 
 
 class ManualBroadcast(Broadcast):
@@ -192,6 +191,12 @@ class Bench:
 
     def start(self, path: str = "/work", **options: Any) -> str:
         return self.jobs.start(path, **{"as_current_user": False, **options})
+
+    @property
+    def leases(self) -> ManualLeases:
+        leases = self.engine.leases
+        assert isinstance(leases, ManualLeases)
+        return leases
 
     def step(self, seconds: float = 0.0) -> float:
         """Let time pass, in which run leases are renewed on time, and then run the monitor once."""

@@ -8,7 +8,7 @@ import pytest
 from attrs import evolve
 
 from backjob.errors import BackgroundOnly, JobEnded, JobFailed, StoreUnusable
-from backjob.lifecycle import REFUSAL_HEADER, Late, completed, late
+from backjob.lifecycle import REFUSAL_HEADER, completed, late
 from backjob.model import Request, Status
 from backjob.worker.claiming import Refusal
 from backjob.worker.outcomes import Outcome, describe, exit_of
@@ -275,7 +275,7 @@ def test_an_end_is_retried_and_its_lease_renewed_for_as_long_as_the_process_live
     world.engine.worker.end(running, Outcome(200, "OK"))
     for _ in range(40):
         world.step(100)
-        assert late(world.job(running.job.id)) is not Late.DEAD
+        assert late(world.job(running.job.id)) is None
     assert world.job(running.job.id).status is Status.IN_PROGRESS
     world.store.down = set()
     world.step(1)

@@ -13,7 +13,7 @@ from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
-from backjob.endings import write_end
+from backjob.endings import log_conclusion, write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
@@ -299,6 +299,7 @@ class Engine:
             expect = Expect(status=job.status, token=job.token, version=version)
             changed = write_end(self.store, job_id, expect, written)
             if changed is not None:
+                log_conclusion(job, written)
                 self.when_committed(job_id, partial(self.conclude, changed))
                 return True
 

@@ -307,7 +307,9 @@ class Deliveries:
             self._wait_for_slot(delivery, job)
             return None
         else:
-            changed, is_free = self.slots.take(job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot)))
+            changed, is_free = self.slots.take(
+                job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot))
+            )
             if not is_free:
                 self._wait_for_slot(delivery, job)
         return None if changed is None else evolve(changed, request=job.request)
@@ -468,7 +470,11 @@ class Deliveries:
             # ours either, something else serves this path.
             delivery.is_doubted = delivery.is_doubted or step.end is not None
             delivery.waiting_for = "store" if refusal == "unavailable" else None if has_answer else "connection"
-            if isinstance(failure(future), NotSent) and delivery.sent is not None and delivery.sent.at == delivery.first_sent:
+            if (
+                isinstance(failure(future), NotSent)
+                and delivery.sent is not None
+                and delivery.sent.at == delivery.first_sent
+            ):
                 delivery.first_sent = None  # no process has got it
             self._retry(job, delivery, describe(future))
 

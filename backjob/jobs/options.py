@@ -155,7 +155,9 @@ class Options:
 
     def __attrs_post_init__(self) -> None:
         if self.limits and Capability.SLOTS in lacks(self.store):
-            reason = "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            reason = (
+                "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            )
             raise InvalidRequest("queues", reason)
 
     @property

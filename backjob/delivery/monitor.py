@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import os
 import secrets
 import socket
@@ -87,6 +88,7 @@ class Monitor:
         self._relabel_interval = _RELABEL_INTERVAL
         self._drift = self._wall_minus_monotonic()
         self._is_set_back = False
+        self._jumped_at = -math.inf
         self._newest: str | None = None
         self._is_quiet = False
         self._quiet_from = 0.0
@@ -173,7 +175,11 @@ class Monitor:
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
-        return reap(self._parts, job, self._deliveries.why_waiting()) if self.may_reap() else None
+        return self._reap_one(job) if self.may_reap() else None
+
+    def _reap_one(self, job: Job) -> Job | None:
+        steady = self._clock.monotonic() - self._jumped_at
+        return reap(self._parts, job, self._deliveries.why_waiting(), steady)
 
     def may_reap(self) -> bool:
         """Return whether a lease or silence that is over means anything.
@@ -185,7 +191,7 @@ class Monitor:
         if abs(drift - self._drift) > _CLOCK_DRIFT:
             _log.warning("the wall clock jumped by %.0f s: no job is timed out for a while", drift - self._drift)
             self._is_set_back = self._is_set_back or drift < self._drift
-            self._drift = drift
+            self._drift, self._jumped_at = drift, self._clock.monotonic()
             self._reap_from = self._clock.monotonic() + self._parts.run_lease
         return self._clock.monotonic() >= self._reap_from and self._parts.may_reap()
 
@@ -401,7 +407,7 @@ class Monitor:
         for job in self._store.find(Query(overdue=True, limit=_BATCH)):
             self._is_active = True
             try:
-                changed = reap(self._parts, job, self._deliveries.why_waiting())
+                changed = self._reap_one(job)
             except StoreUnavailable:
                 raise
             except Exception:  # one job must not keep the others from their end

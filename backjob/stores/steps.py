@@ -128,7 +128,9 @@ def is_running(job: Job, token: str) -> bool:
     return job.status is Status.IN_PROGRESS and job.token == token
 
 
-def is_due(job: Job, now: datetime, labels: frozenset[str] | None = None, full: frozenset[str] = frozenset()) -> bool:
+def is_due(
+    job: Job, now: datetime, labels: frozenset[str] | None = None, full: frozenset[str] = frozenset()
+) -> bool:
     """Whether a monitor for these labels may take the job now: it waits, is due and not leased, and its queue not full.
 
     A job that has a slot needs none.

@@ -202,7 +202,7 @@ def test_an_answer_that_renews_the_proof_ends_the_reason_to_wait(world: Bench) -
 
 
 def _marks(world: Bench, sent: Sent) -> Headers:
-    return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, sent.delivery.attempt, None)
+    return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, 1, sent.delivery.attempt, None)
 
 
 def test_worker_requests_go_to_the_very_address_that_answered_the_probe(world: Bench) -> None:

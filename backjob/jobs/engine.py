@@ -83,7 +83,7 @@ class Engine:
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
-            slot_is_free=self._slot_is_free,
+            run_ended=self._run_ended,
             max_running=self.max_running,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
@@ -96,8 +96,8 @@ class Engine:
     def _settle(self, job_id: str, conclude: Callable[[], None]) -> None:
         self.monitor.settle(job_id, conclude)
 
-    def _slot_is_free(self) -> None:
-        self.monitor.slot_is_free()
+    def _run_ended(self, job: Job) -> None:
+        self.monitor.run_ended(job)
 
     def _tend_leases(self) -> float | None:
         return self.leases.tend()

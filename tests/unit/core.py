@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from backjob.delivery.monitor import Monitor
-from backjob.errors import NotSent, StoreError, StoreUnavailable
+from backjob.errors import NotSent, StoreUnavailable
 from backjob.http.serving import serving
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Caller, Headers, Job, JobState, Query, Request, Response
@@ -149,15 +149,19 @@ class ManualMonitor(Monitor):
 
 
 class ManualLeases(Leases):
-    """Run leases without a thread: `Bench.step` renews them first. ``is_on_time`` says whether the process may reap."""
+    """Run leases without a thread: `Bench.step` renews them on time, and the process may reap while ``is_on_time``."""
 
-    is_on_time: bool | None = True
+    is_on_time = True
 
     def ensure_running(self) -> bool:
-        return True
+        """Start nothing."""
+        return False
+
+    def tend(self) -> None:
+        """Do nothing: no pass of the monitor is needed."""
 
     def may_reap(self) -> bool:
-        return super().may_reap() if self.is_on_time is None else self.is_on_time
+        return self.is_on_time
 
 
 class ManualBroadcast(Broadcast):
@@ -195,9 +199,13 @@ class Bench:
         return leases
 
     def step(self, seconds: float = 0.0) -> float:
-        self.clock.advance(seconds)
-        with suppress(StoreError):
-            self.leases.tick()
+        """Let time pass, in which run leases are renewed on time, and then run the monitor once."""
+        leases = self.engine.leases
+        while seconds > 0:
+            pause = min(seconds, max(leases.interval, seconds / 500))  # a day must not take a second
+            self.clock.advance(pause)
+            leases.tick()
+            seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:
             wait = self.monitor.step()
@@ -251,8 +259,9 @@ def bench(
         **{"signer": MessageSigner(KEY), "max_running": 1000, **options},
     )
     engine = engine_of(jobs)
+    keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release)
+    engine.lease_keepers = PerProcess(lambda: keeper)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
-    engine.lease_keepers = PerProcess(lambda: ManualLeases(engine.options.store, clock, engine.options.run_lease, bool))
     engine.broadcasts = PerProcess(lambda: ManualBroadcast(engine.stream_source, options.get("streams")))
     engine.monitors.get()  # its clock starts here
     return Bench(clock, faulty, transport, jobs, ended)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import math
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -65,13 +66,15 @@ class BackJobMiddleware:
             return
         listener = partial(listener_of, scope)
         if not is_test_client(scope):
-            self._jobs.request_arrived(listener)
+            self._jobs.request_arrived(listener, math.inf)
         try:
             opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
         except Reply as reply:
+            if reply.hold:
+                await asyncio.sleep(reply.hold)
             headers = (*reply.headers, (CONCURRENCY_HEADER, "many"))
             await _answer(send, reply.status, headers, str(reply).encode())
             return
@@ -117,6 +120,8 @@ class BackJobMiddleware:
             token = serving.set(ScopeServing(scope))
             try:
                 with running.active():
+                    if running.job.as_owner:
+                        await to_thread(self._jobs.run_as_owner, running.job, scope)
                     await self._app(scope, _Replayed(body, response.complete), response)
             finally:
                 serving.reset(token)

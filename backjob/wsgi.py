@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import codecs
 import io
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, is_test_client, listener_of, request_of, restore, routed_request
+from backjob.http.environ import (
+    EnvironServing,
+    is_test_client,
+    listener_of,
+    request_of,
+    restore,
+    routed_request,
+    threads_of,
+)
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
@@ -43,12 +52,13 @@ class BackJobMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         listener = partial(listener_of, environ)
         if not is_test_client(environ):
-            self._jobs.request_arrived(listener)
+            self._jobs.request_arrived(listener, threads_of(environ))
         try:
             opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Reply as reply:
+            time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
@@ -75,6 +85,8 @@ class BackJobMiddleware:
             restore(environ, opened.request, running.job.caller, running.fields)
             environ["wsgi.input"] = io.BytesIO(body)
             with running.active():
+                if running.job.as_owner:
+                    self._jobs.run_as_owner(running.job, environ)
                 chunks = self._app(environ, response.start)
                 try:
                     for chunk in chunks:

@@ -10,14 +10,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
 
 from attrs import evolve
 
-from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
+from backjob.delivery.attempts import Attempt, Undeliverable, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import LastSent, PendingDelivery
 from backjob.delivery.places import Places, Slots, refusal_pause
@@ -252,16 +251,9 @@ class Deliveries:
                 self._read_again(delivery)
                 return
             delivery.job, delivery.is_whole = job, True
-        if (limit := late(job)) is not None:
-            self._end(job, past_end(job, limit))
-            return
-        if not self._parts.is_authentic(job):
-            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
-            self._end(job, failed(ROW_CHANGED))
-            return
         try:
-            credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
-        except CredentialsLost as error:
+            credentials = self._credentials(delivery, job)
+        except Undeliverable as error:
             self._end(job, failed(str(error)))
             return
         number = delivery.next_number(job)
@@ -287,6 +279,15 @@ class Deliveries:
         self.places.in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
+
+    def _credentials(self, delivery: PendingDelivery, job: Job) -> Credentials | None:
+        """Return the credentials to send with a job. Raises `Undeliverable`, also for a job that must not be sent at all."""
+        if (limit := late(job)) is not None:
+            raise Undeliverable(past_end(job, limit).text)
+        if not self._parts.is_authentic(job):
+            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
+            raise Undeliverable(ROW_CHANGED)
+        return credentials_of(job, delivery.credentials, self._parts.unseal)
 
     def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
         """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""

@@ -21,10 +21,9 @@ from typing import Final
 from backjob.delivery.deliveries import LEASE, Deliveries
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
-from backjob.delivery.writeback import Writeback
 from backjob.delivery.reaping import reap, renew_far_leases
+from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End
 from backjob.model import Credentials, Job, Query, Status
 from backjob.process import RETRY_PAUSE, Outage, Passes
 

@@ -12,15 +12,18 @@ from attrs import evolve
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
+from backjob.draining import Draining
 from backjob.endings import write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
+from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
-from backjob.lifecycle import WAITING_TEXTS, End, cancelled, late, waiting_for
+from backjob.jobs.states import state_of
+from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Store, Transport
@@ -69,6 +72,7 @@ class Engine:
         self._threads: float | None = None
         self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
+        self.draining = Draining(lambda: self.worker.is_busy, options.drain_time)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.lease_keepers = PerProcess(lambda: Leases(options.store, options.clock, options.run_lease, self.release))
@@ -80,6 +84,7 @@ class Engine:
             max_output=options.max_output,
             run_lease=options.run_lease,
             leases=lambda: self.leases,
+            is_draining=lambda: self.draining.is_on,
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
@@ -144,6 +149,7 @@ class Engine:
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
+            is_draining=lambda: self.draining.is_on,
         )
 
     def _close_idle(self) -> None:
@@ -342,6 +348,16 @@ class Engine:
         here = self.here()
         return None if here is None else self.owner_of(here.request)
 
+    def run_as_owner(self, job: Job, request: Any) -> None:
+        """Have the action of a job that was started ``as_owner`` run as its owner.
+
+        Middleware calls it with the framework's request (WSGI: the environ, ASGI: the scope) after the claim, before the
+        application sees that request; it may block. By default it does nothing: the action reads ``jobs.owner``. An
+        adapter for your own framework puts ``job.owner`` where the framework's code looks for the user. Load the user
+        anew, and raise `JobFailed` with the reason if it may not act: then the job fails, and its action does not run. Any
+        other exception counts as the action's, so the job may be retried.
+        """
+
     def session_cookie(self) -> str:
         """Return the name of the framework's session cookie."""
         return "session"
@@ -362,22 +378,7 @@ class Engine:
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        text = job.status_text
-        if text is None:
-            text = self._tail(job)[1].text if job.output_size else WAITING_TEXTS.get(waiting_for(job) or "", "")
-        return JobState(
-            id=job.id,
-            status=job.status,
-            progress=job.progress,
-            status_text=text,
-            start_time=job.start_time,
-            updated_time=job.updated_time,
-            end_time=job.end_time,
-            result=job.result,
-            owner=job.owner,
-            scope=job.scope,
-            waiting_for=waiting_for(job),
-        )
+        return state_of(job, lambda job: self._tail(job)[1].text)
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""
@@ -402,6 +403,14 @@ class Engine:
         ``is_new``: the write created the job, and the action delivers it.
         """
         action()
+
+    def in_transaction(self) -> str | None:
+        """Return the name of a database in which this thread has a transaction open that could undo what a cursor counts."""
+        return None
+
+    def keyed(self, rows: object) -> Keyed | None:  # noqa: ARG002 - for adapters
+        """Return a query to be read in the order of its key, or None if ``rows`` is none. Raises `InvalidRequest`."""
+        return None
 
     def release(self) -> None:
         """Close what this thread keeps open in the store, before it ends or stays idle for long."""

@@ -63,7 +63,7 @@ def _check_user_agent(_options: object, _attribute: object, value: str | None) -
         check_value("user_agent", "User-Agent", value)
 
 
-def _check_max_running(_options: object, _attribute: object, value: object) -> None:
+def _check_max_running(_options: object, _attribute: object, value: int | None) -> None:
     if value is not None:
         check_number("max_running", value, 1, whole=True)
 
@@ -143,14 +143,14 @@ class Options:
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
+    slice_time: float = _number(20)
+    drain_time: float = _number(25)
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
     run_lease: float = _number(18, _SHORTEST_LEASE)
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
-    slice_time: float = _number(20)
-    drain_time: float = _number(25)
     clock: Clock = field(default=None, converter=_clock)
 
     def __attrs_post_init__(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from backjob.delivery.monitor import Monitor
-from backjob.errors import NotSent, StoreUnavailable
+from backjob.errors import NotSent, StoreError, StoreUnavailable
 from backjob.http.serving import serving
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Caller, Headers, Job, JobState, Query, Request, Response
@@ -149,19 +149,15 @@ class ManualMonitor(Monitor):
 
 
 class ManualLeases(Leases):
-    """Run leases without a thread: `Bench.step` renews them on time, and the process may reap while ``is_on_time``."""
+    """Run leases without a thread: `Bench.step` renews them first. ``is_on_time`` says whether the process may reap."""
 
-    is_on_time = True
+    is_on_time: bool | None = True
 
     def ensure_running(self) -> bool:
-        """Start nothing."""
-        return False
-
-    def tend(self) -> None:
-        """Do nothing: no pass of the monitor is needed."""
+        return True
 
     def may_reap(self) -> bool:
-        return self.is_on_time
+        return super().may_reap() if self.is_on_time is None else self.is_on_time
 
 
 class ManualBroadcast(Broadcast):
@@ -204,7 +200,8 @@ class Bench:
         while seconds > 0:
             pause = min(seconds, max(leases.interval, seconds / 500))  # a day must not take a second
             self.clock.advance(pause)
-            leases.tick()
+            with suppress(StoreError):
+                leases.tick()
             seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:

@@ -457,10 +457,10 @@ class Deliveries:
         refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
         if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
-            if job is not None and self.slots.freed(job.queue):
-                self.places.is_freed = True
+            if job is not None:
+                self._slot_freed(job)
         elif step.next is Next.WATCH:
-            self.slots.freed(job.queue)
+            self._slot_freed(job)
             self._follow(job, delivery)
         elif step.end is not None and (is_ours or delivery.is_doubted):
             self._end(job, step.end)
@@ -515,7 +515,11 @@ class Deliveries:
             changed = self._change(delivery, Changes(slot=None))
             if changed is not None:
                 delivery.job = changed
-                self.places.is_freed |= self.slots.freed(job.queue)
+                self._slot_freed(job)
+
+    def _slot_freed(self, job: Job) -> None:
+        if self.slots.freed(job.queue):
+            self.places.must_poll = True
 
     def _end(self, job: Job, end: End) -> None:
         changed = write_end(self._store, job.id, Expect(run=job.run, unclaimed=True), end)

@@ -369,12 +369,14 @@ class Monitor:
         if places.is_freed:
             places.is_freed = False
             is_due = is_due or self._has_backlog
+        is_due, places.must_poll = is_due or places.must_poll, False
         return is_due
 
     def _next_event(self) -> float:
         events = [self._next_poll, self._next_reap, self._next_relabel, self._next_cleanup, *self._alarms[:1]]
         parts = (self._deliveries.next_event(), self._writeback.next_event())
-        if self._deliveries.places.is_freed and self._has_backlog:
+        places = self._deliveries.places
+        if places.must_poll or (places.is_freed and self._has_backlog):
             return self._clock.monotonic()
         return min(*events, *(event for event in parts if event is not None))
 

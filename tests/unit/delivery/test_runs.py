@@ -8,7 +8,7 @@ import pytest
 
 from backjob.delivery.deliveries import LEASE
 from backjob.errors import ConnectionLost, JobContinued
-from backjob.lifecycle import TIMED_OUT
+from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT
 from backjob.model import Changes, Expect, Status
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running
@@ -320,3 +320,33 @@ def test_a_lease_that_was_renewed_writes_the_deadline_of_its_own_run(world: Benc
     assert deliver_by is not None
     assert 580 <= (deliver_by - world.clock.now()).total_seconds() <= 600
     world.store.store.change(running.job.id, Expect(), Changes(end=True, status=Status.CANCELLED))
+
+
+# --- why a job waits ------------------------------------------------------------------------------------------------
+
+
+def test_a_job_says_that_the_application_can_not_reach_its_store_until_that_changes(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    for _ in range(3):
+        world.transport.sent[-1].answer(503, "Service Unavailable", ((REFUSAL_HEADER, "unavailable"),))
+        world.step()
+        world.step(1)
+    state = world.jobs.status(job_id)
+    assert (state.waiting_for, state.status_text) == ("store", "the application can't reach its job store yet")
+    writes = world.job(job_id).version
+    world.transport.sent[-1].answer(502, "Bad Gateway")
+    world.step()
+    world.step(2)
+    assert world.jobs.status(job_id).waiting_for != "store"
+    assert world.job(job_id).version == writes + 1  # with the retry's own write
+    world.receive()
+    assert world.jobs.status(job_id).waiting_for is None
+
+
+def test_a_job_without_a_place_says_so(world: Bench) -> None:
+    world.transport.capacity = 0
+    job_id = world.start()
+    assert world.jobs.status(job_id).waiting_for is None
+    world.step(2)
+    assert world.jobs.status(job_id).waiting_for == "place"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import math
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -65,7 +66,7 @@ class BackJobMiddleware:
             return
         listener = partial(listener_of, scope)
         if not is_test_client(scope):
-            self._jobs.request_arrived(listener)
+            self._jobs.request_arrived(listener, math.inf)
         try:
             opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)
             if opened is not None:

@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, is_test_client, listener_of, request_of, restore, routed_request
+from backjob.http.environ import (
+    EnvironServing,
+    is_test_client,
+    listener_of,
+    request_of,
+    restore,
+    routed_request,
+    threads_of,
+)
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
@@ -44,7 +52,7 @@ class BackJobMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         listener = partial(listener_of, environ)
         if not is_test_client(environ):
-            self._jobs.request_arrived(listener)
+            self._jobs.request_arrived(listener, threads_of(environ))
         try:
             opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)
             if opened is not None:

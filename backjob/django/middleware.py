@@ -23,6 +23,7 @@ from backjob.django.requests import (
     listener_of,
     restore,
     routed_requests,
+    threads_of,
     urls_below_mount,
 )
 from backjob.django.sessions import merge_session_changes
@@ -161,7 +162,7 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
         return None
     listener = partial(listener_of, request)
     if not is_test_client(request):
-        site.request_arrived(listener)
+        site.request_arrived(listener, threads_of(request))
     return site.worker_request(lambda: routed_requests(request), listener)
 
 

@@ -89,7 +89,7 @@ def test_each_status_has_its_number() -> None:
 def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
-        *("scope", "waiting_for"),
+        *("scope", "waiting_for", "attempt", "retries", "history"),
     ]
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 
@@ -108,7 +108,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "*": ...,
         "owner": None,
         "status_prefix": "/backjob",
-        "error_timeout": 60,
+        "error_timeout": 3600,
         "delivery_timeout": 600,
         "completed_retention_days": 30,
         "retention_days": 60,
@@ -124,6 +124,11 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "on_end": None,
         "seal": False,
         "streams": None,
+        "run_lease": 18,
+        "max_running": None,
+        "queues": None,
+        "slice_time": 20,
+        "drain_time": 25,
         "clock": None,
     },
     "start": {
@@ -136,7 +141,12 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "body": None,
         "headers": None,
         "as_current_user": True,
+        "as_owner": False,
         "delay": 0,
+        "expires": None,
+        "retries": 0,
+        "retry_delay": 10,
+        "queue": "default",
         "scope": "",
         "owner": ...,
         "merge": "never",
@@ -252,8 +262,8 @@ def test_the_first_parameters_of_each_part(module: str, name: str, first: list[s
                 "output": ["job_id", "offset", "limit"],
                 "change": ["job_id", "expect", "changes"],
                 "report": ["job_id", "token", "report"],
-                "take_due": ["lessee", "lease", "limit", "labels"],
-                "beat": ["tokens"],
+                "take_due": ["lessee", "lease", "limit", "labels", "full"],
+                "beat": ["tokens", "lease", "alive"],
                 "find": ["query"],
                 "count": ["query"],
                 "purge": ["completed_age", "ended_age", "labels"],

@@ -37,7 +37,7 @@ class ByUUID(models.Model):
 
     class Meta:
         app_label = "slices"
-        ordering = ["id"]
+        ordering = ("id",)
 
 
 class ByText(models.Model):
@@ -45,7 +45,7 @@ class ByText(models.Model):
 
     class Meta:
         app_label = "slices"
-        ordering = ["-code"]
+        ordering = ("-code",)
 
 
 class Child(ByText):

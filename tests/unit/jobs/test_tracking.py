@@ -258,8 +258,7 @@ def test_a_loop_that_is_over_is_skipped_in_later_runs() -> None:
     seen: list[tuple[str, int]] = []
 
     def action(jobs: BackJob) -> None:
-        for item in jobs.track(letters(2), resume="first"):
-            seen.append(("first", item))
+        seen.extend(("first", item) for item in jobs.track(letters(2), resume="first"))
         for item in jobs.track(letters(3), resume="second"):
             seen.append(("second", item))
             work.pass_time()

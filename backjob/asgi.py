@@ -72,6 +72,8 @@ class BackJobMiddleware:
                 await self._work(scope, receive, send, opened)
                 return
         except Reply as reply:
+            if reply.hold:
+                await asyncio.sleep(reply.hold)
             headers = (*reply.headers, (CONCURRENCY_HEADER, "many"))
             await _answer(send, reply.status, headers, str(reply).encode())
             return
@@ -117,6 +119,8 @@ class BackJobMiddleware:
             token = serving.set(ScopeServing(scope))
             try:
                 with running.active():
+                    if running.job.as_owner:
+                        await to_thread(self._jobs.run_as_owner, running.job, scope)
                     await self._app(scope, _Replayed(body, response.complete), response)
             finally:
                 serving.reset(token)

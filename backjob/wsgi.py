@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
@@ -49,6 +50,7 @@ class BackJobMiddleware:
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Reply as reply:
+            time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
@@ -75,6 +77,8 @@ class BackJobMiddleware:
             restore(environ, opened.request, running.job.caller, running.fields)
             environ["wsgi.input"] = io.BytesIO(body)
             with running.active():
+                if running.job.as_owner:
+                    self._jobs.run_as_owner(running.job, environ)
                 chunks = self._app(environ, response.start)
                 try:
                     for chunk in chunks:

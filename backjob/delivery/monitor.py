@@ -147,10 +147,14 @@ class Monitor:
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
         if job.queue in self._parts.queues:
-            self._post(lambda: self._slot_freed(job.queue))
+            self.slot_is_free()
         if job.is_waiting:
             at = self._clock.monotonic() + _seconds_until_due(job)
             self._post(lambda: self._set_alarm(at))
+
+    def slot_is_free(self) -> None:
+        """Look for the next job now: one that had a slot of its queue has ended in this process."""
+        self._post(self._slot_freed)
 
     def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a running job when its next write is due."""
@@ -239,8 +243,8 @@ class Monitor:
             if self._deliveries.room():
                 self._next_poll = self._clock.monotonic()
 
-    def _slot_freed(self, queue: str) -> None:
-        self._deliveries.slots.freed(queue)
+    def _slot_freed(self) -> None:
+        self._deliveries.slots.clear()
         self._next_poll = self._clock.monotonic()
 
     def _set_alarm(self, at: float) -> None:

@@ -44,14 +44,15 @@ class DeliveryParts:
     ``addresses`` returns the destinations of worker requests, ``base_url_setting`` is the advice to set it, and probes go
     below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the
     monitor's thread: it closes what an adapter keeps for each thread; it is also called before the thread rests.
-    ``delivery_timeout`` and ``run_lease`` are in seconds; ``unseal`` opens a job's sealed credentials, or returns None. ``is_authentic`` says
-    whether a job is stored as this application wrote it. ``relabel`` gives some jobs of an older key the label of the
-    current one, and returns how many. ``is_busy`` says whether this
-    process runs jobs, and ``close_idle`` closes connections to the store that are not in use. ``may_reap`` says whether this
-    process may end the jobs of others that are past a time limit, and ``is_draining`` whether it is about to end.
-    ``max_running`` returns how many jobs it may have in flight, and ``queues`` has the limits of the queues that have one.
-    ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and returns when it
-    must be called again.
+    ``delivery_timeout`` and ``run_lease`` are in seconds; ``unseal`` opens a job's sealed credentials, or returns None.
+    ``is_authentic`` says whether a job is stored as this application wrote it. ``relabel`` gives some jobs of an older key
+    the label of the current one, and returns how many.
+
+    ``may_reap`` says whether this process is on time, so that it may end the jobs of others; ``is_draining`` whether it is
+    about to end. ``max_running`` returns how many jobs it may have in flight, and ``queues`` has the limits of the queues
+    that have one. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections to the store that
+    are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
+    returns when it must be called again.
     """
 
     store: Store

@@ -132,6 +132,10 @@ class Slots:
         self._full[queue] = _Full(self._monotonic() + pause, pause)
         return None, False
 
+    def clear(self) -> None:
+        """Try all queues again: a slot is free, of an unknown queue."""
+        self._full.clear()
+
     def freed(self, queue: str) -> bool:
         """Note that a slot of this queue may be free. Returns whether the queue has a limit."""
         self._full.pop(queue, None)

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
 from backjob.django.querysets import KeyedQuerySet
+from backjob.django.owners import log_in_owner
 from backjob.django.requests import DjangoServing
 from backjob.django.signals import send_job_ended
 from backjob.django.task_record import TaskRecord
@@ -69,6 +70,11 @@ class DjangoEngine(Engine):
     def current_owner(self) -> str | None:
         request = current_request()
         return None if request is None else self.owner_of(request)
+
+    @override
+    def run_as_owner(self, job: Job, request: Any) -> None:
+        if self.options.owner is None:  # owners are primary keys
+            log_in_owner(request, job.owner)
 
     @override
     def session_cookie(self) -> str:

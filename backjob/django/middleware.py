@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
+from backjob.django.owners import keep_owner
 from backjob.django.requests import (
     DjangoServing,
     is_served_alone,
@@ -57,10 +60,12 @@ class BackJobMiddleware:
     def _before_view(self, request: HttpRequest, *_view: Any) -> None:
         if current.get() is not None:
             merge_session_changes(request)
+            keep_owner(request)
 
     async def _before_view_async(self, request: HttpRequest, *_view: Any) -> None:
         if current.get() is not None:
             await sync_to_async(merge_session_changes)(request)
+            keep_owner(request)
 
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
@@ -80,6 +85,7 @@ class BackJobMiddleware:
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
         except Reply as reply:
+            time.sleep(reply.hold)
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
@@ -92,6 +98,8 @@ class BackJobMiddleware:
         error: BaseException | None = None
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
+                if running.job.as_owner:
+                    site.run_as_owner(running.job, request)
                 response = self._get_response(request)
                 try:
                     if response.streaming:
@@ -113,6 +121,8 @@ class BackJobMiddleware:
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
         except Reply as reply:
+            if reply.hold:
+                await asyncio.sleep(reply.hold)
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
@@ -124,6 +134,8 @@ class BackJobMiddleware:
         contain_tasks()
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
+                if running.job.as_owner:
+                    await sync_to_async(site.run_as_owner)(running.job, request)
                 response = await self._get_response(request)
                 try:
                     if response.streaming and response.is_async:

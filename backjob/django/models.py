@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 from backjob.django.fields import ExactField
 from backjob.http.targets import local_path
 from backjob.model import DEFAULT_QUEUE
-from backjob.status.page import WORDS
+from backjob.status.words import WORDS
 from backjob.stores.rows import moment
 
 __all__ = ["Job", "Output"]

@@ -22,7 +22,8 @@ from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
-from backjob.lifecycle import WAITING_TEXTS, End, cancelled, late, waiting_for
+from backjob.jobs.states import state_of
+from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Store, Transport
@@ -103,11 +104,11 @@ class Engine:
     def _run_ended(self, job: Job) -> None:
         self.monitor.run_ended(job)
 
-    def _may_reap(self) -> bool:
-        return self.leases.may_reap()
-
     def _tend_leases(self) -> float | None:
         return self.leases.tend()
+
+    def _may_reap(self) -> bool:
+        return self.leases.may_reap()
 
     @property
     def leases(self) -> Leases:
@@ -139,6 +140,7 @@ class Engine:
             retention=self.retention,
             delivery_timeout=float(self.options.delivery_timeout),
             run_lease=float(self.options.run_lease),
+            may_reap=self._may_reap,
             max_running=self.max_running,
             queues=self.options.limits,
             unseal=self._unseal,
@@ -147,7 +149,6 @@ class Engine:
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
-            may_reap=self._may_reap,
             is_draining=lambda: self.draining.is_on,
         )
 
@@ -347,6 +348,16 @@ class Engine:
         here = self.here()
         return None if here is None else self.owner_of(here.request)
 
+    def run_as_owner(self, job: Job, request: Any) -> None:
+        """Have the action of a job that was started ``as_owner`` run as its owner.
+
+        Middleware calls it with the framework's request (WSGI: the environ, ASGI: the scope) after the claim, before the
+        application sees that request; it may block. By default it does nothing: the action reads ``jobs.owner``. An
+        adapter for your own framework puts ``job.owner`` where the framework's code looks for the user. Load the user
+        anew, and raise `JobFailed` with the reason if it may not act: then the job fails, and its action does not run. Any
+        other exception counts as the action's, so the job may be retried.
+        """
+
     def session_cookie(self) -> str:
         """Return the name of the framework's session cookie."""
         return "session"
@@ -367,22 +378,7 @@ class Engine:
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        text = job.status_text
-        if text is None:
-            text = self._tail(job)[1].text if job.output_size else WAITING_TEXTS.get(waiting_for(job) or "", "")
-        return JobState(
-            id=job.id,
-            status=job.status,
-            progress=job.progress,
-            status_text=text,
-            start_time=job.start_time,
-            updated_time=job.updated_time,
-            end_time=job.end_time,
-            result=job.result,
-            owner=job.owner,
-            scope=job.scope,
-            waiting_for=waiting_for(job),
-        )
+        return state_of(job, lambda job: self._tail(job)[1].text)
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""

@@ -16,7 +16,7 @@ from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 
 SHORTEST_TIMEOUT: Final = 0.001
 """Seconds, for ``error_timeout``; 0 means none."""
-_SHORTEST_LEASE: Final = 1.0
+_SHORTEST_LEASE: Final = 0.5
 _LONGEST_QUEUE: Final = 100
 """Bytes. The name of a slot has a number added, and fits into 128 characters."""
 _MOST_SLOTS: Final = 10_000

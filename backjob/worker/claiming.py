@@ -53,6 +53,7 @@ from backjob.worker.exits import call_contained
 from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome, end_of, exit_of
 from backjob.worker.places import Places
+from backjob.worker.probing import Holds
 from backjob.worker.running import Running
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
@@ -62,10 +63,11 @@ _log = logging.getLogger("backjob")
 
 
 class Reply(BackJobError):
-    """The response to a worker request for which no action runs."""
+    """The response to a worker request for which no action runs. The adapter sends it after ``hold`` seconds."""
 
-    def __init__(self, status: int, reason: str, text: str, headers: Headers = ()) -> None:
+    def __init__(self, status: int, reason: str, text: str, headers: Headers = (), hold: float = 0.0) -> None:
         super().__init__(text)
+        self.hold = hold
         self.status = status
         self.reason = reason
         self.headers: Headers = (*no_store(), *headers)
@@ -168,6 +170,7 @@ class Worker:
         self._is_draining = is_draining
         self._faults = Outage(clock)
         self._places = PerProcess(Places)
+        self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
         self._inheritance = inheritance
         self.owner = owner
 
@@ -201,7 +204,9 @@ class Worker:
         grant = verified.grant
         marked = mark(self._mark_key, grant.job_id, grant.run, grant.delivery, _port(listener_of))
         if grant.delivery == PROBE_ATTEMPT:
-            raise Reply(200, "OK", "", marked)
+            holds = self._holds.get()
+            hold = holds.of(verified.request)
+            raise Reply(200, "OK", "", (*marked, *holds.headers()) if hold else marked, hold)
         return WorkerRequest(verified, self._body_length(request, marked), marked)
 
     def _verify(self, request: Request, others: tuple[Request, ...]) -> Verified:

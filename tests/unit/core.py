@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from backjob.delivery.monitor import Monitor
-from backjob.errors import NotSent, StoreUnavailable
+from backjob.errors import NotSent, StoreError, StoreUnavailable
 from backjob.http.serving import serving
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Caller, Headers, Job, JobState, Query, Request, Response
@@ -149,17 +149,15 @@ class ManualMonitor(Monitor):
 
 
 class ManualLeases(Leases):
-    """Run leases without a thread: `Bench.step` renews them on time, and the process may always reap."""
+    """Run leases without a thread: `Bench.step` renews them first. ``is_on_time`` says whether the process may reap."""
+
+    is_on_time: bool | None = True
 
     def ensure_running(self) -> bool:
-        """Start nothing."""
-        return False
-
-    def tend(self) -> None:
-        """Do nothing: no pass of the monitor is needed."""
+        return True
 
     def may_reap(self) -> bool:
-        return True
+        return super().may_reap() if self.is_on_time is None else self.is_on_time
 
 
 class ManualBroadcast(Broadcast):
@@ -190,13 +188,20 @@ class Bench:
     def start(self, path: str = "/work", **options: Any) -> str:
         return self.jobs.start(path, **{"as_current_user": False, **options})
 
+    @property
+    def leases(self) -> ManualLeases:
+        leases = self.engine.leases
+        assert isinstance(leases, ManualLeases)
+        return leases
+
     def step(self, seconds: float = 0.0) -> float:
         """Let time pass, in which run leases are renewed on time, and then run the monitor once."""
         leases = self.engine.leases
         while seconds > 0:
             pause = min(seconds, leases.interval)
             self.clock.advance(pause)
-            leases.tick()
+            with suppress(StoreError):
+                leases.tick()
             seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:

@@ -153,10 +153,10 @@ class Loop:
     def __init__(self, running: Running, name: str, total: float | None) -> None:
         self.running = running
         self.positions = positions_of(running)
-        self.parent = _enclosing(self.positions)
+        self.parent: Loop | None = _enclosing(self.positions)
         self.name = name
         within = None if self.parent is None else (self.parent.name, self.parent.place.at)
-        self.place = self.positions.begin(name, within)
+        self.place: Place = self.positions.begin(name, within)
         self.total = total
         self.is_open = True
         _innermost.set(self)

@@ -345,15 +345,26 @@ def test_the_item_at_which_a_loop_is_left_is_not_done() -> None:
     assert place(work.run()) == 4
 
 
-def test_a_loop_that_was_left_does_not_enclose_the_next_one() -> None:
-    def action(jobs: BackJob) -> None:
-        for _ in jobs.track(TEN, resume="first"):
-            break
-        for _ in jobs.track(range(4), resume="second"):
-            pass
-        assert jobs._running().progress == 100  # type: ignore[union-attr]
+def leave_one_loop_for_another(jobs: BackJob) -> None:
+    for _ in jobs.track(TEN, resume="first"):
+        break
+    for _ in jobs.track(range(4), resume="second"):
+        pass
+    assert cursor_of(jobs)["loops"]["second"][-1] is None
 
-    assert slicing(action).run().status is Status.COMPLETED
+
+async def leave_one_loop_for_another_async(jobs: BackJob) -> None:
+    async for _ in jobs.atrack(TEN, resume="first"):
+        break  # the generator is not closed before the event loop's next turn
+    async for _ in jobs.atrack(range(4), resume="second"):
+        pass
+    assert cursor_of(jobs)["loops"]["second"][-1] is None
+
+
+@pytest.mark.parametrize("action", [leave_one_loop_for_another, leave_one_loop_for_another_async])
+def test_a_loop_that_was_left_does_not_enclose_the_next_one(action: Callable[[BackJob], Any]) -> None:
+    work = slicing(action)
+    assert work.run().status is Status.COMPLETED, work.job.status_text
 
 
 def test_a_cancelled_job_ends_its_loop() -> None:
@@ -377,9 +388,10 @@ def test_a_cancelled_job_ends_its_loop() -> None:
 
 
 @pytest.mark.parametrize("resume", ["", 1, None, b"x", "n" * 101])
-def test_a_resume_that_is_none_is_refused_at_once(resume: Any) -> None:
+@pytest.mark.parametrize("method", ["track", "atrack"])
+def test_a_resume_that_is_none_is_refused_at_once(method: str, resume: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        bench().jobs.track(TEN, resume=resume)
+        getattr(bench().jobs, method)(TEN, resume=resume)
     assert caught.value.argument == "resume"
 
 

@@ -142,7 +142,7 @@ async def the_async_twins(job_id: str, rows: AsyncIterator[int]) -> None:
         assert_type(letter, str)
     async for state in jobs.awatch(job_id):
         assert_type(state, JobState)
-    await jobs.astart("/work", retries=5)  # type: ignore[call-arg]
+    await jobs.astart("/work", tries=5)  # type: ignore[call-arg]
 
 
 async def continuing_ends_the_async_action() -> int:

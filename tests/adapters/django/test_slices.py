@@ -49,7 +49,7 @@ class ByText(models.Model):
 
 
 class Child(ByText):
-    class Meta(ByText.Meta):
+    class Meta:  # pyright: ignore[reportIncompatibleVariableOverride]
         app_label = "slices"
 
 

@@ -70,7 +70,7 @@ def a_job(
     """Create a job that is due; with an end or an output it is also claimed."""
     store.create(Draft(id=job_id, request=Request("GET", "/work"), scope=scope, owner=owner or None))
     if end is not None or output:
-        assert store.change(job_id, *claimed("token"))
+        assert store.change(job_id, *claimed("token", 1, 86_400.0))
         assert store.report(job_id, "token", Report(output=output))
     if end is not None:
         assert store.change(job_id, Expect(), ended(end))

@@ -17,7 +17,7 @@ from attrs import evolve
 
 from backjob.errors import StoreError
 from backjob.lifecycle import Conclusion, End, Requeue, concluded, ended, failed
-from backjob.model import Expect, Job, Report, Status
+from backjob.model import Expect, Job, Report, Status, clean_text
 from backjob.protocols import Store
 
 _REFUSED: Final = "(the store refused this text; it is in the log)"
@@ -68,7 +68,7 @@ def log_conclusion(job: Job, conclusion: Conclusion, error: BaseException | None
         outcome = "failed"
     else:
         return
-    cause = " ".join(cause[:_LONGEST_CAUSE].split())  # in one line
+    cause = " ".join(clean_text(cause[:_LONGEST_CAUSE]).split())  # in one line
     path = None if job.request is None else job.request.path
     extra = {"job_id": job.id, "path": path, "run": job.run, "cause": cause}
     _log.log(level, "job %s (%s, run %d) %s: %s", job.id, path, job.run, outcome, cause, extra=extra, exc_info=error)

@@ -264,14 +264,14 @@ class Deliveries:
         except CredentialsLost as error:
             self._end(job, failed(str(error)))
             return
-        prepared = self._prepared(delivery, job)
+        number = delivery.next_number(job)
+        prepared = self._prepared(delivery, job, number)
         if prepared is None:
             return
         if prepared.request is None:
             self.drop(job.id)
             return
         job = delivery.job = prepared
-        number = delivery.next_number(job)
         more = host_of(destination, job) + (credentials.headers if credentials else ())
         request = evolve(prepared.request, headers=prepared.request.headers + more)
         clock, now = self._parts.clock, self._monotonic()
@@ -288,7 +288,7 @@ class Deliveries:
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
 
-    def _prepared(self, delivery: PendingDelivery, job: Job) -> Job | None:
+    def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
         """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""
         frees_key = waits_until_sent(job.merge_key)
         needs_slot = self.slots.is_needed(job)
@@ -296,7 +296,7 @@ class Deliveries:
             return job
         changes = evolve(
             self._renewal(delivery),
-            delivery=delivery.next_number(job) if delivery.failures else UNSET,
+            delivery=number if delivery.failures else UNSET,
             free_merge_key=frees_key,
             waiting_for=delivery.waiting_for if delivery.waiting_for != job.waiting_for else UNSET,
         )

@@ -12,11 +12,13 @@ from attrs import evolve
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
+from backjob.draining import Draining
 from backjob.endings import write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
+from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
@@ -70,6 +72,7 @@ class Engine:
         self._threads: float | None = None
         self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
+        self.draining = Draining(lambda: self.worker.is_busy, options.drain_time)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.lease_keepers = PerProcess(lambda: Leases(options.store, options.clock, options.run_lease, self.release))
@@ -81,10 +84,11 @@ class Engine:
             max_output=options.max_output,
             run_lease=options.run_lease,
             leases=lambda: self.leases,
+            is_draining=lambda: self.draining.is_on,
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
-            slot_is_free=self._slot_is_free,
+            run_ended=self._run_ended,
             max_running=self.max_running,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
@@ -97,8 +101,8 @@ class Engine:
     def _settle(self, job_id: str, conclude: Callable[[], None]) -> None:
         self.monitor.settle(job_id, conclude)
 
-    def _slot_is_free(self) -> None:
-        self.monitor.slot_is_free()
+    def _run_ended(self, job: Job) -> None:
+        self.monitor.run_ended(job)
 
     def _tend_leases(self) -> float | None:
         return self.leases.tend()
@@ -145,6 +149,7 @@ class Engine:
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
+            is_draining=lambda: self.draining.is_on,
         )
 
     def _close_idle(self) -> None:
@@ -398,6 +403,14 @@ class Engine:
         ``is_new``: the write created the job, and the action delivers it.
         """
         action()
+
+    def in_transaction(self) -> str | None:
+        """Return the name of a database in which this thread has a transaction open that could undo what a cursor counts."""
+        return None
+
+    def keyed(self, rows: object) -> Keyed | None:  # noqa: ARG002 - for adapters
+        """Return a query to be read in the order of its key, or None if ``rows`` is none. Raises `InvalidRequest`."""
+        return None
 
     def release(self) -> None:
         """Close what this thread keeps open in the store, before it ends or stays idle for long."""

@@ -143,19 +143,21 @@ class Options:
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
+    slice_time: float = _number(20)
+    drain_time: float = _number(25)
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
     run_lease: float = _number(18, _SHORTEST_LEASE)
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
-    slice_time: float = _number(20)
-    drain_time: float = _number(25)
     clock: Clock = field(default=None, converter=_clock)
 
     def __attrs_post_init__(self) -> None:
         if self.limits and Capability.SLOTS in lacks(self.store):
-            reason = "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            reason = (
+                "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            )
             raise InvalidRequest("queues", reason)
 
     @property

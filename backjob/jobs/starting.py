@@ -224,10 +224,14 @@ def _expiry(engine: Engine, expires: float | timedelta | datetime | None) -> dat
 def _check_as_owner(work: Prepared, owner: str | None) -> None:
     """Raise `InvalidRequest` if a job can't run as its owner."""
     if owner is None:
-        raise InvalidRequest("as_owner", "needs an owner: pass owner=, or set the owner hook and start it as a logged-in user")
+        raise InvalidRequest(
+            "as_owner", "needs an owner: pass owner=, or set the owner hook and start it as a logged-in user"
+        )
     if work.given:
         names = ", ".join(sorted({name for name, _ in work.given.headers}))
-        raise InvalidRequest("headers", f"{names}: with as_owner=True the job runs as its owner, without other credentials")
+        raise InvalidRequest(
+            "headers", f"{names}: with as_owner=True the job runs as its owner, without other credentials"
+        )
 
 
 def _depth(limit: int) -> int:

@@ -128,7 +128,7 @@ class Worker:
     """The four steps of this module.
 
     ``run_lease`` is in seconds; ``leases`` returns what renews it. ``settle`` takes over the function that writes the end of
-    a run if the store is unavailable. ``slot_is_free`` is called after a run whose job had one. ``max_running`` returns how
+    a run if the store is unavailable. ``run_ended`` is called with the job after the end of a run is written. ``max_running`` returns how
     many jobs this process may run at once, and ``is_draining`` whether it runs no more of them.
     """
 
@@ -145,7 +145,7 @@ class Worker:
         write_later: Callable[[Running], None],
         settle: Callable[[str, Callable[[], None]], None],
         announce: Callable[[Job], None],
-        slot_is_free: Callable[[], None] = lambda: None,
+        run_ended: Callable[[Job], None] = lambda _job: None,
         max_running: Callable[[], float] = lambda: float("inf"),
         is_draining: Callable[[], bool] = lambda: False,
         is_authentic: Callable[[Job, bytes], bool],
@@ -165,7 +165,7 @@ class Worker:
         self._settle = settle
         self._announce = announce
         self._is_authentic = is_authentic
-        self._slot_is_free = slot_is_free
+        self._run_ended = run_ended
         self._max_running = max_running
         self._is_draining = is_draining
         self._faults = Outage(clock)
@@ -355,8 +355,7 @@ class Worker:
         log_conclusion(before, conclusion, error)
         if isinstance(conclusion, End):
             call_contained(lambda: self._announce(job), "job %s: announcing its end", job.id)
-        if before.slot is not None:
-            self._slot_is_free()
+        self._run_ended(job)
 
 
 def _spread() -> float:

@@ -178,6 +178,11 @@ class Running:
         """The latest cursor, written or not; None at first."""
         return self._unwritten.cursor
 
+    @property
+    def is_saved(self) -> bool:
+        """Whether the store has the latest cursor."""
+        return self._unwritten.cursor_is_written
+
     def set_cursor(self, cursor: JsonValue) -> None:
         """Save a cursor with the next report, without blocking. Raises `JobEnded`."""
         if self.ended:

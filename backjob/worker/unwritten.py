@@ -83,6 +83,11 @@ class Unwritten:
             self.has_moved = True
             return True
 
+    @property
+    def cursor_is_written(self) -> bool:
+        """Whether no cursor waits to be taken."""
+        return isinstance(self._cursor, Unset)
+
     def take_cursor(self) -> JsonValue | Unset:
         """Return the unwritten cursor, and count it as written; UNSET if there is none."""
         with self._lock:

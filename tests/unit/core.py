@@ -195,9 +195,14 @@ class Bench:
         return leases
 
     def step(self, seconds: float = 0.0) -> float:
-        self.clock.advance(seconds)
-        with suppress(StoreError):
-            self.leases.tick()
+        """Let time pass, in which run leases are renewed on time, and then run the monitor once."""
+        leases = self.engine.leases
+        while seconds > 0:
+            pause = min(seconds, leases.interval)
+            self.clock.advance(pause)
+            with suppress(StoreError):
+                leases.tick()
+            seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:
             wait = self.monitor.step()
@@ -251,8 +256,9 @@ def bench(
         **{"signer": MessageSigner(KEY), "max_running": 1000, **options},
     )
     engine = engine_of(jobs)
+    keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release)
+    engine.lease_keepers = PerProcess(lambda: keeper)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
-    engine.lease_keepers = PerProcess(lambda: ManualLeases(engine.options.store, clock, engine.options.run_lease, bool))
     engine.broadcasts = PerProcess(lambda: ManualBroadcast(engine.stream_source, options.get("streams")))
     engine.monitors.get()  # its clock starts here
     return Bench(clock, faulty, transport, jobs, ended)

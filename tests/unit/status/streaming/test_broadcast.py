@@ -146,6 +146,7 @@ def test_a_hundred_streams_of_a_job_cost_as_many_reads_as_one(world: Bench) -> N
         for progress in range(20):
             report(world, running, progress, "line\n")
             world.clock.advance(1)
+            world.engine.leases.tick()
             world.engine.broadcast.step()
             for stream in streams:
                 while stream.take() is not None:

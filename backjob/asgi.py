@@ -28,16 +28,9 @@ from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
-from backjob.worker.claiming import (
-    CONCURRENCY_HEADER,
-    Outcome,
-    Reply,
-    WorkerRequest,
-    error_to_raise,
-    exit_of,
-    no_store,
-)
+from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.offload import in_event_loop, to_thread
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 
@@ -79,6 +72,8 @@ class BackJobMiddleware:
                 await self._work(scope, receive, send, opened)
                 return
         except Reply as reply:
+            if reply.hold:
+                await asyncio.sleep(reply.hold)
             headers = (*reply.headers, (CONCURRENCY_HEADER, "many"))
             await _answer(send, reply.status, headers, str(reply).encode())
             return
@@ -109,26 +104,30 @@ class BackJobMiddleware:
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
         running = await shielded(to_thread(self._jobs.worker.claim, opened, body))
-        shown = restored(scope, opened.request, running.job.caller, running.fields)
-        outcome = await shielded(self._act_and_end(shown, body, running))
+        outcome = await shielded(self._act_and_end(scope, opened, body, running))
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         with suppress(OSError):  # the client may have disconnected
             await _answer(send, outcome.status or 500, opened.headers, b"")
 
-    async def _act_and_end(self, scope: Scope, body: bytes, running: Running) -> Outcome:
+    async def _act_and_end(self, arrived: Scope, opened: WorkerRequest, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)
         error: BaseException | None = None
-        contain_tasks()
-        token = serving.set(ScopeServing(scope))
         try:
-            with running.active():
-                await self._app(scope, _Replayed(body, response.complete), response)
+            contain_tasks()
+            scope = restored(arrived, opened.request, running.job.caller, running.fields)
+            token = serving.set(ScopeServing(scope))
+            try:
+                with running.active():
+                    if running.job.as_owner:
+                        await to_thread(self._jobs.run_as_owner, running.job, scope)
+                    await self._app(scope, _Replayed(body, response.complete), response)
+            finally:
+                serving.reset(token)
         except BaseException as raised:
             error = raised
-        finally:
-            serving.reset(token)
-        outcome = Outcome(response.status, "", response.location, error)
+        retry_after = seconds_of(response.retry_after, self._jobs.clock.now())
+        outcome = Outcome(response.status, "", response.location, error, retry_after)
         await to_thread(self._jobs.worker.end, running, outcome)
         raise_if_cancelled(error)
         return outcome
@@ -182,6 +181,7 @@ class _Collected:
         self._decoder: codecs.IncrementalDecoder | None = None
         self.status = 0
         self.location: str | None = None
+        self.retry_after: str | None = None
         self.complete = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
@@ -189,6 +189,7 @@ class _Collected:
             self.status = int(message["status"])
             fields = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in message.get("headers", ())}
             self.location = fields.get(b"location")
+            self.retry_after = fields.get(b"retry-after")
             self._decoder = text_decoder(
                 self.status, fields.get(b"content-type", ""), has_length=b"content-length" in fields
             )

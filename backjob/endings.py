@@ -1,4 +1,4 @@
-"""Writes an end or a report, in a plainer form if the store refuses its text or result.
+"""Writes a run's conclusion or a report, in a plainer form if the store refuses its text or result; and logs failures.
 
 A table in MariaDB's utf8mb3 or latin1 refuses emoji, and a server refuses data that exceeds its packet size. The log has
 the refused text.
@@ -10,19 +10,22 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from typing import Final, TypeVar
 
 from attrs import evolve
 
 from backjob.errors import StoreError
-from backjob.lifecycle import End, ended
-from backjob.model import Expect, Job, Report
+from backjob.lifecycle import Conclusion, End, Requeue, concluded, ended, failed
+from backjob.model import Expect, Job, Report, Status, clean_text
 from backjob.protocols import Store
 
 _REFUSED: Final = "(the store refused this text; it is in the log)"
 _RESULT_REFUSED: Final = "(the store refused the result; see the log)"
 _BEYOND_BMP: Final = re.compile(r"[\U00010000-\U0010ffff]")
+_CURSOR_REFUSED: Final = "the store refused the cursor, so the job can't continue; see the log"
 _LONGEST_LOGGED: Final = 10_000
+_LONGEST_CAUSE: Final = 500
 _LARGE: Final = 1 << 16
 
 _log = logging.getLogger("backjob")
@@ -34,6 +37,41 @@ _Answer = TypeVar("_Answer")
 def write_end(store: Store, job_id: str, expect: Expect, end: End) -> Job | None:
     """Write an end as `Store.change` does, with a plainer text or no result if necessary. Raises `StoreError`."""
     return _written(lambda form: store.change(job_id, expect, ended(form)), _ends(end), job_id, "end", end.text)
+
+
+def write_conclusion(store: Store, job: Job, expect: Expect, conclusion: Conclusion, at: datetime) -> Job | None:
+    """Write what follows a run of the job that ended ``at`` (UTC), as `Store.change` does. Raises `StoreError`.
+
+    ``job`` is as it was read before. If the store refuses the cursor of a requeue, the job ends FAILED.
+    """
+    if isinstance(conclusion, End):
+        return write_end(store, job.id, expect, conclusion)
+    return _written(
+        lambda form: store.change(job.id, expect, concluded(job, form, at)),
+        _requeues(conclusion), job.id, "requeue", conclusion.reason,
+    )  # fmt: skip
+
+
+def log_conclusion(job: Job, conclusion: Conclusion, error: BaseException | None = None) -> None:
+    """Log a failed run that is retried as a warning, and a final failure as an error; nothing else.
+
+    ``job`` is as it was read before, with its request. The record has the fields ``job_id``, ``path`` (without the query),
+    ``run`` and ``cause``. The traceback of ``error`` is logged too.
+    """
+    if isinstance(conclusion, Requeue):
+        if not conclusion.is_retry:
+            return
+        level, cause = logging.WARNING, conclusion.reason
+        outcome = f"failed and is retried in {conclusion.delay:.3g} s"
+    elif conclusion.status is Status.FAILED:
+        level, cause = logging.ERROR, conclusion.text or job.status_text or "failed"
+        outcome = "failed"
+    else:
+        return
+    cause = " ".join(clean_text(cause[:_LONGEST_CAUSE]).split())  # in one line
+    path = None if job.request is None else job.request.path
+    extra = {"job_id": job.id, "path": path, "run": job.run, "cause": cause}
+    _log.log(level, "job %s (%s, run %d) %s: %s", job.id, path, job.run, outcome, cause, extra=extra, exc_info=error)
 
 
 def write_report(store: Store, job_id: str, token: str, report: Report) -> bool:
@@ -87,6 +125,12 @@ def _ends(end: End) -> Iterator[End]:
         yield plain
         yield evolve(plain, text=_RESULT_REFUSED)
     yield evolve(end, text=None, result=None)
+
+
+def _requeues(requeue: Requeue) -> Iterator[Conclusion]:
+    yield requeue
+    yield from (evolve(requeue, reason=text) for text in _texts(requeue.reason))
+    yield failed(_CURSOR_REFUSED)
 
 
 def _reports(report: Report) -> Iterator[Report]:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import operator
 import re
@@ -52,6 +53,11 @@ _OPTIONS: Final = (
     "status_prefix",
     "seal",
     "streams",
+    "run_lease",
+    "max_running",
+    "queues",
+    "slice_time",
+    "drain_time",
 )
 
 
@@ -112,6 +118,15 @@ def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object
     return names
 
 
+def _queues(value: object) -> Mapping[str, Mapping[str, Any]]:
+    found = json.loads(value) if isinstance(value, str) else value
+    try:
+        queue_limits(found)
+    except InvalidRequest as error:
+        raise ValueError(error.reason) from None
+    return cast("Mapping[str, Mapping[str, Any]]", found)
+
+
 def _cache(value: object) -> object:
     if isinstance(value, str):
         module, _, attribute = value.partition(":")
@@ -160,6 +175,11 @@ class Settings:
     status_prefix: str | None = _setting(_text)
     seal: bool | None = _setting(_truth)
     streams: int | None = _setting(_count)
+    run_lease: float | None = _setting(_number)
+    max_running: int | None = _setting(_count)
+    queues: Mapping[str, Mapping[str, Any]] | None = _setting(_queues)
+    slice_time: float | None = _setting(_number)
+    drain_time: float | None = _setting(_number)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
@@ -17,15 +18,8 @@ from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.claiming import (
-    CONCURRENCY_HEADER,
-    Outcome,
-    Reply,
-    WorkerRequest,
-    error_to_raise,
-    exit_of,
-    no_store,
-)
+from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -56,6 +50,7 @@ class BackJobMiddleware:
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Reply as reply:
+            time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
             return self._status(below, start_response)
@@ -66,35 +61,38 @@ class BackJobMiddleware:
     def _work(self, environ: WSGIEnvironment, start_response: StartResponse, opened: WorkerRequest) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(opened.length) if opened.length else b""
         running = self._jobs.worker.claim(opened, body)
-        restore(environ, opened.request, running.job.caller, running.fields)
-        environ["wsgi.input"] = io.BytesIO(body)
-        outcome = self._act(environ, running)
+        outcome = self._act(environ, running, opened, body)
         self._jobs.worker.end(running, outcome)
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
         return _answer(start_response, line, opened.headers, "")
 
-    def _act(self, environ: WSGIEnvironment, running: Running) -> Outcome:
+    def _act(self, environ: WSGIEnvironment, running: Running, opened: WorkerRequest, body: bytes) -> Outcome:
         """Run the action to its end, even if the connection is lost."""
         response = _Collected(running)
         error: BaseException | None = None
         token = serving.set(EnvironServing(environ))
         try:
+            restore(environ, opened.request, running.job.caller, running.fields)
+            environ["wsgi.input"] = io.BytesIO(body)
             with running.active():
-                body = self._app(environ, response.start)
+                if running.job.as_owner:
+                    self._jobs.run_as_owner(running.job, environ)
+                chunks = self._app(environ, response.start)
                 try:
-                    for chunk in body:
+                    for chunk in chunks:
                         response.write(chunk)
                 finally:
-                    close = getattr(body, "close", None)
+                    close = getattr(chunks, "close", None)
                     if close is not None:
                         close()
         except BaseException as raised:
             error = raised
         finally:
             serving.reset(token)
-        return Outcome(response.status, response.reason, response.location, error)
+        retry_after = seconds_of(response.retry_after, self._jobs.clock.now())
+        return Outcome(response.status, response.reason, response.location, error, retry_after)
 
 
 def without_engine(
@@ -154,6 +152,7 @@ class _Collected:
         self.status = 0
         self.reason = ""
         self.location: str | None = None
+        self.retry_after: str | None = None
 
     def start(
         self, status: str, headers: list[tuple[str, str]], _exc_info: _ExcInfo = None, /
@@ -162,6 +161,7 @@ class _Collected:
         self.status = int(code)
         fields = {name.lower(): value for name, value in headers}
         self.location = fields.get("location")
+        self.retry_after = fields.get("retry-after")
         self._decoder = text_decoder(self.status, fields.get("content-type", ""), has_length="content-length" in fields)
         return self.write
 

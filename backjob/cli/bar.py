@@ -14,7 +14,7 @@ from attrs import frozen
 from backjob.clock import SystemClock
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
-from backjob.status.page import WORDS
+from backjob.status.words import WORDS
 
 _COLOURS: Final = {Status.COMPLETED: "32", Status.FAILED: "31", Status.CANCELLED: "33"}
 _BAR_COLOUR: Final = "36"

@@ -19,11 +19,13 @@ from typing import Final
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
 from backjob.model import JobState
+from backjob.status.words import EARLIER_RUNS, WAITING, attempt_note, run_line, waiting_note
 
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
 
 _LONGEST_TEXT: Final = 100
+_LONGEST_RUN: Final = 600
 _TAIL: Final = 1 << 16  # bytes of output that a job without a text shows as its text
 
 # C0 except tab and newline, DEL and C1 control a terminal; lone surrogates can't be encoded; the others reorder text or
@@ -62,9 +64,14 @@ def job_line(state: JobState) -> str:
         _time(state.start_time),
         last_line(state.scope) or "-",
         last_line(state.owner or "") or "-",
-        last_line(state.status_text),
+        with_notes(last_line(state.status_text), state),
     )
     return "  ".join(parts).rstrip()
+
+
+def with_notes(text: str, state: JobState) -> str:
+    """Return the text with why the job waits, if the text does not say so, and which attempt it is after the first."""
+    return "; ".join(part for part in (text, waiting_note(state), attempt_note(state)) if part)
 
 
 def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:
@@ -90,6 +97,8 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
         "status": state.status.name,
         "progress": f"{state.progress} %",
         "text": "\n          ".join(escaped(text).strip().splitlines()),
+        "waits": WAITING.get(state.waiting_for or "", state.waiting_for or ""),
+        "attempt": f"{state.attempt} of {state.retries + 1}" if state.retries or state.attempt > 1 else "",
         "scope": last_line(state.scope),
         "owner": last_line(state.owner or ""),
         "due": _time(state.start_time),
@@ -98,6 +107,8 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
         "result": "" if state.result is None else json.dumps(state.result),
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value]
+    if state.history:
+        lines += ["", f"{EARLIER_RUNS}:", *(last_line(run_line(entry), _LONGEST_RUN) for entry in state.history)]
     if output:
         lines += ["", (escaped(output) if escape else output).removesuffix("\n")]
     if truncated:

@@ -2,6 +2,7 @@
 
 The doctor's requests take the same path as worker requests and resemble them, but have an invalid signature or name a
 job that does not exist. The middleware refuses them with answers that only it gives, and no background action runs.
+With the application's key it also sends a few dozen probes at once, which the middleware answers after half a second.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
-from attrs import define, field
-
 from backjob.cli import findings
 from backjob.cli.findings import Finding, Problem
+from backjob.cli.measuring import Measured, Probe, Sender, measure
 from backjob.clock import SystemClock
 from backjob.errors import NotSent, StoreError, TransportError
 from backjob.http.targets import normalise
@@ -32,20 +32,6 @@ _USER_AGENT: Final = ("User-Agent", "backjob-doctor")
 # A signature is either in the query or in header fields, and a signer ignores the other place, so send both.
 _FAKE_IN_QUERY: Final = "backjob-signature=doctor"
 _FAKE_IN_HEADERS: Final[Headers] = (("Signature-Input", 'doctor=();tag="backjob"'), _USER_AGENT)
-
-
-@define
-class _Probe:
-    """A `Delivery` of a request that belongs to no job."""
-
-    deadline: datetime
-    _sign: Callable[[], Request] = field(repr=False)
-    job_id: str = "doctor"
-    attempt: int = 1
-    reached: object | None = None
-
-    def sign(self) -> Request:
-        return self._sign()
 
 
 @runtime_checkable
@@ -86,9 +72,13 @@ def examine(
         for method in methods:
             yield findings.check_method(method, send(partial(_unsigned_request, method, path)))
         yield Finding("the middleware is installed, and nothing answers before it")
+        measured: Measured | None = None
         if signer is not None:
-            yield findings.check_key(send(partial(_signed_request, signer, path)))
-        yield findings.check_concurrency(answer)
+            key = findings.check_key(send(partial(_signed_request, signer, path)))
+            yield key
+            if key.problem is None and key.certain:
+                measured = measure(Sender(transport, signer, path, (_USER_AGENT,), timeout))
+        yield findings.check_concurrency(answer) if measured is None else findings.check_places(measured)
     if jobs is not None:
         yield from _check_store(jobs)
 
@@ -102,7 +92,7 @@ class _Sender:
 
     def __call__(self, sign: Callable[[], Request]) -> Response | TransportError:
         deadline = SystemClock().now() + timedelta(seconds=self._timeout)
-        future: Future[Response] = self._transport.send(_Probe(deadline, sign))
+        future: Future[Response] = self._transport.send(Probe(deadline, sign))
         try:
             return future.result(self._timeout)
         except FutureTimeout:
@@ -121,7 +111,7 @@ def _unsigned_request(method: str, path: str) -> Request:
 def _signed_request(signer: Signer, path: str) -> Request:
     """Return a signed request for a job that does not exist: the middleware verifies the signature, then refuses the claim."""
     now = int(SystemClock().now().timestamp())
-    grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, now, now + 60)
+    grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, 1, now, now + 60)
     return signer.sign(Request("GET", path, (_USER_AGENT,)), grant)
 
 

@@ -9,11 +9,17 @@ from urllib.parse import urlsplit
 from attrs import frozen
 
 from backjob.cli.console import escaped
+from backjob.cli.measuring import Measured
 from backjob.errors import NotSent, TransportError
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER
 from backjob.model import Response
 from backjob.worker.claiming import CONCURRENCY_HEADER
 
+_BLOCKED: Final = (
+    "a job starts only after the request that started it, and blocks all pages while it runs: give the server threads or "
+    "workers (gunicorn --threads 4; waitress and Flask's server have them)"
+)
+_ONE_THREAD: Final = "MAX_RUNNING can't keep a thread for pages: give the server threads (gunicorn --threads 4)"
 _OUTERMOST: Final = "make BackJobMiddleware the outermost: first in Django's MIDDLEWARE, around everything else in WSGI"
 
 
@@ -30,6 +36,7 @@ class Problem(IntEnum):
     KEY = 17
     SIGNATURE = 18
     STORE = 19
+    PLACES = 20
 
 
 EXIT_CODES: Final = """\
@@ -45,6 +52,7 @@ exit codes, of the first problem:
   17  the application has another key (needs the application, or BACKJOB_KEY)
   18  signed requests are changed on the way, or the hosts' clocks disagree (needs the application, or BACKJOB_KEY)
   19  the store is unusable, or Redis may evict jobs (needs the application, or a store)
+  20  jobs may occupy all threads of the server: MAX_RUNNING is too large (needs the application, or BACKJOB_KEY)
 """
 """The table of exit codes for ``--help``."""
 
@@ -199,12 +207,30 @@ def check_concurrency(answer: Response) -> Finding:
     if declared == "many":
         return Finding("the server declares that it handles several requests at once")
     if declared == "one":
-        remedy = (
-            "a job starts only after the request that started it, and blocks all pages while it runs: give the server "
-            "threads or workers (gunicorn --threads 4; waitress and Flask's server have them)"
-        )
-        return Finding("the server declares that it handles one request at a time", Problem.ONE_AT_A_TIME, remedy)
+        return Finding("the server declares that it handles one request at a time", Problem.ONE_AT_A_TIME, _BLOCKED)
     return Finding("the server does not declare whether it handles several requests at once", certain=False)
+
+
+def check_places(measured: Measured) -> Finding:
+    """Check how many of the requests that the server handles at once may be jobs."""
+    count, processes, places = measured.at_once, measured.processes, measured.places
+    if measured.is_more:
+        limit = "" if places is None else f"; each process runs at most {places} jobs at once (MAX_RUNNING)"
+        return Finding(f"the server handles {count} or more requests at once{limit}")
+    if count == 1:
+        return Finding("the server handles one request at a time", Problem.ONE_AT_A_TIME, _BLOCKED)
+    what = f"the server handles {count} requests at once, in {processes} {'process' if processes == 1 else 'processes'}"
+    if count <= processes:
+        return Finding(f"{what} with one thread each: while {count} jobs run, every page waits", remedy=_ONE_THREAD)
+    if places is None:
+        return Finding(what)
+    if places * processes < count:
+        return Finding(
+            f"{what}; at most {places * processes} of them are jobs (MAX_RUNNING is {places} in each process)"
+        )
+    best = max(1, count // processes // 2)
+    remedy = f"set MAX_RUNNING to {best}, or give each process more threads than MAX_RUNNING"
+    return Finding(f"{what}, and all of them may be jobs: then every page waits", Problem.PLACES, remedy)
 
 
 def check_eviction(policy: str) -> Finding:

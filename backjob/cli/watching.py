@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Final, Self, TextIO
 
 from backjob.cli.bar import Bar
-from backjob.cli.console import TRUNCATED, escaped, is_output, last_line
+from backjob.cli.console import TRUNCATED, escaped, is_output, last_line, with_notes
 from backjob.jobs import BackJob
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
@@ -36,7 +36,8 @@ def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = N
             for lines in output.new_lines(ended=status.is_final):
                 display.output(escaped(lines) if terminal else lines)
             text = "" if is_output(state.status_text, output.head) else state.status_text
-            display.state(state, last_line(text, _LONGEST_END) if status.is_final else last_line(text))
+            line = last_line(text, _LONGEST_END) if status.is_final else last_line(text)
+            display.state(state, with_notes(line, state))
         if output.truncated:
             display.output(TRUNCATED + "\n")
     return EXIT_CODES[status]

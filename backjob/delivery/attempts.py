@@ -41,9 +41,10 @@ def credentials_of(
 
 @define(eq=False)
 class Attempt:
-    """A `backjob.protocols.Delivery` that signs once, and only before its deadline."""
+    """A `backjob.protocols.Delivery` that signs once, and only before its deadline. ``attempt`` counts those of its run."""
 
     job_id: str
+    run: int
     attempt: int
     deadline: datetime
     _request: Request | None = field(repr=False)
@@ -57,7 +58,7 @@ class Attempt:
         expires = int(self.deadline.timestamp())
         if request is None or created >= expires:
             raise NotSent("the time for delivering this job is over")
-        return signed_below_mount(self._signer, request, Grant(self.job_id, self.attempt, created, expires))
+        return signed_below_mount(self._signer, request, Grant(self.job_id, self.run, self.attempt, created, expires))
 
 
 def signed_below_mount(signer: Signer, request: Request, grant: Grant) -> Request:

@@ -10,6 +10,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
@@ -19,29 +20,38 @@ from attrs import evolve
 from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import LastSent, PendingDelivery
+from backjob.delivery.places import Places, Slots, refusal_pause
 from backjob.delivery.proof import Proof, host_of
-from backjob.endings import write_end
-from backjob.errors import StoreError
+from backjob.endings import log_conclusion, write_end
+from backjob.errors import NotSent, StoreError
 from backjob.lifecycle import (
+    BUSY,
+    DELIVERY_LEASE,
+    REFUSAL_HEADER,
     ROW_CHANGED,
     End,
+    Late,
     Next,
     after_answer,
     after_silence,
     backoff,
     failed,
+    late,
     local_deadline,
-    overdue,
+    past_end,
     waits_until_sent,
 )
-from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response, Status
+from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response
 from backjob.process import RETRY_PAUSE, Outage
 
-LEASE: Final = 30.0
+LEASE: Final = DELIVERY_LEASE
 """Seconds that a lease lasts. It is renewed after half of them."""
 
 _CHECK_INTERVAL: Final = 60.0
-_NO_LIMIT: Final = 1000
+_CLAIMED_INTERVAL: Final = 5.0
+"""Seconds between reads of a claimed job whose connection is lost and whose credentials only this process has."""
+_TURN: Final = 0.1
+"""Seconds that a next slice lets other jobs go first if some wait."""
 _BATCH: Final = 100
 
 _log = logging.getLogger("backjob")
@@ -51,10 +61,21 @@ _Action: TypeAlias = Callable[[PendingDelivery], None]
 
 
 class Deliveries:
-    """All deliveries of one process. ``post`` has the monitor's thread call a function."""
+    """All deliveries of one process. ``post`` has the monitor's thread call a function.
+
+    ``set_alarm(at)`` has it look for due jobs at a time (monotonic, s). ``has_backlog`` says whether more jobs wait in the
+    store than there was room for.
+    """
 
     def __init__(
-        self, parts: DeliveryParts, *, lessee: str, outage: Outage, post: Callable[[Callable[[], None]], None]
+        self,
+        parts: DeliveryParts,
+        *,
+        lessee: str,
+        outage: Outage,
+        post: Callable[[Callable[[], None]], None],
+        set_alarm: Callable[[float], None],
+        has_backlog: Callable[[], bool],
     ) -> None:
         self._parts = parts
         self._store = parts.store
@@ -62,21 +83,27 @@ class Deliveries:
         self._lessee = lessee
         self._outage = outage
         self._post = post
+        self._set_alarm = set_alarm
+        self._has_backlog = has_backlog
         self._proof = Proof(parts, post)
+        self.places = Places(parts)
+        self.slots = Slots(parts)
         self._by_id: dict[str, PendingDelivery] = {}
         self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
         self._ready: deque[str] = deque()
-        self._in_flight: set[Future[Response]] = set()
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
+        now = self._monotonic()
         delivery = self._by_id.get(job.id)
-        if delivery is not None:
+        if delivery is not None and delivery.run >= job.run:
             delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
             return
-        delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at)
-        now = self._monotonic()
+        if delivery is not None:  # an earlier run, whose outcome means nothing any more
+            self._again(job, delivery, at)
+            return
+        delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
         self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)
@@ -98,13 +125,18 @@ class Deliveries:
     def drop(self, job_id: str) -> None:
         """Stop delivering a job, and close its connection."""
         delivery = self._by_id.pop(job_id, None)
+        self.places.refused.discard(job_id)
         if delivery is not None and delivery.future is not None:
             delivery.future.cancel()
 
     def room(self) -> int:
         """Return how many more jobs could be sent now. While probes fail, take one, as the reason for the next probe."""
-        room = max(0, self._capacity() - len(self._in_flight) - len(self._ready))
+        room = max(0, self.places.free() - len(self._ready))
         return room if self._proof.waiting is None else min(room, 0 if self._ready else 1)
+
+    def reserve(self, queue: str) -> bool:
+        """Reserve room for a new job of this queue, if there is any. Callable from any thread."""
+        return queue not in self.slots.full() and self.places.reserve(len(self._ready))
 
     def why_waiting(self) -> str:
         """Return why probes have failed, or an empty text. Callable from any thread."""
@@ -113,7 +145,7 @@ class Deliveries:
     def next_event(self) -> float | None:
         """Return when `run` has something to do, on the monotonic clock (s)."""
         events = [self._agenda[0][0]] if self._agenda else []
-        if self._ready and len(self._in_flight) < self._capacity():
+        if self._ready and self.places.free():
             events.append(self._proof.next_event())
         return min(events, default=None)
 
@@ -124,7 +156,7 @@ class Deliveries:
             delivery = self._by_id.get(job_id)
             if delivery is not None:
                 self._retrying(action, delivery)
-        while self._ready and len(self._in_flight) < self._capacity():
+        while self._ready and self.places.free():
             delivery = self._by_id.get(self._ready[0])
             if delivery is None or delivery.job is None or delivery.send_at is not None:
                 self._ready.popleft()
@@ -142,7 +174,7 @@ class Deliveries:
 
     def conclude(self, job_id: str, future: Future[Response]) -> None:
         """Decide what follows the outcome of an attempt."""
-        self._in_flight.discard(future)
+        self.places.leave(future)
         delivery = self._by_id.get(job_id)
         if delivery is not None and delivery.future is future:
             self._retrying(self._conclude, delivery)
@@ -150,20 +182,23 @@ class Deliveries:
     def has_unclaimed(self) -> bool:
         """Return whether a job that is due, and leased to this process, is not claimed yet, as far as the store says."""
         now = self._monotonic()
+        due = [one for one in self._by_id.values() if one.due_at <= now and not one.is_claimed]
         try:
-            jobs = [self._store.get(one.job_id) for one in self._by_id.values() if one.due_at <= now]
+            jobs = [(self._store.get(one.job_id), one.run) for one in due]
         except StoreError:
             return True
-        return any(job is not None and job.status is Status.STARTED and job.lessee == self._lessee for job in jobs)
+        return any(job is not None and self._is_ours(job) and job.run == run for job, run in jobs)
 
-    def release(self) -> None:
-        """At the end of this process, give up the leases of jobs that any other process can deliver.
+    def release(self, *, unsent: bool = False) -> None:
+        """At the end of this process, give up the leases of jobs that any other process can deliver; or only of unsent ones.
 
         A request that is on its way may still arrive: the claim makes the next one harmless.
         """
-        for delivery in self._by_id.values():
-            if not delivery.held:
+        for delivery in [*self._by_id.values()]:
+            if not delivery.held and not (unsent and delivery.future is not None):
                 self._give_up_lease(delivery)
+                if unsent:
+                    self.drop(delivery.job_id)
 
     # --- the agenda -------------------------------------------------------------------------------------------------
 
@@ -191,8 +226,6 @@ class Deliveries:
         else:
             self._plan(at, action, delivery)
 
-    # --- one action each --------------------------------------------------------------------------------------------
-
     def _make_ready(self, delivery: PendingDelivery) -> None:
         if delivery.send_at is None or delivery.future is not None:
             return
@@ -200,13 +233,10 @@ class Deliveries:
             self._plan(delivery.send_at, self._make_ready, delivery)
             return
         delivery.send_at = None
+        self.places.refused.discard(delivery.job_id)
         self._ready.append(delivery.job_id)
 
-    def _capacity(self) -> int:
-        transport = self._parts.addresses().transport
-        if transport is None:
-            return 0
-        return _NO_LIMIT if transport.capacity is None else transport.capacity
+    # --- sending ----------------------------------------------------------------------------------------------------
 
     def _send(self, delivery: PendingDelivery) -> None:
         destination = self._proof.destination()
@@ -222,6 +252,9 @@ class Deliveries:
                 self._read_again(delivery)
                 return
             delivery.job, delivery.is_whole = job, True
+        if (limit := late(job)) is not None:
+            self._end(job, past_end(job, limit))
+            return
         if not self._parts.is_authentic(job):
             _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
             self._end(job, failed(ROW_CHANGED))
@@ -231,29 +264,70 @@ class Deliveries:
         except CredentialsLost as error:
             self._end(job, failed(str(error)))
             return
-        frees_key = waits_until_sent(job.merge_key)
-        if delivery.failures or frees_key:
-            number = job.attempt + 1 if delivery.failures else UNSET
-            changes = Changes(attempt=number, lessee=self._lessee, lease=LEASE, free_merge_key=frees_key)
-            changed = self._change(delivery, changes)
-            if changed is None:
-                return
-            job = delivery.job = evolve(changed, request=job.request)
-        if job.request is None:
+        number = delivery.next_number(job)
+        prepared = self._prepared(delivery, job, number)
+        if prepared is None:
+            return
+        if prepared.request is None:
             self.drop(job.id)
             return
+        job = delivery.job = prepared
         more = host_of(destination, job) + (credentials.headers if credentials else ())
-        request = evolve(job.request, headers=job.request.headers + more)
-        clock = self._parts.clock
-        deadline = local_deadline(job, clock.now())
+        request = evolve(prepared.request, headers=prepared.request.headers + more)
+        clock, now = self._parts.clock, self._monotonic()
+        deadline = local_deadline(job, clock.now(), self._parts.delivery_timeout)
+        if job.expires is not None:
+            deadline = min(deadline, clock.now() + (job.expires - job.read_time))
         reached = self._proof.reached if destination.needs_proof else None
-        attempt = Attempt(job.id, job.attempt, deadline, request, self._parts.signer, clock, reached)
+        attempt = Attempt(job.id, job.run, number, deadline, request, self._parts.signer, clock, reached)
         future = destination.transport.send(attempt)
-        sent = LastSent(destination, job.attempt, self._monotonic())
-        delivery.job, delivery.future, delivery.sent = None, future, sent
-        self._in_flight.add(future)
+        delivery.job, delivery.future, delivery.sent = None, future, LastSent(destination, job.run, number, now)
+        if delivery.first_sent is None:
+            delivery.first_sent = now
+        self.places.in_flight.add(future)
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
+
+    def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
+        """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""
+        frees_key = waits_until_sent(job.merge_key)
+        needs_slot = self.slots.is_needed(job)
+        if not (delivery.failures or frees_key or needs_slot):
+            return job
+        changes = evolve(
+            self._renewal(delivery),
+            delivery=number if delivery.failures else UNSET,
+            free_merge_key=frees_key,
+            waiting_for=delivery.waiting_for if delivery.waiting_for != job.waiting_for else UNSET,
+        )
+        changed: Job | None
+        if not needs_slot:
+            changed = self._change(delivery, changes)
+        elif job.queue in self.slots.full():
+            self._wait_for_slot(delivery, job)
+            return None
+        else:
+            changed, is_free = self.slots.take(job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot)))
+            if not is_free:
+                self._wait_for_slot(delivery, job)
+        return None if changed is None else evolve(changed, request=job.request)
+
+    def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:
+        at = self.slots.next_event() or self._monotonic()
+        if job.held:  # only this process can deliver it
+            self._send_at(at, delivery)
+        else:
+            self._give_up_lease(delivery)
+            self.drop(delivery.job_id)
+            self._set_alarm(at)
+
+    def _renewal(self, delivery: PendingDelivery) -> Changes:
+        """Return the changes that renew the lease, and write the deadline of the run if it was sent before."""
+        changes = Changes(lessee=self._lessee, lease=LEASE)
+        if delivery.first_sent is None:
+            return changes
+        left = delivery.first_sent + self._parts.delivery_timeout - self._monotonic()
+        return evolve(changes, deliver_by=max(0.0, left))
 
     def _note_waiting(self) -> None:
         """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
@@ -267,8 +341,10 @@ class Deliveries:
             if changed is not None and job is not None:
                 delivery.job = evolve(changed, request=job.request)
 
+    # --- leases -----------------------------------------------------------------------------------------------------
+
     def _renew(self, delivery: PendingDelivery) -> None:
-        if delivery.renew_at > self._monotonic():
+        if delivery.renew_at > self._monotonic() or delivery.is_claimed:
             return  # this entry is out of date
         job = delivery.job
         if delivery.future is None and delivery.send_at is None and job is not None and not job.held:
@@ -276,7 +352,7 @@ class Deliveries:
             self._give_up_lease(delivery)
             self.drop(delivery.job_id)
             return
-        changed = self._change(delivery, Changes(lessee=self._lessee, lease=LEASE))
+        changed = self._change(delivery, self._renewal(delivery))
         if changed is None:
             return
         if job is not None:
@@ -284,12 +360,12 @@ class Deliveries:
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
     def _give_up_lease(self, delivery: PendingDelivery) -> None:
-        expect = Expect(status=Status.STARTED, version=delivery.version)
-        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None))
+        expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
+        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=None))
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
-        expect = Expect(status=Status.STARTED, version=delivery.version)
+        expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
         changed = self._store.change(delivery.job_id, expect, changes)
         if changed is None:
             self._read_again(delivery)
@@ -297,26 +373,74 @@ class Deliveries:
             delivery.version = changed.version
         return changed
 
+    def _is_ours(self, job: Job) -> bool:
+        """Return whether the job waits, leased to this process."""
+        return job.is_waiting and job.lessee == self._lessee
+
     def _read_again(self, delivery: PendingDelivery) -> None:
-        """Another process changed the job: it claimed, ended or leased it, or moved its start time."""
+        """Another process changed the job: it claimed, ended, requeued or leased it, or moved its start time."""
         job = self._store.get(delivery.job_id)
-        if job is not None and job.status is Status.STARTED and job.lessee == self._lessee:
+        if job is not None and self._is_ours(job) and job.run == delivery.run:
             delivery.version = job.version
             now = self._monotonic()
             if delivery.future is None:
                 delivery.job, delivery.is_whole = job, False
-                self._send_at(now + max(0.0, (job.start_time - job.read_time).total_seconds()), delivery)
+                self._send_at(now + _seconds_until_due(job), delivery)
             self._renew_at(now + RETRY_PAUSE, delivery)  # half a lease from now it might have expired
-        elif delivery.future is None or job is None or job.status.is_final:
+        elif job is None or job.status.is_final:
             self.drop(delivery.job_id)
+        elif delivery.future is None or job.run != delivery.run:
+            self._follow(job, delivery)
         else:
             # In flight for another process: once the job has ended, close the connection.
-            delivery.credentials = None
+            delivery.is_claimed = True
+            if not delivery.held:
+                delivery.credentials = None
             self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
 
     def _check(self, delivery: PendingDelivery) -> None:
-        if delivery.future is not None:
+        if delivery.is_claimed:
             self._read_again(delivery)
+
+    def _follow(self, job: Job, delivery: PendingDelivery) -> None:
+        """The run that this process has sent was claimed. Deliver the next one if it waits and this process may."""
+        if job.is_waiting and job.run > delivery.run:
+            self._follow_up(job, delivery)
+        elif job.is_waiting or not (job.held and delivery.credentials and job.lessee == self._lessee):
+            self.drop(job.id)
+        else:
+            if delivery.future is not None:
+                delivery.future.cancel()
+            delivery.future, delivery.job, delivery.is_claimed = None, None, True
+            self._plan(self._monotonic() + _CLAIMED_INTERVAL, self._check, delivery)
+
+    def _follow_up(self, job: Job, delivery: PendingDelivery) -> None:
+        wait = _seconds_until_due(job)
+        at = self._monotonic() + wait
+        has_backlog = self._has_backlog()
+        if self._is_ours(job) and (delivery.credentials or not job.held):
+            self._again(job, delivery, at + (_TURN if has_backlog else 0))
+        elif job.held or wait > 0 or has_backlog or job.lessee is not None or self._parts.is_draining():
+            self.drop(job.id)
+            self._set_alarm(at)
+        else:
+            expect = Expect(run=job.run, version=job.version, unclaimed=True)
+            leased = self._store.change(job.id, expect, Changes(lessee=self._lessee, lease=LEASE))
+            if leased is None:
+                self.drop(job.id)
+            else:
+                self._again(leased, delivery, at)
+
+    def _again(self, job: Job, delivery: PendingDelivery, at: float) -> None:
+        """Deliver the next run of a job that is leased to this process."""
+        if delivery.future is not None:
+            delivery.future.cancel()
+        delivery.begin(job)
+        delivery.due_at = at
+        self._renew_at(self._monotonic() + LEASE / 2, delivery)
+        self._send_at(at, delivery)
+
+    # --- outcomes ---------------------------------------------------------------------------------------------------
 
     def _conclude(self, delivery: PendingDelivery) -> None:
         future = delivery.future
@@ -324,32 +448,75 @@ class Deliveries:
             return
         is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
         job = self._store.get(delivery.job_id)
-        step = after_answer(job, future.result()) if failure(future) is None else after_silence(job)
-        if job is None or step.next in (Next.DONE, Next.WATCH):
+        has_answer = failure(future) is None
+        run = delivery.run
+        step = after_answer(job, run, future.result()) if has_answer else after_silence(job, run)
+        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
+        if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
+            if job is not None and self.slots.freed(job.queue):
+                self.places.is_freed = True
+        elif step.next is Next.WATCH:
+            self.slots.freed(job.queue)
+            self._follow(job, delivery)
         elif step.end is not None and (is_ours or delivery.is_doubted):
             self._end(job, step.end)
+        elif refusal == BUSY and late(job) is None:
+            self._refused(job, delivery)
         else:
             # Perhaps another site answers at this address by now. If the next proof succeeds and the next answer is not
             # ours either, something else serves this path.
             delivery.is_doubted = delivery.is_doubted or step.end is not None
+            delivery.waiting_for = "store" if refusal == "unavailable" else None if has_answer else "connection"
+            if isinstance(failure(future), NotSent) and delivery.sent is not None and delivery.sent.at == delivery.first_sent:
+                delivery.first_sent = None  # no process has got it
             self._retry(job, delivery, describe(future))
 
-    def _retry(self, job: Job, delivery: PendingDelivery, reason: str) -> None:
-        too_late = overdue(job)
-        if too_late is not None:
-            self._end(job, failed(f"{too_late.text}; the last attempt: {reason}"))
-            return
-        delivery.failures += 1
+    def _refused(self, job: Job, delivery: PendingDelivery) -> None:
+        """A process that had no place refused the job: send it again in a moment. This counts as no failure."""
+        delivery.refusals += 1
+        delivery.first_sent = None
+        self._wait(job, delivery)
+        self.places.refused.add(job.id)
+        self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
+        if job.deliver_by is not None:
+            changed = self._change(delivery, Changes(deliver_by=None))
+            if changed is not None:
+                delivery.job = changed
+
+    def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
         delivery.is_whole = False
+
+    def _retry(self, job: Job, delivery: PendingDelivery, reason: str) -> None:
+        limit = late(job)
+        sent = delivery.first_sent
+        if limit is None and sent is not None and sent + self._parts.delivery_timeout <= self._monotonic():
+            limit = Late.UNDELIVERED
+        if limit is not None:
+            self._end(job, failed(f"{past_end(job, limit).text}; the last attempt: {reason}"))
+            return
+        delivery.failures += 1
+        delivery.refusals = 0
+        self._wait(job, delivery)
         wait = backoff(delivery.failures)
         level = logging.WARNING if delivery.failures % 10 == 3 else logging.INFO
-        _log.log(level, "job %s: attempt %d failed (%s); the next one is in %.1f s", job.id, job.attempt, reason, wait)
+        _log.log(level, "job %s: delivery %d of run %d failed (%s); the next one is in %.1f s",
+                 job.id, delivery.failures, job.run, reason, wait)  # fmt: skip
         self._send_at(self._monotonic() + wait, delivery)
+        if job.slot is not None:  # another job of its queue may run in the meantime
+            changed = self._change(delivery, Changes(slot=None))
+            if changed is not None:
+                delivery.job = changed
+                self.places.is_freed |= self.slots.freed(job.queue)
 
     def _end(self, job: Job, end: End) -> None:
-        changed = write_end(self._store, job.id, Expect(status=Status.STARTED), end)
+        changed = write_end(self._store, job.id, Expect(run=job.run, unclaimed=True), end)
         self._by_id.pop(job.id, None)
         if changed is not None:
+            log_conclusion(job, end)
             self._parts.announce(changed)
+
+
+def _seconds_until_due(job: Job) -> float:
+    return max(0.0, (job.start_time - job.read_time).total_seconds())

@@ -1,4 +1,4 @@
-"""Delivers jobs, waits for the delayed ones, and ends those that have been silent for too long.
+"""Delivers jobs, waits for the delayed ones, and ends or requeues those that have passed a time limit.
 
 One thread works in passes (`Monitor.step`). Other threads only post to it and wake it. No pass waits for the network:
 sockets belong to the transport. Tests call `step` themselves, under their own clock.
@@ -21,17 +21,21 @@ from backjob.delivery.deliveries import LEASE, Deliveries
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.writeback import Writeback
-from backjob.endings import write_end
+from backjob.delivery.reaping import reap, renew_far_leases
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End, failed, overdue
-from backjob.model import Credentials, Expect, Job, Query, Status
+from backjob.lifecycle import End
+from backjob.model import Credentials, Job, Query, Status
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
 _POLL_INTERVAL: Final = 2.0
-_REAP_INTERVAL: Final = 5.0
+_REAP_INTERVAL: Final = 1.5
+"""Seconds; with a run lease of less than 18 s, a twelfth of that. So a death ends its job within 20 s."""
 _IDLE_AFTER: Final = 60.0
 _LONGEST_INTERVAL: Final = 30.0
-"""The interval of polls and of searches for silent jobs on a site without requests and jobs."""
+"""The interval of polls on a site without requests and jobs."""
+_GLANCE_INTERVAL: Final = 15.0
+"""The interval in which such a site finds out that another process runs a job. Its death must be noticed in 20 s."""
+_QUIET_INTERVAL: Final = 300.0
 _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
@@ -66,11 +70,14 @@ class Monitor:
         self._alarms: list[float] = []
         self._outage = Outage(parts.clock)
         self._no_thread = Outage(parts.clock)
+        self._has_backlog = False
         self._deliveries = Deliveries(
             parts,
             lessee=self.lessee,
             outage=self._outage,
             post=self._post,
+            set_alarm=self._set_alarm,
+            has_backlog=lambda: self._has_backlog,
         )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
@@ -79,6 +86,11 @@ class Monitor:
         self._next_relabel = now
         self._relabel_interval = _RELABEL_INTERVAL
         self._drift = self._wall_minus_monotonic()
+        self._is_set_back = False
+        self._newest: str | None = None
+        self._is_quiet = False
+        self._quiet_from = 0.0
+        self._was_draining = False
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -112,9 +124,13 @@ class Monitor:
         self.ensure_running()
         at = written + _seconds_until_due(job)
         if job.lessee == self.lessee:
-            self._post(lambda: self._deliveries.add(job, credentials, at, written))
+            self._post(lambda: self._add(job, credentials, at, written))
         else:
-            self._post(lambda: self._set_alarm(at))
+            self._post(lambda: self._note_waiting_job(at))
+
+    def has_room(self, queue: str) -> bool:
+        """Return whether a new job of this queue could be sent now. If so, the next job that is accepted has that place."""
+        return not self._is_leaving and self._deliveries.reserve(queue)
 
     def reschedule(self, job: Job, credentials: Credentials | None) -> None:
         """Deliver a waiting job at its new start time, after a merge moved it and perhaps took over its lease."""
@@ -128,37 +144,50 @@ class Monitor:
         """Stop delivering a job that has ended."""
         self._post(lambda: self._deliveries.drop(job_id))
 
+    def run_ended(self, job: Job) -> None:
+        """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
+        if job.queue in self._parts.queues:
+            self.slot_is_free()
+        if job.is_waiting:
+            at = self._clock.monotonic() + _seconds_until_due(job)
+            self._post(lambda: self._set_alarm(at))
+
+    def slot_is_free(self) -> None:
+        """Look for the next job now: one that had a slot of its queue has ended in this process."""
+        self._post(self._slot_freed)
+
     def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a running job when its next write is due."""
         self._writeback.write_later(running)
 
-    def settle(self, running: Reporting, end: End) -> None:
-        """Write the end of a job, retrying: the store was unavailable when its action ended."""
-        self._writeback.settle(running, end)
+    def settle(self, job_id: str, conclude: Callable[[], None]) -> None:
+        """Write the end of a job's run, retrying: the store was unavailable when its action ended."""
+        self._writeback.settle(job_id, conclude)
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""
         self._passes.wake()
 
-    def overdue(self, job: Job) -> End | None:
-        """Return the end of a job that has timed out, or None. If it waited for a proof, its text has the last reason."""
-        end = overdue(job)
-        reason = self._deliveries.why_waiting()
-        if end is None or not reason or job.status is not Status.STARTED:
-            return end
-        return failed(f"{end.text}; the last attempt: {reason}")
+    def reap(self, job: Job) -> Job | None:
+        """End or requeue a job, as read, if it has passed a time limit and this process may judge that.
+
+        Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
+        """
+        return reap(self._parts, job, self._deliveries.why_waiting()) if self.may_reap() else None
 
     def may_reap(self) -> bool:
-        """Return whether a job's silence means anything.
+        """Return whether a lease or silence that is over means anything.
 
-        It does not for one ``error_timeout`` after an outage of the store or a jump of the wall clock.
+        It does not for one run lease after an outage of the store or a jump of the wall clock, and while this process itself
+        is too slow to tell.
         """
         drift = self._wall_minus_monotonic()
         if abs(drift - self._drift) > _CLOCK_DRIFT:
             _log.warning("the wall clock jumped by %.0f s: no job is timed out for a while", drift - self._drift)
+            self._is_set_back = self._is_set_back or drift < self._drift
             self._drift = drift
-            self._reap_from = self._clock.monotonic() + self._parts.error_timeout
-        return self._clock.monotonic() >= self._reap_from
+            self._reap_from = self._clock.monotonic() + self._parts.run_lease
+        return self._clock.monotonic() >= self._reap_from and self._parts.may_reap()
 
     @property
     def is_running(self) -> bool:
@@ -202,6 +231,22 @@ class Monitor:
         self._is_active = True
         self._passes.wake()
 
+    def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
+        self._deliveries.places.occupy()
+        self._deliveries.add(job, credentials, at, written)
+
+    def _note_waiting_job(self, at: float) -> None:
+        if at > self._clock.monotonic():
+            self._set_alarm(at)
+        else:
+            self._has_backlog = True
+            if self._deliveries.room():
+                self._next_poll = self._clock.monotonic()
+
+    def _slot_freed(self) -> None:
+        self._deliveries.slots.clear()
+        self._next_poll = self._clock.monotonic()
+
     def _set_alarm(self, at: float) -> None:
         if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
             heapq.heappush(self._alarms, at)
@@ -223,6 +268,7 @@ class Monitor:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
+        self._notice_draining()
         self._deliveries.run(now)
         self._set_pace(now)
         if self._is_time_to_poll(now):
@@ -230,8 +276,12 @@ class Monitor:
             self._retrying(self._poll)
             self._deliveries.run(now)
         if now >= self._next_reap:
-            self._next_reap = now + self._interval(min(_REAP_INTERVAL, self._parts.error_timeout / 4))
-            self._retrying(self._reap)
+            self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
+            if self._is_idle:
+                self._next_reap = now + _GLANCE_INTERVAL
+                self._retrying(self._glance)
+            else:
+                self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
         if now >= self._next_relabel:
             self._next_relabel = now + self._relabel_interval
@@ -247,12 +297,52 @@ class Monitor:
         if is_active or self._parts.is_busy() or self._deliveries.next_event() is not None:
             if self._pace > 1:
                 self._next_poll, self._next_reap = now, now
-            self._pace, self._idle_from = 1.0, now + _IDLE_AFTER
+            self._pace, self._idle_from, self._is_quiet = 1.0, now + _IDLE_AFTER, False
         elif now >= self._next_poll and now >= self._idle_from:
-            self._pace = min(self._pace * 2, _LONGEST_INTERVAL)
+            if self._pace == 1 and self._runs_jobs():
+                self._idle_from = now + _IDLE_AFTER  # if the process that runs them dies, this one must notice
+            else:
+                self._pace = min(self._pace * 2, _LONGEST_INTERVAL)
 
     def _interval(self, normal: float) -> float:
         return min(normal * self._pace, max(normal, _LONGEST_INTERVAL))
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._pace >= _LONGEST_INTERVAL / _POLL_INTERVAL
+
+    def _glance(self) -> None:
+        """Find out, with one read, whether another process may have got a job since; then the rest is over.
+
+        Without a job that waits or runs, only a new one can matter, so that polls are not needed either.
+        """
+        if self._is_quiet:
+            self._is_active = self._newest_job() != self._newest
+        elif self._runs_jobs():
+            self._is_active = True
+        elif self._clock.monotonic() >= self._quiet_from:
+            self._quiet_from = self._clock.monotonic() + _QUIET_INTERVAL
+            self._newest = self._newest_job()
+            self._is_quiet = not self._store.count(Query(status=Status.STARTED, limit=1))
+        if self._is_active:
+            self._is_quiet, self._quiet_from = False, 0.0
+            self._next_reap = self._clock.monotonic()
+
+    def _newest_job(self) -> str | None:
+        return next((job.id for job in self._store.find(Query(limit=1))), None)
+
+    def _runs_jobs(self) -> bool:
+        """Return whether any process runs jobs of this application, or perhaps does."""
+        try:
+            return self._store.count(Query(status=Status.IN_PROGRESS, limit=1)) > 0
+        except StoreError:
+            return True
+
+    def _notice_draining(self) -> None:
+        """When this process begins to drain, leave the jobs that it has not sent yet to the others."""
+        if self._parts.is_draining() and not self._was_draining:
+            self._was_draining = True
+            self._retrying(lambda: self._deliveries.release(unsent=True))
 
     def _run_posted(self) -> None:
         while self._posted:
@@ -263,51 +353,70 @@ class Monitor:
         if isinstance(self._outage.attempt(part, "the monitor"), StoreError):
             now = self._clock.monotonic()
             self._next_poll = max(self._next_poll, now + RETRY_PAUSE)
-            self._reap_from = now + self._parts.error_timeout  # no running job could write a sign of life
+            self._reap_from = now + self._parts.run_lease  # no process could renew its leases
 
     def _is_time_to_poll(self, now: float) -> bool:
         is_due = now >= self._next_poll
         while self._alarms and self._alarms[0] <= now:
             heapq.heappop(self._alarms)
             is_due = True
+        places = self._deliveries.places
+        if places.is_freed:
+            places.is_freed = False
+            is_due = is_due or self._has_backlog
         return is_due
 
     def _next_event(self) -> float:
         events = [self._next_poll, self._next_reap, self._next_relabel, self._next_cleanup, *self._alarms[:1]]
         parts = (self._deliveries.next_event(), self._writeback.next_event())
+        if self._deliveries.places.is_freed and self._has_backlog:
+            return self._clock.monotonic()
         return min(*events, *(event for event in parts if event is not None))
 
     def _poll(self) -> None:
         room = min(self._deliveries.room(), _BATCH)
         if room == 0 or self._is_leaving:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
+            self._has_backlog = True  # perhaps: the next place that becomes free tells
             return
-        jobs = self._store.take_due(self.lessee, LEASE, room)
+        if self._is_quiet and not self._has_backlog:
+            return
+        full = self._deliveries.slots.full()
+        jobs = self._store.take_due(self.lessee, LEASE, room, full=full)
         now = self._clock.monotonic()
         for job in jobs:
             # A poll can find a job of this process before `accept` posts its credentials: wait for them.
             self._deliveries.add(job, None, now + _GRACE if job.held else now)
-        if len(jobs) == room:
+        self._has_backlog = len(jobs) == room
+        if self._has_backlog:
             self._next_poll = now
 
     def _reap(self) -> None:
-        if not self.may_reap():
+        may_reap = self.may_reap()
+        if self._is_set_back:
+            renew_far_leases(self._parts)
+            self._is_set_back = False
+        if not may_reap:
             return
         for job in self._store.find(Query(overdue=True, limit=_BATCH)):
             self._is_active = True
-            end = self.overdue(job)
-            if end is None:
-                continue
             try:
-                changed = write_end(self._store, job.id, Expect(status=job.status, version=job.version), end)
+                changed = reap(self._parts, job, self._deliveries.why_waiting())
             except StoreUnavailable:
                 raise
             except Exception:  # one job must not keep the others from their end
                 _log.exception("job %s: its time-out could not be written", job.id)
                 continue
             if changed is not None:
-                self._deliveries.drop(job.id)
-                self._parts.announce(changed)
+                self.reaped(changed)
+
+    def reaped(self, job: Job) -> None:
+        """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""
+        if job.token is None or job.status.is_final:
+            self._deliveries.drop(job.id)
+        self.run_ended(job)
+        if job.status.is_final:
+            self._parts.announce(job)
 
     def _relabel(self) -> None:
         if self._parts.relabel():

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
-from attrs import frozen
+from attrs import field, frozen
 
 from backjob.delivery.addresses import Addresses
-from backjob.lifecycle import End
 from backjob.model import Credentials, Job
 from backjob.protocols import Clock, Signer, Store
 
@@ -28,18 +27,14 @@ class Retention:
 
 
 class Reporting(Protocol):
-    """A running job whose pending writes the monitor makes: `backjob.worker.running.Running`."""
+    """A running job whose pending reports the monitor writes: `backjob.worker.running.Running`."""
 
     job: Job
-    token: str
-    ended: bool
 
     @property
     def next_write(self) -> float: ...
 
-    def flush(self) -> bool: ...
-
-    def end(self, end: End) -> Job | None: ...
+    def flush(self) -> None: ...
 
 
 @frozen(kw_only=True)
@@ -49,10 +44,15 @@ class DeliveryParts:
     ``addresses`` returns the destinations of worker requests, ``base_url_setting`` is the advice to set it, and probes go
     below ``status_prefix``. ``announce`` is called with every job that the monitor ends. ``leave`` is the last call in the
     monitor's thread: it closes what an adapter keeps for each thread; it is also called before the thread rests.
-    ``error_timeout`` is in seconds; ``unseal`` opens a job's sealed credentials, or returns None. ``is_authentic`` says
-    whether a job is stored as this application wrote it. ``relabel`` gives some jobs of an older key the label of the
-    current one, and returns how many. ``is_busy`` says whether this
-    process runs jobs, and ``close_idle`` closes connections to the store that are not in use.
+    ``delivery_timeout`` and ``run_lease`` are in seconds; ``unseal`` opens a job's sealed credentials, or returns None.
+    ``is_authentic`` says whether a job is stored as this application wrote it. ``relabel`` gives some jobs of an older key
+    the label of the current one, and returns how many.
+
+    ``may_reap`` says whether this process is on time, so that it may end the jobs of others; ``is_draining`` whether it is
+    about to end. ``max_running`` returns how many jobs it may have in flight, and ``queues`` has the limits of the queues
+    that have one. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections to the store that
+    are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
+    returns when it must be called again.
     """
 
     store: Store
@@ -64,9 +64,15 @@ class DeliveryParts:
     announce: Callable[[Job], None]
     leave: Callable[[], None]
     retention: Retention
-    error_timeout: float
+    delivery_timeout: float
     unseal: Callable[[Job], Credentials | None]
     is_authentic: Callable[[Job], bool]
     relabel: Callable[[], int]
+    run_lease: float = 18.0
+    may_reap: Callable[[], bool] = lambda: True
+    is_draining: Callable[[], bool] = lambda: False
+    max_running: Callable[[], int] = lambda: 1000
+    queues: Mapping[str, int] = field(factory=dict)
     is_busy: Callable[[], bool] = lambda: False
     close_idle: Callable[[], None] = lambda: None
+    tend_leases: Callable[[], float | None] = lambda: None

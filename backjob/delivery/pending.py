@@ -12,10 +12,11 @@ from backjob.model import Credentials, Job, Response
 
 @frozen
 class LastSent:
-    """Where, as which attempt and when (monotonic, s) the last request for a job was sent."""
+    """Where, as which delivery of which run, and when (monotonic, s) the last request for a job was sent."""
 
     destination: Destination
-    attempt: int
+    run: int
+    delivery: int
     at: float
 
 
@@ -28,6 +29,10 @@ class PendingDelivery:
     the job waits, as it was written. ``due_at`` is when the job was or will be due, on the monotonic clock (s);
     ``is_whole``: the request of ``job`` has its body. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is
     out of date.
+
+    ``run`` is the run to deliver, and ``first_sent`` when (monotonic, s) its first request was sent, from which the
+    delivery timeout counts. ``refusals`` counts the last answers in a row of busy processes. ``is_claimed``: the run was
+    claimed, and this process keeps the credentials for the next one.
     """
 
     job_id: str
@@ -36,11 +41,29 @@ class PendingDelivery:
     credentials: Credentials | None = field(repr=False)
     held: bool
     due_at: float
+    run: int = 1
     is_whole: bool = True
     failures: int = 0
+    refusals: int = 0
     is_doubted: bool = False
+    is_claimed: bool = False
     waiting_for: str | None = None
+    first_sent: float | None = None
     sent: LastSent | None = None
     future: Future[Response] | None = None
     send_at: float | None = None
     renew_at: float = 0.0
+
+    def begin(self, job: Job) -> None:
+        """Deliver the run that the job waits for; forget the deliveries of earlier ones."""
+        self.job, self.version, self.run, self.is_whole = job, job.version, job.run, False
+        self.future = self.sent = self.first_sent = self.send_at = None
+        self.failures = self.refusals = 0
+        self.is_doubted = self.is_claimed = False
+        self.waiting_for = None
+
+    def next_number(self, job: Job) -> int:
+        """Return the number of the next delivery of this run: no two requests of this process are equal."""
+        if self.sent is None or self.sent.run != job.run:
+            return job.delivery
+        return max(self.sent.delivery, job.delivery) + 1

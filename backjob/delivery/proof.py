@@ -22,7 +22,7 @@ from backjob.delivery.addresses import Addresses, Destination
 from backjob.delivery.attempts import Attempt, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import LastSent
-from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, PROBE_PATH, marked_port
+from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, PROBE_PATH, PROBE_RUN, marked_port
 from backjob.lifecycle import REFUSAL_HEADER, backoff, status_line
 from backjob.model import Headers, Job, Request, Response
 
@@ -107,7 +107,7 @@ class Proof:
         destination = sent.destination
         if not destination.needs_proof or future.cancelled():
             return True
-        if failure(future) is not None or self._missing(destination, future.result(), job_id, sent.attempt):
+        if failure(future) is not None or self._missing(destination, future.result(), job_id, sent.run, sent.delivery):
             self.doubt()
             return False
         if self._place is not None and self._place.destination is destination and self._valid_until > -math.inf:
@@ -172,7 +172,7 @@ class Proof:
         )
         clock = self._parts.clock
         deadline = clock.now() + timedelta(seconds=_LIFETIME)
-        delivery = Attempt(nonce, PROBE_ATTEMPT, deadline, request, self._parts.signer, clock)
+        delivery = Attempt(nonce, PROBE_RUN, PROBE_ATTEMPT, deadline, request, self._parts.signer, clock)
         try:
             future = place.destination.transport.send(delivery)
         except Exception as error:
@@ -186,7 +186,7 @@ class Proof:
             return  # another place has proven itself, or it took too long
         if failure(probe.future) is not None:
             self._fail(place, "connection", describe(probe.future))
-        elif missing := self._missing(place.destination, probe.future.result(), probe.nonce, PROBE_ATTEMPT):
+        elif missing := self._missing(place.destination, probe.future.result(), probe.nonce):
             self._fail(place, "proof", missing)
         else:
             self._accept(place, probe.delivery.reached)
@@ -227,9 +227,16 @@ class Proof:
         )
         _log.warning("jobs wait until this application answers a probe: %s; %s", self.reason, remedy)
 
-    def _missing(self, destination: Destination, response: Response, job_id: str, attempt: int) -> str:
+    def _missing(
+        self,
+        destination: Destination,
+        response: Response,
+        job_id: str,
+        run: int = PROBE_RUN,
+        delivery: int = PROBE_ATTEMPT,
+    ) -> str:
         """Return what an answer lacks to be this application's, or an empty text."""
-        port = marked_port(response, self._keys, job_id, attempt)
+        port = marked_port(response, self._keys, job_id, run, delivery)
         if port is not None and destination.port is not None and port != str(destination.port):
             return f"the application at port {port} answered, so something relays requests to it"
         if port is not None:

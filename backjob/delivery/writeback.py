@@ -1,4 +1,4 @@
-"""Writes for running jobs what they have not written themselves: coalesced reports, signs of life, late ends.
+"""Writes for running jobs what they have not written themselves: coalesced reports, and ends that the store did not take.
 
 `write_later` and `settle` may be called from any thread; everything else runs in the monitor's.
 """
@@ -9,14 +9,10 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.errors import StoreError
-from backjob.lifecycle import End
 from backjob.process import RETRY_PAUSE, Outage
-
-_BEAT_INTERVAL: Final = 1.0
 
 _log = logging.getLogger("backjob")
 
@@ -25,19 +21,16 @@ class Writeback:
     """The pending writes of one process's running jobs."""
 
     def __init__(self, parts: DeliveryParts, *, outage: Outage, wake: Callable[[], None]) -> None:
-        self._store = parts.store
-        self._monotonic = parts.clock.monotonic
-        self._announce = parts.announce
+        self._tend_leases = parts.tend_leases
         self._outage = outage
         self._wake = wake
         self._incoming: deque[Reporting] = deque()
         self._planned = math.inf
         """When the monitor's next pass is due at the latest; infinite while that is being computed."""
         self._dirty: set[Reporting] = set()
-        self._beats: dict[str, Reporting] = {}
-        self._next_beat = 0.0
-        self._ends: deque[tuple[Reporting, End, float]] = deque()
+        self._ends: deque[tuple[str, Callable[[], None]]] = deque()
         self._next_try = 0.0
+        self._next_tending: float | None = None
 
     def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a job as soon as its next write is due."""
@@ -45,9 +38,9 @@ class Writeback:
         if running.next_write < self._planned:
             self._wake()
 
-    def settle(self, running: Reporting, end: End) -> None:
-        """Write an end that the store did not take, retrying until the job's timeout, which then ends it."""
-        self._ends.append((running, end, self._monotonic() + running.job.error_timeout))
+    def settle(self, job_id: str, conclude: Callable[[], None]) -> None:
+        """Call ``conclude`` again and again, for as long as the process lives, until it raises no `StoreError`."""
+        self._ends.append((job_id, conclude))
         self._wake()
 
     def next_event(self) -> float | None:
@@ -56,8 +49,8 @@ class Writeback:
         self._planned = math.inf
         self._gather()
         events = [running.next_write for running in self._dirty]
-        if self._beats:
-            events.append(self._next_beat)
+        if self._next_tending is not None:
+            events.append(self._next_tending)
         if self._ends:
             events.append(self._next_try)
         if not events:
@@ -67,58 +60,39 @@ class Writeback:
 
     def run(self, now: float) -> None:
         """Write what is due."""
+        self._next_tending = self._tend_leases()
         self._gather()
         for running in [running for running in self._dirty if running.next_write <= now]:
             self._dirty.discard(running)
-            if not self._flush(running):
-                self._beats[running.job.id] = running
+            self._flush(running)
         if self._ends and now >= self._next_try:
             self._next_try = now + RETRY_PAUSE
-            self._write_ends(now)
-        if self._beats and now >= self._next_beat:
-            self._next_beat = now + _BEAT_INTERVAL
-            self._beat()
+            self._write_ends()
 
     def finish(self) -> None:
         """Write everything now, at the end of the process."""
         self._gather()
         while self._dirty:
             self._flush(self._dirty.pop())
-        self._write_ends(self._monotonic())
+        self._write_ends()
 
-    def _flush(self, running: Reporting) -> bool:
+    def _flush(self, running: Reporting) -> None:
         try:
-            return running.flush()
+            running.flush()
         except Exception:
             _log.exception("job %s: its progress could not be written", running.job.id)
-            return True
-
-    def _beat(self) -> None:
-        """Write signs of life, and mark the jobs that have ended: their actions have no other way to find out."""
-        self._store.beat({job_id: running.token for job_id, running in self._beats.items()})
-        while self._beats:
-            job_id, running = self._beats.popitem()
-            job = self._store.get(job_id)
-            if job is None or job.status.is_final:
-                running.ended = True
 
     def _gather(self) -> None:
         while self._incoming:
             self._dirty.add(self._incoming.popleft())
 
-    def _write_ends(self, now: float) -> None:
+    def _write_ends(self) -> None:
         for _ in range(len(self._ends)):
-            running, end, until = self._ends.popleft()
+            job_id, conclude = self._ends.popleft()
             try:
-                job = running.end(end)
+                conclude()
             except StoreError as error:
-                if now < until:
-                    self._outage.warn("job %s: its end can't be written yet: %s", running.job.id, error)
-                    self._ends.append((running, end, until))
-                else:
-                    _log.warning("job %s: giving up on writing its end; its timeout ends it: %s", running.job.id, error)
+                self._outage.warn("job %s: the end of its run can't be written yet: %s", job_id, error)
+                self._ends.append((job_id, conclude))
             except Exception:
-                _log.exception("job %s: its end could not be written", running.job.id)
-            else:
-                if job is not None:
-                    self._announce(job)
+                _log.exception("job %s: the end of its run could not be written", job_id)

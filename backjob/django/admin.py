@@ -20,7 +20,7 @@ from backjob.django.models import Job
 from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.model import Status
-from backjob.status.page import WORDS
+from backjob.status.words import WORDS
 from backjob.stores.rows import moment
 
 _FIELDS: Final = (

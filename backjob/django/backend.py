@@ -20,13 +20,15 @@ from backjob.django import task_api
 from backjob.django.site import engine, jobs
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, JobNotFound
+from backjob.lifecycle import continued, history_of
 from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.running import current
 
-__all__ = ["BackJobBackend", "class_path", "local_time", "task_at"]
+__all__ = ["BackJobBackend", "class_path", "is_next_slice", "local_time", "task_at", "task_error"]
 
 _ROUTE: Final = "backjob:run"
-_OPTIONS: Final = frozenset({"error_timeout"})
+_OPTIONS: Final = frozenset({"error_timeout", "retries", "retry_delay"})
+_CONTINUED: Final = continued().reason
 
 _STATUSES: Final = {
     Status.STARTED: task_api.TaskResultStatus.READY,
@@ -42,8 +44,11 @@ class BackJobBackend(task_api.BaseTaskBackend):
 
     The id of a result is that of a job of `backjob.django.jobs`, with progress, output and a status page; in the task,
     ``jobs.update()``, ``jobs.track()`` and ``print()`` work. The job's scope is ``task:`` and the queue's name. Its owner
-    is the user whose request enqueues the task, or the owner of the job that enqueues it. ``OPTIONS`` may contain
-    ``error_timeout``: how many seconds a task may be silent.
+    is the user whose request enqueues the task, or the owner of the job that enqueues it. A task's ``queue_name`` is the
+    job's queue, which ``BACKJOB["QUEUES"]`` may limit. ``OPTIONS`` may contain ``error_timeout`` (how many seconds a task
+    may be silent), ``retries`` and ``retry_delay`` (s): a task that raises, or whose process dies, is called again. In
+    between its result is READY; ``attempts`` and ``errors`` count the calls that failed. `task_started` is sent for each
+    attempt, `task_finished` once.
     """
 
     supports_defer = True
@@ -79,7 +84,8 @@ class BackJobBackend(task_api.BaseTaskBackend):
                 owner=engine().current_owner() if running is None else running.job.owner,
                 delay=0 if task.run_after is None else _aware(task.run_after),
                 scope=f"task:{task.queue_name}",
-                error_timeout=self.options.get("error_timeout"),
+                queue=task.queue_name,
+                **{name: self.options[name] for name in _OPTIONS & self.options.keys()},
             )
             # Another process may have claimed the job already; then `run_task` writes the record.
             changes = Changes(result=record.as_json())
@@ -117,7 +123,7 @@ class BackJobBackend(task_api.BaseTaskBackend):
             enqueued_at=local_time(job.created_time),
             started_at=started_at,
             finished_at=None if job.end_time is None else local_time(job.end_time),
-            last_attempted_at=started_at,
+            last_attempted_at=started_at if job.claimed_time is None else local_time(job.claimed_time),
             args=record.args,
             kwargs=record.kwargs,
             backend=self.alias,
@@ -192,16 +198,38 @@ def _refuse_unreachable(task: task_api.Task[..., Any]) -> None:
         raise task_api.InvalidTask(f"There is no task at {task.module_path!r}: another process could not import it.")
 
 
+def is_next_slice(job: Job) -> bool:
+    """Return whether the job's run continues the task where the last one handed over, so that it is no new attempt."""
+    history = history_of(job)
+    return bool(history) and history[-1]["reason"] == _CONTINUED
+
+
+def task_error(error: Mapping[str, Any]) -> task_api.TaskError:
+    """Return an error of a record as the framework has it."""
+    return task_api.TaskError(exception_class_path=error["exception_class_path"], traceback=error["traceback"])
+
+
 def _errors(job: Job, record: TaskRecord) -> list[task_api.TaskError]:
+    """Return the errors of all failed attempts. Attempts whose process died have recorded no exception."""
+    recorded = {error.get("run", job.run): error for error in record.errors}
+    errors = [
+        task_error(recorded[run])
+        if (run := entry["run"]) in recorded
+        else _without_exception(JobFailed, entry["reason"])
+        for entry in history_of(job)
+        if entry["reason"] != _CONTINUED
+    ]
     if job.status not in (Status.FAILED, Status.CANCELLED):
-        return []
-    if record.errors:
-        return [task_api.TaskError(**error) for error in record.errors]
+        return errors
+    if job.run in recorded:
+        return [*errors, task_error(recorded[job.run])]
     # There is no recorded exception: the job timed out, was cancelled, or could not be delivered.
     kind = JobEnded if job.status is Status.CANCELLED else JobFailed
-    return [
-        task_api.TaskError(exception_class_path=class_path(kind), traceback=job.status_text or job.status.name.lower())
-    ]
+    return [*errors, _without_exception(kind, job.status_text or job.status.name.lower())]
+
+
+def _without_exception(kind: type[BaseException], reason: object) -> task_api.TaskError:
+    return task_api.TaskError(exception_class_path=class_path(kind), traceback=str(reason))
 
 
 def _aware(moment: datetime) -> datetime:

@@ -11,6 +11,7 @@ from django.db import connections
 from django.utils.connection import ConnectionDoesNotExist
 
 _PREFIX: Final = "backjob separate "
+_LEASES: Final = "backjob leases "
 _SQLITE_TIMEOUT: Final = 0.2  # s; a report that can't be written now is written later, so the action need not wait
 
 _own: ContextVar[str | None] = ContextVar("backjob_django_own_job", default=None)
@@ -47,6 +48,26 @@ def alias_for(using: str, job_id: str | None) -> str:
     return alias
 
 
+def alias_for_leases(using: str) -> str:
+    """Return the alias for the renewal of leases: ``using``, or with Django's connection pool, one without a pool.
+
+    Each thread has its own connection, so only the pool could make the renewal wait for the application's requests.
+    """
+    connection = connections[using]
+    if not connection.settings_dict.get("OPTIONS", {}).get("pool") or _belongs_to_a_test(connection):
+        return using
+    alias = _LEASES + using
+    try:
+        connections[alias]
+    except ConnectionDoesNotExist:
+        unpooled = connection.copy(alias)
+        unpooled.settings_dict["OPTIONS"] = {
+            name: value for name, value in unpooled.settings_dict["OPTIONS"].items() if name != "pool"
+        }
+        connections[alias] = unpooled
+    return alias
+
+
 def close_separate(using: str) -> None:
     """Close this thread's separate connection, if it has one."""
     alias = _PREFIX + using
@@ -60,11 +81,14 @@ def close_idle() -> None:
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
             connection.close()
+    for using in connections:
+        with suppress(ConnectionDoesNotExist):
+            connections[_LEASES + using].close()
 
 
 def forget_inherited(using: str) -> None:
     """In a forked child: replace the parent's connections without closing them, because the parent still uses them."""
-    for alias in (using, _PREFIX + using):
+    for alias in (using, _PREFIX + using, _LEASES + using):
         with suppress(ConnectionDoesNotExist):
             connection = connections[alias]
             _inherited.append(connection.connection)

@@ -10,12 +10,15 @@ from typing import Any, ParamSpec, TypeVar
 from asgiref.sync import sync_to_async
 from attrs import evolve
 from django.conf import settings
-from django.db import transaction
+from django.db import connections, transaction
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
+from backjob.django.querysets import KeyedQuerySet
+from backjob.django.owners import log_in_owner
 from backjob.django.requests import DjangoServing
 from backjob.django.signals import send_job_ended
 from backjob.django.task_record import TaskRecord
@@ -23,6 +26,7 @@ from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
 from backjob.http.targets import local_path
 from backjob.jobs import Engine
+from backjob.jobs.cursors import Keyed
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
 from backjob.protocols import Store
@@ -68,6 +72,11 @@ class DjangoEngine(Engine):
         return None if request is None else self.owner_of(request)
 
     @override
+    def run_as_owner(self, job: Job, request: Any) -> None:
+        if self.options.owner is None:  # owners are primary keys
+            log_in_owner(request, job.owner)
+
+    @override
     def session_cookie(self) -> str:
         return str(settings.SESSION_COOKIE_NAME)
 
@@ -99,6 +108,18 @@ class DjangoEngine(Engine):
         # The receiver for tasks is connected to this sender only, so that it costs other jobs nothing.
         sender = DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
         send_job_ended(sender, job, self.state)
+
+    @override
+    def in_transaction(self) -> str | None:
+        for connection in connections.all(initialized_only=True):
+            # The transaction of a `TestCase` is the test's: the code under test does not see it.
+            if any(not block._from_testcase for block in connection.atomic_blocks):  # noqa: SLF001
+                return connection.alias
+        return None
+
+    @override
+    def keyed(self, rows: object) -> Keyed | None:
+        return KeyedQuerySet(rows) if isinstance(rows, QuerySet) else None
 
     @override
     def release(self) -> None:

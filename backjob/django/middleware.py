@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -13,6 +15,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
 from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
+from backjob.django.owners import keep_owner
 from backjob.django.requests import (
     DjangoServing,
     is_served_alone,
@@ -26,15 +29,8 @@ from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine, check_without_engine
-from backjob.worker.claiming import (
-    CONCURRENCY_HEADER,
-    Outcome,
-    Reply,
-    WorkerRequest,
-    error_to_raise,
-    exit_of,
-    no_store,
-)
+from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
 from backjob.worker.running import Running, current
 from backjob.worker.task_exits import contain_tasks
 
@@ -64,10 +60,12 @@ class BackJobMiddleware:
     def _before_view(self, request: HttpRequest, *_view: Any) -> None:
         if current.get() is not None:
             merge_session_changes(request)
+            keep_owner(request)
 
     async def _before_view_async(self, request: HttpRequest, *_view: Any) -> None:
         if current.get() is not None:
             await sync_to_async(merge_session_changes)(request)
+            keep_owner(request)
 
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
@@ -87,18 +85,21 @@ class BackJobMiddleware:
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
         except Reply as reply:
+            time.sleep(reply.hold)
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
-        response, outcome = self._act(request, running)
+        response, outcome = self._act(site, request, running)
         site.worker.end(running, outcome)
         return _done(running, response, outcome, opened)
 
-    def _act(self, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
+    def _act(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
         error: BaseException | None = None
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
+                if running.job.as_owner:
+                    site.run_as_owner(running.job, request)
                 response = self._get_response(request)
                 try:
                     if response.streaming:
@@ -107,7 +108,7 @@ class BackJobMiddleware:
                     _close(response)
             except BaseException as raised:
                 error = raised
-        return response, _outcome(response, error)
+        return response, _outcome(site, response, error)
 
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
@@ -120,6 +121,8 @@ class BackJobMiddleware:
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
         except Reply as reply:
+            if reply.hold:
+                await asyncio.sleep(reply.hold)
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
@@ -131,6 +134,8 @@ class BackJobMiddleware:
         contain_tasks()
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
+                if running.job.as_owner:
+                    await sync_to_async(site.run_as_owner)(running.job, request)
                 response = await self._get_response(request)
                 try:
                     if response.streaming and response.is_async:
@@ -141,7 +146,7 @@ class BackJobMiddleware:
                     await sync_to_async(_close)(response)
             except BaseException as raised:
                 error = raised
-        outcome = _outcome(response, error)
+        outcome = _outcome(site, response, error)
         await sync_to_async(site.worker.end)(running, outcome)
         raise_if_cancelled(error)
         return response, outcome
@@ -163,7 +168,11 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:
     body = request.read(opened.length) if opened.length else b""
     running = site.worker.claim(opened, body)
-    restore(request, opened.request, running.job.caller, running.fields, body)
+    try:
+        restore(request, opened.request, running.job.caller, running.fields, body)
+    except BaseException as error:
+        site.worker.end(running, Outcome(error=error))
+        raise
     # The signature proves what a CSRF token would: that this site itself made the request.
     marked: Any = request
     marked._dont_enforce_csrf_checks = True  # noqa: SLF001
@@ -207,10 +216,11 @@ def _close(response: Any) -> None:
     response.closed = True
 
 
-def _outcome(response: Any, error: BaseException | None) -> Outcome:
+def _outcome(site: Engine, response: Any, error: BaseException | None) -> Outcome:
     if response is None:
         return Outcome(error=error)
-    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error)
+    retry_after = seconds_of(response.get("Retry-After"), site.clock.now())
+    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error, retry_after)
 
 
 def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:

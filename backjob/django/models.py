@@ -14,7 +14,8 @@ from django.utils.translation import gettext_lazy as _
 
 from backjob.django.fields import ExactField
 from backjob.http.targets import local_path
-from backjob.status.page import WORDS
+from backjob.model import DEFAULT_QUEUE
+from backjob.status.words import WORDS
 from backjob.stores.rows import moment
 
 __all__ = ["Job", "Output"]
@@ -33,7 +34,7 @@ class Job(models.Model):
     output_truncated = models.SmallIntegerField()
     created_time = models.BigIntegerField()
     start_time = models.BigIntegerField()
-    deliver_by = models.BigIntegerField()
+    deliver_by = models.BigIntegerField(null=True)
     updated_time = models.BigIntegerField()
     end_time = models.BigIntegerField(null=True)
     error_timeout = models.BigIntegerField()
@@ -51,9 +52,20 @@ class Job(models.Model):
     proof = ExactField(max_length=128, null=True)
     root = ExactField(max_length=128, null=True)
     waiting_for = ExactField(max_length=128, null=True)
+    run = models.IntegerField(default=1, db_default=1)
+    delivery = models.IntegerField(default=1, db_default=1)
+    retries = models.IntegerField(default=0, db_default=0)
+    retry_delay = models.BigIntegerField(default=10_000_000, db_default=10_000_000)
+    queue = ExactField(max_length=255, default=DEFAULT_QUEUE, db_default=DEFAULT_QUEUE)
+    slot = ExactField(max_length=128, null=True, unique=True)
+    as_owner = models.SmallIntegerField(default=0, db_default=0)
+    claimed_time = models.BigIntegerField(null=True)
+    expires = models.BigIntegerField(null=True)
     request = models.TextField(null=True)
     status_text = models.TextField(null=True)
     result = models.TextField(null=True)
+    history = models.TextField(null=True)
+    cursor = models.TextField(null=True)
     sealed = models.BinaryField(null=True)
     body = models.BinaryField(null=True)
 
@@ -66,6 +78,7 @@ class Job(models.Model):
         indexes = [
             models.Index(fields=["status", "label", "start_time"], name="backjob_job_due"),
             models.Index(fields=["status", "label", "end_time"], name="backjob_job_ageing"),
+            models.Index(fields=["status", "label", "deliver_by", "expires"], name="backjob_job_limits"),
             models.Index(fields=["owner"], name="backjob_job_owner"),
             models.Index(fields=["scope"], name="backjob_job_scope"),
             models.Index(fields=["root"], name="backjob_job_root"),

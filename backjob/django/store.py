@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import reduce, wraps
-from operator import or_
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import wraps
 from typing import Any, Final, ParamSpec, TypeVar
 
 from attrs import evolve
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
-from django.db.models import BigIntegerField, F, Func, Q, Value
+from django.db.models import BigIntegerField, Case, F, Func, Q, Value, When
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
-from backjob.django.connections import alias_for, forget_inherited
+from backjob.django.connections import alias_for, alias_for_leases, forget_inherited
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Chunk
-from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.errors import InvalidRequest, SlotTaken, StoreUnavailable, StoreUnusable
+from backjob.lifecycle import TIMED_OUT
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.process import PerProcess
 from backjob.protocols import Clock
 from backjob.stores.columns import COLUMNS
 from backjob.stores.rows import SERVER_NOW, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import kept_for
-from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, purge_batch
+from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, dump_result, joined_chunk, purge_batch
 
 __all__ = ["DjangoStore"]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_BEATS_AT_ONCE: Final = 100
 _ATTEMPTS: Final = 8
 _SEALED: Final = COLUMNS.index("sealed")
 _STARTED: Final = int(Status.STARTED)
 _RUNNING: Final = int(Status.IN_PROGRESS)
+_LIVING: Final = (_STARTED, _RUNNING)
+_WAITING: Final = Q(token=None, status__in=_LIVING)
 _REFUSED_VALUES: Final = (1153, 1267, 1300, 1366, 3854, 3988)
 """Errors of MariaDB and MySQL for a packet that is too large, and for a character that a character set lacks."""
 
@@ -123,10 +124,20 @@ class DjangoStore:
         assigned = assignments(changes, self._now())
         if changes.end:
             assigned["body"] = None
-        with self._connection(job_id) as alias, atomic(alias, savepoint=False):
-            rows = Row.objects.using(alias).filter(id=job_id, **conditions(expect))
-            changed = rows.update(version=F("version") + 1, **assigned)
-            return self._one(alias, job_id) if changed else None
+        conditional = Q(id=job_id, **conditions(expect))
+        if expect.unclaimed:
+            conditional &= _WAITING
+        if expect.lease_over:
+            conditional &= Q(lease_until__lte=self._now())
+        with self._connection(job_id) as alias:
+            try:
+                # A slot that another job has must not spoil the caller's transaction.
+                with atomic(alias, savepoint=isinstance(changes.slot, str)):
+                    rows = Row.objects.using(alias).filter(conditional)
+                    changed = rows.update(version=F("version") + 1, **assigned)
+                    return self._one(alias, job_id) if changed else None
+            except IntegrityError as error:  # of the only index that a change can violate
+                raise SlotTaken(str(changes.slot)) from error
 
     @_retry_deadlocks
     def report(self, job_id: str, token: str, report: Report) -> bool:
@@ -138,6 +149,8 @@ class DjangoStore:
             assigned["status_text"] = report.text
         if report.truncated:
             assigned["output_truncated"] = 1
+        if report.cursor is not UNSET:
+            assigned |= {"cursor": dump_result(report.cursor), "attempt": 1}
         if added:
             assigned["output_size"] = F("output_size") + len(added)
         with self._connection(job_id) as alias:
@@ -155,32 +168,75 @@ class DjangoStore:
         return True
 
     @_retry_deadlocks
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
         now = self._now()
         until = now + span(lease)
         with self._connection() as alias:
             rows = Row.objects.using(alias)
-            free = Q(lease_until=None) | Q(lease_until__lte=now)
+            due = rows.filter(Q(lease_until=None) | Q(lease_until__lte=now), token=None, start_time__lte=now)
             if labels is not None:
-                rows = rows.filter(label__in=labels)
-            due = rows.filter(free, status=_STARTED, start_time__lte=now).order_by("start_time", "seq")
-            found = list(due.values_list("seq", "version")[:limit])
+                due = due.filter(label__in=labels)
+            if full:
+                due = due.filter(Q(slot__isnull=False) | ~Q(queue__in=full))
+            longest_due = due.order_by("start_time", "seq").values_list("start_time", "seq", "version")
+            # A search for each status, so that each reads the index in its order. Few jobs are between two slices.
+            found = sorted([row for status in _LIVING for row in longest_due.filter(status=status)[:limit]])[:limit]
             if not found:
                 return []
             # Read in the same transaction, so that no later change to a job shows up as part of the lease.
             with atomic(alias, savepoint=False):
                 leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
-                taken = [seq for seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
+                taken = [seq for _, seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"), body=True)
 
     @_retry_deadlocks
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        pairs = sorted(tokens.items())
-        for first in range(0, len(pairs), _BEATS_AT_ONCE):
-            named = [Q(id=job_id, token=token) for job_id, token in pairs[first : first + _BEATS_AT_ONCE]]
-            with self._connection() as alias:
-                rows = Row.objects.using(alias).filter(reduce(or_, named), status=_RUNNING)
-                rows.update(updated_time=self._now(), version=F("version") + 1)
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        if not tokens:
+            return frozenset()
+        alias = alias_for_leases(self._inherited.get())
+        connection = connections[alias]
+        may_have_died = connection.connection is not None and connection.vendor != "sqlite"
+        try:
+            return self._beat(alias, tokens, lease, alive)
+        except _Deadlock:
+            raise
+        except StoreUnavailable:
+            if not may_have_died or connection.in_atomic_block:
+                raise
+            return self._beat(alias, tokens, lease, alive)  # on another connection
+
+    def _beat(self, alias: str, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        now = self._now()
+        rows = Row.objects.using(alias).filter(id__in=list(tokens), status=_RUNNING)
+        features = connections[alias].features
+        # All renewals lock rows in the same order, and none waits for a row that a transaction of the application has locked:
+        # meanwhile the leases of all the other jobs would end.
+        skips_locked = features.has_select_for_update_skip_locked
+        locked = rows.order_by("seq").select_for_update(
+            skip_locked=skips_locked, no_key=features.has_select_for_no_key_update
+        )
+        # In SQLite, which has no such locks, a transaction that reads before it writes may fail as locked.
+        block: AbstractContextManager[Any] = atomic(alias, savepoint=False) if skips_locked else nullcontext()
+        with self._connection(alias=alias), block:
+            running = dict(_with_token(locked, tokens))
+            if running:
+                signs = [seq for job_id, seq in running.items() if job_id in alive]
+                sign = F("updated_time")
+                if signs:
+                    sign = Case(When(seq__in=signs, then=now), default=sign, output_field=BigIntegerField())
+                matching = rows.filter(seq__in=running.values(), token__in=[tokens[job_id] for job_id in running])
+                matching.update(lease_until=now + span(lease), updated_time=sign)
+            if not skips_locked or len(running) == len(tokens):
+                return frozenset(tokens).difference(running)
+        with self._connection(alias=alias):
+            return frozenset(tokens) - {job_id for job_id, _ in _with_token(rows, tokens)}
 
     def find(self, query: Query) -> list[Job]:
         with self._connection() as alias:
@@ -236,10 +292,14 @@ class DjangoStore:
                 return removed
 
     def _overdue(self) -> Q:
+        """`backjob.lifecycle.late`, so that the index of limits bounds the search of the STARTED jobs."""
         now = self._now()
-        undelivered = Q(status=_STARTED, start_time__lte=now, deliver_by__lte=now)
+        is_past = Q(deliver_by__lte=now) | Q(expires__lte=now)
+        started = Q(deliver_by=None, expires__lte=now) | (Q(deliver_by__isnull=False) & is_past)
         limit = (Value(now) if isinstance(now, int) else now) - F("error_timeout")
-        return undelivered | Q(status=_RUNNING, updated_time__lte=limit)
+        is_silent = ~Q(token=TIMED_OUT) & Q(error_timeout__gt=0, updated_time__lte=limit)
+        running = (Q(token=None) & is_past) | (Q(token__isnull=False) & (Q(lease_until__lte=now) | is_silent))
+        return (Q(status=_STARTED) & started) | (Q(status=_RUNNING) & running)
 
     def _now(self) -> Any:
         return _DatabaseNow() if self._clock is None else microseconds(self._clock.now())
@@ -256,9 +316,9 @@ class DjangoStore:
         return [row_job(_plain(row, body=body), moment(read_time)) for *row, read_time in timed]
 
     @contextmanager
-    def _connection(self, job_id: str | None = None) -> Iterator[str]:
-        """Yield the alias to use for this job. Errors of the database become backjob's."""
-        alias = alias_for(self._inherited.get(), job_id)
+    def _connection(self, job_id: str | None = None, alias: str | None = None) -> Iterator[str]:
+        """Yield the alias, by default the one to use for this job. Errors of the database become backjob's."""
+        alias = alias or alias_for(self._inherited.get(), job_id)
         try:
             yield alias
         except IntegrityError as error:
@@ -283,6 +343,12 @@ class DjangoStore:
 
     def _unmigrated(self, error: Exception) -> StoreUnusable:
         return StoreUnusable(f"the database {self.using!r}: {error}; did you run the migrations of backjob?")
+
+
+def _with_token(rows: Any, tokens: Mapping[str, str]) -> list[tuple[str, int]]:
+    """The ids of those rows that have the job's token in ``tokens``, each with its number."""
+    found = rows.values_list("id", "seq", "token")
+    return [(job_id, seq) for job_id, seq, token in found if tokens.get(job_id) == token]
 
 
 def _is_deadlock(error: BaseException | None) -> bool:

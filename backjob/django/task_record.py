@@ -19,7 +19,8 @@ _MARK: Final = "backjob.django task"
 class TaskRecord:
     """A task as JSON. ``path`` is the task's dotted path; ``started_at`` and ``run_after`` are in ISO 8601.
 
-    ``over``: the task's function has ended, and `task_finished` was sent.
+    ``worker_ids`` has one for each attempt. ``errors`` has, for each of the last failed attempts, the number of its
+    run and the fields of a `TaskError`. ``over``: the task's function has ended, and `task_finished` was sent.
     """
 
     path: str
@@ -31,7 +32,7 @@ class TaskRecord:
     kwargs: dict[str, Any] = field(repr=False)
     started_at: str | None = None
     worker_ids: list[str] = field(factory=list)
-    errors: list[dict[str, str]] = field(factory=list, repr=False)
+    errors: list[dict[str, Any]] = field(factory=list, repr=False)
     return_value: Any = field(default=None, repr=False)
     over: bool = False
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from flask import Flask, Response
 
-from backjob.worker.claiming import left_by, no_store
+from backjob.worker.claiming import no_store
+from backjob.worker.outcomes import left_by
 
 
 def answer_exits(app: Flask) -> None:

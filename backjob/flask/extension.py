@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Unpack
 
 import flask
-from flask import Flask, got_request_exception
+from flask import Flask, got_request_exception, request_started
 from typing_extensions import override
 
 from backjob.errors import InvalidRequest, NoCurrentRequest
@@ -15,6 +15,7 @@ from backjob.flask.blueprint import status_blueprint
 from backjob.flask.cli import command
 from backjob.flask.engine import current_serving
 from backjob.flask.exits import answer_exits
+from backjob.flask.owners import log_in_owner
 from backjob.flask.routes import path_to
 from backjob.flask.site import Parts, Site
 from backjob.http.origins import URL, is_url
@@ -65,6 +66,7 @@ class BackJob(CoreBackJob):
         app.cli.add_command(command(self))
         app.before_request(self._skip_csrf_of_forms)
         got_request_exception.connect(self._note_exception, app)
+        request_started.connect(log_in_owner, app)
         answer_exits(app)
         site.wrap(blueprint)
         app.extensions["backjob"] = site

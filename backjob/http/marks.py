@@ -21,24 +21,27 @@ PROBE_PATH: Final = "/probe"
 """The path of a probe, below the status prefix."""
 
 PROBE_ATTEMPT: Final = 0
-"""The attempt in a probe's grant; a job's first attempt is 1."""
+"""The delivery in a probe's grant; a job's first delivery is 1."""
+
+PROBE_RUN: Final = 1
+"""The run in a probe's grant."""
 
 _UNKNOWN_PORT: Final = "-"
 
 
-def mark(key: bytes, job_id: str, attempt: int, port: int | None) -> Headers:
+def mark(key: bytes, job_id: str, run: int, delivery: int, port: int | None) -> Headers:
     """Return the header field that marks the response to a worker request or a probe."""
     shown = _UNKNOWN_PORT if port is None else str(port)
-    return ((MARK_HEADER, f"{shown} {_mac(key, job_id, attempt, shown)}"),)
+    return ((MARK_HEADER, f"{shown} {_mac(key, job_id, run, delivery, shown)}"),)
 
 
-def marked_port(response: Response, keys: Iterable[bytes], job_id: str, attempt: int) -> str | None:
+def marked_port(response: Response, keys: Iterable[bytes], job_id: str, run: int, delivery: int) -> str | None:
     """Return the port in the response's mark, or None if none of these keys made the mark for this request."""
     port, _, mac = (response.header(MARK_HEADER) or "").partition(" ")
     given = mac.encode("utf-8", "replace")
-    macs = [_mac(key, job_id, attempt, port).encode() for key in keys]
+    macs = [_mac(key, job_id, run, delivery, port).encode() for key in keys]
     return port if any(hmac.compare_digest(given, mac) for mac in macs) else None
 
 
-def _mac(key: bytes, job_id: str, attempt: int, port: str) -> str:
-    return hmac.digest(key, f"{port} {attempt} {job_id}".encode("utf-8", "replace"), "sha256").hex()
+def _mac(key: bytes, job_id: str, run: int, delivery: int, port: str) -> str:
+    return hmac.digest(key, f"{port} {run} {delivery} {job_id}".encode("utf-8", "replace"), "sha256").hex()

@@ -12,15 +12,18 @@ from attrs import evolve
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
+from backjob.draining import Draining
 from backjob.endings import write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
+from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
-from backjob.lifecycle import WAITING_TEXTS, End, cancelled, waiting_for
+from backjob.jobs.states import state_of
+from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Store, Transport
@@ -32,6 +35,7 @@ from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker, WorkerRequest
 from backjob.worker.exits import call_contained
+from backjob.worker.leases import Leases
 from backjob.worker.offload import to_thread
 from backjob.worker.running import Running
 
@@ -39,6 +43,8 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _CHUNK: Final = 1 << 16
+_MANY: Final = 100
+_UNKNOWN_THREADS: Final = 2
 
 _log = logging.getLogger("backjob")
 
@@ -63,19 +69,27 @@ class Engine:
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
         self._faults = Outage(options.clock)
+        self._threads: float | None = None
         self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
+        self.draining = Draining(lambda: self.worker.is_busy, options.drain_time)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
+        self.lease_keepers = PerProcess(lambda: Leases(options.store, options.clock, options.run_lease, self.release))
         self.worker = Worker(
             options.store,
             options.signer,
             options.clock,
             max_body=options.max_body,
             max_output=options.max_output,
+            run_lease=options.run_lease,
+            leases=lambda: self.leases,
+            is_draining=lambda: self.draining.is_on,
             write_later=self._write_later,
             settle=self._settle,
             announce=self.announce,
+            run_ended=self._run_ended,
+            max_running=self.max_running,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
@@ -84,8 +98,22 @@ class Engine:
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
 
-    def _settle(self, running: Running, end: End) -> None:
-        self.monitor.settle(running, end)
+    def _settle(self, job_id: str, conclude: Callable[[], None]) -> None:
+        self.monitor.settle(job_id, conclude)
+
+    def _run_ended(self, job: Job) -> None:
+        self.monitor.run_ended(job)
+
+    def _tend_leases(self) -> float | None:
+        return self.leases.tend()
+
+    def _may_reap(self) -> bool:
+        return self.leases.may_reap()
+
+    @property
+    def leases(self) -> Leases:
+        """The run leases of this process."""
+        return self.lease_keepers.get()
 
     @property
     def monitor(self) -> Monitor:
@@ -110,12 +138,18 @@ class Engine:
             announce=self.announce,
             leave=self.release,
             retention=self.retention,
-            error_timeout=float(self.options.error_timeout),
+            delivery_timeout=float(self.options.delivery_timeout),
+            run_lease=float(self.options.run_lease),
+            may_reap=self._may_reap,
+            max_running=self.max_running,
+            queues=self.options.limits,
             unseal=self._unseal,
             is_authentic=self.row_keys.is_authentic,
             relabel=lambda: self.own_jobs.relabel(self.sealer),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
+            tend_leases=self._tend_leases,
+            is_draining=lambda: self.draining.is_on,
         )
 
     def _close_idle(self) -> None:
@@ -139,13 +173,15 @@ class Engine:
         """The source for a `Broadcast` of these jobs."""
         return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
 
-    def request_arrived(self, listener_of: Callable[[], Listener]) -> None:
+    def request_arrived(self, listener_of: Callable[[], Listener], threads: float | None = None) -> None:
         """Start the monitor, and learn the server's address: middleware calls this for each request.
 
-        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. Raises nothing:
-        no page must fail because of it.
+        ``listener_of()`` may raise `AddressUnknown`; `start` raises it later, if a job needs the address. ``threads`` is how
+        many requests the server handles at once: infinite for an event loop, None if it does not show that. Raises
+        nothing: no page must fail because of it.
         """
         try:
+            self._threads = threads
             monitor = self.monitor
             monitor.serves_requests = True
             monitor.note_request()
@@ -153,6 +189,15 @@ class Engine:
                 monitor.address_shown()
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def max_running(self) -> int:
+        """Return how many jobs this process may run at once, so that its server has threads left for pages."""
+        if self.options.max_running is not None:
+            return self.options.max_running
+        threads = self._threads
+        if threads is None:
+            return _UNKNOWN_THREADS
+        return max(1, int(min(threads / 2, _MANY)))
 
     def worker_request(
         self, forms: Callable[[], tuple[Request, ...]], listener_of: Callable[[], Listener]
@@ -183,6 +228,7 @@ class Engine:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()
         self.monitor.close()
+        self.leases.close(5.0)
         self.addresses.close()
         self.store.close()
 
@@ -193,17 +239,17 @@ class Engine:
         return self.store.get(job_id) if is_storable(job_id) else None
 
     def job(self, job_id: str) -> Job:
-        """Return the job. One that is past its timeout ends FAILED first. Raises `JobNotFound`."""
+        """Return the job. One that has passed a time limit is ended or requeued first, if this process may judge that. Raises `JobNotFound`."""
         job = self.find(job_id)
         if job is None:
             raise JobNotFound(job_id)
-        end = self.monitor.overdue(job)
-        if end is None or not self.monitor.may_reap():
+        if late(job) is None or not self.monitor.may_reap():
             return job
-        changed = write_end(self.store, job.id, Expect(status=job.status, version=job.version), end)
+        changed = self.monitor.reap(job)
         if changed is None:
             return self.store.get(job_id) or job
-        self.when_committed(job_id, partial(self.conclude, changed))
+        if changed.token is None or changed.status.is_final:  # otherwise its process is still to find out
+            self.when_committed(job_id, partial(self.conclude, changed))
         return changed
 
     def status(self, job_id: str) -> JobState:
@@ -251,9 +297,11 @@ class Engine:
                 return True
 
     def conclude(self, job: Job) -> None:
-        """Follow up on an end that was written here: stop delivering the job, and announce the end."""
+        """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
         self.monitor.forget(job.id)
-        call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
+        self.monitor.run_ended(job)
+        if job.status.is_final:
+            call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
 
     # --- access -----------------------------------------------------------------------------------------------------
 
@@ -300,6 +348,16 @@ class Engine:
         here = self.here()
         return None if here is None else self.owner_of(here.request)
 
+    def run_as_owner(self, job: Job, request: Any) -> None:
+        """Have the action of a job that was started ``as_owner`` run as its owner.
+
+        Middleware calls it with the framework's request (WSGI: the environ, ASGI: the scope) after the claim, before the
+        application sees that request; it may block. By default it does nothing: the action reads ``jobs.owner``. An
+        adapter for your own framework puts ``job.owner`` where the framework's code looks for the user. Load the user
+        anew, and raise `JobFailed` with the reason if it may not act: then the job fails, and its action does not run. Any
+        other exception counts as the action's, so the job may be retried.
+        """
+
     def session_cookie(self) -> str:
         """Return the name of the framework's session cookie."""
         return "session"
@@ -320,22 +378,7 @@ class Engine:
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        text = job.status_text
-        if text is None:
-            text = self._tail(job)[1].text if job.output_size else WAITING_TEXTS.get(waiting_for(job) or "", "")
-        return JobState(
-            id=job.id,
-            status=job.status,
-            progress=job.progress,
-            status_text=text,
-            start_time=job.start_time,
-            updated_time=job.updated_time,
-            end_time=job.end_time,
-            result=job.result,
-            owner=job.owner,
-            scope=job.scope,
-            waiting_for=waiting_for(job),
-        )
+        return state_of(job, lambda job: self._tail(job)[1].text)
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""
@@ -360,6 +403,14 @@ class Engine:
         ``is_new``: the write created the job, and the action delivers it.
         """
         action()
+
+    def in_transaction(self) -> str | None:
+        """Return the name of a database in which this thread has a transaction open that could undo what a cursor counts."""
+        return None
+
+    def keyed(self, rows: object) -> Keyed | None:  # noqa: ARG002 - for adapters
+        """Return a query to be read in the order of its key, or None if ``rows`` is none. Raises `InvalidRequest`."""
+        return None
 
     def release(self) -> None:
         """Close what this thread keeps open in the store, before it ends or stays idle for long."""

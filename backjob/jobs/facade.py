@@ -13,8 +13,8 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
 from backjob.jobs.options import Options
 from backjob.jobs.outside import Outside
-from backjob.jobs.starting import Merge, drafted, prepared, stored
-from backjob.model import JobState
+from backjob.jobs.starting import Merge, Terms, drafted, prepared, stored
+from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 
 __all__ = ["BackJob", "Merge", "StartOptions", "engine_of"]
@@ -26,15 +26,21 @@ class BackJob(Inside, Outside):
     ``store`` keeps the jobs, ``transport`` sends worker requests, ``signer`` signs and verifies them. ``transport`` may be
     a function of the base URL that returns one, such as the class `SocketTransport`: the middleware calls it once it has
     learnt the URL from the server's socket.
-    ``owner(request)`` returns the user of a request, or None. ``error_timeout`` (s) limits a job's silence,
-    ``delivery_timeout`` (s) its wait for a worker. Retention is in days, 0 keeps jobs for ever; ``max_output`` and
+    ``owner(request)`` returns the user of a request, or None. ``error_timeout`` (s; 0: none) limits the silence of a running
+    job, ``delivery_timeout`` (s) how long a request may stay unclaimed once it was sent. Retention is in days, 0 keeps jobs for ever; ``max_output`` and
     ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields, ``max_depth`` is how deep jobs that start jobs
     may be nested, and ``max_chain`` how many jobs the first of them may lead to. ``merge_cookies`` names the cookies that say whose a job without an owner is when jobs merge (None:
     "session"). ``forward_headers`` names more header fields of the starting request for its action to see;
     ``credential_headers`` those that prove a login: they are treated like cookies. ``user_agent`` None forwards that of the request that starts the job. backjob calls
-    ``on_end(state)`` in the process that wrote a job's end. ``seal`` stores credentials encrypted until the claim, so that
-    any process can deliver the job. ``streams`` is the number of event streams that a process serves at once; None: 1000
+    ``on_end(state)`` in the process that wrote a job's end. ``seal`` stores credentials encrypted until the job ends, so
+    that any process can deliver it. ``streams`` is the number of event streams that a process serves at once; None: 1000
     under ASGI, none under WSGI, where each occupies a thread.
+
+    A job whose process stops renewing its lease for ``run_lease`` (s) ends, or is retried. ``max_running`` is how many jobs a
+    process runs at once; None: half the server's threads, at least 1, and 2 if their number is unknown; 100 under ASGI.
+    ``queues`` limits the jobs of a queue that run at once in all processes: ``{"exports": {"max_running": 2}}``.
+    ``slice_time`` (s) is how long an action that can continue later keeps one request, and ``drain_time`` (s) how long a
+    server that is told to stop waits for the jobs that it runs.
 
     Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
     """
@@ -47,7 +53,7 @@ class BackJob(Inside, Outside):
         *,
         owner: Callable[[Any], str | None] | None = None,
         status_prefix: str = "/backjob",
-        error_timeout: float = 60,
+        error_timeout: float = 3600,
         delivery_timeout: float = 600,
         completed_retention_days: float = 30,
         retention_days: float = 60,
@@ -63,6 +69,11 @@ class BackJob(Inside, Outside):
         on_end: Callable[[JobState], object] | None = None,
         seal: bool = False,
         streams: int | None = None,
+        run_lease: float = 18,
+        max_running: int | None = None,
+        queues: Mapping[str, Mapping[str, Any]] | None = None,
+        slice_time: float = 20,
+        drain_time: float = 25,
         clock: Clock | None = None,
     ) -> None:
         # The adapters' subclasses don't call this: they keep their engines elsewhere.
@@ -88,6 +99,11 @@ class BackJob(Inside, Outside):
             on_end=on_end,
             seal=seal,
             streams=streams,
+            run_lease=run_lease,
+            max_running=max_running,
+            queues={} if queues is None else queues,
+            slice_time=slice_time,
+            drain_time=drain_time,
             clock=clock,
         )
         self._only_engine = Engine(options, self)
@@ -133,7 +149,12 @@ class BackJob(Inside, Outside):
         body: bytes | str | None = None,
         headers: Mapping[str, str] | None = None,
         as_current_user: bool = True,
+        as_owner: bool = False,
         delay: float | timedelta | datetime = 0,
+        expires: float | timedelta | datetime | None = None,
+        retries: int = 0,
+        retry_delay: float | timedelta = 10,
+        queue: str = DEFAULT_QUEUE,
         scope: str = "",
         owner: str | EllipsisType | None = ...,
         merge: Merge = "never",
@@ -144,9 +165,11 @@ class BackJob(Inside, Outside):
         ``path`` may contain a query; ``query`` is added to it (lists repeat, None is left out). It may also be an absolute
         URL of this application, as frameworks build them: with scheme and host of the request being served or of the base
         URL. The worker request goes to the base URL in any case. ``method`` is 1 to 20 upper-case characters; pass at most
-        one of ``form``, ``json`` and ``body``, and none with GET. As the current user, the job gets ``Cookie`` and
-        ``Authorization`` of the request being served. ``delay`` is in seconds, a timedelta, or an aware datetime.
-        ``owner`` defaults to the owner hook's result. ``merge`` joins an identical job that is waiting ("pending": not
+        one of ``form``, ``json`` and ``body``, and none with GET. As the current user, the job gets ``Cookie`` and ``Authorization`` of the request being served. With ``as_owner`` it gets none,
+        and the action runs as the job's owner, even when the login has expired. ``delay`` is in seconds, a timedelta, or an aware
+        datetime; a job that is not claimed before ``expires`` (the same) ends FAILED. ``owner`` defaults to the owner hook's
+        result. A run that died, raised, timed out or answered 408, 425, 429 or 5xx is followed by another after
+        ``retry_delay · 2ⁿ`` s, up to ``retries`` times. ``queue`` names the queue whose limit applies. ``merge`` joins an identical job that is waiting ("pending": not
         sent yet; it takes the newest start time) or has not ended ("unfinished").
 
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
@@ -156,8 +179,19 @@ class BackJob(Inside, Outside):
         """
         engine = self._engine
         content = Content(method, form, json, body, headers)
-        work = prepared(engine, path, query, content, as_current_user=as_current_user)
-        draft = drafted(engine, work, delay=delay, scope=scope, owner=owner, error_timeout=error_timeout)
+        work = prepared(engine, path, query, content, as_current_user=as_current_user and not as_owner)
+        terms = Terms(
+            delay=delay,
+            expires=expires,
+            scope=scope,
+            owner=owner,
+            as_owner=as_owner,
+            error_timeout=error_timeout,
+            retries=retries,
+            retry_delay=retry_delay,
+            queue=queue,
+        )
+        draft = drafted(engine, work, terms)
         return stored(engine, work, draft, merge).id
 
     async def astart(
@@ -210,7 +244,12 @@ class StartOptions(TypedDict, total=False):
     body: bytes | str | None
     headers: Mapping[str, str] | None
     as_current_user: bool
+    as_owner: bool
     delay: float | timedelta | datetime
+    expires: float | timedelta | datetime | None
+    retries: int
+    retry_delay: float | timedelta
+    queue: str
     scope: str
     owner: str | EllipsisType | None
     merge: Merge

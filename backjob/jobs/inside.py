@@ -8,45 +8,26 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from collections.abc import Callable
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
 from backjob.http.values import json_text, text_of
-from backjob.jobs.engine import UsesEngine
+from backjob.jobs.tracking import Tracking
 from backjob.lifecycle import completed, failed
 from backjob.model import short_text
-from backjob.worker.claiming import describe
-from backjob.worker.running import Running, current
+from backjob.worker.outcomes import describe
+from backjob.worker.running import current
 from backjob.worker.unwritten import percent
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_T = TypeVar("_T")
 
 _MAX_RESULT: Final = 1 << 20
-_MAX_STRIDE: Final = 8
-_MIN_INTERVAL: Final = 0.05
 
 
-class Inside(UsesEngine):
+class Inside(Tracking):
     """The methods for use inside of an action; `BackJob` inherits them."""
-
-    def _running(self) -> Running | None:
-        running = current.get()
-        return running if running is not None and running.owner is self else None
-
-    @property
-    def is_background(self) -> bool:
-        """Whether the request being served is a verified worker request of this `BackJob`."""
-        return self._running() is not None
-
-    @property
-    def job_id(self) -> str | None:
-        """The id of the current job, or None outside of a background request."""
-        running = self._running()
-        return None if running is None else running.job.id
 
     # --- progress ---------------------------------------------------------------------------------------------------
 
@@ -100,55 +81,6 @@ class Inside(UsesEngine):
             return
         running.raise_progress(amount)
         if running.note_life():
-            await self._engine.offload(running.write_now)
-
-    def track(self, iterable: Iterable[_T], text: str | None = None, *, total: int | None = None) -> Iterator[_T]:
-        """Yield the items of an iterable and report progress. If its length is unknown, each item is a sign of life."""
-        return self._tracked(iterable, None if text is None else text_of("text", text), total)
-
-    def _tracked(self, iterable: Iterable[_T], text: str | None, total: int | None) -> Iterator[_T]:
-        running = self._running()
-        if running is None:
-            yield from iterable
-            return
-        if text is not None:
-            running.set_text(text)
-        if total is None and isinstance(iterable, Sized):
-            total = len(iterable)
-        pace = _Pace(total)
-        done = 0
-        report_at = 1
-        for done, item in enumerate(iterable, 1):
-            yield item
-            if done >= report_at:
-                if pace.note(running, done):
-                    running.write_now()
-                report_at = pace.next_report(done)
-        if done and pace.note(running, done):  # the last items may not have been reported yet
-            running.write_now()
-
-    async def atrack(
-        self, iterable: AsyncIterable[_T] | Iterable[_T], text: str | None = None, *, total: int | None = None
-    ) -> AsyncIterator[_T]:
-        """`track` for an async handler, over an async iterable or an ordinary one."""
-        if text is not None:
-            await self.aupdate(status_text=text_of("text", text))
-        if total is None and isinstance(iterable, Sized):
-            # len() of an async iterable may block: that of a Django query runs SQL.
-            total = await self._engine.offload(len, iterable) if isinstance(iterable, AsyncIterable) else len(iterable)
-        pace = _Pace(total)
-        done = 0
-        report_at = 1
-        async for item in _async_items(iterable):
-            yield item
-            done += 1
-            if done >= report_at:
-                running = self._running()
-                if running is not None and pace.note(running, done):
-                    await self._engine.offload(running.write_now)
-                report_at = pace.next_report(done)
-        running = self._running()
-        if done and running is not None and pace.note(running, done):
             await self._engine.offload(running.write_now)
 
     def echo(self, text: str) -> None:
@@ -213,7 +145,7 @@ class Inside(UsesEngine):
                 "process that the action has forked"
             )
         if running is not None and running.error is None:
-            running.error = text
+            running.error = failed(text or None)
         raise JobFailed(text)
 
     def note_error(self, error: BaseException) -> None:
@@ -223,7 +155,7 @@ class Inside(UsesEngine):
         """
         running = self._running()
         if running is not None and running.error is None:
-            running.error = describe(error)
+            running.error = failed(describe(error), may_retry=True)
 
     # --- around actions ---------------------------------------------------------------------------------------------
 
@@ -265,37 +197,3 @@ class Inside(UsesEngine):
         if self._here() is None:
             raise NoCurrentRequest(f"{text}, but no request passed the middleware")
         raise BackgroundOnly(text)
-
-
-class _Pace:
-    """Decides when `track` reports: at each new percent, and as a sign of life, without reading the clock at each item."""
-
-    def __init__(self, length: int | None) -> None:
-        self._length = length
-        self._stride = 1
-        self._last = time.monotonic()
-
-    def note(self, running: Running, done: int) -> bool:
-        """Note the progress, without blocking. Returns whether a write is due."""
-        if not self._length:
-            return running.note_life()
-        progress = int(done * 100 // self._length)
-        return running.note_progress(progress if 0 <= progress <= 100 else max(0, min(100, progress)))
-
-    def next_report(self, done: int) -> int:
-        now = time.monotonic()
-        if now - self._last >= _MIN_INTERVAL:
-            self._stride = 1
-        elif self._stride < _MAX_STRIDE:
-            self._stride *= 2
-        self._last = now
-        return done + self._stride
-
-
-async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncIterator[_T]:
-    if isinstance(iterable, AsyncIterable):
-        async for item in iterable:
-            yield item
-    else:
-        for item in iterable:
-            yield item

@@ -46,7 +46,7 @@ def is_same(job: Job, draft: Draft) -> bool:
 
 
 def _compared(row: Job | Draft, request: Request) -> Iterator[str | None]:
-    yield from (row.owner, row.scope, request.method, request.target)
+    yield from (row.owner, row.scope, "as_owner" if row.as_owner else None, request.method, request.target)
     yield from (None, None) if row.caller is None else (row.caller.host, row.caller.mount)
     yield from _parts(tuple(field for field in request.headers if field[0].lower() not in _IGNORED))
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeGuard
 
 from attrs import Attribute, field, frozen
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
-from backjob.http.arguments import MAX_HEADERS, check_number, check_value
+from backjob.http.arguments import MAX_HEADERS, check_label, check_number, check_value
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.model import JobState
-from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
 
 SHORTEST_TIMEOUT: Final = 0.001
-"""Seconds, for ``error_timeout``."""
+"""Seconds, for ``error_timeout``; 0 means none."""
+_SHORTEST_LEASE: Final = 0.5
+_LONGEST_QUEUE: Final = 100
+"""Bytes. The name of a slot has a number added, and fits into 128 characters."""
+_MOST_SLOTS: Final = 10_000
+_QUEUES_EXAMPLE: Final = '{"exports": {"max_running": 2}}'
 
 
 def _number(default: float, least: float = 0) -> Any:
@@ -58,6 +63,44 @@ def _check_user_agent(_options: object, _attribute: object, value: str | None) -
         check_value("user_agent", "User-Agent", value)
 
 
+def _check_max_running(_options: object, _attribute: object, value: object) -> None:
+    if value is not None:
+        check_number("max_running", value, 1, whole=True)
+
+
+def queue_limits(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return the ``max_running`` of each queue that has one. Raises `InvalidRequest` for an invalid ``queues``."""
+    if not isinstance(queues, Mapping):
+        raise InvalidRequest("queues", f"must map names to settings, such as {_QUEUES_EXAMPLE}, not {queues!r}")
+    limits: dict[str, int] = {}
+    for name, settings in queues.items():
+        check_queue(name, "queues")
+        if not isinstance(settings, Mapping):
+            raise InvalidRequest("queues", f"{name!r} must have a mapping of settings, such as {_QUEUES_EXAMPLE}")
+        for key, value in settings.items():
+            if key != "max_running":
+                raise InvalidRequest("queues", f"{name!r} has the unknown setting {key!r}; known: max_running")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_SLOTS:
+                reason = f"max_running of {name!r} must be a whole number from 1 to {_MOST_SLOTS}, not {value!r}"
+                raise InvalidRequest("queues", reason)
+            limits[name] = value
+    return limits
+
+
+def check_queue(name: object, argument: str = "queue") -> str:
+    """Return the name of a queue. Raises `InvalidRequest` naming the argument."""
+    if not isinstance(name, str) or not name:
+        raise InvalidRequest(argument, f"the name of a queue must be text that is not empty, not {name!r}")
+    checked = check_label(argument, name)
+    if len(checked.encode()) > _LONGEST_QUEUE:
+        raise InvalidRequest(argument, f"the name of a queue must have at most {_LONGEST_QUEUE} bytes")
+    return checked
+
+
+def _check_queues(_options: object, _attribute: object, value: Mapping[str, Mapping[str, Any]]) -> None:
+    queue_limits(value)
+
+
 def is_status_prefix(value: object) -> TypeGuard[str]:
     """Whether this can be a ``status_prefix``."""
     return isinstance(value, str) and value.startswith("/") and not value.endswith("/") and "//" not in value
@@ -66,6 +109,12 @@ def is_status_prefix(value: object) -> TypeGuard[str]:
 def _check_prefix(_options: object, _attribute: object, value: str) -> None:
     if not is_status_prefix(value):
         raise InvalidRequest("status_prefix", f"must begin with a slash and not end with one, not {value!r}")
+
+
+def check_error_timeout(value: object) -> None:
+    """Raise `InvalidRequest` unless the value can be an ``error_timeout``."""
+    if value != 0 or isinstance(value, bool):
+        check_number("error_timeout", value, SHORTEST_TIMEOUT)
 
 
 def _clock(clock: Clock | None) -> Clock:
@@ -81,7 +130,7 @@ class Options:
     signer: Signer
     owner: Callable[[Any], str | None] | None = None
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
-    error_timeout: float = _number(60, SHORTEST_TIMEOUT)
+    error_timeout: float = field(default=3600, validator=lambda *given: check_error_timeout(given[-1]))
     delivery_timeout: float = _number(600, 1)
     completed_retention_days: float = _number(30)
     retention_days: float = _number(60)
@@ -94,7 +143,24 @@ class Options:
     forward_headers: tuple[str, ...] = field(default=(), converter=_forward_headers)
     credential_headers: tuple[str, ...] = field(default=(), converter=_credential_headers)
     user_agent: str | None = field(default=None, validator=_check_user_agent)
+    slice_time: float = _number(20)
+    drain_time: float = _number(25)
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
+    run_lease: float = _number(18, _SHORTEST_LEASE)
+    max_running: int | None = field(default=None, validator=_check_max_running)
+    queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
     clock: Clock = field(default=None, converter=_clock)
+
+    def __attrs_post_init__(self) -> None:
+        if self.limits and Capability.SLOTS in lacks(self.store):
+            reason = (
+                "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
+            )
+            raise InvalidRequest("queues", reason)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """The ``max_running`` of each queue that has one."""
+        return queue_limits(self.queues)

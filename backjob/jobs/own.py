@@ -62,13 +62,20 @@ class OwnJobs(Store):
         return self.store.report(job_id, token, report)
 
     @override
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        taken = self.store.take_due(lessee, lease, limit, self._keys.labels)
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        taken = self.store.take_due(lessee, lease, limit, self._keys.labels, full)
         return [job for job in taken if self._own(job) is not None]
 
     @override
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        self.store.beat(tokens)
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        return self.store.beat(tokens, lease, alive)
 
     @override
     def find(self, query: Query) -> list[Job]:

@@ -29,9 +29,9 @@ from backjob.http.origins import URL, is_url, local_target, prefix_of
 from backjob.http.targets import path_below
 from backjob.jobs.engine import Engine
 from backjob.jobs.merging import is_same, merge_key
-from backjob.jobs.options import SHORTEST_TIMEOUT
+from backjob.jobs.options import check_error_timeout, check_queue
 from backjob.lifecycle import waits_until_sent
-from backjob.model import Caller, Changes, Credentials, Draft, Expect, Job, Query, Request, Status
+from backjob.model import DEFAULT_QUEUE, Caller, Changes, Credentials, Draft, Expect, Job, Query, Request, Status
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
@@ -135,37 +135,67 @@ def _with_user_agent(engine: Engine, request: Request) -> Request:
     return evolve(request, headers=(*request.headers, ("User-Agent", agent or _DEFAULT_AGENT)))
 
 
-def drafted(
-    engine: Engine,
-    work: Prepared,
-    *,
-    delay: float | timedelta | datetime,
-    scope: str,
-    owner: str | EllipsisType | None,
-    error_timeout: float | None,
-) -> Draft:
+@frozen(kw_only=True)
+class Terms:
+    """The arguments of ``start()`` that say when, how often and as whom a job runs."""
+
+    delay: float | timedelta | datetime = 0
+    expires: float | timedelta | datetime | None = None
+    scope: str = ""
+    owner: str | EllipsisType | None = ...
+    as_owner: bool = False
+    error_timeout: float | None = None
+    retries: int = 0
+    retry_delay: float | timedelta = 10
+    queue: str = DEFAULT_QUEUE
+
+
+def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     """Build the job to store. Raises `InvalidRequest`, `TooDeep` and `TooManyJobs`."""
-    due = check_delay(delay, engine.clock.now())
-    if due != 0 and Capability.RETENTION in lacks(engine.store):
+    lacking = lacks(engine.store)
+    due = check_delay(terms.delay, engine.clock.now())
+    if due != 0 and Capability.RETENTION in lacking:
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
-    timeout = engine.options.error_timeout if error_timeout is None else error_timeout
-    check_number("error_timeout", timeout, SHORTEST_TIMEOUT)
-    scope = check_label("scope", scope)
-    owner = engine.current_owner() if isinstance(owner, EllipsisType) else owner
+    expires = _expiry(engine, terms.expires)
+    timeout = engine.options.error_timeout if terms.error_timeout is None else terms.error_timeout
+    check_error_timeout(timeout)
+    check_number("retries", terms.retries, 0, whole=True)
+    retry_delay = terms.retry_delay
+    retry_delay = retry_delay.total_seconds() if isinstance(retry_delay, timedelta) else retry_delay
+    check_number("retry_delay", retry_delay, 0)
+    if terms.retries and Capability.RETENTION in lacking:
+        raise InvalidRequest("retries", "this store may drop a waiting job to make room: keep such jobs in a database")
+    queue = check_queue(terms.queue)
+    scope = check_label("scope", terms.scope)
+    owner = engine.current_owner() if isinstance(terms.owner, EllipsisType) else terms.owner
+    owner = None if owner in (None, "") else check_label("owner", owner)
+    if terms.as_owner:
+        _check_as_owner(work, owner)
     job_id = new_job_id()
     credentials = engine.inheritance.packed(job_id, work.credentials)
     held = bool(credentials) and engine.sealer is None
-    # Take the lease only if this process must deliver the job (it holds the credentials) or if the job is due now.
-    leased = due == 0.0 or held
+    if held and terms.retries:
+        raise InvalidRequest(
+            "retries",
+            "a retry may run in a process that has no credentials of this user: have them stored sealed (SEAL), "
+            "run the job as its owner (as_owner=True), or pass as_current_user=False",
+        )
+    # Take the lease only if this process must deliver the job (it holds the credentials), or if the job is due now and
+    # there is room to send it; otherwise any process that has room takes it.
+    leased = held or (due == 0.0 and engine.monitor.has_room(queue))
     draft = Draft(
         id=job_id,
         request=work.request,
         caller=work.caller,
-        owner=None if owner in (None, "") else check_label("owner", owner),
+        owner=owner,
         scope=scope,
         due=due,
-        delivery_timeout=float(engine.options.delivery_timeout),
+        expires=expires,
         error_timeout=float(timeout),
+        retries=terms.retries,
+        retry_delay=float(retry_delay),
+        queue=queue,
+        as_owner=terms.as_owner,
         lessee=engine.monitor.lessee if leased else None,
         lease=LEASE if leased else 0.0,
         held=held,
@@ -177,6 +207,31 @@ def drafted(
         return draft
     binding = engine.row_keys.binding(draft, draft.label)
     return evolve(draft, sealed=engine.sealer.seal(credentials, binding))
+
+
+def _expiry(engine: Engine, expires: float | timedelta | datetime | None) -> datetime | float | None:
+    if expires is None:
+        return None
+    try:
+        moment = check_delay(expires, engine.clock.now())
+    except InvalidRequest as error:
+        raise InvalidRequest("expires", error.reason) from None
+    if moment == 0:
+        raise InvalidRequest("expires", f"{expires!r} is not in the future, so the job could never start")
+    return moment
+
+
+def _check_as_owner(work: Prepared, owner: str | None) -> None:
+    """Raise `InvalidRequest` if a job can't run as its owner."""
+    if owner is None:
+        raise InvalidRequest(
+            "as_owner", "needs an owner: pass owner=, or set the owner hook and start it as a logged-in user"
+        )
+    if work.given:
+        names = ", ".join(sorted({name for name, _ in work.given.headers}))
+        raise InvalidRequest(
+            "headers", f"{names}: with as_owner=True the job runs as its owner, without other credentials"
+        )
 
 
 def _depth(limit: int) -> int:
@@ -235,7 +290,7 @@ def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
 
 def _is_what_its_key_says(engine: Engine, job: Job, draft: Draft, key: str) -> bool:
     """Return whether a job may be joined: with a key that was moved to its row, it would get the caller's credentials."""
-    is_waiting = job.status is Status.STARTED
+    is_waiting = job.is_waiting and job.status is Status.STARTED and job.run == 1
     return (
         (is_waiting or not waits_until_sent(key))
         and is_same(job, draft)
@@ -253,11 +308,11 @@ def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -
             return _created(engine, draft)
         if not waits_until_sent(key):
             return job
-        changes = Changes(due=draft.due, delivery_timeout=draft.delivery_timeout)
+        changes = Changes(due=draft.due)
         if draft.lessee is not None and (draft.held or not job.held):
             # This process can deliver it too; the present lessee sees the new time only when it renews its lease.
             changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
-        moved = engine.store.change(job.id, Expect(status=Status.STARTED, version=job.version), changes)
+        moved = engine.store.change(job.id, Expect(unclaimed=True, version=job.version), changes)
         if moved is not None:
             engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, _sent(engine, moved, work)))
             return moved

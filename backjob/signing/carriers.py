@@ -17,13 +17,13 @@ _TAG: Final = ';tag="backjob"'
 _DIGEST: Final = "sha-256=:{}:"
 _PARAMETERS: Final = (
     '("@method" "@path" "@query" "content-digest")'
-    ';created={};expires={};nonce="{}.{}";keyid="{}";alg="hmac-sha256"' + _TAG
+    ';created={};expires={};nonce="{}.{}.{}";keyid="{}";alg="hmac-sha256"' + _TAG
 )
 _PATH: Final = ';path="{}"'
 _SIGNATURE: Final = ":{}:"
 
 _INTEGER: Final = "(0|[1-9][0-9]{0,14})"  # RFC 9651, section 3.3.1: at most 15 digits
-_VALUES: Final = (_INTEGER, _INTEGER, "([A-Za-z0-9_-]{1,128})", _INTEGER, "([A-Za-z0-9_-]{12})")
+_VALUES: Final = (_INTEGER, _INTEGER, "([A-Za-z0-9_-]{1,128})", _INTEGER, _INTEGER, "([A-Za-z0-9_-]{12})")
 _MAX_PATH: Final = 8192
 # Whatever is longer is refused before it is parsed: no key has proven anything yet.
 _MAX_IN_QUERY: Final = 3 * _MAX_PATH + 1024
@@ -44,7 +44,8 @@ class Fields(NamedTuple):
     created: int
     expires: int
     job_id: str
-    attempt: int
+    run: int
+    delivery: int
     keyid: str
     path: str | None
     digest: str
@@ -55,17 +56,19 @@ class Fields(NamedTuple):
 
     def parameters(self) -> str:
         """Return the inner list of Signature-Input (RFC 9421, section 4.1), which also ends the signature base."""
-        text = _PARAMETERS.format(self.created, self.expires, self.job_id, self.attempt, self.keyid)
+        text = _PARAMETERS.format(
+            self.created, self.expires, self.job_id, self.run, self.delivery, self.keyid
+        )
         return text if self.path is None else text + _PATH.format(self.path)
 
 
-_WRITABLE: Final = re.compile(r"\.".join(_VALUES[place] for place in (2, 3, 0, 1)))
+_WRITABLE: Final = re.compile(r"\.".join(_VALUES[place] for place in (2, 3, 4, 0, 1)))
 
 
 def check_writable(fields: Fields) -> None:
     """Raise `InvalidRequest` for values that ``take`` would refuse."""
-    if not _WRITABLE.fullmatch(f"{fields.job_id}.{fields.attempt}.{fields.created}.{fields.expires}"):
-        raise InvalidRequest("grant", "has an id, an attempt or a time that does not fit into a signature")
+    if not _WRITABLE.fullmatch(f"{fields.job_id}.{fields.run}.{fields.delivery}.{fields.created}.{fields.expires}"):
+        raise InvalidRequest("grant", "has an id, a number or a time that does not fit into a signature")
     if fields.path is not None and len(fields.path) > _MAX_PATH:
         raise InvalidRequest("path", f"is longer than {_MAX_PATH} characters")
 
@@ -124,7 +127,7 @@ class QueryCarrier:
         path = "" if fields.path is None else self._path_form.format(quote(fields.path, safe=""))
         return (
             self._digest_form.format(_escaped(fields.digest))
-            + self._input_form.format(fields.created, fields.expires, fields.job_id, fields.attempt, fields.keyid)
+            + self._input_form.format(fields.created, fields.expires, fields.job_id, fields.run, fields.delivery, fields.keyid)
             + path
             + self._signature_form.format(_escaped(signature))
         )
@@ -146,12 +149,14 @@ class QueryCarrier:
             raise SignatureError("the signature is not joined to the query with the right delimiter")
         if self._names.search(target.partition("?")[2]):
             raise SignatureError("the query has parameters of a signature more than once")
-        digest, created, expires, job_id, attempt, keyid, path, _ = whole.groups()
+        digest, created, expires, job_id, run, delivery, keyid, path, _ = whole.groups()
         if path is not None:
             path = unquote(path)
             if not _CARRIED.fullmatch(path):
                 raise SignatureError("the signature carries an invalid path")
-        fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, _unescaped(digest))
+        fields = Fields(
+            int(created), int(expires), job_id, int(run), int(delivery), keyid, path, _unescaped(digest)
+        )
         return Taken(target, request.headers, fields, whole[0])
 
 
@@ -224,8 +229,8 @@ class HeaderCarrier:
         signature = self._digest.fullmatch(by_field["signature"].value)
         if digest is None or parameters is None or signature is None:
             raise SignatureError("Content-Digest or the signature is not written as backjob writes it")
-        created, expires, job_id, attempt, keyid, path = parameters.groups()
-        fields = Fields(int(created), int(expires), job_id, int(attempt), keyid, path, digest[1])
+        created, expires, job_id, run, delivery, keyid, path = parameters.groups()
+        fields = Fields(int(created), int(expires), job_id, int(run), int(delivery), keyid, path, digest[1])
         if by_field["content-digest"].label != "sha-256":
             raise SignatureError("Content-Digest does not use SHA-256")
         written = f"{fields.content_digest()}\n{parameters[0]}\n{signature[0]}"

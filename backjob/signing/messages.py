@@ -98,7 +98,7 @@ class MessageSigner:
         # Some servers show only the decoded path, from which this path can't be reconstructed: sign and send it too.
         carried = None if reproduces_itself(path) else path
         fields = Fields(
-            grant.created, grant.expires, grant.job_id, grant.attempt, self._keyid, carried, _digest(request.body)
+            grant.created, grant.expires, grant.job_id, grant.run, grant.delivery, self._keyid, carried, _digest(request.body)
         )
         check_writable(fields)
         signature = _signature(self._key, request.method, path, query, fields)
@@ -133,7 +133,7 @@ class MessageSigner:
         _check_time(fields, now.timestamp())
         whole = f"{path}?{query}" if query else path
         return _Verified(
-            Grant(fields.job_id, fields.attempt, fields.created, fields.expires),
+            Grant(fields.job_id, fields.run, fields.delivery, fields.created, fields.expires),
             Request(request.method, whole, headers, request.body),
             fields.digest,
         )

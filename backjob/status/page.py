@@ -13,19 +13,12 @@ from typing import Final
 from attrs import frozen
 
 from backjob.model import JobState, JsonValue, Status, clean_text
-
-WORDS: Final = {
-    Status.STARTED: "Waiting to start",
-    Status.IN_PROGRESS: "Running",
-    Status.COMPLETED: "Done",
-    Status.FAILED: "Failed",
-    Status.CANCELLED: "Cancelled",
-}
-"""A status as users read it: on the page, in the element, on a terminal and in Django's admin."""
+from backjob.status.words import EARLIER_RUNS, WORDS, attempt_note, run_line, utc
 
 _LONGEST_HEADLINE: Final = 500
 _UNITS: Final = (("day", 86400), ("hr", 3600), ("min", 60), ("sec", 1))
 _SHORTEST_ESTIMATE: Final = 2.0  # s
+_RUNS: Final = "<!-- runs -->"
 
 _SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
@@ -121,13 +114,14 @@ def render(state: JobState, output: str, *, more: bool, truncated: bool, links: 
         "stream": "yes" if links.stream else "",
         "cancel": "" if state.status.is_final or links.cancel is None else links.cancel,
     }
-    return _filled(_template("page.html").replace("{{>progress}}", _template("progress.html").strip()), values)
+    template = _template("page.html").replace("{{>progress}}", _template("progress.html").strip())
+    return _with_runs(_filled(template, values), state)
 
 
 def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool) -> bytes:
     """Return HTML in UTF-8 for another page: the element as without JavaScript, and without ``src``."""
     values = _values(state, output, more=more, truncated=truncated) | {"job": "", "stream": "", "cancel": ""}
-    return _filled(_template("progress.html"), values)
+    return _with_runs(_filled(_template("progress.html"), values), state)
 
 
 def render_error(text: str) -> bytes:
@@ -149,6 +143,8 @@ def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dic
         "percent": f"{state.progress}%" if known else "",
         "unknown": "" if known else "yes",
         "time": _time(state),
+        "attempt": attempt_note(state),
+        "history": EARLIER_RUNS if state.history else "",
         "output": output,
         "more": "yes" if more else "",
         "truncated": "yes" if truncated else "",
@@ -159,6 +155,8 @@ def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dic
 def _time(state: JobState) -> str:
     """Return the time from the job's due time to its end or last update, with an estimate of the rest."""
     elapsed = ((state.end_time or state.updated_time) - state.start_time).total_seconds()
+    if state.waiting_for == "due":
+        return f"starts at {utc(state.start_time)} UTC"
     if elapsed < 0 or state.status is Status.STARTED:
         return ""
     if state.status.is_final or not 0 < state.progress < 100 or elapsed < _SHORTEST_ESTIMATE:
@@ -168,9 +166,15 @@ def _time(state: JobState) -> str:
     return f"{duration(elapsed)} · about {duration(ceil(left / step) * step)} left"
 
 
+def _with_runs(page: str, state: JobState) -> bytes:
+    """Return the page in UTF-8 with the list of earlier runs. No escaped value contains its place."""
+    runs = "".join(f"<li>{escape(clean_text(run_line(entry)))}</li>\n" for entry in state.history)
+    return page.replace(_RUNS, runs).encode("utf-8")
+
+
 def _template(name: str) -> str:
     return asset(name).decode("utf-8")
 
 
-def _filled(template: str, values: Mapping[str, str]) -> bytes:
-    return fill(template, {name: clean_text(value) for name, value in values.items()}).encode("utf-8")
+def _filled(template: str, values: Mapping[str, str]) -> str:
+    return fill(template, {name: clean_text(value) for name, value in values.items()})

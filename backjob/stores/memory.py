@@ -24,6 +24,7 @@ from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 __all__ = ["MemoryStore", "from_url"]
 
+
 def from_url(url: StoreURL, clock: Clock | None) -> Store:
     """Open ``memory:``, which has no options."""
     if url.location.strip("/"):

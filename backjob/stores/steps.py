@@ -20,10 +20,10 @@ from backjob.stores.rows import job_row, row_job
 from backjob.stores.values import dump_result, later, load_result
 
 __all__ = [
+    "beaten",
     "changed",
     "dump_job",
     "has_label",
-    "beaten",
     "holds",
     "is_due",
     "is_running",
@@ -128,9 +128,7 @@ def is_running(job: Job, token: str) -> bool:
     return job.status is Status.IN_PROGRESS and job.token == token
 
 
-def is_due(
-    job: Job, now: datetime, labels: frozenset[str] | None = None, full: frozenset[str] = frozenset()
-) -> bool:
+def is_due(job: Job, now: datetime, labels: frozenset[str] | None = None, full: frozenset[str] = frozenset()) -> bool:
     """Whether a monitor for these labels may take the job now: it waits, is due and not leased, and its queue not full.
 
     A job that has a slot needs none.

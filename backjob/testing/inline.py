@@ -51,7 +51,8 @@ def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
     """Have ``start()`` run the action in this thread before it returns: no server, no socket, no waiting.
 
     ``app`` is the WSGI application wrapped in the middleware, or a Flask application with the extension. The worker
-    request is signed, verified and claimed as usual. Delays are skipped, and jobs started by a job run at once.
+    request is signed, verified and claimed as usual. Delays are skipped, slices and retries follow at once, and so do jobs
+    started by a job.
     """
     engine = jobs._engine_for(app)  # noqa: SLF001 - Flask's may have several
     with _replaced(engine, _ImmediateMonitor(engine.delivery_parts), _InlineTransport(app)):
@@ -86,10 +87,16 @@ class _ThreadlessMonitor(Monitor):
 class _ImmediateMonitor(_ThreadlessMonitor):
     @override
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
-        # Due now, and leased to this process: the delay is not waited for.
-        super().accept(evolve(job, start_time=job.read_time, lessee=self.lessee), credentials, written)
-        self.step()  # sends it
-        self.step()  # concludes from the answer
+        waiting: Job | None = job
+        while waiting is not None and waiting.is_waiting:
+            run = waiting.run
+            # Due now, and leased to this process: no delay is waited for, nor that of a retry.
+            super().accept(evolve(waiting, start_time=job.read_time, lessee=self.lessee), credentials, written)
+            self.step()  # sends it
+            self.step()  # concludes from the answer
+            waiting = self._parts.store.get(job.id, body=True)
+            if waiting is None or waiting.run == run:
+                return
 
 
 class _RecordingMonitor(_ThreadlessMonitor):

@@ -38,7 +38,7 @@ def _at(timestamp: int) -> datetime:
 
 _CREATED: Final = 1_900_000_000
 _EXPIRES: Final = _CREATED + 600
-_GRANT: Final = Grant("job-of_16-random-bytes", 3, _CREATED, _EXPIRES)
+_GRANT: Final = Grant("job-of_16-random-bytes", 2, 3, _CREATED, _EXPIRES)
 _NOW: Final = _at(_CREATED + 60)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -139,13 +139,34 @@ class SignerContract:
         grants = [
             _GRANT,
             evolve(_GRANT, job_id="another"),
-            evolve(_GRANT, attempt=4),
+            evolve(_GRANT, run=3),
+            evolve(_GRANT, run=3, delivery=2),
+            evolve(_GRANT, delivery=4),
             evolve(_GRANT, created=_CREATED + 1),
             evolve(_GRANT, expires=_EXPIRES + 1),
         ]
         signed = [signer.sign(_PLAIN, grant) for grant in grants]
         assert len({(request.target, request.headers) for request in signed}) == len(grants)
         assert [signer.verify(request, _NOW).grant for request in signed] == grants
+
+    def test_the_signature_of_an_earlier_run_grants_that_run_alone(self) -> None:
+        earlier = self.make_signer().sign(_PLAIN, evolve(_GRANT, run=1))
+        assert self.make_signer().verify(earlier, _NOW).grant.run == 1
+        later = self._signed()
+        spliced = [
+            evolve(earlier, target=later.target, headers=earlier.headers),
+            evolve(earlier, target=earlier.target.replace(f"{_GRANT.job_id}.1.", f"{_GRANT.job_id}.2.")),
+            evolve(
+                earlier,
+                headers=tuple(
+                    (name, value.replace(f"{_GRANT.job_id}.1.", f"{_GRANT.job_id}.2."))
+                    for name, value in earlier.headers
+                ),
+            ),
+        ]
+        for changed in spliced:
+            if changed not in (earlier, later) and (changed.target, changed.headers) != (later.target, later.headers):
+                self._assert_refused(changed)
 
     # --- changed requests are refused ---------------------------------------------------------------------------
 

@@ -26,12 +26,15 @@ from backjob.testing._stores.creating import CreateCalls
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
 from backjob.testing._stores.forks import ForkCalls
+from backjob.testing._stores.leasing import LeaseCalls
 from backjob.testing._stores.merging import MergesJobs
 from backjob.testing._stores.purging import PurgesJobs
 from backjob.testing._stores.races import Races
 from backjob.testing._stores.reporting import OutputCalls, ReportCalls
+from backjob.testing._stores.requeueing import RunCalls
 from backjob.testing._stores.sequences import AnySequence
 from backjob.testing._stores.sharing import SharesJobs
+from backjob.testing._stores.slots import SlotCalls
 from backjob.testing._stores.texts import TextCalls
 
 __all__ = [
@@ -47,11 +50,22 @@ __all__ = [
 
 
 class StoreBasics(
-    CreateCalls, ChangeCalls, ReportCalls, OutputCalls, TextCalls, ForkCalls, Races, AnyRace, AnySequence
+    CreateCalls,
+    ChangeCalls,
+    RunCalls,
+    LeaseCalls,
+    SlotCalls,
+    ReportCalls,
+    OutputCalls,
+    TextCalls,
+    ForkCalls,
+    Races,
+    AnyRace,
+    AnySequence,
 ):
     """The promises of every store: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``close``.
 
-    It tests each method, any text, a fork, races between threads, and generated sequences and races. The generated tests
+    It tests each method, runs, run leases, slots (unless the store ``lacks`` `Capability.SLOTS`), any text, a fork, races between threads, and generated sequences and races. The generated tests
     also cover `MergesJobs`, `DelaysJobs`, `FindsJobs` and `PurgesJobs` if the subclass has these parts. See
     `StoreContract` for what to override.
     """

@@ -18,48 +18,56 @@ the store.
 from __future__ import annotations
 
 import logging
+import random
 import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final, NoReturn, Protocol
 
 from attrs import frozen
 
-from backjob.errors import (
-    AddressUnknown,
-    BackgroundOnly,
-    BackJobError,
-    JobEnded,
-    JobExit,
-    JobFailed,
-    SignatureError,
-    StoreError,
-    StoreUnavailable,
-)
+from backjob.endings import log_conclusion, write_conclusion
+from backjob.errors import AddressUnknown, BackJobError, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
 from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
-from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER, ROW_CHANGED, End, claimed, ended, failed, verdict
+from backjob.lifecycle import (
+    BUSY,
+    CLAIM_REFUSED,
+    REFUSAL_HEADER,
+    ROW_CHANGED,
+    TIMED_OUT,
+    Conclusion,
+    End,
+    Late,
+    after_run,
+    claimed,
+    ended,
+    failed,
+    past_end,
+)
 from backjob.model import Expect, Headers, Job, Request, Status
-from backjob.process import Outage, RareWarnings
+from backjob.process import Outage, PerProcess, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
-from backjob.worker.exits import call_contained, is_from_signal, singles
-from backjob.worker.running import Running, current
+from backjob.worker.exits import call_contained
+from backjob.worker.leases import Leases
+from backjob.worker.outcomes import Outcome, end_of, exit_of
+from backjob.worker.places import Places
+from backjob.worker.probing import Holds
+from backjob.worker.running import Running
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
 """In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
-
-_LONGEST_ERROR: Final = 2000
-_NO_RESPONSE: Final = ("No response returned.",)
-"""Starlette's BaseHTTPMiddleware raises this `RuntimeError` too if the application raised an error that is no `Exception`."""
 
 _log = logging.getLogger("backjob")
 
 
 class Reply(BackJobError):
-    """The response to a worker request for which no action runs."""
+    """The response to a worker request for which no action runs. The adapter sends it after ``hold`` seconds."""
 
-    def __init__(self, status: int, reason: str, text: str, headers: Headers = ()) -> None:
+    def __init__(self, status: int, reason: str, text: str, headers: Headers = (), hold: float = 0.0) -> None:
         super().__init__(text)
+        self.hold = hold
         self.status = status
         self.reason = reason
         self.headers: Headers = (*no_store(), *headers)
@@ -107,16 +115,6 @@ class Inheritance(Protocol):
         ...
 
 
-@frozen
-class Outcome:
-    """The result of an action: its response's status line and Location, and the error that it raised, if any."""
-
-    status: int = 0
-    reason: str = ""
-    location: str | None = None
-    error: BaseException | None = None
-
-
 def no_store() -> Headers:
     """Return the header fields of each response that backjob sends instead of the action's."""
     return (
@@ -126,54 +124,13 @@ def no_store() -> Headers:
     )
 
 
-def describe(error: BaseException) -> str:
-    """Return an error's type and message in one line, for a job's status text."""
-    try:
-        message = str(error)
-    except Exception:
-        message = "(no message: its __str__ failed)"
-    text = f"{type(error).__name__}: {message}" if message else type(error).__name__
-    return text if len(text) <= _LONGEST_ERROR else text[:_LONGEST_ERROR] + " …"
-
-
-def exit_of(error: BaseException) -> JobExit | None:
-    """Return the error if it is a `JobExit`, or the first of an exception group of nothing else; otherwise None."""
-    found: JobExit | None = None
-    for single in singles(error):
-        if isinstance(single, JobExit):
-            found = found or single
-        elif not (isinstance(single, RuntimeError) and single.args == _NO_RESPONSE):
-            return None
-    return found
-
-
-def error_to_raise(running: Running, outcome: Outcome) -> BaseException | None:
-    """Return the action's error if the middleware must raise it again once the job has ended.
-
-    The server logs an exception and answers 500. It must not see ``sys.exit()``, which would end it, but it must see an
-    error with which it ends itself; and ``sys.exit()`` in a child that the action has forked ends that child.
-    """
-    error = outcome.error
-    if error is None or exit_of(error) is not None:
-        return None
-    if isinstance(error, Exception) or is_from_signal(error) or running.is_inherited:
-        return error
-    return error.subgroup(Exception) if isinstance(error, BaseExceptionGroup) else None
-
-
-def left_by(error: BaseException) -> JobExit | None:
-    """Return what `exit_of` returns, and note it for the end of the current job.
-
-    For adapters whose framework passes a response, but no `JobExit`, through all of its middlewares.
-    """
-    job_exit, running = exit_of(error), current.get()
-    if job_exit is not None and running is not None:
-        running.left_by = job_exit
-    return job_exit
-
-
 class Worker:
-    """The four steps of this module. ``settle`` takes over an end that could not be written to the store."""
+    """The four steps of this module.
+
+    ``run_lease`` is in seconds; ``leases`` returns what renews it. ``settle`` takes over the function that writes the end of
+    a run if the store is unavailable. ``run_ended`` is called with the job after the end of a run is written. ``max_running`` returns how
+    many jobs this process may run at once, and ``is_draining`` whether it runs no more of them.
+    """
 
     def __init__(
         self,
@@ -183,9 +140,14 @@ class Worker:
         *,
         max_body: int,
         max_output: int,
+        run_lease: float,
+        leases: Callable[[], Leases],
         write_later: Callable[[Running], None],
-        settle: Callable[[Running, End], None],
+        settle: Callable[[str, Callable[[], None]], None],
         announce: Callable[[Job], None],
+        run_ended: Callable[[Job], None] = lambda _job: None,
+        max_running: Callable[[], float] = lambda: float("inf"),
+        is_draining: Callable[[], bool] = lambda: False,
         is_authentic: Callable[[Job, bytes], bool],
         inheritance: Inheritance,
         owner: object,
@@ -197,19 +159,30 @@ class Worker:
         self._warnings = RareWarnings(clock)
         self._max_body = max_body
         self._max_output = max_output
+        self._run_lease = run_lease
+        self._leases = leases
         self._write_later = write_later
         self._settle = settle
         self._announce = announce
         self._is_authentic = is_authentic
+        self._run_ended = run_ended
+        self._max_running = max_running
+        self._is_draining = is_draining
         self._faults = Outage(clock)
-        self._running: set[Running] = set()
+        self._places = PerProcess(Places)
+        self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
         self._inheritance = inheritance
         self.owner = owner
 
     @property
+    def count(self) -> int:
+        """How many jobs this process runs."""
+        return self._places.get().taken
+
+    @property
     def is_busy(self) -> bool:
         """Whether this process runs jobs."""
-        return any(not running.is_inherited for running in self._running.copy())
+        return self.count > 0
 
     def open(
         self, request: Request, *others: Request, listener_of: Callable[[], Listener] | None = None
@@ -229,9 +202,11 @@ class Worker:
             return None
         verified = self._verify(request, others)
         grant = verified.grant
-        marked = mark(self._mark_key, grant.job_id, grant.attempt, _port(listener_of))
-        if grant.attempt == PROBE_ATTEMPT:
-            raise Reply(200, "OK", "", marked)
+        marked = mark(self._mark_key, grant.job_id, grant.run, grant.delivery, _port(listener_of))
+        if grant.delivery == PROBE_ATTEMPT:
+            holds = self._holds.get()
+            hold = holds.of(verified.request)
+            raise Reply(200, "OK", "", (*marked, *holds.headers()) if hold else marked, hold)
         return WorkerRequest(verified, self._body_length(request, marked), marked)
 
     def _verify(self, request: Request, others: tuple[Request, ...]) -> Verified:
@@ -262,26 +237,41 @@ class Worker:
         return size
 
     def claim(self, opened: WorkerRequest, body: bytes) -> Running:
-        """Claim the job for this request. Raises `Refusal`: 403 for another body, 409 if it can't be claimed, or 503."""
+        """Claim the job's run for this request. Raises `Refusal`: 403 for another body, 409 if it can't be claimed, or 503."""
         verified = opened.verified
         try:
             verified.check(body)
             logins = self._inheritance.logins(verified.grant.job_id, verified.request)
         except SignatureError as error:
             raise self._forbidden(error, opened.mark) from error
-        token = secrets.token_urlsafe(16)
-        expect, changes = claimed(token)
+        places = self._places.get()
+        if self._is_draining():
+            raise Refusal(503, "Service Unavailable", BUSY, "this process is shutting down", opened.mark)
+        if not places.take(self._max_running()):
+            text = "this process runs as many jobs as it may (max_running)"
+            raise Refusal(503, "Service Unavailable", BUSY, text, opened.mark)
         try:
-            job = self._store.change(verified.grant.job_id, expect, changes)
+            return self._claim(opened, body, logins)
+        except BaseException:
+            places.release()
+            raise
+
+    def _claim(self, opened: WorkerRequest, body: bytes, logins: Mapping[str, str | None]) -> Running:
+        grant = opened.verified.grant
+        token = secrets.token_urlsafe(16)
+        expect, changes = claimed(token, grant.run, self._run_lease)
+        try:
+            job = self._store.change(grant.job_id, expect, changes)
         except StoreUnavailable as error:
-            job = self._claimed_after_all(verified.grant.job_id, token)
+            job = self._claimed_after_all(grant.job_id, token)
             if job is None:
                 raise Refusal(503, "Service Unavailable", "unavailable", str(error), opened.mark) from error
         if job is None:
-            text = "this job was claimed before, has ended, or is unknown"
+            text = "this run of the job was claimed before, the job has ended, or it is unknown"
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
         if not self._is_authentic(job, body):
             self._refuse_row(job, token, opened)
+        leases = self._leases()
         running = Running(
             job,
             token,
@@ -291,15 +281,17 @@ class Worker:
             dirty=self._write_later,
             owner=self.owner,
             fields={**self._inheritance.context(job), **logins},
+            renewal=leases.interval,
         )
-        self._running.add(running)
+        leases.add(running)
         return running
 
     def _refuse_row(self, job: Job, token: str, opened: WorkerRequest) -> NoReturn:
         """End a claimed job whose owner or caller was changed in the store: its action would act for another one."""
-        _log.error("job %s: its stored row is not as this application wrote it, so it was not run", job.id)
-        with suppress(StoreUnavailable):  # then it ends by its time-out
-            changed = self._store.change(job.id, Expect(token=token), ended(failed(ROW_CHANGED)))
+        end = failed(ROW_CHANGED)
+        log_conclusion(job, end)
+        with suppress(StoreUnavailable):  # then the next run finds the same
+            changed = self._store.change(job.id, Expect(token=token), ended(end))
             if changed is not None:
                 self._announce(changed)
         raise Refusal(409, "Conflict", "changed", ROW_CHANGED, opened.mark)
@@ -313,36 +305,61 @@ class Worker:
         return job if job is not None and job.token == token and job.status is Status.IN_PROGRESS else None
 
     def end(self, running: Running, outcome: Outcome) -> None:
-        """Decide how the job ends, and write it. Never raises: if the store is unavailable, the monitor retries.
+        """Decide what follows the run, and write it. Never raises: if the store is unavailable, the monitor retries.
 
         In a forked child it does nothing: the job is the parent's, which still runs it.
         """
-        self._running.discard(running)
         if running.is_inherited:
             return
-        end = verdict(
-            error=_error_text(running, outcome),
-            finish=running.finish,
-            status=outcome.status,
-            reason=outcome.reason,
-            location=outcome.location,
-        )
-        job_id = running.job.id
-        if not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None:
-            _log.error("job %s: its action raised %s", job_id, end.text, exc_info=outcome.error)
+        conclusion = running.after(end_of(running, outcome), _spread())
+        is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
+        conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
         try:
-            job = running.end(end)
+            conclude()
         except StoreError as failure:
-            _log.info("job %s: its end will be written later: %s", job_id, failure)
-            self._settle(running, end)
-            return
+            _log.info("job %s: the end of its run will be written later: %s", running.job.id, failure)
+            self._settle(running.job.id, conclude)
+        finally:
+            self._places.get().release()
+
+    def _conclude(self, running: Running, conclusion: Conclusion, error: BaseException | None) -> None:
+        """Write what follows the run. Raises `StoreError`: its lease is renewed until a later call has succeeded."""
+        job = running.job
+        try:
+            changed = running.conclude(conclusion)
+            if changed is None:
+                self._after_fence(running)
+        except StoreError:
+            raise
         except Exception:
-            _log.exception("job %s: its end could not be written", job_id)
+            _log.exception("job %s: the end of its run could not be written", job.id)
+            changed = None
+        self._leases().drop(running)
+        if changed is not None:
+            self._follow_up(job, conclusion, changed, error)
+
+    def _after_fence(self, running: Running) -> None:
+        """Requeue the job if its run was fenced because it timed out. Otherwise it ended, or was requeued, elsewhere."""
+        job = self._store.get(running.job.id)
+        if job is None or job.run != running.job.run or job.token != TIMED_OUT or job.status.is_final:
+            _log.info("job %s: this run was over already; the end of its action is not recorded", running.job.id)
             return
-        if job is None:
-            _log.info("job %s had already ended; its action's end (%s) is not recorded", job_id, end.status.name)
-        else:
-            call_contained(lambda: self._announce(job), "job %s: announcing its end", job_id)
+        conclusion = after_run(job, past_end(job, Late.SILENT), _spread())
+        changed = write_conclusion(
+            self._store, job, Expect(run=job.run, token=TIMED_OUT), conclusion, self._clock.now()
+        )
+        if changed is not None:
+            self._follow_up(job, conclusion, changed, None)
+
+    def _follow_up(self, before: Job, conclusion: Conclusion, job: Job, error: BaseException | None) -> None:
+        log_conclusion(before, conclusion, error)
+        if isinstance(conclusion, End):
+            call_contained(lambda: self._announce(job), "job %s: announcing its end", job.id)
+        self._run_ended(job)
+
+
+def _spread() -> float:
+    return random.uniform(-1, 1)  # noqa: S311 - not for secrets
 
 
 def _port(listener_of: Callable[[], Listener] | None) -> int | None:
@@ -350,18 +367,3 @@ def _port(listener_of: Callable[[], Listener] | None) -> int | None:
         return None if listener_of is None else listener_of().port
     except AddressUnknown:
         return None
-
-
-def _error_text(running: Running, outcome: Outcome) -> str | None:
-    error = outcome.error or running.left_by
-    if error is None:
-        if running.error is None and running.finish is None and not outcome.status:
-            return "the action ended without a response"
-        return running.error
-    job_exit = exit_of(error)
-    if isinstance(job_exit, JobFailed):
-        return job_exit.text
-    if isinstance(job_exit, JobEnded | BackgroundOnly):
-        return str(job_exit)
-    exits = (single for single in singles(error) if not isinstance(single, Exception | JobExit))
-    return describe(next(exits, error))

@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
-from backjob.endings import is_large, without_result, write_end, write_report
+from attrs import evolve
+
+from backjob.endings import is_large, without_result, write_conclusion, write_report
 from backjob.errors import JobEnded, JobExit, StoreError, StoreUnavailable
 from backjob.forks import InProcess
-from backjob.lifecycle import End
-from backjob.model import Expect, Job, Status, short_text
+from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, history_of
+from backjob.model import Expect, Job, JsonValue, Report, Status, short_text
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stdout
 from backjob.worker.offload import in_event_loop
@@ -35,11 +37,14 @@ current: InProcess[Running] = InProcess("backjob_running")
 
 
 class Running:
-    """One job between its claim and its end.
+    """One run of a job, from its claim until its end or requeue is written.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``owner`` is the job's `BackJob`.
     The adapter sets the header ``fields`` of the request that the action gets; None removes one.
-    ``left_by`` is the `JobExit` that ended the action, if an adapter has already turned it into a response.
+    ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that ended
+    the action, if an adapter has already turned it into a response. ``began`` is the monotonic time (s) of the claim.
+    ``ended``: this run is over, or another process has ended it; its action may be running still. ``renewal`` is how often
+    its lease is renewed (s), and with it signs of life are written.
     """
 
     def __init__(
@@ -53,19 +58,22 @@ class Running:
         dirty: Callable[[Running], None],
         owner: object = None,
         fields: Mapping[str, str | None] | None = None,
+        renewal: float = 2.0,
     ) -> None:
         self.job = job
         self.token = token
         self.owner = owner
         self.fields = fields or {}
         self.finish: End | None = None
-        self.error: str | None = None
+        self.error: End | None = None
         self.left_by: JobExit | None = None
+        self.began = clock.monotonic()
         self._store = store
+        self._clock = clock
         self._monotonic = clock.monotonic
         self._dirty = dirty
         self._writing = threading.Lock()
-        self._unwritten = Unwritten(job.progress, max_output)
+        self._unwritten = Unwritten(job, max_output)
         self._output_stored = job.output_size
         self._next_write = -math.inf
         self._store_is_unavailable = False
@@ -73,6 +81,8 @@ class Running:
         self._end_in_doubt = False
         self._unwritten_ends = 0
         self._is_dirty = False
+        self._has_lived = False
+        self._reports_life = 0 < job.error_timeout < 2 * renewal
         self.ended = False
         self._process = os.getpid()
         self.stdout_level = 0
@@ -149,12 +159,60 @@ class Running:
         self._unwritten.append(text)
         full = self._unwritten.is_full and not self._store_is_unavailable
         # Output past the limit is dropped, but still a sign of life.
-        if (full or (not self._is_dirty and self._is_due())) and not self.flush():
-            self._mark_dirty()
+        if full or (not self._is_dirty and self._is_due()):
+            self.flush()
 
     def write_bytes(self, data: bytes) -> None:
         """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
         self.write(self._decoder.decode(data))
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        """1 + the failed runs since the cursor last moved."""
+        return 1 if self._unwritten.has_moved else self.job.attempt
+
+    @property
+    def cursor(self) -> JsonValue:
+        """The latest cursor, written or not; None at first."""
+        return self._unwritten.cursor
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the store has the latest cursor."""
+        return self._unwritten.cursor_is_written
+
+    def set_cursor(self, cursor: JsonValue) -> None:
+        """Save a cursor with the next report, without blocking. Raises `JobEnded`."""
+        if self.ended:
+            raise JobEnded(self.job.id)
+        if not self._unwritten.set_cursor(cursor):
+            self._has_lived = True
+        elif not self._is_dirty:
+            self._mark_dirty()
+
+    def take_life(self) -> bool:
+        """Return whether the action gave signs of life that no report has written, and count them as written."""
+        has_lived, self._has_lived = self._has_lived, False
+        return has_lived
+
+    def note_unwritten_life(self) -> None:
+        """Undo `take_life`."""
+        self._has_lived = True
+
+    def after(self, end: End | None, spread: float) -> Conclusion:
+        """Return what follows the action: the end, or another run, from the latest cursor. None: the next slice.
+
+        ``spread`` is as for `backjob.lifecycle.after_run`.
+        """
+        cursor = self._unwritten.take_cursor()
+        conclusion = continued() if end is None else after_run(self._latest(), end, spread)
+        return evolve(conclusion, cursor=cursor) if isinstance(conclusion, Requeue) else conclusion
+
+    def _latest(self) -> Job:
+        """The job as claimed, with what this run has changed that matters to the next one."""
+        return evolve(self.job, attempt=self.attempt, cursor=self.cursor)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -165,13 +223,12 @@ class Running:
 
     def write_now(self) -> None:
         """Write everything that is pending, in this thread. Raises `JobEnded`."""
-        if not self.flush():
-            self._mark_dirty()
+        self.flush()
         if self.ended:
             raise JobEnded(self.job.id)
 
-    def flush(self) -> bool:
-        """Write everything that is pending. Returns False if nothing was pending, and a sign of life remains to be written.
+    def flush(self) -> None:
+        """Write everything that is pending. If nothing is, the next renewal of the lease writes a sign of life.
 
         If the store is unavailable, everything stays pending and the monitor retries. In an event loop the monitor writes
         it at once instead, because the store may block.
@@ -179,25 +236,24 @@ class Running:
         if in_event_loop():
             self._next_write = self._monotonic()
             self._mark_dirty()
-            return True
+            return
         level = logging.DEBUG if self._store_is_unavailable else logging.INFO
         try:
-            return self._write()
+            self._write()
         except StoreUnavailable as error:
             self._mark_dirty()
             _log.log(level, "job %s: its progress will be written later: %s", self.job.id, error)
-            return True
 
-    def _write(self) -> bool:
+    def _write(self, *, is_last: bool = False) -> None:
         if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
-            return True
+            return
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
         outer = current.set(None)
         try:
             with self._writing:
                 self._next_write = self._monotonic() + _WRITE_INTERVAL
                 try:
-                    return self._send()
+                    self._send(is_last=is_last)
                 except StoreUnavailable:
                     self._store_is_unavailable = True
                     self._next_write = self._monotonic() + _RETRY_INTERVAL
@@ -205,15 +261,18 @@ class Running:
         finally:
             current.reset(outer)
 
-    def _send(self) -> bool:
+    def _send(self, *, is_last: bool) -> None:
         if self._report_in_doubt and not self.ended:
             self._resolve_doubt()
         if self.ended:
-            return True
+            return
         self._is_dirty = False
         report = self._unwritten.take()
         if report is None:
-            return False
+            if is_last or not self._reports_life:
+                self._has_lived = True
+                return
+            report = Report()  # its time limit may be over before the next renewal
         try:
             is_written = write_report(self._store, self.job.id, self.token, report)
         except StoreUnavailable:
@@ -224,12 +283,11 @@ class Running:
             raise
         except Exception:  # neither the action nor its later reports may fail because of it
             _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
-            return True
+            return
         self._store_is_unavailable = False
         self._output_stored += len(report.output.encode())
         if not is_written:
             self.ended = True
-        return True
 
     def _resolve_doubt(self) -> None:
         """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.
@@ -244,37 +302,41 @@ class Running:
         self._output_stored = job.output_size
         self._report_in_doubt = False
 
-    def end(self, end: End) -> Job | None:
-        """Write everything that is pending, then the end. Returns the job, or None if it had already ended another way.
+    def conclude(self, conclusion: Conclusion) -> Job | None:
+        """Write everything that is pending, then what follows this run. Returns the job, or None if the run was over before.
 
-        Raises `StoreUnavailable`; then call it again with the same end.
+        Raises `StoreUnavailable`; then call it again with the same conclusion.
         """
         if self._end_in_doubt:
             job = self._store.get(self.job.id)
-            if job is None or job.status.is_final:
+            if job is None or job.status.is_final or job.run != self.job.run:
                 self.ended = True
-                return job if job is not None and self._is_written(job, end) else None
+                return job if job is not None and self._is_written(job, conclusion) else None
             self._unwritten_ends += 1
-        self._write()
+        self._write(is_last=True)
         if self.ended:
             return None
-        expect = Expect(status=Status.IN_PROGRESS, token=self.token)
+        expect = Expect(status=Status.IN_PROGRESS, run=self.job.run, token=self.token)
+        latest, at = self._latest(), self._clock.now()
         try:
-            job = write_end(self._store, self.job.id, expect, end)
+            job = write_conclusion(self._store, latest, expect, conclusion, at)
         except StoreUnavailable:
             self._end_in_doubt = True
-            if self._unwritten_ends < _MAX_UNWRITTEN_ENDS or not is_large(end):
+            if self._unwritten_ends < _MAX_UNWRITTEN_ENDS or not (isinstance(conclusion, End) and is_large(conclusion)):
                 raise
             # The store answers reads. A server that refuses so large a packet may close the connection without a word.
             _log.error("job %s: its end can't be written with its result, so it is written without", self.job.id)
-            job = write_end(self._store, self.job.id, expect, without_result(end))
+            job = write_conclusion(self._store, latest, expect, without_result(conclusion), at)
         self.ended = True
         return job
 
-    def _is_written(self, job: Job, end: End) -> bool:
-        """Whether the job has this end: the store wrote it, and only the answer was lost."""
-        text = None if end.text is None else short_text(end.text)
-        return job.token == self.token and job.status is end.status and text in (None, job.status_text)
+    def _is_written(self, job: Job, conclusion: Conclusion) -> bool:
+        """Whether the store wrote this conclusion, and only the answer was lost."""
+        if isinstance(conclusion, Requeue):
+            last = (self.job.run, conclusion.reason[:500])
+            return any((entry.get("run"), entry.get("reason")) == last for entry in history_of(job))
+        text = None if conclusion.text is None else short_text(conclusion.text)
+        return job.token == self.token and job.status is conclusion.status and text in (None, job.status_text)
 
     def _is_due(self) -> bool:
         """Whether this thread must write now. If not, the monitor writes once the interval is over."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from typing import Final
 
 from backjob.errors import InvalidRequest
-from backjob.model import Report, clean_text, short_text
+from backjob.model import UNSET, Job, JsonValue, Report, Unset, clean_text, short_text
 
 _FULL: Final = 1 << 16  # bytes of output
 
@@ -29,24 +30,28 @@ def percent(progress: float, total: float | None = None) -> int:
 
 
 class Unwritten:
-    """Progress, status text and output of one job, until `take` makes a `Report` of them. Thread-safe.
+    """Progress, status text, cursor and output of one job, until `take` makes a `Report` of them. Thread-safe.
 
-    Any thread may read and set ``progress``, 0–100, without the lock. Output past ``max_output`` bytes is dropped.
+    It begins with what earlier runs have written. Any thread may read and set ``progress``, 0–100, without the lock. Output
+    past ``max_output`` bytes is dropped. ``cursor`` is the latest one, written or not.
     """
 
-    def __init__(self, progress: int, max_output: int) -> None:
-        self.progress = progress
-        self._written_progress = progress
-        self._exact_progress = float(progress)
+    def __init__(self, job: Job, max_output: int) -> None:
+        self.progress = job.progress
+        self._written_progress = job.progress
+        self._exact_progress = float(job.progress)
+        self.cursor = job.cursor
+        self.has_moved = False
+        """Whether the cursor has changed in this run."""
+        self._cursor: JsonValue | Unset = UNSET
         self._max_output = max_output
         # Reentrant: a signal handler or a finalizer may print while this thread holds the lock.
         self._lock = threading.RLock()
         self._text: str | None = None
         self._output: list[str] = []
         self._pending_size = 0
-        self._total_size = 0
-        self._truncated = False
-        self._truncation_written = False
+        self._total_size = job.output_size
+        self._truncated = self._truncation_written = job.output_truncated
 
     @property
     def is_full(self) -> bool:
@@ -67,6 +72,27 @@ class Unwritten:
             self._text = short_text(text)
             if progress is not None:
                 self.progress = progress
+
+    def set_cursor(self, cursor: JsonValue) -> bool:
+        """Set the cursor. Returns False if it is the same as before, so that there is nothing to write."""
+        with self._lock:
+            # JSON tells 1 from True and 1.0, which are equal in Python.
+            if cursor == self.cursor and json.dumps(cursor) == json.dumps(self.cursor):
+                return False
+            self.cursor = self._cursor = cursor
+            self.has_moved = True
+            return True
+
+    @property
+    def cursor_is_written(self) -> bool:
+        """Whether no cursor waits to be taken."""
+        return isinstance(self._cursor, Unset)
+
+    def take_cursor(self) -> JsonValue | Unset:
+        """Return the unwritten cursor, and count it as written; UNSET if there is none."""
+        with self._lock:
+            cursor, self._cursor = self._cursor, UNSET
+            return cursor
 
     def append(self, text: str) -> None:
         """Append to the output, up to the limit."""
@@ -90,15 +116,18 @@ class Unwritten:
         with self._lock:
             progress = self.progress
             truncated = self._truncated and not self._truncation_written
-            if progress == self._written_progress and self._text is None and not self._output and not truncated:
+            has_news = self._text is not None or self._output or truncated or not isinstance(self._cursor, Unset)
+            if progress == self._written_progress and not has_news:
                 return None
             report = Report(
                 progress=None if progress == self._written_progress else progress,
                 text=self._text,
                 output="".join(self._output),
                 truncated=truncated,
+                cursor=self._cursor,
             )
             self._written_progress = progress
+            self._cursor = UNSET
             self._truncation_written = self._truncated
             self._text = None
             self._output.clear()
@@ -110,6 +139,7 @@ class Unwritten:
         with self._lock:
             self._written_progress = -1
             self._text = report.text if self._text is None else self._text
+            self._cursor = report.cursor if isinstance(self._cursor, Unset) else self._cursor
             if report.output:
                 self._output.insert(0, report.output)
                 self._pending_size += len(report.output.encode())

@@ -31,7 +31,7 @@ class Surroundings:
 
     def running(self, job_id: str = "job", **fields: Any) -> None:
         self.store.create(draft(job_id, **fields))
-        assert self.store.change(job_id, *claimed("token")) is not None
+        assert self.store.change(job_id, *claimed("token", 1, 60)) is not None
 
     def calls(self) -> int:
         """Calls to the cache since the last call of this method."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import timedelta
 from itertools import count
 from typing import Any, Final
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from backjob.errors import InvalidRequest, StoreUnavailable
-from backjob.lifecycle import cancelled, claimed, completed, ended
+from backjob.lifecycle import Requeue, cancelled, claimed, completed, continued, ended, requeued
 from backjob.model import Changes, Expect, Output, Query, Report, Request, Status
 from backjob.stores.cache import CacheStore
 from backjob.stores.cache.chain import LINGER
@@ -44,6 +45,8 @@ class Losses(RuleBasedStateMachine):
         self.stores = [self.here.another() for _ in range(3)]
         self.names: list[str] = []
         self.tokens: dict[str, str] = {}
+        self.runs: Counter[str] = Counter()
+        """How many earlier runs each job has had."""
         self.over: set[str] = set()
         self.number = 0
 
@@ -62,9 +65,28 @@ class Losses(RuleBasedStateMachine):
     def claim(self, process: int, job: int) -> None:
         self.number += 1
         name, token = self.names[job], f"{self.number}"
-        if self.stores[process].change(name, *claimed(token)) is not None:
-            assert name not in self.tokens, "a second claim has won"
+        if self.stores[process].change(name, *claimed(token, self.runs[name] + 1, 60)) is not None:
+            assert name not in self.tokens, "a second claim of a run has won"
             self.tokens[name] = token
+
+    @rule(process=PROCESSES, job=JOBS)
+    def claim_an_earlier_run(self, process: int, job: int) -> None:
+        name = self.names[job]
+        assert self.stores[process].change(name, *claimed("late", self.runs[name], 60)) is None
+
+    @rule(process=PROCESSES, job=JOBS, requeue=st.sampled_from((continued(1), Requeue("raised", 1.0))))
+    def run_again(self, process: int, job: int, requeue: Requeue) -> None:
+        name = self.names[job]
+        found, token = self.stores[process].get(name), self.tokens.get(name)
+        if found is None or token is None:
+            return
+        changes = requeued(found, requeue, found.read_time)
+        if self.stores[process].change(
+            name, Expect(status=Status.IN_PROGRESS, token=token, version=found.version), changes
+        ):
+            assert name not in self.over
+            del self.tokens[name]
+            self.runs[name] += 1
 
     @rule(process=PROCESSES, job=JOBS, status=st.sampled_from((Status.STARTED, Status.IN_PROGRESS)))
     def cancel(self, process: int, job: int, status: Status) -> None:
@@ -91,7 +113,8 @@ class Losses(RuleBasedStateMachine):
             assert output.next_offset == max(found.output_size, 3)
         store.find(Query(overdue=True))
         store.find(Query(before=name))
-        store.beat(self.tokens)
+        stale = store.beat(self.tokens, 60, frozenset(self.tokens))
+        assert stale >= self.tokens.keys() & self.over
 
     @rule(process=PROCESSES, seconds=st.sampled_from((0, 1, 100, 1000)))
     def take(self, process: int, seconds: int) -> None:
@@ -139,7 +162,7 @@ def test_a_job_whose_newest_entry_is_dropped_is_unknown_from_then_on(here: Surro
     here.cache.drop("j:job:2")
     for store in (here.store, here.another()):
         assert store.get("job") is None
-        assert store.change("job", *claimed("second")) is None
+        assert store.change("job", *claimed("second", 1, 60)) is None
         assert store.report("job", "token", Report(output="x")) is False
         assert store.take_due("me", 60, 5) == []
         assert store.find(Query()) == []
@@ -173,7 +196,7 @@ def test_without_its_request_body_a_waiting_job_is_not_delivered_and_a_running_o
 ) -> None:
     for name in ("waiting", "running"):
         here.store.create(draft(name, request=Request("POST", "/work", body=b"body")))
-    here.store.change("running", *claimed("token"))
+    here.store.change("running", *claimed("token", 1, 60))
     here.cache.drop("o:")
     assert here.store.get("waiting", body=True) is None
     assert here.store.take_due("me", 60, 5) == []
@@ -200,7 +223,7 @@ def test_a_lost_list_of_unfinished_jobs_is_restored_from_memory(here: Surroundin
 )
 def test_an_entry_of_another_program_is_not_a_job(here: Surroundings, garbage: str) -> None:
     here.store.create(draft(), "key")
-    here.store.change("job", *claimed("token"))
+    here.store.change("job", *claimed("token", 1, 60))
     here.store.report("job", "token", Report(output="x"))
     for key in here.cache.entries:
         here.cache.entries[key] = Entry(garbage, 10)
@@ -208,7 +231,7 @@ def test_an_entry_of_another_program_is_not_a_job(here: Surroundings, garbage: s
     assert store.get("job") is None
     assert store.find(Query()) == []
     assert store.take_due("me", 60, 5) == []
-    assert store.change("job", *claimed("token")) is None
+    assert store.change("job", *claimed("token", 1, 60)) is None
     assert store.purge(1, 1) == 0
 
 
@@ -299,11 +322,89 @@ def test_an_ended_job_is_kept_for_its_age(
 
 def test_an_end_does_not_expire_before_the_version_it_follows(here: Surroundings) -> None:
     here.store.purge(1, 1)
-    here.running(delivery_timeout=3 * DAY, error_timeout=2 * DAY)
+    here.running(due=3 * DAY, error_timeout=2 * DAY, expires=50 * DAY)
     living = timeout_of(here, "job")
     assert living >= 5 * DAY
     here.store.change("job", Expect(), ended(completed()))
     assert timeout_of(here, "job") >= living
+
+
+def test_each_version_of_a_job_is_kept_for_longer_than_the_one_before(here: Surroundings) -> None:
+    """Whatever a version forgets, such as a lease or the moment at which the job expires: the one before would reappear."""
+    until = 0.0
+
+    def check() -> None:
+        nonlocal until
+        now = here.clock.now().timestamp()
+        assert now + timeout_of(here, "job") >= until
+        until = now + timeout_of(here, "job")
+
+    here.store.create(draft(expires=50 * DAY, error_timeout=0, lessee="me", lease=DAY, retries=5))
+    check()
+    for run in (1, 2, 3):
+        here.store.change("job", Expect(unclaimed=True), Changes(deliver_by=20 * DAY, lease=10))
+        check()
+        assert here.store.change("job", *claimed("token", run, 60)) is not None
+        check()
+        here.clock.advance(5)
+        assert here.store.beat({"job": "token"}, 60, frozenset()) == frozenset()
+        check()
+        assert here.store.report("job", "token", Report(cursor=run))
+        check()
+        job = here.store.get("job")
+        assert job is not None
+        requeue = continued() if run == 1 else Requeue("raised", 0.5)
+        assert here.store.change("job", Expect(token="token"), requeued(job, requeue, job.read_time)) is not None
+        check()
+        here.clock.advance(1)
+    here.store.purge(1, 1)
+    here.store.change("job", Expect(), ended(completed()))
+    check()
+
+
+def test_a_job_waits_for_days_and_runs_without_a_time_limit(here: Surroundings) -> None:
+    here.store.create(draft(error_timeout=0))
+    assert timeout_of(here, "job") >= 3 * DAY
+    here.store.change("job", *claimed("token", 1, 18))
+    assert timeout_of(here, "job") >= 3 * DAY
+
+
+def test_a_beat_takes_five_calls_for_each_job_and_keeps_the_version(here: Surroundings) -> None:
+    names = [f"{number}" for number in range(20)]
+    for name in names:
+        here.running(name)
+    here.clock.advance(30)
+    before = here.store.get("3")
+    here.calls()
+    assert here.store.beat(dict.fromkeys(names, "token"), 60, frozenset({"3"})) == frozenset()
+    assert here.calls() == 5 * 20
+    after = here.another().get("3")
+    assert before is not None
+    assert after is not None
+    assert (after.version, after.updated_time) == (before.version, here.clock.now())
+    assert after.lease_until == here.clock.now() + timedelta(seconds=60)
+    other = here.another().get("4")
+    assert other is not None
+    assert other.updated_time == here.clock.now() - timedelta(seconds=30)
+
+
+@pytest.mark.parametrize("is_slice", [True, False])
+def test_a_waiting_job_whose_body_is_lost_is_not_sent_in_any_run(here: Surroundings, is_slice: bool) -> None:
+    here.running(request=Request("POST", "/", body=b"body"), retries=1)
+    job = here.store.get("job")
+    assert job is not None
+    requeue = continued() if is_slice else Requeue("raised", 0.0)
+    assert here.store.change("job", Expect(token="token"), requeued(job, requeue, job.read_time)) is not None
+    here.cache.drop("o:job")
+    assert here.another().get("job", body=True) is None
+    assert here.another().take_due("me", 60, 5) == []
+
+
+def test_a_full_queue_is_skipped(here: Surroundings) -> None:
+    here.store.create(draft("first", queue="exports"))
+    here.store.create(draft("second"))
+    assert [job.id for job in here.store.take_due("me", 60, 5, None, frozenset({"exports"}))] == ["second"]
+    assert [job.id for job in here.another().take_due("me", 60, 5)] == ["first"]
 
 
 def test_a_very_long_error_timeout_gives_a_timeout_that_caches_accept(here: Surroundings) -> None:

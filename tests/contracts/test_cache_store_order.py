@@ -29,7 +29,7 @@ def draft(job_id: str) -> Draft:
 
 
 def claim(store: CacheStore, name: str) -> Log:
-    return [] if store.change("job", *claimed(name)) is None else [f"claimed {name}"]
+    return [] if store.change("job", *claimed(name, 1, 60)) is None else [f"claimed {name}"]
 
 
 def claim_and_work(store: CacheStore, name: str) -> Log:
@@ -57,7 +57,7 @@ def take(store: CacheStore, name: str) -> Log:
 
 def beat(store: CacheStore, _: str) -> Log:
     for token in ("0", "1", "2", "3"):
-        store.beat({"job": token})
+        store.beat({"job": token}, 60, frozenset())
     return []
 
 

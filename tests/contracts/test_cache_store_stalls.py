@@ -72,13 +72,13 @@ def test_a_claim_that_stalls_until_the_job_has_ended_and_its_entries_are_gone_lo
     here: Surroundings, gone: tuple[str, ...]
 ) -> None:
     def meanwhile() -> None:
-        assert here.store.change("job", *claimed("other")) is not None
+        assert here.store.change("job", *claimed("other", 1, 60)) is not None
         assert here.store.change("job", Expect(), ended(completed())) is not None
         here.cache.drop(*gone)
 
     here.store.create(draft())
     late = stalling(here, "add", "j:job:2", meanwhile)
-    assert late.change("job", *claimed("late")) is None
+    assert late.change("job", *claimed("late", 1, 60)) is None
     job = late.get("job")
     assert job is not None
     assert (job.status, job.token) == (Status.COMPLETED, "other")
@@ -91,14 +91,14 @@ def test_a_stalled_claim_loses_even_if_the_winner_died_half_way(here: Surroundin
     def meanwhile() -> None:
         nonlocal won
         with suppress(SystemExit):
-            dying(here, calls).change("job", *claimed("other"))
+            dying(here, calls).change("job", *claimed("other", 1, 60))
         won = here.store.change("job", Expect(status=Status.IN_PROGRESS), ended(completed())) is not None
         if won:
             here.cache.drop("j:job:2")
 
     here.store.create(draft())
     late = stalling(here, "add", "j:job:2", meanwhile)
-    assert (late.change("job", *claimed("late")) is None) == won
+    assert (late.change("job", *claimed("late", 1, 60)) is None) == won
     assert won == (calls > 4), "the claim counts from its first write on"
 
 
@@ -126,12 +126,12 @@ def test_a_late_claim_whose_process_dies_before_its_check_does_not_count(here: S
             raise SystemExit("killed")
         if call == "add" and key.endswith("j:job:2"):
             added = True
-            assert here.store.change("job", *claimed("other")) is not None
+            assert here.store.change("job", *claimed("other", 1, 60)) is not None
             here.cache.drop("j:job:2")
 
     here.store.create(draft())
     with pytest.raises(SystemExit):
-        CacheStore(Hooked(here.cache.entries, hook), clock=here.clock).change("job", *claimed("late"))
+        CacheStore(Hooked(here.cache.entries, hook), clock=here.clock).change("job", *claimed("late", 1, 60))
     assert here.store.get("job") is None
     assert here.store.report("job", "late", Report(progress=5)) is False
 
@@ -155,7 +155,7 @@ def test_a_start_joins_a_job_that_its_creator_has_not_published_yet(here: Surrou
     def meanwhile() -> None:
         assert here.store.create(draft("second"), "key").id == "first"
         assert here.another().get("first") is not None
-        assert here.store.change("first", *claimed("token")) is not None
+        assert here.store.change("first", *claimed("token", 1, 60)) is not None
 
     late = stalling(here, "add", "j:first", meanwhile)
     assert late.create(draft("first"), "key").id == "first"

@@ -9,16 +9,28 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
 
 import pytest
+from attrs import evolve
 
 from backjob import BackJob
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
 from backjob.jobs import engine_of
-from backjob.lifecycle import cancelled, claimed, completed, ended
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
+from backjob.lifecycle import (
+    Late,
+    Requeue,
+    cancelled,
+    claimed,
+    completed,
+    continued,
+    ended,
+    reaped,
+    requeued,
+)
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
 from backjob.protocols import Capability, Clock, Store, lacks
 from backjob.signing import MessageSigner
 from backjob.stores.cached import CachedStore
@@ -148,11 +160,18 @@ class Counted:
     def report(self, job_id: str, token: str, report: Report) -> bool:
         return self._note("report", lambda: self.store.report(job_id, token, report))
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        return self._note("take_due", lambda: self.store.take_due(lessee, lease, limit, labels))
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        return self._note("take_due", lambda: self.store.take_due(lessee, lease, limit, labels, full))
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        self._note("beat", lambda: self.store.beat(tokens))
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        return self._note("beat", lambda: self.store.beat(tokens, lease, alive))
 
     def find(self, query: Query) -> list[Job]:
         return self._note("find", lambda: self.store.find(query))
@@ -170,7 +189,7 @@ class Counted:
 class Processes:
     """Several cached stores over one store; each call goes to the next one, as requests go to an application's processes.
 
-    A report reads as if the second had passed for which other readers may see the job without it.
+    A report or beat reads as if the second had passed for which other readers may see the job without it.
     """
 
     def __init__(self, *stores: CachedStore) -> None:
@@ -198,13 +217,21 @@ class Processes:
         self._a_second_later(job_id)
         return written
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        return next(self._turns).take_due(lessee, lease, limit, labels)
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        return next(self._turns).take_due(lessee, lease, limit, labels, full)
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        next(self._turns).beat(tokens)
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale = next(self._turns).beat(tokens, lease, alive)
         for job_id in tokens:
             self._a_second_later(job_id)
+        return stale
 
     def _a_second_later(self, job_id: str) -> None:
         for store in self._stores:
@@ -266,7 +293,7 @@ class Surroundings:
         self.cache = cache(self.clock)
         self.worker, self.reader = self.process(), self.process()
         self.worker.create(draft())
-        job = self.worker.change("job", *claimed("token"))
+        job = self.worker.change("job", *claimed("token", 1, 60))
         assert job is not None
         assert self.reader.get("job") == job
         self.inner.calls.clear()
@@ -286,6 +313,11 @@ def draft(job_id: str = "job", **fields: Any) -> Draft:
 def status_of(job: Job | None) -> Status:
     assert job is not None
     return job.status
+
+
+def phase_of(job: Job | None) -> tuple[Status, bool, int]:
+    assert job is not None
+    return job.status, job.is_waiting, job.run
 
 
 @pytest.fixture
@@ -313,8 +345,59 @@ def test_polls_by_several_processes_cost_one_read_a_second(here: Surroundings) -
 
 def test_a_report_does_not_call_the_cache(here: Surroundings) -> None:
     here.worker.report("job", "token", Report(progress=50))
-    here.worker.beat({"job": "token"})
     assert here.cache.calls.total() == 0
+
+
+def test_a_beat_is_one_call_of_the_store_and_none_of_the_cache(here: Surroundings) -> None:
+    here.clock.advance(0.5)
+    tokens = {"job": "token", "unknown": "token"}
+    assert here.worker.beat(tokens, 60, frozenset(tokens)) == {"unknown"}
+    assert here.inner.calls == {"beat": 1}
+    assert here.cache.calls.total() == 0
+    here.clock.advance(0.5)
+    job = here.reader.get("job")
+    assert job == here.truth()
+    assert job is not None
+    assert job.lease_until == here.clock.now() + timedelta(seconds=59.5)
+
+
+def test_a_process_reads_a_job_that_its_beat_found_stale_from_the_store(here: Surroundings) -> None:
+    here.inner.change("job", Expect(), ended(cancelled()))  # by a process without the cache
+    assert status_of(here.worker.get("job")) is Status.IN_PROGRESS
+    assert here.worker.beat({"job": "token"}, 60, frozenset()) == {"job"}
+    assert here.worker.get("job") == here.truth()
+
+
+def test_a_lease_is_renewed_in_the_store_behind_an_old_copy(here: Surroundings) -> None:
+    here.worker.beat({"job": "token"}, 1, frozenset())
+    here.clock.advance(1)
+    assert here.reader.get("job") == here.truth()
+    here.worker.beat({"job": "token"}, 0.5, frozenset())
+    here.clock.advance(0.4)
+    stale = here.reader.get("job")
+    here.worker.beat({"job": "token"}, 60, frozenset())
+    here.clock.advance(0.2)
+    assert here.reader.get("job") == here.truth(), "the copy's lease seems to be over"
+    assert stale is not None
+    assert here.reader.change("job", reaped(stale, Late.DEAD), ended(completed())) is None, "the store tests the lease"
+    here.clock.advance(60)
+    assert here.reader.change("job", reaped(stale, Late.DEAD), ended(completed())) is not None
+
+
+@pytest.mark.parametrize("requeue", [continued(7), Requeue("raised", 5.0)], ids=["slice", "retry"])
+def test_a_requeue_and_the_claim_of_the_next_run_show_at_once(here: Surroundings, requeue: Requeue) -> None:
+    before = here.truth()
+    assert before is not None
+    assert here.worker.change("job", Expect(token="token"), requeued(before, requeue, here.clock.now()))
+    for _ in range(3):
+        for process in (here.worker, here.reader, here.process()):
+            assert process.get("job") == here.truth(), "the cache has no job that waits"
+        here.clock.advance(0.4)
+    here.clock.advance(20)  # the mark has expired
+    assert here.reader.get("job") == here.truth()
+    assert here.reader.change("job", *claimed("other", 2, 60))
+    for process in (here.worker, here.reader, here.process()):
+        assert process.get("job") == here.truth()
 
 
 @pytest.mark.parametrize("by", ["worker", "reader"])
@@ -329,10 +412,9 @@ def test_all_processes_see_an_end_at_once(here: Surroundings, by: str, end: Any)
 
 
 def test_a_second_attempt_is_seen_at_once(here: Surroundings) -> None:
-    again = Changes(status=Status.STARTED, attempt=2, lessee=None, lease=None)
-    assert here.worker.change("job", Expect(status=Status.IN_PROGRESS), again)
+    assert here.worker.change("job", Expect(status=Status.IN_PROGRESS), AGAIN)
     assert here.reader.get("job") == here.truth()
-    assert here.reader.change("job", *claimed("other"))
+    assert here.reader.change("job", *claimed("other", 2, 60))
     assert here.worker.get("job") == here.truth()
 
 
@@ -358,7 +440,7 @@ def test_status_and_output_of_a_printing_job_come_from_the_cache(here: Surroundi
 def test_an_entry_too_large_for_a_cache_is_not_written(here: Surroundings) -> None:
     large = Request("POST", "/work", (("X-Long", "y" * (1 << 18)),))
     here.worker.create(draft("large", request=large))
-    here.worker.change("large", *claimed("token"))
+    here.worker.change("large", *claimed("token", 1, 60))
     here.cache.calls.clear()
     for process in (here.worker, here.reader):
         assert process.get("large") == here.inner.store.get("large")
@@ -378,7 +460,7 @@ def test_read_times_are_the_stores_even_if_its_clock_differs() -> None:
     inner = MemoryStore(clock=theirs)
     store = CachedStore(inner, DictCache(ours), clock=ours)
     store.create(draft())
-    store.change("job", *claimed("token"))
+    store.change("job", *claimed("token", 1, 60))
     for _ in range(30):
         assert store.get("job") == inner.get("job")
         theirs.advance(0.250003)
@@ -387,10 +469,10 @@ def test_read_times_are_the_stores_even_if_its_clock_differs() -> None:
 
 def test_an_overdue_copy_is_not_used(here: Surroundings) -> None:
     here.worker.create(draft("brief", error_timeout=0.6))
-    here.worker.change("brief", *claimed("token"))
+    here.worker.change("brief", *claimed("token", 1, 60))
     here.reader.get("brief")
     here.clock.advance(0.5)
-    here.inner.beat({"brief": "token"})
+    here.inner.beat({"brief": "token"}, 60, frozenset({"brief"}))
     here.clock.advance(0.4)
     assert here.reader.get("brief") == here.inner.store.get("brief")
 
@@ -456,6 +538,8 @@ class GatedCache(DictCache):
         return self.gate.around(lambda: super(GatedCache, self).add(key, value, timeout))
 
 
+AGAIN = Changes(status=Status.STARTED, run=2, attempt=2, token=None, lessee=None, lease=None)
+
 Action = Callable[[Store], object]
 
 ACTIONS: dict[str, Action] = {
@@ -465,25 +549,25 @@ ACTIONS: dict[str, Action] = {
     "end": lambda store: store.change("job", Expect(status=Status.IN_PROGRESS, token="token"), ended(completed())),
     "cancel": lambda store: store.change("job", Expect(status=Status.IN_PROGRESS), ended(cancelled())),
     "lost end": lambda store: store.change("job", Expect(status=Status.IN_PROGRESS, version=1), ended(cancelled())),
-    "again": lambda store: store.change(
-        "job", Expect(status=Status.IN_PROGRESS), Changes(status=Status.STARTED, attempt=2, lessee=None, lease=None)
-    ),
-    "claim": lambda store: store.change("job", *claimed("other")),
+    "again": lambda store: store.change("job", Expect(token="token"), AGAIN),
+    "slice": lambda store: store.change("job", Expect(token="token"), evolve(AGAIN, status=UNSET)),
+    "claim": lambda store: store.change("job", Expect(unclaimed=True), claimed("other", 2, 60)[1]),
+    "beat": lambda store: store.beat({"job": "token"}, 60, frozenset({"job"})),
 }
 
 
 @pytest.mark.parametrize("age", [0.0, 1.0], ids=["cached", "not cached"])
 @pytest.mark.parametrize("inner", ACTIONS)
 @pytest.mark.parametrize("outer", ACTIONS)
-def test_a_call_during_another_shows_the_true_status(outer: str, inner: str, age: float) -> None:
-    """Wherever a call interrupts another one, readers then see the job's status, and within a second all of the job."""
+def test_a_call_during_another_shows_the_true_phase(outer: str, inner: str, age: float) -> None:
+    """Wherever a call interrupts another one, readers then see the job's phase, and within a second all of the job."""
     for is_same, at in itertools.product((False, True), range(20)):
         clock, gate = FakeClock(), Gate()
         began = clock.monotonic()
         store, cache = GatedStore(MemoryStore(clock=clock), gate), GatedCache(clock, gate)
         one, two, watcher = (CachedStore(store, cache, clock=clock) for _ in range(3))
         one.create(draft())
-        one.change("job", *claimed("token"))
+        one.change("job", *claimed("token", 1, 60))
         one.report("job", "token", Report(progress=30, output="some;"))
         assert two.get("job") == watcher.get("job")
         clock.advance(age)
@@ -497,7 +581,7 @@ def test_a_call_during_another_shows_the_true_status(outer: str, inner: str, age
             truth = store.store.get("job")
             for process in (watcher, two, one):
                 found = process.get("job")
-                assert status_of(found) is status_of(truth), f"interrupted at {at}"
+                assert phase_of(found) == phase_of(truth), f"interrupted at {at}"
                 if clock.monotonic() - began >= age + 1:
                     assert found == truth, f"interrupted at {at}"
                     assert process.output("job") == store.store.output("job"), f"interrupted at {at}"
@@ -582,7 +666,7 @@ def test_a_dead_cache_is_tried_every_five_seconds(caplog: pytest.LogCaptureFixtu
     store = CachedStore(MemoryStore(clock=clock), cache, clock=clock)
     with caplog.at_level(logging.DEBUG, "backjob"):
         store.create(draft())
-        store.change("job", *claimed("token"))
+        store.change("job", *claimed("token", 1, 60))
         for _ in range(100):
             clock.advance(0.04)
             assert store.get("job") is not None
@@ -710,10 +794,10 @@ def test_claims_and_ends_are_the_stores_even_if_the_cache_is_stuck() -> None:
     assert stale is not None
     assert stale.status is Status.IN_PROGRESS
     here.inner.calls.clear()
-    assert here.reader.change("job", *claimed("mine")) is None
+    assert here.reader.change("job", *claimed("mine", 1, 60)) is None
     assert here.reader.change("job", Expect(status=stale.status, version=stale.version), ended(completed())) is None
     assert not here.reader.report("job", "token", Report(progress=1))
-    here.reader.beat({"job": "token"})
+    assert here.reader.beat({"job": "token"}, 60, frozenset()) == {"job"}
     assert here.inner.calls == {"change": 2, "report": 1, "beat": 1}
     assert here.reader.get("job") == here.truth(), "a lost change shows that the copy is stale"
 
@@ -727,7 +811,7 @@ def test_a_copy_that_should_have_expired_is_not_used() -> None:
 
 def test_a_copy_of_another_job_is_not_used(here: Surroundings) -> None:
     here.worker.create(draft("other"))
-    here.worker.change("other", *claimed("token"))
+    here.worker.change("other", *claimed("token", 1, 60))
     for job_id, text in (("job", "one"), ("other", "two")):
         here.worker.report(job_id, "token", Report(output=text))
     here.clock.advance(1)

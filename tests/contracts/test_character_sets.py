@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, text
 from backjob.lifecycle import completed, failed
 from backjob.model import Status
 from backjob.stores.sql import SQLStore, metadata
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.services import MARIADB, own_name
 from tests.unit.core import Bench, bench
 

@@ -15,17 +15,20 @@ from typing import Any, Final
 import pytest
 import redis.asyncio
 from attrs import evolve
-from redis import Redis
+from redis import BlockingConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from backjob.errors import InvalidRequest, StoreError, StoreUnavailable, StoreUnusable
-from backjob.lifecycle import cancelled, claimed, completed, ended, failed
+from backjob.errors import InvalidRequest, SlotTaken, StoreError, StoreUnavailable, StoreUnusable
+from backjob.lifecycle import cancelled, claimed, completed, continued, ended, failed, requeued
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores import open_store
+from backjob.stores.columns import LAYOUTS
 from backjob.stores.redis import RedisStore
+from backjob.stores.redis import server as server_module
 from backjob.stores.redis import store as module
+from backjob.stores.rows import microseconds
 from backjob.testing import FakeClock
 from tests.private_servers import REDIS as PRIVATE
 from tests.private_servers import PrivateServer, Templates, private_server
@@ -66,6 +69,10 @@ def store(client: Any) -> RedisStore:
     return RedisStore(client)
 
 
+_SECOND: Final = tuple(column.name for column in LAYOUTS[0])
+_THIRD: Final = tuple(column.name for column in LAYOUTS[1])
+
+
 def draft(job_id: str = "job", **fields: Any) -> Draft:
     return Draft(id=job_id, **{"request": Request("GET", "/work"), **fields})
 
@@ -74,7 +81,7 @@ def end(store: Store, job_id: str, status: Status = Status.COMPLETED, **fields: 
     """Create a job that has written output and has ended."""
     ends = {Status.COMPLETED: completed(), Status.FAILED: failed("broken"), Status.CANCELLED: cancelled()}
     store.create(draft(job_id, **fields))
-    store.change(job_id, *claimed("token"))
+    store.change(job_id, *claimed("token", 1, 60))
     store.report(job_id, "token", Report(output="text"))
     assert store.change(job_id, Expect(token="token"), ended(ends[status])) is not None
 
@@ -101,16 +108,18 @@ def server_now(client: Any) -> datetime:
 
 def test_the_stores_time_is_the_servers(client: Any, store: RedisStore) -> None:
     before = server_now(client)
-    job = store.create(draft(due=-0.25, delivery_timeout=7.000001, lessee="me", lease=0.5))
-    claimed_job = store.change("job", *claimed("token"))
+    job = store.create(draft(due=-0.25, expires=7.000001, lessee="me", lease=0.5))
+    claimed_job = store.change("job", *claimed("token", 1, 60))
     read = store.get("job")
     after = server_now(client)
     assert read is not None
     assert claimed_job is not None
     assert before < job.created_time < claimed_job.updated_time == claimed_job.read_time < read.read_time < after
+    assert claimed_job.claimed_time == claimed_job.read_time
     assert read.created_time == job.created_time == job.updated_time
     assert job.start_time - job.created_time == timedelta(seconds=-0.25)
-    assert job.deliver_by - job.start_time == timedelta(seconds=7.000001)
+    assert job.expires is not None
+    assert job.expires - job.created_time == timedelta(seconds=7.000001)
     assert job.lease_until is not None
     assert job.lease_until - job.created_time == timedelta(seconds=0.5)
 
@@ -125,7 +134,7 @@ def test_a_moment_far_from_the_servers_now_is_exact(store: RedisStore, seconds: 
 
 
 @pytest.mark.parametrize(
-    "fields", [{"due": 1e13}, {"due": -1e11}, {"delivery_timeout": 2.6e11}, {"due": 2e11, "delivery_timeout": 2e11}]
+    "fields", [{"due": 1e13}, {"due": -1e11}, {"expires": 2.6e11}, {"error_timeout": 2.6e11}, {"lease": -1e11}]
 )
 def test_a_moment_outside_of_the_calendar_is_refused(client: Any, store: RedisStore, fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
@@ -162,7 +171,7 @@ def test_purge_removes_every_key_and_entry_of_a_job(client: Any, monkeypatch: py
         for number in range(7):
             name = f"{status} {number}"
             store.create(draft(name, scope=f"s{number}", owner=f"o{number}", lessee="me", lease=5), f"key {name}")
-            store.change(name, *claimed("token"))
+            store.change(name, *claimed("token", 1, 60))
             store.report(name, "token", Report(output="x"))
             store.change(name, Expect(), Changes(status=status, end=True))
     clock.advance(10)
@@ -194,7 +203,7 @@ def test_no_search_reads_all_ended_jobs(client: Any, store: RedisStore) -> None:
     for number in range(300):
         end(store, f"{number}")
     end(store, "mine", Status.FAILED, owner="me", scope="s")
-    store.create(draft("living", owner="me", delivery_timeout=0))
+    store.create(draft("living", owner="me", expires=0))
     for number in range(300, 400):
         end(store, f"{number}")
     for query, expected in (
@@ -223,7 +232,7 @@ def test_a_search_in_small_batches_finds_the_same(
     for number in range(30):
         store.create(draft(f"{number}", scope="ab"[number % 2], owner="opq"[number % 3]))
         if number % 5 == 0:
-            store.change(f"{number}", *claimed("token"))
+            store.change(f"{number}", *claimed("token", 1, 60))
     newest = [str(number) for number in reversed(range(30))]
     assert ids(store.find(Query())) == newest
     assert ids(store.find(Query(before="20", limit=7))) == newest[10:17]
@@ -234,7 +243,7 @@ def test_a_search_in_small_batches_finds_the_same(
 
 @pytest.mark.parametrize(
     "changes",
-    [claimed("token")[1], ended(cancelled()), Changes(lessee="other", lease=50), Changes(due=50, lease=0)],
+    [claimed("token", 1, 60)[1], ended(cancelled()), Changes(lessee="other", lease=50), Changes(due=50, lease=0)],
 )
 def test_a_job_whose_lease_has_expired_has_one_entry(client: Any, changes: Changes) -> None:
     clock = FakeClock()
@@ -249,6 +258,118 @@ def test_a_job_whose_lease_has_expired_has_one_entry(client: Any, changes: Chang
     assert ids(store.take_due("me", 5, 5)) == ["job"] * (changes.status is UNSET)
 
 
+# --- queues, slots and leases ---------------------------------------------------------------------------------------
+
+
+def scripts_run(client: Any, calls: Callable[[], object]) -> int:
+    """The number of round trips to the server that the store's calls make."""
+    client.config_resetstat()
+    calls()
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+def test_each_write_of_a_run_is_one_round_trip(client: Any, store: RedisStore) -> None:
+    names = [f"{number}" for number in range(1000)]
+
+    def work() -> None:
+        for name in names:
+            store.change(name, *claimed("token", 1, 60))
+            store.report(name, "token", Report(output="x", cursor=5))
+
+    for name in names:
+        store.create(draft(name))
+    store.beat({}, 60, frozenset())
+    work()
+    assert scripts_run(client, lambda: store.report("0", "token", Report(cursor=[1, 2]))) == 1
+    tokens = {**dict.fromkeys(names, "token"), "7": "other"}
+    assert scripts_run(client, lambda: store.beat(tokens, 60, frozenset(names))) == 1
+    job = store.get("0")
+    assert job is not None
+    assert (
+        scripts_run(client, lambda: store.change("0", Expect(token="token"), requeued(job, continued(), job.read_time)))
+        == 1
+    )
+    assert scripts_run(client, lambda: store.change("0", *claimed("next", 2, 60))) == 1
+    assert scripts_run(client, lambda: store.change("0", Expect(token="next"), ended(completed()))) == 1
+
+
+def test_a_full_queue_is_not_read(client: Any, store: RedisStore) -> None:
+    for number in range(300):
+        store.create(draft(f"{number}", queue="exports"))
+    store.create(draft("other", queue="mail"))
+    found: list[Job] = []
+
+    def take() -> None:
+        found.extend(store.take_due("me", 60, 10, None, frozenset({"exports"})))
+
+    assert jobs_read(client, take) <= 3
+    assert ids(found) == ["other"]
+
+
+def test_queues_of_any_name_are_kept_apart(store: RedisStore) -> None:
+    queues = ["default", "", "*", "a@b", "a", "1:a", "ü", "7:exports", "exports"]
+    for label in ("", "b", "a@b"):
+        for queue in queues:
+            store.create(draft(f"{label} {queue}", queue=queue, label=label))
+    for label in ("", "b", "a@b"):
+        for queue in queues:
+            taken = store.take_due("me", 60, 50, frozenset({label}), frozenset(queues) - {queue})
+            assert ids(taken) == [f"{label} {queue}"]
+
+
+def test_ended_jobs_leave_no_slot_lane_or_limit(client: Any) -> None:
+    clock = FakeClock()
+    store = RedisStore(client, clock=clock)
+    for number in range(5):
+        name = f"{number}"
+        store.create(draft(name, queue="exports", lessee="me", lease=5, expires=100))
+        assert store.change(name, Expect(unclaimed=True), Changes(slot=f"exports/{number}", lease=None)) is not None
+        assert len(store.take_due("me", 5, 5)) == 1
+        store.change(name, *claimed("token", 1, 60))
+        assert store.beat({name: "token"}, 60, frozenset()) == frozenset()
+    assert names(client) >= {"slots", "limits", "lanes"}
+    for number in range(5):
+        store.change(f"{number}", Expect(token="token"), ended(completed()))
+    assert store.take_due("me", 5, 5) == []
+    assert not names(client) & {"slots", "limits", "lanes", "leased", "waiting", "waiting:*", "waiting:7:exports"}
+
+
+def test_the_slot_of_an_evicted_job_is_free(client: Any, store: RedisStore) -> None:
+    for name in ("evicted", "next", "late"):
+        store.create(draft(name))
+    assert store.change("evicted", Expect(), Changes(slot="exports/0")) is not None
+    client.delete("{backjob}:job:evicted")
+    assert store.change("next", Expect(), Changes(slot="exports/0")) is not None
+    before = contents(client)
+    with pytest.raises(SlotTaken) as caught:
+        store.change("late", Expect(), Changes(slot="exports/0", progress=5))
+    assert caught.value.slot == "exports/0"
+    assert contents(client) == before
+
+
+def test_a_beat_waits_for_no_connection_of_the_application(private: PrivateServer, client: Any) -> None:
+    pool = BlockingConnectionPool(max_connections=1, timeout=DEADLINE, port=private.port)
+    store = RedisStore(Redis(connection_pool=pool))
+    store.create(draft())
+    store.change("job", *claimed("token", 1, 60))
+    kept = pool.get_connection()  # another thread's, for as long as it likes
+    try:
+        for _ in range(3):
+            assert store.beat({"job": "token", "other": "token"}, 60, frozenset()) == {"other"}
+            client.script_flush()
+    finally:
+        pool.release(kept)
+        store.close()
+        pool.disconnect()
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 5), (60, 5), (2, 2)])
+def test_a_beat_waits_for_an_answer_for_five_seconds_at_most(given: float | None, expected: float) -> None:
+    with Redis(port=CLOSED, socket_timeout=given) as client:
+        pool = server_module._pool_apart(client.connection_pool)
+    assert pool.make_connection().socket_timeout == expected
+
+
 # --- the layout -----------------------------------------------------------------------------------------------------
 
 CALLS: Final[dict[str, Callable[[Store], object]]] = {
@@ -258,7 +379,7 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
     "change": lambda store: store.change("job", Expect(), Changes(progress=1)),
     "report": lambda store: store.report("job", "token", Report(output="x")),
     "take_due": lambda store: store.take_due("me", 1, 1),
-    "beat": lambda store: store.beat({"job": "token"}),
+    "beat": lambda store: store.beat({"job": "token"}, 1, frozenset({"job"})),
     "find": lambda store: store.find(Query()),
     "overdue": lambda store: store.find(Query(overdue=True)),
     "purge": lambda store: store.purge(1, 1),
@@ -268,34 +389,58 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
 @pytest.mark.parametrize("call", CALLS)
 def test_another_layout_is_refused_and_not_changed(client: Any, store: RedisStore, call: str) -> None:
     store.create(draft())
-    store.change("job", *claimed("token"))
-    assert client.get("{backjob}:layout") == b"2"
-    client.set("{backjob}:layout", "3")
+    store.change("job", *claimed("token", 1, 60))
+    assert client.get("{backjob}:layout") == b"3"
+    client.set("{backjob}:layout", "4")
     before = contents(client)
     with pytest.raises(StoreUnusable, match=r"another layout.*choose another prefix"):
         CALLS[call](store)
     assert contents(client) == before
 
 
-def test_jobs_of_layout_1_stay_and_belong_to_no_application(client: Any) -> None:
+@pytest.mark.parametrize(("layout", "lacking"), [("1", _SECOND + _THIRD), ("2", _THIRD)])
+def test_jobs_of_an_earlier_layout_stay(client: Any, layout: str, lacking: Sequence[str]) -> None:
     clock = FakeClock()
     store = RedisStore(client, clock=clock)
-    store.create(draft("waiting"))
+    for name in ("waiting", "late"):
+        store.create(draft(name, expires=30))
+    store.create(draft("running", error_timeout=40))
+    store.change("running", *claimed("token", 1, 60))
     end(store, "over")
-    for job_id in ("waiting", "over"):
-        client.hdel(f"{{backjob}}:job:{job_id}", "label")
-    client.set("{backjob}:layout", "1")
+    for job_id in ("waiting", "late", "running", "over"):
+        key = f"{{backjob}}:job:{job_id}"
+        if expires := client.hget(key, "expires"):
+            client.hset(key, "deliver_by", expires)  # which each job had
+        client.hdel(key, *lacking)
+    client.hdel("{backjob}:job:running", "lease_until")
+    running = store.get("running")
+    assert running is not None
+    member = next(each for each in client.zrange("{backjob}:limits", 0, -1) if each.endswith(b"running"))
+    client.zadd("{backjob}:limits", {member: microseconds(running.updated_time + timedelta(seconds=40))})
+    client.set("{backjob}:layout", layout)
+
     mine = frozenset(("mine",))
-    assert ids(store.find(Query())) == ["over", "waiting"]
+    assert ids(store.find(Query())) == ["over", "running", "late", "waiting"]
     assert store.find(Query(labels=mine)) == store.take_due("me", 60, 5, mine) == []
-    store.create(draft("new", label="mine"))
-    assert client.get("{backjob}:layout") == b"2", "processes of the first version refuse the keys from now on"
-    assert ids(store.find(Query(labels=mine))) == ids(store.take_due("me", 60, 5, mine)) == ["new"]
     job = store.get("waiting")
     assert job is not None
     assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
-    assert store.change("waiting", *claimed("token")) is not None
-    clock.advance(100)
+    assert (job.run, job.delivery, job.retries, job.queue, job.slot) == (1, 1, 0, "default", None)
+    assert (job.cursor, job.history, job.claimed_time, job.expires, job.as_owner) == (None, None, None, None, False)
+    assert client.get("{backjob}:layout") == layout.encode(), "reading changes nothing"
+    assert store.change("waiting", *claimed("token", 1, 60)) is not None
+    assert client.get("{backjob}:layout") == b"3", "processes of an earlier version refuse the keys from now on"
+    store.create(draft("new", label="mine"))
+    assert ids(store.find(Query(labels=mine))) == ids(store.take_due("me", 60, 5, mine)) == ["new"]
+    clock.advance(30)
+    assert ids(store.find(Query(overdue=True))) == ["late"]
+    clock.advance(10)
+    assert ids(store.find(Query(overdue=True))) == ["running", "late"], "without a run lease only its silence counts"
+    assert store.beat({"running": "token"}, 60, frozenset({"running"})) == frozenset()
+    assert ids(store.find(Query(overdue=True))) == ["late"]
+    assert ids(store.take_due("me", 60, 5, None, frozenset({"default"}))) == []
+    assert ids(store.take_due("me", 60, 5)) == ["late"]
+    clock.advance(60)
     assert store.purge(50, 50, mine) == 0
     assert store.purge(50, 50, mine | {""}) == 1
 
@@ -461,7 +606,7 @@ def test_a_wrong_login_or_database_makes_the_store_unusable(
 
 def test_a_flushed_script_is_sent_again(client: Any, store: RedisStore) -> None:
     store.create(draft())
-    store.change("job", *claimed("token"))
+    store.change("job", *claimed("token", 1, 60))
     for _ in range(3):
         client.script_flush()
         assert store.report("job", "token", Report(output="x"))
@@ -471,7 +616,7 @@ def test_a_flushed_script_is_sent_again(client: Any, store: RedisStore) -> None:
 def test_a_call_to_a_full_server_is_refused_as_a_whole(client: Any, store: RedisStore) -> None:
     store.create(draft("job", lessee="me", lease=0.0), "key")
     store.create(draft("running"))
-    store.change("running", *claimed("token"))
+    store.change("running", *claimed("token", 1, 60))
     before = contents(client)
     client.config_set("maxmemory", 1)
     try:
@@ -479,7 +624,7 @@ def test_a_call_to_a_full_server_is_refused_as_a_whole(client: Any, store: Redis
             lambda: store.create(draft("other"), "other key"),
             lambda: store.report("running", "token", Report(output="x", progress=5)),
             lambda: store.take_due("me", 5, 5),
-            lambda: store.change("job", *claimed("token")),
+            lambda: store.change("job", *claimed("token", 1, 60)),
         ):
             try:
                 call()
@@ -508,7 +653,7 @@ def test_a_restart_of_the_server_fails_no_later_call(private: PrivateServer, cli
         stores = (own, RedisStore(given))
         for number, store in enumerate(stores):
             store.create(draft(f"{number}"))
-            store.change(f"{number}", *claimed("token"))
+            store.change(f"{number}", *claimed("token", 1, 60))
         private.kill()
         private.start()
         for number, store in enumerate(stores):

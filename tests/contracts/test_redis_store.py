@@ -92,7 +92,7 @@ def test_all_keys_are_in_one_slot_of_a_cluster(cluster: RedisCluster, prefix: st
         store.create(Draft(id=name, request=request, scope="{s}", owner="}o{"), f"key {{{name}}}")
     assert len(store.take_due("me", 10, 10)) == 3
     for name in ("one", "two"):
-        store.change(name, *claimed("token"))
+        store.change(name, *claimed("token", 1, 60))
         assert store.report(name, "token", Report(output="text"))
     store.change("one", Expect(), ended(completed()))
     store.purge(3600, 7200)
@@ -109,7 +109,7 @@ def test_a_script_without_an_answer_from_a_cluster_is_not_sent_again(
 ) -> None:
     store = RedisStore(cluster, prefix=new_prefix())
     store.create(Draft(id="job", request=Request("GET", "/work")))
-    store.change("job", *claimed("token"))
+    store.change("job", *claimed("token", 1, 60))
     read_response: Any = Connection.read_response
     lost: list[Any] = []
 

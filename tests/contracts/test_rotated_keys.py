@@ -15,7 +15,7 @@ from backjob.model import Expect
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.shared_stores import LISTING_STORES, SharedStore
 from tests.unit.core import Bench, bench, served
 

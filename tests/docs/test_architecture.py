@@ -18,7 +18,7 @@ def test_every_named_file_exists() -> None:
         for page in PAGES
         for path in re.findall(r"`((?:backjob|tests|docs)/[\w./-]*)(?:::\w+)?`", page.read_text(encoding="utf-8"))
     }
-    assert "backjob/lifecycle.py" in named
+    assert "backjob/lifecycle/" in named
     assert [path for path in sorted(named) if not (ROOT / path).exists()] == []
 
 

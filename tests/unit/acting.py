@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from typing import Any
 
 from backjob import BackJob
 from backjob.jobs import engine_of
-from backjob.lifecycle import End, claimed, completed, ended
-from backjob.model import Draft, Expect, Report, Request
+from backjob.lifecycle import Conclusion, End, Requeue, claimed, completed, concluded, continued, ended
+from backjob.model import Draft, Expect, Job, JsonValue, Report, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
@@ -30,18 +31,38 @@ def quiet_jobs(store: Store | None = None) -> BackJob:
 class Acting:
     """A job in the store; its methods write what a worker would."""
 
-    def __init__(self, jobs: BackJob, scope: str = "", owner: str | None = None) -> None:
+    def __init__(self, jobs: BackJob, scope: str = "", owner: str | None = None, **draft: Any) -> None:
         self.jobs = jobs
         self.id = f"job-{secrets.token_hex(8)}"
-        engine_of(jobs).store.create(Draft(id=self.id, request=Request("GET", "/work"), scope=scope, owner=owner))
+        self.store = engine_of(jobs).store
+        self.store.create(Draft(id=self.id, request=Request("GET", "/work"), scope=scope, owner=owner, **draft))
 
-    def claim(self) -> Acting:
-        assert self.jobs.store.change(self.id, *claimed("token"))
+    @property
+    def job(self) -> Job:
+        """The job as stored."""
+        job = self.store.get(self.id)
+        assert job is not None
+        return job
+
+    def claim(self, lease: float = 18.0) -> Acting:
+        assert self.store.change(self.id, *claimed("token", self.job.run, lease))
         return self
 
     def report(self, **values: object) -> None:
         assert self.jobs.store.report(self.id, "token", Report(**values))  # type: ignore[arg-type]
 
+    def requeue(self, conclusion: Conclusion) -> Acting:
+        """End this run, so that another one follows."""
+        job = self.job
+        assert self.store.change(self.id, Expect(token="token"), concluded(job, conclusion, job.read_time))
+        return self
+
+    def retry(self, reason: str = "boom", delay: float = 0.0) -> Acting:
+        return self.requeue(Requeue(reason, delay))
+
+    def hand_over(self, cursor: JsonValue = 1) -> Acting:
+        return self.requeue(continued(cursor))
+
     def end(self, end: Callable[..., End] = completed, *values: str) -> Acting:
-        assert self.jobs.store.change(self.id, Expect(), ended(end(*values)))
+        assert self.store.change(self.id, Expect(), ended(end(*values)))
         return self

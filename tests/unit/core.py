@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from attrs import define, field, frozen
 
 from backjob.delivery.monitor import Monitor
-from backjob.errors import NotSent, StoreUnavailable
+from backjob.errors import NotSent, StoreError, StoreUnavailable
 from backjob.http.serving import serving
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Caller, Headers, Job, JobState, Query, Request, Response
@@ -20,6 +20,7 @@ from backjob.signing import MessageSigner
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
+from backjob.worker.leases import Leases
 from backjob.worker.running import Running
 
 KEY: Final = "n5Yd-8sQ2vXk7RzL0mTfWc4JbUg1HpEa9iOx"
@@ -147,6 +148,18 @@ class ManualMonitor(Monitor):
         """Start nothing."""
 
 
+class ManualLeases(Leases):
+    """Run leases without a thread: `Bench.step` renews them first. ``is_on_time`` says whether the process may reap."""
+
+    is_on_time: bool | None = True
+
+    def ensure_running(self) -> bool:
+        return True
+
+    def may_reap(self) -> bool:
+        return super().may_reap() if self.is_on_time is None else self.is_on_time
+
+
 class ManualBroadcast(Broadcast):
     """Event streams without a thread: the test calls `step`."""
 
@@ -175,8 +188,21 @@ class Bench:
     def start(self, path: str = "/work", **options: Any) -> str:
         return self.jobs.start(path, **{"as_current_user": False, **options})
 
+    @property
+    def leases(self) -> ManualLeases:
+        leases = self.engine.leases
+        assert isinstance(leases, ManualLeases)
+        return leases
+
     def step(self, seconds: float = 0.0) -> float:
-        self.clock.advance(seconds)
+        """Let time pass, in which run leases are renewed on time, and then run the monitor once."""
+        leases = self.engine.leases
+        while seconds > 0:
+            pause = min(seconds, leases.interval)
+            self.clock.advance(pause)
+            with suppress(StoreError):
+                leases.tick()
+            seconds -= pause
         wait = self.monitor.step()
         while wait == 0.0:
             wait = self.monitor.step()
@@ -227,9 +253,11 @@ def bench(
         transport=transport,
         clock=clock,
         on_end=note,
-        **{"signer": MessageSigner(KEY), **options},
+        **{"signer": MessageSigner(KEY), "max_running": 1000, **options},
     )
     engine = engine_of(jobs)
+    keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release)
+    engine.lease_keepers = PerProcess(lambda: keeper)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
     engine.broadcasts = PerProcess(lambda: ManualBroadcast(engine.stream_source, options.get("streams")))
     engine.monitors.get()  # its clock starts here

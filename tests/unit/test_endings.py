@@ -12,7 +12,7 @@ from backjob.lifecycle import completed, failed
 from backjob.model import Changes, Expect, Job, Report, Status
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import Bench, bench
 
 

@@ -16,7 +16,7 @@ from attrs import define, field
 
 from backjob.model import Status
 from backjob.process import Passes, PerProcess
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import NOT_SENT, bench
 
 DEADLINE = 20.0

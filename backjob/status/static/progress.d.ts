@@ -15,11 +15,28 @@ export interface BackjobState {
   readonly result: unknown;
   readonly owner: string | null;
   readonly scope: string;
-  /** Why the job is not running yet, such as "due", "connection" or "proof". */
+  /** Why the job is not running yet: "due", "place", "connection", "proof", "store" or "engine". */
   readonly waiting_for: string | null;
+  /** 1, or more after failed runs: at most `retries` + 1. */
+  readonly attempt: number;
+  readonly retries: number;
+  /** The earlier runs, oldest first. */
+  readonly history: readonly BackjobRun[];
 }
 
-/** The element's texts. `{time}` in `starts`, `elapsed` and `left` is replaced by a time in the page's language. */
+/** An earlier run of a job. Times are ISO 8601 in UTC. */
+export interface BackjobRun {
+  readonly run: number;
+  readonly begin: string | null;
+  readonly end: string;
+  /** Why it ended; "continued" if the next run is its next slice. */
+  readonly reason: string;
+}
+
+/**
+ * The element's texts. `{time}` in `starts`, `elapsed` and `left` is replaced by a time in the page's language,
+ * `{attempt}` and `{attempts}` in `attempt` by numbers.
+ */
 export interface BackjobTexts {
   started: string;
   in_progress: string;
@@ -29,6 +46,8 @@ export interface BackjobTexts {
   starts: string;
   elapsed: string;
   left: string;
+  attempt: string;
+  history: string;
   result: string;
   cancel: string;
   label: string;

@@ -30,6 +30,8 @@
     starts: "starts in {time}",
     elapsed: "{time}",
     left: "about {time} left",
+    attempt: "attempt {attempt} of {attempts}",
+    history: "Earlier runs",
     result: "Open the result",
     cancel: "Cancel",
     label: "Progress",
@@ -327,6 +329,10 @@
         percent: make("span", { part: "percent" }),
         bar: make("progress", { part: "bar", max: 100 }),
         time: make("span", { part: "time" }),
+        attempt: make("span", { part: "attempt", hidden: "" }),
+        history: make("details", { part: "history", hidden: "" }),
+        runs: make("ol", {}),
+        earlier: make("summary", {}),
         result: make("a", { part: "result", rel: "noopener noreferrer", hidden: "" }),
         cancel: make("button", { part: "cancel", type: "button", hidden: "" }),
         alert: make("p", { part: "alert", role: "alert", hidden: "" }),
@@ -337,14 +343,15 @@
       parts.word = new Text();
       parts.state.append(parts.word);
       parts.status = make("p", { part: "status", tabindex: -1 }, parts.state, parts.text);
+      parts.history.append(parts.earlier, parts.runs);
       parts.cancel.addEventListener("click", () => this.#cancel());
       this.#parts = parts;
       this.#applyTexts();
       this.replaceChildren(
         make("div", { part: "head" }, parts.status, parts.percent),
         parts.bar,
-        make("div", { part: "foot" }, parts.time, parts.result, parts.cancel),
-        parts.alert, parts.more, parts.output, parts.truncated,
+        make("div", { part: "foot" }, parts.time, parts.attempt, parts.result, parts.cancel),
+        parts.alert, parts.history, parts.more, parts.output, parts.truncated,
       );
       return parts;
     }
@@ -354,6 +361,7 @@
       for (const name of ["result", "cancel", "more", "truncated"]) set(parts[name], words[name]);
       parts.bar.ariaLabel = this.getAttribute("label") || words.label;
       parts.output.ariaLabel = words.output;
+      set(parts.earlier, words.history);
       return words;
     }
 
@@ -412,6 +420,18 @@
       result.hidden = !href;
       if (href) result.href = href;
       this.#showCancel(!final && this.hasAttribute("cancel"));
+      this.#showRuns(state, words);
+    }
+
+    // While a retry waits, the status text says which attempt it is.
+    #showRuns({ attempt = 1, retries = 0, history = [], status }, words) {
+      const parts = this.#parts;
+      parts.attempt.hidden = !(attempt > 1 && status === RUNNING);
+      set(parts.attempt, words.attempt.replace("{attempt}", attempt).replace("{attempts}", retries + 1));
+      parts.history.hidden = !history.length;
+      const lines = history.map(({ begin, end, reason }) => `${this.#span(begin, end)}: ${reason}`);
+      if (parts.runs.childElementCount === lines.length && parts.runs.lastChild?.textContent === lines.at(-1)) return;
+      parts.runs.replaceChildren(...lines.map((line) => make("li", {}, line)));
     }
 
     // Show or hide the button; when it is hidden, its focus moves to the status.
@@ -431,6 +451,19 @@
     #elapsed() {
       const { start_time: start, end_time: end } = this.#state;
       return ((end === null ? Date.now() + this.#clockOffset : Date.parse(end)) - Date.parse(start)) / 1000;
+    }
+
+    // The time of an earlier run, in the page's language and the visitor's time zone.
+    #span(begin, end) {
+      const times = [begin, end].filter(Boolean).map((time) => new Date(time));
+      const options = { dateStyle: "medium", timeStyle: "medium" };
+      let format;
+      try {
+        format = new Intl.DateTimeFormat(this.#language, options);
+      } catch {
+        format = new Intl.DateTimeFormat(undefined, options); // unknown language
+      }
+      return times.length === 2 ? format.formatRange(...times) : times.map((time) => format.format(time)).join();
     }
 
     // Seconds left at the pace so far. Counts down until the next percent is due, then stops until it arrives.

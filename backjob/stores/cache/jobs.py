@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest, StoreUnavailable
-from backjob.model import Job, Status
+from backjob.model import Job
 from backjob.protocols import Clock
 from backjob.stores.cache.chain import FULL, LINGER, PATIENCE, Chain, Kept, Link
 from backjob.stores.cache.index import Index
@@ -68,7 +68,7 @@ class Jobs:
             return job
         body = join_chunks(self._entries, job.id, record.body)
         if body is None:
-            return None if job.status is Status.STARTED else job
+            return None if job.is_waiting else job
         return evolve(job, request=evolve(job.request, body=b64decode(body)))
 
     def living(self) -> list[Record]:
@@ -186,8 +186,9 @@ class Jobs:
         job = after.job
         ages = self.ages()
         seconds, longest = ages.of_version(job, job.read_time), ages.of_parts(job, job.read_time)
-        # Reports are many, so their traces expire soon; the few others last as long as readers may need them.
-        kept = Kept(seconds, LINGER if before.job.status is job.status else longest, longest)
+        # Reports and beats are many, so their traces expire soon; the few others last as long as readers may need them.
+        is_frequent = (before.job.status, before.job.token) == (job.status, job.token)
+        kept = Kept(seconds, LINGER if is_frequent else longest, longest)
         written = chain.follow(link, dump_record(after), kept)
         if written is None:
             return False

@@ -14,6 +14,8 @@ from backjob.stores.steps import dump_job, kept_for, load_job
 
 _DAY: Final = 86400
 _WEEK: Final = 7 * _DAY
+_UNTOUCHED: Final = 3 * _DAY
+"""Seconds for which the cache keeps a job that is due although no process leases, claims or runs it."""
 _decode: Final = json.JSONDecoder().raw_decode
 
 
@@ -49,8 +51,11 @@ class Ages:
     ended: float = 0
 
     def of_version(self, job: Job, now: datetime) -> float:
-        """Return how long to keep this version. An end must outlive the version before it, which would reappear."""
-        to_come = max(0.0, (job.deliver_by - now).total_seconds()) + job.error_timeout + _DAY
+        """Return how long to keep this version. Each version must outlive the one before it, which would reappear.
+
+        So this depends on nothing that a later version forgets, such as a lease or the moment at which the job expires.
+        """
+        to_come = max(0.0, (job.start_time - now).total_seconds()) + job.error_timeout + _UNTOUCHED
         return max(to_come, self._of_status(job.status)) if job.status.is_final else to_come
 
     def of_parts(self, job: Job, now: datetime) -> float:

@@ -3,7 +3,8 @@
 There is no lock: a lock that expires is not safe when its owner stalls. Each version of a job is an entry of its own,
 written with ``add``, the only atomic step that all caches have; `backjob.stores.cache.chain` explains how.
 
-Limits: a cache may drop entries to make room. A job whose newest entry is dropped is unknown from then on, dropped
+Limits: a cache can't give a slot to one job at a time, so queues have no ``max_running`` here, and it has no clock, so
+each host judges leases by its own. A cache may drop entries to make room. A job whose newest entry is dropped is unknown from then on, dropped
 output reads as question marks, and a dropped merge key joins no job; the remains of a job never make it start again.
 This holds for entries that the cache drops between two calls of this store: one that it drops within the microseconds in
 which it is written might let a second claim win. A process that stalls for over an hour between the last steps of a
@@ -28,11 +29,10 @@ from backjob.stores.cache.jobs import Jobs
 from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
-from backjob.stores.steps import changed, holds, is_due, is_running, leased, matches, new_job, reported
+from backjob.stores.steps import beaten, changed, holds, is_due, is_running, leased, matches, new_job, reported
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_piece
 
-_ALIVE: Final = Report()
 _HELD: Final = 366 * 86400.0
 """Seconds for which the cache keeps a merge key: longer than any job takes."""
 _FEWEST_ENTRIES: Final = 10_000
@@ -55,13 +55,15 @@ def from_url(url: StoreURL, clock: Clock | None) -> Store:
 class CacheStore:
     """Jobs in a cache. ``prefix`` begins all keys; ``clock`` gives the time, by default the computer's.
 
-    A cache has no clock, so all hosts that share it must agree to within a few seconds. ``cache`` may be cachelib's,
+    A cache has no clock, so all hosts that share it must agree to within a few seconds: one that is ahead by a run lease
+    would end the running jobs of the others. ``cache`` may be cachelib's,
     Django's (pass ``django.core.cache.cache``, which gives each thread its own connection), or any object with the methods
     of `backjob.stores.caches.Cache`. You guarantee that an unknown cache's ``add`` is atomic, and that its ``get`` sees
     earlier writes in every process: no replica that lags, no open transaction. The store never closes the cache.
 
     A write takes six to nine calls to the cache, a read three, and each poll of a monitor three and one for each
-    unfinished job. Each start writes the list of unfinished jobs, so it slows down when there are thousands.
+    unfinished job. A beat takes five for each running job, every two seconds. Each start writes the list of unfinished jobs,
+    so it slows down when there are thousands. A job that is due is dropped if no process touches it for three days.
 
     Raises `StoreUnusable` for a cache whose ``add`` is known not to be atomic, that keeps nothing, or that keeps fewer
     than 10,000 entries; `InvalidRequest` for a prefix that some caches would refuse.
@@ -71,7 +73,7 @@ class CacheStore:
         self._clock: Clock = SystemClock() if clock is None else clock
         self._entries = Entries(cache, prefix)
         self._jobs = Jobs(self._entries, self._clock)
-        self.lacks = frozenset({Capability.RETENTION, Capability.LISTING}) | _judge(cache)
+        self.lacks = frozenset({Capability.RETENTION, Capability.LISTING, Capability.SLOTS}) | _judge(cache)
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         job = new_job(draft, merge_key, self._clock.now())
@@ -98,7 +100,7 @@ class CacheStore:
 
         def step(record: Record) -> Record | None:
             nonlocal dropped
-            if not holds(expect, record.job):
+            if not holds(expect, record.job, record.job.read_time):
                 return None
             body, dropped = ((), record.body) if changes.end else (record.body, ())
             return evolve(record, job=changed(record.job, changes, record.job.read_time), body=body)
@@ -130,14 +132,23 @@ class CacheStore:
             drop_chunks(self._entries, job_id, [chunk.name for chunk in chunks])
         return written is not None
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        def step(record: Record) -> Record | None:
-            job = record.job
-            if not is_due(job, job.read_time, labels):
-                return None
-            return evolve(record, job=leased(job, lessee, lease, job.read_time))
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        def is_wanted(record: Record) -> bool:
+            return is_due(record.job, record.job.read_time, labels, full)
 
-        due = [record for record in self._jobs.living() if is_due(record.job, record.job.read_time, labels)]
+        def step(record: Record) -> Record | None:
+            if not is_wanted(record):
+                return None
+            return evolve(record, job=leased(record.job, lessee, lease, record.job.read_time))
+
+        due = [record for record in self._jobs.living() if is_wanted(record)]
         taken: list[Job] = []
         for record in sorted(due, key=lambda record: (record.job.start_time, record.order)):
             if len(taken) >= limit:
@@ -148,14 +159,18 @@ class CacheStore:
                 taken.append(job)
         return taken
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        for job_id, token in tokens.items():
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        """Renew the leases of running jobs, each in a write of its own."""
+        return frozenset(job_id for job_id, token in tokens.items() if not self._beat(job_id, token, lease, alive))
 
-            def step(record: Record, token: str = token) -> Record | None:
-                job = record.job
-                return evolve(record, job=reported(job, _ALIVE, job.read_time)) if is_running(job, token) else None
+    def _beat(self, job_id: str, token: str, lease: float, alive: frozenset[str]) -> bool:
+        def step(record: Record) -> Record | None:
+            job = record.job
+            if not is_running(job, token):
+                return None
+            return evolve(record, job=beaten(job, lease, job.read_time, is_alive=job_id in alive))
 
-            self._jobs.write(job_id, step)
+        return self._jobs.write(job_id, step) is not None
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:  # noqa: ARG002
         """Set how long the cache keeps jobs of any label that end from now on. Returns 0: the cache expires them itself."""

@@ -1,11 +1,11 @@
 """A cache in front of any store: polls of a running job read a copy that is at most a second old.
 
-The cache holds running jobs only. A reader that misses reads the store and adds a copy for one second; it never
+The cache holds running jobs only: not those between two slices, whose claim must show at once. A reader that misses reads the store and adds a copy for one second; it never
 overwrites one. Before a write that may end a job, the writer replaces the copy by a mark that outlives every read which
 began before the write, so that no late reader can add the job as it was. Hence a cache that works never shows a job as
 running once any process has seen its end.
 
-Reports do not touch the cache. The store alone decides whether a write happens.
+Reports and beats do not touch the cache. The store alone decides whether a write happens, and whether a lease is over.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Final
 from attrs import evolve
 
 from backjob.clock import SystemClock
-from backjob.lifecycle import overdue
+from backjob.lifecycle import late
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store, lacks
@@ -98,7 +98,7 @@ class CachedStore:
         began = self._clock.monotonic()
         job = self._note(self._store.get(job_id))
         is_fresh = self._clock.monotonic() - began < _LIFE
-        if job is not None and job.status is Status.IN_PROGRESS and is_fresh and not self._is_direct(job_id):
+        if job is not None and _is_running(job) and is_fresh and not self._is_direct(job_id):
             entry = self._dump(job)
             if entry is not None:
                 self._here.get().cache.set(_COPY, job_id, text=entry, seconds=_LIFE, only_new=True)
@@ -143,11 +143,18 @@ class CachedStore:
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         return self._store.create(draft, merge_key)
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        return self._store.take_due(lessee, lease, limit, labels)
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        return self._store.take_due(lessee, lease, limit, labels, full)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        if expect.status is Status.STARTED:  # the cache has no such job
+        if expect.unclaimed or expect.status is Status.STARTED:  # the cache has no such job
             return self._note(self._store.change(job_id, expect, changes))
         # A lost compare-and-set needs the mark too: the caller may have computed it from an old copy.
         began = self._clock.monotonic()
@@ -164,8 +171,12 @@ class CachedStore:
             self._mark(job_id)
         return written
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        self._store.beat(tokens)
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale = self._store.beat(tokens, lease, alive)
+        # Another process has ended or requeued these jobs, and marked them. Here no call of the cache may delay the next beat.
+        for job_id in stale:
+            self._read_directly(job_id)
+        return stale
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return self._store.purge(completed_age, ended_age, labels)
@@ -174,10 +185,13 @@ class CachedStore:
         self._store.close()
 
     def _mark(self, job_id: str) -> None:
+        self._read_directly(job_id)
+        self._here.get().cache.set(_COPY, job_id, text=_MARK, seconds=_MARK_LIFE)
+
+    def _read_directly(self, job_id: str) -> None:
         here = self._here.get()
         if here.direct.get(job_id) != math.inf:
             here.read_directly(job_id, self._clock.monotonic() + _MARK_LIFE)
-        here.cache.set(_COPY, job_id, text=_MARK, seconds=_MARK_LIFE)
 
     def _is_direct(self, job_id: str) -> bool:
         until = self._here.get().direct.get(job_id)
@@ -203,5 +217,10 @@ class CachedStore:
             job = load_job(text, moment(int(read_time) + age))
         except Exception:  # others may write anything into the cache
             return None
-        is_usable = job.id == job_id and job.status is Status.IN_PROGRESS and abs(age) < _CLOCKS_DIFFER
-        return job if is_usable and overdue(job) is None else None
+        is_usable = job.id == job_id and _is_running(job) and abs(age) < _CLOCKS_DIFFER
+        # A job that seems late is read from the store, since its lease may have been renewed.
+        return job if is_usable and late(job) is None else None
+
+
+def _is_running(job: Job) -> bool:
+    return job.status is Status.IN_PROGRESS and not job.is_waiting

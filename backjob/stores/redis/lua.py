@@ -1,9 +1,12 @@
 """The common part of all Lua scripts of the Redis store: the layout of the keys, and functions to read and write jobs.
 
 A job is a hash, and its output a string. The indexes are sorted sets: by status, scope and owner in the order of
-creation, living jobs by start time, lease and time limit, ended jobs by end time. KEYS[1] is the prefix of all keys; its
-hash tag puts them into one slot. The sets by status, and those of living and ended jobs, exist for each label. ARGV[1] and ARGV[2] are the store's now in seconds and microseconds, or empty for the
-server's. The arguments of a script follow from ARGV[3] on.
+creation, waiting jobs by start time or lease, unfinished jobs by time limit, ended jobs by end time. All but those by
+scope and owner exist for each label. The jobs that wait without a lease have a set for each queue, so that full queues
+cost nothing to skip. Merge keys and slots are hashes to job ids.
+
+KEYS[1] is the prefix of all keys; its hash tag puts them into one slot. ARGV[1] and ARGV[2] are the store's now in seconds
+and microseconds, or empty for the server's. The arguments of a script follow from ARGV[3] on.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from typing import Final
 
 from attrs import frozen
 
-from backjob.stores.columns import COLUMNS
+from backjob.lifecycle import TIMED_OUT
+from backjob.model import DEFAULT_QUEUE
+from backjob.stores.columns import ADDED, COLUMNS
 
 
 @frozen
@@ -35,10 +40,10 @@ class Script:
         return cls.plain("".join((_BEGIN, _JOBS, *parts)))
 
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 """The number of the layout that these scripts write, stored under the key ``…:layout``.
 
-The keys of layout 1 are those of jobs without a label, so these scripts can read them.
+The keys of layouts 1 and 2 are those of jobs without a label and of the default queue, so these scripts can read them.
 """
 
 OVER_LAYOUT: Final = "BACKJOBLAYOUT"
@@ -48,7 +53,13 @@ _BEGIN: Final = f"""
 local call, fmt = redis.call, string.format
 local root = KEYS[1] .. ':'
 local layout, this_layout = call('GET', root .. 'layout'), '{LAYOUT}'
-if layout and layout ~= this_layout and layout ~= '1' then return redis.error_reply('{OVER_LAYOUT} ' .. layout) end
+if layout and layout ~= this_layout and layout ~= '1' and layout ~= '2' then
+    return redis.error_reply('{OVER_LAYOUT} ' .. layout)
+end
+-- Processes of an earlier version refuse the keys from then on.
+local function set_layout()
+    if layout ~= this_layout then call('SET', root .. 'layout', this_layout) end
+end
 local now_s, now_us = tonumber(ARGV[1]), tonumber(ARGV[2])
 if not now_s then
     local time = call('TIME')
@@ -69,9 +80,13 @@ local function after(seconds, micros)
 end
 """
 
+_ABSENT: Final = {column.name: str(column.default) for column in ADDED if column.default is not None}
 _JOBS: Final = (
     f"""
 local all_columns = {{{", ".join([repr(name) for name in ("seq", *COLUMNS)])}}}
+-- The values of columns that jobs of an earlier layout lack.
+local absent = {{{", ".join([f"{name} = {value!r}" for name, value in _ABSENT.items()])}}}
+local default_queue, timed_out = '{DEFAULT_QUEUE}', '{TIMED_OUT}'
 """
     """
 local function job_key(id) return root .. 'job:' .. id end
@@ -82,6 +97,7 @@ local function read(id, with_body)
     local values, row = call('HMGET', job_key(id), unpack(all_columns)), {}
     for i, name in ipairs(all_columns) do row[name] = values[i] or nil end
     if not row.id then return nil end
+    for name, default in pairs(absent) do row[name] = row[name] or default end
     if with_body then row.body = call('HGET', job_key(id), 'body') or nil end
     return row
 end
@@ -109,41 +125,80 @@ end
 -- Members of the sets of living jobs: at the same score, Redis keeps them in the order of creation.
 local function entry(seq, id) return fmt('%016.0f', seq) .. id end
 local function entry_id(member) return string.sub(member, 17) end
-local function silent_at(updated_time, error_timeout) return fmt('%.0f', updated_time + error_timeout) end
 
--- The entries of a job that depend on its state: set -> member and score.
+local function is_final(row) return tonumber(row.status) >= 2 end
+local function is_waiting(row) return not row.token and not is_final(row) end
+
+-- The lane of a job that waits without a lease: its queue, or "*" if it has a slot. Each lane of a label is a set, and the
+-- label has a list of the lanes beside that of the default queue.
+local function lane(row)
+    if row.slot then return '*' end
+    if not row.queue or row.queue == default_queue then return '' end
+    return #row.queue .. ':' .. row.queue
+end
+local function waiting(name)
+    if name == '' then return 'waiting' end
+    return 'waiting:' .. name
+end
+local function open_lane(name, label)
+    if name ~= '' then call('SADD', root .. of_label('lanes', label), name) end
+end
+
+-- When an unfinished job passes its first time limit, or nil if it has none.
+local function limit_of(row)
+    local first
+    local function consider(limit)
+        if limit and (not first or tonumber(limit) < tonumber(first)) then first = limit end
+    end
+    if is_waiting(row) then
+        consider(row.expires)
+        consider(row.deliver_by)
+    else
+        consider(row.lease_until)
+        if row.token ~= timed_out and tonumber(row.error_timeout) > 0 then
+            consider(fmt('%.0f', row.updated_time + row.error_timeout))
+        end
+    end
+    return first
+end
+
+-- The entries of a job that depend on its state: set -> member and score. Then, for a leased job, the set to which DUE may
+-- have moved its entry: the row keeps a lease that has ended.
 local function entries(row)
-    local found, member = {}, entry(row.seq, row.id)
+    local found, member, moved = {}, entry(row.seq, row.id), nil
     local function add(set, entry_of_job, score) found[of_label(set, row.label)] = {entry_of_job, score} end
     add('status:' .. row.status, row.id, row.seq)
-    if row.status == '0' then
-        if row.lease_until then
-            add('leased', member, row.lease_until)
-        else
-            add('waiting', member, row.start_time)
-        end
-        add('limits', member, row.deliver_by)
-    elseif row.status == '1' then
-        add('limits', member, silent_at(row.updated_time, row.error_timeout))
+    if not is_final(row) then
+        local limit = limit_of(row)
+        if limit then add('limits', member, limit) end
     elseif row.end_time then
         -- With scope, owner and root, so that a purge removes the other entries even if the hash was evicted.
         local packed = {row.id, row.scope, row.owner or false}
         if row.root then packed[4] = row.root end
         add('ended:' .. row.status, cmsgpack.pack(packed), row.end_time)
     end
-    return found
+    if is_waiting(row) then
+        if row.lease_until then
+            add('leased', member, row.lease_until)
+            moved = of_label(waiting(lane(row)), row.label)
+        else
+            add(waiting(lane(row)), member, row.start_time)
+        end
+    end
+    return found, moved
 end
 
-local function update_entries(before, present, label)
-    -- The row keeps a lease that has ended, but DUE may have moved its entry to the waiting jobs.
-    local leased = before[of_label('leased', label)]
-    if leased then call('ZREM', root .. of_label('waiting', label), leased[1]) end
+-- Bring the entries of a job up to date, given what `entries` returned for it before a change.
+local function update_entries(row, before, moved)
+    local present = entries(row)
+    if moved then call('ZREM', root .. moved, entry(row.seq, row.id)) end
     for set, place in pairs(before) do
         if not present[set] then call('ZREM', root .. set, place[1]) end
     end
     for set, place in pairs(present) do
-        if leased or not before[set] or before[set][2] ~= place[2] then call('ZADD', root .. set, place[2], place[1]) end
+        if moved or not before[set] or before[set][2] ~= place[2] then call('ZADD', root .. set, place[2], place[1]) end
     end
+    if is_waiting(row) then open_lane(lane(row), row.label) end
 end
 
 local function write(id, row)

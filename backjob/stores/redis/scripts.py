@@ -1,4 +1,5 @@
-"""The Lua scripts of the Redis store, each one atomic step. See `backjob.stores.redis.lua` for their common part.
+"""The Lua scripts of the Redis store that read and write jobs, each one atomic step. `backjob.stores.redis.lua` has their
+common part, `backjob.stores.redis.searches` the scripts that search.
 
 The text after each script lists its arguments from ARGV[3] on, and its answer.
 """
@@ -21,15 +22,17 @@ end
 """
 
 _RUNNING: Final = """
--- Write columns and output of a running job, and that it is alive now. Returns 1, or 0 if the token is not its own.
-local function report(id, token, set, output)
-    local row = call('HMGET', job_key(id), 'status', 'token', 'version', 'seq', 'error_timeout', 'label')
-    if row[1] ~= '1' or row[2] ~= token then return 0 end
-    if output ~= '' then set.output_size = fmt('%.0f', call('APPEND', output_key(id), output)) end
-    set.version, set.updated_time = fmt('%.0f', row[3] + 1), now
-    write(id, set)
-    call('ZADD', root .. of_label('limits', row[6]), silent_at(now_number, row[5]), entry(row[4], id))
-    return 1
+-- The columns of a job that decide its time limit, or nil unless it runs with this token.
+local function running(id, token)
+    local row = call('HMGET', job_key(id), 'status', 'token', 'version', 'seq', 'updated_time', 'error_timeout',
+        'lease_until', 'label')
+    if row[1] ~= '1' or row[2] ~= token then return nil end
+    return {status = '1', token = token, version = row[3], seq = row[4], updated_time = row[5], error_timeout = row[6],
+        lease_until = row[7] or nil, label = row[8]}
+end
+local function move_limit(id, row)
+    local limit = limit_of(row)
+    if limit then call('ZADD', root .. of_label('limits', row.label), limit, entry(row.seq, id)) end
 end
 """
 
@@ -54,11 +57,11 @@ if merging then
     if row then return {now, 'merged', reply(row)} end
 end
 if call('EXISTS', job_key(id)) == 1 then return {now, 'exists', false} end
-if layout ~= this_layout then call('SET', root .. 'layout', this_layout) end
+set_layout()
 local row = assigned(6)
 row.seq = fmt('%.0f', call('INCR', root .. 'sequence'))
 write(id, row)
-update_entries({}, entries(row), row.label)
+update_entries(row, {})
 if row.label ~= '' then call('SADD', root .. 'labels', row.label) end
 if row.root then call('ZADD', root .. 'chain:' .. row.root, row.seq, id) end
 call('ZADD', root .. 'scope:' .. row.scope, row.seq, id)
@@ -77,14 +80,25 @@ if not row then return {now, false} end
 for name, value in pairs(cjson.decode(ARGV[4])) do
     if row[name] ~= value then return {now, false} end
 end
-local set, erased = assigned(5)
-local before, ended, merge_key, label = entries(row), row.end_time, row.merge_key, row.label
+if ARGV[5] == '1' and not is_waiting(row) then return {now, false} end
+if ARGV[6] == '1' and not (row.lease_until and tonumber(row.lease_until) <= now_number) then return {now, false} end
+local set, erased = assigned(7)
+local slots, merge_key, slot, ended = root .. 'slots', row.merge_key, row.slot, row.end_time
+if set.slot and set.slot ~= slot then
+    -- A holder that the server has evicted can't release its slot.
+    local holder = call('HGET', slots, set.slot)
+    if holder and call('HGET', job_key(holder), 'slot') == set.slot then return {now, 'taken'} end
+end
+set_layout()
+local before, moved = entries(row)
 set.version = fmt('%.0f', row.version + 1)
 for name, value in pairs(set) do row[name] = value end
 for _, name in ipairs(erased) do row[name] = nil end
-update_entries(before, entries(row), label)
+update_entries(row, before, moved)
 if set.label and set.label ~= '' then call('SADD', root .. 'labels', set.label) end
 if merge_key and not row.merge_key then call('HDEL', root .. 'merge', merge_key) end
+if slot and slot ~= row.slot then call('HDEL', slots, slot) end
+if row.slot and slot ~= row.slot then call('HSET', slots, row.slot, id) end
 if row.end_time and not ended then
     -- Written again from scratch: a hash that never had long values takes a third of the memory.
     call('DEL', job_key(id))
@@ -96,44 +110,84 @@ end
 return {now, reply(row)}
 """,
 )
-"""id, JSON of column → expected value, assignments → now; the changed row or nil."""
+"""id, JSON of column → expected value, 1 if it must be unclaimed, 1 if its lease must be over, assignments → now; the
+changed row, or nil, or ``taken`` for a slot of another job."""
 
 REPORT: Final = Script.of(
     _RUNNING,
     """
-local progress, text, set = ARGV[5], ARGV[6], {}
+local id, progress, text, cursor, output = ARGV[3], ARGV[5], ARGV[6], ARGV[7], ARGV[8]
+local row, set = running(id, ARGV[4]), {}
+if not row then return 0 end
 if progress ~= '' then set.progress = progress end
 if text ~= '' then set.status_text = string.sub(text, 2) end
-if ARGV[8] == '1' then set.output_truncated = '1' end
-return report(ARGV[3], ARGV[4], set, ARGV[7])
+if cursor ~= '' then set.attempt = '1' end
+if cursor == '-' then call('HDEL', job_key(id), 'cursor') elseif cursor ~= '' then set.cursor = string.sub(cursor, 2) end
+if ARGV[9] == '1' then set.output_truncated = '1' end
+if output ~= '' then set.output_size = fmt('%.0f', call('APPEND', output_key(id), output)) end
+set.version, set.updated_time, row.updated_time = fmt('%.0f', row.version + 1), now, now
+write(id, set)
+move_limit(id, row)
+return 1
 """,
 )
-"""id, token, progress or empty, "=" and text or empty, output, 1 if truncated → 1 if it was written."""
+"""id, token, progress or empty, "=" and text or empty, "=" and cursor or "-" or empty, output, 1 if truncated → 1 if it
+was written, or 0 if the job does not run with this token."""
 
 BEAT: Final = Script.of(
     _RUNNING,
     """
-for i = 3, #ARGV, 2 do report(ARGV[i], ARGV[i + 1], {}, '') end
-return 1
-""",
-)
-"""ids and tokens → 1."""
-
-DUE: Final = Script.of("""
-local due = {}
-for _, label in ipairs(labels_of(ARGV[7])) do
-    local waiting, leased = root .. of_label('waiting', label), root .. of_label('leased', label)
-    for _, member in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, 1000)) do
-        local start_time = call('HGET', job_key(entry_id(member)), 'start_time')
-        call('ZREM', leased, member)
-        if start_time then call('ZADD', waiting, start_time, member) end
-    end
-    local members = call('ZRANGEBYSCORE', waiting, '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[6])
-    for i = 1, #members, 2 do
-        due[#due + 1] = {member = members[i], start_time = tonumber(members[i + 1]), waiting = waiting, leased = leased}
+local until_, stale = after(tonumber(ARGV[3]), tonumber(ARGV[4])), {}
+for i = 5, #ARGV, 3 do
+    local id = ARGV[i]
+    local row = running(id, ARGV[i + 1])
+    if row then
+        row.lease_until = until_
+        if ARGV[i + 2] == '1' then row.updated_time = now end
+        call('HSET', job_key(id), 'lease_until', until_, 'updated_time', row.updated_time)
+        move_limit(id, row)
+    else
+        stale[#stale + 1] = id
     end
 end
--- Within a label they are in order already; at the same moment, members are in the order of creation.
+return stale
+""",
+)
+"""lease in seconds and microseconds; of each job id, token, 1 if it is alive → the ids that do not run with their token."""
+
+DUE: Final = Script.of("""
+local due, full = {}, {}
+for _, queue in ipairs(cjson.decode(ARGV[8])) do full[lane({queue = queue})] = true end
+
+-- Add the waiting jobs of a lane that are due. An empty one is removed from the list of lanes.
+local function collect(name, label)
+    local set = root .. of_label(waiting(name), label)
+    local members = call('ZRANGEBYSCORE', set, '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+    for i = 1, #members, 2 do
+        due[#due + 1] = {member = members[i], start_time = tonumber(members[i + 1]), set = set, label = label}
+    end
+    if #members == 0 and name ~= '' and call('ZCARD', set) == 0 then
+        call('SREM', root .. of_label('lanes', label), name)
+    end
+end
+
+for _, label in ipairs(labels_of(ARGV[7])) do
+    local leased = root .. of_label('leased', label)
+    for _, member in ipairs(call('ZRANGEBYSCORE', leased, '-inf', now, 'LIMIT', 0, 1000)) do
+        local row = call('HMGET', job_key(entry_id(member)), 'start_time', 'slot', 'queue')
+        call('ZREM', leased, member)
+        if row[1] then
+            local name = lane({slot = row[2], queue = row[3]})
+            call('ZADD', root .. of_label(waiting(name), label), row[1], member)
+            open_lane(name, label)
+        end
+    end
+    if not full[''] then collect('', label) end
+    for _, name in ipairs(call('SMEMBERS', root .. of_label('lanes', label))) do
+        if not full[name] then collect(name, label) end
+    end
+end
+-- Within a lane they are in order already; at the same moment, members are in the order of creation.
 table.sort(due, function(a, b)
     if a.start_time ~= b.start_time then return a.start_time < b.start_time end
     return a.member < b.member
@@ -144,118 +198,16 @@ for i = 1, math.min(#due, tonumber(ARGV[6])) do
     local member = due[i].member
     local id = entry_id(member)
     local version = call('HGET', job_key(id), 'version')
-    call('ZREM', due[i].waiting, member)
+    call('ZREM', due[i].set, member)
     if version then
-        call('ZADD', due[i].leased, until_, member)
+        call('ZADD', root .. of_label('leased', due[i].label), until_, member)
         call('HSET', job_key(id), 'lessee', ARGV[3], 'lease_until', until_, 'version', fmt('%.0f', version + 1))
         found[#found + 1] = reply(read(id, true))
     end
 end
 return found
 """)
-"""lessee, lease in seconds and microseconds, limit, labels → now; each row with its body."""
-
-_SEARCH: Final = """
-local limit, below, counts = tonumber(ARGV[6]), ARGV[8], ARGV[12] == '1'
-if ARGV[7] ~= '' then
-    below = call('HGET', job_key(string.sub(ARGV[7], 2)), 'seq')
-    if not below then return {now, ''} end
-end
-local labels, has_label = labels_of(ARGV[10]), {}
-for _, label in ipairs(labels) do has_label[label] = true end
-
--- The row of a job for the answer (true if only their number counts), or nil unless it has one of the labels and matches
--- ARGV[3], [4], [5] and [11]: "=" and a scope, status, owner and root, or empty.
-local function matching(id)
-    local found = call('HMGET', job_key(id), 'scope', 'status', 'owner', 'root', 'label')
-    if not found[1] or not has_label[found[5] or ''] then return nil end
-    for i, wanted in ipairs({ARGV[3], ARGV[4], ARGV[5], ARGV[11]}) do
-        if wanted ~= '' and string.sub(wanted, 2) ~= found[i] then return nil end
-    end
-    return counts or reply(read(id))
-end
-"""
-
-_FOUND: Final = """
-local found, number = {now, ''}, 0
--- Add a job to the answer if it matches. Returns whether the limit is reached.
-local function is_last(id)
-    local row = matching(id)
-    if row then
-        number = number + 1
-        found[counts and 3 or number + 2] = counts and number or row
-    end
-    return number == limit
-end
-"""
-
-FIND: Final = Script.of(
-    _SEARCH,
-    _FOUND,
-    """
--- Search the smallest sets that contain all matching jobs: by scope, owner or chain, or those of each label by status.
-local sets, size = {}, 0
-for status = 0, 4 do
-    if ARGV[4] == '' or ARGV[4] == '=' .. status then
-        for _, label in ipairs(labels) do
-            sets[#sets + 1] = root .. of_label('status:' .. status, label)
-            size = size + call('ZCARD', sets[#sets])
-        end
-    end
-end
-for kind, wanted in pairs({scope = ARGV[3], owner = ARGV[5], chain = ARGV[11]}) do
-    if wanted ~= '' then
-        local set = root .. kind .. ':' .. string.sub(wanted, 2)
-        local count = call('ZCARD', set)
-        if count < size then sets, size = {set}, count end
-    end
-end
-
-local steps = tonumber(ARGV[9])
-while true do
-    local chunk = {}
-    local count = math.min(steps, math.max(limit, 50))
-    for _, set in ipairs(sets) do
-        local part = call('ZREVRANGEBYSCORE', set, below == '' and '+inf' or '(' .. below, '-inf', 'WITHSCORES',
-            'LIMIT', 0, count)
-        for i = 1, #part, 2 do chunk[#chunk + 1] = {part[i], tonumber(part[i + 1])} end
-    end
-    table.sort(chunk, function(a, b) return a[2] > b[2] end)
-    for i = 1, math.min(count, #chunk) do
-        if is_last(chunk[i][1]) then return found end
-        below = fmt('%.0f', chunk[i][2])
-    end
-    steps = steps - count
-    if #chunk == 0 then return found end
-    if steps <= 0 then
-        found[2] = below
-        return found
-    end
-end
-""",
-)
-"""scope, status, owner, limit (at least 1), "=" and the id before or empty, position or empty, how many jobs to examine,
-labels, root, 1 to count → now; the position to continue from or empty; each row, or their number."""
-
-OVERDUE: Final = Script.of(
-    _SEARCH,
-    _FOUND,
-    """
-local members = {}
-for _, label in ipairs(labels) do
-    for _, member in ipairs(call('ZRANGEBYSCORE', root .. of_label('limits', label), '-inf', now)) do
-        members[#members + 1] = member
-    end
-end
-table.sort(members, function(a, b) return a > b end)
-for _, member in ipairs(members) do
-    local is_below = below == '' or tonumber(string.sub(member, 1, 16)) < tonumber(below)
-    if is_below and is_last(entry_id(member)) then return found end
-end
-return found
-""",
-)
-"""As `FIND`, for the jobs past their time limit. There are few of them, so one call examines them all."""
+"""lessee, lease in seconds and microseconds, limit, labels, JSON of the full queues → now; each row with its body."""
 
 PURGE: Final = Script.of("""
 local set, removed = root .. of_label('ended:' .. ARGV[3], ARGV[7]), 0

@@ -19,6 +19,7 @@ __all__ = ["Redis", "RedisCluster", "Server"]
 
 _CONNECT_TIMEOUT: Final = 5.0  # s
 _READ_TIMEOUT: Final = 10.0  # s: a script takes milliseconds, a busy or swapping server longer
+_APART_TIMEOUT: Final = 5.0  # s: a connection that is lost without notice must not cost a run its lease
 _TRUSTED_IDLE: Final = 30  # s: a connection that was idle for longer is pinged before it is used
 
 _FORBIDDEN: Final = (
@@ -55,6 +56,8 @@ class Server:
         self._cluster: Any = client_or_url if isinstance(client_or_url, RedisCluster) else None
         self._owned = isinstance(client_or_url, str)
         self._pool: Any = None
+        self._apart: Any = None
+        """The pool of the calls that are made apart, once there is one."""
         if isinstance(client_or_url, str):
             self._pool = _own_pool(client_or_url)
         elif isinstance(client_or_url, Redis):
@@ -72,13 +75,17 @@ class Server:
             )
         self._name = f"{'Redis Cluster' if self._cluster else _address(self._pool)}, keys {key}:*"
 
-    def run(self, script: Script, *arguments: Any) -> Any:
-        """Run a script and return its result. Raises `StoreUnavailable` or `StoreUnusable`."""
+    def run(self, script: Script, *arguments: Any, apart: bool = False) -> Any:
+        """Run a script and return its result. Raises `StoreUnavailable` or `StoreUnusable`.
+
+        ``apart``: on a connection that no other call uses. In a Cluster, on one of the client's, which makes as many as needed.
+        """
+        send = self._send_apart if apart and self._cluster is None else self._send
         try:
             try:
-                return self._send("EVALSHA", script.digest, 1, self._key, *arguments)
+                return send("EVALSHA", script.digest, 1, self._key, *arguments)
             except exceptions.NoScriptError:  # nothing has run: the server has restarted, or its scripts were flushed
-                return self._send("EVAL", script.source, 1, self._key, *arguments)
+                return send("EVAL", script.source, 1, self._key, *arguments)
         except (exceptions.RedisError, exceptions.RedisClusterException, exceptions.ChildDeadlockedError) as error:
             raise self._translated(error) from error
 
@@ -86,6 +93,13 @@ class Server:
         """Close the idle connections, unless they are those of the application's client."""
         if self._owned:
             self._pool.disconnect(inuse_connections=False)
+        if self._apart is not None:
+            self._apart.disconnect(inuse_connections=False)
+
+    def _send_apart(self, *command: Any) -> Any:
+        if self._apart is None:
+            self._apart = _pool_apart(self._pool)
+        return self._send_by(self._apart, *command)
 
     def _send(self, *command: Any) -> Any:
         if self._cluster is not None:
@@ -93,9 +107,12 @@ class Server:
             # which nothing has run.
             node = self._cluster.get_node_from_key(self._key)
             return self._cluster.execute_command(*command, target_nodes=node)
+        return self._send_by(self._pool, *command)
+
+    def _send_by(self, pool: Any, *command: Any) -> Any:
         # Not by execute_command(), which resends according to the client's retry policy. The pool reconnects a connection
         # that the server has closed.
-        connection = self._pool.get_connection()
+        connection = pool.get_connection()
         try:
             connection.send_command(*command)
             return connection.read_response()
@@ -105,7 +122,7 @@ class Server:
             connection.disconnect()
             raise
         finally:
-            self._pool.release(connection)
+            pool.release(connection)
 
     def _translated(self, error: Exception) -> StoreError:
         text = str(error) or type(error).__name__
@@ -157,6 +174,13 @@ def _own_pool(url: str) -> ConnectionPool:
             f"{known}; use redis://host:6379/0, rediss://… or unix:///path, with reserved characters percent-encoded",
         ) from None
     return pool
+
+
+def _pool_apart(pool: Any) -> ConnectionPool:
+    """Another pool of the same connections: the application may have limited its own, or keep each connection for long."""
+    options = dict(pool.connection_kwargs)
+    options["socket_timeout"] = min(_APART_TIMEOUT, options.get("socket_timeout") or _APART_TIMEOUT)
+    return ConnectionPool(pool.connection_class, **options)
 
 
 def _address(pool: Any) -> str:

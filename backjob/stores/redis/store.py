@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.redis import scripts
+from backjob.stores.redis import scripts, searches
 from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, setting
+from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, pointing, setting
 from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
@@ -21,7 +22,7 @@ from backjob.stores.values import LOOKAHEAD, output_bytes, output_piece
 
 # The most jobs for one script, because the server serves no other client while it runs.
 _PURGE_BATCH: Final = 100
-_BEAT_BATCH: Final = 500
+_BEAT_BATCH: Final = 1000
 _SEARCH_BATCH: Final = 2000
 _DUE_LIMIT: Final = 1000
 
@@ -98,25 +99,39 @@ class RedisStore:
         columns = assignments(changes, After())
         if changes.end:
             columns["body"] = None
-        now, row = self._run(scripts.CHANGE, job_id, expecting(conditions(expect)), *setting(columns))
+        flags = int(expect.unclaimed), int(expect.lease_over)
+        now, row = self._run(scripts.CHANGE, job_id, expecting(conditions(expect)), *flags, *setting(columns))
+        if row == b"taken":
+            raise SlotTaken(str(changes.slot))
         return job_of(row, now) if row else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         progress = "" if report.progress is None else report.progress
-        written = self._run(scripts.REPORT, job_id, token, progress, lookup(report.text), added, int(report.truncated))
-        return bool(written)
+        columns = progress, lookup(report.text), pointing(report.cursor)
+        return bool(self._run(scripts.REPORT, job_id, token, *columns, added, int(report.truncated)))
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
         limit = max(0, min(limit, _DUE_LIMIT))
-        now, *rows = self._run(scripts.DUE, lessee, *parted(span(lease)), limit, listing(labels))
+        arguments = *parted(span(lease)), limit, listing(labels), listing(full)
+        now, *rows = self._run(scripts.DUE, lessee, *arguments)
         return [job_of(row, now) for row in rows]
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        pairs = list(tokens.items())
-        for start in range(0, len(pairs), _BEAT_BATCH):
-            batch = pairs[start : start + _BEAT_BATCH]
-            self._run(scripts.BEAT, *[part for pair in batch for part in pair])
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        each = [(job_id, token, int(job_id in alive)) for job_id, token in tokens.items()]
+        stale: set[str] = set()
+        for start in range(0, len(each), _BEAT_BATCH):
+            parts = chain.from_iterable(each[start : start + _BEAT_BATCH])
+            ids = self._run(scripts.BEAT, *parted(span(lease)), *parts, apart=True)
+            stale.update(job_id.decode() for job_id in ids)
+        return frozenset(stale)
 
     def find(self, query: Query) -> list[Job]:
         found: list[Job] = []
@@ -129,7 +144,7 @@ class RedisStore:
 
     def _search(self, query: Query, *, counts: bool) -> Iterator[tuple[bytes, list[Any]]]:
         """The answers of the scripts that search: now, and rows or their number."""
-        script = scripts.OVERDUE if query.overdue else scripts.FIND
+        script = searches.OVERDUE if query.overdue else searches.FIND
         status = None if query.status is None else str(int(query.status))
         wanted = [lookup(query.scope), lookup(status), lookup(query.owner)]
         others = [listing(query.labels), lookup(query.root), int(counts)]
@@ -166,8 +181,8 @@ class RedisStore:
             return ""
         return found[1].decode() if found else ""
 
-    def _run(self, script: Script, *arguments: Any) -> Any:
+    def _run(self, script: Script, *arguments: Any, apart: bool = False) -> Any:
         now = ("", "") if self._clock is None else parted(microseconds(self._clock.now()))
         # Encoded here, because the application's client may have another encoding than UTF-8.
         encoded = [part.encode() if isinstance(part, str) else part for part in arguments]
-        return self._server.run(script, *now, *encoded)
+        return self._server.run(script, *now, *encoded, apart=apart)

@@ -6,20 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backjob.model import Job
-from backjob.stores.columns import ADDED, JOB_COLUMNS, Kind
+from backjob.model import Job, JsonValue, Unset
+from backjob.stores.columns import JOB_COLUMNS, Kind
 from backjob.stores.rows import After, moment, row_job
+from backjob.stores.values import dump_result
 
 _READERS: Final = tuple(
-    [
-        (
-            column.name,
-            str if column.is_text else int,
-            str(column.default) if column in ADDED and not column.nullable else None,
-        )
-        for column in JOB_COLUMNS
-        if column.kind is not Kind.BYTES
-    ]
+    [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
 )
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
@@ -34,9 +27,14 @@ def lookup(text: str | None) -> str:
     return "" if text is None else f"={text}"
 
 
-def listing(labels: frozenset[str] | None) -> str:
-    """Labels as a script's argument; empty for None, which means any."""
-    return "" if labels is None else _encode(sorted(labels))
+def pointing(cursor: JsonValue | Unset) -> str:
+    """A new cursor as a script's argument: empty if it stays, ``-`` if it is erased."""
+    return "" if isinstance(cursor, Unset) else lookup(dump_result(cursor)) or "-"
+
+
+def listing(names: frozenset[str] | None) -> str:
+    """Labels or queues as a script's argument; empty for None, which means any."""
+    return "" if names is None else _encode(sorted(names))
 
 
 def expecting(columns: Mapping[str, Any]) -> str:
@@ -66,5 +64,5 @@ def job_of(row: Sequence[bytes | None], now: bytes) -> Job:
     """The job of a row that a script returned: JSON of its texts, sealed credentials, and the request's body."""
     text, sealed, body = row
     fields: dict[str, str] = json.loads(text or b"")
-    columns = [None if (value := fields.get(name, absent)) is None else read(value) for name, read, absent in _READERS]
+    columns = [None if (value := fields.get(name)) is None else read(value) for name, read in _READERS]
     return row_job((*columns, sealed, body), moment(int(now)))

@@ -37,12 +37,12 @@ _LIBPQ: Final = {
     "keepalives_idle": "10",
     "keepalives_interval": "5",
     "keepalives_count": "3",
-    "tcp_user_timeout": f"{_READ_TIMEOUT * 1000}",
+    "tcp_user_timeout": "{timeout}000",
 }
 _MYSQL_CLIENT: Final = {
     "connect_timeout": f"{_CONNECT_TIMEOUT}",
-    "read_timeout": f"{_READ_TIMEOUT}",
-    "write_timeout": f"{_READ_TIMEOUT}",
+    "read_timeout": "{timeout}",
+    "write_timeout": "{timeout}",
 }
 _DEFAULTS: Final = {"psycopg": _LIBPQ, "psycopg2": _LIBPQ, "pymysql": _MYSQL_CLIENT, "mysqldb": _MYSQL_CLIENT}
 """A driver's options unless the URL sets them. The timeouts keep a call from waiting forever for a dead server."""
@@ -121,19 +121,50 @@ class Connections:
         self.engine.dispose(close=False)
 
 
-class LimitedConnections(Connections):
-    """Connections from an engine that is made for a URL: at most eight at a time.
+class SeparateConnections(Connections):
+    """Connections that are made like those of the application's engine, in a pool of their own.
 
-    While the server is down, one call at a time tries to connect, and the others fail at once with the last error.
+    The application's requests can't exhaust this pool.
     """
 
-    def __init__(self, url: URL, table: str) -> None:
-        engine = _make_engine(url)
+    def __init__(self, engine: Engine, table: str) -> None:
+        super().__init__(Engine(engine.pool.recreate(), engine.dialect, engine.url, hide_parameters=True), table)
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        with super().connection() as connection:
+            yield connection
+            if not connection.invalidated:
+                connection.info[_IDLE_SINCE] = time.monotonic()
+
+    def connect(self) -> Connection:
+        connection = super().connect()
+        since = connection.info.get(_IDLE_SINCE)
+        if since is None or time.monotonic() - since <= _TRUSTED_IDLE or _answers(connection):
+            return connection
+        connection.invalidate()
+        connection.close()
+        return super().connect()
+
+    def close_idle(self) -> None:
+        self.engine.dispose()
+
+
+class LimitedConnections(Connections):
+    """Connections from an engine that is made for a URL: at most ``limit`` at a time, by default eight.
+
+    ``timeout`` (s) is how long to wait for a server that has died. While the server is down, one call at a time tries to
+    connect, and the others fail at once with the last error.
+    """
+
+    def __init__(self, url: URL, table: str, *, limit: int | None = None, timeout: int = _READ_TIMEOUT) -> None:
+        limit = _POOL_SIZE if limit is None else limit
+        engine = _make_engine(url, limit, timeout)
         super().__init__(engine, table)
         self._connect = engine.connect
         self.begin = self.begin[-1:]
         # SQLAlchemy's pool does not wake the threads that wait in it when a connection attempt fails, so none may wait there.
-        self._room = threading.BoundedSemaphore(_POOL_SIZE)
+        self._room = threading.BoundedSemaphore(limit)
         self._trying = threading.Lock()
         self._outage: str | None = None
 
@@ -184,11 +215,12 @@ def _refuse_other_kinds(kind: str) -> None:
         raise InvalidRequest("database", f"{kind!r} is none of {', '.join(_BEGIN)}")
 
 
-def _make_engine(url: URL) -> Engine:
+def _make_engine(url: URL, limit: int, timeout: int) -> Engine:
     url = url.set(drivername=_DRIVERS.get(url.drivername, url.drivername))
     backend, _, driver = url.drivername.partition("+")
     _refuse_other_kinds(backend)
-    missing = {name: value for name, value in _DEFAULTS.get(driver, {}).items() if name not in url.query}
+    defaults = {name: form.format(timeout=timeout) for name, form in _DEFAULTS.get(driver, {}).items()}
+    missing = {name: value for name, value in defaults.items() if name not in url.query}
     url = url.update_query_dict(missing | _FORCED.get(driver, {}))
     try:
         engine = create_engine(
@@ -198,7 +230,7 @@ def _make_engine(url: URL) -> Engine:
             skip_autocommit_rollback=True,
             hide_parameters=True,
             poolclass=QueuePool,
-            pool_size=_POOL_SIZE,
+            pool_size=limit,
             max_overflow=0,
             pool_timeout=_POOL_TIMEOUT,
             pool_use_lifo=True,
@@ -214,6 +246,14 @@ def _make_engine(url: URL) -> Engine:
         raise InvalidRequest("database", f"{database_name(url)}: {error}") from None
     _listen(engine)
     return engine
+
+
+def _answers(connection: Connection) -> bool:
+    dbapi_connection = connection.connection.dbapi_connection
+    try:
+        return dbapi_connection is not None and connection.dialect.do_ping(dbapi_connection)
+    except Exception:
+        return False
 
 
 def _listen(engine: Engine) -> None:

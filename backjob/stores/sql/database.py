@@ -13,13 +13,14 @@ from typing import Any, Final, TypeVar
 from sqlalchemy import URL, Connection, Dialect, Engine, Executable
 
 from backjob.process import PerProcess
-from backjob.stores.sql.connections import Connections, LimitedConnections
+from backjob.stores.sql.connections import Connections, LimitedConnections, SeparateConnections
 from backjob.stores.sql.errors import Meaning, driver_error, meaning
 
 T = TypeVar("T")
 
 _PAUSES: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
 """Seconds before each retry of a step."""
+_SEPARATE_TIMEOUT: Final = 5  # s: leases are renewed long before they end, so that a dead connection can be replaced
 
 
 class Database:
@@ -36,18 +37,25 @@ class Database:
         def connections() -> Connections:
             return LimitedConnections(place, table) if isinstance(place, URL) else Connections(place, table)
 
+        def separate() -> Connections:
+            if isinstance(place, URL):
+                return LimitedConnections(place, table, limit=1, timeout=_SEPARATE_TIMEOUT)
+            return SeparateConnections(place, table)
+
         self._connections = PerProcess(connections, Connections.abandon)
+        self._separate = PerProcess(separate, Connections.abandon)
         self.kind = self._connections.get().kind
         self.name = self._connections.get().name
         if isinstance(place, Engine):
             _on_engines.add(self)
 
-    def do(self, step: Callable[[Connection], T]) -> T:
+    def do(self, step: Callable[[Connection], T], *, separate: bool = False) -> T:
         """Call a step whose statements each commit by themselves, and return its result.
 
-        After a conflict the step is called again. Raises the `StoreError` that an exception of the driver means.
+        After a conflict the step is called again. With ``separate`` it gets a connection that other calls don't use, so that
+        it never waits for one. Raises the `StoreError` that an exception of the driver means.
         """
-        connections = self._connections.get()
+        connections = (self._separate if separate else self._connections).get()
         pauses = iter(_PAUSES)
         while True:
             try:
@@ -65,14 +73,14 @@ class Database:
                     connections.close_idle()
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - two in conflict must not meet again
 
-    def transact(self, step: Callable[[Connection], T]) -> T:
+    def transact(self, step: Callable[[Connection], T], *, separate: bool = False) -> T:
         """Call a step whose statements are one transaction, and return its result. See `do`."""
 
         def whole(connection: Connection) -> T:
             with self.transaction(connection):
                 return step(connection)
 
-        return self.do(whole)
+        return self.do(whole, separate=separate)
 
     @contextmanager
     def transaction(self, connection: Connection) -> Iterator[None]:
@@ -91,17 +99,19 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Close idle connections, and from now on each connection after its use, unless the engine is the application's."""
+        """Close idle connections, and from now on each connection after its use, except those of an application's engine."""
         self._is_closed = True
         self.close_idle()
 
     def close_idle(self) -> None:
-        """Close idle connections, unless the engine is the application's."""
+        """Close idle connections, except those of an application's engine."""
         self._connections.get().close_idle()
+        self._separate.get().close_idle()
 
     def leave_parent(self) -> None:
         """In a forked child: abandon the parent's connections now, not at the first call."""
         self._connections.get()
+        self._separate.get()
 
 
 class DirectWrite:

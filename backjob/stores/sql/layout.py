@@ -66,11 +66,12 @@ def refuse_other_layout(connection: Connection, tables: Tables, name: str) -> No
     """Raise `StoreUnusable` unless the tables exist with exactly the expected columns."""
     found = _layout(connection, tables)
     differing = _differing(found, tables)
-    if found.get(tables.jobs) == tables.first_columns:
-        raise StoreUnusable(
-            f"{name}: the table {tables.jobs.fullname!r} is that of an earlier version of backjob; run this SQL once:\n"
-            f"{sql_of(tables.upgrade, connection.dialect)}"
-        )
+    for earlier, statements in tables.upgrades:
+        if found.get(tables.jobs) == earlier:
+            raise StoreUnusable(
+                f"{name}: the table {tables.jobs.fullname!r} is that of an earlier version of backjob; run this SQL once:\n"
+                f"{sql_of(statements, connection.dialect)}"
+            )
     if differing:
         raise StoreUnusable(
             f"{name}: the tables of {tables.jobs.fullname!r} have another layout than this version of backjob needs "

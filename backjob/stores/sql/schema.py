@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement, DropIndex
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Column, Kind
+from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
@@ -119,20 +119,21 @@ class Tables:
         return cls(metadata, jobs, output)
 
     @property
-    def upgrade(self) -> Sequence[DDLElement]:
-        """The statements that bring the tables of the first version up to date."""
-        changed = [
-            index for index in self.jobs.indexes if str(index.name).removeprefix(f"{self.jobs.name}_") in _CHANGED
-        ]
-        changed.sort(key=lambda index: str(index.name))
-        old = [index for index in changed if not str(index.name).endswith("_chained")]
-        added = [_AddColumn(self.jobs.c[column.name]) for column in ADDED]
-        return [*added, *map(DropIndex, old), *map(CreateIndex, changed)]
+    def upgrades(self) -> Sequence[tuple[frozenset[str], Sequence[DDLElement]]]:
+        """For each earlier layout the columns of ``jobs``, and the statements that bring such tables up to date."""
+        return [(self._columns_of(number), self._upgrade(number)) for number in range(len(LAYOUTS))]
 
-    @property
-    def first_columns(self) -> frozenset[str]:
-        """The columns of ``jobs`` in the first version."""
-        return self.layout[self.jobs] - {column.name for column in ADDED}
+    def _columns_of(self, number: int) -> frozenset[str]:
+        later = {column.name for layout in LAYOUTS[number:] for column in layout}
+        return self.layout[self.jobs] - later
+
+    def _upgrade(self, number: int) -> Sequence[DDLElement]:
+        added = [_AddColumn(self.jobs.c[column.name]) for layout in LAYOUTS[number:] for column in layout]
+        names = {name for changed in _CHANGED[number:] for name in changed}
+        indices = [index for index in self._indices if str(index.name).removeprefix(f"{self.jobs.name}_") in names]
+        replaced = [index for index in indices if not str(index.name).endswith(_NEW)]
+        # The first statement changes no name: if it fails, the tables are still those of the earlier version.
+        return [_AllowNull(self.jobs.c.deliver_by), *added, *map(DropIndex, replaced), *map(CreateIndex, indices)]
 
     @property
     def layout(self) -> dict[sa.Table, frozenset[str]]:
@@ -142,17 +143,25 @@ class Tables:
     @property
     def creation(self) -> Sequence[CreateTable | CreateIndex]:
         """The statements in their order. The table of output comes last: if it exists, nothing is missing."""
-        indices = sorted(self.jobs.indexes, key=lambda index: str(index.name))
-        return [CreateTable(self.jobs), *map(CreateIndex, indices), CreateTable(self.output)]
+        return [CreateTable(self.jobs), *map(CreateIndex, self._indices), CreateTable(self.output)]
 
     @property
     def read(self) -> Sequence[sa.Column[Any]]:
         """The columns of a row for `row_job`, without the body."""
         return [self.jobs.c[name] for name in COLUMNS]
 
+    @property
+    def _indices(self) -> list[sa.Index]:
+        return sorted(self.jobs.indexes, key=lambda index: str(index.name))
 
-_CHANGED: Final = ("living", "ended", "ageing", "chained")
-"""The indices that tables of the first version lack, or have without the label."""
+
+_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("limits", "slots"))
+"""The indices that each later layout has added or changed, as in `LAYOUTS`."""
+_NEW: Final = ("_chained", "_limits", "_slots")
+"""The ends of the names of those that no table had before."""
+
+
+_UNIQUE: Final = ("merging", "slots")
 
 
 class _AddColumn(DDLElement):
@@ -166,23 +175,46 @@ def _compile_add_column(element: _AddColumn, compiler: Any, **_: Any) -> str:
     return f"ALTER TABLE {table} ADD COLUMN {compiler.get_column_specification(element.column)}"
 
 
+class _AllowNull(DDLElement):
+    def __init__(self, column: sa.Column[Any]) -> None:
+        self.column = column
+
+
+@compiles(_AllowNull, "postgresql")
+def _compile_drop_not_null(element: _AllowNull, compiler: Any, **_: Any) -> str:
+    table, column = (
+        compiler.preparer.format_table(element.column.table),
+        compiler.preparer.format_column(element.column),
+    )
+    return f"ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL"
+
+
+@compiles(_AllowNull, *_MYSQL)
+def _compile_modify(element: _AllowNull, compiler: Any, **_: Any) -> str:
+    table = compiler.preparer.format_table(element.column.table)
+    return f"ALTER TABLE {table} MODIFY COLUMN {compiler.get_column_specification(element.column)}"
+
+
 def _add_indices(jobs: sa.Table) -> None:
     """Add the indices, which are partial in PostgreSQL, so that ended jobs do not slow down searches for living ones.
 
-    The planner uses a partial index only if the query repeats its condition with the same literal numbers.
+    The planner uses a partial index only if the query repeats its condition with the same literal numbers. The columns that
+    the renewal of leases changes are in no index, so that PostgreSQL need not touch one for it.
     """
     column = jobs.c
     living, ended = column.status < sa.literal_column("2"), column.status >= sa.literal_column("2")
     for name, columns, condition in (
         ("merging", [column.merge_key], column.merge_key.is_not(None)),
         ("living", [column.status, column.label, column.start_time], living),
+        ("limits", [column.status, column.label, column.deliver_by, column.expires], living),
+        ("slots", [column.slot], column.slot.is_not(None)),
         ("ended", [column.status, column.label, column.seq], ended),
         ("ageing", [column.status, column.label, column.end_time], ended),
         ("owned", [column.owner, column.seq], column.owner.is_not(None)),
         ("scoped", [column.scope, column.seq], column.scope != sa.literal_column("''")),
         ("chained", [column.root], column.root.is_not(None)),
     ):
-        sa.Index(f"{jobs.name}_{name}", *columns, unique=name == "merging", postgresql_where=condition)
+        sa.Index(f"{jobs.name}_{name}", *columns, unique=name in _UNIQUE, postgresql_where=condition)
 
 
 def creation(tables: Tables, dialect: str) -> str:

@@ -5,42 +5,51 @@ The store uses SQLAlchemy Core, with any synchronous driver that SQLAlchemy has 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
 from operator import itemgetter
 from typing import Any, Final, cast
 
 from backjob.clock import SystemClock
-from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.errors import InvalidRequest, MissingExtra, SlotTaken, StoreUnavailable
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
-from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
+from backjob.stores.values import (
+    LONGEST_CHUNK,
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    dump_result,
+    joined_chunk,
+    output_bytes,
+    purge_batch,
+)
 
 try:
     from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
 
     from backjob.stores.sql.database import Database, DirectWrite
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
+    from backjob.stores.sql.parameters import Values, named_values
     from backjob.stores.sql.schema import Tables, creation
-    from backjob.stores.sql.statements import Statements, Values, named_values
+    from backjob.stores.sql.statements import MOMENTS, Statements
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "sqlalchemy":
         raise
     raise MissingExtra("SQLStore", "sqlalchemy") from error
 
-_BEATS_AT_ONCE: Final = 500
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
 _DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
     [
         *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
-        *("new_merge_key", "new_lease_until"),
+        *("new_merge_key", "new_lease_until", "new_expires"),
     ]
 )
 
@@ -94,7 +103,8 @@ class SQLStore:
         place = _parsed(database, "database") if isinstance(database, str) else database
         self._database = Database(place, self._tables.jobs.fullname, self._prepare)
         self._sql = Statements(self._tables, self._database.kind, server_time=clock is None)
-        self._report, self._append = DirectWrite(self._sql.report), DirectWrite(self._sql.append)
+        self._report, self._checkpoint = DirectWrite(self._sql.report), DirectWrite(self._sql.checkpoint)
+        self._append = DirectWrite(self._sql.append)
         self._clock: Clock = SystemClock() if clock is None else clock
         if create_table:
             try:
@@ -114,9 +124,9 @@ class SQLStore:
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
         row = draft_row(draft, merge_key, After()) | {"body": draft.request.body or None}
         values = _NO_NEW_VALUES | named_values("new", row)
-        is_fixed = isinstance(draft.due, datetime)
+        fixed = frozenset([name for name in MOMENTS if isinstance(row.get(name), int)])
         for _ in range(_MERGE_ATTEMPTS):
-            created_time = self._insert(values, is_fixed=is_fixed)
+            created_time = self._insert(values, fixed)
             if created_time is not None:
                 return new_job(draft, merge_key, moment(created_time))
             if merge_key is not None:
@@ -146,12 +156,18 @@ class SQLStore:
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        try:
+            return self._change(job_id, expect, changes)
+        except _Violation:  # of the only index that a change can violate
+            raise SlotTaken(str(changes.slot)) from None
+
+    def _change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         assigned = self._assigned(changes, After())
         expected = conditions(expect)
-        statement = self._sql.change(assigned, expected)
+        statement = self._sql.change(assigned, expected, expect)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
         if self._sql.can_return_updates:
-            return self._database.do(lambda connection: _job(connection.execute(statement, values).first()))
+            return self._database.do(lambda connection: _job(_changed(connection, statement, values).first()))
         job, is_certain = self._database.do(
             lambda connection: self._change_as_read(connection, job_id, expect, changes)
         )
@@ -159,7 +175,7 @@ class SQLStore:
             return job
 
         def step(connection: Connection) -> Job | None:
-            is_changed = connection.execute(statement, values).rowcount
+            is_changed = _changed(connection, statement, values).rowcount
             return self._get(connection, job_id) if is_changed else None
 
         return self._database.transact(step)
@@ -174,17 +190,21 @@ class SQLStore:
             new_size=len(added),
             new_truncated=int(report.truncated),
         )
+        whole, with_output, direct = self._sql.report, self._sql.report_output, self._report
+        if report.cursor is not UNSET:
+            values["new_cursor"] = dump_result(report.cursor)
+            whole, with_output, direct = self._sql.checkpoint, self._sql.checkpoint_output, self._checkpoint
         if not added:
-            return self._write(self._sql.report, values) == 1
-        if len(added) <= LONGEST_CHUNK and self._sql.report_output is not None:
-            return self._write(self._sql.report_output, values | {"new_chunk": added}) == 1
+            return self._write(whole, values) == 1
+        if len(added) <= LONGEST_CHUNK and with_output is not None:
+            return self._write(with_output, values | {"new_chunk": added}) == 1
         chunks: list[Values] = [
             {"old_id": job_id, "new_size": len(added), "new_position": position, "new_chunk": chunk}
             for position, chunk in cut(added)
         ]
 
         def step(connection: Connection) -> bool:
-            if not self._report.run(connection, values):
+            if not direct.run(connection, values):
                 return False
             for chunk in chunks:
                 self._append.run(connection, chunk)
@@ -192,34 +212,70 @@ class SQLStore:
 
         return self._database.transact(step)
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
         values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
-        due = self._sql.due if labels is None else self._sql.due_by_label
+        due = self._sql.leases.due(by_label=labels is not None, has_full=bool(full))
         if labels is not None:
             values["labels"] = sorted(labels)
+        if full:
+            values["full"] = sorted(full)
+        if due.take is not None:
+            rows = sorted(self._select(due.take, values), key=_DUE_FIRST)
+            return [row_job(row[:-2], moment(row[-2])) for row in rows]
         # Usually no job is due, and this search takes no lock.
-        if not self._sql.can_return_updates and not self._select(due.any, values)[0][0]:
+        has_due = self._select(due.any, values)[0]
+        locks = [lock for lock, is_due in zip(due.lock, has_due, strict=True) if is_due]
+        if not locks:
             return []
-        if due.take is None:
-            return self._database.transact(
-                lambda connection: self._lock_and_lease(connection, due.lock, values, lessee, lease)
-            )
-        rows = sorted(self._select(due.take, values), key=_DUE_FIRST)
-        return [row_job(row[:-2], moment(row[-2])) for row in rows]
+        return self._database.transact(
+            lambda connection: self._lock_and_lease(connection, locks, values, lessee, lease)
+        )
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        # Sorted, so that two processes lock the same jobs in the same order.
-        pairs = sorted(tokens.items())
-        for first in range(0, len(pairs), _BEATS_AT_ONCE):
-            batch = pairs[first : first + _BEATS_AT_ONCE]
-            self._write(self._sql.beat, self._values(ids=[job_id for job_id, _ in batch], pairs=batch))
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        if not tokens:
+            return frozenset()
+        statement = self._sql.leases.beat
+        if statement is None:
+            return self._beat_in_transaction(tokens, lease, alive)
+        beats = [{"id": job_id, "token": token, "alive": job_id in alive} for job_id, token in tokens.items()]
+        values = self._values(beats=json.dumps(beats), lease=span(lease))
+        rows = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
+        return frozenset([job_id for (job_id,) in rows])
+
+    def _beat_in_transaction(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        sql, values = self._sql.leases, self._values(lease=span(lease))
+        asked = {"ids": list(tokens), "pairs": list(tokens.items())}
+
+        def step(connection: Connection) -> set[str]:
+            rows = connection.execute(sql.lock_running, asked).all()
+            batch = [seq for seq, _ in rows]
+            # A list must not be empty; no job has the number 0.
+            signs = [seq for seq, job_id in rows if job_id in alive] or [0]
+            if batch:
+                connection.execute(sql.renew, values | {"batch": batch, "alive": signs})
+            return {job_id for _, job_id in rows}
+
+        renewed = self._database.transact(step, separate=True)
+        if len(renewed) == len(tokens):
+            return frozenset()
+        missing = {job_id: token for job_id, token in tokens.items() if job_id not in renewed}
+        left = {"ids": list(missing), "pairs": list(missing.items())}
+        rows = self._database.do(lambda connection: connection.execute(sql.running, left).all(), separate=True)
+        return frozenset(missing) - {job_id for (job_id,) in rows}  # another transaction has locked the others
 
     def find(self, query: Query) -> list[Job]:
-        rows = sorted(self._search(self._sql.find(query), query), key=itemgetter(-1), reverse=True)
+        rows = sorted(self._search(self._sql.searches.find(query), query), key=itemgetter(-1), reverse=True)
         return [row_job(row[:-2], moment(row[-2])) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
-        return min(sum(int(count) for (count,) in self._search(self._sql.count(query), query)), query.limit)
+        return min(sum(int(count) for (count,) in self._search(self._sql.searches.count(query), query)), query.limit)
 
     def _search(self, statement: Executable, query: Query) -> list[Any]:
         status = None if query.status is None else int(query.status)
@@ -242,14 +298,14 @@ class SQLStore:
         """Close the connections, unless the engine is the application's. A later call opens its own and closes it after use."""
         self._database.close()
 
-    def _insert(self, values: Values, *, is_fixed: bool) -> int | None:
+    def _insert(self, values: Values, fixed: frozenset[str]) -> int | None:
         """Insert a row and return its ``created_time``, or None if another job has its id or merge key."""
         values = values | self._values()
 
         def step(connection: Connection) -> int | None:
             try:
                 returns = connection.dialect.insert_returning
-                result = connection.execute(self._sql.insert(is_fixed=is_fixed, returns=returns), values)
+                result = connection.execute(self._sql.insert(fixed, returns=returns), values)
                 if returns:
                     row = result.first()
                 else:
@@ -268,11 +324,13 @@ class SQLStore:
         Returns the result of `change` and True, or None and False if another write came between.
         """
         job = self._get(connection, job_id)
-        if job is None or not holds(expect, job):
+        if job is None or not holds(expect, job, job.read_time):
             return None, True
         assigned = self._assigned(changes, microseconds(job.read_time))
-        values = named_values("new", assigned) | {"old_id": job_id, "old_version": job.version}
-        if connection.execute(self._sql.change(assigned, ("version",)), values).rowcount:
+        values = self._values(**named_values("new", assigned), old_id=job_id, old_version=job.version)
+        # A renewal of the lease leaves the version as it is.
+        is_same = Expect(version=job.version, lease_over=expect.lease_over)
+        if _changed(connection, self._sql.change(assigned, ("version",), is_same), values).rowcount:
             return changed(job, changes, job.read_time), True
         return None, False
 
@@ -285,14 +343,15 @@ class SQLStore:
         return assigned | {"body": None} if changes.end else assigned
 
     def _lock_and_lease(
-        self, connection: Connection, lock_due: Executable, values: Values, lessee: str, lease: float
+        self, connection: Connection, locks: Sequence[Executable], values: Values, lessee: str, lease: float
     ) -> list[Job]:
-        rows = connection.execute(lock_due, values).all()
+        rows = sorted([row for lock in locks for row in connection.execute(lock, values)], key=_DUE_FIRST)
+        del rows[values["limit"] :]
         if not rows:
             return []
         now = rows[0][-2]
         values = {"new_lessee": lessee, "new_lease_until": now + span(lease), "batch": [row[-1] for row in rows]}
-        connection.execute(self._sql.lease, values)
+        connection.execute(self._sql.leases.lease, values)
         read_time = moment(now)
         return [leased(row_job(row[:-2], read_time), lessee, lease, read_time) for row in rows]
 
@@ -336,6 +395,17 @@ class SQLStore:
         if self._create_table:
             create_missing(connection, self._tables, self._database.transaction)
         refuse_other_layout(connection, self._tables, self._database.name)
+
+
+class _Violation(Exception):
+    """A unique index refused a write."""
+
+
+def _changed(connection: Connection, statement: Executable, values: Values) -> Any:
+    try:
+        return connection.execute(statement, values)
+    except exc.IntegrityError as error:
+        raise _Violation from error
 
 
 def _job(row: Any) -> Job | None:

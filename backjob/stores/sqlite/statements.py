@@ -11,8 +11,10 @@ from typing import Final
 from attrs import fields, frozen
 
 from backjob.errors import InvalidRequest
-from backjob.model import Query, Report, Status
-from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Column, Kind
+from backjob.lifecycle import TIMED_OUT
+from backjob.model import UNSET, Expect, Query, Report
+from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
+from backjob.stores.values import dump_result
 
 
 def _type(column: Column) -> str:
@@ -32,22 +34,48 @@ _OUTPUT_COLUMNS: Final = (("job", "INTEGER NOT NULL"), ("start", "INTEGER NOT NU
 
 # Partial indices keep start() cheap, and searches for living jobs independent of the number of ended ones. SQLite uses
 # one only if the query repeats its condition; hence "status = 0 AND status < 2" below. With the label, the jobs of other
-# applications don't slow down these searches.
+# applications don't slow down these searches. A job that waits has no token, so "living" lists such jobs apart from those
+# that run, and by when they are due; with queue and slot, skipping the jobs of a full queue reads only the index.
 _INDICES: Final = {
     "merging": "UNIQUE INDEX {table}_merging ON {jobs} (merge_key) WHERE merge_key IS NOT NULL",
-    "living": "INDEX {table}_living ON {jobs} (status, label, start_time) WHERE status < 2",
+    "slots": "UNIQUE INDEX {table}_slots ON {jobs} (slot) WHERE slot IS NOT NULL",
+    "living": "INDEX {table}_living ON {jobs} (status, label, token, start_time, queue, slot) WHERE status < 2",
+    "undelivered": (
+        "INDEX {table}_undelivered ON {jobs} (deliver_by, label) WHERE deliver_by IS NOT NULL AND token IS NULL AND status < 2"
+    ),
+    "expiring": (
+        "INDEX {table}_expiring ON {jobs} (expires, label) WHERE expires IS NOT NULL AND token IS NULL AND status < 2"
+    ),
     "ageing": "INDEX {table}_ageing ON {jobs} (status, label, end_time) WHERE status >= 2",
     "ended": "INDEX {table}_ended ON {jobs} (status, label) WHERE status >= 2",
     "owned": "INDEX {table}_owned ON {jobs} (owner) WHERE owner IS NOT NULL",
     "scoped": "INDEX {table}_scoped ON {jobs} (scope) WHERE scope <> ''",
     "chained": "INDEX {table}_chained ON {jobs} (root) WHERE root IS NOT NULL",
 }
-_CHANGED: Final = ("living", "ended", "ageing", "chained")
-"""The indices that tables of the first version lack, or have without the label."""
+_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living", "undelivered", "expiring"))
+"""The indices that each later layout of the tables has added or changed."""
+
+# SQLite can't drop a NOT NULL. A job of an earlier version that waits begins anew to count the time of its delivery.
+_NULLABLE: Final = ("DROP COLUMN deliver_by", "ADD COLUMN deliver_by INTEGER")
+"""What the last layout changes besides adding columns."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
-_DUE: Final = "status = 0 AND status < 2 AND start_time <= :now AND (lease_until IS NULL OR lease_until <= :now)"
+_DUE: Final = (
+    "SELECT seq, start_time FROM {jobs} WHERE status = [status] AND status < 2[label] AND token IS NULL "
+    "AND start_time <= :now AND (lease_until IS NULL OR lease_until <= :now)[full]"
+)
+
+# `backjob.lifecycle.late` in SQL. A job that runs has a token; comparing it, unlike IS NOT NULL, uses the index.
+_LATE: Final = (
+    (
+        "status IN (0, 1) AND status < 2[label] AND token >= '' AND (lease_until <= :now OR "
+        f"(error_timeout > 0 AND token <> '{TIMED_OUT}' AND updated_time + error_timeout <= :now))"
+    ),
+    "status < 2 AND token IS NULL AND deliver_by <= :now[label]",
+    "status < 2 AND token IS NULL AND expires <= :now[label]",
+)
+
 _STORED: Final = (*COLUMNS, "has_body")
 _BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
 
@@ -62,8 +90,8 @@ class Statements:
     table: str
     layout: dict[str, frozenset[str]]
     """Each table's name and columns."""
-    upgrade: tuple[str, ...]
-    """Adds what the tables of the first version lack."""
+    upgrades: tuple[tuple[str, ...], ...]
+    """What brings the tables of each earlier layout, oldest first, to this one."""
     creation: tuple[str, ...]
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (
@@ -86,14 +114,18 @@ class Statements:
         "SELECT start, piece FROM {output} WHERE job = :job AND start < :end AND start >= coalesce("
         "(SELECT max(start) FROM {output} WHERE job = :job AND start <= :begin), 0) ORDER BY start"
     )
-    any_due: str = "SELECT EXISTS (SELECT 1 FROM {jobs} WHERE {due})"
+    due: str = _DUE
+    longest_due: str = "SELECT * FROM ([due] ORDER BY start_time, seq LIMIT :limit)"
+    any_due: str = "SELECT EXISTS ([due])"
     take_due: str = (
         "UPDATE {jobs} SET lessee = :lessee, lease_until = :until, version = version + 1 WHERE seq IN "
-        "(SELECT seq FROM {jobs} WHERE {due} ORDER BY start_time, seq LIMIT :limit) RETURNING {whole}"
+        "(SELECT seq FROM ([due]) ORDER BY start_time, seq LIMIT :limit) RETURNING {whole}"
     )
-    beat: str = "UPDATE {jobs} SET updated_time = ?, version = version + 1 WHERE id = ? AND token = ? AND status = 1"
+    beat: str = "UPDATE {jobs} SET lease_until = ?, updated_time = coalesce(?, updated_time) WHERE id = ? AND token = ? AND status = 1"
+    runs: str = "SELECT 1 FROM {jobs} WHERE id = ? AND token = ? AND status = 1"
     find: str = "SELECT {read} FROM {jobs}[condition] ORDER BY seq DESC LIMIT :limit"
     count: str = "SELECT count(*) FROM (SELECT 1 FROM {jobs}[condition] LIMIT :limit)"
+    late: str = "SELECT seq FROM {jobs} WHERE [limit]"
     before: str = "seq < (SELECT seq FROM {jobs} WHERE id = :before)"
     ageing: str = "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? ORDER BY end_time LIMIT ?"
     ageing_by_label: str = (
@@ -103,11 +135,14 @@ class Statements:
     drop_chunks: str = "DELETE FROM {output} WHERE job = ?"
     drop_job: str = "DELETE FROM {jobs} WHERE seq = ?"
 
-    @property
-    def first_layout(self) -> dict[str, frozenset[str]]:
-        """The layout of the first version."""
-        added = {column.name for column in ADDED}
-        return self.layout | {self.table: self.layout[self.table] - added}
+    def upgrade(self, found: dict[str, frozenset[str]]) -> tuple[str, ...]:
+        """The statements that bring tables with these columns to this layout; none if no earlier version made them."""
+        layout = self.layout
+        for added, statements in zip(reversed(LAYOUTS), reversed(self.upgrades), strict=True):
+            layout = layout | {self.table: layout[self.table] - {column.name for column in added}}
+            if found == layout:
+                return statements
+        return ()
 
     @classmethod
     def of(cls, table: str) -> Statements:
@@ -124,7 +159,6 @@ class Statements:
             "jobs": f'"{table}"',
             "body": f'"{body}"',
             "output": f'"{output}"',
-            "due": _DUE,
             "read": ", ".join((*COLUMNS, "NULL", "seq")),
             "whole": ", ".join((*COLUMNS, _BODY.format(body=f'"{body}"'), "seq")),
             "stored": ", ".join(_STORED),
@@ -135,11 +169,7 @@ class Statements:
         return cls(
             table=table,
             layout={name: frozenset([column for column, _ in columns]) for name, columns in tables.items()},
-            upgrade=(
-                *[f'ALTER TABLE "{table}" ADD COLUMN {column.name} {_type(column)}' for column in ADDED],
-                *[f'DROP INDEX IF EXISTS "{table}_{name}"' for name in _CHANGED],
-                *[indices[name] for name in _CHANGED],
-            ),
+            upgrades=tuple([_upgrade(table, indices, number) for number in range(len(LAYOUTS))]),
             creation=(
                 f'CREATE TABLE "{table}" ({definitions[table]})',
                 *indices.values(),
@@ -149,18 +179,33 @@ class Statements:
             **texts,
         )
 
-    def due(self, statement: str, labels: frozenset[str] | None) -> tuple[str, dict[str, str]]:
-        """`any_due` or `take_due`, limited to jobs with these labels, and the values of the labels."""
-        if labels is None:
-            return statement, {}
-        values = {f"label{number}": label for number, label in enumerate(sorted(labels))}
-        limit = f"label IN ({', '.join([f':{name}' for name in values])})"
-        return statement.replace("status < 2", f"status < 2 AND {limit}"), values
+    def search_due(
+        self, statement: str, labels: frozenset[str] | None, full: frozenset[str]
+    ) -> tuple[str, dict[str, str]]:
+        """`any_due` or `take_due`, limited to these labels and without these queues, and the values of both.
 
-    def change(self, assigned: dict[str, object], expected: dict[str, object]) -> str:
-        """The compare-and-set of these columns, which also raises the version."""
+        One list for each living status and each label stays in the index's order, so reading it ends at the limit.
+        """
+        queues = {f"queue{number}": queue for number, queue in enumerate(sorted(full))}
+        each = {f"label{number}": label for number, label in enumerate(sorted(labels or ()))}
+        limits = [""] if labels is None else [f" AND label = :{name}" for name in each] or [" AND 0"]
+        names = ", ".join([f":{name}" for name in queues])
+        due = self.due.replace("[full]", f" AND (slot IS NOT NULL OR queue NOT IN ({names}))" if queues else "")
+        due = due if statement == self.any_due else self.longest_due.replace("[due]", due)
+        lists = [due.replace("[status]", status).replace("[label]", limit) for status in "01" for limit in limits]
+        return statement.replace("[due]", " UNION ALL ".join(lists)), each | queues
+
+    def change(self, assigned: dict[str, object], expected: dict[str, object], expect: Expect) -> str:
+        """The compare-and-set of these columns, which also raises the version.
+
+        With ``lease_over``, the store's now follows the expected values.
+        """
         changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
         condition = "".join([f" AND {name} = ?" for name in expected])
+        if expect.unclaimed:
+            condition += " AND token IS NULL AND status < 2"
+        if expect.lease_over:
+            condition += " AND lease_until <= ?"
         return self.update.replace("[changes]", changes).replace("[condition]", condition)
 
     def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
@@ -178,6 +223,9 @@ class Statements:
             values.append(size)
         if report.truncated:
             changes += ", output_truncated = 1"
+        if report.cursor is not UNSET:
+            changes += ", cursor = ?, attempt = 1"
+            values.append(dump_result(report.cursor))
         return self.report.replace("[changes]", changes), values
 
     def search(self, query: Query, *, by_label: bool = False, statement: str | None = None) -> str:
@@ -190,7 +238,9 @@ class Statements:
         living = query.status is not None and not query.status.is_final
         listed = query.overdue or living or query.root is not None
         if query.overdue:
-            conditions.append(_OVERDUE.get(query.status, "0"))  # an ended job is never overdue
+            late = " UNION ALL ".join([self.late.replace("[limit]", limit) for limit in _LATE])
+            conditions.append(f"seq IN ({late.replace('[label]', ' AND label = :label' if by_label else '')})")
+            conditions += [] if query.status is None else ["+status = :status"]
         elif living:
             conditions.append("status = :status AND status < 2")
         if query.owner is not None:
@@ -207,18 +257,19 @@ class Statements:
         if query.before is not None:
             conditions.append(self.before)
         if by_label:
-            indexed = query.status is not None or query.overdue
+            indexed = query.status is not None and not query.overdue
             conditions.append("label = :label" if indexed else "+label = :label")
         return (self.find if statement is None else statement).replace(
             "[condition]", " WHERE " + " AND ".join(conditions) if conditions else ""
         )
 
 
-_OVERDUE_STARTED: Final = "(status = 0 AND status < 2 AND start_time <= :now AND deliver_by <= :now)"
-_OVERDUE_RUNNING: Final = "(status = 1 AND status < 2 AND updated_time + error_timeout <= :now)"
-# deliver_by is never before start_time, so that start_time, which is indexed, bounds the search.
-_OVERDUE: Final[dict[Status | None, str]] = {
-    None: f"({_OVERDUE_STARTED} OR {_OVERDUE_RUNNING})",
-    Status.STARTED: _OVERDUE_STARTED,
-    Status.IN_PROGRESS: _OVERDUE_RUNNING,
-}
+def _upgrade(table: str, indices: dict[str, str], first: int) -> tuple[str, ...]:
+    """The statements for tables that lack the layouts from this number on."""
+    changed = list(dict.fromkeys([name for names in _CHANGED[first:] for name in names]))
+    columns = [f"ADD COLUMN {column.name} {_type(column)}" for added in LAYOUTS[first:] for column in added]
+    return (
+        *[f'DROP INDEX IF EXISTS "{table}_{name}"' for name in changed],
+        *[f'ALTER TABLE "{table}" {change}' for change in (*columns, *_NULLABLE)],
+        *[indices[name] for name in changed],
+    )

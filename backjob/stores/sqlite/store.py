@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, cast
 from attrs import asdict
 
 from backjob.clock import SystemClock
-from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import COLUMNS, Row, assignments, conditions, job_row, microseconds, row_job, span
@@ -125,10 +125,15 @@ class SQLiteStore:
         if changes.end:
             assigned["has_body"] = False
         expected = conditions(expect)
-        statement = self._sql.change(assigned, expected)
-        parameters = (*assigned.values(), job_id, *expected.values())
+        statement = self._sql.change(assigned, expected, expect)
+        parameters = (
+            *assigned.values(),
+            job_id,
+            *expected.values(),
+            *([microseconds(now)] if expect.lease_over else ()),
+        )
         if not changes.end:
-            rows = self._connections.write(statement, parameters)
+            rows = self._write_change(changes, statement, parameters)
         else:
             with self._connections.transaction() as connection:
                 rows = connection.execute(statement, parameters).fetchall()
@@ -151,24 +156,37 @@ class SQLiteStore:
             connection.executemany(self._sql.add_chunk, chunks)
         return True
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
         now = self._clock.now()
         until = microseconds(now) + span(lease)
         values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
         # Usually nothing is due, and reading does not wait for writers.
-        any_due, named = self._sql.due(self._sql.any_due, labels)
+        any_due, named = self._sql.search_due(self._sql.any_due, labels, full)
         if not self._connections.read(any_due, values | named)[0][0]:
             return []
-        take_due, named = self._sql.due(self._sql.take_due, labels)
+        take_due, named = self._sql.search_due(self._sql.take_due, labels, full)
         rows = self._connections.write(take_due, values | named)
         return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         if not tokens:
-            return
-        now = microseconds(self._clock.now())
+            return frozenset()
         with self._connections.transaction() as connection:
-            connection.executemany(self._sql.beat, [(now, job_id, token) for job_id, token in tokens.items()])
+            now = microseconds(self._clock.now())  # after waiting for other writers
+            until = now + span(lease)
+            beats = [(until, now if job_id in alive else None, job_id, token) for job_id, token in tokens.items()]
+            if connection.executemany(self._sql.beat, beats).rowcount == len(tokens):
+                return frozenset()
+            return frozenset(
+                [beat[0] for beat in tokens.items() if not connection.execute(self._sql.runs, beat).fetchone()]
+            )
 
     def find(self, query: Query) -> list[Job]:
         now = self._clock.now()
@@ -194,6 +212,12 @@ class SQLiteStore:
         ages = kept_for(completed_age, ended_age).items()
         each: Iterable[str | None] = (None,) if labels is None else labels
         return sum(self._purge(status, now - span(age), label) for status, age in ages for label in each)
+
+    def _write_change(self, changes: Changes, statement: str, parameters: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._connections.write(statement, parameters)
+        except InvalidRequest as error:  # of all that this statement may set, only the slot is unique
+            raise SlotTaken(str(changes.slot)) from error
 
     def close(self) -> None:
         """Close idle connections. A later call opens its own and closes it after use."""
@@ -245,11 +269,9 @@ class SQLiteStore:
             return
 
     def _missing(self, connection: sqlite3.Connection) -> tuple[str, ...]:
-        """The statements that make the tables, or that bring those of the first version up to date; none otherwise."""
+        """The statements that make the tables, or that bring those of an earlier version up to date; none otherwise."""
         found = self._layout(connection)
-        if not found:
-            return self._sql.creation
-        return self._sql.upgrade if found == self._sql.first_layout else ()
+        return self._sql.upgrade(found) if found else self._sql.creation
 
     def _layout(self, connection: sqlite3.Connection) -> dict[str, frozenset[str]]:
         """The expected tables that exist, with their columns."""
@@ -267,8 +289,9 @@ class SQLiteStore:
                 f"{path}: there is no table {self._sql.table!r}; open the store once with create_table=True, or run the "
                 "SQL of SQLiteStore.schema()"
             )
-        if found == self._sql.first_layout:
-            statements = "".join([f"{statement};\n" for statement in self._sql.upgrade])
+        upgrade = self._sql.upgrade(found)
+        if upgrade:
+            statements = "".join([f"{statement};\n" for statement in upgrade])
             raise StoreUnusable(
                 f"{path}: the tables of {self._sql.table!r} are those of an earlier version of backjob; open the store once "
                 f"with create_table=True, or run this SQL once:\n{statements}"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from operator import itemgetter
 from typing import Final, TypeAlias
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backjob.lifecycle import cancelled, claimed, completed, ended, failed
+from backjob.errors import SlotTaken
+from backjob.lifecycle import Requeue, cancelled, claimed, completed, continued, ended, failed, requeued
 from backjob.model import Changes, Expect, Job, Output, Report, Status
-from backjob.protocols import Store
+from backjob.protocols import Capability, Store, lacks
 from backjob.testing._stores.case import StoreCase, draft, kept, plainly, same
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.merging import MergesJobs
@@ -19,13 +22,14 @@ from backjob.testing.clock import FakeClock
 
 
 class AnyRace(StoreCase):
-    """Generated races: claims, reports, ends, cancels, and leases and merge keys if the suite covers them."""
+    """Generated races: claims, requeues, reports, ends, cancels, and leases, slots and merge keys if the suite covers them."""
 
     race_examples = 15
     """The number of generated races."""
 
     def test_any_race_has_one_claim_and_one_end(self) -> None:
-        deeds: list[Deed] = [_claim, _report, _end, _cancel]
+        deeds: list[Deed] = [_claim, _claim, _report, _requeue, _beat, _end, _cancel]
+        deeds += [] if Capability.SLOTS in lacks(self.store) else [_slot]
         deeds += [_take] if isinstance(self, DelaysJobs) else []
         deeds += [_free] if isinstance(self, MergesJobs) else []
         script = st.lists(st.tuples(st.sampled_from(deeds), st.sampled_from(_NAMES)), max_size=8)
@@ -48,10 +52,12 @@ class AnyRace(StoreCase):
         plainly(race)
 
     def _race(self, store: Store, scripts: list[Script]) -> None:
-        """Run each script in its own thread, as a worker with its own token."""
+        """Run each script in its own thread, as a worker with its own token for each run."""
         for name in _NAMES:
             store.create(draft(name), f"key {name}" if isinstance(self, MergesJobs) else None)
         logs = self.at_once([partial(_act, store, f"{racer}", script) for racer, script in enumerate(scripts)])
+        slots = [job.slot for name in _NAMES if (job := store.get(name)) is not None and job.slot is not None]
+        same(slots, sorted(set(slots)), "a slot belongs to one job at a time")
         for name in _NAMES:
             _verify(store, name, [event for log in logs for job_id, event in log if job_id == name])
 
@@ -64,18 +70,47 @@ def _log(event: str, job: Job | None) -> Log:
     return [] if job is None else [(job.id, event)]
 
 
-def _claim(store: Store, name: str, token: str, _: int) -> Log:
-    return _log(f"claimed {token}", store.change(name, *claimed(token)))
+def _run(store: Store, name: str) -> int:
+    job = store.get(name)
+    return 0 if job is None else job.run
 
 
-def _report(store: Store, name: str, token: str, number: int) -> Log:
-    return [(name, f"reported {number};")] if store.report(name, token, Report(output=f"{number};")) else []
+def _claim(store: Store, name: str, racer: str, _: int) -> Log:
+    run = _run(store, name)
+    return _log(f"claimed {run} {racer}", store.change(name, *claimed(f"{run} {racer}", run, 60)))
 
 
-def _end(store: Store, name: str, token: str, number: int) -> Log:
+def _report(store: Store, name: str, racer: str, number: int) -> Log:
+    run = _run(store, name)
+    written = store.report(name, f"{run} {racer}", Report(output=f"{number};"))
+    return [(name, f"reported {run} {number};")] if written else []
+
+
+def _requeue(store: Store, name: str, racer: str, number: int) -> Log:
+    job = store.get(name)
+    if job is None:
+        return []
+    requeue = (Requeue("failed"), continued(number))[number % 2]
+    changes = requeued(job, requeue, job.read_time)
+    return _log(f"requeued {job.run}", store.change(name, Expect(run=job.run, token=f"{job.run} {racer}"), changes))
+
+
+def _beat(store: Store, name: str, racer: str, _: int) -> Log:
+    store.beat({name: f"{_run(store, name)} {racer}"}, 60, frozenset((name,)))
+    return []
+
+
+def _slot(store: Store, name: str, _: str, __: int) -> Log:
+    try:
+        return _log("got a slot", store.change(name, Expect(unclaimed=True), Changes(slot="default/0")))
+    except SlotTaken:
+        return []
+
+
+def _end(store: Store, name: str, racer: str, number: int) -> Log:
     end = (completed(), failed("broken"))[number % 2]
-    job = store.change(name, Expect(status=Status.IN_PROGRESS, token=token), ended(end))
-    return _log(f"ended {end.status.name}", job)
+    expect = Expect(status=Status.IN_PROGRESS, token=f"{_run(store, name)} {racer}")
+    return _log(f"ended {end.status.name}", store.change(name, expect, ended(end)))
 
 
 def _cancel(store: Store, name: str, _: str, number: int) -> Log:
@@ -106,16 +141,20 @@ def _verify(store: Store, name: str, events: list[str]) -> None:
     job = store.get(name)
     if job is None:
         raise AssertionError("promise broken: a job that was written can be read")
-    claims = [event for event in events if event.startswith("claimed ")]
-    kept(len(claims) <= 1, f"at most one claim wins (winners: {claims})")
-    same([f"claimed {job.token}"] if job.token else [], claims, "a job has the token of the winning claim")
+    claims = Counter(event.split()[1] for event in events if event.startswith("claimed "))
+    kept(all(count == 1 for count in claims.values()), f"at most one claim of a run wins (claims: {claims})")
+    last = [event for event in events if event.startswith(f"claimed {job.run} ")]
+    same([f"claimed {job.token}"] if job.token else [], last, "a job has the token of the winning claim")
+    runs = sorted(event for event in events if event.startswith("requeued "))
+    same([f"requeued {run}" for run in range(1, job.run)], runs, "each run is given up at most once")
     ends = [event for event in events if event.startswith("ended ")]
     same(
         [f"ended {job.status.name}"] if job.status.is_final else [],
         ends,
         "a job ends once, and an ended job does not change",
     )
-    kept(events.count("taken") <= 1, "only one caller gets a lease")
-    accepted = [event.removeprefix("reported ") for event in events if event.startswith("reported ")]
+    kept(events.count("taken") <= job.run, "only one caller gets a lease of each run")
+    reports = [event.split() for event in events if event.startswith("reported ")]
+    accepted = [text for _, _, text in sorted(reports, key=itemgetter(1))]  # one thread reports in each run
     same(store.output(name), Output("".join(accepted), job.output_size), "output is the accepted reports, in order")
     same(job.version, 1 + len(events), "every successful write raises the version by one")

@@ -15,7 +15,7 @@ import pytest
 from attrs import evolve
 
 from backjob.errors import InvalidRequest
-from backjob.lifecycle import End, claimed, completed, ended
+from backjob.lifecycle import End, Requeue, claimed, completed, ended, requeued
 from backjob.model import Draft, Expect, Job, Request
 from backjob.protocols import Clock, Store
 from backjob.testing._stores.watched import METHODS, WatchedStore
@@ -24,7 +24,10 @@ from backjob.testing.clock import FakeClock
 T = TypeVar("T")
 
 COMPLETED: Final = completed("done")
+RETRY: Final = Requeue("the process that ran it ended")
 MICROSECOND: Final = 0.000001
+LEASE: Final = 100_000.0
+"""Seconds of a run lease that no test outlives unless it is about leases."""
 PATIENCE: Final = 60.0
 """Seconds after which an unfinished race counts as a deadlock."""
 UNKNOWN: Final = ("", "nobody", "JOB", "job ", "x" * 5000, "' OR 1=1 --")
@@ -218,13 +221,41 @@ class StoreCase:
             raise AssertionError(f"promise broken: a job that was written can be read ({job_id!r})")
         return job
 
-    def running(self, job_id: str = "job", token: str = "token", **fields: Any) -> Job:  # noqa: S107 - no password
+    def running(
+        self,
+        job_id: str = "job",
+        token: str = "token",  # noqa: S107 - no password
+        run_lease: float = LEASE,
+        **fields: Any,
+    ) -> Job:
         """A job that was created and claimed."""
         __tracebackhide__ = True
         self.store.create(draft(job_id, **fields))
-        job = self.store.change(job_id, *claimed(token))
+        return self.claimed(job_id, token, run_lease=run_lease)
+
+    def claimed(
+        self,
+        job_id: str = "job",
+        token: str = "token",  # noqa: S107 - no password
+        *,
+        run: int = 1,
+        run_lease: float = LEASE,
+    ) -> Job:
+        """A waiting job after its claim."""
+        __tracebackhide__ = True
+        job = self.store.change(job_id, *claimed(token, run, run_lease))
         if job is None:
-            raise AssertionError("promise broken: a STARTED job can be claimed")
+            raise AssertionError("promise broken: a job that waits for this run can be claimed")
+        return job
+
+    def requeued(self, job_id: str = "job", requeue: Requeue = RETRY) -> Job:
+        """A running job after its run was given up; another run follows."""
+        __tracebackhide__ = True
+        before = self.read(job_id)
+        expect = Expect(run=before.run, token=before.token)
+        job = self.store.change(job_id, expect, requeued(before, requeue, self.clock.now()))
+        if job is None:
+            raise AssertionError("promise broken: a running job can be requeued")
         return job
 
     def ended(self, job_id: str = "job", end: End = COMPLETED, **fields: Any) -> Job:

@@ -5,16 +5,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import pytest
 from attrs import evolve
 
 from backjob.lifecycle import End, completed, ended, failed
 from backjob.lifecycle import cancelled as cancellation
-from backjob.model import Changes, Expect, Report, Status
-from backjob.testing._stores.case import UNKNOWN, StoreCase, bodiless, draft, kept, same
+from backjob.model import Changes, Expect, JsonValue, Report, Status
+from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, same
 from backjob.testing._stores.creating import FULL
+
+_ENDED: Final[dict[str, Any]] = dict.fromkeys(
+    ("request", "caller", "sealed", "proof", "waiting_for", "cursor", "lessee", "lease_until", "merge_key", "slot")
+)
+"""The fields that the end erases."""
 
 
 class ChangeCalls(StoreCase):
@@ -25,12 +30,14 @@ class ChangeCalls(StoreCase):
         [
             Expect(status=Status.STARTED),
             Expect(status=Status.COMPLETED),
-            Expect(attempt=2),
+            Expect(run=2),
             Expect(token="other"),
             Expect(version=1),
             Expect(version=3),
-            Expect(status=Status.IN_PROGRESS, attempt=1, token="token", version=1),
-            Expect(status=Status.STARTED, attempt=1, token="token", version=2),
+            Expect(unclaimed=True),
+            Expect(lease_over=True),
+            Expect(status=Status.IN_PROGRESS, run=1, token="token", version=1),
+            Expect(status=Status.STARTED, run=1, token="token", version=2),
         ],
     )
     def test_a_change_with_an_unsatisfied_expectation_changes_nothing(self, expect: Expect) -> None:
@@ -43,10 +50,10 @@ class ChangeCalls(StoreCase):
         [
             Expect(),
             Expect(status=Status.IN_PROGRESS),
-            Expect(attempt=1),
+            Expect(run=1),
             Expect(token="token"),
             Expect(version=2),
-            Expect(status=Status.IN_PROGRESS, attempt=1, token="token", version=2),
+            Expect(status=Status.IN_PROGRESS, run=1, token="token", version=2),
         ],
     )
     def test_a_change_with_a_satisfied_expectation_is_made(self, expect: Expect) -> None:
@@ -67,7 +74,8 @@ class ChangeCalls(StoreCase):
     def test_writing_to_an_unknown_job_does_nothing(self, job_id: str) -> None:
         same(self.store.change(job_id, Expect(), ended(completed())), None, "change of an unknown job returns None")
         same(self.store.report(job_id, "token", Report(output="x")), False, "report to an unknown job returns False")
-        self.store.beat({job_id: "token"})
+        stale = self.store.beat({job_id: "token"}, 5, frozenset((job_id,)))
+        same(stale, frozenset((job_id,)), "an unknown job is stale")
         same(self.store.get(job_id), None, "writing to an unknown job does not create it")
 
     @pytest.mark.parametrize(
@@ -75,14 +83,19 @@ class ChangeCalls(StoreCase):
         [
             (Changes(), {}),
             (Changes(status=Status.STARTED, attempt=2), {"status": Status.STARTED, "attempt": 2}),
+            (Changes(run=7, delivery=3), {"run": 7, "delivery": 3}),
             (Changes(token="new"), {"token": "new"}),
+            (Changes(token=None), {"token": None}),
+            (Changes(cursor={"page": [7, "ß"]}), {"cursor": {"page": [7, "ß"]}}),
+            (Changes(cursor=None), {"cursor": None}),
+            (Changes(history=[{"run": 1, "reason": "€"}]), {"history": [{"run": 1, "reason": "€"}]}),
+            (Changes(expires=None), {"expires": None}),
             (Changes(progress=0), {"progress": 0}),
             (Changes(status_text=""), {"status_text": ""}),
             (Changes(status_text="ß\n😀"), {"status_text": "ß\n😀"}),
             (Changes(result={"a": 1}), {"result": {"a": 1}}),
             (Changes(lessee="m"), {"lessee": "m"}),
             (Changes(lessee=None), {"lessee": None}),
-            (Changes(delivery_timeout=1), {}),
             (Changes(label="new"), {"label": "new"}),
             (
                 Changes(label="new", proof="other", sealed=b"\0new"),
@@ -94,7 +107,8 @@ class ChangeCalls(StoreCase):
     )
     def test_a_change_writes_its_fields_and_no_others(self, changes: Changes, fields: dict[str, Any]) -> None:
         self.store.create(evolve(FULL, id="job"))
-        self.store.change("job", Expect(), Changes(status=Status.IN_PROGRESS, token="token", progress=4, result=[1]))
+        given = Changes(status=Status.IN_PROGRESS, token="token", progress=4, result=[1], cursor=3, history=[])
+        self.store.change("job", Expect(), given)
         self.store.report("job", "token", Report(text="before", output="out"))
         before = self.read()
         self.clock.advance(2)
@@ -114,14 +128,28 @@ class ChangeCalls(StoreCase):
         kept(given_up is not None and given_up.lease_until is None, "a lease of None releases it")
 
     @pytest.mark.parametrize("seconds", [0, 0.25, 3600])
-    def test_a_due_time_moves_with_its_deadline(self, seconds: float) -> None:
-        self.store.create(draft(due=50))
+    def test_a_due_time_moves_alone(self, seconds: float) -> None:
+        self.store.create(draft(due=50, expires=70))
         self.clock.advance(10)
         due = self.clock.now() + timedelta(seconds=seconds)
         for value in (seconds, due):
-            job = self.store.change("job", Expect(), Changes(due=value, delivery_timeout=30))
-            found = None if job is None else (job.start_time, job.deliver_by)
-            same(found, (due, due + timedelta(seconds=30)), "due moves start_time, and deliver_by with it")
+            before = self.read()
+            job = self.store.change("job", Expect(), Changes(due=value))
+            expected = evolve(before, start_time=due, version=before.version + 1)
+            same(job, expected, "due moves start_time, to the microsecond, and nothing else")
+
+    @pytest.mark.parametrize("seconds", [-1, 0, 0.000001, 77.5])
+    def test_a_delivery_deadline_is_seconds_from_now_and_none_removes_it(self, seconds: float) -> None:
+        self.store.create(draft(due=50))
+        self.clock.advance(10)
+        job = self.store.change("job", Expect(), Changes(deliver_by=seconds))
+        expected = self.clock.now() + timedelta(seconds=seconds)
+        same(None if job is None else job.deliver_by, expected, "deliver_by counts from the store's now")
+        same(self.read().deliver_by, expected, "get returns the job that change returned")
+        self.store.change("job", Expect(), Changes(progress=1))
+        same(self.read().deliver_by, expected, "a change without deliver_by keeps it")
+        self.store.change("job", Expect(), Changes(deliver_by=None))
+        same(self.read().deliver_by, None, "a deliver_by of None removes it")
 
     def test_only_alive_sets_the_updated_time(self) -> None:
         job = self.running()
@@ -131,17 +159,11 @@ class ChangeCalls(StoreCase):
         self.store.change("job", Expect(), Changes(alive=True))
         same(self.read().updated_time, self.clock.now(), "alive sets updated_time to the store's now")
 
-    def test_sealed_credentials_can_be_erased_before_the_end(self) -> None:
-        before = bodiless(self.store.create(evolve(FULL, id="job")))
-        changed = self.store.change("job", Expect(), Changes(erase_sealed=True))
-        same(changed, self.read(), "get returns the job that change returned")
-        same(self.read().sealed, None, "erase_sealed erases the sealed credentials")
-        same(self.read().request, before.request, "erase_sealed erases nothing else")
-
     @pytest.mark.parametrize("end", [completed("done", {"n": [1]}), failed("broken"), cancellation()])
     def test_the_end_erases_secrets_and_releases_the_lease(self, end: End) -> None:
         before = self.store.create(evolve(FULL, id="job"))
-        self.store.change("job", Expect(), Changes(waiting_for="place"))
+        history: JsonValue = [{"run": 1, "reason": "failed"}]
+        self.store.change("job", Expect(), Changes(waiting_for="place", cursor=[7], history=history, run=2, attempt=2))
         self.clock.advance(4)
         changed = self.store.change("job", Expect(), ended(end))
         job = self.read()
@@ -150,18 +172,25 @@ class ChangeCalls(StoreCase):
             (job.request, job.caller, job.sealed), (None, None, None), "the end erases request, caller and credentials"
         )
         same((job.proof, job.waiting_for), (None, None), "the end erases the proof, and why the job waited")
+        same(job.cursor, None, "the end erases the cursor")
         same((job.lessee, job.lease_until), (None, None), "the end releases the lease")
         same(job.end_time, self.clock.now(), "the end sets end_time to the store's now")
         same(
-            (job.owner, job.scope, job.depth, job.label, job.root, job.start_time, job.created_time),
-            (
-                before.owner,
-                before.scope,
-                before.depth,
-                before.label,
-                before.root,
-                before.start_time,
-                before.created_time,
+            job,
+            evolve(
+                before,
+                **_ENDED,
+                status=end.status,
+                status_text=job.status_text,
+                result=end.result,
+                progress=job.progress,
+                end_time=self.clock.now(),
+                updated_time=job.updated_time,
+                read_time=self.clock.now(),
+                version=3,
+                run=2,
+                attempt=2,
+                history=history,
             ),
             "the end keeps everything else",
         )

@@ -25,8 +25,12 @@ FULL: Final = Draft(
     owner="us\u00e9r \U0001f600",
     scope="n\u00efghtly 'report' %_",
     due=12.000001,
-    delivery_timeout=77.5,
+    expires=77.5,
     error_timeout=2.25,
+    retries=4,
+    retry_delay=0.125,
+    queue="qu\u00e9ue 1",
+    as_owner=True,
     lessee="monitor 1",
     lease=3.5,
     held=True,
@@ -48,10 +52,14 @@ class CreateCalls(StoreCase):
             id="full",
             created_time=now,
             start_time=start,
-            deliver_by=start + timedelta(seconds=77.5),
+            expires=now + timedelta(seconds=77.5),
             updated_time=now,
             read_time=now,
             error_timeout=2.25,
+            retries=4,
+            retry_delay=0.125,
+            queue=FULL.queue,
+            as_owner=True,
             lessee="monitor 1",
             lease_until=now + timedelta(seconds=3.5),
             owner=FULL.owner,
@@ -85,12 +93,20 @@ class CreateCalls(StoreCase):
             "a new job has no status text and no output",
         )
         same((job.label, job.proof, job.root, job.waiting_for), ("", None, None, None), "a draft may lack them all")
+        same((job.run, job.delivery, job.retries), (1, 1, 0), "a new job is at run 1, delivery 1, without retries")
+        same((job.queue, job.slot, job.as_owner), ("default", None, False), "a new job has a queue, but no slot")
+        same(
+            (job.deliver_by, job.expires, job.claimed_time, job.cursor, job.history),
+            (None, None, None, None, None),
+            "a new job has no deadline, was not claimed, and has no cursor and no history",
+        )
 
     def test_the_due_time_may_be_an_aware_datetime_of_any_zone(self) -> None:
         due = datetime(2031, 6, 1, 3, 0, 0, 7, tzinfo=timezone(timedelta(hours=5, minutes=30)))
-        job = self.store.create(draft(due=due, delivery_timeout=1.5))
+        expires = due + timedelta(seconds=1.5)
+        job = self.store.create(draft(due=due, expires=expires))
         same(job.start_time, due, "start_time is the draft's due time, to the microsecond")
-        same(job.deliver_by, due + timedelta(seconds=1.5), "deliver_by counts from the due time")
+        same(job.expires, expires, "expires is the draft's moment, to the microsecond")
 
     @pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "America/St_Johns", "Asia/Kathmandu", "Europe/Berlin"])
     @pytest.mark.parametrize("month", [1, 7])
@@ -102,9 +118,9 @@ class CreateCalls(StoreCase):
     @pytest.mark.parametrize("year", [1815, 1969, 1970, 2038, 2106, 9998])
     def test_any_year_can_be_due(self, year: int) -> None:
         due = datetime(year, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
-        self.store.create(draft(due=due, delivery_timeout=0.000001))
-        found = (self.read().start_time, self.read().deliver_by)
-        same(found, (due, due + timedelta(microseconds=1)), "any moment of the calendar can be due")
+        self.store.create(draft(due=due, expires=due))
+        found = (self.read().start_time, self.read().expires)
+        same(found, (due, due), "any moment of the calendar can be due")
 
     def test_a_request_of_a_mebibyte_comes_back_whole(self) -> None:
         target, fields = "/shop/work?" + "q" * 8000, (("Cookie", "c" * 8000),)

@@ -8,10 +8,10 @@ from functools import partial
 
 from attrs import evolve
 
+from backjob.lifecycle import Requeue, completed, continued, failed
 from backjob.lifecycle import cancelled as cancellation
-from backjob.lifecycle import completed, failed
 from backjob.model import Changes, Expect, Job, Request, Status
-from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, same
+from backjob.testing._stores.case import LEASE, MICROSECOND, StoreCase, draft, same
 
 
 class DelaysJobs(StoreCase):
@@ -57,14 +57,32 @@ class DelaysJobs(StoreCase):
         self.store.change("job", Expect(), Changes(lessee=None, lease=None))
         same(self.taken(), ["job"], "a job whose lease was released can be taken")
 
-    def test_only_started_jobs_are_taken(self) -> None:
+    def test_only_waiting_jobs_are_taken(self) -> None:
         self.running("running")
         for end in (completed(), failed("x"), cancellation()):
             self.ended(end.status.name, end)
         self.clock.advance(10000)
-        same(self.taken(), [], "only STARTED jobs are taken")
-        self.store.change("running", Expect(), Changes(status=Status.STARTED, attempt=2))
-        same(self.taken(), ["running"], "a job that is STARTED again is taken again")
+        same(self.taken(), [], "only waiting jobs are taken")
+        self.requeued("running")
+        same(self.taken(), ["running"], "a job that is retried is taken again")
+
+    def test_a_job_between_two_slices_is_taken(self) -> None:
+        self.running()
+        self.requeued(requeue=continued(["page", 2]))
+        same(self.read().status, Status.IN_PROGRESS, "a job between two slices stays IN_PROGRESS")
+        same(self.taken(), ["job"], "a job between two slices waits to be taken")
+        self.claimed(run=2)
+        self.clock.advance(2 * LEASE)
+        same(self.taken(), [], "a job that runs is not taken, even if its run lease is over")
+
+    def test_a_retry_is_taken_when_its_delay_is_over(self) -> None:
+        self.running()
+        self.clock.advance(5)
+        self.requeued(requeue=Requeue("failed", delay=10))
+        self.clock.advance(10 - MICROSECOND)
+        same(self.taken(), [], "a retry is not taken a microsecond before its delay is over")
+        self.clock.advance(MICROSECOND)
+        same(self.taken(), ["job"], "a retry is taken exactly when its delay is over")
 
     def test_the_longest_due_come_first_up_to_the_limit(self) -> None:
         for job_id, due in (("c", 3), ("a", 1), ("e", 5), ("b", 2), ("d", 4), ("later", 100)):
@@ -81,9 +99,10 @@ class DelaysJobs(StoreCase):
         same(self.taken(), names, "jobs that are due at the same moment come in the order of their creation")
 
     def test_a_job_past_its_deadline_is_still_taken(self) -> None:
-        self.store.create(draft(delivery_timeout=1))
+        self.store.create(draft(expires=1))
+        self.store.change("job", Expect(), Changes(deliver_by=1))
         self.clock.advance(100)
-        same(self.taken(), ["job"], "take_due ignores deliver_by")
+        same(self.taken(), ["job"], "take_due ignores deliver_by and expires")
 
     def test_only_jobs_with_these_labels_are_taken(self) -> None:
         for number, label in enumerate(("mine", "theirs", "old", "", "mine", "MINE", "mine ")):
@@ -102,6 +121,30 @@ class DelaysJobs(StoreCase):
         self.store.change("job", Expect(), Changes(label="new"))
         same(self.store.take_due("me", 60, 10, frozenset(("old",))), [], "a job has no label but its own")
         same(len(self.store.take_due("me", 60, 10, frozenset(("new",)))), 1, "a changed label takes effect at once")
+
+    def test_full_queues_are_skipped_and_hold_up_no_others(self) -> None:
+        for number, queue in enumerate(("slow", "fast", "slow", "default", "SLOW", "slow ", "fast")):
+            self.store.create(draft(f"{number}", queue=queue, due=9 - number))
+        self.clock.advance(10)
+
+        def taken(limit: int, *full: str) -> list[str]:
+            return [job.id for job in self.store.take_due("me", 60, limit, None, frozenset(full))]
+
+        same(taken(2, "slow", "default"), ["6", "5"], "take_due skips the jobs of full queues, the longest due first")
+        same(taken(10, "slow", "default", "none"), ["4", "1"], "queues are compared byte by byte")
+        same(self.read("0").version, 1, "a job of a full queue stays as it is")
+        same(taken(10), ["3", "2", "0"], "without full queues, take_due takes the jobs of all of them, in order")
+
+    def test_full_queues_go_with_labels(self) -> None:
+        for number, (label, queue) in enumerate((("a", "slow"), ("b", "fast"), ("a", "fast"), ("b", "slow"))):
+            self.store.create(draft(f"{number}", label=label, queue=queue))
+        full = frozenset(("slow",))
+        same(
+            [job.id for job in self.store.take_due("me", 60, 10, frozenset("a"), full)], ["2"],
+            "take_due takes only jobs with these labels, of queues that are not full",
+        )  # fmt: skip
+        found = [job.id for job in self.store.take_due("me", 60, 10, frozenset("ab"), full)]
+        same(found, ["1"], "take_due takes only jobs with these labels, of queues that are not full")
 
     def test_a_taken_job_has_the_body_of_its_request(self) -> None:
         request = Request("POST", "/work", body=b"a body")

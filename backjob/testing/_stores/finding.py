@@ -6,9 +6,9 @@ import pytest
 from attrs import evolve
 
 from backjob.lifecycle import cancelled as cancellation
-from backjob.lifecycle import claimed, completed, failed
+from backjob.lifecycle import claimed, completed, continued, failed, timed_out
 from backjob.model import Changes, Expect, Query, Report, Status
-from backjob.testing._stores.case import ALIKE, MICROSECOND, UNKNOWN, StoreCase, draft, same
+from backjob.testing._stores.case import ALIKE, LEASE, MICROSECOND, UNKNOWN, StoreCase, draft, same
 
 
 class FindsSilentJobs(StoreCase):
@@ -25,19 +25,70 @@ class FindsSilentJobs(StoreCase):
         same(self.found(Query(overdue=True)), [], "a job is not overdue a microsecond before its timeout is over")
         self.clock.advance(MICROSECOND)
         same(self.found(Query(overdue=True)), ["job"], "a job is overdue exactly when its timeout is over")
-        self.store.beat({"job": "token"})
+        self.store.beat({"job": "token"}, LEASE, frozenset())
+        same(self.found(Query(overdue=True)), ["job"], "renewing the lease is no sign of life")
+        self.store.beat({"job": "token"}, LEASE, frozenset(("job",)))
         same(self.found(Query(overdue=True)), [], "a sign of life restarts the timeout")
 
-    def test_an_undelivered_job_is_overdue_exactly_at_its_deadline(self) -> None:
-        self.store.create(draft(due=5, delivery_timeout=10, error_timeout=1, lessee="me", lease=1000))
-        self.clock.advance(15 - MICROSECOND)
-        same(self.found(Query(overdue=True)), [], "a STARTED job is not overdue a microsecond before deliver_by")
+    def test_a_job_is_overdue_exactly_when_its_run_lease_is_over(self) -> None:
+        self.running(run_lease=10, error_timeout=0)
+        self.clock.advance(10 - MICROSECOND)
+        same(self.found(Query(overdue=True)), [], "a job is not overdue a microsecond before its run lease is over")
         self.clock.advance(MICROSECOND)
-        same(self.found(Query(overdue=True)), ["job"], "a STARTED job is overdue exactly at deliver_by, leased or not")
+        same(self.found(Query(overdue=True)), ["job"], "a job is overdue exactly when its run lease is over")
+        self.store.beat({"job": "token"}, 5, frozenset())
+        same(self.found(Query(overdue=True)), [], "a job whose run lease is renewed is not overdue")
+
+    def test_without_an_error_timeout_a_job_may_be_silent(self) -> None:
+        self.running("endless", error_timeout=0)
+        self.running("old", error_timeout=10)
+        self.store.change("old", Expect(), Changes(lease=None))
+        self.clock.advance(5)
+        same(self.found(Query(overdue=True)), [], "an error_timeout of 0 means none; without a lease none is over")
+        self.clock.advance(5)
+        same(self.found(Query(overdue=True)), ["old"], "a job without a run lease is overdue by its timeout")
+
+    def test_a_run_that_has_timed_out_is_overdue_again_when_its_lease_is_over(self) -> None:
+        job = self.running(error_timeout=5, run_lease=20)
+        self.clock.advance(5)
+        same(self.found(Query(overdue=True)), ["job"], "a job is overdue exactly when its timeout is over")
+        self.store.change("job", *timed_out(job))
+        same(self.found(Query(overdue=True)), [], "a run that has timed out is not overdue while its lease lasts")
+        self.clock.advance(15)
+        same(self.found(Query(overdue=True)), ["job"], "a job is overdue exactly when its run lease is over")
+
+    @pytest.mark.parametrize("kind", ["deliver_by", "expires"])
+    def test_a_waiting_job_is_overdue_exactly_at_its_deadline(self, kind: str) -> None:
+        self.store.create(draft("patient", due=5, error_timeout=1, lessee="me", lease=1))
+        self.store.create(draft(due=5, error_timeout=1, lessee="me", lease=1000, expires=15))
+        if kind == "deliver_by":
+            self.store.change("job", Expect(), Changes(deliver_by=15, expires=None))
+        self.clock.advance(15 - MICROSECOND)
+        same(self.found(Query(overdue=True)), [], f"a waiting job is not overdue a microsecond before {kind}")
+        self.clock.advance(MICROSECOND)
+        same(self.found(Query(overdue=True)), ["job"], f"a waiting job is overdue exactly at {kind}, leased or not")
+        self.claimed("job")
+        same(self.found(Query(overdue=True)), [], f"{kind} is for waiting jobs alone")
+
+    def test_a_job_between_two_slices_is_found_as_in_progress(self) -> None:
+        for name in ("sliced", "retried"):
+            self.running(name, error_timeout=10)
+        self.requeued("sliced", continued(7))
+        self.requeued("retried")
+        for name in ("sliced", "retried"):
+            self.store.change(name, Expect(), Changes(deliver_by=10))
+        self.clock.advance(100)
+        for status, expected in (
+            (None, ["retried", "sliced"]),
+            (Status.IN_PROGRESS, ["sliced"]),
+            (Status.STARTED, ["retried"]),
+        ):
+            found = self.found(Query(overdue=True, status=status))
+            same(found, expected, "between two slices a job is IN_PROGRESS; a job that is retried is STARTED")
 
     def test_overdue_combines_with_the_other_filters(self) -> None:
-        self.store.create(draft("late", delivery_timeout=10, scope="a"))
-        self.store.create(draft("waiting", due=100, delivery_timeout=10, scope="a"))
+        self.store.create(draft("late", expires=10, scope="a"))
+        self.store.create(draft("waiting", due=100, expires=110, scope="a"))
         self.running("silent", error_timeout=10, scope="a", owner="o")
         self.running("patient", error_timeout=1000, scope="a")
         self.clock.advance(50)
@@ -54,7 +105,7 @@ class FindsSilentJobs(StoreCase):
     def test_the_newest_living_come_first(self) -> None:
         names = [f"{number * 7 % 10}" for number in range(10)]
         for name in names:
-            self.store.create(draft(name, due=int(name) % 5, delivery_timeout=1))
+            self.store.create(draft(name, due=int(name) % 5, expires=6))
         self.clock.advance(100)
         same(self.found(Query(overdue=True)), names[::-1], "the newest come first")
         same(self.found(Query(overdue=True, limit=3)), names[:-4:-1], "find returns no more than the limit")
@@ -62,7 +113,7 @@ class FindsSilentJobs(StoreCase):
     def test_silent_jobs_with_another_label_are_invisible(self) -> None:
         for label in ("mine", "old", "theirs", ""):
             self.running(f"{label} silent", error_timeout=10, label=label)
-            self.store.create(draft(f"{label} late", delivery_timeout=10, label=label))
+            self.store.create(draft(f"{label} late", expires=10, label=label))
         self.clock.advance(50)
         mine = frozenset(("mine", "old"))
         query = Query(overdue=True, labels=mine)
@@ -76,7 +127,7 @@ class FindsSilentJobs(StoreCase):
 
     def test_an_ended_job_is_never_overdue(self) -> None:
         for end in (completed(), failed("x"), cancellation()):
-            self.ended(end.status.name, end, error_timeout=10, delivery_timeout=10)
+            self.ended(end.status.name, end, error_timeout=10, expires=10)
         self.clock.advance(50)
         same(self.found(Query(overdue=True)), [], "only living jobs past their own timeout are overdue")
 
@@ -88,7 +139,7 @@ class FindsJobs(FindsSilentJobs):
         names = [f"{number * 7 % 10}" for number in range(10)]
         for name in names:
             self.store.create(draft(name, due=int(name) % 5))
-        self.store.change(names[3], *claimed("token"))
+        self.store.change(names[3], *claimed("token", 1, LEASE))
         same(self.found(Query()), names[::-1], "the newest come first, whatever their status")
         same(self.found(Query(limit=3)), names[:-4:-1], "find returns no more than the limit")
         same(self.found(Query(limit=0)), [], "a limit of 0 finds nothing")
@@ -114,7 +165,7 @@ class FindsJobs(FindsSilentJobs):
                     job_id = f"{scope}/{owner}/{status.name}"
                     self.store.create(draft(job_id, scope=scope, owner=owner))
                     if status is not Status.STARTED:
-                        self.store.change(job_id, *claimed("token"))
+                        self.store.change(job_id, *claimed("token", 1, LEASE))
                     if status.is_final:
                         self.store.change(job_id, Expect(), Changes(status=status, end=True))
                     made.append((job_id, scope, owner, status))
@@ -138,7 +189,7 @@ class FindsJobs(FindsSilentJobs):
                 job_id = f"{number}/{status.name}"
                 self.store.create(draft(job_id, label=label, scope="s", owner="o"))
                 if status is not Status.STARTED:
-                    self.store.change(job_id, *claimed("token"))
+                    self.store.change(job_id, *claimed("token", 1, LEASE))
                 if status.is_final:
                     self.store.change(job_id, Expect(), Changes(status=status, end=True))
         mine = frozenset(("mine", "old"))
@@ -198,7 +249,7 @@ class FindsJobs(FindsSilentJobs):
 
     def test_pages_of_overdue_jobs_follow_one_another(self) -> None:
         for number in range(5):
-            self.store.create(draft(f"{number}", delivery_timeout=10))
+            self.store.create(draft(f"{number}", expires=10))
         self.ended("over", error_timeout=10)
         self.clock.advance(50)
         same(self.found(Query(overdue=True, before="over", limit=2)), ["4", "3"], "`before` need not match the filter")

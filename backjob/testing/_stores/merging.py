@@ -9,7 +9,7 @@ import pytest
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Job, Report
-from backjob.testing._stores.case import ALIKE, StoreCase, draft, kept, refused, same, unread
+from backjob.testing._stores.case import ALIKE, LEASE, StoreCase, draft, kept, refused, same, unread
 
 
 class MergesJobs(StoreCase):
@@ -33,7 +33,7 @@ class MergesJobs(StoreCase):
 
     def test_a_claim_keeps_the_merge_key(self) -> None:
         self.store.create(draft("first"), "key")
-        self.store.change("first", *claimed("token"))
+        self.store.change("first", *claimed("token", 1, LEASE))
         self.store.report("first", "token", Report(progress=5))
         same(self.read("first").merge_key, "key", "only free_merge_key and the end release a merge key")
         same(self.store.create(draft("second"), "key").id, "first", "a claimed job still holds its key")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from attrs import NOTHING, asdict, fields
+from attrs import NOTHING, fields
 
+from backjob.errors import SlotTaken
+from backjob.lifecycle import TIMED_OUT
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.testing._stores.case import bodiless
 from backjob.testing.clock import FakeClock
@@ -47,12 +49,11 @@ class Model:
             if merge_key is not None and row["merge_key"] == merge_key:
                 return self.job(job_id)
         now = self.clock.now()
-        start = self.moment(draft.due)
         self.rows[draft.id] = {name: getattr(draft, name) for name in _COPIED} | {
             **_DEFAULTS,
             **dict.fromkeys(("created_time", "updated_time"), now),
-            "start_time": start,
-            "deliver_by": start + timedelta(seconds=draft.delivery_timeout),
+            "start_time": self.moment(draft.due),
+            "expires": None if draft.expires is None else self.moment(draft.expires),
             "lease_until": None if draft.lessee is None else self.after(draft.lease),
             "merge_key": merge_key,
         }
@@ -61,26 +62,44 @@ class Model:
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         row = self.rows.get(job_id)
-        if row is None or not all(value in (None, row[name]) for name, value in asdict(expect).items()):
+        if row is None or not self.holds(row, expect):
             return None
+        if isinstance(changes.slot, str) and any(
+            other["slot"] == changes.slot for other in self.rows.values() if other is not row
+        ):
+            raise SlotTaken(changes.slot)
         row["version"] += 1
         row |= {name: value for name in _CHANGED if (value := getattr(changes, name)) is not UNSET}
         if changes.lease is not UNSET:
             row["lease_until"] = None if changes.lease is None else self.after(changes.lease)
         if changes.due is not UNSET:
             row["start_time"] = self.moment(changes.due)
-            row["deliver_by"] = row["start_time"] + timedelta(seconds=changes.delivery_timeout)
+        if isinstance(changes.deliver_by, int | float):
+            row["deliver_by"] = self.after(changes.deliver_by)
+        if changes.claimed:
+            row["claimed_time"] = self.clock.now()
         if changes.free_merge_key:
             row["merge_key"] = None
         if changes.alive:
             row["updated_time"] = self.clock.now()
-        if changes.erase_sealed:
-            row["sealed"] = None
         if changes.end:
             row |= dict.fromkeys(("request", "caller", "sealed", "proof", "waiting_for"))
-            row |= dict.fromkeys(("lessee", "lease_until", "merge_key"))
+            row |= dict.fromkeys(("lessee", "lease_until", "merge_key", "cursor", "slot"))
             row["end_time"] = self.clock.now()
         return self.job(job_id)
+
+    def is_waiting(self, row: dict[str, Any]) -> bool:
+        return row["token"] is None and not row["status"].is_final
+
+    def is_leased(self, row: dict[str, Any]) -> bool:
+        return row["lease_until"] is not None and bool(row["lease_until"] > self.clock.now())
+
+    def holds(self, row: dict[str, Any], expect: Expect) -> bool:
+        return (
+            all(getattr(expect, name) in (None, row[name]) for name in ("status", "run", "token", "version"))
+            and (not expect.unclaimed or self.is_waiting(row))
+            and (not expect.lease_over or (row["lease_until"] is not None and not self.is_leased(row)))
+        )
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         row = self.rows.get(job_id)
@@ -91,18 +110,23 @@ class Model:
         self.outputs[job_id] += report.output
         row["output_size"] = len(self.outputs[job_id].encode())
         row["output_truncated"] |= report.truncated
+        if report.cursor is not UNSET:
+            row["cursor"], row["attempt"] = report.cursor, 1
         row["updated_time"] = self.clock.now()
         row["version"] += 1
         return True
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None) -> list[Job | None]:
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None, full: frozenset[str]
+    ) -> list[Job | None]:
         now = self.clock.now()
         due = [
             row
             for row in self.rows.values()
-            if row["status"] is Status.STARTED
+            if self.is_waiting(row)
             and row["start_time"] <= now
-            and (row["lease_until"] is None or row["lease_until"] <= now)
+            and not self.is_leased(row)
+            and (row["slot"] is not None or row["queue"] not in full)
             and (labels is None or row["label"] in labels)
         ]
         taken = sorted(due, key=lambda row: row["start_time"])[:limit]
@@ -110,15 +134,26 @@ class Model:
             row["lessee"], row["lease_until"], row["version"] = lessee, self.after(lease), row["version"] + 1
         return [self.job(row["id"], body=True) for row in taken]
 
-    def beat(self, tokens: dict[str, str]) -> None:
+    def beat(self, tokens: dict[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale = set(tokens)
         for job_id, token in tokens.items():
-            self.report(job_id, token, Report())
+            row = self.rows.get(job_id)
+            if row is not None and row["status"] is Status.IN_PROGRESS and row["token"] == token:
+                row["lease_until"] = self.after(lease)
+                row["updated_time"] = self.clock.now() if job_id in alive else row["updated_time"]
+                stale.remove(job_id)
+        return frozenset(stale)
 
     def overdue(self, row: dict[str, Any]) -> bool:
-        if row["status"] is Status.STARTED:
-            return bool(row["deliver_by"] <= self.clock.now())
+        if row["status"].is_final:
+            return False
+        if row["token"] is None:
+            return any(row[name] is not None and row[name] <= self.clock.now() for name in ("deliver_by", "expires"))
+        if row["lease_until"] is not None and not self.is_leased(row):
+            return True
         silent = self.clock.now() - row["updated_time"]
-        return row["status"] is Status.IN_PROGRESS and bool(silent >= timedelta(seconds=row["error_timeout"]))
+        limit = row["error_timeout"]
+        return limit > 0 and row["token"] != TIMED_OUT and bool(silent >= timedelta(seconds=limit))
 
     def find(self, query: Query) -> list[Job | None]:
         rows = list(self.rows.values())

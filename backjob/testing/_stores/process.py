@@ -22,6 +22,7 @@ from backjob.protocols import Store
 
 Task: TypeAlias = dict[str, Any]
 _PATIENCE: Final = 60.0
+LEASE: Final = 3600.0
 _ENDS: Final = (completed("done"), failed("broken"), cancelled())
 
 
@@ -46,7 +47,7 @@ def _claim(store: Store, racer: str, task: Task) -> list[tuple[str, str]]:
     for name, times in task["jobs"]:
         for number in range(times):
             token = f"{racer} {number}"
-            if store.change(name, *claimed(token)) is not None:
+            if store.change(name, *claimed(token, 1, LEASE)) is not None:
                 won.append((name, token))
     return won
 

@@ -9,7 +9,7 @@ import pytest
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Output, Report
-from backjob.testing._stores.case import MICROSECOND, StoreCase, draft, kept, same
+from backjob.testing._stores.case import LEASE, MICROSECOND, StoreCase, draft, kept, same
 
 _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
 
@@ -94,7 +94,7 @@ class PurgesJobs(StoreCase):
         for number in range(many):
             self.store.create(draft(f"{number}"))
             if number % 100 == 0:
-                self.store.change(f"{number}", *claimed("token"))
+                self.store.change(f"{number}", *claimed("token", 1, LEASE))
                 self.store.report(f"{number}", "token", Report(output="some output\n"))
             self.store.change(f"{number}", Expect(), ended(completed()))
         self.running("alive")

@@ -7,7 +7,7 @@ from functools import partial
 
 from backjob.lifecycle import cancelled, claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Report, Status
-from backjob.testing._stores.case import PATIENCE, StoreCase, draft, kept, same, whole_output
+from backjob.testing._stores.case import LEASE, PATIENCE, StoreCase, draft, kept, same, whole_output
 
 
 class Races(StoreCase):
@@ -23,7 +23,7 @@ class Races(StoreCase):
 
         def claim_all(racer: int) -> list[tuple[str, str]]:
             token = f"token {racer}"
-            return [(name, token) for name in names if self.store.change(name, *claimed(token)) is not None]
+            return [(name, token) for name in names if self.store.change(name, *claimed(token, 1, LEASE)) is not None]
 
         won = [
             pair

@@ -1,4 +1,4 @@
-"""The promises about ``report``, ``beat`` and ``output``."""
+"""The promises about ``report`` and ``output``."""
 
 # ruff: noqa: S106 - a token is no password
 
@@ -11,13 +11,13 @@ import pytest
 from attrs import evolve
 
 from backjob.lifecycle import cancelled as cancellation
-from backjob.lifecycle import claimed, completed, ended, failed
-from backjob.model import Changes, Expect, Output, Report, Status
-from backjob.testing._stores.case import StoreCase, draft, kept, refused, same, unread, whole_output
+from backjob.lifecycle import completed, ended, failed
+from backjob.model import Changes, Expect, JsonValue, Output, Report
+from backjob.testing._stores.case import StoreCase, draft, kept, refused, same, whole_output
 
 
 class ReportCalls(StoreCase):
-    """``report`` and ``beat``."""
+    """``report``."""
 
     @pytest.mark.parametrize(
         ("report", "progress"),
@@ -81,41 +81,46 @@ class ReportCalls(StoreCase):
             same(self.read(job.id), job, "an ended job does not change")
             same(self.store.output(job.id), Output("", 0), "an ended job's output does not grow")
 
-    def test_the_token_of_an_earlier_attempt_is_refused(self) -> None:
+    def test_the_token_of_an_earlier_run_is_refused(self) -> None:
         self.running(token="first")
-        self.store.change("job", Expect(token="first"), Changes(status=Status.STARTED, attempt=2))
-        same(
-            self.store.report("job", "first", Report(progress=9)), False, "a job that is STARTED again takes no report"
-        )
-        self.store.change("job", *claimed("second"))
+        self.requeued()
+        same(self.store.report("job", "first", Report(progress=9)), False, "a job that waits again takes no report")
+        self.claimed(token="second", run=2)
         same(
             self.store.report("job", "first", Report(progress=9)),
             False,
-            "the token of an earlier attempt is not accepted",
+            "the token of an earlier run is not accepted",
         )
-        kept(self.store.report("job", "second", Report(progress=9)), "the token of the newest attempt is accepted")
+        kept(self.store.report("job", "second", Report(progress=9)), "the token of the newest run is accepted")
 
-    def test_a_beat_is_a_sign_of_life_of_many_jobs(self) -> None:
-        before = [self.running(name, token=f"token {name}") for name in ("a", "b", "c")]
-        self.clock.advance(5)
-        self.store.beat({job.id: f"token {job.id}" for job in before})
-        now = self.clock.now()
-        for job in before:
-            expected = evolve(job, updated_time=now, read_time=now, version=job.version + 1)
-            same(self.read(job.id), expected, "a beat sets updated_time and raises the version")
+    @pytest.mark.parametrize("cursor", [7, {"page": [1, "ß"]}, "", 0, False, [], None])
+    def test_a_report_replaces_the_cursor_and_resets_the_attempts(self, cursor: JsonValue) -> None:
+        self.running(retries=9)
+        self.requeued()
+        job = self.claimed(run=2)
+        same(job.attempt, 2, "a retry is the next attempt")
+        self.store.report("job", "token", Report(progress=5))
+        same(self.read().attempt, 2, "a report without a cursor keeps the attempt")
+        kept(self.store.report("job", "token", Report(cursor="before")), "a report that is written returns True")
+        self.store.report("job", "token", Report(output="x"))
+        same((self.read().cursor, self.read().attempt), ("before", 1), "a cursor stays, and sets attempt to 1")
+        self.store.report("job", "token", Report(cursor=cursor, output="y"))
+        found = self.read()
+        same((found.cursor, found.attempt), (cursor, 1), "a report replaces the cursor, by None too")
+        same(type(found.cursor), type(cursor), "a cursor keeps its JSON type")
+        same(self.store.report("job", "other", Report(cursor="late")), False, "a report is fenced by the token")
+        same(self.read(), found, "a refused report changes nothing")
 
-    def test_a_beat_with_another_token_changes_nothing(self) -> None:
-        running, started, over = self.running("running"), self.store.create(draft("started")), self.ended("over")
-        self.clock.advance(5)
-        self.store.beat({"running": "stale", "started": "token", "over": "token", "nobody": "token"})
-        self.store.beat({})
-        for job in (running, started, over):
-            same(unread(self.read(job.id)), unread(job), "a beat needs the token of a running job")
+    def test_a_cursor_may_be_long_and_is_the_stores_own_copy(self) -> None:
+        self.running()
+        rows: list[JsonValue] = ["ß€😀" * 7000]
+        self.store.report("job", "token", Report(cursor=rows))
+        rows.append(2)
+        kept(self.read().cursor == rows[:1], "later changes to the caller's cursor are not stored")
 
-    def test_any_sign_of_life_invalidates_an_older_read(self) -> None:
+    def test_any_report_invalidates_an_older_read(self) -> None:
         job = self.running(error_timeout=10)
         signs: tuple[Callable[[], object], ...] = (
-            lambda: self.store.beat({"job": "token"}),
             lambda: self.store.report("job", "token", Report()),
             lambda: self.store.report("job", "token", Report(output="x")),
             lambda: self.store.change("job", Expect(token="token"), Changes(alive=True)),
@@ -125,7 +130,7 @@ class ReportCalls(StoreCase):
             sign()
             late = self.store.change("job", Expect(version=seen.version), ended(failed("job timeout")))
             same(late, None, "every write raises the version, so that a change based on an older read fails")
-        same(self.read().version, job.version + 4, "every write raises the version by one")
+        same(self.read().version, job.version + 3, "every write raises the version by one")
 
 
 class OutputCalls(StoreCase):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -10,8 +11,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from backjob.lifecycle import claimed
-from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
+from backjob.errors import SlotTaken
+from backjob.lifecycle import Late, Requeue, claimed, ended, failed, reaped, requeued, timed_out
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status, Unset
+from backjob.protocols import Capability, lacks
 from backjob.testing._stores.case import MICROSECOND, StoreCase, bodiless, plainly, same
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
@@ -57,6 +60,10 @@ _TEXTS: Final = st.text(st.characters(codec="utf-8", exclude_characters="\0"), m
 _DUE: Final = _SECONDS | _SECONDS.map(lambda seconds: FakeClock().now() + timedelta(seconds=seconds))
 _RESULTS: Final = st.none() | st.integers(-(2**53), 2**53) | _TEXTS | st.lists(st.booleans(), max_size=2)
 
+_CURSORS: Final = st.just(UNSET) | _RESULTS
+_QUEUES: Final = st.sampled_from(("default", "q", "Q"))
+_SLOTS: Final = st.sampled_from((UNSET, None, "q/0", "q/1"))
+
 _DRAFTS: Final = st.builds(
     Draft,
     id=_IDS,
@@ -64,8 +71,12 @@ _DRAFTS: Final = st.builds(
     owner=_OWNERS,
     scope=_SCOPES,
     due=_DUE,
-    delivery_timeout=_SECONDS,
+    expires=st.none() | _DUE,
     error_timeout=_SECONDS,
+    retries=st.integers(0, 2),
+    retry_delay=_SECONDS,
+    queue=_QUEUES,
+    as_owner=st.booleans(),
     lessee=st.sampled_from((None, "m1", "m2")),
     lease=_SECONDS,
     held=st.booleans(),
@@ -78,9 +89,11 @@ _DRAFTS: Final = st.builds(
 _EXPECTATIONS: Final = st.builds(
     Expect,
     status=st.none() | _STATUSES,
-    attempt=st.sampled_from((None, None, 1, 2)),
+    run=st.sampled_from((None, None, 1, 2)),
     token=st.none() | _TOKENS,
     version=st.sampled_from((None, None, None, 1, 2, 3)),
+    unclaimed=st.sampled_from((False, False, True)),
+    lease_over=st.sampled_from((False, False, True)),
 )
 _REPORTS: Final = st.builds(
     Report,
@@ -88,6 +101,7 @@ _REPORTS: Final = st.builds(
     text=st.none() | _TEXTS,
     output=_TEXTS,
     truncated=st.sampled_from((False, False, True)),
+    cursor=_CURSORS,
 )
 _QUERIES: Final = st.builds(
     Query,
@@ -108,7 +122,12 @@ _LIVING_CHANGES: Final = st.builds(
     lessee=st.sampled_from((UNSET, None, "m1", "m2")),
     lease=st.sampled_from((UNSET, None)) | _SECONDS,
     due=st.just(UNSET) | _DUE,
-    delivery_timeout=_SECONDS,
+    deliver_by=st.sampled_from((UNSET, None)) | _SECONDS,
+    expires=st.sampled_from((UNSET, None)),
+    attempt=st.just(UNSET) | st.integers(1, 3),
+    delivery=st.just(UNSET) | st.integers(1, 3),
+    slot=_SLOTS,
+    cursor=_CURSORS,
     free_merge_key=st.booleans(),
     alive=st.booleans(),
     label=st.just(UNSET) | _LABELS,
@@ -124,6 +143,13 @@ _ENDS: Final = st.builds(
     result=st.just(UNSET) | _RESULTS,
     alive=st.booleans(),
     end=st.just(True),
+)
+_REQUEUES: Final = st.builds(
+    Requeue,
+    reason=_TEXTS,
+    delay=_SECONDS,
+    is_retry=st.booleans(),
+    cursor=_CURSORS,
 )
 _LIVING: Final = (Status.STARTED, Status.IN_PROGRESS)
 
@@ -155,9 +181,9 @@ class _Machine(RuleBasedStateMachine):
             same(created, self.model.create(draft, key), "create returns what the model returns")
 
     @precondition(lambda self: self.model.rows)
-    @rule(job_id=_IDS, token=_TOKENS)
-    def claim(self, job_id: str, token: str) -> None:
-        self._change(job_id, *claimed(token))
+    @rule(job_id=_IDS, token=_TOKENS, run=st.integers(1, 3), lease=_SECONDS)
+    def claim(self, job_id: str, token: str, run: int, lease: float) -> None:
+        self._change(job_id, *claimed(token, run, lease))
 
     @precondition(lambda self: self.model.rows)
     @rule(job_id=_IDS, expect=_EXPECTATIONS, changes=_LIVING_CHANGES)
@@ -165,10 +191,24 @@ class _Machine(RuleBasedStateMachine):
         self._change(job_id, expect, changes)
 
     @precondition(lambda self: self.model.rows)
-    @rule(job_id=_IDS, attempt=st.integers(2, 3), due=_DUE)
-    def deliver_again(self, job_id: str, attempt: int, due: float) -> None:
-        changes = Changes(status=Status.STARTED, attempt=attempt, due=due, lessee=None, lease=None)
-        self._change(job_id, Expect(status=Status.IN_PROGRESS), changes)
+    @rule(job_id=_IDS, token=_TOKENS, requeue=_REQUEUES)
+    def requeue(self, job_id: str, token: str, requeue: Requeue) -> None:
+        job = self.model.job(job_id)
+        if job is not None:
+            self._change(job_id, Expect(run=job.run, token=token), requeued(job, requeue, self.clock.now()))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, limit=st.sampled_from(Late))
+    def time_out(self, job_id: str, limit: Late) -> None:
+        job = self.model.job(job_id)
+        if job is not None:
+            self._change(job_id, *timed_out(job))
+            self._change(job_id, reaped(job, limit), ended(failed("late")))
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS, slot=_SLOTS)
+    def take_slot(self, job_id: str, slot: str | Unset | None) -> None:
+        self._change(job_id, Expect(unclaimed=True), Changes(slot=slot))
 
     @precondition(lambda self: self.model.rows)
     @rule(job_id=_IDS, status=st.sampled_from(_LIVING), token=st.none() | _TOKENS, changes=_ENDS)
@@ -182,16 +222,25 @@ class _Machine(RuleBasedStateMachine):
         same(found, self.model.report(job_id, token, report), "report returns what the model returns")
 
     @precondition(lambda self: self.model.rows)
-    @rule(tokens=st.dictionaries(_IDS, _TOKENS, max_size=3))
-    def beat(self, tokens: dict[str, str]) -> None:
-        self.store.beat(tokens)
-        self.model.beat(tokens)
+    @rule(tokens=st.dictionaries(_IDS, _TOKENS, max_size=3), lease=_SECONDS, alive=st.frozensets(_IDS))
+    def beat(self, tokens: dict[str, str], lease: float, alive: frozenset[str]) -> None:
+        stale = self.store.beat(tokens, lease, alive)
+        same(stale, self.model.beat(tokens, lease, alive), "beat returns what the model returns")
 
     @precondition(lambda self: isinstance(self.suite, DelaysJobs))
-    @rule(lessee=st.sampled_from(("m1", "m2")), lease=_SECONDS, limit=st.integers(1, 3), labels=_SOME_LABELS)
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None) -> None:
-        found: list[Job | None] = [*self.store.take_due(lessee, lease, limit, labels)]
-        same(found, self.model.take_due(lessee, lease, limit, labels), "take_due returns what the model returns")
+    @rule(
+        lessee=st.sampled_from(("m1", "m2")),
+        lease=_SECONDS,
+        limit=st.integers(1, 3),
+        labels=_SOME_LABELS,
+        full=st.frozensets(_QUEUES, max_size=2),
+    )
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None, full: frozenset[str]
+    ) -> None:
+        found: list[Job | None] = [*self.store.take_due(lessee, lease, limit, labels, full)]
+        expected = self.model.take_due(lessee, lease, limit, labels, full)
+        same(found, expected, "take_due returns what the model returns")
 
     @precondition(lambda self: isinstance(self.suite, FindsSilentJobs))
     @rule(query=_QUERIES)
@@ -220,5 +269,17 @@ class _Machine(RuleBasedStateMachine):
             same(self.store.output(job_id), expected, "output returns what the model returns")
 
     def _change(self, job_id: str, expect: Expect, changes: Changes) -> None:
-        found = self.store.change(job_id, expect, changes)
-        same(found, self.model.change(job_id, expect, changes), "change returns what the model returns")
+        if Capability.SLOTS in lacks(self.store):
+            changes = evolve(changes, slot=UNSET)
+        found = _outcome(self.store.change, job_id, expect, changes)
+        same(found, _outcome(self.model.change, job_id, expect, changes), "change returns what the model returns")
+
+
+def _outcome(
+    change: Callable[[str, Expect, Changes], Job | None], job_id: str, expect: Expect, changes: Changes
+) -> Job | str | None:
+    """The result of a change, or the slot that another job has."""
+    try:
+        return change(job_id, expect, changes)
+    except SlotTaken as taken:
+        return taken.slot

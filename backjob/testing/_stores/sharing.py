@@ -18,7 +18,7 @@ import pytest
 from backjob.lifecycle import claimed
 from backjob.model import Job, Query
 from backjob.protocols import Store
-from backjob.testing._stores.case import PATIENCE, draft, kept, same, whole_output
+from backjob.testing._stores.case import LEASE, PATIENCE, draft, kept, same, whole_output
 from backjob.testing._stores.process import chunk, open_by
 from backjob.testing._stores.watched import WatchedStore
 
@@ -101,7 +101,7 @@ class SharesJobs:
         names = [f"{number}" for number in range(self.contested)]
         for name in names:
             self.store.create(draft(name))
-            self.store.change(name, *claimed("token"))
+            self.store.change(name, *claimed("token", 1, LEASE))
         enough = _REPORTS * self.processes * self.threads * len(chunk("0.0", 0).encode())
         done = dict(zip(self._racers(), self._race("end", jobs=names, enough=enough), strict=True))
         for name in names:

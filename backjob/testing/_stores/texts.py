@@ -8,7 +8,7 @@ import pytest
 
 from backjob.lifecycle import claimed
 from backjob.model import LONGEST_STATUS_TEXT, Changes, Expect, Headers, JsonValue, Output, Report, Request, short_text
-from backjob.testing._stores.case import ALIKE, StoreCase, draft, kept, same, whole_output
+from backjob.testing._stores.case import ALIKE, LEASE, StoreCase, draft, kept, same, whole_output
 
 _NO_SURROGATES: Final = (*range(1, 0xD800), *range(0xE000, 0x10000))
 TEXTS: Final = {
@@ -29,7 +29,7 @@ class TextCalls(StoreCase):
         self.store.create(draft(owner=short, scope=short, lessee=short, lease=5))
         job = self.read()
         same((job.owner, job.scope, job.lessee), (short, short, short), "a job's texts come back unchanged")
-        self.store.change("job", *claimed("token"))
+        self.store.change("job", *claimed("token", 1, LEASE))
         self.store.change("job", Expect(), Changes(status_text=text, result={short: text}))
         kept(self.read().status_text == text, "a status text comes back unchanged")
         kept(self.read().result == {short: text}, "a result's texts come back unchanged")
@@ -51,7 +51,7 @@ class TextCalls(StoreCase):
         ids = [text for text in ALIKE if text]
         for number, job_id in enumerate(ids):
             self.store.create(draft(job_id, depth=number))
-        self.store.change("job", *claimed("token"))
+        self.store.change("job", *claimed("token", 1, LEASE))
         self.store.report("job", "token", Report(output="the job's"))
         for number, job_id in enumerate(ids):
             job = self.read(job_id)
@@ -65,7 +65,8 @@ class TextCalls(StoreCase):
         for token in ("TOKEN", "Token", "token ", " token", "tokén", "token\n", "token\t", "toke", "token%", "_oken"):
             same(self.store.report("job", token, Report(progress=9)), False, f"the token {token!r} does not match")
             same(self.store.change("job", Expect(token=token), Changes()), None, f"the token {token!r} does not match")
-            self.store.beat({"job": token})
+            stale = self.store.beat({"job": token}, 5, frozenset(("job",)))
+            same(stale, frozenset(("job",)), f"the token {token!r} does not match")
         same(self.read(), job, "a write with another token changes nothing")
 
     def test_an_empty_owner_differs_from_none(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar, get_args, get_type_hints
 
 from attrs import evolve
 
+from backjob.errors import SlotTaken
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
 
@@ -23,7 +24,8 @@ def _allowed(hint: Any) -> tuple[type, ...]:
     return (*types, int) if float in types else types
 
 
-_TYPES: Final = {name: _allowed(hint) for name, hint in get_type_hints(Job).items() if name != "result"}
+_JSON: Final = ("result", "history", "cursor")
+_TYPES: Final = {name: _allowed(hint) for name, hint in get_type_hints(Job).items() if name not in _JSON}
 
 
 class WatchedStore:
@@ -60,11 +62,19 @@ class WatchedStore:
         written: bool = _result("report", self._call("report", job_id, token, report), bool)
         return written
 
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        return _jobs("take_due", self._call("take_due", lessee, lease, limit, labels))
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None = None,
+        full: frozenset[str] = frozenset(),
+    ) -> list[Job]:
+        return _jobs("take_due", self._call("take_due", lessee, lease, limit, labels, full))
 
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        _result("beat", self._call("beat", tokens), _NONE)
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale: frozenset[str] = _result("beat", self._call("beat", tokens, lease, alive), frozenset)
+        return stale
 
     def find(self, query: Query) -> list[Job]:
         return [_without_body(job) for job in _jobs("find", self._call("find", query))]
@@ -85,6 +95,13 @@ class WatchedStore:
         method: Callable[..., object] = getattr(self.inner, name)
         try:
             return method(*arguments, **named)
+        except SlotTaken as error:
+            asked = [argument.slot for argument in arguments if isinstance(argument, Changes)]
+            if asked != [error.slot]:
+                raise AssertionError(
+                    f"promise broken: only a change to a slot raises SlotTaken, with that slot; {name} raised {error!r}"
+                ) from error
+            raise
         except Exception as error:
             shown = ", ".join([_shortly(argument) for argument in (*arguments, *named.items())])
             raise AssertionError(

@@ -13,7 +13,7 @@ from backjob import Status
 from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.testing import immediate, recorded
-from backjob.status.page import WORDS
+from backjob.status.words import WORDS
 
 pytestmark = pytest.mark.usefixtures("database")
 

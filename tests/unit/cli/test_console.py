@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import threading
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from backjob import AddressUnknown, BackJob, JobNotFound
 from backjob.cli.console import escaped, job_details, job_line, run_monitor
 from backjob.errors import StoreUnusable
 from backjob.lifecycle import failed
-from backjob.model import Job, Response
+from backjob.model import Changes, Expect, Job, Response
 from backjob.protocols import Delivery
 from backjob.signing import MessageSigner
+from backjob.status.words import WAITING
 from backjob.stores.memory import MemoryStore
 from tests.unit.acting import Acting, quiet_jobs
 
@@ -94,6 +96,44 @@ def test_details_escape_the_output_by_default(jobs: BackJob) -> None:
     acting.report(output=EVIL, text=EVIL)
     assert job_details(jobs, acting.id).replace("\n", "").isprintable()
     assert EVIL in job_details(jobs, acting.id, escape=False)
+
+
+# --- waiting, attempts and earlier runs -----------------------------------------------------------------------------
+
+
+def test_a_line_and_the_details_say_why_a_job_waits(jobs: BackJob) -> None:
+    later, stuck = Acting(jobs, due=60), Acting(jobs)
+    jobs.store.change(stuck.id, Expect(unclaimed=True), Changes(waiting_for="proof"))
+    assert job_line(jobs.status(later.id)).endswith(WAITING["due"])
+    assert job_line(jobs.status(stuck.id)).endswith(WAITING["proof"])
+    assert f"waits     {WAITING['due']}" in job_details(jobs, later.id)
+    assert job_details(jobs, stuck.id).count(WAITING["proof"]) >= 1
+
+
+def test_a_line_and_the_details_show_the_attempt_and_the_earlier_runs(jobs: BackJob) -> None:
+    acting = Acting(jobs, retries=3).claim().retry(f"boom{EVIL}")
+    assert job_line(jobs.status(acting.id)).endswith("; attempt 2 of 4")
+    acting.claim().report(text="row 1")
+    assert job_line(jobs.status(acting.id)).endswith("row 1; attempt 2 of 4")
+    details = job_details(jobs, acting.id)
+    assert "attempt   2 of 4\n" in details
+    assert re.search(r"^Earlier runs:\n\S+ \S+ – \S+ UTC: boom\\x1b", details, re.MULTILINE)
+    assert details.replace("\n", "").isprintable()
+
+
+def test_a_job_without_retries_shows_no_attempt(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    assert "attempt" not in job_details(jobs, acting.id)
+
+
+def test_between_two_slices_nothing_says_that_the_job_waits(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    acting.report(progress=40, text="row 40")
+    acting.hand_over()
+    line = job_line(jobs.status(acting.id))
+    assert "IN_PROGRESS" in line
+    assert line.endswith("row 40")
+    assert "wait" not in job_details(jobs, acting.id)
 
 
 def test_details_of_an_unknown_job_raise_job_not_found(jobs: BackJob) -> None:

@@ -21,13 +21,18 @@ from cachelib import SimpleCache
 from backjob import BackJob, StoreUnusable
 from backjob.cli.demo.server import demo
 from backjob.cli.doctor import examine
-from backjob.cli.findings import EXIT_CODES, Finding, Problem
-from backjob.model import Job
+from backjob.cli.findings import EXIT_CODES, Finding, Problem, check_places
+from backjob.cli.measuring import Measured, Sender, measure
+from backjob.jobs import engine_of
+from backjob.model import Grant, Job, Request
 from backjob.signing import MessageSigner
 from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
 from backjob.testing.transports import Call, Peer, answer
 from backjob.transports.sockets import SocketTransport
+from backjob.worker.claiming import Reply
+from backjob.worker.probing import PROCESS_HEADER, Holds
 from backjob.wsgi import BackJobMiddleware
 
 if TYPE_CHECKING:
@@ -40,6 +45,11 @@ POLL = 0.02  # s between a server's checks for a shutdown
 def examined(url: str, connect_to: str | None = None, **options: Any) -> list[Finding]:
     with closing(SocketTransport(url, connect_to)) as transport:
         return list(examine(transport, url, **options))
+
+
+def measured_at(url: str, jobs: BackJob) -> Measured | None:
+    with closing(SocketTransport(url)) as transport:
+        return measure(Sender(transport, jobs.signer, "/", (), TIMEOUT))
 
 
 def problems(findings: Iterable[Finding]) -> list[Problem]:
@@ -110,9 +120,9 @@ def werkzeug_server(app: WSGIApplication, *, threaded: bool) -> Iterator[str]:
 
 
 @contextmanager
-def waitress_server(app: WSGIApplication) -> Iterator[str]:
+def waitress_server(app: WSGIApplication, threads: int = 2) -> Iterator[str]:
     sockets: dict[int, Any] = {}
-    server: Any = waitress.server.create_server(app, sockets, host="127.0.0.1", port=0, threads=2)
+    server: Any = waitress.server.create_server(app, sockets, host="127.0.0.1", port=0, threads=threads)
     stopping = threading.Event()
 
     def run() -> None:
@@ -139,7 +149,7 @@ def test_a_correct_application_has_no_problem() -> None:
     assert problems(findings) == []
     assert all(str(finding).startswith("ok: ") for finding in findings)
     text = "\n".join(map(str, findings))
-    for part in ("answers", "200 OK", "CHICKEN", "POST", "middleware", "same key", "several requests", "store"):
+    for part in ("answers", "200 OK", "CHICKEN", "POST", "middleware", "same key", "requests at once", "store"):
         assert part in text
 
 
@@ -343,6 +353,77 @@ def test_werkzeug_declares_whether_it_has_threads(jobs: BackJob, threaded: bool)
 def test_waitress_declares_that_it_has_threads(jobs: BackJob) -> None:
     with waitress_server(BackJobMiddleware(hello, jobs)) as url:
         assert problems(examined(url)) == []
+
+
+@pytest.mark.parametrize("threads", [1, 3, 4])
+def test_the_number_of_requests_that_a_server_handles_at_once_is_measured(jobs: BackJob, threads: int) -> None:
+    with waitress_server(BackJobMiddleware(hello, jobs), threads) as url:
+        measured = measured_at(url, jobs)
+    assert measured is not None
+    assert (measured.at_once, measured.is_more, measured.processes) == (threads, False, 1)
+
+
+def test_with_the_key_a_single_threaded_server_is_measured_to_be_one(jobs: BackJob) -> None:
+    with wsgiref_server(BackJobMiddleware(hello, jobs)) as url:
+        finding = only_problem(examined(url, signer=jobs.signer))
+    assert finding.problem is Problem.ONE_AT_A_TIME
+    assert finding.what == "the server handles one request at a time"
+    assert "blocks all pages while it runs" in finding.remedy
+
+
+def test_a_server_that_holds_no_answer_back_is_not_measured(jobs: BackJob) -> None:
+    with Peer(lambda _: answer()) as peer:
+        assert measured_at(peer.base_url, jobs) is None
+
+
+@pytest.mark.parametrize(
+    ("measured", "problem", "part"),
+    [
+        (Measured(1), Problem.ONE_AT_A_TIME, "--threads"),
+        (Measured(8, processes=2, places=2), None, "at most 4 of them are jobs (MAX_RUNNING is 2 in each process)"),
+        (Measured(8, processes=2, places=4), Problem.PLACES, "set MAX_RUNNING to 2"),
+        (Measured(2, processes=1, places=100), Problem.PLACES, "set MAX_RUNNING to 1"),
+        (Measured(8, processes=2), None, "8 requests at once, in 2 processes"),
+        (Measured(4, processes=4, places=1), None, "while 4 jobs run, every page waits"),
+        (Measured(64, is_more=True, processes=2, places=100), None, "64 or more requests at once"),
+    ],
+)
+def test_what_was_measured_is_explained(measured: Measured, problem: Problem | None, part: str) -> None:
+    finding = check_places(measured)
+    assert finding.problem is problem
+    assert part in str(finding)
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [
+        ("hold=0.5", 0.5), ("a=1&hold=1.0&b=2", 1.0), ("hold=1.1", 0), ("hold=9", 0), ("hold=0.0", 0), ("", 0),
+        ("threshold=0.5", 0), ("hold=0.5e3", 0), ("hold=-0.5", 0),
+    ],
+)  # fmt: skip
+def test_a_probe_is_held_back_for_at_most_a_second(query: str, seconds: float) -> None:
+    holds = Holds(FakeClock().monotonic, lambda: 2)
+    assert holds.of(Request("GET", f"/probe?{query}")) == seconds
+
+
+def test_a_process_holds_back_at_most_64_probes_at_once() -> None:
+    clock = FakeClock()
+    holds, probe = Holds(clock.monotonic, lambda: 2), Request("GET", "/probe?hold=0.5")
+    assert [holds.of(probe) for _ in range(65)] == [0.5] * 64 + [0]
+    clock.advance(0.5)
+    assert holds.of(probe) == 0.5
+
+
+def test_only_a_probe_that_this_application_signed_is_held_back(jobs: BackJob) -> None:
+    forged = MessageSigner(secrets.token_bytes(32))
+    worker, now = engine_of(jobs).worker, int(engine_of(jobs).clock.now().timestamp())
+    probe = Request("GET", "/probe?hold=0.5")
+    for signer, delivery, held in ((jobs.signer, 0, 0.5), (forged, 0, 0.0)):
+        with pytest.raises(Reply) as raised:
+            worker.open(signer.sign(probe, Grant("doctor", 1, delivery, now, now + 30)))
+        assert raised.value.hold == held
+        assert (PROCESS_HEADER in dict(raised.value.headers)) is bool(held)
+    assert worker.open(jobs.signer.sign(probe, Grant("job", 1, 1, now, now + 30))) is not None
 
 
 def test_a_server_that_declares_nothing_is_no_problem() -> None:

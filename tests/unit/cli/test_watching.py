@@ -16,6 +16,7 @@ import pytest
 from backjob import BackJob, JobNotFound, JobState, Status
 from backjob.cli.watching import EXIT_CODES, watch
 from backjob.lifecycle import End, cancelled, completed, failed
+from backjob.status.words import WAITING
 from backjob.stores.sqlite import SQLiteStore
 from tests.unit.acting import Acting, quiet_jobs
 from tests.unit.terminals import Terminal, on_terminal
@@ -58,6 +59,32 @@ def test_the_exit_code_and_the_last_line_show_the_end(jobs: BackJob, end: Callab
     last = stream.getvalue().splitlines()[-1]
     assert last.startswith(Status(code + 2).name)
     assert last.endswith("the end")
+
+
+def test_lines_show_the_attempt_and_why_the_job_waits(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    acting = Acting(jobs, retries=1, due=60)
+    scripted(
+        jobs,
+        monkeypatch,
+        acting,
+        acting.claim,
+        lambda: acting.retry("boom"),
+        acting.claim,
+        lambda: acting.report(progress=50, text="again"),
+        acting.hand_over,
+        lambda: acting.claim().end(completed, "done"),
+    )
+    stream = io.StringIO()
+    watch(jobs, acting.id, stream)
+    assert stream.getvalue().splitlines() == [
+        f"STARTED       0 %  {WAITING['due']}",
+        "IN_PROGRESS   0 %",
+        "STARTED       0 %  boom; attempt 2 of 2",
+        "IN_PROGRESS   0 %  attempt 2 of 2",
+        "IN_PROGRESS  50 %  again; attempt 2 of 2",
+        "IN_PROGRESS  50 %  again",
+        "COMPLETED   100 %  done",
+    ]
 
 
 def test_plain_lines_show_each_state_and_output_once_in_order(jobs: BackJob, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from backjob.errors import ConnectionLost, NotSent
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Changes, Expect, Status
 from backjob.transports.sockets import SocketTransport
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import COOKIE, NOT_SENT, Bench, Sent, bench, served
 
 BACKOFFS = [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
@@ -35,7 +36,7 @@ def delivering(world: Bench) -> int:
 
 
 def in_flight(world: Bench) -> int:
-    return len(world.monitor._deliveries._in_flight)
+    return len(world.monitor._deliveries.places.in_flight)
 
 
 # --- what is retried ------------------------------------------------------------------------------------------------
@@ -52,7 +53,7 @@ def test_a_failed_attempt_is_repeated_with_growing_pauses(world: Bench) -> None:
         world.step(pause - 0.001)
         assert len(world.transport.sent) == number
         world.step(0.001001)
-    assert world.job(job_id).attempt == len(BACKOFFS) + 1
+    assert (world.job(job_id).delivery, world.job(job_id).attempt) == (len(BACKOFFS) + 1, 1)
     running = world.receive()
     assert running.job.id == job_id
     assert in_flight(world) == 1
@@ -166,7 +167,7 @@ def test_a_purged_job_is_dropped(world: Bench) -> None:
 
 def test_an_undelivered_job_fails_exactly_at_its_delivery_timeout(world: Bench) -> None:
     job_id = world.start()
-    world.transport.script = lambda sent: sent.fail(NOT_SENT)
+    world.transport.script = lambda sent: sent.fail(ConnectionLost("EOF"))
     while world.clock.monotonic() < 599:
         world.step(1)
     world.clock.advance(599.999 - world.clock.monotonic())
@@ -174,7 +175,7 @@ def test_an_undelivered_job_fails_exactly_at_its_delivery_timeout(world: Bench) 
     world.clock.advance(0.001)
     state = world.jobs.status(job_id)
     assert (state.status, state.end_time) == (Status.FAILED, world.clock.now())
-    assert "not delivered within 600 s" in state.status_text
+    assert state.status_text.startswith("job timeout: sent, but not taken by the application in time")
     count = len(world.transport.sent)
     world.step(60)
     assert len(world.transport.sent) == count
@@ -185,19 +186,47 @@ def test_the_status_text_says_why_the_last_attempt_failed(world: Bench) -> None:
     job_id = world.start()
     world.step()
     world.clock.advance(600)
-    world.transport.sent[0].fail(NOT_SENT)
+    world.transport.sent[0].fail(ConnectionLost("it was reset"))
     world.step()
-    assert (world.job(job_id).status_text or "").endswith("the last attempt: connection refused")
+    assert (world.job(job_id).status_text or "").endswith("the last attempt: it was reset")
+
+
+def test_the_delivery_timeout_counts_from_the_first_sending_and_is_written_with_the_next_write(world: Bench) -> None:
+    world.transport.capacity = 0
+    job_id = world.start()
+    for _ in range(1000):
+        world.step(1)
+    assert (world.job(job_id).status, world.job(job_id).deliver_by) == (Status.STARTED, None)
+    world.transport.capacity = 1
+    world.step(2)
+    sent_at = world.clock.now()
+    version = world.job(job_id).version
+    assert world.job(job_id).deliver_by is None
+    world.step(LEASE / 2)
+    job = world.job(job_id)
+    assert (job.version, job.deliver_by) == (version + 1, sent_at + timedelta(seconds=600))
+
+
+def test_a_job_that_can_not_be_sent_at_all_waits_for_ever(world: Bench) -> None:
+    job_id = world.start()
+    world.transport.script = lambda sent: sent.fail(NOT_SENT)
+    for _ in range(2000):
+        world.step(1)
+    job = world.job(job_id)
+    assert (job.status, job.deliver_by, job.waiting_for) == (Status.STARTED, None, "connection")
 
 
 def test_no_signature_is_valid_past_the_delivery_timeout(world: Bench) -> None:
     job_id = world.start()
     world.step()
-    world.clock.advance(599)
+    world.step(LEASE / 2)
+    world.clock.advance(599 - LEASE / 2)
     request = world.transport.sent[0].delivery.sign()
     opened = world.engine.worker.open(request)
+    deliver_by = world.job(job_id).deliver_by
     assert opened is not None
-    assert opened.verified.grant.expires <= world.job(job_id).deliver_by.timestamp()
+    assert deliver_by is not None
+    assert opened.verified.grant.expires <= deliver_by.timestamp()
 
 
 def test_past_its_deadline_an_attempt_does_not_sign(world: Bench) -> None:
@@ -575,6 +604,7 @@ def test_an_outage_of_the_store_loses_no_job(world: Bench, method: str, user: bo
             break
     running = world.receive()
     assert running.job.id == job_id
+    world.engine.worker.end(running, Outcome(200, "OK"))
     world.transport.sent[-1].answer()
     world.step()
     assert (delivering(world), in_flight(world)) == (0, 0)

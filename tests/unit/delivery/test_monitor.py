@@ -22,7 +22,7 @@ from backjob.model import Credentials, JobState, Request, Status
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import KEY, NOT_SENT, Bench, FakeTransport, Here, bench, served
 
 DEADLINE = 20
@@ -466,7 +466,7 @@ if child == 0:
         assert len(seen) == 1, seen
         [(lessee, thread)] = seen
         assert lessee != parent[0] and thread is not parent[1] and thread.is_alive()
-        assert not engine_of(jobs).monitor._deliveries._by_id and not engine_of(jobs).monitor._deliveries._in_flight
+        assert not engine_of(jobs).monitor._deliveries._by_id and not engine_of(jobs).monitor._deliveries.places.in_flight
         second = jobs.start("/second", as_current_user=False)
         assert jobs.store.get(second).lessee == lessee
         jobs.close()

@@ -33,7 +33,7 @@ from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
 from backjob.testing import FakeClock, recorded
 from backjob.transports.sockets import SocketTransport
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.contracts.dict_cache import DictCache
 from tests.unit.core import COOKIE, KEY, NOT_SENT, Bench, FakeTransport, Here, ManualMonitor, bench, served
 from tests.unit.gateways import environ_of

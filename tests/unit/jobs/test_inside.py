@@ -15,7 +15,7 @@ from django.utils.functional import lazystr
 from backjob import Status
 from backjob.errors import InvalidRequest
 from backjob.jobs import BackJob
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import Bench, bench
 
 

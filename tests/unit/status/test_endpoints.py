@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -732,6 +733,50 @@ def test_the_elapsed_time_and_an_estimate_of_the_rest_are_shown(
     end = then if status.is_final else None
     jobs.states["job1"] = a_state(status=status, progress=progress, updated_time=then, end_time=end)
     assert f'<span part="time">{shown}</span>' in page_of(jobs)
+
+
+def test_a_job_that_is_not_due_yet_shows_when_it_starts(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status=Status.STARTED, progress=0, status_text="", waiting_for="due")
+    assert '<span part="time">starts at 2026-03-01 12:00:00 UTC</span>' in page_of(jobs)
+
+
+RUNS = (
+    {"run": 1, "begin": "2026-03-01T11:00:00+00:00", "end": "2026-03-01T11:05:30+00:00", "reason": "<boom> & bang"},
+    {"run": 2, "begin": "2026-03-01T13:10:00+02:00", "end": "2026-03-02T00:00:00+00:00", "reason": "continued"},
+)
+
+
+@pytest.mark.parametrize("leaf", ["", "/fragment"])
+def test_the_attempt_and_the_earlier_runs_are_shown(jobs: FakeJobs, leaf: str) -> None:
+    jobs.states["job1"] = a_state(attempt=2, retries=3, history=RUNS)
+    markup = page_of(jobs, f"/job1.view-job1{leaf}")
+    assert '<span part="attempt">attempt 2 of 4</span>' in markup
+    assert '<details part="history"><summary>Earlier runs</summary>' in markup
+    assert re.findall(r"<li>(.*)</li>", markup) == [
+        "2026-03-01 11:00:00 – 11:05:30 UTC: &lt;boom&gt; &amp; bang",
+        "2026-03-01 11:10:00 – 2026-03-02 00:00:00 UTC: continued",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attempt": 1, "retries": 3},
+        {"attempt": 2, "retries": 3, "status": Status.STARTED},  # its text says it
+        {"attempt": 4, "retries": 3, "status": Status.FAILED},
+    ],
+)
+def test_the_attempt_is_shown_only_while_a_later_one_runs(jobs: FakeJobs, changes: dict[str, Any]) -> None:
+    jobs.states["job1"] = a_state(**changes)
+    markup = page_of(jobs)
+    assert 'part="attempt"' not in markup
+    assert 'part="history"' not in markup
+
+
+def test_output_can_not_pose_as_the_list_of_earlier_runs(jobs: FakeJobs) -> None:
+    jobs.outputs["job1"] = b"<!-- runs -->"
+    jobs.states["job1"] = a_state(history=RUNS)
+    assert page_of(jobs).count("<li>") == len(RUNS)
 
 
 def test_the_status_text_is_in_the_live_region_only_at_the_end(jobs: FakeJobs) -> None:

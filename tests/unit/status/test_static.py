@@ -17,7 +17,8 @@ import rjsmin
 
 from backjob.cli.bar import Progress, Style, draw
 from backjob.model import JobState, Status
-from backjob.status.page import WORDS, Links, asset, render
+from backjob.status.page import Links, asset, render
+from backjob.status.words import EARLIER_RUNS, WAITING, WORDS, attempt_text
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LARGEST_SCRIPT = 5_000  # bytes, minified and gzipped
@@ -141,6 +142,12 @@ def test_the_page_and_the_element_use_the_same_words() -> None:
     script = asset("progress.js").decode()
     texts = dict(re.findall(r'^    (\w+): "([^"]*)",$', script, re.MULTILINE))
     assert {status: texts[status.name.lower()] for status in Status} == WORDS
+    assert texts["history"] == EARLIER_RUNS
+    assert texts["attempt"].replace("{attempt}", "2").replace("{attempts}", "4") == attempt_text(2, 3)
     markup = asset("progress.html").decode()
     for name in ("result", "cancel", "label", "output", "more", "truncated"):
         assert texts[name] in markup
+
+
+def test_each_reason_to_wait_has_words() -> None:
+    assert set(WAITING) == {"due", "place", "connection", "proof", "store", "engine"}

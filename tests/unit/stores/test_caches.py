@@ -174,7 +174,7 @@ def test_a_simple_cache_of_a_version_without_a_lock_is_refused() -> None:
     ],
 )
 def test_a_cache_that_can_keep_jobs_is_accepted_and_declares_what_it_lacks(cache: Any, shared: bool) -> None:
-    expected = {Capability.RETENTION, Capability.LISTING} | (set() if shared else {Capability.SHARED})
+    expected = {Capability.RETENTION, Capability.LISTING, Capability.SLOTS} | (set() if shared else {Capability.SHARED})
     assert lacks(CacheStore(cache)) == expected
     assert (known(cache) is None) == isinstance(cache, DictCache)
 

@@ -83,8 +83,8 @@ def test_old_jobs_belong_to_no_application(opened: SQLiteStore) -> None:
 def test_new_jobs_work_beside_old_ones(opened: SQLiteStore) -> None:
     opened.create(Draft(id="new", request=Request("GET", "/work"), label="mine", root="first"), "key")
     assert [job.id for job in opened.take_due("me", 60, 10, MINE)] == ["new"]
-    assert opened.change("new", *claimed("token")) is not None
-    assert opened.change("waiting", *claimed("token")) is not None
+    assert opened.change("new", *claimed("token", 1, 18)) is not None
+    assert opened.change("waiting", *claimed("token", 1, 18)) is not None
 
 
 def test_two_processes_that_start_at_once_upgrade_it_once(path: Path) -> None:

@@ -10,7 +10,8 @@ from attrs import evolve
 from backjob.errors import BackgroundOnly, JobEnded, JobFailed, StoreUnusable
 from backjob.lifecycle import REFUSAL_HEADER, completed
 from backjob.model import Request, Status
-from backjob.worker.claiming import Outcome, Refusal, describe, exit_of
+from backjob.worker.claiming import Refusal
+from backjob.worker.outcomes import Outcome, describe, exit_of
 from tests.unit.core import Bench, bench
 
 

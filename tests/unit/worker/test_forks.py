@@ -14,7 +14,7 @@ import pytest
 from backjob.errors import NoCurrentRequest
 from backjob.http.serving import serving
 from backjob.model import Status
-from backjob.worker.claiming import Outcome, error_to_raise
+from backjob.worker.outcomes import Outcome, error_to_raise
 from backjob.worker.running import current
 from tests.unit.core import Bench, bench, served
 

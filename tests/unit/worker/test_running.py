@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest, StoreUnavailable
 from backjob.lifecycle import completed
 from backjob.model import LONGEST_STATUS_TEXT, Status
-from backjob.worker.claiming import Outcome
+from backjob.worker.outcomes import Outcome
 from backjob.worker.offload import in_event_loop
 from backjob.worker.running import Running, current
 from backjob.worker.unwritten import percent

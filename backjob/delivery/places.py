@@ -1,0 +1,142 @@
+"""The limits on what a process sends: how many requests it has in flight, and how many jobs of a queue run at once.
+
+Everything here runs in the monitor's thread, except for `Places.reserve`, which `start()` calls in any thread.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Final
+
+from attrs import define
+
+from backjob.delivery.parts import DeliveryParts
+from backjob.errors import SlotTaken
+from backjob.model import Job, Response
+
+_NO_LIMIT: Final = 1000
+_RESERVED_FOR: Final = 15.0
+"""Seconds after which a reserved place is free again, if no job came: it was joined, or its transaction rolled back."""
+_FIRST_PAUSE: Final = 0.2
+_LONGEST_PAUSE: Final = 2.0
+_QUICK_TRIES: Final = 4
+_FIRST_REFUSAL: Final = 0.02
+_LONGEST_REFUSAL: Final = 1.0
+
+
+@define
+class _Full:
+    """A queue without a free slot: until when (monotonic, s) it is skipped, and for how long."""
+
+    until: float
+    pause: float
+
+
+class Places:
+    """The places of one process for requests in flight."""
+
+    def __init__(self, parts: DeliveryParts) -> None:
+        self._parts = parts
+        self._monotonic = parts.clock.monotonic
+        self.in_flight: set[Future[Response]] = set()
+        self.refused: set[str] = set()
+        """The jobs that a busy process has refused. They are sent again in a moment, and keep their places until then."""
+        self.is_freed = False
+        """Whether a place has become free since the monitor looked last."""
+        self._reserved: deque[float] = deque()
+
+    def capacity(self) -> int:
+        """Return how many requests may be in flight now; none while this process drains or has no address."""
+        transport = self._parts.addresses().transport
+        if transport is None or self._parts.is_draining():
+            return 0
+        limit = _NO_LIMIT if transport.capacity is None else transport.capacity
+        return min(limit, self._parts.max_running())
+
+    def free(self) -> int:
+        """Return how many more requests could be sent now."""
+        return max(0, self.capacity() - len(self.in_flight) - len(self.refused))
+
+    def reserve(self, ready: int) -> bool:
+        """Reserve a place for a new job, if one is free beside those of ``ready`` jobs. Callable from any thread."""
+        now = self._monotonic()
+        while self._reserved and self._reserved[0] <= now:
+            self.occupy()
+        if self.free() - ready - len(self._reserved) <= 0:
+            return False
+        self._reserved.append(now + _RESERVED_FOR)
+        return True
+
+    def occupy(self) -> None:
+        """Give up the oldest reservation: its job has come, or never will."""
+        try:
+            self._reserved.popleft()
+        except IndexError:  # another thread was faster
+            return
+
+    def leave(self, future: Future[Response]) -> None:
+        """Give up the place of a request that has its outcome."""
+        if future in self.in_flight:
+            self.in_flight.discard(future)
+            self.is_freed = True
+
+
+def refusal_pause(refusals: int) -> float:
+    """Return the seconds until a job is sent again that busy processes have refused this many times in a row.
+
+    Short at first: with several processes at one address, chance decides which of them gets a request, and another may
+    have a place. Random, because jobs that were refused together would collide again.
+    """
+    pause = _FIRST_REFUSAL * 1.5 ** min(max(0, refusals - _QUICK_TRIES), 20)
+    return min(_LONGEST_REFUSAL, pause) * random.uniform(0.5, 1.5)  # noqa: S311 - not for secrets
+
+
+class Slots:
+    """The slots of queues with a limit. A slot is taken in the store, so that no two processes have the same."""
+
+    def __init__(self, parts: DeliveryParts) -> None:
+        self._limits = parts.queues
+        self._monotonic = parts.clock.monotonic
+        self._full: dict[str, _Full] = {}
+
+    def is_needed(self, job: Job) -> bool:
+        """Return whether the job needs a slot before it is sent."""
+        return job.slot is None and job.queue in self._limits
+
+    def full(self) -> frozenset[str]:
+        """Return the queues that have had no free slot a moment ago."""
+        now = self._monotonic()
+        return frozenset([queue for queue, full in self._full.items() if full.until > now])
+
+    def next_event(self) -> float | None:
+        """Return when a full queue is tried again, on the monotonic clock (s)."""
+        now = self._monotonic()
+        return min((full.until for full in self._full.values() if full.until > now), default=None)
+
+    def take(self, queue: str, change: Callable[[str], Job | None]) -> tuple[Job | None, bool]:
+        """Take a free slot with ``change(slot)``. Returns its job, and whether there was a free slot."""
+        limit = self._limits[queue]
+        first = random.randrange(limit)  # noqa: S311 - so that processes do not all try the same one first
+        for number in range(limit):
+            try:
+                changed = change(f"{queue}/{(first + number) % limit}")
+            except SlotTaken:
+                continue
+            self._full.pop(queue, None)
+            return changed, True
+        last = self._full.get(queue)
+        pause = _FIRST_PAUSE if last is None else min(_LONGEST_PAUSE, 2 * last.pause)
+        self._full[queue] = _Full(self._monotonic() + pause, pause)
+        return None, False
+
+    def clear(self) -> None:
+        """Try all queues again: a slot is free, of an unknown queue."""
+        self._full.clear()
+
+    def freed(self, queue: str) -> bool:
+        """Note that a slot of this queue may be free. Returns whether the queue has a limit."""
+        self._full.pop(queue, None)
+        return queue in self._limits

@@ -1,0 +1,31 @@
+"""Columns for runs, retries, slices and queues, and for the time limits of waiting jobs."""
+
+from django.db import migrations, models
+
+import backjob.django.fields
+
+
+class Migration(migrations.Migration):
+    dependencies = [("backjob", "0003_labels")]
+
+    operations = [
+        migrations.AlterField("job", "deliver_by", models.BigIntegerField(null=True)),
+        migrations.AddField("job", "run", models.IntegerField(default=1, db_default=1)),
+        migrations.AddField("job", "delivery", models.IntegerField(default=1, db_default=1)),
+        migrations.AddField("job", "retries", models.IntegerField(default=0, db_default=0)),
+        migrations.AddField("job", "retry_delay", models.BigIntegerField(default=10000000, db_default=10000000)),
+        migrations.AddField(
+            "job",
+            "queue",
+            backjob.django.fields.ExactField(db_default="default", default="default", max_length=255),
+        ),
+        migrations.AddField("job", "slot", backjob.django.fields.ExactField(max_length=128, null=True, unique=True)),
+        migrations.AddField("job", "as_owner", models.SmallIntegerField(default=0, db_default=0)),
+        migrations.AddField("job", "claimed_time", models.BigIntegerField(null=True)),
+        migrations.AddField("job", "expires", models.BigIntegerField(null=True)),
+        migrations.AddField("job", "history", models.TextField(null=True)),
+        migrations.AddField("job", "cursor", models.TextField(null=True)),
+        migrations.AddIndex(
+            "job", models.Index(fields=["status", "label", "deliver_by", "expires"], name="backjob_job_limits")
+        ),
+    ]

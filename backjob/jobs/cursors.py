@@ -1,0 +1,214 @@
+"""The cursor of a job: the value that the action saved, and the positions of its resumable loops, in one stored value."""
+
+from __future__ import annotations
+
+import json
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, Protocol, cast
+
+from attrs import define
+
+from backjob.errors import InvalidRequest
+from backjob.http.values import json_text
+from backjob.model import JsonValue
+from backjob.worker.running import Running
+
+__all__ = ["Keyed", "Loop", "Place", "Positions", "checked_cursor", "positions_of"]
+
+_LARGEST: Final = 1 << 16
+_LONGEST_NAME: Final = 100
+_MOST_LOOPS: Final = 100
+
+
+class Keyed(Protocol):
+    """A query whose rows have a unique key, for a loop that continues after a key instead of a number of rows."""
+
+    def count(self) -> int:
+        """Return how many rows there are."""
+        ...
+
+    def page(self, after: JsonValue) -> Sequence[tuple[JsonValue, Any]]:
+        """Return the next rows after a key (None: the first ones), each with its key, in the order of the keys."""
+        ...
+
+
+@define
+class Place:
+    """The position of a loop: how many items are done, of how many; the key of the last one; whether the loop is over.
+
+    ``within`` is the item of the enclosing loop to which the place belongs: that loop's name, and how many were done.
+    """
+
+    at: int = 0
+    of: int | None = None
+    after: JsonValue = None
+    is_over: bool = False
+    within: tuple[str, int] | None = None
+
+    def as_json(self) -> JsonValue:
+        """Return the place for the store."""
+        return [self.at, self.of, self.after, self.is_over, None if self.within is None else list(self.within)]
+
+    @classmethod
+    def of_json(cls, value: Any) -> Place:
+        """Return the place that `as_json` was made from."""
+        at, of, after, is_over, within = value
+        return cls(at, of, after, is_over, None if within is None else (within[0], within[1]))
+
+
+def checked_cursor(cursor: object) -> JsonValue:
+    """Return a copy of the cursor as JSON will have it. Raises `InvalidRequest`."""
+    text = json_text("cursor", cursor)
+    if len(text) > _LARGEST:
+        raise InvalidRequest(
+            "cursor", f"its JSON has {len(text)} bytes, more than {_LARGEST}; keep the data elsewhere and its key here"
+        )
+    return cast("JsonValue", json.loads(text))
+
+
+class Positions:
+    """The user's cursor and the places of all loops, in one run. Thread-safe."""
+
+    def __init__(self, running: Running) -> None:
+        # Weak: the entry of this run in `_positions` must not keep it alive.
+        self._running = weakref.ref(running)
+        self._lock = threading.Lock()
+        self._cursor, self._places = _unpacked(running.cursor)
+        self._begun: dict[str, tuple[str, int] | None] = {}
+        self.has_moved = False
+        """Whether a loop has completed an item in this run."""
+
+    @property
+    def cursor(self) -> JsonValue:
+        """The latest cursor of the user; None at first."""
+        return self._cursor
+
+    def set_cursor(self, cursor: JsonValue) -> None:
+        """Save the user's cursor with the next report."""
+        with self._lock:
+            self._cursor = cursor
+            self._save()
+
+    def begin(self, name: str, within: tuple[str, int] | None) -> Place:
+        """Return the place from which a loop continues. Raises `InvalidRequest` if this run had a loop of that name."""
+        with self._lock:
+            if name in self._begun and self._begun[name] == within:
+                shown = f"called {name!r}" if name else "without a name"
+                raise InvalidRequest(
+                    "resume", f'this action has a loop {shown} already; give each its own name, as in resume="invoices"'
+                )
+            self._begun[name] = within
+            place = self._places.get(name)
+            if place is None and len(self._places) >= _MOST_LOOPS:
+                raise InvalidRequest("resume", f"an action can't have more than {_MOST_LOOPS} resumable loops")
+        return place if place is not None and place.within == within else Place(within=within)
+
+    def done(self, name: str, place: Place, after: JsonValue) -> None:
+        """Count one more item of a loop as done, and forget the loops within that item."""
+        with self._lock:
+            place.at += 1
+            place.after = after
+            for inner in [key for key, one in self._places.items() if one.within is not None and one.within[0] == name]:
+                del self._places[inner]
+            self._places[name] = place
+            self.has_moved = True
+            self._save()
+
+    def over(self, name: str, place: Place) -> None:
+        """Mark a loop as over."""
+        with self._lock:
+            place.is_over = True
+            self._places[name] = place
+            self._save()
+
+    def _save(self) -> None:
+        running = self._running()
+        if running is not None:
+            places = {name: place.as_json() for name, place in self._places.items()}
+            running.set_cursor({"cursor": self._cursor, "loops": places} if places else {"cursor": self._cursor})
+
+
+def _unpacked(stored: JsonValue) -> tuple[JsonValue, dict[str, Place]]:
+    if not isinstance(stored, Mapping):
+        return None, {}
+    places = cast("Mapping[str, Any]", stored.get("loops") or {})
+    return stored.get("cursor"), {name: Place.of_json(place) for name, place in places.items()}
+
+
+_positions: Final[weakref.WeakKeyDictionary[Running, Positions]] = weakref.WeakKeyDictionary()
+
+
+def positions_of(running: Running) -> Positions:
+    """Return the positions of a run, made at the first use."""
+    found = _positions.get(running)
+    return _positions.setdefault(running, Positions(running)) if found is None else found
+
+
+class Loop:
+    """One resumable loop in one run. It calls neither the store nor the loop's iterable."""
+
+    def __init__(self, running: Running, name: str, total: float | None) -> None:
+        self.running = running
+        self.positions = positions_of(running)
+        self.parent = _enclosing(self.positions)
+        self.name = name
+        within = None if self.parent is None else (self.parent.name, self.parent.place.at)
+        self.place = self.positions.begin(name, within)
+        self.total = total
+        self.is_open = True
+        _innermost.set(self)
+
+    def set_length(self, length: int | None) -> None:
+        """Remember the number of items, for the next runs and for the progress."""
+        self.place.of = length
+        if self.total is None:
+            self.total = length
+
+    def done(self, after: JsonValue = None) -> None:
+        """Count the item in hand as done. Raises `JobEnded`."""
+        self.positions.done(self.name, self.place, after)
+
+    def over(self) -> None:
+        """Note that no item is left. Raises `JobEnded`."""
+        self.positions.over(self.name, self.place)
+
+    def note_progress(self) -> bool:
+        """Note the progress, or a sign of life if there is no total. Returns whether a write is due. Raises `JobEnded`.
+
+        Within another loop the progress is that one's.
+        """
+        if not self.total or self.parent is not None:
+            return self.running.note_life()
+        return self.running.note_progress(max(0, min(100, int(self.place.at * 100 // self.total))))
+
+    def close(self) -> None:
+        """Forget that the loop is the innermost one: it has ended, or was left."""
+        self.is_open = False
+        if _innermost.get() is self:
+            _innermost.set(self.parent)
+
+
+_innermost: Final[ContextVar[Loop | None]] = ContextVar("backjob_loop", default=None)
+
+
+def _enclosing(positions: Positions) -> Loop | None:
+    loop = _innermost.get()
+    while loop is not None and not (loop.is_open and loop.positions is positions):
+        loop = loop.parent
+    return loop
+
+
+def checked_name(resume: object) -> tuple[str, bool]:
+    """Return the loop's name, and whether to save after each item. Raises `InvalidRequest`."""
+    if resume is True:
+        return "", False
+    if not isinstance(resume, str) or not resume:
+        raise InvalidRequest("resume", f'must be True, "each" or the name of the loop, not {resume!r}')
+    is_each = resume == "each" or resume.startswith("each:")
+    name = resume.removeprefix("each").removeprefix(":") if is_each else resume
+    if len(name) > _LONGEST_NAME:
+        raise InvalidRequest("resume", f"a name has at most {_LONGEST_NAME} characters")
+    return name, is_each

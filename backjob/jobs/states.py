@@ -1,0 +1,65 @@
+"""The state of a job as users see it, from the job as it was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from backjob.lifecycle import WAITING_TEXTS, Late, continued, history_of, late, waiting_for
+from backjob.model import Job, JobState, Status
+from backjob.status.words import NO_SIGN, attempt_text
+
+_CONTINUED: Final = continued().reason
+
+
+def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
+    """Return the state. ``end_of_output`` reads the end of the job's output, which is the text of a job that set none."""
+    return JobState(
+        id=job.id,
+        status=job.status,
+        progress=job.progress,
+        status_text=_text(job, end_of_output),
+        start_time=_start_time(job),
+        updated_time=job.updated_time,
+        end_time=job.end_time,
+        result=job.result,
+        owner=job.owner,
+        scope=job.scope,
+        waiting_for=waiting_for(job),
+        attempt=job.attempt,
+        retries=job.retries,
+        history=history_of(job),
+    )
+
+
+def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:
+    if late(job) is Late.DEAD:
+        return NO_SIGN
+    waits = WAITING_TEXTS.get(waiting_for(job) or "", "")
+    if job.status is Status.STARTED and (history := history_of(job)):
+        # Texts and output of the run that failed say nothing about why the job is not running now.
+        text = f"{history[-1]['reason']}; {attempt_text(job.attempt, job.retries)}"
+        return f"{text}; {waits}" if waits else text
+    if job.status_text is not None:
+        return job.status_text
+    return end_of_output(job) if job.output_size else waits
+
+
+def _start_time(job: Job) -> datetime:
+    """Return since when the job has been running: over all of its slices, and over its retries if they kept the progress.
+
+    A job that waits to start starts when it is due. Without this, the elapsed time and the estimate of the rest would
+    begin anew with each slice. An ended job has taken the time of all its runs.
+    """
+    history = history_of(job)
+    if not history or job.status is Status.STARTED:
+        return job.start_time
+    first = 0
+    if job.cursor is None and not job.status.is_final:
+        retries = [index for index, entry in enumerate(history) if entry["reason"] != _CONTINUED]
+        first = retries[-1] + 1 if retries else 0
+    begin = history[first]["begin"] if first < len(history) else job.claimed_time
+    if isinstance(begin, datetime):
+        return begin
+    return datetime.fromisoformat(begin) if isinstance(begin, str) else job.start_time

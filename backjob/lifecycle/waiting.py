@@ -1,0 +1,48 @@
+"""Why a job waits, and until when its signature is valid."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from backjob.model import Job, Status
+
+_PLACE_AFTER: Final = 1.0  # s: sending takes a moment even if there is room
+
+WAITING_TEXTS: Final = {
+    "place": "waiting for a free place",
+    "connection": "no connection to the application yet",
+    "proof": "no answer by this application at its address yet",
+    "store": "the application can't reach its job store yet",
+    "engine": "waiting for the engine that runs this queue",
+}
+"""The reasons why a job waits, as the status text of a job that has none."""
+
+
+def waiting_for(job: Job) -> str | None:
+    """Why a job is not running yet, in one word; None if it waits for nothing, runs, is between slices or has ended."""
+    if not job.is_waiting or job.status is not Status.STARTED:
+        return None
+    if job.start_time > job.read_time:
+        return "due"
+    if job.waiting_for is not None:
+        return job.waiting_for
+    is_unsent = job.deliver_by is None and job.read_time - job.start_time > timedelta(seconds=_PLACE_AFTER)
+    return "place" if is_unsent else None
+
+
+def local_deadline(job: Job, now: datetime, delivery_timeout: float) -> datetime:
+    """``deliver_by`` by the caller's clock, which showed ``now`` when the store read the job; at first a timeout from now.
+
+    Clocks that differ by less than a second count as equal, so that reading does not shorten a signature's validity.
+    """
+    if job.deliver_by is None:
+        return now + timedelta(seconds=delivery_timeout)
+    if abs(now - job.read_time) < timedelta(seconds=1):
+        return job.deliver_by
+    return now + (job.deliver_by - job.read_time)
+
+
+def waits_until_sent(merge_key: str | None) -> bool:
+    """Whether the merge key joins only jobs that are not sent yet, so that it must be freed before sending."""
+    return merge_key is not None and merge_key.startswith("pending:")

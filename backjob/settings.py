@@ -19,6 +19,7 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
+from backjob.jobs.options import queue_limits
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched

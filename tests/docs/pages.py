@@ -1,4 +1,4 @@
-"""The pages of README and docs, and the code blocks in them."""
+"""The pages of README and docs, and the code blocks in them, with the files that they include."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ _BLOCK: Final = re.compile(
     r"(?:<!-- (?P<marker>[a-z-]+) -->\n)?^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
+_INCLUDED: Final = re.compile(r"^--8<-- \"(?P<path>[^\"]+)\"\n", re.MULTILINE)
 
 
 @frozen
@@ -39,9 +40,14 @@ class Block:
 def blocks(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
-    for found in _BLOCK.finditer(text):
+    for found in _BLOCK.finditer(text):  # before the files are included, so that lines count as in the page
         line = text.count("\n", 0, found.start("code"))
-        yield Block(page, line, found["language"], found["marker"] or "", found["title"] or "", found["code"])
+        yield Block(page, line, found["language"], found["marker"] or "", found["title"] or "", included(found["code"]))
+
+
+def included(code: str) -> str:
+    """The code of a block, with the files that its lines ``--8<-- "docs/…"`` include."""
+    return _INCLUDED.sub(lambda found: (ROOT / found["path"]).read_text(encoding="utf-8"), code)
 
 
 def flask_example() -> str:

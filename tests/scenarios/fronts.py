@@ -18,7 +18,7 @@ import pytest
 from tests.scenarios.client import Client, wait_until
 from tests.scenarios.servers import Kind, Server
 
-__all__ = ["apache", "nginx", "process", "require", "uwsgi"]
+__all__ = ["apache", "found", "nginx", "process", "require", "uwsgi"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 _MODULES: Final = Path("/usr/lib/apache2/modules")
@@ -63,7 +63,7 @@ def nginx(directory: Path, port: int, strangers_port: int, ours: str) -> Iterato
             }}
         }}
     """)
-    command = [_found("nginx"), "-e", f"{directory}/nginx.log", "-p", str(directory), "-c", str(config)]
+    command = [found("nginx"), "-e", f"{directory}/nginx.log", "-p", str(directory), "-c", str(config)]
     with process(command, directory / "nginx.out", {}) as running:
         wait_until(lambda: _answers(running, Client(("127.0.0.1", port)), directory / "nginx.out"))
         yield
@@ -72,7 +72,7 @@ def nginx(directory: Path, port: int, strangers_port: int, ours: str) -> Iterato
 def uwsgi(app: str, path: Path) -> list[str]:
     """The command for uWSGI on this unix socket, speaking its own protocol."""
     options = ["--socket", str(path), "--module", f"tests.scenarios.apps.{app}", "--master", "--threads", "4"]
-    return [_found("uwsgi"), *options, "--enable-threads", "--die-on-term", "--virtualenv", sys.prefix]
+    return [found("uwsgi"), *options, "--enable-threads", "--die-on-term", "--virtualenv", sys.prefix]
 
 
 @contextmanager
@@ -116,7 +116,7 @@ def apache(
             os.chown(path, user.pw_uid, user.pw_gid)
     output, log = directory / "apache.out", directory / "server.log"
     kind, client = Kind(name="mod_wsgi", command=lambda *_: [], workers=4), Client(("127.0.0.1", port))
-    command = [_found("apache2"), "-f", str(config), "-D", "FOREGROUND"]
+    command = [found("apache2"), "-f", str(config), "-D", "FOREGROUND"]
     with process(command, output, {}, user) as running:
         wait_until(lambda: _answers(running, client, output))
         yield Server(kind, running, client, log)
@@ -162,7 +162,8 @@ def _program(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(directories))
 
 
-def _found(name: str) -> str:
+def found(name: str) -> str:
+    """The path of a program that `require` has found."""
     program = _program(name)
     assert program is not None, name
     return program

@@ -1,0 +1,146 @@
+"""A server whose worker processes a test kills, one after the other, while the site goes on."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from attrs import define, field, frozen
+
+from tests.scenarios.client import WAIT, Client
+from tests.scenarios.servers import gunicorn, python_server, uvicorn
+
+__all__ = ["HERDS", "Herd", "HerdKind", "herd"]
+
+_ROOT: Final = Path(__file__).parents[2]
+
+
+@frozen
+class HerdKind:
+    """A server with workers. ``is_single``: it is one process, which the test starts again after each kill."""
+
+    name: str
+    command: Callable[[str, socket.socket, Path], list[str]]
+    app: str = "app"
+    is_single: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+HERDS: Final = (
+    HerdKind("gunicorn gthread 2x2", gunicorn("--workers=2", "--threads=2")),
+    HerdKind("gunicorn sync x4", gunicorn("--workers=4")),
+    HerdKind("uvicorn x2", uvicorn("--workers=2"), app="asgi_app"),
+    HerdKind("waitress", python_server("waitress"), is_single=True),
+)
+
+
+@define
+class Herd:
+    """A running server of several workers, on a socket that stays open."""
+
+    kind: HerdKind
+    command: list[str]
+    environment: Mapping[str, str]
+    listening: socket.socket
+    log: Path
+    client: Client
+    process: subprocess.Popen[bytes] | None = None
+    kills: int = 0
+    _random: random.Random = field(factory=lambda: random.Random(7))  # noqa: S311 - not for secrets
+
+    def start(self) -> None:
+        """Start the server, unless it runs."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=_ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[self.listening.fileno()],
+                start_new_session=True,
+            )
+
+    @property
+    def workers(self) -> list[int]:
+        """The process ids of the workers."""
+        assert self.process is not None
+        return [self.process.pid] if self.kind.is_single else _children(self.process.pid)
+
+    def kill_one(self) -> int | None:
+        """Kill one worker, and see to it that another follows. Returns its process id; None if there is none right now."""
+        workers = self.workers
+        if not workers:
+            return None
+        pid = self._random.choice(workers)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        self.kills += 1
+        if self.kind.is_single:
+            assert self.process is not None
+            self.process.wait(WAIT)
+            self.start()
+        return pid
+
+    def stop(self) -> None:
+        """Kill the server with its workers."""
+        assert self.process is not None
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(WAIT)
+
+    def tail(self) -> str:
+        """The end of the log."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-6000:]
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        children += map(int, (task / "children").read_text().split())
+    return [child for child in children if "resource_tracker" not in _command_of(child)]
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+@contextmanager
+def herd(kind: HerdKind, module: str, directory: Path, environment: Mapping[str, str]) -> Iterator[Herd]:
+    """Run a server of this kind during the block, once it responds."""
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        command = kind.command(f"{module}:{kind.app}", listening, directory)
+        client = Client(("127.0.0.1", listening.getsockname()[1]))
+        running = Herd(kind, command, environment, listening, directory / "server.log", client)
+        running.start()
+        try:
+            deadline = time.monotonic() + WAIT
+            while True:
+                with suppress(OSError):
+                    if client.get("/ready").status == 200:
+                        break
+                assert time.monotonic() < deadline, running.tail()
+            yield running
+        finally:
+            running.stop()
+
+
+if sys.platform != "linux":
+    raise RuntimeError("this module reads /proc")

@@ -11,7 +11,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -346,9 +346,14 @@ def test_a_beat_of_many_jobs_is_one_transaction(store: SQLiteStore, monkeypatch:
     for number in range(50):
         store.create(draft(f"{number}"))
         store.change(f"{number}", *claimed("token", 1, 18))
-    transactions: list[int] = []
+    transactions: list[Connections] = []
     transaction = Connections.transaction
-    monkeypatch.setattr(Connections, "transaction", lambda self: transactions.append(1) or transaction(self))
+
+    def counted(connections: Connections) -> AbstractContextManager[sqlite3.Connection]:
+        transactions.append(connections)
+        return transaction(connections)
+
+    monkeypatch.setattr(Connections, "transaction", counted)
     monkeypatch.delattr(Connections, "write")
     assert store.beat(dict.fromkeys([f"{number}" for number in range(51)], "token"), 60, frozenset()) == {"50"}
     assert len(transactions) == 1

@@ -635,7 +635,7 @@ class WritesBeforeTheSlot(MemoryStore):
 @breaks("SlotCalls", "test_an_unsatisfied_expectation_comes_first", "only a change to a slot raises SlotTaken")
 class NamesAnotherSlot(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        if changes.slot in self._slots and self._slots[changes.slot] != job_id:
+        if isinstance(changes.slot, str) and self._slots.get(changes.slot, job_id) != job_id:
             raise SlotTaken("another")
         return super().change(job_id, expect, changes)
 
@@ -982,7 +982,13 @@ class ListsTheLiving(MemoryStore):
 
 
 class KeepsNoList(ListsTheLiving):
-    """Can't find or purge jobs at all."""
+    """Can't find or purge jobs at all, and has no slots."""
+
+    lacks = ListsTheLiving.lacks | {Capability.SLOTS}
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        assert not isinstance(changes.slot, str), "backjob sets no slot in a store that lacks them"
+        return super().change(job_id, expect, changes)
 
     def find(self, query: Query) -> list[Job]:
         raise NotImplementedError

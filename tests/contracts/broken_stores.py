@@ -967,9 +967,9 @@ def opened_badly(address: str) -> Store:
 
 
 class ListsTheLiving(MemoryStore):
-    """Like a cache: ``find`` returns only jobs that have not ended, and ``purge`` removes nothing."""
+    """Like a cache: ``find`` returns only jobs that have not ended, ``purge`` removes nothing, and there are no slots."""
 
-    lacks = frozenset({Capability.SHARED, Capability.LISTING})  # type: ignore[misc]  # an override of a Final
+    lacks = frozenset({Capability.SHARED, Capability.LISTING, Capability.SLOTS})  # type: ignore[misc]  # an override of a Final
 
     def find(self, query: Query) -> list[Job]:
         return [job for job in super().find(evolve(query, limit=10**6)) if not job.status.is_final][: query.limit]
@@ -983,8 +983,6 @@ class ListsTheLiving(MemoryStore):
 
 class KeepsNoList(ListsTheLiving):
     """Can't find or purge jobs at all, and has no slots."""
-
-    lacks = ListsTheLiving.lacks | {Capability.SLOTS}
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         assert not isinstance(changes.slot, str), "backjob sets no slot in a store that lacks them"

@@ -368,21 +368,21 @@ def many(url: str, table_name: str, job_id: str, count: int) -> None:
 
 def reads(url: str, table_name: str, statement: Any, values: dict[str, Any]) -> int:
     """The number of rows that the server reads for a statement."""
-    engine = create_engine(url)
-    with engine.connect() as connection, connection.begin() as transaction:
-        if is_postgresql(url):
-            named = statement.params(**{name: values[name] for name in statement.compile().params if name in values})
-            sql = named.compile(engine, compile_kwargs={"render_postcompile": True})
-            (plan,) = connection.exec_driver_sql(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}", sql.params).scalar_one()
-            found = rows_of(plan["Plan"])
-        else:
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as connection:
+        if not is_postgresql(url):
             connection.exec_driver_sql("FLUSH STATUS")
             connection.execute(statement, values).all()
             status = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'").all()
-            found = sum(int(count) for _, count in status)
-        transaction.rollback()
-    engine.dispose()
-    return found
+            return sum(int(count) for _, count in status)
+
+        @event.listens_for(connection, "before_cursor_execute", retval=True)
+        def explained(*arguments: Any) -> tuple[str, Any]:
+            return f"EXPLAIN (ANALYZE, FORMAT JSON) {arguments[2]}", arguments[3]
+
+        cursor: Any = connection.execute(statement, values).cursor
+        (plans,) = cursor.fetchone()
+        return rows_of(plans[0]["Plan"])
 
 
 def rows_of(plan: Any) -> int:

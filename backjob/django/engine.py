@@ -17,8 +17,8 @@ from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
-from backjob.django.querysets import KeyedQuerySet
 from backjob.django.owners import log_in_owner
+from backjob.django.querysets import KeyedQuerySet
 from backjob.django.requests import DjangoServing
 from backjob.django.signals import job_ended, send_job_ended
 from backjob.django.task_record import TaskRecord
@@ -120,7 +120,8 @@ class DjangoEngine(Engine):
     def in_transaction(self) -> str | None:
         for connection in connections.all(initialized_only=True):
             # The transaction of a `TestCase` is the test's: the code under test does not see it.
-            if any(not block._from_testcase for block in connection.atomic_blocks):  # noqa: SLF001
+            blocks: list[Any] = connection.atomic_blocks
+            if not all(block._from_testcase for block in blocks):  # noqa: SLF001 - as Django itself asks
                 return connection.alias
         return None
 

@@ -27,7 +27,7 @@ from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
 from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class BackJobMiddleware:
         self._jobs.worker.end(running, outcome)
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
-        line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
+        line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else status_line(status_of(outcome))
         return _answer(start_response, line, opened.headers, "")
 
     def _act(self, environ: WSGIEnvironment, running: Running, opened: WorkerRequest, body: bytes) -> Outcome:

@@ -63,6 +63,8 @@ def test_every_error_is_public_and_all_public_names_exist() -> None:
         (errors.MissingExtra, (errors.BackJobError, ImportError)),
         (errors.JobFailed, (errors.JobExit,)),
         (errors.JobEnded, (errors.JobExit,)),
+        (errors.JobContinued, (errors.JobExit,)),
+        (errors.JobRetried, (errors.JobExit,)),
         (errors.BackgroundOnly, (errors.JobExit,)),
     ],
 )
@@ -98,7 +100,8 @@ def test_a_state_and_an_output_have_these_fields() -> None:
 
 REPORT: Final = {"progress": None, "status_text": None, "*": ..., "total": None}
 FINISH: Final = {"text": None, "result": None, "*": ..., "job_id": None}
-TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None}
+TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None, "resume": False}
+RETRY: Final = {"delay": None, "text": None}
 
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "__init__": {
@@ -166,6 +169,10 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "update": REPORT,
     "increment": {"amount": 1},
     "track": TRACK,
+    "checkpoint": {"cursor": EMPTY},
+    "continue_later": {"cursor": ...},
+    "retry": RETRY,
+    "drain_on_signals": {},
     "echo": {"text": EMPTY},
     "finish": FINISH,
     "fail": {"text": "", "*": ..., "job_id": None},
@@ -178,6 +185,9 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "aincrement": {"amount": 1},
     "afinish": FINISH,
     "atrack": TRACK,
+    "acheckpoint": {"cursor": EMPTY},
+    "acontinue_later": {"cursor": ...},
+    "aretry": RETRY,
     "awatch": {"job_id": EMPTY},
     "ajoin": {"job_id": EMPTY, "timeout": None},
 }
@@ -206,9 +216,9 @@ def test_every_public_method_is_listed() -> None:
     assert public - {"note_error"} == METHODS.keys() - {"__init__"} | {"astart"}
 
 
-def test_is_background_is_a_property() -> None:
-    assert isinstance(inspect.getattr_static(BackJob, "is_background"), property)
-    assert isinstance(inspect.getattr_static(BackJob, "job_id"), property)
+@pytest.mark.parametrize("name", ["is_background", "job_id", "owner", "attempt", "cursor", "time_left"])
+def test_what_an_action_reads_of_its_job_is_a_property(name: str) -> None:
+    assert isinstance(inspect.getattr_static(BackJob, name), property)
 
 
 def test_a_backjob_is_a_context_manager() -> None:
@@ -218,9 +228,10 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 9
+    assert len(twins) == 12
     for name, twin in {**twins, "astart": BackJob.astart}.items():
-        assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin), name
+        # atrack() checks its arguments at once and then returns an async iterator.
+        assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name
         if name != "astart":
             assert parameters(twin) == parameters(getattr(BackJob, name[1:])), name
 

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from backjob.delivery.deliveries import LEASE, Deliveries
+from backjob.delivery.deliveries import Deliveries
+from backjob.delivery.keeping import LEASE
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.reaping import reap, renew_far_leases

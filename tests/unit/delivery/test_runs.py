@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from backjob.delivery.deliveries import LEASE
+from backjob.delivery.keeping import LEASE
 from backjob.errors import ConnectionLost, JobContinued
 from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT
 from backjob.model import Changes, Expect, Status

@@ -284,7 +284,7 @@ class Monitor:
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             if self._is_idle:
-                self._next_reap = now + _GLANCE_INTERVAL
+                self._next_reap = now + min(_GLANCE_INTERVAL, self._parts.run_lease / 1.2)
                 self._retrying(self._glance)
             else:
                 self._retrying(self._reap)

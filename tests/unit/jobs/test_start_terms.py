@@ -160,7 +160,7 @@ def test_terms_do_not_keep_calls_from_merging(world: Bench) -> None:
 
 
 def test_a_row_that_was_changed_to_run_as_its_owner_is_not_sent(world: Bench) -> None:
-    from attrs import evolve  # noqa: PLC0415
+    from attrs import evolve
 
     job_id = world.start(owner="5", delay=1)
     stored = world.store.store._jobs  # type: ignore[attr-defined]

@@ -82,7 +82,12 @@ def test_the_action_runs_as_its_owner_without_credentials_or_session(shop: Shop)
 def test_the_owner_is_loaded_anew(shop: Shop) -> None:
     calls: list[str] = []
     load = shop.load
-    shop.manager.user_loader(lambda name: (calls.append(name), load(name))[1])
+
+    def loading(name: str) -> User | None:
+        calls.append(name)
+        return load(name)
+
+    shop.manager.user_loader(loading)
     assert shop.state().result == ["ann", "ann", []]
     assert calls == ["ann"]
 

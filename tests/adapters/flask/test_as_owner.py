@@ -17,14 +17,15 @@ from backjob.testing import immediate
 MakeApp = Callable[..., Flask]
 
 
-class User(flask_login.UserMixin):  # type: ignore[misc]
-    def __init__(self, name: str, active: bool = True) -> None:
-        self.id = name
-        self.active = active
+class User:
+    is_authenticated, is_anonymous = True, False
 
-    @property
-    def is_active(self) -> bool:
-        return self.active
+    def __init__(self, name: str, active: bool = True) -> None:
+        self._name = name
+        self.is_active = active
+
+    def get_id(self) -> str:
+        return self._name
 
 
 class Shop:

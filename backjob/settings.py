@@ -19,6 +19,7 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
+from backjob.jobs.options import queue_limits
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
@@ -119,7 +120,7 @@ def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object
 
 
 def _queues(value: object) -> Mapping[str, Mapping[str, Any]]:
-    found = json.loads(value) if isinstance(value, str) else value
+    found: Any = json.loads(value) if isinstance(value, str) else value
     try:
         queue_limits(found)
     except InvalidRequest as error:

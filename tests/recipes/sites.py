@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ __all__ = ["RECIPES", "Site", "option", "variables"]
 _ROOT: Final = Path(__file__).resolve().parents[2]
 RECIPES: Final = _ROOT / "docs" / "recipes"
 _ADDRESS: Final = "127.0.0.1:8000"  # the application's in all recipes
-_WAIT: Final = 60.0
+_WAIT: Final = 40.0
 _LOG_SHOWN: Final = 5000
 _NGINX: Final = """
 daemon off;
@@ -59,9 +59,11 @@ def variables(file: str) -> dict[str, str]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        port: int = listening.getsockname()[1]
-        return port
+    """A port at which nothing listens, below those that the system gives to connections while the server restarts."""
+    while True:
+        port = 20000 + secrets.randbelow(12000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @frozen
@@ -172,8 +174,8 @@ class Site:
             return False
 
     def press(self, target: str) -> str:
-        """Press a button. Returns the status address of the job that it starts."""
-        page = self.client.request("POST", target, body=b"")
+        """Press a button, past the proxy, so that it is this server that runs the job. Returns the job's status address."""
+        page = Client(("127.0.0.1", self.upstream)).request("POST", target, body=b"")
         assert page.status == 202, (page.text, self.logs())
         url: str = page.json()["url"]
         return url
@@ -212,7 +214,5 @@ def _with_this_python(command: Sequence[str]) -> list[str]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a process and its children, which are in its session."""
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

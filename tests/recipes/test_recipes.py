@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.recipes.sites import RECIPES, Site, option
+from tests.scenarios.client import Client
 from tests.scenarios.fronts import require
 from tests.services import POSTGRES, own_name
 
@@ -31,11 +32,20 @@ def site(tmp_path: Path) -> Site:
 def started(site: Site) -> tuple[str, str]:
     """The status addresses of an import and a report which both run."""
     site.wait_until_ready()
+    site.until(lambda: answers(site.upstream))  # with two servers, the proxy may have asked the other one
     rows, report = site.press(f"/import?rows={ROWS}"), site.press(f"/report?seconds={SECONDS}")
     site.until(lambda: len(site.rows(rows)) >= 5)
     site.until(lambda: bool(site.state(report)["progress"]))
     assert len(site.rows(rows)) < ROWS
     return rows, report
+
+
+def answers(port: int) -> bool:
+    """Whether a server responds at a port."""
+    try:
+        return Client(("127.0.0.1", port)).get("/").status == 200
+    except OSError:
+        return False
 
 
 def ended(site: Site, url: str) -> dict[str, Any]:

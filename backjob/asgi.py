@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import math
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
 from functools import partial
@@ -30,7 +31,7 @@ from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
 from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.offload import in_event_loop, to_thread
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 
@@ -65,7 +66,7 @@ class BackJobMiddleware:
             return
         listener = partial(listener_of, scope)
         if not is_test_client(scope):
-            self._jobs.request_arrived(listener)
+            self._jobs.request_arrived(listener, math.inf)
         try:
             opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)
             if opened is not None:
@@ -108,7 +109,7 @@ class BackJobMiddleware:
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         with suppress(OSError):  # the client may have disconnected
-            await _answer(send, outcome.status or 500, opened.headers, b"")
+            await _answer(send, status_of(outcome), opened.headers, b"")
 
     async def _act_and_end(self, arrived: Scope, opened: WorkerRequest, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)

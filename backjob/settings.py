@@ -120,7 +120,7 @@ def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object
 
 
 def _queues(value: object) -> Mapping[str, Mapping[str, Any]]:
-    found = json.loads(value) if isinstance(value, str) else value
+    found: Any = json.loads(value) if isinstance(value, str) else value
     try:
         queue_limits(found)
     except InvalidRequest as error:

@@ -11,7 +11,15 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from backjob.errors import JobExit
-from backjob.http.environ import EnvironServing, is_test_client, listener_of, request_of, restore, routed_request
+from backjob.http.environ import (
+    EnvironServing,
+    is_test_client,
+    listener_of,
+    request_of,
+    restore,
+    routed_request,
+    threads_of,
+)
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
@@ -19,7 +27,7 @@ from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
 from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -44,7 +52,7 @@ class BackJobMiddleware:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         listener = partial(listener_of, environ)
         if not is_test_client(environ):
-            self._jobs.request_arrived(listener)
+            self._jobs.request_arrived(listener, threads_of(environ))
         try:
             opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)
             if opened is not None:
@@ -65,7 +73,7 @@ class BackJobMiddleware:
         self._jobs.worker.end(running, outcome)
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
-        line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else "500 Internal Server Error"
+        line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else status_line(status_of(outcome))
         return _answer(start_response, line, opened.headers, "")
 
     def _act(self, environ: WSGIEnvironment, running: Running, opened: WorkerRequest, body: bytes) -> Outcome:

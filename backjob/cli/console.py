@@ -19,7 +19,7 @@ from typing import Final
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
 from backjob.model import JobState
-from backjob.status.words import EARLIER_RUNS, WAITING, attempt_note, run_line, waiting_note
+from backjob.status.words import EARLIER_RUNS, WAITING, run_line, with_notes
 
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
@@ -67,11 +67,6 @@ def job_line(state: JobState) -> str:
         with_notes(last_line(state.status_text), state),
     )
     return "  ".join(parts).rstrip()
-
-
-def with_notes(text: str, state: JobState) -> str:
-    """Return the text with why the job waits, if the text does not say so, and which attempt it is after the first."""
-    return "; ".join(part for part in (text, waiting_note(state), attempt_note(state)) if part)
 
 
 def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:

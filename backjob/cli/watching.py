@@ -8,10 +8,11 @@ from types import TracebackType
 from typing import Final, Self, TextIO
 
 from backjob.cli.bar import Bar
-from backjob.cli.console import TRUNCATED, escaped, is_output, last_line, with_notes
+from backjob.cli.console import TRUNCATED, escaped, is_output, last_line
 from backjob.jobs import BackJob
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
+from backjob.status.words import with_notes
 
 EXIT_CODES: Final = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 2}
 """The exit code of a command that waits for a job's end."""

@@ -14,8 +14,8 @@ from backjob.model import Credentials, Grant, Job, Request, Response
 from backjob.protocols import Clock, Signer
 
 
-class CredentialsLost(BackJobError):
-    """The credentials of a job can't be had any more. Its message becomes the job's status text."""
+class Undeliverable(BackJobError):
+    """The job must not be sent, or not without credentials that are lost. Its message becomes the job's status text."""
 
 
 def credentials_of(
@@ -23,16 +23,16 @@ def credentials_of(
 ) -> Credentials | None:
     """Return the credentials to send with a job: those that this process kept, else the sealed ones.
 
-    Raises `CredentialsLost` if the job needs credentials and there are none.
+    Raises `Undeliverable` if the job needs credentials and there are none.
     """
     if kept is None and job.sealed is not None:
         kept = unseal(job)
         if kept is None:
-            raise CredentialsLost(
+            raise Undeliverable(
                 "no key opens the sealed credentials of this job: the signer's keys have changed, or the stored row has; start it again"
             )
     if kept is None and job.held:
-        raise CredentialsLost(
+        raise Undeliverable(
             "the process that held the user's credentials for this job ended before it was delivered; "
             "start it again, or have credentials stored sealed: BackJob(seal=True)"
         )

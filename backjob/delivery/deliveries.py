@@ -10,14 +10,13 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from datetime import timedelta
 from functools import partial
 from itertools import count
 from typing import Final, TypeAlias
 
 from attrs import evolve
 
-from backjob.delivery.attempts import Attempt, CredentialsLost, credentials_of, describe, failure
+from backjob.delivery.attempts import Attempt, Undeliverable, credentials_of, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import LastSent, PendingDelivery
 from backjob.delivery.places import Places, Slots, refusal_pause
@@ -252,16 +251,9 @@ class Deliveries:
                 self._read_again(delivery)
                 return
             delivery.job, delivery.is_whole = job, True
-        if (limit := late(job)) is not None:
-            self._end(job, past_end(job, limit))
-            return
-        if not self._parts.is_authentic(job):
-            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
-            self._end(job, failed(ROW_CHANGED))
-            return
         try:
-            credentials = credentials_of(job, delivery.credentials, self._parts.unseal)
-        except CredentialsLost as error:
+            credentials = self._credentials(delivery, job)
+        except Undeliverable as error:
             self._end(job, failed(str(error)))
             return
         number = delivery.next_number(job)
@@ -288,6 +280,15 @@ class Deliveries:
         job_id = job.id
         future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
 
+    def _credentials(self, delivery: PendingDelivery, job: Job) -> Credentials | None:
+        """Return the credentials to send with a job. Raises `Undeliverable`, also for a job that must not be sent at all."""
+        if (limit := late(job)) is not None:
+            raise Undeliverable(past_end(job, limit).text)
+        if not self._parts.is_authentic(job):
+            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
+            raise Undeliverable(ROW_CHANGED)
+        return credentials_of(job, delivery.credentials, self._parts.unseal)
+
     def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
         """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""
         frees_key = waits_until_sent(job.merge_key)
@@ -307,7 +308,9 @@ class Deliveries:
             self._wait_for_slot(delivery, job)
             return None
         else:
-            changed, is_free = self.slots.take(job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot)))
+            changed, is_free = self.slots.take(
+                job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot))
+            )
             if not is_free:
                 self._wait_for_slot(delivery, job)
         return None if changed is None else evolve(changed, request=job.request)
@@ -454,10 +457,10 @@ class Deliveries:
         refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
         if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
-            if job is not None and self.slots.freed(job.queue):
-                self.places.is_freed = True
+            if job is not None:
+                self._slot_freed(job)
         elif step.next is Next.WATCH:
-            self.slots.freed(job.queue)
+            self._slot_freed(job)
             self._follow(job, delivery)
         elif step.end is not None and (is_ours or delivery.is_doubted):
             self._end(job, step.end)
@@ -468,7 +471,11 @@ class Deliveries:
             # ours either, something else serves this path.
             delivery.is_doubted = delivery.is_doubted or step.end is not None
             delivery.waiting_for = "store" if refusal == "unavailable" else None if has_answer else "connection"
-            if isinstance(failure(future), NotSent) and delivery.sent is not None and delivery.sent.at == delivery.first_sent:
+            if (
+                isinstance(failure(future), NotSent)
+                and delivery.sent is not None
+                and delivery.sent.at == delivery.first_sent
+            ):
                 delivery.first_sent = None  # no process has got it
             self._retry(job, delivery, describe(future))
 
@@ -508,7 +515,11 @@ class Deliveries:
             changed = self._change(delivery, Changes(slot=None))
             if changed is not None:
                 delivery.job = changed
-                self.places.is_freed |= self.slots.freed(job.queue)
+                self._slot_freed(job)
+
+    def _slot_freed(self, job: Job) -> None:
+        if self.slots.freed(job.queue):
+            self.places.must_poll = True
 
     def _end(self, job: Job, end: End) -> None:
         changed = write_end(self._store, job.id, Expect(run=job.run, unclaimed=True), end)

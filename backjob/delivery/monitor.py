@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import math
 import os
 import secrets
 import socket
@@ -20,10 +21,9 @@ from typing import Final
 from backjob.delivery.deliveries import LEASE, Deliveries
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
-from backjob.delivery.writeback import Writeback
 from backjob.delivery.reaping import reap, renew_far_leases
+from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.lifecycle import End
 from backjob.model import Credentials, Job, Query, Status
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
@@ -87,6 +87,7 @@ class Monitor:
         self._relabel_interval = _RELABEL_INTERVAL
         self._drift = self._wall_minus_monotonic()
         self._is_set_back = False
+        self._jumped_at = -math.inf
         self._newest: str | None = None
         self._is_quiet = False
         self._quiet_from = 0.0
@@ -173,7 +174,11 @@ class Monitor:
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
-        return reap(self._parts, job, self._deliveries.why_waiting()) if self.may_reap() else None
+        return self._reap_one(job) if self.may_reap() else None
+
+    def _reap_one(self, job: Job) -> Job | None:
+        steady = self._clock.monotonic() - self._jumped_at
+        return reap(self._parts, job, self._deliveries.why_waiting(), steady)
 
     def may_reap(self) -> bool:
         """Return whether a lease or silence that is over means anything.
@@ -185,7 +190,7 @@ class Monitor:
         if abs(drift - self._drift) > _CLOCK_DRIFT:
             _log.warning("the wall clock jumped by %.0f s: no job is timed out for a while", drift - self._drift)
             self._is_set_back = self._is_set_back or drift < self._drift
-            self._drift = drift
+            self._drift, self._jumped_at = drift, self._clock.monotonic()
             self._reap_from = self._clock.monotonic() + self._parts.run_lease
         return self._clock.monotonic() >= self._reap_from and self._parts.may_reap()
 
@@ -364,12 +369,14 @@ class Monitor:
         if places.is_freed:
             places.is_freed = False
             is_due = is_due or self._has_backlog
+        is_due, places.must_poll = is_due or places.must_poll, False
         return is_due
 
     def _next_event(self) -> float:
         events = [self._next_poll, self._next_reap, self._next_relabel, self._next_cleanup, *self._alarms[:1]]
         parts = (self._deliveries.next_event(), self._writeback.next_event())
-        if self._deliveries.places.is_freed and self._has_backlog:
+        places = self._deliveries.places
+        if places.must_poll or (places.is_freed and self._has_backlog):
             return self._clock.monotonic()
         return min(*events, *(event for event in parts if event is not None))
 
@@ -401,7 +408,7 @@ class Monitor:
         for job in self._store.find(Query(overdue=True, limit=_BATCH)):
             self._is_active = True
             try:
-                changed = reap(self._parts, job, self._deliveries.why_waiting())
+                changed = self._reap_one(job)
             except StoreUnavailable:
                 raise
             except Exception:  # one job must not keep the others from their end

@@ -46,6 +46,8 @@ class Places:
         """The jobs that a busy process has refused. They are sent again in a moment, and keep their places until then."""
         self.is_freed = False
         """Whether a place has become free since the monitor looked last."""
+        self.must_poll = False
+        """Whether to look for due jobs now: a slot of a queue that was full is free."""
         self._reserved: deque[float] = deque()
 
     def capacity(self) -> int:
@@ -137,6 +139,5 @@ class Slots:
         self._full.clear()
 
     def freed(self, queue: str) -> bool:
-        """Note that a slot of this queue may be free. Returns whether the queue has a limit."""
-        self._full.pop(queue, None)
-        return queue in self._limits
+        """Note that a slot of this queue may be free. Returns whether the queue was full."""
+        return self._full.pop(queue, None) is not None

@@ -9,7 +9,8 @@ from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.urls import NoReverseMatch
 from django.utils.formats import localize
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.text import Truncator
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
@@ -19,15 +20,18 @@ from backjob.django.engine import database_of
 from backjob.django.models import Job
 from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest
-from backjob.model import Status
-from backjob.status.words import WORDS
-from backjob.stores.rows import moment
+from backjob.jobs.states import state_of
+from backjob.model import JobState, Status
+from backjob.status.words import WAITING, WORDS, run_line, with_notes
+from backjob.stores.columns import COLUMNS
+from backjob.stores.rows import moment, row_job
 
 _FIELDS: Final = (
-    "id", "state", "progress", "status_text", "result", "output", "scope", "owner", "created_at", "due_at", "ended_at",
-    "attempt", "error_timeout_seconds",
+    "id", "state", "progress", "text", "waits", "attempts", "earlier_runs", "result", "output", "scope", "queue", "owner",
+    "created_at", "due_at", "ended_at", "error_timeout_seconds",
 )  # fmt: skip
-_STILL: Final = ("progress", "status_text", "output")
+_LONGEST_NOTE: Final = 100
+_STILL: Final = ("progress", "text", "waits", "attempts", "earlier_runs", "output")
 """Fields that the progress element shows live."""
 
 if TYPE_CHECKING:  # only its stubs are generic
@@ -51,6 +55,12 @@ def _element(job: Job) -> str | None:
 def _local(when: datetime) -> str:
     """Return a time in the format of the admin's list, because the detail page would show Python's."""
     return str(localize(localtime(when)))
+
+
+def _state(row: Job) -> JobState:
+    """Return the state of a job as it was read for this page, without its output."""
+    columns = [None if name == "sealed" else getattr(row, name) for name in COLUMNS]
+    return state_of(row_job((*columns, b""), engine().clock.now()), lambda _: "")
 
 
 class OwnerFilter(admin.SimpleListFilter):
@@ -84,7 +94,7 @@ class ScopeFilter(OwnerFilter):
 class JobAdmin(_ModelAdmin):
     """Read-only. Staff need the permission ``backjob.view_job``, and ``backjob.cancel_job`` to cancel."""
 
-    list_display = ("id", "status", "bar", "scope", "owner", "due", "ended")
+    list_display = ("id", "status", "bar", "note", "scope", "queue", "owner", "due", "ended")
     list_filter = ("status", ScopeFilter, OwnerFilter)
     search_fields = ("id__exact", "owner__exact")
     search_help_text = _("an id or an owner, exactly")
@@ -126,6 +136,33 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("progress"), ordering="progress")
     def bar(self, job: Job) -> str:
         return format_html('<progress value="{}" max="100">{} %</progress> {}\N{NO-BREAK SPACE}%', *[job.progress] * 3)
+
+    @admin.display(description=_("text"))
+    def note(self, job: Job) -> str:
+        """Return why the job waits, or its text, and which attempt it is after the first."""
+        state = _state(job)
+        text = with_notes(state.status_text.strip().rpartition("\n")[2], state)
+        return Truncator(text).chars(_LONGEST_NOTE)
+
+    @admin.display(description=_("text"))
+    def text(self, job: Job) -> str:
+        return _state(job).status_text
+
+    @admin.display(description=_("waits"))
+    def waits(self, job: Job) -> str:
+        """Return why the job does not run yet."""
+        reason = _state(job).waiting_for or ""
+        return WAITING.get(reason, reason) or "-"
+
+    @admin.display(description=_("attempt"))
+    def attempts(self, job: Job) -> str:
+        return f"{job.attempt} of {job.retries + 1}"
+
+    @admin.display(description=_("earlier runs"))
+    def earlier_runs(self, job: Job) -> str:
+        """Return a line for each earlier run: when it began and ended, in UTC, and why it ended."""
+        lines = format_html_join("", "<li>{}</li>", ((run_line(entry),) for entry in _state(job).history))
+        return format_html("<ol>{}</ol>", lines) if lines else "-"
 
     @admin.display(description=_("due"), ordering="start_time")
     def due(self, job: Job) -> Any:

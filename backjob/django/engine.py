@@ -17,10 +17,10 @@ from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
-from backjob.django.querysets import KeyedQuerySet
 from backjob.django.owners import log_in_owner
+from backjob.django.querysets import KeyedQuerySet
 from backjob.django.requests import DjangoServing
-from backjob.django.signals import send_job_ended
+from backjob.django.signals import job_ended, send_job_ended
 from backjob.django.task_record import TaskRecord
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
@@ -47,6 +47,11 @@ def database_of(store: Store) -> str | None:
         store = inner
     using: str | None = getattr(store, "using", None)
     return using
+
+
+def _sender(job: Job) -> type:
+    # The receiver for tasks is connected to this sender only, so that it costs other jobs nothing.
+    return DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
 
 
 class DjangoEngine(Engine):
@@ -103,17 +108,20 @@ class DjangoEngine(Engine):
         return evolve(end, result=evolve(record, return_value=end.result).as_json())
 
     @override
-    def announce(self, job: Job) -> None:
-        super().announce(job)
-        # The receiver for tasks is connected to this sender only, so that it costs other jobs nothing.
-        sender = DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
-        send_job_ended(sender, job, self.state)
+    def has_receivers(self, job: Job) -> bool:
+        return super().has_receivers(job) or job_ended.has_listeners(_sender(job))
+
+    @override
+    def call_back(self, job: Job) -> None:
+        super().call_back(job)
+        send_job_ended(_sender(job), job, self.state)
 
     @override
     def in_transaction(self) -> str | None:
         for connection in connections.all(initialized_only=True):
             # The transaction of a `TestCase` is the test's: the code under test does not see it.
-            if any(not block._from_testcase for block in connection.atomic_blocks):  # noqa: SLF001
+            blocks: list[Any] = connection.atomic_blocks
+            if not all(block._from_testcase for block in blocks):  # noqa: SLF001 - as Django itself asks
                 return connection.alias
         return None
 

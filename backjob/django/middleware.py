@@ -23,6 +23,7 @@ from backjob.django.requests import (
     listener_of,
     restore,
     routed_requests,
+    threads_of,
     urls_below_mount,
 )
 from backjob.django.sessions import merge_session_changes
@@ -30,7 +31,7 @@ from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine, check_without_engine
 from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
 from backjob.worker.running import Running, current
 from backjob.worker.task_exits import contain_tasks
 
@@ -161,7 +162,7 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
         return None
     listener = partial(listener_of, request)
     if not is_test_client(request):
-        site.request_arrived(listener)
+        site.request_arrived(listener, threads_of(request))
     return site.worker_request(lambda: routed_requests(request), listener)
 
 
@@ -227,7 +228,7 @@ def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerReque
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
     if (error := error_to_raise(running, outcome)) is not None:
         raise error
-    answer: Any = _plain(outcome.status or 500, "", opened.headers)
+    answer: Any = _plain(status_of(outcome), "", opened.headers)
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001
     return cast("HttpResponse", answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
@@ -104,6 +105,11 @@ def listener_of(request: HttpRequest) -> Listener:
     """Return the server's socket. Raises `AddressUnknown` if the request leads to none, as with a test client's."""
     scope = _scope(request)
     return wsgi.listener_of(request.META) if scope is None else asgi.listener_of(scope)
+
+
+def threads_of(request: HttpRequest) -> float | None:
+    """Return how many requests the server's process handles at once: infinite under ASGI; None if it does not show that."""
+    return wsgi.threads_of(request.META) if _scope(request) is None else math.inf
 
 
 def is_test_client(request: HttpRequest) -> bool:

@@ -22,6 +22,7 @@ from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Rep
 from backjob.process import PerProcess
 from backjob.protocols import Clock
 from backjob.stores.columns import COLUMNS
+from backjob.stores.renewal import Renewed, renew_unlocked
 from backjob.stores.rows import SERVER_NOW, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import kept_for
 from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, dump_result, joined_chunk, purge_batch
@@ -196,28 +197,25 @@ class DjangoStore:
                 taken = [seq for _, seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"), body=True)
 
-    @_retry_deadlocks
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
-        if not tokens:
-            return frozenset()
         alias = alias_for_leases(self._inherited.get())
         connection = connections[alias]
         may_have_died = connection.connection is not None and connection.vendor != "sqlite"
         try:
-            return self._beat(alias, tokens, lease, alive)
-        except _Deadlock:
-            raise
+            return renew_unlocked(tokens, lambda tokens: self._renew(alias, tokens, lease, alive))
         except StoreUnavailable:
             if not may_have_died or connection.in_atomic_block:
                 raise
-            return self._beat(alias, tokens, lease, alive)  # on another connection
+            return renew_unlocked(
+                tokens, lambda tokens: self._renew(alias, tokens, lease, alive)
+            )  # on another connection
 
-    def _beat(self, alias: str, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+    @_retry_deadlocks
+    def _renew(self, alias: str, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
         now = self._now()
         rows = Row.objects.using(alias).filter(id__in=list(tokens), status=_RUNNING)
         features = connections[alias].features
-        # All renewals lock rows in the same order, and none waits for a row that a transaction of the application has locked:
-        # meanwhile the leases of all the other jobs would end.
+        # All renewals lock rows in the same order, and none waits for a row that a transaction of the application has locked.
         skips_locked = features.has_select_for_update_skip_locked
         locked = rows.order_by("seq").select_for_update(
             skip_locked=skips_locked, no_key=features.has_select_for_no_key_update
@@ -228,15 +226,17 @@ class DjangoStore:
             running = dict(_with_token(locked, tokens))
             if running:
                 signs = [seq for job_id, seq in running.items() if job_id in alive]
-                sign = F("updated_time")
+                sign: Any = F("updated_time")
                 if signs:
                     sign = Case(When(seq__in=signs, then=now), default=sign, output_field=BigIntegerField())
                 matching = rows.filter(seq__in=running.values(), token__in=[tokens[job_id] for job_id in running])
                 matching.update(lease_until=now + span(lease), updated_time=sign)
-            if not skips_locked or len(running) == len(tokens):
-                return frozenset(tokens).difference(running)
+        left = frozenset(tokens).difference(running)
+        if not skips_locked or not left:
+            return left, frozenset()
         with self._connection(alias=alias):
-            return frozenset(tokens) - {job_id for job_id, _ in _with_token(rows, tokens)}
+            still = frozenset([job_id for job_id, _ in _with_token(rows.filter(id__in=left), tokens)])
+            return left - still, still
 
     def find(self, query: Query) -> list[Job]:
         with self._connection() as alias:

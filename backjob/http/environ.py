@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -151,6 +152,25 @@ def _socket_behind(environ: WSGIEnvironment) -> Any:
     body = getattr(getattr(body, "_read", None), "__self__", body)
     connection = getattr(getattr(body, "raw", None), "_sock", None)
     return connection if isinstance(connection, socket.socket) else None
+
+
+def threads_of(environ: WSGIEnvironment) -> int | None:
+    """Return how many requests the server's process handles at once, or None if it does not show that."""
+    if not environ.get("wsgi.multithread"):
+        return 1
+    channel = getattr(environ.get("waitress.client_disconnected"), "__self__", None)
+    threads = getattr(getattr(getattr(channel, "server", None), "adj", None), "threads", None)
+    if isinstance(threads, int):
+        return threads
+    return _threads_of_uwsgi() if "uwsgi.version" in environ else None
+
+
+def _threads_of_uwsgi() -> int | None:
+    try:
+        options = import_module("uwsgi").opt  # only in a process of that server
+        return int(options["threads"] if "threads" in options else options[b"threads"])
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+        return None
 
 
 def is_test_client(environ: WSGIEnvironment) -> bool:

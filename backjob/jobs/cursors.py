@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, Final, Protocol, cast
 
-from attrs import define
+from attrs import define, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.values import json_text
 from backjob.model import JsonValue
 from backjob.worker.running import Running
 
-__all__ = ["Keyed", "Loop", "Place", "Positions", "checked_cursor", "positions_of"]
+__all__ = ["Keyed", "Loop", "Place", "Positions", "Resume", "checked_cursor", "checked_resume", "positions_of"]
 
 _LARGEST: Final = 1 << 16
 _LONGEST_NAME: Final = 100
@@ -148,18 +148,29 @@ def positions_of(running: Running) -> Positions:
 
 
 class Loop:
-    """One resumable loop in one run. It calls neither the store nor the loop's iterable."""
+    """One resumable loop in one run. It calls neither the store nor the loop's iterable.
 
-    def __init__(self, running: Running, name: str, total: float | None) -> None:
+    ``is_in_use()`` returns False once nothing can ask for its next item any more.
+    """
+
+    def __init__(
+        self, running: Running, name: str, total: float | None, is_in_use: Callable[[], bool] = lambda: True
+    ) -> None:
         self.running = running
         self.positions = positions_of(running)
-        self.parent = _enclosing(self.positions)
+        self.parent: Loop | None = _enclosing(self.positions)
         self.name = name
         within = None if self.parent is None else (self.parent.name, self.parent.place.at)
-        self.place = self.positions.begin(name, within)
+        self.place: Place = self.positions.begin(name, within)
         self.total = total
-        self.is_open = True
+        self._is_closed = False
+        self._is_in_use = is_in_use
         _innermost.set(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether an item of the loop is in hand."""
+        return not self._is_closed and self._is_in_use()
 
     def set_length(self, length: int | None) -> None:
         """Remember the number of items, for the next runs and for the progress."""
@@ -186,7 +197,7 @@ class Loop:
 
     def close(self) -> None:
         """Forget that the loop is the innermost one: it has ended, or was left."""
-        self.is_open = False
+        self._is_closed = True
         if _innermost.get() is self:
             _innermost.set(self.parent)
 
@@ -201,14 +212,22 @@ def _enclosing(positions: Positions) -> Loop | None:
     return loop
 
 
-def checked_name(resume: object) -> tuple[str, bool]:
-    """Return the loop's name, and whether to save after each item. Raises `InvalidRequest`."""
+@frozen
+class Resume:
+    """The name of a resumable loop, and whether each item is saved before the next one."""
+
+    name: str = ""
+    is_each: bool = False
+
+
+def checked_resume(resume: object) -> Resume:
+    """Return what the argument ``resume`` means. Raises `InvalidRequest`."""
     if resume is True:
-        return "", False
+        return Resume()
     if not isinstance(resume, str) or not resume:
         raise InvalidRequest("resume", f'must be True, "each" or the name of the loop, not {resume!r}')
     is_each = resume == "each" or resume.startswith("each:")
     name = resume.removeprefix("each").removeprefix(":") if is_each else resume
     if len(name) > _LONGEST_NAME:
         raise InvalidRequest("resume", f"a name has at most {_LONGEST_NAME} characters")
-    return name, is_each
+    return Resume(name, is_each)

@@ -13,11 +13,12 @@ from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
-from backjob.endings import write_end
+from backjob.endings import log_conclusion, write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
+from backjob.jobs.callbacks import Callbacks
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.options import Options
@@ -43,6 +44,7 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _CHUNK: Final = 1 << 16
+_CLOSING: Final = 5.0  # s
 _MANY: Final = 100
 _UNKNOWN_THREADS: Final = 2
 
@@ -75,6 +77,9 @@ class Engine:
         self.draining = Draining(lambda: self.worker.is_busy, options.drain_time)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
+        self.callbacks = PerProcess(lambda: Callbacks(self.release))
+        self.calls_back_inline = False
+        """Whether `call_back` is called at once, in the thread that writes the end."""
         self.lease_keepers = PerProcess(lambda: Leases(options.store, options.clock, options.run_lease, self.release))
         self.worker = Worker(
             options.store,
@@ -228,7 +233,8 @@ class Engine:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()
         self.monitor.close()
-        self.leases.close(5.0)
+        self.leases.close(_CLOSING)
+        self.callbacks.get().close(_CLOSING)
         self.addresses.close()
         self.store.close()
 
@@ -293,6 +299,7 @@ class Engine:
             expect = Expect(status=job.status, token=job.token, version=version)
             changed = write_end(self.store, job_id, expect, written)
             if changed is not None:
+                log_conclusion(job, written)
                 self.when_committed(job_id, partial(self.conclude, changed))
                 return True
 
@@ -301,7 +308,16 @@ class Engine:
         self.monitor.forget(job.id)
         self.monitor.run_ended(job)
         if job.status.is_final:
-            call_contained(lambda: self.announce(job), "job %s: announcing its end", job.id)
+            self.announce(job)
+
+    def announce(self, job: Job) -> None:
+        """Have ``on_end`` called, in another thread, for a job whose end this process wrote."""
+        if not self.has_receivers(job):
+            return
+        if self.calls_back_inline:
+            call_contained(lambda: self.call_back(job), "job %s: announcing its end", job.id)
+        else:
+            self.callbacks.get().call(job.id, lambda: self.call_back(job))
 
     # --- access -----------------------------------------------------------------------------------------------------
 
@@ -384,8 +400,12 @@ class Engine:
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""
         return end
 
-    def announce(self, job: Job) -> None:
-        """Call ``on_end`` for a job whose end this process wrote."""
+    def has_receivers(self, job: Job) -> bool:  # noqa: ARG002 - for adapters
+        """Return whether `call_back` has anything to call for this job."""
+        return self.options.on_end is not None
+
+    def call_back(self, job: Job) -> None:
+        """Call ``on_end`` for a job that has ended."""
         if self.options.on_end is None:
             return
         try:

@@ -156,6 +156,7 @@ class Inside(Tracking):
         running = self._running()
         if running is not None and running.error is None:
             running.error = failed(describe(error), may_retry=True)
+            running.left_by = None  # it was raised while leaving, and counts more
 
     # --- around actions ---------------------------------------------------------------------------------------------
 

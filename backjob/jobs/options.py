@@ -63,7 +63,7 @@ def _check_user_agent(_options: object, _attribute: object, value: str | None) -
         check_value("user_agent", "User-Agent", value)
 
 
-def _check_max_running(_options: object, _attribute: object, value: object) -> None:
+def _check_max_running(_options: object, _attribute: object, value: int | None) -> None:
     if value is not None:
         check_number("max_running", value, 1, whole=True)
 

@@ -11,6 +11,7 @@ from backjob.jobs.engine import UsesEngine
 from backjob.model import JobState, Output, Query, Status
 from backjob.protocols import Capability, lacks
 from backjob.worker.offload import sleep
+from backjob.worker.running import current
 
 _MIN_INTERVAL: Final = 0.05
 _MAX_INTERVAL: Final = 1.0
@@ -72,7 +73,11 @@ class Outside(UsesEngine):
                 pause.wait(item)
 
     def join(self, job_id: str, timeout: float | None = None) -> JobState:
-        """Wait for the end, and return the final state. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` s."""
+        """Wait for the end, and return the final state. Raises `JobNotFound`, and `TimeoutError` after ``timeout`` s.
+
+        In an action, it raises `InvalidRequest` unless the job has ended: both might wait for the place of the other.
+        """
+        self._check_join(job_id)
         pause = threading.Event()
         polls = self._polls(job_id, timeout)
         while True:
@@ -81,6 +86,14 @@ class Outside(UsesEngine):
                 pause.wait(item)
             elif item.status.is_final:
                 return item
+
+    def _check_join(self, job_id: str) -> None:
+        if current.get() is not None and not self.status(job_id).status.is_final:
+            raise InvalidRequest(
+                "job_id",
+                "join() in an action keeps this job's place while the other one may wait for a place: read status() later, "
+                "in a job that on_end starts or after continue_later()",
+            )
 
     def _polls(self, job_id: str, timeout: float | None = None) -> Iterator[JobState | float]:
         """Yield each new state, and between two polls the seconds to wait; ends after the final state."""
@@ -124,6 +137,7 @@ class Outside(UsesEngine):
 
     async def ajoin(self, job_id: str, timeout: float | None = None) -> JobState:  # noqa: ASYNC109 - join's twin
         """`join` for an async handler."""
+        await self._engine.offload(self._check_join, job_id)
         polls = self._polls(job_id, timeout)
         while True:
             item = await self._engine.offload(next, polls)

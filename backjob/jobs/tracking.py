@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence, Sized
+import weakref
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn, TypeVar
 
 from backjob.errors import InvalidRequest, JobContinued, JobFailed
 from backjob.http.values import text_of
-from backjob.jobs.cursors import Keyed, Loop, checked_name
+from backjob.jobs.cursors import Keyed, Loop, Resume, checked_resume
 from backjob.jobs.engine import Engine
 from backjob.jobs.slices import Slices, leaving, refuse_transaction, save, time_left_of
 from backjob.model import JsonValue
@@ -43,8 +44,7 @@ class Tracking(Slices):
         text = None if text is None else text_of("text", text)
         if resume is False:
             return self._tracked(iterable, text, total)
-        name, is_each = checked_name(resume)
-        return self._resumed(iterable, text, total, name, is_each)
+        return self._resumed(iterable, text, total, checked_resume(resume))
 
     def _tracked(self, iterable: Iterable[_T], text: str | None, total: int | None) -> Iterator[_T]:
         running = self._running()
@@ -67,15 +67,13 @@ class Tracking(Slices):
         if done and pace.note(running, done):  # the last items may not have been reported yet
             running.write_now()
 
-    def _resumed(
-        self, iterable: Iterable[_T], text: str | None, total: int | None, name: str, is_each: bool
-    ) -> Iterator[_T]:
+    def _resumed(self, iterable: Iterable[_T], text: str | None, total: int | None, resume: Resume) -> Iterator[_T]:
         running = self._running()
         if running is None:
             yield from iterable
             return
         engine = self._engine
-        with _loop(engine, running, name, total) as loop:
+        with _loop(engine, running, resume.name, total) as loop:
             if loop.place.is_over:
                 return
             if text is not None:
@@ -86,11 +84,11 @@ class Tracking(Slices):
                 yield item
                 if _done(engine, loop, key):
                     running.write_now()
-                if is_each:
+                if resume.is_each:
                     save(running)
             loop.over()
 
-    async def atrack(
+    def atrack(
         self,
         iterable: AsyncIterable[_T] | Iterable[_T],
         text: str | None = None,
@@ -100,14 +98,30 @@ class Tracking(Slices):
     ) -> AsyncIterator[_T]:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         text = None if text is None else text_of("text", text)
-        name, is_each = ("", False) if resume is False else checked_name(resume)
+        if resume is False:
+            return self._atracked(iterable, text, total)
+        how = checked_resume(resume)
+        # An async generator that is left by `break` is closed only at the event loop's next turn, but is no longer referred to.
+        itself: list[weakref.ref[AsyncIterator[_T]]] = []
+        items = self._aresumed(iterable, text, total, how, lambda: itself[0]() is not None)
+        itself.append(weakref.ref(items))
+        return items
+
+    async def _aresumed(
+        self,
+        iterable: AsyncIterable[_T] | Iterable[_T],
+        text: str | None,
+        total: int | None,
+        resume: Resume,
+        is_in_use: Callable[[], bool],
+    ) -> AsyncIterator[_T]:
         running = self._running()
-        if resume is False or running is None:
-            async for item in self._atracked(iterable, text, total):
+        if running is None:
+            async for item in _async_items(iterable):
                 yield item
             return
         engine = self._engine
-        with _loop(engine, running, name, total) as loop:
+        with _loop(engine, running, resume.name, total, is_in_use) as loop:
             if loop.place.is_over:
                 return
             if text is not None:
@@ -117,7 +131,7 @@ class Tracking(Slices):
                 yield item
                 if _done(engine, loop, key):
                     await engine.offload(running.write_now)
-                if is_each:
+                if resume.is_each:
                     await engine.offload(save, running)
             loop.over()
 
@@ -184,9 +198,11 @@ async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncItera
 
 
 @contextmanager
-def _loop(engine: Engine, running: Running, name: str, total: int | None) -> Iterator[Loop]:
+def _loop(
+    engine: Engine, running: Running, name: str, total: int | None, is_in_use: Callable[[], bool] = lambda: True
+) -> Iterator[Loop]:
     refuse_transaction(engine, "resume")
-    loop = Loop(running, name, total)
+    loop = Loop(running, name, total, is_in_use)
     try:
         yield loop
     finally:

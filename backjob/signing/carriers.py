@@ -56,9 +56,7 @@ class Fields(NamedTuple):
 
     def parameters(self) -> str:
         """Return the inner list of Signature-Input (RFC 9421, section 4.1), which also ends the signature base."""
-        text = _PARAMETERS.format(
-            self.created, self.expires, self.job_id, self.run, self.delivery, self.keyid
-        )
+        text = _PARAMETERS.format(self.created, self.expires, self.job_id, self.run, self.delivery, self.keyid)
         return text if self.path is None else text + _PATH.format(self.path)
 
 
@@ -127,7 +125,9 @@ class QueryCarrier:
         path = "" if fields.path is None else self._path_form.format(quote(fields.path, safe=""))
         return (
             self._digest_form.format(_escaped(fields.digest))
-            + self._input_form.format(fields.created, fields.expires, fields.job_id, fields.run, fields.delivery, fields.keyid)
+            + self._input_form.format(
+                fields.created, fields.expires, fields.job_id, fields.run, fields.delivery, fields.keyid
+            )
             + path
             + self._signature_form.format(_escaped(signature))
         )
@@ -154,9 +154,7 @@ class QueryCarrier:
             path = unquote(path)
             if not _CARRIED.fullmatch(path):
                 raise SignatureError("the signature carries an invalid path")
-        fields = Fields(
-            int(created), int(expires), job_id, int(run), int(delivery), keyid, path, _unescaped(digest)
-        )
+        fields = Fields(int(created), int(expires), job_id, int(run), int(delivery), keyid, path, _unescaped(digest))
         return Taken(target, request.headers, fields, whole[0])
 
 

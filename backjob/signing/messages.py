@@ -98,7 +98,14 @@ class MessageSigner:
         # Some servers show only the decoded path, from which this path can't be reconstructed: sign and send it too.
         carried = None if reproduces_itself(path) else path
         fields = Fields(
-            grant.created, grant.expires, grant.job_id, grant.run, grant.delivery, self._keyid, carried, _digest(request.body)
+            grant.created,
+            grant.expires,
+            grant.job_id,
+            grant.run,
+            grant.delivery,
+            self._keyid,
+            carried,
+            _digest(request.body),
         )
         check_writable(fields)
         signature = _signature(self._key, request.method, path, query, fields)

@@ -44,6 +44,11 @@ def waiting_note(state: JobState) -> str:
     return WAITING.get(state.waiting_for or "", "") if not state.status_text else ""
 
 
+def with_notes(text: str, state: JobState) -> str:
+    """Return the text with why the job waits, if the text does not say so, and which attempt it is after the first."""
+    return "; ".join(part for part in (text, waiting_note(state), attempt_note(state)) if part)
+
+
 def run_line(entry: Mapping[str, JsonValue]) -> str:
     """Return an earlier run in one line: its beginning and end in UTC, and the reason why it ended."""
     begin, end = (_moment(entry.get(name)) for name in ("begin", "end"))

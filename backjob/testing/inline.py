@@ -70,12 +70,16 @@ def recorded(jobs: BackJob) -> Iterator[list[Started]]:
 
 @contextmanager
 def _replaced(engine: Engine, monitor: Monitor, transport: Transport) -> Iterator[None]:
-    before = engine.monitors, engine.addresses
-    engine.monitors, engine.addresses = PerProcess(lambda: monitor), Addresses(transport)
+    before = engine.monitors, engine.addresses, engine.calls_back_inline
+    engine.monitors, engine.addresses, engine.calls_back_inline = (
+        PerProcess(lambda: monitor),
+        Addresses(transport),
+        True,
+    )
     try:
         yield
     finally:
-        engine.monitors, engine.addresses = before
+        engine.monitors, engine.addresses, engine.calls_back_inline = before
 
 
 class _ThreadlessMonitor(Monitor):

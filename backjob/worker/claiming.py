@@ -318,6 +318,7 @@ class Worker:
             conclude()
         except StoreError as failure:
             _log.info("job %s: the end of its run will be written later: %s", running.job.id, failure)
+            running.waits_to_end = True
             self._settle(running.job.id, conclude)
         finally:
             self._places.get().release()

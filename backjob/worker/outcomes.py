@@ -78,6 +78,12 @@ def error_to_raise(running: Running, outcome: Outcome) -> BaseException | None:
     return error.subgroup(Exception) if isinstance(error, BaseExceptionGroup) else None
 
 
+def status_of(outcome: Outcome) -> int:
+    """Return the status of the response to a worker request after its action: of a `JobExit` its own, of an error 500."""
+    job_exit = None if outcome.error is None else exit_of(outcome.error)
+    return outcome.status or (500 if job_exit is None else job_exit.status)
+
+
 def left_by(error: BaseException) -> JobExit | None:
     """Return what `exit_of` returns, and note it for the end of the current job.
 

@@ -43,7 +43,7 @@ class Running:
     The adapter sets the header ``fields`` of the request that the action gets; None removes one.
     ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that ended
     the action, if an adapter has already turned it into a response. ``began`` is the monotonic time (s) of the claim.
-    ``ended``: this run is over, or another process has ended it; its action may be running still. ``renewal`` is how often
+    ``waits_to_end``: its action has returned, but the store does not take the end yet. ``ended``: this run is over, or another process has ended it; its action may be running still. ``renewal`` is how often
     its lease is renewed (s), and with it signs of life are written.
     """
 
@@ -82,6 +82,7 @@ class Running:
         self._unwritten_ends = 0
         self._is_dirty = False
         self._has_lived = False
+        self.waits_to_end = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
         self.ended = False
         self._process = os.getpid()
@@ -193,9 +194,12 @@ class Running:
             self._mark_dirty()
 
     def take_life(self) -> bool:
-        """Return whether the action gave signs of life that no report has written, and count them as written."""
+        """Return whether the action gave signs of life that no report has written, and count them as written.
+
+        An action that has returned is alive until its end is written: it must not time out while the store refuses that.
+        """
         has_lived, self._has_lived = self._has_lived, False
-        return has_lived
+        return has_lived or self.waits_to_end
 
     def note_unwritten_life(self) -> None:
         """Undo `take_life`."""

@@ -13,12 +13,15 @@ from urllib.parse import parse_qsl, urlsplit
 import redis
 from attrs import frozen
 
+from backjob.stores.columns import JOB_COLUMNS
+
 __all__ = ["RawRedis"]
 
 _CHUNK: Final = 1000
 _SCANNED: Final = 10_000
 _TOKEN: Final = "t" * 22
-_ERASED: Final = ("request", "sealed", "merge_key", "lessee", "lease_until")
+_LEASE: Final = 18_000_000  # µs
+_ERASED: Final = tuple([column.name for column in JOB_COLUMNS if column.erased])
 
 # KEYS[1] is the hash of an ended job. ARGV: its id; the number of copies made before; the number of copies to make; the
 # highest seq in use; then for each sorted set with the job: the set, the member and the score.
@@ -106,9 +109,16 @@ class RawRedis:
     def update_twice(self, job_id: str) -> None:
         now = time.time_ns() // 1000
         key = self._key(job_id)
-        claim = {"version": 2, "status": 1, "token": _TOKEN, "updated_time": now}
+        claim = {
+            "version": 2,
+            "status": 1,
+            "token": _TOKEN,
+            "updated_time": now,
+            "claimed_time": now,
+            "lease_until": now + _LEASE,
+        }
         with self._client.pipeline(transaction=True) as pipeline:
-            pipeline.hset(key, mapping=claim).hdel(key, "lessee", "lease_until").execute()
+            pipeline.hset(key, mapping=claim).hdel(key, "waiting_for", "expires").execute()
         end = {"version": 3, "status": 2, "progress": 100, "updated_time": now, "end_time": now}
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hset(key, mapping=end).hdel(key, *_ERASED).execute()

@@ -73,7 +73,7 @@ class Site:
         draft = Draft(id=new_job_id(), request=Request("GET", "/work?id=5"), due=3600.0, error_timeout=3600.0)
         job = engine_of(self.jobs).store.create(draft)
         now = int(job.created_time.timestamp())
-        signed = self.jobs.signer.sign(draft.request, Grant(job.id, 1, now, now + 600))
+        signed = self.jobs.signer.sign(draft.request, Grant(job.id, 1, 1, now, now + 600))
         verified = engine_of(self.jobs).worker.open(signed)
         assert verified is not None
         return engine_of(self.jobs).worker.claim(verified, b"")

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 
 from backjob import BackJob, Status
 from backjob.jobs import engine_of
+from backjob.lifecycle import Requeue, requeued
 from backjob.model import Changes, Draft, Expect, JsonValue, Report, Request
 from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
@@ -27,6 +28,7 @@ __all__ = ["ScriptedJob", "ScriptedSite"]
 
 PORT_LINE: Final = r"Uvicorn running on http://127\.0\.0\.1:(\d+)"
 TOKEN: Final = "scripted"
+LEASE: Final = 3600.0  # s
 
 
 @frozen
@@ -43,10 +45,16 @@ class ScriptedJob:
 
     def claim(self) -> ScriptedJob:
         """Set the job to IN_PROGRESS."""
-        claimed = self.site.store.change(
-            self.id, Expect(status=Status.STARTED), Changes(status=Status.IN_PROGRESS, token=TOKEN, alive=True)
-        )
-        assert claimed is not None
+        changes = Changes(status=Status.IN_PROGRESS, token=TOKEN, lease=None, claimed=True, alive=True)
+        assert self.site.store.change(self.id, Expect(unclaimed=True), changes) is not None
+        return self
+
+    def requeue(self, requeue: Requeue) -> ScriptedJob:
+        """End this run, so that another one follows."""
+        job = self.site.store.get(self.id)
+        assert job is not None
+        changes = evolve(requeued(job, requeue, self.site.clock.now()), lessee="the test", lease=LEASE)
+        assert self.site.store.change(self.id, Expect(token=TOKEN), changes) is not None
         return self
 
     def report(self, progress: int | None = None, text: str | None = None, output: str = "") -> ScriptedJob:
@@ -100,7 +108,7 @@ class ScriptedSite(AbstractContextManager["ScriptedSite"]):
         """A new job, STARTED. No monitor delivers it, because the test has its lease."""
         draft = Draft(
             id=secrets.token_urlsafe(18), request=Request("GET", "/work"), due=due, scope=scope,
-            lessee="the test", lease=3600.0,
+            retries=3, lessee="the test", lease=LEASE,
         )  # fmt: skip
         return ScriptedJob(self, engine_of(self.jobs).store.create(draft).id)
 

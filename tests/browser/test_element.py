@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from backjob import Status
+from backjob.lifecycle import Requeue, continued
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page, Route
@@ -78,6 +79,51 @@ def test_a_failed_or_cancelled_job_is_shown_with_its_reason(
     page.get_by_text(words).wait_for()
     assert page.get_by_role("status").text_content() == words
     assert page.locator("progress").get_attribute("value") == "30"
+
+
+def test_a_retry_shows_the_reason_the_attempt_and_the_earlier_runs(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(30, "Reading")
+    page = visitor.open(scripted.page(job))
+    page.get_by_text("Running: Reading").wait_for()
+    assert part(page, "attempt").is_hidden()
+    assert part(page, "history").is_hidden()
+    job.requeue(Requeue("row <b>31</b> is no row", 60))
+    page.get_by_text("Waiting to start: row <b>31</b> is no row; attempt 2 of 4").wait_for()
+    assert part(page, "attempt").is_hidden()
+    job.claim().report(10, "Reading again")
+    page.get_by_text("Running: Reading again").wait_for()
+    assert part(page, "attempt").text_content() == "attempt 2 of 4"
+    part(page, "history").get_by_text("Earlier runs").click()
+    runs = part(page, "history").locator("li").all_text_contents()
+    assert [run.rpartition(": ")[2] for run in runs] == ["row <b>31</b> is no row"]
+    job.end(Status.COMPLETED, "All read")
+    page.get_by_text("Done: All read").wait_for()
+    assert part(page, "attempt").is_hidden()
+    assert part(page, "history").locator("li").count() == 1
+
+
+def test_between_slices_nothing_says_that_the_job_waits_and_the_bar_never_goes_back(
+    scripted: ScriptedSite, visitor: Visitor
+) -> None:
+    job = scripted.job().claim().report(10, "row 10")
+    page = visitor.open(scripted.page(job))
+    page.get_by_text("Running: row 10").wait_for()
+    page.evaluate(
+        """() => {
+            window.seen = [];
+            document.addEventListener("backjob-update", () => seen.push([
+                document.querySelector("progress").value, document.querySelector("[part=status]").textContent,
+            ]));
+        }"""
+    )
+    for percent in (20, 30, 40):
+        job.requeue(continued(percent))
+        page.wait_for_function("count => document.querySelectorAll('li').length === count", arg=percent // 10 - 1)
+        job.claim().report(percent, f"row {percent}")
+        page.get_by_text(f"Running: row {percent}").wait_for()
+    seen = page.evaluate("seen")
+    assert [value for value, _ in seen] == sorted(value for value, _ in seen)
+    assert {text.partition(":")[0] for _, text in seen} == {"Running"}
 
 
 def test_screen_readers_announce_a_new_state_but_no_percentages(scripted: ScriptedSite, visitor: Visitor) -> None:

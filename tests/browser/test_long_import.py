@@ -33,7 +33,8 @@ PATIENCE = 150.0  # s
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 GUNICORN = HerdKind(
-    "gunicorn sync", gunicorn("--workers=2", "--timeout=5", "--graceful-timeout=30", "-c", "tests/faults/draining_gunicorn.py")
+    "gunicorn sync",
+    gunicorn("--workers=2", "--timeout=5", "--graceful-timeout=30", "-c", "tests/faults/draining_gunicorn.py"),
 )
 
 

@@ -6,14 +6,15 @@ import json
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from attrs import evolve, frozen
 
-from backjob.errors import InvalidRequest
-from backjob.lifecycle import overdue
+from backjob.errors import InvalidRequest, SlotTaken
+from backjob.lifecycle import Late, late, overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.memory import MemoryStore
@@ -22,7 +23,11 @@ from backjob.stores.steps import holds
 
 __all__ = ["FAULTS", "SHARING_FAULTS", "Fault", "KeepsNoList", "ListsTheLiving", "opened_badly"]
 
+Labels: TypeAlias = "frozenset[str] | None"
+
 MICROSECOND: Final = 0.000001
+Tokens: TypeAlias = Mapping[str, str]
+NONE: Final = frozenset[str]()
 
 
 @frozen
@@ -57,7 +62,7 @@ def let_others_run() -> None:
 class ReadsThenClaims(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
-        if job is None or not holds(expect, job):
+        if job is None or not holds(expect, job, self._clock.now()):
             return None
         let_others_run()
         return super().change(job_id, Expect(), changes)
@@ -92,7 +97,9 @@ class ReadsThenMerges(MemoryStore):
 
 @breaks("DelaysJobs", "test_each_due_job_is_taken_by_one", "of several callers, exactly one gets each due job")
 class ReadsThenLeases(MemoryStore):
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
         now = self._clock.now()
         due = [job for job in list(self._jobs.values()) if job.lessee is None and job.start_time <= now][:limit]
         let_others_run()
@@ -149,8 +156,10 @@ class LeasesAMicrosecondLess(MemoryStore):
 
 @breaks("DelaysJobs", "test_the_longest_due_come_first_up_to_the_limit", "the longest due are taken first")
 class LeasesInAnyOrder(MemoryStore):
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        return super().take_due(lessee, lease, limit, labels)[::-1]
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return super().take_due(lessee, lease, limit, labels, full)[::-1]
 
 
 @breaks(
@@ -241,15 +250,6 @@ class ForgetsTheToken(MemoryStore):
         return super().report(job_id, token if job is None else job.token or token, report)
 
 
-@breaks("ReportCalls", "test_a_beat_is_a_sign_of_life_of_many_jobs", "a beat sets updated_time and raises the version")
-class BeatsWithoutAVersion(MemoryStore):
-    def beat(self, tokens: Mapping[str, str]) -> None:
-        super().beat(tokens)
-        for job_id in tokens:
-            if job_id in self._jobs:
-                self._jobs[job_id] = evolve(self._jobs[job_id], version=self._jobs[job_id].version - 1)
-
-
 @breaks(
     "ChangeCalls",
     "test_a_change_with_a_satisfied_expectation_is_made",
@@ -312,16 +312,20 @@ class TakesCasesForEqual(MemoryStore):
 
 @breaks("DelaysJobs", "test_only_jobs_with_these_labels_are_taken", "take_due takes only jobs with these labels")
 class TakesTheJobsOfOthers(MemoryStore):
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
-        return super().take_due(lessee, lease, limit)
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return super().take_due(lessee, lease, limit, None, full)
 
 
 @breaks("DelaysJobs", "test_a_taken_job_has_the_body_of_its_request", "take_due returns the request with its body")
 class TakesNoBody(MemoryStore):
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
         return [
             job if job.request is None else evolve(job, request=evolve(job.request, body=b""))
-            for job in super().take_due(lessee, lease, limit, labels)
+            for job in super().take_due(lessee, lease, limit, labels, full)
         ]
 
 
@@ -341,6 +345,357 @@ class PurgesTheJobsOfOthers(MemoryStore):
 class CountsBeyondTheLimit(MemoryStore):
     def count(self, query: Query) -> int:
         return super().count(evolve(query, limit=1000))
+
+
+# --- run leases -----------------------------------------------------------------------------------------------------
+
+
+class AltersABeat(MemoryStore):
+    """Beats with other arguments than it was given."""
+
+    def altered(self, tokens: Tokens, lease: float, alive: frozenset[str]) -> tuple[Tokens, float, frozenset[str]]:
+        raise NotImplementedError
+
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        return super().beat(*self.altered(tokens, lease, alive))
+
+
+@breaks(
+    "LeaseCalls", "test_a_beat_renews_the_leases_of_many_jobs", "a beat sets lease_until, and updated_time of the jobs"
+)
+class BeatsWithAVersion(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale = super().beat(tokens, lease, alive)
+        for job_id in tokens.keys() - stale:
+            self._jobs[job_id] = evolve(self._jobs[job_id], version=self._jobs[job_id].version + 1)
+        return stale
+
+
+@breaks(
+    "LeaseCalls", "test_a_beat_renews_the_leases_of_many_jobs", "a beat sets lease_until, and updated_time of the jobs"
+)
+class TakesAllForAlive(AltersABeat):
+    def altered(self, tokens: Tokens, lease: float, alive: frozenset[str]) -> tuple[Tokens, float, frozenset[str]]:
+        return tokens, lease, frozenset(tokens)
+
+
+@breaks("LeaseCalls", "test_a_renewed_lease_is_over_exactly_at_its_new_end", "a beat renews the lease for no longer")
+class RenewsAMicrosecondMore(AltersABeat):
+    def altered(self, tokens: Tokens, lease: float, alive: frozenset[str]) -> tuple[Tokens, float, frozenset[str]]:
+        return tokens, lease + MICROSECOND, alive
+
+
+@breaks(
+    "LeaseCalls",
+    "test_a_renewed_lease_is_over_exactly_at_its_new_end",
+    "a renewed lease is not over a microsecond before lease_until",
+)
+class RenewsAMicrosecondLess(AltersABeat):
+    def altered(self, tokens: Tokens, lease: float, alive: frozenset[str]) -> tuple[Tokens, float, frozenset[str]]:
+        return tokens, lease - MICROSECOND, alive
+
+
+@breaks("LeaseCalls", "test_a_beat_of_a_thousand_jobs", "beat returns exactly the stale ids, of any number")
+class BeatsAHundredAtMost(AltersABeat):
+    def altered(self, tokens: Tokens, lease: float, alive: frozenset[str]) -> tuple[Tokens, float, frozenset[str]]:
+        return dict(list(tokens.items())[:100]), lease, alive
+
+
+@breaks(
+    "LeaseCalls",
+    "test_a_beat_with_another_token_is_stale_and_changes_nothing",
+    "a stale job keeps no other from being renewed",
+)
+class BeatsAllOrNone(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale = frozenset(name for name in tokens if tokens[name] != self._token_of(name))
+        return stale or super().beat(tokens, lease, alive)
+
+    def _token_of(self, name: str) -> str | None:
+        job = self._jobs.get(name)
+        return job.token if job is not None and not job.status.is_final else None
+
+
+@breaks(
+    "LeaseCalls",
+    "test_a_beat_with_another_token_is_stale_and_changes_nothing",
+    "beat returns the ids whose jobs do not run with these tokens",
+)
+class KnowsNothingStale(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        super().beat(tokens, lease, alive)
+        return NONE
+
+
+@breaks("LeaseCalls", "test_a_beat_of_nothing_does_nothing", "the result of beat must be frozenset; it was None")
+class AnswersNoBeat(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        super().beat(tokens, lease, alive)
+        return None  # type: ignore[return-value]
+
+
+class AltersWhatIsExpected(MemoryStore):
+    """Changes a job under another condition than it was given."""
+
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        raise NotImplementedError
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        return super().change(job_id, self.altered(expect, self._jobs.get(job_id)), changes)
+
+
+@breaks(
+    "LeaseCalls",
+    "test_a_lease_is_over_exactly_at_lease_until",
+    "a lease is not over a microsecond before lease_until",
+)
+class IgnoresTheLease(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return evolve(expect, lease_over=False)
+
+
+@breaks("LeaseCalls", "test_a_lease_is_over_exactly_at_lease_until", "a lease is over exactly at lease_until")
+class EndsALeaseTooLate(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        is_exact = job is not None and job.lease_until == self._clock.now()
+        return evolve(expect, version=0) if expect.lease_over and is_exact else expect
+
+
+@breaks("LeaseCalls", "test_without_a_lease_none_is_over", "a job without a lease has none that is over")
+class TakesNoLeaseForAnOldOne(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return evolve(expect, lease_over=expect.lease_over and job is not None and job.lease_until is not None)
+
+
+@breaks("LeaseCalls", "test_a_beat_and_the_end_of_a_lease_exclude_each_other", "a job is renewed, or ended and stale")
+class ReadsTheLeaseFirst(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        job = self._jobs.get(job_id)
+        if expect.lease_over and (job is None or not holds(expect, job, self._clock.now())):
+            return None
+        if expect.lease_over:
+            time.sleep(0.01)
+        return super().change(job_id, evolve(expect, lease_over=False), changes)
+
+
+# --- runs -----------------------------------------------------------------------------------------------------------
+
+
+@breaks(
+    "RunCalls", "test_only_a_job_that_waits_for_this_run_is_claimed", "only the run that a job waits for is claimed"
+)
+class IgnoresTheRun(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return evolve(expect, run=None)
+
+
+@breaks("RunCalls", "test_only_a_job_that_waits_for_this_run_is_claimed", "a job that runs is not claimed again")
+class ClaimsWhatRuns(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return evolve(expect, unclaimed=False)
+
+
+@breaks("RunCalls", "test_a_job_that_ended_unclaimed_is_not_claimed", "an ended job does not wait")
+class ClaimsWhatHasEnded(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return evolve(expect, unclaimed=expect.unclaimed and (job is None or job.token is not None))
+
+
+@breaks("RunCalls", "test_unclaimed_follows_the_token", "a job between two slices is unclaimed")
+class TakesUnclaimedForStarted(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return evolve(expect, status=Status.STARTED, unclaimed=False) if expect.unclaimed else expect
+
+
+class AltersChanges(MemoryStore):
+    """Writes other changes than it was given."""
+
+    def altered(self, changes: Changes) -> Changes:
+        raise NotImplementedError
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        return super().change(job_id, expect, self.altered(changes))
+
+
+@breaks("RunCalls", "test_the_token_of_an_earlier_run_can_do_nothing", "an earlier token is not accepted")
+class KeepsTheToken(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        is_requeued = before is not None and before.run != job.run
+        return super()._write(evolve(job, token=before.token) if before is not None and is_requeued else job)
+
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return []
+
+
+@breaks("RunCalls", "test_a_retry_resets_what_belongs_to_the_run", "a retry resets what belongs to the run")
+class KeepsTheDeadline(AltersChanges):
+    def altered(self, changes: Changes) -> Changes:
+        return evolve(changes, deliver_by=UNSET if changes.deliver_by is None else changes.deliver_by)
+
+
+@breaks("RunCalls", "test_a_claim_writes_its_fields_and_no_others", "a claim writes its fields and no others")
+class KeepsTheExpiry(AltersChanges):
+    def altered(self, changes: Changes) -> Changes:
+        return evolve(changes, expires=UNSET)
+
+
+@breaks("RunCalls", "test_a_claim_writes_its_fields_and_no_others", "a claim writes its fields and no others")
+class ErasesCredentialsAtTheClaim(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        return super()._write(job if job.token is None else evolve(job, sealed=None))
+
+
+@breaks("RunCalls", "test_each_run_sets_its_claimed_time", "each claim sets claimed_time to the store's now")
+class KeepsTheFirstClaim(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        first = None if before is None else before.claimed_time
+        return super()._write(job if first is None else evolve(job, claimed_time=first))
+
+
+@breaks("RunCalls", "test_many_runs_and_a_long_history", "a long history comes back whole")
+class KeepsAShortHistory(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        return super()._write(evolve(job, history=job.history[-50:]) if isinstance(job.history, list) else job)
+
+
+@breaks(
+    "ReportCalls",
+    "test_a_report_replaces_the_cursor_and_resets_the_attempts",
+    "a cursor stays, and sets attempt to 1",
+)
+class CountsAttemptsAfterACursor(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        is_report = before is not None and before.cursor != job.cursor and before.run == job.run
+        return super()._write(evolve(job, attempt=before.attempt) if before is not None and is_report else job)
+
+
+@breaks(
+    "ReportCalls",
+    "test_a_report_replaces_the_cursor_and_resets_the_attempts",
+    "a report replaces the cursor, by None too",
+)
+class TakesNoneForNoCursor(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        return super().report(job_id, token, evolve(report, cursor=report.cursor or UNSET))
+
+
+@breaks(
+    "FindsJobs", "test_a_job_is_overdue_exactly_when_its_run_lease_is_over", "a job is overdue exactly when its run"
+)
+class FindsOnlyTheSilent(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(query)
+        return [job for job in found if not query.overdue or late(job) is not Late.DEAD]
+
+
+@breaks(
+    "FindsJobs",
+    "test_a_job_between_two_slices_is_found_as_in_progress",
+    "between two slices a job is IN_PROGRESS",
+)
+class FindsTheWaitingAsStarted(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(evolve(query, status=None))
+        return [job for job in found if query.status in (None, Status.STARTED if job.is_waiting else job.status)]
+
+
+# --- slots and queues -----------------------------------------------------------------------------------------------
+
+
+@breaks("SlotCalls", "test_a_slot_belongs_to_one_job", "a slot that another job has can't be taken: SlotTaken")
+class GivesSlotsAway(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        self._slots.clear()
+        return super().change(job_id, expect, changes)
+
+    def _write(self, job: Job) -> Job:
+        self._slots = defaultdict(str, self._slots)
+        self._slots |= {each.slot: each.id for each in self._jobs.values() if each.slot is not None}
+        return super()._write(job)
+
+
+@breaks(
+    "SlotCalls",
+    "test_a_change_that_meets_a_taken_slot_writes_none_of_its_fields",
+    "a change that raises SlotTaken writes nothing",
+)
+class WritesBeforeTheSlot(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if isinstance(changes.slot, str):
+            super().change(job_id, expect, evolve(changes, slot=UNSET))
+            return super().change(job_id, Expect(), Changes(slot=changes.slot))
+        return super().change(job_id, expect, changes)
+
+
+@breaks("SlotCalls", "test_an_unsatisfied_expectation_comes_first", "only a change to a slot raises SlotTaken")
+class NamesAnotherSlot(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if changes.slot in self._slots and self._slots[changes.slot] != job_id:
+            raise SlotTaken("another")
+        return super().change(job_id, expect, changes)
+
+
+@breaks("SlotCalls", "test_a_released_slot_is_free", "a released slot can be taken by another job")
+class KeepsSlots(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = dict(self._slots)
+        written = super()._write(job)
+        self._slots.update(before)
+        return written
+
+
+@breaks(
+    "SlotCalls", "test_a_job_that_has_a_slot_is_not_skipped", "a job of a full queue is skipped unless it has a slot"
+)
+class SkipsWhatHasASlot(MemoryStore):
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        taken = super().take_due(lessee, lease, limit, labels, full)
+        return [job for job in taken if job.queue not in full]
+
+
+@breaks("DelaysJobs", "test_full_queues_are_skipped_and_hold_up_no_others", "take_due skips the jobs of full queues")
+class SkipsNoQueue(MemoryStore):
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return super().take_due(lessee, lease, limit, labels)
+
+
+@breaks("DelaysJobs", "test_full_queues_are_skipped_and_hold_up_no_others", "take_due skips the jobs of full queues")
+class IsHeldUpByAFullQueue(MemoryStore):
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return [job for job in super().take_due(lessee, lease, limit, labels) if job.queue not in full]
+
+
+@breaks("DelaysJobs", "test_a_job_between_two_slices_is_taken", "a job between two slices waits to be taken")
+class TakesOnlyTheStarted(MemoryStore):
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        taken = super().take_due(lessee, lease, limit, labels, full)
+        return [job for job in taken if job.status is Status.STARTED]
+
+
+@breaks("SlotCalls", "test_of_many_jobs_one_gets_a_slot", "of many jobs, exactly one gets a slot")
+class ReadsThenTakesASlot(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if isinstance(changes.slot, str):
+            holder = self._slots.get(changes.slot, job_id)
+            let_others_run()
+            if holder != job_id:
+                raise SlotTaken(changes.slot)
+            with self._lock:
+                self._slots.pop(changes.slot, None)
+        return super().change(job_id, expect, changes)
 
 
 # --- wrong return values ----------------------------------------------------------------------------------------
@@ -500,7 +855,11 @@ class ReadsThenClaimsAFile(SQLiteStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         job = self.get(job_id)
         let_others_run()
-        return None if job is None or not holds(expect, job) else super().change(job_id, Expect(), changes)
+        return (
+            None
+            if job is None or not holds(expect, job, self._clock.now())
+            else super().change(job_id, Expect(), changes)
+        )
 
 
 class ReadsThenMergesAFile(SQLiteStore):
@@ -511,11 +870,26 @@ class ReadsThenMergesAFile(SQLiteStore):
 
 
 class LeasesTwice(SQLiteStore):
-    def take_due(self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None = None) -> list[Job]:
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
         jobs = [job for job in self.find(Query(status=Status.STARTED, limit=1000)) if job.lessee is None][:limit]
         let_others_run()
         leased = [self.change(job.id, Expect(), Changes(lessee=lessee, lease=lease)) for job in jobs]
         return [job for job in leased if job is not None]
+
+
+class ReadsThenTakesASlotOfAFile(SQLiteStore):
+    """Keeps slots where the index of SQLite does not see them."""
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if changes.slot is not UNSET and changes.slot is not None:
+            found = self.find(Query(status=Status.STARTED, limit=1000))
+            let_others_run()
+            if any(job.status_text == changes.slot for job in found):
+                raise SlotTaken(changes.slot)
+        text = changes.slot if changes.slot is UNSET else changes.slot or ""
+        return super().change(job_id, expect, evolve(changes, slot=UNSET, status_text=text))
 
 
 class LosesOutput(SQLiteStore):
@@ -560,6 +934,12 @@ SHARING_FAULTS: Final = (
         "of several callers, exactly one gets each due job",
     ),
     Fault(
+        ReadsThenTakesASlotOfAFile,
+        "SharesJobs",
+        "test_a_slot_never_has_two_holders",
+        "a slot never has two holders at once",
+    ),
+    Fault(
         LosesOutput,
         "SharesJobs",
         "test_reports_ends_and_cancels_leave_one_end_and_no_gap",
@@ -593,6 +973,9 @@ class ListsTheLiving(MemoryStore):
 
     def find(self, query: Query) -> list[Job]:
         return [job for job in super().find(evolve(query, limit=10**6)) if not job.status.is_final][: query.limit]
+
+    def count(self, query: Query) -> int:
+        return len(self.find(query))
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return 0

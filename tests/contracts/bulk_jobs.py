@@ -59,9 +59,10 @@ def _copy_in_tables(kind: str, url: str, job_id: str, count: int) -> None:
     if kind == "sqlite":
         new_id = f"'{job_id[:-6]}' || printf('%06d', n)"
     columns = _columns(kind, url, table)
-    values = ", ".join([{"id": new_id}.get(name, name) for name in columns])
+    quoted = [f"`{name}`" if kind == "mariadb" else f'"{name}"' for name in columns]  # "cursor" is a word of SQL
+    values = ", ".join([new_id if name == "id" else quote for name, quote in zip(columns, quoted, strict=True)])
     numbers = _NUMBERS[kind].format(count=count)
-    names = ", ".join(columns)
+    names = ", ".join(quoted)
     _execute(
         kind,
         url,

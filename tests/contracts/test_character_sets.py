@@ -8,8 +8,8 @@ from typing import Final
 import pytest
 from sqlalchemy import create_engine, text
 
-from backjob.lifecycle import completed, failed
-from backjob.model import Status
+from backjob.lifecycle import Requeue, completed, concluded, failed, history_of
+from backjob.model import Expect, Report, Status
 from backjob.stores.sql import SQLStore, metadata
 from backjob.worker.outcomes import Outcome
 from tests.services import MARIADB, own_name
@@ -26,8 +26,8 @@ def world(request: pytest.FixtureRequest) -> Iterator[Bench]:
     engine = create_engine(MARIADB.require())
     store = SQLStore(engine, table_name=name)
     with engine.begin() as connection:
-        for column in ("status_text", "result"):
-            connection.execute(text(f"ALTER TABLE {name} MODIFY {column} LONGTEXT CHARACTER SET {request.param}"))
+        for column in ("status_text", "result", "cursor", "history"):
+            connection.execute(text(f"ALTER TABLE {name} MODIFY `{column}` LONGTEXT CHARACTER SET {request.param}"))
     yield bench(store=store)
     metadata(table_name=name).drop_all(engine)
     engine.dispose()
@@ -41,6 +41,19 @@ def test_an_emoji_in_an_exception_ends_the_job(world: Bench) -> None:
     assert (job.status, world.jobs.output(job.id).text) == (Status.FAILED, TEXT)
     # A column in latin1 keeps the bytes of the text, which SQLStore passes.
     assert job.status_text in (f"ValueError: {TEXT}", r"ValueError: ä€ \U0001f600")
+
+
+def test_an_emoji_in_a_checkpoint_and_in_the_history_loses_neither(world: Bench) -> None:
+    running = world.run()
+    job_id, token = running.job.id, running.token
+    store = world.engine.store
+    assert store.report(job_id, token, Report(cursor={TEXT: TEXT}, output=TEXT))
+    job = world.job(job_id)
+    assert job.cursor == {TEXT: TEXT}
+    assert store.change(job_id, Expect(token=token), concluded(job, Requeue(TEXT), job.read_time))
+    requeued = world.job(job_id)
+    assert (requeued.run, requeued.cursor) == (2, {TEXT: TEXT})
+    assert [entry["reason"] for entry in history_of(requeued)] == [TEXT]
 
 
 def test_an_emoji_in_a_report_a_finish_and_a_fail_from_outside(world: Bench) -> None:

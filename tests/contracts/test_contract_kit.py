@@ -21,6 +21,9 @@ PATIENCE: Final = 110
 PARTS: Final = {
     "CreateCalls": "backjob.testing._stores.creating",
     "ChangeCalls": "backjob.testing._stores.changing",
+    "RunCalls": "backjob.testing._stores.requeueing",
+    "LeaseCalls": "backjob.testing._stores.leasing",
+    "SlotCalls": "backjob.testing._stores.slots",
     "ReportCalls": "backjob.testing._stores.reporting",
     "OutputCalls": "backjob.testing._stores.reporting",
     "TextCalls": "backjob.testing._stores.texts",
@@ -102,7 +105,7 @@ def check_named(fault: Fault, found: Mapping[str, list[str]]) -> None:
 @pytest.mark.slow
 def test_each_broken_promise_is_reported_by_name(tmp_path: Path) -> None:
     found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
-    assert len(FAULTS) >= 40
+    assert len(FAULTS) >= 70
     for fault in FAULTS:
         check_named(fault, found)
 

@@ -348,7 +348,8 @@ def test_the_slot_of_an_evicted_job_is_free(client: Any, store: RedisStore) -> N
 
 
 def test_a_beat_waits_for_no_connection_of_the_application(private: PrivateServer, client: Any) -> None:
-    pool = BlockingConnectionPool(max_connections=1, timeout=DEADLINE, port=private.port)
+    kind: Any = BlockingConnectionPool
+    pool = kind(max_connections=1, timeout=DEADLINE, port=private.port)
     store = RedisStore(Redis(connection_pool=pool))
     store.create(draft())
     store.change("job", *claimed("token", 1, 60))
@@ -367,7 +368,8 @@ def test_a_beat_waits_for_no_connection_of_the_application(private: PrivateServe
 def test_a_beat_waits_for_an_answer_for_five_seconds_at_most(given: float | None, expected: float) -> None:
     with Redis(port=CLOSED, socket_timeout=given) as client:
         pool = server_module._pool_apart(client.connection_pool)
-    assert pool.make_connection().socket_timeout == expected
+    connection: Any = pool.make_connection()
+    assert connection.socket_timeout == expected
 
 
 # --- the layout -----------------------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def test_the_store_changes_nothing_of_an_applications_engine(url: str, table_nam
     pool = engine.pool
     with closing(SQLStore(engine, table_name=table_name)) as store:
         store.create(draft("job"))
-        store.change("job", *claimed("token"))
+        store.change("job", *claimed("token", 1, 60.0))
         store.report("job", "token", Report(output="x" * 40000))
     assert engine.pool is pool
     assert pool.status().startswith("Pool size: 1  Connections in pool: 1"), "the store kept a connection, or closed it"
@@ -204,7 +204,7 @@ def test_one_call_fails_for_a_connection_that_died_right_after_its_use(url: str,
         store.create(draft("job"))
         for call in (
             lambda: store.get("job"),
-            lambda: store.change("job", *claimed("token")),
+            lambda: store.change("job", *claimed("token", 1, 60.0)),
             lambda: store.report("job", "token", Report(output="x" * 20000)),
         ):
             store.find(Query())
@@ -294,7 +294,7 @@ def test_a_number_beyond_64_bits_is_no_version_and_no_offset(url: str, table_nam
         store.create(draft("job"))
         with suppress(InvalidRequest):  # from PostgreSQL; MariaDB compares it and finds it unequal
             assert store.change("job", Expect(version=1 << 70), Changes(progress=1)) is None
-        store.change("job", *claimed("token"))
+        store.change("job", *claimed("token", 1, 60.0))
         store.report("job", "token", Report(output="some"))
         assert store.output("job", 1 << 70).text == ""
         assert store.output("job", 0, 1 << 70).text == "some"

@@ -1,4 +1,4 @@
-"""The store of docs/own-store.md has fewer than 150 lines, and survives the death of its process at any moment."""
+"""The store of docs/own-store.md has fewer than 160 lines, and survives the death of its process at any moment."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def code() -> str:
     return example
 
 
-def test_the_store_is_shorter_than_150_lines() -> None:
-    assert 50 < len(code().splitlines()) < 150
+def test_the_store_is_shorter_than_160_lines() -> None:
+    assert 50 < len(code().splitlines()) < 160
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def prepared(module: ModuleType, directory: Path) -> Store:
     store: Store = module.JSONStore(directory, clock=clock)
     for job_id in ("runs", "ended"):
         store.create(draft(job_id), f"key of {job_id}")
-        store.change(job_id, *claimed("token"))
+        store.change(job_id, *claimed("token", 1, 60))
         store.report(job_id, "token", Report(progress=10, output="first\n"))
     store.change("ended", Expect(token="token"), ended(completed("done")))
     clock.advance(2)
@@ -67,6 +67,7 @@ def prepared(module: ModuleType, directory: Path) -> Store:
 WRITES: Final[dict[str, Callable[[Store, str], object]]] = {
     "create": lambda store, text: store.create(draft("new"), text),
     "change": lambda store, text: store.change("runs", Expect(token="token"), ended(completed(text))),
+    "beat": lambda store, text: store.beat({"runs": "token"}, 30 + len(text), frozenset(("runs",))),
     "report": lambda store, text: store.report("runs", "token", Report(progress=20, output=text)),
     "purge": lambda store, text: store.purge(1, 1),
 }

@@ -6,7 +6,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,8 @@ def kill_until_all_ended(server: Herd, store: Store) -> None:
     while ended(store) < JOBS:
         left = Counter((job.status.name, job.run) for job in all_jobs(store) if not job.status.is_final)
         assert time.monotonic() < deadline, f"{left}\n{server.tail()}"
+        with suppress(OSError):
+            server.client.get("/ready")  # the workers may have started after the last request
         time.sleep(0.1)
 
 

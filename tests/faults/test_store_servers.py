@@ -229,7 +229,7 @@ def test_a_report_is_applied_once_although_its_response_is_lost(database: Privat
                 break
             written.append(after.output_size > before.output_size)
         assert True in written, "the proxy lost no response to a write"
-        ended = running.end(completed())
+        ended = running.conclude(completed())
         assert ended is not None
         assert ended.status is Status.COMPLETED
         assert direct.output("job").text == "".join(lines)
@@ -243,12 +243,12 @@ def test_an_end_is_found_although_its_response_is_lost(database: PrivateServer) 
             running = claimed_job(store, job_id)
             proxy.cut_after(number)
             try:
-                ended = running.end(completed("done"))
+                ended = running.conclude(completed("done"))
             except StoreUnavailable:
                 job = direct.get(job_id)
                 assert job is not None
                 written.append(job.status is Status.COMPLETED)
-                ended = running.end(completed("done"))
+                ended = running.conclude(completed("done"))
             assert ended is not None
             assert (ended.status, ended.status_text) == (Status.COMPLETED, "done")
             if not proxy.has_cut():

@@ -101,7 +101,7 @@ def check_that_a_job_waits(site: Site, stranger: Stranger) -> None:
 
 
 def _is_signed_for_a_job(request: bytes) -> bool:
-    """Whether the request has a signature that could run a job. A probe is signed for attempt 0, which no job has."""
+    """Whether the request has a signature that could run a job. A probe is signed for delivery 0, which no job has."""
     head, _, body = request.decode("latin-1").partition("\r\n\r\n")
     line, *fields = head.split("\r\n")
     method, target, _ = line.split(" ")
@@ -114,4 +114,4 @@ def _is_signed_for_a_job(request: bytes) -> bool:
         )
     except SignatureError:
         return True
-    return verified.grant.attempt != 0
+    return verified.grant.delivery != 0

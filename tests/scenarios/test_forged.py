@@ -35,7 +35,7 @@ def waiting_job(site: Site, request: Request) -> Job:
 
 def grant(job: Job, *, created: int | None = None, lifetime: int = 60) -> Grant:
     start = int(time.time()) if created is None else created
-    return Grant(job.id, 1, start, start + lifetime)
+    return Grant(job.id, 1, 1, start, start + lifetime)
 
 
 def send(site: Site, request: Request) -> Page:

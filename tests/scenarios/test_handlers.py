@@ -86,7 +86,7 @@ def disconnected(site: Site, path: str, gate: Gate) -> tuple[str, Held]:
     target = f"{path}?gate={gate.port}"
     job_id = site.start(target, delay=3600, as_current_user=False)
     now = int(SystemClock().now().timestamp())
-    request = site.jobs.signer.sign(Request("GET", target), Grant(job_id, 1, now, now + 60))
+    request = site.jobs.signer.sign(Request("GET", target), Grant(job_id, 1, 1, now, now + 60))
     assert isinstance(site.client.address, tuple)
     with socket.create_connection(site.client.address) as connection:
         connection.sendall(f"GET {request.target} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())

@@ -31,7 +31,7 @@ def waiting_job(site: Site, path: str) -> tuple[Job, Request]:
     request = Request("GET", path)
     job = engine_of(site.jobs).store.create(Draft(id=new_job_id(), request=request, due=3600.0))
     now = int(time.time())
-    return job, site.jobs.signer.sign(request, Grant(job.id, 1, now, now + 60))
+    return job, site.jobs.signer.sign(request, Grant(job.id, 1, 1, now, now + 60))
 
 
 def assert_runs_nothing(site: Site, prefix: str, *, arriving_at: str, headers: Mapping[str, str] | None = None) -> None:

@@ -73,6 +73,17 @@ def an_action(rows: Iterable[bytes], pool: ThreadPoolExecutor) -> str:
     for row in jobs.track(rows, "Reading", total=5):
         assert_type(row, bytes)
 
+    for row in jobs.track(rows, "Reading", resume=True):
+        assert_type(row, bytes)
+    for row in jobs.track(rows, resume="each"):
+        assert_type(row, bytes)
+    jobs.track(rows, resume=5)  # type: ignore[arg-type]
+    assert_type(jobs.owner, str | None)
+    assert_type(jobs.attempt, int | None)
+    assert_type(jobs.cursor, JsonValue)
+    assert_type(jobs.time_left, float)
+    jobs.checkpoint({"row": 5, "on": datetime.now(UTC)})
+
     def work(row: bytes, *, times: int = 1) -> int:
         return len(row) * times
 
@@ -81,6 +92,14 @@ def an_action(rows: Iterable[bytes], pool: ThreadPoolExecutor) -> str:
     jobs.echo(str(submitted.result()))
     jobs.bind(work)("row")  # type: ignore[arg-type]
     return jobs.finish("And done", result={"href": "/export.csv", "rows": [1, 2.5, None]})
+
+
+def continuing_ends_the_action(row: int) -> int:
+    jobs.continue_later(row)
+
+
+def retrying_ends_the_action() -> int:
+    jobs.retry(timedelta(minutes=5), "not yet")
 
 
 def failing_ends_the_action() -> int:
@@ -116,11 +135,18 @@ async def the_async_twins(job_id: str, rows: AsyncIterator[int]) -> None:
     await jobs.aincrement()
     async for row in jobs.atrack(rows, "Reading"):
         assert_type(row, int)
+    async for row in jobs.atrack(rows, "Reading", resume="rows"):
+        assert_type(row, int)
+    await jobs.acheckpoint(5)
     async for letter in jobs.atrack("abc"):
         assert_type(letter, str)
     async for state in jobs.awatch(job_id):
         assert_type(state, JobState)
-    await jobs.astart("/work", retries=5)  # type: ignore[call-arg]
+    await jobs.astart("/work", tries=5)  # type: ignore[call-arg]
+
+
+async def continuing_ends_the_async_action() -> int:
+    await jobs.acontinue_later(5)
 
 
 def around(app: Callable[..., Iterable[bytes]]) -> None:

@@ -936,3 +936,31 @@ def test_streams_of_one_loop_are_woken_together(world: Bench, monkeypatch: pytes
         return calls
 
     assert go(scenario()) == 1
+
+
+# --- a job that runs as its owner -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_an_adapters_hook_lets_the_action_run_as_its_owner_or_refuses_it(
+    world: Bench, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_as_owner(job: Any, scope: Any) -> None:
+        assert threading.current_thread() is not threading.main_thread(), "it may block"
+        if not may:
+            raise JobFailed("the owner has left")
+        scope["user"] = job.owner
+
+    monkeypatch.setattr(world.engine, "run_as_owner", run_as_owner)
+    action, seen = recording()
+    world.start(owner="ann", as_owner=True, as_current_user=False, retries=1)
+    _, job = run(world, action)
+    assert (job.status, seen.get("user")) == ((Status.COMPLETED, "ann") if may else (Status.FAILED, None))
+    assert may or job.status_text == "the owner has left"
+
+
+def test_the_hook_is_not_called_for_other_jobs(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.engine, "run_as_owner", lambda *_: pytest.fail("called"))
+    world.start(owner="ann", as_current_user=False)
+    _, job = run(world, ok)
+    assert job.status is Status.COMPLETED

@@ -63,6 +63,8 @@ def test_every_error_is_public_and_all_public_names_exist() -> None:
         (errors.MissingExtra, (errors.BackJobError, ImportError)),
         (errors.JobFailed, (errors.JobExit,)),
         (errors.JobEnded, (errors.JobExit,)),
+        (errors.JobContinued, (errors.JobExit,)),
+        (errors.JobRetried, (errors.JobExit,)),
         (errors.BackgroundOnly, (errors.JobExit,)),
     ],
 )
@@ -89,7 +91,7 @@ def test_each_status_has_its_number() -> None:
 def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
-        *("scope", "waiting_for"),
+        *("scope", "waiting_for", "attempt", "retries", "history"),
     ]
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 
@@ -98,7 +100,8 @@ def test_a_state_and_an_output_have_these_fields() -> None:
 
 REPORT: Final = {"progress": None, "status_text": None, "*": ..., "total": None}
 FINISH: Final = {"text": None, "result": None, "*": ..., "job_id": None}
-TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None}
+TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None, "resume": False}
+RETRY: Final = {"delay": None, "text": None}
 
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "__init__": {
@@ -108,7 +111,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "*": ...,
         "owner": None,
         "status_prefix": "/backjob",
-        "error_timeout": 60,
+        "error_timeout": 3600,
         "delivery_timeout": 600,
         "completed_retention_days": 30,
         "retention_days": 60,
@@ -124,6 +127,11 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "on_end": None,
         "seal": False,
         "streams": None,
+        "run_lease": 18,
+        "max_running": None,
+        "queues": None,
+        "slice_time": 20,
+        "drain_time": 25,
         "clock": None,
     },
     "start": {
@@ -136,7 +144,12 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "body": None,
         "headers": None,
         "as_current_user": True,
+        "as_owner": False,
         "delay": 0,
+        "expires": None,
+        "retries": 0,
+        "retry_delay": 10,
+        "queue": "default",
         "scope": "",
         "owner": ...,
         "merge": "never",
@@ -156,6 +169,10 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "update": REPORT,
     "increment": {"amount": 1},
     "track": TRACK,
+    "checkpoint": {"cursor": EMPTY},
+    "continue_later": {"cursor": ...},
+    "retry": RETRY,
+    "drain_on_signals": {},
     "echo": {"text": EMPTY},
     "finish": FINISH,
     "fail": {"text": "", "*": ..., "job_id": None},
@@ -168,6 +185,9 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "aincrement": {"amount": 1},
     "afinish": FINISH,
     "atrack": TRACK,
+    "acheckpoint": {"cursor": EMPTY},
+    "acontinue_later": {"cursor": ...},
+    "aretry": RETRY,
     "awatch": {"job_id": EMPTY},
     "ajoin": {"job_id": EMPTY, "timeout": None},
 }
@@ -196,9 +216,9 @@ def test_every_public_method_is_listed() -> None:
     assert public - {"note_error"} == METHODS.keys() - {"__init__"} | {"astart"}
 
 
-def test_is_background_is_a_property() -> None:
-    assert isinstance(inspect.getattr_static(BackJob, "is_background"), property)
-    assert isinstance(inspect.getattr_static(BackJob, "job_id"), property)
+@pytest.mark.parametrize("name", ["is_background", "job_id", "owner", "attempt", "cursor", "time_left"])
+def test_what_an_action_reads_of_its_job_is_a_property(name: str) -> None:
+    assert isinstance(inspect.getattr_static(BackJob, name), property)
 
 
 def test_a_backjob_is_a_context_manager() -> None:
@@ -208,9 +228,10 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 9
+    assert len(twins) == 12
     for name, twin in {**twins, "astart": BackJob.astart}.items():
-        assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin), name
+        # atrack() checks its arguments at once and then returns an async iterator.
+        assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name
         if name != "astart":
             assert parameters(twin) == parameters(getattr(BackJob, name[1:])), name
 
@@ -252,8 +273,8 @@ def test_the_first_parameters_of_each_part(module: str, name: str, first: list[s
                 "output": ["job_id", "offset", "limit"],
                 "change": ["job_id", "expect", "changes"],
                 "report": ["job_id", "token", "report"],
-                "take_due": ["lessee", "lease", "limit", "labels"],
-                "beat": ["tokens"],
+                "take_due": ["lessee", "lease", "limit", "labels", "full"],
+                "beat": ["tokens", "lease", "alive"],
                 "find": ["query"],
                 "count": ["query"],
                 "purge": ["completed_age", "ended_age", "labels"],

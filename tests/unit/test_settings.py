@@ -50,10 +50,11 @@ def test_for_a_name_without_a_match_all_settings_are_listed() -> None:
 
 
 WRONG: dict[tuple[str, ...], list[object]] = {
-    ("ERROR_TIMEOUT", "DELIVERY_TIMEOUT", "COMPLETED_RETENTION_DAYS", "RETENTION_DAYS"): [
-        *("nan", float("nan"), -1, "-0.5", "inf", True, [], "soon", "", 10**400)
-    ],
-    ("MAX_OUTPUT", "MAX_BODY", "MAX_HEADERS", "MAX_DEPTH", "MAX_CHAIN", "STREAMS"): [
+    (
+        *("ERROR_TIMEOUT", "DELIVERY_TIMEOUT", "COMPLETED_RETENTION_DAYS", "RETENTION_DAYS"),
+        *("RUN_LEASE", "SLICE_TIME", "DRAIN_TIME"),
+    ): [*("nan", float("nan"), -1, "-0.5", "inf", True, [], "soon", "", 10**400)],
+    ("MAX_OUTPUT", "MAX_BODY", "MAX_HEADERS", "MAX_DEPTH", "MAX_CHAIN", "STREAMS", "MAX_RUNNING"): [
         "nan",
         -1,
         "1.5",
@@ -71,6 +72,16 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("FORWARD_HEADERS", "CREDENTIAL_HEADERS"): ["Host", "X-Forwarded-For"],
     ("FORWARD_HEADERS",): ["Cookie"],
     ("KEY_FALLBACKS",): [5, [5]],
+    ("QUEUES",): [
+        "",
+        "exports",
+        "[]",
+        5,
+        [],
+        {"exports": 2},
+        {"exports": {"max_running": 0}},
+        {"exports": {"maximum": 2}},
+    ],
 }
 
 
@@ -96,6 +107,9 @@ def test_values_are_parsed_from_text_and_other_names_are_ignored() -> None:
             "BACKJOB_FORWARD_HEADERS": ["X-Tenant"],
             "BACKJOB_MERGE_COOKIES": "sid",
             "BACKJOB_STORE": None,
+            "BACKJOB_MAX_RUNNING": "4",
+            "BACKJOB_QUEUES": '{"exports": {"max_running": 2}}',
+            "BACKJOB_RUN_LEASE": "9",
             "OTHER": object(),
         },
         prefix="BACKJOB_",
@@ -104,6 +118,7 @@ def test_values_are_parsed_from_text_and_other_names_are_ignored() -> None:
     assert settings.credential_headers == ("X-USER", "X-Api-Key")
     assert (settings.forward_headers, settings.merge_cookies) == (("X-Tenant",), ("sid",))
     assert (settings.key_fallbacks, settings.store, settings.streams) == (("a", "b"), None, 20)
+    assert (settings.max_running, settings.run_lease, settings.queues) == (4, 9.0, {"exports": {"max_running": 2}})
 
 
 def test_no_repr_and_no_error_shows_a_secret() -> None:
@@ -294,4 +309,4 @@ def test_the_store_is_closed_if_the_cache_is_refused(tmp_path: Path) -> None:
 
 def a_running_job(store: Store) -> None:
     store.create(Draft(id="job", request=Request("GET", "/work")))
-    assert store.change("job", *claimed("token")) is not None
+    assert store.change("job", *claimed("token", run=1, lease=18.0)) is not None

@@ -455,3 +455,28 @@ def test_a_stream_that_the_server_closes_no_longer_counts() -> None:
     assert world.engine.broadcast.count == 1
     body.close()
     assert world.engine.broadcast.count == 0
+
+
+# --- a job that runs as its owner -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_an_adapters_hook_lets_the_action_run_as_its_owner_or_refuses_it(
+    world: Bench, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run_as_owner(job: Any, environ: dict[str, Any]) -> None:
+        if not may:
+            raise JobFailed("the owner has left")
+        environ["REMOTE_USER"] = job.owner
+
+    seen: list[str] = []
+
+    def action(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        seen.append(environ["REMOTE_USER"])
+        return ok(environ, start_response)
+
+    monkeypatch.setattr(world.engine, "run_as_owner", run_as_owner)
+    world.start(owner="ann", as_owner=True, as_current_user=False, retries=1)
+    _, job = run(world, action)
+    assert (job.status, seen) == ((Status.COMPLETED, ["ann"]) if may else (Status.FAILED, []))
+    assert may or job.status_text == "the owner has left"

@@ -1,8 +1,16 @@
 """Columns for runs, retries, slices and queues, and for the time limits of waiting jobs."""
 
+from typing import Any
+
 from django.db import migrations, models
 
 import backjob.django.fields
+
+
+def set_limits(apps: Any, editor: Any) -> None:
+    """Before the migration is reversed: the earlier version knows no job without this limit."""
+    jobs = apps.get_model("backjob", "Job").objects.using(editor.connection.alias)
+    jobs.filter(deliver_by=None).update(deliver_by=models.F("start_time") + 600_000_000)
 
 
 class Migration(migrations.Migration):
@@ -10,6 +18,7 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.AlterField("job", "deliver_by", models.BigIntegerField(null=True)),
+        migrations.RunPython(migrations.RunPython.noop, set_limits),
         migrations.AddField("job", "run", models.IntegerField(default=1, db_default=1)),
         migrations.AddField("job", "delivery", models.IntegerField(default=1, db_default=1)),
         migrations.AddField("job", "retries", models.IntegerField(default=0, db_default=0)),

@@ -43,7 +43,7 @@ class Leases:
         self.running = sa.select(self._column.id).where(*self._is_running())
         self.renew = self._make_renew()
         self.beat = self._make_beat()
-        """Renews leases and returns the ids that are stale, in one statement; None if the server can't do that."""
+        """Renews leases in one statement, and returns the other ids, each with whether it is stale; None if it can't."""
 
     def due(self, *, by_label: bool, has_full: bool) -> Due:
         """The statements about due jobs with one of ``labels``, that are in none of the queues ``full`` or have a slot."""
@@ -142,6 +142,8 @@ class Leases:
             "lease_until": self._now + big("lease"),
             "updated_time": sa.case((running.c.alive, self._now), else_=column.updated_time),
         }
-        renewed = sa.update(self._jobs).values(row).where(column.seq == running.c.seq).returning(column.seq)
+        update = sa.update(self._jobs).values(row).where(column.seq == running.c.seq)
+        renewed = update.returning(column.id).cte("renewed")
         is_stale = ~sa.select(column.seq).where(is_running).correlate(asked).exists()
-        return sa.select(asked.c.id).where(is_stale).add_cte(renewed.cte("renewed"))
+        is_left = asked.c.id.not_in(sa.select(renewed.c.id))
+        return sa.select(asked.c.id, is_stale.label("is_stale")).where(is_left)

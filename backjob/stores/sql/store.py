@@ -16,6 +16,7 @@ from backjob.errors import InvalidRequest, MissingExtra, SlotTaken, StoreUnavail
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS
+from backjob.stores.renewal import Renewed, renew_unlocked
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import changed, holds, kept_for, leased, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
@@ -239,36 +240,36 @@ class SQLStore:
         )
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
-        if not tokens:
-            return frozenset()
-        statement = self._sql.leases.beat
-        if statement is None:
-            return self._beat_in_transaction(tokens, lease, alive)
-        beats = [{"id": job_id, "token": token, "alive": job_id in alive} for job_id, token in tokens.items()]
-        values = self._values(beats=json.dumps(beats), lease=span(lease))
-        rows = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
-        return frozenset([job_id for (job_id,) in rows])
+        renew = self._renew if self._sql.can_return_updates else self._renew_in_transaction
+        return renew_unlocked(tokens, lambda tokens: renew(tokens, lease, alive))
 
-    def _beat_in_transaction(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+    def _renew(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
+        beats = [{"id": job_id, "token": token, "alive": job_id in alive} for job_id, token in tokens.items()]
+        statement, values = self._sql.leases.beat, self._values(beats=json.dumps(beats), lease=span(lease))
+        rows = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
+        stale = frozenset([job_id for job_id, is_stale in rows if is_stale])
+        return stale, frozenset([job_id for job_id, _ in rows]) - stale
+
+    def _renew_in_transaction(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
         sql, values = self._sql.leases, self._values(lease=span(lease))
         asked = {"ids": list(tokens), "pairs": list(tokens.items())}
 
-        def step(connection: Connection) -> set[str]:
+        def step(connection: Connection) -> frozenset[str]:
             rows = connection.execute(sql.lock_running, asked).all()
             batch = [seq for seq, _ in rows]
             # A list must not be empty; no job has the number 0.
             signs = [seq for seq, job_id in rows if job_id in alive] or [0]
             if batch:
                 connection.execute(sql.renew, values | {"batch": batch, "alive": signs})
-            return {job_id for _, job_id in rows}
+            return frozenset([job_id for _, job_id in rows])
 
-        renewed = self._database.transact(step, separate=True)
-        if len(renewed) == len(tokens):
-            return frozenset()
-        missing = {job_id: token for job_id, token in tokens.items() if job_id not in renewed}
-        left = {"ids": list(missing), "pairs": list(missing.items())}
-        rows = self._database.do(lambda connection: connection.execute(sql.running, left).all(), separate=True)
-        return frozenset(missing) - {job_id for (job_id,) in rows}  # another transaction has locked the others
+        left = frozenset(tokens) - self._database.transact(step, separate=True)
+        if not left:
+            return left, left
+        asked = {"ids": list(left), "pairs": [(job_id, tokens[job_id]) for job_id in left]}
+        rows = self._database.do(lambda connection: connection.execute(sql.running, asked).all(), separate=True)
+        locked = frozenset([job_id for (job_id,) in rows])
+        return left - locked, locked
 
     def find(self, query: Query) -> list[Job]:
         rows = sorted(self._search(self._sql.searches.find(query), query), key=itemgetter(-1), reverse=True)

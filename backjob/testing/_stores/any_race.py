@@ -91,8 +91,8 @@ def _requeue(store: Store, name: str, racer: str, number: int) -> Log:
     if job is None:
         return []
     requeue = (Requeue("failed"), continued(number))[number % 2]
-    changes = requeued(job, requeue, job.read_time)
-    return _log(f"requeued {job.run}", store.change(name, Expect(run=job.run, token=f"{job.run} {racer}"), changes))
+    expect = Expect(status=Status.IN_PROGRESS, run=job.run, token=f"{job.run} {racer}")
+    return _log(f"requeued {job.run}", store.change(name, expect, requeued(job, requeue, job.read_time)))
 
 
 def _beat(store: Store, name: str, racer: str, _: int) -> Log:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,9 @@ from importlib import import_module
 from threading import Barrier
 from typing import Any, Final, TypeAlias, cast
 
+from backjob.errors import SlotTaken
 from backjob.lifecycle import cancelled, claimed, completed, ended, failed
-from backjob.model import Draft, Expect, Report, Request, Status
+from backjob.model import Changes, Draft, Expect, Report, Request, Status
 from backjob.protocols import Store
 
 Task: TypeAlias = dict[str, Any]
@@ -89,10 +91,30 @@ def _take(store: Store, racer: str, task: Task) -> list[str]:
     return taken
 
 
+def _slots(store: Store, racer: str, task: Task) -> list[tuple[int, float, float]]:
+    """Take one slot after the other for this thread's job, and release it. Returns (slot, begin, end) of each that it got.
+
+    Processes of one machine share the clock.
+    """
+    held = []
+    for number in range(task["rounds"]):
+        slot = number % task["slots"]
+        try:
+            store.change(racer, Expect(unclaimed=True), Changes(slot=f"default/{slot}"))
+        except SlotTaken:
+            continue
+        begin = time.monotonic()
+        store.get(racer)  # takes a moment, in which others try
+        held.append((slot, begin, time.monotonic()))
+        store.change(racer, Expect(), Changes(slot=None))
+    return held
+
+
 _SCENARIOS: Final[dict[str, Callable[[Store, str, Task], object]]] = {
     "claim": _claim,
     "create": _create,
     "end": _end,
+    "slots": _slots,
     "take": _take,
 }
 

@@ -195,7 +195,8 @@ class _Machine(RuleBasedStateMachine):
     def requeue(self, job_id: str, token: str, requeue: Requeue) -> None:
         job = self.model.job(job_id)
         if job is not None:
-            self._change(job_id, Expect(run=job.run, token=token), requeued(job, requeue, self.clock.now()))
+            expect = Expect(status=Status.IN_PROGRESS, run=job.run, token=token)
+            self._change(job_id, expect, requeued(job, requeue, self.clock.now()))
 
     @precondition(lambda self: self.model.rows)
     @rule(job_id=_IDS, limit=st.sampled_from(Late))

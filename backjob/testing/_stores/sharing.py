@@ -17,18 +17,21 @@ import pytest
 
 from backjob.lifecycle import claimed
 from backjob.model import Job, Query
-from backjob.protocols import Store
+from backjob.protocols import Capability, Store, lacks
 from backjob.testing._stores.case import LEASE, PATIENCE, draft, kept, same, whole_output
 from backjob.testing._stores.process import chunk, open_by
+from backjob.testing._stores.slots import disjoint
 from backjob.testing._stores.watched import WatchedStore
 
 _ONCE_EACH: Final = 8  # additional jobs that every thread claims once
 _AT_ONCE: Final = 3  # jobs that a thread leases with one call
+_SLOTS: Final = 3  # slots that all threads take and release
 _REPORTS: Final = 8  # reports by a thread, on average, before others try to end the job
 
 
 class SharesJobs:
-    """The promises to several processes: one winner, one job per merge key, one end, no lost output, one lessee.
+    """The promises to several processes: one winner, one job per merge key, one end, no lost output, one lessee, and one job
+    per slot.
 
     Override ``address()``, which returns the address of a new, empty store as text. Each process imports the function that
     ``opener`` names, as ``"package.module:function"``, and calls it with the address. By default that is `open_store`, and
@@ -47,6 +50,8 @@ class SharesJobs:
     """Creates with one merge key, by all threads."""
     due = 200
     """The number of due jobs."""
+    slot_takes = 1000
+    """Attempts to take a slot, by all threads."""
     contested = 4
     """The number of jobs that threads report on, end and cancel at the same time."""
     patience = PATIENCE
@@ -135,6 +140,21 @@ class SharesJobs:
             for name in ids:
                 job = self._read(name)
                 same((job.lessee, job.version), (lessee, 2), "the lessee of a job is the caller that took it")
+
+    def test_a_slot_never_has_two_holders(self) -> None:
+        if Capability.SLOTS in lacks(self.store):
+            pytest.skip("this store lacks Capability.SLOTS")
+        racers = self._racers()
+        for racer in racers:
+            self.store.create(draft(racer))
+        rounds = -(-self.slot_takes // len(racers))
+        held = [holding for each in self._race("slots", slots=_SLOTS, rounds=rounds) for holding in each]
+        for number in range(_SLOTS):
+            mine = [(begin, end) for slot, begin, end in held if slot == number]
+            kept(mine, "a free slot can be taken")
+            disjoint([mine])
+        slots = [self._read(racer).slot for racer in racers]
+        same(slots, [None] * len(racers), "a slot of None releases it")
 
     def _read(self, name: str) -> Job:
         job = self.store.get(name)

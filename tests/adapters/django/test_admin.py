@@ -13,7 +13,9 @@ from backjob import Status
 from backjob.django import jobs
 from backjob.django.models import Job
 from backjob.django.testing import immediate, recorded
-from backjob.status.words import WORDS
+from backjob.lifecycle import Requeue, claimed, concluded
+from backjob.model import Changes, Expect
+from backjob.status.words import WAITING, WORDS
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -103,20 +105,51 @@ def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> No
     al = staff("view_job")
     page = al.get(detail(waiting)).content.decode()
     assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
-    assert "field-status_text" not in page  # it would stand still beside what moves
+    assert "field-text" not in page  # it would stand still beside what moves
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
         assert al.get(detail(waiting)).status_code == 302  # another application's job
         with recorded():
             own = jobs.start("/see", as_current_user=False)
         page = al.get(detail(own)).content.decode()
     assert "Waiting to start" in page
-    assert "field-status_text" in page
+    assert "field-text" in page
 
 
 def test_the_admin_shows_the_same_words_as_the_page(waiting: str) -> None:
     page = staff("view_job").get(LIST).content.decode()
     for status, word in WORDS.items():
         assert re.search(rf'status__exact={status:d}"[^>]*>\s*{word}<', page)
+
+
+def test_the_list_says_why_a_job_waits_and_which_attempt_it_is(ended: str, waiting: str) -> None:
+    with recorded():
+        later = jobs.start("/see", as_current_user=False, delay=60)
+        again = jobs.start("/see", as_current_user=False, retries=3)
+    jobs.store.change(waiting, Expect(unclaimed=True), Changes(waiting_for="proof"))
+    fail_once(again)
+    page = staff("view_job").get(LIST).content.decode()
+    notes = re.findall(r'<td class="field-note">([^<]*)</td>', page)
+    assert sorted(notes)[:1] == ["&lt;b&gt;Seen&lt;/b&gt;"]
+    assert {WAITING["proof"].replace("'", "&#x27;"), WAITING["due"]} <= set(notes), later
+    assert [note for note in notes if note.startswith("&lt;boom&gt;; attempt 2 of 4")]
+
+
+def test_the_detail_page_of_an_ended_job_shows_its_attempts_and_earlier_runs(database: str) -> None:
+    with recorded():
+        again = jobs.start("/see", as_current_user=False, retries=3)
+    fail_once(again)
+    jobs.cancel(again)
+    page = staff("view_job").get(detail(again)).content.decode()
+    assert "2 of 4" in page
+    assert re.search(r"<ol><li>[-\d]+ [:\d]+ – [:\d]+ UTC: &lt;boom&gt;</li></ol>", page)
+
+
+def fail_once(job_id: str) -> None:
+    """Write a run that fails and is followed by another one."""
+    job = jobs.store.change(job_id, *claimed("token", 1, 18))
+    assert job is not None
+    changes = concluded(job, Requeue("<boom>", 0), job.read_time)
+    assert jobs.store.change(job_id, Expect(token="token"), changes) is not None
 
 
 def test_the_detail_page_shows_times_in_the_format_of_the_list(ended: str, waiting: str) -> None:

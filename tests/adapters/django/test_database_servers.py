@@ -19,9 +19,9 @@ from backjob.django import store as django_store
 from backjob.django.models import Job
 from backjob.django.store import DjangoStore
 from backjob.endings import write_end, write_report
-from backjob.errors import StoreUnavailable
+from backjob.errors import SlotTaken, StoreUnavailable
 from backjob.lifecycle import cancelled, claimed, ended, failed
-from backjob.model import Draft, Expect, Report, Request
+from backjob.model import Changes, Draft, Expect, Report, Request
 from tests.adapters.django.sites import Site, serving
 from tests.scenarios.client import Gate
 
@@ -35,6 +35,10 @@ DEADLINE: Final = 30.0
 _WAITS: Final = {
     "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND pid = %s",
     "mysql": "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT' AND trx_mysql_thread_id = %s",
+}
+_LIVING: Final = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE pid = %s",
+    "mysql": "SELECT count(*) FROM information_schema.processlist WHERE id = %s",
 }
 _SESSION: Final = {"postgresql": "SELECT pg_backend_pid()", "mysql": "SELECT CONNECTION_ID()"}
 
@@ -120,7 +124,7 @@ def store() -> DjangoStore:
     store = DjangoStore("default")
     for job_id in ("a", "b"):
         store.create(Draft(id=job_id, request=Request("GET", "/see", ())))
-        assert store.change(job_id, *claimed(f"token of {job_id}"))
+        assert store.change(job_id, *claimed(f"token of {job_id}", 1, 60.0))
     return store
 
 
@@ -141,12 +145,55 @@ def test_the_store_repeats_its_own_transaction_after_a_deadlock(
     store: DjangoStore, other: Other, deadlocks: list[bool]
 ) -> None:
     patience(connections["default"], 3)
+    for job_id in ("c", "d"):
+        store.create(Draft(id=job_id, request=Request("GET", "/see", ())))
     before = dict(Job.objects.values_list("id", "version"))
-    other.lock("b")
-    with other.meanwhile(waiting(connections["default"]), lambda: other.lock("a")):
-        store.beat({"a": "token of a", "b": "token of b"})
+    other.lock("d")
+    with other.meanwhile(waiting(connections["default"]), lambda: other.lock("c")):
+        assert [job.id for job in store.take_due("me", 60, 10)] == ["c", "d"]
     assert set(deadlocks) == {True}
-    assert dict(Job.objects.values_list("id", "version")) == {job_id: version + 1 for job_id, version in before.items()}
+    after = dict(Job.objects.values_list("id", "version"))
+    assert after == {job_id: version + (job_id in ("c", "d")) for job_id, version in before.items()}
+
+
+def test_a_renewal_waits_for_no_transaction_of_the_application(store: DjangoStore, other: Other) -> None:
+    before = dict(Job.objects.values_list("id", "lease_until"))
+    tokens = {"a": "token of a", "b": "token of b"}
+    other.lock("a")
+    ask(connections["default"], "SET lock_timeout = '1s'" if connections["default"].vendor == "postgresql" else
+        "SET SESSION innodb_lock_wait_timeout = 1")  # fmt: skip
+    assert store.beat(tokens, 100.0, frozenset(tokens)) == frozenset(), "a job that is locked is not stale"
+    after = dict(Job.objects.values_list("id", "lease_until"))
+    assert (after["a"], after["b"] > before["b"]) == (before["a"], True)
+    other.connection.rollback()
+    assert store.beat(tokens, 200.0, frozenset()) == frozenset()
+    assert min(Job.objects.values_list("lease_until", flat=True)) > after["b"]
+
+
+def test_a_slot_that_is_taken_does_not_spoil_the_callers_transaction(store: DjangoStore) -> None:
+    assert store.change("a", Expect(), Changes(slot="exports/0"))
+    with transaction.atomic():
+        assert store.change("b", Expect(), Changes(progress=10))
+        with pytest.raises(SlotTaken, match="exports/0"):
+            store.change("b", Expect(), Changes(slot="exports/0"))
+        assert store.change("b", Expect(), Changes(slot="exports/1", progress=20))
+    job = store.get("b")
+    assert job is not None
+    assert (job.slot, job.progress) == ("exports/1", 20)
+
+
+def test_a_lost_connection_fails_no_renewal(store: DjangoStore) -> None:
+    """While no job runs, the leases' connection is idle, and a server ends such connections."""
+    connection = connections["default"]
+    session = ask(connection, _SESSION[connection.vendor])
+    with closing(connection.copy()) as beside:
+        ask(beside, "SELECT pg_terminate_backend(%s, 10000)" if beside.vendor == "postgresql" else "KILL %s", session)
+        deadline, pause = time.monotonic() + DEADLINE, threading.Event()
+        while ask(beside, _LIVING[beside.vendor], session):
+            assert time.monotonic() < deadline, "the server did not end a session"
+            pause.wait(0.02)
+    assert store.beat({"a": "token of a", "b": "other"}, 100.0, frozenset()) == {"b"}
+    assert ask(connection, _SESSION[connection.vendor]) != session
 
 
 def test_a_deadlock_in_the_callers_transaction_is_raised(
@@ -194,7 +241,7 @@ def test_an_emoji_that_the_tables_character_set_lacks_keeps_no_job_running(any_d
         store = DjangoStore()
         for job_id in ("a", "b"):
             store.create(Draft(id=job_id, request=Request("GET", "/"), due=0.0))
-            store.change(job_id, *claimed(job_id))
+            store.change(job_id, *claimed(job_id, 1, 60.0))
         assert write_report(store, "a", "a", Report(progress=30, text="\U0001f600"))
         for job_id in ("a", "b"):
             job = write_end(store, job_id, Expect(token=job_id), failed("ä \U0001f600"))

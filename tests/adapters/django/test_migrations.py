@@ -21,7 +21,7 @@ from backjob import Status
 from backjob.django.store import DjangoStore
 from backjob.errors import StoreError
 from backjob.lifecycle import cancelled, claimed, ended
-from backjob.model import Draft, Expect, Query, Report, Request
+from backjob.model import Changes, Draft, Expect, Query, Report, Request
 from backjob.testing import FakeClock
 from tests.adapters.django.sites import ANY_DATABASE
 from tests.services import MARIADB, POSTGRES, own_name
@@ -161,10 +161,38 @@ def test_only_a_delivery_reads_the_body_of_a_request(kind: str) -> None:
         cursor.execute("ALTER TABLE backjob_job DROP COLUMN body")
     assert store.get("job") is not None
     assert len(store.find(Query())) == store.count(Query()) == 1
-    assert store.change("job", *claimed("token")) is not None
+    assert store.change("job", *claimed("token", 1, 60.0)) is not None
     assert store.report("job", "token", Report(progress=5, output="line"))
     with pytest.raises(StoreError):
         store.get("job", body=True)
+
+
+def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> None:
+    migrate("backjob", "0003")
+    columns = list(ROWS["backjob_job"][0])
+    insert_rows()
+    before = stored_rows()
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute("UPDATE backjob_job SET label = 'mine', waiting_for = 'proof', root = id")
+    migrate("backjob", "0004")
+    assert stored_rows() == before
+    store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
+    jobs = store.find(Query(labels=frozenset(("mine",))))
+    assert len(jobs) == len(before["backjob_job"])
+    assert {(job.label, job.waiting_for, job.root == job.id) for job in jobs} == {("mine", "proof", True)}
+    assert {(job.run, job.delivery, job.queue, job.slot) for job in jobs} == {(1, 1, "default", None)}
+    assert store.change("started", Expect(), Changes(deliver_by=None)) is not None
+    assert store.beat({"running": "token-of-running"}, 18, frozenset()) == frozenset()
+    migrate("backjob", "0003")
+    assert "run" not in shape_columns()
+    assert set(columns) <= shape_columns()
+    migrate()
+    assert "run" in shape_columns(), kind
+
+
+def shape_columns() -> set[str]:
+    with connections[ALIAS].cursor() as cursor:
+        return {column.name for column in connections[ALIAS].introspection.get_table_description(cursor, "backjob_job")}
 
 
 def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
@@ -192,6 +220,11 @@ def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
     assert (jobs["failed"].status_text, jobs["cancelled"].status_text) == ("LookupError: left", "cancelled")
     assert (jobs["started-sealed"].sealed, jobs["completed"].request) == (b"\x00\xffsealed", None)
     assert {(job.label, job.proof, job.root, job.waiting_for) for job in jobs.values()} == {("", None, None, None)}
+    assert {(job.run, job.delivery, job.retries, job.retry_delay) for job in jobs.values()} == {(1, 1, 0, 10.0)}
+    assert {(job.queue, job.slot, job.as_owner, job.expires) for job in jobs.values()} == {
+        ("default", None, False, None)
+    }
+    assert {(job.cursor, job.history, job.claimed_time) for job in jobs.values()} == {(None, None, None)}
     started = store.get("started", body=True)
     assert started is not None
     request = started.request
@@ -203,7 +236,7 @@ def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
     )
     assert store.create(Draft(id="another", request=request), "unfinished:5f0c").id == "started"
 
-    claim = store.change("started", *claimed("token"))
+    claim = store.change("started", *claimed("token", 1, 60.0))
     assert claim is not None
     assert store.report("started", "token", Report(progress=10, output="begun\n"))
     assert store.output("started").text == "begun\n"
@@ -214,6 +247,7 @@ def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
     by_token = Expect(status=Status.IN_PROGRESS, token="token-of-running")
     assert store.change("running", by_token, ended(cancelled())) is not None
 
+    assert store.beat({"started": "token", "running": "token-of-running"}, 18, frozenset()) == {"running"}
     assert store.purge(86400, 86400) == 3
     assert {job.id for job in store.find(Query())} == {"started", "started-sealed", "running"}
     with connections[ALIAS].cursor() as cursor:

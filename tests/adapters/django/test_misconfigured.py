@@ -88,7 +88,7 @@ def test_an_unexpected_error_of_a_setting_fails_only_what_needs_jobs(get: Get, m
 def test_a_worker_request_waits_for_a_process_that_is_configured(get: Get) -> None:
     with recorded() as started:
         jobs.start("see", as_current_user=False)
-    signed = engine().signer.sign(started[0].request, Grant(started[0].job_id, 1, 1_000, 2_000))
+    signed = engine().signer.sign(started[0].request, Grant(started[0].job_id, 1, 1, 1_000, 2_000))
     with override_settings(SECRET_KEY="dev"):
         response = get(signed.target)
     assert (response.status_code, response["backjob-refusal"]) == (503, "unavailable")

@@ -96,7 +96,7 @@ def sent(request: Request) -> Any:
 
 def signed(**times: int) -> Request:
     now = int(SystemClock().now().timestamp())
-    grant = Grant("job", 1, now + times.get("created", 0), now + times.get("expires", 60))
+    grant = Grant("job", 1, 1, now + times.get("created", 0), now + times.get("expires", 60))
     return jobs.signer.sign(Request("POST", "/see", (("User-Agent", "x"),)), grant)
 
 
@@ -247,7 +247,7 @@ def test_a_forced_script_name_is_not_on_the_wire(raw: bool, path: str) -> None:
         [job] = started
         assert job.request.target == "/see"
         now = int(SystemClock().now().timestamp())
-        request = jobs.signer.sign(job.request, Grant(job.job_id, 1, now, now + 60))
+        request = jobs.signer.sign(job.request, Grant(job.job_id, 1, 1, now, now + 60))
         wire = {"REQUEST_URI": request.target} if raw else {}
         assert Client().get(request.target, **wire).status_code == 200
         assert jobs.status(job.job_id).status is Status.COMPLETED

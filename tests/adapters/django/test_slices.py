@@ -33,30 +33,30 @@ SLICE = 3
 
 
 class ByUUID(models.Model):
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    id: Any = models.UUIDField(primary_key=True, default=uuid.uuid4)
 
     class Meta:
         app_label = "slices"
-        ordering = ["id"]
+        ordering = ("id",)
 
 
 class ByText(models.Model):
-    code = models.CharField(primary_key=True, max_length=20)
+    code: Any = models.CharField(primary_key=True, max_length=20)
 
     class Meta:
         app_label = "slices"
-        ordering = ["-code"]
+        ordering = ("-code",)
 
 
 class Child(ByText):
-    class Meta:
+    class Meta:  # pyright: ignore[reportIncompatibleVariableOverride]
         app_label = "slices"
 
 
 class ByTwo(models.Model):
     pk = models.CompositePrimaryKey("tenant", "number")
-    tenant = models.IntegerField()
-    number = models.IntegerField()
+    tenant: Any = models.IntegerField()
+    number: Any = models.IntegerField()
 
     class Meta:
         app_label = "slices"

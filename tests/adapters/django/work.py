@@ -171,6 +171,35 @@ def finish_itself_from_outside() -> str:
     return "not this"
 
 
+calls: Final[list[int]] = []
+"""The calls of `fail_times`, `retry_once` and `in_slices` so far; a test clears it."""
+
+
+@task()
+def fail_times(failures: int) -> int:
+    """Fail at the first calls."""
+    calls.append(len(calls) + 1)
+    if len(calls) <= failures:
+        raise ValueError(f"call {len(calls)}")
+    return len(calls)
+
+
+@task()
+def retry_once() -> int:
+    calls.append(len(calls) + 1)
+    if len(calls) == 1:
+        jobs.retry(0, "not yet")
+    return len(calls)
+
+
+@task()
+def in_slices(slices: int) -> int:
+    calls.append(len(calls) + 1)
+    if len(calls) < slices:
+        jobs.continue_later(len(calls))
+    return len(calls)
+
+
 @task()
 def fall_silent() -> None:
     """Set the time of the job's last report far back, and read its status."""

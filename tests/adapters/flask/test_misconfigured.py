@@ -123,7 +123,7 @@ def test_a_worker_request_waits_for_a_process_that_is_configured(make_app: MakeA
     signer = other.extensions["backjob"].engine.signer
     from backjob.model import Grant
 
-    request = signer.sign(started[0].request, Grant(started[0].job_id, 1, 1_000, 2_000))
+    request = signer.sign(started[0].request, Grant(started[0].job_id, 1, 1, 1_000, 2_000))
     app, _ = site(make_app, SECRET_KEY="dev")
     response = app.test_client().get(request.target)
     assert (response.status_code, response.headers["backjob-refusal"]) == (503, "unavailable")

@@ -23,7 +23,7 @@ MakeApp = Callable[..., Flask]
 
 SECRET = "Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA"
 OTHER_SECRET = "b3R4nU8wQ6xE1zC9vK2jM7hG5tY0aLpS"
-GRANT = Grant(job_id="job", attempt=1, created=1_000, expires=2_000)
+GRANT = Grant(job_id="job", run=1, delivery=1, created=1_000, expires=2_000)
 
 
 def verifies(signing: Flask, verifying: Flask) -> bool:

@@ -30,6 +30,7 @@ from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
 from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
+from backjob.status.words import NO_SIGN
 from backjob.stores import open_store
 from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
@@ -70,7 +71,7 @@ def a_job(
     """Create a job that is due; with an end or an output it is also claimed."""
     store.create(Draft(id=job_id, request=Request("GET", "/work"), scope=scope, owner=owner or None))
     if end is not None or output:
-        assert store.change(job_id, *claimed("token"))
+        assert store.change(job_id, *claimed("token", 1, 86_400.0))
         assert store.report(job_id, "token", Report(output=output))
     if end is not None:
         assert store.change(job_id, Expect(), ended(end))
@@ -118,6 +119,35 @@ def test_list_filters_jobs(url: str, store: Store, capsys: Out, options: tuple[s
     a_job(store, "job3", end=completed(), scope="reports")
     assert run("list", "--store", url, *options) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == expected
+
+
+def test_a_store_alone_shows_no_sign_of_a_dead_process_and_writes_nothing(
+    url: str, store: Store, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_job(store)
+    assert store.change("job1", *claimed("token", 1, -1.0))  # its lease was over a second ago
+    before = store.get("job1")
+
+    class Ends:
+        def wait(self, _seconds: float) -> None:
+            """End the job after the first look."""
+            assert before is not None
+            assert store.change("job1", Expect(version=before.version), ended(failed("at last")))
+
+    monkeypatch.setattr("backjob.jobs.outside.threading", SimpleNamespace(Event=Ends))
+    for command in (("list",), ("show", "job1"), ("show", "job1", "--json"), ("watch", "job1")):
+        run(*command, "--store", url)
+        out = capsys.readouterr().out
+        assert NO_SIGN in out
+        assert "IN_PROGRESS" in out
+    assert out.endswith("at last\n")
+
+
+def test_a_store_alone_ends_no_job_that_is_late(url: str, store: Store, capsys: Out) -> None:
+    store.create(Draft(id="job1", request=Request("GET", "/work"), expires=-1.0))
+    assert run("show", "job1", "--store", url) == 0
+    assert "STARTED" in capsys.readouterr().out
+    assert status_of(store, "job1") is Status.STARTED
 
 
 def test_list_json_prints_one_object_per_line(url: str, store: Store, capsys: Out) -> None:

@@ -168,6 +168,7 @@ def test_a_purged_job_is_dropped(world: Bench) -> None:
 def test_an_undelivered_job_fails_exactly_at_its_delivery_timeout(world: Bench) -> None:
     job_id = world.start()
     world.transport.script = lambda sent: sent.fail(ConnectionLost("EOF"))
+    world.step()
     while world.clock.monotonic() < 599:
         world.step(1)
     world.clock.advance(599.999 - world.clock.monotonic())

@@ -202,7 +202,7 @@ def test_an_answer_that_renews_the_proof_ends_the_reason_to_wait(world: Bench) -
 
 
 def _marks(world: Bench, sent: Sent) -> Headers:
-    return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, sent.delivery.attempt, None)
+    return mark(world.engine.signer.derive(MARK_LABEL)[0], sent.delivery.job_id, 1, sent.delivery.attempt, None)
 
 
 def test_worker_requests_go_to_the_very_address_that_answered_the_probe(world: Bench) -> None:
@@ -356,17 +356,19 @@ def test_probes_back_off_to_ten_seconds_and_never_stack(world: Bench) -> None:
     assert len(times) < 16
 
 
-def test_a_job_that_was_never_delivered_ends_with_the_last_reason(world: Bench) -> None:
+def test_a_job_that_was_never_delivered_and_expires_ends_with_the_last_reason(world: Bench) -> None:
     world.transport.script = lambda sent: sent.fail(NotSent("connection refused: 127.0.0.1:9"))
     with served():
-        job_id = world.start(as_current_user=True)
+        job_id = world.start(as_current_user=True, expires=600)
+        another = world.start(as_current_user=True)
     for _ in range(610):
         world.step(1)
     job = world.job(job_id)
     assert job.status is Status.FAILED
     assert job.status_text == (
-        "job timeout: not delivered within 600 s; the last attempt: FakeTransport: connection refused: 127.0.0.1:9"
+        "expired: not started in time; the last attempt: FakeTransport: connection refused: 127.0.0.1:9"
     )
+    assert world.job(another).status is Status.STARTED
 
 
 def test_an_answer_by_another_site_ends_a_job_only_after_a_second_proof(world: Bench) -> None:

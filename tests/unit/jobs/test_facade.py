@@ -267,13 +267,13 @@ def test_only_identical_requests_merge(world: Bench, merge: str, other: dict[str
         assert world.jobs.start(**one, merge=merge) != first  # type: ignore[arg-type]
 
 
-def test_a_merge_moves_a_delayed_job_to_the_newest_start_time_and_restarts_its_delivery_timeout(world: Bench) -> None:
+def test_a_merge_moves_a_delayed_job_to_the_newest_start_time(world: Bench) -> None:
     job_id = world.start(merge="pending", delay=10)
     world.clock.advance(5)
     world.start(merge="pending", delay=50)
     job = world.job(job_id)
     assert job.start_time == world.clock.now() + timedelta(seconds=50)
-    assert job.deliver_by == job.start_time + timedelta(seconds=600)
+    assert job.deliver_by is None
 
 
 def test_an_ended_job_is_not_joined(world: Bench) -> None:

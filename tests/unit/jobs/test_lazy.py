@@ -99,7 +99,7 @@ def test_while_one_thread_tries_again_no_page_waits_for_it() -> None:
 
 @pytest.mark.parametrize("carrier", ["query", "header"])
 def test_without_an_engine_a_worker_request_is_refused_for_now_and_others_pass(carrier: Any) -> None:
-    signed = MessageSigner(KEY, carrier=carrier).sign(Request("GET", "/work"), Grant("job", 1, 1_000, 2_000))
+    signed = MessageSigner(KEY, carrier=carrier).sign(Request("GET", "/work"), Grant("job", 1, 1, 1_000, 2_000))
     with pytest.raises(Refusal) as refused:
         check_without_engine(lambda: (signed,))
     assert (refused.value.status, refused.value.kind) == (503, "unavailable")

@@ -12,7 +12,7 @@ from attrs import evolve
 from backjob import Status
 from backjob.errors import JobNotFound
 from backjob.lifecycle import claimed, completed, ended
-from backjob.model import Caller, Draft, Expect, Report, Request
+from backjob.model import Caller, Changes, Draft, Expect, Report, Request
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
@@ -48,7 +48,7 @@ def test_another_applications_job_is_unknown(call: str) -> None:
     clock = FakeClock()
     a, b = two(MemoryStore(clock=clock), clock)
     job_id = a.start(owner="5")
-    running = a.engine.store.change(job_id, *claimed("token"))
+    running = a.engine.store.change(job_id, *claimed("token", run=1, lease=18.0))
     assert running is not None
     a.engine.store.report(job_id, "token", Report(output="secret\n"))
     end: dict[str, Callable[[], object]] = {
@@ -165,6 +165,7 @@ def test_a_job_without_a_label_is_no_application_s_and_ends_when_it_is_overdue()
     clock = FakeClock()
     one = bench(store=MemoryStore(clock=clock), clock=clock)
     one.store.store.create(Draft(id="first-version", request=Request("GET", "/work")))
+    one.store.store.change("first-version", Expect(), Changes(deliver_by=600.0))  # as the first version wrote it
     assert not one.jobs.exists("first-version")
     one.step()
     assert one.transport.sent == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -84,7 +84,7 @@ class Importing:
         return self.work.run()
 
 
-def each(sources: dict[str, Any]) -> Any:
+def each(sources: Mapping[str, Any]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("source", sources.values(), ids=sources.keys())
 
 
@@ -258,8 +258,7 @@ def test_a_loop_that_is_over_is_skipped_in_later_runs() -> None:
     seen: list[tuple[str, int]] = []
 
     def action(jobs: BackJob) -> None:
-        for item in jobs.track(letters(2), resume="first"):
-            seen.append(("first", item))
+        seen.extend(("first", item) for item in jobs.track(letters(2), resume="first"))
         for item in jobs.track(letters(3), resume="second"):
             seen.append(("second", item))
             work.pass_time()
@@ -346,16 +345,26 @@ def test_the_item_at_which_a_loop_is_left_is_not_done() -> None:
     assert place(work.run()) == 4
 
 
-def test_a_loop_that_was_left_does_not_enclose_the_next_one() -> None:
-    def action(jobs: BackJob) -> None:
-        loop = jobs.track(TEN, resume="first")
-        next(loop)
-        loop.close()
-        for _ in jobs.track(range(4), resume="second"):
-            pass
-        assert jobs._running().progress == 100  # type: ignore[union-attr]
+def leave_one_loop_for_another(jobs: BackJob) -> None:
+    for _ in jobs.track(TEN, resume="first"):
+        break
+    for _ in jobs.track(range(4), resume="second"):
+        pass
+    assert cursor_of(jobs)["loops"]["second"][-1] is None
 
-    assert slicing(action).run().status is Status.COMPLETED
+
+async def leave_one_loop_for_another_async(jobs: BackJob) -> None:
+    async for _ in jobs.atrack(TEN, resume="first"):
+        break  # the generator is not closed before the event loop's next turn
+    async for _ in jobs.atrack(range(4), resume="second"):
+        pass
+    assert cursor_of(jobs)["loops"]["second"][-1] is None
+
+
+@pytest.mark.parametrize("action", [leave_one_loop_for_another, leave_one_loop_for_another_async])
+def test_a_loop_that_was_left_does_not_enclose_the_next_one(action: Callable[[BackJob], Any]) -> None:
+    work = slicing(action)
+    assert work.run().status is Status.COMPLETED, work.job.status_text
 
 
 def test_a_cancelled_job_ends_its_loop() -> None:
@@ -379,9 +388,10 @@ def test_a_cancelled_job_ends_its_loop() -> None:
 
 
 @pytest.mark.parametrize("resume", ["", 1, None, b"x", "n" * 101])
-def test_a_resume_that_is_none_is_refused_at_once(resume: Any) -> None:
+@pytest.mark.parametrize("method", ["track", "atrack"])
+def test_a_resume_that_is_none_is_refused_at_once(method: str, resume: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        bench().jobs.track(TEN, resume=resume)
+        getattr(bench().jobs, method)(TEN, resume=resume)
     assert caught.value.argument == "resume"
 
 
@@ -403,9 +413,9 @@ def test_a_loop_without_resume_hands_nothing_over_and_saves_no_cursor() -> None:
 @pytest.mark.parametrize("where", ["start", "item"])
 def test_a_loop_refuses_an_open_transaction(where: str) -> None:
     importing = Importing(lambda: TEN)
-    engine = importing.work.world.engine
+    engine: Any = importing.work.world.engine
     open_in: list[str | None] = ["default" if where == "start" else None]
-    engine.in_transaction = lambda: open_in[0]  # type: ignore[method-assign]
+    engine.in_transaction = lambda: open_in[0]
     importing.after_item = lambda item: open_in.__setitem__(0, "default" if item == 2 else None)
     job = importing.run()
     assert job.status is Status.FAILED
@@ -417,7 +427,8 @@ def test_a_loop_refuses_an_open_transaction(where: str) -> None:
 @pytest.mark.parametrize("method", ["checkpoint", "continue_later"])
 def test_a_cursor_is_refused_in_an_open_transaction(method: str) -> None:
     def action(jobs: BackJob) -> None:
-        work.world.engine.in_transaction = lambda: "default"  # type: ignore[method-assign]
+        engine: Any = work.world.engine
+        engine.in_transaction = lambda: "default"
         with pytest.raises(InvalidRequest, match="non_atomic_requests"):
             getattr(jobs, method)(5)
         if method == "continue_later":
@@ -440,7 +451,7 @@ class Rows:
         self.counted += 1
         return len(self.left)
 
-    def page(self, after: JsonValue) -> list[tuple[JsonValue, str]]:
+    def page(self, after: JsonValue) -> Sequence[tuple[JsonValue, str]]:
         return [(key, key) for key in self.left if not isinstance(after, str) or key > after][:3]
 
 
@@ -448,7 +459,8 @@ class Rows:
 def test_a_query_continues_by_its_key_and_keeps_its_first_count(is_async: bool) -> None:
     rows = Rows("abcdefgh")
     importing = Importing(lambda: "query", is_async=is_async)
-    importing.work.world.engine.keyed = lambda found: rows if found == "query" else None  # type: ignore[method-assign]
+    engine: Any = importing.work.world.engine
+    engine.keyed = lambda found: rows if found == "query" else None
     seen: list[Any] = []
 
     def after(item: Any) -> None:

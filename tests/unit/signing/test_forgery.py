@@ -181,7 +181,8 @@ def test_a_changed_request_is_refused(change: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "part", ["job id", "attempt", "created", "expires", "a body and its digest", "an earlier expiry", "another key id"]
+    "part",
+    ["job id", "run", "delivery", "created", "expires", "a body and its digest", "an earlier expiry", "another key id"],
 )
 @pytest.mark.parametrize("carrier", ["query", "header"])
 def test_a_rewritten_grant_is_refused(carrier: Carrier, part: str) -> None:
@@ -192,7 +193,8 @@ def test_a_rewritten_grant_is_refused(carrier: Carrier, part: str) -> None:
     now = int(app.clock.now().timestamp())
     old, new, body = {
         "job id": (one, another, request.body),
-        "attempt": (f"{one}.1", f"{one}.2", request.body),
+        "run": (f"{one}.1.1", f"{one}.2.1", request.body),
+        "delivery": (f"{one}.1.1", f"{one}.1.2", request.body),
         "created": (f"created={now};", f"created={now - 1};", request.body),
         "expires": (f"expires={now + 600};", f"expires={now + 60_000};", request.body),
         "an earlier expiry": (f"expires={now + 600};", f"expires={now + 599};", request.body),
@@ -232,9 +234,12 @@ def test_a_worker_request_expires_exactly_at_deliver_by(remaining: timedelta, li
     app = application()
     request = app.sent()
     job_id = app.transport.sent[0].delivery.job_id
+    app.clock.advance(15)
+    engine_of(app.jobs).monitor.step()  # renews the lease, and writes the deadline with it
     job = app.store.store.get(job_id)
     assert job is not None
-    assert job.deliver_by == app.clock.now() + timedelta(seconds=600)
+    assert job.deliver_by == app.clock.now() + timedelta(seconds=585)
+    app.store.calls.clear()
     app.clock.advance((job.deliver_by - remaining - app.clock.now()).total_seconds())
     assert app.receive(request)[0] == line
     if line == "200 OK":

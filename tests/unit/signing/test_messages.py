@@ -28,7 +28,7 @@ from backjob.signing.keys import key_id
 SECRET = "b1Y8-vK2xQ_gq0Zr5tUw7LmN3oPaHs4E"
 OLD = "Jd92kfLw0_pQmZx7RtYu4-BnV6aCsEh1"
 ANOTHER = "Xo5TgHq1_iWn8-eRkUz3McVb6YsLa0Pd"
-GRANT = Grant("Zk3_9-job", 2, 1_900_000_000, 1_900_000_600)
+GRANT = Grant("Zk3_9-job", 1, 2, 1_900_000_000, 1_900_000_600)
 NOW = datetime.fromtimestamp(1_900_000_030, UTC)
 REQUEST = Request("POST", "/reports/work?id=5", (("Cookie", "a=b"),), b'{"hello": 1}')
 SIGNER = MessageSigner(SECRET)
@@ -105,7 +105,7 @@ class TestStandard:
         keyid = key_id(SECRET.encode())
         assert fields["Signature-Input"] == (
             'backjob=("@method" "@path" "@query" "content-digest");created=1900000000;expires=1900000600'
-            f';nonce="Zk3_9-job.2";keyid="{keyid}";alg="hmac-sha256";tag="backjob"'
+            f';nonce="Zk3_9-job.1.2";keyid="{keyid}";alg="hmac-sha256";tag="backjob"'
         )
         base = (
             f'"@method": GET\n"@path": /work\n"@query": ?\n"content-digest": sha-256=:{EMPTY_DIGEST}:\n'
@@ -134,7 +134,7 @@ class TestStandard:
     )
     def test_an_independent_implementation_verifies_a_signature(self, request_: Request, carrier: Carrier) -> None:
         now = int(time.time())
-        grant = Grant("job", 1, now, now + 600)
+        grant = Grant("job", 1, 1, now, now + 600)
         message = Message.of(MessageSigner(SECRET, carrier=carrier).sign(request_, grant))
         results = Verifier(signature_algorithm=HMAC_SHA256, key_resolver=Resolver()).verify(
             message,
@@ -142,11 +142,11 @@ class TestStandard:
             require_components=("@method", "@path", "@query", "content-digest"),
             body=request_.body,
         )
-        assert [result.nonce for result in results] == ["job.1"]
+        assert [result.nonce for result in results] == ["job.1.1"]
 
     def test_an_independent_implementation_refuses_a_changed_request(self) -> None:
         now = int(time.time())
-        signed = HEADER_SIGNER.sign(REQUEST, Grant("job", 1, now, now + 600))
+        signed = HEADER_SIGNER.sign(REQUEST, Grant("job", 1, 1, now, now + 600))
         verifier = Verifier(signature_algorithm=HMAC_SHA256, key_resolver=Resolver())
         with pytest.raises(InvalidSignature):
             verifier.verify(Message.of(evolve(signed, target="/reports/work?id=6")), expect_tag="backjob")
@@ -218,8 +218,10 @@ class TestQueryCarrier:
             lambda own: [own[0], own[1].replace("1900000000", "1900000001"), own[2]],
             lambda own: [own[0], own[1].replace("1900000600", "1900000601"), own[2]],
             lambda own: [own[0], own[1].replace("1900000600", "9" * 5000), own[2]],
-            lambda own: [own[0], own[1].replace("job.2", "job.3"), own[2]],
-            lambda own: [own[0], own[1].replace("job.2", "job2.2"), own[2]],
+            lambda own: [own[0], own[1].replace("job.1.2", "job.1.3"), own[2]],
+            lambda own: [own[0], own[1].replace("job.1.2", "job.2.2"), own[2]],
+            lambda own: [own[0], own[1].replace("job.1.2", "job.2"), own[2]],
+            lambda own: [own[0], own[1].replace("job.1.2", "job1.1.2"), own[2]],
             lambda own: [own[0], own[1].replace("%3Bexpires%3D1900000600", ""), own[2]],
             lambda own: [own[0], own[1] + "%3Bpath%3D%22%2Freports%2Fwork%22", own[2]],
             lambda own: [own[0], own[1] + "%3Bpath%3D%22%0A%22", own[2]],
@@ -281,7 +283,7 @@ class TestQueryCarrier:
     def test_a_second_parameter_of_the_signature_is_refused_even_if_it_was_signed(self) -> None:
         for query, accepted in (("a=b", True), ("backjob-signature=x", False), ("a&backjob-content-digest", False)):
             carrier = QueryCarrier()
-            fields = Fields(GRANT.created, GRANT.expires, "job", 1, key_id(SECRET.encode()), None, EMPTY_DIGEST)
+            fields = Fields(GRANT.created, GRANT.expires, "job", 1, 1, key_id(SECRET.encode()), None, EMPTY_DIGEST)
             digest = fields.content_digest()
             values = (('"@method"', "GET"), ('"@path"', "/"), ('"@query"', f"?{query}"), ('"content-digest"', digest))
             mac = hmac.digest(SECRET.encode(), signature_base(values, fields.parameters()), "sha256")
@@ -494,7 +496,8 @@ class TestGrant:
             evolve(GRANT, job_id="é"),
             evolve(GRANT, job_id="a\n"),
             evolve(GRANT, job_id="a" * 129),
-            evolve(GRANT, attempt=-1),
+            evolve(GRANT, run=-1),
+            evolve(GRANT, delivery=-1),
             evolve(GRANT, created=10**15),
             evolve(GRANT, created=-1),
             evolve(GRANT, expires=10**15),
@@ -687,6 +690,7 @@ requests = st.builds(
 grants = st.builds(
     Grant,
     st.text("abcXYZ019-_", min_size=1, max_size=30),
+    st.integers(0, 10**6),
     st.integers(0, 10**6),
     st.integers(0, 2 * 10**9).map(lambda second: second + 5),
     st.just(4 * 10**9),

@@ -208,7 +208,7 @@ def test_every_process_prints_the_same_sql(seed: str) -> None:
     ).stdout
     here = [SQLStore.schema(dialect) for dialect in dialects]
     assert json.loads(printed) == here
-    assert [schema.count(";\n") for schema in here] == [9] * len(dialects)
+    assert [schema.count(";\n") for schema in here] == [11] * len(dialects)
 
 
 @pytest.mark.parametrize("dialect", ["postgresql", "mysql", "mariadb"])

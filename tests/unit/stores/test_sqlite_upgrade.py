@@ -1,4 +1,4 @@
-"""SQLite files that the first version made: their tables get the missing columns, and their jobs stay."""
+"""SQLite files that earlier versions made: their tables get the missing columns, and their jobs stay."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ import pytest
 
 from backjob.errors import StoreUnusable
 from backjob.lifecycle import claimed
-from backjob.model import Draft, Query, Request, Status
+from backjob.model import Changes, Draft, Expect, Query, Report, Request, Status
 from backjob.stores.sqlite import SQLiteStore
 from backjob.testing import FakeClock
 
-FIRST: Final = (Path(__file__).parents[2] / "contracts" / "first_version" / "sqlite.sql").read_text(encoding="utf-8")
+CONTRACTS: Final = Path(__file__).parents[2] / "contracts"
+EARLIER: Final = {
+    name: (CONTRACTS / f"{name}_version" / "sqlite.sql").read_text(encoding="utf-8") for name in ("first", "second")
+}
 DAY: Final = 86400.0
 MINE: Final = frozenset(("mine",))
 ROW: Final = (
@@ -29,16 +32,20 @@ ROW: Final = (
 REQUEST: Final = '["POST","/export",true,[],null]'
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """A file with a waiting and an ended job of the first version."""
+@pytest.fixture(params=EARLIER)
+def path(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A file with a waiting, an ended and a running job of an earlier version."""
     file = tmp_path / "jobs.db"
     with closing(sqlite3.connect(file)) as connection:
-        connection.executescript(FIRST)
+        connection.executescript(EARLIER[request.param])
         connection.execute(ROW, ("waiting", 0, None, REQUEST, 1))
         connection.execute("INSERT INTO backjob_body VALUES (1, ?)", (b"a body",))
         connection.execute(ROW, ("ended", 2, 3, None, 0))
         connection.execute("INSERT INTO backjob_output VALUES (2, 0, ?)", (b"lines",))
+        connection.execute(ROW, ("running", 1, None, REQUEST, 0))
+        connection.execute("UPDATE backjob SET token = 'old' WHERE id = 'running'")
+        if request.param == "second":
+            connection.execute("UPDATE backjob SET label = 'mine', root = 'first', waiting_for = 'proof'")
         connection.commit()
     return file
 
@@ -68,21 +75,52 @@ def test_old_jobs_keep_their_values(opened: SQLiteStore) -> None:
     assert job is not None
     assert job.request == Request("POST", "/export", body=b"a body")
     assert (job.status, job.version, job.scope) == (Status.STARTED, 3, "s")
-    assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
+    assert (job.run, job.delivery, job.attempt, job.retries, job.retry_delay) == (1, 1, 1, 0, 10.0)
+    assert (job.queue, job.slot, job.as_owner) == ("default", None, False)
+    assert (job.history, job.cursor, job.claimed_time, job.expires) == (None, None, None, None)
     assert opened.output("ended").text == "lines"
 
 
-def test_old_jobs_belong_to_no_application(opened: SQLiteStore) -> None:
+@pytest.mark.parametrize("path", ["second"], indirect=True)
+def test_jobs_of_the_second_version_keep_their_label(opened: SQLiteStore) -> None:
+    job = opened.get("waiting")
+    assert job is not None
+    assert (job.label, job.root, job.waiting_for) == ("mine", "first", "proof")
+
+
+def test_a_waiting_job_begins_anew_to_count_the_time_of_its_delivery(opened: SQLiteStore) -> None:
+    assert opened.find(Query(overdue=True, status=Status.STARTED)) == []
+    assert opened.change("waiting", Expect(), Changes(deliver_by=None)) is not None
+    (job,) = opened.take_due("me", 60, 1)
+    assert (job.id, job.deliver_by) == ("waiting", None)
+
+
+def test_a_job_that_an_earlier_version_runs_has_no_run_lease_but_its_timeout(opened: SQLiteStore) -> None:
+    job = opened.get("running")
+    assert job is not None
+    assert job.lease_until is None
+    assert opened.change("running", Expect(lease_over=True), Changes(progress=9)) is None
+    assert [job.id for job in opened.find(Query(overdue=True))] == ["running"]
+    assert opened.report("running", "old", Report(progress=5))
+    assert opened.find(Query(overdue=True)) == []
+    assert opened.beat({"running": "old"}, 18, frozenset()) == frozenset()
+
+
+@pytest.mark.parametrize("path", ["first"], indirect=True)
+def test_jobs_of_the_first_version_belong_to_no_application(opened: SQLiteStore) -> None:
+    job = opened.get("waiting")
+    assert job is not None
+    assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
     assert opened.find(Query(labels=MINE)) == []
     assert opened.take_due("me", 60, 10, MINE) == []
     assert opened.purge(DAY, DAY, MINE) == 0
     assert opened.purge(DAY, DAY, MINE | {""}) == 1
-    assert [job.id for job in opened.find(Query())] == ["waiting"]
+    assert [job.id for job in opened.find(Query())] == ["running", "waiting"]
 
 
 def test_new_jobs_work_beside_old_ones(opened: SQLiteStore) -> None:
-    opened.create(Draft(id="new", request=Request("GET", "/work"), label="mine", root="first"), "key")
-    assert [job.id for job in opened.take_due("me", 60, 10, MINE)] == ["new"]
+    opened.create(Draft(id="new", request=Request("GET", "/work"), label="other", root="first"), "key")
+    assert [job.id for job in opened.take_due("me", 60, 10, frozenset(("other",)))] == ["new"]
     assert opened.change("new", *claimed("token", 1, 18)) is not None
     assert opened.change("waiting", *claimed("token", 1, 18)) is not None
 
@@ -96,7 +134,7 @@ def test_two_processes_that_start_at_once_upgrade_it_once(path: Path) -> None:
             return store.count(Query())
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(open_it, range(4))) == [2] * 4
+        assert list(pool.map(open_it, range(4))) == [3] * 4
 
 
 def test_a_store_that_creates_no_tables_prints_the_statements_that_are_missing(path: Path) -> None:
@@ -107,13 +145,24 @@ def test_a_store_that_creates_no_tables_prints_the_statements_that_are_missing(p
         assert shape(path) == before
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(str(caught.value).partition("run this SQL once:\n")[2])
-        assert store.count(Query()) == 2
+        assert store.count(Query()) == 3
 
 
 def test_a_table_with_a_part_of_the_new_columns_is_refused_and_not_changed(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.execute("ALTER TABLE backjob ADD COLUMN label TEXT NOT NULL DEFAULT ''")
+        connection.execute("ALTER TABLE backjob ADD COLUMN run INTEGER NOT NULL DEFAULT 1")
     before = shape(path)
     with pytest.raises(StoreUnusable, match="another layout"):
+        SQLiteStore(path)
+    assert shape(path) == before
+
+
+def test_an_upgrade_that_fails_changes_nothing(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(
+            "CREATE VIEW late AS SELECT id FROM backjob WHERE deliver_by < 5"
+        )  # forbids dropping the column
+    before = shape(path)
+    with pytest.raises(StoreUnusable):
         SQLiteStore(path)
     assert shape(path) == before

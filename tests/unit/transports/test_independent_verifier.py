@@ -96,7 +96,7 @@ def test_a_sent_request_verifies_and_a_changed_one_does_not(
         call = peer.next_call()
         message = message_of(call, carrier)
         (result,) = verified(message)
-        assert result.nonce == f"{job_id}.1"
+        assert result.nonce == f"{job_id}.1.1"
         assert call.header("signature") == ([] if carrier == "query" else [message.headers["signature"]])
         digest = base64.b64encode(hashlib.sha256(call.body).digest()).decode()
         assert message.headers["content-digest"] == f"sha-256=:{digest}:"

@@ -49,7 +49,7 @@ def opened(jobs: BackJob, job_id: str, offset: int = 0) -> Stream:
 def running_job_in(jobs: BackJob) -> tuple[str, str]:
     """A running job's id, and the token that its writes need."""
     job = engine_of(jobs).store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
-    assert jobs.store.change(job.id, *claimed("token")) is not None
+    assert jobs.store.change(job.id, *claimed("token", 1, 86_400.0)) is not None
     return job.id, "token"
 
 
@@ -146,6 +146,7 @@ def test_a_hundred_streams_of_a_job_cost_as_many_reads_as_one(world: Bench) -> N
         for progress in range(20):
             report(world, running, progress, "line\n")
             world.clock.advance(1)
+            world.engine.leases.tick()
             world.engine.broadcast.step()
             for stream in streams:
                 while stream.take() is not None:

@@ -1,0 +1,114 @@
+"""Calls ``on_end`` and receivers of signals in a thread of their own, so that slow ones delay neither jobs nor leases."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from backjob.delivery.leaving import leave_at_exit
+
+_MOST_WAITING: Final = 1000
+_REST: Final = 1.0  # s: then the thread gives back its connections
+_IDLE: Final = 30.0  # s: then it ends
+
+_log = logging.getLogger("backjob")
+
+
+class Callbacks:
+    """Makes calls one after another, each at most once: keep it in a `PerProcess`. Thread-safe.
+
+    Its thread starts when there is something to call. ``leave`` closes what an adapter keeps for each thread.
+    """
+
+    def __init__(self, leave: Callable[[], object]) -> None:
+        self._leave = leave
+        self._calls: deque[tuple[str, Callable[[], object]]] = deque()
+        self._changed = threading.Condition()
+        self._has_thread = False
+        self._is_calling = False
+        self._is_closed = False
+        leave_at_exit(self)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether there are calls left to make at the end of the process."""
+        return self._has_thread
+
+    def has_unclaimed(self, timeout: float) -> bool:  # noqa: ARG002 - for `leave_at_exit`
+        """Return False: the process need not stay for the sake of this."""
+        return False
+
+    def call(self, job_id: str, callback: Callable[[], object]) -> None:
+        """Have the thread call this. If 1000 calls wait already, drop it and log an error; make it here if there is no thread."""
+        with self._changed:
+            if len(self._calls) >= _MOST_WAITING:
+                _log.error(
+                    "job %s: on_end is not called for it, because %d calls wait already; it is too slow",
+                    job_id, _MOST_WAITING,
+                )  # fmt: skip
+                return
+            if not self._is_closed and self._ensure_thread():
+                self._calls.append((job_id, callback))
+                self._changed.notify_all()
+                return
+        _make(job_id, callback)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until all calls are made, at most so long (s). Returns whether they are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._calls and not self._is_calling, timeout)
+
+    def close(self, timeout: float) -> None:
+        """Make the calls that wait, for at most so long (s), and end the thread. Later calls are made where they come from."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+        if not self._has_thread or self.flush(timeout):
+            return
+        with self._changed:
+            count = len(self._calls) + self._is_calling
+            self._calls.clear()
+        _log.error("on_end has not returned for %d jobs before the process ends", count)
+
+    def _ensure_thread(self) -> bool:
+        if not self._has_thread:
+            try:
+                threading.Thread(target=self._run, name="backjob-callbacks", daemon=True).start()
+            except RuntimeError:  # the system starts no more threads
+                return False
+            self._has_thread = True
+        return True
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (call := self._next()) is not None:
+            _make(*call)
+            del call  # and with it what the call refers to
+            with self._changed:
+                self._is_calling = False
+                self._changed.notify_all()
+        _make("", self._leave)
+
+    def _next(self) -> tuple[str, Callable[[], object]] | None:
+        for pause in (_REST, _IDLE):
+            with self._changed:
+                self._changed.wait_for(lambda: self._calls or self._is_closed, pause)
+                if self._calls:
+                    self._is_calling = True
+                    return self._calls.popleft()
+                if self._is_closed or pause == _IDLE:
+                    self._has_thread = False
+                    return None
+            _make("", self._leave)
+        return None
+
+
+def _make(job_id: str, callback: Callable[[], object]) -> None:
+    try:
+        callback()
+    except BaseException:
+        _log.exception("a callback for the end of job %s failed", job_id)

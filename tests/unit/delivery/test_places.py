@@ -1,0 +1,357 @@
+"""Places: how many requests a process has in flight, busy processes, the slots of queues, and the backlog."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from backjob.errors import InvalidRequest, JobContinued, SlotTaken
+from backjob.http.environ import threads_of
+from backjob.lifecycle import BUSY, REFUSAL_HEADER
+from backjob.model import Changes, Expect, Query, Status
+from backjob.protocols import Capability
+from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
+from backjob.worker.outcomes import Outcome
+from backjob.worker.running import Running
+from tests.unit.core import Bench, Sent, bench
+
+LIMITED: dict[str, Any] = {"queues": {"exports": {"max_running": 2}}}
+
+
+@pytest.fixture
+def world() -> Bench:
+    return bench()
+
+
+def neighbour(world: Bench, **options: Any) -> Bench:
+    """Another process of the same application."""
+    return bench(clock=world.clock, store=world.store.store, **options)
+
+
+def waiting(world: Bench) -> list[Sent]:
+    return [sent for sent in world.transport.sent if not sent.future.done()]
+
+
+def finish(world: Bench, sent: Sent, running: Running) -> None:
+    world.engine.worker.end(running, Outcome(200, "OK"))
+    sent.answer()
+
+
+# --- the number of requests in flight -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("threads", "figure"), [(None, 2), (1, 1), (2, 1), (4, 2), (9, 4), (float("inf"), 100)])
+def test_by_default_half_the_threads_of_the_server_may_run_jobs(threads: float | None, figure: int) -> None:
+    world = bench(max_running=None)
+    world.engine.request_arrived(lambda: pytest.fail("the address is configured"), threads)
+    assert world.engine.max_running() == figure
+    for _ in range(150):
+        world.start()
+    world.step()
+    assert len(world.transport.sent) == figure
+
+
+def test_max_running_takes_precedence_over_what_the_server_shows() -> None:
+    world = bench(max_running=5)
+    world.engine.request_arrived(lambda: pytest.fail("the address is configured"), 2)
+    assert world.engine.max_running() == 5
+
+
+class Waitress:
+    """As much of a channel as the environ leads to."""
+
+    def __init__(self, threads: int) -> None:
+        self.server = type("Server", (), {"adj": type("Adjustments", (), {"threads": threads})})
+
+    def check_client_disconnected(self) -> bool:
+        return False
+
+
+def test_the_environ_shows_the_threads_of_waitress_and_of_servers_with_one() -> None:
+    channel = Waitress(6)
+    many: dict[str, Any] = {"wsgi.multithread": True}
+    assert threads_of({**many, "waitress.client_disconnected": channel.check_client_disconnected}) == 6
+    assert threads_of({"wsgi.multithread": False}) == 1
+    assert threads_of(many) is None
+    assert threads_of({**many, "uwsgi.version": b"2"}) is None  # this is no process of uwsgi
+
+
+def test_the_first_lease_is_taken_only_with_room() -> None:
+    world = bench(max_running=3)
+    ids = [world.start() for _ in range(10)]
+    assert [world.job(job_id).lessee is not None for job_id in ids] == [True] * 3 + [False] * 7
+    world.step()
+    assert len(world.transport.sent) == 3
+    assert world.job(world.start()).lessee is None
+
+
+def test_a_reserved_place_is_free_again_if_no_job_came() -> None:
+    world = bench(max_running=1)
+    first = world.start(merge="unfinished", delay=0)
+    assert world.start(merge="unfinished") == first
+    world.step()
+    finish(world, world.transport.sent[0], world.receive())
+    world.step(20)
+    assert world.job(world.start()).lessee == world.monitor.lessee
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_the_backlog_drains_at_the_pace_of_the_jobs(processes: int) -> None:
+    """700 jobs of 0.1 s with three places in all take 700 / 3 rounds and a few more, to the end."""
+    first = bench(max_running=3 // processes)
+    worlds = [first] + [neighbour(first, max_running=3 // processes) for _ in range(processes - 1)]
+    for world in worlds:
+        world.monitor.note_request()
+        world.step()
+    for world, _ in zip(itertools.cycle(worlds), range(700), strict=False):
+        world.start()
+    rounds = 0
+    while first.store.store.count(Query(status=Status.STARTED, limit=1)) and rounds < 700:
+        rounds += 1
+        runs = [(world, sent, world.receive(sent)) for world in worlds for sent in waiting(world)]
+        first.clock.advance(0.1)
+        for run in runs:
+            finish(*run)
+        for world in worlds:
+            world.leases.tick()
+            wait = 0.0
+            while wait == 0.0:
+                wait = world.monitor.step()
+    assert rounds <= 700 / 3 / 0.95 + 25
+    assert sum(len(world.transport.sent) for world in worlds) == 700
+
+
+def test_jobs_without_room_are_not_polled_for_in_a_busy_loop() -> None:
+    world = bench(max_running=1)
+    for _ in range(10):
+        world.start()
+    world.step()
+    world.receive()
+    world.store.calls.clear()
+    passes = 0
+    until = world.clock.monotonic() + 60
+    while world.clock.monotonic() < until:
+        world.clock.advance(max(0.001, world.monitor.step()))
+        world.leases.tick()
+        passes += 1
+    assert world.store.count("take_due") == 0
+    assert passes < 150
+
+
+def test_jobs_are_sent_in_the_order_of_their_start_time() -> None:
+    world = bench(max_running=1)
+    ids = []
+    for _ in range(6):
+        ids.append(world.start())
+        world.clock.advance(0.001)
+    for number in range(6):
+        world.step()
+        assert world.transport.sent[-1].delivery.job_id == ids[number]
+        finish(world, world.transport.sent[-1], world.receive())
+
+
+def test_slices_and_waiting_jobs_take_turns() -> None:
+    world = bench(max_running=1)
+    long = world.start()
+    short = {world.start() for _ in range(3)}
+    order = []
+    for _ in range(12):
+        world.step(0.2)
+        sent = world.transport.sent[-1]
+        running = world.receive(sent)
+        order.append(running.job.id)
+        if running.job.id == long:
+            running.set_cursor(len(order))
+            world.engine.worker.end(running, Outcome(error=JobContinued()))
+            sent.answer(202)
+        else:
+            finish(world, sent, running)
+    assert short < set(order[:8])
+    assert order.count(long) == 9
+
+
+# --- busy processes -------------------------------------------------------------------------------------------------
+
+
+def refuse(sent: Sent) -> None:
+    sent.answer(503, "Service Unavailable", ((REFUSAL_HEADER, BUSY),))
+
+
+def test_a_busy_process_is_tried_again_soon_and_that_is_no_failure(
+    world: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    job_id = world.start()
+    world.step()
+    before = world.job(job_id).version
+    for _ in range(400):
+        if waiting(world):
+            refuse(waiting(world)[0])
+        world.step(0.1)
+    job = world.job(job_id)
+    assert (job.status, job.delivery, job.deliver_by) == (Status.STARTED, 1, None)
+    assert 25 <= len(world.transport.sent) <= 200
+    assert job.version - before <= 3  # only its lease was renewed
+    numbers = [sent.delivery.attempt for sent in world.transport.sent]
+    assert len(set(numbers)) == len(numbers)
+    assert not caplog.records
+    assert world.jobs.status(job_id).waiting_for == "place"
+    assert world.receive(waiting(world)[0] if waiting(world) else world.transport.sent[-1]).job.id == job_id
+
+
+def test_a_busy_answer_clears_the_deadline(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.step(16)
+    assert world.job(job_id).deliver_by is not None
+    refuse(world.transport.sent[0])
+    world.step()
+    assert world.job(job_id).deliver_by is None
+    for _ in range(700):
+        if waiting(world):
+            refuse(waiting(world)[0])
+        world.step(1)
+    assert world.job(job_id).status is Status.STARTED
+
+
+def test_a_refused_job_keeps_its_place_until_it_is_sent_again() -> None:
+    world = bench(max_running=1)
+    first, second = world.start(), world.start()
+    world.step()
+    refuse(world.transport.sent[0])
+    world.step()
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [first]
+    world.step(0.05)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [first, first]
+    finish(world, world.transport.sent[1], world.receive())
+    world.step()
+    assert world.transport.sent[-1].delivery.job_id == second
+
+
+# --- queues ---------------------------------------------------------------------------------------------------------
+
+
+def slots(world: Bench) -> Counter[str | None]:
+    return Counter(job.slot for job in world.store.store.find(Query(status=Status.IN_PROGRESS, limit=1000)))
+
+
+def test_no_more_jobs_of_a_queue_run_than_its_limit_and_other_queues_are_not_held_up() -> None:
+    first = bench(**LIMITED)
+    worlds = [first] + [neighbour(first, **LIMITED) for _ in range(3)]
+    for world in worlds:
+        world.monitor.note_request()
+        world.step()
+    exports = {worlds[number % 4].start(queue="exports") for number in range(60)}
+    others = {worlds[number % 4].start() for number in range(20)}
+    done: list[str] = []
+    for _ in range(600):
+        runs = [(world, sent, world.receive(sent)) for world in worlds for sent in waiting(world)]
+        ids = [run.job.id for _, _, run in runs]
+        assert len(exports.intersection(ids)) <= 2
+        assert set(slots(first)) <= {None, "exports/0", "exports/1"}
+        first.clock.advance(0.1)
+        for run in runs:
+            finish(*run)
+        done += ids
+        for world in worlds:
+            world.leases.tick()
+            wait = 0.0
+            while wait == 0.0:
+                wait = world.monitor.step()
+        if len(done) == 80:
+            break
+    assert sorted(done) == sorted(exports | others)
+    assert others <= set(done[:40])
+
+
+def test_a_slot_of_a_dead_process_is_free_again() -> None:
+    world = bench(**LIMITED)
+    victim = neighbour(world, **LIMITED)
+    for _ in range(2):
+        victim.run(queue="exports")
+    world.start(queue="exports")
+    world.step()
+    assert world.transport.sent == []
+    for _ in range(24):
+        world.step(1)
+    assert len(world.transport.sent) == 1
+    assert slots(world) == {}
+
+
+def test_a_failed_delivery_gives_its_slot_back() -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    first, second = world.start(queue="exports"), world.start(queue="exports")
+    world.step()
+    assert world.job(first).slot == "exports/0"
+    world.transport.sent[0].answer(503)
+    world.step(0.05)
+    assert (world.job(first).slot, world.job(second).slot) == (None, "exports/0")
+
+
+def test_a_retry_gives_its_slot_back() -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    running = world.run(queue="exports", retries=1, retry_delay=100)
+    second = world.start(queue="exports")
+    world.step()
+    assert world.job(second).slot is None
+    world.engine.worker.end(running, Outcome(error=ZeroDivisionError("no")))
+    world.step()
+    assert (world.job(running.job.id).slot, world.job(second).slot) == (None, "exports/0")
+
+
+def test_a_job_with_held_credentials_waits_for_a_slot_with_its_process() -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    other = neighbour(world, queues={"exports": {"max_running": 1}})
+    running = other.run(queue="exports")
+    job_id = world.start(queue="exports", headers={"Cookie": "session=1"})
+    for _ in range(60):
+        other.leases.tick()
+        world.step(1)
+        other.step()
+    assert world.transport.sent == []
+    assert world.job(job_id).lessee == world.monitor.lessee
+    finish(other, other.transport.sent[0], running)
+    for _ in range(3):
+        world.step(1)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
+
+
+@pytest.mark.parametrize(
+    "queues",
+    [
+        {"exports": {"max_running": 0}},
+        {"exports": {"max_running": True}},
+        {"exports": {"max_running": "2"}},
+        {"exports": {"maximum": 2}},
+        {"exports": 2},
+        {"": {"max_running": 2}},
+        {5: {"max_running": 2}},
+        {"x" * 101: {"max_running": 2}},
+        ["exports"],
+    ],
+)
+def test_invalid_queues_are_refused(queues: Any) -> None:
+    with pytest.raises(InvalidRequest, match="queues: "):
+        bench(queues=queues)
+
+
+class WithoutSlots(MemoryStore):
+    lacks = frozenset({Capability.SHARED, Capability.SLOTS})  # type: ignore[misc]
+
+
+def test_a_store_without_slots_refuses_limits_and_takes_queues() -> None:
+    store = WithoutSlots(clock=FakeClock())
+    with pytest.raises(InvalidRequest, match="no slots"):
+        bench(store=store, **LIMITED)
+    world = bench(store=store, queues={"exports": {}})
+    assert world.job(world.start(queue="exports")).queue == "exports"
+
+
+def test_the_store_keeps_slots_apart_whatever_the_monitors_do(world: Bench) -> None:
+    first, second = world.start(), world.start()
+    assert world.store.store.change(first, Expect(), Changes(slot="exports/0")) is not None
+    with pytest.raises(SlotTaken):
+        world.store.store.change(second, Expect(), Changes(slot="exports/0"))

@@ -109,6 +109,8 @@ TAMPERINGS: Final = (
     Tampering("the admin's whole row", _copy("request", "body", "owner", "sealed", "proof")),
     Tampering("held instead of sealed", _set("held", 1)),
     Tampering("anonymous instead of held", _set("held", 0), seal=False, takes=True),
+    Tampering("as its owner instead of with credentials", _set("as_owner", 1)),
+    Tampering("as its owner instead of anonymous", _set("as_owner", 1), seal=False, is_variant=True),
     Tampering("no proof", _set("proof", None)),
     Tampering("the admin's proof", _copy("proof"), is_variant=True),
     Tampering("another label", _set("label", "another")),

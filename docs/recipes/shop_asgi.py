@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -59,7 +60,8 @@ async def report_work(request: Request) -> PlainTextResponse:
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    jobs.drain_on_signals()  # after uvicorn has set its own signal handlers
+    if threading.current_thread() is threading.main_thread():  # which a test client's is not
+        jobs.drain_on_signals()  # after uvicorn has set its own signal handlers
     yield
 
 

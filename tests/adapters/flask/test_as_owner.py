@@ -17,14 +17,15 @@ from backjob.testing import immediate
 MakeApp = Callable[..., Flask]
 
 
-class User(flask_login.UserMixin):  # type: ignore[misc]
-    def __init__(self, name: str, active: bool = True) -> None:
-        self.id = name
-        self.active = active
+class User:
+    is_authenticated, is_anonymous = True, False
 
-    @property
-    def is_active(self) -> bool:
-        return self.active
+    def __init__(self, name: str, active: bool = True) -> None:
+        self._name = name
+        self.is_active = active
+
+    def get_id(self) -> str:
+        return self._name
 
 
 class Shop:
@@ -82,7 +83,12 @@ def test_the_action_runs_as_its_owner_without_credentials_or_session(shop: Shop)
 def test_the_owner_is_loaded_anew(shop: Shop) -> None:
     calls: list[str] = []
     load = shop.load
-    shop.manager.user_loader(lambda name: (calls.append(name), load(name))[1])
+
+    def loading(name: str) -> User | None:
+        calls.append(name)
+        return load(name)
+
+    shop.manager.user_loader(loading)
     assert shop.state().result == ["ann", "ann", []]
     assert calls == ["ann"]
 

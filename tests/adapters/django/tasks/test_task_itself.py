@@ -188,7 +188,7 @@ def test_checks_report_what_is_missing() -> None:
     with override_settings(TASKS=options(OPTIONS={"eror_timeout": 5})):
         found = [found for found in run_checks() if (found.id or "").startswith("backjob.E05")]
     assert [(one.id, "eror_timeout" in one.msg, one.hint) for one in found] == [
-        ("backjob.E052", True, "Known options: error_timeout.")
+        ("backjob.E052", True, "Known options: error_timeout, retries, retry_delay.")
     ]
 
 

@@ -34,10 +34,11 @@ from backjob.signing.tokens import Access, Right, reference
 from backjob.status.endpoints import is_like_token
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
-from backjob.worker.claiming import Worker, WorkerRequest
+from backjob.worker.claiming import Worker
 from backjob.worker.exits import call_contained
 from backjob.worker.leases import Leases
 from backjob.worker.offload import to_thread
+from backjob.worker.replies import WorkerRequest
 from backjob.worker.running import Running
 
 _P = ParamSpec("_P")

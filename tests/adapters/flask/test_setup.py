@@ -194,7 +194,7 @@ def test_a_second_backjob_for_an_application_is_refused(app: Flask) -> None:
         BackJob(app)
 
 
-def test_each_application_has_a_monitor_and_close_ends_them_all(make_app: MakeApp) -> None:
+def test_each_application_has_two_threads_and_close_ends_them_all(make_app: MakeApp) -> None:
     jobs = BackJob()
     apps = [make_app("shop", BACKJOB_STORE="memory:"), make_app("blog", BACKJOB_STORE="memory:")]
     before = threading.active_count()

@@ -7,25 +7,21 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from itertools import count
-from typing import Final, TypeAlias
+from typing import Final
 
 from attrs import evolve
 
 from backjob.delivery.attempts import Attempt, Undeliverable, credentials_of, describe, failure
-from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.keeping import LEASE, Keeping
 from backjob.delivery.pending import LastSent, PendingDelivery
-from backjob.delivery.places import Places, Slots, refusal_pause
-from backjob.delivery.proof import Proof, host_of
+from backjob.delivery.places import refusal_pause
+from backjob.delivery.proof import host_of
 from backjob.endings import log_conclusion, write_end
 from backjob.errors import NotSent, StoreError
 from backjob.lifecycle import (
     BUSY,
-    DELIVERY_LEASE,
     REFUSAL_HEADER,
     ROW_CHANGED,
     End,
@@ -41,56 +37,14 @@ from backjob.lifecycle import (
     waits_until_sent,
 )
 from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response
-from backjob.process import RETRY_PAUSE, Outage
 
-LEASE: Final = DELIVERY_LEASE
-"""Seconds that a lease lasts. It is renewed after half of them."""
-
-_CHECK_INTERVAL: Final = 60.0
-_CLAIMED_INTERVAL: Final = 5.0
-"""Seconds between reads of a claimed job whose connection is lost and whose credentials only this process has."""
-_TURN: Final = 0.1
-"""Seconds that a next slice lets other jobs go first if some wait."""
 _BATCH: Final = 100
 
 _log = logging.getLogger("backjob")
 
 
-_Action: TypeAlias = Callable[[PendingDelivery], None]
-
-
-class Deliveries:
-    """All deliveries of one process. ``post`` has the monitor's thread call a function.
-
-    ``set_alarm(at)`` has it look for due jobs at a time (monotonic, s). ``has_backlog`` says whether more jobs wait in the
-    store than there was room for.
-    """
-
-    def __init__(
-        self,
-        parts: DeliveryParts,
-        *,
-        lessee: str,
-        outage: Outage,
-        post: Callable[[Callable[[], None]], None],
-        set_alarm: Callable[[float], None],
-        has_backlog: Callable[[], bool],
-    ) -> None:
-        self._parts = parts
-        self._store = parts.store
-        self._monotonic = parts.clock.monotonic
-        self._lessee = lessee
-        self._outage = outage
-        self._post = post
-        self._set_alarm = set_alarm
-        self._has_backlog = has_backlog
-        self._proof = Proof(parts, post)
-        self.places = Places(parts)
-        self.slots = Slots(parts)
-        self._by_id: dict[str, PendingDelivery] = {}
-        self._agenda: list[tuple[float, int, _Action, str]] = []
-        self._order = count()
-        self._ready: deque[str] = deque()
+class Deliveries(Keeping):
+    """All deliveries of one process: what `Keeping` keeps, sent, with what follows from each outcome."""
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
@@ -120,13 +74,6 @@ class Deliveries:
             delivery.is_whole = False
             delivery.credentials = credentials or delivery.credentials
             self._send_at(at, delivery)
-
-    def drop(self, job_id: str) -> None:
-        """Stop delivering a job, and close its connection."""
-        delivery = self._by_id.pop(job_id, None)
-        self.places.refused.discard(job_id)
-        if delivery is not None and delivery.future is not None:
-            delivery.future.cancel()
 
     def room(self) -> int:
         """Return how many more jobs could be sent now. While probes fail, take one, as the reason for the next probe."""
@@ -198,42 +145,6 @@ class Deliveries:
                 self._give_up_lease(delivery)
                 if unsent:
                     self.drop(delivery.job_id)
-
-    # --- the agenda -------------------------------------------------------------------------------------------------
-
-    def _plan(self, at: float, action: _Action, delivery: PendingDelivery) -> None:
-        # By its id: an entry must not keep the credentials of a job that was dropped.
-        heapq.heappush(self._agenda, (at, next(self._order), action, delivery.job_id))
-
-    def _send_at(self, at: float, delivery: PendingDelivery) -> None:
-        planned, delivery.send_at = delivery.send_at, at
-        if planned is None or at < planned:  # otherwise the earlier entry of the agenda plans the later one
-            self._plan(at, self._make_ready, delivery)
-
-    def _renew_at(self, at: float, delivery: PendingDelivery) -> None:
-        delivery.renew_at = at
-        self._plan(at, self._renew, delivery)
-
-    def _retrying(self, action: _Action, delivery: PendingDelivery) -> None:
-        if self._outage.attempt(lambda: action(delivery), "the delivery of job %s", delivery.job_id) is None:
-            return
-        at = self._monotonic() + RETRY_PAUSE
-        if action == self._send:
-            self._send_at(at, delivery)
-        elif action == self._renew:
-            self._renew_at(at, delivery)
-        else:
-            self._plan(at, action, delivery)
-
-    def _make_ready(self, delivery: PendingDelivery) -> None:
-        if delivery.send_at is None or delivery.future is not None:
-            return
-        if delivery.send_at > self._monotonic():
-            self._plan(delivery.send_at, self._make_ready, delivery)
-            return
-        delivery.send_at = None
-        self.places.refused.discard(delivery.job_id)
-        self._ready.append(delivery.job_id)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -324,14 +235,6 @@ class Deliveries:
             self.drop(delivery.job_id)
             self._set_alarm(at)
 
-    def _renewal(self, delivery: PendingDelivery) -> Changes:
-        """Return the changes that renew the lease, and write the deadline of the run if it was sent before."""
-        changes = Changes(lessee=self._lessee, lease=LEASE)
-        if delivery.first_sent is None:
-            return changes
-        left = delivery.first_sent + self._parts.delivery_timeout - self._monotonic()
-        return evolve(changes, deliver_by=max(0.0, left))
-
     def _note_waiting(self) -> None:
         """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
         reason = self._proof.waiting
@@ -343,105 +246,6 @@ class Deliveries:
             delivery.waiting_for = reason
             if changed is not None and job is not None:
                 delivery.job = evolve(changed, request=job.request)
-
-    # --- leases -----------------------------------------------------------------------------------------------------
-
-    def _renew(self, delivery: PendingDelivery) -> None:
-        if delivery.renew_at > self._monotonic() or delivery.is_claimed:
-            return  # this entry is out of date
-        job = delivery.job
-        if delivery.future is None and delivery.send_at is None and job is not None and not job.held:
-            # There was no room to send it in time: any process that has room may take it.
-            self._give_up_lease(delivery)
-            self.drop(delivery.job_id)
-            return
-        changed = self._change(delivery, self._renewal(delivery))
-        if changed is None:
-            return
-        if job is not None:
-            delivery.job = evolve(changed, request=job.request)
-        self._renew_at(self._monotonic() + LEASE / 2, delivery)
-
-    def _give_up_lease(self, delivery: PendingDelivery) -> None:
-        expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
-        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=None))
-
-    def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
-        """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
-        expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
-        changed = self._store.change(delivery.job_id, expect, changes)
-        if changed is None:
-            self._read_again(delivery)
-        else:
-            delivery.version = changed.version
-        return changed
-
-    def _is_ours(self, job: Job) -> bool:
-        """Return whether the job waits, leased to this process."""
-        return job.is_waiting and job.lessee == self._lessee
-
-    def _read_again(self, delivery: PendingDelivery) -> None:
-        """Another process changed the job: it claimed, ended, requeued or leased it, or moved its start time."""
-        job = self._store.get(delivery.job_id)
-        if job is not None and self._is_ours(job) and job.run == delivery.run:
-            delivery.version = job.version
-            now = self._monotonic()
-            if delivery.future is None:
-                delivery.job, delivery.is_whole = job, False
-                self._send_at(now + _seconds_until_due(job), delivery)
-            self._renew_at(now + RETRY_PAUSE, delivery)  # half a lease from now it might have expired
-        elif job is None or job.status.is_final:
-            self.drop(delivery.job_id)
-        elif delivery.future is None or job.run != delivery.run:
-            self._follow(job, delivery)
-        else:
-            # In flight for another process: once the job has ended, close the connection.
-            delivery.is_claimed = True
-            if not delivery.held:
-                delivery.credentials = None
-            self._plan(self._monotonic() + _CHECK_INTERVAL, self._check, delivery)
-
-    def _check(self, delivery: PendingDelivery) -> None:
-        if delivery.is_claimed:
-            self._read_again(delivery)
-
-    def _follow(self, job: Job, delivery: PendingDelivery) -> None:
-        """The run that this process has sent was claimed. Deliver the next one if it waits and this process may."""
-        if job.is_waiting and job.run > delivery.run:
-            self._follow_up(job, delivery)
-        elif job.is_waiting or not (job.held and delivery.credentials and job.lessee == self._lessee):
-            self.drop(job.id)
-        else:
-            if delivery.future is not None:
-                delivery.future.cancel()
-            delivery.future, delivery.job, delivery.is_claimed = None, None, True
-            self._plan(self._monotonic() + _CLAIMED_INTERVAL, self._check, delivery)
-
-    def _follow_up(self, job: Job, delivery: PendingDelivery) -> None:
-        wait = _seconds_until_due(job)
-        at = self._monotonic() + wait
-        has_backlog = self._has_backlog()
-        if self._is_ours(job) and (delivery.credentials or not job.held):
-            self._again(job, delivery, at + (_TURN if has_backlog else 0))
-        elif job.held or wait > 0 or has_backlog or job.lessee is not None or self._parts.is_draining():
-            self.drop(job.id)
-            self._set_alarm(at)
-        else:
-            expect = Expect(run=job.run, version=job.version, unclaimed=True)
-            leased = self._store.change(job.id, expect, Changes(lessee=self._lessee, lease=LEASE))
-            if leased is None:
-                self.drop(job.id)
-            else:
-                self._again(leased, delivery, at)
-
-    def _again(self, job: Job, delivery: PendingDelivery, at: float) -> None:
-        """Deliver the next run of a job that is leased to this process."""
-        if delivery.future is not None:
-            delivery.future.cancel()
-        delivery.begin(job)
-        delivery.due_at = at
-        self._renew_at(self._monotonic() + LEASE / 2, delivery)
-        self._send_at(at, delivery)
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
 
@@ -517,17 +321,9 @@ class Deliveries:
                 delivery.job = changed
                 self._slot_freed(job)
 
-    def _slot_freed(self, job: Job) -> None:
-        if self.slots.freed(job.queue):
-            self.places.must_poll = True
-
     def _end(self, job: Job, end: End) -> None:
         changed = write_end(self._store, job.id, Expect(run=job.run, unclaimed=True), end)
         self._by_id.pop(job.id, None)
         if changed is not None:
             log_conclusion(job, end)
             self._parts.announce(changed)
-
-
-def _seconds_until_due(job: Job) -> float:
-    return max(0.0, (job.start_time - job.read_time).total_seconds())

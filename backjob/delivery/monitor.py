@@ -18,7 +18,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from backjob.delivery.deliveries import LEASE, Deliveries
+from backjob.delivery.deliveries import Deliveries
+from backjob.delivery.keeping import LEASE
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.reaping import reap, renew_far_leases
@@ -283,7 +284,7 @@ class Monitor:
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             if self._is_idle:
-                self._next_reap = now + _GLANCE_INTERVAL
+                self._next_reap = now + min(_GLANCE_INTERVAL, self._parts.run_lease / 1.2)
                 self._retrying(self._glance)
             else:
                 self._retrying(self._reap)

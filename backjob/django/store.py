@@ -230,7 +230,9 @@ class DjangoStore:
                 if signs:
                     sign = Case(When(seq__in=signs, then=now), default=sign, output_field=BigIntegerField())
                 matching = rows.filter(seq__in=running.values(), token__in=[tokens[job_id] for job_id in running])
-                matching.update(lease_until=now + span(lease), updated_time=sign)
+                renewed = matching.update(lease_until=now + span(lease), updated_time=sign)
+                if renewed < len(running):  # in SQLite, some have ended since they were read
+                    running = dict(_with_token(rows, tokens))
         left = frozenset(tokens).difference(running)
         if not skips_locked or not left:
             return left, frozenset()

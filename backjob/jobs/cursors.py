@@ -111,11 +111,15 @@ class Positions:
         with self._lock:
             place.at += 1
             place.after = after
-            for inner in [key for key, one in self._places.items() if one.within is not None and one.within[0] == name]:
-                del self._places[inner]
+            if len(self._places) > 1 or name not in self._places:
+                self._forget_within(name)
             self._places[name] = place
             self.has_moved = True
             self._save()
+
+    def _forget_within(self, name: str) -> None:
+        for inner in [key for key, one in self._places.items() if one.within is not None and one.within[0] == name]:
+            del self._places[inner]
 
     def over(self, name: str, place: Place) -> None:
         """Mark a loop as over."""

@@ -190,6 +190,7 @@ class Engine:
             monitor = self.monitor
             monitor.serves_requests = True
             monitor.note_request()
+            self.leases.ensure_running()
             if self.addresses.show(listener_of):
                 monitor.address_shown()
         except Exception as error:

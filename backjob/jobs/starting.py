@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from attrs import evolve, field, frozen
 
-from backjob.delivery.deliveries import LEASE
+from backjob.delivery.keeping import LEASE
 from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, StoreUnavailable, TooDeep, TooManyJobs
 from backjob.http.arguments import (
     Content,

@@ -18,6 +18,7 @@ from backjob.worker.running import Running
 
 _TICKS_PER_LEASE: Final = 9
 _ON_TIME: Final = 3
+_SLACK: Final = 0.5  # s; of short leases at most a quarter: a busy machine is late by so much, too
 _IDLE_TICKS: Final = 5
 
 _log = logging.getLogger("backjob")
@@ -35,6 +36,8 @@ class Leases:
         self._lease = lease
         self.interval = lease / _TICKS_PER_LEASE
         """Seconds between two renewals."""
+        self._slack = max(self.interval / 2, min(_SLACK, lease / 4))
+        """Seconds by which a tick may be late."""
         self._leave = leave
         self._outage = Outage(clock)
         self._no_thread = Outage(clock)
@@ -89,7 +92,7 @@ class Leases:
         was suspended, and other processes could renew their leases too.
         """
         now = self._monotonic()
-        is_on_time = self._on_time >= _ON_TIME and now <= self._next_tick + self.interval / 2
+        is_on_time = self._on_time >= _ON_TIME and now <= self._next_tick + self._slack
         return is_on_time and now - self._since >= self._lease
 
     def close(self, timeout: float) -> None:
@@ -101,7 +104,7 @@ class Leases:
     def tick(self) -> float:
         """Renew all leases in one write. Returns the seconds until the next tick."""
         now = self._monotonic()
-        is_on_time = now <= self._next_tick + self.interval / 2
+        is_on_time = now <= self._next_tick + self._slack
         self._on_time = self._on_time + 1 if is_on_time else 0
         self._next_tick = (self._next_tick if is_on_time else now) + self.interval
         self._since = min(self._since, now)

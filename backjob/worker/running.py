@@ -1,34 +1,25 @@
-"""A claimed job in the process that runs its action: coalesces the action's reports into few writes.
-
-Any thread may report. `Unwritten` keeps what is not written yet; `_writing` lets one thread at a time write, so that output
-keeps its order. Plain progress takes no lock: a loop may report it a million times.
-"""
+"""A claimed job in the process that runs its action: what it reports, and what follows its run."""
 
 from __future__ import annotations
 
-import codecs
 import logging
-import math
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from attrs import evolve
+from typing_extensions import override
 
-from backjob.endings import is_large, without_result, write_conclusion, write_report
-from backjob.errors import JobEnded, JobExit, StoreError, StoreUnavailable
+from backjob.endings import is_large, without_result, write_conclusion
+from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
 from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, history_of
-from backjob.model import Expect, Job, JsonValue, Report, Status, short_text
+from backjob.model import Expect, Job, Status, short_text
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stdout
-from backjob.worker.offload import in_event_loop
-from backjob.worker.unwritten import Unwritten
+from backjob.worker.reports import Reports
 
-_WRITE_INTERVAL: Final = 0.1  # s
-_RETRY_INTERVAL: Final = 1.0  # s
 _MAX_UNWRITTEN_ENDS: Final = 3
 
 _log = logging.getLogger("backjob")
@@ -36,15 +27,12 @@ _log = logging.getLogger("backjob")
 current: InProcess[Running] = InProcess("backjob_running")
 
 
-class Running:
+class Running(Reports):
     """One run of a job, from its claim until its end or requeue is written.
 
-    It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``owner`` is the job's `BackJob`.
-    The adapter sets the header ``fields`` of the request that the action gets; None removes one.
-    ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that ended
-    the action, if an adapter has already turned it into a response. ``began`` is the monotonic time (s) of the claim.
-    ``waits_to_end``: its action has returned, but the store does not take the end yet. ``ended``: this run is over, or another process has ended it; its action may be running still. ``renewal`` is how often
-    its lease is renewed (s), and with it signs of life are written.
+    ``owner`` is the job's `BackJob`. The adapter sets the header ``fields`` of the request that the action gets; None removes
+    one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
+    ended the action, if an adapter has already turned it into a response. ``began`` is the monotonic time (s) of the claim.
     """
 
     def __init__(
@@ -60,34 +48,18 @@ class Running:
         fields: Mapping[str, str | None] | None = None,
         renewal: float = 2.0,
     ) -> None:
-        self.job = job
-        self.token = token
+        super().__init__(job, token, store=store, clock=clock, max_output=max_output, dirty=dirty, renewal=renewal)
         self.owner = owner
         self.fields = fields or {}
         self.finish: End | None = None
         self.error: End | None = None
         self.left_by: JobExit | None = None
         self.began = clock.monotonic()
-        self._store = store
+        self.stdout_level = 0
         self._clock = clock
-        self._monotonic = clock.monotonic
-        self._dirty = dirty
-        self._writing = threading.Lock()
-        self._unwritten = Unwritten(job, max_output)
-        self._output_stored = job.output_size
-        self._next_write = -math.inf
-        self._store_is_unavailable = False
-        self._report_in_doubt = False
         self._end_in_doubt = False
         self._unwritten_ends = 0
-        self._is_dirty = False
-        self._has_lived = False
-        self.waits_to_end = False
-        self._reports_life = 0 < job.error_timeout < 2 * renewal
-        self.ended = False
         self._process = os.getpid()
-        self.stdout_level = 0
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def is_inherited(self) -> bool:
@@ -104,107 +76,6 @@ class Running:
         finally:
             current.reset(token)
 
-    # --- reports of the action --------------------------------------------------------------------------------------
-
-    def note_progress(self, progress: int) -> bool:
-        """Set the progress, 0–100, without blocking. Returns whether to call `write_now`; if not, the monitor writes it.
-
-        Raises `JobEnded`.
-        """
-        if self.ended:
-            raise JobEnded(self.job.id)
-        # In this order: `_send` clears the flag before it reads the progress, so it misses no value.
-        self._unwritten.progress = progress
-        return not self._is_dirty and self._is_due()
-
-    def note_life(self) -> bool:
-        """Report that the action is alive, without blocking. Returns whether to call `write_now`. Raises `JobEnded`."""
-        if self.ended:
-            raise JobEnded(self.job.id)
-        return not self._is_dirty and self._is_due()
-
-    def set_progress(self, progress: int) -> None:
-        """Set the progress, 0–100. Raises `JobEnded`."""
-        if self.note_progress(progress):
-            self.write_now()
-
-    def sign_of_life(self) -> None:
-        """Report that the action is alive. Raises `JobEnded`."""
-        if self.note_life():
-            self.write_now()
-
-    @property
-    def progress(self) -> int:
-        """The progress, whether written or not."""
-        return self._unwritten.progress
-
-    def raise_progress(self, amount: float) -> None:
-        """Raise the progress by an amount, without writing it. Amounts below 1 add up."""
-        self._unwritten.raise_progress(amount)
-
-    def set_text(self, text: str, progress: int | None = None) -> None:
-        """Set the status text, and the progress if given, and write them at once. Raises `JobEnded`."""
-        self._unwritten.set_text(text, progress)
-        self.write_now()
-
-    def echo(self, text: str) -> None:
-        """Append to the output. Text past the limit is dropped, and the output marked as truncated. Raises `JobEnded`."""
-        self.write(text)
-        if self.ended:
-            raise JobEnded(self.job.id)
-
-    def write(self, text: str) -> None:
-        """Append to the output, or do nothing if the job has ended: ``print`` must not raise."""
-        if not text or self.ended:
-            return
-        self._unwritten.append(text)
-        full = self._unwritten.is_full and not self._store_is_unavailable
-        # Output past the limit is dropped, but still a sign of life.
-        if full or (not self._is_dirty and self._is_due()):
-            self.flush()
-
-    def write_bytes(self, data: bytes) -> None:
-        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
-        self.write(self._decoder.decode(data))
-
-    # --- runs -------------------------------------------------------------------------------------------------------
-
-    @property
-    def attempt(self) -> int:
-        """1 + the failed runs since the cursor last moved."""
-        return 1 if self._unwritten.has_moved else self.job.attempt
-
-    @property
-    def cursor(self) -> JsonValue:
-        """The latest cursor, written or not; None at first."""
-        return self._unwritten.cursor
-
-    @property
-    def is_saved(self) -> bool:
-        """Whether the store has the latest cursor."""
-        return self._unwritten.cursor_is_written
-
-    def set_cursor(self, cursor: JsonValue) -> None:
-        """Save a cursor with the next report, without blocking. Raises `JobEnded`."""
-        if self.ended:
-            raise JobEnded(self.job.id)
-        if not self._unwritten.set_cursor(cursor):
-            self._has_lived = True
-        elif not self._is_dirty:
-            self._mark_dirty()
-
-    def take_life(self) -> bool:
-        """Return whether the action gave signs of life that no report has written, and count them as written.
-
-        An action that has returned is alive until its end is written: it must not time out while the store refuses that.
-        """
-        has_lived, self._has_lived = self._has_lived, False
-        return has_lived or self.waits_to_end
-
-    def note_unwritten_life(self) -> None:
-        """Undo `take_life`."""
-        self._has_lived = True
-
     def after(self, end: End | None, spread: float) -> Conclusion:
         """Return what follows the action: the end, or another run, from the latest cursor. None: the next slice.
 
@@ -217,94 +88,6 @@ class Running:
     def _latest(self) -> Job:
         """The job as claimed, with what this run has changed that matters to the next one."""
         return evolve(self.job, attempt=self.attempt, cursor=self.cursor)
-
-    # --- writing ----------------------------------------------------------------------------------------------------
-
-    @property
-    def next_write(self) -> float:
-        """When the next coalesced write is due, on the monotonic clock (s)."""
-        return self._next_write
-
-    def write_now(self) -> None:
-        """Write everything that is pending, in this thread. Raises `JobEnded`."""
-        self.flush()
-        if self.ended:
-            raise JobEnded(self.job.id)
-
-    def flush(self) -> None:
-        """Write everything that is pending. If nothing is, the next renewal of the lease writes a sign of life.
-
-        If the store is unavailable, everything stays pending and the monitor retries. In an event loop the monitor writes
-        it at once instead, because the store may block.
-        """
-        if in_event_loop():
-            self._next_write = self._monotonic()
-            self._mark_dirty()
-            return
-        level = logging.DEBUG if self._store_is_unavailable else logging.INFO
-        try:
-            self._write()
-        except StoreUnavailable as error:
-            self._mark_dirty()
-            _log.log(level, "job %s: its progress will be written later: %s", self.job.id, error)
-
-    def _write(self, *, is_last: bool = False) -> None:
-        if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
-            return
-        # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
-        outer = current.set(None)
-        try:
-            with self._writing:
-                self._next_write = self._monotonic() + _WRITE_INTERVAL
-                try:
-                    self._send(is_last=is_last)
-                except StoreUnavailable:
-                    self._store_is_unavailable = True
-                    self._next_write = self._monotonic() + _RETRY_INTERVAL
-                    raise
-        finally:
-            current.reset(outer)
-
-    def _send(self, *, is_last: bool) -> None:
-        if self._report_in_doubt and not self.ended:
-            self._resolve_doubt()
-        if self.ended:
-            return
-        self._is_dirty = False
-        report = self._unwritten.take()
-        if report is None:
-            if is_last or not self._reports_life:
-                self._has_lived = True
-                return
-            report = Report()  # its time limit may be over before the next renewal
-        try:
-            is_written = write_report(self._store, self.job.id, self.token, report)
-        except StoreUnavailable:
-            self._unwritten.put_back(report)
-            self._report_in_doubt = True
-            raise
-        except StoreError:
-            raise
-        except Exception:  # neither the action nor its later reports may fail because of it
-            _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
-            return
-        self._store_is_unavailable = False
-        self._output_stored += len(report.output.encode())
-        if not is_written:
-            self.ended = True
-
-    def _resolve_doubt(self) -> None:
-        """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.
-
-        Only this object appends under this token, so the output has grown by that report or not at all.
-        """
-        job = self._store.get(self.job.id)
-        if job is None or job.status is not Status.IN_PROGRESS or job.token != self.token:
-            self.ended = True
-            return
-        self._unwritten.drop_output(job.output_size - self._output_stored)
-        self._output_stored = job.output_size
-        self._report_in_doubt = False
 
     def conclude(self, conclusion: Conclusion) -> Job | None:
         """Write everything that is pending, then what follows this run. Returns the job, or None if the run was over before.
@@ -342,18 +125,16 @@ class Running:
         text = None if conclusion.text is None else short_text(conclusion.text)
         return job.token == self.token and job.status is conclusion.status and text in (None, job.status_text)
 
-    def _is_due(self) -> bool:
-        """Whether this thread must write now. If not, the monitor writes once the interval is over."""
-        now = self._monotonic()
-        if now >= self._next_write:
-            self._next_write = now + _WRITE_INTERVAL  # so that only one of several threads writes
-            return True
-        self._mark_dirty()
-        return False
-
-    def _mark_dirty(self) -> None:
-        self._is_dirty = True
-        self._dirty(self)
+    @override
+    def _write(self, *, is_last: bool = False) -> None:
+        if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
+            return
+        # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
+        outer = current.set(None)
+        try:
+            super()._write(is_last=is_last)
+        finally:
+            current.reset(outer)
 
 
 def _write_to_current(content: str | bytes, level: int) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeAlias
 
 import pytest
-from attrs import evolve, field, frozen
+from attrs import define, evolve, field
 from typing_extensions import override
 
 from backjob.lifecycle import REFUSAL_HEADER
@@ -26,12 +26,21 @@ _READ: Final = [*_OPENED, "read"]
 _CLAIMED: Final = [*_READ, "change"]
 
 
-@frozen
+@define
 class Arena:
-    """A process whose signer, store, input, action and response record their calls, in order, in ``events``."""
+    """A process whose signer, store, input, action and response record their calls, in order, in ``events``.
+
+    Its action responds with this status, and with ``retry_after`` as a header field if it is not None.
+    """
 
     world: Bench
     events: list[str] = field(factory=list)
+    status: int = 200
+    retry_after: str | None = None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        return [] if self.retry_after is None else [("Retry-After", self.retry_after)]
 
     def act(self, body: bytes) -> Chunks:
         """Run the action: check its body and return its response, whose closing is recorded."""
@@ -133,6 +142,10 @@ def _with_length(request: Request, length: str) -> Request:
     return evolve(request, headers=(*others, ("Content-Length", length)))
 
 
+def _job_id(arena: Arena) -> str:
+    return arena.world.transport.sent[-1].delivery.job_id
+
+
 class MiddlewareSteps:
     """Each step runs after the one before; a refused step runs none of the later ones."""
 
@@ -151,7 +164,7 @@ class MiddlewareSteps:
     @pytest.fixture
     def request_(self, arena: Arena) -> Request:
         """A worker request; from here on, the arena records the store's calls."""
-        arena.world.start("/work", method="POST", body=BODY)
+        arena.world.start("/work", method="POST", body=BODY, retries=1)
         arena.world.step()
         request = _with_length(arena.world.transport.sent[-1].delivery.sign(), str(len(BODY)))
         arena.world.store.calls = arena.events
@@ -159,7 +172,7 @@ class MiddlewareSteps:
 
     @staticmethod
     def _status(arena: Arena) -> Status:
-        return arena.world.job(arena.world.transport.sent[-1].delivery.job_id).status
+        return arena.world.job(_job_id(arena)).status
 
     @staticmethod
     def _refusal(response: tuple[int, Headers]) -> tuple[int, str]:
@@ -214,6 +227,29 @@ class MiddlewareSteps:
         assert self._refusal(adapter(arena, evolve(request_, body=b"rows=6"))) == (403, "signature")
         assert arena.events == [*_READ, "respond"]
         assert self._status(arena) is Status.STARTED
+
+    def test_a_process_whose_places_are_taken_is_busy_before_the_claim(
+        self, adapter: Adapter, arena: Arena, request_: Request
+    ) -> None:
+        arena.world.engine.worker._max_running = lambda: 0
+        assert self._refusal(adapter(arena, request_)) == (503, "busy")
+        assert arena.events == [*_READ, "respond"]
+        assert self._status(arena) is Status.STARTED
+
+    @pytest.mark.parametrize("retry_after", ["120", "Sat, 17 May 2031 11:24:33 GMT", None, "soon"])
+    def test_another_run_follows_when_the_response_says(
+        self, adapter: Adapter, arena: Arena, request_: Request, retry_after: str | None
+    ) -> None:
+        arena.status, arena.retry_after = 503, retry_after
+        adapter(arena, request_)
+        job = arena.world.job(_job_id(arena))
+        assert (job.status, job.run) == (Status.STARTED, 2)
+        delay = (job.start_time - job.read_time).total_seconds()
+        if retry_after is None or retry_after == "soon":
+            assert 8 <= delay <= 12
+        else:
+            assert delay == pytest.approx(120, abs=1)
+        assert not arena.world.engine.worker.is_busy
 
     def test_a_job_that_is_already_claimed_is_409_and_its_action_does_not_run_again(
         self, adapter: Adapter, arena: Arena, request_: Request

@@ -35,7 +35,7 @@ def _serve_wsgi(app: Any, arena: Arena, request: Request) -> tuple[int, Headers]
 def through_wsgi(arena: Arena, request: Request) -> tuple[int, Headers]:
     def app(environ: Any, start_response: Any) -> Any:
         chunks = arena.act(environ["wsgi.input"].read())
-        start_response("200 OK", [])
+        start_response(f"{arena.status} As Set", arena.headers)
         return chunks
 
     return _serve_wsgi(wsgi.BackJobMiddleware(app, arena.world.jobs), arena, request)
@@ -49,7 +49,8 @@ def through_flask(arena: Arena, request: Request, folder: Path) -> tuple[int, He
 
     @app.route("/work", methods=["GET", "POST"])
     def work() -> flask.Response:
-        return flask.Response(iter(arena.act(flask.request.get_data())), mimetype="application/octet-stream")
+        chunks = iter(arena.act(flask.request.get_data()))
+        return flask.Response(chunks, arena.status, arena.headers, mimetype="application/octet-stream")
 
     @app.after_request
     def record_close(response: flask.Response) -> flask.Response:
@@ -64,7 +65,8 @@ def through_asgi(arena: Arena, request: Request) -> tuple[int, Headers]:
 
     async def app(_scope: Any, receive: Any, send: Any) -> None:
         chunks = arena.act((await receive())["body"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        headers = [(name.lower().encode(), value.encode()) for name, value in arena.headers]
+        await send({"type": "http.response.start", "status": arena.status, "headers": headers})
         for chunk in chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

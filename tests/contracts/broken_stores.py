@@ -635,7 +635,7 @@ class WritesBeforeTheSlot(MemoryStore):
 @breaks("SlotCalls", "test_an_unsatisfied_expectation_comes_first", "only a change to a slot raises SlotTaken")
 class NamesAnotherSlot(MemoryStore):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        if changes.slot in self._slots and self._slots[changes.slot] != job_id:
+        if isinstance(changes.slot, str) and self._slots.get(changes.slot, job_id) != job_id:
             raise SlotTaken("another")
         return super().change(job_id, expect, changes)
 
@@ -967,9 +967,9 @@ def opened_badly(address: str) -> Store:
 
 
 class ListsTheLiving(MemoryStore):
-    """Like a cache: ``find`` returns only jobs that have not ended, and ``purge`` removes nothing."""
+    """Like a cache: ``find`` returns only jobs that have not ended, ``purge`` removes nothing, and there are no slots."""
 
-    lacks = frozenset({Capability.SHARED, Capability.LISTING})  # type: ignore[misc]  # an override of a Final
+    lacks = frozenset({Capability.SHARED, Capability.LISTING, Capability.SLOTS})  # type: ignore[misc]  # an override of a Final
 
     def find(self, query: Query) -> list[Job]:
         return [job for job in super().find(evolve(query, limit=10**6)) if not job.status.is_final][: query.limit]
@@ -982,7 +982,11 @@ class ListsTheLiving(MemoryStore):
 
 
 class KeepsNoList(ListsTheLiving):
-    """Can't find or purge jobs at all."""
+    """Can't find or purge jobs at all, and has no slots."""
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        assert not isinstance(changes.slot, str), "backjob sets no slot in a store that lacks them"
+        return super().change(job_id, expect, changes)
 
     def find(self, query: Query) -> list[Job]:
         raise NotImplementedError

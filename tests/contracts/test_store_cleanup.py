@@ -46,7 +46,7 @@ def draft(job_id: str, **fields: Any) -> Draft:
 
 def end(store: Store, job_id: str, how: End, output: str = "") -> None:
     store.create(draft(job_id))
-    store.change(job_id, *claimed("token"))
+    store.change(job_id, *claimed("token", 1, 60))
     if output:
         store.report(job_id, "token", Report(output=output))
     assert store.change(job_id, Expect(token="token"), ended(how)) is not None
@@ -56,9 +56,9 @@ def test_each_age_is_measured_by_the_stores_own_clock(shared: SharedStore, url: 
     with shared.open(url, days_ago(2)) as then:
         for name, how in ENDS.items():
             end(then, f"old {name}", how, "some output")
-        then.create(draft("started", delivery_timeout=10 * DAY))
+        then.create(draft("started", expires=10 * DAY))
         then.create(draft("running"))
-        then.change("running", *claimed("token"))
+        then.change("running", *claimed("token", 1, 60))
     with shared.open(url) as store:
         for name, how in ENDS.items():
             end(store, f"new {name}", how)
@@ -116,7 +116,7 @@ def test_a_large_purge_works_in_batches_and_does_not_block_writers(shared: Share
             number = 0
             while not is_over.is_set():
                 claimer.create(draft(f"live {number}"))
-                assert claimer.change(f"live {number}", *claimed("token")) is not None
+                assert claimer.change(f"live {number}", *claimed("token", 1, 60)) is not None
                 claims_at.append(stages[-1])
                 number += 1
 

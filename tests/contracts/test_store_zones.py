@@ -102,6 +102,8 @@ def life_in_two_zones(one: Zone, other: Zone) -> None:
     assert other.see("overdue")["overdue"] == [], "a job that was just claimed is overdue in no zone"
     reported = other.see("report")
     assert but_for_reading(one.see("get")) == but_for_reading(reported)
+    lease = datetime.fromisoformat(reported["lease_until"]) - datetime.fromisoformat(reported["updated_time"])
+    assert lease == timedelta(seconds=3600, microseconds=1)
     assert one.see("overdue")["overdue"] == []
     ended = one.see("end")
     assert but_for_reading(other.see("get")) == but_for_reading(ended)
@@ -118,9 +120,10 @@ def due_in_two_zones(one: Zone, other: Zone) -> None:
     """A moment that the application passes is the same in every zone, to the microsecond."""
     created, there = one.see("create", "later", DUE), other.see("get", "later")
     assert created["start_time"] == there["start_time"] == "2031-06-30T21:34:05.999999+00:00"
+    assert created["expires"] == there["expires"] == "2031-06-30T21:34:05.999999+00:00"
     moved, here = other.see("move", "later", WINTER), one.see("get", "later")
     assert here["start_time"] == moved["start_time"] == "2031-01-01T11:00:00.000001+00:00"
-    assert here["deliver_by"] == moved["deliver_by"] == "2031-01-01T11:00:00.000002+00:00"
+    assert here["expires"] == moved["expires"] == there["expires"]
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ def times(job: Job | None) -> dict[str, Any]:
 
 def create(store: Store, job_id: str, due: str | float = 0.0) -> dict[str, Any]:
     moment = datetime.fromisoformat(due) if isinstance(due, str) else due
-    return times(store.create(Draft(id=job_id, request=Request("GET", "/work"), due=moment, error_timeout=3600)))
+    draft = Draft(id=job_id, request=Request("GET", "/work"), due=moment, expires=moment or 3600.0, error_timeout=3600)
+    return times(store.create(draft))
 
 
 def get(store: Store, job_id: str) -> dict[str, Any]:
@@ -44,16 +45,16 @@ def take(store: Store, job_id: str) -> dict[str, Any]:
 
 
 def move(store: Store, job_id: str, due: str) -> dict[str, Any]:
-    return times(store.change(job_id, Expect(), Changes(due=datetime.fromisoformat(due), delivery_timeout=0.000001)))
+    return times(store.change(job_id, Expect(), Changes(due=datetime.fromisoformat(due))))
 
 
 def claim(store: Store, job_id: str) -> dict[str, Any]:
-    return times(store.change(job_id, *claimed("token")))
+    return times(store.change(job_id, *claimed("token", 1, 3600)))
 
 
 def report(store: Store, job_id: str) -> dict[str, Any]:
     store.report(job_id, "token", Report(output="out"))
-    store.beat({job_id: "token"})
+    store.beat({job_id: "token"}, 3600.000001, frozenset((job_id,)))
     return times(store.get(job_id))
 
 

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from backjob import Status
-from backjob.delivery.deliveries import LEASE
+from backjob.delivery.keeping import LEASE
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, serving, settings
 

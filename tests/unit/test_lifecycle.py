@@ -42,7 +42,7 @@ from backjob.lifecycle import (
     waiting_for,
     waits_until_sent,
 )
-from backjob.model import UNSET, Changes, Expect, Headers, Job, JsonValue, Response, Status
+from backjob.model import UNSET, Changes, Expect, Headers, Job, JsonValue, Response, Status, Unset
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MOMENT = timedelta(microseconds=1)
@@ -241,7 +241,7 @@ def test_the_pause_is_bounded_whatever_the_delay(attempt: int, retry_delay: floa
 def test_a_retry_begins_again_in_a_new_run_without_token_slot_and_lease() -> None:
     job = running_job(run=2, attempt=2, retries=3, progress=40, claimed_time=NOON, slot="exports/0", delivery=4)
     changes = concluded(job, Requeue("503 Service Unavailable", 20.0), NOON + timedelta(seconds=5))
-    entry = {
+    entry: dict[str, JsonValue] = {
         "run": 2,
         "begin": "2026-03-01T12:00:00+00:00",
         "end": "2026-03-01T12:00:05+00:00",
@@ -289,7 +289,7 @@ def test_the_history_keeps_the_first_and_the_latest_runs() -> None:
     job = running_job()
     for run in range(1, 151):
         changes = concluded(attrs.evolve(job, run=run), Requeue("x" * 1000), NOON)
-        assert not isinstance(changes.history, type(UNSET))
+        assert not isinstance(changes.history, Unset)
         job = attrs.evolve(job, history=changes.history)
     runs = [entry["run"] for entry in history_of(job)]
     assert runs == [*range(1, 51), *range(101, 151)]

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from backjob.model import Expect
 from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import SERVER_NOW, After
-from backjob.stores.sql.leases import Leases
+from backjob.stores.sql.lease_statements import LeaseStatements
 from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting, big, list_of
 from backjob.stores.sql.schema import Tables
 from backjob.stores.sql.searches import Searches
@@ -59,7 +59,7 @@ class Statements:
         self.append = self._make_append()
         self.locate = sa.select(column.seq, column.output_truncated).where(column.id == sa.bindparam("old_id"))
         self.chunks = self._make_chunks()
-        self.leases = Leases(tables, self._whole, self._now, can_return_updates=self.can_return_updates)
+        self.leases = LeaseStatements(tables, self._whole, self._now, can_return_updates=self.can_return_updates)
         self.searches = Searches(tables, self._selected, self._now)
         self.ageing = (
             sa.select(column.seq, column.output_size, column.end_time)

@@ -5,7 +5,6 @@ The store uses SQLAlchemy Core, with any synchronous driver that SQLAlchemy has 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from operator import itemgetter
@@ -15,10 +14,9 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, SlotTaken, StoreUnavailable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
-from backjob.stores.columns import COLUMNS, JOB_COLUMNS
-from backjob.stores.renewal import Renewed, renew_unlocked
+from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, holds, kept_for, leased, new_job
+from backjob.stores.steps import changed, holds, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import (
     LONGEST_CHUNK,
@@ -36,6 +34,7 @@ try:
 
     from backjob.stores.sql.database import Database, DirectWrite
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
+    from backjob.stores.sql.leasing import Leasing
     from backjob.stores.sql.parameters import Values, named_values
     from backjob.stores.sql.schema import Tables, creation
     from backjob.stores.sql.statements import MOMENTS, Statements
@@ -46,7 +45,6 @@ except ModuleNotFoundError as error:
 
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
-_DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
     [
         *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
@@ -107,6 +105,7 @@ class SQLStore:
         self._report, self._checkpoint = DirectWrite(self._sql.report), DirectWrite(self._sql.checkpoint)
         self._append = DirectWrite(self._sql.append)
         self._clock: Clock = SystemClock() if clock is None else clock
+        self._leasing = Leasing(self._database, self._sql, self._values)
         if create_table:
             try:
                 with suppress(StoreUnavailable):  # an application can start while its database restarts
@@ -221,55 +220,10 @@ class SQLStore:
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
     ) -> list[Job]:
-        values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
-        due = self._sql.leases.due(by_label=labels is not None, has_full=bool(full))
-        if labels is not None:
-            values["labels"] = sorted(labels)
-        if full:
-            values["full"] = sorted(full)
-        if due.take is not None:
-            rows = sorted(self._select(due.take, values), key=_DUE_FIRST)
-            return [row_job(row[:-2], moment(row[-2])) for row in rows]
-        # Usually no job is due, and this search takes no lock.
-        has_due = self._select(due.any, values)[0]
-        locks = [lock for lock, is_due in zip(due.lock, has_due, strict=True) if is_due]
-        if not locks:
-            return []
-        return self._database.transact(
-            lambda connection: self._lock_and_lease(connection, locks, values, lessee, lease)
-        )
+        return self._leasing.take_due(lessee, lease, limit, labels, full)
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
-        renew = self._renew if self._sql.can_return_updates else self._renew_in_transaction
-        return renew_unlocked(tokens, lambda tokens: renew(tokens, lease, alive))
-
-    def _renew(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
-        beats = [{"id": job_id, "token": token, "alive": job_id in alive} for job_id, token in tokens.items()]
-        statement, values = self._sql.leases.beat, self._values(beats=json.dumps(beats), lease=span(lease))
-        rows = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
-        stale = frozenset([job_id for job_id, is_stale in rows if is_stale])
-        return stale, frozenset([job_id for job_id, _ in rows]) - stale
-
-    def _renew_in_transaction(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
-        sql, values = self._sql.leases, self._values(lease=span(lease))
-        asked = {"ids": list(tokens), "pairs": list(tokens.items())}
-
-        def step(connection: Connection) -> frozenset[str]:
-            rows = connection.execute(sql.lock_running, asked).all()
-            batch = [seq for seq, _ in rows]
-            # A list must not be empty; no job has the number 0.
-            signs = [seq for seq, job_id in rows if job_id in alive] or [0]
-            if batch:
-                connection.execute(sql.renew, values | {"batch": batch, "alive": signs})
-            return frozenset([job_id for _, job_id in rows])
-
-        left = frozenset(tokens) - self._database.transact(step, separate=True)
-        if not left:
-            return left, left
-        asked = {"ids": list(left), "pairs": [(job_id, tokens[job_id]) for job_id in left]}
-        rows = self._database.do(lambda connection: connection.execute(sql.running, asked).all(), separate=True)
-        locked = frozenset([job_id for (job_id,) in rows])
-        return left - locked, locked
+        return self._leasing.beat(tokens, lease, alive)
 
     def find(self, query: Query) -> list[Job]:
         rows = sorted(self._search(self._sql.searches.find(query), query), key=itemgetter(-1), reverse=True)
@@ -342,19 +296,6 @@ class SQLStore:
     def _assigned(self, changes: Changes, now: Moment) -> dict[str, Any]:
         assigned = assignments(changes, now)
         return assigned | {"body": None} if changes.end else assigned
-
-    def _lock_and_lease(
-        self, connection: Connection, locks: Sequence[Executable], values: Values, lessee: str, lease: float
-    ) -> list[Job]:
-        rows = sorted([row for lock in locks for row in connection.execute(lock, values)], key=_DUE_FIRST)
-        del rows[values["limit"] :]
-        if not rows:
-            return []
-        now = rows[0][-2]
-        values = {"new_lessee": lessee, "new_lease_until": now + span(lease), "batch": [row[-1] for row in rows]}
-        connection.execute(self._sql.leases.lease, values)
-        read_time = moment(now)
-        return [leased(row_job(row[:-2], read_time), lessee, lease, read_time) for row in rows]
 
     def _purge(self, status: Status, age: float, label: str | None) -> int:
         removed, since = 0, 0

@@ -63,7 +63,7 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 _DUE: Final = (
     "SELECT seq, start_time FROM {jobs} WHERE status = [status] AND status < 2[label] AND token IS NULL "
-    "AND start_time <= :now AND (lease_until IS NULL OR lease_until <= :now)[full]"
+    "AND start_time BETWEEN :first AND :last AND (lease_until IS NULL OR lease_until <= :now)[full]"
 )
 
 # `backjob.lifecycle.late` in SQL. A job that runs has a token; comparing it, unlike IS NOT NULL, uses the index.
@@ -116,7 +116,9 @@ class Statements:
     )
     due: str = _DUE
     longest_due: str = "SELECT * FROM ([due] ORDER BY start_time, seq LIMIT :limit)"
-    any_due: str = "SELECT EXISTS ([due])"
+    due_times: str = (
+        "SELECT min(start_time), max(start_time) FROM (SELECT * FROM ([due]) ORDER BY start_time, seq LIMIT :limit)"
+    )
     take_due: str = (
         "UPDATE {jobs} SET lessee = :lessee, lease_until = :until, version = version + 1 WHERE seq IN "
         "(SELECT seq FROM ([due]) ORDER BY start_time, seq LIMIT :limit) RETURNING {whole}"
@@ -182,7 +184,7 @@ class Statements:
     def search_due(
         self, statement: str, labels: frozenset[str] | None, full: frozenset[str]
     ) -> tuple[str, dict[str, str]]:
-        """`any_due` or `take_due`, limited to these labels and without these queues, and the values of both.
+        """`due_times` or `take_due`, limited to these labels and without these queues, and the values of both.
 
         One list for each living status and each label stays in the index's order, so reading it ends at the limit.
         """
@@ -191,7 +193,7 @@ class Statements:
         limits = [""] if labels is None else [f" AND label = :{name}" for name in each] or [" AND 0"]
         names = ", ".join([f":{name}" for name in queues])
         due = self.due.replace("[full]", f" AND (slot IS NOT NULL OR queue NOT IN ({names}))" if queues else "")
-        due = due if statement == self.any_due else self.longest_due.replace("[due]", due)
+        due = self.longest_due.replace("[due]", due)
         lists = [due.replace("[status]", status).replace("[label]", limit) for status in "01" for limit in limits]
         return statement.replace("[due]", " UNION ALL ".join(lists)), each | queues
 

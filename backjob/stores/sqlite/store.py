@@ -25,6 +25,7 @@ from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
+_EARLIEST: Final = -(1 << 63)
 _WAL_RETRY: Final = 0.01  # s
 _DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
@@ -45,7 +46,8 @@ class SQLiteStore:
     With the ``durability`` ``"process"``, accepted jobs survive the end of the process, SIGKILL included; with
     ``"power"`` they survive a power loss too, which costs an fsync per write. With ``create_table`` the constructor
     creates the file and missing tables; without it the store opens the file at the first call, and the tables of `schema`
-    must exist. ``busy_timeout`` is how many seconds a writer waits for others before it raises `StoreUnavailable`.
+    must exist. ``busy_timeout`` is how many seconds a writer waits for others before it raises `StoreUnavailable`; keep it
+    well below RUN_LEASE, since a claim's lease counts from before that wait.
 
     Raises `InvalidRequest` for an invalid argument, and `StoreUnusable` if the path is not an SQLite database, can't be
     written, or has these tables in another layout.
@@ -167,13 +169,18 @@ class SQLiteStore:
         now = self._clock.now()
         until = microseconds(now) + span(lease)
         values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
-        # Usually nothing is due, and reading does not wait for writers.
-        any_due, named = self._sql.search_due(self._sql.any_due, labels, full)
-        if not self._connections.read(any_due, values | named)[0][0]:
-            return []
-        take_due, named = self._sql.search_due(self._sql.take_due, labels, full)
-        rows = self._connections.write(take_due, values | named)
-        return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
+        due_times, named = self._sql.search_due(self._sql.due_times, labels, full)
+        take_due, _ = self._sql.search_due(self._sql.take_due, labels, full)
+        while True:
+            # Usually nothing is due, and reading does not wait for writers. It skips the jobs of full queues too, which may
+            # be many: the write begins after them.
+            always = {"first": _EARLIEST, "last": microseconds(now)}
+            first, last = self._connections.read(due_times, values | named | always)[0]
+            if first is None:
+                return []
+            rows = self._connections.write(take_due, values | named | {"first": first, "last": last})
+            if rows:  # otherwise others took them meanwhile
+                return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         if not tokens:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from attrs import evolve
 
 from backjob.lifecycle import Late, concluded, ended, failed, reaped
-from backjob.model import Changes, Expect, Status
+from backjob.model import Changes, Expect, Job, Status
 from backjob.testing._stores.case import LEASE, MICROSECOND, RETRY, StoreCase, draft, kept, same
 
 _NONE: frozenset[str] = frozenset()
@@ -158,11 +160,10 @@ class LeaseCalls(StoreCase):
             name = f"{number}"
             job = self.running(name, run_lease=1)
             self.clock.advance(1)
-            stale, ends = self.at_once(
-                [
-                    lambda name=name: self.store.beat({name: "token"}, 5, _NONE),  # type: ignore[misc]
-                    lambda job=job: self.store.change(job.id, reaped(job, Late.DEAD), ended(_DEAD)),  # type: ignore[misc]
-                ]
-            )
+            calls: list[Callable[[], frozenset[str] | Job | None]] = [
+                partial(self.store.beat, {name: "token"}, 5, _NONE),
+                partial(self.store.change, name, reaped(job, Late.DEAD), ended(_DEAD)),
+            ]
+            stale, ends = self.at_once(calls)
             same(bool(stale), ends is not None, "a job is renewed, or ended and stale, never both")
             same(self.read(name).status.is_final, ends is not None, "of an end and a renewal, one wins")

@@ -19,7 +19,9 @@ from tests.adapters.steps import Adapter, Arena, Body, MiddlewareSteps, environ_
 
 
 def _respond(arena: Arena, request: HttpRequest) -> StreamingHttpResponse:
-    return StreamingHttpResponse(arena.act(request.body), content_type="application/octet-stream")
+    content_type = "application/octet-stream"
+    chunks, headers = arena.act(request.body), dict(arena.headers)
+    return StreamingHttpResponse(chunks, status=arena.status, headers=headers, content_type=content_type)
 
 
 def _answer(arena: Arena, response: Any) -> tuple[int, Headers]:

@@ -50,6 +50,7 @@ class Contract(StoreContract):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("sqlite")
 class TestOnSQLite(Contract):
     alias = "default"

@@ -6,7 +6,7 @@ import pytest
 from attrs import evolve
 from typing_extensions import override
 
-from backjob.delivery.deliveries import LEASE
+from backjob.delivery.keeping import LEASE
 from backjob.model import Changes, Expect, Job
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backjob.delivery.addresses import Addresses
-from backjob.delivery.deliveries import LEASE
+from backjob.delivery.keeping import LEASE
 from backjob.errors import ConnectionLost, NotSent
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Changes, Expect, Status

@@ -141,7 +141,7 @@ BAD: list[tuple[str, dict[str, Any]]] = [
     ],
     *[(name, {name: bad}) for name in ("scope", "owner") for bad in ("a\nb", "a\r\nb", "\0", "\udcff", "x" * 256, 5)],
     ("scope", {"scope": None}),
-    *[("error_timeout", {"error_timeout": bad}) for bad in (0, -1, math.nan, math.inf, True, "60", 10**400)],
+    *[("error_timeout", {"error_timeout": bad}) for bad in (0.0001, -1, math.nan, math.inf, True, "60", 10**400)],
 ]
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,12 @@ def blocking() -> Iterator[Blocking]:
 def test_calls_are_made_in_order_in_one_thread() -> None:
     calls = Callbacks(lambda: None)
     made: list[tuple[int, str]] = []
+
+    def note(n: int) -> None:
+        made.append((n, threading.current_thread().name))
+
     for n in range(100):
-        calls.call("job", lambda n=n: made.append((n, threading.current_thread().name)))  # type: ignore[misc]
+        calls.call("job", partial(note, n))
     assert calls.flush(DEADLINE)
     assert made == [(n, "backjob-callbacks") for n in range(100)]
 
@@ -58,7 +63,7 @@ def test_whatever_a_callback_raises_is_logged_and_later_calls_follow(caplog: pyt
         raise error
 
     for error in (ValueError("no"), SystemExit(3), KeyboardInterrupt()):
-        calls.call("the-job", lambda error=error: fail(error))  # type: ignore[misc]
+        calls.call("the-job", partial(fail, error))
     calls.call("job", lambda: made.append("after"))
     assert calls.flush(DEADLINE)
     assert made == ["after"]
@@ -74,7 +79,7 @@ def test_calls_that_find_1000_waiting_are_dropped_with_an_error(
     calls.call("first", blocking)
     assert blocking.has_begun.wait(DEADLINE)
     for n in range(1005):
-        calls.call(f"job{n}", lambda n=n: made.append(n))  # type: ignore[misc]
+        calls.call(f"job{n}", partial(made.append, n))
     assert [record.levelname for record in caplog.records] == ["ERROR"] * 5
     assert "job1000" in caplog.records[0].getMessage()
     blocking.release.set()

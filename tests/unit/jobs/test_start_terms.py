@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from backjob.errors import InvalidRequest, JobFailed
 from backjob.model import Status
@@ -160,8 +161,6 @@ def test_terms_do_not_keep_calls_from_merging(world: Bench) -> None:
 
 
 def test_a_row_that_was_changed_to_run_as_its_owner_is_not_sent(world: Bench) -> None:
-    from attrs import evolve  # noqa: PLC0415
-
     job_id = world.start(owner="5", delay=1)
     stored = world.store.store._jobs  # type: ignore[attr-defined]
     stored[job_id] = evolve(stored[job_id], as_owner=True)

@@ -116,10 +116,16 @@ def test_a_loop_never_hands_over_after_its_last_item(source: Callable[[], Any], 
 
 
 def test_each_slice_completes_an_item_even_if_it_has_no_time() -> None:
-    importing = Importing(lambda: TEN)
-    importing.time_up_at = set(TEN)
-    assert importing.work.run_to_the_end().status is Status.COMPLETED
-    assert importing.runs == [[item] for item in TEN]
+    seen: list[list[int]] = []
+
+    def action(jobs: BackJob) -> None:
+        assert jobs.time_left == 0
+        seen.append([])
+        for item in jobs.track(range(4), resume=True):
+            seen[-1].append(item)
+
+    assert slicing(action, slice_time=0).run_to_the_end().status is Status.COMPLETED
+    assert seen == [[0], [1], [2], [3]]
 
 
 def test_while_the_process_drains_the_loop_hands_over_at_the_next_item() -> None:
@@ -300,6 +306,19 @@ def test_a_loop_of_an_item_that_is_done_is_forgotten() -> None:
             assert len(cursor_of(jobs)["loops"]) <= 2
 
     assert slicing(action).run().status is Status.COMPLETED
+
+
+def test_the_place_of_a_loop_within_an_item_means_nothing_outside_of_it() -> None:
+    def action(jobs: BackJob) -> None:
+        for _ in jobs.track(range(3), resume="customers"):
+            for invoice in jobs.track(range(3), resume="invoices"):
+                if invoice == 2:
+                    break
+            break
+        assert list(jobs.track(range(3), resume="invoices")) == [0, 1, 2]
+
+    work = slicing(action)
+    assert work.run().status is Status.COMPLETED, work.job.status_text
 
 
 def cursor_of(jobs: BackJob) -> Any:

@@ -10,7 +10,9 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +306,59 @@ def test_an_exception_in_a_transaction_rolls_back(store: SQLiteStore) -> None:
     assert (job.progress, job.output_size, job.version) == (0, 0, 2)
 
 
+def test_a_beat_needs_no_connection_that_others_use(path: Path, store: SQLiteStore) -> None:
+    store.create(draft("job"))
+    store.change("job", *claimed("token", 1, 18))
+    with ExitStack() as stack:
+        for _ in range(30):
+            _, connection = stack.enter_context(store._connections._connection())
+            connection.execute("BEGIN")
+            connection.execute("SELECT * FROM backjob").fetchone()
+        assert store.beat({"job": "token", "other": "token"}, 60, frozenset()) == {"other"}
+
+
+def test_a_lease_is_renewed_from_the_moment_of_the_write(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    store = SQLiteStore(path, clock=clock, busy_timeout=PATIENCE)
+    store.create(draft("job"))
+    store.change("job", *claimed("token", 1, 18))
+    waiting = threading.Event()
+    begin_turn = Connections._begin_turn
+
+    def tell_and_begin(connections: Connections, process: Any) -> None:
+        waiting.set()
+        begin_turn(connections, process)
+
+    with ThreadPoolExecutor(1) as pool:
+        with store._connections.transaction():
+            monkeypatch.setattr(Connections, "_begin_turn", tell_and_begin)
+            stale = pool.submit(store.beat, {"job": "token"}, 18, frozenset[str]())
+            assert waiting.wait(PATIENCE)
+            clock.advance(15)
+        assert stale.result(PATIENCE) == frozenset()
+    job = store.get("job")
+    assert job is not None
+    assert job.lease_until == clock.now() + timedelta(seconds=18)
+    store.close()
+
+
+def test_a_beat_of_many_jobs_is_one_transaction(store: SQLiteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(50):
+        store.create(draft(f"{number}"))
+        store.change(f"{number}", *claimed("token", 1, 18))
+    transactions: list[Connections] = []
+    transaction = Connections.transaction
+
+    def counted(connections: Connections) -> AbstractContextManager[sqlite3.Connection]:
+        transactions.append(connections)
+        return transaction(connections)
+
+    monkeypatch.setattr(Connections, "transaction", counted)
+    monkeypatch.delattr(Connections, "write")
+    assert store.beat(dict.fromkeys([f"{number}" for number in range(51)], "token"), 60, frozenset()) == {"50"}
+    assert len(transactions) == 1
+
+
 # --- connections ----------------------------------------------------------------------------------------------------
 
 
@@ -558,11 +613,11 @@ def test_every_search_uses_its_index(store: SQLiteStore, query: Query, index: st
 
 
 def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
-    values = dict.fromkeys(("now", "lessee", "until", "limit", "job", "begin", "end"), 1)
+    values = dict.fromkeys(("now", "first", "last", "lessee", "until", "limit", "job", "begin", "end"), 1)
     for statement, parameters in (
         *[
             (statement, values | named)
-            for template in (store._sql.any_due, store._sql.take_due)
+            for template in (store._sql.due_times, store._sql.take_due)
             for labels in (None, frozenset(("a", "b")))
             for full in (frozenset[str](), frozenset(("exports",)))
             for statement, named in [store._sql.search_due(template, labels, full)]

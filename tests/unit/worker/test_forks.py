@@ -14,9 +14,10 @@ import pytest
 from backjob.errors import NoCurrentRequest
 from backjob.http.serving import serving
 from backjob.model import Status
+from backjob.process import PerProcess
 from backjob.worker.outcomes import Outcome, error_to_raise
 from backjob.worker.running import current
-from tests.unit.core import Bench, bench, served
+from tests.unit.core import Bench, ManualLeases, bench, served
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
 
@@ -103,10 +104,13 @@ def test_a_child_waits_for_no_lock_that_a_thread_of_the_parent_holds(world: Benc
     assert held.wait(DEADLINE)
     try:
         with running.active():
-            assert (
-                in_child(lambda: (print("x", file=sys.__stderr__, end=""), running.flush(), os.write(1, b"done")))
-                == "done"
-            )
+
+            def flush() -> None:
+                print("x", file=sys.__stderr__, end="")
+                running.flush()
+                os.write(1, b"done")
+
+            assert in_child(flush) == "done"
     finally:
         done.set()
         holder.join(DEADLINE)
@@ -122,6 +126,21 @@ def test_sys_exit_in_a_child_ends_the_child_and_not_the_job(world: Bench) -> Non
 
     assert in_child(leave) == "SystemExit(0)"
     assert world.job(running.job.id).status is Status.IN_PROGRESS
+
+
+def test_a_child_runs_no_job_and_renews_no_lease(world: Bench) -> None:
+    engine, running = world.engine, world.run()
+    engine.lease_keepers = PerProcess(lambda: ManualLeases(engine.options.store, world.clock, 18.0, engine.release))
+    engine.leases.add(running)
+    world.store.calls.clear()
+
+    def child() -> None:
+        engine.leases.tick()
+        os.write(1, f"{engine.worker.count} {engine.worker.is_busy} {world.store.calls}".encode())
+
+    assert in_child(child) == "0 False []"
+    engine.leases.tick()
+    assert (engine.worker.count, world.store.calls) == (1, ["beat"])
 
 
 def _square(number: int) -> int:

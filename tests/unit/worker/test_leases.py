@@ -36,7 +36,8 @@ class Ticking:
         self.left = 0
         store: Any = self.store
         self.leases = Leases(store, self.clock, LEASE, self._leave)
-        self.leases._passes.ensure_running = _no_thread  # type: ignore[method-assign]
+        passes: Any = self.leases._passes
+        passes.ensure_running = _no_thread
 
     def _leave(self) -> None:
         self.left += 1

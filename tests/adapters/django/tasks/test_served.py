@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from backjob.delivery.deliveries import LEASE
+from backjob.delivery.keeping import LEASE
 from tests.adapters.django.sites import Browser, Site, serving
 from tests.adapters.django.tasks.framework import restates
 from tests.scenarios.client import WAIT, Gate

@@ -28,7 +28,7 @@ class Due:
     take: Any
 
 
-class Leases:
+class LeaseStatements:
     """The statements for these tables. ``whole`` are the columns of a job to deliver, ``now`` is the store's time in SQL."""
 
     def __init__(self, tables: Tables, whole: Columns, now: sa.ColumnElement[int], *, can_return_updates: bool) -> None:

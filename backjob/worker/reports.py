@@ -1,0 +1,259 @@
+"""The reports of an action, coalesced into few writes.
+
+Any thread may report. `Unwritten` keeps what is not written yet; `_writing` lets one thread at a time write, so that output
+keeps its order. Plain progress takes no lock: a loop may report it a million times.
+"""
+
+from __future__ import annotations
+
+import codecs
+import logging
+import math
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+from backjob.endings import write_report
+from backjob.errors import JobEnded, StoreError, StoreUnavailable
+from backjob.model import Job, JsonValue, Report, Status
+from backjob.protocols import Clock, Store
+from backjob.worker.offload import in_event_loop
+from backjob.worker.unwritten import Unwritten
+
+_WRITE_INTERVAL: Final = 0.1  # s
+_RETRY_INTERVAL: Final = 1.0  # s
+
+_log = logging.getLogger("backjob")
+
+
+class Reports:
+    """What one run of a job reports: base of `backjob.worker.running.Running`.
+
+    It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``renewal`` is how often the run's lease
+    is renewed (s), and with it signs of life are written. ``waits_to_end``: the action has returned, but the store does not
+    take the end yet. ``ended``: this run is over, or another process has ended it; its action may be running still.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        token: str,
+        *,
+        store: Store,
+        clock: Clock,
+        max_output: int,
+        dirty: Callable[[Any], None],
+        renewal: float,
+    ) -> None:
+        self.job = job
+        self.token = token
+        self.ended = False
+        self.waits_to_end = False
+        self._store = store
+        self._monotonic = clock.monotonic
+        self._dirty = dirty
+        self._writing = threading.Lock()
+        self._unwritten = Unwritten(job, max_output)
+        self._output_stored = job.output_size
+        self._next_write = -math.inf
+        self._store_is_unavailable = False
+        self._report_in_doubt = False
+        self._is_dirty = False
+        self._has_lived = False
+        self._reports_life = 0 < job.error_timeout < 2 * renewal
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    # --- reports of the action --------------------------------------------------------------------------------------
+
+    def note_progress(self, progress: int) -> bool:
+        """Set the progress, 0–100, without blocking. Returns whether to call `write_now`; if not, the monitor writes it.
+
+        Raises `JobEnded`.
+        """
+        if self.ended:
+            raise JobEnded(self.job.id)
+        # In this order: `_send` clears the flag before it reads the progress, so it misses no value.
+        self._unwritten.progress = progress
+        return not self._is_dirty and self._is_due()
+
+    def note_life(self) -> bool:
+        """Report that the action is alive, without blocking. Returns whether to call `write_now`. Raises `JobEnded`."""
+        if self.ended:
+            raise JobEnded(self.job.id)
+        return not self._is_dirty and self._is_due()
+
+    def set_progress(self, progress: int) -> None:
+        """Set the progress, 0–100. Raises `JobEnded`."""
+        if self.note_progress(progress):
+            self.write_now()
+
+    def sign_of_life(self) -> None:
+        """Report that the action is alive. Raises `JobEnded`."""
+        if self.note_life():
+            self.write_now()
+
+    @property
+    def progress(self) -> int:
+        """The progress, whether written or not."""
+        return self._unwritten.progress
+
+    def raise_progress(self, amount: float) -> None:
+        """Raise the progress by an amount, without writing it. Amounts below 1 add up."""
+        self._unwritten.raise_progress(amount)
+
+    def set_text(self, text: str, progress: int | None = None) -> None:
+        """Set the status text, and the progress if given, and write them at once. Raises `JobEnded`."""
+        self._unwritten.set_text(text, progress)
+        self.write_now()
+
+    def echo(self, text: str) -> None:
+        """Append to the output. Text past the limit is dropped, and the output marked as truncated. Raises `JobEnded`."""
+        self.write(text)
+        if self.ended:
+            raise JobEnded(self.job.id)
+
+    def write(self, text: str) -> None:
+        """Append to the output, or do nothing if the job has ended: ``print`` must not raise."""
+        if not text or self.ended:
+            return
+        self._unwritten.append(text)
+        full = self._unwritten.is_full and not self._store_is_unavailable
+        # Output past the limit is dropped, but still a sign of life.
+        if full or (not self._is_dirty and self._is_due()):
+            self.flush()
+
+    def write_bytes(self, data: bytes) -> None:
+        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
+        self.write(self._decoder.decode(data))
+
+    # --- runs -------------------------------------------------------------------------------------------------------
+
+    @property
+    def attempt(self) -> int:
+        """1 + the failed runs since the cursor last moved."""
+        return 1 if self._unwritten.has_moved else self.job.attempt
+
+    @property
+    def cursor(self) -> JsonValue:
+        """The latest cursor, written or not; None at first."""
+        return self._unwritten.cursor
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether the store has the latest cursor."""
+        return self._unwritten.cursor_is_written
+
+    def set_cursor(self, cursor: JsonValue) -> None:
+        """Save a cursor with the next report, without blocking. Raises `JobEnded`."""
+        if self.ended:
+            raise JobEnded(self.job.id)
+        if not self._unwritten.set_cursor(cursor):
+            self._has_lived = True
+        elif not self._is_dirty:
+            self._mark_dirty()
+
+    def take_life(self) -> bool:
+        """Return whether the action gave signs of life that no report has written, and count them as written.
+
+        An action that has returned is alive until its end is written: it must not time out while the store refuses that.
+        """
+        has_lived, self._has_lived = self._has_lived, False
+        return has_lived or self.waits_to_end
+
+    def note_unwritten_life(self) -> None:
+        """Undo `take_life`."""
+        self._has_lived = True
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def next_write(self) -> float:
+        """When the next coalesced write is due, on the monotonic clock (s)."""
+        return self._next_write
+
+    def write_now(self) -> None:
+        """Write everything that is pending, in this thread. Raises `JobEnded`."""
+        self.flush()
+        if self.ended:
+            raise JobEnded(self.job.id)
+
+    def flush(self) -> None:
+        """Write everything that is pending. If nothing is, the next renewal of the lease writes a sign of life.
+
+        If the store is unavailable, everything stays pending and the monitor retries. In an event loop the monitor writes
+        it at once instead, because the store may block.
+        """
+        if in_event_loop():
+            self._next_write = self._monotonic()
+            self._mark_dirty()
+            return
+        level = logging.DEBUG if self._store_is_unavailable else logging.INFO
+        try:
+            self._write()
+        except StoreUnavailable as error:
+            self._mark_dirty()
+            _log.log(level, "job %s: its progress will be written later: %s", self.job.id, error)
+
+    def _write(self, *, is_last: bool = False) -> None:
+        with self._writing:
+            self._next_write = self._monotonic() + _WRITE_INTERVAL
+            try:
+                self._send(is_last=is_last)
+            except StoreUnavailable:
+                self._store_is_unavailable = True
+                self._next_write = self._monotonic() + _RETRY_INTERVAL
+                raise
+
+    def _send(self, *, is_last: bool) -> None:
+        if self._report_in_doubt and not self.ended:
+            self._resolve_doubt()
+        if self.ended:
+            return
+        self._is_dirty = False
+        report = self._unwritten.take()
+        if report is None:
+            if is_last or not self._reports_life:
+                self._has_lived = True
+                return
+            report = Report()  # its time limit may be over before the next renewal
+        try:
+            is_written = write_report(self._store, self.job.id, self.token, report)
+        except StoreUnavailable:
+            self._unwritten.put_back(report)
+            self._report_in_doubt = True
+            raise
+        except StoreError:
+            raise
+        except Exception:  # neither the action nor its later reports may fail because of it
+            _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
+            return
+        self._store_is_unavailable = False
+        self._output_stored += len(report.output.encode())
+        if not is_written:
+            self.ended = True
+
+    def _resolve_doubt(self) -> None:
+        """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.
+
+        Only this object appends under this token, so the output has grown by that report or not at all.
+        """
+        job = self._store.get(self.job.id)
+        if job is None or job.status is not Status.IN_PROGRESS or job.token != self.token:
+            self.ended = True
+            return
+        self._unwritten.drop_output(job.output_size - self._output_stored)
+        self._output_stored = job.output_size
+        self._report_in_doubt = False
+
+    def _is_due(self) -> bool:
+        """Whether this thread must write now. If not, the monitor writes once the interval is over."""
+        now = self._monotonic()
+        if now >= self._next_write:
+            self._next_write = now + _WRITE_INTERVAL  # so that only one of several threads writes
+            return True
+        self._mark_dirty()
+        return False
+
+    def _mark_dirty(self) -> None:
+        self._is_dirty = True
+        self._dirty(self)

@@ -18,7 +18,7 @@ from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import Places, Slots
 from backjob.delivery.proof import Proof
 from backjob.lifecycle import DELIVERY_LEASE
-from backjob.model import Changes, Expect, Job
+from backjob.model import UNSET, Changes, Expect, Job
 from backjob.process import RETRY_PAUSE, Outage
 
 LEASE: Final = DELIVERY_LEASE
@@ -71,6 +71,12 @@ class Keeping:
         self.places.refused.discard(job_id)
         if delivery is not None and delivery.future is not None:
             delivery.future.cancel()
+
+    def forget(self, job: Job) -> None:
+        """Stop delivering a run that is over: ``job`` has ended or waits for a later one, which this process may have leased."""
+        delivery = self._by_id.get(job.id)
+        if delivery is not None and (job.status.is_final or delivery.run < job.run):
+            self.drop(job.id)
 
     def _send(self, delivery: PendingDelivery) -> None:
         """Send the request of a job that is ready."""
@@ -140,7 +146,9 @@ class Keeping:
 
     def _give_up_lease(self, delivery: PendingDelivery) -> None:
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
-        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=None))
+        # A request that is on its way may still be claimed, and then the job needs its slot.
+        slot = None if delivery.future is None else UNSET
+        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot))
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""

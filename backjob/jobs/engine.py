@@ -96,6 +96,7 @@ class Engine:
             announce=self.announce,
             run_ended=self._run_ended,
             max_running=self.max_running,
+            queues=options.limits,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
@@ -307,7 +308,7 @@ class Engine:
 
     def conclude(self, job: Job) -> None:
         """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
-        self.monitor.forget(job.id)
+        self.monitor.forget(job)
         self.monitor.run_ended(job)
         if job.status.is_final:
             self.announce(job)

@@ -8,11 +8,11 @@ import pytest
 
 from backjob.delivery.keeping import LEASE
 from backjob.errors import ConnectionLost, JobContinued
-from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT
+from backjob.lifecycle import BUSY, REFUSAL_HEADER, TIMED_OUT
 from backjob.model import Changes, Expect, Status
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running
-from tests.unit.core import COOKIE, Bench, bench, served
+from tests.unit.core import COOKIE, NOT_SENT, Bench, bench, served
 
 
 @pytest.fixture
@@ -137,6 +137,22 @@ def test_an_answer_to_an_earlier_run_decides_nothing(world: Bench) -> None:
     assert world.monitor._deliveries._by_id == {}
 
 
+def test_a_process_that_requeues_a_late_job_keeps_the_next_run_that_it_has_leased_meanwhile(world: Bench) -> None:
+    job_id = dead(world, retries=1, retry_delay=0)
+    world.clock.advance(18)
+    changed = world.monitor.reap(world.job(job_id))
+    assert changed is not None
+    world.step()  # a poll between the write and what follows it
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
+    world.engine.conclude(changed)
+    world.step()
+    assert not world.transport.sent[-1].future.cancelled()
+    world.transport.sent[-1].fail(NOT_SENT)
+    world.step()
+    world.step(1)
+    assert len(world.transport.sent) == 2
+
+
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +176,24 @@ def test_every_death_ends_its_job_within_20_seconds(world: Bench, since: float) 
     assert (job.status, job.status_text) == (Status.FAILED, "the process that ran it ended")
     assert 17.9 <= seconds <= 20
     assert [state.id for state in world.ended] == [job_id]
+
+
+def test_the_deaths_of_many_jobs_at_once_end_all_of_them_within_20_seconds(world: Bench) -> None:
+    victim = neighbour(world)
+    ids = [victim.run().job.id for _ in range(450)]
+    for _ in range(200):
+        world.step(0.1)
+    assert all(world.job(job_id).status is Status.FAILED for job_id in ids)
+
+
+def test_jobs_that_may_not_be_ended_yet_do_not_hide_a_death(world: Bench) -> None:
+    job_id = dead(world)
+    silent = [world.run(error_timeout=30) for _ in range(100)]
+    world.clock.jump(60)  # so that these look silent
+    for _ in range(25):
+        world.step(1)
+    assert {world.job(running.job.id).status for running in silent} == {Status.IN_PROGRESS}
+    assert world.job(job_id).status is Status.FAILED
 
 
 def test_a_dead_run_with_a_retry_left_is_requeued_and_says_why(world: Bench) -> None:
@@ -306,6 +340,25 @@ def test_a_slice_of_a_draining_process_is_left_to_the_others(world: Bench) -> No
     other = neighbour(world)
     other.step()
     assert other.receive().job.run == 2
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_a_request_that_comes_back_to_a_draining_process_is_left_to_the_others_at_once(
+    world: Bench, is_answered: bool
+) -> None:
+    job_id = world.start()
+    world.step()
+    world.engine.draining.is_on = True
+    world.step()
+    if is_answered:
+        world.transport.sent[0].answer(503, "Service Unavailable", ((REFUSAL_HEADER, BUSY),))
+    else:
+        world.transport.sent[0].fail(NOT_SENT)
+    world.step()
+    assert world.job(job_id).lessee is None
+    other = neighbour(world)
+    other.step()
+    assert other.receive().job.id == job_id
 
 
 def test_a_lease_that_was_renewed_writes_the_deadline_of_its_own_run(world: Bench) -> None:

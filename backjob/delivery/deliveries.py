@@ -288,23 +288,12 @@ class Deliveries(Keeping):
         delivery.refusals += 1
         delivery.first_sent = None
         self._wait(job, delivery)
-        if self._leave_to_others(job, delivery):
-            return
         self.places.refused.add(job.id)
         self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
         if job.deliver_by is not None:
             changed = self._change(delivery, Changes(deliver_by=None))
             if changed is not None:
                 delivery.job = changed
-
-    def _leave_to_others(self, job: Job, delivery: PendingDelivery) -> bool:
-        """Give the job back if this process drains, so that it can't send it again. Returns whether it did."""
-        if not self._parts.is_draining() or delivery.held:
-            return False
-        self._give_up_lease(delivery)
-        self.drop(job.id)
-        self._slot_freed(job)
-        return True
 
     def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
@@ -321,8 +310,6 @@ class Deliveries(Keeping):
         delivery.failures += 1
         delivery.refusals = 0
         self._wait(job, delivery)
-        if self._leave_to_others(job, delivery):
-            return
         wait = backoff(delivery.failures)
         level = logging.WARNING if delivery.failures % 10 == 3 else logging.INFO
         _log.log(level, "job %s: delivery %d of run %d failed (%s); the next one is in %.1f s",

@@ -8,9 +8,10 @@ import pytest
 
 from backjob.delivery.keeping import LEASE
 from backjob.errors import ConnectionLost, JobContinued
-from backjob.lifecycle import BUSY, REFUSAL_HEADER, TIMED_OUT
+from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT
 from backjob.model import Changes, Expect, Status
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import COOKIE, NOT_SENT, Bench, bench, served
 
@@ -342,23 +343,19 @@ def test_a_slice_of_a_draining_process_is_left_to_the_others(world: Bench) -> No
     assert other.receive().job.run == 2
 
 
-@pytest.mark.parametrize("is_answered", [False, True])
-def test_a_request_that_comes_back_to_a_draining_process_is_left_to_the_others_at_once(
-    world: Bench, is_answered: bool
-) -> None:
+def test_a_job_that_a_draining_process_refuses_to_itself_is_left_to_the_others(world: Bench) -> None:
     job_id = world.start()
     world.step()
     world.engine.draining.is_on = True
     world.step()
-    if is_answered:
-        world.transport.sent[0].answer(503, "Service Unavailable", ((REFUSAL_HEADER, BUSY),))
-    else:
-        world.transport.sent[0].fail(NOT_SENT)
+    with pytest.raises(Refusal) as refused:
+        world.receive()
+    world.transport.sent[-1].answer(refused.value.status, headers=refused.value.headers)
     world.step()
     assert world.job(job_id).lessee is None
     other = neighbour(world)
     other.step()
-    assert other.receive().job.id == job_id
+    assert [sent.delivery.job_id for sent in other.transport.sent] == [job_id]
 
 
 def test_a_lease_that_was_renewed_writes_the_deadline_of_its_own_run(world: Bench) -> None:

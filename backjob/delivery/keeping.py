@@ -164,9 +164,21 @@ class Keeping:
         """Return whether the job waits, leased to this process."""
         return job.is_waiting and job.lessee == self._lessee
 
+    def _may_take_back(self, job: Job, delivery: PendingDelivery) -> bool:
+        """Return whether this process has lost the lease of a waiting job that only it can deliver.
+
+        It could not renew it in time. If the start time was moved, another process took the job over with its own credentials.
+        """
+        is_moved = delivery.job is not None and delivery.job.start_time != job.start_time
+        is_waiting = job.is_waiting and job.run == delivery.run and job.lessee != self._lessee
+        return is_waiting and job.held and delivery.credentials is not None and not is_moved
+
     def _read_again(self, delivery: PendingDelivery) -> None:
         """Another process changed the job: it claimed, ended, requeued or leased it, or moved its start time."""
         job = self._store.get(delivery.job_id)
+        if job is not None and self._may_take_back(job, delivery):
+            expect = Expect(run=job.run, version=job.version, unclaimed=True)
+            job = self._store.change(job.id, expect, Changes(lessee=self._lessee, lease=LEASE)) or job
         if job is not None and self._is_ours(job) and job.run == delivery.run:
             delivery.version = job.version
             now = self._monotonic()

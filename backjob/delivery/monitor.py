@@ -36,7 +36,8 @@ _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
-_GRACE: Final = 1.0
+_GRACE: Final = LEASE / 2
+"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
@@ -350,7 +351,8 @@ class Monitor:
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full)
         now = self._clock.monotonic()
         for job in jobs:
-            # A poll can find a job of this process before `accept` posts its credentials: wait for them.
+            # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
+            # stopped for a while and takes it back.
             self._deliveries.add(job, None, now + _GRACE if job.held else now)
         self._has_backlog = len(jobs) == room
         if self._has_backlog:

@@ -85,6 +85,47 @@ def test_only_the_process_that_has_the_credentials_delivers_the_next_slice(world
     assert other.transport.sent == []
 
 
+@pytest.mark.parametrize("seconds", [31, 40])
+@pytest.mark.parametrize("is_slice", [False, True])
+def test_a_process_that_was_stopped_for_longer_than_a_lease_still_delivers_what_only_it_can(
+    world: Bench, seconds: int, is_slice: bool
+) -> None:
+    other = neighbour(world)
+    with served():
+        job_id = world.start(as_current_user=True)
+    world.step()
+    if is_slice:
+        hand_over(world, world.receive(), 1)
+        world.transport.sent[-1].answer(202)
+    else:
+        world.transport.sent[-1].fail(NOT_SENT)
+    world.transport.capacity = 0
+    world.step()
+    sent = len(world.transport.sent)
+    for _ in range(seconds):
+        other.step(1)
+    for _ in range(5):
+        world.step(1)
+        other.step()
+    assert world.job(job_id).lessee == world.monitor.lessee
+    world.transport.capacity = None
+    world.step(2)
+    assert len(world.transport.sent) == sent + 1
+    assert world.transport.sent[-1].delivery.sign().header("Cookie") == COOKIE
+    assert other.transport.sent == []
+
+
+def test_a_job_whose_credentials_are_lost_with_their_process_ends(world: Bench) -> None:
+    other = neighbour(world)
+    with served():
+        job_id = other.start(as_current_user=True)
+    for _ in range(60):
+        world.step(1)
+    job = world.job(job_id)
+    assert job.status is Status.FAILED
+    assert "ended before it was delivered" in (job.status_text or "")
+
+
 def test_a_slice_is_delivered_by_another_process_if_the_first_has_ended(world: Bench) -> None:
     other = neighbour(world)
     running = world.run()

@@ -218,7 +218,8 @@ class Keeping:
     def _follow_up(self, job: Job, delivery: PendingDelivery) -> None:
         wait = _seconds_until_due(job)
         at = self._monotonic() + wait
-        has_backlog = self._has_backlog()
+        # The jobs that wait for a slot of its queue come first: a poll takes them in their order.
+        has_backlog = self._has_backlog() or self.slots.is_limited(job.queue)
         if self._is_ours(job) and (delivery.credentials or not job.held):
             self._again(job, delivery, at + (_TURN if has_backlog else 0))
         elif job.held or wait > 0 or has_backlog or job.lessee is not None or self._parts.is_draining():

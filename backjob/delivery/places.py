@@ -109,6 +109,10 @@ class Slots:
         """Return whether the job needs a slot before it is sent."""
         return job.slot is None and job.queue in self._limits
 
+    def is_limited(self, queue: str) -> bool:
+        """Return whether the jobs of this queue need slots."""
+        return queue in self._limits
+
     def full(self) -> frozenset[str]:
         """Return the queues that have had no free slot a moment ago."""
         now = self._monotonic()

@@ -136,9 +136,11 @@ class DjangoStore:
         with self._connection(job_id) as alias:
             if isinstance(changes.slot, str):
                 # A transaction of the application may be about to free the slot. The write would wait for its end.
-                holders = Row.objects.using(alias).filter(slot=changes.slot).exclude(id=job_id)
-                if holders.exists():
-                    raise SlotTaken(changes.slot)
+                rows = Row.objects.using(alias)
+                if rows.filter(slot=changes.slot).exclude(id=job_id).exists():
+                    if rows.filter(conditional).exists():
+                        raise SlotTaken(changes.slot)
+                    return None
             try:
                 # A slot that another job has must not spoil the caller's transaction.
                 with atomic(alias, savepoint=isinstance(changes.slot, str)):

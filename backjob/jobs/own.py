@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from attrs import evolve
@@ -99,9 +99,10 @@ class OwnJobs(Store):
 
     # --- after a change of keys ---------------------------------------------------------------------------------------
 
-    def relabel(self, sealer: Sealer | None) -> int:
+    def relabel(self, sealer: Callable[[], Sealer | None]) -> int:
         """Move jobs with an older key's label to the current key, at most 100 of each status. Returns how many.
 
+        Where ``sealer`` returns None, jobs with sealed credentials keep their label: to another, these would be worthless.
         Once none is left, you can drop the older key. Call it again at once after it moved some, and after 0 a minute later.
         """
         old = self._keys.labels - {self._keys.label}
@@ -136,7 +137,7 @@ class OwnJobs(Store):
         self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
         return True
 
-    def _relabelled(self, job: Job, sealer: Sealer | None) -> bool:
+    def _relabelled(self, job: Job, sealer: Callable[[], Sealer | None]) -> bool:
         changes = Changes(label=self._keys.label)
         if not job.status.is_final:
             whole = self.store.get(job.id, body=True)
@@ -144,13 +145,16 @@ class OwnJobs(Store):
                 return False
             proof = self._keys.renewed_proof(whole)
             if proof is not None:  # otherwise its proof no longer fits, and it is never sent
-                changes = self._resealed(whole, evolve(changes, proof=proof), sealer)
+                changes = evolve(changes, proof=proof)
+                if whole.sealed is not None:
+                    opener = sealer()
+                    if opener is None:
+                        return False
+                    changes = self._resealed(whole, whole.sealed, changes, opener)
         return self.store.change(job.id, Expect(status=job.status, version=job.version), changes) is not None
 
-    def _resealed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
-        if job.sealed is None or sealer is None:
-            return changes
-        credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
+    def _resealed(self, job: Job, sealed: bytes, changes: Changes, sealer: Sealer) -> Changes:
+        credentials = sealer.open(sealed, self._keys.binding(job, job.label))
         if credentials is None:
             return changes
         return evolve(changes, sealed=sealer.seal(credentials, self._keys.binding(job, self._keys.label)))

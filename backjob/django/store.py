@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
@@ -32,7 +34,8 @@ __all__ = ["DjangoStore"]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_ATTEMPTS: Final = 8
+_PAUSES: Final = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Seconds before each repetition after a deadlock."""
 _MERGE_ATTEMPTS: Final = 100
 _SEALED: Final = COLUMNS.index("sealed")
 _STARTED: Final = int(Status.STARTED)
@@ -61,13 +64,14 @@ class _Deadlock(StoreUnavailable):
 
 
 def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Repeat a method after a deadlock, in which the database rolls back one of two transactions."""
+    """Repeat a method after a deadlock, or a conflict of serializable transactions: the database rolls back one of them."""
 
     @wraps(method)
     def retried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        for _ in range(_ATTEMPTS - 1):
+        for pause in _PAUSES:
             with suppress(_Deadlock):
                 return method(*args, **kwargs)
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - two in conflict must not meet again
         return method(*args, **kwargs)
 
     return retried

@@ -63,7 +63,7 @@ class Engine:
         self.options = options
         keys = RowKeys(options.signer)
         self.row_keys = keys
-        self.own_jobs = OwnJobs(options.store, keys)
+        self.own_jobs = OwnJobs(options.store, keys, options.clock)
         self.store: Store = self.own_jobs
         self.signer = options.signer
         self.clock = options.clock

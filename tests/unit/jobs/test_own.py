@@ -65,6 +65,23 @@ def test_another_applications_job_is_unknown(call: str) -> None:
     assert a.jobs.output(job_id).text == "secret\n"
 
 
+def test_a_slot_is_not_lost_with_the_key_of_the_job_that_has_it() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    a, b = two(store, clock, queues={"exports": {"max_running": 1}})
+    running = a.run(queue="exports")
+    mine = b.start(queue="exports")
+    for _ in range(40):
+        a.step(2)  # its process lives
+        b.step(2)
+    assert (a.job(running.job.id).slot, b.transport.sent) == ("exports/0", [])
+    a.jobs.close()  # and there is no other process with this key
+    for _ in range(80):
+        b.step(2)
+    assert [sent.delivery.job_id for sent in b.transport.sent] == [mine]
+    assert (a.job(running.job.id).status, a.job(running.job.id).slot) == (Status.IN_PROGRESS, None)
+
+
 def test_a_purge_spares_the_jobs_of_other_applications() -> None:
     clock = FakeClock()
     a, b = two(MemoryStore(clock=clock), clock, completed_retention_days=1)

@@ -101,5 +101,6 @@ def test_an_import_survives_kills_and_deployments(visitor: Visitor, tmp_path: Pa
     assert set(times) <= {1, 2}
     assert times[2] <= reasons["the process that ran it ended"]  # the row in hand of each killed worker
     assert values == sorted(values)
-    assert {text.partition(":")[0] for text in words} <= {"Running", "Retrying", "Done"}, words
+    lost = "Connection lost; reconnecting …"  # for a moment, when the worker that answers the page is killed
+    assert {text.partition(":")[0] for text in words} - {lost} == {"Running", "Retrying", "Done"}, words
     assert not any("waiting" in text.lower() for text in words), words

@@ -47,6 +47,7 @@ class Stop:
     - ``is_noticed``: backjob learns of the signal; else a job in slices hands over when ``SLICE_TIME`` is over
     - ``stays``: the server replaces its workers and goes on
     - ``to_all``: all its processes get the signal, as systemd sends it
+    - ``is_configured``: it does not show its socket
     - ``kills``: the server ends running requests at once
     - ``drain``: when the process is set up to drain; see `stopped_app`
     """
@@ -58,6 +59,7 @@ class Stop:
     is_noticed: bool = True
     stays: bool = False
     to_all: bool = False
+    is_configured: bool = False
     kills: bool = False
     drain: str = ""
     is_usual: bool = False
@@ -86,12 +88,12 @@ STOPS = (
     Stop("hypercorn, TERM to all", hypercorn(*_HYPERCORN), app="asgi_app", to_all=True),
     Stop("hypercorn -w 0, TERM", hypercorn("--workers=0", *_HYPERCORN), app="asgi_app"),
     Stop("granian ASGI, TERM", python_server("granian-asgi"), app="asgi_app"),
-    Stop("granian WSGI, TERM", python_server("granian-wsgi"), is_noticed=False),
+    Stop("granian WSGI, TERM", python_server("granian-wsgi"), is_noticed=False, is_configured=True),
     Stop("waitress, TERM", _WAITRESS, drain="import", is_usual=True),
     Stop("waitress, INT", _WAITRESS, number=signal.SIGINT, drain="import"),
-    Stop("uwsgi, HUP", uwsgi(), number=signal.SIGHUP, stays=True, is_noticed=False),
-    Stop("uwsgi, TERM gracefully", _GRACEFUL_UWSGI, is_noticed=False),
-    Stop("uwsgi --die-on-term, TERM", uwsgi("--die-on-term"), kills=True, is_noticed=False),
+    Stop("uwsgi, HUP", uwsgi(), number=signal.SIGHUP, stays=True, is_noticed=False, is_configured=True),
+    Stop("uwsgi, TERM gracefully", _GRACEFUL_UWSGI, is_noticed=False, is_configured=True),
+    Stop("uwsgi --die-on-term, TERM", uwsgi("--die-on-term"), kills=True, is_noticed=False, is_configured=True),
 )
 
 
@@ -121,7 +123,7 @@ def ended(store: Store, job_id: str, server: Herd) -> Job:
     ],
 )
 def test_a_job_in_slices_continues_in_the_next_process_and_a_plain_one_ends_first(stop: Stop, tmp_path: Path) -> None:
-    kind = HerdKind(stop.name, stop.command, stop.app)
+    kind = HerdKind(stop.name, stop.command, stop.app, is_configured=stop.is_configured)
     environment = {
         "BACKJOB_STORE": store_url(tmp_path),
         "BACKJOB_KEY": KEY,
@@ -132,6 +134,8 @@ def test_a_job_in_slices_continues_in_the_next_process_and_a_plain_one_ends_firs
         "DONE": str(tmp_path / "done"),
         "DRAIN": stop.drain,
         "SITE": "tests.faults.stopped_app",
+        # uWSGI reloads itself with the interpreter that the virtual environment was made from.
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
     }
     with herd(kind, "tests.faults.stopped_app", tmp_path, environment) as server:
         sliced, plain = (server.client.get(f"/start/{action}").text for action in ("sliced", "plain"))

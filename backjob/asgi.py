@@ -29,9 +29,9 @@ from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
-from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.offload import in_event_loop, to_thread
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 

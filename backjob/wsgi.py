@@ -26,8 +26,8 @@ from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from backjob.model import Caller, Headers, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Refusal
+from backjob.worker.replies import Refusal
 from tests.unit.core import Bench, Here, bench, served
 
 __all__ = [

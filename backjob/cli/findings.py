@@ -13,7 +13,7 @@ from backjob.cli.measuring import Measured
 from backjob.errors import NotSent, TransportError
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER
 from backjob.model import Response
-from backjob.worker.claiming import CONCURRENCY_HEADER
+from backjob.worker.replies import CONCURRENCY_HEADER
 
 _BLOCKED: Final = (
     "a job starts only after the request that started it, and blocks all pages while it runs: give the server threads or "

@@ -23,20 +23,15 @@ from backjob.delivery.keeping import LEASE
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.reaping import reap, renew_far_leases
+from backjob.delivery.resting import Rest
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
-from backjob.model import Credentials, Job, Query, Status
+from backjob.model import Credentials, Job, Query
 from backjob.process import RETRY_PAUSE, Outage, Passes
 
 _POLL_INTERVAL: Final = 2.0
 _REAP_INTERVAL: Final = 1.5
 """Seconds; with a run lease of less than 18 s, a twelfth of that. So a death ends its job within 20 s."""
-_IDLE_AFTER: Final = 60.0
-_LONGEST_INTERVAL: Final = 30.0
-"""The interval of polls on a site without requests and jobs."""
-_GLANCE_INTERVAL: Final = 15.0
-"""The interval in which such a site finds out that another process runs a job. Its death must be noticed in 20 s."""
-_QUIET_INTERVAL: Final = 300.0
 _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
@@ -62,8 +57,7 @@ class Monitor:
         self.lessee = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._passes = Passes("backjob-monitor", self._pass, at_end=self._end_thread)
         self._is_active = False
-        self._pace = 1.0
-        """The factor by which the intervals are longer than on a site with requests or jobs."""
+        self._rest = Rest(parts)
         leave_at_exit(self)
         self.serves_requests = False
         self._is_leaving = False
@@ -83,16 +77,11 @@ class Monitor:
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
         self._next_poll = self._next_reap = self._next_cleanup = self._reap_from = now
-        self._idle_from = now + _IDLE_AFTER
         self._next_relabel = now
         self._relabel_interval = _RELABEL_INTERVAL
         self._drift = self._wall_minus_monotonic()
         self._is_set_back = False
         self._jumped_at = -math.inf
-        self._newest: str | None = None
-        self._is_quiet = False
-        self._quiet_from = 0.0
-        self._was_draining = False
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -114,7 +103,7 @@ class Monitor:
     def _note_activity(self) -> None:
         if not self._is_active:
             self._is_active = True
-            if self._pace > 1:
+            if self._rest.pace > 1:
                 self._passes.wake()
 
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
@@ -266,7 +255,7 @@ class Monitor:
         pause = self.step()
         if pause >= _REST:
             self._retrying(self._parts.leave)
-            if self._pace > 1:
+            if self._rest.pace > 1:
                 self._retrying(self._parts.close_idle)
         return pause
 
@@ -274,17 +263,18 @@ class Monitor:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
-        self._notice_draining()
+        if self._parts.is_draining():
+            self._retrying(self._leave_unsent)
         self._deliveries.run(now)
         self._set_pace(now)
         if self._is_time_to_poll(now):
-            self._next_poll = now + self._interval(_POLL_INTERVAL)
+            self._next_poll = now + self._rest.interval(_POLL_INTERVAL)
             self._retrying(self._poll)
             self._deliveries.run(now)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
-            if self._is_idle:
-                self._next_reap = now + min(_GLANCE_INTERVAL, self._parts.run_lease / 1.2)
+            if self._rest.is_idle:
+                self._next_reap = now + self._rest.glance_interval
                 self._retrying(self._glance)
             else:
                 self._retrying(self._reap)
@@ -301,54 +291,19 @@ class Monitor:
         """Double the intervals at each poll of an idle site. At a request or a job, return to the normal ones at once."""
         is_active, self._is_active = self._is_active, False
         if is_active or self._parts.is_busy() or self._deliveries.next_event() is not None:
-            if self._pace > 1:
+            if self._rest.end():
                 self._next_poll, self._next_reap = now, now
-            self._pace, self._idle_from, self._is_quiet = 1.0, now + _IDLE_AFTER, False
-        elif now >= self._next_poll and now >= self._idle_from:
-            if self._pace == 1 and self._runs_jobs():
-                self._idle_from = now + _IDLE_AFTER  # if the process that runs them dies, this one must notice
-            else:
-                self._pace = min(self._pace * 2, _LONGEST_INTERVAL)
-
-    def _interval(self, normal: float) -> float:
-        return min(normal * self._pace, max(normal, _LONGEST_INTERVAL))
-
-    @property
-    def _is_idle(self) -> bool:
-        return self._pace >= _LONGEST_INTERVAL / _POLL_INTERVAL
+        elif now >= self._next_poll:
+            self._rest.lengthen()
 
     def _glance(self) -> None:
-        """Find out, with one read, whether another process may have got a job since; then the rest is over.
-
-        Without a job that waits or runs, only a new one can matter, so that polls are not needed either.
-        """
-        if self._is_quiet:
-            self._is_active = self._newest_job() != self._newest
-        elif self._runs_jobs():
+        if self._rest.glance():
             self._is_active = True
-        elif self._clock.monotonic() >= self._quiet_from:
-            self._quiet_from = self._clock.monotonic() + _QUIET_INTERVAL
-            self._newest = self._newest_job()
-            self._is_quiet = not self._store.count(Query(status=Status.STARTED, limit=1))
-        if self._is_active:
-            self._is_quiet, self._quiet_from = False, 0.0
             self._next_reap = self._clock.monotonic()
 
-    def _newest_job(self) -> str | None:
-        return next((job.id for job in self._store.find(Query(limit=1))), None)
-
-    def _runs_jobs(self) -> bool:
-        """Return whether any process runs jobs of this application, or perhaps does."""
-        try:
-            return self._store.count(Query(status=Status.IN_PROGRESS, limit=1)) > 0
-        except StoreError:
-            return True
-
-    def _notice_draining(self) -> None:
-        """When this process begins to drain, leave the jobs that it has not sent yet to the others."""
-        if self._parts.is_draining() and not self._was_draining:
-            self._was_draining = True
-            self._retrying(lambda: self._deliveries.release(unsent=True))
+    def _leave_unsent(self) -> None:
+        """Leave the jobs that this draining process has not sent, or that a busy process has refused, to the others."""
+        self._deliveries.release(unsent=True)
 
     def _run_posted(self) -> None:
         while self._posted:
@@ -387,7 +342,7 @@ class Monitor:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             self._has_backlog = True  # perhaps: the next place that becomes free tells
             return
-        if self._is_quiet and not self._has_backlog:
+        if self._rest.is_quiet and not self._has_backlog:
             return
         full = self._deliveries.slots.full()
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full)

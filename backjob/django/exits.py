@@ -12,8 +12,8 @@ from typing import Any, Final, cast
 from django.core.handlers.base import BaseHandler
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 
-from backjob.worker.claiming import no_store
 from backjob.worker.outcomes import left_by
+from backjob.worker.replies import no_store
 from backjob.worker.running import current
 
 _MARK: Final = "_backjob_answers_exits"

@@ -30,8 +30,8 @@ from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving, text_decoder
 from backjob.jobs import Engine, check_without_engine
-from backjob.worker.claiming import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.running import Running, current
 from backjob.worker.task_exits import contain_tasks
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Flask, Response
 
-from backjob.worker.claiming import no_store
 from backjob.worker.outcomes import left_by
+from backjob.worker.replies import no_store
 
 
 def answer_exits(app: Flask) -> None:

@@ -34,10 +34,11 @@ from backjob.signing.tokens import Access, Right, reference
 from backjob.status.endpoints import is_like_token
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
-from backjob.worker.claiming import Worker, WorkerRequest
+from backjob.worker.claiming import Worker
 from backjob.worker.exits import call_contained
 from backjob.worker.leases import Leases
 from backjob.worker.offload import to_thread
+from backjob.worker.replies import WorkerRequest
 from backjob.worker.running import Running
 
 _P = ParamSpec("_P")
@@ -187,14 +188,19 @@ class Engine:
         """
         try:
             self._threads = threads
-            monitor = self.monitor
-            monitor.serves_requests = True
-            monitor.note_request()
-            self.leases.ensure_running()
+            monitor = self.begin_serving()
             if self.addresses.show(listener_of):
                 monitor.address_shown()
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def begin_serving(self) -> Monitor:
+        """Start the threads of a process that serves requests, unless they run."""
+        monitor = self.monitor
+        monitor.serves_requests = True
+        monitor.note_request()
+        self.leases.ensure_running()
+        return monitor
 
     def max_running(self) -> int:
         """Return how many jobs this process may run at once, so that its server has threads left for pages."""

@@ -14,7 +14,7 @@ from backjob.jobs.engine import Engine
 from backjob.model import Request
 from backjob.protocols import Clock, Signer
 from backjob.signing.carriers import CARRIERS
-from backjob.worker.claiming import Refusal
+from backjob.worker.replies import Refusal
 
 _RETRY_INTERVAL: Final = 5.0  # s
 

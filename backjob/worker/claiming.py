@@ -23,18 +23,15 @@ import secrets
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Final, NoReturn, Protocol
-
-from attrs import frozen
+from typing import NoReturn, Protocol
 
 from backjob.endings import log_conclusion, write_conclusion
-from backjob.errors import AddressUnknown, BackJobError, SignatureError, StoreError, StoreUnavailable
+from backjob.errors import AddressUnknown, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
 from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
 from backjob.lifecycle import (
     BUSY,
     CLAIM_REFUSED,
-    REFUSAL_HEADER,
     ROW_CHANGED,
     TIMED_OUT,
     Conclusion,
@@ -54,53 +51,10 @@ from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome, end_of, exit_of
 from backjob.worker.places import Places
 from backjob.worker.probing import Holds
+from backjob.worker.replies import Refusal, Reply, WorkerRequest
 from backjob.worker.running import Running
 
-CONCURRENCY_HEADER: Final = "backjob-concurrency"
-"""In a refusal: ``one`` if the server declares that it serves one request at a time, else ``many``. The doctor reads it."""
-
 _log = logging.getLogger("backjob")
-
-
-class Reply(BackJobError):
-    """The response to a worker request for which no action runs. The adapter sends it after ``hold`` seconds."""
-
-    def __init__(self, status: int, reason: str, text: str, headers: Headers = (), hold: float = 0.0) -> None:
-        super().__init__(text)
-        self.hold = hold
-        self.status = status
-        self.reason = reason
-        self.headers: Headers = (*no_store(), *headers)
-
-
-class Refusal(Reply):
-    """The response to a worker request that must not run. ``kind`` is the reason in one word, for the monitor."""
-
-    def __init__(self, status: int, reason: str, kind: str, text: str, mark: Headers = ()) -> None:
-        super().__init__(status, reason, text, ((REFUSAL_HEADER, kind), *mark))
-        self.kind = kind
-
-
-@frozen
-class WorkerRequest:
-    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to `Worker.claim`.
-
-    Each response to it has the fields ``mark``, which prove that this application gave it.
-    """
-
-    verified: Verified
-    length: int
-    mark: Headers = ()
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields of the response after its action has run."""
-        return (*no_store(), *self.mark)
-
-    @property
-    def request(self) -> Request:
-        """The request that the action gets, without the signature."""
-        return self.verified.request
 
 
 class Inheritance(Protocol):
@@ -113,15 +67,6 @@ class Inheritance(Protocol):
     def context(self, job: Job) -> Mapping[str, str | None]:
         """Return the other fields, from the job."""
         ...
-
-
-def no_store() -> Headers:
-    """Return the header fields of each response that backjob sends instead of the action's."""
-    return (
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Cache-Control", "no-store"),
-        ("X-Content-Type-Options", "nosniff"),
-    )
 
 
 class Worker:

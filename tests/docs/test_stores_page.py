@@ -188,9 +188,9 @@ def use(store: Store) -> None:
     store.create(Draft(id="job", request=request), "key")
     assert store.create(Draft(id="other", request=request), "key").id == "job"
     store.create(Draft(id="waiting", request=request))
-    assert store.change("job", *claimed("token")) is not None
+    assert store.change("job", *claimed("token", 1, 18)) is not None
     assert store.report("job", "token", Report(progress=5, output="output"))
-    store.beat({"job": "token"})
+    assert store.beat({"job": "token", "gone": "token"}, 18, frozenset({"job"})) == {"gone"}
     assert store.output("job").text == "output"
     assert [job.id for job in store.take_due("lessee", 5, 5)] == ["waiting"]
     assert store.change("job", Expect(token="token"), ended(completed("done"))) is not None

@@ -31,8 +31,8 @@ from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.testing.transports import Call, Peer, answer
 from backjob.transports.sockets import SocketTransport
-from backjob.worker.claiming import Reply
 from backjob.worker.probing import PROCESS_HEADER, Holds
+from backjob.worker.replies import Reply
 from backjob.wsgi import BackJobMiddleware
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Headers, Request, Status
 from backjob.process import PerProcess
 from backjob.signing import MessageSigner
-from backjob.worker.claiming import Reply
+from backjob.worker.replies import Reply
 from tests.unit.core import COOKIE, KEY, Bench, FakeTransport, Here, ManualMonitor, Sent, bench, served
 
 OTHER_KEY = "another application's, 7Yd-8sQ2vXk7RzL0mTf"

@@ -11,8 +11,9 @@ from attrs import define, field
 
 from backjob.jobs import BackJob
 from backjob.model import Draft, Grant, Job, Request
-from backjob.worker.claiming import Worker, WorkerRequest
+from backjob.worker.claiming import Worker
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import WorkerRequest
 from backjob.worker.running import Running
 from tests.unit.core import Bench, bench
 

@@ -12,7 +12,7 @@ from backjob.errors import InvalidRequest
 from backjob.http.environ import restore
 from backjob.http.scope import restored
 from backjob.model import Caller, Credentials, Headers, Request
-from backjob.worker.claiming import Refusal
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import Bench, Here, bench, served
 from tests.unit.gateways import environ_of, scope_of

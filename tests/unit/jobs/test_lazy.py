@@ -12,7 +12,7 @@ from backjob.jobs import LazyEngine, check_without_engine, engine_of
 from backjob.model import Grant, Request
 from backjob.signing import MessageSigner
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Refusal
+from backjob.worker.replies import Refusal
 from tests.unit.core import KEY, bench
 
 

@@ -16,7 +16,7 @@ from backjob.model import Caller, Changes, Draft, Expect, Report, Request
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Refusal
+from backjob.worker.replies import Refusal
 from tests.unit.core import Bench, Here, bench, served
 
 OLD = "Qm7x-Ns2vYk4RzL0pTfWc9JbUg1HdEa3iOy"

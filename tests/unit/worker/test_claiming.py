@@ -10,8 +10,8 @@ from attrs import evolve
 from backjob.errors import BackgroundOnly, JobEnded, JobFailed, StoreUnusable
 from backjob.lifecycle import REFUSAL_HEADER, completed, late
 from backjob.model import Request, Status
-from backjob.worker.claiming import Refusal
 from backjob.worker.outcomes import Outcome, describe, exit_of
+from backjob.worker.replies import Refusal
 from tests.unit.core import Bench, bench
 
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from backjob.errors import BackgroundOnly, JobContinued, JobEnded, JobFailed, JobRetried
 from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT, history_of
 from backjob.model import Changes, Expect, Grant, Job, Request, Status
-from backjob.worker.claiming import Refusal
 from backjob.worker.outcomes import Outcome, seconds_of
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import Bench, Sent, bench
 

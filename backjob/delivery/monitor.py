@@ -357,6 +357,8 @@ class Monitor:
         self._has_backlog = len(jobs) == room
         if self._has_backlog:
             self._next_poll = now
+        else:
+            self._deliveries.slots.none_waits()
 
     def _reap(self) -> None:
         may_reap = self.may_reap()

@@ -19,7 +19,7 @@ from backjob.worker.running import Running
 from tests.unit.core import Bench, Sent, bench, served
 
 QUEUES: Final = {"exports": {"max_running": 2}}
-SITE: Final = {"queues": QUEUES, "max_running": 3, "run_lease": 6.0, "delivery_timeout": 120.0}
+SITE: Final[dict[str, Any]] = {"queues": QUEUES, "max_running": 3, "run_lease": 6.0, "delivery_timeout": 120.0}
 
 
 @define(eq=False)

@@ -276,11 +276,12 @@ class Deliveries(Keeping):
         if future is None:
             return
         is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
-        job = self._store.get(delivery.job_id)
         has_answer = failure(future) is None
+        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
+        # A refused job is sent again in a moment: one read is enough.
+        job = self._store.get(delivery.job_id, body=refusal == BUSY)
         run = delivery.run
         step = after_answer(job, run, future.result()) if has_answer else after_silence(job, run)
-        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
         if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
             if job is not None:
@@ -314,12 +315,13 @@ class Deliveries(Keeping):
         delivery.refusals += 1
         delivery.first_sent = None
         self._wait(job, delivery)
+        delivery.is_whole = True
         self.places.refused.add(job.id)
         self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
         if job.deliver_by is not None:
             changed = self._change(delivery, Changes(deliver_by=None))
             if changed is not None:
-                delivery.job = changed
+                delivery.job = evolve(changed, request=job.request)
 
     def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None

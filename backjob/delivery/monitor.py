@@ -82,7 +82,6 @@ class Monitor:
         self._drift = self._wall_minus_monotonic()
         self._is_set_back = False
         self._jumped_at = -math.inf
-        self._was_draining = False
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -264,7 +263,8 @@ class Monitor:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
-        self._notice_draining()
+        if self._parts.is_draining():
+            self._retrying(self._leave_unsent)
         self._deliveries.run(now)
         self._set_pace(now)
         if self._is_time_to_poll(now):
@@ -301,11 +301,9 @@ class Monitor:
             self._is_active = True
             self._next_reap = self._clock.monotonic()
 
-    def _notice_draining(self) -> None:
-        """When this process begins to drain, leave the jobs that it has not sent yet to the others."""
-        if self._parts.is_draining() and not self._was_draining:
-            self._was_draining = True
-            self._retrying(lambda: self._deliveries.release(unsent=True))
+    def _leave_unsent(self) -> None:
+        """Leave the jobs that this draining process has not sent, or that a busy process has refused, to the others."""
+        self._deliveries.release(unsent=True)
 
     def _run_posted(self) -> None:
         while self._posted:

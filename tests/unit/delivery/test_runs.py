@@ -11,6 +11,7 @@ from backjob.errors import ConnectionLost, JobContinued
 from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT
 from backjob.model import Changes, Expect, Status
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import COOKIE, Bench, bench, served
 
@@ -306,6 +307,21 @@ def test_a_slice_of_a_draining_process_is_left_to_the_others(world: Bench) -> No
     other = neighbour(world)
     other.step()
     assert other.receive().job.run == 2
+
+
+def test_a_job_that_a_draining_process_refuses_to_itself_is_left_to_the_others(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.engine.draining.is_on = True
+    world.step()
+    with pytest.raises(Refusal) as refused:
+        world.receive()
+    world.transport.sent[-1].answer(refused.value.status, headers=refused.value.headers)
+    world.step()
+    assert world.job(job_id).lessee is None
+    other = neighbour(world)
+    other.step()
+    assert [sent.delivery.job_id for sent in other.transport.sent] == [job_id]
 
 
 def test_a_lease_that_was_renewed_writes_the_deadline_of_its_own_run(world: Bench) -> None:

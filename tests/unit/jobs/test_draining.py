@@ -9,8 +9,8 @@ from backjob.lifecycle import BUSY
 from backjob.model import Status
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Refusal
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from tests.unit.core import Bench, bench
 
 

@@ -160,7 +160,7 @@ class Monitor:
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
-        """End or requeue a job, as read, if it has passed a time limit and this process may judge that.
+        """End or requeue a job, as read, if it has passed a time limit and this process may reap.
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
@@ -171,10 +171,10 @@ class Monitor:
         return reap(self._parts, job, self._deliveries.why_waiting(), steady)
 
     def may_reap(self) -> bool:
-        """Return whether a lease or silence that is over means anything.
+        """Return whether this process may end or requeue jobs that have passed a time limit.
 
-        It does not for one run lease after an outage of the store or a jump of the wall clock, and while this process itself
-        is too slow to tell.
+        It may not for one run lease after an outage of the store or a jump of the wall clock, nor while it is itself too slow
+        to tell whether other processes live.
         """
         drift = self._wall_minus_monotonic()
         if abs(drift - self._drift) > _CLOCK_DRIFT:

@@ -40,7 +40,7 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
 
 
 def renew_far_leases(parts: DeliveryParts) -> None:
-    """After the clock was set back, give running jobs a lease that counts from now: else a dead process kept its jobs for long."""
+    """After the clock was set back, shorten run leases to count from now: otherwise a dead process would keep its jobs too long."""
     before: str | None = None
     while True:
         jobs = parts.store.find(Query(status=Status.IN_PROGRESS, limit=_BATCH, before=before))

@@ -188,14 +188,19 @@ class Engine:
         """
         try:
             self._threads = threads
-            monitor = self.monitor
-            monitor.serves_requests = True
-            monitor.note_request()
-            self.leases.ensure_running()
+            monitor = self.begin_serving()
             if self.addresses.show(listener_of):
                 monitor.address_shown()
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def begin_serving(self) -> Monitor:
+        """Start the threads of a process that serves requests, unless they run."""
+        monitor = self.monitor
+        monitor.serves_requests = True
+        monitor.note_request()
+        self.leases.ensure_running()
+        return monitor
 
     def max_running(self) -> int:
         """Return how many jobs this process may run at once, so that its server has threads left for pages."""

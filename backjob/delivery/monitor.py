@@ -205,7 +205,7 @@ class Monitor:
             return False
 
     def give_leases_back(self, timeout: float = 5.0) -> None:
-        """Let other processes deliver the jobs that this one could not deliver yet; wait until they can, at most so long (s).
+        """Let other processes deliver the jobs that this one could not deliver yet. Waits until they can, at most ``timeout`` s.
 
         Called when the server shuts down, for servers that then end without running Python's exit handlers.
         """

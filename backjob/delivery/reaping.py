@@ -15,14 +15,15 @@ from backjob.model import Job, Query, Status
 
 _BATCH: Final = 100
 _TOO_FAR: Final = 2
-"""A run lease of more than so many leases ahead was written before the store's clock was set back."""
+"""A run lease that ends later than this many leases from now was written before the store's clock was set back."""
 
 
 def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | None:
     """End or requeue a job, as read, if it has passed a time limit. Returns the job after that, or None if nothing was written.
 
-    ``reason`` is why the last attempt to deliver it failed. For ``steady`` (s) the clocks have not jumped. A run that has timed out while its process lives is only
-    fenced if another follows: that one begins once the lease is over or the action has returned.
+    ``reason`` is why the last attempt to deliver it failed. For ``steady`` (s) the clocks have not jumped. A run that has
+    timed out while its process lives is only fenced if another follows: that one begins once the lease is over or the action
+    has returned.
     """
     limit = late(job)
     if limit is None or (limit is Late.SILENT and steady < job.error_timeout):

@@ -57,12 +57,12 @@ class Callbacks:
         _make(job_id, callback)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all calls are made, at most so long (s). Returns whether they are."""
+        """Wait until all calls are made, for at most ``timeout`` seconds. Returns whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._calls and not self._is_calling, timeout)
 
     def close(self, timeout: float) -> None:
-        """Make the calls that wait, for at most so long (s), and end the thread. Later calls run in the caller's thread."""
+        """Make the waiting calls, for at most ``timeout`` s, and end the thread. Later calls run in the caller's thread."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

@@ -55,7 +55,7 @@ _INDICES: Final = {
 _CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living", "undelivered", "expiring"))
 """The indices that each later layout of the tables has added or changed."""
 
-# SQLite can't drop a NOT NULL. A job of an earlier version that waits begins anew to count the time of its delivery.
+# SQLite can't drop a NOT NULL. A waiting job of an earlier version restarts its `delivery_timeout`.
 _NULLABLE: Final = ("DROP COLUMN deliver_by", "ADD COLUMN deliver_by INTEGER")
 """The changes of the last layout besides its new columns."""
 

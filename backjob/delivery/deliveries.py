@@ -51,12 +51,16 @@ class Deliveries(Keeping):
         now = self._monotonic()
         delivery = self._by_id.get(job.id)
         if delivery is not None and delivery.run >= job.run:
-            delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
+            if credentials and not delivery.credentials:  # a poll of the store has found none
+                delivery.credentials = credentials
+                if delivery.future is None and not delivery.is_claimed:
+                    self._send_at(max(at, now), delivery)
             return
         if delivery is not None:  # an earlier run, whose outcome means nothing any more
             self._again(job, delivery, at)
             return
         delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
+        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
         self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)

@@ -36,7 +36,8 @@ _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
-_GRACE: Final = 1.0
+_GRACE: Final = LEASE / 2
+"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
 _CLOCK_DRIFT: Final = 5.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
@@ -81,6 +82,8 @@ class Monitor:
         self._relabel_interval = _RELABEL_INTERVAL
         self._drift = self._wall_minus_monotonic()
         self._is_set_back = False
+        self._reaped_before: str | None = None
+        """With more late jobs than one query returns: the last one that was looked at."""
         self._jumped_at = -math.inf
 
     # --- called from any thread -------------------------------------------------------------------------------------
@@ -131,9 +134,9 @@ class Monitor:
         if job.lessee is None:
             self._post(lambda: self._set_alarm(at))
 
-    def forget(self, job_id: str) -> None:
-        """Stop delivering a job that has ended."""
-        self._post(lambda: self._deliveries.drop(job_id))
+    def forget(self, job: Job) -> None:
+        """Stop delivering the run of a job that was ended or requeued."""
+        self._post(lambda: self._deliveries.forget(job))
 
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
@@ -337,7 +340,7 @@ class Monitor:
         return min(*events, *(event for event in parts if event is not None))
 
     def _poll(self) -> None:
-        room = min(self._deliveries.room(), _BATCH)
+        room = min(self._deliveries.room(), _BATCH, self._deliveries.slots.batch())
         if room == 0 or self._is_leaving:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             self._has_backlog = True  # perhaps: the next place that becomes free tells
@@ -348,7 +351,8 @@ class Monitor:
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full)
         now = self._clock.monotonic()
         for job in jobs:
-            # A poll can find a job of this process before `accept` posts its credentials: wait for them.
+            # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
+            # stopped for a while and takes it back.
             self._deliveries.add(job, None, now + _GRACE if job.held else now)
         self._has_backlog = len(jobs) == room
         if self._has_backlog:
@@ -361,7 +365,10 @@ class Monitor:
             self._is_set_back = False
         if not may_reap:
             return
-        for job in self._store.find(Query(overdue=True, limit=_BATCH)):
+        late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
+        is_full = len(late) == _BATCH
+        self._reaped_before = late[-1].id if is_full else None
+        for job in late:
             self._is_active = True
             try:
                 changed = self._reap_one(job)
@@ -372,11 +379,12 @@ class Monitor:
                 continue
             if changed is not None:
                 self.reaped(changed)
+        if is_full:
+            self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
     def reaped(self, job: Job) -> None:
         """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""
-        if job.token is None or job.status.is_final:
-            self._deliveries.drop(job.id)
+        self._deliveries.forget(job)
         self.run_ended(job)
         if job.status.is_final:
             self._parts.announce(job)

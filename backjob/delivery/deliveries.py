@@ -45,7 +45,7 @@ _log = logging.getLogger("backjob")
 
 
 class Deliveries(Keeping):
-    """All deliveries of one process: what `Keeping` keeps, sent, with what follows from each outcome."""
+    """All deliveries of one process: sends the jobs of `Keeping`, and decides what follows from each outcome."""
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""

@@ -1,4 +1,4 @@
-"""What this process keeps of the jobs that it delivers: when to do what, their leases, and which run comes next.
+"""The jobs that this process delivers: the agenda of their next steps, their leases, and their next runs.
 
 Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
 """

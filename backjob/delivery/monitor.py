@@ -164,7 +164,7 @@ class Monitor:
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
-        """End or requeue a job, as read, if it has passed a time limit and this process may judge that.
+        """End or requeue a job, as read, if it has passed a time limit and this process may reap.
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
@@ -174,10 +174,10 @@ class Monitor:
         return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady)
 
     def may_reap(self) -> bool:
-        """Return whether a lease or silence that is over means anything.
+        """Return whether this process may end or requeue jobs that have passed a time limit.
 
-        It does not for one run lease after an outage of the store or a jump of a clock, and while this process itself is too
-        slow to tell.
+        It may not for one run lease after an outage of the store or a jump of a clock, nor while it is itself too slow to tell
+        whether other processes live.
         """
         self._clocks.check_wall()
         return not self._clocks.is_paused and self._parts.may_reap()
@@ -203,7 +203,7 @@ class Monitor:
             return False
 
     def give_leases_back(self, timeout: float = 5.0) -> None:
-        """Let other processes deliver the jobs that this one could not deliver yet; wait until they can, at most so long (s).
+        """Let other processes deliver the jobs that this one could not deliver yet. Waits until they can, at most ``timeout`` s.
 
         Called when the server shuts down, for servers that then end without running Python's exit handlers.
         """

@@ -176,7 +176,7 @@ def test_an_undelivered_job_fails_exactly_at_its_delivery_timeout(world: Bench) 
     world.clock.advance(0.001)
     state = world.jobs.status(job_id)
     assert (state.status, state.end_time) == (Status.FAILED, world.clock.now())
-    assert state.status_text.startswith("job timeout: sent, but not taken by the application in time")
+    assert state.status_text.startswith("job timeout: sent, but not claimed by the application in time")
     count = len(world.transport.sent)
     world.step(60)
     assert len(world.transport.sent) == count

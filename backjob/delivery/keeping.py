@@ -1,4 +1,4 @@
-"""What this process keeps of the jobs that it delivers: when to do what, their leases, and which run comes next.
+"""The jobs that this process delivers: the agenda of their next steps, their leases, and their next runs.
 
 Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
 """
@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from attrs import evolve
 
+from backjob.delivery.clocks import Clocks
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import Places, Slots
@@ -42,6 +43,7 @@ class Keeping:
     def __init__(
         self,
         parts: DeliveryParts,
+        clocks: Clocks,
         *,
         lessee: str,
         outage: Outage,
@@ -50,6 +52,7 @@ class Keeping:
         has_backlog: Callable[[], bool],
     ) -> None:
         self._parts = parts
+        self._clocks = clocks
         self._store = parts.store
         self._monotonic = parts.clock.monotonic
         self._lessee = lessee

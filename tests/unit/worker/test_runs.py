@@ -483,7 +483,7 @@ def busy(world: Bench, sent: Sent) -> Refusal:
     return caught.value
 
 
-def test_a_process_runs_at_most_so_many_jobs(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_runs_at_most_max_running_jobs(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
     sent = [send_another(world) for _ in range(3)]
     world.engine.worker._max_running = lambda: 2
     first, _ = world.receive(sent[0]), world.receive(sent[1])

@@ -19,7 +19,7 @@ from typing import Final
 
 from backjob.delivery.clocks import Clocks
 from backjob.delivery.deliveries import Deliveries
-from backjob.delivery.keeping import LEASE
+from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.reaping import reap
@@ -117,7 +117,7 @@ class Monitor:
         it only later.
         """
         self.ensure_running()
-        at = written + _seconds_until_due(job)
+        at = written + seconds_until_due(job)
         if job.lessee == self.lessee:
             self._post(lambda: self._add(job, credentials, at, written))
         else:
@@ -130,7 +130,7 @@ class Monitor:
     def reschedule(self, job: Job, credentials: Credentials | None) -> None:
         """Deliver a waiting job at its new start time, after a merge moved it and perhaps took over its lease."""
         self.ensure_running()
-        at = self._clock.monotonic() + _seconds_until_due(job)
+        at = self._clock.monotonic() + seconds_until_due(job)
         self._post(lambda: self._deliveries.reschedule(job, credentials, at))
         if job.lessee is None:
             self._post(lambda: self._set_alarm(at))
@@ -144,7 +144,7 @@ class Monitor:
         if job.queue in self._parts.queues:
             self.slot_is_free()
         if job.is_waiting:
-            at = self._clock.monotonic() + _seconds_until_due(job)
+            at = self._clock.monotonic() + seconds_until_due(job)
             self._post(lambda: self._set_alarm(at))
 
     def slot_is_free(self) -> None:
@@ -424,7 +424,3 @@ class Monitor:
     def _end_thread(self) -> None:
         self._finish()
         self._retrying(self._parts.leave)
-
-
-def _seconds_until_due(job: Job) -> float:
-    return max(0.0, (job.start_time - job.read_time).total_seconds())

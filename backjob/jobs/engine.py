@@ -97,6 +97,7 @@ class Engine:
             announce=self.announce,
             run_ended=self._run_ended,
             max_running=self.max_running,
+            queues=options.limits,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
@@ -260,7 +261,7 @@ class Engine:
         return self.store.get(job_id) if is_storable(job_id) else None
 
     def job(self, job_id: str) -> Job:
-        """Return the job. One that has passed a time limit is ended or requeued first, if this process may judge that. Raises `JobNotFound`."""
+        """Return the job. If it has passed a time limit and this process may reap, end or requeue it first. Raises `JobNotFound`."""
         job = self.find(job_id)
         if job is None:
             raise JobNotFound(job_id)
@@ -269,7 +270,7 @@ class Engine:
         changed = self.monitor.reap(job)
         if changed is None:
             return self.store.get(job_id) or job
-        if changed.token is None or changed.status.is_final:  # otherwise its process is still to find out
+        if changed.token is None or changed.status.is_final:  # otherwise its process has yet to find out
             self.when_committed(job_id, partial(self.conclude, changed))
         return changed
 
@@ -320,7 +321,7 @@ class Engine:
 
     def conclude(self, job: Job) -> None:
         """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
-        self.monitor.forget(job.id)
+        self.monitor.forget(job)
         self.monitor.run_ended(job)
         if job.status.is_final:
             self.announce(job)
@@ -444,7 +445,7 @@ class Engine:
         return None
 
     def keyed(self, rows: object) -> Keyed | None:  # noqa: ARG002 - for adapters
-        """Return a query to be read in the order of its key, or None if ``rows`` is none. Raises `InvalidRequest`."""
+        """Return a query to be read in the order of its key, or None if ``rows`` is no query. Raises `InvalidRequest`."""
         return None
 
     def release(self) -> None:

@@ -196,6 +196,19 @@ def test_a_slot_waits_for_no_transaction_of_the_application(store: DjangoStore, 
     assert store.change("b", Expect(), Changes(slot="exports/0"))
 
 
+def test_the_end_of_a_lease_waits_for_no_transaction_of_the_application(store: DjangoStore, other: Other) -> None:
+    """A view that cancels a running job keeps its lease from being renewed, and must not keep each monitor from its work."""
+    dead = Expect(run=1, token="token of a", lease_over=True)
+    assert store.change("a", Expect(), Changes(lease=-1.0))
+    other.lock("a")
+    hurry(connections["default"])
+    assert store.change("a", dead, ended(failed("dead"))) is None
+    other.connection.rollback()
+    job = store.change("a", dead, ended(failed("dead")))
+    assert job is not None
+    assert job.status is Status.FAILED
+
+
 def test_a_merge_ends_in_a_transaction_that_does_not_see_the_other_job(store: DjangoStore) -> None:
     """With repeatable reads, a transaction does not see what others have committed since it began to read."""
     connection = connections["default"]

@@ -203,28 +203,29 @@ class DjangoStore:
                 due = due.filter(label__in=labels)
             if full:
                 due = due.filter(Q(slot__isnull=False) | ~Q(queue__in=full))
-            longest_due = due.order_by("start_time", "seq").values_list("start_time", "seq", "version")
+            first = due.order_by("start_time", "seq").values_list("start_time", "seq", "version")
             # A search for each status, so that each reads the index in its order. Few jobs are between two slices.
-            found = sorted([row for status in _LIVING for row in longest_due.filter(status=status)[:limit]])[:limit]
+            searches = [first.filter(status=status)[:limit] for status in _LIVING]
+            found = sorted([row for search in searches for row in search])[:limit]
             if not found:
                 return []
+            leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
             # Read in the same transaction, so that no later change to a job shows up as part of the lease.
             with atomic(alias, savepoint=False):
-                leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
-                taken = self._lease(alias, {seq: version for _, seq, version in found}, leased)
+                if _skips_locked(alias):
+                    # Neither another monitor that takes jobs at the moment, nor a transaction of the application that has
+                    # locked one, must hold up the others.
+                    locking = [
+                        _lock(alias, first.filter(status=status))[:limit]
+                        for status, search in zip(_LIVING, searches, strict=True)
+                        if search
+                    ]
+                    found = sorted([row for search in locking for row in search])[:limit]
+                    taken = [seq for _, seq, _ in found]
+                    rows.filter(seq__in=taken).update(**leased)
+                else:
+                    taken = [seq for _, seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"), body=True)
-
-    def _lease(self, alias: str, found: Mapping[int, int], leased: Mapping[str, Any]) -> list[int]:
-        """Lease jobs (number → version), except those that have changed since. Returns the numbers of the leased ones."""
-        rows = Row.objects.using(alias)
-        if not _skips_locked(alias):
-            return [seq for seq, version in found.items() if rows.filter(seq=seq, version=version).update(**leased)]
-        # A transaction of the application that has locked one of them must not hold up all the others.
-        locked = _lock(alias, rows.filter(seq__in=list(found)))
-        taken = [seq for seq, version in locked.values_list("seq", "version") if version == found[seq]]
-        if taken:
-            rows.filter(seq__in=taken).update(**leased)
-        return taken
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         alias = alias_for_leases(self._inherited.get())

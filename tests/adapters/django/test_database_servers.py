@@ -176,11 +176,12 @@ def hurry(connection: Any) -> None:
 
 def test_due_jobs_wait_for_no_transaction_of_the_application(store: DjangoStore, other: Other) -> None:
     """Otherwise a view that cancels a job, and then takes its time before it commits, would hold up all other jobs."""
-    for job_id in ("c", "d", "e"):
+    for job_id in ("c", "d", "e", "f"):
         store.create(Draft(id=job_id, request=Request("GET", "/see", ())))
     other.lock("c")
     hurry(connections["default"])
-    assert [job.id for job in store.take_due("me", 60, 10)] == ["d", "e"]
+    for expected in (["d"], ["e", "f"], []):
+        assert [job.id for job in store.take_due("me", 60, max(1, len(expected)))] == expected
     other.connection.rollback()
     assert [job.id for job in store.take_due("me", 60, 10)] == ["c"]
 

@@ -93,7 +93,7 @@ def test_an_import_survives_kills_and_deployments(
     with herd(GUNICORN, site, tmp_path, environment) as server:
         url = server.client.get("/start").text
         job_id = url.rpartition("/")[2].partition(".")[0]
-        host, port = server.client.address
+        host, port = server.listening.getsockname()
         page = visitor.open(f"http://{host}:{port}{url}")
         page.locator("backjob-progress[data-status=in_progress]").wait_for()
         page.evaluate(WATCH)

@@ -116,7 +116,7 @@ def test_an_import_survives_kills_and_deployments(
         values, words = page.evaluate("values"), page.evaluate("words")
     assert job is not None
     assert (job.status, job.progress) == (Status.COMPLETED, 100), job.status_text
-    reasons = Counter(entry["reason"] for entry in history_of(job))
+    reasons = Counter(str(entry["reason"]) for entry in history_of(job))
     assert reasons["the process that ran it ended"] >= 1, reasons
     assert reasons["continued"] >= 2, reasons
     assert set(reasons) == {"the process that ran it ended", "continued"}

@@ -161,6 +161,7 @@ class Monitor:
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""
+        self._deliveries.places.must_poll = True  # without an address there was no room for any
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:

@@ -129,7 +129,9 @@ def kill_until_all_ended(server: Herd, watched: Watched, directory: Path) -> flo
     while watched.has_unfinished() and time.monotonic() < stop:
         time.sleep(max(0.0, last_kill + KILL_EVERY - time.monotonic()))  # the pace of the kills is the fault itself
         until = time.monotonic() + LONGEST_START
-        while not (victims := busy_workers(server, directory)) and time.monotonic() < until and watched.has_unfinished():
+        while (
+            not (victims := busy_workers(server, directory)) and time.monotonic() < until and watched.has_unfinished()
+        ):
             time.sleep(0.003)
         server.kill_one(victims)
         last_kill = time.monotonic()

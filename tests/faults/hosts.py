@@ -134,9 +134,7 @@ def hosts(
         for name, own_url, own_kind in (("first", first_url or url, kind), ("second", url, KINDS["waitress"])):
             (directory / name).mkdir()
             environment = {**settings, "BACKJOB_STORE": own_url}
-            server = stack.enter_context(
-                running(own_kind, "tests.faults.host_app:app", directory / name, environment)
-            )
+            server = stack.enter_context(running(own_kind, "tests.faults.host_app:app", directory / name, environment))
             jobs = stack.enter_context(
                 BackJob(open_store(url), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY))
             )

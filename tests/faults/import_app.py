@@ -36,9 +36,7 @@ def import_rows() -> None:
         database.execute("CREATE TABLE IF NOT EXISTS rows (id INTEGER PRIMARY KEY, times INTEGER NOT NULL)")
         for row in jobs.track(range(ROWS), "Importing", resume="each"):
             time.sleep(_SECONDS_EACH)
-            database.execute(
-                "INSERT INTO rows VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET times = times + 1", (row,)
-            )
+            database.execute("INSERT INTO rows VALUES (?, 1) ON CONFLICT (id) DO UPDATE SET times = times + 1", (row,))
 
 
 def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -57,7 +57,7 @@ class Herd:
     client: Client
     process: subprocess.Popen[bytes] | None = None
     kills: int = 0
-    _random: random.Random = field(factory=lambda: random.Random(7))  # noqa: S311 - not for secrets
+    _random: random.Random = field(factory=lambda: random.Random(7))
 
     def start(self) -> None:
         """Start the server, unless it runs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,7 +16,7 @@ from tests.faults.hosts import LEASE, Hosts, by_port, hosts, proceed, stop
 from tests.faults.links import Link
 from tests.scenarios.client import Gate, Held
 from tests.scenarios.servers import KINDS
-from tests.shared_stores import BY_NAME
+from tests.shared_stores import BY_NAME, SharedStore
 
 DEAD = "the process that ran it ended"
 
@@ -73,7 +74,7 @@ def test_a_process_that_is_stopped_for_10_seconds_loses_nothing(tmp_path: Path, 
 
 
 @LEASES
-@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_process_that_is_stopped_for_60_seconds_loses_its_job_and_is_fenced(
     tmp_path: Path, gate: Gate, lease: float, retries: int
 ) -> None:
@@ -167,7 +168,7 @@ def test_a_forked_child_that_outlives_its_process_does_not_keep_the_job_alive(tm
         assert world.ends(job_id) == ["FAILED"]
 
 
-@pytest.mark.parametrize("retries", [0, 1])
+@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_an_action_that_ends_its_process_at_once_is_dead(tmp_path: Path, retries: int) -> None:
     with hosts(tmp_path, kind=KINDS["gunicorn-threads"]) as world:
         ripe(world)
@@ -183,65 +184,69 @@ def test_an_action_that_ends_its_process_at_once_is_dead(tmp_path: Path, retries
 # --- the link to the database ---------------------------------------------------------------------------------------
 
 
+HOW = pytest.mark.parametrize("how", ["cut", pytest.param("hang", marks=pytest.mark.nightly)])
 DATABASES = pytest.mark.parametrize(
     "store",
     [
         pytest.param(BY_NAME["PostgreSQL"], marks=pytest.mark.services),
         pytest.param(BY_NAME["MariaDB"], marks=pytest.mark.nightly),
-        pytest.param(BY_NAME["Redis"], marks=pytest.mark.services),
+        pytest.param(BY_NAME["Redis"], marks=pytest.mark.nightly),
     ],
     ids=str,
 )
 
 
+@contextmanager
+def linked(directory: Path, store: SharedStore, lease: float = LEASE) -> Iterator[tuple[Hosts, Link]]:
+    """Two hosts, and the link of the first to the store's server."""
+    with store.place(directory) as url, ExitStack() as stack:
+        parts = urlsplit(url)
+        link = stack.enter_context(Link((parts.hostname or "", parts.port or 0)))
+        yield stack.enter_context(hosts(directory, url, by_port(url, link.port), lease=lease)), link
+
+
 @DATABASES
 @LEASES
-@pytest.mark.parametrize("how", ["cut", "hang"])
-@pytest.mark.parametrize("retries", [0, 1])
+@HOW
+@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(
-    tmp_path: Path, gate: Gate, store: object, lease: float, how: str, retries: int
+    tmp_path: Path, gate: Gate, store: SharedStore, lease: float, how: str, retries: int
 ) -> None:
-    assert isinstance(store, type(BY_NAME["Redis"]))
-    with store.place(tmp_path) as url:
-        parts = urlsplit(url)
-        with Link((parts.hostname or "", parts.port or 0)) as link:
-            with hosts(tmp_path, url, by_port(url, link.port), lease=lease) as world:
-                job_id, late = world.hold(gate, retries=retries, retry_delay=0)
-                ripe(world)
-                getattr(link, how)()
-                world.observe(lease / 3, assert_running(world, job_id))
-                if retries:
-                    again = gate.reached()
-                    assert again.pid == world.second.server.process.pid
-                else:
-                    assert_dead(world, job_id)
-                link.restore()
-                late.release()  # by now it may know that it is late
-                if retries:
-                    assert_completes(world, job_id, again)
-                    assert world.job(job_id).run == 2
-                else:
-                    assert world.ends(job_id) == ["FAILED"]
-                assert world.first.run("/work/none", as_current_user=False).status is Status.COMPLETED
-                assert world.job(job_id).status is (Status.COMPLETED if retries else Status.FAILED)
+    with linked(tmp_path, store, lease) as (world, link):
+        job_id, late = world.hold(gate, retries=retries, retry_delay=0)
+        ripe(world)
+        getattr(link, how)()
+        world.observe(lease / 3, assert_running(world, job_id))
+        if retries:
+            again = gate.reached()
+            assert again.pid == world.second.server.process.pid
+        else:
+            assert_dead(world, job_id)
+        link.restore()
+        late.release()  # by now it may know that it is late
+        if retries:
+            assert_completes(world, job_id, again)
+            assert world.job(job_id).run == 2
+        else:
+            assert world.ends(job_id) == ["FAILED"]
+        assert world.first.run("/work/none", as_current_user=False).status is Status.COMPLETED
+        assert world.job(job_id).status is (Status.COMPLETED if retries else Status.FAILED)
 
 
 @DATABASES
-@pytest.mark.parametrize("how", ["cut", "hang"])
-def test_a_database_that_fails_for_a_second_ends_nothing(tmp_path: Path, gate: Gate, store: object, how: str) -> None:
-    assert isinstance(store, type(BY_NAME["Redis"]))
-    with store.place(tmp_path) as url:
-        parts = urlsplit(url)
-        with Link((parts.hostname or "", parts.port or 0)) as link:
-            with hosts(tmp_path, url, by_port(url, link.port)) as world:
-                job_id, action = world.hold(gate)
-                ripe(world)
-                others = []
-                for _ in range(3):
-                    others += [world.first.start("/work/none", as_current_user=False) for _ in range(5)]
-                    getattr(link, how)()
-                    world.observe(1, assert_running(world, job_id))
-                    link.restore()
-                    world.observe(2, assert_running(world, job_id))
-                assert {world.second.end(one).status for one in others} == {Status.COMPLETED}
-                assert_completes(world, job_id, action)
+@HOW
+def test_a_database_that_fails_for_a_second_ends_nothing(
+    tmp_path: Path, gate: Gate, store: SharedStore, how: str
+) -> None:
+    with linked(tmp_path, store) as (world, link):
+        job_id, action = world.hold(gate)
+        ripe(world)
+        others = []
+        for _ in range(3):
+            others += [world.first.start("/work/none", as_current_user=False) for _ in range(5)]
+            getattr(link, how)()
+            world.observe(1, assert_running(world, job_id))
+            link.restore()
+            world.observe(2, assert_running(world, job_id))
+        assert {world.second.end(one).status for one in others} == {Status.COMPLETED}
+        assert_completes(world, job_id, action)

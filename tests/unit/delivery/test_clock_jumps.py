@@ -13,10 +13,11 @@ from attrs import define
 from backjob.delivery.keeping import LEASE
 from backjob.errors import ConnectionLost, SignatureError
 from backjob.lifecycle import REFUSAL_HEADER
-from backjob.model import Status
+from backjob.model import Request, Status
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import COOKIE, Bench, Sent, bench, served
 
@@ -100,7 +101,7 @@ JUMPS = pytest.mark.parametrize("jumps", [(HOUR,), (-HOUR,), (HOUR, -HOUR), (-HO
 
 
 @JUMPS
-@pytest.mark.parametrize("between", [0, 1, 5, 100])
+@pytest.mark.parametrize("between", [0, 5, 100])
 def test_a_running_job_goes_on_when_the_clock_is_set(hosts: Hosts, jumps: tuple[float, ...], between: int) -> None:
     running = hosts.first.run(retries=1)
     for jump in jumps:
@@ -116,7 +117,7 @@ def test_a_running_job_goes_on_when_the_clock_is_set(hosts: Hosts, jumps: tuple[
 
 
 @JUMPS
-@pytest.mark.parametrize("since", [0, 1, 17])
+@pytest.mark.parametrize("since", [0, 17])
 def test_a_job_whose_process_died_before_the_clock_was_set_ends_soon(
     hosts: Hosts, jumps: tuple[float, ...], since: int
 ) -> None:
@@ -248,12 +249,8 @@ def test_a_signature_that_the_clock_made_invalid_is_renewed(jumps: tuple[float, 
     assert hosts.first.receive(again).job.id == job_id
 
 
-def refuse_by_clock(world: Bench, sent: Sent, request: object) -> None:
+def refuse_by_clock(world: Bench, sent: Sent, request: Request) -> None:
     """Answer as the middleware does."""
-    from backjob.model import Request
-    from backjob.worker.replies import Refusal
-
-    assert isinstance(request, Request)
     with pytest.raises(Refusal) as caught:
         world.engine.worker.open(request)
     assert isinstance(caught.value.__cause__, SignatureError)

@@ -362,9 +362,9 @@ class Monitor:
         late = self._store.find(Query(overdue=True, limit=_BATCH))
         if late:
             self._clocks.check_store(late[0].read_time, began)
-            if self._clocks.is_paused:
-                return
         for job in late:
+            if not self.may_reap():  # again: since the read or the last write this process may have been stopped
+                return
             self._is_active = True
             try:
                 changed = self._reap_one(job)

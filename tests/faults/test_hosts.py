@@ -184,6 +184,7 @@ def test_an_action_that_ends_its_process_at_once_is_dead(tmp_path: Path, retries
 # --- the link to the database ---------------------------------------------------------------------------------------
 
 
+LONG_CUTS = [("hang", LEASE, 0), ("cut", 18.0, 0), ("hang", 18.0, 1)]
 HOW = pytest.mark.parametrize("how", ["cut", pytest.param("hang", marks=pytest.mark.nightly)])
 DATABASES = pytest.mark.parametrize(
     "store",
@@ -206,10 +207,11 @@ def linked(directory: Path, store: SharedStore, lease: float = LEASE) -> Iterato
 
 
 @DATABASES
-@LEASES
-@HOW
-@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.nightly), 1])
-def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(
+@pytest.mark.parametrize(
+    ("how", "lease", "retries"),
+    [("cut", LEASE, 1), *(pytest.param(*case, marks=pytest.mark.nightly) for case in LONG_CUTS)],
+)
+def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(  # noqa: PLR0917 - pytest passes them by name
     tmp_path: Path, gate: Gate, store: SharedStore, lease: float, how: str, retries: int
 ) -> None:
     with linked(tmp_path, store, lease) as (world, link):

@@ -45,19 +45,23 @@ _log = logging.getLogger("backjob")
 
 
 class Deliveries(Keeping):
-    """All deliveries of one process: what `Keeping` keeps, sent, with what follows from each outcome."""
+    """All deliveries of one process: sends the jobs of `Keeping`, and decides what follows from each outcome."""
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
         now = self._monotonic()
         delivery = self._by_id.get(job.id)
         if delivery is not None and delivery.run >= job.run:
-            delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
+            if credentials and not delivery.credentials:  # a poll of the store has found none
+                delivery.credentials = credentials
+                if delivery.future is None and not delivery.is_claimed:
+                    self._send_at(max(at, now), delivery)
             return
         if delivery is not None:  # an earlier run, whose outcome means nothing any more
             self._again(job, delivery, at)
             return
         delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
+        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
         self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)
@@ -272,11 +276,12 @@ class Deliveries(Keeping):
         if future is None:
             return
         is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
-        job = self._store.get(delivery.job_id)
         has_answer = failure(future) is None
+        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
+        # A refused job is sent again in a moment: one read is enough.
+        job = self._store.get(delivery.job_id, body=refusal == BUSY)
         run = delivery.run
         step = after_answer(job, run, future.result()) if has_answer else after_silence(job, run)
-        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
         if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
             if job is not None:
@@ -310,12 +315,13 @@ class Deliveries(Keeping):
         delivery.refusals += 1
         delivery.first_sent = None
         self._wait(job, delivery)
+        delivery.is_whole = True
         self.places.refused.add(job.id)
         self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
         if job.deliver_by is not None:
             changed = self._change(delivery, Changes(deliver_by=None))
             if changed is not None:
-                delivery.job = changed
+                delivery.job = evolve(changed, request=job.request)
 
     def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None

@@ -37,7 +37,8 @@ _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
-_GRACE: Final = 1.0
+_GRACE: Final = LEASE / 2
+"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
 _CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
@@ -82,8 +83,9 @@ class Monitor:
         self._next_poll = self._next_reap = self._next_cleanup = self._next_clock_check = now
         self._next_relabel = now
         self._relabel_interval = _RELABEL_INTERVAL
+        self._reaped_before: str | None = None
+        """With more late jobs than one query returns: the last one that was looked at."""
         self._release_far_at: float | None = None
-        self._was_draining = False
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -133,9 +135,9 @@ class Monitor:
         if job.lessee is None:
             self._post(lambda: self._set_alarm(at))
 
-    def forget(self, job_id: str) -> None:
-        """Stop delivering a job that has ended."""
-        self._post(lambda: self._deliveries.drop(job_id))
+    def forget(self, job: Job) -> None:
+        """Stop delivering the run of a job that was ended or requeued."""
+        self._post(lambda: self._deliveries.forget(job))
 
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
@@ -162,7 +164,7 @@ class Monitor:
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
-        """End or requeue a job, as read, if it has passed a time limit and this process may judge that.
+        """End or requeue a job, as read, if it has passed a time limit and this process may reap.
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
@@ -172,10 +174,10 @@ class Monitor:
         return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady)
 
     def may_reap(self) -> bool:
-        """Return whether a lease or silence that is over means anything.
+        """Return whether this process may end or requeue jobs that have passed a time limit.
 
-        It does not for one run lease after an outage of the store or a jump of a clock, and while this process itself is too
-        slow to tell.
+        It may not for one run lease after an outage of the store or a jump of a clock, nor while it is itself too slow to tell
+        whether other processes live.
         """
         self._clocks.check_wall()
         return not self._clocks.is_paused and self._parts.may_reap()
@@ -201,7 +203,7 @@ class Monitor:
             return False
 
     def give_leases_back(self, timeout: float = 5.0) -> None:
-        """Let other processes deliver the jobs that this one could not deliver yet; wait until they can, at most so long (s).
+        """Let other processes deliver the jobs that this one could not deliver yet. Waits until they can, at most ``timeout`` s.
 
         Called when the server shuts down, for servers that then end without running Python's exit handlers.
         """
@@ -256,7 +258,8 @@ class Monitor:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
-        self._notice_draining()
+        if self._parts.is_draining():
+            self._retrying(self._leave_unsent)
         self._deliveries.run(now)
         self._set_pace(now)
         if self._is_time_to_poll(now):
@@ -295,11 +298,9 @@ class Monitor:
             self._is_active = True
             self._next_reap = self._clock.monotonic()
 
-    def _notice_draining(self) -> None:
-        """When this process begins to drain, leave the jobs that it has not sent yet to the others."""
-        if self._parts.is_draining() and not self._was_draining:
-            self._was_draining = True
-            self._retrying(lambda: self._deliveries.release(unsent=True))
+    def _leave_unsent(self) -> None:
+        """Leave the jobs that this draining process has not sent, or that a busy process has refused, to the others."""
+        self._deliveries.release(unsent=True)
 
     def _run_posted(self) -> None:
         while self._posted:
@@ -333,7 +334,7 @@ class Monitor:
         return min(*events, *(event for event in parts if event is not None))
 
     def _poll(self) -> None:
-        room = min(self._deliveries.room(), _BATCH)
+        room = min(self._deliveries.room(), _BATCH, self._deliveries.slots.batch())
         if room == 0 or self._is_leaving:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             self._has_backlog = True  # perhaps: the next place that becomes free tells
@@ -344,24 +345,35 @@ class Monitor:
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full)
         now = self._clock.monotonic()
         for job in jobs:
-            # A poll can find a job of this process before `accept` posts its credentials: wait for them.
+            # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
+            # stopped for a while and takes it back.
             self._deliveries.add(job, None, now + _GRACE if job.held else now)
         self._has_backlog = len(jobs) == room
         if self._has_backlog:
             self._next_poll = now
 
-    def _reap(self) -> None:
+    def _check_stores_clock(self) -> None:
         began = self._clock.monotonic()
         if began >= self._next_clock_check:
             self._next_clock_check = began + _CLOCK_INTERVAL
             for job in self._store.find(Query(limit=1)):
                 self._clocks.check_store(job.read_time, began)
+
+    def _reap(self) -> None:
+        self._check_stores_clock()
         if not self.may_reap():
             return
         began = self._clock.monotonic()
-        late = self._store.find(Query(overdue=True, limit=_BATCH))
+        late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
         if late:
             self._clocks.check_store(late[0].read_time, began)
+<<<<<<< HEAD
+=======
+            if self._clocks.is_paused:
+                return
+        is_full = len(late) == _BATCH
+        self._reaped_before = late[-1].id if is_full else None
+>>>>>>> main12
         for job in late:
             if not self.may_reap():  # again: since the read or the last write this process may have been stopped
                 return
@@ -375,6 +387,8 @@ class Monitor:
                 continue
             if changed is not None:
                 self.reaped(changed)
+        if is_full:
+            self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
     def _follow_set_back(self, now: float) -> None:
         """After a clock was set back, let no dead process keep its jobs for long. The living get time to renew their leases."""
@@ -389,8 +403,7 @@ class Monitor:
 
     def reaped(self, job: Job) -> None:
         """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""
-        if job.token is None or job.status.is_final:
-            self._deliveries.drop(job.id)
+        self._deliveries.forget(job)
         self.run_ended(job)
         if job.status.is_final:
             self._parts.announce(job)

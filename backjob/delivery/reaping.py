@@ -16,8 +16,9 @@ from backjob.model import Job
 def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | None:
     """End or requeue a job, as read, if it has passed a time limit. Returns the job after that, or None if nothing was written.
 
-    ``reason`` is why the last attempt to deliver it failed. For ``steady`` (s) the clocks have not jumped. A run that has timed out while its process lives is only
-    fenced if another follows: that one begins once the lease is over or the action has returned.
+    ``reason`` is why the last attempt to deliver it failed. For ``steady`` (s) the clocks have not jumped. A run that has
+    timed out while its process lives is only fenced if another follows: that one begins once the lease is over or the action
+    has returned.
     """
     limit = late(job)
     needed = {Late.SILENT: job.error_timeout, Late.UNDELIVERED: parts.delivery_timeout}

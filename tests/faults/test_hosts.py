@@ -222,14 +222,14 @@ def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(  # n
         if retries:
             again = gate.reached()
             assert again.pid == world.second.server.process.pid
-        else:
-            assert_dead(world, job_id)
-        link.restore()
-        late.release()  # by now it may know that it is late
-        if retries:
+            link.restore()
+            late.release()  # by now it may know that it is late
             assert_completes(world, job_id, again)
             assert world.job(job_id).run == 2
         else:
+            assert_dead(world, job_id)
+            link.restore()
+            late.release()
             assert world.ends(job_id) == ["FAILED"]
         assert world.first.run("/work/none", as_current_user=False).status is Status.COMPLETED
         assert world.job(job_id).status is (Status.COMPLETED if retries else Status.FAILED)

@@ -75,7 +75,7 @@ def test_a_process_that_ends_makes_the_calls_that_wait_or_says_how_many_it_has_n
         log = world.first.server.log.read_text()
         if is_blocked:
             assert not (tmp_path / "ends").exists()
-            assert "on_end has not returned for 3 jobs before the process ends" in log
+            assert "the process ends before on_end has returned for 3 jobs" in log
         else:
             assert [world.ends(job_id) for job_id in ended] == [["COMPLETED"]] * 3
-            assert "on_end has not returned" not in log
+            assert "before on_end has returned" not in log

@@ -295,3 +295,31 @@ def test_a_job_that_was_claimed_does_not_expire_when_the_clock_is_set(hosts: Hos
         hosts.live(5)
     hosts.live(40)
     assert status(hosts, running.job.id) is Status.IN_PROGRESS
+
+
+def test_a_store_whose_wrong_clock_is_corrected_ends_no_running_job() -> None:
+    hosts = make_hosts(of_store=True, lives=0)
+    hosts.jump(-60)
+    hosts.first.start()
+    hosts.live(120)
+    running = hosts.first.run()
+    hosts.jump(60)
+    hosts.live(40)
+    assert status(hosts, running.job.id) is Status.IN_PROGRESS
+
+
+def test_the_log_tells_a_jump_from_a_difference(caplog: pytest.LogCaptureFixture) -> None:
+    world = make_hosts(of_store=True, lives=0)
+    world.jump(-30)
+    world.first.start()
+    world.live(2)
+    assert {record.getMessage() for record in caplog.records if "clock" in record.getMessage()} == {
+        "the store's clock differs from this computer's by -30 s: no job is timed out for a while"
+    }
+    caplog.clear()
+    world.jump(HOUR)
+    world.first.start()
+    world.live(65)
+    assert [record.getMessage() for record in caplog.records if "clock" in record.getMessage()] == [
+        "the store's clock jumped by 3600 s: no job is timed out for a while"
+    ] * 2

@@ -231,7 +231,7 @@ def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(  # n
             link.restore()
             late.release()
             assert world.ends(job_id) == ["FAILED"]
-        assert world.first.run("/work/none", as_current_user=False).status is Status.COMPLETED
+        world.works_again()
         assert world.job(job_id).status is (Status.COMPLETED if retries else Status.FAILED)
 
 

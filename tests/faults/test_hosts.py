@@ -129,6 +129,7 @@ def test_a_gil_that_is_held_for_15_seconds_ends_nothing(tmp_path: Path, gate: Ga
         assert world.second.end(job_id).status is Status.COMPLETED
 
 
+@pytest.mark.nightly
 def test_a_gil_that_is_held_for_longer_than_the_lease_ends_the_run(tmp_path: Path, gate: Gate) -> None:
     with hosts(tmp_path) as world:
         ripe(world)
@@ -142,6 +143,7 @@ def test_a_gil_that_is_held_for_longer_than_the_lease_ends_the_run(tmp_path: Pat
         assert world.ends(job_id) == ["FAILED"]
 
 
+@pytest.mark.nightly
 def test_leases_are_renewed_although_their_thread_can_not_be_started(tmp_path: Path, gate: Gate) -> None:
     with hosts(tmp_path, HOST_NO_THREADS="yes") as world:
         job_id, action = world.hold(gate)
@@ -153,6 +155,7 @@ def test_leases_are_renewed_although_their_thread_can_not_be_started(tmp_path: P
 # --- ends of processes ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.nightly
 def test_a_forked_child_that_outlives_its_process_does_not_keep_the_job_alive(tmp_path: Path, gate: Gate) -> None:
     with hosts(tmp_path) as world:
         job_id = world.first.start("/work/forked", {"gate": gate.port}, as_current_user=False)
@@ -168,7 +171,8 @@ def test_a_forked_child_that_outlives_its_process_does_not_keep_the_job_alive(tm
         assert world.ends(job_id) == ["FAILED"]
 
 
-@pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.nightly), 1])
+@pytest.mark.nightly
+@pytest.mark.parametrize("retries", [0, 1])
 def test_an_action_that_ends_its_process_at_once_is_dead(tmp_path: Path, retries: int) -> None:
     with hosts(tmp_path, kind=KINDS["gunicorn-threads"]) as world:
         ripe(world)
@@ -244,7 +248,7 @@ def test_a_database_that_fails_for_a_second_ends_nothing(
         ripe(world)
         job_id, action = world.hold(gate)
         others = []
-        for _ in range(3):
+        for _ in range(2):
             others += [world.first.start("/work/none", as_current_user=False) for _ in range(5)]
             getattr(link, how)()
             world.observe(1, assert_running(world, job_id))

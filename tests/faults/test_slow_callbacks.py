@@ -43,6 +43,7 @@ def test_an_on_end_that_sleeps_stops_neither_leases_nor_ends_nor_deliveries(
         ended: list[str] = [first.id]
 
         def check() -> None:
+            action.proceed()  # it waits for at most a minute
             assert world.job(job_id).status is Status.IN_PROGRESS
             state = world.first.run("/work/none", as_current_user=False)
             assert state.status is Status.COMPLETED

@@ -370,11 +370,12 @@ class Monitor:
         late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
         if late:
             self._clocks.check_store(late[0].read_time, began)
-            if self._clocks.is_paused:
-                return
         is_full = len(late) == _BATCH
         self._reaped_before = late[-1].id if is_full else None
         for job in late:
+            if not self.may_reap():  # again: since the read or the last write this process may have been stopped
+                self._reaped_before = None
+                return
             self._is_active = True
             try:
                 changed = self._reap_one(job)

@@ -36,6 +36,7 @@ class Problem(IntEnum):
     KEY = 17
     SIGNATURE = 18
     STORE = 19
+    PLACES = 20
 
 
 EXIT_CODES: Final = """\
@@ -47,10 +48,11 @@ exit codes, of the first problem:
   13  redirected: https is enforced, or a login page comes before the middleware
   14  a method is refused on the way (--method)
   15  the middleware is missing, or something answers before it
-  16  the server handles one request at a time, or jobs may occupy all its threads (MAX_RUNNING)
+  16  the server handles one request at a time
   17  the application has another key (needs the application, or BACKJOB_KEY)
   18  signed requests are changed on the way, or the hosts' clocks disagree (needs the application, or BACKJOB_KEY)
   19  the store is unusable, or Redis may evict jobs (needs the application, or a store)
+  20  jobs may occupy all threads of the server: MAX_RUNNING is too large (needs the application, or BACKJOB_KEY)
 """
 """The table of exit codes for ``--help``."""
 
@@ -228,7 +230,7 @@ def check_places(measured: Measured) -> Finding:
         )
     best = max(1, count // processes // 2)
     remedy = f"set MAX_RUNNING to {best}, or give each process more threads than MAX_RUNNING"
-    return Finding(f"{what}, and all of them may be jobs: then every page waits", Problem.ONE_AT_A_TIME, remedy)
+    return Finding(f"{what}, and all of them may be jobs: then every page waits", Problem.PLACES, remedy)
 
 
 def check_eviction(policy: str) -> Finding:

@@ -381,8 +381,8 @@ def test_a_server_that_holds_no_answer_back_is_not_measured(jobs: BackJob) -> No
     [
         (Measured(1), Problem.ONE_AT_A_TIME, "--threads"),
         (Measured(8, processes=2, places=2), None, "at most 4 of them are jobs (MAX_RUNNING is 2 in each process)"),
-        (Measured(8, processes=2, places=4), Problem.ONE_AT_A_TIME, "set MAX_RUNNING to 2"),
-        (Measured(2, processes=1, places=100), Problem.ONE_AT_A_TIME, "set MAX_RUNNING to 1"),
+        (Measured(8, processes=2, places=4), Problem.PLACES, "set MAX_RUNNING to 2"),
+        (Measured(2, processes=1, places=100), Problem.PLACES, "set MAX_RUNNING to 1"),
         (Measured(8, processes=2), None, "8 requests at once, in 2 processes"),
         (Measured(4, processes=4, places=1), None, "while 4 jobs run, every page waits"),
         (Measured(64, is_more=True, processes=2, places=100), None, "64 or more requests at once"),

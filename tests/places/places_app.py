@@ -2,7 +2,7 @@
 
 ``/start?count=700&s=0.1&queue=exports`` starts that many jobs at once. ``/work`` appends a line to the file ``RUNS`` when
 it begins and when it ends: ``begin <job> <queue> <process> <seconds>``, on the monotonic clock, which all processes share.
-``/bare?s=0.1`` sleeps without a job.
+``/bare?s=0.1`` sleeps without a job. ``/begin?gate=PORT`` starts a job whose second run waits at a gate.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from backjob import wsgi as backjob_wsgi
 from backjob.worker.running import current
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import Receive, Scope, Send
+from tests.scenarios.gates import at_gate_in_thread
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -45,7 +46,16 @@ def record(word: str) -> None:
 
 def respond(path: str, query: dict[str, str]) -> str:
     """The response's text."""
-    if path == "/work":
+    if path == "/second":
+        record("begin")
+        if jobs.attempt == 1:
+            jobs.retry(0)
+        with at_gate_in_thread(int(query["gate"])) as gate:
+            gate.recv(2)
+        record("end")
+    elif path == "/begin":
+        return jobs.start("/second", {"gate": query["gate"]}, as_current_user=False, retries=1)
+    elif path == "/work":
         record("begin")
         time.sleep(float(query["s"]))
         record("end")

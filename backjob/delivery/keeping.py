@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from attrs import evolve
 
+from backjob.delivery.clocks import Clocks
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import Places, Slots
@@ -42,6 +43,7 @@ class Keeping:
     def __init__(
         self,
         parts: DeliveryParts,
+        clocks: Clocks,
         *,
         lessee: str,
         outage: Outage,
@@ -50,6 +52,7 @@ class Keeping:
         has_backlog: Callable[[], bool],
     ) -> None:
         self._parts = parts
+        self._clocks = clocks
         self._store = parts.store
         self._monotonic = parts.clock.monotonic
         self._lessee = lessee

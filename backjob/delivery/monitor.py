@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import math
 import os
 import secrets
 import socket
@@ -18,12 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
+from backjob.delivery.clocks import Clocks
 from backjob.delivery.deliveries import Deliveries
 from backjob.delivery.keeping import LEASE
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
-from backjob.delivery.reaping import reap, renew_far_leases
+from backjob.delivery.reaping import reap
 from backjob.delivery.resting import Rest
+from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
 from backjob.model import Credentials, Job, Query
@@ -38,7 +39,7 @@ _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each searc
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = LEASE / 2
 """Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
-_CLOCK_DRIFT: Final = 5.0
+_CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
 
@@ -67,8 +68,10 @@ class Monitor:
         self._outage = Outage(parts.clock)
         self._no_thread = Outage(parts.clock)
         self._has_backlog = False
+        self._clocks = Clocks(parts.clock, parts.run_lease)
         self._deliveries = Deliveries(
             parts,
+            self._clocks,
             lessee=self.lessee,
             outage=self._outage,
             post=self._post,
@@ -77,14 +80,12 @@ class Monitor:
         )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
-        self._next_poll = self._next_reap = self._next_cleanup = self._reap_from = now
+        self._next_poll = self._next_reap = self._next_cleanup = self._next_clock_check = now
         self._next_relabel = now
         self._relabel_interval = _RELABEL_INTERVAL
-        self._drift = self._wall_minus_monotonic()
-        self._is_set_back = False
         self._reaped_before: str | None = None
         """With more late jobs than one query returns: the last one that was looked at."""
-        self._jumped_at = -math.inf
+        self._release_far_at: float | None = None
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -167,25 +168,19 @@ class Monitor:
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
-        return self._reap_one(job) if self.may_reap() else None
+        return self._reap_one(job) if self.may_reap() and self._clocks.is_plausible(job.read_time) else None
 
     def _reap_one(self, job: Job) -> Job | None:
-        steady = self._clock.monotonic() - self._jumped_at
-        return reap(self._parts, job, self._deliveries.why_waiting(), steady)
+        return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady)
 
     def may_reap(self) -> bool:
         """Return whether this process may end or requeue jobs that have passed a time limit.
 
-        It may not for one run lease after an outage of the store or a jump of the wall clock, nor while it is itself too slow
-        to tell whether other processes live.
+        It may not for one run lease after an outage of the store or a jump of a clock, nor while it is itself too slow to tell
+        whether other processes live.
         """
-        drift = self._wall_minus_monotonic()
-        if abs(drift - self._drift) > _CLOCK_DRIFT:
-            _log.warning("the wall clock jumped by %.0f s: no job is timed out for a while", drift - self._drift)
-            self._is_set_back = self._is_set_back or drift < self._drift
-            self._drift, self._jumped_at = drift, self._clock.monotonic()
-            self._reap_from = self._clock.monotonic() + self._parts.run_lease
-        return self._clock.monotonic() >= self._reap_from and self._parts.may_reap()
+        self._clocks.check_wall()
+        return not self._clocks.is_paused and self._parts.may_reap()
 
     @property
     def is_running(self) -> bool:
@@ -249,9 +244,6 @@ class Monitor:
         if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
             heapq.heappush(self._alarms, at)
 
-    def _wall_minus_monotonic(self) -> float:
-        return self._clock.now().timestamp() - self._clock.monotonic()
-
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> float:
@@ -276,6 +268,8 @@ class Monitor:
             self._deliveries.run(now)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
+            self._clocks.check_wall()
+            self._retrying(lambda: self._follow_set_back(now))
             if self._rest.is_idle:
                 self._next_reap = now + self._rest.glance_interval
                 self._retrying(self._glance)
@@ -317,7 +311,7 @@ class Monitor:
         if isinstance(self._outage.attempt(part, "the monitor"), StoreError):
             now = self._clock.monotonic()
             self._next_poll = max(self._next_poll, now + RETRY_PAUSE)
-            self._reap_from = now + self._parts.run_lease  # no process could renew its leases
+            self._clocks.pause()
 
     def _is_time_to_poll(self, now: float) -> bool:
         is_due = now >= self._next_poll
@@ -358,14 +352,23 @@ class Monitor:
         if self._has_backlog:
             self._next_poll = now
 
+    def _check_stores_clock(self) -> None:
+        began = self._clock.monotonic()
+        if began >= self._next_clock_check:
+            self._next_clock_check = began + _CLOCK_INTERVAL
+            for job in self._store.find(Query(limit=1)):
+                self._clocks.check_store(job.read_time, began)
+
     def _reap(self) -> None:
-        may_reap = self.may_reap()
-        if self._is_set_back:
-            renew_far_leases(self._parts)
-            self._is_set_back = False
-        if not may_reap:
+        self._check_stores_clock()
+        if not self.may_reap():
             return
+        began = self._clock.monotonic()
         late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
+        if late:
+            self._clocks.check_store(late[0].read_time, began)
+            if self._clocks.is_paused:
+                return
         is_full = len(late) == _BATCH
         self._reaped_before = late[-1].id if is_full else None
         for job in late:
@@ -381,6 +384,17 @@ class Monitor:
                 self.reaped(changed)
         if is_full:
             self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
+
+    def _follow_set_back(self, now: float) -> None:
+        """After a clock was set back, let no dead process keep its jobs for long. The living get time to renew their leases."""
+        if self._clocks.set_back is not None:
+            renew_far_leases(self._parts)
+            bring_forward(self._parts)
+            self._release_far_at = self._clocks.set_back + LEASE
+            self._clocks.set_back = None
+        if self._release_far_at is not None and now >= self._release_far_at:
+            release_far_leases(self._parts)
+            self._release_far_at = None
 
     def reaped(self, job: Job) -> None:
         """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""

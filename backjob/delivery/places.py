@@ -23,8 +23,8 @@ _RESERVED_FOR: Final = 15.0
 """Seconds after which a reserved place is free again, if no job came: it was joined, or its transaction rolled back."""
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0
-_QUICK_TRIES: Final = 4
-_FIRST_REFUSAL: Final = 0.02
+_QUICK_TRIES: Final = 20
+_FIRST_REFUSAL: Final = 0.003
 _LONGEST_REFUSAL: Final = 1.0
 
 

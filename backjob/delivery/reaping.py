@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import random
 from datetime import UTC
-from typing import Final
 
 from attrs import evolve
 
 from backjob.delivery.parts import DeliveryParts
 from backjob.endings import log_conclusion, write_conclusion
 from backjob.lifecycle import End, Late, after_run, late, past_end, reaped, timed_out
-from backjob.model import Job, Query, Status
-
-_BATCH: Final = 100
-_TOO_FAR: Final = 2
-"""A run lease that ends later than this many leases from now was written before the store's clock was set back."""
+from backjob.model import Job
 
 
 def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | None:
@@ -26,7 +21,8 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
     has returned.
     """
     limit = late(job)
-    if limit is None or (limit is Late.SILENT and steady < job.error_timeout):
+    needed = {Late.SILENT: job.error_timeout, Late.UNDELIVERED: parts.delivery_timeout}
+    if limit is None or steady < needed.get(limit, 0):
         return None
     end = past_end(job, limit)
     if reason and limit in (Late.UNDELIVERED, Late.EXPIRED):
@@ -38,22 +34,3 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
     if changed is not None:
         log_conclusion(job, conclusion)
     return changed
-
-
-def renew_far_leases(parts: DeliveryParts) -> None:
-    """After the clock was set back, shorten run leases to count from now: otherwise a dead process would keep its jobs too long."""
-    before: str | None = None
-    while True:
-        jobs = parts.store.find(Query(status=Status.IN_PROGRESS, limit=_BATCH, before=before))
-        far = {
-            job.id: job.token
-            for job in jobs
-            if job.token is not None
-            and job.lease_until is not None
-            and (job.lease_until - job.read_time).total_seconds() > _TOO_FAR * parts.run_lease
-        }
-        if far:
-            parts.store.beat(far, parts.run_lease, frozenset())
-        if len(jobs) < _BATCH:
-            return
-        before = jobs[-1].id

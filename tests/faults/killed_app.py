@@ -1,7 +1,8 @@
 """A site whose workers are killed. It records each run of its action in a file, for WSGI and ASGI servers.
 
-``/start?count=600`` starts that many jobs, with the options in ``START_OPTIONS`` (JSON). Their action records when a run
-begins and ends, as lines of the file ``RUNS``: ``begin <job> <run> <process>``.
+``/start?count=600`` starts that many jobs of the route ``action`` (``/work``), with the options in ``START_OPTIONS`` (JSON).
+Actions record when a run begins and ends, and ``on_end`` when it is called, as lines of the file ``RUNS``:
+``begin <job> <run> <process>``.
 """
 
 from __future__ import annotations
@@ -10,57 +11,106 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs
 
 from backjob import asgi as backjob_asgi
 from backjob import wsgi as backjob_wsgi
+from backjob.jobs import BackJob
+from backjob.settings import Settings
 from backjob.worker.running import current
-from tests.scenarios.apps.plain import make_jobs
+from tests.scenarios.apps.config import PREFIX, settings
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+    from backjob import JobState
+
 __all__ = ["app", "asgi_app", "jobs"]
 
-jobs: Final = make_jobs()
 _runs: Final = Path(os.environ["RUNS"])
 _options: Final = json.loads(os.environ.get("START_OPTIONS", "{}"))
 _seconds: Final = float(os.environ.get("SECONDS_EACH", "0.02"))
 
 
-def record(word: str) -> None:
+def write_line(*words: object) -> None:
     """Append a line in one write, which the file system makes atomic."""
-    running = current.get()
-    assert running is not None
-    line = f"{word} {running.job.id} {running.job.run} {os.getpid()}\n"
     descriptor = os.open(_runs, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, (" ".join(map(str, words)) + "\n").encode())
     finally:
         os.close(descriptor)
 
 
-def respond(path: str, query: str) -> str:
-    """The response's text; the action is ``/work``."""
+def record(word: str) -> None:
+    running = current.get()
+    assert running is not None
+    write_line(word, running.job.id, running.job.run, os.getpid())
+
+
+def on_end(state: JobState) -> None:
+    write_line("called", state.id, state.attempt, os.getpid())
+
+
+jobs: Final = Settings.of(settings(), prefix=PREFIX).build(
+    BackJob,
+    package="backjob.scenarios",
+    application="killed",
+    default_store=lambda: "memory:",
+    on_end=on_end,
+)
+
+
+def respond(path: str, query: str) -> str | Iterator[str]:
+    """The response's text, or its chunks."""
+    arguments = {name: values[-1] for name, values in parse_qs(query).items()}
     if path == "/work":
         record("begin")
         time.sleep(_seconds)
         record("end")
+    elif path == "/hang":
+        record("begin")
+        return hang(arguments["phase"])
     elif path == "/start":
-        count = int(parse_qs(query)["count"][0])
-        for number in range(count):
-            jobs.start("/work", {"n": number}, as_current_user=False, **_options)
+        action, phase = arguments.get("action", "/work"), arguments.get("phase")
+        count = int(arguments["count"])
+        started = [
+            jobs.start(action, {"n": number, "phase": phase}, as_current_user=False, **_options) for number in range(count)
+        ]
+        return "\n".join(started)
+    elif path == "/pid":
+        return str(os.getpid())
     return "ok"
 
 
+def hang(phase: str) -> str | Iterator[str]:
+    """Never return in time. The phase is what the action does until it is killed."""
+    if phase == "response":
+        return stream()
+    while True:
+        if phase == "updates":
+            jobs.update(status_text=f"at {time.monotonic():.1f}")
+        elif phase == "output":
+            print("a line")  # noqa: T201 - captured
+        time.sleep(0.05)
+
+
+def stream() -> Iterator[str]:
+    while True:
+        yield "a line\n"
+        time.sleep(0.05)
+
+
 def site(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-    text = respond(environ["PATH_INFO"], environ.get("QUERY_STRING", "")).encode()
-    start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(text)))])
-    return [text]
+    text = respond(environ["PATH_INFO"], environ.get("QUERY_STRING", ""))
+    if isinstance(text, str):
+        start_response("200 OK", [("Content-Type", "text/html"), ("Content-Length", str(len(text)))])
+        return [text.encode()]
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return (chunk.encode() for chunk in text)
 
 
 async def asgi_site(scope: Scope, receive: Receive, send: Send) -> None:
@@ -69,10 +119,16 @@ async def asgi_site(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "lifespan.startup.complete"})
         await send({"type": "lifespan.shutdown.complete"})
         return
-    text = (await asyncio.to_thread(respond, scope["path"], scope["query_string"].decode())).encode()
-    headers = [(b"content-type", b"text/html"), (b"content-length", str(len(text)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": text})
+    text = await asyncio.to_thread(respond, scope["path"], scope["query_string"].decode())
+    if isinstance(text, str):
+        headers = [(b"content-type", b"text/html"), (b"content-length", str(len(text)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": text.encode()})
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    while True:
+        chunk = await asyncio.to_thread(next, text)
+        await send({"type": "http.response.body", "body": chunk.encode(), "more_body": True})
 
 
 app: WSGIApplication = backjob_wsgi.BackJobMiddleware(site, jobs)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -86,12 +86,12 @@ class Herd:
         assert self.process is not None
         return [self.process.pid] if self.kind.is_single else _children(self.process.pid)
 
-    def kill_one(self) -> int | None:
-        """Kill one worker, and see to it that another follows. Returns its process id; None if there is none right now."""
+    def kill_one(self, among: Iterable[int] = ()) -> int | None:
+        """Kill one worker, one of these if it lives, and have another follow. Returns its process id; None if there is none."""
         workers = self.workers
         if not workers:
             return None
-        pid = self._random.choice(workers)
+        pid = self._random.choice([pid for pid in among if pid in workers] or workers)
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
         self.kills += 1

@@ -513,7 +513,8 @@ def test_a_job_whose_sealed_credentials_do_not_open_is_never_sent_as_anonymous()
     world = bench(seal=True)
     with served():
         job_id = world.start(as_current_user=True)
-    other = neighbour(world)
+    world.store.store.change(job_id, Expect(), Changes(sealed=b"of another key"))
+    other = neighbour(world, seal=True)
     other.step(LEASE)
     other.step(2)
     assert not other.transport.sent

@@ -230,7 +230,7 @@ def test_a_job_that_waits_in_the_servers_queue_has_its_whole_delivery_timeout(
     hosts.live(100)
     if is_answered:
         assert status(hosts, job_id) is Status.FAILED
-        assert "not taken by the application in time" in (hosts.second.job(job_id).status_text or "")
+        assert "not claimed by the application in time" in (hosts.second.job(job_id).status_text or "")
 
 
 @JUMPS

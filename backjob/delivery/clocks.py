@@ -1,4 +1,4 @@
-"""Notices that a clock was set, this computer's or the store's, so that nobody takes a jump for time that has passed."""
+"""Notices that a clock was set, this computer's or the store's, so that a jump is not mistaken for time that has passed."""
 
 from __future__ import annotations
 

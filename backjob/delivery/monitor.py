@@ -38,7 +38,7 @@ _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connec
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = LEASE / 2
-"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
+"""Seconds that a process waits for the credentials of a job that it has read without them."""
 _CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
@@ -390,7 +390,7 @@ class Monitor:
             self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
     def _follow_set_back(self, now: float) -> None:
-        """After a clock was set back, let no dead process keep its jobs for long. The living get time to renew their leases."""
+        """After a clock was set back, let no dead process keep its jobs too long. Living ones get time to renew their leases."""
         if self._clocks.set_back is not None:
             renew_far_leases(self._parts)
             bring_forward(self._parts)

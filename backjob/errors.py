@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "AddressUnknown",
     "BackJobError",
@@ -101,6 +103,10 @@ class MissingExtra(BackJobError, ImportError):
 
 
 # --- the sender's fault ---------------------------------------------------------------------------------------------
+
+
+UNTIMELY: Final = "clock"
+"""The ``kind`` of a `SignatureError` because of the time: if a clock was set meanwhile, a new signature will be valid."""
 
 
 class SignatureError(BackJobError):

@@ -415,7 +415,7 @@ class Report:
     """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
 
     ``progress`` (clamped to 0–100), ``text`` and ``cursor`` replace the job's; the store appends ``output`` as UTF-8.
-    ``truncated`` records that output past the limit was dropped. A cursor also sets ``attempt`` to 1: the job has got on.
+    ``truncated`` records that output past the limit was dropped. A cursor also sets ``attempt`` to 1: the job has made progress.
     """
 
     progress: int | None = field(default=None, converter=_clamped)

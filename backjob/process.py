@@ -7,6 +7,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import count
 from typing import Final, Generic, TypeVar
 
@@ -86,8 +87,8 @@ class Passes:
 
         Raises `RuntimeError` if the system starts no more threads.
         """
-        if self._thread is not None and self._is_idle is None:
-            return  # it ends only at close(): every request passes here, without taking the lock
+        if self._is_idle is None and self._thread is not None and self._thread.is_alive():
+            return  # every request passes here, without taking the lock
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
@@ -119,8 +120,9 @@ class Passes:
             try:
                 pause = self._step()
             except BaseException:  # a user's hook may raise even SystemExit, which must not end this thread
-                _log.exception("a pass of the thread %s failed; the next one starts in %g s", self._name, RETRY_PAUSE)
                 pause = RETRY_PAUSE
+                with suppress(BaseException):  # if memory is short, or a log handler is broken
+                    _log.exception("a pass of the thread %s failed; the next one starts in %g s", self._name, pause)
             self._woken.wait(pause)
             self._woken.clear()
         self._at_end()

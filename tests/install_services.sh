@@ -2,7 +2,7 @@
 # Starts the servers that tests need on 127.0.0.1 and their usual ports: PostgreSQL (user postgres, no password), MariaDB
 # (root, no password) and Redis. A server that answers is used as it is, and one that is installed is started. A missing one
 # is installed, and allows local connections without a password; servers that existed before are not changed. It also
-# installs nginx, and Apache with mod_wsgi, which tests start themselves.
+# installs nginx, Caddy and Apache with mod_wsgi, which tests start themselves.
 set -euo pipefail
 
 readonly DEADLINE=60 # s
@@ -90,6 +90,9 @@ redis() {
 [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || RUNLEVEL=1 install_package nginx-light
 [ -e /usr/lib/apache2/modules/mod_wsgi.so ] || RUNLEVEL=1 install_package libapache2-mod-wsgi-py3 ||
     say "Apache's mod_wsgi could not be installed: the nightly tests of Apache skip"
+
+command -v caddy >/dev/null || RUNLEVEL=1 install_package caddy
+command -v systemd-analyze >/dev/null || install_package systemd # to check the units of the recipes
 
 command -v ps >/dev/null || install_package procps # for tests that kill their own servers
 

@@ -14,7 +14,7 @@ from attrs import frozen
 from backjob.clock import SystemClock
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
-from backjob.status.words import WORDS
+from backjob.status.words import word_of
 
 _COLOURS: Final = {Status.COMPLETED: "32", Status.FAILED: "31", Status.CANCELLED: "33"}
 _BAR_COLOUR: Final = "36"
@@ -42,6 +42,7 @@ class Progress:
     text: str
     seconds: float = 0.0
     frame: int = 0
+    attempt: int = 1
 
     @property
     def time(self) -> str:
@@ -81,7 +82,7 @@ def draw(progress: Progress, style: Style, columns: int) -> str:
         style.ends[status - Status.COMPLETED] if status.is_final else style.spinner[progress.frame % len(style.spinner)]
     )
     parts = [
-        (f"{mark} {WORDS[status]:<9}", _COLOURS.get(status, "")),
+        (f"{mark} {word_of(status, progress.attempt):<9}", _COLOURS.get(status, "")),
         *_bar_parts(progress, style, columns),
         (f"  {progress.progress:3d} %  {progress.time:>4}", ""),
         (f"  {progress.text}", ""),
@@ -174,8 +175,9 @@ class Bar:
         """Return the text that draws the line over the previous one, or "" if no job is shown."""
         if self._state is None:
             return ""
-        status = self._state.status
-        progress = Progress(status, self._state.progress, self._text, self._seconds(self._state), self._frame)
+        state = self._state
+        status = state.status
+        progress = Progress(status, state.progress, self._text, self._seconds(state), self._frame, state.attempt)
         columns = _UNLIMITED if status.is_final else _columns(self._stream) - _RESERVED
         return f"\r{draw(progress, self._style, columns)}{_CLEAR_REST}"
 

@@ -41,7 +41,7 @@ class Probe:
 class Measured:
     """How many requests the server held ``at_once``; ``is_more``: perhaps it handles more.
 
-    They were in so many ``processes``, each of which may run ``places`` jobs (None: unknown).
+    They were in this number of ``processes``, each of which may run ``places`` jobs (None: unknown).
     """
 
     at_once: int
@@ -97,7 +97,7 @@ def measure(send: Sender) -> Measured | None:
 
 
 def _wave(send: Sender, count: int) -> list[_Answer]:
-    """Send so many requests at once, and return the answers of those that were handled together with the first."""
+    """Send ``count`` requests at once, and return the answers of those that the server handled together with the first."""
     began = time.monotonic()
     answers: list[_Answer] = []
 

@@ -19,7 +19,7 @@ from backjob.delivery.pending import LastSent, PendingDelivery
 from backjob.delivery.places import refusal_pause
 from backjob.delivery.proof import host_of
 from backjob.endings import log_conclusion, write_end
-from backjob.errors import NotSent, StoreError
+from backjob.errors import UNTIMELY, NotSent, StoreError
 from backjob.lifecycle import (
     BUSY,
     REFUSAL_HEADER,
@@ -39,24 +39,29 @@ from backjob.lifecycle import (
 from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response
 
 _BATCH: Final = 100
+_MOST_UNTIMELY: Final = 3
 
 _log = logging.getLogger("backjob")
 
 
 class Deliveries(Keeping):
-    """All deliveries of one process: what `Keeping` keeps, sent, with what follows from each outcome."""
+    """All deliveries of one process: sends the jobs of `Keeping`, and decides what follows from each outcome."""
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
         now = self._monotonic()
         delivery = self._by_id.get(job.id)
         if delivery is not None and delivery.run >= job.run:
-            delivery.credentials = delivery.credentials or credentials  # a poll of the store finds none
+            if credentials and not delivery.credentials:  # a poll of the store has found none
+                delivery.credentials = credentials
+                if delivery.future is None and not delivery.is_claimed:
+                    self._send_at(max(at, now), delivery)
             return
         if delivery is not None:  # an earlier run, whose outcome means nothing any more
             self._again(job, delivery, at)
             return
         delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
+        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
         self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)
@@ -178,7 +183,7 @@ class Deliveries(Keeping):
         more = host_of(destination, job) + (credentials.headers if credentials else ())
         request = evolve(prepared.request, headers=prepared.request.headers + more)
         clock, now = self._parts.clock, self._monotonic()
-        deadline = local_deadline(job, clock.now(), self._parts.delivery_timeout)
+        deadline = local_deadline(self._with_deadline(job), clock.now(), self._parts.delivery_timeout)
         if job.expires is not None:
             deadline = min(deadline, clock.now() + (job.expires - job.read_time))
         reached = self._proof.reached if destination.needs_proof else None
@@ -193,12 +198,29 @@ class Deliveries(Keeping):
 
     def _credentials(self, delivery: PendingDelivery, job: Job) -> Credentials | None:
         """Return the credentials to send with a job. Raises `Undeliverable`, also for a job that must not be sent at all."""
-        if (limit := late(job)) is not None:
+        if (limit := self._limit(job, delivery)) is not None:
             raise Undeliverable(past_end(job, limit).text)
         if not self._parts.is_authentic(job):
             _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
             raise Undeliverable(ROW_CHANGED)
         return credentials_of(job, delivery.credentials, self._parts.unseal)
+
+    def _limit(self, job: Job, delivery: PendingDelivery) -> Late | None:
+        """Return which time limit the job has passed. Its delivery counts by the monotonic clock while a clock has just jumped."""
+        limit, sent = late(job), delivery.first_sent
+        timeout = self._parts.delivery_timeout
+        is_steady = self._clocks.steady >= timeout and self._clocks.is_plausible(job.read_time)
+        if limit is Late.UNDELIVERED and not is_steady:
+            limit = None
+        if limit is None and sent is not None and sent + timeout <= self._monotonic():
+            return Late.UNDELIVERED
+        return limit
+
+    def _with_deadline(self, job: Job) -> Job:
+        """Return the job, without its deadline if that is from before a jump of the clock: then it has its whole time."""
+        left = None if job.deliver_by is None else (job.deliver_by - job.read_time).total_seconds()
+        is_possible = left is not None and 0 < left <= self._parts.delivery_timeout
+        return job if is_possible else evolve(job, deliver_by=None)
 
     def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
         """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""
@@ -254,11 +276,12 @@ class Deliveries(Keeping):
         if future is None:
             return
         is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
-        job = self._store.get(delivery.job_id)
         has_answer = failure(future) is None
+        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
+        # A refused job is sent again in a moment: one read is enough.
+        job = self._store.get(delivery.job_id, body=refusal == BUSY)
         run = delivery.run
         step = after_answer(job, run, future.result()) if has_answer else after_silence(job, run)
-        refusal = future.result().header(REFUSAL_HEADER) if has_answer and is_ours else None
         if job is None or step.next is Next.DONE:
             self._by_id.pop(delivery.job_id, None)
             if job is not None:
@@ -266,14 +289,14 @@ class Deliveries(Keeping):
         elif step.next is Next.WATCH:
             self._slot_freed(job)
             self._follow(job, delivery)
-        elif step.end is not None and (is_ours or delivery.is_doubted):
+        elif step.end is not None and (is_ours or delivery.is_doubted) and not self._is_untimely(refusal, delivery):
             self._end(job, step.end)
-        elif refusal == BUSY and late(job) is None:
+        elif refusal == BUSY and self._limit(job, delivery) is None:
             self._refused(job, delivery)
         else:
             # Perhaps another site answers at this address by now. If the next proof succeeds and the next answer is not
             # ours either, something else serves this path.
-            delivery.is_doubted = delivery.is_doubted or step.end is not None
+            delivery.is_doubted = delivery.is_doubted or (step.end is not None and not is_ours)
             delivery.waiting_for = "store" if refusal == "unavailable" else None if has_answer else "connection"
             if (
                 isinstance(failure(future), NotSent)
@@ -283,27 +306,29 @@ class Deliveries(Keeping):
                 delivery.first_sent = None  # no process has got it
             self._retry(job, delivery, describe(future))
 
+    def _is_untimely(self, refusal: str | None, delivery: PendingDelivery) -> bool:
+        """Return whether a new signature may help, because a clock was set while the old one was on its way."""
+        return refusal == UNTIMELY and delivery.failures < _MOST_UNTIMELY
+
     def _refused(self, job: Job, delivery: PendingDelivery) -> None:
         """A process that had no place refused the job: send it again in a moment. This counts as no failure."""
         delivery.refusals += 1
         delivery.first_sent = None
         self._wait(job, delivery)
+        delivery.is_whole = True
         self.places.refused.add(job.id)
         self._send_at(self._monotonic() + refusal_pause(delivery.refusals), delivery)
         if job.deliver_by is not None:
             changed = self._change(delivery, Changes(deliver_by=None))
             if changed is not None:
-                delivery.job = changed
+                delivery.job = evolve(changed, request=job.request)
 
     def _wait(self, job: Job, delivery: PendingDelivery) -> None:
         delivery.future, delivery.job, delivery.version, delivery.send_at = None, job, job.version, None
         delivery.is_whole = False
 
     def _retry(self, job: Job, delivery: PendingDelivery, reason: str) -> None:
-        limit = late(job)
-        sent = delivery.first_sent
-        if limit is None and sent is not None and sent + self._parts.delivery_timeout <= self._monotonic():
-            limit = Late.UNDELIVERED
+        limit = self._limit(job, delivery)
         if limit is not None:
             self._end(job, failed(f"{past_end(job, limit).text}; the last attempt: {reason}"))
             return

@@ -1,4 +1,4 @@
-"""What this process keeps of the jobs that it delivers: when to do what, their leases, and which run comes next.
+"""The jobs that this process delivers: the agenda of their next steps, their leases, and their next runs.
 
 Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
 """
@@ -13,12 +13,13 @@ from typing import Final, TypeAlias
 
 from attrs import evolve
 
+from backjob.delivery.clocks import Clocks
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import Places, Slots
 from backjob.delivery.proof import Proof
 from backjob.lifecycle import DELIVERY_LEASE
-from backjob.model import Changes, Expect, Job
+from backjob.model import UNSET, Changes, Expect, Job
 from backjob.process import RETRY_PAUSE, Outage
 
 LEASE: Final = DELIVERY_LEASE
@@ -42,6 +43,7 @@ class Keeping:
     def __init__(
         self,
         parts: DeliveryParts,
+        clocks: Clocks,
         *,
         lessee: str,
         outage: Outage,
@@ -50,6 +52,7 @@ class Keeping:
         has_backlog: Callable[[], bool],
     ) -> None:
         self._parts = parts
+        self._clocks = clocks
         self._store = parts.store
         self._monotonic = parts.clock.monotonic
         self._lessee = lessee
@@ -71,6 +74,12 @@ class Keeping:
         self.places.refused.discard(job_id)
         if delivery is not None and delivery.future is not None:
             delivery.future.cancel()
+
+    def forget(self, job: Job) -> None:
+        """Stop delivering a run that is over: ``job`` has ended or waits for a later one, which this process may have leased."""
+        delivery = self._by_id.get(job.id)
+        if delivery is not None and (job.status.is_final or delivery.run < job.run):
+            self.drop(job.id)
 
     def _send(self, delivery: PendingDelivery) -> None:
         """Send the request of a job that is ready."""
@@ -140,7 +149,9 @@ class Keeping:
 
     def _give_up_lease(self, delivery: PendingDelivery) -> None:
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
-        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=None))
+        # A request that is on its way may still be claimed, and then the job needs its slot.
+        slot = None if delivery.future is None else UNSET
+        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot))
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
@@ -156,9 +167,21 @@ class Keeping:
         """Return whether the job waits, leased to this process."""
         return job.is_waiting and job.lessee == self._lessee
 
+    def _may_take_back(self, job: Job, delivery: PendingDelivery) -> bool:
+        """Return whether this process has lost the lease of a waiting job that only it can deliver.
+
+        It could not renew it in time. If the start time was moved, another process took the job over with its own credentials.
+        """
+        is_moved = delivery.job is not None and delivery.job.start_time != job.start_time
+        is_waiting = job.is_waiting and job.run == delivery.run and job.lessee != self._lessee
+        return is_waiting and job.held and delivery.credentials is not None and not is_moved
+
     def _read_again(self, delivery: PendingDelivery) -> None:
         """Another process changed the job: it claimed, ended, requeued or leased it, or moved its start time."""
         job = self._store.get(delivery.job_id)
+        if job is not None and self._may_take_back(job, delivery):
+            expect = Expect(run=job.run, version=job.version, unclaimed=True)
+            job = self._store.change(job.id, expect, Changes(lessee=self._lessee, lease=LEASE)) or job
         if job is not None and self._is_ours(job) and job.run == delivery.run:
             delivery.version = job.version
             now = self._monotonic()

@@ -7,10 +7,12 @@ until they are claimed.
 from __future__ import annotations
 
 import atexit
+import multiprocessing
 import os
 import threading
 import time
 import weakref
+from multiprocessing.util import Finalize
 from typing import Final, Protocol
 
 _PATIENCE: Final = 5.0  # s, for all claims together; and as long again for closing
@@ -28,12 +30,17 @@ class Leaving(Protocol):
     def close(self, timeout: float) -> None: ...
 
 
+_children: Final[set[int]] = set()
 _leaving: Final[weakref.WeakKeyDictionary[Leaving, int]] = weakref.WeakKeyDictionary()
 
 
 def leave_at_exit(monitor: Leaving) -> None:
     """Close the monitor when this process exits normally."""
     _leaving[monitor] = os.getpid()
+    if multiprocessing.parent_process() is not None and os.getpid() not in _children:
+        # A child that multiprocessing has forked runs its finalizers, but no exit handlers. granian's workers are such.
+        _children.add(os.getpid())
+        Finalize(None, _leave, exitpriority=0)
 
 
 @atexit.register

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import math
 import os
 import secrets
 import socket
@@ -18,12 +17,14 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
+from backjob.delivery.clocks import Clocks
 from backjob.delivery.deliveries import Deliveries
 from backjob.delivery.keeping import LEASE
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
-from backjob.delivery.reaping import reap, renew_far_leases
+from backjob.delivery.reaping import reap
 from backjob.delivery.resting import Rest
+from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
 from backjob.model import Credentials, Job, Query
@@ -36,8 +37,9 @@ _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
-_GRACE: Final = 1.0
-_CLOCK_DRIFT: Final = 5.0
+_GRACE: Final = LEASE / 2
+"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
+_CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
 
@@ -66,8 +68,10 @@ class Monitor:
         self._outage = Outage(parts.clock)
         self._no_thread = Outage(parts.clock)
         self._has_backlog = False
+        self._clocks = Clocks(parts.clock, parts.run_lease)
         self._deliveries = Deliveries(
             parts,
+            self._clocks,
             lessee=self.lessee,
             outage=self._outage,
             post=self._post,
@@ -76,13 +80,12 @@ class Monitor:
         )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
-        self._next_poll = self._next_reap = self._next_cleanup = self._reap_from = now
+        self._next_poll = self._next_reap = self._next_cleanup = self._next_clock_check = now
         self._next_relabel = now
         self._relabel_interval = _RELABEL_INTERVAL
-        self._drift = self._wall_minus_monotonic()
-        self._is_set_back = False
-        self._jumped_at = -math.inf
-        self._was_draining = False
+        self._reaped_before: str | None = None
+        """With more late jobs than one query returns: the last one that was looked at."""
+        self._release_far_at: float | None = None
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -132,9 +135,9 @@ class Monitor:
         if job.lessee is None:
             self._post(lambda: self._set_alarm(at))
 
-    def forget(self, job_id: str) -> None:
-        """Stop delivering a job that has ended."""
-        self._post(lambda: self._deliveries.drop(job_id))
+    def forget(self, job: Job) -> None:
+        """Stop delivering the run of a job that was ended or requeued."""
+        self._post(lambda: self._deliveries.forget(job))
 
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
@@ -161,29 +164,23 @@ class Monitor:
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
-        """End or requeue a job, as read, if it has passed a time limit and this process may judge that.
+        """End or requeue a job, as read, if it has passed a time limit and this process may reap.
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
-        return self._reap_one(job) if self.may_reap() else None
+        return self._reap_one(job) if self.may_reap() and self._clocks.is_plausible(job.read_time) else None
 
     def _reap_one(self, job: Job) -> Job | None:
-        steady = self._clock.monotonic() - self._jumped_at
-        return reap(self._parts, job, self._deliveries.why_waiting(), steady)
+        return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady)
 
     def may_reap(self) -> bool:
-        """Return whether a lease or silence that is over means anything.
+        """Return whether this process may end or requeue jobs that have passed a time limit.
 
-        It does not for one run lease after an outage of the store or a jump of the wall clock, and while this process itself
-        is too slow to tell.
+        It may not for one run lease after an outage of the store or a jump of a clock, nor while it is itself too slow to tell
+        whether other processes live.
         """
-        drift = self._wall_minus_monotonic()
-        if abs(drift - self._drift) > _CLOCK_DRIFT:
-            _log.warning("the wall clock jumped by %.0f s: no job is timed out for a while", drift - self._drift)
-            self._is_set_back = self._is_set_back or drift < self._drift
-            self._drift, self._jumped_at = drift, self._clock.monotonic()
-            self._reap_from = self._clock.monotonic() + self._parts.run_lease
-        return self._clock.monotonic() >= self._reap_from and self._parts.may_reap()
+        self._clocks.check_wall()
+        return not self._clocks.is_paused and self._parts.may_reap()
 
     @property
     def is_running(self) -> bool:
@@ -206,7 +203,7 @@ class Monitor:
             return False
 
     def give_leases_back(self, timeout: float = 5.0) -> None:
-        """Let other processes deliver the jobs that this one could not deliver yet; wait until they can, at most so long (s).
+        """Let other processes deliver the jobs that this one could not deliver yet. Waits until they can, at most ``timeout`` s.
 
         Called when the server shuts down, for servers that then end without running Python's exit handlers.
         """
@@ -247,9 +244,6 @@ class Monitor:
         if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
             heapq.heappush(self._alarms, at)
 
-    def _wall_minus_monotonic(self) -> float:
-        return self._clock.now().timestamp() - self._clock.monotonic()
-
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> float:
@@ -264,7 +258,8 @@ class Monitor:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
-        self._notice_draining()
+        if self._parts.is_draining():
+            self._retrying(self._leave_unsent)
         self._deliveries.run(now)
         self._set_pace(now)
         if self._is_time_to_poll(now):
@@ -273,6 +268,8 @@ class Monitor:
             self._deliveries.run(now)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
+            self._clocks.check_wall()
+            self._retrying(lambda: self._follow_set_back(now))
             if self._rest.is_idle:
                 self._next_reap = now + self._rest.glance_interval
                 self._retrying(self._glance)
@@ -301,11 +298,9 @@ class Monitor:
             self._is_active = True
             self._next_reap = self._clock.monotonic()
 
-    def _notice_draining(self) -> None:
-        """When this process begins to drain, leave the jobs that it has not sent yet to the others."""
-        if self._parts.is_draining() and not self._was_draining:
-            self._was_draining = True
-            self._retrying(lambda: self._deliveries.release(unsent=True))
+    def _leave_unsent(self) -> None:
+        """Leave the jobs that this draining process has not sent, or that a busy process has refused, to the others."""
+        self._deliveries.release(unsent=True)
 
     def _run_posted(self) -> None:
         while self._posted:
@@ -316,7 +311,7 @@ class Monitor:
         if isinstance(self._outage.attempt(part, "the monitor"), StoreError):
             now = self._clock.monotonic()
             self._next_poll = max(self._next_poll, now + RETRY_PAUSE)
-            self._reap_from = now + self._parts.run_lease  # no process could renew its leases
+            self._clocks.pause()
 
     def _is_time_to_poll(self, now: float) -> bool:
         is_due = now >= self._next_poll
@@ -339,7 +334,7 @@ class Monitor:
         return min(*events, *(event for event in parts if event is not None))
 
     def _poll(self) -> None:
-        room = min(self._deliveries.room(), _BATCH)
+        room = min(self._deliveries.room(), _BATCH, self._deliveries.slots.batch())
         if room == 0 or self._is_leaving:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             self._has_backlog = True  # perhaps: the next place that becomes free tells
@@ -350,20 +345,33 @@ class Monitor:
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full)
         now = self._clock.monotonic()
         for job in jobs:
-            # A poll can find a job of this process before `accept` posts its credentials: wait for them.
+            # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
+            # stopped for a while and takes it back.
             self._deliveries.add(job, None, now + _GRACE if job.held else now)
         self._has_backlog = len(jobs) == room
         if self._has_backlog:
             self._next_poll = now
 
+    def _check_stores_clock(self) -> None:
+        began = self._clock.monotonic()
+        if began >= self._next_clock_check:
+            self._next_clock_check = began + _CLOCK_INTERVAL
+            for job in self._store.find(Query(limit=1)):
+                self._clocks.check_store(job.read_time, began)
+
     def _reap(self) -> None:
-        may_reap = self.may_reap()
-        if self._is_set_back:
-            renew_far_leases(self._parts)
-            self._is_set_back = False
-        if not may_reap:
+        self._check_stores_clock()
+        if not self.may_reap():
             return
-        for job in self._store.find(Query(overdue=True, limit=_BATCH)):
+        began = self._clock.monotonic()
+        late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
+        if late:
+            self._clocks.check_store(late[0].read_time, began)
+            if self._clocks.is_paused:
+                return
+        is_full = len(late) == _BATCH
+        self._reaped_before = late[-1].id if is_full else None
+        for job in late:
             self._is_active = True
             try:
                 changed = self._reap_one(job)
@@ -374,11 +382,23 @@ class Monitor:
                 continue
             if changed is not None:
                 self.reaped(changed)
+        if is_full:
+            self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
+
+    def _follow_set_back(self, now: float) -> None:
+        """After a clock was set back, let no dead process keep its jobs for long. The living get time to renew their leases."""
+        if self._clocks.set_back is not None:
+            renew_far_leases(self._parts)
+            bring_forward(self._parts)
+            self._release_far_at = self._clocks.set_back + LEASE
+            self._clocks.set_back = None
+        if self._release_far_at is not None and now >= self._release_far_at:
+            release_far_leases(self._parts)
+            self._release_far_at = None
 
     def reaped(self, job: Job) -> None:
         """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""
-        if job.token is None or job.status.is_final:
-            self._deliveries.drop(job.id)
+        self._deliveries.forget(job)
         self.run_ended(job)
         if job.status.is_final:
             self._parts.announce(job)

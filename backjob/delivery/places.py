@@ -18,12 +18,13 @@ from backjob.errors import SlotTaken
 from backjob.model import Job, Response
 
 _NO_LIMIT: Final = 1000
+_LEAST_BATCH: Final = 10
 _RESERVED_FOR: Final = 15.0
 """Seconds after which a reserved place is free again, if no job came: it was joined, or its transaction rolled back."""
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0
-_QUICK_TRIES: Final = 4
-_FIRST_REFUSAL: Final = 0.02
+_QUICK_TRIES: Final = 20
+_FIRST_REFUSAL: Final = 0.003
 _LONGEST_REFUSAL: Final = 1.0
 
 
@@ -112,6 +113,12 @@ class Slots:
         """Return the queues that have had no free slot a moment ago."""
         now = self._monotonic()
         return frozenset([queue for queue, full in self._full.items() if full.until > now])
+
+    def batch(self) -> int:
+        """Return how many jobs to lease at once: those that find no slot must be given back one by one."""
+        full = self.full()
+        limits = [limit for queue, limit in self._limits.items() if queue not in full]
+        return max([_LEAST_BATCH, *limits]) if limits else _NO_LIMIT
 
     def next_event(self) -> float | None:
         """Return when a full queue is tried again, on the monotonic clock (s)."""

@@ -66,7 +66,8 @@ class Rest:
         if now >= self._quiet_from:
             self._quiet_from = now + _QUIET_INTERVAL
             self._newest = self._newest_job()
-            self.is_quiet = not self._store.count(Query(status=Status.STARTED, limit=1))
+            # The running ones again: a job may have been claimed between the two searches.
+            self.is_quiet = not self._store.count(Query(status=Status.STARTED, limit=1)) and not self._runs_jobs()
         return False
 
     def _newest_job(self) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
@@ -32,7 +34,9 @@ __all__ = ["DjangoStore"]
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_ATTEMPTS: Final = 8
+_PAUSES: Final = (0.0, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Seconds before each repetition after a deadlock."""
+_MERGE_ATTEMPTS: Final = 100
 _SEALED: Final = COLUMNS.index("sealed")
 _STARTED: Final = int(Status.STARTED)
 _RUNNING: Final = int(Status.IN_PROGRESS)
@@ -60,13 +64,14 @@ class _Deadlock(StoreUnavailable):
 
 
 def _retry_deadlocks(method: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Repeat a method after a deadlock, in which the database rolls back one of two transactions."""
+    """Repeat a method after a deadlock, or a conflict of serializable transactions: the database rolls back one of them."""
 
     @wraps(method)
     def retried(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        for _ in range(_ATTEMPTS - 1):
+        for pause in _PAUSES:
             with suppress(_Deadlock):
                 return method(*args, **kwargs)
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311 - two in conflict must not meet again
         return method(*args, **kwargs)
 
     return retried
@@ -94,15 +99,17 @@ class DjangoStore:
         with self._connection() as alias, atomic(alias, savepoint=merge_key is None):
             rows = Row.objects.using(alias)
             columns = draft_row(draft, merge_key, self._now())
-            while True:
+            named = rows.filter(**{"id": draft.id} if merge_key is None else {"merge_key": merge_key})
+            for attempt in range(_MERGE_ATTEMPTS):
                 # Insert first: in SQLite a transaction that reads before it writes may fail as locked.
                 row = Row(**columns, body=draft.request.body or None)
                 rows.bulk_create([row], ignore_conflicts=merge_key is not None)
-                named = {"id": draft.id} if merge_key is None else {"merge_key": merge_key}
-                for job in self._read(rows.filter(**named)):
+                # With MariaDB's repeatable reads, only a locking read sees a job that is younger than the transaction.
+                for job in self._read(named.select_for_update() if attempt else named):
                     return evolve(job, request=draft.request) if job.id == draft.id else job
                 if rows.filter(id=draft.id).exists():
                     raise InvalidRequest("id", "a job with this id exists already")
+        raise StoreUnavailable(f"the database {self.using!r}: the job with this merge key changed again and again")
 
     def get(self, job_id: str, *, body: bool = False) -> Job | None:
         with self._connection(job_id) as alias:
@@ -131,6 +138,13 @@ class DjangoStore:
         if expect.lease_over:
             conditional &= Q(lease_until__lte=self._now())
         with self._connection(job_id) as alias:
+            if isinstance(changes.slot, str):
+                # A transaction of the application may be about to free the slot. The write would wait for its end.
+                rows = Row.objects.using(alias)
+                if rows.filter(slot=changes.slot).exclude(id=job_id).exists():
+                    if rows.filter(conditional).exists():
+                        raise SlotTaken(changes.slot)
+                    return None
             try:
                 # A slot that another job has must not spoil the caller's transaction.
                 with atomic(alias, savepoint=isinstance(changes.slot, str)):
@@ -194,8 +208,22 @@ class DjangoStore:
             # Read in the same transaction, so that no later change to a job shows up as part of the lease.
             with atomic(alias, savepoint=False):
                 leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
-                taken = [seq for _, seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
+                taken = self._lease(alias, {seq: version for _, seq, version in found}, leased)
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"), body=True)
+
+    def _lease(self, alias: str, found: Mapping[int, int], leased: Mapping[str, Any]) -> list[int]:
+        """Lease jobs (number → version), except those that have changed since. Returns the numbers of the leased ones."""
+        rows, features = Row.objects.using(alias), connections[alias].features
+        if not features.has_select_for_update_skip_locked:
+            return [seq for seq, version in found.items() if rows.filter(seq=seq, version=version).update(**leased)]
+        # A transaction of the application that has locked one of them must not hold up all the others.
+        locked = rows.filter(seq__in=list(found)).select_for_update(
+            skip_locked=True, no_key=features.has_select_for_no_key_update
+        )
+        taken = [seq for seq, version in locked.values_list("seq", "version") if version == found[seq]]
+        if taken:
+            rows.filter(seq__in=taken).update(**leased)
+        return taken
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         alias = alias_for_leases(self._inherited.get())
@@ -281,17 +309,23 @@ class DjangoStore:
         """Do nothing: Django closes its connections."""
 
     def _purge(self, ended: Q) -> int:
-        removed = 0
-        while True:
-            with self._connection() as alias:
-                rows = Row.objects.using(alias).filter(ended).order_by("end_time")
-                aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
-                batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
-                with atomic(alias, savepoint=False):
-                    Chunk.objects.using(alias).filter(job__in=batch).delete()
-                    removed += Row.objects.using(alias).filter(seq__in=batch).delete()[0]
-            if len(batch) == len(aged) < PURGED_AT_ONCE:
-                return removed
+        removed, is_last = self._purge_batch(ended)
+        while not is_last:
+            more, is_last = self._purge_batch(ended)
+            removed += more
+        return removed
+
+    @_retry_deadlocks
+    def _purge_batch(self, ended: Q) -> tuple[int, bool]:
+        """Delete some jobs, and return how many, and whether none is left."""
+        with self._connection() as alias:
+            rows = Row.objects.using(alias).filter(ended).order_by("end_time")
+            aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
+            batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
+            with atomic(alias, savepoint=False):
+                Chunk.objects.using(alias).filter(job__in=batch).delete()
+                removed: int = Row.objects.using(alias).filter(seq__in=batch).delete()[0]
+        return removed, len(batch) == len(aged) < PURGED_AT_ONCE
 
     def _overdue(self) -> Q:
         """`backjob.lifecycle.late`, so that the index of limits bounds the search of the STARTED jobs."""

@@ -42,11 +42,11 @@ class Callbacks:
         return False
 
     def call(self, job_id: str, callback: Callable[[], object]) -> None:
-        """Have the thread call this. If 1000 calls wait already, drop it and log an error; make it here if there is no thread."""
+        """Have the thread call this; without a thread, call it here. If 1000 calls are waiting, log an error and drop it."""
         with self._changed:
             if len(self._calls) >= _MOST_WAITING:
                 _log.error(
-                    "job %s: on_end is not called for it, because %d calls wait already; it is too slow",
+                    "job %s: on_end is too slow: %d calls are waiting, so it is not called for this job",
                     job_id, _MOST_WAITING,
                 )  # fmt: skip
                 return
@@ -57,12 +57,12 @@ class Callbacks:
         _make(job_id, callback)
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all calls are made, at most so long (s). Returns whether they are."""
+        """Wait until all calls are made, for at most ``timeout`` seconds. Returns whether they are."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._calls and not self._is_calling, timeout)
 
     def close(self, timeout: float) -> None:
-        """Make the calls that wait, for at most so long (s), and end the thread. Later calls are made where they come from."""
+        """Make the waiting calls, for at most ``timeout`` s, and end the thread. Later calls run in the caller's thread."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
@@ -71,7 +71,7 @@ class Callbacks:
         with self._changed:
             count = len(self._calls) + self._is_calling
             self._calls.clear()
-        _log.error("on_end has not returned for %d jobs before the process ends", count)
+        _log.error("the process ends before on_end has returned for %d jobs", count)
 
     def _ensure_thread(self) -> bool:
         if not self._has_thread:

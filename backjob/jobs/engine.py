@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
@@ -14,7 +15,7 @@ from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
 from backjob.endings import log_conclusion, write_end
-from backjob.errors import InvalidRequest, JobExit, JobNotFound, StoreError
+from backjob.errors import InvalidRequest, JobExit, JobNotFound, MissingExtra, StoreError
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
@@ -62,7 +63,7 @@ class Engine:
         self.options = options
         keys = RowKeys(options.signer)
         self.row_keys = keys
-        self.own_jobs = OwnJobs(options.store, keys)
+        self.own_jobs = OwnJobs(options.store, keys, options.clock)
         self.store: Store = self.own_jobs
         self.signer = options.signer
         self.clock = options.clock
@@ -96,6 +97,7 @@ class Engine:
             announce=self.announce,
             run_ended=self._run_ended,
             max_running=self.max_running,
+            queues=options.limits,
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
@@ -151,7 +153,7 @@ class Engine:
             queues=self.options.limits,
             unseal=self._unseal,
             is_authentic=self.row_keys.is_authentic,
-            relabel=lambda: self.own_jobs.relabel(self.sealer),
+            relabel=lambda: self.own_jobs.relabel(self._opener),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
@@ -166,9 +168,16 @@ class Engine:
             close_idle()
 
     def _unseal(self, job: Job) -> Credentials | None:
-        if self.sealer is None or job.sealed is None:
+        opener = None if job.sealed is None else self._opener()
+        if opener is None or job.sealed is None:
             return None
-        return self.sealer.open(job.sealed, self.row_keys.binding(job, job.label))
+        return opener.open(job.sealed, self.row_keys.binding(job, job.label))
+
+    def _opener(self) -> Sealer | None:
+        """The sealer, also for jobs from before ``seal`` was turned off. None if cryptography is not installed."""
+        with suppress(MissingExtra):
+            return self.sealer or Sealer(self.signer)
+        return None
 
     def show_all(self) -> None:
         """Read and end the jobs of all applications in the store: for a command that has a store and no key."""
@@ -188,14 +197,19 @@ class Engine:
         """
         try:
             self._threads = threads
-            monitor = self.monitor
-            monitor.serves_requests = True
-            monitor.note_request()
-            self.leases.ensure_running()
+            monitor = self.begin_serving()
             if self.addresses.show(listener_of):
                 monitor.address_shown()
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
+
+    def begin_serving(self) -> Monitor:
+        """Start the threads of a process that serves requests, unless they run."""
+        monitor = self.monitor
+        monitor.serves_requests = True
+        monitor.note_request()
+        self.leases.ensure_running()
+        return monitor
 
     def max_running(self) -> int:
         """Return how many jobs this process may run at once, so that its server has threads left for pages."""
@@ -247,7 +261,7 @@ class Engine:
         return self.store.get(job_id) if is_storable(job_id) else None
 
     def job(self, job_id: str) -> Job:
-        """Return the job. One that has passed a time limit is ended or requeued first, if this process may judge that. Raises `JobNotFound`."""
+        """Return the job. If it has passed a time limit and this process may reap, end or requeue it first. Raises `JobNotFound`."""
         job = self.find(job_id)
         if job is None:
             raise JobNotFound(job_id)
@@ -256,7 +270,7 @@ class Engine:
         changed = self.monitor.reap(job)
         if changed is None:
             return self.store.get(job_id) or job
-        if changed.token is None or changed.status.is_final:  # otherwise its process is still to find out
+        if changed.token is None or changed.status.is_final:  # otherwise its process has yet to find out
             self.when_committed(job_id, partial(self.conclude, changed))
         return changed
 
@@ -307,7 +321,7 @@ class Engine:
 
     def conclude(self, job: Job) -> None:
         """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
-        self.monitor.forget(job.id)
+        self.monitor.forget(job)
         self.monitor.run_ended(job)
         if job.status.is_final:
             self.announce(job)
@@ -431,7 +445,7 @@ class Engine:
         return None
 
     def keyed(self, rows: object) -> Keyed | None:  # noqa: ARG002 - for adapters
-        """Return a query to be read in the order of its key, or None if ``rows`` is none. Raises `InvalidRequest`."""
+        """Return a query to be read in the order of its key, or None if ``rows`` is no query. Raises `InvalidRequest`."""
         return None
 
     def release(self) -> None:

@@ -27,20 +27,21 @@ class BackJob(Inside, Outside):
     a function of the base URL that returns one, such as the class `SocketTransport`: the middleware calls it once it has
     learnt the URL from the server's socket.
     ``owner(request)`` returns the user of a request, or None. ``error_timeout`` (s; 0: none) limits the silence of a running
-    job, ``delivery_timeout`` (s) how long a request may stay unclaimed once it was sent. Retention is in days, 0 keeps jobs for ever; ``max_output`` and
-    ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields, ``max_depth`` is how deep jobs that start jobs
-    may be nested, and ``max_chain`` how many jobs the first of them may lead to. ``merge_cookies`` names the cookies that say whose a job without an owner is when jobs merge (None:
-    "session"). ``forward_headers`` names more header fields of the starting request for its action to see;
-    ``credential_headers`` those that prove a login: they are treated like cookies. ``user_agent`` None forwards that of the request that starts the job. backjob calls
-    ``on_end(state)`` in the process that wrote a job's end. ``seal`` stores credentials encrypted until the job ends, so
-    that any process can deliver it. ``streams`` is the number of event streams that a process serves at once; None: 1000
-    under ASGI, none under WSGI, where each occupies a thread.
+    job, ``delivery_timeout`` (s) how long a request may stay unclaimed after it was first sent. Retention is in days; 0 keeps
+    jobs for ever. ``max_output`` and ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields,
+    ``max_depth`` is how deep jobs that start jobs may be nested, and ``max_chain`` how many jobs the first of them may lead
+    to. ``merge_cookies`` names the cookies that say whose a job without an owner is when jobs merge (None: "session").
+    ``forward_headers`` names more header fields of the starting request for its action to see; ``credential_headers`` those
+    that prove a login: they are treated like cookies. ``user_agent`` None forwards that of the request that starts the job.
+    backjob calls ``on_end(state)`` in the process that wrote a job's end. ``seal`` stores credentials encrypted until the job
+    ends, so that any process can deliver it. ``streams`` is the number of event streams that a process serves at once; None:
+    1000 under ASGI, none under WSGI, where each occupies a thread.
 
-    A job whose process stops renewing its lease for ``run_lease`` (s) ends, or is retried. ``max_running`` is how many jobs a
-    process runs at once; None: half the server's threads, at least 1, and 2 if their number is unknown; 100 under ASGI.
+    If a process does not renew a job's lease for ``run_lease`` (s), the job ends or is retried. ``max_running`` is how many
+    jobs a process runs at once; None: half the server's threads, at least 1, and 2 if their number is unknown; 100 under ASGI.
     ``queues`` limits the jobs of a queue that run at once in all processes: ``{"exports": {"max_running": 2}}``.
-    ``slice_time`` (s) is how long an action that can continue later keeps one request, and ``drain_time`` (s) how long a
-    server that is told to stop waits for the jobs that it runs.
+    ``slice_time`` (s) is after how long an action that can continue later hands over to its next request. ``drain_time`` (s)
+    is how long a server that a signal would end at once waits for its jobs.
 
     Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
     """
@@ -165,12 +166,13 @@ class BackJob(Inside, Outside):
         ``path`` may contain a query; ``query`` is added to it (lists repeat, None is left out). It may also be an absolute
         URL of this application, as frameworks build them: with scheme and host of the request being served or of the base
         URL. The worker request goes to the base URL in any case. ``method`` is 1 to 20 upper-case characters; pass at most
-        one of ``form``, ``json`` and ``body``, and none with GET. As the current user, the job gets ``Cookie`` and ``Authorization`` of the request being served. With ``as_owner`` it gets none,
-        and the action runs as the job's owner, even when the login has expired. ``delay`` is in seconds, a timedelta, or an aware
-        datetime; a job that is not claimed before ``expires`` (the same) ends FAILED. ``owner`` defaults to the owner hook's
-        result. A run that died, raised, timed out or answered 408, 425, 429 or 5xx is followed by another after
-        ``retry_delay · 2ⁿ`` s, up to ``retries`` times. ``queue`` names the queue whose limit applies. ``merge`` joins an identical job that is waiting ("pending": not
-        sent yet; it takes the newest start time) or has not ended ("unfinished").
+        one of ``form``, ``json`` and ``body``, and none with GET. As the current user, the job gets ``Cookie`` and
+        ``Authorization`` of the request being served. With ``as_owner`` it gets neither, and the action runs as the job's owner,
+        even if the login has expired. ``delay`` is in seconds, a timedelta, or an aware datetime; so is ``expires``: a job that
+        is not claimed before then ends FAILED. ``owner`` defaults to the owner hook's result. If a run dies, raises, times out
+        or responds with 408, 425, 429 or 5xx, another follows after ``retry_delay · 2ⁿ`` s, up to ``retries`` times. ``queue``
+        names the queue whose limit applies. ``merge`` joins an identical job that is waiting ("pending": not sent yet; it takes
+        the newest start time) or has not ended ("unfinished").
 
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
         `AddressUnknown`, `TooDeep`, `TooManyJobs` or `StoreError`; then nothing is stored and nothing sent. The one exception: if the

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 
 from attrs import evolve
 from typing_extensions import override
 
-from backjob.lifecycle import ended, overdue
+from backjob.clock import SystemClock
+from backjob.errors import SlotTaken
+from backjob.lifecycle import ended, late, overdue, reaped
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
-from backjob.protocols import Capability, Store, lacks
+from backjob.protocols import Capability, Clock, Store, lacks
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 
 _MAX_KNOWN: Final = 10_000
 _BATCH: Final = 100
+_LOOK_INTERVAL: Final = 20.0  # s
+_LOST_AFTER: Final = 60.0  # s
+
+_log = logging.getLogger("backjob")
 
 
 class OwnJobs(Store):
@@ -24,9 +33,13 @@ class OwnJobs(Store):
     ``store`` keeps the jobs. Jobs of other applications are neither found nor leased, ended or purged.
     """
 
-    def __init__(self, store: Store, keys: RowKeys) -> None:
+    def __init__(self, store: Store, keys: RowKeys, clock: Clock | None = None) -> None:
         self.store = store
         self._keys = keys
+        self._monotonic = (clock or SystemClock()).monotonic
+        self._next_look = -math.inf
+        self._lost: dict[tuple[str, int, datetime | None], float] = {}
+        """The runs of other applications that have a slot and no living process, each with when this process first saw it."""
         self._known: dict[str, None] = {}
         self._moved: set[str] = set()
         """The jobs that this process has given the current label since it last found none."""
@@ -55,7 +68,11 @@ class OwnJobs(Store):
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         if job_id not in self._known and self.get(job_id) is None:
             return None
-        return self.store.change(job_id, expect, changes)
+        try:
+            return self.store.change(job_id, expect, changes)
+        except SlotTaken:
+            self._free_lost_slots()
+            raise
 
     @override
     def report(self, job_id: str, token: str, report: Report) -> bool:
@@ -99,9 +116,10 @@ class OwnJobs(Store):
 
     # --- after a change of keys ---------------------------------------------------------------------------------------
 
-    def relabel(self, sealer: Sealer | None) -> int:
+    def relabel(self, sealer: Callable[[], Sealer | None]) -> int:
         """Move jobs with an older key's label to the current key, at most 100 of each status. Returns how many.
 
+        Where ``sealer`` returns None, jobs with sealed credentials keep their label: to another, these would be worthless.
         Once none is left, you can drop the older key. Call it again at once after it moved some, and after 0 a minute later.
         """
         old = self._keys.labels - {self._keys.label}
@@ -128,6 +146,26 @@ class OwnJobs(Store):
         old = self._keys.labels - {self._keys.label}
         return self.store.count(Query(labels=old, limit=limit)) if old else 0
 
+    def _free_lost_slots(self) -> None:
+        """Free the slots of jobs that no process can end any more, such as those from before a change of the only key.
+
+        An application that still exists ends or requeues such a job within seconds, so it has a minute for that.
+        """
+        now = self._monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_INTERVAL
+        seen: dict[tuple[str, int, datetime | None], float] = {}
+        for job in self.store.find(Query(overdue=True, limit=_BATCH)):
+            limit = late(job)
+            if job.slot is None or job.label in self._keys.labels or limit is None:
+                continue
+            key = (job.id, job.run, job.lease_until)
+            since = seen[key] = self._lost.get(key, now)
+            if now - since >= _LOST_AFTER and self.store.change(job.id, reaped(job, limit), Changes(slot=None)):
+                _log.warning("the slot %s of job %s, which no application here knows, is free again", job.slot, job.id)
+        self._lost = seen
+
     def _ended_unlabelled(self, job: Job) -> bool:
         """End a job without a label: no application can deliver it, and none has its status URL."""
         end = overdue(job)
@@ -136,7 +174,7 @@ class OwnJobs(Store):
         self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
         return True
 
-    def _relabelled(self, job: Job, sealer: Sealer | None) -> bool:
+    def _relabelled(self, job: Job, sealer: Callable[[], Sealer | None]) -> bool:
         changes = Changes(label=self._keys.label)
         if not job.status.is_final:
             whole = self.store.get(job.id, body=True)
@@ -144,13 +182,16 @@ class OwnJobs(Store):
                 return False
             proof = self._keys.renewed_proof(whole)
             if proof is not None:  # otherwise its proof no longer fits, and it is never sent
-                changes = self._resealed(whole, evolve(changes, proof=proof), sealer)
+                changes = evolve(changes, proof=proof)
+                if whole.sealed is not None:
+                    opener = sealer()
+                    if opener is None:
+                        return False
+                    changes = self._resealed(whole, whole.sealed, changes, opener)
         return self.store.change(job.id, Expect(status=job.status, version=job.version), changes) is not None
 
-    def _resealed(self, job: Job, changes: Changes, sealer: Sealer | None) -> Changes:
-        if job.sealed is None or sealer is None:
-            return changes
-        credentials = sealer.open(job.sealed, self._keys.binding(job, job.label))
+    def _resealed(self, job: Job, sealed: bytes, changes: Changes, sealer: Sealer) -> Changes:
+        credentials = sealer.open(sealed, self._keys.binding(job, job.label))
         if credentials is None:
             return changes
         return evolve(changes, sealed=sealer.seal(credentials, self._keys.binding(job, self._keys.label)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable
@@ -10,13 +11,24 @@ from types import EllipsisType
 from typing import Any, Final, NoReturn
 
 from backjob.draining import drain_on_signals
-from backjob.errors import BackgroundOnly, InvalidRequest, JobContinued, JobEnded, JobExit, JobRetried, NoCurrentRequest
+from backjob.errors import (
+    BackgroundOnly,
+    BackJobError,
+    InvalidRequest,
+    JobContinued,
+    JobEnded,
+    JobExit,
+    JobRetried,
+    NoCurrentRequest,
+)
 from backjob.http.arguments import check_number
 from backjob.http.values import text_of
 from backjob.jobs.cursors import checked_cursor, positions_of
 from backjob.jobs.engine import Engine, UsesEngine
 from backjob.model import JsonValue, short_text
 from backjob.worker.running import Running, current
+
+_log = logging.getLogger("backjob")
 
 _FIRST_PAUSE: Final = 0.1  # s
 _LONGEST_PAUSE: Final = 1.0
@@ -152,10 +164,15 @@ class Slices(UsesEngine):
 
         Call it in the main thread of each process that serves requests, after the server has set its handlers: they still
         run. Where a signal would end the process at once, it ends when its jobs have, at most ``DRAIN_TIME`` later, and at
-        once at a second signal. It concerns all applications in the process; only the first call has an effect. Raises
-        `RuntimeError` in another thread.
+        once at a second signal. It concerns all applications in the process. Raises `RuntimeError` in another thread.
+
+        From now on, and not only from its first request on, the process also ends the jobs of processes that have died.
         """
         drain_on_signals()
+        try:
+            self._engine.begin_serving()
+        except BackJobError as error:  # it begins at the first request
+            _log.info("this process delivers jobs from its first request on: %s", error)
 
 
 def time_left_of(engine: Engine, running: Running) -> float:

@@ -225,7 +225,8 @@ def _check_as_owner(work: Prepared, owner: str | None) -> None:
     """Raise `InvalidRequest` if a job can't run as its owner."""
     if owner is None:
         raise InvalidRequest(
-            "as_owner", "needs an owner: pass owner=, or set the owner hook and start it as a logged-in user"
+            "as_owner",
+            "needs an owner: start the job in the request of a user whom the owner hook names, or pass owner=",
         )
     if work.given:
         names = ", ".join(sorted({name for name, _ in work.given.headers}))

@@ -50,7 +50,7 @@ def _start_time(job: Job) -> datetime:
     """Return since when the job has been running: over all of its slices, and over its retries if they kept the progress.
 
     A job that waits to start starts when it is due. Without this, the elapsed time and the estimate of the rest would
-    begin anew with each slice. An ended job has taken the time of all its runs.
+    restart with each slice. An ended job has taken the time of all its runs.
     """
     history = history_of(job)
     if not history or job.status is Status.STARTED:

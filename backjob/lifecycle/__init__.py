@@ -32,6 +32,7 @@ from backjob.lifecycle.runs import (
     claimed,
     concluded,
     continued,
+    given_back,
     history_of,
     requeued,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "continued",
     "ended",
     "failed",
+    "given_back",
     "history_of",
     "late",
     "local_deadline",

@@ -53,7 +53,7 @@ def past_end(job: Job, limit: Late) -> End:
     if limit is Late.EXPIRED:
         return failed("expired: not started in time")
     if limit is Late.UNDELIVERED:
-        return failed("job timeout: sent, but not taken by the application in time")
+        return failed("job timeout: sent, but not claimed by the application in time")
     if limit is Late.DEAD and job.token != TIMED_OUT:
         return failed("the process that ran it ended", may_retry=True)
     return failed(f"job timeout: no sign of life for {job.error_timeout:g} s", may_retry=True)

@@ -79,6 +79,25 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
     )
 
 
+def given_back(job: Job) -> Changes:
+    """The changes after which a claimed job waits again, for its next run, because its action could not begin.
+
+    This counts neither as an attempt nor as a slice, and the job keeps its turn in the queue.
+    """
+    history = history_of(job)
+    is_between_slices = bool(history) and history[-1]["reason"] == continued().reason
+    return Changes(
+        status=UNSET if is_between_slices else Status.STARTED,
+        run=job.run + 1,
+        delivery=1,
+        token=None,
+        lessee=UNSET if job.held else None,
+        lease=DELIVERY_LEASE if job.held else None,
+        deliver_by=None,
+        slot=None,
+    )
+
+
 def concluded(job: Job, conclusion: Conclusion, at: datetime) -> Changes:
     """The changes that follow a run which ended at ``at`` (UTC)."""
     return ended(conclusion) if isinstance(conclusion, End) else requeued(job, conclusion, at)

@@ -10,9 +10,9 @@ from backjob.model import Job, Status
 _PLACE_AFTER: Final = 1.0  # s: sending takes a moment even if there is room
 
 WAITING_TEXTS: Final = {
-    "place": "waiting for a free place",
+    "place": "no free place yet",
     "connection": "no connection to the application yet",
-    "proof": "no answer by this application at its address yet",
+    "proof": "no answer from this application at its address yet",
     "store": "the application can't reach its job store yet",
     "engine": "waiting for the engine that runs this queue",
 }

@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from attrs import field, frozen
 
-from backjob.errors import InvalidRequest, SignatureError, UnknownKey
+from backjob.errors import UNTIMELY, InvalidRequest, SignatureError, UnknownKey
 from backjob.http.targets import reproduces_itself
 from backjob.model import Grant, Request
 from backjob.signing.carriers import CARRIERS, Fields, check_writable
@@ -183,11 +183,15 @@ def _signed_path(path: str, carried: str, *, raw: bool) -> str:
     return carried
 
 
+class _Untimely(SignatureError):
+    kind = UNTIMELY
+
+
 def _check_time(fields: Fields, now: float) -> None:
     if now < fields.created - CLOCK_TOLERANCE:
         ahead = fields.created - now
-        raise SignatureError(
+        raise _Untimely(
             f"not valid yet: signed {ahead:.0f} s ahead of this host's clock; are the clocks of all hosts in sync?"
         )
     if now >= fields.expires:
-        raise SignatureError(f"expired {now - fields.expires:.0f} s ago")
+        raise _Untimely(f"expired {now - fields.expires:.0f} s ago")

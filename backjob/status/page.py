@@ -13,7 +13,7 @@ from typing import Final
 from attrs import frozen
 
 from backjob.model import JobState, JsonValue, Status, clean_text
-from backjob.status.words import EARLIER_RUNS, WORDS, attempt_note, run_line, utc
+from backjob.status.words import EARLIER_RUNS, attempt_note, run_line, utc, word_of
 
 _LONGEST_HEADLINE: Final = 500
 _UNITS: Final = (("day", 86400), ("hr", 3600), ("min", 60), ("sec", 1))
@@ -130,7 +130,7 @@ def render_error(text: str) -> bytes:
 
 
 def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dict[str, str]:
-    word = WORDS[state.status]
+    word = word_of(state.status, state.attempt)
     text = headline(state.status_text, output)
     suffix = "" if text.lower() in ("", word.lower()) else f": {text}"
     known = state.progress > 0 or state.status.is_final

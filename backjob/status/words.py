@@ -18,6 +18,9 @@ WORDS: Final = {
 }
 """A status as users read it."""
 
+RETRYING: Final = "Retrying"
+"""The word for a job that waits for another attempt: it has already started."""
+
 NO_SIGN: Final = "no sign of its process"
 """The text of a running job whose run lease is over, until a process that may do so ends or requeues it."""
 
@@ -26,6 +29,11 @@ WAITING: Final = {"due": "waiting until it is due", **WAITING_TEXTS}
 
 EARLIER_RUNS: Final = "Earlier runs"
 """The heading of a job's history."""
+
+
+def word_of(status: Status, attempt: int) -> str:
+    """Return the word for a status, in this attempt."""
+    return RETRYING if status is Status.STARTED and attempt > 1 else WORDS[status]
 
 
 def attempt_text(attempt: int, retries: int) -> str:

@@ -43,11 +43,11 @@ class Cache(Protocol):
         ...
 
     def set(self, key: str, value: str, timeout: int, /) -> Any:
-        """Keep a value for so long, in place of any other."""
+        """Keep a value for ``timeout`` seconds, in place of any other."""
         ...
 
     def add(self, key: str, value: str, timeout: int, /) -> Any:
-        """Keep a value for so long unless there is one already. Return whether it was added."""
+        """Keep a value for ``timeout`` seconds unless there is one already. Return whether it was added."""
         ...
 
     def delete(self, key: str, /) -> Any:

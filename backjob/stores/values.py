@@ -39,7 +39,7 @@ _SHORTEST_LIMIT: Final = 4  # bytes: the longest character in UTF-8 (RFC 3629, s
 
 
 def later(now: datetime, due: datetime | float) -> datetime:
-    """A moment in UTC: the aware datetime, or so many seconds after now."""
+    """A moment in UTC: the aware datetime, or this number of seconds after now."""
     return due.astimezone(UTC) if isinstance(due, datetime) else now + timedelta(seconds=due)
 
 

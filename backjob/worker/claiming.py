@@ -53,6 +53,7 @@ from backjob.worker.places import Places
 from backjob.worker.probing import Holds
 from backjob.worker.replies import Refusal, Reply, WorkerRequest
 from backjob.worker.running import Running
+from backjob.worker.slots import give_back, with_slot
 
 _log = logging.getLogger("backjob")
 
@@ -74,7 +75,8 @@ class Worker:
 
     ``run_lease`` is in seconds; ``leases`` returns what renews it. ``settle`` takes over the function that writes the end of
     a run if the store is unavailable. ``run_ended`` is called with the job after the end of a run is written. ``max_running`` returns how
-    many jobs this process may run at once, and ``is_draining`` whether it runs no more of them.
+    many jobs this process may run at once, and ``is_draining`` whether it runs no more of them. ``queues`` has the limits of
+    the queues that have one.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Worker:
         announce: Callable[[Job], None],
         run_ended: Callable[[Job], None] = lambda _job: None,
         max_running: Callable[[], float] = lambda: float("inf"),
+        queues: Mapping[str, int] | None = None,
         is_draining: Callable[[], bool] = lambda: False,
         is_authentic: Callable[[Job, bytes], bool],
         inheritance: Inheritance,
@@ -112,6 +115,7 @@ class Worker:
         self._is_authentic = is_authentic
         self._run_ended = run_ended
         self._max_running = max_running
+        self._queues = queues or {}
         self._is_draining = is_draining
         self._faults = Outage(clock)
         self._places = PerProcess(Places)
@@ -205,6 +209,7 @@ class Worker:
         grant = opened.verified.grant
         token = secrets.token_urlsafe(16)
         expect, changes = claimed(token, grant.run, self._run_lease)
+        leases, began = self._leases(), self._clock.monotonic()
         try:
             job = self._store.change(grant.job_id, expect, changes)
         except StoreUnavailable as error:
@@ -216,7 +221,12 @@ class Worker:
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
         if not self._is_authentic(job, body):
             self._refuse_row(job, token, opened)
-        leases = self._leases()
+        if job.slot is None and job.queue in self._queues:
+            job = self._with_slot(job, token, opened)
+        if self._clock.monotonic() - began > leases.interval:
+            # The store may have counted the lease from when the write began to wait for a lock.
+            with suppress(StoreError):
+                self._store.beat({job.id: token}, self._run_lease, frozenset())
         running = Running(
             job,
             token,
@@ -231,12 +241,27 @@ class Worker:
         leases.add(running)
         return running
 
+    def _with_slot(self, job: Job, token: str, opened: WorkerRequest) -> Job:
+        """Take a slot for a claimed job that has none, or refuse the request and leave the job to its next run."""
+        slotted: Job | None = None
+        with suppress(StoreUnavailable):
+            slotted = with_slot(self._store, job, token, self._queues[job.queue])
+        if slotted is not None:
+            return slotted
+        back = partial(give_back, self._store, job, token)
+        try:
+            back()
+        except StoreUnavailable:
+            self._settle(job.id, back)
+        text = "this run has lost its slot of the queue to another job, so the job waits for the next run"
+        raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
+
     def _refuse_row(self, job: Job, token: str, opened: WorkerRequest) -> NoReturn:
         """End a claimed job whose owner or caller was changed in the store: its action would act for another one."""
         end = failed(ROW_CHANGED)
         log_conclusion(job, end)
         with suppress(StoreUnavailable):  # then the next run finds the same
-            changed = self._store.change(job.id, Expect(token=token), ended(end))
+            changed = self._store.change(job.id, Expect(status=Status.IN_PROGRESS, token=token), ended(end))
             if changed is not None:
                 self._announce(changed)
         raise Refusal(409, "Conflict", "changed", ROW_CHANGED, opened.mark)
@@ -292,7 +317,11 @@ class Worker:
             return
         conclusion = after_run(job, past_end(job, Late.SILENT), _spread())
         changed = write_conclusion(
-            self._store, job, Expect(run=job.run, token=TIMED_OUT), conclusion, self._clock.now()
+            self._store,
+            job,
+            Expect(status=Status.IN_PROGRESS, run=job.run, token=TIMED_OUT),  # an end keeps the token
+            conclusion,
+            self._clock.now(),
         )
         if changed is not None:
             self._follow_up(job, conclusion, changed, None)

@@ -18,7 +18,7 @@ from backjob.worker.running import Running
 
 _TICKS_PER_LEASE: Final = 9
 _ON_TIME: Final = 3
-_SLACK: Final = 0.5  # s; of short leases at most a quarter: a busy machine is late by so much, too
+_SLACK: Final = 0.5  # s; at most a quarter of a short lease: a busy machine may be this late, too
 _IDLE_TICKS: Final = 5
 
 _log = logging.getLogger("backjob")
@@ -96,7 +96,7 @@ class Leases:
         return is_on_time and now - self._since >= self._lease
 
     def close(self, timeout: float) -> None:
-        """End the thread and wait for it, at most so long (s)."""
+        """End the thread and wait for it, for at most ``timeout`` seconds."""
         self._passes.close(timeout)
 
     # --- the thread -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the outcome of an action means: what follows its run, and which error the server must see."""
+"""Decides, from the outcome of an action, what follows its run and which error the server must see."""
 
 from __future__ import annotations
 

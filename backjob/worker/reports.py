@@ -27,7 +27,7 @@ _log = logging.getLogger("backjob")
 
 
 class Reports:
-    """What one run of a job reports: base of `backjob.worker.running.Running`.
+    """The reports of one run of a job: base class of `backjob.worker.running.Running`.
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``renewal`` is how often the run's lease
     is renewed (s), and with it signs of life are written. ``waits_to_end``: the action has returned, but the store does not

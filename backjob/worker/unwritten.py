@@ -55,7 +55,7 @@ class Unwritten:
 
     @property
     def is_full(self) -> bool:
-        """Whether there is so much output that it should be written at once."""
+        """Whether there is enough output to write it at once."""
         return self._pending_size >= _FULL
 
     def raise_progress(self, amount: float) -> None:

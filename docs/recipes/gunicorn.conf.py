@@ -6,7 +6,7 @@ worker_class = "gthread"
 threads = 8
 timeout = 60  # ends a process that hangs; it does not limit requests of gthread
 control_socket_disable = True  # its file would be in a directory that the user `shop` can't write to
-graceful_timeout = 30  # for the requests that run at a TERM or HUP; longer than one step of your jobs
+graceful_timeout = 30  # for the requests that run at a TERM or HUP; longer than one item of your jobs in slices
 
 
 def post_worker_init(worker):

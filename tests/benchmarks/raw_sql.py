@@ -12,11 +12,14 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import psycopg
 import pymysql
 
+from backjob.stores.columns import JOB_COLUMNS
+
 __all__ = ["RawMariaDB", "RawPostgreSQL", "RawSQL"]
 
 _CHUNK: Final = 100_000
 _TOKEN: Final = "t" * 22
-_ERASED: Final = ("request", "sealed", "merge_key")
+_LEASE: Final = 18_000_000  # µs
+_ERASED: Final = tuple([column.name for column in JOB_COLUMNS if column.erased])
 
 
 class RawSQL:
@@ -33,8 +36,9 @@ class RawSQL:
         self._reported: dict[str, int] = {}
         erased = "".join(f", {name} = NULL" for name in _ERASED)
         self._claim = (
-            f"UPDATE {self._table} SET version = version + 1, status = 1, token = %s, lessee = NULL, "
-            "lease_until = NULL, updated_time = %s WHERE id = %s AND status = 0"
+            f"UPDATE {self._table} SET version = version + 1, status = 1, token = %s, lease_until = %s, "
+            "waiting_for = NULL, expires = NULL, claimed_time = %s, updated_time = %s "
+            "WHERE id = %s AND run = 1 AND token IS NULL AND status < 2"
         )
         self._end = (
             f"UPDATE {self._table} SET version = version + 1, status = 2, progress = 100, updated_time = %s, "
@@ -101,7 +105,7 @@ class RawSQL:
     def update_twice(self, job_id: str) -> None:
         now = time.time_ns() // 1000
         cursor = self._cursor()
-        cursor.execute(self._claim, (_TOKEN, now, job_id))
+        cursor.execute(self._claim, (_TOKEN, now + _LEASE, now, now, job_id))
         cursor.execute(self._end, (now, now, job_id, _TOKEN))
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:

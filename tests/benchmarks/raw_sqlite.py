@@ -9,11 +9,14 @@ import time
 from typing import Any, Final
 from urllib.parse import unquote
 
+from backjob.stores.columns import JOB_COLUMNS
+
 __all__ = ["RawSQLite"]
 
 _CHUNK: Final = 50_000
 _TOKEN: Final = "t" * 22
-_ERASED: Final = ("request", "sealed", "merge_key")
+_LEASE: Final = 18_000_000  # µs
+_ERASED: Final = tuple([column.name for column in JOB_COLUMNS if column.erased])
 
 
 def _path(url: str) -> str:
@@ -32,8 +35,8 @@ class RawSQLite:
         self._insert = ""
         erased = "".join(f", {name} = NULL" for name in _ERASED)
         self._claim = (
-            "UPDATE backjob SET version = version + 1, status = 1, token = ?, lessee = NULL, lease_until = NULL, "
-            "updated_time = ? WHERE id = ? AND status = 0"
+            "UPDATE backjob SET version = version + 1, status = 1, token = ?, lease_until = ?, waiting_for = NULL, "
+            "expires = NULL, claimed_time = ?, updated_time = ? WHERE id = ? AND run = 1 AND token IS NULL AND status < 2"
         )
         self._end = (
             "UPDATE backjob SET version = version + 1, status = 2, progress = 100, updated_time = ?, "
@@ -67,7 +70,7 @@ class RawSQLite:
     def update_twice(self, job_id: str) -> None:
         now = time.time_ns() // 1000
         with self._lock:
-            self._connection.execute(self._claim, (_TOKEN, now, job_id))
+            self._connection.execute(self._claim, (_TOKEN, now + _LEASE, now, now, job_id))
         with self._lock:
             self._connection.execute(self._end, (now, now, job_id, _TOKEN))
 
@@ -97,6 +100,7 @@ class RawSQLite:
             "deliver_by": "deliver_by - n * 1000000",
             "updated_time": "updated_time - n * 1000000",
             "end_time": "end_time - n * 1000000",
+            "claimed_time": "claimed_time - n * 1000000",
         }
         values = ", ".join([own.get(name, name) for name in names])
         (template,) = connection.execute("SELECT max(seq) FROM backjob WHERE status = 2").fetchone()

@@ -88,7 +88,7 @@ def test_a_retry_shows_the_reason_the_attempt_and_the_earlier_runs(scripted: Scr
     assert part(page, "attempt").is_hidden()
     assert part(page, "history").is_hidden()
     job.requeue(Requeue("row <b>31</b> is no row", 60))
-    page.get_by_text("Waiting to start: row <b>31</b> is no row; attempt 2 of 4").wait_for()
+    page.get_by_text("Retrying: row <b>31</b> is no row; attempt 2 of 4").wait_for()
     assert part(page, "attempt").is_hidden()
     job.claim().report(10, "Reading again")
     page.get_by_text("Running: Reading again").wait_for()

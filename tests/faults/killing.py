@@ -26,12 +26,17 @@ _ROOT: Final = Path(__file__).parents[2]
 
 @frozen
 class HerdKind:
-    """A server with workers. ``is_single``: it is one process, which the test starts again after each kill."""
+    """A server with workers.
+
+    ``is_single``: it is one process, which the test starts again after each kill. ``is_configured``: it does not show its
+    socket, so that the application has a base URL.
+    """
 
     name: str
     command: Callable[[str, socket.socket, Path], list[str]]
     app: str = "app"
     is_single: bool = False
+    is_configured: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -57,7 +62,7 @@ class Herd:
     client: Client
     process: subprocess.Popen[bytes] | None = None
     kills: int = 0
-    _random: random.Random = field(factory=lambda: random.Random(7))  # noqa: S311 - not for secrets
+    _random: random.Random = field(factory=lambda: random.Random(7))
 
     def start(self) -> None:
         """Start the server, unless it runs."""
@@ -128,6 +133,8 @@ def herd(kind: HerdKind, module: str, directory: Path, environment: Mapping[str,
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
         command = kind.command(f"{module}:{kind.app}", listening, directory)
         client = Client(("127.0.0.1", listening.getsockname()[1]))
+        if kind.is_configured:
+            environment = {"BACKJOB_BASE_URL": f"http://127.0.0.1:{client.address[1]}", **environment}
         running = Herd(kind, command, environment, listening, directory / "server.log", client)
         running.start()
         try:

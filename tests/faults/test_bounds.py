@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 JOBS: Final = 60
 AT_ONCE: Final = 12
+THREADS: Final = ["backjob-leases", "backjob-monitor", "backjob-sockets"]
 
 
 class Server(ThreadingMixIn, WSGIServer):
@@ -96,7 +97,7 @@ def descriptors() -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
-def test_two_threads_serve_any_number_of_jobs_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_three_threads_serve_any_number_of_jobs_and_leave_nothing_behind(tmp_path: Path) -> None:
     before, threads_before = descriptors(), threading.active_count()
     thread_sets: set[tuple[str, ...]] = set()
     reached, released = threading.Semaphore(0), threading.Event()
@@ -121,7 +122,7 @@ def test_two_threads_serve_any_number_of_jobs_and_leave_nothing_behind(tmp_path:
     store = Watched(SQLiteStore(tmp_path / "jobs.db"))
     watched: Any = store
     transport = SocketTransport(f"http://127.0.0.1:{server.server_port}", max_in_flight=AT_ONCE)
-    jobs = BackJob(watched, transport, MessageSigner(KEY))
+    jobs = BackJob(watched, transport, MessageSigner(KEY), max_running=JOBS)
     assert backjob_threads() == []
     with served(jobs, action, server):
         with ThreadPoolExecutor(8, thread_name_prefix="visitor") as visitors:
@@ -132,12 +133,12 @@ def test_two_threads_serve_any_number_of_jobs_and_leave_nothing_behind(tmp_path:
             assert all(reached.acquire(timeout=WAIT) for _ in range(AT_ONCE))
             assert len(jobs.find(status=Status.IN_PROGRESS, limit=JOBS)) == AT_ONCE
             assert len(jobs.find(status=Status.STARTED, limit=JOBS)) == JOBS - AT_ONCE
-            assert backjob_threads() == ["backjob-monitor", "backjob-sockets"]
+            assert backjob_threads() == THREADS
             released.set()
             assert {jobs.join(job_id, WAIT).status for job_id in ids} == {Status.COMPLETED}
-        assert backjob_threads() == ["backjob-monitor", "backjob-sockets"]
+        assert backjob_threads() == THREADS
     assert most == AT_ONCE
-    assert thread_sets == {("backjob-monitor", "backjob-sockets")}
+    assert thread_sets == {tuple(THREADS)}
     assert "backjob-monitor" in store.callers
     assert "backjob-sockets" not in store.callers
     assert eventually(lambda: backjob_threads() == [])

@@ -92,7 +92,13 @@ def test_a_shell_of_flask_delivers_what_it_starts_or_leaves_it_to_the_site(site:
 
 
 @pytest.mark.parametrize(
-    ("kind", "app"), [("gunicorn-sync-2", "plain_app"), ("gunicorn-threads", "flask_app"), ("uvicorn-h11", "asgi_app")]
+    ("kind", "app"),
+    [
+        ("gunicorn-sync-2", "plain_app"),
+        ("gunicorn-threads", "flask_app"),
+        ("uvicorn-h11", "asgi_app"),
+        ("granian-wsgi", "plain_app"),
+    ],
 )
 def test_a_server_that_ends_gives_its_leases_back_without_waiting(kind: str, app: str, tmp_path: Path) -> None:
     with serving(

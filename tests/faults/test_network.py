@@ -61,7 +61,7 @@ def gate() -> Iterator[Gate]:
 def attempts(site: Site, job_id: str) -> int:
     job = site.jobs.store.get(job_id)
     assert job is not None
-    return job.attempt
+    return job.delivery
 
 
 def close_at_once(passage: Passage) -> None:
@@ -130,7 +130,7 @@ def test_a_504_while_the_request_waits_for_a_worker_is_harmless(through: Through
         else:
             passage.relay(upstream)
 
-    site, _ = through(treat, "gunicorn-sync")
+    site, _ = through(treat, "gunicorn-sync", BACKJOB_MAX_RUNNING="2")
     running = site.start("/work/hold", {"gate": gate.port})
     action = gate.reached()
     # The only worker is busy. The site's monitor finds this job and sends it; it waits in the server's backlog.

@@ -205,7 +205,7 @@ def behind_proxy(database: PrivateServer) -> Iterator[tuple[CuttingProxy, Store,
 def claimed_job(store: Store, job_id: str) -> Running:
     """A new job that is claimed, on a clock that does not advance."""
     store.create(Draft(id=job_id, request=Request("GET", "/work")))
-    job = store.change(job_id, *claimed("the token"))
+    job = store.change(job_id, *claimed("the token", 1, 600))
     assert job is not None
     return Running(job, "the token", store=store, clock=FakeClock(), max_output=1 << 20, dirty=lambda _: None)
 

@@ -46,9 +46,14 @@ http {{
 
 def option(unit: str, name: str) -> str:
     """The value of an option of a systemd unit."""
-    lines = (RECIPES / unit).read_text(encoding="utf-8").splitlines()
-    [value] = [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
+    [value] = options(RECIPES / unit, name)
     return value
+
+
+def options(unit: Path, name: str) -> list[str]:
+    """The values of an option that a systemd unit may repeat."""
+    lines = unit.read_text(encoding="utf-8").splitlines()
+    return [line.partition("=")[2] for line in lines if line.startswith(f"{name}=")]
 
 
 def variables(file: str) -> dict[str, str]:
@@ -159,6 +164,11 @@ class Site:
             ending.callback(process.wait, _WAIT)
             ending.callback(_kill, process)
             yield process
+
+    def reload(self, server: subprocess.Popen[bytes]) -> None:
+        """Run `systemctl reload shop`."""
+        for line in options(self.directory / "shop.service", "ExecReload"):
+            subprocess.run(shlex.split(line.replace("$MAINPID", str(server.pid))), check=True, timeout=_WAIT)
 
     # --- a visitor ---------------------------------------------------------------------------------------------------
 

@@ -10,11 +10,14 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from backjob import Status
+from backjob.stores import open_store
 from tests.recipes.sites import RECIPES, Site, option
 from tests.scenarios.client import Client
 from tests.scenarios.fronts import require
@@ -86,10 +89,21 @@ def test_reloading_gunicorn_fails_no_request_and_continues_the_job(site: Site) -
     require("nginx")
     with site.nginx(), site.gunicorn() as server:
         rows, report = started(site)
-        assert option("shop.service", "ExecReload") == "/bin/kill -s HUP $MAINPID"
-        server.send_signal(signal.SIGHUP)  # systemctl reload
+        site.reload(server)
         check_both(site, rows, report)  # asserts that each request for a state gets a 200
         assert site.client.get("/").status == 200
+
+
+@pytest.mark.slow
+def test_reloading_gunicorn_continues_the_job_although_no_visitor_comes(site: Site) -> None:
+    require("nginx")
+    with site.nginx(), site.gunicorn() as server:
+        rows, _ = started(site)
+        site.reload(server)
+        job_id = rows.rpartition("/")[2].partition(".")[0]
+        with closing(open_store(f"sqlite:///{site.directory}/jobs.db")) as store:
+            site.until(lambda: (job := store.get(job_id)) is not None and job.status is Status.COMPLETED)
+        assert site.rows(rows) == list(range(ROWS))
 
 
 @pytest.mark.slow

@@ -120,7 +120,7 @@ def test_500_clients_get_every_event_with_as_many_store_reads_as_one_client(tmp_
         job = engine_of(site.jobs).store.create(
             Draft(id=new_job_id(), request=Request("GET", "/work"), error_timeout=600)
         )
-        assert site.jobs.store.change(job.id, *claimed(_TOKEN)) is not None
+        assert site.jobs.store.change(job.id, *claimed(_TOKEN, 1, 600)) is not None
         one, many = run(watched(site, job.id, 1)), run(watched(site, job.id, _MANY))
     (tmp_path / "bare").mkdir()
     with counted(tmp_path / "bare") as site:

@@ -41,4 +41,4 @@ def test_behind_a_login_page_a_job_waits_and_a_warning_names_that_page(tmp_path:
         state = site.until(job_id, lambda state: state.waiting_for == "proof")
         assert (state.status, site.runs(job_id)) == (Status.STARTED, 0)
         page = site.page(site.jobs.status_url(job_id), headers=ann | {"Accept": "text/html"})
-        assert "no answer by this application at its address yet" in page.text
+        assert "no answer from this application at its address yet" in page.text

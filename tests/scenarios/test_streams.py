@@ -135,7 +135,7 @@ def test_a_client_that_does_not_read_is_disconnected(
     transport = SocketTransport("http://127.0.0.1:9")
     with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs, served(jobs, http) as address:
         job = engine_of(jobs).store.create(Draft(id=new_job_id(), request=Request("GET", "/work")))
-        assert jobs.store.change(job.id, *claimed("token")) is not None
+        assert jobs.store.change(job.id, *claimed("token", 1, 60)) is not None
         size = 8 << 20  # more than the socket buffers hold
         assert jobs.store.report(job.id, "token", Report(output="x" * size))
         with socket.create_connection(address, WAIT) as client:

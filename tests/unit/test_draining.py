@@ -42,7 +42,7 @@ def test_the_flag_of_an_application_can_be_set_by_itself() -> None:
     assert (one.is_on, other.is_on) == (True, False)
 
 
-def test_a_draining_engine_is_so_for_all_its_parts() -> None:
+def test_all_parts_of_a_draining_engine_drain() -> None:
     world = bench()
     parts = world.engine.delivery_parts
     assert not parts.is_draining()
@@ -68,7 +68,7 @@ def test_a_handler_of_the_server_still_runs_and_finds_the_flag_set(number: signa
     assert done.stdout.splitlines() == [f"{int(number)} [True, True]", "goes on"], done.stderr
 
 
-def test_an_error_that_the_servers_handler_raises_is_still_a_signals() -> None:
+def test_an_error_that_the_servers_handler_raises_still_counts_as_raised_by_the_signal() -> None:
     done = run(
         """
         from backjob.worker.exits import is_from_signal

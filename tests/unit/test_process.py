@@ -154,6 +154,55 @@ def test_a_failing_pass_is_logged_and_followed_by_another(caplog: pytest.LogCapt
     assert "a pass of the thread backjob-test failed" in caplog.text
 
 
+@pytest.mark.parametrize("error", [MemoryError(), SystemExit(1)])
+def test_a_thread_survives_a_pass_whose_failure_can_not_even_be_logged(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    steps, enough = deque([error, MemoryError()]), threading.Event()
+
+    def step() -> float:
+        if steps:
+            raise steps.popleft()
+        enough.set()
+        return 60.0
+
+    def log(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("backjob.process._log.exception", log)
+    monkeypatch.setattr("backjob.process.RETRY_PAUSE", 0.0)
+    passes = Passes("test", step, at_end=lambda: None)
+    passes.ensure_running()
+    assert enough.wait(DEADLINE)
+    assert passes.close(DEADLINE)
+
+
+def test_a_thread_that_memory_was_too_short_for_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended, again, steps = threading.Event(), threading.Event(), list[threading.Thread]()
+
+    def step() -> float:
+        steps.append(threading.current_thread())
+        if len(steps) > 1:
+            again.set()
+        return 60.0
+
+    def wait(_pause: float) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(threading, "excepthook", lambda _: ended.set())
+    passes = Passes("test", step, at_end=lambda: None)
+    whole, broken = passes._woken, threading.Event()
+    monkeypatch.setattr(broken, "wait", wait)
+    passes._woken = broken
+    passes.ensure_running()
+    assert ended.wait(DEADLINE)
+    steps[0].join(DEADLINE)
+    passes._woken = whole
+    passes.ensure_running()
+    assert again.wait(DEADLINE)
+    assert passes.close(DEADLINE)
+
+
 def test_an_idle_thread_ends_and_no_work_is_lost_between_its_end_and_the_next_start() -> None:
     work, results = Work(), list[int]()
     passes = work.passes(is_idle=lambda: not work.items)

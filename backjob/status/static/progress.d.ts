@@ -39,6 +39,8 @@ export interface BackjobRun {
  */
 export interface BackjobTexts {
   started: string;
+  /** Instead of `started` while a job waits for another attempt. */
+  retrying: string;
   in_progress: string;
   completed: string;
   failed: string;

@@ -23,6 +23,7 @@
   const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const TEXTS = {
     started: "Waiting to start",
+    retrying: "Retrying",
     in_progress: "Running",
     completed: "Done",
     failed: "Failed",
@@ -405,7 +406,7 @@
       let text = state.status_text.trim();
       if (text.length > LONGEST_HEADLINE || (text.includes("\n") && output.textContent.includes(text)))
         text = text.slice(text.lastIndexOf("\n") + 1).slice(0, LONGEST_HEADLINE);
-      const word = words[name];
+      const word = words[name === "started" && state.attempt > 1 ? "retrying" : name];
       this.#showStatus(word, text.toLowerCase() === word.toLowerCase() ? "" : text, final);
       this.removeAttribute("data-lost");
       this.dataset.status = name;

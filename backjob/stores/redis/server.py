@@ -57,7 +57,7 @@ class Server:
         self._owned = isinstance(client_or_url, str)
         self._pool: Any = None
         self._apart: Any = None
-        """The pool of the calls that are made apart, once there is one."""
+        """The pool for calls on a separate connection, once there is one."""
         if isinstance(client_or_url, str):
             self._pool = _own_pool(client_or_url)
         elif isinstance(client_or_url, Redis):
@@ -177,7 +177,7 @@ def _own_pool(url: str) -> ConnectionPool:
 
 
 def _pool_apart(pool: Any) -> ConnectionPool:
-    """Another pool of the same connections: the application may have limited its own, or keep each connection for long."""
+    """Another pool of the same connections: the application may have limited its own, or keep each connection for a long time."""
     options = dict(pool.connection_kwargs)
     options["socket_timeout"] = min(_APART_TIMEOUT, options.get("socket_timeout") or _APART_TIMEOUT)
     return ConnectionPool(pool.connection_class, **options)

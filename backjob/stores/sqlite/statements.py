@@ -55,9 +55,9 @@ _INDICES: Final = {
 _CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living", "undelivered", "expiring"))
 """The indices that each later layout of the tables has added or changed."""
 
-# SQLite can't drop a NOT NULL. A job of an earlier version that waits begins anew to count the time of its delivery.
+# SQLite can't drop a NOT NULL. A waiting job of an earlier version restarts its `delivery_timeout`.
 _NULLABLE: Final = ("DROP COLUMN deliver_by", "ADD COLUMN deliver_by INTEGER")
-"""What the last layout changes besides adding columns."""
+"""The changes of the last layout besides its new columns."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -91,7 +91,7 @@ class Statements:
     layout: dict[str, frozenset[str]]
     """Each table's name and columns."""
     upgrades: tuple[tuple[str, ...], ...]
-    """What brings the tables of each earlier layout, oldest first, to this one."""
+    """The statements that bring the tables of each earlier layout, oldest first, to this one."""
     creation: tuple[str, ...]
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (

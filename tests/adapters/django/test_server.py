@@ -211,7 +211,7 @@ def test_an_action_whose_client_hangs_up_runs_to_its_end(kind: str, path: str, s
         started = bo.start(target, delay=3600, as_current_user=False)
         now = int(SystemClock().now().timestamp())
         # Signed as the site signs, whose key is derived from the same settings.
-        request = jobs.signer.sign(Request("GET", target), Grant(started["id"], 1, now, now + 60))
+        request = jobs.signer.sign(Request("GET", target), Grant(started["id"], 1, 1, now, now + 60))
         assert isinstance(site.server.client.address, tuple)
         with socket.create_connection(site.server.client.address) as connection:
             fields = "".join(f"{name}: {value}\r\n" for name, value in (("Host", "shop.example"), *request.headers))

@@ -565,6 +565,15 @@ def test_a_silent_job_of_another_process_ends_at_most_half_a_minute_late(world: 
     assert world.job(running.job.id).status is Status.FAILED
 
 
+def test_a_job_that_is_claimed_during_a_glance_is_not_overlooked(world: Bench) -> None:
+    other = bench(clock=world.clock, store=world.store.store)
+    other.start()
+    other.step()
+    world.store.before["find"] = other.receive
+    world.monitor._rest.glance()
+    assert not world.monitor._rest.is_quiet
+
+
 def test_the_thread_gives_back_its_connections_before_it_rests(world: Bench) -> None:
     left: list[str] = []
     parts = evolve(

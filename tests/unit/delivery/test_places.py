@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from backjob.protocols import Capability
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
 from tests.unit.core import Bench, Sent, bench
 
@@ -289,6 +291,60 @@ def test_a_failed_delivery_gives_its_slot_back() -> None:
     world.transport.sent[0].answer(503)
     world.step(0.05)
     assert (world.job(first).slot, world.job(second).slot) == (None, "exports/0")
+
+
+@pytest.mark.parametrize("is_leaving", [False, True])
+def test_a_late_request_runs_without_its_slot_in_no_case(is_leaving: bool) -> None:
+    """It was queued in the server when its process ended, or when its proxy gave up, so another job has its slot."""
+    queues: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**queues)
+    other = neighbour(world, **queues)
+    job_id = world.start(queue="exports")
+    world.step()
+    late = world.transport.sent[0].delivery.sign()
+    if is_leaving:
+        world.jobs.close()
+    else:
+        world.transport.sent[0].answer(504, "Gateway Timeout")
+        world.step()
+    second = other.start(queue="exports")
+    other.step(2)
+    opened = other.engine.worker.open(late)
+    assert opened is not None
+    with suppress(Refusal):
+        other.engine.worker.claim(opened, b"")
+    for sent in waiting(other):
+        with suppress(Refusal):
+            other.receive(sent)
+    running = [one for one in (job_id, second) if world.job(one).token is not None]
+    assert len(running) == 1
+    assert world.job(running[0]).slot == "exports/0"
+
+
+def test_a_request_without_a_slot_that_is_free_takes_it() -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    job_id = world.start(queue="exports")
+    world.step()
+    late = world.transport.sent[0].delivery.sign()
+    world.transport.sent[0].answer(504, "Gateway Timeout")
+    world.step()
+    opened = world.engine.worker.open(late)
+    assert opened is not None
+    world.engine.worker.claim(opened, b"")
+    assert world.job(job_id).slot == "exports/0"
+
+
+def test_a_long_queue_without_slots_costs_few_writes() -> None:
+    world = bench(**LIMITED)
+    for _ in range(300):
+        world.start(queue="exports")
+    world.step()
+    running = world.receive()
+    world.store.calls.clear()
+    finish(world, world.transport.sent[-1], running)
+    world.step()
+    assert len(waiting(world)) == 2
+    assert world.store.count("change") < 30
 
 
 def test_a_retry_gives_its_slot_back() -> None:

@@ -314,7 +314,7 @@ def test_what_a_stranger_answers_neither_begins_a_line_of_the_log_nor_fills_it(
     ("outcome", "waiting", "text"),
     [
         (lambda sent: sent.fail(NotSent("refused")), "connection", "no connection to the application yet"),
-        (lambda sent: sent.answer(200), "proof", "no answer by this application at its address yet"),
+        (lambda sent: sent.answer(200), "proof", "no answer from this application at its address yet"),
     ],
 )
 def test_the_state_of_each_waiting_job_says_why_and_is_written_once(

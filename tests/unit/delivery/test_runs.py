@@ -11,8 +11,9 @@ from backjob.errors import ConnectionLost, JobContinued
 from backjob.lifecycle import REFUSAL_HEADER, TIMED_OUT
 from backjob.model import Changes, Expect, Status
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
-from tests.unit.core import COOKIE, Bench, bench, served
+from tests.unit.core import COOKIE, NOT_SENT, Bench, bench, served
 
 
 @pytest.fixture
@@ -84,6 +85,47 @@ def test_only_the_process_that_has_the_credentials_delivers_the_next_slice(world
     assert other.transport.sent == []
 
 
+@pytest.mark.parametrize("seconds", [31, 40])
+@pytest.mark.parametrize("is_slice", [False, True])
+def test_a_process_that_was_stopped_for_longer_than_a_lease_still_delivers_what_only_it_can(
+    world: Bench, seconds: int, is_slice: bool
+) -> None:
+    other = neighbour(world)
+    with served():
+        job_id = world.start(as_current_user=True)
+    world.step()
+    if is_slice:
+        hand_over(world, world.receive(), 1)
+        world.transport.sent[-1].answer(202)
+    else:
+        world.transport.sent[-1].fail(NOT_SENT)
+    world.transport.capacity = 0
+    world.step()
+    sent = len(world.transport.sent)
+    for _ in range(seconds):
+        other.step(1)
+    for _ in range(5):
+        world.step(1)
+        other.step()
+    assert world.job(job_id).lessee == world.monitor.lessee
+    world.transport.capacity = None
+    world.step(2)
+    assert len(world.transport.sent) == sent + 1
+    assert world.transport.sent[-1].delivery.sign().header("Cookie") == COOKIE
+    assert other.transport.sent == []
+
+
+def test_a_job_whose_credentials_are_lost_with_their_process_ends(world: Bench) -> None:
+    other = neighbour(world)
+    with served():
+        job_id = other.start(as_current_user=True)
+    for _ in range(60):
+        world.step(1)
+    job = world.job(job_id)
+    assert job.status is Status.FAILED
+    assert "ended before it was delivered" in (job.status_text or "")
+
+
 def test_a_slice_is_delivered_by_another_process_if_the_first_has_ended(world: Bench) -> None:
     other = neighbour(world)
     running = world.run()
@@ -137,6 +179,22 @@ def test_an_answer_to_an_earlier_run_decides_nothing(world: Bench) -> None:
     assert world.monitor._deliveries._by_id == {}
 
 
+def test_a_process_that_requeues_a_late_job_keeps_the_next_run_that_it_has_leased_meanwhile(world: Bench) -> None:
+    job_id = dead(world, retries=1, retry_delay=0)
+    world.clock.advance(18)
+    changed = world.monitor.reap(world.job(job_id))
+    assert changed is not None
+    world.step()  # a poll between the write and what follows it
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
+    world.engine.conclude(changed)
+    world.step()
+    assert not world.transport.sent[-1].future.cancelled()
+    world.transport.sent[-1].fail(NOT_SENT)
+    world.step()
+    world.step(1)
+    assert len(world.transport.sent) == 2
+
+
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +218,24 @@ def test_every_death_ends_its_job_within_20_seconds(world: Bench, since: float) 
     assert (job.status, job.status_text) == (Status.FAILED, "the process that ran it ended")
     assert 17.9 <= seconds <= 20
     assert [state.id for state in world.ended] == [job_id]
+
+
+def test_the_deaths_of_many_jobs_at_once_end_all_of_them_within_20_seconds(world: Bench) -> None:
+    victim = neighbour(world)
+    ids = [victim.run().job.id for _ in range(450)]
+    for _ in range(200):
+        world.step(0.1)
+    assert all(world.job(job_id).status is Status.FAILED for job_id in ids)
+
+
+def test_jobs_that_may_not_be_ended_yet_do_not_hide_a_death(world: Bench) -> None:
+    job_id = dead(world)
+    silent = [world.run(error_timeout=30) for _ in range(100)]
+    world.clock.jump(60)  # so that these look silent
+    for _ in range(25):
+        world.step(1)
+    assert {world.job(running.job.id).status for running in silent} == {Status.IN_PROGRESS}
+    assert world.job(job_id).status is Status.FAILED
 
 
 def test_a_dead_run_with_a_retry_left_is_requeued_and_says_why(world: Bench) -> None:
@@ -306,6 +382,21 @@ def test_a_slice_of_a_draining_process_is_left_to_the_others(world: Bench) -> No
     other = neighbour(world)
     other.step()
     assert other.receive().job.run == 2
+
+
+def test_a_job_that_a_draining_process_refuses_to_itself_is_left_to_the_others(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.engine.draining.is_on = True
+    world.step()
+    with pytest.raises(Refusal) as refused:
+        world.receive()
+    world.transport.sent[-1].answer(refused.value.status, headers=refused.value.headers)
+    world.step()
+    assert world.job(job_id).lessee is None
+    other = neighbour(world)
+    other.step()
+    assert [sent.delivery.job_id for sent in other.transport.sent] == [job_id]
 
 
 def test_a_lease_that_was_renewed_writes_the_deadline_of_its_own_run(world: Bench) -> None:

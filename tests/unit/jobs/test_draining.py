@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from backjob import BackJob
 from backjob.errors import JobContinued
+from backjob.jobs import engine_of
 from backjob.lifecycle import BUSY
 from backjob.model import Status
+from backjob.process import Passes
+from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
-from backjob.worker.claiming import Refusal
 from backjob.worker.outcomes import Outcome
-from tests.unit.core import Bench, bench
+from backjob.worker.replies import Refusal
+from tests.unit.core import KEY, Bench, FakeTransport, bench
 
 
 @pytest.fixture
@@ -78,3 +82,15 @@ def test_a_job_that_runs_in_a_draining_process_still_reports_and_ends(pair: tupl
     assert one.job(running.job.id).progress == 50
     one.engine.worker.end(running, Outcome(200))
     assert one.job(running.job.id).status is Status.COMPLETED
+
+
+def test_a_process_that_drains_on_signals_looks_after_the_jobs_of_others_before_its_first_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backjob.jobs.slices.drain_on_signals", lambda: None)
+    monkeypatch.setattr(Passes, "ensure_running", lambda passes: started.append(passes._name))
+    started: list[str] = []
+    jobs = BackJob(MemoryStore(), FakeTransport(), MessageSigner(KEY))
+    jobs.drain_on_signals()
+    assert engine_of(jobs).monitor.serves_requests
+    assert set(started) == {"backjob-monitor", "backjob-leases"}

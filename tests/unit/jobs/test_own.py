@@ -10,12 +10,13 @@ import pytest
 from attrs import evolve
 
 from backjob import Status
-from backjob.errors import JobNotFound
+from backjob.errors import JobContinued, JobNotFound
 from backjob.lifecycle import claimed, completed, ended
-from backjob.model import Caller, Changes, Draft, Expect, Report, Request
+from backjob.model import Caller, Changes, Draft, Expect, Query, Report, Request
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
+from backjob.worker.outcomes import Outcome
 from backjob.worker.replies import Refusal
 from tests.unit.core import Bench, Here, bench, served
 
@@ -64,6 +65,23 @@ def test_another_applications_job_is_unknown(call: str) -> None:
     assert a.jobs.output(job_id).text == "secret\n"
 
 
+def test_a_slot_is_not_lost_with_the_key_of_the_job_that_has_it() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    a, b = two(store, clock, queues={"exports": {"max_running": 1}})
+    running = a.run(queue="exports")
+    mine = b.start(queue="exports")
+    for _ in range(40):
+        a.step(2)  # its process lives
+        b.step(2)
+    assert (a.job(running.job.id).slot, b.transport.sent) == ("exports/0", [])
+    a.jobs.close()  # and there is no other process with this key
+    for _ in range(80):
+        b.step(2)
+    assert [sent.delivery.job_id for sent in b.transport.sent] == [mine]
+    assert (a.job(running.job.id).status, a.job(running.job.id).slot) == (Status.IN_PROGRESS, None)
+
+
 def test_a_purge_spares_the_jobs_of_other_applications() -> None:
     clock = FakeClock()
     a, b = two(MemoryStore(clock=clock), clock, completed_retention_days=1)
@@ -97,6 +115,52 @@ def test_after_a_rotation_the_monitor_relabels_every_job_and_the_old_key_can_be_
     assert sent.delivery.sign().header("Cookie") == here.request.header("Cookie")
 
 
+def test_a_rotation_in_mid_run_keeps_sealed_credentials_and_the_slot_for_the_next_run() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    options: dict[str, Any] = {"store": store, "clock": clock, "seal": True, "queues": {"exports": {"max_running": 1}}}
+    before = bench(signer=MessageSigner(OLD, fallbacks=[NEW]), **options)
+    during = bench(signer=MessageSigner(NEW, fallbacks=[OLD]), **options)
+    with served() as here:
+        job_id = before.jobs.start("/work", retries=1, queue="exports")
+    before.step()
+    running = before.receive()
+    other = during.start(queue="exports")
+    during.step(5)
+    assert (during.job(job_id).label, during.transport.sent) == (during.engine.row_keys.label, [])
+    before.engine.worker.end(running, Outcome(error=JobContinued()))
+    before.jobs.close()
+    after = bench(signer=MessageSigner(NEW), **options)
+    during.jobs.close()
+    for _ in range(5):
+        after.step(10)
+    first = after.transport.sent[0]
+    assert (len(after.transport.sent), after.store.count(Query(status=Status.STARTED))) == (1, 1)
+    if first.delivery.job_id == other:  # the order is not the point
+        after.engine.worker.end(after.receive(), Outcome(200))
+        first.answer()
+        after.step(1)
+    sent = after.transport.sent[-1]
+    assert (sent.delivery.job_id, sent.delivery.sign().header("Cookie")) == (job_id, here.request.header("Cookie"))
+
+
+def test_once_seal_is_turned_off_sealed_jobs_still_get_their_credentials_after_a_rotation_too() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = bench(store=store, clock=clock, signer=MessageSigner(OLD), seal=True)
+    with served() as here:
+        before.jobs.start("/work", delay=500)
+    before.jobs.close()
+    during = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]))
+    without_cryptography = during.engine.own_jobs.relabel(lambda: None)
+    assert (without_cryptography, during.engine.own_jobs.count_old(10)) == (0, 1)
+    during.step(60)
+    assert during.engine.own_jobs.count_old(10) == 0
+    during.step(500)
+    (sent,) = during.transport.sent
+    assert sent.delivery.sign().header("Cookie") == here.request.header("Cookie")
+
+
 def test_while_keys_are_rotated_each_process_has_the_jobs_of_all() -> None:
     clock = FakeClock()
     store = MemoryStore(clock=clock)
@@ -116,7 +180,7 @@ def test_processes_that_rotate_in_opposite_directions_do_not_move_jobs_without_e
     ids = {first.start(delay=900) for _ in range(150)}
     moved = 0
     for _ in range(100):  # as both monitors do, each pass at once after one that moved a job
-        moves = second.engine.own_jobs.relabel(None), first.engine.own_jobs.relabel(None)
+        moves = second.engine.own_jobs.relabel(lambda: None), first.engine.own_jobs.relabel(lambda: None)
         moved += sum(moves)
         if moves == (0, 0):
             break

@@ -180,7 +180,7 @@ def test_retry_requeues_with_its_reason_and_delay_and_is_final_without_a_retry_l
 
 
 @pytest.mark.parametrize("delay", [-1, math.nan, "5", True])
-def test_retry_refuses_a_delay_that_is_none(delay: Any) -> None:
+def test_retry_refuses_an_invalid_delay(delay: Any) -> None:
     def action(jobs: BackJob) -> None:
         with pytest.raises(InvalidRequest, match="delay"):
             jobs.retry(delay)

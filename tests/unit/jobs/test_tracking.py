@@ -408,7 +408,7 @@ def test_a_cancelled_job_ends_its_loop() -> None:
 
 @pytest.mark.parametrize("resume", ["", 1, None, b"x", "n" * 101])
 @pytest.mark.parametrize("method", ["track", "atrack"])
-def test_a_resume_that_is_none_is_refused_at_once(method: str, resume: Any) -> None:
+def test_an_invalid_resume_is_refused_at_once(method: str, resume: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:
         getattr(bench().jobs, method)(TEN, resume=resume)
     assert caught.value.argument == "resume"

@@ -696,6 +696,11 @@ def test_the_status_is_shown_in_words(jobs: FakeJobs, status: Status, words: str
     assert f'role="status">{words}</span></p>' in page_of(jobs)
 
 
+def test_a_job_that_waits_for_another_attempt_has_started_already(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status=Status.STARTED, status_text="", attempt=2)
+    assert 'role="status">Retrying</span></p>' in page_of(jobs)
+
+
 def test_a_status_text_equal_to_the_word_is_not_repeated(jobs: FakeJobs) -> None:
     jobs.states["job1"] = a_state(status=Status.CANCELLED, status_text="cancelled")
     assert 'role="status">Cancelled</span></p>' in page_of(jobs)

@@ -18,7 +18,7 @@ import rjsmin
 from backjob.cli.bar import Progress, Style, draw
 from backjob.model import JobState, Status
 from backjob.status.page import Links, asset, render
-from backjob.status.words import EARLIER_RUNS, WAITING, WORDS, attempt_text
+from backjob.status.words import EARLIER_RUNS, RETRYING, WAITING, WORDS, attempt_text
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 LARGEST_SCRIPT = 5_000  # bytes, minified and gzipped
@@ -136,12 +136,15 @@ def test_the_terminal_shows_the_same_words_as_the_page() -> None:
     style = Style("#", ".", "*", "+x-", ("[", "]"), colours=False)
     for status, word in WORDS.items():
         assert re.match(rf"\S {word}  ", draw(Progress(status, 40, ""), style, 79))
+    retry = Progress(Status.STARTED, 40, "", attempt=2)
+    assert re.match(rf"\S {RETRYING}  ", draw(retry, style, 79))
 
 
 def test_the_page_and_the_element_use_the_same_words() -> None:
     script = asset("progress.js").decode()
     texts = dict(re.findall(r'^    (\w+): "([^"]*)",$', script, re.MULTILINE))
     assert {status: texts[status.name.lower()] for status in Status} == WORDS
+    assert texts["retrying"] == RETRYING
     assert texts["history"] == EARLIER_RUNS
     assert texts["attempt"].replace("{attempt}", "2").replace("{attempts}", "4") == attempt_text(2, 3)
     markup = asset("progress.html").decode()

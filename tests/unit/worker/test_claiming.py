@@ -9,7 +9,7 @@ from attrs import evolve
 
 from backjob.errors import BackgroundOnly, JobEnded, JobFailed, StoreUnusable
 from backjob.lifecycle import REFUSAL_HEADER, completed, late
-from backjob.model import Request, Status
+from backjob.model import Changes, Expect, Job, Request, Status
 from backjob.worker.outcomes import Outcome, describe, exit_of
 from backjob.worker.replies import Refusal
 from tests.unit.core import Bench, bench
@@ -292,3 +292,46 @@ def test_an_error_of_the_store_does_not_break_the_response(world: Bench, error: 
     world.store.broken = {"change": error}
     world.engine.worker.end(running, Outcome(200, "OK"))
     assert world.job(running.job.id).status is Status.IN_PROGRESS
+
+
+def test_a_job_that_was_cancelled_after_its_claim_stays_cancelled_although_its_row_was_changed(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.store.store.change(job_id, Expect(), Changes(proof="f" * 43))
+
+    def cancel_before_the_end() -> None:
+        world.store.before["change"] = lambda: world.store.store.change(
+            job_id, Expect(), Changes(status=Status.CANCELLED, end=True)
+        )
+
+    world.store.before["change"] = lambda: None
+    opened = world.engine.worker.open(world.transport.sent[-1].delivery.sign())
+    assert opened is not None
+    is_authentic = world.engine.worker._is_authentic
+
+    def changed(job: Job, body: bytes) -> bool:
+        cancel_before_the_end()
+        return is_authentic(job, body)
+
+    world.engine.worker._is_authentic = changed
+    with pytest.raises(Refusal):
+        world.engine.worker.claim(opened, b"")
+    assert world.job(job_id).status is Status.CANCELLED
+
+
+def test_a_claim_that_waited_long_for_the_store_has_a_whole_lease(world: Bench) -> None:
+    """SQLite counts a lease from when the write began to wait for its lock."""
+    job_id = world.start()
+    world.step()
+    change = world.store.store.change
+
+    def slow(*arguments: Any) -> Any:
+        changed = change(*arguments)
+        world.clock.advance(5)
+        return changed
+
+    world.store.store.change = slow  # type: ignore[method-assign]
+    world.receive()
+    lease = world.job(job_id).lease_until
+    assert lease is not None
+    assert (lease - world.clock.now()).total_seconds() == pytest.approx(18)

@@ -146,7 +146,7 @@ def test_a_store_that_fails_for_a_second_ends_nothing(world: Bench) -> None:
     assert not running.ended
 
 
-@pytest.mark.parametrize("error", [StoreUnavailable("locked"), ZeroDivisionError()])
+@pytest.mark.parametrize("error", [StoreUnavailable("locked"), ZeroDivisionError(), MemoryError()])
 def test_a_failed_renewal_is_repeated_after_a_second(
     ticking: Ticking, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:

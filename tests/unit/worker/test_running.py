@@ -568,6 +568,7 @@ def test_the_last_value_is_always_written(world: Bench) -> None:
 def test_no_output_and_no_last_progress_of_several_threads_is_lost(world: Bench, faults: bool) -> None:
     fates = cycle(FATES.values()) if faults else repeat(FATES["done"])
     running = world.run(error_timeout=10**6)  # the monitor thread advances the clock fast
+    world.leases.is_on_time = False  # and renews no leases
     stop = threading.Event()
 
     def work(n: int) -> None:

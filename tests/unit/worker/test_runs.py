@@ -392,6 +392,14 @@ def test_a_time_out_without_a_retry_ends_the_job(world: Bench) -> None:
     assert len(world.ended) == 1
 
 
+def test_a_job_that_was_cancelled_after_its_run_timed_out_stays_cancelled(world: Bench) -> None:
+    running = timed_out(world, retries=1)
+    world.store.before["change"] = lambda: bench(clock=world.clock, store=world.store.store).jobs.cancel(running.job.id)
+    world.engine.worker.end(running, Outcome(200, "OK"))
+    job = world.job(running.job.id)
+    assert (job.status, job.run) == (Status.CANCELLED, 1)
+
+
 # --- the log --------------------------------------------------------------------------------------------------------
 
 
@@ -475,7 +483,7 @@ def busy(world: Bench, sent: Sent) -> Refusal:
     return caught.value
 
 
-def test_a_process_runs_at_most_so_many_jobs(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_process_runs_at_most_max_running_jobs(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
     sent = [send_another(world) for _ in range(3)]
     world.engine.worker._max_running = lambda: 2
     first, _ = world.receive(sent[0]), world.receive(sent[1])

@@ -1,0 +1,247 @@
+"""A host that is stopped, too slow, or cut off from the store: short faults end nothing; long ones end the run, and fence it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from backjob import Status
+from tests.faults.hosts import LEASE, Hosts, by_port, hosts, proceed, stop
+from tests.faults.links import Link
+from tests.scenarios.client import Gate, Held
+from tests.scenarios.servers import KINDS
+from tests.shared_stores import BY_NAME
+
+DEAD = "the process that ran it ended"
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+# The times of the promises are those of the default lease (18 s); the usual runs have a third of each.
+LEASES = pytest.mark.parametrize("lease", [LEASE, pytest.param(18.0, marks=pytest.mark.nightly)])
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    with Gate() as gate:
+        yield gate
+
+
+def assert_running(world: Hosts, job_id: str) -> Callable[[], None]:
+    def check() -> None:
+        job = world.job(job_id)
+        assert (job.status, job.run) == (Status.IN_PROGRESS, 1)
+
+    return check
+
+
+def assert_completes(world: Hosts, job_id: str, action: Held) -> None:
+    assert action.release() == "returned"
+    assert world.second.end(job_id).status is Status.COMPLETED
+    assert world.ends(job_id) == ["COMPLETED"]
+
+
+def assert_dead(world: Hosts, job_id: str) -> None:
+    world.until(lambda: world.has_ended(job_id))
+    job = world.job(job_id)
+    assert (job.status, job.status_text) == (Status.FAILED, DEAD)
+
+
+def ripe(world: Hosts) -> None:
+    """Wait until the second host has run for a lease, so that it may end jobs."""
+    world.observe(world.lease + 1, lambda: None)
+
+
+# --- stopped processes ----------------------------------------------------------------------------------------------
+
+
+@LEASES
+def test_a_process_that_is_stopped_for_10_seconds_loses_nothing(tmp_path: Path, gate: Gate, lease: float) -> None:
+    with hosts(tmp_path, lease=lease) as world:
+        job_id, action = world.hold(gate)
+        ripe(world)
+        for _ in range(2):
+            stop(world.first)
+            world.observe(lease * 10 / 18, assert_running(world, job_id))
+            proceed(world.first)
+            world.observe(lease / 3, assert_running(world, job_id))
+        assert_completes(world, job_id, action)
+
+
+@LEASES
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_process_that_is_stopped_for_60_seconds_loses_its_job_and_is_fenced(
+    tmp_path: Path, gate: Gate, lease: float, retries: int
+) -> None:
+    with hosts(tmp_path, lease=lease) as world:
+        job_id, late = world.hold(gate, retries=retries, retry_delay=0)
+        ripe(world)
+        stop(world.first)
+        if not retries:
+            assert_dead(world, job_id)
+            world.observe(lease, lambda: None)
+            proceed(world.first)
+            assert late.release() == "JobEnded"
+            assert world.ends(job_id) == ["FAILED"]
+            return
+        again = gate.reached()
+        assert again.pid == world.second.server.process.pid
+        proceed(world.first)
+        assert late.release() == "JobEnded"
+        again.proceed()
+        assert_completes(world, job_id, again)
+        assert world.job(job_id).run == 2
+
+
+@LEASES
+def test_a_machine_that_is_suspended_as_a_whole_loses_nothing(tmp_path: Path, gate: Gate, lease: float) -> None:
+    with hosts(tmp_path, lease=lease) as world:
+        job_id, action = world.hold(gate)
+        ripe(world)
+        stop(world.first, world.second)
+        world.observe(lease * 1.5, assert_running(world, job_id))
+        proceed(world.second, world.first)  # the one that judges first
+        world.observe(lease * 1.5, assert_running(world, job_id))
+        assert_completes(world, job_id, action)
+
+
+# --- a process whose threads can't run ------------------------------------------------------------------------------
+
+
+@LEASES
+def test_a_gil_that_is_held_for_15_seconds_ends_nothing(tmp_path: Path, gate: Gate, lease: float) -> None:
+    # In a short lease a busy machine takes its part of the margin.
+    seconds = 15 if lease == 18 else lease * 0.6
+    with hosts(tmp_path, lease=lease) as world:
+        job_id, action = world.hold(gate, "/work/gil", seconds=seconds)
+        ripe(world)
+        action.proceed()
+        world.observe(seconds + lease / 2, assert_running(world, job_id))
+        action.proceed()
+        world.observe(seconds + lease / 2, assert_running(world, job_id))
+        action._connection.sendall(b".")
+        assert action.left() == "returned"
+        assert world.second.end(job_id).status is Status.COMPLETED
+
+
+def test_a_gil_that_is_held_for_longer_than_the_lease_ends_the_run(tmp_path: Path, gate: Gate) -> None:
+    with hosts(tmp_path) as world:
+        job_id, action = world.hold(gate, "/work/gil", seconds=3 * LEASE)
+        ripe(world)
+        action.proceed()
+        assert_dead(world, job_id)
+        action._connection.sendall(b".")
+        assert action.left() == "returned"
+        assert world.first.run("/work/none", as_current_user=False).status is Status.COMPLETED
+        assert world.job(job_id).status_text == DEAD
+        assert world.ends(job_id) == ["FAILED"]
+
+
+def test_leases_are_renewed_although_their_thread_can_not_be_started(tmp_path: Path, gate: Gate) -> None:
+    with hosts(tmp_path, HOST_NO_THREADS="yes") as world:
+        job_id, action = world.hold(gate)
+        world.observe(2.5 * LEASE, assert_running(world, job_id))
+        assert "thread that renews leases can't be started" in world.first.server.tail()
+        assert_completes(world, job_id, action)
+
+
+# --- ends of processes ----------------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_that_outlives_its_process_does_not_keep_the_job_alive(tmp_path: Path, gate: Gate) -> None:
+    with hosts(tmp_path) as world:
+        job_id = world.first.start("/work/forked", {"gate": gate.port}, as_current_user=False)
+        both = [gate.reached(), gate.reached()]
+        ripe(world)
+        assert world.job(job_id).status is Status.IN_PROGRESS
+        parent, child = sorted(both, key=lambda action: action.pid != world.first.server.process.pid)
+        os.kill(parent.pid, signal.SIGKILL)
+        assert parent.left() == ""
+        assert_dead(world, job_id)
+        child.proceed()
+        assert child.left() == "returned"
+        assert world.ends(job_id) == ["FAILED"]
+
+
+@pytest.mark.parametrize("retries", [0, 1])
+def test_an_action_that_ends_its_process_at_once_is_dead(tmp_path: Path, retries: int) -> None:
+    with hosts(tmp_path, kind=KINDS["gunicorn-threads"]) as world:
+        ripe(world)
+        job_id = world.first.start("/work/exit", as_current_user=False, retries=retries, retry_delay=0)
+        world.until(lambda: world.has_ended(job_id))
+        job = world.job(job_id)
+        expected = (Status.COMPLETED, 2) if retries else (Status.FAILED, 1)
+        assert (job.status, job.run) == expected
+        assert retries or job.status_text == DEAD
+        assert world.ends(job_id) == [expected[0].name]
+
+
+# --- the link to the database ---------------------------------------------------------------------------------------
+
+
+DATABASES = pytest.mark.parametrize(
+    "store",
+    [
+        pytest.param(BY_NAME["PostgreSQL"], marks=pytest.mark.services),
+        pytest.param(BY_NAME["MariaDB"], marks=pytest.mark.nightly),
+        pytest.param(BY_NAME["Redis"], marks=pytest.mark.services),
+    ],
+    ids=str,
+)
+
+
+@DATABASES
+@LEASES
+@pytest.mark.parametrize("how", ["cut", "hang"])
+@pytest.mark.parametrize("retries", [0, 1])
+def test_a_host_that_is_cut_off_from_the_database_for_30_seconds_is_fenced(
+    tmp_path: Path, gate: Gate, store: object, lease: float, how: str, retries: int
+) -> None:
+    assert isinstance(store, type(BY_NAME["Redis"]))
+    with store.place(tmp_path) as url:
+        parts = urlsplit(url)
+        with Link((parts.hostname or "", parts.port or 0)) as link:
+            with hosts(tmp_path, url, by_port(url, link.port), lease=lease) as world:
+                job_id, late = world.hold(gate, retries=retries, retry_delay=0)
+                ripe(world)
+                getattr(link, how)()
+                world.observe(lease / 3, assert_running(world, job_id))
+                if retries:
+                    again = gate.reached()
+                    assert again.pid == world.second.server.process.pid
+                else:
+                    assert_dead(world, job_id)
+                link.restore()
+                late.release()  # by now it may know that it is late
+                if retries:
+                    assert_completes(world, job_id, again)
+                    assert world.job(job_id).run == 2
+                else:
+                    assert world.ends(job_id) == ["FAILED"]
+                assert world.first.run("/work/none", as_current_user=False).status is Status.COMPLETED
+                assert world.job(job_id).status is (Status.COMPLETED if retries else Status.FAILED)
+
+
+@DATABASES
+@pytest.mark.parametrize("how", ["cut", "hang"])
+def test_a_database_that_fails_for_a_second_ends_nothing(tmp_path: Path, gate: Gate, store: object, how: str) -> None:
+    assert isinstance(store, type(BY_NAME["Redis"]))
+    with store.place(tmp_path) as url:
+        parts = urlsplit(url)
+        with Link((parts.hostname or "", parts.port or 0)) as link:
+            with hosts(tmp_path, url, by_port(url, link.port)) as world:
+                job_id, action = world.hold(gate)
+                ripe(world)
+                others = []
+                for _ in range(3):
+                    others += [world.first.start("/work/none", as_current_user=False) for _ in range(5)]
+                    getattr(link, how)()
+                    world.observe(1, assert_running(world, job_id))
+                    link.restore()
+                    world.observe(2, assert_running(world, job_id))
+                assert {world.second.end(one).status for one in others} == {Status.COMPLETED}
+                assert_completes(world, job_id, action)

@@ -88,7 +88,9 @@ def respond(path: str, query: str) -> str | Iterator[str]:
 
 
 def hang(phase: str) -> str | Iterator[str]:
-    """Never return in time. The phase is what the action does until it is killed."""
+    """Never return in time, unless this process is to survive. The phase is what the action does until it is killed."""
+    if (_runs.parent / f"survivor-{os.getpid()}").exists():
+        return "ok"
     if phase == "response":
         return stream()
     while True:

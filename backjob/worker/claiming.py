@@ -25,6 +25,8 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Protocol
 
+from attrs import evolve
+
 from backjob.endings import log_conclusion, write_conclusion
 from backjob.errors import AddressUnknown, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
@@ -37,13 +39,15 @@ from backjob.lifecycle import (
     Conclusion,
     End,
     Late,
+    Requeue,
     after_run,
     claimed,
     ended,
     failed,
     past_end,
+    requeued,
 )
-from backjob.model import Expect, Headers, Job, Request, Status
+from backjob.model import UNSET, Expect, Headers, Job, Request, Status
 from backjob.process import Outage, PerProcess, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained
@@ -215,6 +219,7 @@ class Worker:
         except StoreUnavailable as error:
             job = self._claimed_after_all(grant.job_id, token)
             if job is None:
+                self._settle(grant.job_id, partial(self._undo_claim, grant.job_id, token))
                 raise Refusal(503, "Service Unavailable", "unavailable", str(error), opened.mark) from error
         if job is None:
             text = "this run of the job was claimed before, the job has ended, or it is unknown"
@@ -255,6 +260,16 @@ class Worker:
             self._settle(job.id, back)
         text = "this run has lost its slot of the queue to another job, so the job waits for the next run"
         raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
+
+    def _undo_claim(self, job_id: str, token: str) -> None:
+        """Have the job wait again if the store wrote a claim whose answer was lost: its action did not run. Raises `StoreError`."""
+        job = self._store.get(job_id)
+        if job is not None and job.token == token and job.status is Status.IN_PROGRESS:
+            begun_again = requeued(job, Requeue("the answer to its claim was lost", is_retry=False), self._clock.now())
+            changes = evolve(begun_again, status=Status.STARTED, attempt=UNSET)
+            changed = self._store.change(job_id, Expect(run=job.run, token=token), changes)
+            if changed is not None:
+                self._run_ended(changed)
 
     def _refuse_row(self, job: Job, token: str, opened: WorkerRequest) -> NoReturn:
         """End a claimed job whose owner or caller was changed in the store: its action would act for another one."""

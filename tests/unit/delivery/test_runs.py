@@ -195,6 +195,25 @@ def test_a_process_that_requeues_a_late_job_keeps_the_next_run_that_it_has_lease
     assert len(world.transport.sent) == 2
 
 
+def test_a_claim_whose_answer_was_lost_is_undone_because_its_action_did_not_run(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.store.lost, world.store.down = {"change"}, {"get"}
+    with pytest.raises(Refusal) as refused:
+        world.receive()
+    assert refused.value.kind == "unavailable"
+    assert world.job(job_id).status is Status.IN_PROGRESS
+    world.step(1)
+    world.store.lost, world.store.down = set(), set()
+    world.transport.sent[-1].answer(503, "Service Unavailable", ((REFUSAL_HEADER, "unavailable"),))
+    world.step(3)
+    world.step(3)
+    running = world.receive()
+    assert (running.job.id, running.job.run, running.job.attempt) == (job_id, 2, 1)
+    world.engine.worker.end(running, Outcome(200, "OK"))
+    assert world.job(job_id).status is Status.COMPLETED
+
+
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
 

@@ -38,7 +38,7 @@ _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connec
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = LEASE / 2
-"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
+"""Seconds that a process waits for the credentials of a job that it has read without them."""
 _CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
@@ -161,6 +161,7 @@ class Monitor:
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""
+        self._deliveries.places.must_poll = True  # without an address there was no room for any
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
@@ -369,11 +370,12 @@ class Monitor:
         late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
         if late:
             self._clocks.check_store(late[0].read_time, began)
-            if self._clocks.is_paused:
-                return
         is_full = len(late) == _BATCH
         self._reaped_before = late[-1].id if is_full else None
         for job in late:
+            if not self.may_reap():  # again: since the read or the last write this process may have been stopped
+                self._reaped_before = None
+                return
             self._is_active = True
             try:
                 changed = self._reap_one(job)
@@ -388,7 +390,7 @@ class Monitor:
             self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
     def _follow_set_back(self, now: float) -> None:
-        """After a clock was set back, let no dead process keep its jobs for long. The living get time to renew their leases."""
+        """After a clock was set back, let no dead process keep its jobs too long. Living ones get time to renew their leases."""
         if self._clocks.set_back is not None:
             renew_far_leases(self._parts)
             bring_forward(self._parts)

@@ -1,6 +1,6 @@
 """How many statements each step of a job's life takes in each store. Run leases, runs and slots have added none.
 
-The figures are those of version 0.4, in which a job had one run and no lease while it ran.
+The figures are those of the version in which a job had one run, and no lease while it ran.
 """
 
 from __future__ import annotations

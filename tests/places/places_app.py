@@ -2,7 +2,8 @@
 
 ``/start?count=700&s=0.1&queue=exports`` starts that many jobs at once. ``/work`` appends a line to the file ``RUNS`` when
 it begins and when it ends: ``begin <job> <queue> <process> <seconds>``, on the monotonic clock, which all processes share.
-``/bare?s=0.1`` sleeps without a job.
+The file
+``access`` beside it is the access log. ``/bare?s=0.1`` sleeps without a job. ``/begin?gate=PORT`` starts a job whose second run waits at a gate.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from backjob import wsgi as backjob_wsgi
 from backjob.worker.running import current
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import Receive, Scope, Send
+from tests.scenarios.gates import at_gate_in_thread
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -32,20 +34,33 @@ _runs: Final = Path(os.environ["RUNS"])
 
 
 def record(word: str) -> None:
-    """Append a line in one write, which the file system makes atomic."""
+    """Note that a run begins or ends."""
     running = current.get()
     assert running is not None
-    line = f"{word} {running.job.id} {running.job.queue} {os.getpid()} {time.monotonic():.4f}\n"
-    descriptor = os.open(_runs, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    append(_runs, f"{word} {running.job.id} {running.job.queue} {os.getpid()} {time.monotonic():.4f}")
+
+
+def append(path: Path, line: str) -> None:
+    """Append a line in one write, which the file system makes atomic."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
-        os.write(descriptor, line.encode())
+        os.write(descriptor, f"{line}\n".encode())
     finally:
         os.close(descriptor)
 
 
 def respond(path: str, query: dict[str, str]) -> str:
     """The response's text."""
-    if path == "/work":
+    if path == "/second":
+        record("begin")
+        if jobs.attempt == 1:
+            jobs.retry(0)
+        with at_gate_in_thread(int(query["gate"])) as gate:
+            gate.recv(2)
+        record("end")
+    elif path == "/begin":
+        return jobs.start("/second", {"gate": query["gate"]}, as_current_user=False, retries=1)
+    elif path == "/work":
         record("begin")
         time.sleep(float(query["s"]))
         record("end")
@@ -80,5 +95,16 @@ async def asgi_site(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
-app: WSGIApplication = backjob_wsgi.BackJobMiddleware(site, jobs)
+def logged(site: WSGIApplication) -> WSGIApplication:
+    """The site behind something that logs every target as it was sent, like a proxy."""
+
+    def logging(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if "RAW_URI" in environ:
+            append(_runs.with_name("access"), environ["RAW_URI"])
+        return site(environ, start_response)
+
+    return logging
+
+
+app: WSGIApplication = logged(backjob_wsgi.BackJobMiddleware(site, jobs))
 asgi_app = backjob_asgi.BackJobMiddleware(asgi_site, jobs)

@@ -51,7 +51,9 @@ def test_pages_answer_while_jobs_wait_for_places(kind: HerdKind, tmp_path: Path)
     assert len(running) < JOBS, "the pages were asked for while jobs waited and ran"
     assert most_at_once(runs_of(tmp_path)) == 2
     ratio = median(busy) / median(idle)
-    print(f"{kind}: a page takes {1000 * median(busy):.1f} ms beside jobs, {1000 * median(idle):.1f} ms without: {ratio:.2f}")
+    print(
+        f"{kind}: a page takes {1000 * median(busy):.1f} ms beside jobs, {1000 * median(idle):.1f} ms without: {ratio:.2f}"
+    )
     print(f"the slowest: {1000 * busy[-1]:.1f} ms beside jobs, {1000 * idle[-1]:.1f} ms without")
     assert ratio <= SLOWER
     assert busy[-1] < SECONDS, "a page waited for a job"
@@ -76,7 +78,9 @@ def test_the_server_survives_thousands_of_starts_in_one_request(kind: HerdKind, 
         )
         assert server.process.poll() is None
     runs = runs_of(tmp_path)
-    print(f"{STARTS} starts in {took:.1f} s with {open_files} open files; {so_far} ran by then; all after {time.monotonic() - began:.1f} s")
+    print(
+        f"{STARTS} starts in {took:.1f} s with {open_files} open files; {so_far} ran by then; all after {time.monotonic() - began:.1f} s"
+    )
     print(f"meanwhile a page took {1000 * median(pages):.1f} ms, at most {1000 * pages[-1]:.1f} ms")
     assert len(by_process(runs)) == 1
     assert len({run.job for run in runs}) == STARTS

@@ -246,6 +246,8 @@ class SQLiteStore:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
+        # Not every build of SQLite overwrites by itself what is erased, such as sealed credentials.
+        connection.execute("PRAGMA secure_delete = ON")
         if self._ready:
             return
         self._enter_wal(connection)

@@ -254,5 +254,8 @@ def test_a_database_that_fails_for_a_second_ends_nothing(
             world.observe(1, assert_running(world, job_id))
             link.restore()
             world.observe(2, assert_running(world, job_id))
-        assert {world.second.end(one).status for one in others} == {Status.COMPLETED}
+        states = [world.second.end(one) for one in others]
+        assert {(state.status, state.status_text) for state in states} == {(Status.COMPLETED, "")}, (
+            world.first.server.tail()
+        )
         assert_completes(world, job_id, action)

@@ -40,7 +40,7 @@ SETUPS = [
 
 @pytest.mark.parametrize(("kind", "processes", "places", "jobs", "share_of_ideal"), SETUPS)
 def test_a_backlog_ends_at_the_pace_of_the_jobs(
-    kind: HerdKind, processes: int, places: int, jobs: int, share_of_ideal: float, tmp_path: Path
+    *, kind: HerdKind, processes: int, places: int, jobs: int, share_of_ideal: float, tmp_path: Path
 ) -> None:
     at_once = processes * places
     settings = environment(f"sqlite:///{tmp_path}/jobs.db?busy_timeout=60", tmp_path, max_running=places)

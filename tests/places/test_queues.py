@@ -27,7 +27,7 @@ LIMIT = 2
 SECONDS = 0.1
 PATIENCE = 150.0  # s
 LEASE = 2
-KILL_AFTER = (20, 50, 80, 110, 140)
+KILL_AFTER = (20, 60, 100)
 """After so many runs of the limited queue a process is killed."""
 
 pytestmark = [pytest.mark.timeout(400)]

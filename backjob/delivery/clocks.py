@@ -1,4 +1,4 @@
-"""Notices that a clock was set, this computer's or the store's, so that nobody takes a jump for time that has passed."""
+"""Notices that a clock was set, this computer's or the store's, so that a jump is not mistaken for time that has passed."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ class Clocks:
         self._pause = pause
         self._wall = self._wall_now()
         self._store: float | None = None
+        self._wall_jumped = False
         self._jumped_at = -math.inf
         self._paused_until = -math.inf
         self.set_back: float | None = None
@@ -50,29 +51,36 @@ class Clocks:
         """Compare the wall clock."""
         now = self._wall_now()
         if abs(now - self._wall) > _TOLERANCE:
-            before, self._wall = self._wall, now
-            self._note_jump("the wall clock", now - before)
+            before, self._wall, self._wall_jumped = self._wall, now, True
+            self._note_jump("the wall clock jumped", now - before)
 
     def check_store(self, read_time: datetime, began: float) -> None:
         """Compare the store's clock with the time in the answer to a read that ``began`` (monotonic, s)."""
         earliest, latest = self._span(read_time, began)
-        # A store with this computer's clock jumps with it.
-        for known in (self._store, self._wall):
-            if known is not None and earliest - _TOLERANCE <= known <= latest + _TOLERANCE:
-                self._store = min(max(known, earliest), latest)
+        for known in self._known():
+            if earliest - _TOLERANCE <= known <= latest + _TOLERANCE:
+                self._store, self._wall_jumped = min(max(known, earliest), latest), False
                 return
-        before = self._wall if self._store is None else self._store
-        self._store = latest
-        self._note_jump("the store's clock", latest - before)
+        is_first, before = self._store is None, self._wall if self._store is None else self._store
+        self._store, self._wall_jumped = latest, False
+        # At first it may have jumped just now, or always differ.
+        what = "the store's clock differs from this computer's" if is_first else "the store's clock jumped"
+        self._note_jump(what, latest - before)
 
     def is_plausible(self, read_time: datetime) -> bool:
         """Return whether the store's clock was as before when it read a job just now. Changes nothing."""
         earliest, latest = self._span(read_time, self._clock.monotonic() - _OLD_READ)
-        known = (self._store, self._wall)
-        return any(one is not None and earliest - _TOLERANCE <= one <= latest + _TOLERANCE for one in known)
+        return any(earliest - _TOLERANCE <= known <= latest + _TOLERANCE for known in self._known())
 
-    def _note_jump(self, which: str, seconds: float) -> None:
-        _log.warning("%s jumped by %.0f s: no job is timed out for a while", which, seconds)
+    def _known(self) -> list[float]:
+        """Return the differences between the store's clock and the monotonic one that are no surprise."""
+        if self._store is None:
+            return [self._wall]
+        # A store with this computer's clock jumps with it.
+        return [self._store, self._wall] if self._wall_jumped else [self._store]
+
+    def _note_jump(self, what: str, seconds: float) -> None:
+        _log.warning("%s by %.0f s: no job is timed out for a while", what, seconds)
         now = self._clock.monotonic()
         self._jumped_at, self._paused_until = now, now + self._pause
         if seconds < 0:

@@ -187,7 +187,7 @@ class Keeping:
             now = self._monotonic()
             if delivery.future is None:
                 delivery.job, delivery.is_whole = job, False
-                self._send_at(now + _seconds_until_due(job), delivery)
+                self._send_at(now + seconds_until_due(job), delivery)
             self._renew_at(now + RETRY_PAUSE, delivery)  # half a lease from now it might have expired
         elif job is None or job.status.is_final:
             self.drop(delivery.job_id)
@@ -219,9 +219,10 @@ class Keeping:
             self._plan(self._monotonic() + _CLAIMED_INTERVAL, self._check, delivery)
 
     def _follow_up(self, job: Job, delivery: PendingDelivery) -> None:
-        wait = _seconds_until_due(job)
+        wait = seconds_until_due(job)
         at = self._monotonic() + wait
-        has_backlog = self._has_backlog()
+        # The jobs that wait for a slot of its queue come first: a poll takes them in their order.
+        has_backlog = self._has_backlog() or self.slots.is_limited(job.queue)
         if self._is_ours(job) and (delivery.credentials or not job.held):
             self._again(job, delivery, at + (_TURN if has_backlog else 0))
         elif job.held or wait > 0 or has_backlog or job.lessee is not None or self._parts.is_draining():
@@ -249,5 +250,6 @@ class Keeping:
             self.places.must_poll = True
 
 
-def _seconds_until_due(job: Job) -> float:
+def seconds_until_due(job: Job) -> float:
+    """Return in how many seconds the job is due, counted from when it was read; 0 if it is."""
     return max(0.0, (job.start_time - job.read_time).total_seconds())

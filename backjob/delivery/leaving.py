@@ -7,12 +7,11 @@ until they are claimed.
 from __future__ import annotations
 
 import atexit
-import multiprocessing
 import os
+import sys
 import threading
 import time
 import weakref
-from multiprocessing.util import Finalize
 from typing import Final, Protocol
 
 _PATIENCE: Final = 5.0  # s, for all claims together; and as long again for closing
@@ -37,7 +36,10 @@ _leaving: Final[weakref.WeakKeyDictionary[Leaving, int]] = weakref.WeakKeyDictio
 def leave_at_exit(monitor: Leaving) -> None:
     """Close the monitor when this process exits normally."""
     _leaving[monitor] = os.getpid()
-    if multiprocessing.parent_process() is not None and os.getpid() not in _children:
+    multiprocessing = sys.modules.get("multiprocessing")  # in its children it is loaded
+    if multiprocessing is not None and multiprocessing.parent_process() is not None and os.getpid() not in _children:
+        from multiprocessing.util import Finalize  # noqa: PLC0415
+
         # A child that multiprocessing has forked runs its finalizers, but no exit handlers. granian's workers are such.
         _children.add(os.getpid())
         Finalize(None, _leave, exitpriority=0)

@@ -19,7 +19,7 @@ from typing import Final
 
 from backjob.delivery.clocks import Clocks
 from backjob.delivery.deliveries import Deliveries
-from backjob.delivery.keeping import LEASE
+from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.reaping import reap
@@ -38,7 +38,7 @@ _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connec
 _RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
 _LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = LEASE / 2
-"""Seconds for which a process that has got a job without its credentials leaves them time to arrive."""
+"""Seconds that a process waits for the credentials of a job that it has read without them."""
 _CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
@@ -117,7 +117,7 @@ class Monitor:
         it only later.
         """
         self.ensure_running()
-        at = written + _seconds_until_due(job)
+        at = written + seconds_until_due(job)
         if job.lessee == self.lessee:
             self._post(lambda: self._add(job, credentials, at, written))
         else:
@@ -130,7 +130,7 @@ class Monitor:
     def reschedule(self, job: Job, credentials: Credentials | None) -> None:
         """Deliver a waiting job at its new start time, after a merge moved it and perhaps took over its lease."""
         self.ensure_running()
-        at = self._clock.monotonic() + _seconds_until_due(job)
+        at = self._clock.monotonic() + seconds_until_due(job)
         self._post(lambda: self._deliveries.reschedule(job, credentials, at))
         if job.lessee is None:
             self._post(lambda: self._set_alarm(at))
@@ -144,7 +144,7 @@ class Monitor:
         if job.queue in self._parts.queues:
             self.slot_is_free()
         if job.is_waiting:
-            at = self._clock.monotonic() + _seconds_until_due(job)
+            at = self._clock.monotonic() + seconds_until_due(job)
             self._post(lambda: self._set_alarm(at))
 
     def slot_is_free(self) -> None:
@@ -161,6 +161,7 @@ class Monitor:
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""
+        self._deliveries.places.must_poll = True  # without an address there was no room for any
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
@@ -351,6 +352,8 @@ class Monitor:
         self._has_backlog = len(jobs) == room
         if self._has_backlog:
             self._next_poll = now
+        else:
+            self._deliveries.slots.none_waits()
 
     def _check_stores_clock(self) -> None:
         began = self._clock.monotonic()
@@ -367,11 +370,12 @@ class Monitor:
         late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
         if late:
             self._clocks.check_store(late[0].read_time, began)
-            if self._clocks.is_paused:
-                return
         is_full = len(late) == _BATCH
         self._reaped_before = late[-1].id if is_full else None
         for job in late:
+            if not self.may_reap():  # again: since the read or the last write this process may have been stopped
+                self._reaped_before = None
+                return
             self._is_active = True
             try:
                 changed = self._reap_one(job)
@@ -386,7 +390,7 @@ class Monitor:
             self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
     def _follow_set_back(self, now: float) -> None:
-        """After a clock was set back, let no dead process keep its jobs for long. The living get time to renew their leases."""
+        """After a clock was set back, let no dead process keep its jobs too long. Living ones get time to renew their leases."""
         if self._clocks.set_back is not None:
             renew_far_leases(self._parts)
             bring_forward(self._parts)
@@ -422,7 +426,3 @@ class Monitor:
     def _end_thread(self) -> None:
         self._finish()
         self._retrying(self._parts.leave)
-
-
-def _seconds_until_due(job: Job) -> float:
-    return max(0.0, (job.start_time - job.read_time).total_seconds())

@@ -18,7 +18,6 @@ from backjob.errors import SlotTaken
 from backjob.model import Job, Response
 
 _NO_LIMIT: Final = 1000
-_LEAST_BATCH: Final = 10
 _RESERVED_FOR: Final = 15.0
 """Seconds after which a reserved place is free again, if no job came: it was joined, or its transaction rolled back."""
 _FIRST_PAUSE: Final = 0.2
@@ -30,7 +29,7 @@ _LONGEST_REFUSAL: Final = 1.0
 
 @define
 class _Full:
-    """A queue without a free slot: until when (monotonic, s) it is skipped, and for how long."""
+    """A queue that had no free slot: until when (monotonic, s) it is skipped, and for how long. Later, jobs are tried one by one."""
 
     until: float
     pause: float
@@ -109,16 +108,26 @@ class Slots:
         """Return whether the job needs a slot before it is sent."""
         return job.slot is None and job.queue in self._limits
 
+    def is_limited(self, queue: str) -> bool:
+        """Return whether the jobs of this queue need slots."""
+        return queue in self._limits
+
     def full(self) -> frozenset[str]:
         """Return the queues that have had no free slot a moment ago."""
         now = self._monotonic()
-        return frozenset([queue for queue, full in self._full.items() if full.until > now])
+        # Of a copy, which is made in one step: `Deliveries.reserve` is called in any thread.
+        return frozenset([queue for queue, full in self._full.copy().items() if full.until > now])
 
     def batch(self) -> int:
-        """Return how many jobs to lease at once: those that find no slot must be given back one by one."""
-        full = self.full()
-        limits = [limit for queue, limit in self._limits.items() if queue not in full]
-        return max([_LEAST_BATCH, *limits]) if limits else _NO_LIMIT
+        """Return how many jobs to lease at once: one if it may find no slot, since each such job must be given back."""
+        now = self._monotonic()
+        return 1 if any(full.until <= now for full in self._full.values()) else _NO_LIMIT
+
+    def none_waits(self) -> None:
+        """Note that no job waits for a slot, except in queues that are full now."""
+        now = self._monotonic()
+        for queue in [queue for queue, full in self._full.items() if full.until <= now]:
+            del self._full[queue]
 
     def next_event(self) -> float | None:
         """Return when a full queue is tried again, on the monotonic clock (s)."""
@@ -134,7 +143,8 @@ class Slots:
                 changed = change(f"{queue}/{(first + number) % limit}")
             except SlotTaken:
                 continue
-            self._full.pop(queue, None)
+            if queue in self._full:
+                self._full[queue] = _Full(self._monotonic(), _FIRST_PAUSE / 2)
             return changed, True
         last = self._full.get(queue)
         pause = _FIRST_PAUSE if last is None else min(_LONGEST_PAUSE, 2 * last.pause)
@@ -143,8 +153,12 @@ class Slots:
 
     def clear(self) -> None:
         """Try all queues again: a slot is free, of an unknown queue."""
-        self._full.clear()
+        for queue in [*self._full]:
+            self.freed(queue)
 
     def freed(self, queue: str) -> bool:
         """Note that a slot of this queue may be free. Returns whether the queue was full."""
-        return self._full.pop(queue, None) is not None
+        if queue not in self._full:
+            return False
+        self._full[queue] = _Full(self._monotonic(), _FIRST_PAUSE / 2)
+        return True

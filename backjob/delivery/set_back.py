@@ -11,11 +11,11 @@ from backjob.model import Changes, Expect, Job, Query, Status
 
 _BATCH: Final = 100
 _TOO_FAR: Final = 2
-"""A lease of more than so many times its length was written before the store's clock was set back."""
+"""A lease of more than this many times its length was written before the store's clock was set back."""
 
 
 def renew_far_leases(parts: DeliveryParts) -> None:
-    """After the clock was set back, give running jobs a lease that counts from now: else a dead process kept its jobs for long.
+    """After the clock was set back, give running jobs a lease that counts from now: otherwise a dead process would keep them too long.
 
     The silence of their actions counts from now, too.
     """

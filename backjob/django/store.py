@@ -149,6 +149,9 @@ class DjangoStore:
                 # A slot that another job has must not spoil the caller's transaction.
                 with atomic(alias, savepoint=isinstance(changes.slot, str)):
                     rows = Row.objects.using(alias).filter(conditional)
+                    # A transaction of the application that has locked the row keeps its lease from being renewed.
+                    if expect.lease_over and _skips_locked(alias) and not _lock(alias, rows).values_list("seq"):
+                        return None
                     changed = rows.update(version=F("version") + 1, **assigned)
                     return self._one(alias, job_id) if changed else None
             except IntegrityError as error:  # of the only index that a change can violate
@@ -200,30 +203,29 @@ class DjangoStore:
                 due = due.filter(label__in=labels)
             if full:
                 due = due.filter(Q(slot__isnull=False) | ~Q(queue__in=full))
-            longest_due = due.order_by("start_time", "seq").values_list("start_time", "seq", "version")
+            first = due.order_by("start_time", "seq").values_list("start_time", "seq", "version")
             # A search for each status, so that each reads the index in its order. Few jobs are between two slices.
-            found = sorted([row for status in _LIVING for row in longest_due.filter(status=status)[:limit]])[:limit]
+            searches = [first.filter(status=status)[:limit] for status in _LIVING]
+            found = sorted([row for search in searches for row in search])[:limit]
             if not found:
                 return []
+            leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
             # Read in the same transaction, so that no later change to a job shows up as part of the lease.
             with atomic(alias, savepoint=False):
-                leased = {"lessee": lessee, "lease_until": until, "version": F("version") + 1}
-                taken = self._lease(alias, {seq: version for _, seq, version in found}, leased)
+                if _skips_locked(alias):
+                    # Neither another monitor that takes jobs at the moment, nor a transaction of the application that has
+                    # locked one, must hold up the others.
+                    locking = [
+                        _lock(alias, first.filter(status=status))[:limit]
+                        for status, search in zip(_LIVING, searches, strict=True)
+                        if search
+                    ]
+                    found = sorted([row for search in locking for row in search])[:limit]
+                    taken = [seq for _, seq, _ in found]
+                    rows.filter(seq__in=taken).update(**leased)
+                else:
+                    taken = [seq for _, seq, version in found if rows.filter(seq=seq, version=version).update(**leased)]
                 return self._read(rows.filter(seq__in=taken).order_by("start_time", "seq"), body=True)
-
-    def _lease(self, alias: str, found: Mapping[int, int], leased: Mapping[str, Any]) -> list[int]:
-        """Lease jobs (number → version), except those that have changed since. Returns the numbers of the leased ones."""
-        rows, features = Row.objects.using(alias), connections[alias].features
-        if not features.has_select_for_update_skip_locked:
-            return [seq for seq, version in found.items() if rows.filter(seq=seq, version=version).update(**leased)]
-        # A transaction of the application that has locked one of them must not hold up all the others.
-        locked = rows.filter(seq__in=list(found)).select_for_update(
-            skip_locked=True, no_key=features.has_select_for_no_key_update
-        )
-        taken = [seq for seq, version in locked.values_list("seq", "version") if version == found[seq]]
-        if taken:
-            rows.filter(seq__in=taken).update(**leased)
-        return taken
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         alias = alias_for_leases(self._inherited.get())
@@ -242,12 +244,9 @@ class DjangoStore:
     def _renew(self, alias: str, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
         now = self._now()
         rows = Row.objects.using(alias).filter(id__in=list(tokens), status=_RUNNING)
-        features = connections[alias].features
         # All renewals lock rows in the same order, and none waits for a row that a transaction of the application has locked.
-        skips_locked = features.has_select_for_update_skip_locked
-        locked = rows.order_by("seq").select_for_update(
-            skip_locked=skips_locked, no_key=features.has_select_for_no_key_update
-        )
+        skips_locked = _skips_locked(alias)
+        locked = _lock(alias, rows.order_by("seq")) if skips_locked else rows
         # In SQLite, which has no such locks, a transaction that reads before it writes may fail as locked.
         block: AbstractContextManager[Any] = atomic(alias, savepoint=False) if skips_locked else nullcontext()
         with self._connection(alias=alias), block:
@@ -379,6 +378,16 @@ class DjangoStore:
 
     def _unmigrated(self, error: Exception) -> StoreUnusable:
         return StoreUnusable(f"the database {self.using!r}: {error}; did you run the migrations of backjob?")
+
+
+def _skips_locked(alias: str) -> bool:
+    """Whether the database can leave out rows that another transaction has locked. SQLite locks no rows."""
+    return bool(connections[alias].features.has_select_for_update_skip_locked)
+
+
+def _lock(alias: str, rows: Any) -> Any:
+    """The rows, locked until the end of the transaction, without those that another one has locked."""
+    return rows.select_for_update(skip_locked=True, no_key=connections[alias].features.has_select_for_no_key_update)
 
 
 def _with_token(rows: Any, tokens: Mapping[str, str]) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias, cast
 from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest, SlotTaken
-from backjob.lifecycle import Late, late, overdue
+from backjob.lifecycle import TIMED_OUT, Late, late, overdue
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.memory import MemoryStore
@@ -696,6 +696,121 @@ class ReadsThenTakesASlot(MemoryStore):
             with self._lock:
                 self._slots.pop(changes.slot, None)
         return super().change(job_id, expect, changes)
+
+
+@breaks("LeaseCalls", "test_a_beat_can_shorten_a_lease", "a lease lasts as long as asked, no longer")
+class NeverShortensALease(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        before = {name: self._jobs[name].lease_until for name in tokens if name in self._jobs}
+        stale = super().beat(tokens, lease, alive)
+        for name in tokens.keys() - stale:
+            last, now = before[name], self._jobs[name].lease_until
+            if last is not None and now is not None:
+                self._jobs[name] = evolve(self._jobs[name], lease_until=max(last, now))
+        return stale
+
+
+@breaks("LeaseCalls", "test_a_beat_renews_a_lease_that_is_over", "a job that nobody has ended is not stale")
+class GivesUpOldLeases(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        now = self._clock.now()
+        over = {name for name in tokens if name in self._jobs and (self._jobs[name].lease_until or now) < now}
+        return super().beat({name: tokens[name] for name in tokens.keys() - over}, lease, alive) | over
+
+
+@breaks("LeaseCalls", "test_a_beat_adds_a_lease_to_a_job_without_one", "a beat sets a lease that was missing")
+class RenewsOnlyWhatIsThere(MemoryStore):
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        without = {name for name in tokens if name in self._jobs and self._jobs[name].lease_until is None}
+        return super().beat({name: tokens[name] for name in tokens.keys() - without}, lease, alive)
+
+
+@breaks("LeaseCalls", "test_lease_over_goes_with_the_other_expectations", "every expectation must be satisfied")
+class ForgetsTheOtherExpectations(AltersWhatIsExpected):
+    def altered(self, expect: Expect, job: Job | None) -> Expect:
+        return Expect(lease_over=True) if expect.lease_over else expect
+
+
+@breaks("FindsJobs", "test_without_an_error_timeout_a_job_may_be_silent", "an error_timeout of 0 means none")
+class TakesNoTimeoutForAtOnce(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(evolve(query, overdue=False)) if query.overdue else []
+        endless = [job for job in found if job.token is not None and not job.status.is_final and not job.error_timeout]
+        return endless or super().find(query)
+
+
+@breaks(
+    "FindsJobs",
+    "test_a_run_that_has_timed_out_is_overdue_again_when_its_lease_is_over",
+    "a run that has timed out is not overdue while its lease lasts",
+)
+class EndsWhatHasTimedOutAgain(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(evolve(query, overdue=False)) if query.overdue else []
+        return [job for job in found if job.token == TIMED_OUT] or super().find(query)
+
+
+@breaks("RunCalls", "test_a_history_is_the_stores_own_copy", "later changes to the caller's value are not stored")
+class KeepsTheCallersHistory(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        changed = super().change(job_id, expect, changes)
+        if changed is not None and changes.history is not UNSET:
+            self._jobs[job_id] = evolve(self._jobs[job_id], history=changes.history)
+        return changed
+
+
+@breaks(
+    "RunCalls", "test_a_slice_stays_in_progress_and_resets_the_attempts", "the next slice keeps status and progress"
+)
+class StartsEachSliceAnew(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        is_sliced = job.is_waiting and job.status is Status.IN_PROGRESS
+        return super()._write(evolve(job, status=Status.STARTED) if is_sliced else job)
+
+
+@breaks("RunCalls", "test_held_credentials_keep_the_lease_with_their_process", "a change without lessee keeps it")
+class RequeuesForAnyProcess(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        is_requeued = before is not None and before.run != job.run
+        return super()._write(evolve(job, lessee=None) if is_requeued else job)
+
+
+@breaks("SlotCalls", "test_a_job_that_takes_another_slot_releases_its_own", "a job has one slot at most")
+class CollectsSlots(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = dict(self._slots)
+        written = super()._write(job)
+        if job.slot is not None:
+            self._slots = before | self._slots
+        return written
+
+
+@breaks("SlotCalls", "test_slots_are_compared_byte_by_byte", "the slot 'JOB/0' equals no other slot")
+class TakesSlotsForEqual(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if not isinstance(changes.slot, str):
+            return super().change(job_id, expect, changes)
+        try:
+            return super().change(job_id, expect, evolve(changes, slot=changes.slot.casefold()))
+        except SlotTaken:
+            raise SlotTaken(changes.slot) from None
+
+
+@breaks("DelaysJobs", "test_full_queues_go_with_labels", "take_due takes only jobs with these labels, of queues")
+class ForgetsLabelsIfAQueueIsFull(MemoryStore):
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return super().take_due(lessee, lease, limit, None if full else labels, full)
+
+
+@breaks("DelaysJobs", "test_a_job_past_its_deadline_is_still_taken", "take_due ignores deliver_by and expires")
+class LeavesTheLateAlone(MemoryStore):
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return [job for job in super().take_due(lessee, lease, limit, labels, full) if late(job) is None]
 
 
 # --- wrong return values ----------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.services
 
 DEADLINE: Final = 60  # s
 EARLIER: Final = ("first_version", "second_version")
-"""What earlier versions printed as their SQL. It is never made anew."""
+"""The SQL that earlier versions printed. It is never generated again."""
 INDICES: Final = frozenset(
     f"backjob_{name}"
     for name in ("merging", "living", "ended", "ageing", "owned", "scoped", "chained", "limits", "slots")

@@ -7,5 +7,5 @@ from importlib import import_module
 
 
 def post_worker_init(_worker: object) -> None:
-    """Hand long work over when this worker is told to end."""
+    """Hand long work over when this worker gets a signal to stop."""
     import_module(os.environ["SITE"]).jobs.drain_on_signals()

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs
 from backjob.jobs import BackJob
 from backjob.model import JobState
 from backjob.settings import Settings
+from backjob.transports.sockets import SocketTransport
 from backjob.worker.running import current
 from backjob.wsgi import BackJobMiddleware
 from tests.scenarios.apps.config import PREFIX, settings
@@ -47,6 +48,13 @@ class OffsetClock:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+
+class OffsetTransport(SocketTransport):
+    """A transport that goes by that clock, too."""
+
+    def __init__(self, base_url: str, connect_to: str | None = None, *more: Any, **options: Any) -> None:
+        super().__init__(base_url, connect_to, *more, **{**options, "clock": OffsetClock()})
 
 
 def _start(thread: threading.Thread) -> None:
@@ -100,14 +108,15 @@ def harmful(site: WSGIApplication) -> WSGIApplication:
     return middleware
 
 
-threading.Thread.start = _start  # type: ignore[method-assign]
-_clock: Any = OffsetClock() if "HOST_CLOCK" in os.environ else None
+threading.Thread.start = _start  # type: ignore[assignment,method-assign]
+_has_offset: Final = "HOST_CLOCK" in os.environ
 jobs: Final = Settings.of(settings(), prefix=PREFIX).build(
     BackJob,
     package="backjob.scenarios",
     application="plain",
     default_store=lambda: "memory:",
     on_end=_note_end,
-    clock=_clock,
+    clock=OffsetClock() if _has_offset else None,
+    transport=OffsetTransport if _has_offset else None,
 )
 app: WSGIApplication = BackJobMiddleware(harmful(site_of(jobs)), jobs)

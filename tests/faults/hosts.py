@@ -6,14 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from backjob import BackJob
+from backjob import BackJob, Status
 from backjob.model import Job
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
@@ -73,6 +73,18 @@ class Hosts:
         while not is_satisfied():
             assert time.monotonic() < deadline, self.first.server.tail() + self.second.server.tail()
             time.sleep(0.05)
+
+    def works_again(self) -> None:
+        """Wait until the first host runs jobs again: its connections to the store may turn out to be dead one by one."""
+        ids = list[str]()
+
+        def starts() -> bool:
+            with suppress(AssertionError):
+                ids.append(self.first.start("/work/none", as_current_user=False))
+            return bool(ids)
+
+        self.until(starts)
+        assert self.second.end(ids[0]).status is Status.COMPLETED
 
     def has_ended(self, job_id: str) -> bool:
         return self.job(job_id).status.is_final

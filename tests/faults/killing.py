@@ -1,4 +1,4 @@
-"""A server whose worker processes a test kills, one after the other, while the site goes on."""
+"""A server whose worker processes a test kills, one after the other, while the site stays up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of places measure: the runs that `places_app` records, and the rate of the same work without jobs."""
+"""Measurements of places: the runs that `places_app` records, and the rate of the same work without jobs."""
 
 from __future__ import annotations
 

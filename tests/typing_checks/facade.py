@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
@@ -31,6 +31,11 @@ jobs = BackJob(
     retention_days=0.5,
     on_end=lambda state: state.status is Status.FAILED,
     seal=True,
+    run_lease=18,
+    max_running=4,
+    queues={"exports": {"max_running": 2}},
+    slice_time=20,
+    drain_time=25,
 )
 learnt = BackJob(open_store("memory:"), SocketTransport, MessageSigner(b"key"))
 
@@ -45,12 +50,25 @@ def starting() -> None:
     jobs.start("/work", method="POST", form=[("a", 1)], delay=timedelta(minutes=5), merge="pending", owner=None)
     jobs.start("/work", method="POST", json={"a": [1, None]}, delay=datetime(2030, 1, 1, tzinfo=UTC), owner="ann")
     jobs.start("/work", method="PUT", body=b"x", headers={"X-A": "b"}, as_current_user=False, error_timeout=5.5)
+    jobs.start(
+        "/work",
+        retries=3,
+        retry_delay=timedelta(seconds=30),
+        queue="exports",
+        expires=timedelta(hours=1),
+        as_owner=True,
+    )
+    jobs.start("/work", retries=3, retry_delay=0.5, expires=datetime(2030, 1, 1, tzinfo=UTC))
+    jobs.start("/work", retries=0.5)  # type: ignore[arg-type]
     jobs.start("/work", merge="always")  # type: ignore[arg-type]
 
 
 def watching(job_id: str) -> None:
     assert_type(jobs.status(job_id), JobState)
     assert_type(jobs.status(job_id).as_dict(), dict[str, JsonValue])
+    assert_type(jobs.status(job_id).attempt, int)
+    assert_type(jobs.status(job_id).history, Sequence[Mapping[str, JsonValue]])
+    assert_type(jobs.status(job_id).waiting_for, str | None)
     assert_type(jobs.exists(job_id), bool)
     assert_type(jobs.scope(job_id), str)
     assert_type(jobs.output(job_id, offset=5), Output)

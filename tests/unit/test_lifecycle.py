@@ -31,6 +31,7 @@ from backjob.lifecycle import (
     continued,
     ended,
     failed,
+    given_back,
     history_of,
     late,
     local_deadline,
@@ -366,6 +367,33 @@ def test_each_limit_applies_to_its_own_phase() -> None:
 def test_an_ended_job_never_times_out(status: Status) -> None:
     past = {"token": "t0ken", "lease_until": NOON, "deliver_by": NOON, "expires": NOON}
     assert late(a_job(status, read_time=NOON + timedelta(days=400), **past)) is None
+
+
+@pytest.mark.parametrize(
+    ("reasons", "status"),
+    [
+        ((), Status.STARTED),
+        (("500",), Status.STARTED),
+        (("500", "continued"), UNSET),
+        (("continued", "500"), Status.STARTED),
+    ],
+)
+@pytest.mark.parametrize("held", [False, True])
+def test_a_run_that_is_given_back_is_neither_an_attempt_nor_a_slice(
+    reasons: tuple[str, ...], status: Status | Unset, held: bool
+) -> None:
+    history = [{"run": run, "reason": reason} for run, reason in enumerate(reasons, 1)]
+    changes = given_back(running_job(run=4, attempt=3, progress=50, history=history, held=held))
+    assert changes == Changes(
+        status=status,
+        run=5,
+        delivery=1,
+        token=None,
+        lessee=UNSET if held else None,
+        lease=DELIVERY_LEASE if held else None,
+        deliver_by=None,
+        slot=None,
+    )
 
 
 def test_a_run_that_timed_out_is_retried_once_its_lease_is_over() -> None:

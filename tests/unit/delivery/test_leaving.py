@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 from multiprocessing.connection import Connection
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -40,7 +40,7 @@ def work(connection: Connection) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_process_of_multiprocessing_closes_its_monitors_once(method: str) -> None:
-    context = multiprocessing.get_context(method)
+    context: Any = multiprocessing.get_context(method)
     reading, writing = context.Pipe(duplex=False)
     process = context.Process(target=work, args=(writing,))
     process.start()

@@ -497,6 +497,17 @@ def test_of_two_schemes_the_one_that_proves_itself_is_used(world: Bench) -> None
     assert world.monitor._deliveries._proof.destination() is world.engine.addresses.destinations[1]
 
 
+def test_a_process_takes_a_waiting_job_as_soon_as_a_request_has_shown_its_address(world: Bench) -> None:
+    starting = bench(clock=world.clock, store=world.store, max_running=1)
+    starting.start()
+    starting.start()  # there is no room for this one
+    learning(world)
+    world.step(3)
+    show(world, 8000, tls=None)
+    world.step()
+    assert len(probes(world)) == 1
+
+
 def test_when_the_server_moves_the_next_job_goes_to_the_new_port(world: Bench) -> None:
     made = learning(world)
     show(world, 8000, tls=None)

@@ -1,4 +1,4 @@
-"""What follows a run: the next slice, a retry, the end of a dead or silent one; and who delivers it."""
+"""The next step after a run: its next slice, a retry, or the end of a dead or silent one; and which process delivers it."""
 
 from __future__ import annotations
 

@@ -319,7 +319,9 @@ def test_a_job_that_was_cancelled_after_its_claim_stays_cancelled_although_its_r
     assert world.job(job_id).status is Status.CANCELLED
 
 
-def test_a_claim_that_waited_long_for_the_store_has_a_whole_lease(world: Bench) -> None:
+def test_a_claim_that_waited_long_for_the_store_has_a_whole_lease(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SQLite counts a lease from when the write began to wait for its lock."""
     job_id = world.start()
     world.step()
@@ -330,7 +332,7 @@ def test_a_claim_that_waited_long_for_the_store_has_a_whole_lease(world: Bench) 
         world.clock.advance(5)
         return changed
 
-    world.store.store.change = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(world.store.store, "change", slow)
     world.receive()
     lease = world.job(job_id).lease_until
     assert lease is not None

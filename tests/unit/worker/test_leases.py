@@ -330,3 +330,20 @@ def test_a_run_that_is_dead_elsewhere_is_reaped_only_when_its_lease_is_over(worl
     assert late(world.job(running.job.id)) is Late.DEAD
     elsewhere.step(2)
     assert world.job(running.job.id).run == 2
+
+
+def test_a_process_that_was_stopped_while_it_looked_for_the_dead_ends_nothing(world: Bench) -> None:
+    other = bench(clock=world.clock, store=world.store.store)
+    other.leases.is_on_time = None
+    running = world.run()
+    for _ in range(40):
+        world.step(1)
+        other.leases.renew_if_due()
+        other.step()
+    other.store.before["find"] = lambda: world.clock.advance(1.5 * LEASE)  # both processes were stopped
+    for _ in range(2):
+        other.leases.renew_if_due()
+        other.step()
+        world.step(1)
+    assert "find" not in other.store.before
+    assert world.job(running.job.id).status is Status.IN_PROGRESS

@@ -155,7 +155,9 @@ def judge(deaths: list[Death], what: str) -> None:
             store,
             is_visited,
             id=f"{kind}-{store}-{'visited' if is_visited else 'alone'}",
-            marks=[pytest.mark.slow] if (number, store, is_visited) == (0, "SQLiteStore", False) else [pytest.mark.nightly],
+            marks=[pytest.mark.slow]
+            if (number, store, is_visited) == (0, "SQLiteStore", False)
+            else [pytest.mark.nightly],
         )
         for number, kind in enumerate(KINDS)
         for store in STORES

@@ -30,24 +30,29 @@ def renew_far_leases(parts: DeliveryParts) -> None:
 
 def bring_forward(parts: DeliveryParts) -> None:
     """After the clock was set back, make those jobs due again that were due before. Delayed ones wait for their time of day."""
-    for jobs in _pages(parts, Status.STARTED):
-        for job in jobs:
-            if job.read_time < min(job.updated_time, job.start_time) and (
-                job.run > 1 or job.start_time <= job.updated_time
-            ):
-                expect = Expect(run=job.run, version=job.version, unclaimed=True)
-                due = max(0.0, (job.start_time - job.updated_time).total_seconds())
-                parts.store.change(job.id, expect, Changes(due=due))
+    for job in _waiting(parts):
+        is_ahead = job.read_time < min(job.updated_time, job.start_time)
+        if is_ahead and (job.run > 1 or job.start_time <= job.updated_time):
+            due = max(0.0, (job.start_time - job.updated_time).total_seconds())
+            _change(parts, job, Changes(due=due))
 
 
 def release_far_leases(parts: DeliveryParts) -> None:
     """Some time after the clock was set back, release waiting jobs whose process has not renewed its lease since."""
+    for job in _waiting(parts):
+        if _lease_left(job) > _TOO_FAR * DELIVERY_LEASE:
+            _change(parts, job, Changes(lessee=None, lease=None, slot=None))
+
+
+def _change(parts: DeliveryParts, job: Job, changes: Changes) -> None:
+    parts.store.change(job.id, Expect(run=job.run, version=job.version, unclaimed=True), changes)
+
+
+def _waiting(parts: DeliveryParts) -> Iterator[Job]:
+    """Yield the waiting jobs, also those between two slices."""
     for status in (Status.STARTED, Status.IN_PROGRESS):
         for jobs in _pages(parts, status):
-            for job in jobs:
-                if job.is_waiting and _lease_left(job) > _TOO_FAR * DELIVERY_LEASE:
-                    expect = Expect(run=job.run, version=job.version, unclaimed=True)
-                    parts.store.change(job.id, expect, Changes(lessee=None, lease=None, slot=None))
+            yield from (job for job in jobs if job.is_waiting)
 
 
 def _lease_left(job: Job) -> float:

@@ -34,7 +34,7 @@ class RawSQL:
         self._template: list[Any] = []
         self._insert = ""
         self._reported: dict[str, int] = {}
-        erased = "".join(f", {name} = NULL" for name in _ERASED)
+        erased = "".join(f", {self._quoted(name)} = NULL" for name in _ERASED)
         self._claim = (
             f"UPDATE {self._table} SET version = version + 1, status = 1, token = %s, lease_until = %s, "
             "waiting_for = NULL, expires = NULL, claimed_time = %s, updated_time = %s "
@@ -52,6 +52,9 @@ class RawSQL:
     @abstractmethod
     def _numbers(self, first: int, last: int) -> str:
         """Return SQL for a table ``numbers`` whose column ``n`` counts from first to last."""
+
+    def _quoted(self, name: str) -> str:
+        return f'"{name}"'
 
     @property
     def _random_id(self) -> str:
@@ -90,7 +93,7 @@ class RawSQL:
         del row["seq"]
         self._columns, self._template = list(row), list(row.values())
         marks = ", ".join(["%s"] * len(row))
-        self._insert = f"INSERT INTO {self._table} ({', '.join(row)}) VALUES ({marks})"
+        self._insert = f"INSERT INTO {self._table} ({', '.join(map(self._quoted, row))}) VALUES ({marks})"
 
     def row(self) -> list[Any]:
         row = [*self._template]
@@ -139,11 +142,11 @@ class RawSQL:
         cursor.fetchall()
         own = {name: f"{name} - n * 1000000" for name in names if name.endswith("_time") or name == "deliver_by"}
         own |= {"id": self._random_id, "status": "CASE mod(n, 10) WHEN 0 THEN 3 WHEN 1 THEN 4 ELSE 2 END"}
-        values = ", ".join([own.get(name, name) for name in names])
+        values = ", ".join([own.get(name, self._quoted(name)) for name in names])
         for first in range(0, ended, _CHUNK):
             numbers = self._numbers(first, min(first + _CHUNK, ended) - 1)
             cursor.execute(
-                f"INSERT INTO {self._table} ({', '.join(names)}) "
+                f"INSERT INTO {self._table} ({', '.join(map(self._quoted, names))}) "
                 f"SELECT {values} FROM {self._table} AS job CROSS JOIN {numbers} WHERE job.seq = %s",
                 (template,),
             )
@@ -204,6 +207,9 @@ class RawMariaDB(RawSQL):
 
     def _numbers(self, first: int, last: int) -> str:
         return f"(SELECT seq AS n FROM seq_{first}_to_{last}) AS numbers"
+
+    def _quoted(self, name: str) -> str:
+        return f"`{name}`"
 
     @property
     def _random_id(self) -> str:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SLICE = 2  # s
 KILL_EVERY = 3.0  # s
+DEATH = "the process that ran it ended"
 DEPLOYMENTS = (1, 3)  # after so many kills
 PATIENCE = 900.0  # s
 
@@ -58,6 +59,11 @@ def done_in(job: Job) -> int:
     return 0 if cursor is None else int(cursor["loops"][""][0])
 
 
+def reasons(job: Job) -> Counter[str]:
+    """Why the runs of a job have ended, of at most a hundred."""
+    return Counter(str(entry["reason"]) for entry in history_of(job))
+
+
 def committed(connection: sqlite3.Connection) -> int:
     """How many rows are done."""
     (count,) = connection.execute("SELECT count(*) FROM rows WHERE times > 0").fetchone()
@@ -68,7 +74,7 @@ def committed(connection: sqlite3.Connection) -> int:
 @pytest.mark.parametrize(
     ("rows", "most_kills"),
     [
-        pytest.param(2_000, 6, id="short", marks=pytest.mark.slow),
+        pytest.param(1_500, 4, id="short", marks=pytest.mark.slow),
         pytest.param(10_000, 1000, id="long", marks=pytest.mark.nightly),
     ],
 )
@@ -106,7 +112,7 @@ def test_an_import_survives_kills_and_deployments(
                 assert time.monotonic() < began + PATIENCE, f"{job}\n{server.tail()}"
                 assert done_in(job) <= committed(connection)  # the cursor does not run ahead of committed rows
                 page.wait_for_timeout(100)  # the pace of the kills is the fault itself
-                if time.monotonic() < next_kill or server.kills >= most_kills:
+                if time.monotonic() < next_kill or (server.kills >= most_kills and DEATH in reasons(job)):
                     continue
                 next_kill += KILL_EVERY
                 server.kill_one()
@@ -118,19 +124,17 @@ def test_an_import_survives_kills_and_deployments(
         values, words = page.evaluate("values"), page.evaluate("words")
     assert job is not None
     assert (job.status, job.progress) == (Status.COMPLETED, 100), job.status_text
-    reasons = Counter(str(entry["reason"]) for entry in history_of(job))
-    assert reasons["the process that ran it ended"] >= 1, reasons
-    assert reasons["continued"] >= 2, reasons
-    assert set(reasons) == {"the process that ran it ended", "continued"}
+    ends = reasons(job)
+    assert set(ends) == {DEATH, "continued"}
     assert deployments == len(DEPLOYMENTS)
     with closing(sqlite3.connect(database)) as connection:
         times = Counter(count for (count,) in connection.execute("SELECT times FROM rows"))
     print(
-        f"{rows} rows, {server.kills} kills, {job.run} runs: {dict(reasons)}; {times[2]} rows twice; bar {values}, {words}"
+        f"{rows} rows, {server.kills} kills, {job.run} runs: {dict(ends)}; {times[2]} rows twice; bar {values}, {words}"
     )
     assert set(times) <= {1, 2}  # none is left out
     assert times.total() == rows
-    assert times[2] <= reasons["the process that ran it ended"]  # the row in hand of each killed worker
+    assert times[2] <= ends[DEATH]  # the row in hand of each killed worker
     assert values == sorted(values)
     lost = "Connection lost; reconnecting …"  # for a moment, when the worker that answers the page is killed
     assert {text.partition(":")[0] for text in words} <= {"Running", "Retrying", "Done", lost}, words

@@ -112,7 +112,7 @@ def test_the_file_of_sqlite_has_no_copy_left_once_its_log_was_written_back(
     connect = sqlite3.connect
 
     def as_in_other_builds(*arguments: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)
+        connection: sqlite3.Connection = connect(*arguments, **options)
         connection.execute("PRAGMA secure_delete = OFF")
         return connection
 

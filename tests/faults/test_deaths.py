@@ -115,8 +115,8 @@ def begun(directory: Path, job_id: str) -> int:
     pytest.fail(f"job {job_id} was not run")
 
 
-def run_and_kill(server: Herd, store: Store, directory: Path, phase: str, after: float, survivor: int) -> Death:
-    """Start a job and kill the process that runs it, after so long (s). A job of the survivor does not count."""
+def run_and_kill(server: Herd, directory: Path, phase: str, after: float, survivor: int) -> Death:
+    """Start a job and kill the process that runs it, ``after`` seconds later. Ignore a job that the survivor runs."""
     for _ in range(20):
         wake_all(server)
         job_id = server.client.get(f"/start?count=1&action=/hang&phase={phase}").text
@@ -155,7 +155,9 @@ def judge(deaths: list[Death], what: str) -> None:
             store,
             is_visited,
             id=f"{kind}-{store}-{'visited' if is_visited else 'alone'}",
-            marks=[pytest.mark.slow] if (number, store, is_visited) == (0, "SQLiteStore", False) else [pytest.mark.nightly],
+            marks=[pytest.mark.slow]
+            if (number, store, is_visited) == (0, "SQLiteStore", False)
+            else [pytest.mark.nightly],
         )
         for number, kind in enumerate(KINDS)
         for store in STORES
@@ -168,8 +170,7 @@ def test_every_death_ends_its_job_within_20_s(kind: HerdKind, store: str, is_vis
         time.sleep(LEASE)  # a process that has run for less may end no other's job
         with visits(server.client, 1.0) if is_visited else nullcontext():
             deaths = [
-                run_and_kill(server, opened, tmp_path, phase, 0.45 * number, survivor)
-                for number, phase in enumerate(PHASES)
+                run_and_kill(server, tmp_path, phase, 0.45 * number, survivor) for number, phase in enumerate(PHASES)
             ]
             watch(deaths, server, opened)
     judge(deaths, f"{kind}, {store}, {'visited' if is_visited else 'alone'}")
@@ -184,6 +185,6 @@ def test_a_death_on_a_site_that_was_idle_for_long_ends_its_job_within_20_s(
     with site(kind, "SQLiteStore", tmp_path) as (server, opened):
         survivor = choose_survivor(server, tmp_path)
         time.sleep(REST)
-        deaths = [run_and_kill(server, opened, tmp_path, "silent", after, survivor)]
+        deaths = [run_and_kill(server, tmp_path, "silent", after, survivor)]
         watch(deaths, server, opened)
     judge(deaths, f"{kind}, idle before")

@@ -67,9 +67,9 @@ def respond(path: str, query: dict[str, str]) -> str:
     elif path == "/bare":
         time.sleep(float(query["s"]))
     elif path == "/start":
-        options = {"queue": query["queue"]} if "queue" in query else {}
+        queue = query.get("queue", "default")
         for number in range(int(query["count"])):
-            jobs.start("/work", {"n": number, "s": query["s"]}, as_current_user=False, merge="never", **options)
+            jobs.start("/work", {"n": number, "s": query["s"]}, as_current_user=False, merge="never", queue=queue)
     return "ok"
 
 

@@ -50,7 +50,7 @@ def test_the_doctor_measures_what_a_server_handles_at_once(
     ) as server:
         for _ in range(20):
             assert server.client.get("/page").status == 200  # each process has seen a request
-        found = []
+        found: list[Measured | None] = []
         while len(found) < TRIES and expected not in found:
             found.append(measured_at(server))
     print(f"{kind}: {check_places(expected)}")

@@ -11,7 +11,7 @@ import pytest
 from attrs import define
 
 from backjob.delivery.keeping import LEASE
-from backjob.errors import ConnectionLost, SignatureError
+from backjob.errors import ConnectionLost, JobContinued, SignatureError
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Request, Status
 from backjob.stores.memory import MemoryStore
@@ -135,6 +135,20 @@ def test_a_job_whose_process_died_before_the_clock_was_set_ends_soon(
     assert seconds <= (60 if hosts.of_store else 0) + 2 * RUN_LEASE + 6
     assert hosts.second.job(running.job.id).status_text == "the process that ran it ended"
     assert [state.id for state in hosts.second.ended] == [running.job.id]
+
+
+def test_the_next_slice_does_not_wait_for_a_time_of_day_that_has_come_again(hosts: Hosts) -> None:
+    running = hosts.first.run()
+    hosts.first.transport.capacity = hosts.second.transport.capacity = 0
+    running.set_cursor(1)
+    hosts.first.engine.worker.end(running, Outcome(error=JobContinued()))
+    hosts.first.transport.sent[-1].answer(202)
+    hosts.live(1)
+    hosts.jump(-HOUR)
+    hosts.live(30)
+    hosts.first.transport.capacity = hosts.second.transport.capacity = None
+    hosts.live(LEASE + 10)
+    assert len(hosts.first.transport.sent) + len(hosts.second.transport.sent) == 2
 
 
 def test_a_silent_action_times_out_after_the_clock_was_set_back(hosts: Hosts) -> None:

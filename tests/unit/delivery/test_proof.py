@@ -498,7 +498,7 @@ def test_of_two_schemes_the_one_that_proves_itself_is_used(world: Bench) -> None
 
 
 def test_a_process_takes_a_waiting_job_as_soon_as_a_request_has_shown_its_address(world: Bench) -> None:
-    starting = bench(clock=world.clock, store=world.store, max_running=1)
+    starting = bench(clock=world.clock, store=world.store.store, max_running=1)
     starting.start()
     starting.start()  # there is no room for this one
     learning(world)

@@ -103,7 +103,7 @@ def test_a_signature_is_refused_before_its_creation_time_and_after_its_expiry(bu
     now = int(time.time())
     for created in (now - 61, now + 3600):
         page = send(busy, busy.jobs.signer.sign(request, grant(job, created=created)))
-        assert (page.status, page.headers[REFUSAL_HEADER]) == (403, "signature")
+        assert (page.status, page.headers[REFUSAL_HEADER]) == (403, "clock")
     state = busy.jobs.status(job.id)
     assert (state.status, busy.runs(job.id)) == (Status.STARTED, 0)
 

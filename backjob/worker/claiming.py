@@ -267,7 +267,8 @@ class Worker:
         if job is not None and job.token == token and job.status is Status.IN_PROGRESS:
             begun_again = requeued(job, Requeue("the answer to its claim was lost", is_retry=False), self._clock.now())
             changes = evolve(begun_again, status=Status.STARTED, attempt=UNSET)
-            changed = self._store.change(job_id, Expect(run=job.run, token=token), changes)
+            expect = Expect(status=Status.IN_PROGRESS, run=job.run, token=token)  # an end keeps the token
+            changed = self._store.change(job_id, expect, changes)
             if changed is not None:
                 self._run_ended(changed)
 

@@ -214,6 +214,19 @@ def test_a_claim_whose_answer_was_lost_is_undone_because_its_action_did_not_run(
     assert world.job(job_id).status is Status.COMPLETED
 
 
+def test_a_job_that_is_cancelled_while_its_lost_claim_is_undone_stays_cancelled(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.store.lost, world.store.down = {"change"}, {"get"}
+    with pytest.raises(Refusal):
+        world.receive()
+    world.store.lost, world.store.down = set(), set()
+    world.store.before["change"] = lambda: bench(clock=world.clock, store=world.store.store).jobs.cancel(job_id)
+    world.step(1)
+    world.step(1)
+    assert world.job(job_id).status is Status.CANCELLED
+
+
 # --- deaths ---------------------------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,7 @@ def outage_site(store_url: str, directory: Path, kind: Kind = KINDS["gunicorn-th
         "BACKJOB_KEY": KEY,
         "SCENARIO_RUNS": str(directory / "runs"),
         "OUTAGE_ENDS": str(directory / "ends"),
+        "BACKJOB_MAX_RUNNING": "1000",  # as many as the test holds
         **more,
     }
     with (

@@ -154,7 +154,8 @@ def test_a_killed_process_fails_its_jobs_as_the_current_user(tmp_path: Path, mon
         assert not survivor.has_lease(job_id)
         survivor.poll()
         assert survivor.has_lease(job_id)
-        survivor.poll()  # the grace period: the accepting process might still have the credentials
+        for _ in range(8):  # the grace period: the accepting process might still have the credentials
+            survivor.poll()
         state = survivor.end(job_id)
     assert state.status is Status.FAILED
     assert "credentials" in state.status_text

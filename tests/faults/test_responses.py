@@ -81,9 +81,14 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
+others: set[threading.Thread] = set()
+"""The threads that an earlier test in this process has left."""
+
+
 @pytest.fixture(scope="module")
 def jobs(worker: Worker) -> Iterator[BackJob]:
     """Shared by all tests: each one shows that the previous one did no lasting damage."""
+    others.update(threading.enumerate())
     transport = Trusting(worker.peer.base_url, max_response=65536)
     with BackJob(MemoryStore(), transport, MessageSigner(KEY)) as jobs:
         yield jobs
@@ -100,8 +105,8 @@ def threads(jobs: BackJob) -> Iterator[None]:
 
 
 def backjob_threads() -> list[threading.Thread]:
-    """All but the idle threads for calls, which an earlier test's event loop may have left."""
-    named = [thread for thread in threading.enumerate() if thread.name.startswith("backjob")]
+    """All but the idle threads for calls, which an event loop may have left, and the threads of earlier tests."""
+    named = [one for one in threading.enumerate() if one.name.startswith("backjob") and one not in others]
     found = [thread for thread in named if not thread.name.startswith("backjob-call")]
     return sorted(found, key=lambda thread: thread.name)
 

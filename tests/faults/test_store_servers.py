@@ -137,7 +137,7 @@ def test_a_worker_request_during_an_outage_is_sent_again(database: PrivateServer
         assert (state.status, site.runs(job_id)) == (Status.COMPLETED, 1)
         job = site.jobs.store.get(job_id)
         assert job is not None
-        assert job.attempt >= 2
+        assert job.delivery >= 2
 
 
 @pytest.mark.slow

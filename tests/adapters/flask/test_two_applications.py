@@ -70,8 +70,8 @@ def note_polls(jobs: BackJob) -> threading.Event:
     polled = threading.Event()
     take_due = own.take_due
 
-    def noted(*arguments: Any) -> Any:
-        taken = take_due(*arguments)
+    def noted(*arguments: Any, **named: Any) -> Any:
+        taken = take_due(*arguments, **named)
         polled.set()
         return taken
 

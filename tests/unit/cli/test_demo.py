@@ -57,7 +57,7 @@ def test_once_exits_with_1_if_the_job_fails() -> None:
     with program("--once", "--fail") as running:
         out, err = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 1
-    assert err == ""
+    assert re.fullmatch(r"job \S+ \(/work, run 1\) failed: row 51 can't be exported \(--fail\)\n", err)  # the log
     assert re.search(r"^FAILED .*row 51 can't be exported", out, re.MULTILINE)
 
 
@@ -77,7 +77,7 @@ def test_the_demo_prints_its_url_starts_a_job_and_stops_on_ctrl_c() -> None:
         running.send_signal(signal.SIGINT)
         out, err = running.communicate(timeout=TIMEOUT)
     assert running.returncode == 0
-    assert err == ""
+    assert re.fullmatch(r"job \S+ \(/work, run 1\) failed: the demo was stopped\n", err)  # the log
     assert out.endswith("demo stopped\n")
 
 

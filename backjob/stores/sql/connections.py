@@ -138,7 +138,12 @@ class SeparateConnections(Connections):
                 connection.info[_IDLE_SINCE] = time.monotonic()
 
     def connect(self) -> Connection:
-        connection = super().connect()
+        try:
+            connection = super().connect()
+        except (exc.DBAPIError, self.engine.dialect.loaded_dbapi.Error):
+            # An idle connection that has died fails already when its isolation level is set, before it can be pinged.
+            self.engine.dispose()
+            return super().connect()
         since = connection.info.get(_IDLE_SINCE)
         if since is None or time.monotonic() - since <= _TRUSTED_IDLE or _answers(connection):
             return connection

@@ -74,7 +74,7 @@ def committed(connection: sqlite3.Connection) -> int:
 @pytest.mark.parametrize(
     ("rows", "most_kills"),
     [
-        pytest.param(1_500, 4, id="short", marks=pytest.mark.slow),
+        pytest.param(1_500, 4, id="short", marks=pytest.mark.nightly),
         pytest.param(10_000, 1000, id="long", marks=pytest.mark.nightly),
     ],
 )

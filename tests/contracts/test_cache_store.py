@@ -37,7 +37,7 @@ class TestHomeMadeCache(CacheContract):
         return store
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestCachelibSimpleCache(CacheContract):
     examples, race_examples = 10, 5
 
@@ -45,7 +45,7 @@ class TestCachelibSimpleCache(CacheContract):
         return CacheStore(SimpleCache(threshold=10**6), clock=clock)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestDjangoLocMemCache(CacheContract):
     examples, race_examples = 20, 10
 
@@ -82,7 +82,7 @@ class TestCachelibRedisCache(CacheContract):
 
 
 @pytest.mark.usefixtures("server")
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestDjangoRedisCache(CacheContract):
     examples, steps, race_examples, racers = 5, 25, 5, 4
 

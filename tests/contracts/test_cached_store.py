@@ -271,7 +271,7 @@ class TestADeadCache(StoreContract):
         return CachedStore(MemoryStore(clock=clock), Dead(clock), clock=clock)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestAFaultyCache(StoreContract):
     @pytest.fixture(autouse=True)
     def _without_a_pause(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -129,7 +129,7 @@ def test_a_script_without_an_answer_from_a_cluster_is_not_sent_again(
     assert store.output("job").text == "xy"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestRedisStoreOnACluster(StoreContract):
     examples, steps, race_examples = 30, 30, 20
     client: RedisCluster

@@ -74,7 +74,7 @@ class TestSerializablePostgreSQL(OnEngine, DelaysJobs, MergesJobs, ReportCalls, 
     options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestPostgreSQLInAutocommit(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = POSTGRES
     options: ClassVar = {"isolation_level": "AUTOCOMMIT", "poolclass": NullPool}
@@ -86,7 +86,7 @@ class TestSerializableMariaDB(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Rac
     options: ClassVar = {"isolation_level": "SERIALIZABLE", "pool_size": 3, "max_overflow": 2}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestMariaDBInAutocommit(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Races):
     service = MARIADB
     options: ClassVar = {"isolation_level": "AUTOCOMMIT", "pool_pre_ping": True}

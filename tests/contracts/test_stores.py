@@ -36,7 +36,7 @@ class TestSQLiteStoreAtLength(TestSQLiteStore):
     examples, steps, race_examples, racers = 250, 60, 200, 16
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 class TestSQLiteStoreThatSurvivesPowerLoss(StoreContract):
     def make_store(self, clock: Clock) -> Store:
         return SQLiteStore(self.directory / f"{uuid4()}.db", clock=clock, durability="power", table_name="order")

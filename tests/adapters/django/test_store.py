@@ -64,7 +64,7 @@ class TestOnPostgreSQL(Contract):
     alias = "postgresql"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("mariadb")
 class TestOnMariaDB(Contract):

@@ -238,6 +238,7 @@ def test_a_worker_request_expires_exactly_at_deliver_by(remaining: timedelta, li
     engine_of(app.jobs).monitor.step()  # renews the lease, and writes the deadline with it
     job = app.store.store.get(job_id)
     assert job is not None
+    assert job.deliver_by is not None
     assert job.deliver_by == app.clock.now() + timedelta(seconds=585)
     app.store.calls.clear()
     app.clock.advance((job.deliver_by - remaining - app.clock.now()).total_seconds())

@@ -62,9 +62,9 @@ class Leasing:
     def _renew(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
         beats = [{"id": job_id, "token": token, "alive": job_id in alive} for job_id, token in tokens.items()]
         statement, values = self._sql.leases.beat, self._values(beats=json.dumps(beats), lease=span(lease))
-        rows = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
-        stale = frozenset([str(row[0]) for row in rows if row[1]])
-        return stale, frozenset([str(row[0]) for row in rows]) - stale
+        rows: Any = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
+        stale = frozenset([job_id for job_id, is_stale in rows if is_stale])
+        return stale, frozenset([job_id for job_id, _ in rows]) - stale
 
     def _renew_in_transaction(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
         sql, values = self._sql.leases, self._values(lease=span(lease))

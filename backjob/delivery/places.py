@@ -14,8 +14,8 @@ from typing import Final
 from attrs import define
 
 from backjob.delivery.parts import DeliveryParts
-from backjob.errors import SlotTaken
 from backjob.model import Job, Response
+from backjob.slots import take_slot
 
 _NO_LIMIT: Final = 1000
 _RESERVED_FOR: Final = 15.0
@@ -136,13 +136,8 @@ class Slots:
 
     def take(self, queue: str, change: Callable[[str], Job | None]) -> tuple[Job | None, bool]:
         """Take a free slot with ``change(slot)``. Returns its job, and whether there was a free slot."""
-        limit = self._limits[queue]
-        first = random.randrange(limit)  # noqa: S311 - so that processes do not all try the same one first
-        for number in range(limit):
-            try:
-                changed = change(f"{queue}/{(first + number) % limit}")
-            except SlotTaken:
-                continue
+        changed, is_free = take_slot(queue, self._limits[queue], change)
+        if is_free:
             if queue in self._full:
                 self._full[queue] = _Full(self._monotonic(), _FIRST_PAUSE / 2)
             return changed, True

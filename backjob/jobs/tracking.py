@@ -39,7 +39,7 @@ class Tracking(Slices):
         between two items once `time_left` is 0. A sequence continues by its index, a Django queryset by its primary key, any
         other iterable by skipping. After a crash, the items of the last 0.1 s may be repeated; with ``resume="each"`` only
         the one in hand. Any other string names one of several loops (``"each:…"`` both). An item is done when the next one
-        is asked for. Raises `InvalidRequest`, also inside of a database transaction.
+        is asked for. Raises `InvalidRequest`, also if a database transaction is open.
         """
         text = None if text is None else text_of("text", text)
         if resume is False:

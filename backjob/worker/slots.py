@@ -6,27 +6,20 @@ been late: it waited in the server while a proxy gave up, or while the process t
 
 from __future__ import annotations
 
-import random
-
 from attrs import evolve
 
-from backjob.errors import SlotTaken
 from backjob.lifecycle import given_back
 from backjob.model import Changes, Expect, Job, Status
 from backjob.protocols import Store
+from backjob.slots import take_slot
 
 
 def with_slot(store: Store, job: Job, token: str, limit: int) -> Job | None:
     """Take a free slot of its queue for a claimed job, and return the job; None if all are taken. Raises `StoreError`."""
-    first = random.randrange(limit)  # noqa: S311 - so that processes do not all try the same one first
-    for number in range(limit):
-        changes = Changes(slot=f"{job.queue}/{(first + number) % limit}")
-        try:
-            changed = store.change(job.id, _claimed(job, token), changes)
-        except SlotTaken:
-            continue
-        return None if changed is None else evolve(changed, request=job.request)
-    return None
+    changed, _ = take_slot(
+        job.queue, limit, lambda slot: store.change(job.id, _claimed(job, token), Changes(slot=slot))
+    )
+    return None if changed is None else evolve(changed, request=job.request)
 
 
 def give_back(store: Store, job: Job, token: str) -> None:

@@ -10,7 +10,7 @@ graceful_timeout = 30  # for the requests that run at a TERM or HUP; longer than
 
 
 def post_worker_init(worker):
-    """Let jobs in slices hand over when the process is told to end."""
+    """Let jobs in slices hand over when gunicorn stops this worker."""
     from shop import jobs
 
     jobs.drain_on_signals()

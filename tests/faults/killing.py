@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +20,7 @@ from attrs import define, field, frozen
 from tests.scenarios.client import WAIT, Client
 from tests.scenarios.servers import gunicorn, python_server, uvicorn
 
-__all__ = ["HERDS", "Herd", "HerdKind", "herd"]
+__all__ = ["HERDS", "Herd", "HerdKind", "herd", "visitors"]
 
 _ROOT: Final = Path(__file__).parents[2]
 
@@ -147,6 +148,25 @@ def herd(kind: HerdKind, module: str, directory: Path, environment: Mapping[str,
             yield running
         finally:
             running.stop()
+
+
+@contextmanager
+def visitors(client: Client, path: str, interval: float, timeout: float) -> Iterator[None]:
+    """Request a page again and again during the block, as visitors do: a new worker's monitor starts at its first request."""
+    is_over = threading.Event()
+
+    def visit() -> None:
+        while not is_over.wait(interval):
+            with suppress(OSError):
+                client.request("GET", path, timeout=timeout)
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 if sys.platform != "linux":

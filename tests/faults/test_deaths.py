@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -18,8 +17,8 @@ from attrs import define
 from backjob import Status
 from backjob.protocols import Store
 from backjob.stores import open_store
-from tests.faults.killing import Herd, HerdKind, herd
-from tests.scenarios.client import WAIT, Client
+from tests.faults.killing import Herd, HerdKind, herd, visitors
+from tests.scenarios.client import WAIT
 from tests.scenarios.servers import gunicorn, uvicorn
 from tests.scenarios.sites import KEY
 from tests.shared_stores import BY_NAME
@@ -63,25 +62,6 @@ def site(kind: HerdKind, store: str, directory: Path) -> Iterator[tuple[Herd, St
             closing(open_store(url)) as opened,
         ):
             yield server, opened
-
-
-@contextmanager
-def visits(client: Client, interval: float) -> Iterator[None]:
-    """Request a page now and then during the block."""
-    is_over = threading.Event()
-
-    def visit() -> None:
-        while not is_over.wait(interval):
-            with suppress(OSError):
-                client.request("GET", "/pid", timeout=5)
-
-    thread = threading.Thread(target=visit)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
 
 
 def wake_all(server: Herd) -> list[int]:
@@ -168,7 +148,7 @@ def test_every_death_ends_its_job_within_20_s(kind: HerdKind, store: str, is_vis
     with site(kind, store, tmp_path) as (server, opened):
         survivor = choose_survivor(server, tmp_path)
         time.sleep(LEASE)  # a process that has run for less may end no other's job
-        with visits(server.client, 1.0) if is_visited else nullcontext():
+        with visitors(server.client, "/pid", 1.0, timeout=5) if is_visited else nullcontext():
             deaths = [
                 run_and_kill(server, tmp_path, phase, 0.45 * number, survivor) for number, phase in enumerate(PHASES)
             ]

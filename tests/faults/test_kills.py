@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from backjob import Status
 from backjob.model import Job
 from backjob.protocols import Store
 from backjob.stores import open_store
-from tests.faults.killing import HERDS, Herd, HerdKind, herd
-from tests.scenarios.client import Client
+from tests.faults.killing import HERDS, Herd, HerdKind, herd, visitors
 from tests.scenarios.sites import KEY
 from tests.shared_stores import SHARED_STORES, SharedStore
 
@@ -147,25 +145,6 @@ def kill_until_all_ended(server: Herd, watched: Watched, directory: Path) -> flo
     return time.monotonic() - last_kill
 
 
-@contextmanager
-def visitors(client: Client) -> Iterator[None]:
-    """Request a page again and again during the block, as visitors do: a new worker's monitor starts at its first request."""
-    is_over = threading.Event()
-
-    def visit() -> None:
-        while not is_over.wait(0.05):
-            with suppress(OSError):
-                client.request("GET", "/ready", timeout=2)
-
-    thread = threading.Thread(target=visit)
-    thread.start()
-    try:
-        yield
-    finally:
-        is_over.set()
-        thread.join()
-
-
 def lines_in(directory: Path, word: str) -> Counter[tuple[str, str]]:
     """How often each run of each job began or ended, or each job's end was announced."""
     lines = (directory / "runs").read_text(encoding="utf-8").splitlines()
@@ -193,7 +172,7 @@ def test_killed_workers_run_nothing_twice_and_lose_nothing(
         assert page.status == 200
         ids = page.text.split()
         watched = Watched(opened, ids)
-        with visitors(server.client):
+        with visitors(server.client, "/ready", 0.05, timeout=2):
             rest = kill_until_all_ended(server, watched, tmp_path)
         took = time.monotonic() - began_at
     began, finished, called = (lines_in(tmp_path, word) for word in ("begin", "end", "called"))

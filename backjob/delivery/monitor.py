@@ -65,7 +65,7 @@ class Monitor:
         self._is_leaving = False
         self._posted: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
-        self._outage = Outage(parts.clock)
+        self._outage = parts.outage or Outage(parts.clock)
         self._no_thread = Outage(parts.clock)
         self._has_backlog = False
         self._clocks = Clocks(parts.clock, parts.run_lease)

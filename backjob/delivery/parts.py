@@ -9,6 +9,7 @@ from attrs import field, frozen
 
 from backjob.delivery.addresses import Addresses
 from backjob.model import Credentials, Job
+from backjob.process import Outage
 from backjob.protocols import Clock, Signer, Store
 
 _DAY: Final = 86400.0
@@ -52,7 +53,7 @@ class DeliveryParts:
     about to end. ``max_running`` returns how many jobs it may have in flight, and ``queues`` has the limits of the queues
     that have one. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections to the store that
     are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
-    returns when it must be called again.
+    returns when it must be called again. ``outage`` logs the failures of the store, for all threads of the process together.
     """
 
     store: Store
@@ -68,6 +69,7 @@ class DeliveryParts:
     unseal: Callable[[Job], Credentials | None]
     is_authentic: Callable[[Job], bool]
     relabel: Callable[[], int]
+    outage: Outage | None = None
     run_lease: float = 18.0
     may_reap: Callable[[], bool] = lambda: True
     is_draining: Callable[[], bool] = lambda: False

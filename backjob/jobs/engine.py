@@ -73,6 +73,7 @@ class Engine:
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
         self._faults = Outage(options.clock)
+        self.outage = Outage(options.clock)  # of the store: one warning of a process, whichever thread notices it
         self._threads: float | None = None
         self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
@@ -82,7 +83,9 @@ class Engine:
         self.callbacks = PerProcess(lambda: Callbacks(self.release))
         self.calls_back_inline = False
         """Whether `call_back` is called at once, in the thread that writes the end."""
-        self.lease_keepers = PerProcess(lambda: Leases(options.store, options.clock, options.run_lease, self.release))
+        self.lease_keepers = PerProcess(
+            lambda: Leases(options.store, options.clock, options.run_lease, self.release, self.outage)
+        )
         self.worker = Worker(
             options.store,
             options.signer,
@@ -138,6 +141,7 @@ class Engine:
         """The parts for a `Monitor` of these jobs."""
         return DeliveryParts(
             store=self.store,
+            outage=self.outage,
             signer=self.signer,
             clock=self.clock,
             addresses=lambda: self.addresses,

@@ -27,10 +27,13 @@ _log = logging.getLogger("backjob")
 class Leases:
     """The leases of one process: keep it in a `PerProcess`. ``lease`` is in seconds; they are renewed nine times in it.
 
-    ``leave`` closes what an adapter keeps for each thread; the thread calls it at its end and when no job runs.
+    ``leave`` closes what an adapter keeps for each thread; the thread calls it at its end and when no job runs. ``outage``
+    logs the failures of the store, for all threads of the process together.
     """
 
-    def __init__(self, store: Store, clock: Clock, lease: float, leave: Callable[[], object]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, lease: float, leave: Callable[[], object], outage: Outage | None = None
+    ) -> None:
         self._store = store
         self._monotonic = clock.monotonic
         self._lease = lease
@@ -39,7 +42,7 @@ class Leases:
         self._slack = max(self.interval / 2, min(_SLACK, lease / 4))
         """Seconds by which a tick may be late."""
         self._leave = leave
-        self._outage = Outage(clock)
+        self._outage = outage or Outage(clock)
         self._no_thread = Outage(clock)
         self._running: set[Running] = set()
         self._next_tick = -math.inf

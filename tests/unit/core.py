@@ -261,7 +261,7 @@ def bench(
     )
     engine = engine_of(jobs)
     engine.calls_back_inline = True
-    keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release)
+    keeper = ManualLeases(engine.options.store, clock, engine.options.run_lease, engine.release, engine.outage)
     engine.lease_keepers = PerProcess(lambda: keeper)
     engine.monitors = PerProcess(lambda: ManualMonitor(engine.delivery_parts))
     engine.broadcasts = PerProcess(lambda: ManualBroadcast(engine.stream_source, options.get("streams")))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
 import pytest
 
 from backjob.errors import JobEnded, StoreUnavailable
+from backjob.jobs import engine_of
 from backjob.lifecycle import Late, cancelled, ended, late
 from backjob.model import Expect, Job, Status
 from backjob.stores.memory import MemoryStore
@@ -318,6 +320,21 @@ def test_the_thread_renews_by_itself_and_ends_at_close() -> None:
     assert left.is_set()
     assert leases._passes._thread is not None
     assert not leases._passes._thread.is_alive()
+
+
+def test_an_outage_of_the_store_is_one_warning_for_all_threads_of_a_process(
+    world: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.run()
+    caplog.clear()
+    world.store.broken = dict.fromkeys(("beat", "take_due", "find"), StoreUnavailable("refused"))
+    for _ in range(30):
+        world.clock.advance(1)
+        engine_of(world.jobs).leases.tick()
+        world.monitor.step()
+    assert world.store.count("beat") > 2
+    assert world.store.count("take_due") > 2
+    assert [record.levelname for record in caplog.records if record.levelno >= logging.WARNING] == ["WARNING"]
 
 
 def test_a_run_that_is_dead_elsewhere_is_reaped_only_when_its_lease_is_over(world: Bench) -> None:

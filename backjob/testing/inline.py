@@ -24,6 +24,7 @@ from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Credentials, Job, Request, Response
 from backjob.process import PerProcess
 from backjob.protocols import Delivery, Transport
+from backjob.worker.leases import Leases
 
 if TYPE_CHECKING:
     from _typeshed import OptExcInfo
@@ -70,16 +71,26 @@ def recorded(jobs: BackJob) -> Iterator[list[Started]]:
 
 @contextmanager
 def _replaced(engine: Engine, monitor: Monitor, transport: Transport) -> Iterator[None]:
-    before = engine.monitors, engine.addresses, engine.calls_back_inline
-    engine.monitors, engine.addresses, engine.calls_back_inline = (
+    before = engine.monitors, engine.addresses, engine.lease_keepers, engine.calls_back_inline
+    options = engine.options
+    leases = _ThreadlessLeases(options.store, options.clock, options.run_lease, engine.release)
+    engine.monitors, engine.addresses, engine.lease_keepers, engine.calls_back_inline = (
         PerProcess(lambda: monitor),
         Addresses(transport),
+        PerProcess(lambda: leases),
         True,
     )
     try:
         yield
     finally:
-        engine.monitors, engine.addresses, engine.calls_back_inline = before
+        engine.monitors, engine.addresses, engine.lease_keepers, engine.calls_back_inline = before
+
+
+class _ThreadlessLeases(Leases):
+    @override
+    def ensure_running(self) -> bool:
+        """Renew nothing: another thread would not see a job that the test's transaction has not committed."""
+        return True
 
 
 class _ThreadlessMonitor(Monitor):

@@ -111,6 +111,7 @@ def test_a_visitors_double_click_merges_with_himself_only(site: Site) -> None:
         site.jobs.cancel(job_id)
 
 
+@pytest.mark.slow
 def test_a_silent_job_times_out_and_its_late_update_ends_the_action(site: Site, gate: Gate) -> None:
     job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=0.3)
     held = gate.reached()

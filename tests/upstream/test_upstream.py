@@ -44,6 +44,7 @@ def test_only_tests_whose_results_differ_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)  # a plugin's options would be unknown
     (tmp_path / "test_made_up.py").write_text("\n".join(line[4:] for line in SUITE.splitlines()))
     assert main(["flask", "--source", str(tmp_path), "test_made_up.py"]) == 1
     assert capsys.readouterr().out.splitlines() == [

@@ -45,6 +45,20 @@ class App:
         return [b"ok"]
 
 
+def test_no_other_thread_renews_the_lease_of_an_immediate_job(jobs: BackJob) -> None:
+    # It would read the store outside of the test's transaction, miss the job and declare its run lost.
+    threads: list[object] = []
+
+    def app(environ: Any, start_response: Any) -> Iterable[bytes]:
+        threads.append(engine_of(jobs).leases._passes._thread)
+        start_response("200 OK", [])
+        return []
+
+    with immediate(jobs, BackJobMiddleware(app, jobs)), served():
+        jobs.start("/")
+    assert threads == [None]
+
+
 def test_immediate_runs_the_action_before_start_returns(jobs: BackJob) -> None:
     app = App(jobs)
     with immediate(jobs, app.wsgi), served():

@@ -292,6 +292,7 @@ def test_cancelled_before_it_ran() -> None:
     with sent(task_finished) as finished:
         jobs.cancel(result.id)
         jobs.cancel(result.id)
+        assert engine_of(jobs).callbacks.get().flush(20)
     result.refresh()
     assert (str(result.status), result.attempts, result.started_at) == ("FAILED", 0, None)
     assert [(error.exception_class, error.traceback) for error in result.errors] == [(JobEnded, "cancelled")]

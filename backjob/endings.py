@@ -34,9 +34,12 @@ _Form = TypeVar("_Form")
 _Answer = TypeVar("_Answer")
 
 
-def write_end(store: Store, job_id: str, expect: Expect, end: End) -> Job | None:
-    """Write an end as `Store.change` does, with a plainer text or no result if necessary. Raises `StoreError`."""
-    return _written(lambda form: store.change(job_id, expect, ended(form)), _ends(end), job_id, "end", end.text)
+def write_end(store: Store, job: Job, expect: Expect, end: End) -> Job | None:
+    """Write an end as `Store.change` does, with a plainer text or no result if necessary. Raises `StoreError`.
+
+    ``job`` is as it was read before.
+    """
+    return _written(lambda form: store.change(job.id, expect, ended(form, job)), _ends(end), job.id, "end", end.text)
 
 
 def write_conclusion(store: Store, job: Job, expect: Expect, conclusion: Conclusion, at: datetime) -> Job | None:
@@ -45,7 +48,7 @@ def write_conclusion(store: Store, job: Job, expect: Expect, conclusion: Conclus
     ``job`` is as it was read before. If the store refuses the cursor of a requeue, the job ends FAILED.
     """
     if isinstance(conclusion, End):
-        return write_end(store, job.id, expect, conclusion)
+        return write_end(store, job, expect, conclusion)
     return _written(
         lambda form: store.change(job.id, expect, concluded(job, form, at)),
         _requeues(conclusion), job.id, "requeue", conclusion.reason,

@@ -347,7 +347,7 @@ class Deliveries(Keeping):
                 self._slot_freed(job)
 
     def _end(self, job: Job, end: End) -> None:
-        changed = write_end(self._store, job.id, Expect(run=job.run, unclaimed=True), end)
+        changed = write_end(self._store, job, Expect(run=job.run, unclaimed=True), end)
         self._by_id.pop(job.id, None)
         if changed is not None:
             log_conclusion(job, end)

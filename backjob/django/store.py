@@ -130,7 +130,7 @@ class DjangoStore:
     @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         assigned = assignments(changes, self._now())
-        if changes.end:
+        if changes.erases_body:
             assigned["body"] = None
         conditional = Q(id=job_id, **conditions(expect))
         if expect.unclaimed:
@@ -366,7 +366,7 @@ class DjangoStore:
             if error.args[:1] and error.args[0] in _REFUSED_VALUES:
                 raise InvalidRequest("text", f"this can't be stored: {error}") from error
             connection = connections[alias]
-            if "no such table" in str(error):
+            if "no such table" in str(error) or "no such column" in str(error):
                 raise self._unmigrated(error) from error
             if not connection.in_atomic_block:
                 if _is_deadlock(error.__cause__):

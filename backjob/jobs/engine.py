@@ -317,7 +317,7 @@ class Engine:
             # An end that was computed from the job as read must match that version; otherwise read again and retry.
             version = None if written is end else job.version
             expect = Expect(status=job.status, token=job.token, version=version)
-            changed = write_end(self.store, job_id, expect, written)
+            changed = write_end(self.store, job, expect, written)
             if changed is not None:
                 log_conclusion(job, written)
                 self.when_committed(job_id, partial(self.conclude, changed))

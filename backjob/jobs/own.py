@@ -171,7 +171,7 @@ class OwnJobs(Store):
         end = overdue(job)
         if job.label or end is None:
             return False
-        self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end))
+        self.store.change(job.id, Expect(status=job.status, version=job.version), ended(end, job))
         return True
 
     def _relabelled(self, job: Job, sealer: Callable[[], Sealer | None]) -> bool:

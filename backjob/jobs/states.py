@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final
+from typing import Final, cast
 
 from backjob.lifecycle import WAITING_TEXTS, Late, continued, history_of, late, waiting_for
-from backjob.model import Job, JobState, Status
+from backjob.model import Job, JobState, JsonValue, Status
 from backjob.status.words import NO_SIGN, attempt_text
 
 _CONTINUED: Final = continued().reason
@@ -30,7 +30,19 @@ def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
         attempt=job.attempt,
         retries=job.retries,
         history=history_of(job),
+        title=job.title or job.path or "",
+        method=job.method,
+        path=job.path or "",
+        queue=job.queue,
+        created_time=job.created_time,
+        claimed_time=job.claimed_time,
+        file=file_of(job),
     )
+
+
+def file_of(job: Job) -> Mapping[str, JsonValue] | None:
+    """Return what describes the job's file, or None if it has made none."""
+    return cast("Mapping[str, JsonValue] | None", job.file)
 
 
 def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:

@@ -25,6 +25,7 @@ from backjob.lifecycle.ends import (
     status_line,
     verdict,
 )
+from backjob.lifecycle.keys import LASTING, lasts, waits_until_sent
 from backjob.lifecycle.limits import TIMED_OUT, Late, late, overdue, past_end, reaped, timed_out
 from backjob.lifecycle.runs import (
     DELIVERY_LEASE,
@@ -36,12 +37,13 @@ from backjob.lifecycle.runs import (
     history_of,
     requeued,
 )
-from backjob.lifecycle.waiting import WAITING_TEXTS, local_deadline, waiting_for, waits_until_sent
+from backjob.lifecycle.waiting import WAITING_TEXTS, local_deadline, waiting_for
 
 __all__ = [
     "BUSY",
     "CLAIM_REFUSED",
     "DELIVERY_LEASE",
+    "LASTING",
     "REFUSAL_HEADER",
     "ROW_CHANGED",
     "TIMED_OUT",
@@ -65,6 +67,7 @@ __all__ = [
     "failed",
     "given_back",
     "history_of",
+    "lasts",
     "late",
     "local_deadline",
     "overdue",

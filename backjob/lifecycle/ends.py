@@ -7,7 +7,8 @@ from typing import Final, TypeAlias
 
 from attrs import frozen
 
-from backjob.model import UNSET, Changes, JsonValue, Status, Unset, short_text
+from backjob.lifecycle.keys import lasts
+from backjob.model import UNSET, Changes, Job, JsonValue, Status, Unset, short_text
 
 ROW_CHANGED: Final = "the stored row of this job was changed outside of backjob, so it was not run; start it again"
 """The text of a job whose row is not as the application wrote it."""
@@ -58,8 +59,11 @@ def cancelled(text: str = "cancelled") -> End:
     return End(Status.CANCELLED, text)
 
 
-def ended(end: End) -> Changes:
-    """The changes that end a job. COMPLETED sets the progress to 100 and writes the result."""
+def ended(end: End, job: Job | None = None) -> Changes:
+    """The changes that end a job. COMPLETED sets the progress to 100 and writes the result.
+
+    ``job``, as it was read before, says what stays: with ``keep_request`` the request, and a key that outlives the job's end.
+    """
     is_completed = end.status is Status.COMPLETED
     return Changes(
         status=end.status,
@@ -68,6 +72,8 @@ def ended(end: End) -> Changes:
         result=end.result if is_completed else UNSET,
         alive=True,
         end=True,
+        keep_request=job is not None and job.keep_request,
+        keep_key=job is not None and lasts(job.merge_key),
     )
 
 

@@ -100,7 +100,7 @@ def given_back(job: Job) -> Changes:
 
 def concluded(job: Job, conclusion: Conclusion, at: datetime) -> Changes:
     """The changes that follow a run which ended at ``at`` (UTC)."""
-    return ended(conclusion) if isinstance(conclusion, End) else requeued(job, conclusion, at)
+    return ended(conclusion, job) if isinstance(conclusion, End) else requeued(job, conclusion, at)
 
 
 def history_of(job: Job) -> Sequence[Mapping[str, JsonValue]]:

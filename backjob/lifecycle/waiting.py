@@ -41,8 +41,3 @@ def local_deadline(job: Job, now: datetime, delivery_timeout: float) -> datetime
     if abs(now - job.read_time) < timedelta(seconds=1):
         return job.deliver_by
     return now + (job.deliver_by - job.read_time)
-
-
-def waits_until_sent(merge_key: str | None) -> bool:
-    """Whether the merge key joins only jobs that are not sent yet, so that it must be freed before sending."""
-    return merge_key is not None and merge_key.startswith("pending:")

@@ -96,10 +96,15 @@ JOB_COLUMNS: Final = (
     Column("as_owner", Kind.FLAG, default=0, draft=True),
     Column("claimed_time", Kind.MOMENT, nullable=True),
     Column("expires", Kind.MOMENT, nullable=True, changes=True),
+    Column("title", Kind.LABEL, 1020, nullable=True, draft=True),
+    Column("method", Kind.LABEL, 80, default="", draft=True),
+    Column("keep_request", Kind.FLAG, default=0, draft=True),
+    Column("path", Kind.TEXT, nullable=True, draft=True),
     Column("request", Kind.REQUEST, nullable=True, erased=True),
     Column("status_text", Kind.TEXT, nullable=True, changes=True),
     Column("result", Kind.JSON, nullable=True, changes=True),
     Column("history", Kind.JSON, nullable=True, changes=True),
+    Column("file", Kind.JSON, nullable=True, changes=True),
     Column("cursor", Kind.JSON, nullable=True, changes=True, erased=True),
     Column("sealed", Kind.BYTES, nullable=True, draft=True, changes=True, erased=True),
 )
@@ -115,11 +120,15 @@ _THIRD: Final = frozenset(
         *("claimed_time", "expires"),
     }
 )
+_FOURTH: Final = frozenset({"title", "method", "path", "keep_request", "file"})
 
 LAYOUTS: Final = tuple(
-    [tuple([column for column in JOB_COLUMNS if column.name in names]) for names in (_SECOND, _THIRD)]
+    [tuple([column for column in JOB_COLUMNS if column.name in names]) for names in (_SECOND, _THIRD, _FOURTH)]
 )
 """The columns that each later layout of the tables has added, oldest first."""
 
-ADDED: Final = tuple([column for column in JOB_COLUMNS if column.name in _SECOND | _THIRD])
+KEPT: Final = {"keep_request": ("request", "proof"), "keep_key": ("merge_key",)}
+"""The columns that an end doesn't erase if `Changes` has this flag."""
+
+ADDED: Final = tuple([column for column in JOB_COLUMNS if column.name in _SECOND | _THIRD | _FOURTH])
 """The columns that jobs of the first version lack."""

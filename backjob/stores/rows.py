@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, TypeAlias
 from attrs import evolve, frozen
 
 from backjob.model import UNSET, Caller, Changes, Draft, Expect, Headers, Job, Request, Status
-from backjob.stores.columns import COLUMNS, JOB_COLUMNS, Kind
+from backjob.stores.columns import COLUMNS, JOB_COLUMNS, KEPT, Kind
 from backjob.stores.values import dump_result, load_result
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "conditions",
     "draft_row",
     "dump_request",
+    "erased",
     "job_row",
     "load_request",
     "microseconds",
@@ -107,7 +108,7 @@ _DECODED: Final = tuple([(column.name, _DECODERS[column.kind]) for column in JOB
 _DEFAULTS: Final = {column.name: column.default for column in JOB_COLUMNS if column.default is not None}
 _DRAFTED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.draft])
 _CHANGED: Final = tuple([(column.name, _ENCODED.get(column.name)) for column in JOB_COLUMNS if column.changes])
-_ERASED: Final[dict[str, None]] = {column.name: None for column in JOB_COLUMNS if column.erased}
+_ERASED: Final = tuple([column.name for column in JOB_COLUMNS if column.erased])
 _EXPECTED: Final = tuple([(name, _ENCODED.get(name)) for name in ("status", "run", "token", "version")])
 
 
@@ -155,9 +156,15 @@ def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
     if changes.alive:
         assigned["updated_time"] = now
     if changes.end:
-        assigned |= _ERASED
+        assigned |= erased(changes)
         assigned["end_time"] = now
     return assigned
+
+
+def erased(changes: Changes) -> dict[str, None]:
+    """The columns that an end sets to NULL."""
+    kept = {name for flag, names in KEPT.items() if getattr(changes, flag) for name in names}
+    return {name: None for name in _ERASED if name not in kept}
 
 
 def conditions(expect: Expect) -> dict[str, Any]:
@@ -204,6 +211,8 @@ def row_job(row: Row, read_time: datetime) -> Job:
         # backjob did not write such a row. No proof fits it, so it is not sent; it must not keep others from being read.
         with suppress(ValueError, TypeError):
             request, caller = load_request(columns["request"])
+        if request is not None and not columns["method"]:  # a job of a version without these columns
+            columns |= {"method": request.method, "path": request.path}
         columns["request"] = evolve(request, body=row[-1]) if request is not None and row[-1] else request
     return Job(**columns, caller=caller, read_time=read_time)
 

@@ -16,7 +16,7 @@ from attrs import evolve
 from backjob.lifecycle import late
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, Kind
-from backjob.stores.rows import job_row, row_job
+from backjob.stores.rows import erased, job_row, row_job
 from backjob.stores.values import dump_result, later, load_result
 
 __all__ = [
@@ -38,7 +38,6 @@ __all__ = [
 
 _DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
 _CHANGED: Final = tuple([column.name for column in JOB_COLUMNS if column.changes])
-_ERASED: Final[dict[str, None]] = {"caller": None} | {column.name: None for column in JOB_COLUMNS if column.erased}
 _JSON: Final = frozenset([column.name for column in JOB_COLUMNS if column.kind is Kind.JSON])
 _ABSENT: Final = {column.name: column.default for column in ADDED}
 _BINARY: Final = (*[column.name for column in JOB_COLUMNS if column.kind is Kind.BYTES], "body")
@@ -79,7 +78,9 @@ def changed(job: Job, changes: Changes, now: datetime) -> Job:
     if changes.alive:
         new["updated_time"] = now
     if changes.end:
-        new |= _ERASED
+        new |= erased(changes)
+        if changes.erases_body:
+            new["caller"] = None
         new["end_time"] = now
     return evolve(job, **new, version=job.version + 1, read_time=now)
 

@@ -277,7 +277,7 @@ class Worker:
         end = failed(ROW_CHANGED)
         log_conclusion(job, end)
         with suppress(StoreUnavailable):  # then the next run finds the same
-            changed = self._store.change(job.id, Expect(status=Status.IN_PROGRESS, token=token), ended(end))
+            changed = self._store.change(job.id, Expect(status=Status.IN_PROGRESS, token=token), ended(end, job))
             if changed is not None:
                 self._announce(changed)
         raise Refusal(409, "Conflict", "changed", ROW_CHANGED, opened.mark)

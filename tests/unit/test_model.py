@@ -328,6 +328,13 @@ def test_the_dictionary_of_a_state_has_plain_types() -> None:
         "attempt": 1,
         "retries": 0,
         "history": [],
+        "title": "",
+        "method": "",
+        "path": "",
+        "queue": "default",
+        "created_time": None,
+        "claimed_time": None,
+        "file": None,
     }
     assert type(dictionary["status"]) is int
     assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"}

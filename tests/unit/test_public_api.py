@@ -92,6 +92,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
         *("scope", "waiting_for", "attempt", "retries", "history"),
+        *("title", "method", "path", "queue", "created_time", "claimed_time", "file"),
     ]
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 

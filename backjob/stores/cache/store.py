@@ -102,7 +102,7 @@ class CacheStore:
             nonlocal dropped
             if not holds(expect, record.job, record.job.read_time):
                 return None
-            body, dropped = ((), record.body) if changes.end else (record.body, ())
+            body, dropped = ((), record.body) if changes.erases_body else (record.body, ())
             return evolve(record, job=changed(record.job, changes, record.job.read_time), body=body)
 
         written = self._jobs.write(job_id, step)

@@ -97,7 +97,7 @@ class RedisStore:
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         columns = assignments(changes, After())
-        if changes.end:
+        if changes.erases_body:
             columns["body"] = None
         flags = int(expect.unclaimed), int(expect.lease_over)
         now, row = self._run(scripts.CHANGE, job_id, expecting(conditions(expect)), *flags, *setting(columns))

@@ -155,7 +155,7 @@ class Tables:
         return sorted(self.jobs.indexes, key=lambda index: str(index.name))
 
 
-_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("limits", "slots"))
+_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("limits", "slots"), ())
 """The indices that each later layout has added or changed, as in `LAYOUTS`."""
 _NEW: Final = ("_chained", "_limits", "_slots")
 """The ends of the names of those that no table had before."""

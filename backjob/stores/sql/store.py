@@ -295,7 +295,7 @@ class SQLStore:
 
     def _assigned(self, changes: Changes, now: Moment) -> dict[str, Any]:
         assigned = assignments(changes, now)
-        return assigned | {"body": None} if changes.end else assigned
+        return assigned | {"body": None} if changes.erases_body else assigned
 
     def _purge(self, status: Status, age: float, label: str | None) -> int:
         removed, since = 0, 0

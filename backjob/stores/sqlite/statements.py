@@ -52,7 +52,7 @@ _INDICES: Final = {
     "scoped": "INDEX {table}_scoped ON {jobs} (scope) WHERE scope <> ''",
     "chained": "INDEX {table}_chained ON {jobs} (root) WHERE root IS NOT NULL",
 }
-_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living", "undelivered", "expiring"))
+_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living", "undelivered", "expiring"), ())
 """The indices that each later layout of the tables has added or changed."""
 
 # SQLite can't drop a NOT NULL. A waiting job of an earlier version restarts its `delivery_timeout`.

@@ -124,7 +124,7 @@ class SQLiteStore:
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
         assigned = assignments(changes, microseconds(now))
-        if changes.end:
+        if changes.erases_body:
             assigned["has_body"] = False
         expected = conditions(expect)
         statement = self._sql.change(assigned, expected, expect)
@@ -134,7 +134,7 @@ class SQLiteStore:
             *expected.values(),
             *([microseconds(now)] if expect.lease_over else ()),
         )
-        if not changes.end:
+        if not changes.erases_body:
             rows = self._write_change(changes, statement, parameters)
         else:
             with self._connections.transaction() as connection:

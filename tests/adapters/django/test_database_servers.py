@@ -303,7 +303,9 @@ def test_an_emoji_that_the_tables_character_set_lacks_keeps_no_job_running(any_d
             store.change(job_id, *claimed(job_id, 1, 60.0))
         assert write_report(store, "a", "a", Report(progress=30, text="\U0001f600"))
         for job_id in ("a", "b"):
-            job = write_end(store, job_id, Expect(token=job_id), failed("ä \U0001f600"))
+            running = store.get(job_id)
+            assert running is not None
+            job = write_end(store, running, Expect(token=job_id), failed("ä \U0001f600"))
             assert job is not None
             assert (job.status, r"\U0001f600" in (job.status_text or "")) == (Status.FAILED, True)
     finally:

@@ -176,6 +176,8 @@ def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> Non
         cursor.execute("UPDATE backjob_job SET label = 'mine', waiting_for = 'proof', root = id")
     migrate("backjob", "0004")
     assert stored_rows() == before
+    migrate()
+    assert stored_rows() == before
     store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
     jobs = store.find(Query(labels=frozenset(("mine",))))
     assert len(jobs) == len(before["backjob_job"])

@@ -24,11 +24,11 @@ def test_each_field_of_a_job_is_a_column() -> None:
 
 
 def test_columns_of_a_draft_and_of_changes_are_their_fields() -> None:
-    """Except the request and the moments, which the store computes."""
-    names = {field.name for field in fields(Draft)} & set(COLUMNS)
+    """Except the request and the moments, which the store computes, and the flag that keeps the request."""
+    names = ({field.name for field in fields(Draft)} | {"method", "path"}) & set(COLUMNS)
     assert {column.name for column in JOB_COLUMNS if column.draft} == names - {"request", "expires"}
     names = {field.name for field in fields(Changes)} & set(COLUMNS)
-    assert {column.name for column in JOB_COLUMNS if column.changes} == names - {"deliver_by"}
+    assert {column.name for column in JOB_COLUMNS if column.changes} == names - {"deliver_by", "keep_request"}
 
 
 def test_labels_alone_have_a_length_and_an_erased_column_may_be_null() -> None:
@@ -50,6 +50,10 @@ def test_a_job_comes_back_from_its_row() -> None:
         output_truncated=True,
         lease_until=NOON,
         result={"rows": [1, 2.5, None]},
+        method="POST",
+        path="/work",
+        title="Invoices",
+        file={"name": "a.csv"},
         request=Request("POST", "/work", (("X-A", "\xe9"),), b"body"),
         caller=Caller("https", "example.org", "192.0.2.1"),
         held=True,

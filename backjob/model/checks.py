@@ -1,0 +1,83 @@
+"""Validators for fields of the values: each raises `InvalidRequest`, naming the field, for what no store can keep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from attrs import Attribute
+
+from backjob.errors import InvalidRequest
+from backjob.model.texts import UNSET, Unset, is_storable
+
+_EARLIEST: Final = -60e9  # s: about 1900 years ago
+_LATEST: Final = 221e9  # s: about 7000 years ahead; from any now, both are within the calendar
+
+_Validator: TypeAlias = "Callable[[Any, Attribute[Any], Any], None]"
+
+
+def check_text(longest: int | None = None) -> _Validator:
+    """Check a text, and that it is at most ``longest`` characters long."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if not isinstance(value, str):
+            return
+        if not is_storable(value):
+            raise InvalidRequest(
+                attribute.name, "contains NUL or a lone surrogate, which no store can keep; clean_text() replaces them"
+            )
+        if longest is not None and len(value) > longest:
+            raise InvalidRequest(attribute.name, f"at most {longest} characters are allowed")
+
+    return check
+
+
+def check_number(least: int, largest: int) -> _Validator:
+    """Check that a number is within these limits."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, int) and not least <= value <= largest:
+            raise InvalidRequest(attribute.name, f"expected a number from {least} to {largest}")
+
+    return check
+
+
+def check_seconds(_: object, attribute: Attribute[Any], value: float | Unset | None) -> None:
+    """Check seconds from now."""
+    if isinstance(value, int | float) and not _EARLIEST < value < _LATEST:  # NaN fails this too
+        raise InvalidRequest(attribute.name, "this moment is outside of the calendar")
+
+
+def check_moment(instance: object, attribute: Attribute[Any], value: datetime | float | Unset | None) -> None:
+    """Check an aware datetime, or seconds from now."""
+    if not isinstance(value, datetime):
+        check_seconds(instance, attribute, value)
+        return
+    if value.utcoffset() is None:
+        raise InvalidRequest(attribute.name, "a datetime needs a time zone")
+    try:
+        _ = value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
+
+
+def check_json(_: object, attribute: Attribute[Any], value: object) -> None:
+    """Check that JSON can represent the value."""
+    if value is None or value is UNSET:
+        return
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequest(attribute.name, f"JSON can't represent this: {error}") from None
+
+
+ID: Final = check_text(128)
+LABEL: Final = check_text(255)
+COUNT: Final = check_number(0, (1 << 31) - 1)
+
+
+def clamped(progress: int | None) -> int | None:
+    """Return the progress within 0–100."""
+    return None if progress is None else max(0, min(100, progress))

@@ -1,0 +1,260 @@
+"""A job and the operations of a store on it: its draft, the conditions and changes of a write, reports, searches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence  # noqa: F401 - `JsonValue` names them, for who resolves the annotations
+from datetime import datetime
+
+from attrs import field, frozen
+
+from backjob.model.checks import (
+    COUNT,
+    ID,
+    LABEL,
+    check_json,
+    check_moment,
+    check_number,
+    check_seconds,
+    check_text,
+    clamped,
+)
+from backjob.model.requests import Caller, Request
+from backjob.model.texts import DEFAULT_QUEUE, UNSET, JsonValue, Status, Unset
+
+
+@frozen(kw_only=True)
+class Draft:
+    """A job to create. The store adds the times, by its own clock.
+
+    ``due`` and ``expires`` are aware datetimes, or seconds from the store's now. With a ``lessee`` the store writes the
+    first lease, of ``lease`` seconds; without one, any monitor takes the job once it is due. ``held`` means that only the
+    accepting process has the credentials; ``sealed`` is their encrypted form, which any process can open; ``as_owner``
+    means that the action runs as the job's owner, without credentials. ``label`` names the application, ``proof``
+    authenticates the row, and ``root`` is the id of the first job of a chain, or None for that job itself. ``title`` is
+    what users read instead of the path. With ``keep_request`` the request stays after the end, so that the job can run again.
+    Raises `InvalidRequest`, naming the field, for what no store can keep.
+    """
+
+    id: str = field(validator=ID)
+    request: Request
+    caller: Caller | None = None
+    owner: str | None = field(default=None, validator=LABEL)
+    scope: str = field(default="", validator=LABEL)
+    due: datetime | float = field(default=0.0, validator=check_moment)
+    expires: datetime | float | None = field(default=None, validator=check_moment)
+    error_timeout: float = field(default=3600.0, validator=check_seconds)
+    retries: int = field(default=0, validator=COUNT)
+    retry_delay: float = field(default=10.0, validator=check_seconds)
+    queue: str = field(default=DEFAULT_QUEUE, validator=LABEL)
+    lessee: str | None = field(default=None, validator=LABEL)
+    lease: float = field(default=0.0, validator=check_seconds)
+    held: bool = False
+    sealed: bytes | None = field(default=None, repr=False)
+    as_owner: bool = False
+    depth: int = field(default=0, validator=COUNT)
+    label: str = field(default="", validator=ID)
+    proof: str | None = field(default=None, repr=False, validator=ID)
+    root: str | None = field(default=None, validator=ID)
+    title: str | None = field(default=None, validator=LABEL)
+    keep_request: bool = False
+
+    @property
+    def method(self) -> str:
+        """The method of the request, which stays after the end."""
+        return self.request.method
+
+    @property
+    def path(self) -> str:
+        """The path of the request without its query, which stays after the end."""
+        return self.request.path
+
+
+@frozen(kw_only=True)
+class Job:
+    """A job as read from a store at ``read_time``, by the store's clock.
+
+    ``start_time`` is when it is due, ``claimed_time`` when its current or last run was claimed, and ``updated_time`` its
+    last sign of life. A waiting job must be claimed before ``expires``, and before ``deliver_by``, which is None until the
+    first delivery of a run has failed or takes long. Its end erases ``request``, ``caller``, ``sealed`` and ``proof``; of these
+    a job with ``keep_request`` keeps all but ``sealed``.
+
+    ``run`` grows with every requeue, ``delivery`` counts the deliveries of a run, and ``attempt`` the runs that failed since
+    the last checkpoint, this one included. ``token`` fences the writes of a run; a job without one, unless it has ended,
+    waits to be claimed. ``lease_until`` ends the lease of the monitor that delivers it, and after the claim that of the run.
+    ``error_timeout`` 0 means none.
+
+    The request's body is only there if it was asked for: see `backjob.protocols.Store.get`. ``waiting_for`` is why a
+    job was not delivered yet, in one word; the claim and the end erase it. A job with the ``label`` "" belongs to no
+    application. ``method`` and ``path`` (without the query) stay after the end; older jobs have "" and None. ``file``
+    describes the file that the job has made, or is None.
+    """
+
+    id: str
+    status: Status = Status.STARTED
+    progress: int = 0
+    status_text: str | None = None
+    output_size: int = 0
+    output_truncated: bool = False
+    created_time: datetime
+    start_time: datetime
+    deliver_by: datetime | None = None
+    updated_time: datetime
+    end_time: datetime | None = None
+    read_time: datetime
+    error_timeout: float = 3600.0
+    attempt: int = 1
+    version: int = 1
+    token: str | None = field(default=None, repr=False)
+    lessee: str | None = None
+    lease_until: datetime | None = None
+    merge_key: str | None = None
+    owner: str | None = None
+    scope: str = ""
+    result: JsonValue = None
+    request: Request | None = None
+    caller: Caller | None = field(default=None, repr=False)
+    held: bool = False
+    sealed: bytes | None = field(default=None, repr=False)
+    depth: int = 0
+    label: str = ""
+    proof: str | None = field(default=None, repr=False)
+    root: str | None = None
+    waiting_for: str | None = None
+    run: int = 1
+    delivery: int = 1
+    retries: int = 0
+    retry_delay: float = 10.0
+    history: JsonValue = None
+    cursor: JsonValue = field(default=None, repr=False)
+    queue: str = DEFAULT_QUEUE
+    slot: str | None = None
+    as_owner: bool = False
+    claimed_time: datetime | None = None
+    expires: datetime | None = None
+    title: str | None = None
+    method: str = ""
+    path: str | None = None
+    keep_request: bool = False
+    file: JsonValue = None
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the job waits to be claimed: STARTED, or IN_PROGRESS between two slices."""
+        return self.token is None and not self.status.is_final
+
+
+@frozen(kw_only=True)
+class Expect:
+    """The condition of a compare-and-set: every field that is not None must equal the job's.
+
+    ``unclaimed``: the job has no token and has not ended. ``lease_over``: it has a ``lease_until``, which is not later than
+    the store's now.
+    """
+
+    status: Status | None = None
+    run: int | None = None
+    token: str | None = field(default=None, repr=False)
+    version: int | None = None
+    unclaimed: bool = False
+    lease_over: bool = False
+
+
+@frozen(kw_only=True)
+class Changes:
+    """The fields that a compare-and-set writes; those left UNSET (or False) stay. ``version`` always grows by one.
+
+    ``lease`` and ``deliver_by`` are seconds from the store's now, or None for NULL; ``due`` moves ``start_time``. ``claimed``
+    sets ``claimed_time`` to now, ``alive`` sets ``updated_time``. ``end`` sets ``end_time`` to now, erases request, caller,
+    sealed credentials, proof, cursor and ``waiting_for``, and releases the lease, the merge key and the slot; but with
+    ``keep_request`` request, caller and proof stay, and with ``keep_key`` the merge key. Raises `InvalidRequest`, naming the
+    field, for what no store can keep.
+    """
+
+    status: Status | Unset = UNSET
+    run: int | Unset = field(default=UNSET, validator=COUNT)
+    attempt: int | Unset = field(default=UNSET, validator=COUNT)
+    delivery: int | Unset = field(default=UNSET, validator=COUNT)
+    token: str | Unset | None = field(default=UNSET, repr=False, validator=ID)
+    progress: int | Unset = field(default=UNSET, validator=check_number(0, 100))
+    status_text: str | Unset = field(default=UNSET, validator=check_text())
+    result: JsonValue | Unset = field(default=UNSET, validator=check_json)
+    lessee: str | Unset | None = field(default=UNSET, validator=LABEL)
+    lease: float | Unset | None = field(default=UNSET, validator=check_seconds)
+    due: datetime | float | Unset = field(default=UNSET, validator=check_moment)
+    deliver_by: float | Unset | None = field(default=UNSET, validator=check_seconds)
+    expires: Unset | None = UNSET
+    slot: str | Unset | None = field(default=UNSET, validator=ID)
+    cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
+    history: JsonValue | Unset = field(default=UNSET, validator=check_json)
+    label: str | Unset = field(default=UNSET, validator=ID)
+    proof: str | Unset | None = field(default=UNSET, repr=False, validator=ID)
+    sealed: bytes | Unset = field(default=UNSET, repr=False)
+    waiting_for: str | Unset | None = field(default=UNSET, validator=ID)
+    file: JsonValue | Unset = field(default=UNSET, validator=check_json)
+    free_merge_key: bool = False
+    claimed: bool = False
+    alive: bool = False
+    end: bool = False
+    keep_request: bool = False
+    keep_key: bool = False
+
+    @property
+    def erases_body(self) -> bool:
+        """Whether the body of the request goes too."""
+        return self.end and not self.keep_request
+
+
+@frozen(kw_only=True)
+class Report:
+    """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
+
+    ``progress`` (clamped to 0–100), ``text`` and ``cursor`` replace the job's; the store appends ``output`` as UTF-8.
+    ``truncated`` records that output past the limit was dropped. A cursor also sets ``attempt`` to 1: the job has made progress.
+    """
+
+    progress: int | None = field(default=None, converter=clamped)
+    text: str | None = field(default=None, validator=check_text())
+    output: str = field(default="", validator=check_text())
+    truncated: bool = False
+    cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
+
+
+@frozen(kw_only=True)
+class Query:
+    """A search for jobs, newest first. ``overdue`` finds only those past their timeout, by the store's own clock.
+
+    ``labels`` limits it to jobs with one of these labels, ``root`` to the chain that began with this job. ``before`` is a
+    job id; the page begins after that job.
+    """
+
+    scope: str | None = field(default=None, validator=check_text())
+    status: Status | None = None
+    owner: str | None = field(default=None, validator=check_text())
+    overdue: bool = False
+    limit: int = field(default=50, validator=check_number(0, (1 << 63) - 1))
+    before: str | None = field(default=None, validator=check_text())
+    labels: frozenset[str] | None = None
+    root: str | None = field(default=None, validator=check_text())
+
+
+@frozen
+class Output:
+    """A chunk of a job's output. ``next_offset`` (bytes) is where the next chunk begins."""
+
+    text: str
+    next_offset: int
+    truncated: bool = False
+
+
+@frozen
+class Grant:
+    """The right that a signature grants: one run of one job, while ``created`` ≤ now < ``expires`` (Unix time, s).
+
+    ``delivery`` counts the deliveries of this run, so that no two requests are equal.
+    """
+
+    job_id: str
+    run: int
+    delivery: int
+    created: int
+    expires: int

@@ -163,7 +163,10 @@ def test_the_program_backjob_opens_the_jobs_of_a_site(tmp_path: Path) -> None:
         "SECRET_KEY = 'Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA'\n"
         "INSTALLED_APPS = ['backjob.django']\n"
         "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}\n"
+        "MIDDLEWARE = ['backjob.django.middleware.BackJobMiddleware']\n"
         "ROOT_URLCONF = 'the_settings'\n"
+        "urlpatterns = []\n"
+        "SILENCED_SYSTEM_CHECKS = ['backjob.W041']\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     environment["PYTHONPATH"] = f"{Path(__file__).parents[3]}:{tmp_path}"

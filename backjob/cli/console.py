@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Final
@@ -25,6 +25,7 @@ from backjob.status.words import EARLIER_RUNS, WAITING, run_line, word_of
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
 
+_LOOK: Final = 1.0  # s
 _LONGEST_TEXT: Final = 100
 _LONGEST_RUN: Final = 600
 _TAIL: Final = 1 << 16  # bytes of output that a job without a text shows as its text
@@ -128,29 +129,36 @@ def run_monitor(jobs: BackJob, *, stop: threading.Event | None = None) -> None:
         raise AddressUnknown("a separate monitor needs the application's address; set BASE_URL (BACKJOB_BASE_URL)")
     jobs.find(limit=1)
     try:
-        with _sigterm_as_interrupt():
+        with suppress(KeyboardInterrupt), _sigterm_as_interrupt() as signals:
             engine_of(jobs).monitor.ensure_running()
             sys.stderr.write("backjob monitor: running; press Ctrl-C to stop\n")
             sys.stderr.flush()
-            (threading.Event() if stop is None else stop).wait()
-    except KeyboardInterrupt:
+            stop = threading.Event() if stop is None else stop
+            # An exception that a signal raises in a destructor, for example, is lost.
+            while not (signals or stop.wait(_LOOK)):
+                pass
         sys.stderr.write("backjob monitor: stopping\n")
     finally:
         jobs.close()
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM. A handler that set the event instead could deadlock with the waiting thread."""
+def _sigterm_as_interrupt() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on SIGTERM, and yield the list to which the handler adds the signal.
+
+    A handler that set the event instead could deadlock with the waiting thread.
+    """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may install signal handlers
+        yield received  # only the main thread may install signal handlers
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

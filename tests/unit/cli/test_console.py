@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import secrets
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 
 import pytest
 
@@ -179,6 +181,19 @@ def test_the_monitor_delivers_due_jobs_until_it_is_stopped(capsys: pytest.Captur
     assert transport.sent == [waiting.id]
     assert transport.closed
     assert "running" in capsys.readouterr().err
+
+
+def test_the_monitor_ends_even_if_the_exception_of_its_signal_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Losing(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            with suppress(KeyboardInterrupt):  # as a destructor that is running does
+                signal.raise_signal(signal.SIGTERM)
+            return False
+
+    jobs = BackJob(MemoryStore(), Recording(), MessageSigner(secrets.token_bytes(32)))
+    run_monitor(jobs, stop=Losing())
+    assert "stopping" in capsys.readouterr().err
 
 
 def test_the_monitor_refuses_to_start_without_an_address(jobs: BackJob) -> None:

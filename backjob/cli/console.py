@@ -1,4 +1,4 @@
-"""Format jobs as text, in one line or with all details, and run the monitor in the foreground.
+"""Format a job as text with all its details, and run the monitor in the foreground.
 
 Text from a job may contain control characters. Escape them for a terminal, so that they have no effect there.
 """
@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType
@@ -18,8 +18,9 @@ from typing import Final
 
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
-from backjob.model import JobState
-from backjob.status.words import EARLIER_RUNS, WAITING, run_line, with_notes
+from backjob.model import DEFAULT_QUEUE, JsonValue, Status
+from backjob.status.times import clock_text, run_seconds
+from backjob.status.words import EARLIER_RUNS, WAITING, run_line, word_of
 
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
@@ -56,20 +57,6 @@ def _time(time: datetime | None) -> str:
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def job_line(state: JobState) -> str:
-    """Return a job as one line: id, status, progress, due time (UTC), scope, owner, last line of its text."""
-    parts = (
-        f"{state.id:<24}",
-        f"{state.status.name:<11}",
-        f"{state.progress:3d} %",
-        _time(state.start_time),
-        last_line(state.scope) or "-",
-        last_line(state.owner or "") or "-",
-        with_notes(last_line(state.status_text), state),
-    )
-    return "  ".join(parts).rstrip()
-
-
 def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:
     """Return the stored output of a job, and whether it was truncated. Raises `JobNotFound`."""
     chunks: list[str] = []
@@ -88,18 +75,26 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     state = jobs.status(job_id)
     output, truncated = whole_output(jobs, job_id)
     text = "" if is_output(state.status_text, output) else state.status_text
+    seconds = run_seconds(state, engine_of(jobs).clock.now())
     rows = {
         "id": state.id,
-        "status": state.status.name,
+        "title": last_line(state.title),
+        "route": last_line(f"{state.method} {state.path}"),
+        "state": word_of(state.status, state.attempt),
         "progress": f"{state.progress} %",
         "text": "\n          ".join(escaped(text).strip().splitlines()),
         "waits": WAITING.get(state.waiting_for or "", state.waiting_for or ""),
         "attempt": f"{state.attempt} of {state.retries + 1}" if state.retries or state.attempt > 1 else "",
+        "queue": "" if state.queue == DEFAULT_QUEUE else last_line(state.queue),
         "scope": last_line(state.scope),
         "owner": last_line(state.owner or ""),
-        "due": _time(state.start_time),
-        "updated": _time(state.updated_time),
+        "created": _time(state.created_time),
+        "due": "" if state.status is not Status.STARTED else _time(state.start_time),
+        "began": _time(state.claimed_time),
+        "updated": "" if state.status.is_final else _time(state.updated_time),
         "ended": _time(state.end_time),
+        "duration": "" if seconds is None else clock_text(seconds),
+        "file": "" if state.file is None else _file(state.file),
         "result": "" if state.result is None else json.dumps(state.result),
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value]
@@ -110,6 +105,10 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     if truncated:
         lines.append(TRUNCATED)
     return "\n".join(lines)
+
+
+def _file(file: Mapping[str, JsonValue]) -> str:
+    return last_line(f"{file.get('name') or ''} ({file.get('type') or 'unknown type'}, {file.get('size') or 0} bytes)")
 
 
 def is_output(status_text: str, output: str) -> bool:

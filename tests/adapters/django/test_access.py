@@ -79,7 +79,8 @@ def refused(client: Client, job_id: str) -> set[tuple[str, int]]:
 
 
 ALL_404 = {(f"{method} {leaf}", 404) for leaf, route in Endpoints._routes.items() for method in route.methods}
-ALL_BUT_CANCEL = {("POST cancel", 403)}
+NO_FILE = {("GET file", 404), ("HEAD file", 404)}
+ALL_BUT_CANCEL = {("POST cancel", 403), *NO_FILE}
 
 
 def test_only_a_worker_request_may_use_the_route_that_runs_tasks(bo: Client) -> None:
@@ -89,7 +90,7 @@ def test_only_a_worker_request_may_use_the_route_that_runs_tasks(bo: Client) -> 
 
 
 def test_the_owner_may_view_and_cancel_a_job(bo: Client, waiting: str) -> None:
-    assert refused(bo, waiting) == set()
+    assert refused(bo, waiting) == NO_FILE
     assert jobs.status(waiting).status is Status.CANCELLED
 
 
@@ -120,7 +121,7 @@ def test_others_get_a_404(bo: Client, waiting: str, who: str) -> None:
 def test_the_signed_url_opens_the_job_without_a_login(waiting: str) -> None:
     for may_cancel in (False, True):
         reference = jobs.status_url(waiting, cancel=may_cancel).rpartition("/")[2]
-        assert refused(Client(), reference) == (set() if may_cancel else ALL_BUT_CANCEL)
+        assert refused(Client(), reference) == (NO_FILE if may_cancel else ALL_BUT_CANCEL)
     assert jobs.status(waiting).status is Status.CANCELLED
 
 

@@ -13,7 +13,8 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
 from backjob.jobs.options import Options
 from backjob.jobs.outside import Outside
-from backjob.jobs.starting import Merge, Terms, drafted, prepared, stored
+from backjob.jobs.starting import Terms, drafted, prepared
+from backjob.jobs.storing import Merge, stored
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 
@@ -160,6 +161,9 @@ class BackJob(Inside, Outside):
         owner: str | EllipsisType | None = ...,
         merge: Merge = "never",
         error_timeout: float | None = None,
+        title: str | None = None,
+        key: str | None = None,
+        keep_request: bool = False,
     ) -> str:
         """Run the route at ``path`` in the background. Returns the id of the job; never waits for the network.
 
@@ -172,7 +176,10 @@ class BackJob(Inside, Outside):
         is not claimed before then ends FAILED. ``owner`` defaults to the owner hook's result. If a run dies, raises, times out
         or responds with 408, 425, 429 or 5xx, another follows after ``retry_delay · 2ⁿ`` s, up to ``retries`` times. ``queue``
         names the queue whose limit applies. ``merge`` joins an identical job that is waiting ("pending": not sent yet; it takes
-        the newest start time) or has not ended ("unfinished").
+        the newest start time) or has not ended ("unfinished"). With a ``key`` the same key and owner return the same job until
+        it is purged or deleted, even after its end; for another route the key is refused. ``title`` (at most 255 characters) is
+        what people read in place of the path. With ``keep_request`` the request stays after the end, without credentials, so
+        that `run_again` can start it once more.
 
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
         `AddressUnknown`, `TooDeep`, `TooManyJobs` or `StoreError`; then nothing is stored and nothing sent. The one exception: if the
@@ -192,9 +199,11 @@ class BackJob(Inside, Outside):
             retries=retries,
             retry_delay=retry_delay,
             queue=queue,
+            title=title,
+            keep_request=keep_request,
         )
         draft = drafted(engine, work, terms)
-        return stored(engine, work, draft, merge).id
+        return stored(engine, work, draft, merge, key).id
 
     async def astart(
         self, path: str | URL, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]
@@ -256,3 +265,6 @@ class StartOptions(TypedDict, total=False):
     owner: str | EllipsisType | None
     merge: Merge
     error_timeout: float | None
+    title: str | None
+    key: str | None
+    keep_request: bool

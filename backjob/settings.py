@@ -19,6 +19,7 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
+from backjob.http.public import public_url, trusted_origins
 from backjob.jobs.options import queue_limits
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
@@ -52,6 +53,8 @@ _OPTIONS: Final = (
     "credential_headers",
     "user_agent",
     "status_prefix",
+    "public_url",
+    "trusted_origins",
     "seal",
     "streams",
     "run_lease",
@@ -174,6 +177,8 @@ class Settings:
     credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))
     user_agent: str | None = _setting(_text)
     status_prefix: str | None = _setting(_text)
+    public_url: str | None = _setting(public_url)
+    trusted_origins: tuple[str, ...] | None = _setting(_names(trusted_origins))
     seal: bool | None = _setting(_truth)
     streams: int | None = _setting(_count)
     run_lease: float | None = _setting(_number)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeGuard
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 from attrs import Attribute, field, frozen
 
@@ -11,8 +11,14 @@ from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
 from backjob.http.arguments import MAX_HEADERS, check_label, check_number, check_value
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
+from backjob.http.public import public_url, trusted_origins
 from backjob.model import JobState
 from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
+
+_T = TypeVar("_T")
+
+Hook: TypeAlias = Callable[[Any], _T | Awaitable[_T]]
+"""A function of the application that gets the framework's request. It may be async."""
 
 SHORTEST_TIMEOUT: Final = 0.001
 """Seconds, for ``error_timeout``; 0 means none."""
@@ -56,6 +62,17 @@ def _forward_headers(names: Iterable[str]) -> tuple[str, ...]:
 
 def _credential_headers(names: Iterable[str]) -> tuple[str, ...]:
     return _names("credential_headers", credential_names, names)
+
+
+def _trusted_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    return _names("trusted_origins", trusted_origins, origins)
+
+
+def _public_url(url: str | None) -> str | None:
+    try:
+        return None if url is None else public_url(url)
+    except ValueError as error:
+        raise InvalidRequest("public_url", str(error)) from None
 
 
 def _check_user_agent(_options: object, _attribute: object, value: str | None) -> None:
@@ -128,7 +145,11 @@ class Options:
     store: Store
     transport: Transport | Callable[[str], Transport]
     signer: Signer
-    owner: Callable[[Any], str | None] | None = None
+    owner: Hook[str | None] | None = None
+    may_see_all: Hook[bool] | None = None
+    may_manage_all: Hook[bool] | None = None
+    public_url: str | None = field(default=None, converter=_public_url)
+    trusted_origins: tuple[str, ...] = field(default=(), converter=_trusted_origins)
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
     error_timeout: float = field(default=3600, validator=lambda *given: check_error_timeout(given[-1]))
     delivery_timeout: float = _number(600, 1)

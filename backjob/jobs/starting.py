@@ -54,7 +54,7 @@ def prepared(
     engine: Engine, path: str | URL, query: Mapping[str, Any] | None, content: Content, *, as_current_user: bool
 ) -> Prepared:
     """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`, `AddressUnknown`."""
-    _require_address(engine)
+    require_address(engine)
     limits = Limits(engine.options.max_body, engine.options.max_headers)
     wire_path, caller = _address(engine, path)
     inheritance = engine.inheritance
@@ -69,7 +69,7 @@ def prepared(
                 "pass as_current_user=False to start as anonymous"
             )
         inherited = inheritance.credentials(here.request, given, engine.changed_cookies)
-    request = _with_user_agent(engine, request)
+    request = with_user_agent(engine, request)
     if here is not None:
         request = inheritance.with_context(request, here.request)
     if engine.signer.claims(request):
@@ -79,7 +79,7 @@ def prepared(
     return work
 
 
-def _require_address(engine: Engine) -> None:
+def require_address(engine: Engine) -> None:
     """Raise `AddressUnknown`, with the remedy, if there is no address, or if a request of a test client would need one."""
     addresses, here = engine.addresses, engine.here()
     destinations = addresses.destinations
@@ -115,7 +115,8 @@ def _mount(engine: Engine, path: str) -> str:
     return mount if path_below(path, mount) is not None else ""
 
 
-def _with_user_agent(engine: Engine, request: Request) -> Request:
+def with_user_agent(engine: Engine, request: Request) -> Request:
+    """Return the request with the User-Agent of the request being served, unless it has one."""
     if request.header("user-agent") is not None:
         return request
     here = engine.here()

@@ -11,6 +11,7 @@ from attrs import evolve, frozen
 
 from backjob.model import Job, JobState, Output
 from backjob.protocols import Clock
+from backjob.status.links import Linked
 from backjob.status.streaming.events import event, output_event
 
 MAX_CHUNK: Final = 1 << 16
@@ -59,6 +60,7 @@ class Snapshot:
 
     mark: tuple[int, int, datetime]
     state: bytes
+    linked: Linked
     turn: int
     end: int
     truncated: bool
@@ -104,9 +106,11 @@ def _read(source: Source, job: Job, before: Snapshot | None, offset: int | None)
     if ended and added and end < job.output_size and before is not None:
         # The final state must follow all output: show the end only once the output is complete.
         return evolve(before, end=end, truncated=job.output_truncated, chunks=_buffered(before, added, end))
-    state = _state_event(source, job, ended=ended)
+    shown = _state(source, job, ended=ended)
+    state = event("end" if ended else "state", shown.as_dict())
     turn = 1 if before is None else before.turn + (state != before.state)
-    return Snapshot(mark, state, turn, end, job.output_truncated, ended, _buffered(before, added, end))
+    chunks = _buffered(before, added, end)
+    return Snapshot(mark, state, Linked.of(shown), turn, end, job.output_truncated, ended, chunks)
 
 
 def _new_output(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> tuple[int, tuple[Chunk, ...]]:
@@ -139,10 +143,10 @@ def _buffered(before: Snapshot | None, added: tuple[Chunk, ...], end: int) -> tu
     return tuple(chunk for chunk in (*earlier, *added) if chunk.start >= end - _BUFFER)
 
 
-def _state_event(source: Source, job: Job, *, ended: bool) -> bytes:
+def _state(source: Source, job: Job, *, ended: bool) -> JobState:
     if not ended and job.status_text is None and job.output_size > _SHORT_TEXT:
         # A job that sets no status text shows the end of its output, which changes with each line: keep it short,
         # so that not every line sends 64 KiB to every client.
         text = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
         job = evolve(job, status_text=text)
-    return event("end" if ended else "state", source.state(job).as_dict())
+    return source.state(job)

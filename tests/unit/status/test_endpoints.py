@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable, StoreUnusable
 from backjob.model import Headers, JobState, JsonValue, Output, Request, Status
 from backjob.signing import MessageSigner
-from backjob.signing.tokens import Access
+from backjob.signing.tokens import Access, Right
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.exchange import preferred
 from backjob.status.page import fill, headline, result_link
@@ -360,7 +360,7 @@ def test_a_link_that_another_key_signed_says_so_whether_the_job_exists_or_not(jo
 
 def test_a_link_that_another_key_signed_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     world = bench()
-    token = Access(MessageSigner(OTHER_KEY)).token("job1", cancel=True)
+    token = Access(MessageSigner(OTHER_KEY)).token("job1", Right.CANCEL)
     for seconds in (0, 59, 1):
         world.clock.advance(seconds)
         Endpoints(world.engine, "/backjob").respond(

@@ -29,7 +29,7 @@ from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.streaming.stream import Stream
-from backjob.worker.offload import in_event_loop, to_thread
+from backjob.worker.offload import in_event_loop, note_loop, to_thread
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.running import Running
@@ -79,7 +79,11 @@ class BackJobMiddleware:
             await _answer(send, reply.status, headers, str(reply).encode())
             return
         if self._status is not None and (below := self._status.below(scope)) is not None:
-            await self._status(below, receive, send)
+            token = serving.set(ScopeServing(scope))  # for a job that runs again as the current user
+            try:
+                await self._status(below, receive, send)
+            finally:
+                serving.reset(token)
             return
         await self._pass_on(scope, receive, send)
 
@@ -116,6 +120,7 @@ class BackJobMiddleware:
         error: BaseException | None = None
         try:
             contain_tasks()
+            note_loop()
             scope = restored(arrived, opened.request, running.job.caller, running.fields)
             token = serving.set(ScopeServing(scope))
             try:
@@ -144,6 +149,7 @@ class BackJobMiddleware:
             await send(message)
 
         token = serving.set(ScopeServing(scope))
+        note_loop()
         try:
             await self._app(scope, receive, start)
         except BaseException as error:
@@ -246,14 +252,17 @@ class StatusApp:
             await _stream(receive, send, answer, answer.stream)
 
     def _answer(self, scope: Scope) -> StatusResponse:
-        request = request_of(scope)
+        request, here = request_of(scope), ScopeServing(scope)
         return self._endpoints.respond(
             Visit(
                 request,
                 path=route_path(scope),
                 owner=lambda: self._jobs.owner_of(request),
-                mount=ScopeServing(scope).mount,
+                mount=here.mount,
+                sees_all=lambda: self._jobs.may_see_all(request),
                 in_thread=False,
+                manages_all=lambda: self._jobs.may_manage_all(request),
+                origin=here.origin,
             )
         )
 

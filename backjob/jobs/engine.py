@@ -438,11 +438,11 @@ class Engine:
 
     def result_of(self, name: str, hook: Hook[_R], request: Any) -> _R:
         """Call a hook, and wait for its result if it is async. Raises what it raises, and `InvalidRequest` naming it."""
-        result = hook(request)
+        result: Any = hook(request)
         if not isawaitable(result):
             return cast("_R", result)
         try:
-            return self.wait_for(result)
+            return cast("_R", self.wait_for(result))
         except BlockedLoop:
             raise InvalidRequest(
                 name,

@@ -56,7 +56,7 @@ _PAGE_POLICY: Final = (
         "img-src data:; base-uri 'none'; frame-ancestors 'self'"
     ),
 )
-_LIST_METHODS: Final = ("GET", "HEAD")
+_READING: Final = ("GET", "HEAD")
 _NOT_FOUND: Final = "not found"
 _UNKNOWN_JOB: Final = "there is no such job, or you may not see it: log in, or use the complete link"
 _URL_SAFE: Final = "/!$&'()*+,;=:@?%~"
@@ -71,7 +71,7 @@ _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 o
 @frozen
 class _Route:
     handle: Callable[[Endpoints, Visit, Opened], StatusResponse]
-    methods: tuple[str, ...] = ("GET", "HEAD")
+    methods: tuple[str, ...] = _READING
 
 
 def not_configured(accept: str | None) -> StatusResponse:
@@ -141,15 +141,16 @@ class Endpoints:
 
     def _route(self, visit: Visit) -> StatusResponse:
         if visit.path in ("", "/"):
-            if visit.request.method not in _LIST_METHODS:
-                return _not_allowed(_LIST_METHODS)
+            if visit.request.method not in _READING:
+                return _not_allowed(_READING)
             return self._list(visit) if visit.path else _redirect(307, f"{visit.mount_url()}/", visit.request.query)
         found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
         route = self._routes.get(found["leaf"] or "") if found else None
         if found is None or route is None:
             raise JobNotFound(visit.path)
-        if visit.request.method not in route.methods:
-            return _not_allowed(route.methods)
+        methods = _READING if visit.path in _STATIC else route.methods
+        if visit.request.method not in methods:
+            return _not_allowed(methods)
         if visit.path in _STATIC:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
         return route.handle(self, visit, opened(self.jobs, visit, found["ref"], found["id"], found["token"]))

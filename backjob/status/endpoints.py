@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
 
@@ -19,16 +19,17 @@ from backjob.status.exchange import (
     STOP_POLLING,
     StatusResponse,
     Visit,
+    back_path,
     error_response,
     is_asked,
     json_response,
-    local_back,
     offset,
     preferred,
     query_values,
     resume_offset,
     text_response,
 )
+from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
 from backjob.status.links import JobLinks
 from backjob.status.list_page import ListPage
 from backjob.status.listing import Page, Search, with_links
@@ -47,6 +48,7 @@ _ROUTE: Final = re.compile(
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"}
+_LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s
 _PAGE_POLICY: Final = (
@@ -57,14 +59,13 @@ _PAGE_POLICY: Final = (
     ),
 )
 _READING: Final = ("GET", "HEAD")
-_NOT_FOUND: Final = "not found"
-_UNKNOWN_JOB: Final = "there is no such job, or you may not see it: log in, or use the complete link"
 _URL_SAFE: Final = "/!$&'()*+,;=:@?%~"
-_NO_LIST: Final = "the store of this application can't list its jobs"
-_OTHER_KEY: Final = (
-    "not found: this link was signed with another key; it may come from another process (do all processes have the same "
-    "key?), or it is incomplete"
-)
+# For programs, whose error messages stay.
+_ERRORS: Final = {
+    "not_found": "not found",
+    "unavailable": "the store is not available at the moment",
+    "no_list": "the store of this application can't list its jobs",
+}
 _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
 
 
@@ -76,16 +77,32 @@ class _Route:
 
 def not_configured(accept: str | None) -> StatusResponse:
     """Return the response to every status request while jobs can't be used. The reason is in the log alone."""
-    return _explained(503, "background jobs are not configured; see the log", accept)
+    return _explained(503, "not_configured", accept, ENGLISH)
 
 
 def _explained(
-    status: int, text: str, accept: str | None, *more: tuple[str, str], page: str | None = None
+    status: int,
+    word: str,
+    accept: str | None,
+    language: Language,
+    *more: tuple[str, str],
+    assets: str = "",
+    back: str = "",
+    reason: str = "",
 ) -> StatusResponse:
-    """Return an error as JSON, or for a person as a page, which may say it in other words."""
+    """Return an error: a page for a person, otherwise JSON in English. ``word`` is its name in the table of words.
+
+    A program gets the ``reason`` instead.
+    """
     if preferred(accept, (JSON, _HTML)) == JSON:
-        return error_response(status, text, *more)
-    return text_response(status, _HTML, render_error(page or text), _PAGE_POLICY, *more)
+        said = ENGLISH.say(word)
+        return error_response(status, reason or _ERRORS.get(word) or said[:1].lower() + said[1:], *more)
+    body = render_error(language.say(word), language=language, assets=assets, back=back)
+    return text_response(status, _HTML, body, _PAGE_POLICY, *more)
+
+
+def _language_of(visit: Visit) -> Language:
+    return accepted_language(visit.request.header("accept-language"))
 
 
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
@@ -110,20 +127,19 @@ class Endpoints:
 
     def respond(self, visit: Visit) -> StatusResponse:
         """Return the response to a request."""
-        accept = visit.request.header("accept")
         try:
             response = self._preflight(visit) or self._route(visit)
         except SignedElsewhere:
-            response = _explained(404, _OTHER_KEY, accept)
+            response = self._error(visit, 404, "other_key")
         except JobNotFound:
-            response = _explained(404, _NOT_FOUND, accept, page=_UNKNOWN_JOB)
+            response = self._error(visit, 404, "not_found")
         except CannotList:
-            response = _explained(501, _NO_LIST, accept)
+            response = self._error(visit, 501, "no_list")
         except StoreUnavailable:
-            response = error_response(503, "the store is not available at the moment", _RETRY_AFTER)
+            response = self._error(visit, 503, "unavailable", _RETRY_AFTER)
         except StoreError as error:
             _log.error("a status page can't be shown: %s", error)
-            response = not_configured(accept)
+            response = not_configured(visit.request.header("accept"))
         return self._for_origin(visit, evolve(response, body=b"") if visit.request.method == "HEAD" else response)
 
     def _preflight(self, visit: Visit) -> StatusResponse | None:
@@ -139,6 +155,12 @@ class Endpoints:
         varied = tuple((name, f"{value}, Origin" if name == "Vary" else value) for name, value in response.headers)
         return evolve(response, headers=(*varied, *shared_headers(visit.request, trusted)))
 
+    def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str], reason: str = "") -> StatusResponse:
+        """Return an error as a page that leads back, or as JSON."""
+        accept, language = visit.request.header("accept"), _language_of(visit)
+        assets, back = visit.mount_url(), back_path(visit.request) or ""
+        return _explained(status, word, accept, language, *more, assets=assets, back=back, reason=reason)
+
     def _route(self, visit: Visit) -> StatusResponse:
         if visit.path in ("", "/"):
             if visit.request.method not in _READING:
@@ -148,11 +170,13 @@ class Endpoints:
         route = self._routes.get(found["leaf"] or "") if found else None
         if found is None or route is None:
             raise JobNotFound(visit.path)
-        methods = _READING if visit.path in _STATIC else route.methods
+        methods = _READING if visit.path in _STATIC or visit.path in _LANGUAGE_FILES else route.methods
         if visit.request.method not in methods:
             return _not_allowed(methods)
         if visit.path in _STATIC:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
+        if visit.path in _LANGUAGE_FILES:
+            return text_response(200, JSON, language_file(_LANGUAGE_FILES[visit.path]), caching=_STATIC_CACHING)
         return route.handle(self, visit, opened(self.jobs, visit, found["ref"], found["id"], found["token"]))
 
     # --- the list ---------------------------------------------------------------------------------------------------
@@ -163,7 +187,7 @@ class Endpoints:
             search = Search.of(visit.request)
             query = search.query(None if sees_all else visitor)
         except InvalidRequest as error:
-            return _explained(400, str(error), visit.request.header("accept"))
+            return self._error(visit, 400, "bad_search", reason=str(error))
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
         found = self.jobs.listed(query) if visitor or sees_all else []
         states = found[: search.size]
@@ -179,6 +203,7 @@ class Endpoints:
             page,
             search,
             assets=base,
+            language=_language_of(visit),
             shows_owners=sees_all,
             is_anonymous=not (visitor or sees_all),
             back=search.url(base),
@@ -209,24 +234,42 @@ class Endpoints:
         return self._page(visit, opened)
 
     def _page(self, visit: Visit, opened: Opened) -> StatusResponse:
-        job_id = opened.state.id
-        mount = visit.mount_url()
-        cancel = None
-        if opened.may_cancel():
-            # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
-            # only a token can prove that the request comes from the owner's page.
-            cancel = f"{mount}/{self.jobs.reference(job_id, 'cancel')}/cancel"
-        start, chunk = self.jobs.tail(job_id)
-        stream = self.jobs.broadcast.limit(in_thread=visit.in_thread) > 0
-        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream)
-        body = render(opened.state, chunk.text, more=start > 0, truncated=chunk.truncated, links=links)
+        mount, back = visit.mount_url(), back_path(visit.request)
+        query = f"?{urlencode({'back': back})}" if back else ""
+        links = self._links(opened, mount)
+        may_run_again = opened.may_manage() and opened.state.keeps_request
+        start, chunk = self.jobs.tail(opened.state.id)
+        body = render(
+            opened.state,
+            chunk.text,
+            more=start > 0,
+            truncated=chunk.truncated,
+            links=Links(
+                assets=mount,
+                job=f"{mount}/{opened.ref}",
+                # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
+                # only a token can prove that the request comes from the owner's page.
+                cancel=f"{links.form('cancel', 'cancel')}{query}" if opened.may_cancel() else None,
+                run_again=f"{links.form('manage', 'run_again')}{query}" if may_run_again else None,
+                stream=links.events,
+                back=back,
+            ),
+            language=_language_of(visit),
+        )
         return text_response(200, _HTML, body, _PAGE_POLICY)
 
     def _fragment(self, visit: Visit, opened: Opened) -> StatusResponse:
         start, chunk = (
             self.jobs.tail(opened.state.id) if query_values(visit.request, "output") == ["1"] else (0, Output("", 0))
         )
-        body = render_fragment(opened.state, chunk.text, more=start > 0, truncated=chunk.truncated)
+        body = render_fragment(
+            opened.state,
+            chunk.text,
+            more=start > 0,
+            truncated=chunk.truncated,
+            language=_language_of(visit),
+            file=f"{visit.mount_url()}/{opened.ref}/file",
+        )
         status = STOP_POLLING if opened.state.status.is_final else 200
         return text_response(status, _HTML, body, _PAGE_POLICY)
 
@@ -277,7 +320,7 @@ class Endpoints:
             return refusal
         self.jobs.delete(opened.state.id)
         if visit.request.method == "POST" and _is_for_person(visit):
-            return _redirect(303, local_back(visit.request) or f"{visit.mount_url()}/")
+            return _redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
         return json_response(200, {"id": opened.state.id, "deleted": True})
 
     def _run_again(self, visit: Visit, opened: Opened) -> StatusResponse:
@@ -287,7 +330,7 @@ class Endpoints:
         try:
             job_id = self.jobs.run_again(opened.state.id)
         except InvalidRequest as error:
-            return _explained(409, f"not run again: {error.reason}", visit.request.header("accept"))
+            return self._error(visit, 409, "not_again", reason=f"not run again: {error.reason}")
         if _is_for_person(visit):
             return self._redirect_to_job(visit, opened, job_id)
         again = evolve(opened, state=self.jobs.status(job_id))
@@ -306,11 +349,13 @@ class Endpoints:
         return is_intended(visit.request, self.jobs.trusted_origins)
 
     def _redirect_to_job(self, visit: Visit, opened: Opened, job_id: str) -> StatusResponse:
-        """Redirect a person to where the form was, or to the job: without a token in the address bar, if it is not needed."""
+        """Redirect a person to where the form was, or to the job: without a token in the address bar if it is not needed."""
         ref = job_id
         if opened.granted is not None and not (opened.is_by_owner() or visit.may_see_all()):
             ref = self.jobs.reference(job_id, opened.granted)
-        return _redirect(303, local_back(visit.request) or f"{visit.mount_url()}/{ref}")
+        then, back = back_path(visit.request, "then"), back_path(visit.request)
+        query = urlencode({"back": back}) if back else ""
+        return _redirect(303, then) if then else _redirect(303, f"{visit.mount_url()}/{ref}", query)
 
     _routes: ClassVar[Mapping[str, _Route]] = {
         "": _Route(_state, ("GET", "HEAD", "DELETE")),

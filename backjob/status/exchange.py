@@ -24,7 +24,8 @@ STOP_POLLING: Final = 286
 _TOKEN: Final = re.compile(r"\.[^/]*")
 _OFFSET: Final = re.compile(r"[0-9]{1,15}")
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
-_LOCAL: Final = re.compile(r"/(?![/\\])[!-\[\]-~]{0,2000}")
+_LOCAL: Final = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]{0,2000}")
+"""A path of this host. Browsers read a backslash as a slash, and two slashes begin another host."""
 
 
 def _once(value: Any) -> Any:
@@ -116,10 +117,11 @@ def query_values(request: Request, name: str) -> list[str] | None:
         return None
 
 
-def local_back(request: Request) -> str | None:
-    """Return the parameter ``back`` if it is a path of this host, otherwise None: no link may lead to another site."""
-    values = query_values(request, "back")
-    return values[0] if values and len(values) == 1 and _LOCAL.fullmatch(values[0]) else None
+def back_path(request: Request, name: str = "back") -> str | None:
+    """Return the parameter ``back``, the page of this host that a link leads back to, or None unless it is a local path."""
+    values = query_values(request, name)
+    path = values[0] if values and len(values) == 1 else ""
+    return path if _LOCAL.fullmatch(path) else None
 
 
 def is_asked(request: Request, name: str) -> bool:
@@ -148,7 +150,7 @@ def _headers(content_type: str, *more: tuple[str, str], caching: str = "no-store
     return (
         ("Content-Type", content_type),
         ("Cache-Control", caching),
-        ("Vary", "Accept"),
+        ("Vary", "Accept, Accept-Language" if content_type.startswith("text/html") else "Accept"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         *more,

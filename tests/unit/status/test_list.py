@@ -42,7 +42,7 @@ def test_the_list_has_the_visitors_own_jobs(jobs: FakeJobs) -> None:
 def test_a_visitor_without_an_owner_has_no_jobs_and_none_are_read(jobs: FakeJobs, owner: str | None) -> None:
     response = fetch(jobs, "/", owner=owner)
     assert json.loads(response.body) == {"jobs": [], "next": None}
-    assert "This page lists the jobs of the user who is logged in." in page(jobs, owner=owner)
+    assert "Log in to see your jobs." in page(jobs, owner=owner)
     assert jobs.queries == []
 
 
@@ -112,13 +112,13 @@ def test_the_next_page_begins_after_the_last_jobs_position() -> None:
     assert absolute == "https://shop.example/backjob/?before=j2.1772366400000000&limit=3&absolute=1"
 
 
-def test_a_page_links_to_older_and_to_the_newest_jobs() -> None:
+def test_a_page_links_to_older_and_to_newer_jobs() -> None:
     shown = page(many(), "limit=3&before=x", owner="ann")
     assert '<a rel="next" href="/backjob/?before=j2.1772366400000000&amp;limit=3">Older jobs</a>' in shown
-    assert '<a href="/backjob/?limit=3">Newest jobs</a>' in shown
+    assert '<a href="/backjob/?limit=3">Newer jobs</a>' in shown
     first = page(many(), owner="ann")
     assert "Older jobs" not in first
-    assert "Newest jobs" not in first
+    assert "Newer jobs" not in first
 
 
 def test_without_the_slash_the_list_redirects_to_it_with_its_query(jobs: FakeJobs) -> None:
@@ -130,7 +130,7 @@ def test_without_the_slash_the_list_redirects_to_it_with_its_query(jobs: FakeJob
 def test_a_store_that_can_not_list_says_so(jobs: FakeJobs) -> None:
     jobs.can_list = False
     assert fetch(jobs, "/", owner="ann").status == 501
-    assert b"can&#x27;t list its jobs" in fetch(jobs, "/", owner="ann", headers=HTML).body
+    assert b"can&#x27;t be listed" in fetch(jobs, "/", owner="ann", headers=HTML).body
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ def test_the_page_shows_title_route_state_progress_duration_and_error(jobs: Fake
 
 
 def test_the_pages_forms_carry_tokens_and_return_to_the_page(jobs: FakeJobs) -> None:
-    back = "?back=%2Fbackjob%2F%3Fstatus%3Dfailed"
+    back = "?then=%2Fbackjob%2F%3Fstatus%3Dfailed"
     jobs.states = {"job1": a_state(status=Status.FAILED, end_time=NOON, keeps_request=True), "job2": a_state(id="job2")}
     shown = page(jobs, "status=failed", owner="ann")
     assert '<form method="post" action="/backjob/job1.manage-job1/run_again">' in shown
@@ -191,7 +191,7 @@ def test_a_visitor_who_only_sees_all_gets_no_forms_for_the_jobs(jobs: FakeJobs) 
 
 def test_the_page_leads_back_to_its_own_url_after_a_cancel(jobs: FakeJobs) -> None:
     response = fetch(
-        jobs, "/job1.cancel-job1/cancel", method="POST", query="back=%2Fbackjob%2F%3Fstatus%3Dfailed", headers=HTML
+        jobs, "/job1.cancel-job1/cancel", method="POST", query="then=%2Fbackjob%2F%3Fstatus%3Dfailed", headers=HTML
     )
     assert (response.status, response.header("Location")) == (303, "/backjob/?status=failed")
 
@@ -207,3 +207,10 @@ def test_a_job_that_waits_has_no_duration_and_no_progress(jobs: FakeJobs) -> Non
     shown = page(jobs, owner="ann")
     assert "Waiting to start" in shown
     assert "<progress" not in shown
+
+
+def test_the_page_speaks_the_browsers_language(jobs: FakeJobs) -> None:
+    german = page(jobs, headers=(*HTML, ("Accept-Language", "de-AT,en;q=0.5")), owner="ann")
+    assert '<html lang="de">' in german
+    assert "Hintergrundaufträge" in german
+    assert ">Läuft<" in german

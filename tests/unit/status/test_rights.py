@@ -113,7 +113,7 @@ def test_a_job_that_can_not_run_again_is_a_409_with_the_reason(jobs: FakeJobs) -
     assert (response.status, json.loads(response.body)) == (409, {"error": f"not run again: {jobs.refusal}"})
     page = run_again(jobs, owner="ann", headers=(*SAME_ORIGIN, *HTML))
     assert page.status == 409
-    assert jobs.refusal.encode() in page.body
+    assert b"The job could not be started again." in page.body
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_person_is_redirected_to_the_new_job_without_a_token_if_possible(
     ("back", "location"),
     [
         ("/reports?page=2", "/reports?page=2"),
-        ("/r%C3%A9ports%3Fa%3Db%2520c", "/backjob/"),
+        ("/r%C3%A9ports%3Fa%3Db%2520c", "/r%C3%A9ports?a=b%20c"),
         ("/a%3Fb%3D%2520", "/a?b=%20"),
         ("https%3A%2F%2Fevil.example", "/backjob/"),
         ("//evil.example", "/backjob/"),
@@ -147,12 +147,12 @@ def test_a_person_is_redirected_to_the_new_job_without_a_token_if_possible(
         ("javascript:alert(1)", "/backjob/"),
         ("/a%5Cb", "/backjob/"),
         ("", "/backjob/"),
-        ("/a&back=/b", "/backjob/"),
+        ("/a&then=/b", "/backjob/"),
     ],
 )
-def test_back_leads_to_a_path_of_this_site_and_to_no_other_one(jobs: FakeJobs, back: str, location: str) -> None:
+def test_then_leads_to_a_path_of_this_site_and_to_no_other_one(jobs: FakeJobs, back: str, location: str) -> None:
     response = fetch(
-        jobs, "/job1/delete", method="POST", query=f"back={back}", owner="ann", headers=(*SAME_ORIGIN, *HTML)
+        jobs, "/job1/delete", method="POST", query=f"then={back}", owner="ann", headers=(*SAME_ORIGIN, *HTML)
     )
     assert (response.status, response.header("Location")) == (303, location)
 

@@ -8,6 +8,7 @@ import tomllib
 from attrs import fields
 
 from backjob import settings
+from backjob.cli.exits import MEANINGS, Exit
 from backjob.cli.findings import Problem
 from backjob.model import JobState, Status
 from tests.docs.pages import PAGES, ROOT
@@ -32,6 +33,13 @@ def test_the_settings_page_lists_exactly_the_settings() -> None:
 def test_the_doctors_table_lists_every_problem_with_its_exit_code() -> None:
     listed = {int(cell) for cell in first_cells("command-line.md") if cell.isdigit() and 10 <= int(cell) < 30}
     assert listed == {int(problem) for problem in Problem}
+
+
+def test_the_command_line_page_lists_every_exit_code() -> None:
+    section = text_of("command-line.md").partition("## Exit codes")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| (\d[\d–]*) \|", section, re.MULTILINE)
+    assert listed == list(MEANINGS)
+    assert {code for code in listed if "–" not in code} == {str(int(code)) for code in Exit}
 
 
 def test_the_status_page_lists_every_field_and_every_status() -> None:

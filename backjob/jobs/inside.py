@@ -36,8 +36,8 @@ class Inside(Tracking):
     ) -> None:
         """Report progress (0–100, or a part of ``total``), a status text, or both. Without either: a sign of life.
 
-        You may call it in a tight loop: it writes at most every 0.1 s, a text at once, and always the last state. Raises
-        `InvalidRequest` if the progress is not a number or the text is none, and `JobEnded` once the job has ended.
+        You may call it in a tight loop: it writes at most every 0.1 s, the first report at once, and always the last state.
+        Raises `InvalidRequest` if the progress is not a number or the text is none, and `JobEnded` once the job has ended.
         """
         if status_text is not None:
             status_text = text_of("status_text", status_text)
@@ -63,7 +63,8 @@ class Inside(Tracking):
         if running is None:
             return
         if status_text is not None:
-            await self._engine.offload(self.update, progress, status_text, total=total)
+            if running.note_text(status_text, None if progress is None else percent(progress, total)):
+                await self._engine.offload(running.write_now)
         elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
             await self._engine.offload(running.write_now)
 

@@ -82,6 +82,16 @@ class Reports:
             raise JobEnded(self.job.id)
         return not self._is_dirty and self._is_due()
 
+    def note_text(self, text: str, progress: int | None = None) -> bool:
+        """Set the status text, and the progress if given, without blocking. Returns whether to call `write_now`.
+
+        Raises `JobEnded`.
+        """
+        if self.ended:
+            raise JobEnded(self.job.id)
+        self._unwritten.set_text(text, progress)
+        return not self._is_dirty and self._is_due()
+
     def set_progress(self, progress: int) -> None:
         """Set the progress, 0–100. Raises `JobEnded`."""
         if self.note_progress(progress):
@@ -102,9 +112,9 @@ class Reports:
         self._unwritten.raise_progress(amount)
 
     def set_text(self, text: str, progress: int | None = None) -> None:
-        """Set the status text, and the progress if given, and write them at once. Raises `JobEnded`."""
-        self._unwritten.set_text(text, progress)
-        self.write_now()
+        """Set the status text, and the progress if given. Raises `JobEnded`."""
+        if self.note_text(text, progress):
+            self.write_now()
 
     def echo(self, text: str) -> None:
         """Append to the output. Text past the limit is dropped, and the output marked as truncated. Raises `JobEnded`."""

@@ -20,9 +20,10 @@ from django.utils.translation import ngettext
 from typing_extensions import override
 
 from backjob.django.admin import details, filters
-from backjob.django.admin.changelist import JobChangeList, JobPaginator, contains
+from backjob.django.admin.changelist import JobChangeList, JobPaginator
 from backjob.django.admin.people import owners_named, show_owners
-from backjob.django.admin.states import attempt_word, note_of, state_of_row, state_word, waiting_word
+from backjob.django.admin.states import attempt_word, note_of, state_of_row, state_word, text_word, waiting_word
+from backjob.django.containing import contains
 from backjob.django.engine import database_of
 from backjob.django.models import Job
 from backjob.django.site import engine, jobs
@@ -78,7 +79,7 @@ class JobAdmin(_ModelAdmin):
     actions = ("cancel", "run_again")
     change_form_template = "admin/backjob/job/change_form.html"
     change_list_template = "admin/backjob/job/change_list.html"
-    readonly_fields: Any = (*_JOB_FIELDS, *_MORE_FIELDS, *_TASK_FIELDS)
+    readonly_fields = (*_JOB_FIELDS, *_MORE_FIELDS, *_TASK_FIELDS)
 
     class Media:
         css: ClassVar = {"all": ["backjob/admin.css"]}
@@ -143,7 +144,8 @@ class JobAdmin(_ModelAdmin):
 
     @admin.display(description=_("title"))
     def name(self, job: Job) -> str:
-        return Truncator(job.title or job.path or job.id).chars(_LONGEST_NOTE)
+        """Return the title or else the path; the id is the tooltip."""
+        return format_html('<span title="{}">{}</span>', job.id, _name(job))
 
     @admin.display(description=_("state"))
     def state(self, job: Job) -> str:
@@ -200,7 +202,11 @@ class JobAdmin(_ModelAdmin):
         has_ended = job.end_time is not None
         offered = [
             ("cancel", _("Cancel job"), not has_ended and self.has_cancel_permission(request)),
-            ("run_again", _("Run again"), has_ended and bool(job.keep_request) and self.has_run_again_permission(request)),
+            (
+                "run_again",
+                _("Run again"),
+                has_ended and bool(job.keep_request) and self.has_run_again_permission(request),
+            ),
         ]
         return [(name, label) for name, label, is_offered in offered if is_offered]
 
@@ -210,7 +216,7 @@ class JobAdmin(_ModelAdmin):
 
     @admin.display(description=_("text"))
     def text(self, job: Job) -> str:
-        return state_of_row(job).status_text or _NOTHING
+        return text_word(state_of_row(job)) or _NOTHING
 
     @admin.display(description=_("waits"))
     def waits(self, job: Job) -> str:
@@ -310,13 +316,14 @@ class JobAdmin(_ModelAdmin):
             try:
                 result = act(job.id)
             except BackJobError as error:
-                self.message_user(request, f"{self.name(job)}: {error}", messages.ERROR)
+                self.message_user(request, f"{_name(job)}: {error}", messages.ERROR)
                 continue
             if result:
                 changed.append(job)
                 results.append(result)
         if changed:
-            LogEntry.objects.log_actions(request.user.pk, changed, CHANGE, str(logged))
+            user: Any = request.user
+            LogEntry.objects.log_actions(user.pk, changed, CHANGE, str(logged))
         return results
 
     def _back(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
@@ -324,6 +331,10 @@ class JobAdmin(_ModelAdmin):
         if "_from_page" not in request.POST or (pk := queryset.values_list("pk", flat=True).first()) is None:
             return None
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:backjob_job_change", args=[pk]))
+
+
+def _name(job: Job) -> str:
+    return Truncator(job.title or job.path or job.id).chars(_LONGEST_NOTE)
 
 
 def _may(request: HttpRequest, permission: str) -> bool:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from django.contrib.admin.views.main import ChangeList
-from django.core.paginator import Paginator
+from django.core.paginator import Page, Paginator
 from typing_extensions import override
 
 from backjob.django.admin.people import show_owners
@@ -49,7 +49,7 @@ class JobPaginator(_Paginator):
         keys = self._keys[first : min(first + self.per_page, self.count)]
         rows: Any = self.object_list
         on_page = rows.model._default_manager.using(rows.db).filter(pk__in=keys)  # noqa: SLF001
-        return self._get_page(on_page.order_by(*rows.query.order_by), number, self)
+        return Page(on_page.order_by(*rows.query.order_by), number, self)
 
 
 class JobChangeList(ChangeList):
@@ -60,4 +60,4 @@ class JobChangeList(ChangeList):
         super().get_results(request)
         rows: list[Job] = list(self.result_list.defer(*UNLISTED))
         show_owners(request, rows)
-        self.result_list = rows  # type: ignore[assignment]
+        self.result_list = rows

@@ -11,6 +11,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
+from backjob.django.admin.states import own_language
 from backjob.django.models import Job
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest
@@ -63,7 +64,7 @@ def file_of(state: JobState) -> str:
 
 def earlier_runs_of(state: JobState) -> str:
     """Return a line for each earlier run: when it began and ended, in UTC, and why it ended."""
-    lines = format_html_join("", "<li>{}</li>", ((run_line(entry),) for entry in state.history))
+    lines = format_html_join("", "<li>{}</li>", ((run_line(entry, own_language()),) for entry in state.history))
     return format_html("<ol>{}</ol>", lines) if lines else _NOTHING
 
 
@@ -81,7 +82,12 @@ def _argument(value: Any) -> str:
 def errors_of(record: TaskRecord) -> str:
     """Return the traceback of each failed attempt, the last one open."""
     last = len(record.errors) - 1
-    return format_html_join("", "{}", ((_error(entry, is_open=index == last),) for index, entry in enumerate(record.errors))) or _NOTHING
+    return (
+        format_html_join(
+            "", "{}", ((_error(entry, is_open=index == last),) for index, entry in enumerate(record.errors))
+        )
+        or _NOTHING
+    )
 
 
 def _error(entry: Mapping[str, Any], *, is_open: bool) -> SafeString:

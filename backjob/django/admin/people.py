@@ -83,7 +83,10 @@ def _users(model: Any) -> Any:
 
 def _key(model: Any, owner: str) -> Any:
     """Return an owner as a value of the primary key; None if it can't be one."""
+    key = model._meta.pk  # noqa: SLF001
     try:
-        return model._meta.pk.to_python(owner)  # noqa: SLF001
+        value = key.to_python(owner)
+        key.run_validators(value)  # also of the range of integers, which a database would report as an error
+        return value
     except (ValueError, TypeError, OverflowError, ValidationError):
         return None

@@ -13,12 +13,15 @@ from typing import Final
 from attrs import frozen
 
 from backjob.model import JobState, JsonValue, Status, clean_text
+from backjob.output import from_line, html_of, plain
 from backjob.status.words import EARLIER_RUNS, attempt_note, run_line, utc, word_of
 
 _LONGEST_HEADLINE: Final = 500
 _UNITS: Final = (("day", 86400), ("hr", 3600), ("min", 60), ("sec", 1))
 _SHORTEST_ESTIMATE: Final = 2.0  # s
 _RUNS: Final = "<!-- runs -->"
+_OUTPUT: Final = "<!-- output -->"
+_END_OF_TEXT: Final = 5000  # characters, of which a long status text shows only the last line
 
 _SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
 _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
@@ -106,6 +109,7 @@ def duration(seconds: float) -> str:
 
 def render(state: JobState, output: str, *, more: bool, truncated: bool, links: Links) -> bytes:
     """Return the page in UTF-8. ``output`` is the end of the job's output; ``more``: there is output before it."""
+    output = from_line(output) if more else output
     values = _values(state, output, more=more, truncated=truncated) | {
         "title": state.scope or "Background job",
         "refresh": "" if state.status.is_final else "yes",
@@ -115,13 +119,14 @@ def render(state: JobState, output: str, *, more: bool, truncated: bool, links: 
         "cancel": "" if state.status.is_final or links.cancel is None else links.cancel,
     }
     template = _template("page.html").replace("{{>progress}}", _template("progress.html").strip())
-    return _with_runs(_filled(template, values), state)
+    return _completed(_filled(template, values), state, output)
 
 
 def render_fragment(state: JobState, output: str, *, more: bool, truncated: bool) -> bytes:
     """Return HTML in UTF-8 for another page: the element as without JavaScript, and without ``src``."""
+    output = from_line(output) if more else output
     values = _values(state, output, more=more, truncated=truncated) | {"job": "", "stream": "", "cancel": ""}
-    return _with_runs(_filled(_template("progress.html"), values), state)
+    return _completed(_filled(_template("progress.html"), values), state, output)
 
 
 def render_error(text: str) -> bytes:
@@ -131,7 +136,7 @@ def render_error(text: str) -> bytes:
 
 def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dict[str, str]:
     word = word_of(state.status, state.attempt)
-    text = headline(state.status_text, output)
+    text = headline(plain(clean_text(state.status_text[-_END_OF_TEXT:])), plain(output))
     suffix = "" if text.lower() in ("", word.lower()) else f": {text}"
     known = state.progress > 0 or state.status.is_final
     return {
@@ -145,7 +150,7 @@ def _values(state: JobState, output: str, *, more: bool, truncated: bool) -> dic
         "time": _time(state),
         "attempt": attempt_note(state),
         "history": EARLIER_RUNS if state.history else "",
-        "output": output,
+        "output": "yes" if output else "",
         "more": "yes" if more else "",
         "truncated": "yes" if truncated else "",
         "result": result_link(state.result) or "",
@@ -166,10 +171,11 @@ def _time(state: JobState) -> str:
     return f"{duration(elapsed)} · about {duration(ceil(left / step) * step)} left"
 
 
-def _with_runs(page: str, state: JobState) -> bytes:
-    """Return the page in UTF-8 with the list of earlier runs. No escaped value contains its place."""
+def _completed(page: str, state: JobState, output: str) -> bytes:
+    """Return the page in UTF-8 with the list of earlier runs and the output. No escaped value contains their places."""
     runs = "".join(f"<li>{escape(clean_text(run_line(entry)))}</li>\n" for entry in state.history)
-    return page.replace(_RUNS, runs).encode("utf-8")
+    shown = html_of(clean_text(output))
+    return page.replace(_RUNS, runs).replace(_OUTPUT, shown).encode("utf-8")
 
 
 def _template(name: str) -> str:

@@ -86,6 +86,61 @@
     }
   };
 
+  // --- output ---
+
+  // Output with carriage returns, colours and the like is shown by terminal.js, which is loaded for it from beside the
+  // job's routes. Until then, and if it can't be loaded, the sequences are left out.
+  const SPECIAL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/g;
+  const plain = (text) =>
+    text
+      .replace(/\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)?/g, "")
+      .replace(/.*\r(?=.)/g, "").replace(SPECIAL, "");
+
+  class Output {
+    #node;
+    #base;
+    #text = ""; // not shown yet: terminal.js is being loaded
+    #screen; // undefined until there is something for it, null if it can't be loaded
+
+    constructor(node, src) {
+      this.#node = node;
+      this.#base = new URL(src, document.baseURI);
+    }
+
+    // Add text. Calls `shown` once it is on the page, with whether the beginning was cut off.
+    append(text, shown) {
+      const node = this.#node, loads = this.#text !== "";
+      if (this.#screen) {
+        this.#screen.feed(text);
+        return shown(this.#screen.trim(LONGEST_OUTPUT));
+      }
+      if (this.#screen === null) text = plain(text);
+      else if (loads || text.search(SPECIAL) >= 0) {
+        this.#text += text;
+        if (!loads) this.#load(shown);
+        return;
+      }
+      node.append(text);
+      const whole = node.textContent, size = whole.length;
+      if (size <= LONGEST_OUTPUT) return shown(false);
+      const from = size - LONGEST_OUTPUT / 2, line = whole.indexOf("\n", from) + 1;
+      const within = whole.codePointAt(from - 1) > 0xffff; // a surrogate pair
+      node.textContent = whole.slice(line && line < size ? line : from + within);
+      shown(true);
+    }
+
+    async #load(shown) {
+      const { Screen } = await import(new URL("terminal.js", this.#base)).catch(() => ({}));
+      const before = this.#node.textContent, text = this.#text;
+      this.#text = "";
+      this.#screen = Screen ? new Screen(this.#node) : null;
+      if (Screen) this.#node.textContent = "";
+      this.append(Screen ? before + text : text, shown);
+    }
+  }
+
+  // --- the element ---
+
   class BackjobProgress extends HTMLElement {
     static observedAttributes = ["src", "texts"];
     static texts = TEXTS;
@@ -96,6 +151,7 @@
     #ticker = 0;
     #parts = null;
     #offset = 0;
+    #output = null;
     #state = null;
     #last = "";
     #endedSrc; // the src whose end event has fired
@@ -126,7 +182,7 @@
         this.removeAttribute("data-status");
         this.removeAttribute("data-lost");
       }
-      this.#parts = this.#state = this.#mark = null;
+      this.#parts = this.#output = this.#state = this.#mark = null;
       this.#offset = 0;
       this.#last = "";
       this.#endedSrc = undefined;
@@ -385,16 +441,12 @@
       if (offset <= this.#offset) return;
       this.#offset = offset;
       output.hidden = false;
+      this.#output ??= new Output(output, this.getAttribute("src"));
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
-      output.append(text);
-      const size = output.textContent.length;
-      if (size > LONGEST_OUTPUT) {
-        const whole = output.textContent, from = size - LONGEST_OUTPUT / 2, line = whole.indexOf("\n", from) + 1;
-        const within = whole.codePointAt(from - 1) > 0xffff; // a surrogate pair
-        output.textContent = whole.slice(line && line < size ? line : from + within);
-        more.hidden = false;
-      }
-      if (atEnd) output.scrollTop = output.scrollHeight;
+      this.#output.append(text, (isCut) => {
+        if (isCut) more.hidden = false;
+        if (atEnd) output.scrollTop = output.scrollHeight;
+      });
     }
 
     #show() {
@@ -403,7 +455,7 @@
       const words = this.#applyTexts();
 
       // If the action sets no status text, the status text is the end of the output, which may already be shown below.
-      let text = state.status_text.trim();
+      let text = plain(state.status_text).trim();
       if (text.length > LONGEST_HEADLINE || (text.includes("\n") && output.textContent.includes(text)))
         text = text.slice(text.lastIndexOf("\n") + 1).slice(0, LONGEST_HEADLINE);
       const word = words[name === "started" && state.attempt > 1 ? "retrying" : name];

@@ -121,15 +121,27 @@ class Store(Protocol):
         ...
 
     def find(self, query: Query) -> list[Job]:
-        """The jobs that match, newest first, whose requests need no body. An unknown ``before`` finds nothing."""
+        """The jobs that match, newest first, whose requests need no body.
+
+        An unknown ``before`` finds nothing, unless the query has a ``before_time``.
+        """
         ...
 
     def count(self, query: Query) -> int:
         """How many jobs `find` would return for this query, without reading them."""
         ...
 
+    def delete(self, job_id: str) -> bool:
+        """Remove a job with its request's body and its output, whatever its status, or return False if it is unknown.
+
+        Its merge key and its slot are free then. Every later call treats the job as unknown.
+        """
+        ...
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         """Delete old jobs with one of these ``labels`` (None: any) in small batches, and return how many.
+
+        It leaves jobs that have a ``file``: backjob deletes the file first, then the job by `delete`.
 
         A COMPLETED job is old if it ended more than ``completed_age`` seconds ago, and a job with any final status if it
         ended more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.

@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
+import django
 from attrs import evolve
 from django.apps import apps
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -119,6 +121,19 @@ class BackJob(CoreBackJob):
         """
         guarded: Callable[_P, _R] = transaction.non_atomic_requests(super().background_only(action))
         return guarded
+
+    @override
+    def _set_up_for_command(self) -> None:
+        if apps.ready:
+            return
+        try:
+            django.setup()
+        except ImproperlyConfigured as error:
+            if settings.configured:
+                raise
+            raise InvalidRequest(
+                "app", f"set {ENVIRONMENT_VARIABLE} to your settings, or run: python manage.py backjob"
+            ) from error
 
     def _build(self) -> DjangoEngine:
         given = getattr(settings, "BACKJOB", {})

@@ -11,7 +11,9 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from attrs import evolve
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
-from django.db.models import BigIntegerField, Case, F, Func, Q, Value, When
+from django.db.models import BigIntegerField, Case, F, Func, Q, TextField, Value, When
+from django.db.models.functions import Lower, StrIndex
+from django.db.models.lookups import GreaterThan
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
@@ -57,6 +59,18 @@ class _DatabaseNow(Func):
 
     def as_mysql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
         return SERVER_NOW["mysql"], []
+
+
+class _Folded(Lower):
+    """A text in lower case. On MySQL and MariaDB, where a column may hold bytes, it has no accents that count as equal."""
+
+    def __init__(self, text: Any) -> None:
+        super().__init__(text, output_field=TextField())
+
+    def as_mysql(self, compiler: Any, connection: Any, **_: Any) -> Any:
+        return self.as_sql(
+            compiler, connection, template="LOWER(CONVERT(%(expressions)s USING utf8mb4)) COLLATE utf8mb4_bin"
+        )
 
 
 class _Deadlock(StoreUnavailable):
@@ -280,20 +294,41 @@ class DjangoStore:
         rows = Row.objects.using(alias).order_by("-seq")
         if query.overdue:
             rows = rows.filter(self._overdue())
-        if query.status is not None:
-            rows = rows.filter(status=int(query.status))
-        if query.owner is not None:
-            rows = rows.filter(owner=query.owner)
-        if query.scope is not None:
-            rows = rows.filter(scope=query.scope)
+        status = None if query.status is None else int(query.status)
+        each = {"owner": query.owner, "scope": query.scope, "root": query.root, "queue": query.queue, "status": status}
+        rows = rows.filter(**{name: value for name, value in each.items() if value is not None})
         if query.labels is not None:
             rows = rows.filter(label__in=query.labels)
-        if query.root is not None:
-            rows = rows.filter(root=query.root)
-        if query.before is not None:
-            seq = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True).first()
-            rows = rows.none() if seq is None else rows.filter(seq__lt=seq)
-        return rows
+        if query.statuses is not None:
+            rows = rows.filter(status__in=[int(status) for status in query.statuses])
+        if query.text:
+            rows = rows.filter(_contains("title", query.text) | _contains("path", query.text))
+        if query.expired is not None:
+            rows = rows.filter(self._expired(*query.expired))
+        if query.has_file:
+            rows = rows.filter(file__isnull=False)
+        return rows if query.before is None and query.before_time is None else self._page(alias, rows, query)
+
+    def _page(self, alias: str, rows: Any, query: Query) -> Any:
+        """Those of the rows that come after ``before`` or ``before_time``."""
+        before = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True)
+        seq = None if query.before is None else before.first()
+        if seq is not None:
+            return rows.filter(seq__lt=seq)
+        return (
+            rows.none() if query.before_time is None else rows.filter(created_time__lt=microseconds(query.before_time))
+        )
+
+    @_retry_deadlocks
+    def delete(self, job_id: str) -> bool:
+        with self._connection(job_id) as alias:
+            rows = Row.objects.using(alias).filter(id=job_id)
+            seq = rows.values_list("seq", flat=True).first()
+            with atomic(alias, savepoint=False):
+                if seq is None or not rows.delete()[0]:
+                    return False
+                Chunk.objects.using(alias).filter(job=seq).delete()
+        return True
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()
@@ -318,13 +353,19 @@ class DjangoStore:
     def _purge_batch(self, ended: Q) -> tuple[int, bool]:
         """Delete some jobs, and return how many, and whether none is left."""
         with self._connection() as alias:
-            rows = Row.objects.using(alias).filter(ended).order_by("end_time")
+            rows = Row.objects.using(alias).filter(ended, file=None).order_by("end_time")
             aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
             batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
             with atomic(alias, savepoint=False):
                 Chunk.objects.using(alias).filter(job__in=batch).delete()
                 removed: int = Row.objects.using(alias).filter(seq__in=batch).delete()[0]
         return removed, len(batch) == len(aged) < PURGED_AT_ONCE
+
+    def _expired(self, completed_age: float, ended_age: float) -> Q:
+        expired = Q(seq=None)  # no job
+        for status, age in kept_for(completed_age, ended_age).items():
+            expired |= Q(status=int(status), end_time__lt=self._now() + -span(age))
+        return expired
 
     def _overdue(self) -> Q:
         """`backjob.lifecycle.late`, so that the index of limits bounds the search of the STARTED jobs."""
@@ -388,6 +429,12 @@ def _skips_locked(alias: str) -> bool:
 def _lock(alias: str, rows: Any) -> Any:
     """The rows, locked until the end of the transaction, without those that another one has locked."""
     return rows.select_for_update(skip_locked=True, no_key=connections[alias].features.has_select_for_no_key_update)
+
+
+def _contains(column: str, part: str) -> Any:
+    """Whether a column contains this text, whatever the case of its letters."""
+    found: Any = StrIndex(_Folded(F(column)), _Folded(Value(part)))
+    return Q(GreaterThan(found, 0))
 
 
 def _with_token(rows: Any, tokens: Mapping[str, str]) -> list[tuple[str, int]]:

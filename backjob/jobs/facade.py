@@ -17,7 +17,7 @@ from backjob.jobs.starting import Merge, Terms, drafted, prepared, stored
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 
-__all__ = ["BackJob", "Merge", "StartOptions", "engine_of"]
+__all__ = ["BackJob", "Merge", "StartOptions", "engine_of", "set_up_for_command"]
 
 
 class BackJob(Inside, Outside):
@@ -137,6 +137,9 @@ class BackJob(Inside, Outside):
         """The path below which the status routes are."""
         return self._engine.status_prefix
 
+    def _set_up_for_command(self) -> None:
+        """Load what the jobs need in a process that has only imported this object. An adapter loads its framework."""
+
     # --- starting ---------------------------------------------------------------------------------------------------
 
     def start(
@@ -235,6 +238,11 @@ class BackJob(Inside, Outside):
 def engine_of(jobs: BackJob | Engine) -> Engine:
     """Return the engine of a `BackJob`, for other parts of this package."""
     return jobs if isinstance(jobs, Engine) else jobs._engine  # noqa: SLF001
+
+
+def set_up_for_command(jobs: BackJob) -> None:
+    """Make a `BackJob` usable that the command line has just imported. Raises `InvalidRequest` ("app") if it can't be."""
+    jobs._set_up_for_command()  # noqa: SLF001
 
 
 class StartOptions(TypedDict, total=False):

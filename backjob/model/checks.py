@@ -63,6 +63,14 @@ def check_moment(instance: object, attribute: Attribute[Any], value: datetime | 
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
 
 
+def check_ages(_: object, attribute: Attribute[Any], value: tuple[float, ...] | None) -> None:
+    """Check ages in seconds, none of them negative."""
+    for age in value or ():
+        check_seconds(_, attribute, age)
+        if age < 0:
+            raise InvalidRequest(attribute.name, "an age can't be negative")
+
+
 def check_json(_: object, attribute: Attribute[Any], value: object) -> None:
     """Check that JSON can represent the value."""
     if value is None or value is UNSET:

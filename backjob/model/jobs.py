@@ -11,6 +11,7 @@ from backjob.model.checks import (
     COUNT,
     ID,
     LABEL,
+    check_ages,
     check_json,
     check_moment,
     check_number,
@@ -223,8 +224,13 @@ class Report:
 class Query:
     """A search for jobs, newest first. ``overdue`` finds only those past their timeout, by the store's own clock.
 
-    ``labels`` limits it to jobs with one of these labels, ``root`` to the chain that began with this job. ``before`` is a
-    job id; the page begins after that job.
+    ``statuses`` limits it to jobs with one of these statuses, ``labels`` to those with one of these labels, ``root`` to the
+    chain that began with this job. ``text`` is a part of the title or the path; ASCII letters match in either case, and
+    every other character matches itself. ``expired`` has the two ages of `Store.purge`, and finds the jobs that are older,
+    those with a file included; with ``has_file`` only jobs with a file match.
+
+    ``before`` is a job id; the page begins after that job. If that job is unknown, or no ``before`` is given, the page
+    begins after ``before_time``: with the jobs that were created earlier.
     """
 
     scope: str | None = field(default=None, validator=check_text())
@@ -235,6 +241,12 @@ class Query:
     before: str | None = field(default=None, validator=check_text())
     labels: frozenset[str] | None = None
     root: str | None = field(default=None, validator=check_text())
+    statuses: frozenset[Status] | None = None
+    queue: str | None = field(default=None, validator=check_text())
+    text: str = field(default="", validator=check_text())
+    before_time: datetime | None = field(default=None, validator=check_moment)
+    expired: tuple[float, float] | None = field(default=None, validator=check_ages)
+    has_file: bool = False
 
 
 @frozen

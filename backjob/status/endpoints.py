@@ -10,6 +10,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Protocol
+from urllib.parse import urlencode
 
 from attrs import evolve, field, frozen
 
@@ -21,6 +22,7 @@ from backjob.status.exchange import (
     STOP_POLLING,
     StatusResponse,
     Visit,
+    back_path,
     error_response,
     json_response,
     offset,
@@ -30,6 +32,7 @@ from backjob.status.exchange import (
     same_origin,
     text_response,
 )
+from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
 from backjob.status.page import Links, asset, render, render_error, render_fragment
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.events import output_as_dict
@@ -44,6 +47,7 @@ _ROUTE: Final = re.compile(
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _STATIC: Final = {"/progress.js": "text/javascript", "/terminal.js": "text/javascript", "/progress.css": "text/css"}
+_LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s
 _PAGE_POLICY: Final = (
@@ -54,10 +58,8 @@ _PAGE_POLICY: Final = (
     ),
 )
 _LIKE_TOKEN: Final = re.compile(r"[vc][A-Za-z0-9_-]{22}")
-_OTHER_KEY: Final = (
-    "not found: this link was signed with another key; it may come from another process (do all processes have the same "
-    "key?), or it is incomplete"
-)
+# For programs, whose error messages stay.
+_ERRORS: Final = {"not_found": "not found", "unavailable": "the store is not available at the moment"}
 _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
 
 
@@ -115,13 +117,27 @@ def is_like_token(token: str) -> bool:
 
 def not_configured(accept: str | None) -> StatusResponse:
     """Return the response to every status request while jobs can't be used. The reason is in the log alone."""
-    return _explained(503, "background jobs are not configured; see the log", accept)
+    return _explained(503, "not_configured", accept, ENGLISH)
 
 
-def _explained(status: int, text: str, accept: str | None) -> StatusResponse:
+def _explained(
+    status: int,
+    word: str,
+    accept: str | None,
+    language: Language,
+    *more: tuple[str, str],
+    assets: str = "",
+    back: str = "",
+) -> StatusResponse:
+    """Return an error: a page for a person, otherwise JSON in English. ``word`` is its name in the table of words."""
     if preferred(accept, (JSON, _HTML)) == JSON:
-        return error_response(status, text)
-    return text_response(status, _HTML, render_error(text), _PAGE_POLICY)
+        return error_response(status, _ERRORS.get(word) or ENGLISH.say(word)[:1].lower() + ENGLISH.say(word)[1:], *more)
+    body = render_error(language.say(word), language=language, assets=assets, back=back)
+    return text_response(status, _HTML, body, _PAGE_POLICY, *more)
+
+
+def _language_of(visit: Visit) -> Language:
+    return accepted_language(visit.request.header("accept-language"))
 
 
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
@@ -149,15 +165,21 @@ class Endpoints:
         try:
             response = self._route(visit)
         except _SignedElsewhere:
-            response = _explained(404, _OTHER_KEY, visit.request.header("accept"))
+            response = self._error(visit, 404, "other_key")
         except JobNotFound:
-            response = error_response(404, "not found")
+            response = self._error(visit, 404, "not_found")
         except StoreUnavailable:
-            response = error_response(503, "the store is not available at the moment", _RETRY_AFTER)
+            response = self._error(visit, 503, "unavailable", _RETRY_AFTER)
         except StoreError as error:
             _log.error("a status page can't be shown: %s", error)
             response = not_configured(visit.request.header("accept"))
         return evolve(response, body=b"") if visit.request.method == "HEAD" else response
+
+    def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str]) -> StatusResponse:
+        """Return an error as a page that leads back, or as JSON."""
+        accept, language = visit.request.header("accept"), _language_of(visit)
+        assets, back = visit.mount_url(), back_path(visit.request) or ""
+        return _explained(status, word, accept, language, *more, assets=assets, back=back)
 
     def _route(self, visit: Visit) -> StatusResponse:
         found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
@@ -168,6 +190,8 @@ class Endpoints:
             return error_response(405, "method not allowed", ("Allow", ", ".join(route.methods)))
         if visit.path in _STATIC:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
+        if visit.path in _LANGUAGE_FILES:
+            return text_response(200, JSON, language_file(_LANGUAGE_FILES[visit.path]), caching=_STATIC_CACHING)
         return route.handle(self, visit, self._open(visit, found))
 
     def _open(self, visit: Visit, found: re.Match[str]) -> _Opened:
@@ -201,17 +225,34 @@ class Endpoints:
             # only a token can prove that the request comes from the owner's page.
             ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
             cancel = f"{mount}/{ref}/cancel"
+        back = back_path(visit.request)
+        if cancel and back:
+            cancel += f"?{urlencode({'back': back})}"
         start, chunk = self.jobs.tail(job_id)
         stream = self.jobs.broadcast.limit(in_thread=visit.in_thread) > 0
-        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream)
-        body = render(opened.state, chunk.text, more=start > 0, truncated=chunk.truncated, links=links)
+        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream, back=back)
+        body = render(
+            opened.state,
+            chunk.text,
+            more=start > 0,
+            truncated=chunk.truncated,
+            links=links,
+            language=_language_of(visit),
+        )
         return text_response(200, _HTML, body, _PAGE_POLICY)
 
     def _fragment(self, visit: Visit, opened: _Opened) -> StatusResponse:
         start, chunk = (
             self.jobs.tail(opened.state.id) if query_values(visit.request, "output") == ["1"] else (0, Output("", 0))
         )
-        body = render_fragment(opened.state, chunk.text, more=start > 0, truncated=chunk.truncated)
+        body = render_fragment(
+            opened.state,
+            chunk.text,
+            more=start > 0,
+            truncated=chunk.truncated,
+            language=_language_of(visit),
+            file=f"{visit.mount_url()}/{opened.ref}/file",
+        )
         status = STOP_POLLING if opened.state.status.is_final else 200
         return text_response(status, _HTML, body, _PAGE_POLICY)
 
@@ -248,7 +289,9 @@ class Endpoints:
         if preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML:
             # Redirect the owner to the URL without a token, so that the token to cancel stays out of the address bar.
             ref = opened.state.id if opened.is_by_owner() else opened.ref
-            return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}"))
+            back = back_path(visit.request)
+            query = f"?{urlencode({'back': back})}" if back else ""
+            return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}{query}"))
         state = self.jobs.status(opened.state.id)
         if state.status is Status.CANCELLED:
             return json_response(200, state.as_dict())

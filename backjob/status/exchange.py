@@ -22,6 +22,8 @@ STOP_POLLING: Final = 286
 
 _TOKEN: Final = re.compile(r"\.[^/]*")
 _OFFSET: Final = re.compile(r"[0-9]{1,15}")
+_LOCAL: Final = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]{0,2000}")
+"""A path of this host. Browsers read a backslash as a slash, and two slashes begin another host."""
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 
@@ -94,6 +96,13 @@ def preferred(accept: str | None, offered: tuple[str, ...]) -> str:
     return max(offered, key=quality)
 
 
+def back_path(request: Request) -> str | None:
+    """Return the parameter ``back``, the page of this host that a link leads back to, or None unless it is a local path."""
+    values = query_values(request, "back")
+    path = values[0] if values and len(values) == 1 else ""
+    return path if _LOCAL.fullmatch(path) else None
+
+
 def same_origin(request: Request) -> bool:
     """Return whether the browser states that a page of this site sent the request; without a statement, False."""
     site = request.header("sec-fetch-site")
@@ -134,7 +143,7 @@ def _headers(content_type: str, *more: tuple[str, str], caching: str = "no-store
     return (
         ("Content-Type", content_type),
         ("Cache-Control", caching),
-        ("Vary", "Accept"),
+        ("Vary", "Accept, Accept-Language" if content_type.startswith("text/html") else "Accept"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
         *more,

@@ -25,8 +25,6 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Protocol
 
-from attrs import evolve
-
 from backjob.endings import log_conclusion, write_conclusion
 from backjob.errors import AddressUnknown, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
@@ -39,15 +37,13 @@ from backjob.lifecycle import (
     Conclusion,
     End,
     Late,
-    Requeue,
     after_run,
     claimed,
     ended,
     failed,
     past_end,
-    requeued,
 )
-from backjob.model import UNSET, Expect, Headers, Job, Request, Status
+from backjob.model import Expect, Headers, Job, Request, Status
 from backjob.process import Outage, PerProcess, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained
@@ -253,7 +249,10 @@ class Worker:
             slotted = with_slot(self._store, job, token, self._queues[job.queue])
         if slotted is not None:
             return slotted
-        back = partial(give_back, self._store, job, token)
+
+        def back() -> None:
+            give_back(self._store, job, token)
+
         try:
             back()
         except StoreUnavailable:
@@ -265,10 +264,7 @@ class Worker:
         """Have the job wait again if the store wrote a claim whose answer was lost: its action did not run. Raises `StoreError`."""
         job = self._store.get(job_id)
         if job is not None and job.token == token and job.status is Status.IN_PROGRESS:
-            begun_again = requeued(job, Requeue("the answer to its claim was lost", is_retry=False), self._clock.now())
-            changes = evolve(begun_again, status=Status.STARTED, attempt=UNSET)
-            expect = Expect(status=Status.IN_PROGRESS, run=job.run, token=token)  # an end keeps the token
-            changed = self._store.change(job_id, expect, changes)
+            changed = give_back(self._store, job, token)
             if changed is not None:
                 self._run_ended(changed)
 

@@ -179,6 +179,9 @@ class Counted:
     def count(self, query: Query) -> int:
         return self._note("count", lambda: self.store.count(query))
 
+    def delete(self, job_id: str) -> bool:
+        return self._note("delete", lambda: self.store.delete(job_id))
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return self._note("purge", lambda: self.store.purge(completed_age, ended_age, labels))
 
@@ -242,6 +245,9 @@ class Processes:
 
     def count(self, query: Query) -> int:
         return next(self._turns).count(query)
+
+    def delete(self, job_id: str) -> bool:
+        return next(self._turns).delete(job_id)
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return next(self._turns).purge(completed_age, ended_age, labels)

@@ -41,8 +41,17 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter:
 def store(request: pytest.FixtureRequest, counts: Counter, tmp_path: Path) -> Iterator[Store]:
     shared = BY_NAME[request.param]
     with shared.place(tmp_path) as url, shared.open(url) as opened:
-        opened.create(draft("first"))  # connects and prepares
+        for job_id in ("first", "second"):  # connects and prepares; Redis then knows the scripts
+            _live(opened, job_id)
         yield opened
+
+
+def _live(store: Store, job_id: str) -> None:
+    store.create(draft(job_id))
+    assert store.change(job_id, *claimed("token", 1, 18.0))
+    assert store.report(job_id, "token", Report(progress=50))
+    assert store.report(job_id, "token", Report(output="50 rows\n"))
+    assert store.change(job_id, Expect(token="token"), ended(completed()))
 
 
 def draft(job_id: str) -> Draft:

@@ -6,7 +6,10 @@
 // stream        use the server's event stream; poll only if there is none
 // on-done-href  go to this URL once the job is done; without a value, go to the job's result
 // label         the progress bar's name for screen readers
+// lang          the language of the words, if it differs from the page's
 // texts         replacements for the texts below, as JSON; BackjobProgress.texts replaces them for all elements
+//
+// BackjobProgress.headers, an object or a function that returns one, are header fields for each request.
 //
 // Events bubble and have the job's state as their detail: backjob-update after every change, then once backjob-done
 // (COMPLETED) or backjob-failed (FAILED, CANCELLED). Everything from a job is inserted as text, never as markup.
@@ -18,8 +21,11 @@
   const GRACE = 5000; // ms; longer than the 2 s after which the browser reopens a stream that the server has ended
   const LONGEST_STREAM = 310000; // ms; the server ends streams after 300 s, so a longer one has lost its connection
   const MOST_STREAMS = 3; // per page; over HTTP/1.1 browsers open at most six connections to a site
-  const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 18; // characters; longer output is cut to half of this
+  const LONGEST_HEADLINE = 500; // characters
   const WAITING = 0, RUNNING = 1, COMPLETED = 2;
+  const LANGUAGES = "de fr es it pt nl pl ja zh"; // besides English
+  const LONGEST_WORDS = 2000; // ms to wait for the words of another language; after that the element speaks English
+  const NO_SIGN = "no sign of its process"; // the only text of a running job that is not its action's
   const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const TEXTS = {
     started: "Waiting to start",
@@ -28,12 +34,16 @@
     completed: "Done",
     failed: "Failed",
     cancelled: "Cancelled",
+    continued: "continued",
+    separator: ": ",
     starts: "starts in {time}",
     elapsed: "{time}",
     left: "about {time} left",
     attempt: "attempt {attempt} of {attempts}",
     history: "Earlier runs",
     result: "Open the result",
+    file: "Download {name}",
+    run_again: "Run again",
     cancel: "Cancel",
     label: "Progress",
     output: "Output",
@@ -42,6 +52,7 @@
     lost: "Connection lost; reconnecting …",
     unknown: "This job does not exist, or you may not see it.",
     refused: "The job could not be cancelled.",
+    not_again: "The job could not be started again.",
   };
   let streams = 0;
 
@@ -78,80 +89,22 @@
     }
   };
 
-  const formatted = (value, language, options) => {
-    try {
-      return new Intl.NumberFormat(language, options).format(value);
-    } catch {
-      return new Intl.NumberFormat(undefined, options).format(value); // unknown language
-    }
-  };
-
-  // --- output ---
-
-  // Output with carriage returns, colours and the like is shown by terminal.js, which is loaded for it from beside the
-  // job's routes. Until then, and if it can't be loaded, the sequences are left out.
-  const SPECIAL = /[\0-\x08\x0b-\x1f\x7f-\x9f]/g;
-  const plain = (text) =>
-    text
-      .replace(/\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|.)?/g, "")
-      .replace(/.*\r(?=.)/g, "").replace(SPECIAL, "");
-
-  class Output {
-    #node;
-    #base;
-    #text = ""; // not shown yet: terminal.js is being loaded
-    #screen; // undefined until there is something for it, null if it can't be loaded
-
-    constructor(node, src) {
-      this.#node = node;
-      this.#base = new URL(src, document.baseURI);
-    }
-
-    // Add text. Calls `shown` once it is on the page, with whether the beginning was cut off.
-    append(text, shown) {
-      const node = this.#node, loads = this.#text !== "";
-      if (this.#screen) {
-        this.#screen.feed(text);
-        return shown(this.#screen.trim(LONGEST_OUTPUT));
-      }
-      if (this.#screen === null) text = plain(text);
-      else if (loads || text.search(SPECIAL) >= 0) {
-        this.#text += text;
-        if (!loads) this.#load(shown);
-        return;
-      }
-      node.append(text);
-      const whole = node.textContent, size = whole.length;
-      if (size <= LONGEST_OUTPUT) return shown(false);
-      const from = size - LONGEST_OUTPUT / 2, line = whole.indexOf("\n", from) + 1;
-      const within = whole.codePointAt(from - 1) > 0xffff; // a surrogate pair
-      node.textContent = whole.slice(line && line < size ? line : from + within);
-      shown(true);
-    }
-
-    async #load(shown) {
-      const { Screen } = await import(new URL("terminal.js", this.#base)).catch(() => ({}));
-      const before = this.#node.textContent, text = this.#text;
-      this.#text = "";
-      this.#screen = Screen ? new Screen(this.#node) : null;
-      if (Screen) this.#node.textContent = "";
-      this.append(Screen ? before + text : text, shown);
-    }
-  }
-
-  // --- the element ---
+  const tables = {}; // URL → promise of the tables of a language
 
   class BackjobProgress extends HTMLElement {
-    static observedAttributes = ["src", "texts"];
-    static texts = TEXTS;
+    static observedAttributes = ["src", "texts", "lang"];
+    static texts = {};
+    static headers = {};
     #ownTexts = {}; // from the attribute
+    #tables = {}; // of the language
     #run = 0; // increases when watching starts or stops; results that an older run still receives are ignored
     #abort = () => {}; // ends the current request or stream
     #wake = () => {}; // ends the wait between two polls
     #ticker = 0;
     #parts = null;
     #offset = 0;
-    #output = null;
+    #screen = null; // a promise
+    #text = ""; // not shown yet
     #state = null;
     #last = "";
     #endedSrc; // the src whose end event has fired
@@ -182,9 +135,9 @@
         this.removeAttribute("data-status");
         this.removeAttribute("data-lost");
       }
-      this.#parts = this.#output = this.#state = this.#mark = null;
+      this.#parts = this.#screen = this.#state = this.#mark = null;
       this.#offset = 0;
-      this.#last = "";
+      this.#last = this.#text = "";
       this.#endedSrc = undefined;
       if (!this.hasAttribute("src")) return; // a fragment from the server
       // Server-rendered content stays until the first state arrives. A loading page may not have parsed it yet.
@@ -203,13 +156,15 @@
 
     async #watch(run) {
       let wait = FIRST_WAIT, refusals = 0;
+      const words = this.#load();
       this.#ticker = setInterval(() => document.hidden || this.#tick(), TICK);
       for (;;) {
         await visible();
         if (run !== this.#run) return;
         try {
           const before = this.#last;
-          if (await this.#poll(run)) return;
+          this.#tables = (await words) || {};
+          if (run !== this.#run || await this.#poll(run)) return;
           wait = this.#last === before ? Math.min(wait * 1.5, LONGEST_WAIT) : FIRST_WAIT;
           if (this.hasAttribute("stream") && !document.hidden && refusals < 2 && streams < MOST_STREAMS) {
             const end = await this.#stream(run);
@@ -217,10 +172,10 @@
             if (end === "hidden") continue;
             refusals = end === "refused" ? refusals + 1 : 0;
           }
-        } catch {
+        } catch ({ later }) {
           if (run !== this.#run) return;
-          this.#showLost();
-          wait = Math.min(wait * 2, LONGEST_WAIT);
+          if (!later) this.#showLost();
+          wait = later || Math.min(wait * 2, LONGEST_WAIT);
         }
         await new Promise((resolve) => {
           this.#wake = resolve;
@@ -229,34 +184,53 @@
       }
     }
 
-    async #fetch(path, options) {
-      const request = new AbortController();
+    // The words of the page's language, unless they take too long.
+    #load() {
+      const tag = this.#language?.split("-")[0];
+      if (!tag || !LANGUAGES.includes(tag)) return {};
+      const url = this.getAttribute("src").replace(/[^/]*$/, `words.${tag}.json`);
+      tables[url] ||= fetch(url).then((response) => response.ok && response.json()).catch(() => delete tables[url]);
+      return Promise.race([tables[url], new Promise((resolve) => setTimeout(resolve, LONGEST_WORDS))]);
+    }
+
+    // The URL of a part of the job: the one in its state, which may have another token, or the one below `src`.
+    #url(name) {
+      const src = new URL(this.getAttribute("src"), document.baseURI), link = this.#state?.links?.[name];
+      return link ? new URL(link, src).href : `${src}/${name}`;
+    }
+
+    async #fetch(url, method) {
+      const request = new AbortController(), { headers } = BackjobProgress;
       const timer = setTimeout(() => request.abort(), TIMEOUT);
-      if (!options) this.#abort = () => request.abort();
+      if (!method) this.#abort = () => request.abort();
       try {
-        const response = await fetch(this.getAttribute("src") + path, {
-          headers: { Accept: "application/json" }, cache: "no-store", signal: request.signal, ...options,
+        const own = await (typeof headers === "function" ? headers() : headers);
+        const response = await fetch(url, {
+          headers: { Accept: "application/json", ...own }, cache: "no-store", signal: request.signal, method,
         });
-        const { status, ok, headers } = response;
-        return { status, ok, date: Date.parse(headers.get("Date")) || 0, body: ok || status === 409 ? await response.json() : null };
+        const { status, ok } = response, field = (name) => response.headers.get(name);
+        const date = Date.parse(field("Date")) || 0, after = field("Retry-After");
+        const later = status === 429 && (after > 0 ? after * 1000 : Date.parse(after) - (date || Date.now()));
+        if (later) throw Object.assign(new Error("too many requests"), { later: Math.max(later, FIRST_WAIT) });
+        return { status, ok, date, body: ok || status === 409 ? await response.json() : null };
       } finally {
         clearTimeout(timer);
       }
     }
 
-    async #get(run, path) {
-      const response = await this.#fetch(path);
+    async #get(run, url) {
+      const response = await this.#fetch(url);
       if (run !== this.#run) throw new Error("superseded");
       return response;
     }
 
     // Poll once. Returns whether the job has ended or is unknown, so that polling stops.
     async #poll(run) {
-      const { status, ok, date, body: state } = await this.#get(run, "");
+      const { status, ok, date, body: state } = await this.#get(run, this.getAttribute("src"));
       if ([401, 403, 404, 410].includes(status)) {
         this.#showStatus(this.#texts().unknown, "");
         this.#parts.bar.value = this.#state?.progress ?? 0;
-        this.#showCancel(false);
+        this.#showButton(this.#parts.cancel, false);
         this.removeAttribute("data-lost");
         this.#stop();
         return true;
@@ -268,7 +242,7 @@
 
     async #readOutput(run) {
       for (let text = "", offset = this.#offset; ; ) {
-        const { ok, status, body: chunk } = await this.#get(run, `/output?offset=${offset}`);
+        const { ok, status, body: chunk } = await this.#get(run, `${this.#url("output")}?offset=${offset}`);
         if (!ok) throw new Error(`status ${status}`);
         if (chunk.next_offset <= offset) return this.#append({ ...chunk, text, next_offset: offset });
         text += chunk.text;
@@ -281,7 +255,7 @@
       return new Promise((resolve) => {
         const output = this.hasAttribute("output");
         const source = new EventSource(
-          `${this.getAttribute("src")}/events?offset=${this.#offset}${output ? "" : "&output=0"}`,
+          `${this.#url("events")}?offset=${this.#offset}${output ? "" : "&output=0"}`,
         );
         let began = false, closed = false, lossTimer = 0, eventTimer = 0, lifeTimer = 0;
         const close = (how = began ? "cut" : "refused") => {
@@ -316,10 +290,7 @@
           lossTimer ||= setTimeout(() => this.#showLost(), GRACE);
           expectEvent();
         };
-        listen("output", (chunk) => {
-          this.#append(chunk);
-          if (this.#state) this.#show(); // the status text may repeat the output, which arrives after it
-        });
+        listen("output", (chunk) => this.#append(chunk));
         for (const name of ["state", "end"]) listen(name, (state) => this.#accept(run, state, 0) && close("over"));
       });
     }
@@ -347,19 +318,24 @@
       return this.dispatchEvent(new CustomEvent(name, { bubbles: true, cancelable: true, detail: this.#state }));
     }
 
-    async #cancel() {
-      const run = this.#run, { cancel, alert } = this.#parts;
-      if (cancel.ariaDisabled) return; // the attribute disabled would lose the focus
-      cancel.ariaDisabled = "true";
+    // Cancel the job, or start it again and show the new one.
+    async #post(button, name, refusal) {
+      const run = this.#run, { alert } = this.#parts;
+      if (button.ariaDisabled) return; // the attribute disabled would lose the focus
+      button.ariaDisabled = "true";
       alert.hidden = true;
-      const { status } = await this.#fetch("/cancel", { method: "POST" }).catch(() => ({ status: 0 }));
+      const { status, ok, body } = await this.#fetch(this.#url(name), "POST").catch(() => ({ status: 0 }));
       if (run !== this.#run) return;
-      cancel.ariaDisabled = null;
-      if (status === 200 || status === 409) {
+      button.ariaDisabled = null;
+      const next = ok && name === "run_again" && body.links?.self;
+      if (next) {
+        this.setAttribute("src", next);
+        this.#build().status.focus();
+      } else if (ok || (status === 409 && name === "cancel")) {
         this.#wake();
       } else {
         alert.hidden = false;
-        set(alert, this.#texts().refused);
+        set(alert, this.#texts()[refusal]);
       }
     }
 
@@ -375,7 +351,17 @@
     }
 
     #texts() {
-      return { ...TEXTS, ...BackjobProgress.texts, ...this.#ownTexts };
+      return { ...TEXTS, ...this.#tables.words, ...BackjobProgress.texts, ...this.#ownTexts };
+    }
+
+    // The translation of a text that backjob wrote, or else the text: whole, or of its parts between semicolons.
+    #own(text) {
+      const one = (part) => {
+        const numbers = [];
+        const key = part.replace(/\d[\d.e+]*/g, (number) => (numbers.push(number), "{number}"));
+        return this.#tables.sentences?.[key]?.replace(/\{number\}/g, () => numbers.shift());
+      };
+      return one(text) ?? text.split("; ").map((part) => one(part) ?? part).join("; ");
     }
 
     #build() {
@@ -391,23 +377,26 @@
         runs: make("ol", {}),
         earlier: make("summary", {}),
         result: make("a", { part: "result", rel: "noopener noreferrer", hidden: "" }),
+        file: make("a", { part: "file", download: "", hidden: "" }),
+        run_again: make("button", { part: "run-again", type: "button", hidden: "" }),
         cancel: make("button", { part: "cancel", type: "button", hidden: "" }),
         alert: make("p", { part: "alert", role: "alert", hidden: "" }),
         more: make("p", { part: "note", hidden: "" }),
         output: make("pre", { part: "output", role: "group", tabindex: 0, hidden: "" }),
         truncated: make("p", { part: "note", hidden: "" }),
       };
-      parts.word = new Text();
+      [parts.word, parts.colon] = [new Text(), new Text()];
       parts.state.append(parts.word);
-      parts.status = make("p", { part: "status", tabindex: -1 }, parts.state, parts.text);
+      parts.status = make("p", { part: "status", tabindex: -1 }, parts.state, parts.colon, parts.text);
       parts.history.append(parts.earlier, parts.runs);
-      parts.cancel.addEventListener("click", () => this.#cancel());
+      parts.cancel.addEventListener("click", () => this.#post(parts.cancel, "cancel", "refused"));
+      parts.run_again.addEventListener("click", () => this.#post(parts.run_again, "run_again", "not_again"));
       this.#parts = parts;
       this.#applyTexts();
       this.replaceChildren(
         make("div", { part: "head" }, parts.status, parts.percent),
         parts.bar,
-        make("div", { part: "foot" }, parts.time, parts.attempt, parts.result, parts.cancel),
+        make("div", { part: "foot" }, parts.time, parts.attempt, parts.result, parts.file, parts.run_again, parts.cancel),
         parts.alert, parts.history, parts.more, parts.output, parts.truncated,
       );
       return parts;
@@ -415,7 +404,7 @@
 
     #applyTexts() {
       const words = this.#texts(), parts = this.#parts;
-      for (const name of ["result", "cancel", "more", "truncated"]) set(parts[name], words[name]);
+      for (const name of ["result", "run_again", "cancel", "more", "truncated"]) set(parts[name], words[name]);
       parts.bar.ariaLabel = this.getAttribute("label") || words.label;
       parts.output.ariaLabel = words.output;
       set(parts.earlier, words.history);
@@ -425,9 +414,10 @@
     // Screen readers announce `state`: one word while the job is unfinished, then how it ended.
     #showStatus(word, text, final = false) {
       const parts = this.#build(), home = final ? parts.state : parts.status;
-      if (parts.text.parentNode !== home) home.append(parts.text);
+      if (parts.text.parentNode !== home) home.append(parts.colon, parts.text);
       set(parts.word, word);
-      set(parts.text, text && `: ${text}`);
+      set(parts.colon, text && this.#texts().separator);
+      set(parts.text, text);
     }
 
     #showLost() {
@@ -440,39 +430,57 @@
       note.hidden = !truncated;
       if (offset <= this.#offset) return;
       this.#offset = offset;
-      output.hidden = false;
-      this.#output ??= new Output(output, this.getAttribute("src"));
+      this.#text += text;
+      return this.#print(output, more);
+    }
+
+    // Show the output as a terminal would; terminal.js does it, and is loaded with the first output.
+    async #print(output, more) {
+      const file = new URL("terminal.js", new URL(this.getAttribute("src"), document.baseURI));
+      this.#screen ??= import(file).then(({ Screen }) => new Screen(output), () => ({ feed: (text) => output.append(text) }));
+      const screen = await this.#screen, text = this.#text;
+      if (output !== this.#parts?.output) return;
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
-      this.#output.append(text, (isCut) => {
-        if (isCut) more.hidden = false;
-        if (atEnd) output.scrollTop = output.scrollHeight;
-      });
+      this.#text = "";
+      output.hidden = false;
+      if (screen.feed(text)) more.hidden = false;
+      if (atEnd) output.scrollTop = output.scrollHeight;
+      if (this.#state) this.#show(); // the status text may repeat the output
     }
 
     #show() {
       const state = this.#state, final = state.end_time !== null, name = state.status_name.toLowerCase();
-      const { bar, percent, result, output } = this.#build();
+      const { bar, percent, result, file, output } = this.#build();
       const words = this.#applyTexts();
 
       // If the action sets no status text, the status text is the end of the output, which may already be shown below.
-      let text = plain(state.status_text).trim();
+      let text = state.status_text.trim();
       if (text.length > LONGEST_HEADLINE || (text.includes("\n") && output.textContent.includes(text)))
         text = text.slice(text.lastIndexOf("\n") + 1).slice(0, LONGEST_HEADLINE);
       const word = words[name === "started" && state.attempt > 1 ? "retrying" : name];
-      this.#showStatus(word, text.toLowerCase() === word.toLowerCase() ? "" : text, final);
+      if ([word, TEXTS[name]].some((same) => same.toLowerCase() === text.toLowerCase())) text = "";
+      else if (![RUNNING, COMPLETED].includes(state.status) || text === NO_SIGN) text = this.#own(text);
+      this.#showStatus(word, text, final);
       this.removeAttribute("data-lost");
       this.dataset.status = name;
 
       const known = state.progress > 0 || final;
       if (known) bar.value = state.progress;
       else bar.removeAttribute("value");
-      set(percent, known ? formatted(state.progress / 100, this.#language, { style: "percent" }) : "");
+      set(percent, known ? this.#formatted(state.progress / 100, { style: "percent" }) : "");
       this.#tick();
 
       const href = safeLink(state.result?.href);
       result.hidden = !href;
       if (href) result.href = href;
-      this.#showCancel(!final && this.hasAttribute("cancel"));
+      file.hidden = !state.file;
+      if (state.file) {
+        file.href = this.#url("file");
+        set(file, words.file.replace("{name}", () => state.file.name));
+      }
+      const { cancel, run_again: again } = this.#parts, links = state.links;
+      this.#showButton(cancel, !final && this.hasAttribute("cancel") && (!links || links.cancel));
+      this.#showButton(again, final && links?.run_again);
       this.#showRuns(state, words);
     }
 
@@ -482,22 +490,30 @@
       parts.attempt.hidden = !(attempt > 1 && status === RUNNING);
       set(parts.attempt, words.attempt.replace("{attempt}", attempt).replace("{attempts}", retries + 1));
       parts.history.hidden = !history.length;
-      const lines = history.map(({ begin, end, reason }) => `${this.#span(begin, end)}: ${reason}`);
+      const reasonOf = (reason) => (reason === "continued" ? words.continued : this.#own(reason));
+      const lines = history.map(({ begin, end, reason }) => this.#span(begin, end) + words.separator + reasonOf(reason));
       if (parts.runs.childElementCount === lines.length && parts.runs.lastChild?.textContent === lines.at(-1)) return;
       parts.runs.replaceChildren(...lines.map((line) => make("li", {}, line)));
     }
 
-    // Show or hide the button; when it is hidden, its focus moves to the status.
-    #showCancel(shown) {
-      const { cancel, status } = this.#parts, focused = document.activeElement === cancel;
-      cancel.hidden = !shown;
-      if (focused && !shown) status.focus();
+    // Show or hide a button; when it is hidden, its focus moves to the status.
+    #showButton(button, shown) {
+      const focused = document.activeElement === button;
+      button.hidden = !shown;
+      if (focused && !shown) this.#parts.status.focus();
     }
 
     // --- time ---
 
+    // The tag of the page's language; undefined, the browser's, if the page has none or it is not valid.
     get #language() {
-      return this.closest("[lang]")?.lang || undefined;
+      try {
+        return Intl.getCanonicalLocales(this.closest("[lang]")?.lang || [])[0];
+      } catch {}
+    }
+
+    #formatted(value, options) {
+      return new Intl.NumberFormat(this.#language, options).format(value);
     }
 
     // Seconds from the job's due time until now, or until its end.
@@ -509,13 +525,7 @@
     // The time of an earlier run, in the page's language and the visitor's time zone.
     #span(begin, end) {
       const times = [begin, end].filter(Boolean).map((time) => new Date(time));
-      const options = { dateStyle: "medium", timeStyle: "medium" };
-      let format;
-      try {
-        format = new Intl.DateTimeFormat(this.#language, options);
-      } catch {
-        format = new Intl.DateTimeFormat(undefined, options); // unknown language
-      }
+      const format = new Intl.DateTimeFormat(this.#language, { dateStyle: "medium", timeStyle: "medium" });
       return times.length === 2 ? format.formatRange(...times) : times.map((time) => format.format(time)).join();
     }
 
@@ -534,7 +544,7 @@
       for (const [unit, size] of seconds < 1 ? UNITS.slice(-1) : UNITS.slice(largest, largest + 2)) {
         const count = Math.floor(seconds / size);
         seconds -= count * size;
-        if (count || !shown.length) shown.push(formatted(count, this.#language, { style: "unit", unit, unitDisplay: "short" }));
+        if (count || !shown.length) shown.push(this.#formatted(count, { style: "unit", unit, unitDisplay: "short" }));
       }
       return shown.join(" ");
     }

@@ -1,7 +1,8 @@
 // Shows output as a terminal would: carriage returns and backspaces move back, and new text overwrites old text; colours
-// become spans with classes. progress.js loads this once the output has a control character. backjob/output/ does the
+// become spans with classes. progress.js loads this with the first output. backjob/output/ does the
 // same on the server; tests/unit/output/vectors.json tests both.
 
+const LONGEST = 1 << 18; // characters; longer output is cut to half of this
 const REACH = 50; // lines that the cursor reaches
 const TOKEN =
   /\x1b(?:\[([0-?]{0,64})[ -/]{0,4}([@-~])|[\]PX^_][^\0-\x1f\x9c]{0,4096}(?:\x07|\x1b\\|\x9c)?|[ -/]{0,4}[0-~])?|[\0-\x1f\x7f-\x9f]|[^\0-\x1f\x7f-\x9f]+/gu;
@@ -37,6 +38,7 @@ export class Screen {
     this.#node = node;
   }
 
+  // Add a chunk. Returns whether the oldest lines were removed.
   feed(text) {
     text = this.#rest + text;
     this.#rest = UNFINISHED.exec(text.slice(-5000))?.[0] ?? "";
@@ -54,17 +56,26 @@ export class Screen {
       }
       changed.add(this.#rows[this.#row]);
     }
+    const isCut = this.#cutLine();
     this.#show(changed);
+    return this.#cutLines() || isCut;
   }
 
-  // Remove the oldest lines if there are more than `most` characters, down to half of that. Returns whether it did.
-  trim(most) {
-    const { cells } = this.#rows[0];
-    if (cells.length > most) cells.splice(0, cells.length - most / 2), this.#show(new Set([this.#rows[0]]));
-    if (this.#size <= most) return cells.length > most;
-    while (this.#size > most / 2) {
+  // Remove the beginning of a line that is longer than all output may be.
+  #cutLine() {
+    const excess = this.#cells.length - LONGEST / 2;
+    if (excess <= LONGEST / 2) return false;
+    this.#cells.splice(0, excess);
+    this.#column = Math.max(0, this.#column - excess);
+    return true;
+  }
+
+  // Remove the oldest of the lines that can't change, if they are too long.
+  #cutLines() {
+    if (this.#size <= LONGEST) return false;
+    while (this.#size > LONGEST / 2) {
       const first = this.#node.firstChild, { nodeType, textContent: text } = first;
-      const end = (nodeType === 3 && text.indexOf("\n", this.#size - most / 2) + 1) || text.length;
+      const end = (nodeType === 3 && text.indexOf("\n", this.#size - LONGEST / 2) + 1) || text.length;
       if (end < text.length) first.data = text.slice(end);
       else first.remove();
       this.#size -= end;

@@ -91,6 +91,15 @@ def read_output(entries: Entries, record: Record, begin: int, end: int) -> tuple
     return bytes(data) + b"?" * missing, whole and missing <= 0
 
 
+def drop_output(entries: Entries, record: Record) -> None:
+    """Delete the output of a job."""
+    job_id, output = record.job.id, record.output
+    for page in range(output.pages):
+        drop_chunks(entries, job_id, [name for _, name in _read_page(entries, job_id, page)])
+        entries.delete(entries.key("p", job_id, str(page)))
+    drop_chunks(entries, job_id, [name for _, name in output.latest])
+
+
 def _from(entries: Entries, job_id: str, output: Chunks, offset: int) -> Iterator[tuple[int, str]]:
     """Yield the listed chunks in order, from the one with byte ``offset`` on."""
 

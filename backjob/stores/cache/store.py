@@ -26,10 +26,21 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.cache.chain import FULL, PATIENCE, Chain, Kept, Link
 from backjob.stores.cache.jobs import Jobs
-from backjob.stores.cache.output import Chunk, drop_chunks, listed, read_output, write_chunks
+from backjob.stores.cache.output import Chunk, drop_chunks, drop_output, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
-from backjob.stores.steps import beaten, changed, holds, is_due, is_running, leased, matches, new_job, reported
+from backjob.stores.steps import (
+    beaten,
+    changed,
+    holds,
+    is_due,
+    is_running,
+    leased,
+    matches,
+    new_job,
+    reported,
+    was_created_before,
+)
 from backjob.stores.urls import StoreURL
 from backjob.stores.values import LOOKAHEAD, output_piece
 
@@ -172,6 +183,14 @@ class CacheStore:
 
         return self._jobs.write(job_id, step) is not None
 
+    def delete(self, job_id: str) -> bool:
+        removed = self._jobs.remove(job_id)
+        if removed is None:
+            return False
+        drop_chunks(self._entries, job_id, removed.body)
+        drop_output(self._entries, removed)
+        return True
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:  # noqa: ARG002
         """Set how long the cache keeps jobs of any label that end from now on. Returns 0: the cache expires them itself."""
         self._jobs.keep_for(Ages(completed_age, ended_age))
@@ -201,9 +220,11 @@ class CacheStore:
 
     def _matching(self, query: Query) -> list[Job]:
         records = sorted(self._jobs.living(), key=lambda record: record.order, reverse=True)
-        if query.before is not None:
-            last = self._jobs.read(query.before)
-            records = [] if last is None else [record for record in records if record.order < last.order]
+        last = None if query.before is None else self._jobs.read(query.before)
+        if last is not None:
+            records = [record for record in records if record.order < last.order]
+        elif query.before is not None or query.before_time is not None:
+            records = [record for record in records if was_created_before(record.job, query.before_time)]
         return [record.job for record in records if matches(query, record.job)]
 
     def close(self) -> None:

@@ -178,6 +178,15 @@ class CachedStore:
             self._read_directly(job_id)
         return stale
 
+    def delete(self, job_id: str) -> bool:
+        began = self._clock.monotonic()
+        self._mark(job_id)
+        try:
+            return self._store.delete(job_id)
+        finally:
+            if self._clock.monotonic() - began > _LONGEST_WRITE:
+                self._mark(job_id)
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         return self._store.purge(completed_age, ended_age, labels)
 

@@ -1,8 +1,8 @@
 """The common part of all Lua scripts of the Redis store: the layout of the keys, and functions to read and write jobs.
 
 A job is a hash, and its output a string. The indexes are sorted sets: by status, scope and owner in the order of
-creation, waiting jobs by start time or lease, unfinished jobs by time limit, ended jobs by end time. All but those by
-scope and owner exist for each label. The jobs that wait without a lease have a set for each queue, so that full queues
+creation, waiting jobs by start time or lease, unfinished jobs by time limit, ended jobs by end time, but those with a file
+by status. All but those by scope and owner exist for each label. The jobs that wait without a lease have a set for each queue, so that full queues
 cost nothing to skip. Merge keys and slots are hashes to job ids.
 
 KEYS[1] is the prefix of all keys; its hash tag puts them into one slot. ARGV[1] and ARGV[2] are the store's now in seconds
@@ -171,6 +171,8 @@ local function entries(row)
     if not is_final(row) then
         local limit = limit_of(row)
         if limit then add('limits', member, limit) end
+    elseif row.file then
+        add('filed:' .. row.status, row.id, row.seq)  -- a purge leaves it
     elseif row.end_time then
         -- With scope, owner and root, so that a purge removes the other entries even if the hash was evicted.
         local packed = {row.id, row.scope, row.owner or false}
@@ -199,6 +201,11 @@ local function update_entries(row, before, moved)
         if moved or not before[set] or before[set][2] ~= place[2] then call('ZADD', root .. set, place[2], place[1]) end
     end
     if is_waiting(row) then open_lane(lane(row), row.label) end
+end
+
+-- Free a merge key or a slot, if this job has it.
+local function free(kind, name, id)
+    if name and call('HGET', root .. kind, name) == id then call('HDEL', root .. kind, name) end
 end
 
 local function write(id, row)

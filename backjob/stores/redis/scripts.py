@@ -101,8 +101,11 @@ if slot and slot ~= row.slot then call('HDEL', slots, slot) end
 if row.slot and slot ~= row.slot then call('HSET', slots, row.slot, id) end
 if row.end_time and not ended then
     -- Written again from scratch: a hash that never had long values takes a third of the memory.
+    local body = call('HGET', job_key(id), 'body')
+    for _, name in ipairs(erased) do if name == 'body' then body = nil end end
     call('DEL', job_key(id))
     write(id, row)
+    if body then call('HSET', job_key(id), 'body', body) end
 else
     write(id, set)
     if #erased > 0 then call('HDEL', job_key(id), unpack(erased)) end
@@ -209,12 +212,30 @@ return found
 """)
 """lessee, lease in seconds and microseconds, limit, labels, JSON of the full queues → now; each row with its body."""
 
+DELETE: Final = Script.of("""
+local id = ARGV[3]
+local row = read(id)
+call('UNLINK', job_key(id), output_key(id))
+if not row then return 0 end
+local present, moved = entries(row)
+if moved then call('ZREM', root .. moved, entry(row.seq, id)) end
+for set, place in pairs(present) do call('ZREM', root .. set, place[1]) end
+call('ZREM', root .. 'scope:' .. row.scope, id)
+if row.owner then call('ZREM', root .. 'owner:' .. row.owner, id) end
+if row.root then call('ZREM', root .. 'chain:' .. row.root, id) end
+free('merge', row.merge_key, id)
+free('slots', row.slot, id)
+return 1
+""")
+"""id → 1 if it was removed, or 0 if it is unknown."""
+
 PURGE: Final = Script.of("""
 local set, removed = root .. of_label('ended:' .. ARGV[3], ARGV[7]), 0
 local ended_before = '(' .. after(tonumber(ARGV[4]), tonumber(ARGV[5]))
 local members = call('ZRANGEBYSCORE', set, '-inf', ended_before, 'LIMIT', 0, ARGV[6])
 for _, member in ipairs(members) do
     local id, scope, owner, chain = unpack(cmsgpack.unpack(member))
+    free('merge', call('HGET', job_key(id), 'merge_key'), id)
     removed = removed + call('UNLINK', job_key(id))
     call('UNLINK', output_key(id))
     call('ZREM', set, member)

@@ -14,7 +14,7 @@ from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts, searches
 from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, pointing, setting
+from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, pointing, searching, setting
 from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
@@ -145,17 +145,16 @@ class RedisStore:
     def _search(self, query: Query, *, counts: bool) -> Iterator[tuple[bytes, list[Any]]]:
         """The answers of the scripts that search: now, and rows or their number."""
         script = searches.OVERDUE if query.overdue else searches.FIND
-        status = None if query.status is None else str(int(query.status))
-        wanted = [lookup(query.scope), lookup(status), lookup(query.owner)]
-        others = [listing(query.labels), lookup(query.root), int(counts)]
-        before, below, remaining = lookup(query.before), b"", query.limit
+        wanted, below, remaining = searching(query), b"", query.limit
         while remaining > 0:
-            now, below, *found = self._run(script, *wanted, remaining, before, below, _SEARCH_BATCH, *others)
+            now, below, *found = self._run(script, wanted, remaining, below, _SEARCH_BATCH, int(counts))
             yield now, found
             remaining -= sum(found) if counts else len(found)
-            before = ""
             if not below:
                 return
+
+    def delete(self, job_id: str) -> bool:
+        return bool(self._run(scripts.DELETE, job_id))
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()

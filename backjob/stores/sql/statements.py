@@ -60,7 +60,7 @@ class Statements:
         self.locate = sa.select(column.seq, column.output_truncated).where(column.id == sa.bindparam("old_id"))
         self.chunks = self._make_chunks()
         self.leases = LeaseStatements(tables, self._whole, self._now, can_return_updates=self.can_return_updates)
-        self.searches = Searches(tables, self._selected, self._now)
+        self.searches = Searches(tables, self._selected, self._now, is_mysql=kind != "postgresql")
         self.ageing = (
             sa.select(column.seq, column.output_size, column.end_time)
             .where(
@@ -68,12 +68,15 @@ class Statements:
                 column.status >= TWO,
                 column.end_time >= sa.bindparam("since"),
                 column.end_time < self._now - big("age"),
+                column.file.is_(None),
             )
             .order_by(column.end_time, column.seq)
             .limit(sa.bindparam("limit"))
         )
         self.ageing_by_label = self.ageing.where(column.label == sa.bindparam("label"))
         self.drop_jobs = sa.delete(self._jobs).where(column.seq.in_(list_of("batch")), column.status >= TWO)
+        self.drop_job = sa.delete(self._jobs).where(column.seq == big("job"))
+        self.drop_its_output = sa.delete(self._output).where(self._output.c.job == big("job"))
         self.drop_output = sa.delete(self._output).where(self._output.c.job.in_(list_of("batch")))
 
     def insert(self, fixed: frozenset[str], *, returns: bool) -> sa.Insert:

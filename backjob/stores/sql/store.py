@@ -10,13 +10,15 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Final, cast
 
+from attrs import evolve
+
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, SlotTaken, StoreUnavailable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, holds, kept_for, new_job
+from backjob.stores.steps import changed, each_status, holds, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import (
     LONGEST_CHUNK,
@@ -45,6 +47,8 @@ except ModuleNotFoundError as error:
 
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
+_SEARCHED: Final = ("scope", "owner", "root", "queue", "text", "before", "limit")
+"""The fields of a query that its statement has as they are."""
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
     [
         *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
@@ -226,19 +230,35 @@ class SQLStore:
         return self._leasing.beat(tokens, lease, alive)
 
     def find(self, query: Query) -> list[Job]:
-        rows = sorted(self._search(self._sql.searches.find(query), query), key=itemgetter(-1), reverse=True)
+        rows = sorted(self._search(self._sql.searches.find, query), key=itemgetter(-1), reverse=True)
         return [row_job(row[:-2], moment(row[-2])) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
-        return min(sum(int(count) for (count,) in self._search(self._sql.searches.count(query), query)), query.limit)
+        return min(sum(int(count) for (count,) in self._search(self._sql.searches.count, query)), query.limit)
 
-    def _search(self, statement: Executable, query: Query) -> list[Any]:
-        status = None if query.status is None else int(query.status)
-        values = {"scope": query.scope, "owner": query.owner, "before": query.before, "limit": query.limit}
-        values |= {"root": query.root, "status": status}
+    def _search(self, search: Callable[[Query], Executable], query: Query) -> list[Any]:
+        """The rows for each status and label of the query, so that each search can use an index."""
+        values: Values = {name: getattr(query, name) for name in _SEARCHED}
+        values["earlier"] = None if query.before_time is None else microseconds(query.before_time)
         labels: Iterable[str | None] = (None,) if query.labels is None else query.labels
-        # One search for each label, so that each can use an index.
-        return [row for label in labels for row in self._select(statement, self._values(**values, label=label))]
+        found: list[Any] = []
+        for status, age in each_status(query):
+            statement = search(evolve(query, status=status))
+            values["status"] = None if status is None else int(status)
+            values["age"] = None if age is None else span(age)
+            for label in labels:
+                found += self._select(statement, self._values(**values, label=label))
+        return found
+
+    def delete(self, job_id: str) -> bool:
+        def step(connection: Connection) -> bool:
+            seq = connection.execute(self._sql.locate, {"old_id": job_id}).scalar()
+            if seq is None or not connection.execute(self._sql.drop_job, {"job": seq}).rowcount:
+                return False
+            connection.execute(self._sql.drop_its_output, {"job": seq})
+            return True
+
+        return self._database.transact(step)
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()

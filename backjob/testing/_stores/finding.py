@@ -9,6 +9,7 @@ from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, continued, failed, timed_out
 from backjob.model import Changes, Expect, Query, Report, Status
 from backjob.testing._stores.case import ALIKE, LEASE, MICROSECOND, UNKNOWN, StoreCase, draft, same
+from backjob.testing._stores.filtering import FiltersJobs
 
 
 class FindsSilentJobs(StoreCase):
@@ -132,7 +133,7 @@ class FindsSilentJobs(StoreCase):
         same(self.found(Query(overdue=True)), [], "only living jobs past their own timeout are overdue")
 
 
-class FindsJobs(FindsSilentJobs):
+class FindsJobs(FiltersJobs, FindsSilentJobs):
     """``find`` among all jobs."""
 
     def test_the_newest_come_first(self) -> None:

@@ -1,0 +1,41 @@
+"""The package's static files, and the little template language of its HTML."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import cache
+from html import escape
+from importlib.resources import files
+from typing import Final
+
+_SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
+_PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
+
+
+@cache
+def asset(name: str) -> bytes:
+    """Return a static file of the package."""
+    return files("backjob.status").joinpath("static", name).read_bytes()
+
+
+@cache
+def template(name: str) -> str:
+    """Return a template of the package."""
+    return asset(name).decode("utf-8")
+
+
+def fill(text: str, values: Mapping[str, str]) -> str:
+    """Return the template with each ``{{name}}`` replaced by its escaped value.
+
+    ``{{#name}}…{{/name}}`` is kept only if the value is not empty. Values are not parsed as templates.
+    """
+    kept = _SECTION.sub(lambda found: found[2] if values[found[1]] else "", text)
+    return _PLACE.sub(lambda found: escape(values[found[1]]), kept)
+
+
+def attributes(values: Mapping[str, str | None]) -> str:
+    """Return HTML attributes, each after a space. A value of ``""`` gives the name alone, None nothing."""
+    return "".join(
+        f' {name}="{escape(value)}"' if value else f" {name}" for name, value in values.items() if value is not None
+    )

@@ -1,0 +1,162 @@
+"""The words in ten languages: complete, with the same placeholders, and never used for an application's own texts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any
+
+import pytest
+from attrs import evolve
+
+from backjob.lifecycle import WAITING_TEXTS, Late, past_end
+from backjob.model import Job, JobState, Request, Status
+from backjob.status.languages import ENGLISH, LANGUAGES, UNITS, accepted_language, language, language_file
+from backjob.status.words import NO_SIGN, WAITING, attempt_text, run_line, text_of_state, with_notes, word_of
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+OTHERS = LANGUAGES[1:]
+
+
+def state(status: Status = Status.IN_PROGRESS, text: str = "", **values: Any) -> JobState:
+    return JobState(
+        id="job1", status=status, progress=40, status_text=text, start_time=NOON, updated_time=NOON,
+        end_time=NOON if status.is_final else None, result=None, owner=None, scope="", **values,
+    )  # fmt: skip
+
+
+def places(text: str) -> list[str]:
+    return sorted(re.findall(r"\{\w+\}", text))
+
+
+def test_there_is_a_file_for_each_language_and_no_other() -> None:
+    names = {entry.name for entry in files("backjob.status").joinpath("languages").iterdir()}
+    assert {name for name in names if name.endswith(".json")} == {f"{tag}.json" for tag in LANGUAGES}
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_each_language_has_every_word_with_the_same_placeholders(tag: str) -> None:
+    tables = json.loads(language_file(tag))
+    assert list(tables) == ["words", "sentences", "units"]
+    for table in ("words", "sentences"):
+        english = json.loads(language_file("en"))[table]
+        assert list(tables[table]) == list(english)
+        assert {name: places(text) for name, text in tables[table].items()} == {
+            name: places(text) for name, text in english.items()
+        }
+        assert [name for name, text in tables[table].items() if not text.strip() or text.strip() != text][:9] in (
+            [],
+            ["separator"],
+        )
+    assert list(tables["units"]) == [unit for unit, _ in UNITS]
+    assert {tuple(places(form)) for forms in tables["units"].values() for form in forms} == {("{n}",)}
+
+
+@pytest.mark.parametrize("tag", OTHERS)
+def test_each_sentence_is_translated(tag: str) -> None:
+    assert [text for text, translated in language(tag).sentences.items() if text == translated] == []
+
+
+def test_the_sentences_are_those_that_backjob_writes() -> None:
+    job = Job(
+        id="job1", version=1, status=Status.IN_PROGRESS, created_time=NOON, start_time=NOON, updated_time=NOON, read_time=NOON,
+        request=Request("GET", "/work"), error_timeout=3600,
+    )  # fmt: skip
+    written = [*WAITING.values(), NO_SIGN, attempt_text(2, 3), *(past_end(job, limit).text or "" for limit in Late)]
+    for text in written:
+        assert ENGLISH.sentence(text) == text
+        assert all(language(tag).sentence(text) != text for tag in OTHERS), text
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+def test_durations_and_percentages_are_those_of_the_browsers(tag: str) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    script = """
+        const [tag, counts] = [process.argv[1], [1, 2, 3, 5, 12, 21, 22]], found = {};
+        for (const unit of ["day", "hour", "minute", "second"])
+            found[unit] = counts.map((count) =>
+                new Intl.NumberFormat(tag, { style: "unit", unit, unitDisplay: "short" }).format(count));
+        found.percent = new Intl.NumberFormat(tag, { style: "percent" }).format(0.42);
+        console.log(JSON.stringify(found));
+    """
+    done = subprocess.run([node, "-e", script, tag], check=True, capture_output=True, text=True, timeout=30)
+    browsers = json.loads(done.stdout)
+    found = language(tag)
+    for unit, size in UNITS:
+        counts = [count for count in (1, 2, 3, 5, 12, 21, 22) if unit == "day" or count * size < dict(UNITS)["day"]]
+        # The browser's own spaces are kept; a count that has a larger unit is not shown in this one.
+        ours = [found.units[unit][count != 1].replace("{n}", str(count)) for count in counts]
+        assert ours == browsers[unit][: len(ours)]
+    assert found.say("percent", number=42) == browsers["percent"]
+
+
+@pytest.mark.parametrize(
+    ("field", "tag"),
+    [
+        (None, "en"),
+        ("", "en"),
+        ("de", "de"),
+        ("de-AT,de;q=0.9,en;q=0.8", "de"),
+        ("DE-at", "de"),
+        ("sv,fr;q=0.5", "fr"),
+        ("en;q=0.2, ja;q=0.9", "ja"),
+        ("it, es", "it"),
+        ("de;q=0, pl;q=0.1", "pl"),
+        ("sv;q=0.9, *;q=0.1", "en"),
+        ("zh-Hans-CN", "zh"),
+        ("de;q=nonsense, nl;q=0.3", "nl"),
+        ("x" * 10_000 + ";;;,,q=1", "en"),
+    ],
+)
+def test_the_language_is_the_one_that_the_browser_prefers(field: str | None, tag: str) -> None:
+    assert accepted_language(field).tag == tag
+
+
+@pytest.mark.parametrize(("name", "tag"), [("de_DE.UTF-8", "de"), ("pt-BR", "pt"), ("C", "en"), ("", "en")])
+def test_a_locale_names_a_language(name: str, tag: str) -> None:
+    assert language(name).tag == tag
+
+
+def test_german_shows_german_reasons() -> None:
+    german = language("de")
+    waits = state(Status.STARTED, WAITING_TEXTS["place"], waiting_for="place")
+    assert (word_of(waits.status, 1, german), text_of_state(waits, german)) == (
+        "Wartet auf den Start",
+        "noch kein Platz frei",
+    )
+    due = state(Status.STARTED, waiting_for="due")
+    assert with_notes("", due, german) == "wartet auf den vorgesehenen Zeitpunkt"
+    history = (
+        {"run": 1, "begin": NOON.isoformat(), "end": NOON.isoformat(), "reason": "the process that ran it ended"},
+    )
+    text = "the process that ran it ended; attempt 2 of 4; no free place yet"
+    retry = state(Status.STARTED, text, waiting_for="place", history=history, attempt=2, retries=3)
+    assert (
+        text_of_state(retry, german) == "der ausführende Prozess wurde beendet; Versuch 2 von 4; noch kein Platz frei"
+    )
+    assert run_line(history[0], german).endswith("UTC: der ausführende Prozess wurde beendet")
+    assert run_line({**history[0], "reason": "continued"}, german).endswith("UTC: fortgesetzt")
+    silent = state(Status.FAILED, "job timeout: no sign of life for 3600 s")
+    assert text_of_state(silent, german) == "Zeitüberschreitung: seit 3600 s kein Lebenszeichen"
+    assert text_of_state(state(Status.IN_PROGRESS, NO_SIGN), german) == "kein Lebenszeichen vom ausführenden Prozess"
+
+
+@pytest.mark.parametrize("tag", LANGUAGES)
+@pytest.mark.parametrize(
+    "text", ["Done", "cancelled", "Row 7 is no row; see 8", "continued", "Running", "{number}", "1;2"]
+)
+def test_a_text_of_the_application_is_never_translated(tag: str, text: str) -> None:
+    for status in Status:
+        assert text_of_state(state(status, text), language(tag)) == text
+
+
+@pytest.mark.parametrize("status", [Status.IN_PROGRESS, Status.COMPLETED])
+def test_the_text_that_an_action_sets_is_not_taken_for_a_sentence_of_backjob(status: Status) -> None:
+    text = WAITING_TEXTS["place"]
+    assert text_of_state(evolve(state(status), status_text=text), language("de")) == text

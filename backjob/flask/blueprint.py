@@ -12,7 +12,7 @@ from backjob.http.environ import EnvironServing
 from backjob.jobs import BackJob, engine_of
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit, not_configured
 
-_ASSET: Final = '/<any("progress.js", "progress.css"):name>'
+_ASSET: Final = '/<any("progress.js", "terminal.js", "progress.css"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
@@ -56,7 +56,7 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
 
     def respond(answer: StatusResponse) -> Response:
         # In a list: from bytes Flask would compute Content-Length, which for HEAD must be that of GET.
-        body = [answer.body] if answer.stream is None else answer.stream
+        body = answer.stream or answer.download or [answer.body]
         return Response(body, answer.status, list(answer.headers))
 
     blueprint.record_once(_add_converter)

@@ -19,6 +19,8 @@ class JobState:
     failed runs, more, up to ``retries`` + 1. ``history`` has an entry for each earlier run: ``run``, ``begin``, ``end`` and
     ``reason``. ``title`` is the one that the job was started with, or its path. ``file`` has the ``name``, ``type`` and
     ``size`` (bytes) of the file that the job has made. ``keeps_request``: `backjob.BackJob.run_again` may start it again.
+    ``error`` is ``"unexpected"`` if the status text is that of an exception or of a 5xx response, which visitors see only
+    with ``SHOW_ERRORS``; such entries of the history have it too.
     """
 
     id: str
@@ -42,6 +44,7 @@ class JobState:
     created_time: datetime | None = None
     claimed_time: datetime | None = None
     file: Mapping[str, JsonValue] | None = None
+    error: str | None = None
     keeps_request: bool = False
 
     @property
@@ -73,5 +76,5 @@ class JobState:
             "created_time": None if self.created_time is None else self.created_time.isoformat(),
             "claimed_time": None if self.claimed_time is None else self.claimed_time.isoformat(),
             "file": None if self.file is None else dict(self.file),
-            "history": [dict(entry) for entry in self.history],
+            "history": [{key: value for key, value in entry.items() if key != "error"} for entry in self.history],
         }

@@ -13,6 +13,7 @@ from attrs import evolve, field, frozen
 from backjob.errors import InvalidRequest, JobNotFound, StoreError, StoreUnavailable
 from backjob.model import JobState, JsonValue, Output, Status, clean_text
 from backjob.status.access import Opened, SignedElsewhere, is_like_token, opened
+from backjob.status.download import download
 from backjob.status.exchange import (
     EVENT_HEADERS,
     JSON,
@@ -29,6 +30,7 @@ from backjob.status.exchange import (
     resume_offset,
     text_response,
 )
+from backjob.status.hiding import has_hidden_errors, without_errors
 from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
 from backjob.status.links import JobLinks
 from backjob.status.list_page import ListPage
@@ -47,7 +49,7 @@ _ROUTE: Final = re.compile(
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
-_STATIC: Final = {"/progress.js": "text/javascript", "/progress.css": "text/css"}
+_STATIC: Final = {"/progress.js": "text/javascript", "/terminal.js": "text/javascript", "/progress.css": "text/css"}
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s
@@ -152,8 +154,10 @@ class Endpoints:
         trusted = self.jobs.trusted_origins
         if not trusted:
             return response
-        varied = tuple((name, f"{value}, Origin" if name == "Vary" else value) for name, value in response.headers)
-        return evolve(response, headers=(*varied, *shared_headers(visit.request, trusted)))
+        vary = response.header("vary")
+        headers = tuple(field for field in response.headers if field[0] != "Vary")
+        varied = ("Vary", f"{vary}, Origin" if vary else "Origin")
+        return evolve(response, headers=(*headers, varied, *shared_headers(visit.request, trusted)))
 
     def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str], reason: str = "") -> StatusResponse:
         """Return an error as a page that leads back, or as JSON."""
@@ -177,7 +181,14 @@ class Endpoints:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
         if visit.path in _LANGUAGE_FILES:
             return text_response(200, JSON, language_file(_LANGUAGE_FILES[visit.path]), caching=_STATIC_CACHING)
-        return route.handle(self, visit, opened(self.jobs, visit, found["ref"], found["id"], found["token"]))
+        job = opened(self.jobs, visit, found["ref"], found["id"], found["token"])
+        return route.handle(self, visit, evolve(job, state=self._shown(visit, job.state)))
+
+    def _shown(self, visit: Visit, state: JobState) -> JobState:
+        """Return the state as this visitor may see it: unexpected errors are for staff."""
+        if not has_hidden_errors(state) or self.jobs.show_errors or visit.may_see_all():
+            return state
+        return without_errors(state)
 
     # --- the list ---------------------------------------------------------------------------------------------------
 
@@ -190,7 +201,7 @@ class Endpoints:
             return self._error(visit, 400, "bad_search", reason=str(error))
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
         found = self.jobs.listed(query) if visitor or sees_all else []
-        states = found[: search.size]
+        states = [self._shown(visit, state) for state in found[: search.size]]
         is_json = preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON
         base = self._base(visit) if is_json else visit.mount_url()
         following = search.url(base, before=states[-1].position) if len(found) > len(states) else None
@@ -298,7 +309,14 @@ class Endpoints:
         )
         if stream is None:
             return error_response(503, "too many event streams are open", _RETRY_AFTER)
+        stream.sees_errors = self.jobs.show_errors or visit.may_see_all()
         return StatusResponse(200, "OK", EVENT_HEADERS, stream=stream)
+
+    def _file(self, visit: Visit, opened: Opened) -> StatusResponse:
+        file = self.jobs.open_file(opened.state.id) if opened.state.file is not None else None
+        if file is None:
+            raise JobNotFound(visit.path)
+        return download(opened.state, file, is_head=visit.request.method == "HEAD")
 
     def _cancel(self, visit: Visit, opened: Opened) -> StatusResponse:
         if not opened.may_cancel():
@@ -308,7 +326,7 @@ class Endpoints:
         self.jobs.cancel(opened.state.id)
         if _is_for_person(visit):
             return self._redirect_to_job(visit, opened, opened.state.id)
-        state = self.jobs.status(opened.state.id)
+        state = self._shown(visit, self.jobs.status(opened.state.id))
         if state.status is Status.CANCELLED:
             return json_response(200, self._as_dict(opened, state))
         error = f"not cancelled: the job is {state.status.name}"
@@ -362,6 +380,7 @@ class Endpoints:
         "fragment": _Route(_fragment),
         "output": _Route(_output),
         "events": _Route(_events),
+        "file": _Route(_file),
         "cancel": _Route(_cancel, ("POST",)),
         "run_again": _Route(_run_again, ("POST",)),
         "delete": _Route(_delete, ("POST",)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from backjob.errors import StoreUnusable
 from backjob.model import JobState, Output, Query
@@ -18,6 +18,9 @@ class StatusSource(Protocol):
     def broadcast(self) -> Broadcast: ...
 
     @property
+    def show_errors(self) -> bool: ...
+
+    @property
     def trusted_origins(self) -> Collection[str]: ...
 
     def status(self, job_id: str) -> JobState: ...
@@ -27,6 +30,8 @@ class StatusSource(Protocol):
     def output(self, job_id: str, offset: int = 0) -> Output: ...
 
     def tail(self, job_id: str) -> tuple[int, Output]: ...
+
+    def open_file(self, job_id: str) -> BinaryIO | None: ...
 
     def cancel(self, job_id: str) -> bool: ...
 

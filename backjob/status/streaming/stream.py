@@ -52,6 +52,8 @@ class Stream:
         self.feed = feed
         self.offset = offset
         self.output = output
+        self.sees_errors = False
+        """Whether the states have the texts of unexpected errors, as for staff."""
         self.order = 0
         """How many streams were opened before, and this one."""
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -173,7 +175,8 @@ class Stream:
         return None
 
     def _state(self, snapshot: Snapshot) -> bytes:
-        return snapshot.state if self._links is None else linked(snapshot.state, self._links(snapshot.linked))
+        state = snapshot.full_state if self.sees_errors else snapshot.state
+        return state if self._links is None else linked(state, self._links(snapshot.linked))
 
     def _wants_output(self, snapshot: Snapshot) -> bool:
         return self.output and self.offset < snapshot.end and not self._output_is_complete

@@ -106,6 +106,7 @@ def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> No
     page = al.get(detail(waiting)).content.decode()
     assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
     assert "field-text" not in page  # it would stand still beside what moves
+    assert "field-state" not in page
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
         assert al.get(detail(waiting)).status_code == 302  # another application's job
         with recorded():
@@ -129,7 +130,7 @@ def test_the_list_says_why_a_job_waits_and_which_attempt_it_is(ended: str, waiti
     fail_once(again)
     page = staff("view_job").get(LIST).content.decode()
     notes = re.findall(r'<td class="field-note">([^<]*)</td>', page)
-    assert sorted(notes)[:1] == ["&lt;b&gt;Seen&lt;/b&gt;"]
+    assert "&lt;b&gt;Seen&lt;/b&gt;" in notes
     assert {WAITING["proof"].replace("'", "&#x27;"), WAITING["due"]} <= set(notes), later
     assert [note for note in notes if note.startswith("&lt;boom&gt;; attempt 2 of 4")]
 

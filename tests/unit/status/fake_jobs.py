@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from attrs import define, evolve, field
 
@@ -57,7 +58,12 @@ class FakeJobs:
     can_list: bool = True
     trusted_origins: tuple[str, ...] = ()
     public: str | None = None
+    files: dict[str, bytes] = field(factory=dict)
+    show_errors: bool = False
     broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
+
+    def open_file(self, job_id: str) -> BinaryIO | None:
+        return io.BytesIO(self.files[job_id]) if job_id in self.files else None
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1

@@ -11,6 +11,7 @@ from backjob.model.state import JobState
 from backjob.model.texts import (
     DEFAULT_QUEUE,
     LONGEST_STATUS_TEXT,
+    LONGEST_TAIL,
     UNSET,
     Headers,
     JsonValue,
@@ -24,6 +25,7 @@ from backjob.model.texts import (
 __all__ = [
     "DEFAULT_QUEUE",
     "LONGEST_STATUS_TEXT",
+    "LONGEST_TAIL",
     "UNSET",
     "Caller",
     "Changes",

@@ -109,10 +109,12 @@ class Statements:
         "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
     )
     add_chunk: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
-    locate: str = "SELECT seq, output_truncated FROM {jobs} WHERE id = ?"
+    drop_tail: str = "DELETE FROM {output} WHERE job = ? AND start < 0"
+    tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
+    locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"
     chunks: str = (
         "SELECT start, piece FROM {output} WHERE job = :job AND start < :end AND start >= coalesce("
-        "(SELECT max(start) FROM {output} WHERE job = :job AND start <= :begin), 0) ORDER BY start"
+        "(SELECT max(start) FROM {output} WHERE job = :job AND start BETWEEN 0 AND :begin), 0) ORDER BY start"
     )
     due: str = _DUE
     longest_due: str = "SELECT * FROM ([due] ORDER BY start_time, seq LIMIT :limit)"

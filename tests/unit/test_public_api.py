@@ -279,6 +279,7 @@ def test_the_first_parameters_of_each_part(module: str, name: str, first: list[s
                 "find": ["query"],
                 "count": ["query"],
                 "purge": ["completed_age", "ended_age", "labels"],
+                "delete": ["job_id"],
                 "close": [],
             },
         ),

@@ -10,6 +10,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from backjob.model import Job, JobState, Output
+from backjob.output import plain_end
 from backjob.protocols import Clock
 from backjob.status.streaming.events import event, output_event
 
@@ -144,5 +145,5 @@ def _state_event(source: Source, job: Job, *, ended: bool) -> bytes:
         # A job that sets no status text shows the end of its output, which changes with each line: keep it short,
         # so that not every line sends 64 KiB to every client.
         text = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
-        job = evolve(job, status_text=text)
+        job = evolve(job, status_text=plain_end(text, is_cut=True))
     return event("end" if ended else "state", source.state(job).as_dict())

@@ -119,6 +119,7 @@ def fetch(
     ("path", "method", "calls"),
     [
         ("/progress.js", "GET", 0),
+        ("/terminal.js", "GET", 0),
         ("/progress.css", "GET", 0),
         ("/unknown.xyz/abc", "GET", 0),
         ("/a/b/c", "GET", 0),
@@ -219,7 +220,7 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "media_type"),
-    [("/progress.js", "text/javascript"), ("/progress.css", "text/css")],
+    [("/progress.js", "text/javascript"), ("/terminal.js", "text/javascript"), ("/progress.css", "text/css")],
 )
 def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_type: str) -> None:
     response = fetch(jobs, path)
@@ -227,7 +228,7 @@ def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_
     assert response.header("Content-Type") == f"{media_type}; charset=utf-8"
     assert response.header("Cache-Control") == "public, max-age=3600"
     assert response.header("X-Content-Type-Options") == "nosniff"
-    assert b"backjob-progress" in response.body
+    assert b"bj-" in response.body or b"backjob-progress" in response.body
     assert jobs.reads == 0
 
 
@@ -879,7 +880,20 @@ def test_the_page_shows_the_end_of_a_long_output_in_few_reads(jobs: FakeJobs, si
     assert jobs.reads <= 16
     assert ("There is more output before this." in markup) is (size > CHUNK)
     shown = markup.partition('tabindex="0">\n')[2].partition("</pre>")[0]
-    assert shown == output[-CHUNK:].decode()
+    end = output[-CHUNK:].decode()
+    assert shown == (end.partition("\n")[2] if size > CHUNK else end)
+
+
+def test_the_page_shows_output_as_a_terminal_would(jobs: FakeJobs) -> None:
+    jobs.outputs["job1"] = b"10 %\r\x1b[32m20 %\x1b[0m <b>\x1b]8;;javascript:alert(1)\x07x\x1b]8;;\x07\n"
+    markup = page_of(jobs)
+    assert '<span class="bj-f2">20 %</span> &lt;b&gt;x\n</pre>' in markup
+    assert "style=" not in markup
+
+
+def test_the_headline_is_free_of_sequences(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status_text="\x1b[1mhalf\x1b[0m way\r")
+    assert ">half way</span>" in page_of(jobs)
 
 
 def test_the_page_states_that_output_is_missing(jobs: FakeJobs) -> None:

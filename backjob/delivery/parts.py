@@ -10,17 +10,18 @@ from attrs import field, frozen
 from backjob.delivery.addresses import Addresses
 from backjob.model import Credentials, Job
 from backjob.process import Outage
-from backjob.protocols import Clock, Signer, Store
+from backjob.protocols import Clock, Files, Signer, Store
 
 _DAY: Final = 86400.0
 
 
 @frozen
 class Retention:
-    """How many days ended jobs are kept: COMPLETED ones, and all of them. 0 keeps them for ever."""
+    """How many days ended jobs are kept: COMPLETED ones, and all of them. 0 keeps them for ever. ``files`` has their files."""
 
     completed_days: float = 30
     days: float = 60
+    files: Files | None = None
 
     def purge(self, store: Store) -> int:
         """Remove the jobs past their age; returns how many."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, ParamSpec, TypeVar
+from http import HTTPStatus
+from typing import Any, Final, ParamSpec, TypeVar
 
 from asgiref.sync import sync_to_async
 from attrs import evolve
@@ -17,6 +18,7 @@ from django.urls import NoReverseMatch, reverse
 from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
+from backjob.django.files import StorageFiles
 from backjob.django.owners import log_in_owner
 from backjob.django.querysets import KeyedQuerySet
 from backjob.django.requests import DjangoServing
@@ -29,10 +31,13 @@ from backjob.jobs import Engine
 from backjob.jobs.cursors import Keyed
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
-from backjob.protocols import Store
+from backjob.protocols import Capability, Files, Store, lacks
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+
+_NOT_FOUND: Final = "The requested resource was not found on this server."
+"""In Django's own page, also for an `Http404` with a message."""
 
 
 def current_request() -> HttpRequest | None:
@@ -80,6 +85,14 @@ class DjangoEngine(Engine):
     def run_as_owner(self, job: Job, request: Any) -> None:
         if self.options.owner is None:  # owners are primary keys
             log_in_owner(request, job.owner)
+
+    @override
+    def default_files(self) -> Files | None:
+        return None if Capability.RETENTION in lacks(self.options.store) else StorageFiles()
+
+    @override
+    def is_stock_message(self, status: int, message: str) -> bool:
+        return status == HTTPStatus.NOT_FOUND and message == _NOT_FOUND
 
     @override
     def session_cookie(self) -> str:

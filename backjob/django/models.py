@@ -64,6 +64,7 @@ class Job(models.Model):
     title = ExactField(max_length=255, null=True)
     method = ExactField(max_length=20, default="", db_default="")
     keep_request = models.SmallIntegerField(default=0, db_default=0)
+    error = ExactField(max_length=255, null=True)
     path = models.TextField(null=True)
     request = models.TextField(null=True)
     status_text = models.TextField(null=True)

@@ -18,6 +18,7 @@ from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
 from backjob.django.engine import DjangoEngine, current_request
+from backjob.django.files import StorageFiles
 from backjob.django.signals import set_on_end
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import credential_names
@@ -48,7 +49,7 @@ class BackJob(CoreBackJob):
     Besides the settings that are the same everywhere, ``DATABASE`` is the alias of the database that keeps the jobs,
     ``OWNER`` the dotted path of a function ``owner(request) -> str | None`` (by default it returns the primary key of the
     logged-in user), and ``ON_END`` that of a function that is called with the state of each job that ends. ``CACHE`` is
-    the name of one of ``CACHES``, used in front of the store. The key is derived from ``SECRET_KEY`` and
+    the name of one of ``CACHES``, used in front of the store, and ``FILES`` may be that of one of ``STORAGES``. The key is derived from ``SECRET_KEY`` and
     ``SECRET_KEY_FALLBACKS``. The settings are read at the first use.
     """
 
@@ -156,6 +157,8 @@ class BackJob(CoreBackJob):
                     "no effect of these settings in BACKJOB, because migrations create the tables of the jobs: %s",
                     ", ".join(without_effect(given)),
                 )
+        if isinstance(read.files, str) and read.files in settings.STORAGES:
+            read = evolve(read, files=StorageFiles(read.files))
         set_on_end(_imported("ON_END", own["ON_END"]))
         return read.build(
             lambda **options: DjangoEngine(Options(**options), self),

@@ -10,7 +10,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from backjob.django.requests import DjangoServing
 from backjob.django.site import engine, jobs
-from backjob.django.streaming import streaming
+from backjob.django.streaming import downloading, streaming
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit, not_configured
 
 
@@ -36,10 +36,13 @@ def status(request: HttpRequest, rest: str) -> HttpResponseBase:
 
 
 def _response(request: HttpRequest, answer: StatusResponse) -> HttpResponseBase:
-    if answer.stream is None:
-        response: HttpResponseBase = HttpResponse(answer.body, status=answer.status)
-    else:
+    response: HttpResponseBase
+    if answer.stream is not None:
         response = streaming(request, answer.stream)
+    elif answer.download is not None:
+        response = downloading(request, answer.download)
+    else:
+        response = HttpResponse(answer.body, status=answer.status)
     for name, value in answer.headers:
         response[name] = value
     return response

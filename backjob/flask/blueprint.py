@@ -50,7 +50,7 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
 
     def respond(answer: StatusResponse) -> Response:
         # In a list: from bytes Flask would compute Content-Length, which for HEAD must be that of GET.
-        body = [answer.body] if answer.stream is None else answer.stream
+        body = answer.stream or answer.download or [answer.body]
         return Response(body, answer.status, list(answer.headers))
 
     blueprint.record_once(_add_converter)

@@ -8,6 +8,7 @@ from typing import Any
 
 import flask
 from typing_extensions import override
+from werkzeug.exceptions import default_exceptions
 
 from backjob.http.environ import EnvironServing
 from backjob.http.serving import Serving, serving
@@ -46,6 +47,11 @@ class FlaskEngine(Engine):
     @override
     def session_cookie(self) -> str:
         return str(flask.current_app.config["SESSION_COOKIE_NAME"]) if flask.has_app_context() else "session"
+
+    @override
+    def is_stock_message(self, status: int, message: str) -> bool:
+        described = default_exceptions.get(status)
+        return described is not None and message == " ".join((described.description or "").split())
 
     @override
     def changed_cookies(self) -> Mapping[str, str | None]:

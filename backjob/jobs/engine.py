@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Any, BinaryIO, Final, Literal, ParamSpec, TypeVar
 
 from attrs import evolve
 
@@ -22,13 +22,14 @@ from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
+from backjob.jobs.keeping import files_beside, refusal_of
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
-from backjob.jobs.states import state_of
+from backjob.jobs.states import file_of, state_of
 from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
 from backjob.process import Outage, PerProcess
-from backjob.protocols import Store, Transport
+from backjob.protocols import Files, Store, Transport
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 from backjob.signing.tokens import Access, Right, reference
@@ -37,6 +38,7 @@ from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker
 from backjob.worker.exits import call_contained
+from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
 from backjob.worker.offload import to_thread
 from backjob.worker.replies import WorkerRequest
@@ -69,7 +71,11 @@ class Engine:
         self.clock = options.clock
         self.addresses = Addresses(options.transport)
         self.status_prefix = options.status_prefix
-        self.retention = Retention(options.completed_retention_days, options.retention_days)
+        self.files = self.default_files() if options.files is None else options.files
+        self.keeping = Keeping(
+            options.max_result, options.max_file, self.files, refusal_of(options), self.is_stock_message
+        )
+        self.retention = Retention(options.completed_retention_days, options.retention_days, self.files)
         self.sealer = Sealer(options.signer) if options.seal else None
         self.access = Access(options.signer)
         self._faults = Outage(options.clock)
@@ -104,6 +110,7 @@ class Engine:
             is_authentic=keys.is_authentic_with,
             inheritance=self.inheritance,
             owner=jobs,
+            keeping=self.keeping,
         )
 
     def _write_later(self, running: Running) -> None:
@@ -183,6 +190,11 @@ class Engine:
             return self.sealer or Sealer(self.signer)
         return None
 
+    @property
+    def show_errors(self) -> bool:
+        """Whether visitors see the texts of exceptions and of 5xx responses."""
+        return self.options.show_errors
+
     def show_all(self) -> None:
         """Read and end the jobs of all applications in the store: for a command that has a store and no key."""
         self.store = self.options.store
@@ -190,7 +202,7 @@ class Engine:
     @property
     def stream_source(self) -> Source:
         """The source for a `Broadcast` of these jobs."""
-        return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock)
+        return Source(self.job, self.state, self.store.output, self.release, self.offload, self.clock, self.show_errors)
 
     def request_arrived(self, listener_of: Callable[[], Listener], threads: float | None = None) -> None:
         """Start the monitor, and learn the server's address: middleware calls this for each request.
@@ -299,6 +311,18 @@ class Engine:
         start = max(0, job.output_size - _CHUNK)
         return start, self.store.output(job.id, start, _CHUNK)
 
+    def open_file(self, job_id: str) -> BinaryIO | None:
+        """Open the file of a job, or return None if it has none, or none that can be read: then the log says why."""
+        job = self.job(job_id)
+        described = job.file
+        if self.files is None or file_of(job) is None or not isinstance(described, Mapping):
+            return None
+        try:
+            return self.files.open(job_id, str(described["key"]))
+        except Exception:
+            _log.exception("job %s: its file can't be read", job_id)
+            return None
+
     # --- ending jobs ------------------------------------------------------------------------------------------------
 
     def cancel(self, job_id: str) -> bool:
@@ -393,6 +417,14 @@ class Engine:
         anew, and raise `JobFailed` with the reason if it may not act: then the job fails, and its action does not run. Any
         other exception counts as the action's, so the job may be retried.
         """
+
+    def default_files(self) -> Files | None:
+        """Return where files are kept if the setting FILES does not say so, or None if there is no place."""
+        return files_beside(self.options.store)
+
+    def is_stock_message(self, status: int, message: str) -> bool:  # noqa: ARG002 - for adapters
+        """Return whether the framework itself says this in every response with the status."""
+        return False
 
     def session_cookie(self) -> str:
         """Return the name of the framework's session cookie."""

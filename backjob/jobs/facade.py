@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from types import EllipsisType, TracebackType
@@ -15,7 +16,7 @@ from backjob.jobs.options import Options
 from backjob.jobs.outside import Outside
 from backjob.jobs.starting import Merge, Terms, drafted, prepared, stored
 from backjob.model import DEFAULT_QUEUE, JobState
-from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.protocols import Clock, Files, Signer, Store, Transport
 
 __all__ = ["BackJob", "Merge", "StartOptions", "engine_of", "set_up_for_command"]
 
@@ -75,6 +76,10 @@ class BackJob(Inside, Outside):
         queues: Mapping[str, Mapping[str, Any]] | None = None,
         slice_time: float = 20,
         drain_time: float = 25,
+        files: Files | str | os.PathLike[str] | None = None,
+        max_file: int = 1 << 30,
+        max_result: int = 1 << 16,
+        show_errors: bool = False,
         clock: Clock | None = None,
     ) -> None:
         # The adapters' subclasses don't call this: they keep their engines elsewhere.
@@ -105,6 +110,10 @@ class BackJob(Inside, Outside):
             queues={} if queues is None else queues,
             slice_time=slice_time,
             drain_time=drain_time,
+            files=files,
+            max_file=max_file,
+            max_result=max_result,
+            show_errors=show_errors,
             clock=clock,
         )
         self._only_engine = Engine(options, self)

@@ -17,7 +17,8 @@ class JobState:
     ``waiting_for`` is why the job does not run yet, in one word such as ``"due"``, or None. ``attempt`` is 1 or, after
     failed runs, more, up to ``retries`` + 1. ``history`` has an entry for each earlier run: ``run``, ``begin``, ``end`` and
     ``reason``. ``title`` is the one that the job was started with, or its path. ``file`` has the ``name``, ``type`` and
-    ``size`` (bytes) of the file that the job has made.
+    ``size`` (bytes) of the file that the job has made. ``error`` is ``"unexpected"`` if the status text is that of an
+    exception or of a 5xx response, which visitors see only with ``SHOW_ERRORS``; such entries of the history have it too.
     """
 
     id: str
@@ -41,6 +42,7 @@ class JobState:
     created_time: datetime | None = None
     claimed_time: datetime | None = None
     file: Mapping[str, JsonValue] | None = None
+    error: str | None = None
 
     def as_dict(self) -> dict[str, JsonValue]:
         """JSON-ready: the status as its integer and as ``status_name``, times in ISO 8601 with offset."""
@@ -66,5 +68,5 @@ class JobState:
             "created_time": None if self.created_time is None else self.created_time.isoformat(),
             "claimed_time": None if self.claimed_time is None else self.claimed_time.isoformat(),
             "file": None if self.file is None else dict(self.file),
-            "history": [dict(entry) for entry in self.history],
+            "history": [{key: value for key, value in entry.items() if key != "error"} for entry in self.history],
         }

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Final, Protocol
+from typing import BinaryIO, ClassVar, Final, Protocol
 from urllib.parse import urlencode
 
 from attrs import evolve, field, frozen
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreError, StoreUnavailable
 from backjob.model import JobState, Output, Status, clean_text
+from backjob.status.download import download
 from backjob.status.exchange import (
     EVENT_HEADERS,
     JSON,
@@ -33,6 +34,7 @@ from backjob.status.exchange import (
     text_response,
 )
 from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
+from backjob.status.hiding import has_hidden_errors, without_errors
 from backjob.status.page import Links, asset, render, render_error, render_fragment
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.events import output_as_dict
@@ -80,6 +82,11 @@ class StatusSource(Protocol):
     def rights(self, job_id: str, token: str) -> str | None: ...
 
     def status_url(self, job_id: str, cancel: bool = False) -> str: ...
+
+    @property
+    def show_errors(self) -> bool: ...
+
+    def open_file(self, job_id: str) -> BinaryIO | None: ...
 
 
 @frozen
@@ -199,7 +206,7 @@ class Endpoints:
         job_id, token = found["id"], found["token"]
         right = self.jobs.rights(job_id, token) if token else None
         if right:
-            return _Opened(found["ref"], self.jobs.status(job_id), right, visit)
+            return _Opened(found["ref"], self._shown(visit, self.jobs.status(job_id)), right, visit)
         visitor = visit.visitor()
         sees_all = visit.may_see_all()
         if not (visitor or sees_all):
@@ -209,7 +216,13 @@ class Endpoints:
         by_owner = bool(visitor) and state.owner == visitor
         if not (by_owner or sees_all):
             raise JobNotFound(job_id)
-        return _Opened(found["ref"], state, None, visit, by_owner)
+        return _Opened(found["ref"], self._shown(visit, state), None, visit, by_owner)
+
+    def _shown(self, visit: Visit, state: JobState) -> JobState:
+        """Return the state as this visitor may see it: unexpected errors are for staff."""
+        if not has_hidden_errors(state) or self.jobs.show_errors or visit.may_see_all():
+            return state
+        return without_errors(state)
 
     def _state(self, visit: Visit, opened: _Opened) -> StatusResponse:
         if preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON:
@@ -278,7 +291,14 @@ class Endpoints:
         stream = self.jobs.broadcast.open(opened.state.id, start, output=output, in_thread=visit.in_thread)
         if stream is None:
             return error_response(503, "too many event streams are open", _RETRY_AFTER)
+        stream.sees_errors = self.jobs.show_errors or visit.may_see_all()
         return StatusResponse(200, "OK", EVENT_HEADERS, stream=stream)
+
+    def _file(self, visit: Visit, opened: _Opened) -> StatusResponse:
+        file = self.jobs.open_file(opened.state.id) if opened.state.file is not None else None
+        if file is None:
+            raise JobNotFound(visit.path)
+        return download(opened.state, file, is_head=visit.request.method == "HEAD")
 
     def _cancel(self, visit: Visit, opened: _Opened) -> StatusResponse:
         if not opened.may_cancel():
@@ -292,7 +312,7 @@ class Endpoints:
             back = back_path(visit.request)
             query = f"?{urlencode({'back': back})}" if back else ""
             return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}{query}"))
-        state = self.jobs.status(opened.state.id)
+        state = self._shown(visit, self.jobs.status(opened.state.id))
         if state.status is Status.CANCELLED:
             return json_response(200, state.as_dict())
         return json_response(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
@@ -302,5 +322,6 @@ class Endpoints:
         "fragment": _Route(_fragment),
         "output": _Route(_output),
         "events": _Route(_events),
+        "file": _Route(_file),
         "cancel": _Route(_cancel, ("POST",)),
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import BinaryIO, Final
 from urllib.parse import parse_qs
 
 from attrs import field, frozen
@@ -20,6 +20,7 @@ JSON: Final = "application/json"
 STOP_POLLING: Final = 286
 """htmx swaps in a response with this status and stops polling (https://htmx.org/docs/#polling)."""
 
+_CHUNK: Final = 1 << 16
 _TOKEN: Final = re.compile(r"\.[^/]*")
 _OFFSET: Final = re.compile(r"[0-9]{1,15}")
 _LOCAL: Final = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]{0,2000}")
@@ -65,14 +66,36 @@ class Visit:
         return local_path(self.mount)
 
 
+class Download:
+    """The content of a file, in chunks. Iterate over it in a thread, or `read` it from an event loop's; then `close` it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self) -> bytes:
+        """Return the next chunk, or nothing at the end. Blocks."""
+        return self._file.read(_CHUNK)
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            while chunk := self.read():
+                yield chunk
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+
 @frozen
 class StatusResponse(Response):
-    """A complete response, or with a ``stream`` the start of one; the adapter sends the stream as the body and closes it.
+    """A complete response, or with a ``stream`` or a ``download`` the start of one; the adapter sends that and closes it.
 
     For HEAD, ``body`` is empty and Content-Length is that of GET.
     """
 
     stream: Stream | None = field(default=None, kw_only=True)
+    download: Download | None = field(default=None, kw_only=True)
 
 
 # --- the request ----------------------------------------------------------------------------------------------------

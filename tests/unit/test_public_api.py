@@ -92,7 +92,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
         *("scope", "waiting_for", "attempt", "retries", "history"),
-        *("title", "method", "path", "queue", "created_time", "claimed_time", "file"),
+        *("title", "method", "path", "queue", "created_time", "claimed_time", "file", "error"),
     ]
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 
@@ -100,7 +100,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
 # --- parameters: name → default, keyword-only after "*" ----------------------------------------------------
 
 REPORT: Final = {"progress": None, "status_text": None, "*": ..., "total": None}
-FINISH: Final = {"text": None, "result": None, "*": ..., "job_id": None}
+FINISH: Final = {"text": None, "result": None, "*": ..., "file": None, "name": None, "job_id": None}
 TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None, "resume": False}
 RETRY: Final = {"delay": None, "text": None}
 
@@ -133,6 +133,10 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "queues": None,
         "slice_time": 20,
         "drain_time": 25,
+        "files": None,
+        "max_file": 1 << 30,
+        "max_result": 1 << 16,
+        "show_errors": False,
         "clock": None,
     },
     "start": {

@@ -46,6 +46,8 @@ class Stream:
         self.feed = feed
         self.offset = offset
         self.output = output
+        self.sees_errors = False
+        """Whether the states have the texts of unexpected errors, as for staff."""
         self.order = 0
         """How many streams were opened before, and this one."""
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -148,7 +150,7 @@ class Stream:
             return None
         if snapshot.turn != self._turn and not snapshot.is_final:
             self._turn = snapshot.turn
-            return numbered(self.offset, snapshot.state)
+            return numbered(self.offset, snapshot.full_state if self.sees_errors else snapshot.state)
         if self._wants_output(snapshot):
             chunk = snapshot.chunk_at(self.offset)
             if chunk is None:
@@ -162,7 +164,7 @@ class Stream:
             return numbered(self.offset, event("output", output_as_dict(Output("", self.offset, truncated=True))))
         if snapshot.is_final:
             self._is_over = True
-            return numbered(self.offset, snapshot.state)
+            return numbered(self.offset, snapshot.full_state if self.sees_errors else snapshot.state)
         return None
 
     def _wants_output(self, snapshot: Snapshot) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from attrs import define, evolve, field
@@ -58,6 +59,11 @@ class FakeJobs:
     reads: int = 0
     cancelled: list[str] = field(factory=list)
     broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
+    files: dict[str, bytes] = field(factory=dict)
+    show_errors: bool = False
+
+    def open_file(self, job_id: str) -> BinaryIO | None:
+        return io.BytesIO(self.files[job_id]) if job_id in self.files else None
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1

@@ -33,8 +33,8 @@ from backjob.status.exchange import (
     same_origin,
     text_response,
 )
-from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
 from backjob.status.hiding import has_hidden_errors, without_errors
+from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
 from backjob.status.page import Links, asset, render, render_error, render_fragment
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.events import output_as_dict

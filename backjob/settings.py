@@ -19,7 +19,7 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
-from backjob.jobs.options import queue_limits
+from backjob.jobs.options import logging_level, queue_limits
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
@@ -59,6 +59,9 @@ _OPTIONS: Final = (
     "queues",
     "slice_time",
     "drain_time",
+    "capture_stderr",
+    "capture_logging",
+    "timestamp_output",
 )
 
 
@@ -181,6 +184,9 @@ class Settings:
     queues: Mapping[str, Mapping[str, Any]] | None = _setting(_queues)
     slice_time: float | None = _setting(_number)
     drain_time: float | None = _setting(_number)
+    capture_stderr: bool | None = _setting(_truth)
+    capture_logging: int | None = _setting(logging_level)
+    timestamp_output: bool | None = _setting(_truth)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:

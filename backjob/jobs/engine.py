@@ -107,6 +107,7 @@ class Engine:
             options.clock,
             max_body=options.max_body,
             max_output=options.max_output,
+            capture=options.capture,
             run_lease=options.run_lease,
             leases=lambda: self.leases,
             is_draining=lambda: self.draining.is_on,

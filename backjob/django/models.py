@@ -79,8 +79,12 @@ class Job(models.Model):
         verbose_name = _("job")
         verbose_name_plural = _("jobs")
         ordering = ["-seq"]
-        default_permissions = ("view",)
-        permissions = [("cancel_job", "Can cancel job")]
+        default_permissions = ("view", "delete")
+        permissions = [
+            ("cancel_job", "Can cancel job"),
+            ("run_again_job", "Can run job again"),
+            ("inspect_job", "Can see arguments and tracebacks of tasks"),
+        ]
         indexes = [
             models.Index(fields=["status", "label", "start_time"], name="backjob_job_due"),
             models.Index(fields=["status", "label", "end_time"], name="backjob_job_ageing"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -56,7 +57,12 @@ class StorageFiles(Files):
         check_names(job_id, name)
         storage, path = self._storage, f"{self._directory}/{job_id}/{name}"
         storage.delete(path)
-        saved = storage.save(path, File(cast("Any", content), name=name))
+        try:
+            saved = storage.save(path, File(cast("Any", content), name=name))
+        except BaseException:
+            with suppress(Exception):
+                storage.delete(path)
+            raise
         if saved != path:
             storage.delete(saved)
             raise OSError(f"the storage has saved {path} under another name, {saved}")

@@ -112,8 +112,8 @@ UNEXPECTED = Outcome(error=KeyError("secret"))
 @pytest.mark.parametrize("accept", ["application/json", "text/html"])
 def test_a_visitor_sees_internal_error_and_the_jobs_id(world: Bench, leaf: str, accept: str) -> None:
     job_id = failed(world, UNEXPECTED, owner="ann")
-    who: dict[str, Any]
-    for who in ({}, {"token": False, "owner": "ann"}):
+    visitors: list[dict[str, Any]] = [{}, {"token": False, "owner": "ann"}]
+    for who in visitors:
         shown = fetch(world, job_id, leaf, headers=(("Accept", accept),), **who).body.decode()
         assert "secret" not in shown
         assert f"internal error (job {job_id})" in shown
@@ -121,8 +121,8 @@ def test_a_visitor_sees_internal_error_and_the_jobs_id(world: Bench, leaf: str, 
 
 def test_staff_code_and_the_log_have_the_whole_text(world: Bench, caplog: pytest.LogCaptureFixture) -> None:
     job_id = failed(world, UNEXPECTED)
-    who: dict[str, Any]
-    for who in ({"staff": True}, {"token": False, "staff": True}):
+    visitors: list[dict[str, Any]] = [{"staff": True}, {"token": False, "staff": True}]
+    for who in visitors:
         assert "secret" in fetch(world, job_id, headers=JSON, **who).body.decode()
     assert world.jobs.status(job_id).status_text == "KeyError: 'secret'"
     assert world.ended[-1].status_text == "KeyError: 'secret'"

@@ -65,7 +65,8 @@ class StorageFiles(Files):
             raise
         if saved != path:
             storage.delete(saved)
-            raise OSError(f"the storage has saved {path} under another name, {saved}")
+            if not storage.exists(path):  # otherwise another writer was first, and its file is the one that counts
+                raise OSError(f"the storage has saved {path} under another name, {saved}")
 
     @override
     def open(self, job_id: str, name: str) -> BinaryIO:

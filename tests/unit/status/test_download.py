@@ -31,7 +31,7 @@ def fetch(
     headers: Headers = (),
     **who: Any,
 ) -> StatusResponse:
-    ref = world.engine.reference(job_id, cancel=False) if token else job_id
+    ref = world.engine.status_url(job_id).rpartition("/")[2] if token else job_id
     path = f"/{ref}/{leaf}".rstrip("/")
     visit = Visit(
         Request(method, f"/backjob{path}", headers), path, who.get("owner"), "/backjob", who.get("staff", False)

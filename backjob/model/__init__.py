@@ -12,6 +12,7 @@ from backjob.model.state import JobState
 from backjob.model.texts import (
     DEFAULT_QUEUE,
     LONGEST_STATUS_TEXT,
+    LONGEST_TAIL,
     UNSET,
     Headers,
     JsonValue,
@@ -25,6 +26,7 @@ from backjob.model.texts import (
 __all__ = [
     "DEFAULT_QUEUE",
     "LONGEST_STATUS_TEXT",
+    "LONGEST_TAIL",
     "UNSET",
     "Caller",
     "Changes",

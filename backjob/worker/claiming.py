@@ -326,6 +326,7 @@ class Worker:
         except Exception:
             _log.exception("job %s: the end of its run could not be written", job.id)
             changed = None
+        running.drop_file()
         self._leases().drop(running)
         if changed is not None:
             self._follow_up(job, conclusion, changed, error)

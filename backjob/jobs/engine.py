@@ -98,6 +98,7 @@ class Engine(Visitors):
             options.clock,
             max_body=options.max_body,
             max_output=options.max_output,
+            capture=options.capture,
             run_lease=options.run_lease,
             leases=lambda: self.leases,
             is_draining=lambda: self.draining.is_on,

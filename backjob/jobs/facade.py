@@ -50,6 +50,9 @@ class BackJob(Inside, Outside):
     ``slice_time`` (s) is after how long an action that can continue later hands over to its next request. ``drain_time`` (s)
     is how long a server that a signal would end at once waits for its jobs.
 
+    ``capture_stderr`` makes what an action writes to stderr output too, and ``capture_logging`` its records of `logging` from
+    this level on (``"INFO"``). ``timestamp_output`` begins each line of output with its time (UTC).
+
     Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
     """
 
@@ -90,6 +93,9 @@ class BackJob(Inside, Outside):
         max_file: int = 1 << 30,
         max_result: int = 1 << 16,
         show_errors: bool = False,
+        capture_stderr: bool = False,
+        capture_logging: int | str | None = None,
+        timestamp_output: bool = False,
         clock: Clock | None = None,
     ) -> None:
         # The adapters' subclasses don't call this: they keep their engines elsewhere.
@@ -128,6 +134,9 @@ class BackJob(Inside, Outside):
             max_file=max_file,
             max_result=max_result,
             show_errors=show_errors,
+            capture_stderr=capture_stderr,
+            capture_logging=capture_logging,
+            timestamp_output=timestamp_output,
             clock=clock,
         )
         self._only_engine = Engine(options, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
@@ -16,6 +17,7 @@ from backjob.http.inherited import cookie_names, credential_names, forwarded_nam
 from backjob.http.public import public_url, trusted_origins
 from backjob.model import JobState
 from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
+from backjob.worker.running import CaptureOptions
 
 _T = TypeVar("_T")
 
@@ -121,6 +123,25 @@ def check_queue(name: object, argument: str = "queue") -> str:
     return checked
 
 
+def logging_level(value: object) -> int:
+    """Return a level of `logging`, given by its name or number. Raises `ValueError`."""
+    names = logging.getLevelNamesMapping()
+    if isinstance(value, str):
+        level = int(value) if value.isdecimal() else names.get(value.upper(), 0)
+    else:
+        level = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if level < 1:
+        raise ValueError(f"must be the name or number of a level of logging, such as INFO, not {value!r}")
+    return level
+
+
+def _logging(value: object) -> int | None:
+    try:
+        return None if value is None else logging_level(value)
+    except ValueError as error:
+        raise InvalidRequest("capture_logging", str(error)) from None
+
+
 def _check_queues(_options: object, _attribute: object, value: Mapping[str, Mapping[str, Any]]) -> None:
     queue_limits(value)
 
@@ -187,6 +208,9 @@ class Options:
     user_agent: str | None = field(default=None, validator=_check_user_agent)
     slice_time: float = _number(20)
     drain_time: float = _number(25)
+    capture_stderr: bool = False
+    capture_logging: int | None = field(default=None, converter=_logging)
+    timestamp_output: bool = False
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
@@ -207,6 +231,13 @@ class Options:
             raise InvalidRequest("queues", reason)
         if self.files is not None and Capability.RETENTION in lacks(self.store):
             raise InvalidRequest("files", LOSES_JOBS)
+
+    @property
+    def capture(self) -> CaptureOptions:
+        """What becomes output of a job besides stdout."""
+        return CaptureOptions(
+            stderr=self.capture_stderr, logging=self.capture_logging, timestamps=self.timestamp_output
+        )
 
     @property
     def limits(self) -> dict[str, int]:

@@ -11,13 +11,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from attrs import evolve
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
-from django.db.models import BigIntegerField, Case, F, Func, Q, TextField, Value, When
-from django.db.models.functions import Lower, StrIndex
-from django.db.models.lookups import GreaterThan
+from django.db.models import BigIntegerField, Case, F, Func, Q, Value, When
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
 from backjob.django.connections import alias_for, alias_for_leases, forget_inherited
+from backjob.django.containing import contains
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Chunk
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnavailable, StoreUnusable
@@ -69,18 +68,6 @@ class _DatabaseNow(Func):
 
     def as_mysql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
         return SERVER_NOW["mysql"], []
-
-
-class _Folded(Lower):
-    """A text in lower case. On MySQL and MariaDB, where a column may hold bytes, it has no accents that count as equal."""
-
-    def __init__(self, text: Any) -> None:
-        super().__init__(text, output_field=TextField())
-
-    def as_mysql(self, compiler: Any, connection: Any, **_: Any) -> Any:
-        return self.as_sql(
-            compiler, connection, template="LOWER(CONVERT(%(expressions)s USING utf8mb4)) COLLATE utf8mb4_bin"
-        )
 
 
 class _Deadlock(StoreUnavailable):
@@ -320,7 +307,7 @@ class DjangoStore:
         if query.statuses is not None:
             rows = rows.filter(status__in=[int(status) for status in query.statuses])
         if query.text:
-            rows = rows.filter(_contains("title", query.text) | _contains("path", query.text))
+            rows = rows.filter(contains("title", query.text) | contains("path", query.text))
         if query.expired is not None:
             rows = rows.filter(self._expired(*query.expired))
         if query.has_file:
@@ -447,12 +434,6 @@ def _skips_locked(alias: str) -> bool:
 def _lock(alias: str, rows: Any) -> Any:
     """The rows, locked until the end of the transaction, without those that another one has locked."""
     return rows.select_for_update(skip_locked=True, no_key=connections[alias].features.has_select_for_no_key_update)
-
-
-def _contains(column: str, part: str) -> Any:
-    """Whether a column contains this text, whatever the case of its letters."""
-    found: Any = StrIndex(_Folded(F(column)), _Folded(Value(part)))
-    return Q(GreaterThan(found, 0))
 
 
 def _with_token(rows: Any, tokens: Mapping[str, str]) -> list[tuple[str, int]]:

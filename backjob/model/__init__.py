@@ -6,6 +6,7 @@ Times are aware datetimes in UTC, ages and timeouts are seconds, sizes and offse
 from __future__ import annotations
 
 from backjob.model.jobs import Changes, Draft, Expect, Grant, Job, Output, Query, Report
+from backjob.model.positions import parse_position
 from backjob.model.requests import Caller, Credentials, Request, Response
 from backjob.model.state import JobState
 from backjob.model.texts import (
@@ -46,5 +47,6 @@ __all__ = [
     "Unset",
     "clean_text",
     "is_storable",
+    "parse_position",
     "short_text",
 ]

@@ -89,7 +89,8 @@ class Job:
     The request's body is only there if it was asked for: see `backjob.protocols.Store.get`. ``waiting_for`` is why a
     job was not delivered yet, in one word; the claim and the end erase it. A job with the ``label`` "" belongs to no
     application. ``method`` and ``path`` (without the query) stay after the end; older jobs have "" and None. ``file``
-    describes the file that the job has made, or is None.
+    describes the file that the job has made, or is None; it is complete once it has a ``size``. ``error`` is ``"unexpected"``
+    if the status text is that of an exception or of a 5xx body.
     """
 
     id: str
@@ -139,6 +140,7 @@ class Job:
     path: str | None = None
     keep_request: bool = False
     file: JsonValue = None
+    error: str | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -194,6 +196,7 @@ class Changes:
     sealed: bytes | Unset = field(default=UNSET, repr=False)
     waiting_for: str | Unset | None = field(default=UNSET, validator=ID)
     file: JsonValue | Unset = field(default=UNSET, validator=check_json)
+    error: str | Unset | None = field(default=UNSET, validator=ID)
     free_merge_key: bool = False
     claimed: bool = False
     alive: bool = False

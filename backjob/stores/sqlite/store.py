@@ -255,6 +255,11 @@ class SQLiteStore:
         except InvalidRequest as error:  # of all that this statement may set, only the slot is unique
             raise SlotTaken(str(changes.slot)) from error
 
+    @property
+    def files_directory(self) -> str:
+        """The directory beside the database in which files of jobs are kept, unless FILES names another place."""
+        return f"{self._connections.path}.files"
+
     def close(self) -> None:
         """Close idle connections. A later call opens its own and closes it after use."""
         self._connections.close()

@@ -96,14 +96,11 @@ def add_jobs() -> None:
 
     def started(title: str, owner: str | None = None, **options: Any) -> str:
         with recorded():
-            job_id = jobs.start("/work", as_current_user=False, owner=owner, **options)
-        Job.objects.filter(id=job_id).update(title=title)
-        return job_id
+            return jobs.start("/work", as_current_user=False, title=title, owner=owner, **options)
 
     with immediate():
-        done = jobs.start("/work", as_current_user=False, owner=ann)
+        jobs.start("/work", as_current_user=False, title="Invoices 2026", owner=ann)
         failed_task = str(failing_task().enqueue("ann@example.org", year=2026).id)
-    Job.objects.filter(id=done).update(title="Invoices 2026")
     Job.objects.filter(id=failed_task).update(title="Newsletter", owner=bo)
     jobs.cancel(started("Export of everything", ann))
     started("Nightly clean-up", delay=timedelta(days=1))
@@ -166,10 +163,9 @@ def __getattr__(name: str) -> Any:
         path("admin/", admin.site.urls),
         path("backjob/", include("backjob.django.urls")),
         path("work", work),
+        path("favicon.ico", lambda _: HttpResponse(status=204)),
     ]
 
 
 if __name__ == "__main__":
-    import admin_site  # as the URLconf, and as the module of the task
-
-    admin_site.main(Path(sys.argv[1]))
+    import_module("admin_site").main(Path(sys.argv[1]))  # as the URLconf, and as the module of the task

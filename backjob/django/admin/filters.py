@@ -87,12 +87,12 @@ class OwnerFilter(QueueFilter):
 class OwnerlessFilter(admin.SimpleListFilter):
     """A filter for jobs that belong to nobody."""
 
-    title = _("has an owner")
+    title = _("ownership")
     parameter_name = "owned"
 
     @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", _("Yes")), ("no", _("No"))]
+        return [("yes", _("With an owner")), ("no", _("Without an owner"))]
 
     @override
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:

@@ -17,6 +17,7 @@ from backjob.cli.demo import server
 from backjob.cli.doctor import examine
 from backjob.cli.exits import OF_STATUS, Exit
 from backjob.cli.opening import PREFIX, Source, environment_settings
+from backjob.cli.speaking import language_for
 from backjob.cli.table import job_table
 from backjob.cli.watching import watch
 from backjob.delivery.leaving import wait_for_claims
@@ -47,14 +48,14 @@ def list_jobs(args: Namespace) -> int:
             _print_lines(state.id for state in found)
         elif found:
             columns = columns_of(sys.stdout) if sys.stdout.isatty() else None
-            _print_lines(job_table(found, engine_of(jobs).clock.now(), columns))
+            _print_lines(job_table(found, engine_of(jobs).clock.now(), columns, language_for(sys.stdout)))
             if len(found) == args.limit and sys.stdout.isatty():
                 sys.stderr.write(
                     f"These are the newest {len(found)}. For older ones, add --before {found[-1].position}\n"
                 )
         else:
-            is_filtered = any(filters.values())
-            sys.stderr.write("No job matches.\n" if is_filtered else "There are no jobs.\n")
+            word = "no_matches" if any(filters.values()) else "no_jobs"
+            sys.stderr.write(f"{language_for(sys.stderr).say(word)}\n")
     return Exit.SUCCESS
 
 
@@ -71,7 +72,7 @@ def show_job(args: Namespace) -> int:
             output, truncated = whole_output(jobs, args.job_id)
             print(json.dumps({**state.as_dict(), "output": output, "truncated": truncated}))
         else:
-            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty()))
+            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty(), language=language_for(sys.stdout)))
     return Exit.SUCCESS
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import PARSER, SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Final, NoReturn
+
+from typing_extensions import override
 
 from backjob import __version__
 from backjob.cli import commands
@@ -45,6 +47,16 @@ _STATES: Final = {
 _STATE_NAMES: Final = ("waiting", *(word.lower() for status, word in WORDS.items() if status is not Status.STARTED))
 
 
+class _Formatter(RawDescriptionHelpFormatter):
+    """Keeps line breaks, and shows the help of each command beside its name."""
+
+    @override
+    def add_argument(self, action: Action) -> None:
+        super().add_argument(action)
+        if action.nargs == PARSER:
+            self._action_max_length += self._indent_increment  # argparse forgets that it indents the commands
+
+
 class _Parser(ArgumentParser):
     """Exits with 64 after wrong usage. argparse would exit with 2, which means a cancelled job here."""
 
@@ -59,7 +71,7 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
         prog=prog,
         description="Background jobs of a web application, run by HTTP requests to itself.",
         epilog=_EXIT_CODES if jobs is not None else _EXIT_CODES + _ENVIRONMENT,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"backjob {__version__}")
     parser.set_defaults(jobs=jobs, app=None, store=None, prog=prog)
@@ -73,7 +85,7 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             epilog=epilog,
-            formatter_class=RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
         added.set_defaults(run=function)
         if source and jobs is None:

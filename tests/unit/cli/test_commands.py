@@ -159,7 +159,7 @@ def test_a_store_alone_ends_no_job_that_is_late(url: str, store: Store, capsys: 
 
 def test_an_empty_list_says_so_beside_the_standard_output(url: str, store: Store, capsys: Out) -> None:
     assert run("list", "--store", url) == 0
-    assert capsys.readouterr() == ("", "There are no jobs.\n")
+    assert capsys.readouterr() == ("", "There are no jobs yet.\n")
     a_job(store)
     assert run("list", "--store", url, "--owner", "ann") == 0
     assert capsys.readouterr() == ("", "No job matches.\n")
@@ -444,7 +444,7 @@ def test_app_imports_from_the_current_directory_and_shows_import_errors(tmp_path
     )
     (tmp_path / "bad.py").write_text("import a_dependency_that_is_missing\n")
     done = command("list", "--app", "good:jobs", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "There are no jobs.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "There are no jobs yet.\n")
     done = command("list", "--app", "bad:jobs", cwd=tmp_path)
     assert done.returncode == 70
     assert "a_dependency_that_is_missing" in done.stderr

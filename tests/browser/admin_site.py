@@ -106,7 +106,11 @@ def add_jobs() -> None:
     started("Nightly clean-up", delay=timedelta(days=1))
     running = started("Import of 41,000 rows", bo, queue="imports")
     assert jobs.store.change(running, *claimed("token", 1, 86_400))
-    output = "reading customers.csv\r\x1b[32m17,630 rows read\x1b[0m\n" + "a long line of output " * 20 + "\n"
+    output = (
+        "reading customers.csv\n\r 9,000 rows read\r\x1b[32m17,630 rows read\x1b[0m\n"
+        + "a long line of output " * 20
+        + "\n"
+    )
     assert jobs.store.report(running, "token", Report(progress=43, text="Row 17,630", output=output))
     for number, job in enumerate(Job.objects.order_by("seq")):
         earlier = (5 - number) * HOUR

@@ -34,7 +34,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def logged_in(visitor: Visitor, url: str, *, width: int = 1200, locale: str = "en-GB") -> Page:
+def logged_in(visitor: Visitor, url: str, *, width: int = 1440, locale: str = "en-GB") -> Page:
     """A page with the list of jobs."""
     page = visitor.page(viewport={"width": width, "height": 700}, locale=locale)
     page.goto(f"{url}/admin/backjob/job/")
@@ -60,7 +60,7 @@ def test_the_list_shows_jobs_with_titles_states_and_owners(visitor: Visitor, url
     assert "Bo Jensen" in running.inner_text()
     failed = page.get_by_role("row").filter(has_text="Newsletter")
     assert "the mail server closed the connection" in failed.inner_text()
-    assert page.evaluate("document.documentElement.scrollWidth") == 1200
+    assert page.evaluate("document.documentElement.scrollWidth") == 1440
     picture(page, "admin-list")
 
 
@@ -70,7 +70,7 @@ def test_the_page_of_a_running_job_gives_the_element_all_the_width(visitor: Visi
     page.get_by_text("17,630 rows read").wait_for()
     page.locator("backjob-progress progress[value='43']").wait_for()
     assert width_of(page, "backjob-progress") >= width_of(page, "fieldset") - 2 > 700
-    assert page.evaluate("document.documentElement.scrollWidth") == 1200
+    assert page.evaluate("document.documentElement.scrollWidth") == 1440
     picture(page, "admin-job")
     page.set_viewport_size({"width": 320, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") == 320
@@ -86,7 +86,7 @@ def test_the_page_of_a_failed_task_has_its_traceback_in_lines(visitor: Visitor, 
     assert lines[-1].startswith("ConnectionResetError: the mail server closed the connection")
     box = traceback.bounding_box()
     assert box is not None
-    assert box["height"] > 15 * len(lines)  # each line is one of its own
+    assert box["height"] > 12 * len(lines)  # each line is one of its own
     picture(page, "admin-failed")
 
 

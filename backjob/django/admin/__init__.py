@@ -63,7 +63,7 @@ def _local(when: datetime) -> str:
 class JobAdmin(_ModelAdmin):
     """The list and the pages of jobs. Each needs a permission of the model: see the page on Django in the docs."""
 
-    list_display = ("name", "state", "note", "bar", "duration", "owner_name", "queue_name", "created_at")
+    list_display = ("name", "state", "note", "percentage", "duration", "owner_name", "queue_name", "created_at")
     list_filter = (
         ("status", filters.StatusFilter),
         filters.QueueFilter,
@@ -159,6 +159,10 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("state"))
     def state(self, job: Job) -> str:
         return state_word(state_of_row(job))
+
+    @admin.display(description=_("progress"))
+    def percentage(self, job: Job) -> str:
+        return f"{job.progress}\N{NO-BREAK SPACE}%"
 
     @admin.display(description=_("progress"))
     def bar(self, job: Job) -> str:

@@ -75,6 +75,7 @@ class JobAdmin(_ModelAdmin):
     search_fields = ("title",)  # shows the box; get_search_results() decides what it finds
     search_help_text = _("An id, a part of a title or path, or an owner")
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they would count all jobs, once for each choice of a filter
     list_per_page = 50
     paginator = JobPaginator
     ordering = ("-seq",)
@@ -302,8 +303,8 @@ class JobAdmin(_ModelAdmin):
         return _NOTHING if job.ended is None else _local(job.ended)
 
     @admin.display(description=_("error timeout (s)"))
-    def error_timeout_seconds(self, job: Job) -> float:
-        return float(job.error_timeout / 1_000_000)
+    def error_timeout_seconds(self, job: Job) -> str:
+        return f"{job.error_timeout / 1_000_000:g}"
 
     # --- actions ----------------------------------------------------------------------------------------------------
 

@@ -11,13 +11,12 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from attrs import evolve
 from django.db import DataError, IntegrityError, InterfaceError, OperationalError, ProgrammingError, connections
-from django.db.models import BigIntegerField, Case, F, Func, Q, TextField, Value, When
-from django.db.models.functions import Lower, StrIndex
-from django.db.models.lookups import GreaterThan
+from django.db.models import BigIntegerField, Case, F, Func, Q, Value, When
 from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
 from backjob.django.connections import alias_for, alias_for_leases, forget_inherited
+from backjob.django.containing import contains
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Chunk
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnavailable, StoreUnusable
@@ -29,7 +28,17 @@ from backjob.stores.columns import COLUMNS
 from backjob.stores.renewal import Renewed, renew_unlocked
 from backjob.stores.rows import SERVER_NOW, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import kept_for
-from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, dump_result, joined_chunk, purge_batch
+from backjob.stores.values import (
+    LONGEST_CHUNK,
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    dump_result,
+    joined_chunk,
+    joined_tail,
+    purge_batch,
+    tail_rows,
+)
 
 __all__ = ["DjangoStore"]
 
@@ -59,18 +68,6 @@ class _DatabaseNow(Func):
 
     def as_mysql(self, _compiler: Any, _connection: Any, **_: Any) -> Any:
         return SERVER_NOW["mysql"], []
-
-
-class _Folded(Lower):
-    """A text in lower case. On MySQL and MariaDB, where a column may hold bytes, it has no accents that count as equal."""
-
-    def __init__(self, text: Any) -> None:
-        super().__init__(text, output_field=TextField())
-
-    def as_mysql(self, compiler: Any, connection: Any, **_: Any) -> Any:
-        return self.as_sql(
-            compiler, connection, template="LOWER(CONVERT(%(expressions)s USING utf8mb4)) COLLATE utf8mb4_bin"
-        )
 
 
 class _Deadlock(StoreUnavailable):
@@ -132,14 +129,18 @@ class DjangoStore:
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
         with self._connection(job_id) as alias:
-            located = Row.objects.using(alias).filter(id=job_id).values_list("seq", "output_truncated").first()
+            found = Row.objects.using(alias).filter(id=job_id)
+            located = found.values_list("seq", "output_truncated", "output_size").first()
             if located is None:
                 return Output("", offset)
-            seq, truncated = located
-            begin, end = offset - LONGEST_CHUNK, offset + limit + LOOKAHEAD
-            rows = Chunk.objects.using(alias).filter(job=seq, start__gt=begin, start__lt=end).order_by("start")
-            chunks = list(rows.values_list("start", "piece"))
-            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            seq, truncated, size = located
+            begin, end = max(0, offset - LONGEST_CHUNK + 1), offset + limit + LOOKAHEAD
+            rows = Chunk.objects.using(alias).filter(job=seq).order_by("start")
+            chunks = list(rows.filter(start__gte=begin, start__lt=end).values_list("start", "piece"))
+            chunk = joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            if not truncated or chunk.next_offset < size:
+                return chunk
+            return evolve(chunk, tail=joined_tail(rows.filter(start__lt=0).values_list("piece", flat=True)))
 
     @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -188,15 +189,19 @@ class DjangoStore:
         with self._connection(job_id) as alias:
             rows = Row.objects.using(alias).filter(id=job_id)
             running = rows.filter(token=token, status=_RUNNING)
-            if not added:
+            if not added and report.tail is UNSET:
                 return bool(running.update(**assigned))
             with atomic(alias, savepoint=False):
                 if not running.update(**assigned):
                     return False
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
-                chunks = [Chunk(job=seq, start=start + position, piece=chunk) for position, chunk in cut(added)]
-                Chunk.objects.using(alias).bulk_create(chunks)
+                pieces = [(start + position, chunk) for position, chunk in cut(added)]
+                written = Chunk.objects.using(alias)
+                if report.tail is not UNSET:
+                    written.filter(job=seq, start__lt=0).delete()
+                    pieces += tail_rows(report.tail)
+                written.bulk_create([Chunk(job=seq, start=position, piece=chunk) for position, chunk in pieces])
         return True
 
     @_retry_deadlocks
@@ -302,7 +307,7 @@ class DjangoStore:
         if query.statuses is not None:
             rows = rows.filter(status__in=[int(status) for status in query.statuses])
         if query.text:
-            rows = rows.filter(_contains("title", query.text) | _contains("path", query.text))
+            rows = rows.filter(contains("title", query.text) | contains("path", query.text))
         if query.expired is not None:
             rows = rows.filter(self._expired(*query.expired))
         if query.has_file:
@@ -429,12 +434,6 @@ def _skips_locked(alias: str) -> bool:
 def _lock(alias: str, rows: Any) -> Any:
     """The rows, locked until the end of the transaction, without those that another one has locked."""
     return rows.select_for_update(skip_locked=True, no_key=connections[alias].features.has_select_for_no_key_update)
-
-
-def _contains(column: str, part: str) -> Any:
-    """Whether a column contains this text, whatever the case of its letters."""
-    found: Any = StrIndex(_Folded(F(column)), _Folded(Value(part)))
-    return Q(GreaterThan(found, 0))
 
 
 def _with_token(rows: Any, tokens: Mapping[str, str]) -> list[tuple[str, int]]:

@@ -38,12 +38,24 @@ def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
         created_time=job.created_time,
         claimed_time=job.claimed_time,
         file=file_of(job),
+        keeps_request=job.keep_request and job.request is not None,
+        error=_error(job),
     )
 
 
 def file_of(job: Job) -> Mapping[str, JsonValue] | None:
-    """Return what describes the job's file, or None if it has made none."""
-    return cast("Mapping[str, JsonValue] | None", job.file)
+    """Return ``name``, ``type`` and ``size`` of the job's file, or None if it has made none."""
+    file = cast("Mapping[str, JsonValue] | None", job.file)
+    if file is None or file.get("size") is None or job.status is not Status.COMPLETED:
+        return None
+    return {key: file[key] for key in ("name", "type", "size")}
+
+
+def _error(job: Job) -> str | None:
+    """Return the kind of error that `_text` shows."""
+    if job.status is Status.STARTED and (history := history_of(job)):
+        return cast("str | None", history[-1].get("error"))
+    return job.error
 
 
 def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:

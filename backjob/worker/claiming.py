@@ -47,6 +47,7 @@ from backjob.model import Expect, Headers, Job, Request, Status
 from backjob.process import Outage, PerProcess, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained
+from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome, end_of, exit_of
 from backjob.worker.places import Places
@@ -77,6 +78,7 @@ class Worker:
     a run if the store is unavailable. ``run_ended`` is called with the job after the end of a run is written. ``max_running`` returns how
     many jobs this process may run at once, and ``is_draining`` whether it runs no more of them. ``queues`` has the limits of
     the queues that have one.
+    ``keeping`` says what is kept of an action's response.
     """
 
     def __init__(
@@ -100,6 +102,7 @@ class Worker:
         is_authentic: Callable[[Job, bytes], bool],
         inheritance: Inheritance,
         owner: object,
+        keeping: Keeping | None = None,
     ) -> None:
         self._store = store
         self._signer = signer
@@ -123,6 +126,7 @@ class Worker:
         self._places = PerProcess(Places)
         self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
         self._inheritance = inheritance
+        self._keeping = keeping or Keeping()
         self.owner = owner
 
     @property
@@ -241,6 +245,7 @@ class Worker:
             owner=self.owner,
             fields={**self._inheritance.context(job), **logins},
             renewal=leases.interval,
+            keeping=self._keeping,
         )
         leases.add(running)
         return running
@@ -296,6 +301,10 @@ class Worker:
         """
         if running.is_inherited:
             return
+        if running.file is None:
+            running.file = outcome.file
+        elif outcome.file is not None:
+            outcome.file.close()  # finish(file=…) counts more
         conclusion = running.after(end_of(running, outcome), _spread())
         is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
         conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
@@ -320,6 +329,7 @@ class Worker:
         except Exception:
             _log.exception("job %s: the end of its run could not be written", job.id)
             changed = None
+        running.drop_file()
         self._leases().drop(running)
         if changed is not None:
             self._follow_up(job, conclusion, changed, error)

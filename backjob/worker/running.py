@@ -14,10 +14,11 @@ from typing_extensions import override
 from backjob.endings import is_large, without_result, write_conclusion
 from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
-from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, history_of
-from backjob.model import Expect, Job, Status, short_text
+from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of
+from backjob.model import Expect, Job, JsonValue, Status, short_text
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stderr, capture_stdout
+from backjob.worker.files import Keeping, NotKept, Spool, kept
 from backjob.worker.logs import capture_logging, line_of
 from backjob.worker.reports import Reports
 from backjob.worker.stamps import Stamps
@@ -47,7 +48,9 @@ class Running(Reports):
 
     ``owner`` is the job's `BackJob`. The adapter sets the header ``fields`` of the request that the action gets; None removes
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
-    ended the action, if an adapter has already turned it into a response. ``began`` is the monotonic time (s) of the claim.
+    ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
+    framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
+    says. ``began`` is the monotonic time (s) of the claim.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Running(Reports):
         owner: object = None,
         fields: Mapping[str, str | None] | None = None,
         renewal: float = 2.0,
+        keeping: Keeping | None = None,
         capture: CaptureOptions = STDOUT_ALONE,
     ) -> None:
         super().__init__(job, token, store=store, clock=clock, max_output=max_output, dirty=dirty, renewal=renewal)
@@ -72,12 +76,16 @@ class Running(Reports):
         self.finish: End | None = None
         self.error: End | None = None
         self.left_by: JobExit | None = None
+        self.message: str | None = None
+        self.keeping = keeping or Keeping()
+        self.file: Spool | None = None
         self.began = clock.monotonic()
         self.levels = [NOT_CAPTURED, NOT_CAPTURED]
         """The levels of the proxies of stdout and stderr that capture this job."""
         self._clock = clock
         self._end_in_doubt = False
         self._unwritten_ends = 0
+        self._kept_file: JsonValue = None
         self._process = os.getpid()
 
     @property
@@ -126,6 +134,11 @@ class Running(Reports):
         self._write(is_last=True)
         if self.ended:
             return None
+        with_file = self._with_file(conclusion)
+        if with_file is None:
+            self.ended = True
+            return None
+        conclusion = with_file
         expect = Expect(status=Status.IN_PROGRESS, run=self.job.run, token=self.token)
         latest, at = self._latest(), self._clock.now()
         try:
@@ -139,6 +152,34 @@ class Running(Reports):
             job = write_conclusion(self._store, latest, expect, without_result(conclusion), at)
         self.ended = True
         return job
+
+    def _with_file(self, conclusion: Conclusion) -> Conclusion | None:
+        """Keep the file of an action that succeeded, and return the conclusion with it, or FAILED; None if the run is over.
+
+        Of another action the file is dropped. Raises `StoreError`.
+        """
+        spool = self.file
+        if spool is None and self._kept_file is None:
+            return conclusion
+        if not isinstance(conclusion, End) or conclusion.status is not Status.COMPLETED:
+            self.drop_file()
+            return conclusion
+        if spool is not None:
+            try:
+                self._kept_file = kept(self._store, self.keeping, self.job, self.token, spool)
+            except NotKept as error:
+                self.drop_file()
+                return failed(f"the job's file can't be kept: {error}", unexpected=True)
+            self.drop_file()
+            if self._kept_file is None:
+                return None
+        return evolve(conclusion, file=self._kept_file)
+
+    def drop_file(self) -> None:
+        """Remove what was collected of the file that the action has made."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
 
     def _is_written(self, job: Job, conclusion: Conclusion) -> bool:
         """Whether the store wrote this conclusion, and only the answer was lost."""

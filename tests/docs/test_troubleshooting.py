@@ -53,7 +53,7 @@ def logged() -> dict[str, str]:
     for place, name, texts in calls():
         if place.startswith("backjob/cli/") or not texts:
             continue
-        if name in _LOGS and not texts[0].startswith(("… failed", "… waits", "… (and")):
+        if name in _LOGS and not texts[0].startswith(("… failed", "… waits", "… (and")) and texts[0] != "job …: …":
             found[texts[0]] = place
         elif name == "attempt":
             found[f"{texts[0]} waits for the store: …"] = found[f"{texts[0]} failed; backjob retries"] = place

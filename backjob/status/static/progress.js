@@ -384,7 +384,7 @@
         more: make("p", { part: "note", hidden: "" }),
         output: make("pre", { part: "output", role: "group", tabindex: 0, hidden: "" }),
         lines: make("span", {}),
-        truncated: make("span", { part: "note", hidden: "" }),
+        truncated: make("span", { part: "note" }),
         tail: make("span", {}),
       };
       [parts.word, parts.colon] = [new Text(), new Text()];
@@ -393,7 +393,7 @@
       parts.history.append(parts.earlier, parts.runs);
       parts.cancel.addEventListener("click", () => this.#post(parts.cancel, "cancel", "refused"));
       parts.run_again.addEventListener("click", () => this.#post(parts.run_again, "run_again", "not_again"));
-      parts.output.append(parts.lines, parts.truncated, parts.tail);
+      parts.output.append(parts.lines);
       this.#parts = parts;
       this.#applyTexts();
       this.replaceChildren(
@@ -431,7 +431,7 @@
     // Show a chunk as a terminal would; terminal.js does it, and is loaded with the first output.
     async #append({ text, next_offset: offset, truncated, tail }) {
       const { output, lines, more, truncated: note, tail: end } = this.#build();
-      note.hidden = !truncated;
+      if (truncated && !note.parentNode) output.append(note, end);
       if (offset <= this.#offset && !tail) return;
       if (offset > this.#offset) this.#text += text;
       this.#offset = Math.max(offset, this.#offset);

@@ -7,7 +7,6 @@ may block, those to the store above all, run in other threads.
 from __future__ import annotations
 
 import asyncio
-import codecs
 import math
 from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextlib import suppress
@@ -24,14 +23,16 @@ from backjob.http.scope import (
     route_path,
     routed_requests,
 )
-from backjob.http.serving import serving, text_decoder
+from backjob.http.serving import serving
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
+from backjob.status.exchange import Download
 from backjob.status.streaming.stream import Stream
-from backjob.worker.offload import in_event_loop, to_thread
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
+from backjob.worker.offload import in_event_loop, note_loop, to_thread
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 
@@ -46,6 +47,7 @@ App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
 _T = TypeVar("_T")
 
 _LONGEST_SEND: Final = 30.0  # s
+_LARGE_CHUNK: Final = 1 << 16  # bytes: to write more to a file could block the event loop
 
 
 class BackJobMiddleware:
@@ -79,7 +81,11 @@ class BackJobMiddleware:
             await _answer(send, reply.status, headers, str(reply).encode())
             return
         if self._status is not None and (below := self._status.below(scope)) is not None:
-            await self._status(below, receive, send)
+            token = serving.set(ScopeServing(scope))  # for a job that runs again as the current user
+            try:
+                await self._status(below, receive, send)
+            finally:
+                serving.reset(token)
             return
         await self._pass_on(scope, receive, send)
 
@@ -116,6 +122,7 @@ class BackJobMiddleware:
         error: BaseException | None = None
         try:
             contain_tasks()
+            note_loop()
             scope = restored(arrived, opened.request, running.job.caller, running.fields)
             token = serving.set(ScopeServing(scope))
             try:
@@ -127,8 +134,7 @@ class BackJobMiddleware:
                 serving.reset(token)
         except BaseException as raised:
             error = raised
-        retry_after = seconds_of(response.retry_after, self._jobs.clock.now())
-        outcome = Outcome(response.status, "", response.location, error, retry_after)
+        outcome = response.outcome(error, self._jobs.clock.now())
         await to_thread(self._jobs.worker.end, running, outcome)
         raise_if_cancelled(error)
         return outcome
@@ -144,6 +150,7 @@ class BackJobMiddleware:
             await send(message)
 
         token = serving.set(ScopeServing(scope))
+        note_loop()
         try:
             await self._app(scope, receive, start)
         except BaseException as error:
@@ -175,29 +182,29 @@ class _Replayed:
 
 
 class _Collected:
-    """``send`` of an action: collects the status, and the chunks of a streamed text as output."""
+    """``send`` of an action."""
 
     def __init__(self, running: Running) -> None:
-        self._running = running
-        self._decoder: codecs.IncrementalDecoder | None = None
-        self.status = 0
-        self.location: str | None = None
-        self.retry_after: str | None = None
+        self._response = ActionResponse(running)
+        self._has_chunks = False
+        self.outcome = self._response.outcome
         self.complete = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.status = int(message["status"])
-            fields = {bytes(name).lower(): bytes(value).decode("latin-1") for name, value in message.get("headers", ())}
-            self.location = fields.get(b"location")
-            self.retry_after = fields.get(b"retry-after")
-            self._decoder = text_decoder(
-                self.status, fields.get(b"content-type", ""), has_length=b"content-length" in fields
-            )
-        elif message["type"] == "http.response.body":
-            if self._decoder is not None:
-                self._running.write(self._decoder.decode(message.get("body", b"")))
-            if not message.get("more_body"):
+            headers = message.get("headers", ())
+            fields = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
+            self._response.begin(int(message["status"]), "", fields)
+        elif message["type"] == "http.response.body" and not self.complete.is_set():
+            chunk, is_last = message.get("body", b""), not message.get("more_body")
+            is_whole = is_last and not self._has_chunks
+            self._has_chunks = True
+            if self._response.may_block or len(chunk) > _LARGE_CHUNK:
+                await to_thread(partial(self._response.write, chunk, is_whole=is_whole))
+            else:
+                self._response.write(chunk, is_whole=is_whole)
+            if is_last:
+                self._response.end()
                 self.complete.set()
 
 
@@ -240,20 +247,25 @@ class StatusApp:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         answer = await to_thread(self._answer, scope)
-        if answer.stream is None:
-            await _answer(send, answer.status, answer.headers, answer.body)
-        else:
+        if answer.stream is not None:
             await _stream(receive, send, answer, answer.stream)
+        elif answer.download is not None:
+            await _download(send, answer, answer.download)
+        else:
+            await _answer(send, answer.status, answer.headers, answer.body)
 
     def _answer(self, scope: Scope) -> StatusResponse:
-        request = request_of(scope)
+        request, here = request_of(scope), ScopeServing(scope)
         return self._endpoints.respond(
             Visit(
                 request,
                 path=route_path(scope),
                 owner=lambda: self._jobs.owner_of(request),
-                mount=ScopeServing(scope).mount,
+                mount=here.mount,
+                sees_all=lambda: self._jobs.may_see_all(request),
                 in_thread=False,
+                manages_all=lambda: self._jobs.may_manage_all(request),
+                origin=here.origin,
             )
         )
 
@@ -291,6 +303,20 @@ async def _stream(receive: Receive, send: Send, answer: StatusResponse, stream: 
         watching.cancel()
         with suppress(asyncio.CancelledError):
             await watching
+
+
+async def _download(send: Send, answer: StatusResponse, download: Download) -> None:
+    """Send a file to its end, or until the client disconnects or does not read for 30 s."""
+    try:
+        await send({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
+        while chunk := await to_thread(download.read):
+            async with asyncio.timeout(_LONGEST_SEND):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except (TimeoutError, ConnectionError):
+        return
+    finally:
+        await to_thread(download.close)
 
 
 async def _until_disconnect(receive: Receive, stream: Stream) -> None:

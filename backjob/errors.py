@@ -173,11 +173,15 @@ class JobExit(BaseException):
 
 
 class JobFailed(JobExit):
-    """The action called ``fail()``. The job ends FAILED with this text."""
+    """The action called ``fail()``. The job ends FAILED with this text.
 
-    def __init__(self, text: str) -> None:
+    ``unexpected``: the text is that of an exception, which not every visitor may see.
+    """
+
+    def __init__(self, text: str, *, unexpected: bool = False) -> None:
         super().__init__(text)
         self.text = text
+        self.unexpected = unexpected
 
 
 class JobRetried(JobExit):

@@ -1,6 +1,6 @@
 """The contracts between the parts, as `typing.Protocol`: implement the methods, there is nothing to subclass.
 
-`backjob.testing` has a test suite for implementations of Store, Transport and Signer.
+`backjob.testing` has a test suite for implementations of Store, Transport, Signer and Files.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from backjob.clock import Clock
 from backjob.model import (
@@ -37,6 +37,7 @@ __all__ = [
     "Delivery",
     "Draft",
     "Expect",
+    "Files",
     "Grant",
     "Job",
     "JobState",
@@ -76,7 +77,8 @@ class Store(Protocol):
         """At most ``limit`` bytes (4 or more) of output from byte ``offset``, never splitting a character.
 
         An offset at or past the end gives an empty chunk with that ``next_offset``; an offset inside a character moves to
-        the next one; an unknown job has no output. Each chunk has the job's ``truncated``.
+        the next one; an unknown job has no output. Each chunk has the job's ``truncated``, and one that reaches the end of
+        the output its ``tail``. Other chunks cost nothing more because of a tail, and `get` and `find` never read it.
         """
         ...
 
@@ -121,15 +123,27 @@ class Store(Protocol):
         ...
 
     def find(self, query: Query) -> list[Job]:
-        """The jobs that match, newest first, whose requests need no body. An unknown ``before`` finds nothing."""
+        """The jobs that match, newest first, whose requests need no body.
+
+        An unknown ``before`` finds nothing, unless the query has a ``before_time``.
+        """
         ...
 
     def count(self, query: Query) -> int:
         """How many jobs `find` would return for this query, without reading them."""
         ...
 
+    def delete(self, job_id: str) -> bool:
+        """Remove a job with its request's body and its output, whatever its status, or return False if it is unknown.
+
+        Its merge key and its slot are free then. Every later call treats the job as unknown.
+        """
+        ...
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         """Delete old jobs with one of these ``labels`` (None: any) in small batches, and return how many.
+
+        It leaves jobs that have a ``file``: backjob deletes the file first, then the job by `delete`.
 
         A COMPLETED job is old if it ended more than ``completed_age`` seconds ago, and a job with any final status if it
         ended more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.
@@ -160,6 +174,34 @@ def lacks(store: Store) -> frozenset[Capability]:
     """The capabilities that a store lacks: its attribute ``lacks``, or none."""
     found: frozenset[Capability] = getattr(store, "lacks", frozenset())
     return found
+
+
+@runtime_checkable
+class Files(Protocol):
+    """Keeps the files that jobs make. Synchronous and callable from any thread of any process of the application.
+
+    backjob makes up all names: both are 1 to 128 characters from ``A-Za-z0-9_-``. Each method may raise `OSError` or an error
+    of its own, which backjob logs.
+    """
+
+    def write(self, job_id: str, name: str, content: BinaryIO) -> None:
+        """Keep the content, read to its end in chunks, as this file of the job, in place of an earlier one.
+
+        The file is durable when the method returns. A reader, and a process that is killed meanwhile, leaves either the whole
+        file or none (or the earlier one).
+        """
+        ...
+
+    def open(self, job_id: str, name: str) -> BinaryIO:
+        """Open a file to read it from its beginning. Raises `FileNotFoundError` if there is none.
+
+        An open file can be read to its end even if it is deleted meanwhile, or reading raises an error.
+        """
+        ...
+
+    def delete(self, job_id: str) -> None:
+        """Delete all files of the job, also incomplete ones. Without any it has no effect."""
+        ...
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import import_module
@@ -19,8 +20,9 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
-from backjob.jobs.options import queue_limits
-from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.http.public import public_url, trusted_origins
+from backjob.jobs.options import logging_level, queue_limits
+from backjob.protocols import Clock, Files, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
 from backjob.stores import open_store
@@ -52,6 +54,8 @@ _OPTIONS: Final = (
     "credential_headers",
     "user_agent",
     "status_prefix",
+    "public_url",
+    "trusted_origins",
     "seal",
     "streams",
     "run_lease",
@@ -59,6 +63,13 @@ _OPTIONS: Final = (
     "queues",
     "slice_time",
     "drain_time",
+    "files",
+    "max_file",
+    "max_result",
+    "show_errors",
+    "capture_stderr",
+    "capture_logging",
+    "timestamp_output",
 )
 
 
@@ -138,6 +149,18 @@ def _cache(value: object) -> object:
     return value
 
 
+def _files(value: object) -> Files | str:
+    if isinstance(value, Files):
+        return value
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str) or not value:
+        raise ValueError(
+            "must be a directory, the name of an object (module:name), or an object with write, open and delete"
+        )
+    return value
+
+
 def _setting(read: Callable[[object], Any], *, show: Callable[[Any], str] = repr) -> Any:
     return field(default=None, metadata={"read": read}, repr=show)
 
@@ -174,6 +197,8 @@ class Settings:
     credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))
     user_agent: str | None = _setting(_text)
     status_prefix: str | None = _setting(_text)
+    public_url: str | None = _setting(public_url)
+    trusted_origins: tuple[str, ...] | None = _setting(_names(trusted_origins))
     seal: bool | None = _setting(_truth)
     streams: int | None = _setting(_count)
     run_lease: float | None = _setting(_number)
@@ -181,6 +206,13 @@ class Settings:
     queues: Mapping[str, Mapping[str, Any]] | None = _setting(_queues)
     slice_time: float | None = _setting(_number)
     drain_time: float | None = _setting(_number)
+    files: Files | str | None = field(default=None, metadata={"read": _files}, repr=False)
+    max_file: int | None = _setting(_size)
+    max_result: int | None = _setting(_size)
+    show_errors: bool | None = _setting(_truth)
+    capture_stderr: bool | None = _setting(_truth)
+    capture_logging: int | None = _setting(logging_level)
+    timestamp_output: bool | None = _setting(_truth)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:
@@ -233,13 +265,16 @@ class Settings:
 
         ``secret`` is the framework's secret; without a key setting, the key is derived from it, labelled with ``package``
         and ``application``. Fallbacks that are too weak are left out. What is passed here takes precedence; a cache goes in
-        front of any store. With ``debug`` a weak key is used, with a warning. Raises `InvalidRequest`, and what the store's
+        front of any store. With ``debug`` a weak key is used, with a warning, and visitors see unexpected errors. Raises `InvalidRequest`, and what the store's
         constructor raises.
         """
         if transport is None:
             transport = self._transport()
         if signer is None:
             signer = self._signer(secret, tuple(secret_fallbacks), package, application, debug=debug)
+        given = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
+        if isinstance(self.files, str) and _NAME.fullmatch(self.files):
+            given["files"] = named(self.files, "FILES")
         opened = self._store(default_store, store, clock)
         try:
             return make(
@@ -247,7 +282,7 @@ class Settings:
                 transport=transport,
                 signer=signer,
                 clock=clock,
-                **{name: value for name in _OPTIONS if (value := getattr(self, name)) is not None} | options,
+                **{"show_errors": debug} | given | options,
             )
         except BaseException:
             if store is None:

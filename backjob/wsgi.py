@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import io
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,14 +19,15 @@ from backjob.http.environ import (
     routed_request,
     threads_of,
 )
-from backjob.http.serving import serving, text_decoder
+from backjob.http.serving import serving
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
@@ -61,7 +61,11 @@ class BackJobMiddleware:
             time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
-            return self._status(below, start_response)
+            token = serving.set(EnvironServing(environ))  # for a job that runs again as the current user
+            try:
+                return self._status(below, start_response)
+            finally:
+                serving.reset(token)
         return _pass_on(self._app, environ, start_response)
 
     # --- a worker request -------------------------------------------------------------------------------------------
@@ -78,7 +82,7 @@ class BackJobMiddleware:
 
     def _act(self, environ: WSGIEnvironment, running: Running, opened: WorkerRequest, body: bytes) -> Outcome:
         """Run the action to its end, even if the connection is lost."""
-        response = _Collected(running)
+        response = ActionResponse(running)
         error: BaseException | None = None
         token = serving.set(EnvironServing(environ))
         try:
@@ -87,10 +91,12 @@ class BackJobMiddleware:
             with running.active():
                 if running.job.as_owner:
                     self._jobs.run_as_owner(running.job, environ)
-                chunks = self._app(environ, response.start)
+                chunks = self._app(environ, partial(_begin, response))
+                is_whole = isinstance(chunks, list | tuple) and len(chunks) == 1
                 try:
                     for chunk in chunks:
-                        response.write(chunk)
+                        response.write(chunk, is_whole=is_whole)
+                    response.end()
                 finally:
                     close = getattr(chunks, "close", None)
                     if close is not None:
@@ -99,8 +105,7 @@ class BackJobMiddleware:
             error = raised
         finally:
             serving.reset(token)
-        retry_after = seconds_of(response.retry_after, self._jobs.clock.now())
-        return Outcome(response.status, response.reason, response.location, error, retry_after)
+        return response.outcome(error, self._jobs.clock.now())
 
 
 def without_engine(
@@ -151,31 +156,13 @@ def _pass_on(app: WSGIApplication, environ: WSGIEnvironment, start_response: Sta
     return _Body(body, here)
 
 
-class _Collected:
-    """Collects an action's response: its status line, and the chunks of a streamed text as output."""
-
-    def __init__(self, running: Running) -> None:
-        self._running = running
-        self._decoder: codecs.IncrementalDecoder | None = None
-        self.status = 0
-        self.reason = ""
-        self.location: str | None = None
-        self.retry_after: str | None = None
-
-    def start(
-        self, status: str, headers: list[tuple[str, str]], _exc_info: _ExcInfo = None, /
-    ) -> Callable[[bytes], object]:
-        code, _, self.reason = status.partition(" ")
-        self.status = int(code)
-        fields = {name.lower(): value for name, value in headers}
-        self.location = fields.get("location")
-        self.retry_after = fields.get("retry-after")
-        self._decoder = text_decoder(self.status, fields.get("content-type", ""), has_length="content-length" in fields)
-        return self.write
-
-    def write(self, chunk: bytes, /) -> None:
-        if self._decoder is not None:
-            self._running.write(self._decoder.decode(chunk))
+def _begin(
+    response: ActionResponse, status: str, headers: list[tuple[str, str]], _exc_info: _ExcInfo = None, /
+) -> Callable[[bytes], object]:
+    """``start_response`` of an action."""
+    code, _, reason = status.partition(" ")
+    response.begin(int(code), reason, headers)
+    return response.write
 
 
 class _Body:
@@ -225,17 +212,20 @@ class StatusApp:
         return {**environ, "SCRIPT_NAME": mount, "PATH_INFO": path}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = request_of(environ)
+        request, here = request_of(environ), EnvironServing(environ)
         answer = self._endpoints.respond(
             Visit(
                 request,
                 path=environ.get("PATH_INFO", ""),
                 owner=lambda: self._jobs.owner_of(request),
-                mount=EnvironServing(environ).mount,
+                mount=here.mount,
+                sees_all=lambda: self._jobs.may_see_all(request),
+                manages_all=lambda: self._jobs.may_manage_all(request),
+                origin=here.origin,
             )
         )
         start_response(f"{answer.status} {answer.reason}", list(answer.headers))
-        return [answer.body] if answer.stream is None else answer.stream
+        return answer.stream or answer.download or [answer.body]
 
 
 def _answer(

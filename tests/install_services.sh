@@ -2,7 +2,7 @@
 # Starts the servers that tests need on 127.0.0.1 and their usual ports: PostgreSQL (user postgres, no password), MariaDB
 # (root, no password) and Redis. A server that answers is used as it is, and one that is installed is started. A missing one
 # is installed, and allows local connections without a password; servers that existed before are not changed. It also
-# installs nginx, Caddy and Apache with mod_wsgi, which tests start themselves.
+# installs nginx, Caddy and Apache with mod_wsgi, and the shells zsh and fish, which tests start themselves.
 set -euo pipefail
 
 readonly DEADLINE=60 # s
@@ -93,6 +93,10 @@ redis() {
 
 command -v caddy >/dev/null || RUNLEVEL=1 install_package caddy
 command -v systemd-analyze >/dev/null || install_package systemd # to check the units of the recipes
+
+for shell in zsh fish; do # for the tests of completion
+    command -v "$shell" >/dev/null || install_package "$shell"
+done
 
 command -v ps >/dev/null || install_package procps # for tests that kill their own servers
 

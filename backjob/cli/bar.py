@@ -14,6 +14,7 @@ from attrs import frozen
 from backjob.clock import SystemClock
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
+from backjob.status.times import clock_text, run_seconds
 from backjob.status.words import word_of
 
 _COLOURS: Final = {Status.COMPLETED: "32", Status.FAILED: "31", Status.CANCELLED: "33"}
@@ -34,7 +35,7 @@ _BLOCK: Final = 3  # the length of the block that moves while the progress is un
 class Progress:
     """A job at one moment. ``text`` must be a single line that is safe to print.
 
-    ``seconds`` counts from the job's due time, and is negative before it. ``frame`` drives the animation.
+    ``seconds`` counts from the beginning of the job, or from its due time, before which it is negative. ``frame`` drives the animation.
     """
 
     status: Status
@@ -46,10 +47,8 @@ class Progress:
 
     @property
     def time(self) -> str:
-        """The time since the job was due, such as ``4:05`` or ``1:00:00``; before that, ``in 4:05``."""
-        minutes, seconds = divmod(int(abs(self.seconds)), 60)
-        hours, minutes = divmod(minutes, 60)
-        length = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+        """The time since the job began, such as ``4:05`` or ``1:00:00``; before it is due, ``in 4:05``."""
+        length = clock_text(abs(self.seconds))
         return f"in {length}" if self.seconds < 0 else length
 
 
@@ -178,14 +177,14 @@ class Bar:
         state = self._state
         status = state.status
         progress = Progress(status, state.progress, self._text, self._seconds(state), self._frame, state.attempt)
-        columns = _UNLIMITED if status.is_final else _columns(self._stream) - _RESERVED
+        columns = _UNLIMITED if status.is_final else columns_of(self._stream) - _RESERVED
         return f"\r{draw(progress, self._style, columns)}{_CLEAR_REST}"
 
     def _seconds(self, state: JobState) -> float:
-        if state.status.is_final:
-            return max(0.0, ((state.end_time or state.updated_time) - state.start_time).total_seconds())
-        seconds = (self._clock.now() - state.start_time).total_seconds()
-        return seconds if state.status is Status.STARTED else max(0.0, seconds)
+        now = self._clock.now()
+        if state.status is Status.STARTED:
+            return (now - state.start_time).total_seconds()
+        return run_seconds(state, now) or 0.0
 
     def _write(self, text: str) -> None:
         if text:
@@ -193,7 +192,8 @@ class Bar:
             self._stream.flush()
 
 
-def _columns(stream: TextIO) -> int:
+def columns_of(stream: TextIO) -> int:
+    """Return how many columns the terminal has."""
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):

@@ -6,23 +6,29 @@ import json
 import logging
 import sys
 from argparse import Namespace
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Final
 
-from backjob.cli.console import job_details, job_line, run_monitor, whole_output
+from backjob.cli.bar import columns_of
+from backjob.cli.completion import shell_code
+from backjob.cli.console import job_details, run_monitor, whole_output
 from backjob.cli.demo import server
 from backjob.cli.doctor import examine
+from backjob.cli.exits import OF_STATUS, Exit
 from backjob.cli.opening import PREFIX, Source, environment_settings
+from backjob.cli.table import job_table
 from backjob.cli.watching import watch
 from backjob.errors import InvalidRequest
+from backjob.jobs import engine_of
 from backjob.protocols import Transport
 from backjob.settings import Settings
 from backjob.signing import MessageSigner
+from backjob.status.words import WORDS
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 
-INTERRUPTED: Final = 130
-"""The exit code after Ctrl-C."""
+_FILTERS: Final = ("status", "scope", "owner", "before")
 
 
 def _source(args: Namespace) -> Source:
@@ -30,12 +36,28 @@ def _source(args: Namespace) -> Source:
 
 
 def list_jobs(args: Namespace) -> int:
-    """Print one line for each job."""
+    """Print a table of jobs, their ids, or a line of JSON for each."""
     with _source(args).open() as jobs:
-        found = jobs.find(scope=args.scope, status=args.status, owner=args.owner, limit=args.limit, before=args.before)
-        for state in found:
-            print(json.dumps(state.as_dict()) if args.json else job_line(state))
-    return 0
+        filters = {name: getattr(args, name) for name in _FILTERS}
+        found = jobs.find(**filters, limit=args.limit)
+        if args.json:
+            _print_lines(json.dumps(state.as_dict()) for state in found)
+        elif args.quiet:
+            _print_lines(state.id for state in found)
+        elif found:
+            columns = columns_of(sys.stdout) if sys.stdout.isatty() else None
+            _print_lines(job_table(found, engine_of(jobs).clock.now(), columns))
+            if len(found) == args.limit and sys.stdout.isatty():
+                sys.stderr.write(f"These are the newest {len(found)}. For older ones, add --before {found[-1].id}\n")
+        else:
+            is_filtered = any(value is not None for value in filters.values())
+            sys.stderr.write("No job matches.\n" if is_filtered else "There are no jobs.\n")
+    return Exit.SUCCESS
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line)
 
 
 def show_job(args: Namespace) -> int:
@@ -47,7 +69,7 @@ def show_job(args: Namespace) -> int:
             print(json.dumps({**state.as_dict(), "output": output, "truncated": truncated}))
         else:
             print(job_details(jobs, args.job_id, escape=sys.stdout.isatty()))
-    return 0
+    return Exit.SUCCESS
 
 
 def watch_job(args: Namespace) -> int:
@@ -57,11 +79,22 @@ def watch_job(args: Namespace) -> int:
             return watch(jobs, args.job_id, sys.stdout)
         except KeyboardInterrupt:
             sys.stderr.write(f"\nThe job continues. To cancel it: {args.prog} cancel {args.job_id}\n")
-            return INTERRUPTED
+            return Exit.INTERRUPTED
+
+
+def wait_for_job(args: Namespace) -> int:
+    """Wait until a job has ended."""
+    with _source(args).open() as jobs:
+        try:
+            state = jobs.join(args.job_id, args.timeout)
+        except TimeoutError:
+            sys.stderr.write(f"{args.prog}: {args.job_id} has not ended within {args.timeout:g} s\n")
+            return Exit.TIMEOUT
+    return OF_STATUS[state.status]
 
 
 def cancel_job(args: Namespace) -> int:
-    """Cancel a job; 1 if it had already ended."""
+    """Cancel a job, unless it had already ended."""
     with _source(args).open() as jobs:
         cancelled = jobs.cancel(args.job_id)
         state = jobs.status(args.job_id)
@@ -70,8 +103,8 @@ def cancel_job(args: Namespace) -> int:
     elif cancelled:
         print(f"cancelled {args.job_id}")
     else:
-        sys.stderr.write(f"{args.prog}: {args.job_id} had already ended: {state.status.name}\n")
-    return 0 if cancelled else 1
+        sys.stderr.write(f"{args.prog}: {args.job_id} had already ended: {WORDS[state.status]}\n")
+    return Exit.SUCCESS if cancelled else Exit.ENDED
 
 
 def clean_up(args: Namespace) -> int:
@@ -79,7 +112,7 @@ def clean_up(args: Namespace) -> int:
     with _source(args).open() as jobs:
         removed = jobs.cleanup()
     print(json.dumps({"removed": removed}) if args.json else f"removed {removed} {'job' if removed == 1 else 'jobs'}")
-    return 0
+    return Exit.SUCCESS
 
 
 def run_monitor_here(args: Namespace) -> int:
@@ -88,7 +121,7 @@ def run_monitor_here(args: Namespace) -> int:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with _source(args).open_to_deliver() as jobs:
         run_monitor(jobs)
-    return 0
+    return Exit.SUCCESS
 
 
 def run_demo(args: Namespace) -> int:
@@ -145,8 +178,14 @@ def print_schema(args: Namespace) -> int:
         if args.schema is not None:
             raise InvalidRequest("schema", "SQLite has no schemas")
         print(SQLiteStore.schema(args.table_name), end="")
-        return 0
+        return Exit.SUCCESS
     from backjob.stores.sql import SQLStore  # noqa: PLC0415 - needs an extra
 
     print(SQLStore.schema(args.dialect, table_name=args.table_name, schema=args.schema), end="")
-    return 0
+    return Exit.SUCCESS
+
+
+def print_completion(args: Namespace) -> int:
+    """Print the code for a shell's completion."""
+    print(shell_code(args.shell))
+    return Exit.SUCCESS

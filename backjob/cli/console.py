@@ -1,4 +1,4 @@
-"""Format jobs as text, in one line or with all details, and run the monitor in the foreground.
+"""Format a job as text with all its details, and run the monitor in the foreground.
 
 Text from a job may contain control characters. Escape them for a terminal, so that they have no effect there.
 """
@@ -10,20 +10,22 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType
 from typing import Final
 
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
-from backjob.model import JobState
-from backjob.status.words import EARLIER_RUNS, WAITING, run_line, with_notes
+from backjob.model import DEFAULT_QUEUE, JsonValue, Status
+from backjob.status.times import clock_text, run_seconds
+from backjob.status.words import EARLIER_RUNS, WAITING, run_line, word_of
 
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
 
+_LOOK: Final = 1.0  # s
 _LONGEST_TEXT: Final = 100
 _LONGEST_RUN: Final = 600
 _TAIL: Final = 1 << 16  # bytes of output that a job without a text shows as its text
@@ -55,20 +57,6 @@ def _time(time: datetime | None) -> str:
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def job_line(state: JobState) -> str:
-    """Return a job as one line: id, status, progress, due time (UTC), scope, owner, last line of its text."""
-    parts = (
-        f"{state.id:<24}",
-        f"{state.status.name:<11}",
-        f"{state.progress:3d} %",
-        _time(state.start_time),
-        last_line(state.scope) or "-",
-        last_line(state.owner or "") or "-",
-        with_notes(last_line(state.status_text), state),
-    )
-    return "  ".join(parts).rstrip()
-
-
 def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:
     """Return the stored output of a job, and whether it was truncated. Raises `JobNotFound`."""
     chunks: list[str] = []
@@ -87,18 +75,26 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     state = jobs.status(job_id)
     output, truncated = whole_output(jobs, job_id)
     text = "" if is_output(state.status_text, output) else state.status_text
+    seconds = run_seconds(state, engine_of(jobs).clock.now())
     rows = {
         "id": state.id,
-        "status": state.status.name,
+        "title": last_line(state.title),
+        "route": last_line(f"{state.method} {state.path}"),
+        "state": word_of(state.status, state.attempt),
         "progress": f"{state.progress} %",
         "text": "\n          ".join(escaped(text).strip().splitlines()),
         "waits": WAITING.get(state.waiting_for or "", state.waiting_for or ""),
         "attempt": f"{state.attempt} of {state.retries + 1}" if state.retries or state.attempt > 1 else "",
+        "queue": "" if state.queue == DEFAULT_QUEUE else last_line(state.queue),
         "scope": last_line(state.scope),
         "owner": last_line(state.owner or ""),
-        "due": _time(state.start_time),
-        "updated": _time(state.updated_time),
+        "created": _time(state.created_time),
+        "due": "" if state.status is not Status.STARTED else _time(state.start_time),
+        "began": _time(state.claimed_time),
+        "updated": "" if state.status.is_final else _time(state.updated_time),
         "ended": _time(state.end_time),
+        "duration": "" if seconds is None else clock_text(seconds),
+        "file": "" if state.file is None else _file(state.file),
         "result": "" if state.result is None else json.dumps(state.result),
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value]
@@ -109,6 +105,10 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     if truncated:
         lines.append(TRUNCATED)
     return "\n".join(lines)
+
+
+def _file(file: Mapping[str, JsonValue]) -> str:
+    return last_line(f"{file.get('name') or ''} ({file.get('type') or 'unknown type'}, {file.get('size') or 0} bytes)")
 
 
 def is_output(status_text: str, output: str) -> bool:
@@ -129,29 +129,36 @@ def run_monitor(jobs: BackJob, *, stop: threading.Event | None = None) -> None:
         raise AddressUnknown("a separate monitor needs the application's address; set BASE_URL (BACKJOB_BASE_URL)")
     jobs.find(limit=1)
     try:
-        with _sigterm_as_interrupt():
+        with suppress(KeyboardInterrupt), _sigterm_as_interrupt() as signals:
             engine_of(jobs).monitor.ensure_running()
             sys.stderr.write("backjob monitor: running; press Ctrl-C to stop\n")
             sys.stderr.flush()
-            (threading.Event() if stop is None else stop).wait()
-    except KeyboardInterrupt:
+            stop = threading.Event() if stop is None else stop
+            # An exception that a signal raises in a destructor, for example, is lost.
+            while not (signals or stop.wait(_LOOK)):
+                pass
         sys.stderr.write("backjob monitor: stopping\n")
     finally:
         jobs.close()
 
 
 @contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt on SIGTERM. A handler that set the event instead could deadlock with the waiting thread."""
+def _sigterm_as_interrupt() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt on SIGTERM, and yield the list to which the handler adds the signal.
+
+    A handler that set the event instead could deadlock with the waiting thread.
+    """
+    received: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may install signal handlers
+        yield received  # only the main thread may install signal handlers
         return
-    before = signal.signal(signal.SIGTERM, _interrupt)
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        yield
+        yield received
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

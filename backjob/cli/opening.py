@@ -12,7 +12,7 @@ from typing import Final
 from attrs import evolve, frozen
 
 from backjob.errors import InvalidRequest
-from backjob.jobs import BackJob, engine_of
+from backjob.jobs import BackJob, engine_of, set_up_for_command
 from backjob.protocols import Capability, lacks
 from backjob.settings import Settings, named
 from backjob.stores import has_tables
@@ -88,6 +88,7 @@ def _imported(name: str) -> BackJob:
     found = named(name, "app")
     if not isinstance(found, BackJob):
         raise InvalidRequest("app", f"{name} is not a BackJob, but a {type(found).__name__}")
+    set_up_for_command(found)
     return found
 
 

@@ -9,13 +9,11 @@ from typing import Final, Self, TextIO
 
 from backjob.cli.bar import Bar
 from backjob.cli.console import TRUNCATED, escaped, is_output, last_line
+from backjob.cli.exits import OF_STATUS
 from backjob.jobs import BackJob
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
 from backjob.status.words import with_notes
-
-EXIT_CODES: Final = {Status.COMPLETED: 0, Status.FAILED: 1, Status.CANCELLED: 2}
-"""The exit code of a command that waits for a job's end."""
 
 _HEAD: Final = 1 << 16
 _LONGEST_END: Final = 2000
@@ -23,7 +21,7 @@ _NO_CURSOR: Final = ("dumb", "unknown")
 
 
 def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = None) -> int:
-    """Print a job's output and progress until it ends; return its exit code (`EXIT_CODES`).
+    """Print a job's output and progress until it ends; return its exit code (`OF_STATUS`).
 
     A terminal gets a progress bar, any other stream plain lines. Raises `JobNotFound`; errors from writing to
     ``stream`` propagate.
@@ -41,7 +39,7 @@ def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = N
             display.state(state, with_notes(line, state))
         if output.truncated:
             display.output(TRUNCATED + "\n")
-    return EXIT_CODES[status]
+    return OF_STATUS[status]
 
 
 class _OutputReader:

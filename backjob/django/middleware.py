@@ -8,10 +8,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.utils.functional import Promise
 
 from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
@@ -28,14 +30,18 @@ from backjob.django.requests import (
 )
 from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
-from backjob.http.serving import serving, text_decoder
+from backjob.http.serving import serving
 from backjob.jobs import Engine, check_without_engine
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, seconds_of, status_of
+from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running, current
 from backjob.worker.task_exits import contain_tasks
 
 __all__ = ["BackJobMiddleware"]
+
+_BECOMES_4XX: Final = (Http404, PermissionDenied, BadRequest)
+_LARGE_CHUNK: Final = 1 << 16  # bytes: to write more to a file could block the event loop
 
 _log = logging.getLogger("backjob")
 
@@ -68,6 +74,12 @@ class BackJobMiddleware:
             await sync_to_async(merge_session_changes)(request)
             keep_owner(request)
 
+    def process_exception(self, _request: HttpRequest, exception: Exception) -> None:
+        """Keep the message of an exception that Django turns into a 4xx response, whose page does not have it."""
+        running = current.get()
+        if running is not None:
+            running.message = _message_of(exception)
+
     # --- WSGI -------------------------------------------------------------------------------------------------------
 
     def _in_thread(self, request: HttpRequest) -> HttpResponseBase:
@@ -96,6 +108,7 @@ class BackJobMiddleware:
 
     def _act(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
+        collected = ActionResponse(running)
         error: BaseException | None = None
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
             try:
@@ -103,13 +116,15 @@ class BackJobMiddleware:
                     site.run_as_owner(running.job, request)
                 response = self._get_response(request)
                 try:
+                    _begin(collected, response)
                     if response.streaming:
-                        _consume(running, response, response.streaming_content)
+                        _consume(collected, response.streaming_content)
+                    collected.end()
                 finally:
                     _close(response)
             except BaseException as raised:
                 error = raised
-        return response, _outcome(site, response, error)
+        return response, collected.outcome(error, site.clock.now())
 
     # --- ASGI -------------------------------------------------------------------------------------------------------
 
@@ -131,6 +146,7 @@ class BackJobMiddleware:
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
+        collected = ActionResponse(running)
         error: BaseException | None = None
         contain_tasks()
         with _served(request), urls_below_mount(request), job_context(running.job.id), running.active():
@@ -139,15 +155,17 @@ class BackJobMiddleware:
                     await sync_to_async(site.run_as_owner)(running.job, request)
                 response = await self._get_response(request)
                 try:
+                    await sync_to_async(_begin)(collected, response)
                     if response.streaming and response.is_async:
-                        await _consume_async(running, response, response.streaming_content)
+                        await _consume_async(collected, response.streaming_content)
                     elif response.streaming:
-                        await sync_to_async(_consume)(running, response, response.streaming_content)
+                        await sync_to_async(_consume)(collected, response.streaming_content)
+                    collected.end()
                 finally:
                     await sync_to_async(_close)(response)
             except BaseException as raised:
                 error = raised
-        outcome = _outcome(site, response, error)
+        outcome = collected.outcome(error, site.clock.now())
         await sync_to_async(site.worker.end)(running, outcome)
         raise_if_cancelled(error)
         return response, outcome
@@ -189,24 +207,29 @@ def _served(request: HttpRequest) -> Iterator[None]:
         serving.reset(token)
 
 
-def _consume(running: Running, response: Any, chunks: Iterator[bytes]) -> None:
-    """Consume a streamed body; text becomes the job's output."""
-    decoder = _decoder(response)
+def _begin(collected: ActionResponse, response: Any) -> None:
+    """Collect an action's response, and its body unless that is streamed."""
+    collected.begin(response.status_code, response.reason_phrase, response.items())
+    if not response.streaming:
+        collected.write(response.content, is_whole=True)
+
+
+def _consume(collected: ActionResponse, chunks: Iterator[bytes]) -> None:
     for chunk in chunks:
-        if decoder is not None:
-            running.write(decoder.decode(chunk))
+        collected.write(chunk)
 
 
-async def _consume_async(running: Running, response: Any, chunks: AsyncIterator[bytes]) -> None:
-    decoder = _decoder(response)
+async def _consume_async(collected: ActionResponse, chunks: AsyncIterator[bytes]) -> None:
     async for chunk in chunks:
-        if decoder is not None:
-            running.write(decoder.decode(chunk))
+        if collected.may_block or len(chunk) > _LARGE_CHUNK:
+            await sync_to_async(collected.write)(chunk)
+        else:
+            collected.write(chunk)
 
 
-def _decoder(response: Any) -> Any:
-    has_length = response.has_header("Content-Length")
-    return text_decoder(response.status_code, response.get("Content-Type", ""), has_length=has_length)
+def _message_of(exception: Exception) -> str | None:
+    text = exception.args[0] if exception.args else None
+    return str(text) if isinstance(exception, _BECOMES_4XX) and isinstance(text, str | Promise) else None
 
 
 def _close(response: Any) -> None:
@@ -215,13 +238,6 @@ def _close(response: Any) -> None:
         closer()
     response._resource_closers.clear()  # noqa: SLF001
     response.closed = True
-
-
-def _outcome(site: Engine, response: Any, error: BaseException | None) -> Outcome:
-    if response is None:
-        return Outcome(error=error)
-    retry_after = seconds_of(response.get("Retry-After"), site.clock.now())
-    return Outcome(response.status_code, response.reason_phrase, response.get("Location"), error, retry_after)
 
 
 def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:

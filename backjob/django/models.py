@@ -64,6 +64,7 @@ class Job(models.Model):
     title = ExactField(max_length=255, null=True)
     method = ExactField(max_length=20, default="", db_default="")
     keep_request = models.SmallIntegerField(default=0, db_default=0)
+    error = ExactField(max_length=255, null=True)
     path = models.TextField(null=True)
     request = models.TextField(null=True)
     status_text = models.TextField(null=True)
@@ -78,8 +79,12 @@ class Job(models.Model):
         verbose_name = _("job")
         verbose_name_plural = _("jobs")
         ordering = ["-seq"]
-        default_permissions = ("view",)
-        permissions = [("cancel_job", "Can cancel job")]
+        default_permissions = ("view", "delete")
+        permissions = [
+            ("cancel_job", "Can cancel job"),
+            ("run_again_job", "Can run job again"),
+            ("inspect_job", "Can see arguments and tracebacks of tasks"),
+        ]
         indexes = [
             models.Index(fields=["status", "label", "start_time"], name="backjob_job_due"),
             models.Index(fields=["status", "label", "end_time"], name="backjob_job_ageing"),

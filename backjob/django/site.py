@@ -6,9 +6,11 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, ParamSpec, TypeVar
 
+import django
 from attrs import evolve
 from django.apps import apps
-from django.conf import settings
+from django.conf import ENVIRONMENT_VARIABLE, settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -16,6 +18,7 @@ from django.utils.module_loading import import_string
 from typing_extensions import Unpack, override
 
 from backjob.django.engine import DjangoEngine, current_request
+from backjob.django.files import StorageFiles
 from backjob.django.signals import set_on_end
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import credential_names
@@ -33,7 +36,7 @@ _R = TypeVar("_R")
 
 _log = logging.getLogger("backjob")
 
-_DJANGO_ONLY: Final = ("DATABASE", "OWNER", "ON_END")
+_DJANGO_ONLY: Final = ("DATABASE", "OWNER", "MAY_SEE_ALL", "MAY_MANAGE_ALL", "ON_END")
 """Settings that exist only for Django."""
 
 INSECURE: Final = "django-insecure-"
@@ -45,8 +48,10 @@ class BackJob(CoreBackJob):
 
     Besides the settings that are the same everywhere, ``DATABASE`` is the alias of the database that keeps the jobs,
     ``OWNER`` the dotted path of a function ``owner(request) -> str | None`` (by default it returns the primary key of the
-    logged-in user), and ``ON_END`` that of a function that is called with the state of each job that ends. ``CACHE`` is
-    the name of one of ``CACHES``, used in front of the store. The key is derived from ``SECRET_KEY`` and
+    logged-in user), ``MAY_SEE_ALL`` and ``MAY_MANAGE_ALL`` those of ``may_see_all(request)`` and ``may_manage_all(request)``
+    (by default they check the permissions of staff), and ``ON_END`` that of a function that is called with the state of each
+    job that ends. ``CACHE`` is the name of one of ``CACHES``, used in front of the store, and ``FILES`` may be that of one of
+    ``STORAGES``. The key is derived from ``SECRET_KEY`` and
     ``SECRET_KEY_FALLBACKS``. The settings are read at the first use.
     """
 
@@ -120,6 +125,19 @@ class BackJob(CoreBackJob):
         guarded: Callable[_P, _R] = transaction.non_atomic_requests(super().background_only(action))
         return guarded
 
+    @override
+    def _set_up_for_command(self) -> None:
+        if apps.ready:
+            return
+        try:
+            django.setup()
+        except ImproperlyConfigured as error:
+            if settings.configured:
+                raise
+            raise InvalidRequest(
+                "app", f"set {ENVIRONMENT_VARIABLE} to your settings, or run: python manage.py backjob"
+            ) from error
+
     def _build(self) -> DjangoEngine:
         given = getattr(settings, "BACKJOB", {})
         if not isinstance(given, Mapping):
@@ -141,6 +159,8 @@ class BackJob(CoreBackJob):
                     "no effect of these settings in BACKJOB, because migrations create the tables of the jobs: %s",
                     ", ".join(without_effect(given)),
                 )
+        if isinstance(read.files, str) and read.files in settings.STORAGES:
+            read = evolve(read, files=StorageFiles(read.files))
         set_on_end(_imported("ON_END", own["ON_END"]))
         return read.build(
             lambda **options: DjangoEngine(Options(**options), self),
@@ -151,6 +171,8 @@ class BackJob(CoreBackJob):
             default_store=lambda: "",
             store=store,
             owner=_imported("OWNER", own["OWNER"]),
+            may_see_all=_imported("MAY_SEE_ALL", own["MAY_SEE_ALL"]),
+            may_manage_all=_imported("MAY_MANAGE_ALL", own["MAY_MANAGE_ALL"]),
             debug=settings.DEBUG,
         )
 

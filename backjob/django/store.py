@@ -16,6 +16,7 @@ from django.db.transaction import atomic
 
 from backjob.clock import SystemClock
 from backjob.django.connections import alias_for, alias_for_leases, forget_inherited
+from backjob.django.containing import contains
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Chunk
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnavailable, StoreUnusable
@@ -27,7 +28,17 @@ from backjob.stores.columns import COLUMNS
 from backjob.stores.renewal import Renewed, renew_unlocked
 from backjob.stores.rows import SERVER_NOW, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import kept_for
-from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, dump_result, joined_chunk, purge_batch
+from backjob.stores.values import (
+    LONGEST_CHUNK,
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    dump_result,
+    joined_chunk,
+    joined_tail,
+    purge_batch,
+    tail_rows,
+)
 
 __all__ = ["DjangoStore"]
 
@@ -118,14 +129,18 @@ class DjangoStore:
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
         with self._connection(job_id) as alias:
-            located = Row.objects.using(alias).filter(id=job_id).values_list("seq", "output_truncated").first()
+            found = Row.objects.using(alias).filter(id=job_id)
+            located = found.values_list("seq", "output_truncated", "output_size").first()
             if located is None:
                 return Output("", offset)
-            seq, truncated = located
-            begin, end = offset - LONGEST_CHUNK, offset + limit + LOOKAHEAD
-            rows = Chunk.objects.using(alias).filter(job=seq, start__gt=begin, start__lt=end).order_by("start")
-            chunks = list(rows.values_list("start", "piece"))
-            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            seq, truncated, size = located
+            begin, end = max(0, offset - LONGEST_CHUNK + 1), offset + limit + LOOKAHEAD
+            rows = Chunk.objects.using(alias).filter(job=seq).order_by("start")
+            chunks = list(rows.filter(start__gte=begin, start__lt=end).values_list("start", "piece"))
+            chunk = joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            if not truncated or chunk.next_offset < size:
+                return chunk
+            return evolve(chunk, tail=joined_tail(rows.filter(start__lt=0).values_list("piece", flat=True)))
 
     @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -174,15 +189,19 @@ class DjangoStore:
         with self._connection(job_id) as alias:
             rows = Row.objects.using(alias).filter(id=job_id)
             running = rows.filter(token=token, status=_RUNNING)
-            if not added:
+            if not added and report.tail is UNSET:
                 return bool(running.update(**assigned))
             with atomic(alias, savepoint=False):
                 if not running.update(**assigned):
                     return False
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
-                chunks = [Chunk(job=seq, start=start + position, piece=chunk) for position, chunk in cut(added)]
-                Chunk.objects.using(alias).bulk_create(chunks)
+                pieces = [(start + position, chunk) for position, chunk in cut(added)]
+                written = Chunk.objects.using(alias)
+                if report.tail is not UNSET:
+                    written.filter(job=seq, start__lt=0).delete()
+                    pieces += tail_rows(report.tail)
+                written.bulk_create([Chunk(job=seq, start=position, piece=chunk) for position, chunk in pieces])
         return True
 
     @_retry_deadlocks
@@ -280,20 +299,41 @@ class DjangoStore:
         rows = Row.objects.using(alias).order_by("-seq")
         if query.overdue:
             rows = rows.filter(self._overdue())
-        if query.status is not None:
-            rows = rows.filter(status=int(query.status))
-        if query.owner is not None:
-            rows = rows.filter(owner=query.owner)
-        if query.scope is not None:
-            rows = rows.filter(scope=query.scope)
+        status = None if query.status is None else int(query.status)
+        each = {"owner": query.owner, "scope": query.scope, "root": query.root, "queue": query.queue, "status": status}
+        rows = rows.filter(**{name: value for name, value in each.items() if value is not None})
         if query.labels is not None:
             rows = rows.filter(label__in=query.labels)
-        if query.root is not None:
-            rows = rows.filter(root=query.root)
-        if query.before is not None:
-            seq = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True).first()
-            rows = rows.none() if seq is None else rows.filter(seq__lt=seq)
-        return rows
+        if query.statuses is not None:
+            rows = rows.filter(status__in=[int(status) for status in query.statuses])
+        if query.text:
+            rows = rows.filter(contains("title", query.text) | contains("path", query.text))
+        if query.expired is not None:
+            rows = rows.filter(self._expired(*query.expired))
+        if query.has_file:
+            rows = rows.filter(file__isnull=False)
+        return rows if query.before is None and query.before_time is None else self._page(alias, rows, query)
+
+    def _page(self, alias: str, rows: Any, query: Query) -> Any:
+        """Those of the rows that come after ``before`` or ``before_time``."""
+        before = Row.objects.using(alias).filter(id=query.before).values_list("seq", flat=True)
+        seq = None if query.before is None else before.first()
+        if seq is not None:
+            return rows.filter(seq__lt=seq)
+        return (
+            rows.none() if query.before_time is None else rows.filter(created_time__lt=microseconds(query.before_time))
+        )
+
+    @_retry_deadlocks
+    def delete(self, job_id: str) -> bool:
+        with self._connection(job_id) as alias:
+            rows = Row.objects.using(alias).filter(id=job_id)
+            seq = rows.values_list("seq", flat=True).first()
+            with atomic(alias, savepoint=False):
+                if seq is None or not rows.delete()[0]:
+                    return False
+                Chunk.objects.using(alias).filter(job=seq).delete()
+        return True
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()
@@ -318,13 +358,19 @@ class DjangoStore:
     def _purge_batch(self, ended: Q) -> tuple[int, bool]:
         """Delete some jobs, and return how many, and whether none is left."""
         with self._connection() as alias:
-            rows = Row.objects.using(alias).filter(ended).order_by("end_time")
+            rows = Row.objects.using(alias).filter(ended, file=None).order_by("end_time")
             aged = list(rows.values_list("seq", "output_size")[:PURGED_AT_ONCE])
             batch = [seq for seq, _ in aged[: purge_batch(size for _, size in aged)]]
             with atomic(alias, savepoint=False):
                 Chunk.objects.using(alias).filter(job__in=batch).delete()
                 removed: int = Row.objects.using(alias).filter(seq__in=batch).delete()[0]
         return removed, len(batch) == len(aged) < PURGED_AT_ONCE
+
+    def _expired(self, completed_age: float, ended_age: float) -> Q:
+        expired = Q(seq=None)  # no job
+        for status, age in kept_for(completed_age, ended_age).items():
+            expired |= Q(status=int(status), end_time__lt=self._now() + -span(age))
+        return expired
 
     def _overdue(self) -> Q:
         """`backjob.lifecycle.late`, so that the index of limits bounds the search of the STARTED jobs."""

@@ -1,4 +1,4 @@
-"""Event streams as Django responses that occupy no database connection and, in an event loop, no thread."""
+"""Event streams and files as Django responses that occupy no database connection and, in an event loop, no thread."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from asgiref.sync import SyncToAsync, sync_to_async
 from django.http import HttpRequest, StreamingHttpResponse
 
 from backjob.django.connections import close_idle
+from backjob.status.exchange import Download
 from backjob.status.streaming.stream import Stream
+from backjob.worker.offload import to_thread
 
 
 def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
@@ -21,6 +23,25 @@ def streaming(request: HttpRequest, stream: Stream) -> StreamingHttpResponse:
         close_idle()
         chunks = stream
     return StreamingHttpResponse(chunks)
+
+
+def downloading(request: HttpRequest, download: Download) -> StreamingHttpResponse:
+    """Return the response to ``request`` whose body is the file."""
+    request.META.pop("HTTP_ACCEPT_ENCODING", None)  # GZipMiddleware would drop its length
+    chunks: Any = _Content(download) if hasattr(request, "scope") else download
+    return StreamingHttpResponse(chunks)
+
+
+class _Content:
+    """A file for an event loop, which reads it in another thread."""
+
+    def __init__(self, download: Download) -> None:
+        self._download = download
+        self.close = download.close
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while chunk := await to_thread(self._download.read):
+            yield chunk
 
 
 class _Chunks:

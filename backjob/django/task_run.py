@@ -58,9 +58,9 @@ def run_task(body: bytes) -> None:
         if left is not None or is_from_signal(error):
             raise
         if is_retried:
-            running.error = failed(describe(error), may_retry=True)
+            running.error = failed(describe(error), may_retry=True, unexpected=True)
             return
-        jobs.fail(describe(error))
+        raise JobFailed(describe(error), unexpected=True) from error
     record = evolve(record, return_value=value, over=True)
     if (job := _write(running, record)) is not None:
         _keep(running, record)

@@ -8,6 +8,7 @@ from typing import Any
 
 import flask
 from typing_extensions import override
+from werkzeug.exceptions import default_exceptions
 
 from backjob.http.environ import EnvironServing
 from backjob.http.serving import Serving, serving
@@ -48,6 +49,11 @@ class FlaskEngine(Engine):
         return str(flask.current_app.config["SESSION_COOKIE_NAME"]) if flask.has_app_context() else "session"
 
     @override
+    def is_stock_message(self, status: int, message: str) -> bool:
+        described = default_exceptions.get(status)
+        return described is not None and message == " ".join((described.description or "").split())
+
+    @override
     def changed_cookies(self) -> Mapping[str, str | None]:
         if not flask.has_request_context() or not getattr(flask.session, "modified", False):
             return {}
@@ -64,7 +70,7 @@ class FlaskEngine(Engine):
     @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:
-            return self.options.owner(request)
+            return super().owner_of(request)
         flask_login = sys.modules.get("flask_login")  # an application that uses it has imported it
         if flask_login is None or not hasattr(flask.current_app, "login_manager"):
             return None

@@ -22,6 +22,9 @@ from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
 
+_BODY_EXTENSIONS: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
+"""With these an action sends no body, but the name or the handle of a file."""
+
 _FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
 _TEST_EXTENSIONS: Final = frozenset({"http.response.debug", "http.response.template"})
 _HTTPX_CLIENT: Final = ("127.0.0.1", 123)
@@ -196,6 +199,10 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
             fields.insert(0, (b"host", caller.host.encode("latin-1")))
         fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in caller.forwarded]
     shown["headers"] = fields
+    if "extensions" in scope:
+        shown["extensions"] = {
+            name: value for name, value in (scope["extensions"] or {}).items() if name not in _BODY_EXTENSIONS
+        }
     return shown
 
 

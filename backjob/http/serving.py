@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
-import re
 from collections.abc import Mapping
 from typing import Final, Protocol
 
@@ -20,8 +18,6 @@ FORWARDED_FIELDS: Final = (
     "X-Real-IP",
 )
 """Header fields in which proxies describe the client. A worker request gets those of the request that started the job."""
-
-_CHARSET: Final = re.compile(r"charset=\"?([A-Za-z0-9._:-]+)", re.IGNORECASE)
 
 
 class Serving(Protocol):
@@ -62,17 +58,3 @@ class Serving(Protocol):
 
 
 serving: InProcess[Serving] = InProcess("backjob_serving")
-
-
-def text_decoder(status: int, content_type: str, *, has_length: bool) -> codecs.IncrementalDecoder | None:
-    """Return a decoder if an action's response body is output: a streamed text with a 2xx status. Otherwise None.
-
-    A body with a Content-Length is a page; one without is streamed in chunks, and reports progress.
-    """
-    if has_length or not 200 <= status < 300 or not content_type.lower().startswith("text/"):
-        return None
-    found = _CHARSET.search(content_type)
-    try:
-        return codecs.getincrementaldecoder(found.group(1) if found else "utf-8")("replace")
-    except LookupError:
-        return codecs.getincrementaldecoder("utf-8")("replace")

@@ -1,7 +1,7 @@
 """The public API: `BackJob`, which an application creates once."""
 
 from backjob.jobs.engine import Engine
-from backjob.jobs.facade import BackJob, Merge, StartOptions, engine_of
+from backjob.jobs.facade import BackJob, Merge, StartOptions, engine_of, set_up_for_command
 from backjob.jobs.lazy import LazyEngine, check_without_engine
 from backjob.jobs.options import Options
 
@@ -14,4 +14,5 @@ __all__ = [
     "StartOptions",
     "check_without_engine",
     "engine_of",
+    "set_up_for_command",
 ]

@@ -16,6 +16,7 @@ from backjob.http.values import json_text, text_of
 from backjob.jobs.tracking import Tracking
 from backjob.lifecycle import completed, failed
 from backjob.model import short_text
+from backjob.worker.files import Content, spooled
 from backjob.worker.outcomes import describe
 from backjob.worker.running import current
 from backjob.worker.unwritten import percent
@@ -36,8 +37,8 @@ class Inside(Tracking):
     ) -> None:
         """Report progress (0–100, or a part of ``total``), a status text, or both. Without either: a sign of life.
 
-        You may call it in a tight loop: it writes at most every 0.1 s, a text at once, and always the last state. Raises
-        `InvalidRequest` if the progress is not a number or the text is none, and `JobEnded` once the job has ended.
+        You may call it in a tight loop: it writes at most every 0.1 s, the first report at once, and always the last state.
+        Raises `InvalidRequest` if the progress is not a number or the text is none, and `JobEnded` once the job has ended.
         """
         if status_text is not None:
             status_text = text_of("status_text", status_text)
@@ -63,7 +64,8 @@ class Inside(Tracking):
         if running is None:
             return
         if status_text is not None:
-            await self._engine.offload(self.update, progress, status_text, total=total)
+            if running.note_text(status_text, None if progress is None else percent(progress, total)):
+                await self._engine.offload(running.write_now)
         elif running.note_life() if progress is None else running.note_progress(percent(progress, total)):
             await self._engine.offload(running.write_now)
 
@@ -97,12 +99,22 @@ class Inside(Tracking):
 
     # --- the end ----------------------------------------------------------------------------------------------------
 
-    def finish(self, text: str | None = None, result: Any = None, *, job_id: str | None = None) -> str:
-        """Have the job end COMPLETED, with a text and a result, when the response is complete.
+    def finish(
+        self,
+        text: str | None = None,
+        result: Any = None,
+        *,
+        file: Content | None = None,
+        name: str | None = None,
+        job_id: str | None = None,
+    ) -> str:
+        """Have the job end COMPLETED, with a text, a result and a file, when the response is complete.
 
-        The result may contain dates, times, durations (as ISO 8601), decimals, UUIDs and enum members. Returns ``""``,
-        which a view may return. The first call counts. With a ``job_id``, end that job now, from outside; a job that has
-        ended stays as it is. Raises `JobNotFound`, and `InvalidRequest` for a text or result that is none.
+        The result may contain dates, times, durations (as ISO 8601), decimals, UUIDs and enum members. ``file`` is a path, a
+        file that is open in binary mode, or bytes; it is copied now, and users download it as ``name``, by default the
+        path's. Returns ``""``, which a view may return. The first call counts. With a ``job_id``, end that job now, from
+        outside, without a file; a job that has ended stays as it is. Raises `JobNotFound`, `InvalidRequest` for a text, result
+        or file that is none, or if no files can be kept, and `OSError` for a file that can't be read.
         """
         text = None if text is None else text_of("text", text, "; pass a value as the result: finish(result=…)")
         encoded = json_text("result", result)
@@ -110,16 +122,30 @@ class Inside(Tracking):
             raise InvalidRequest("result", f"its JSON has {len(encoded)} characters, more than {_MAX_RESULT}")
         end = completed(text, json.loads(encoded))  # a copy: the action may change the result later
         if job_id is not None:
+            if file is not None:
+                raise InvalidRequest("file", "only the job's own action can give it a file: leave job_id out")
             self._engine.end(job_id, end)
             return ""
         running = self._running()
-        if running is not None and running.finish is None:
+        if running is None:
+            return ""
+        if file is not None and running.finish is None:
+            running.file = spooled(running.keeping, file, name)
+        if running.finish is None:
             running.finish = end
         return ""
 
-    async def afinish(self, text: str | None = None, result: Any = None, *, job_id: str | None = None) -> str:
+    async def afinish(
+        self,
+        text: str | None = None,
+        result: Any = None,
+        *,
+        file: Content | None = None,
+        name: str | None = None,
+        job_id: str | None = None,
+    ) -> str:
         """`finish` that does not block the event loop."""
-        return await self._engine.offload(self.finish, text, result, job_id=job_id)
+        return await self._engine.offload(self.finish, text, result, file=file, name=name, job_id=job_id)
 
     @overload
     def fail(self, text: str = "") -> NoReturn: ...
@@ -155,7 +181,7 @@ class Inside(Tracking):
         """
         running = self._running()
         if running is not None and running.error is None:
-            running.error = failed(describe(error), may_retry=True)
+            running.error = failed(describe(error), may_retry=True, unexpected=True)
             running.left_by = None  # it was raised while leaving, and counts more
 
     # --- around actions ---------------------------------------------------------------------------------------------

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeGuard
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 from attrs import Attribute, field, frozen
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest
+from backjob.files import DirectoryFiles
 from backjob.http.arguments import MAX_HEADERS, check_label, check_number, check_value
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
+from backjob.http.public import public_url, trusted_origins
 from backjob.model import JobState
-from backjob.protocols import Capability, Clock, Signer, Store, Transport, lacks
+from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
+from backjob.worker.running import CaptureOptions
+
+_T = TypeVar("_T")
+
+Hook: TypeAlias = Callable[[Any], _T | Awaitable[_T]]
+"""A function of the application that gets the framework's request. It may be async."""
 
 SHORTEST_TIMEOUT: Final = 0.001
 """Seconds, for ``error_timeout``; 0 means none."""
 _SHORTEST_LEASE: Final = 0.5
 _LONGEST_QUEUE: Final = 100
 """Bytes. The name of a slot has a number added, and fits into 128 characters."""
+LOSES_JOBS: Final = (
+    "this store may lose jobs, and the files of lost jobs could never be deleted: keep jobs in a database or in Redis"
+)
+"""Why a store without `Capability.RETENTION` keeps no files."""
+_LARGEST_FILE: Final = 1 << 50
 _MOST_SLOTS: Final = 10_000
 _QUEUES_EXAMPLE: Final = '{"exports": {"max_running": 2}}'
 
@@ -56,6 +71,17 @@ def _forward_headers(names: Iterable[str]) -> tuple[str, ...]:
 
 def _credential_headers(names: Iterable[str]) -> tuple[str, ...]:
     return _names("credential_headers", credential_names, names)
+
+
+def _trusted_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    return _names("trusted_origins", trusted_origins, origins)
+
+
+def _public_url(url: str | None) -> str | None:
+    try:
+        return None if url is None else public_url(url)
+    except ValueError as error:
+        raise InvalidRequest("public_url", str(error)) from None
 
 
 def _check_user_agent(_options: object, _attribute: object, value: str | None) -> None:
@@ -97,6 +123,25 @@ def check_queue(name: object, argument: str = "queue") -> str:
     return checked
 
 
+def logging_level(value: object) -> int:
+    """Return a level of `logging`, given by its name or number. Raises `ValueError`."""
+    names = logging.getLevelNamesMapping()
+    if isinstance(value, str):
+        level = int(value) if value.isdecimal() else names.get(value.upper(), 0)
+    else:
+        level = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if level < 1:
+        raise ValueError(f"must be the name or number of a level of logging, such as INFO, not {value!r}")
+    return level
+
+
+def _logging(value: object) -> int | None:
+    try:
+        return None if value is None else logging_level(value)
+    except ValueError as error:
+        raise InvalidRequest("capture_logging", str(error)) from None
+
+
 def _check_queues(_options: object, _attribute: object, value: Mapping[str, Mapping[str, Any]]) -> None:
     queue_limits(value)
 
@@ -117,6 +162,20 @@ def check_error_timeout(value: object) -> None:
         check_number("error_timeout", value, SHORTEST_TIMEOUT)
 
 
+def _check_size(_options: object, attribute: Attribute[int], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _LARGEST_FILE:
+        reason = f"must be a whole number of bytes from 0 to {_LARGEST_FILE}, not {value!r}"
+        raise InvalidRequest(attribute.name, reason)
+
+
+def _files(files: Files | str | os.PathLike[str] | None) -> Files | None:
+    if isinstance(files, str | os.PathLike):
+        return DirectoryFiles(files)
+    if files is not None and not isinstance(files, Files):
+        raise InvalidRequest("files", "must be a directory, or an object with the methods write, open and delete")
+    return files
+
+
 def _clock(clock: Clock | None) -> Clock:
     return clock or SystemClock()
 
@@ -128,7 +187,11 @@ class Options:
     store: Store
     transport: Transport | Callable[[str], Transport]
     signer: Signer
-    owner: Callable[[Any], str | None] | None = None
+    owner: Hook[str | None] | None = None
+    may_see_all: Hook[bool] | None = None
+    may_manage_all: Hook[bool] | None = None
+    public_url: str | None = field(default=None, converter=_public_url)
+    trusted_origins: tuple[str, ...] = field(default=(), converter=_trusted_origins)
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
     error_timeout: float = field(default=3600, validator=lambda *given: check_error_timeout(given[-1]))
     delivery_timeout: float = _number(600, 1)
@@ -145,12 +208,19 @@ class Options:
     user_agent: str | None = field(default=None, validator=_check_user_agent)
     slice_time: float = _number(20)
     drain_time: float = _number(25)
+    capture_stderr: bool = False
+    capture_logging: int | None = field(default=None, converter=_logging)
+    timestamp_output: bool = False
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
     run_lease: float = _number(18, _SHORTEST_LEASE)
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
+    files: Files | None = field(default=None, converter=_files)
+    max_file: int = field(default=1 << 30, validator=_check_size)
+    max_result: int = _count(1 << 16)
+    show_errors: bool = False
     clock: Clock = field(default=None, converter=_clock)
 
     def __attrs_post_init__(self) -> None:
@@ -159,6 +229,15 @@ class Options:
                 "this store can't limit a queue (it has no slots): keep jobs in a database, or leave max_running out"
             )
             raise InvalidRequest("queues", reason)
+        if self.files is not None and Capability.RETENTION in lacks(self.store):
+            raise InvalidRequest("files", LOSES_JOBS)
+
+    @property
+    def capture(self) -> CaptureOptions:
+        """What becomes output of a job besides stdout."""
+        return CaptureOptions(
+            stderr=self.capture_stderr, logging=self.capture_logging, timestamps=self.timestamp_output
+        )
 
     @property
     def limits(self) -> dict[str, int]:

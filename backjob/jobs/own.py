@@ -106,6 +106,13 @@ class OwnJobs(Store):
         return self.store.count(evolve(query, labels=query.labels or self._keys.labels))
 
     @override
+    def delete(self, job_id: str) -> bool:
+        if job_id not in self._known and self.get(job_id) is None:
+            return False
+        self._known.pop(job_id, None)
+        return self.store.delete(job_id)
+
+    @override
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         # A job without a label is older than labels are, and no application's.
         return self.store.purge(completed_age, ended_age, self._keys.labels | {""})
@@ -176,7 +183,7 @@ class OwnJobs(Store):
 
     def _relabelled(self, job: Job, sealer: Callable[[], Sealer | None]) -> bool:
         changes = Changes(label=self._keys.label)
-        if not job.status.is_final:
+        if job.request is not None:  # it waits, runs, or may run again
             whole = self.store.get(job.id, body=True)
             if whole is None or whole.version != job.version:
                 return False

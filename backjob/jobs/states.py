@@ -8,6 +8,7 @@ from typing import Final, cast
 
 from backjob.lifecycle import WAITING_TEXTS, Late, continued, history_of, late, waiting_for
 from backjob.model import Job, JobState, JsonValue, Status
+from backjob.output import plain, plain_end
 from backjob.status.words import NO_SIGN, attempt_text
 
 _CONTINUED: Final = continued().reason
@@ -37,12 +38,24 @@ def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
         created_time=job.created_time,
         claimed_time=job.claimed_time,
         file=file_of(job),
+        keeps_request=job.keep_request and job.request is not None,
+        error=_error(job),
     )
 
 
 def file_of(job: Job) -> Mapping[str, JsonValue] | None:
-    """Return what describes the job's file, or None if it has made none."""
-    return cast("Mapping[str, JsonValue] | None", job.file)
+    """Return ``name``, ``type`` and ``size`` of the job's file, or None if it has made none."""
+    file = cast("Mapping[str, JsonValue] | None", job.file)
+    if file is None or file.get("size") is None or job.status is not Status.COMPLETED:
+        return None
+    return {key: file[key] for key in ("name", "type", "size")}
+
+
+def _error(job: Job) -> str | None:
+    """Return the kind of error that `_text` shows."""
+    if job.status is Status.STARTED and (history := history_of(job)):
+        return cast("str | None", history[-1].get("error"))
+    return job.error
 
 
 def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:
@@ -54,8 +67,8 @@ def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:
         text = f"{history[-1]['reason']}; {attempt_text(job.attempt, job.retries)}"
         return f"{text}; {waits}" if waits else text
     if job.status_text is not None:
-        return job.status_text
-    return end_of_output(job) if job.output_size else waits
+        return plain(job.status_text)
+    return plain_end(end_of_output(job)) if job.output_size else waits
 
 
 def _start_time(job: Job) -> datetime:

@@ -15,6 +15,7 @@ from backjob.lifecycle.delivered import (
 )
 from backjob.lifecycle.ends import (
     ROW_CHANGED,
+    UNEXPECTED,
     Conclusion,
     End,
     Requeue,
@@ -47,6 +48,7 @@ __all__ = [
     "REFUSAL_HEADER",
     "ROW_CHANGED",
     "TIMED_OUT",
+    "UNEXPECTED",
     "WAITING_TEXTS",
     "Conclusion",
     "End",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Final, cast
 
-from backjob.lifecycle.ends import Conclusion, End, Requeue, ended
+from backjob.lifecycle.ends import UNEXPECTED, Conclusion, End, Requeue, ended
 from backjob.model import UNSET, Changes, Expect, Job, JsonValue, Status, Unset
 
 DELIVERY_LEASE: Final = 30.0
@@ -51,7 +51,7 @@ def after_run(job: Job, end: End, spread: float) -> Conclusion:
     delay = min(_LONGEST_RETRY_DELAY, delay)
     if end.retry_after is not None:
         delay = min(_LONGEST_RETRY_AFTER, max(0.0, end.retry_after))
-    return Requeue(end.text or "failed", delay)
+    return Requeue(end.text or "failed", delay, unexpected=end.unexpected)
 
 
 def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
@@ -74,7 +74,7 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
         deliver_by=None,
         slot=None,
         cursor=requeue.cursor,
-        history=_lengthened(job, requeue.reason, at),
+        history=_lengthened(job, requeue, at),
         alive=True,
     )
 
@@ -108,14 +108,16 @@ def history_of(job: Job) -> Sequence[Mapping[str, JsonValue]]:
     return cast("Sequence[Mapping[str, JsonValue]]", job.history or ())
 
 
-def _lengthened(job: Job, reason: str, at: datetime) -> JsonValue:
+def _lengthened(job: Job, requeue: Requeue, at: datetime) -> JsonValue:
     begin = job.claimed_time
-    entry: Mapping[str, JsonValue] = {
+    entry: dict[str, JsonValue] = {
         "run": job.run,
         "begin": None if begin is None else begin.isoformat(),
         "end": at.isoformat(),
-        "reason": reason[:500],
+        "reason": requeue.reason[:500],
     }
+    if requeue.unexpected:
+        entry["error"] = UNEXPECTED
     entries = list(history_of(job))
     if len(entries) >= _MOST_ENTRIES:
         del entries[_FIRST_ENTRIES]

@@ -34,6 +34,16 @@ def check_text(longest: int | None = None) -> _Validator:
     return check
 
 
+def check_size(largest: int) -> _Validator:
+    """Check that a text is at most this many bytes of UTF-8."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) > largest:
+            raise InvalidRequest(attribute.name, f"at most {largest} bytes are allowed")
+
+    return check
+
+
 def check_number(least: int, largest: int) -> _Validator:
     """Check that a number is within these limits."""
 
@@ -61,6 +71,14 @@ def check_moment(instance: object, attribute: Attribute[Any], value: datetime | 
         _ = value.astimezone(UTC)
     except OverflowError:
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
+
+
+def check_ages(_: object, attribute: Attribute[Any], value: tuple[float, ...] | None) -> None:
+    """Check ages in seconds, none of them negative."""
+    for age in value or ():
+        check_seconds(_, attribute, age)
+        if age < 0:
+            raise InvalidRequest(attribute.name, "an age can't be negative")
 
 
 def check_json(_: object, attribute: Attribute[Any], value: object) -> None:

@@ -7,19 +7,22 @@ from datetime import datetime
 
 from attrs import field, frozen
 
+from backjob.errors import InvalidRequest
 from backjob.model.checks import (
     COUNT,
     ID,
     LABEL,
+    check_ages,
     check_json,
     check_moment,
     check_number,
     check_seconds,
+    check_size,
     check_text,
     clamped,
 )
 from backjob.model.requests import Caller, Request
-from backjob.model.texts import DEFAULT_QUEUE, UNSET, JsonValue, Status, Unset
+from backjob.model.texts import DEFAULT_QUEUE, LONGEST_TAIL, UNSET, JsonValue, Status, Unset
 
 
 @frozen(kw_only=True)
@@ -86,7 +89,8 @@ class Job:
     The request's body is only there if it was asked for: see `backjob.protocols.Store.get`. ``waiting_for`` is why a
     job was not delivered yet, in one word; the claim and the end erase it. A job with the ``label`` "" belongs to no
     application. ``method`` and ``path`` (without the query) stay after the end; older jobs have "" and None. ``file``
-    describes the file that the job has made, or is None.
+    describes the file that the job has made, or is None; it is complete once it has a ``size``. ``error`` is ``"unexpected"``
+    if the status text is that of an exception or of a 5xx body.
     """
 
     id: str
@@ -136,6 +140,7 @@ class Job:
     path: str | None = None
     keep_request: bool = False
     file: JsonValue = None
+    error: str | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -191,6 +196,7 @@ class Changes:
     sealed: bytes | Unset = field(default=UNSET, repr=False)
     waiting_for: str | Unset | None = field(default=UNSET, validator=ID)
     file: JsonValue | Unset = field(default=UNSET, validator=check_json)
+    error: str | Unset | None = field(default=UNSET, validator=ID)
     free_merge_key: bool = False
     claimed: bool = False
     alive: bool = False
@@ -209,7 +215,8 @@ class Report:
     """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
 
     ``progress`` (clamped to 0–100), ``text`` and ``cursor`` replace the job's; the store appends ``output`` as UTF-8.
-    ``truncated`` records that output past the limit was dropped. A cursor also sets ``attempt`` to 1: the job has made progress.
+    ``truncated`` records that output past the limit was dropped, and ``tail``, the end of what followed, replaces the job's
+    tail; it needs ``truncated``. A cursor also sets ``attempt`` to 1: the job has made progress.
     """
 
     progress: int | None = field(default=None, converter=clamped)
@@ -217,14 +224,24 @@ class Report:
     output: str = field(default="", validator=check_text())
     truncated: bool = False
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
+    tail: str | Unset = field(default=UNSET, repr=False, validator=[check_text(), check_size(LONGEST_TAIL)])
+
+    def __attrs_post_init__(self) -> None:
+        if self.tail is not UNSET and not self.truncated:
+            raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
 
 
 @frozen(kw_only=True)
 class Query:
     """A search for jobs, newest first. ``overdue`` finds only those past their timeout, by the store's own clock.
 
-    ``labels`` limits it to jobs with one of these labels, ``root`` to the chain that began with this job. ``before`` is a
-    job id; the page begins after that job.
+    ``statuses`` limits it to jobs with one of these statuses, ``labels`` to those with one of these labels, ``root`` to the
+    chain that began with this job. ``text`` is a part of the title or the path; ASCII letters match in either case, and
+    every other character matches itself. ``expired`` has the two ages of `Store.purge`, and finds the jobs that are older,
+    those with a file included; with ``has_file`` only jobs with a file match.
+
+    ``before`` is a job id; the page begins after that job. If that job is unknown, or no ``before`` is given, the page
+    begins after ``before_time``: with the jobs that were created earlier.
     """
 
     scope: str | None = field(default=None, validator=check_text())
@@ -235,15 +252,25 @@ class Query:
     before: str | None = field(default=None, validator=check_text())
     labels: frozenset[str] | None = None
     root: str | None = field(default=None, validator=check_text())
+    statuses: frozenset[Status] | None = None
+    queue: str | None = field(default=None, validator=check_text())
+    text: str = field(default="", validator=check_text())
+    before_time: datetime | None = field(default=None, validator=check_moment)
+    expired: tuple[float, float] | None = field(default=None, validator=check_ages)
+    has_file: bool = False
 
 
 @frozen
 class Output:
-    """A chunk of a job's output. ``next_offset`` (bytes) is where the next chunk begins."""
+    """A chunk of a job's output. ``next_offset`` (bytes) is where the next chunk begins.
+
+    ``tail`` is the latest output after the part that was dropped. Only a chunk that reaches the end of the output has it.
+    """
 
     text: str
     next_offset: int
     truncated: bool = False
+    tail: str = ""
 
 
 @frozen

@@ -11,6 +11,7 @@ from typing import Final
 from attrs import frozen
 
 from backjob.model import JobState, JsonValue, Status, clean_text
+from backjob.output import from_line, html_of, plain
 from backjob.status.languages import ENGLISH, Language
 from backjob.status.templates import attributes, fill, template
 from backjob.status.words import attempt_note, run_line, text_of_state, utc, word_of
@@ -19,6 +20,8 @@ _LONGEST_HEADLINE: Final = 500
 _SHORTEST_ESTIMATE: Final = 2.0  # s
 _ATTRIBUTES: Final = "<!-- attributes -->"
 _RUNS: Final = "<!-- runs -->"
+_OUTPUT: Final = "<!-- output -->"
+_END_OF_TEXT: Final = 5000  # characters, of which a long status text shows only the last line
 
 # Browsers strip these characters before they parse a URL (https://url.spec.whatwg.org/#concept-basic-url-parser), and
 # remove tabs and line breaks inside it, so "java\nscript:" would be a scheme.
@@ -49,12 +52,13 @@ class Shown:
 def element_markup(state: JobState, shown: Shown, given: Mapping[str, str | None]) -> str:
     """Return the element as HTML, with these attributes and ``data-status``. A value of None leaves an attribute out."""
     language = shown.language
-    values = {name: clean_text(value) for name, value in _values(state, shown).items()}
+    output = clean_text(from_line(shown.output) if shown.more else shown.output)
+    values = {name: clean_text(value) for name, value in _values(state, shown, plain(output)).items()}
     markup = fill(template("progress.html").strip(), values)
     runs = "".join(f"<li>{escape(clean_text(run_line(entry, language)))}</li>\n" for entry in state.history)
     marked = attributes({**given, "data-status": state.status.name.lower()})
     # No escaped value contains these places.
-    return markup.replace(_RUNS, runs).replace(_ATTRIBUTES, marked)
+    return markup.replace(_RUNS, runs).replace(_ATTRIBUTES, marked).replace(_OUTPUT, html_of(output))
 
 
 def headline(text: str, output: str) -> str:
@@ -80,10 +84,10 @@ def result_link(result: JsonValue) -> str | None:
     return href if scheme is None or scheme[1].lower() in ("http", "https") else None
 
 
-def _values(state: JobState, shown: Shown) -> dict[str, str]:
+def _values(state: JobState, shown: Shown, output: str) -> dict[str, str]:
     language = shown.language
     word = word_of(state.status, state.attempt, language)
-    text = headline(text_of_state(state, language), shown.output)
+    text = headline(plain(clean_text(text_of_state(state, language)[-_END_OF_TEXT:])), output)
     if text.lower() in (word.lower(), word_of(state.status, state.attempt).lower()):
         text = ""
     known = state.progress > 0 or state.status.is_final
@@ -110,7 +114,7 @@ def _values(state: JobState, shown: Shown) -> dict[str, str]:
         "cancel": "" if state.status.is_final else shown.cancel,
         "cancel_word": language.say("cancel"),
         "history": language.say("history") if state.history else "",
-        "output": shown.output,
+        "output": "yes" if shown.output else "",
         "output_word": language.say("output"),
         "more": language.say("more") if shown.more else "",
         "truncated": language.say("truncated") if shown.truncated else "",

@@ -99,6 +99,7 @@ JOB_COLUMNS: Final = (
     Column("title", Kind.LABEL, 1020, nullable=True, draft=True),
     Column("method", Kind.LABEL, 80, default="", draft=True),
     Column("keep_request", Kind.FLAG, default=0, draft=True),
+    Column("error", Kind.LABEL, 255, nullable=True, changes=True),
     Column("path", Kind.TEXT, nullable=True, draft=True),
     Column("request", Kind.REQUEST, nullable=True, erased=True),
     Column("status_text", Kind.TEXT, nullable=True, changes=True),
@@ -120,7 +121,7 @@ _THIRD: Final = frozenset(
         *("claimed_time", "expires"),
     }
 )
-_FOURTH: Final = frozenset({"title", "method", "path", "keep_request", "file"})
+_FOURTH: Final = frozenset({"title", "method", "path", "keep_request", "file", "error"})
 
 LAYOUTS: Final = tuple(
     [tuple([column for column in JOB_COLUMNS if column.name in names]) for names in (_SECOND, _THIRD, _FOURTH)]

@@ -15,7 +15,7 @@ from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, SlotTaken
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores import steps
@@ -45,6 +45,7 @@ class MemoryStore:
         self._active: dict[str, None] = {}
         """The ids of the jobs that have not ended."""
         self._outputs: dict[str, bytearray] = {}
+        self._tails: dict[str, str] = {}
         self._merging: dict[str, str] = {}
         """Merge key → the id of the job that has it."""
         self._slots: dict[str, str] = {}
@@ -68,7 +69,9 @@ class MemoryStore:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
             data = bytes(self._outputs.get(job_id, b"")[start : start + limit + LOOKAHEAD])
-        return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
+            tail = self._tails.get(job_id, "")
+        chunk = output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
+        return evolve(chunk, tail=tail) if job is not None and chunk.next_offset >= job.output_size else chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         with self._lock:
@@ -87,6 +90,8 @@ class MemoryStore:
             if job is None or not steps.is_running(job, token):
                 return False
             self._outputs.setdefault(job_id, bytearray()).extend(added)
+            if report.tail is not UNSET:
+                self._tails[job_id] = report.tail
             self._write(steps.reported(job, report, self._clock.now()))
             return True
 
@@ -124,15 +129,20 @@ class MemoryStore:
         with self._lock:
             return sum(1 for _ in self._matching(query))
 
+    def delete(self, job_id: str) -> bool:
+        with self._lock:
+            return self._remove(job_id)
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         with self._lock:
             now = self._clock.now()
             old = [
-                job.id for job in self._jobs.values() if steps.is_too_old(job, completed_age, ended_age, now, labels)
+                job.id
+                for job in self._jobs.values()
+                if job.file is None and steps.is_too_old(job, completed_age, ended_age, now, labels)
             ]
             for job_id in old:
-                del self._jobs[job_id]
-                self._outputs.pop(job_id, None)
+                self._remove(job_id)
         return len(old)
 
     def close(self) -> None:
@@ -144,12 +154,28 @@ class MemoryStore:
 
     def _matching(self, query: Query) -> Iterator[Job]:
         ids = iter(reversed(self._jobs))
-        if query.before is not None and query.before not in ids:  # this consumes the ids up to that one
-            return iter(())
-        return islice((job for job in map(self._read, ids) if steps.matches(query, job)), query.limit)
+        jobs = (job for job in map(self._read, ids) if steps.matches(query, job))
+        if query.before is not None and query.before in self._jobs:
+            next(job_id for job_id in ids if job_id == query.before)  # this consumes the ids up to that one
+        elif query.before is not None or query.before_time is not None:
+            jobs = (job for job in jobs if steps.was_created_before(job, query.before_time))
+        return islice(jobs, query.limit)
 
     def _read(self, job_id: str) -> Job:
         return evolve(self._jobs[job_id], read_time=self._clock.now())
+
+    def _remove(self, job_id: str) -> bool:
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return False
+        self._active.pop(job_id, None)
+        self._outputs.pop(job_id, None)
+        self._tails.pop(job_id, None)
+        if job.merge_key is not None:
+            self._merging.pop(job.merge_key, None)
+        if job.slot is not None:
+            self._slots.pop(job.slot, None)
+        return True
 
     def _write(self, job: Job) -> Job:
         """Store a job, and update the merge keys and the active jobs."""

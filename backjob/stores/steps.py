@@ -23,6 +23,7 @@ __all__ = [
     "beaten",
     "changed",
     "dump_job",
+    "each_status",
     "has_label",
     "holds",
     "is_due",
@@ -34,6 +35,7 @@ __all__ = [
     "matches",
     "new_job",
     "reported",
+    "was_created_before",
 ]
 
 _DRAFTED: Final = tuple([column.name for column in JOB_COLUMNS if column.draft])
@@ -157,22 +159,50 @@ def kept_for(completed_age: float, ended_age: float) -> dict[Status, float]:
 def is_too_old(
     job: Job, completed_age: float, ended_age: float, now: datetime, labels: frozenset[str] | None = None
 ) -> bool:
-    """Whether to purge the job: it ended more than ``ended_age`` seconds ago, or ``completed_age`` if COMPLETED; 0 keeps it."""
+    """Whether the job ended more than ``ended_age`` seconds ago, or ``completed_age`` if COMPLETED. 0 keeps it for ever."""
     age = kept_for(completed_age, ended_age).get(job.status)
     is_old = age is not None and job.end_time is not None and now - job.end_time > timedelta(seconds=age)
     return is_old and has_label(job, labels)
 
 
 def matches(query: Query, job: Job) -> bool:
-    """Whether the job matches the query, regardless of its page."""
+    """Whether the job, as read now, matches the query, regardless of its page."""
     return (
         query.scope in (None, job.scope)
         and query.status in (None, job.status)
+        and (query.statuses is None or job.status in query.statuses)
         and query.owner in (None, job.owner)
+        and query.queue in (None, job.queue)
         and query.root in (None, job.root)
         and has_label(job, query.labels)
         and (not query.overdue or late(job) is not None)
+        and (query.expired is None or is_too_old(job, *query.expired, job.read_time))
+        and (not query.has_file or job.file is not None)
+        and (not query.text or _has_text(job, query.text.casefold()))
     )
+
+
+def _has_text(job: Job, folded: str) -> bool:
+    return any(folded in text.casefold() for text in (job.title, job.path) if text is not None)
+
+
+def was_created_before(job: Job, when: datetime | None) -> bool:
+    """Whether the job is on the page of a query whose ``before`` is unknown, and whose ``before_time`` this is."""
+    return when is not None and job.created_time < when
+
+
+def each_status(query: Query) -> list[tuple[Status | None, float | None]]:
+    """The searches that together make a query: a status (None: any), and the age in seconds of the jobs to find (None: any).
+
+    A search for one status can use the index of a table.
+    """
+    if query.statuses is None:
+        wanted: list[Status | None] = [query.status]
+    else:
+        wanted = [status for status in sorted(query.statuses) if query.status in (None, status)]
+    if query.expired is None:
+        return [(status, None) for status in wanted]
+    return [(status, age) for status, age in kept_for(*query.expired).items() if status in wanted or wanted == [None]]
 
 
 def dump_job(job: Job) -> str:

@@ -24,6 +24,7 @@ from backjob.testing._stores.any_race import AnyRace
 from backjob.testing._stores.changing import ChangeCalls
 from backjob.testing._stores.creating import CreateCalls
 from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.deleting import DeleteCalls
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
 from backjob.testing._stores.forks import ForkCalls
 from backjob.testing._stores.leasing import LeaseCalls
@@ -35,6 +36,7 @@ from backjob.testing._stores.requeueing import RunCalls
 from backjob.testing._stores.sequences import AnySequence
 from backjob.testing._stores.sharing import SharesJobs
 from backjob.testing._stores.slots import SlotCalls
+from backjob.testing._stores.tails import TailCalls
 from backjob.testing._stores.texts import TextCalls
 
 __all__ = [
@@ -55,18 +57,20 @@ class StoreBasics(
     RunCalls,
     LeaseCalls,
     SlotCalls,
+    DeleteCalls,
     ReportCalls,
     OutputCalls,
+    TailCalls,
     TextCalls,
     ForkCalls,
     Races,
     AnyRace,
     AnySequence,
 ):
-    """The promises of every store: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``close``.
+    """The promises of every store: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``delete``, ``close``.
 
-    It tests each method, runs, run leases, slots (unless the store ``lacks`` `Capability.SLOTS`), any text, a fork, races between threads, and generated sequences and races. The generated tests
-    also cover `MergesJobs`, `DelaysJobs`, `FindsJobs` and `PurgesJobs` if the subclass has these parts. See
+    It tests each method, runs, run leases, slots (unless the store ``lacks`` `Capability.SLOTS`), any text, a fork, races
+    between threads, and generated sequences and races. The generated tests also cover `MergesJobs`, `DelaysJobs`, `FindsJobs` and `PurgesJobs` if the subclass has these parts. See
     `StoreContract` for what to override.
     """
 

@@ -25,8 +25,6 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Protocol
 
-from attrs import evolve
-
 from backjob.endings import log_conclusion, write_conclusion
 from backjob.errors import AddressUnknown, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
@@ -39,24 +37,23 @@ from backjob.lifecycle import (
     Conclusion,
     End,
     Late,
-    Requeue,
     after_run,
     claimed,
     ended,
     failed,
     past_end,
-    requeued,
 )
-from backjob.model import UNSET, Expect, Headers, Job, Request, Status
+from backjob.model import Expect, Headers, Job, Request, Status
 from backjob.process import Outage, PerProcess, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained
+from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome, end_of, exit_of
 from backjob.worker.places import Places
 from backjob.worker.probing import Holds
 from backjob.worker.replies import Refusal, Reply, WorkerRequest
-from backjob.worker.running import Running
+from backjob.worker.running import STDOUT_ALONE, CaptureOptions, Running
 from backjob.worker.slots import give_back, with_slot
 
 _log = logging.getLogger("backjob")
@@ -81,6 +78,7 @@ class Worker:
     a run if the store is unavailable. ``run_ended`` is called with the job after the end of a run is written. ``max_running`` returns how
     many jobs this process may run at once, and ``is_draining`` whether it runs no more of them. ``queues`` has the limits of
     the queues that have one.
+    ``keeping`` says what is kept of an action's response.
     """
 
     def __init__(
@@ -91,6 +89,7 @@ class Worker:
         *,
         max_body: int,
         max_output: int,
+        capture: CaptureOptions = STDOUT_ALONE,
         run_lease: float,
         leases: Callable[[], Leases],
         write_later: Callable[[Running], None],
@@ -103,6 +102,7 @@ class Worker:
         is_authentic: Callable[[Job, bytes], bool],
         inheritance: Inheritance,
         owner: object,
+        keeping: Keeping | None = None,
     ) -> None:
         self._store = store
         self._signer = signer
@@ -111,6 +111,7 @@ class Worker:
         self._warnings = RareWarnings(clock)
         self._max_body = max_body
         self._max_output = max_output
+        self._capture = capture
         self._run_lease = run_lease
         self._leases = leases
         self._write_later = write_later
@@ -125,6 +126,7 @@ class Worker:
         self._places = PerProcess(Places)
         self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
         self._inheritance = inheritance
+        self._keeping = keeping or Keeping()
         self.owner = owner
 
     @property
@@ -238,10 +240,12 @@ class Worker:
             store=self._store,
             clock=self._clock,
             max_output=self._max_output,
+            capture=self._capture,
             dirty=self._write_later,
             owner=self.owner,
             fields={**self._inheritance.context(job), **logins},
             renewal=leases.interval,
+            keeping=self._keeping,
         )
         leases.add(running)
         return running
@@ -253,7 +257,10 @@ class Worker:
             slotted = with_slot(self._store, job, token, self._queues[job.queue])
         if slotted is not None:
             return slotted
-        back = partial(give_back, self._store, job, token)
+
+        def back() -> None:
+            give_back(self._store, job, token)
+
         try:
             back()
         except StoreUnavailable:
@@ -265,10 +272,7 @@ class Worker:
         """Have the job wait again if the store wrote a claim whose answer was lost: its action did not run. Raises `StoreError`."""
         job = self._store.get(job_id)
         if job is not None and job.token == token and job.status is Status.IN_PROGRESS:
-            begun_again = requeued(job, Requeue("the answer to its claim was lost", is_retry=False), self._clock.now())
-            changes = evolve(begun_again, status=Status.STARTED, attempt=UNSET)
-            expect = Expect(status=Status.IN_PROGRESS, run=job.run, token=token)  # an end keeps the token
-            changed = self._store.change(job_id, expect, changes)
+            changed = give_back(self._store, job, token)
             if changed is not None:
                 self._run_ended(changed)
 
@@ -297,6 +301,10 @@ class Worker:
         """
         if running.is_inherited:
             return
+        if running.file is None:
+            running.file = outcome.file
+        elif outcome.file is not None:
+            outcome.file.close()  # finish(file=…) counts more
         conclusion = running.after(end_of(running, outcome), _spread())
         is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
         conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
@@ -321,6 +329,7 @@ class Worker:
         except Exception:
             _log.exception("job %s: the end of its run could not be written", job.id)
             changed = None
+        running.drop_file()
         self._leases().drop(running)
         if changed is not None:
             self._follow_up(job, conclusion, changed, error)

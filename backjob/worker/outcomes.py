@@ -6,11 +6,14 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from backjob.errors import BackgroundOnly, JobContinued, JobEnded, JobExit, JobFailed, JobRetried
 from backjob.lifecycle import End, failed, verdict
+from backjob.model import JsonValue, Status, clean_text
 from backjob.worker.exits import is_from_signal, singles
+from backjob.worker.files import Spool
+from backjob.worker.messages import LONGEST_MESSAGE
 from backjob.worker.running import Running, current
 
 _LONGEST_ERROR: Final = 2000
@@ -20,13 +23,21 @@ _NO_RESPONSE: Final = ("No response returned.",)
 
 @frozen
 class Outcome:
-    """The result of an action: its response's status line, Location and Retry-After (s), and the error that it raised."""
+    """The result of an action: its response's status line, Location and Retry-After (s), and the error that it raised.
+
+    Of the response's body there are the ``message`` of an error, a ``result`` and a ``file``, or the ``problem`` because of
+    which the job fails.
+    """
 
     status: int = 0
     reason: str = ""
     location: str | None = None
     error: BaseException | None = None
     retry_after: float | None = None
+    message: str | None = None
+    result: JsonValue = None
+    file: Spool | None = None
+    problem: End | None = None
 
 
 def seconds_of(retry_after: str | None, now: datetime) -> float | None:
@@ -100,7 +111,7 @@ def end_of(running: Running, outcome: Outcome) -> End | None:
     if isinstance(_exit(running, outcome), JobContinued):
         return None
     job = running.job
-    return verdict(
+    end = verdict(
         error=_error(running, outcome),
         finish=running.finish,
         status=outcome.status,
@@ -108,7 +119,25 @@ def end_of(running: Running, outcome: Outcome) -> End | None:
         location=outcome.location,
         retry_after=outcome.retry_after,
         lost_login=job.run > 1 and (job.held or job.sealed is not None),
+        message=_message(running, outcome),
     )
+    if end.status is not Status.COMPLETED:
+        return end
+    if outcome.problem is not None and running.file is None:
+        return outcome.problem
+    return evolve(end, result=outcome.result) if end.result is None else end
+
+
+def _message(running: Running, outcome: Outcome) -> str | None:
+    """Return what an error response says: of an exception that the framework turned into it, that one's message."""
+    message = outcome.message
+    if message and running.keeping.is_stock_message(outcome.status, message):
+        message = None
+    if 400 <= outcome.status < 500 and running.message:
+        message = " ".join(clean_text(running.message).split())
+    if message is None or len(message) <= LONGEST_MESSAGE:
+        return message
+    return message[:LONGEST_MESSAGE] + " …"
 
 
 def _exit(running: Running, outcome: Outcome) -> JobExit | None:
@@ -124,10 +153,10 @@ def _error(running: Running, outcome: Outcome) -> End | None:
         return running.error
     job_exit = exit_of(error)
     if isinstance(job_exit, JobFailed):
-        return failed(job_exit.text or None)
+        return failed(job_exit.text or None, unexpected=job_exit.unexpected)
     if isinstance(job_exit, JobRetried):
         return failed(job_exit.text or None, may_retry=True, retry_after=job_exit.delay)
     if isinstance(job_exit, JobEnded | BackgroundOnly):
         return failed(str(job_exit))
     exits = (single for single in singles(error) if not isinstance(single, Exception | JobExit))
-    return failed(describe(next(exits, error)), may_retry=True)
+    return failed(describe(next(exits, error)), may_retry=True, unexpected=True)

@@ -61,7 +61,7 @@ class Reports:
         self._is_dirty = False
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(2)]  # stdout, stderr
 
     # --- reports of the action --------------------------------------------------------------------------------------
 
@@ -80,6 +80,16 @@ class Reports:
         """Report that the action is alive, without blocking. Returns whether to call `write_now`. Raises `JobEnded`."""
         if self.ended:
             raise JobEnded(self.job.id)
+        return not self._is_dirty and self._is_due()
+
+    def note_text(self, text: str, progress: int | None = None) -> bool:
+        """Set the status text, and the progress if given, without blocking. Returns whether to call `write_now`.
+
+        Raises `JobEnded`.
+        """
+        if self.ended:
+            raise JobEnded(self.job.id)
+        self._unwritten.set_text(text, progress)
         return not self._is_dirty and self._is_due()
 
     def set_progress(self, progress: int) -> None:
@@ -102,9 +112,9 @@ class Reports:
         self._unwritten.raise_progress(amount)
 
     def set_text(self, text: str, progress: int | None = None) -> None:
-        """Set the status text, and the progress if given, and write them at once. Raises `JobEnded`."""
-        self._unwritten.set_text(text, progress)
-        self.write_now()
+        """Set the status text, and the progress if given. Raises `JobEnded`."""
+        if self.note_text(text, progress):
+            self.write_now()
 
     def echo(self, text: str) -> None:
         """Append to the output. Text past the limit is dropped, and the output marked as truncated. Raises `JobEnded`."""
@@ -122,9 +132,9 @@ class Reports:
         if full or (not self._is_dirty and self._is_due()):
             self.flush()
 
-    def write_bytes(self, data: bytes) -> None:
-        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
-        self.write(self._decoder.decode(data))
+    def write_bytes(self, data: bytes, stream: int = 0) -> None:
+        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls for one stream."""
+        self.write(self._decoders[stream].decode(data))
 
     # --- runs -------------------------------------------------------------------------------------------------------
 

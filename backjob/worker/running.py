@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-from attrs import evolve
+from attrs import evolve, frozen
 from typing_extensions import override
 
 from backjob.endings import is_large, without_result, write_conclusion
 from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
-from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, history_of
-from backjob.model import Expect, Job, Status, short_text
+from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of
+from backjob.model import Expect, Job, JsonValue, Status, short_text
 from backjob.protocols import Clock, Store
-from backjob.worker.capture import capture_stdout
+from backjob.worker.capture import capture_stderr, capture_stdout
+from backjob.worker.files import Keeping, NotKept, Spool, kept
+from backjob.worker.logs import capture_logging, line_of
 from backjob.worker.reports import Reports
+from backjob.worker.stamps import Stamps
 
+NOT_CAPTURED: Final = -1
 _MAX_UNWRITTEN_ENDS: Final = 3
 
 _log = logging.getLogger("backjob")
@@ -27,12 +31,26 @@ _log = logging.getLogger("backjob")
 current: InProcess[Running] = InProcess("backjob_running")
 
 
+@frozen
+class CaptureOptions:
+    """What becomes output besides stdout: stderr, records of `logging` from a level on (None: none); and with times or not."""
+
+    stderr: bool = False
+    logging: int | None = None
+    timestamps: bool = False
+
+
+STDOUT_ALONE: Final = CaptureOptions()
+
+
 class Running(Reports):
     """One run of a job, from its claim until its end or requeue is written.
 
     ``owner`` is the job's `BackJob`. The adapter sets the header ``fields`` of the request that the action gets; None removes
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
-    ended the action, if an adapter has already turned it into a response. ``began`` is the monotonic time (s) of the claim.
+    ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
+    framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
+    says. ``began`` is the monotonic time (s) of the claim.
     """
 
     def __init__(
@@ -47,18 +65,27 @@ class Running(Reports):
         owner: object = None,
         fields: Mapping[str, str | None] | None = None,
         renewal: float = 2.0,
+        keeping: Keeping | None = None,
+        capture: CaptureOptions = STDOUT_ALONE,
     ) -> None:
         super().__init__(job, token, store=store, clock=clock, max_output=max_output, dirty=dirty, renewal=renewal)
+        self.capture = capture
+        self._stamps = Stamps(clock.now) if capture.timestamps else None
         self.owner = owner
         self.fields = fields or {}
         self.finish: End | None = None
         self.error: End | None = None
         self.left_by: JobExit | None = None
+        self.message: str | None = None
+        self.keeping = keeping or Keeping()
+        self.file: Spool | None = None
         self.began = clock.monotonic()
-        self.stdout_level = 0
+        self.levels = [NOT_CAPTURED, NOT_CAPTURED]
+        """The levels of the proxies of stdout and stderr that capture this job."""
         self._clock = clock
         self._end_in_doubt = False
         self._unwritten_ends = 0
+        self._kept_file: JsonValue = None
         self._process = os.getpid()
 
     @property
@@ -69,7 +96,11 @@ class Running(Reports):
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make this the current job, so that ``print`` goes to its output; but not in a forked child."""
-        self.stdout_level = capture_stdout(_write_to_current)
+        self.levels[0] = capture_stdout(_from_stdout)
+        if self.capture.stderr:
+            self.levels[1] = capture_stderr(_from_stderr)
+        if self.capture.logging is not None:
+            capture_logging(_from_logging)
         token = current.set(None if self.is_inherited else self)
         try:
             yield
@@ -103,6 +134,11 @@ class Running(Reports):
         self._write(is_last=True)
         if self.ended:
             return None
+        with_file = self._with_file(conclusion)
+        if with_file is None:
+            self.ended = True
+            return None
+        conclusion = with_file
         expect = Expect(status=Status.IN_PROGRESS, run=self.job.run, token=self.token)
         latest, at = self._latest(), self._clock.now()
         try:
@@ -117,6 +153,34 @@ class Running(Reports):
         self.ended = True
         return job
 
+    def _with_file(self, conclusion: Conclusion) -> Conclusion | None:
+        """Keep the file of an action that succeeded, and return the conclusion with it, or FAILED; None if the run is over.
+
+        Of another action the file is dropped. Raises `StoreError`.
+        """
+        spool = self.file
+        if spool is None and self._kept_file is None:
+            return conclusion
+        if not isinstance(conclusion, End) or conclusion.status is not Status.COMPLETED:
+            self.drop_file()
+            return conclusion
+        if spool is not None:
+            try:
+                self._kept_file = kept(self._store, self.keeping, self.job, self.token, spool)
+            except NotKept as error:
+                self.drop_file()
+                return failed(f"the job's file can't be kept: {error}", unexpected=True)
+            self.drop_file()
+            if self._kept_file is None:
+                return None
+        return evolve(conclusion, file=self._kept_file)
+
+    def drop_file(self) -> None:
+        """Remove what was collected of the file that the action has made."""
+        if self.file is not None:
+            self.file.close()
+            self.file = None
+
     def _is_written(self, job: Job, conclusion: Conclusion) -> bool:
         """Whether the store wrote this conclusion, and only the answer was lost."""
         if isinstance(conclusion, Requeue):
@@ -126,23 +190,50 @@ class Running(Reports):
         return job.token == self.token and job.status is conclusion.status and text in (None, job.status_text)
 
     @override
+    def write(self, text: str) -> None:
+        super().write(text if self._stamps is None else self._stamps.stamped(text))
+
+    @override
     def _write(self, *, is_last: bool = False) -> None:
         if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
             return
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
-        outer = current.set(None)
-        try:
+        with _uncaptured():
             super()._write(is_last=is_last)
-        finally:
-            current.reset(outer)
 
 
-def _write_to_current(content: str | bytes, level: int) -> bool:
+def _from_stdout(content: str | bytes, level: int) -> bool:
+    return _write_to_current(content, level, 0)
+
+
+def _from_stderr(content: str | bytes, level: int) -> bool:
+    return _write_to_current(content, level, 1)
+
+
+def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
     running = current.get()
-    if running is None or running.stdout_level < level:
+    if running is None or running.levels[stream] < level:
         return False
     if isinstance(content, bytes):
-        running.write_bytes(content)
+        running.write_bytes(content, stream)
     else:
         running.write(content)
     return True
+
+
+def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] | None:
+    running = current.get()
+    if running is None or running.capture.logging is None or record.levelno < running.capture.logging:
+        return None
+    running.write(line_of(record))
+    return _uncaptured()
+
+
+@contextmanager
+def _uncaptured() -> Iterator[None]:
+    """Capture nothing: handlers of a record that is output already must not print it into the output again."""
+    token = current.set(None)
+    try:
+        yield
+    finally:
+        current.reset(token)

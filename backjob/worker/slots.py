@@ -22,10 +22,14 @@ def with_slot(store: Store, job: Job, token: str, limit: int) -> Job | None:
     return None if changed is None else evolve(changed, request=job.request)
 
 
-def give_back(store: Store, job: Job, token: str) -> None:
-    """Have a claimed job wait for its next run: its action has not begun. Raises `StoreError`."""
-    store.change(job.id, _claimed(job, token), given_back(job))
+def give_back(store: Store, job: Job, token: str) -> Job | None:
+    """Have a claimed job wait for its next run: its action has not begun. Returns the job, or None if it has ended or left this run.
+
+    Raises `StoreError`.
+    """
+    return store.change(job.id, _claimed(job, token), given_back(job))
 
 
 def _claimed(job: Job, token: str) -> Expect:
+    # The status too: an end keeps the token.
     return Expect(status=Status.IN_PROGRESS, run=job.run, token=token)

@@ -10,7 +10,7 @@ import rjsmin
 from mkdocs.exceptions import PluginError
 
 SCRIPT: Final = Path(__file__).resolve().parents[2] / "backjob" / "status" / "static" / "progress.js"
-LARGEST: Final = 5000  # bytes
+LARGEST: Final = 6000  # bytes
 PLACE: Final = "{{ element_size }}"
 
 

@@ -25,6 +25,7 @@ _ROUNDS = 500
 _LINE = "x" * 99 + "\n"
 _MANY = 200_000
 _APPENDS = 1000
+_ROWS = 50_000
 _SEVERAL = 5
 _JOBS = 20
 _MIN_JOBS = 5
@@ -49,6 +50,7 @@ def test_an_update_that_writes(site: Site, benchmark: BenchmarkFixture, table: T
         number = next(numbers)
         site.jobs.echo(_LINE)
         site.jobs.update(number % 100, f"row {number}")
+        running.write_now()
 
     def raw() -> float:
         number = next(numbers)
@@ -78,6 +80,34 @@ def test_an_update_that_is_coalesced(site: Site, benchmark: BenchmarkFixture, ta
     with site.running().active():
         each = median_of(benchmark, ours, rounds=9, warmup_rounds=1) / _MANY
     table.add(Figure(what="update() that is coalesced", measured=each * 1e6, target=1, unit="µs"))
+
+
+def test_a_text_in_every_row(site: Site, benchmark: BenchmarkFixture, table: Table) -> None:
+    update = site.jobs.update
+
+    def ours() -> None:
+        for number in range(_ROWS):
+            update(number, f"row {number}", total=_ROWS)
+
+    def progress_alone() -> float:
+        def loop() -> None:
+            for number in range(_ROWS):
+                update(number, total=_ROWS)
+                f"row {number}"
+
+        return timed(loop)
+
+    with site.running().active():
+        pair = side_by_side(benchmark, ours, progress_alone, rounds=9)
+    table.add(
+        Figure(
+            store=site.kind.name,
+            what="update() with a text in every row",
+            measured=pair.ratio,
+            target=3,
+            medians=f"{seconds(pair.ours / _ROWS)} : {seconds(pair.raw / _ROWS)}, the same without a text",
+        )
+    )
 
 
 @_ANY_STORE

@@ -14,6 +14,8 @@ import pytest
 from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Store
+from backjob.testing import FakeClock
+from backjob.worker.running import Running
 from tests.contracts.counted import Counter, counter
 from tests.shared_stores import BY_NAME
 
@@ -39,8 +41,17 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> Counter:
 def store(request: pytest.FixtureRequest, counts: Counter, tmp_path: Path) -> Iterator[Store]:
     shared = BY_NAME[request.param]
     with shared.place(tmp_path) as url, shared.open(url) as opened:
-        opened.create(draft("first"))  # connects and prepares
+        for job_id in ("first", "second"):  # connects and prepares; Redis then knows the scripts
+            _live(opened, job_id)
         yield opened
+
+
+def _live(store: Store, job_id: str) -> None:
+    store.create(draft(job_id))
+    assert store.change(job_id, *claimed("token", 1, 18.0))
+    assert store.report(job_id, "token", Report(progress=50))
+    assert store.report(job_id, "token", Report(output="50 rows\n"))
+    assert store.change(job_id, Expect(token="token"), ended(completed()))
 
 
 def draft(job_id: str) -> Draft:
@@ -62,6 +73,25 @@ def test_each_step_takes_as_many_statements_as_before_run_leases(
         assert store.change("job", Expect(token="token"), ended(completed()))
     figures = tuple(map(len, (created, claim, update, output, end)))
     assert figures == FIGURES[request.node.callspec.params["store"]], [created, claim, update, output, end]
+
+
+def test_a_text_in_each_of_a_thousand_rows_takes_one_write_in_an_interval(
+    store: Store, counts: Counter, request: pytest.FixtureRequest
+) -> None:
+    store.create(draft("job"))
+    job = store.change("job", *claimed("token", 1, 18.0))
+    assert job is not None
+    running = Running(job, "token", store=store, clock=FakeClock(), max_output=1000, dirty=lambda _: None)
+    with counts.counted() as first:
+        for row in range(1000):
+            running.set_text(f"row {row}", row // 10)
+    with counts.counted() as last:
+        running.flush()
+    job = store.get("job")
+    assert job is not None
+    assert (job.status_text, job.progress) == ("row 999", 99)
+    update = FIGURES[request.node.callspec.params["store"]][2]
+    assert (len(first), len(last)) == (update, update)
 
 
 def test_a_thousand_running_jobs_renew_in_one_write(store: Store, counts: Counter) -> None:

@@ -136,6 +136,6 @@ def test_a_large_purge_works_in_batches_and_does_not_block_writers(shared: Share
         assert removed == MANY
         # A single transaction would show all of it at once, and writers would wait for its end.
         assert len(set(stages) - {0, SAMPLES}) >= 5, stages
-        assert len([stage for stage in claims_at if 0 < stage < SAMPLES]) >= 10, claims_at
+        assert len([stage for stage in claims_at if 0 < stage < SAMPLES]) >= 5, claims_at
         assert cleaner.get("live 0") is not None
         assert cleaner.purge(DAY, DAY) == 0

@@ -78,12 +78,6 @@ def test_the_store_of_own_store_passes_its_long_tests(tmp_path: Path) -> None:
     run_the_files_of(["own-store.md"], tmp_path, timeout=280)
 
 
-def test_the_quickstart_shows_the_application_of_the_readme() -> None:
-    assert [block.code for block in blocks(ROOT / "docs" / "quickstart.md") if block.title == "app.py"] == [
-        flask_example()
-    ]
-
-
 @pytest.mark.parametrize("marker", ["demo-command", "test-command"])
 def test_a_command_of_the_readme_is_a_single_line(marker: str) -> None:
     [command] = [block for block in blocks(README) if block.marker == marker]

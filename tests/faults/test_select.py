@@ -68,7 +68,7 @@ def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: i
 
     server: Any = create_server(site, host="127.0.0.1", port=0, threads=4)
     url = f"http://127.0.0.1:{server.effective_port}"
-    jobs = BackJob(MemoryStore(), SocketTransport(url), MessageSigner(KEY))
+    jobs = BackJob(MemoryStore(), SocketTransport(url), MessageSigner(KEY), max_running=JOBS)
     made.append(BackJobMiddleware(app, jobs))
 
     def serve() -> None:

@@ -14,6 +14,7 @@ SETTINGS = {
     "BACKJOB_STREAMS": str(STREAMS),
     "BACKJOB_CREDENTIAL_HEADERS": "X-Api-Key,Remote-User",
     "BACKJOB_FORWARD_HEADERS": "X-Tenant",
+    "BACKJOB_RUN_LEASE": "9",  # a process reaps only after it has run for one lease
 }
 
 # Pairs of application and server that run by default; the other pairs are slow.

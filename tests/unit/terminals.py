@@ -24,7 +24,10 @@ _TOKENS: Final = re.compile(r"\x1b\[(?P<colour>[\d;]*)m|(?P<clear>\x1b\[K)|(?P<t
 
 def cells(text: str) -> int:
     """Return how many columns a text takes."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+    return sum(
+        2 if unicodedata.east_asian_width(character) in "WF" else not unicodedata.combining(character)
+        for character in text
+    )
 
 
 class Screen:

@@ -337,7 +337,14 @@ def test_the_dictionary_of_a_state_has_plain_types() -> None:
         "file": None,
     }
     assert type(dictionary["status"]) is int
-    assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"}
+    # In JSON, "error" is the text of a response that refuses a request.
+    assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"} - {"error"}
+
+
+def test_the_dictionary_of_a_state_does_not_say_of_which_kind_an_error_was() -> None:
+    entry = {"run": 1, "begin": None, "end": "2026-03-01T12:00:00+00:00", "reason": "KeyError", "error": "unexpected"}
+    state = attrs.evolve(a_state(), history=[entry], error="unexpected")
+    assert state.as_dict()["history"] == [{name: value for name, value in entry.items() if name != "error"}]
 
 
 def test_a_state_has_no_field_of_the_request() -> None:

@@ -21,7 +21,7 @@
   const GRACE = 5000; // ms; longer than the 2 s after which the browser reopens a stream that the server has ended
   const LONGEST_STREAM = 310000; // ms; the server ends streams after 300 s, so a longer one has lost its connection
   const MOST_STREAMS = 3; // per page; over HTTP/1.1 browsers open at most six connections to a site
-  const LONGEST_HEADLINE = 500, LONGEST_OUTPUT = 1 << 18; // characters; longer output is cut to half of this
+  const LONGEST_HEADLINE = 500; // characters
   const WAITING = 0, RUNNING = 1, COMPLETED = 2;
   const LANGUAGES = "de fr es it pt nl pl ja zh"; // besides English
   const LONGEST_WORDS = 2000; // ms to wait for the words of another language; after that the element speaks English
@@ -103,6 +103,8 @@
     #ticker = 0;
     #parts = null;
     #offset = 0;
+    #screen = null; // a promise
+    #text = ""; // not shown yet
     #state = null;
     #last = "";
     #endedSrc; // the src whose end event has fired
@@ -133,9 +135,9 @@
         this.removeAttribute("data-status");
         this.removeAttribute("data-lost");
       }
-      this.#parts = this.#state = this.#mark = null;
+      this.#parts = this.#screen = this.#state = this.#mark = null;
       this.#offset = 0;
-      this.#last = "";
+      this.#last = this.#text = "";
       this.#endedSrc = undefined;
       if (!this.hasAttribute("src")) return; // a fragment from the server
       // Server-rendered content stays until the first state arrives. A loading page may not have parsed it yet.
@@ -288,10 +290,7 @@
           lossTimer ||= setTimeout(() => this.#showLost(), GRACE);
           expectEvent();
         };
-        listen("output", (chunk) => {
-          this.#append(chunk);
-          if (this.#state) this.#show(); // the status text may repeat the output, which arrives after it
-        });
+        listen("output", (chunk) => this.#append(chunk));
         for (const name of ["state", "end"]) listen(name, (state) => this.#accept(run, state, 0) && close("over"));
       });
     }
@@ -431,17 +430,22 @@
       note.hidden = !truncated;
       if (offset <= this.#offset) return;
       this.#offset = offset;
-      output.hidden = false;
+      this.#text += text;
+      return this.#print(output, more);
+    }
+
+    // Show the output as a terminal would; terminal.js does it, and is loaded with the first output.
+    async #print(output, more) {
+      const file = new URL("terminal.js", new URL(this.getAttribute("src"), document.baseURI));
+      this.#screen ??= import(file).then(({ Screen }) => new Screen(output), () => ({ feed: (text) => output.append(text) }));
+      const screen = await this.#screen, text = this.#text;
+      if (output !== this.#parts?.output) return;
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
-      output.append(text);
-      const size = output.textContent.length;
-      if (size > LONGEST_OUTPUT) {
-        const whole = output.textContent, from = size - LONGEST_OUTPUT / 2, line = whole.indexOf("\n", from) + 1;
-        const within = whole.codePointAt(from - 1) > 0xffff; // a surrogate pair
-        output.textContent = whole.slice(line && line < size ? line : from + within);
-        more.hidden = false;
-      }
+      this.#text = "";
+      output.hidden = false;
+      if (screen.feed(text)) more.hidden = false;
       if (atEnd) output.scrollTop = output.scrollHeight;
+      if (this.#state) this.#show(); // the status text may repeat the output
     }
 
     #show() {

@@ -10,7 +10,10 @@ from typing import Final
 from attrs import evolve, frozen
 
 from backjob.model import Job, JobState, Output
+from backjob.output import plain_end
 from backjob.protocols import Clock
+from backjob.status.hiding import has_hidden_errors, without_errors
+from backjob.status.links import Linked
 from backjob.status.streaming.events import event, output_event
 
 MAX_CHUNK: Final = 1 << 16
@@ -28,7 +31,7 @@ class Source:
     """The operations of the engine that event streams use.
 
     ``job`` raises `JobNotFound`; all three readers raise `StoreError`. ``output`` takes a job's id, an offset and a limit
-    in bytes. ``release`` frees what this thread keeps open in the store. ``offload`` runs a function in another thread.
+    in bytes. ``show_errors`` says whether every visitor sees unexpected errors. ``release`` frees what this thread keeps open in the store. ``offload`` runs a function in another thread.
     """
 
     job: Callable[[str], Job]
@@ -37,6 +40,7 @@ class Source:
     release: Callable[[], None]
     offload: Callable[[Callable[[], bytes | None]], Awaitable[bytes | None]]
     clock: Clock
+    show_errors: bool = True
 
 
 @frozen
@@ -59,11 +63,14 @@ class Snapshot:
 
     mark: tuple[int, int, datetime]
     state: bytes
+    linked: Linked
     turn: int
     end: int
     truncated: bool
     is_final: bool
     chunks: tuple[Chunk, ...] = ()
+    full_state: bytes = b""
+    """The state with its unexpected errors, for those who may see all jobs."""
 
     def chunk_at(self, offset: int) -> Chunk | None:
         """Return the chunk that starts at this byte, or None if it is not in the buffer."""
@@ -104,9 +111,10 @@ def _read(source: Source, job: Job, before: Snapshot | None, offset: int | None)
     if ended and added and end < job.output_size and before is not None:
         # The final state must follow all output: show the end only once the output is complete.
         return evolve(before, end=end, truncated=job.output_truncated, chunks=_buffered(before, added, end))
-    state = _state_event(source, job, ended=ended)
-    turn = 1 if before is None else before.turn + (state != before.state)
-    return Snapshot(mark, state, turn, end, job.output_truncated, ended, _buffered(before, added, end))
+    linked, state, full = _state_events(source, job, ended=ended)
+    turn = 1 if before is None else before.turn + (full != before.full_state)
+    chunks = _buffered(before, added, end)
+    return Snapshot(mark, state, linked, turn, end, job.output_truncated, ended, chunks, full)
 
 
 def _new_output(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> tuple[int, tuple[Chunk, ...]]:
@@ -139,10 +147,15 @@ def _buffered(before: Snapshot | None, added: tuple[Chunk, ...], end: int) -> tu
     return tuple(chunk for chunk in (*earlier, *added) if chunk.start >= end - _BUFFER)
 
 
-def _state_event(source: Source, job: Job, *, ended: bool) -> bytes:
+def _state_events(source: Source, job: Job, *, ended: bool) -> tuple[Linked, bytes, bytes]:
+    """Return what the links depend on, and the event with the state as visitors see it, and as staff sees it."""
     if not ended and job.status_text is None and job.output_size > _SHORT_TEXT:
         # A job that sets no status text shows the end of its output, which changes with each line: keep it short,
         # so that not every line sends 64 KiB to every client.
         text = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
-        job = evolve(job, status_text=text)
-    return event("end" if ended else "state", source.state(job).as_dict())
+        job = evolve(job, status_text=plain_end(text, is_cut=True))
+    name, state = "end" if ended else "state", source.state(job)
+    full = event(name, state.as_dict())
+    if source.show_errors or not has_hidden_errors(state):
+        return Linked.of(state), full, full
+    return Linked.of(state), event(name, without_errors(state).as_dict()), full

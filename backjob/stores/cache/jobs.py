@@ -25,6 +25,8 @@ Step: TypeAlias = Callable[[Record], Record | None]
 _GRACE: Final = 60_000_000
 """Microseconds that a process may take between listing a job and writing it."""
 _MOST_KNOWN: Final = 4096
+_REMOVED: Final = "null"
+"""The last version of a removed job, which loads as no record."""
 _BELIEVED: Final = LINGER / 2
 
 
@@ -102,6 +104,22 @@ class Jobs:
                 return after
             before = newest.mark
         self._known.pop(job_id, None)
+        return None
+
+    def remove(self, job_id: str) -> Record | None:
+        """Remove a job, and return its last version. A version that is no job stays, as the end of its chain."""
+        chain = self._chain(job_id)
+        refused, before = 0, ""
+        while (newest := chain.newest()) is not None and (found := self._load(newest)) is not None:
+            refused = refused + 1 if newest.mark == before else 0
+            if refused == PATIENCE:
+                raise StoreUnavailable(FULL)
+            seconds = self.ages().of_parts(found.job, found.job.read_time)
+            if chain.follow(newest, _REMOVED, Kept(seconds, seconds, seconds)) is not None:
+                self._known.pop(job_id, None)
+                self._index.over([job_id])
+                return found
+            before = newest.mark
         return None
 
     def begin(self, job: Job) -> Birth:

@@ -7,22 +7,41 @@ from typing import Final
 from backjob.stores.redis.lua import Script
 
 _SEARCH: Final = """
-local limit, below, counts = tonumber(ARGV[6]), ARGV[8], ARGV[12] == '1'
-if ARGV[7] ~= '' then
-    below = call('HGET', job_key(string.sub(ARGV[7], 2)), 'seq')
-    if not below then return {now, ''} end
-end
-local labels, has_label = labels_of(ARGV[10]), {}
-for _, label in ipairs(labels) do has_label[label] = true end
-
--- The row of a job for the answer (true if only their number counts), or nil unless it has one of the labels and matches
--- ARGV[3], [4], [5] and [11]: "=" and a scope, status, owner and root, or empty.
-local function matching(id)
-    local found = call('HMGET', job_key(id), 'scope', 'status', 'owner', 'root', 'label')
-    if not found[1] or not has_label[found[5] or ''] then return nil end
-    for i, wanted in ipairs({ARGV[3], ARGV[4], ARGV[5], ARGV[11]}) do
-        if wanted ~= '' and string.sub(wanted, 2) ~= found[i] then return nil end
+local wanted = cjson.decode(ARGV[3])
+local limit, below, counts = tonumber(ARGV[4]), ARGV[5], ARGV[7] == '1'
+local earlier = not wanted.before and tonumber(wanted.before_time)
+if wanted.before then
+    local before = call('HGET', job_key(wanted.before), 'seq')
+    if before then
+        if below == '' then below = before end
+    elseif wanted.before_time then
+        earlier = tonumber(wanted.before_time)
+    else
+        return {now, ''}
     end
+end
+local labels, has_label, statuses, ages = labels_of(wanted.labels or ''), {}, {}, wanted.ages
+for _, label in ipairs(labels) do has_label[label] = true end
+for _, status in ipairs(wanted.statuses) do statuses[tostring(status)] = true end
+local text = wanted.text and string.lower(wanted.text)
+local function has_text(value) return value and string.find(string.lower(value), text, 1, true) end
+
+-- The row of a job for the answer (true if only their number counts), or nil unless it matches.
+local function matching(id)
+    local found = call('HMGET', job_key(id), 'scope', 'owner', 'root', 'queue', 'status', 'label', 'created_time', 'end_time',
+        'file', 'title', 'path')
+    if not found[1] or not statuses[found[5]] or not has_label[found[6] or ''] then return nil end
+    for i, value in ipairs({wanted.scope or false, wanted.owner or false, wanted.root or false}) do
+        if value and value ~= found[i] then return nil end
+    end
+    if wanted.queue and wanted.queue ~= (found[4] or default_queue) then return nil end
+    if earlier and tonumber(found[7]) >= earlier then return nil end
+    if ages then
+        local age = ages[found[5]]
+        if not age or not found[8] or tonumber(found[8]) >= tonumber(after(age[1], age[2])) then return nil end
+    end
+    if wanted.has_file and not found[9] then return nil end
+    if text and not has_text(found[10]) and not has_text(found[11]) then return nil end
     return counts or reply(read(id))
 end
 """
@@ -44,25 +63,26 @@ FIND: Final = Script.of(
     _SEARCH,
     _FOUND,
     """
--- Search the smallest sets that contain all matching jobs: by scope, owner or chain, or those of each label by status.
+-- Search the smallest sets that contain all matching jobs: by scope, owner or chain, or those of each label by status. Of
+-- the ended jobs, those with a file have a set of their own.
 local sets, size = {}, 0
-for status = 0, 4 do
-    if ARGV[4] == '' or ARGV[4] == '=' .. status then
-        for _, label in ipairs(labels) do
-            sets[#sets + 1] = root .. of_label('status:' .. status, label)
-            size = size + call('ZCARD', sets[#sets])
-        end
+for _, label in ipairs(labels) do
+    for status in pairs(statuses) do
+        local name = 'status:' .. status
+        if ages and wanted.has_file then name = 'filed:' .. status end
+        sets[#sets + 1] = root .. of_label(name, label)
+        size = size + call('ZCARD', sets[#sets])
     end
 end
-for kind, wanted in pairs({scope = ARGV[3], owner = ARGV[5], chain = ARGV[11]}) do
-    if wanted ~= '' then
-        local set = root .. kind .. ':' .. string.sub(wanted, 2)
+for kind, value in pairs({scope = wanted.scope or false, owner = wanted.owner or false, chain = wanted.root or false}) do
+    if value then
+        local set = root .. kind .. ':' .. value
         local count = call('ZCARD', set)
         if count < size then sets, size = {set}, count end
     end
 end
 
-local steps = tonumber(ARGV[9])
+local steps = tonumber(ARGV[6])
 while true do
     local chunk = {}
     local count = math.min(steps, math.max(limit, 50))
@@ -85,8 +105,8 @@ while true do
 end
 """,
 )
-"""scope, status, owner, limit (at least 1), "=" and the id before or empty, position or empty, how many jobs to examine,
-labels, root, 1 to count → now; the position to continue from or empty; each row, or their number."""
+"""JSON of the query, limit (at least 1), position or empty, how many jobs to examine, 1 to count → now; the position to
+continue from or empty; each row, or their number."""
 
 OVERDUE: Final = Script.of(
     _SEARCH,

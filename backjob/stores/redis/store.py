@@ -8,13 +8,15 @@ from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from attrs import evolve
+
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts, searches
 from backjob.stores.redis.lua import Script
 from backjob.stores.redis.server import Redis, RedisCluster, Server
-from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, pointing, setting
+from backjob.stores.redis.values import expecting, job_of, listing, lookup, parted, pointing, searching, setting
 from backjob.stores.rows import After, assignments, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import kept_for, new_job
 from backjob.stores.urls import StoreURL
@@ -92,8 +94,9 @@ class RedisStore:
         offset = max(offset, 0)
         first = min(offset, _LONGEST_OUTPUT)
         last = first + min(limit, _LONGEST_OUTPUT) + LOOKAHEAD - 1
-        truncated, data = self._run(scripts.OUTPUT, job_id, first, last)
-        return output_piece(data, offset, limit, truncated=truncated == b"1")
+        truncated, data, size, tail = self._run(scripts.OUTPUT, job_id, first, last)
+        chunk = output_piece(data, offset, limit, truncated=truncated == b"1")
+        return evolve(chunk, tail=tail.decode()) if tail is not None and chunk.next_offset >= int(size) else chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         columns = assignments(changes, After())
@@ -109,7 +112,8 @@ class RedisStore:
         added = output_bytes(report.output)
         progress = "" if report.progress is None else report.progress
         columns = progress, lookup(report.text), pointing(report.cursor)
-        return bool(self._run(scripts.REPORT, job_id, token, *columns, added, int(report.truncated)))
+        tail = "" if report.tail is UNSET else lookup(report.tail or None) or "-"
+        return bool(self._run(scripts.REPORT, job_id, token, *columns, added, int(report.truncated), tail))
 
     def take_due(
         self,
@@ -145,17 +149,16 @@ class RedisStore:
     def _search(self, query: Query, *, counts: bool) -> Iterator[tuple[bytes, list[Any]]]:
         """The answers of the scripts that search: now, and rows or their number."""
         script = searches.OVERDUE if query.overdue else searches.FIND
-        status = None if query.status is None else str(int(query.status))
-        wanted = [lookup(query.scope), lookup(status), lookup(query.owner)]
-        others = [listing(query.labels), lookup(query.root), int(counts)]
-        before, below, remaining = lookup(query.before), b"", query.limit
+        wanted, below, remaining = searching(query), b"", query.limit
         while remaining > 0:
-            now, below, *found = self._run(script, *wanted, remaining, before, below, _SEARCH_BATCH, *others)
+            now, below, *found = self._run(script, wanted, remaining, below, _SEARCH_BATCH, int(counts))
             yield now, found
             remaining -= sum(found) if counts else len(found)
-            before = ""
             if not below:
                 return
+
+    def delete(self, job_id: str) -> bool:
+        return bool(self._run(scripts.DELETE, job_id))
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()

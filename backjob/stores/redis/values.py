@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from backjob.model import Job, JsonValue, Unset
+from backjob.model import Job, JsonValue, Query, Status, Unset
 from backjob.stores.columns import JOB_COLUMNS, Kind
-from backjob.stores.rows import After, moment, row_job
+from backjob.stores.rows import After, microseconds, moment, row_job, span
+from backjob.stores.steps import each_status
 from backjob.stores.values import dump_result
 
 _READERS: Final = tuple(
@@ -35,6 +36,27 @@ def pointing(cursor: JsonValue | Unset) -> str:
 def listing(names: frozenset[str] | None) -> str:
     """Labels or queues as a script's argument; empty for None, which means any."""
     return "" if names is None else _encode(sorted(names))
+
+
+def searching(query: Query) -> str:
+    """A query as JSON, without the fields that limit nothing."""
+    each = each_status(query)
+    statuses = list(Status) if query.statuses is None and query.status is None else [status for status, _ in each]
+    wanted: dict[str, object] = {
+        "statuses": [int(status) for status in statuses if status is not None],
+        "labels": listing(query.labels) or None,
+        "scope": query.scope,
+        "owner": query.owner,
+        "root": query.root,
+        "queue": query.queue,
+        "text": query.text or None,
+        "before": query.before,
+        "before_time": None if query.before_time is None else str(microseconds(query.before_time)),
+        "has_file": query.has_file or None,
+    }
+    if query.expired is not None:
+        wanted["ages"] = {str(int(status)): parted(-max(1, span(age))) for status, age in each if status and age}
+    return _encode({name: value for name, value in wanted.items() if value is not None})
 
 
 def expecting(columns: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ Condition: TypeAlias = sa.ColumnElement[bool]
 
 ZERO: Final[sa.ColumnElement[int]] = sa.literal_column("0", sa.SmallInteger())
 ONE: Final[sa.ColumnElement[int]] = sa.literal_column("1", sa.SmallInteger())
+_UTF8: Final[sa.ColumnElement[Any]] = sa.literal_column("utf8mb4")
 TWO: Final[sa.ColumnElement[int]] = sa.literal_column("2", sa.SmallInteger())
 """Literals, as in the conditions of the partial indices."""
 
@@ -31,6 +32,16 @@ def big(name: str) -> sa.BindParameter[int]:
 def list_of(name: str) -> sa.BindParameter[Any]:
     """A parameter for the values of ``IN (…)``."""
     return sa.bindparam(name, expanding=True)
+
+
+def found_in(column: sa.ColumnElement[Any], name: str, *, is_mysql: bool) -> Condition:
+    """Whether a column contains the text of a parameter, whatever the case of its letters."""
+    part: sa.ColumnElement[Any] = sa.bindparam(name, type_=column.type)
+    if not is_mysql:
+        return sa.func.strpos(sa.func.lower(column), sa.func.lower(part)) > ZERO
+    # Bytes have no letters, and a connection may have any character set.
+    whole, part = (sa.func.lower(sa.func.convert(text.op("USING")(_UTF8))) for text in (column, part))
+    return sa.func.locate(part, whole.collate("utf8mb4_bin")) > ZERO
 
 
 def named_values(prefix: str, row: Mapping[str, Any]) -> Values:

@@ -9,14 +9,17 @@ import sqlalchemy as sa
 
 from backjob.lifecycle import TIMED_OUT
 from backjob.model import Query, Status
-from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting
+from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting, big, found_in
 from backjob.stores.sql.schema import Tables
 
 
 class Searches:
     """The searches of these tables. ``selected`` are the columns to read, ``now`` is the store's time in SQL."""
 
-    def __init__(self, tables: Tables, selected: Sequence[sa.ColumnElement[Any]], now: sa.ColumnElement[int]) -> None:
+    def __init__(
+        self, tables: Tables, selected: Sequence[sa.ColumnElement[Any]], now: sa.ColumnElement[int], *, is_mysql: bool
+    ) -> None:
+        self._is_mysql = is_mysql
         self._jobs = tables.jobs
         self._column = tables.jobs.c
         self._selected = selected
@@ -25,6 +28,8 @@ class Searches:
 
     def find(self, query: Query) -> Selecting:
         """The search for a query. Its parameters are named as the query's fields; ``label`` is one of its labels.
+
+        For an ``expired`` query, ``age`` is the age for its status. ``earlier`` is its ``before_time``.
 
         The number of the row in the order of creation comes last.
         """
@@ -46,6 +51,11 @@ class Searches:
             query.scope is None,
             query.scope == "",
             query.before is None,
+            query.before_time is None,
+            query.queue is None,
+            query.text == "",
+            query.expired is None,
+            query.has_file,
         )
         statement = self._made.get(shape)
         if statement is None:
@@ -66,23 +76,36 @@ class Searches:
                 column.status == sa.bindparam("status"),
                 column.status >= TWO if query.status.is_final else column.status < TWO,
             ]
-        if query.owner is not None:
-            conditions.append(column.owner == sa.bindparam("owner"))
-        if query.scope is not None:
-            conditions.append(column.scope == sa.bindparam("scope"))
-            if query.scope:
-                conditions.append(column.scope != sa.literal_column("''"))
+        for name in ("owner", "scope", "root", "queue"):
+            if getattr(query, name) is not None:
+                conditions.append(column[name] == sa.bindparam(name))
+        if query.scope:
+            conditions.append(column.scope != sa.literal_column("''"))
         if query.labels is not None:
             conditions.append(column.label == sa.bindparam("label"))
-        if query.root is not None:
-            conditions.append(column.root == sa.bindparam("root"))
-        if query.before is not None:
-            before = self._jobs.alias("before")
-            conditions.append(
-                column.seq < sa.select(before.c.seq).where(before.c.id == sa.bindparam("before")).scalar_subquery()
-            )
+        if query.text:
+            conditions.append(sa.or_(*[found_in(text, "text", is_mysql=self._is_mysql) for text in self._texts]))
+        if query.expired is not None:
+            conditions.append(column.end_time < self._now - big("age"))
+        if query.has_file:
+            conditions.append(column.file.is_not(None))
+        conditions += self._is_on_page(query)
         found = sa.select(*self._selected, column.seq).where(*conditions)
         return found.order_by(column.seq.desc()).limit(sa.bindparam("limit"))
+
+    @property
+    def _texts(self) -> Sequence[sa.ColumnElement[Any]]:
+        return self._column.title, self._column.path
+
+    def _is_on_page(self, query: Query) -> list[Condition]:
+        if query.before is None:
+            return [] if query.before_time is None else [self._column.created_time < big("earlier")]
+        before = self._jobs.alias("before")
+        found = sa.select(before.c.seq).where(before.c.id == sa.bindparam("before"))
+        if query.before_time is None:
+            return [self._column.seq < found.scalar_subquery()]
+        is_earlier = sa.and_(~found.exists(), self._column.created_time < big("earlier"))
+        return [sa.or_(self._column.seq < found.scalar_subquery(), is_earlier)]
 
     def _is_overdue(self, status: Status | None) -> list[Condition]:
         """`backjob.lifecycle.late` in SQL, so that the index of limits bounds the search of the STARTED jobs.

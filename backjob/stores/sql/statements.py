@@ -57,10 +57,16 @@ class Statements:
         self.checkpoint = self.report.values(cursor=self._new_cursor, attempt=ONE)
         self.checkpoint_output = self._make_report_output(self.checkpoint)
         self.append = self._make_append()
-        self.locate = sa.select(column.seq, column.output_truncated).where(column.id == sa.bindparam("old_id"))
+        self.locate = sa.select(column.seq, column.output_truncated, column.output_size).where(
+            column.id == sa.bindparam("old_id")
+        )
         self.chunks = self._make_chunks()
+        is_tail = (self._output.c.job == big("job"), self._output.c.start < ZERO)
+        self.tail = sa.select(self._output.c.piece).where(*is_tail).order_by(self._output.c.start)
+        self.drop_tail = sa.delete(self._output).where(*is_tail)
+        self.add_tail = sa.insert(self._output)
         self.leases = LeaseStatements(tables, self._whole, self._now, can_return_updates=self.can_return_updates)
-        self.searches = Searches(tables, self._selected, self._now)
+        self.searches = Searches(tables, self._selected, self._now, is_mysql=kind != "postgresql")
         self.ageing = (
             sa.select(column.seq, column.output_size, column.end_time)
             .where(
@@ -68,12 +74,15 @@ class Statements:
                 column.status >= TWO,
                 column.end_time >= sa.bindparam("since"),
                 column.end_time < self._now - big("age"),
+                column.file.is_(None),
             )
             .order_by(column.end_time, column.seq)
             .limit(sa.bindparam("limit"))
         )
         self.ageing_by_label = self.ageing.where(column.label == sa.bindparam("label"))
         self.drop_jobs = sa.delete(self._jobs).where(column.seq.in_(list_of("batch")), column.status >= TWO)
+        self.drop_job = sa.delete(self._jobs).where(column.seq == big("job"))
+        self.drop_its_output = sa.delete(self._output).where(self._output.c.job == big("job"))
         self.drop_output = sa.delete(self._output).where(self._output.c.job.in_(list_of("batch")))
 
     def insert(self, fixed: frozenset[str], *, returns: bool) -> sa.Insert:
@@ -173,7 +182,7 @@ class Statements:
         # Apart from `locate`, because MariaDB 10.11 crashes on the outer join of both.
         output = self._output.c
         job = output.job == big("job")
-        first = sa.select(sa.func.max(output.start)).where(job, output.start <= big("begin"))
+        first = sa.select(sa.func.max(output.start)).where(job, output.start.between(ZERO, big("begin")))
         return (
             sa.select(output.start, output.piece)
             .where(

@@ -10,13 +10,15 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import Any, Final, cast
 
+from attrs import evolve
+
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, MissingExtra, SlotTaken, StoreUnavailable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import JOB_COLUMNS
 from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, holds, kept_for, new_job
+from backjob.stores.steps import changed, each_status, holds, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import (
     LONGEST_CHUNK,
@@ -25,8 +27,10 @@ from backjob.stores.values import (
     cut,
     dump_result,
     joined_chunk,
+    joined_tail,
     output_bytes,
     purge_batch,
+    tail_rows,
 )
 
 try:
@@ -45,6 +49,8 @@ except ModuleNotFoundError as error:
 
 _MERGE_ATTEMPTS: Final = 100
 _LARGEST: Final = (1 << 63) - 1
+_SEARCHED: Final = ("scope", "owner", "root", "queue", "text", "before", "limit")
+"""The fields of a query that its statement has as they are."""
 _NO_NEW_VALUES: Final[Values] = dict.fromkeys(
     [
         *[f"new_{column.name}" for column in JOB_COLUMNS if column.draft and column.nullable],
@@ -147,11 +153,14 @@ class SQLStore:
             located = connection.execute(self._sql.locate, {"old_id": job_id}).first()
             if located is None:
                 return Output("", offset)
-            seq, truncated = located
+            seq, truncated, size = located
             end = offset + limit + LOOKAHEAD
             values = {"job": seq, "begin": min(offset, _LARGEST), "end": min(end, _LARGEST)}
             chunks: Any = connection.execute(self._sql.chunks, values).all()
-            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            chunk = joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            if not truncated or chunk.next_offset < size:
+                return chunk
+            return evolve(chunk, tail=joined_tail(connection.execute(self._sql.tail, {"job": seq}).scalars()))
 
         return self._database.do(step)
 
@@ -194,9 +203,10 @@ class SQLStore:
         if report.cursor is not UNSET:
             values["new_cursor"] = dump_result(report.cursor)
             whole, with_output, direct = self._sql.checkpoint, self._sql.checkpoint_output, self._checkpoint
-        if not added:
+        tail = None if report.tail is UNSET else tail_rows(report.tail)
+        if not added and tail is None:
             return self._write(whole, values) == 1
-        if len(added) <= LONGEST_CHUNK and with_output is not None:
+        if len(added) <= LONGEST_CHUNK and with_output is not None and tail is None:
             return self._write(with_output, values | {"new_chunk": added}) == 1
         chunks: list[Values] = [
             {"old_id": job_id, "new_size": len(added), "new_position": position, "new_chunk": chunk}
@@ -208,6 +218,12 @@ class SQLStore:
                 return False
             for chunk in chunks:
                 self._append.run(connection, chunk)
+            if tail is not None:
+                seq = connection.execute(self._sql.locate, {"old_id": job_id}).scalar_one()
+                connection.execute(self._sql.drop_tail, {"job": seq})
+                rows = [{"job": seq, "start": start, "piece": chunk} for start, chunk in tail]
+                if rows:
+                    connection.execute(self._sql.add_tail, rows)
             return True
 
         return self._database.transact(step)
@@ -226,19 +242,35 @@ class SQLStore:
         return self._leasing.beat(tokens, lease, alive)
 
     def find(self, query: Query) -> list[Job]:
-        rows = sorted(self._search(self._sql.searches.find(query), query), key=itemgetter(-1), reverse=True)
+        rows = sorted(self._search(self._sql.searches.find, query), key=itemgetter(-1), reverse=True)
         return [row_job(row[:-2], moment(row[-2])) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
-        return min(sum(int(count) for (count,) in self._search(self._sql.searches.count(query), query)), query.limit)
+        return min(sum(int(count) for (count,) in self._search(self._sql.searches.count, query)), query.limit)
 
-    def _search(self, statement: Executable, query: Query) -> list[Any]:
-        status = None if query.status is None else int(query.status)
-        values = {"scope": query.scope, "owner": query.owner, "before": query.before, "limit": query.limit}
-        values |= {"root": query.root, "status": status}
+    def _search(self, search: Callable[[Query], Executable], query: Query) -> list[Any]:
+        """The rows for each status and label of the query, so that each search can use an index."""
+        values: Values = {name: getattr(query, name) for name in _SEARCHED}
+        values["earlier"] = None if query.before_time is None else microseconds(query.before_time)
         labels: Iterable[str | None] = (None,) if query.labels is None else query.labels
-        # One search for each label, so that each can use an index.
-        return [row for label in labels for row in self._select(statement, self._values(**values, label=label))]
+        found: list[Any] = []
+        for status, age in each_status(query):
+            statement = search(evolve(query, status=status))
+            values["status"] = None if status is None else int(status)
+            values["age"] = None if age is None else span(age)
+            for label in labels:
+                found += self._select(statement, self._values(**values, label=label))
+        return found
+
+    def delete(self, job_id: str) -> bool:
+        def step(connection: Connection) -> bool:
+            seq = connection.execute(self._sql.locate, {"old_id": job_id}).scalar()
+            if seq is None or not connection.execute(self._sql.drop_job, {"job": seq}).rowcount:
+                return False
+            connection.execute(self._sql.drop_its_output, {"job": seq})
+            return True
+
+        return self._database.transact(step)
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         ages = kept_for(completed_age, ended_age).items()

@@ -57,7 +57,10 @@ _CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living",
 
 # SQLite can't drop a NOT NULL. A waiting job of an earlier version restarts its `delivery_timeout`.
 _NULLABLE: Final = ("DROP COLUMN deliver_by", "ADD COLUMN deliver_by INTEGER")
-"""The changes of the last layout besides its new columns."""
+"""The changes of the third layout besides its new columns."""
+
+_NULLABLE_SINCE: Final = 2
+"""The number of the layouts after which a table has these changes."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -109,10 +112,12 @@ class Statements:
         "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
     )
     add_chunk: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
-    locate: str = "SELECT seq, output_truncated FROM {jobs} WHERE id = ?"
+    drop_tail: str = "DELETE FROM {output} WHERE job = ? AND start < 0"
+    tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
+    locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"
     chunks: str = (
         "SELECT start, piece FROM {output} WHERE job = :job AND start < :end AND start >= coalesce("
-        "(SELECT max(start) FROM {output} WHERE job = :job AND start <= :begin), 0) ORDER BY start"
+        "(SELECT max(start) FROM {output} WHERE job = :job AND start BETWEEN 0 AND :begin), 0) ORDER BY start"
     )
     due: str = _DUE
     longest_due: str = "SELECT * FROM ([due] ORDER BY start_time, seq LIMIT :limit)"
@@ -128,14 +133,23 @@ class Statements:
     find: str = "SELECT {read} FROM {jobs}[condition] ORDER BY seq DESC LIMIT :limit"
     count: str = "SELECT count(*) FROM (SELECT 1 FROM {jobs}[condition] LIMIT :limit)"
     late: str = "SELECT seq FROM {jobs} WHERE [limit]"
+    expired: str = "SELECT seq FROM {jobs} WHERE status = :status AND status >= 2[label] AND end_time < :ended_before"
     before: str = "seq < (SELECT seq FROM {jobs} WHERE id = :before)"
-    ageing: str = "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? ORDER BY end_time LIMIT ?"
+    before_or_earlier: str = (
+        "seq < coalesce((SELECT seq FROM {jobs} WHERE id = :before), 9223372036854775807) "
+        "AND (created_time < :before_time OR EXISTS (SELECT 1 FROM {jobs} WHERE id = :before))"
+    )
+    ageing: str = (
+        "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND file IS NULL "
+        "ORDER BY end_time LIMIT ?"
+    )
     ageing_by_label: str = (
         "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND label = ? "
-        "ORDER BY end_time LIMIT ?"
+        "AND file IS NULL ORDER BY end_time LIMIT ?"
     )
     drop_chunks: str = "DELETE FROM {output} WHERE job = ?"
     drop_job: str = "DELETE FROM {jobs} WHERE seq = ?"
+    delete: str = "DELETE FROM {jobs} WHERE id = ? RETURNING seq"
 
     def upgrade(self, found: dict[str, frozenset[str]]) -> tuple[str, ...]:
         """The statements that bring tables with these columns to this layout; none if no earlier version made them."""
@@ -238,11 +252,10 @@ class Statements:
         """
         conditions: list[str] = []
         living = query.status is not None and not query.status.is_final
-        listed = query.overdue or living or query.root is not None
-        if query.overdue:
-            late = " UNION ALL ".join([self.late.replace("[limit]", limit) for limit in _LATE])
-            conditions.append(f"seq IN ({late.replace('[label]', ' AND label = :label' if by_label else '')})")
-            conditions += [] if query.status is None else ["+status = :status"]
+        chosen = query.overdue or query.expired is not None
+        listed = chosen or living or query.root is not None
+        if chosen:
+            conditions += self._chosen(query, by_label=by_label)
         elif living:
             conditions.append("status = :status AND status < 2")
         if query.owner is not None:
@@ -252,18 +265,40 @@ class Statements:
             indexed = bool(query.scope) and not listed
             conditions.append("scope = :scope AND scope <> ''" if indexed else "+scope = :scope")
             listed = listed or indexed
-        if query.status is not None and query.status.is_final and not query.overdue:
+        if query.status is not None and query.status.is_final and not chosen:
             conditions.append("+status = :status" if listed else "status = :status AND status >= 2")
         if query.root is not None:
             conditions.append("root = :root")
-        if query.before is not None:
-            conditions.append(self.before)
+        conditions += self._filters(query)
         if by_label:
-            indexed = query.status is not None and not query.overdue
+            indexed = query.status is not None and not chosen
             conditions.append("label = :label" if indexed else "+label = :label")
         return (self.find if statement is None else statement).replace(
             "[condition]", " WHERE " + " AND ".join(conditions) if conditions else ""
         )
+
+    def _chosen(self, query: Query, *, by_label: bool) -> list[str]:
+        """The conditions of a query for jobs that are overdue or expired, which have a list of their own."""
+        if query.overdue and query.expired is not None:
+            return ["0"]  # no job is both
+        parts = [self.late.replace("[limit]", limit) for limit in _LATE] if query.overdue else [self.expired]
+        chosen = " UNION ALL ".join(parts).replace("[label]", " AND label = :label" if by_label else "")
+        return [f"seq IN ({chosen})", *(["+status = :status"] if query.overdue and query.status is not None else [])]
+
+    def _filters(self, query: Query) -> list[str]:
+        """The conditions that no index serves, and the beginning of the page."""
+        conditions: list[str] = []
+        if query.before_time is not None:
+            conditions.append(self.before_or_earlier)
+        elif query.before is not None:
+            conditions.append(self.before)
+        if query.queue is not None:
+            conditions.append("+queue = :queue")
+        if query.text:
+            conditions.append("(instr(lower(title), lower(:text)) OR instr(lower(path), lower(:text)))")
+        if query.has_file:
+            conditions.append("file IS NOT NULL")
+        return conditions
 
 
 def _upgrade(table: str, indices: dict[str, str], first: int) -> tuple[str, ...]:
@@ -272,6 +307,6 @@ def _upgrade(table: str, indices: dict[str, str], first: int) -> tuple[str, ...]
     columns = [f"ADD COLUMN {column.name} {_type(column)}" for added in LAYOUTS[first:] for column in added]
     return (
         *[f'DROP INDEX IF EXISTS "{table}_{name}"' for name in changed],
-        *[f'ALTER TABLE "{table}" {change}' for change in (*columns, *_NULLABLE)],
+        *[f'ALTER TABLE "{table}" {change}' for change in (*columns, *(_NULLABLE if first < _NULLABLE_SINCE else ()))],
         *[indices[name] for name in changed],
     )

@@ -11,23 +11,34 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
-from attrs import asdict
+from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import COLUMNS, Row, assignments, conditions, job_row, microseconds, row_job, span
 from backjob.stores.sqlite.connections import Connections
 from backjob.stores.sqlite.statements import Statements
-from backjob.stores.steps import kept_for, new_job
+from backjob.stores.steps import each_status, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
-from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
+from backjob.stores.values import (
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    joined_chunk,
+    joined_tail,
+    output_bytes,
+    purge_batch,
+    tail_rows,
+)
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 _EARLIEST: Final = -(1 << 63)
 _WAL_RETRY: Final = 0.01  # s
 _DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
+_SEARCHED: Final = ("scope", "owner", "root", "queue", "text", "before", "limit")
+"""The fields of a query that its statement has as they are."""
 _SYNCHRONOUS: Final = {"process": "NORMAL", "power": "FULL"}
 
 
@@ -117,9 +128,12 @@ class SQLiteStore:
         located = self._connections.read(self._sql.locate, (job_id,))
         if not located:
             return Output("", offset)
-        seq, truncated = located[0]
+        seq, truncated, size = located[0]
         place = {"job": seq, "begin": offset, "end": offset + limit + LOOKAHEAD}
-        return joined_chunk(self._connections.read(self._sql.chunks, place), offset, limit, truncated=truncated != 0)
+        chunk = joined_chunk(self._connections.read(self._sql.chunks, place), offset, limit, truncated=truncated != 0)
+        if not truncated or chunk.next_offset < size:
+            return chunk
+        return evolve(chunk, tail=joined_tail([piece for (piece,) in self._connections.read(self._sql.tail, (seq,))]))
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
@@ -147,7 +161,7 @@ class SQLiteStore:
         added = output_bytes(report.output)
         statement, values = self._sql.progress(report, len(added))
         parameters = (microseconds(now), *values, job_id, token)
-        if not added:
+        if not added and report.tail is UNSET:
             return bool(self._connections.write(statement, parameters))
         with self._connections.transaction() as connection:
             reported = connection.execute(statement, parameters).fetchone()
@@ -155,6 +169,9 @@ class SQLiteStore:
                 return False
             seq, size = reported
             chunks = [(seq, size - len(added) + position, chunk) for position, chunk in cut(added)]
+            if report.tail is not UNSET:
+                connection.execute(self._sql.drop_tail, (seq,))
+                chunks += [(seq, start, chunk) for start, chunk in tail_rows(report.tail)]
             connection.executemany(self._sql.add_chunk, chunks)
         return True
 
@@ -206,13 +223,25 @@ class SQLiteStore:
         return min(sum(int(count) for (count,) in found), query.limit)
 
     def _search(self, query: Query, statement: str, now: datetime) -> list[Any]:
-        """The rows for each label of the query, so that each search can use an index."""
+        """The rows for each status and label of the query, so that each search can use an index."""
         by_label = query.labels is not None
-        sql = self._sql.search(query, by_label=by_label, statement=statement)
-        values = {"now": microseconds(now), **asdict(query)}
-        del values["labels"]
+        values: dict[str, Any] = {name: getattr(query, name) for name in _SEARCHED} | {"now": microseconds(now)}
+        values["before_time"] = None if query.before_time is None else microseconds(query.before_time)
         labels: Iterable[str | None] = (None,) if query.labels is None else query.labels
-        return [row for label in labels for row in self._connections.read(sql, values | {"label": label})]
+        found: list[Any] = []
+        for status, age in each_status(query):
+            values |= {"status": status, "ended_before": None if age is None else values["now"] - span(age)}
+            sql = self._sql.search(evolve(query, status=status), by_label=by_label, statement=statement)
+            for label in labels:
+                found += self._connections.read(sql, values | {"label": label})
+        return found
+
+    def delete(self, job_id: str) -> bool:
+        with self._connections.transaction() as connection:
+            rows = connection.execute(self._sql.delete, (job_id,)).fetchall()
+            connection.executemany(self._sql.drop_chunks, rows)
+            connection.executemany(self._sql.drop_body, rows)
+        return bool(rows)
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         now = microseconds(self._clock.now())
@@ -225,6 +254,11 @@ class SQLiteStore:
             return self._connections.write(statement, parameters)
         except InvalidRequest as error:  # of all that this statement may set, only the slot is unique
             raise SlotTaken(str(changes.slot)) from error
+
+    @property
+    def files_directory(self) -> str:
+        """The directory beside the database in which files of jobs are kept, unless FILES names another place."""
+        return f"{self._connections.path}.files"
 
     def close(self) -> None:
         """Close idle connections. A later call opens its own and closes it after use."""
@@ -239,6 +273,7 @@ class SQLiteStore:
                 aged = connection.execute(statement, values).fetchall()
                 batch = [(seq,) for seq, _ in aged[: purge_batch(size for _, size in aged)]]
                 connection.executemany(self._sql.drop_chunks, batch)
+                connection.executemany(self._sql.drop_body, batch)
                 connection.executemany(self._sql.drop_job, batch)
             removed += len(batch)
             if len(batch) == len(aged) < PURGED_AT_ONCE:

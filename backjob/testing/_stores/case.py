@@ -191,7 +191,7 @@ class StoreCase:
         """A new store, watched."""
         store = self.make_store(clock)
         missing = [name for name in METHODS if not callable(getattr(store, name, None))]
-        kept(not missing, f"a store has eleven methods; missing here: {', '.join(missing)}")
+        kept(not missing, f"a store has twelve methods; missing here: {', '.join(missing)}")
         return WatchedStore(store)
 
     @pytest.fixture(autouse=True)

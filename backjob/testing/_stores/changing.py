@@ -10,10 +10,10 @@ from typing import Any, Final
 import pytest
 from attrs import evolve
 
-from backjob.lifecycle import End, completed, ended, failed
+from backjob.lifecycle import End, claimed, completed, ended, failed
 from backjob.lifecycle import cancelled as cancellation
-from backjob.model import Changes, Expect, JsonValue, Report, Status
-from backjob.testing._stores.case import UNKNOWN, StoreCase, draft, kept, same
+from backjob.model import Changes, Expect, JsonValue, Report, Request, Status
+from backjob.testing._stores.case import LEASE, UNKNOWN, StoreCase, bodiless, draft, kept, same
 from backjob.testing._stores.creating import FULL
 
 _ENDED: Final[dict[str, Any]] = dict.fromkeys(
@@ -89,6 +89,7 @@ class ChangeCalls(StoreCase):
             (Changes(cursor={"page": [7, "ß"]}), {"cursor": {"page": [7, "ß"]}}),
             (Changes(cursor=None), {"cursor": None}),
             (Changes(history=[{"run": 1, "reason": "€"}]), {"history": [{"run": 1, "reason": "€"}]}),
+            (Changes(file={"name": "ß.csv", "size": 3}), {"file": {"name": "ß.csv", "size": 3}}),
             (Changes(expires=None), {"expires": None}),
             (Changes(progress=0), {"progress": 0}),
             (Changes(status_text=""), {"status_text": ""}),
@@ -194,3 +195,40 @@ class ChangeCalls(StoreCase):
             ),
             "the end keeps everything else",
         )
+        whole = self.store.get("job", body=True)
+        same(None if whole is None else whole.request, None, "the end erases the body of the request")
+
+    def test_the_end_of_a_job_with_a_kept_request_erases_only_its_credentials(self) -> None:
+        before = self.store.create(evolve(FULL, id="job"))
+        self.store.change("job", *claimed("token", 1, LEASE))
+        self.clock.advance(4)
+        changed = self.store.change("job", Expect(), ended(completed(), before))
+        job = self.read()
+        same(changed, job, "get returns the job that change returned")
+        same(
+            (job.request, job.caller),
+            (bodiless(before).request, FULL.caller),
+            "with keep_request, request and caller stay",
+        )
+        same(job.proof, FULL.proof, "with keep_request, the proof stays")
+        same(job.sealed, None, "sealed credentials never outlive the end")
+        whole = self.store.get("job", body=True)
+        same(None if whole is None else whole.request, FULL.request, "with keep_request, the body of the request stays")
+        self.store.change("job", Expect(), Changes(label="new", proof="renewed"))
+        same(
+            self.read(),
+            evolve(job, label="new", proof="renewed", version=job.version + 1),
+            "a kept request can be moved to a new label",
+        )
+        whole = self.store.get("job", body=True)
+        same(None if whole is None else whole.request, FULL.request, "with keep_request, the body of the request stays")
+
+    def test_the_title_method_and_path_outlive_the_end(self) -> None:
+        self.ended(title="Rows", request=Request("PUT", "/work/%C3%A4?page=2"))
+        job = self.read()
+        same(
+            (job.title, job.method, job.path),
+            ("Rows", "PUT", "/work/%C3%A4"),
+            "title, method and path stay after the end",
+        )
+        same(job.request, None, "the end erases request, caller and credentials")

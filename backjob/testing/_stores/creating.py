@@ -39,6 +39,8 @@ FULL: Final = Draft(
     label="l\u00e4bel 1",
     proof="pr00f",
     root="first",
+    title="R\u00e9port 50\u00a0% \U0001f600",
+    keep_request=True,
 )
 
 
@@ -72,6 +74,10 @@ class CreateCalls(StoreCase):
             label=FULL.label,
             proof=FULL.proof,
             root=FULL.root,
+            title=FULL.title,
+            method="CHICKEN",
+            path="/a%2Fb",
+            keep_request=True,
         )
         same(self.store.create(FULL), expected, "create returns the job as it was written")
         same(self.store.get("full", body=True), expected, "get returns the job as it was written")

@@ -9,6 +9,7 @@ from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, continued, failed, timed_out
 from backjob.model import Changes, Expect, Query, Report, Status
 from backjob.testing._stores.case import ALIKE, LEASE, MICROSECOND, UNKNOWN, StoreCase, draft, same
+from backjob.testing._stores.filtering import FiltersJobs
 
 
 class FindsSilentJobs(StoreCase):
@@ -125,6 +126,17 @@ class FindsSilentJobs(StoreCase):
         self.store.change("old late", Expect(), Changes(label="theirs"))
         same(self.found(query), ["old silent", *expected[2:]], "a changed label takes effect at once")
 
+    def test_a_deleted_job_is_not_found(self) -> None:
+        for name in ("a", "b"):
+            self.store.create(draft(f"{name} late", expires=5))
+            self.running(f"{name} silent", error_timeout=5)
+        for name in ("a late", "a silent"):
+            self.store.delete(name)
+        self.clock.advance(10)
+        same(self.found(Query(overdue=True)), ["b silent", "b late"], "find does not return a deleted job")
+        same(self.found(Query()), ["b silent", "b late"], "find does not return a deleted job")
+        same(self.store.count(Query()), 2, "count does not count a deleted job")
+
     def test_an_ended_job_is_never_overdue(self) -> None:
         for end in (completed(), failed("x"), cancellation()):
             self.ended(end.status.name, end, error_timeout=10, expires=10)
@@ -132,7 +144,7 @@ class FindsSilentJobs(StoreCase):
         same(self.found(Query(overdue=True)), [], "only living jobs past their own timeout are overdue")
 
 
-class FindsJobs(FindsSilentJobs):
+class FindsJobs(FiltersJobs, FindsSilentJobs):
     """``find`` among all jobs."""
 
     def test_the_newest_come_first(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+from attrs import evolve
 
+from backjob.lifecycle import End, claimed, completed, ended, failed
 from backjob.lifecycle import cancelled as cancellation
-from backjob.lifecycle import claimed, completed, ended, failed
 from backjob.model import Changes, Expect, Job, Report
 from backjob.testing._stores.case import ALIKE, LEASE, StoreCase, draft, kept, refused, same, unread
 
@@ -69,6 +70,25 @@ class MergesJobs(StoreCase):
         same((second.id, second.merge_key), ("second", "key"), "a freed key can be taken")
         same(self.store.create(draft("third"), "key").id, "second", "create returns the newest holder of a key")
         same(self.read("first").merge_key, None, "a job does not regain a freed key")
+
+    @pytest.mark.parametrize("end", [completed(), failed("broken"), cancellation()])
+    def test_a_kept_merge_key_returns_the_ended_job(self, end: End) -> None:
+        self.store.create(draft("first"), "key")
+        self.store.change("first", *claimed("token", 1, LEASE))
+        job = self.store.change("first", Expect(), evolve(ended(end), keep_key=True))
+        same(None if job is None else job.merge_key, "key", "with keep_key, the merge key stays")
+        self.clock.advance(1_000_000)
+        found = self.store.create(draft("second"), "key")
+        same(found, self.read("first"), "create with a kept key returns the ended job")
+        same(self.store.get("second"), None, "create with a held key writes nothing")
+        self.store.delete("first")
+        same(self.store.create(draft("third"), "key").id, "third", "the key of a deleted job is free")
+
+    def test_a_deleted_job_frees_its_merge_key(self) -> None:
+        self.store.create(draft("first"), "key")
+        self.store.delete("first")
+        same(self.store.create(draft("second"), "key").id, "second", "the key of a deleted job is free")
+        same(self.store.create(draft("third"), "key").id, "second", "create returns the newest holder of a key")
 
     def test_identical_creates_with_a_merge_key_make_one_job(self) -> None:
         def create_all(racer: int) -> list[str]:

@@ -14,8 +14,8 @@ from backjob.testing._stores.case import bodiless
 from backjob.testing.clock import FakeClock
 
 _FIELDS: Final = {field.name: field for field in fields(Job)}
-_COPIED: Final = [field.name for field in fields(Draft) if field.name in _FIELDS]
-_CHANGED: Final = [field.name for field in fields(Changes) if field.name in _FIELDS]
+_COPIED: Final = [*[field.name for field in fields(Draft) if field.name in _FIELDS], "method", "path"]
+_CHANGED: Final = [field.name for field in fields(Changes) if field.name in _FIELDS and field.name != "keep_request"]
 _DEFAULTS: Final = {
     name: field.default for name, field in _FIELDS.items() if field.default is not NOTHING and name not in _COPIED
 }
@@ -30,6 +30,7 @@ class Model:
         """Whether ``find`` returns ended jobs."""
         self.rows: dict[str, dict[str, Any]] = {}
         self.outputs: dict[str, str] = {}
+        self.tails: dict[str, str] = {}
 
     def after(self, seconds: float) -> datetime:
         return self.clock.now() + timedelta(seconds=seconds)
@@ -57,7 +58,7 @@ class Model:
             "lease_until": None if draft.lessee is None else self.after(draft.lease),
             "merge_key": merge_key,
         }
-        self.outputs[draft.id] = ""
+        self.outputs[draft.id] = self.tails[draft.id] = ""
         return self.job(draft.id)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -83,8 +84,9 @@ class Model:
         if changes.alive:
             row["updated_time"] = self.clock.now()
         if changes.end:
-            row |= dict.fromkeys(("request", "caller", "sealed", "proof", "waiting_for"))
-            row |= dict.fromkeys(("lessee", "lease_until", "merge_key", "cursor", "slot"))
+            row |= dict.fromkeys(("sealed", "waiting_for", "lessee", "lease_until", "cursor", "slot"))
+            row |= {} if changes.keep_request else dict.fromkeys(("request", "caller", "proof"))
+            row |= {} if changes.keep_key else {"merge_key": None}
             row["end_time"] = self.clock.now()
         return self.job(job_id)
 
@@ -110,6 +112,7 @@ class Model:
         self.outputs[job_id] += report.output
         row["output_size"] = len(self.outputs[job_id].encode())
         row["output_truncated"] |= report.truncated
+        self.tails[job_id] = self.tails[job_id] if report.tail is UNSET else report.tail
         if report.cursor is not UNSET:
             row["cursor"], row["attempt"] = report.cursor, 1
         row["updated_time"] = self.clock.now()
@@ -157,34 +160,48 @@ class Model:
 
     def find(self, query: Query) -> list[Job | None]:
         rows = list(self.rows.values())
-        if query.before is not None:
-            names = list(self.rows)
-            rows = rows[: names.index(query.before)] if query.before in names else []
+        if query.before in self.rows:
+            rows = rows[: list(self.rows).index(query.before)]
+        elif query.before is not None or query.before_time is not None:
+            time = query.before_time
+            rows = [row for row in rows if time is not None and row["created_time"] < time]
         matching = [
             row
             for row in reversed(rows)
             if (self.lists_ended or not row["status"].is_final)
             and query.scope in (None, row["scope"])
             and query.status in (None, row["status"])
+            and (query.statuses is None or row["status"] in query.statuses)
             and query.owner in (None, row["owner"])
+            and query.queue in (None, row["queue"])
+            and any(query.text.lower() in (row[name] or "").lower() for name in ("title", "path"))
+            and (query.expired is None or self.is_old(row, *query.expired))
+            and (row["file"] is not None or not query.has_file)
             and query.root in (None, row["root"])
             and (query.labels is None or row["label"] in query.labels)
             and (not query.overdue or self.overdue(row))
         ]
         return [self.job(row["id"]) for row in matching[: query.limit]]
 
+    def is_old(self, row: dict[str, Any], completed_age: float, ended_age: float) -> bool:
+        ages = [ended_age] + ([completed_age] if row["status"] is Status.COMPLETED else [])
+        end, now = row["end_time"], self.clock.now()
+        return end is not None and any(age and end + timedelta(seconds=age) < now for age in ages)
+
+    def delete(self, job_id: str) -> bool:
+        if job_id not in self.rows:
+            return False
+        del self.rows[job_id], self.outputs[job_id], self.tails[job_id]
+        return True
+
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None) -> int:
-        now = self.clock.now()
-        gone = []
-        for job_id, row in self.rows.items():
-            ages = [ended_age] + ([completed_age] if row["status"] is Status.COMPLETED else [])
-            is_chosen = labels is None or row["label"] in labels
-            if (
-                is_chosen
-                and row["end_time"] is not None
-                and any(age and row["end_time"] + timedelta(seconds=age) < now for age in ages)
-            ):
-                gone.append(job_id)
+        gone = [
+            job_id
+            for job_id, row in self.rows.items()
+            if (labels is None or row["label"] in labels)
+            and row["file"] is None
+            and self.is_old(row, completed_age, ended_age)
+        ]
         for job_id in gone:
-            del self.rows[job_id], self.outputs[job_id]
+            self.delete(job_id)
         return len(gone)

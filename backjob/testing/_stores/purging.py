@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
+from attrs import evolve
 
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, ended, failed
-from backjob.model import Changes, Expect, Output, Report
+from backjob.model import Changes, Expect, Output, Report, Request
 from backjob.testing._stores.case import LEASE, MICROSECOND, StoreCase, draft, kept, same
 
 _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
@@ -88,6 +89,30 @@ class PurgesJobs(StoreCase):
         same(self.store.output("job"), Output("", 0), "a new job with a purged job's id has none of its output")
         self.store.report("job", "token", Report(output="new"))
         same(self.store.output("job"), Output("new", 3), "a new job with a purged job's id has none of its output")
+
+    def test_a_job_with_a_file_is_not_purged(self) -> None:
+        for name in ("plain", "filed", "later"):
+            self.ended(name)
+        self.running("running")
+        end = evolve(ended(completed()), file={"name": "rows.csv"})
+        self.store.change("running", Expect(), end)
+        self.store.change("filed", Expect(), Changes(file={"name": "rows.csv"}))
+        self.clock.advance(10)
+        same(self.store.purge(1, 1), 2, "purge leaves jobs that have a file")
+        left = [name for name in ("plain", "filed", "later", "running") if self.store.get(name) is not None]
+        same(left, ["filed", "running"], "purge leaves jobs that have a file")
+        self.store.change("filed", Expect(), Changes(file=None))
+        same(self.store.purge(1, 1), 1, "purge removes a job that no longer has its file")
+
+    def test_a_purged_job_frees_its_merge_key(self) -> None:
+        self.store.create(draft("first", keep_request=True, request=Request("PUT", "/", body=b"rows")), "key")
+        self.store.change("first", Expect(), evolve(ended(completed()), keep_key=True, keep_request=True))
+        self.clock.advance(10)
+        same(self.store.create(draft("second"), "key").id, "first", "create with a kept key returns the ended job")
+        same(self.store.purge(1, 1), 1, "purge returns how many it removed")
+        same(self.store.create(draft("third"), "key").id, "third", "the key of a purged job is free")
+        whole = self.store.create(draft("first", request=Request("PUT", "/")))
+        same(self.store.get("first", body=True), whole, "a new job with a purged job's id has none of its request")
 
     def test_purge_removes_more_than_a_batch(self) -> None:
         many = self.purged_in_batches

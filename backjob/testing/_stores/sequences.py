@@ -61,13 +61,18 @@ _DUE: Final = _SECONDS | _SECONDS.map(lambda seconds: FakeClock().now() + timede
 _RESULTS: Final = st.none() | st.integers(-(2**53), 2**53) | _TEXTS | st.lists(st.booleans(), max_size=2)
 
 _CURSORS: Final = st.just(UNSET) | _RESULTS
+_TARGETS: Final = st.sampled_from(("/work", "/Work/%20?page=1", "/other"))
+_FILES: Final = st.sampled_from((UNSET, UNSET, None, {"name": "rows.csv", "size": 50}))
+_PARTS: Final = st.sampled_from(("", "", "", "work", "WORK/", "%", "title", "_"))
+_TIMES: Final = st.none() | _SECONDS.map(lambda seconds: FakeClock().now() + timedelta(seconds=seconds))
+_AGES: Final = st.none() | st.none() | st.tuples(_SECONDS, _SECONDS)
 _QUEUES: Final = st.sampled_from(("default", "q", "Q"))
 _SLOTS: Final = st.sampled_from((UNSET, None, "q/0", "q/1"))
 
 _DRAFTS: Final = st.builds(
     Draft,
     id=_IDS,
-    request=st.builds(Request, st.just("GET"), st.just("/work"), body=st.binary(max_size=3)),
+    request=st.builds(Request, st.sampled_from(("GET", "PUT")), _TARGETS, body=st.binary(max_size=3)),
     owner=_OWNERS,
     scope=_SCOPES,
     due=_DUE,
@@ -85,6 +90,8 @@ _DRAFTS: Final = st.builds(
     label=_LABELS,
     proof=st.sampled_from((None, "proof")),
     root=_ROOTS,
+    title=st.sampled_from((None, "Title_1", "Ü%")),
+    keep_request=st.booleans(),
 )
 _EXPECTATIONS: Final = st.builds(
     Expect,
@@ -96,7 +103,8 @@ _EXPECTATIONS: Final = st.builds(
     lease_over=st.sampled_from((False, False, True)),
 )
 _REPORTS: Final = st.builds(
-    Report,
+    lambda tail, **fields: Report(**fields) if tail is UNSET else Report(**{**fields, "tail": tail, "truncated": True}),
+    tail=st.sampled_from((UNSET, UNSET, "", "x")) | _TEXTS,
     progress=st.none() | st.integers(-5, 105),
     text=st.none() | _TEXTS,
     output=_TEXTS,
@@ -113,6 +121,12 @@ _QUERIES: Final = st.builds(
     before=st.none() | _IDS,
     labels=_SOME_LABELS,
     root=_ROOTS,
+    statuses=st.none() | st.frozensets(_STATUSES),
+    queue=st.none() | st.none() | _QUEUES,
+    text=_PARTS,
+    before_time=_TIMES,
+    expired=_AGES,
+    has_file=st.sampled_from((False, False, True)),
 )
 _LIVING_CHANGES: Final = st.builds(
     Changes,
@@ -134,6 +148,7 @@ _LIVING_CHANGES: Final = st.builds(
     proof=st.sampled_from((UNSET, None, "other")),
     sealed=st.just(UNSET) | st.binary(max_size=3),
     waiting_for=st.sampled_from((UNSET, None, "place")),
+    file=_FILES,
 )
 _ENDS: Final = st.builds(
     Changes,
@@ -142,7 +157,10 @@ _ENDS: Final = st.builds(
     status_text=st.just(UNSET) | _TEXTS,
     result=st.just(UNSET) | _RESULTS,
     alive=st.booleans(),
+    file=_FILES,
     end=st.just(True),
+    keep_request=st.booleans(),
+    keep_key=st.booleans(),
 )
 _REQUEUES: Final = st.builds(
     Requeue,
@@ -164,6 +182,8 @@ class _Machine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.store = self.suite.new_store(self.clock)
         self.model = Model(self.clock, lists_ended=isinstance(self.suite, FindsJobs))
+        self.deleted: set[str] = set()
+        """The ids that a store without `Capability.RETENTION` need not take again."""
 
     def teardown(self) -> None:
         self.store.close()
@@ -176,7 +196,7 @@ class _Machine(RuleBasedStateMachine):
     def create(self, draft: Draft, key: str | None) -> None:
         if not isinstance(self.suite, MergesJobs):
             key = None
-        if draft.id not in self.model.rows:
+        if draft.id not in self.model.rows and draft.id not in self.deleted:
             created = bodiless(self.store.create(draft, key))
             same(created, self.model.create(draft, key), "create returns what the model returns")
 
@@ -247,10 +267,17 @@ class _Machine(RuleBasedStateMachine):
     @rule(query=_QUERIES)
     def find(self, query: Query) -> None:
         if not isinstance(self.suite, FindsJobs):
-            query = evolve(query, before=None)
+            query = evolve(query, before=None, before_time=None)
         found: list[Job | None] = [*self.store.find(query)]
         same(found, self.model.find(query), "find returns what the model returns")
         same(self.store.count(query), len(found), "count returns how many jobs find returns")
+
+    @precondition(lambda self: self.model.rows)
+    @rule(job_id=_IDS)
+    def delete(self, job_id: str) -> None:
+        same(self.store.delete(job_id), self.model.delete(job_id), "delete returns what the model returns")
+        if Capability.RETENTION in lacks(self.store):
+            self.deleted.add(job_id)
 
     @precondition(lambda self: isinstance(self.suite, PurgesJobs))
     @rule(completed_age=_SECONDS, ended_age=_SECONDS, labels=_SOME_LABELS)
@@ -266,7 +293,7 @@ class _Machine(RuleBasedStateMachine):
             same(whole, self.model.job(job_id, body=True), "get with the body returns what the model returns")
             text = self.model.outputs.get(job_id, "")
             truncated = self.model.rows.get(job_id, {}).get("output_truncated", False)
-            expected = Output(text, len(text.encode()), truncated)
+            expected = Output(text, len(text.encode()), truncated, self.model.tails.get(job_id, ""))
             same(self.store.output(job_id), expected, "output returns what the model returns")
 
     def _change(self, job_id: str, expect: Expect, changes: Changes) -> None:

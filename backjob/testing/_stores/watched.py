@@ -13,7 +13,7 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
 
 METHODS: Final = (
-    "create", "get", "output", "change", "report", "take_due", "beat", "find", "count", "purge", "close",
+    "create", "get", "output", "change", "report", "take_due", "beat", "find", "count", "delete", "purge", "close",
 )  # fmt: skip
 _NONE: Final = type(None)
 
@@ -24,7 +24,7 @@ def _allowed(hint: Any) -> tuple[type, ...]:
     return (*types, int) if float in types else types
 
 
-_JSON: Final = ("result", "history", "cursor")
+_JSON: Final = ("result", "history", "cursor", "file")
 _TYPES: Final = {name: _allowed(hint) for name, hint in get_type_hints(Job).items() if name not in _JSON}
 
 
@@ -53,6 +53,7 @@ class WatchedStore:
         _typed("output(…).text", chunk.text, str)
         _typed("output(…).next_offset", chunk.next_offset, int)
         _typed("output(…).truncated", chunk.truncated, bool)
+        _typed("output(…).tail", chunk.tail, str)
         return chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -82,6 +83,10 @@ class WatchedStore:
     def count(self, query: Query) -> int:
         found: int = _result("count", self._call("count", query), int)
         return found
+
+    def delete(self, job_id: str) -> bool:
+        removed: bool = _result("delete", self._call("delete", job_id), bool)
+        return removed
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
         removed: int = _result("purge", self._call("purge", completed_age, ended_age, labels), int)

@@ -48,7 +48,7 @@ def test_list_prints_the_jobs_of_the_site() -> None:
         done = jobs.start("see", as_current_user=False, scope="a", owner="Bo")
     with recorded():
         waiting = jobs.start("see", as_current_user=False, scope="b")
-    assert [line.split()[0] for line in output_of("backjob", "list").splitlines()] == [waiting, done]
+    assert output_of("backjob", "list", "--quiet").splitlines() == [waiting, done]
     for options in (["--scope", "a"], ["--owner", "Bo"], ["--status", "completed"], ["--before", waiting]):
         [found] = output_of("backjob", "list", *options, "--json").splitlines()
         assert json.loads(found)["id"] == done
@@ -58,12 +58,12 @@ def test_show_watch_and_cancel_work_on_the_jobs_of_the_site(capsys: Out) -> None
     with recorded():
         waiting = jobs.start("see", as_current_user=False)
     assert manage("cancel", waiting) == 0
-    assert manage("cancel", waiting) == 1
+    assert manage("cancel", waiting) == 4
     assert manage("watch", waiting) == 2
     assert manage("show", "--json", waiting) == 0
     printed = capsys.readouterr()
     assert json.loads(printed.out.splitlines()[-1])["status_name"] == "CANCELLED"
-    assert printed.err == f"manage.py backjob: {waiting} had already ended: CANCELLED\n"
+    assert printed.err == f"manage.py backjob: {waiting} had already ended: Cancelled\n"
 
 
 def test_cleanup_removes_jobs_past_their_retention_age() -> None:
@@ -150,7 +150,47 @@ def test_djangos_settings_option_may_come_anywhere(tmp_path: Path) -> None:
             timeout=30,
             check=False,
         )
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert (done.returncode, done.stdout, done.stderr) == (
+            0,
+            "",
+            "" if "--json" in arguments else "There are no jobs.\n",
+        )
+
+
+@pytest.mark.slow
+def test_the_program_backjob_opens_the_jobs_of_a_site(tmp_path: Path) -> None:
+    (tmp_path / "the_settings.py").write_text(
+        "SECRET_KEY = 'Hq7vX2mZ9tB4kW8rN1cJ6yL3pD5sF0gA'\n"
+        "INSTALLED_APPS = ['backjob.django']\n"
+        "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': 'db.sqlite3'}}\n"
+        "MIDDLEWARE = ['backjob.django.middleware.BackJobMiddleware']\n"
+        "ROOT_URLCONF = 'the_settings'\n"
+        "urlpatterns = []\n"
+        "SILENCED_SYSTEM_CHECKS = ['backjob.W041']\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    environment["PYTHONPATH"] = f"{Path(__file__).parents[3]}:{tmp_path}"
+
+    def run(*arguments: str, **given: str) -> tuple[int, str, str]:
+        done = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            cwd=tmp_path,
+            env={**environment, **given},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    listing = ("backjob", "list", "--app", "backjob.django:jobs")
+    assert run("django", "migrate", "-v0", "--settings", "the_settings") == (0, "", "")
+    assert run(*listing, DJANGO_SETTINGS_MODULE="the_settings") == (0, "", "There are no jobs.\n")
+    code, _, error = run(*listing)
+    assert code == 64
+    assert error.startswith(
+        "backjob: app: set DJANGO_SETTINGS_MODULE to your settings, or run: python manage.py backjob"
+    )
 
 
 class _Quiet(WSGIRequestHandler):

@@ -69,9 +69,9 @@ def waiting(app: Flask, jobs: BackJob) -> str:
 
 def test_list_prints_the_jobs_of_the_application(command: Command, done: str, waiting: str) -> None:
     lines = command("list").output.splitlines()
-    assert [line.split()[:2] for line in lines] == [[waiting, "STARTED"], [done, "COMPLETED"]]
-    assert "reports" in lines[1]
-    assert "Bo" in lines[1]
+    assert [line.split()[:2] for line in lines] == [["ID", "STATE"], [waiting, "Waiting"], [done, "Done"]]
+    assert "reports" in lines[2]
+    assert "Bo" in lines[2]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_list_has_the_options_of_backjob_list(command: Command, done: str, waiti
 
 def test_show_prints_state_and_output(command: Command, done: str) -> None:
     shown = command("show", done).output
-    assert "COMPLETED" in shown
+    assert "Done" in shown
     assert "printed" in shown
     assert json.loads(command("show", "--json", done).output)["output"] == "\x1b[2Jprinted\n"
 
@@ -111,7 +111,7 @@ def test_cancel_ends_a_job_once(command: Command, jobs: BackJob, waiting: str) -
     assert command("cancel", waiting).output == f"cancelled {waiting}\n"
     assert jobs.status(waiting).status.name == "CANCELLED"
     again = command("cancel", waiting)
-    assert (again.exit_code, again.output) == (1, f"flask backjob: {waiting} had already ended: CANCELLED\n")
+    assert (again.exit_code, again.output) == (4, f"flask backjob: {waiting} had already ended: Cancelled\n")
 
 
 def test_cleanup_removes_jobs_past_their_retention_age(

@@ -122,6 +122,7 @@ def state(clock: FakeClock, status: Status = Status.IN_PROGRESS, progress: int =
         status_text="",
         start_time=now + timedelta(seconds=due),
         updated_time=now,
+        claimed_time=None if status is Status.STARTED else now + timedelta(seconds=due),
         end_time=now + timedelta(seconds=75) if status.is_final else None,
         result=None,
         owner=None,

@@ -24,6 +24,7 @@ from cachelib import FileSystemCache
 from backjob import BackJob, Status, __version__
 from backjob.cli import main
 from backjob.cli.demo.server import demo
+from backjob.cli.exits import Exit
 from backjob.cli.program import COMMANDS
 from backjob.jobs import engine_of
 from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
@@ -99,7 +100,7 @@ def test_list_prints_a_line_for_each_job_newest_first(url: str, store: Store, ca
     for job_id in ("job1", "job2", "job3"):
         a_job(store, job_id)
     assert run("list", "--store", url) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["job3", "job2", "job1"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", "job3", "job2", "job1"]
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,8 @@ def test_list_prints_a_line_for_each_job_newest_first(url: str, store: Store, ca
     [
         (("--status", "failed"), ["job2"]),
         (("--status", "STARTED"), ["job1"]),
+        (("--status", "waiting"), ["job1"]),
+        (("--status", "Done"), ["job3"]),
         (("--scope", "reports"), ["job3"]),
         (("--owner", "ann"), ["job1"]),
         (("--limit", "2"), ["job3", "job2"]),
@@ -118,7 +121,7 @@ def test_list_filters_jobs(url: str, store: Store, capsys: Out, options: tuple[s
     a_job(store, "job2", end=failed("too bad"))
     a_job(store, "job3", end=completed(), scope="reports")
     assert run("list", "--store", url, *options) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == expected
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", *expected]
 
 
 def test_a_store_alone_shows_no_sign_of_a_dead_process_and_writes_nothing(
@@ -139,15 +142,33 @@ def test_a_store_alone_shows_no_sign_of_a_dead_process_and_writes_nothing(
         run(*command, "--store", url)
         out = capsys.readouterr().out
         assert NO_SIGN in out
-        assert "IN_PROGRESS" in out
+        assert re.search("Running|IN_PROGRESS", out)
     assert out.endswith("at last\n")
 
 
 def test_a_store_alone_ends_no_job_that_is_late(url: str, store: Store, capsys: Out) -> None:
     store.create(Draft(id="job1", request=Request("GET", "/work"), expires=-1.0))
     assert run("show", "job1", "--store", url) == 0
-    assert "STARTED" in capsys.readouterr().out
+    assert "Waiting to start" in capsys.readouterr().out
     assert status_of(store, "job1") is Status.STARTED
+
+
+def test_an_empty_list_says_so_beside_the_standard_output(url: str, store: Store, capsys: Out) -> None:
+    assert run("list", "--store", url) == 0
+    assert capsys.readouterr() == ("", "There are no jobs.\n")
+    a_job(store)
+    assert run("list", "--store", url, "--owner", "ann") == 0
+    assert capsys.readouterr() == ("", "No job matches.\n")
+    assert run("list", "--store", url, "--owner", "ann", "--json") == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_list_quiet_prints_only_the_ids(url: str, store: Store, capsys: Out) -> None:
+    for job_id in ("job1", "job2"):
+        a_job(store, job_id)
+    assert run("list", "--store", url, "--quiet") == 0
+    assert capsys.readouterr().out == "job2\njob1\n"
+    assert run("list", "--store", url, "--quiet", "--json") == 64
 
 
 def test_list_json_prints_one_object_per_line(url: str, store: Store, capsys: Out) -> None:
@@ -164,7 +185,7 @@ def test_show_prints_state_and_output(url: str, store: Store, capsys: Out) -> No
     a_job(store, end=failed("disk full"), output="line one\n")
     assert run("show", "--store", url, "job1") == 0
     out = capsys.readouterr().out
-    assert "FAILED" in out
+    assert "Failed" in out
     assert "disk full" in out
     assert out.endswith("line one\n")
 
@@ -201,7 +222,7 @@ def test_a_command_creates_no_database(tmp_path: Path, capsys: Out) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- watch, cancel, cleanup -----------------------------------------------------------------------------------------
+# --- watch, wait, cancel, cleanup -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("end", "code"), [(completed("done"), 0), (failed("bad"), 1), (cancelled(), 2)])
@@ -211,7 +232,20 @@ def test_the_exit_code_of_watch_is_the_jobs_end(url: str, store: Store, capsys: 
     assert "said\n" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "cancel"])
+@pytest.mark.parametrize(("end", "code"), [(completed("done"), 0), (failed("bad"), 1), (cancelled(), 2)])
+def test_the_exit_code_of_wait_is_the_jobs_end(url: str, store: Store, capsys: Out, end: End, code: int) -> None:
+    a_job(store, end=end, output="said\n")
+    assert run("wait", "--store", url, "job1") == code
+    assert capsys.readouterr() == ("", "")
+
+
+def test_wait_gives_up_after_its_timeout(url: str, store: Store, capsys: Out) -> None:
+    a_job(store)
+    assert run("wait", "--store", url, "job1", "--timeout", "0.01") == 124
+    assert "job1 has not ended within 0.01 s" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "watch", "wait", "cancel"])
 def test_an_unknown_job_exits_with_3(url: str, store: Store, capsys: Out, command: str) -> None:
     assert run(command, "--store", url, "unknown") == 3
     assert "unknown" in capsys.readouterr().err
@@ -221,14 +255,14 @@ def test_cancel_ends_a_job_once(url: str, store: Store, capsys: Out) -> None:
     a_job(store)
     assert run("cancel", "--store", url, "job1") == 0
     assert status_of(store, "job1") is Status.CANCELLED
-    assert run("cancel", "--store", url, "job1") == 1
-    assert "CANCELLED" in capsys.readouterr().err
+    assert run("cancel", "--store", url, "job1") == 4
+    assert "Cancelled" in capsys.readouterr().err
 
 
 def test_cancel_json_has_the_state_and_whether_this_cancelled_it(url: str, store: Store, capsys: Out) -> None:
     a_job(store)
     assert run("cancel", "--store", url, "--json", "job1") == 0
-    assert run("cancel", "--store", url, "--json", "job1") == 1
+    assert run("cancel", "--store", url, "--json", "job1") == 4
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["id"], first["status_name"], first["cancelled"]) == ("job1", "CANCELLED", True)
     assert (second["id"], second["status_name"], second["cancelled"]) == ("job1", "CANCELLED", False)
@@ -256,8 +290,8 @@ def test_the_store_can_come_from_the_environment(
 ) -> None:
     a_job(store)
     monkeypatch.setenv("BACKJOB_STORE", url)
-    assert run("list") == 0
-    assert capsys.readouterr().out.startswith("job1")
+    assert run("list", "-q") == 0
+    assert capsys.readouterr().out == "job1\n"
 
 
 def test_a_misspelled_setting_is_refused_with_a_suggestion(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
@@ -323,7 +357,7 @@ def test_cancelling_a_job_removes_it_from_the_cache(
         (("list", "--store", "memory:"), "memory"),
         (("list", "--store", "nonsense"), "URL"),
         (("list", "--store", "sqlite:///x.db", "--app", "a:b"), "not allowed with"),
-        (("list", "--store", "sqlite:///x.db", "--status", "sleeping"), "in_progress"),
+        (("list", "--store", "sqlite:///x.db", "--status", "sleeping"), "waiting, running, done, failed, cancelled"),
         (("list", "--app", "noname"), "module:name"),
         (("list", "--app", "no_such_module_anywhere:jobs"), "no_such_module_anywhere"),
         (("list", "--app", "json:jobs"), "jobs"),
@@ -368,7 +402,7 @@ def test_app_names_the_applications_backjob(monkeypatch: pytest.MonkeyPatch, cap
     name = application_of(jobs, monkeypatch)
     assert run("cancel", "--app", name, "job1") == 0
     assert run("list", "--app", name) == 0
-    assert "CANCELLED" in capsys.readouterr().out
+    assert "Cancelled" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -382,8 +416,9 @@ def test_app_imports_from_the_current_directory_and_shows_import_errors(tmp_path
     )
     (tmp_path / "bad.py").write_text("import a_dependency_that_is_missing\n")
     done = command("list", "--app", "good:jobs", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "There are no jobs.\n")
     done = command("list", "--app", "bad:jobs", cwd=tmp_path)
+    assert done.returncode == 70
     assert "a_dependency_that_is_missing" in done.stderr
     assert "bad.py" in done.stderr
 
@@ -464,7 +499,7 @@ def test_python_m_backjob_is_the_command() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"backjob {__version__}\n", "")
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "demo"])
+@pytest.mark.parametrize("name", [*COMMANDS, "demo", "completion"])
 def test_each_command_has_help(name: str, capsys: Out) -> None:
     assert run(name, "--help") == 0
     assert f"usage: backjob {name}" in capsys.readouterr().out
@@ -472,16 +507,16 @@ def test_each_command_has_help(name: str, capsys: Out) -> None:
 
 def test_the_help_lists_the_commands_that_every_front_end_has(capsys: Out) -> None:
     run("--help")
-    listed = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
-    assert listed == ["demo", *COMMANDS]
+    listed = re.findall(r"^    ([\w-]+)\s", capsys.readouterr().out, re.MULTILINE)
+    assert listed == ["demo", *COMMANDS, "completion"]
 
 
 def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) -> None:
     jobs = BackJob(MemoryStore(), SocketTransport, MessageSigner(secrets.token_bytes(32)))
     a_job(engine_of(jobs).store)
-    assert main(["list"], jobs=jobs, prog="flask backjob") == 0
-    assert capsys.readouterr().out.startswith("job1")
-    for arguments in (["demo"], ["list", "--store", "sqlite:///jobs.db"]):
+    assert main(["list", "-q"], jobs=jobs, prog="flask backjob") == 0
+    assert capsys.readouterr().out == "job1\n"
+    for arguments in (["demo"], ["completion", "bash"], ["list", "--store", "sqlite:///jobs.db"]):
         with pytest.raises(SystemExit) as exited:
             main(arguments, jobs=jobs, prog="flask backjob")
         assert exited.value.code == 64
@@ -493,7 +528,7 @@ def test_a_framework_has_the_same_commands_without_demo_and_source(capsys: Out) 
 def test_the_help_lists_the_exit_codes(capsys: Out) -> None:
     run("--help")
     top = capsys.readouterr().out
-    assert all(f"  {code} " in top for code in (0, 1, 2, 3, 64, 69, 78, 130, 141))
+    assert all(re.search(rf"^  {code:d}  +\S", top, re.MULTILINE) for code in Exit)
     run("doctor", "--help")
     assert "  16  the server handles one request at a time" in capsys.readouterr().out
 
@@ -514,6 +549,78 @@ def test_the_program_exits_silently_if_the_pipe_is_closed(url: str, store: Store
     assert program.stderr.read() == b""
     program.stderr.close()
     assert program.wait(TIMEOUT) == 141
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("--help",), ("list", "--help")])
+def test_a_reader_that_wants_one_line_gets_one_and_no_error(url: str, store: Store, arguments: tuple[str, ...]) -> None:
+    for number in range(30):
+        a_job(store, f"job{number}", end=failed("a long text " * 500))
+    done = subprocess.run(
+        [
+            "bash",
+            "-c",
+            '"$@" | head -1; echo "${PIPESTATUS[0]}" >&2',
+            "bash",
+            sys.executable,
+            "-m",
+            "backjob",
+            *arguments,
+        ],
+        cwd=ROOT,
+        env={**os.environ, "BACKJOB_STORE": url},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+        check=True,
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr in ("0\n", "141\n")  # 0 if everything fitted into the pipe
+
+
+@pytest.mark.slow
+def test_an_error_that_nobody_reads_keeps_its_exit_code(url: str, store: Store) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "backjob", "show", "--store", url, "unknown"], cwd=ROOT, stderr=writing, check=False
+        )
+    finally:
+        os.close(writing)
+    assert done.returncode == 3
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_command_without_a_traceback(url: str, store: Store) -> None:
+    a_job(store)
+    program = subprocess.Popen(
+        [sys.executable, "-c", WAITING_PROGRAM, "wait", "--store", url, "job1"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "waiting\n"
+    program.send_signal(signal.SIGINT)
+    assert program.communicate(timeout=TIMEOUT) == ("", "")
+    assert program.returncode == 130
+
+
+WAITING_PROGRAM = """
+import sys
+from backjob.cli import main
+from backjob.jobs.outside import Outside
+
+class Announcing(Outside):
+    def status(self, job_id):
+        print("waiting", flush=True)
+        return status(self, job_id)
+
+status, Outside.status = Outside.status, Announcing.status
+sys.exit(main())
+"""
 
 
 @pytest.mark.slow

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import re
 import secrets
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 
 import pytest
 
 from backjob import AddressUnknown, BackJob, JobNotFound
-from backjob.cli.console import escaped, job_details, job_line, run_monitor
+from backjob.cli.console import escaped, job_details, run_monitor
 from backjob.errors import StoreUnusable
-from backjob.lifecycle import failed
-from backjob.model import Changes, Expect, Job, Response
+from backjob.jobs import engine_of
+from backjob.lifecycle import completed, failed
+from backjob.model import Changes, Expect, Job, JsonValue, Response
 from backjob.protocols import Delivery
 from backjob.signing import MessageSigner
 from backjob.status.words import WAITING
 from backjob.stores.memory import MemoryStore
+from backjob.testing import FakeClock
 from tests.unit.acting import Acting, quiet_jobs
 
 TIMEOUT = 10.0  # s
@@ -41,32 +45,7 @@ def test_control_characters_become_escapes_and_other_text_stays() -> None:
     assert escaped("one\r\ntwo\rthree") == "one\ntwo\\x0dthree"
 
 
-# --- a line, and the details ----------------------------------------------------------------------------------------
-
-
-def test_a_job_line_has_id_status_progress_scope_owner_and_text(jobs: BackJob) -> None:
-    acting = Acting(jobs, "reports", "ann").claim()
-    acting.report(progress=40, text="Chugging along")
-    line = job_line(jobs.status(acting.id))
-    assert line.startswith(acting.id)
-    assert "IN_PROGRESS" in line
-    assert " 40 %" in line
-    assert line.endswith("reports  ann  Chugging along")
-
-
-def test_a_job_line_is_a_single_line_without_control_characters(jobs: BackJob) -> None:
-    acting = Acting(jobs, "two\nlines", EVIL).claim()
-    acting.report(text=f"first\nsecond\t{EVIL}\n")
-    line = job_line(jobs.status(acting.id))
-    assert line.isprintable()
-    assert "second" in line
-    assert "first" not in line
-
-
-def test_a_job_line_cuts_a_long_text(jobs: BackJob) -> None:
-    acting = Acting(jobs).claim()
-    acting.report(text="long " * 1000)
-    assert len(job_line(jobs.status(acting.id))) < 250
+# --- the details --------------------------------------------------------------------------------------------
 
 
 def test_details_have_the_state_and_the_complete_output(jobs: BackJob) -> None:
@@ -74,7 +53,7 @@ def test_details_have_the_state_and_the_complete_output(jobs: BackJob) -> None:
     acting.report(progress=7, text="Reading", output="".join(f"line {number}\n" for number in range(20_000)))
     acting.end(failed, "disk full")
     details = job_details(jobs, acting.id)
-    for part in (acting.id, "FAILED", "7 %", "disk full", "reports", "ann", "line 0\n", "line 19999"):
+    for part in (acting.id, "Failed", "7 %", "disk full", "reports", "ann", "line 0\n", "line 19999"):
         assert part in details
     assert details.count("line 9999\n") == 1
 
@@ -101,24 +80,46 @@ def test_details_escape_the_output_by_default(jobs: BackJob) -> None:
 # --- waiting, attempts and earlier runs -----------------------------------------------------------------------------
 
 
-def test_a_line_and_the_details_say_why_a_job_waits(jobs: BackJob) -> None:
+def test_the_details_say_why_a_job_waits(jobs: BackJob) -> None:
     later, stuck = Acting(jobs, due=60), Acting(jobs)
     jobs.store.change(stuck.id, Expect(unclaimed=True), Changes(waiting_for="proof"))
-    assert job_line(jobs.status(later.id)).endswith(WAITING["due"])
-    assert job_line(jobs.status(stuck.id)).endswith(WAITING["proof"])
     assert f"waits     {WAITING['due']}" in job_details(jobs, later.id)
     assert job_details(jobs, stuck.id).count(WAITING["proof"]) >= 1
 
 
-def test_a_line_and_the_details_show_the_attempt_and_the_earlier_runs(jobs: BackJob) -> None:
+def test_the_details_show_the_attempt_and_the_earlier_runs(jobs: BackJob) -> None:
     acting = Acting(jobs, retries=3).claim().retry(f"boom{EVIL}")
-    assert job_line(jobs.status(acting.id)).endswith("; attempt 2 of 4")
     acting.claim().report(text="row 1")
-    assert job_line(jobs.status(acting.id)).endswith("row 1; attempt 2 of 4")
     details = job_details(jobs, acting.id)
     assert "attempt   2 of 4\n" in details
     assert re.search(r"^Earlier runs:\n\S+ \S+ – \S+ UTC: boom\\x1b", details, re.MULTILINE)
     assert details.replace("\n", "").isprintable()
+
+
+def test_the_details_show_title_route_queue_and_times(jobs: BackJob) -> None:
+    acting = Acting(jobs, title="Invoices 2026", queue="exports")
+    assert "duration" not in job_details(jobs, acting.id)
+    acting.claim()
+    clock = engine_of(jobs).clock
+    assert isinstance(clock, FakeClock)
+    clock.advance(75)
+    acting.end(completed)
+    rows = dict(line.split(maxsplit=1) for line in job_details(jobs, acting.id).splitlines())
+    assert rows["title"] == "Invoices 2026"
+    assert rows["route"] == "GET /work"
+    assert rows["state"] == "Done"
+    assert rows["queue"] == "exports"
+    assert rows["duration"] == "1:15"
+    assert {"created", "began", "ended"} <= set(rows)
+
+
+def test_the_details_name_the_file_of_a_job(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    file: JsonValue = {"name": f"re\nport{EVIL}.csv", "type": "text/csv", "size": 12}
+    assert jobs.store.change(acting.id, Expect(), Changes(file=file))
+    [line] = [line for line in job_details(jobs, acting.id).splitlines() if line.startswith("file ")]
+    assert line.endswith(".csv (text/csv, 12 bytes)")
+    assert line.isprintable()
 
 
 def test_a_job_without_retries_shows_no_attempt(jobs: BackJob) -> None:
@@ -130,10 +131,10 @@ def test_between_two_slices_nothing_says_that_the_job_waits(jobs: BackJob) -> No
     acting = Acting(jobs).claim()
     acting.report(progress=40, text="row 40")
     acting.hand_over()
-    line = job_line(jobs.status(acting.id))
-    assert "IN_PROGRESS" in line
-    assert line.endswith("row 40")
-    assert "wait" not in job_details(jobs, acting.id)
+    details = job_details(jobs, acting.id)
+    assert "Running" in details
+    assert "row 40" in details
+    assert "wait" not in details
 
 
 def test_details_of_an_unknown_job_raise_job_not_found(jobs: BackJob) -> None:
@@ -180,6 +181,19 @@ def test_the_monitor_delivers_due_jobs_until_it_is_stopped(capsys: pytest.Captur
     assert transport.sent == [waiting.id]
     assert transport.closed
     assert "running" in capsys.readouterr().err
+
+
+def test_the_monitor_ends_even_if_the_exception_of_its_signal_is_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    class Losing(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            with suppress(KeyboardInterrupt):  # as a destructor that is running does
+                signal.raise_signal(signal.SIGTERM)
+            return False
+
+    jobs = BackJob(MemoryStore(), Recording(), MessageSigner(secrets.token_bytes(32)))
+    run_monitor(jobs, stop=Losing())
+    assert "stopping" in capsys.readouterr().err
 
 
 def test_the_monitor_refuses_to_start_without_an_address(jobs: BackJob) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from backjob import BackJob, JobNotFound, JobState, Status
-from backjob.cli.watching import EXIT_CODES, watch
+from backjob.cli.exits import OF_STATUS
+from backjob.cli.watching import watch
 from backjob.lifecycle import End, cancelled, completed, failed
 from backjob.status.words import WAITING
 from backjob.stores.sqlite import SQLiteStore
@@ -168,7 +169,7 @@ def screens(
         lambda: seen.append(str(terminal.screen(200))),
         lambda: acting.end(end, text),
     )
-    assert watch(jobs, acting.id, terminal) == EXIT_CODES[jobs.status(acting.id).status]
+    assert watch(jobs, acting.id, terminal) == OF_STATUS[jobs.status(acting.id).status]
     return seen[0], str(terminal.screen(500))
 
 

@@ -12,8 +12,9 @@ from attrs import evolve
 from backjob import Status
 from backjob.errors import JobContinued, JobNotFound
 from backjob.lifecycle import claimed, completed, ended
-from backjob.model import Caller, Changes, Draft, Expect, Query, Report, Request
+from backjob.model import Caller, Changes, Draft, Expect, Output, Query, Report, Request
 from backjob.signing import MessageSigner
+from backjob.signing.rows import RowKeys
 from backjob.stores.memory import MemoryStore
 from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome
@@ -63,6 +64,37 @@ def test_another_applications_job_is_unknown(call: str) -> None:
     assert b.jobs.find(owner="5") == []
     assert [state.id for state in a.jobs.find(owner="5")] == [job_id]
     assert a.jobs.output(job_id).text == "secret\n"
+
+
+def test_only_its_own_application_deletes_a_job() -> None:
+    clock = FakeClock()
+    a, b = two(MemoryStore(clock=clock), clock)
+    job_id = a.start()
+    assert b.engine.store.delete(job_id) is False
+    assert a.jobs.exists(job_id)
+    assert a.engine.store.delete(job_id) is True
+    assert not a.jobs.exists(job_id)
+    assert a.engine.store.delete(job_id) is False
+    assert a.engine.store.output(job_id) == Output("", 0)
+
+
+def test_a_rotation_keeps_the_proof_of_a_request_that_outlives_its_job() -> None:
+    clock = FakeClock()
+    store = MemoryStore(clock=clock)
+    before = bench(store=store, clock=clock, signer=MessageSigner(OLD), seal=True)
+    request = Request("POST", "/work", body=b"rows")
+    for number, sealed in enumerate((None, b"sealed")):
+        job = before.engine.store.create(Draft(id=f"{number}", request=request, keep_request=True, sealed=sealed))
+        before.engine.store.change(job.id, Expect(), ended(completed(), job))
+    during = bench(store=store, clock=clock, signer=MessageSigner(NEW, fallbacks=[OLD]), seal=True)
+    during.step()
+    assert during.engine.own_jobs.count_old(10) == 0
+    keys = RowKeys(MessageSigner(NEW))
+    for number in range(2):
+        job = store.get(f"{number}", body=True) or job
+        assert job.request == request
+        assert keys.is_authentic_with(job, b"rows")
+        assert not keys.is_authentic_with(job, b"other")
 
 
 def test_a_slot_is_not_lost_with_the_key_of_the_job_that_has_it() -> None:

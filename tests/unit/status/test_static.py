@@ -99,19 +99,28 @@ def test_the_element_is_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "sink", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", ".style", "import"]
+    "sink", ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", ".style"]
 )
 def test_the_element_uses_no_markup_eval_or_inline_style(sink: str) -> None:
     assert sink not in asset("progress.js").decode("ascii", "replace")
+    assert sink not in asset("terminal.js").decode("ascii", "replace")
 
 
+def test_the_element_imports_only_the_file_that_shows_output() -> None:
+    assert re.findall(r"import.*", asset("progress.js").decode()) == [
+        "import(file).then(({ Screen }) => new Screen(output), () => ({ feed: (text) => output.append(text) }));"
+    ]
+    assert "import" not in asset("terminal.js").decode()
+
+
+@pytest.mark.parametrize("name", ["progress.js", "terminal.js"])
 @pytest.mark.parametrize("minify", [str, rjsmin.jsmin], ids=["as it is", "minified"])
-def test_the_element_is_valid_javascript(tmp_path: Path, minify: Callable[[str], str]) -> None:
+def test_the_element_is_valid_javascript(tmp_path: Path, minify: Callable[[str], str], name: str) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    script = tmp_path / "progress.js"
-    script.write_text(minify(asset("progress.js").decode("utf-8")), encoding="utf-8")
+    script = tmp_path / name.replace("terminal.js", "terminal.mjs")
+    script.write_text(minify(asset(name).decode("utf-8")), encoding="utf-8")
     subprocess.run([node, "--check", str(script)], check=True, timeout=30)
 
 
@@ -130,7 +139,9 @@ def test_the_style_adapts_to_dark_mode_narrow_screens_and_reduced_motion(feature
 
 def test_the_package_contains_all_static_files() -> None:
     names = {entry.name for entry in files("backjob.status").joinpath("static").iterdir()}
-    assert names == {"page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js"}
+    assert names == {
+        *("list.html", "page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js", "terminal.js"),
+    }
 
 
 def test_the_terminal_shows_the_same_words_as_the_page() -> None:

@@ -65,7 +65,7 @@ def test_immediate_runs_the_action_before_start_returns(jobs: BackJob) -> None:
         job_id = jobs.start("/wörk", {"a": "b c"}, method="POST", json={"n": 5})
     state = jobs.status(job_id)
     assert (state.status, state.status_text, state.result) == (Status.COMPLETED, "done", {"n": 1})
-    assert jobs.output(job_id).text == "at /wÃ¶rk\n"
+    assert jobs.output(job_id).text == "at /wÃ¶rk\nok"
     [seen] = app.seen
     assert (seen["REQUEST_METHOD"], seen["QUERY_STRING"], seen["body"]) == ("POST", "a=b%20c", b'{"n": 5}')
     assert (seen["HTTP_COOKIE"], seen["HTTP_HOST"], seen["REMOTE_ADDR"]) == (COOKIE, "shop.example", "192.0.2.7")

@@ -156,15 +156,44 @@ def test_a_report_does_not_wake_a_monitor_that_already_knows_the_job(world: Benc
     assert stored(world, running) == 2
 
 
-def test_a_status_text_is_written_at_once_with_everything_pending(world: Bench, running: Running) -> None:
+def test_a_text_in_every_row_is_coalesced_like_progress(world: Bench, running: Running) -> None:
+    with running.active():
+        for row in range(1000):
+            world.jobs.update(row, f"row {row}", total=1000)
+            world.clock.advance(0.001)
+            world.monitor.step()
+    assert 9 <= world.store.count("report") <= 11
+    world.step(0.1)
+    job = world.job(running.job.id)
+    assert (job.progress, job.status_text) == (100, "row 999")
+
+
+def test_the_first_text_after_a_pause_is_written_at_once_with_everything_pending(
+    world: Bench, running: Running
+) -> None:
     running.set_progress(1)
     running.write("one\n")
     running.set_progress(2)
     running.set_text("Chugging along")
+    assert world.job(running.job.id).status_text is None
+    world.step(0.1)
     job = world.job(running.job.id)
     assert (job.progress, job.status_text, text_of(world, running)) == (2, "Chugging along", "one\n")
+    world.clock.advance(0.1)
     running.set_text("and on", 70)
     assert (world.job(running.job.id).status_text, stored(world, running)) == ("and on", 70)
+
+
+def test_async_texts_are_coalesced_too(world: Bench, running: Running) -> None:
+    async def act() -> None:
+        for row in range(100):
+            await world.jobs.aupdate(status_text=f"row {row}")
+
+    with running.active():
+        asyncio.run(act())
+    assert world.store.count("report") == 1
+    world.step(0.1)
+    assert world.job(running.job.id).status_text == "row 99"
 
 
 def test_output_keeps_its_order_in_the_action_and_the_monitor(world: Bench, running: Running) -> None:
@@ -189,6 +218,7 @@ def test_much_output_is_written_before_the_interval_is_over(world: Bench, runnin
 def test_characters_that_no_store_can_keep_are_replaced(world: Bench, running: Running) -> None:
     running.write("a\0\udcffb")
     running.set_text("\0\ud800")
+    running.flush()
     assert text_of(world, running) == "a\ufffd\ufffdb"
     assert world.job(running.job.id).status_text == "\ufffd\ufffd"
 
@@ -704,6 +734,7 @@ def test_update_takes_any_of_progress_total_and_text(world: Bench, running: Runn
         assert running.progress == 100
         with pytest.raises(InvalidRequest):
             world.jobs.update(math.nan)
+    world.step(0.1)
     assert world.job(running.job.id).status_text == "Nearly"
 
 
@@ -713,6 +744,7 @@ def test_track_reports_progress_and_ends_at_100(world: Bench, running: Running) 
     assert [item for item, _ in seen] == [5, 6, 7, 8]
     assert [progress for _, progress in seen][:2] == [0, 25]
     assert running.progress == 100
+    world.step(0.1)
     assert world.job(running.job.id).status_text == "Reading"
 
 
@@ -837,6 +869,7 @@ def test_the_async_methods_report_and_finish(world: Bench, running: Running) -> 
     with running.active():
         asyncio.run(act())
     assert running.finish == completed("done", {"n": 1})
+    world.step(0.1)
     assert world.job(running.job.id).status_text == "Reading"
 
 

@@ -23,7 +23,7 @@ INSTALLED: Final = {
     name for name, path in (("chromium", CHROMIUM), ("firefox", firefox_relay.FIREFOX)) if path is not None
 }
 # Features to switch off: some contact Google's servers at every start.
-_DISABLED: Final = ("background-networking", "component-update", "sync", "quic", "gpu")
+DISABLED: Final = ("background-networking", "component-update", "sync", "quic", "gpu")
 _RELAY: Final = f"""#!/bin/sh
 exec '{sys.executable}' '{firefox_relay.__file__}' "$@"
 """
@@ -71,7 +71,7 @@ class Browsers:
 
     def _launch(self, preferences: tuple[tuple[str, str], ...]) -> Browser:
         if self.name == "chromium":
-            arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in _DISABLED)]
+            arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
             return self._playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
         relay = self._folder / "firefox"
         relay.write_text(_RELAY, encoding="utf-8")

@@ -34,7 +34,6 @@
     completed: "Done",
     failed: "Failed",
     cancelled: "Cancelled",
-    continued: "continued",
     separator: ": ",
     starts: "starts in {time}",
     elapsed: "{time}",
@@ -327,9 +326,9 @@
       const { status, ok, body } = await this.#fetch(this.#url(name), "POST").catch(() => ({ status: 0 }));
       if (run !== this.#run) return;
       button.ariaDisabled = null;
-      const next = ok && name === "run_again" && body.links?.self;
-      if (next) {
-        this.setAttribute("src", next);
+      const links = ok && name === "run_again" && body.links;
+      if (links) {
+        this.setAttribute("src", (links.cancel || links.self).replace(/\/cancel$/, ""));
         this.#build().status.focus();
       } else if (ok || (status === 409 && name === "cancel")) {
         this.#wake();
@@ -357,9 +356,10 @@
     // The translation of a text that backjob wrote, or else the text: whole, or of its parts between semicolons.
     #own(text) {
       const one = (part) => {
-        const numbers = [];
-        const key = part.replace(/\d[\d.e+]*/g, (number) => (numbers.push(number), "{number}"));
-        return this.#tables.sentences?.[key]?.replace(/\{number\}/g, () => numbers.shift());
+        const values = [], keep = (name) => (value) => (values.push(value), `{${name}}`);
+        const job = part.replace(/(?<=\(job )[\w-]+(?=\))/, keep("job"));
+        const key = values.length ? job : part.replace(/\d[\d.e+]*/g, keep("number"));
+        return this.#tables.sentences?.[key]?.replace(/\{\w+\}/g, () => values.shift());
       };
       return one(text) ?? text.split("; ").map((part) => one(part) ?? part).join("; ");
     }
@@ -490,7 +490,7 @@
       parts.attempt.hidden = !(attempt > 1 && status === RUNNING);
       set(parts.attempt, words.attempt.replace("{attempt}", attempt).replace("{attempts}", retries + 1));
       parts.history.hidden = !history.length;
-      const reasonOf = (reason) => (reason === "continued" ? words.continued : this.#own(reason));
+      const reasonOf = (reason) => this.#tables.reasons?.[reason] ?? this.#own(reason);
       const lines = history.map(({ begin, end, reason }) => this.#span(begin, end) + words.separator + reasonOf(reason));
       if (parts.runs.childElementCount === lines.length && parts.runs.lastChild?.textContent === lines.at(-1)) return;
       parts.runs.replaceChildren(...lines.map((line) => make("li", {}, line)));

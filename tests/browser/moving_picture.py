@@ -37,7 +37,7 @@ def quickstart(directory: Path) -> None:
         if block.title:
             file = directory / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.code, encoding="utf-8")
+            file.write_text(block.code.replace("</html>", f"<style>{LOOK}</style></html>"), encoding="utf-8")
 
 
 def run_of(page: Page) -> list[tuple[bytes, float]]:
@@ -47,7 +47,7 @@ def run_of(page: Page) -> list[tuple[bytes, float]]:
     began = last = time.monotonic()
     is_pressed = False
     while ended_at is None or last < ended_at + AFTER:
-        picture = page.screenshot(caret="hide", style=LOOK)
+        picture = page.screenshot(caret="hide")
         if not is_pressed and last > began + BEFORE:
             page.get_by_role("button", name="Export").click()
             is_pressed = True

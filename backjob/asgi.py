@@ -29,7 +29,7 @@ from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.exchange import Download
 from backjob.status.streaming.stream import Stream
-from backjob.worker.offload import in_event_loop, to_thread
+from backjob.worker.offload import in_event_loop, note_loop, to_thread
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.responses import ActionResponse
@@ -81,7 +81,11 @@ class BackJobMiddleware:
             await _answer(send, reply.status, headers, str(reply).encode())
             return
         if self._status is not None and (below := self._status.below(scope)) is not None:
-            await self._status(below, receive, send)
+            token = serving.set(ScopeServing(scope))  # for a job that runs again as the current user
+            try:
+                await self._status(below, receive, send)
+            finally:
+                serving.reset(token)
             return
         await self._pass_on(scope, receive, send)
 
@@ -118,6 +122,7 @@ class BackJobMiddleware:
         error: BaseException | None = None
         try:
             contain_tasks()
+            note_loop()
             scope = restored(arrived, opened.request, running.job.caller, running.fields)
             token = serving.set(ScopeServing(scope))
             try:
@@ -145,6 +150,7 @@ class BackJobMiddleware:
             await send(message)
 
         token = serving.set(ScopeServing(scope))
+        note_loop()
         try:
             await self._app(scope, receive, start)
         except BaseException as error:
@@ -249,14 +255,17 @@ class StatusApp:
             await _answer(send, answer.status, answer.headers, answer.body)
 
     def _answer(self, scope: Scope) -> StatusResponse:
-        request = request_of(scope)
+        request, here = request_of(scope), ScopeServing(scope)
         return self._endpoints.respond(
             Visit(
                 request,
                 path=route_path(scope),
                 owner=lambda: self._jobs.owner_of(request),
-                mount=ScopeServing(scope).mount,
+                mount=here.mount,
+                sees_all=lambda: self._jobs.may_see_all(request),
                 in_thread=False,
+                manages_all=lambda: self._jobs.may_manage_all(request),
+                origin=here.origin,
             )
         )
 

@@ -77,7 +77,8 @@ class Store(Protocol):
         """At most ``limit`` bytes (4 or more) of output from byte ``offset``, never splitting a character.
 
         An offset at or past the end gives an empty chunk with that ``next_offset``; an offset inside a character moves to
-        the next one; an unknown job has no output. Each chunk has the job's ``truncated``.
+        the next one; an unknown job has no output. Each chunk has the job's ``truncated``, and one that reaches the end of
+        the output its ``tail``. Other chunks cost nothing more because of a tail, and `get` and `find` never read it.
         """
         ...
 

@@ -20,7 +20,8 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
-from backjob.jobs.options import queue_limits
+from backjob.http.public import public_url, trusted_origins
+from backjob.jobs.options import logging_level, queue_limits
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
@@ -53,6 +54,8 @@ _OPTIONS: Final = (
     "credential_headers",
     "user_agent",
     "status_prefix",
+    "public_url",
+    "trusted_origins",
     "seal",
     "streams",
     "run_lease",
@@ -64,6 +67,9 @@ _OPTIONS: Final = (
     "max_file",
     "max_result",
     "show_errors",
+    "capture_stderr",
+    "capture_logging",
+    "timestamp_output",
 )
 
 
@@ -191,6 +197,8 @@ class Settings:
     credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))
     user_agent: str | None = _setting(_text)
     status_prefix: str | None = _setting(_text)
+    public_url: str | None = _setting(public_url)
+    trusted_origins: tuple[str, ...] | None = _setting(_names(trusted_origins))
     seal: bool | None = _setting(_truth)
     streams: int | None = _setting(_count)
     run_lease: float | None = _setting(_number)
@@ -202,6 +210,9 @@ class Settings:
     max_file: int | None = _setting(_size)
     max_result: int | None = _setting(_size)
     show_errors: bool | None = _setting(_truth)
+    capture_stderr: bool | None = _setting(_truth)
+    capture_logging: int | None = _setting(logging_level)
+    timestamp_output: bool | None = _setting(_truth)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:

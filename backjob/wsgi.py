@@ -61,7 +61,11 @@ class BackJobMiddleware:
             time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
-            return self._status(below, start_response)
+            token = serving.set(EnvironServing(environ))  # for a job that runs again as the current user
+            try:
+                return self._status(below, start_response)
+            finally:
+                serving.reset(token)
         return _pass_on(self._app, environ, start_response)
 
     # --- a worker request -------------------------------------------------------------------------------------------
@@ -208,13 +212,16 @@ class StatusApp:
         return {**environ, "SCRIPT_NAME": mount, "PATH_INFO": path}
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        request = request_of(environ)
+        request, here = request_of(environ), EnvironServing(environ)
         answer = self._endpoints.respond(
             Visit(
                 request,
                 path=environ.get("PATH_INFO", ""),
                 owner=lambda: self._jobs.owner_of(request),
-                mount=EnvironServing(environ).mount,
+                mount=here.mount,
+                sees_all=lambda: self._jobs.may_see_all(request),
+                manages_all=lambda: self._jobs.may_manage_all(request),
+                origin=here.origin,
             )
         )
         start_response(f"{answer.status} {answer.reason}", list(answer.headers))

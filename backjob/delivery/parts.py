@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from attrs import field, frozen
 
 from backjob.delivery.addresses import Addresses
-from backjob.model import Credentials, Job
+from backjob.model import Credentials, Job, Query
 from backjob.process import Outage
-from backjob.protocols import Clock, Files, Signer, Store
+from backjob.protocols import Capability, Clock, Files, Signer, Store, lacks
 
 _DAY: Final = 86400.0
+_BATCH: Final = 100
+
+_log = logging.getLogger("backjob")
 
 
 @frozen
@@ -24,8 +28,35 @@ class Retention:
     files: Files | None = None
 
     def purge(self, store: Store) -> int:
-        """Remove the jobs past their age; returns how many."""
-        return store.purge(self.completed_days * _DAY, self.days * _DAY)
+        """Remove the jobs past their age, with their files; returns how many."""
+        ages = (self.completed_days * _DAY, self.days * _DAY)
+        return store.purge(*ages) + self._purge_with_files(store, ages)
+
+    def _purge_with_files(self, store: Store, ages: tuple[float, float]) -> int:
+        """Remove the jobs past their age that have a file, which `Store.purge` leaves. Returns how many."""
+        if self.files is None or lacks(store) & {Capability.RETENTION, Capability.LISTING}:
+            return 0
+        count, kept = 0, set[str]()
+        while True:
+            found = store.find(Query(expired=ages, has_file=True, limit=_BATCH + len(kept)))
+            jobs = [job.id for job in found if job.id not in kept]
+            if not jobs:
+                return count
+            for job_id in jobs:
+                if remove(store, self.files, job_id):
+                    count += 1
+                else:
+                    kept.add(job_id)
+
+
+def remove(store: Store, files: Files, job_id: str) -> bool:
+    """Remove a job after its file, so that no file is left without a job. Returns whether it is removed."""
+    try:
+        files.delete(job_id)
+    except Exception:
+        _log.exception("job %s is not removed yet, because its file can't be deleted", job_id)
+        return False
+    return store.delete(job_id)
 
 
 class Reporting(Protocol):

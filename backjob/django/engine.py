@@ -8,13 +8,13 @@ from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any, Final, ParamSpec, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from attrs import evolve
 from django.conf import settings
 from django.db import connections, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
 from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
@@ -26,12 +26,13 @@ from backjob.django.signals import job_ended, send_job_ended
 from backjob.django.task_record import TaskRecord
 from backjob.errors import BackJobError, InvalidRequest
 from backjob.http.serving import serving
-from backjob.http.targets import local_path
+from backjob.http.targets import local_path, path_below
 from backjob.jobs import Engine
 from backjob.jobs.cursors import Keyed
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
 from backjob.protocols import Capability, Files, Store, lacks
+from backjob.worker.offload import in_event_loop
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -54,6 +55,23 @@ def database_of(store: Store) -> str | None:
     return using
 
 
+def _reversed(name: str, *args: str) -> str:
+    try:
+        return local_path(reverse(name, args=args))
+    except NoReverseMatch:
+        raise InvalidRequest(
+            "urls",
+            'there are no status routes: add path("backjob/", include("backjob.django.urls")) to the URLconf',
+        ) from None
+
+
+def _is_staff(request: Any, *permissions: str) -> bool:
+    user = getattr(request, "user", None)
+    if user is None or not (user.is_active and user.is_staff):
+        return False
+    return bool(user.has_perms([f"backjob.{name}" for name in permissions]))
+
+
 def _sender(job: Job) -> type:
     # The receiver for tasks is connected to this sender only, so that it costs other jobs nothing.
     return DjangoEngine if TaskRecord.of(job.result) is None else TaskRecord
@@ -72,9 +90,30 @@ class DjangoEngine(Engine):
     @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:
-            return self.options.owner(request)
+            return super().owner_of(request)
         user = getattr(request, "user", None)
         return str(user.pk) if user is not None and user.is_authenticated else None
+
+    @override
+    def may_see_all(self, request: Any) -> bool:
+        if self.options.may_see_all is not None:
+            return super().may_see_all(request)
+        return _is_staff(request, "view_job")
+
+    @override
+    def may_manage_all(self, request: Any) -> bool:
+        if self.options.may_manage_all is not None:
+            return super().may_manage_all(request)
+        return _is_staff(request, "view_job", "cancel_job", "delete_job", "run_again_job")
+
+    @override
+    def wait_for(self, awaitable: Awaitable[_R]) -> _R:
+        async def result() -> _R:
+            return await awaitable
+
+        if in_event_loop():
+            return super().wait_for(awaitable)  # raises the error
+        return async_to_sync(result)()
 
     @override
     def current_owner(self) -> str | None:
@@ -99,14 +138,19 @@ class DjangoEngine(Engine):
         return str(settings.SESSION_COOKIE_NAME)
 
     @override
-    def status_url(self, job_id: str, cancel: bool = False) -> str:
-        try:
-            return local_path(reverse("backjob:status", args=[self.reference(job_id, cancel=cancel)]))
-        except NoReverseMatch:
-            raise InvalidRequest(
-                "urls",
-                'there are no status routes: add path("backjob/", include("backjob.django.urls")) to the URLconf',
-            ) from None
+    def status_url(self, job_id: str, cancel: bool = False, absolute: bool = False) -> str:
+        if absolute:
+            return super().status_url(job_id, cancel, absolute)
+        return _reversed("backjob:status", self.reference(job_id, "cancel" if cancel else "view"))
+
+    @override
+    def public_mount(self) -> str | None:
+        url = self.options.public_url
+        if url is None:
+            return None
+        path = _reversed("backjob:list").rstrip("/")
+        below = path_below(path, get_script_prefix().rstrip("/"))
+        return url + (path if below is None else below)
 
     @override
     def state(self, job: Job) -> JobState:

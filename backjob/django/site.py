@@ -36,7 +36,7 @@ _R = TypeVar("_R")
 
 _log = logging.getLogger("backjob")
 
-_DJANGO_ONLY: Final = ("DATABASE", "OWNER", "ON_END")
+_DJANGO_ONLY: Final = ("DATABASE", "OWNER", "MAY_SEE_ALL", "MAY_MANAGE_ALL", "ON_END")
 """Settings that exist only for Django."""
 
 INSECURE: Final = "django-insecure-"
@@ -48,8 +48,10 @@ class BackJob(CoreBackJob):
 
     Besides the settings that are the same everywhere, ``DATABASE`` is the alias of the database that keeps the jobs,
     ``OWNER`` the dotted path of a function ``owner(request) -> str | None`` (by default it returns the primary key of the
-    logged-in user), and ``ON_END`` that of a function that is called with the state of each job that ends. ``CACHE`` is
-    the name of one of ``CACHES``, used in front of the store, and ``FILES`` may be that of one of ``STORAGES``. The key is derived from ``SECRET_KEY`` and
+    logged-in user), ``MAY_SEE_ALL`` and ``MAY_MANAGE_ALL`` those of ``may_see_all(request)`` and ``may_manage_all(request)``
+    (by default they check the permissions of staff), and ``ON_END`` that of a function that is called with the state of each
+    job that ends. ``CACHE`` is the name of one of ``CACHES``, used in front of the store, and ``FILES`` may be that of one of
+    ``STORAGES``. The key is derived from ``SECRET_KEY`` and
     ``SECRET_KEY_FALLBACKS``. The settings are read at the first use.
     """
 
@@ -169,6 +171,8 @@ class BackJob(CoreBackJob):
             default_store=lambda: "",
             store=store,
             owner=_imported("OWNER", own["OWNER"]),
+            may_see_all=_imported("MAY_SEE_ALL", own["MAY_SEE_ALL"]),
+            may_manage_all=_imported("MAY_MANAGE_ALL", own["MAY_MANAGE_ALL"]),
             debug=settings.DEBUG,
         )
 

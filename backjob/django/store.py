@@ -28,7 +28,17 @@ from backjob.stores.columns import COLUMNS
 from backjob.stores.renewal import Renewed, renew_unlocked
 from backjob.stores.rows import SERVER_NOW, assignments, conditions, draft_row, microseconds, moment, row_job, span
 from backjob.stores.steps import kept_for
-from backjob.stores.values import LONGEST_CHUNK, LOOKAHEAD, PURGED_AT_ONCE, cut, dump_result, joined_chunk, purge_batch
+from backjob.stores.values import (
+    LONGEST_CHUNK,
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    dump_result,
+    joined_chunk,
+    joined_tail,
+    purge_batch,
+    tail_rows,
+)
 
 __all__ = ["DjangoStore"]
 
@@ -119,14 +129,18 @@ class DjangoStore:
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
         with self._connection(job_id) as alias:
-            located = Row.objects.using(alias).filter(id=job_id).values_list("seq", "output_truncated").first()
+            found = Row.objects.using(alias).filter(id=job_id)
+            located = found.values_list("seq", "output_truncated", "output_size").first()
             if located is None:
                 return Output("", offset)
-            seq, truncated = located
-            begin, end = offset - LONGEST_CHUNK, offset + limit + LOOKAHEAD
-            rows = Chunk.objects.using(alias).filter(job=seq, start__gt=begin, start__lt=end).order_by("start")
-            chunks = list(rows.values_list("start", "piece"))
-            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            seq, truncated, size = located
+            begin, end = max(0, offset - LONGEST_CHUNK + 1), offset + limit + LOOKAHEAD
+            rows = Chunk.objects.using(alias).filter(job=seq).order_by("start")
+            chunks = list(rows.filter(start__gte=begin, start__lt=end).values_list("start", "piece"))
+            chunk = joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            if not truncated or chunk.next_offset < size:
+                return chunk
+            return evolve(chunk, tail=joined_tail(rows.filter(start__lt=0).values_list("piece", flat=True)))
 
     @_retry_deadlocks
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -175,15 +189,19 @@ class DjangoStore:
         with self._connection(job_id) as alias:
             rows = Row.objects.using(alias).filter(id=job_id)
             running = rows.filter(token=token, status=_RUNNING)
-            if not added:
+            if not added and report.tail is UNSET:
                 return bool(running.update(**assigned))
             with atomic(alias, savepoint=False):
                 if not running.update(**assigned):
                     return False
                 seq, size = rows.values_list("seq", "output_size").get()
                 start = size - len(added)
-                chunks = [Chunk(job=seq, start=start + position, piece=chunk) for position, chunk in cut(added)]
-                Chunk.objects.using(alias).bulk_create(chunks)
+                pieces = [(start + position, chunk) for position, chunk in cut(added)]
+                written = Chunk.objects.using(alias)
+                if report.tail is not UNSET:
+                    written.filter(job=seq, start__lt=0).delete()
+                    pieces += tail_rows(report.tail)
+                written.bulk_create([Chunk(job=seq, start=position, piece=chunk) for position, chunk in pieces])
         return True
 
     @_retry_deadlocks

@@ -10,5 +10,6 @@ app_name = "backjob"
 
 urlpatterns = [
     path("run", run, name="run"),
+    path("", status, name="list"),
     path("<path:rest>", status, name="status"),
 ]

@@ -17,19 +17,21 @@ from backjob.status.endpoints import Endpoints, StatusResponse, Visit, not_confi
 @csrf_exempt  # cancelling checks a token, or the browser's Origin or Sec-Fetch-Site
 @login_not_required  # a signed URL works without a login
 @transaction.non_atomic_requests  # the end of a job that times out on reading must last
-def status(request: HttpRequest, rest: str) -> HttpResponseBase:
+def status(request: HttpRequest, rest: str = "") -> HttpResponseBase:
     """Respond to a status route; ``rest`` is the path after the prefix of the included URLs."""
     if jobs.engine_if_usable() is None:
         return _response(request, not_configured(request.headers.get("accept")))
-    here = DjangoServing(request).request
-    answer = Endpoints(engine(), "/backjob").respond(
+    here, site = DjangoServing(request), engine()
+    answer = Endpoints(site, "/backjob").respond(
         Visit(
-            evolve(here, method=request.method or ""),  # Django makes it upper case
+            evolve(here.request, method=request.method or ""),  # Django makes it upper case
             path=f"/{rest}",
-            owner=lambda: engine().owner_of(request),
+            owner=lambda: site.owner_of(request),
             mount=request.path.removesuffix(rest),
-            sees_all=lambda: _sees_all(request),
+            sees_all=lambda: site.may_see_all(request),
             in_thread=not hasattr(request, "scope"),
+            manages_all=lambda: site.may_manage_all(request),
+            origin=here.origin,
         )
     )
     return _response(request, answer)
@@ -56,8 +58,3 @@ def run(request: HttpRequest) -> HttpResponse:
 
     run_task(request.body)
     return HttpResponse(status=204)
-
-
-def _sees_all(request: HttpRequest) -> bool:
-    user = getattr(request, "user", None)
-    return user is not None and user.is_active and user.is_staff and user.has_perm("backjob.view_job")

@@ -28,7 +28,10 @@ def _add_converter(state: BlueprintSetupState) -> None:
 
 
 def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
-    """Return the routes below ``prefix``. ``url_for("backjob.asset", name="progress.js")`` is the script's URL."""
+    """Return the routes below ``prefix``.
+
+    ``url_for("backjob.list")`` is the URL of the list, and ``url_for("backjob.asset", name="progress.js")`` the script's.
+    """
     blueprint = Blueprint("backjob", __name__, url_prefix=prefix)
 
     def answer(**_: str) -> Response:
@@ -44,6 +47,9 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
                     path=request.path.removeprefix(prefix),
                     owner=engine.current_owner,
                     mount=here.mount + prefix,
+                    sees_all=lambda: engine.may_see_all(request),
+                    manages_all=lambda: engine.may_manage_all(request),
+                    origin=here.origin,
                 )
             )
         )
@@ -54,7 +60,8 @@ def status_blueprint(jobs: BackJob, prefix: str) -> Blueprint:
         return Response(body, answer.status, list(answer.headers))
 
     blueprint.record_once(_add_converter)
-    for rule, endpoint in ((_ASSET, "asset"), ("/<backjob_rest:rest>", "status")):
+    rules = ((_ASSET, "asset"), ("", "list_without_slash"), ("/", "list"), ("/<backjob_rest:rest>", "status"))
+    for rule, endpoint in rules:
         blueprint.add_url_rule(
             rule, endpoint, answer, methods=_METHODS, provide_automatic_options=False, merge_slashes=False
         )

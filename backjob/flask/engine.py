@@ -70,7 +70,7 @@ class FlaskEngine(Engine):
     @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:
-            return self.options.owner(request)
+            return super().owner_of(request)
         flask_login = sys.modules.get("flask_login")  # an application that uses it has imported it
         if flask_login is None or not hasattr(flask.current_app, "login_manager"):
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Unpack
 
 import flask
@@ -30,7 +30,8 @@ class BackJob(CoreBackJob):
     """Background jobs of one or more Flask applications: `backjob.BackJob`, configured by ``BACKJOB_…`` settings.
 
     ``owner(flask.request)`` returns the user of a request; the default is Flask-Login's current user if the application
-    has a login manager. backjob calls ``on_end(state)`` within an application context. A ``store``, ``transport`` or
+    has a login manager. ``may_see_all(flask.request)`` and ``may_manage_all(flask.request)`` are as for `backjob.BackJob`.
+    backjob calls ``on_end(state)`` within an application context. A ``store``, ``transport`` or
     ``signer`` passed here takes precedence over the settings. Without settings, jobs are kept in ``backjob.db`` in the
     instance folder, and the key is derived from ``SECRET_KEY``.
 
@@ -43,7 +44,7 @@ class BackJob(CoreBackJob):
         self,
         app: Flask | None = None,
         *,
-        owner: Callable[[flask.Request], str | None] | None = None,
+        owner: Callable[[flask.Request], str | Awaitable[str | None] | None] | None = None,
         **parts: Unpack[Parts],
     ) -> None:
         # Each application has an engine, in app.extensions; this object has none of its own.

@@ -15,7 +15,7 @@ from backjob.errors import InvalidRequest
 from backjob.flask.engine import FlaskEngine
 from backjob.flask.sessions import merge_sessions_of_jobs
 from backjob.jobs import BackJob, Engine, LazyEngine, Options
-from backjob.jobs.options import is_status_prefix
+from backjob.jobs.options import Hook, is_status_prefix
 from backjob.model import JobState
 from backjob.protocols import Clock, Signer, Store, Transport
 from backjob.settings import Settings
@@ -39,6 +39,8 @@ class Parts(TypedDict, total=False):
     signer: Signer
     clock: Clock
     on_end: Callable[[JobState], object]
+    may_see_all: Hook[bool]
+    may_manage_all: Hook[bool]
     max_headers: int
     max_depth: int
     max_chain: int
@@ -50,7 +52,7 @@ class Parts(TypedDict, total=False):
 class Site:
     """The value of ``app.extensions["backjob"]``. ``extension`` is the object that views use."""
 
-    def __init__(self, app: Flask, extension: BackJob, owner: Callable[[Any], str | None] | None, parts: Parts) -> None:
+    def __init__(self, app: Flask, extension: BackJob, owner: Hook[str | None] | None, parts: Parts) -> None:
         self.app = app
         self.extension = extension
         self._owner = owner

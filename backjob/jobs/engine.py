@@ -6,7 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, BinaryIO, Final, Literal, ParamSpec, TypeVar
+from inspect import isawaitable
+from typing import Any, BinaryIO, Final, ParamSpec, TypeVar, cast
 
 from attrs import evolve
 
@@ -15,39 +16,45 @@ from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
 from backjob.endings import log_conclusion, write_end
-from backjob.errors import InvalidRequest, JobExit, JobNotFound, MissingExtra, StoreError
+from backjob.errors import InvalidRequest, JobExit, JobNotFound, MissingExtra, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
+from backjob.http.public import origin_of_url
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
-from backjob.jobs.options import Options
+from backjob.jobs.options import Hook, Options
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
 from backjob.lifecycle import End, cancelled, late
-from backjob.model import Credentials, Expect, Job, JobState, Output, Request, is_storable
+from backjob.model import Credentials, Expect, Job, JobState, Output, Query, Request, is_storable
 from backjob.process import Outage, PerProcess
-from backjob.protocols import Files, Store, Transport
+from backjob.protocols import Capability, Files, Store, Transport, lacks
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 from backjob.signing.tokens import Access, Right, reference
-from backjob.status.endpoints import is_like_token
+from backjob.status.access import is_like_token
+from backjob.status.links import Right as Granted
+from backjob.status.source import CannotList
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker
 from backjob.worker.exits import call_contained
 from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
-from backjob.worker.offload import to_thread
+from backjob.worker.offload import BlockedLoop, to_thread, wait_for
 from backjob.worker.replies import WorkerRequest
 from backjob.worker.running import Running
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
+_RIGHTS: Final[Mapping[Granted, Right]] = {"view": Right.VIEW, "cancel": Right.CANCEL, "manage": Right.MANAGE}
+_WORDS: Final = {right: word for word, right in _RIGHTS.items()}
 _CHUNK: Final = 1 << 16
+_SHORT_TEXT: Final = 1 << 10
 _CLOSING: Final = 5.0  # s
 _MANY: Final = 100
 _UNKNOWN_THREADS: Final = 2
@@ -63,6 +70,8 @@ class Engine:
 
     def __init__(self, options: Options, jobs: object) -> None:
         self.options = options
+        public = () if options.public_url is None else (origin_of_url(options.public_url),)
+        self._trusted = options.trusted_origins and (*options.trusted_origins, *public)
         keys = RowKeys(options.signer)
         self.row_keys = keys
         self.own_jobs = OwnJobs(options.store, keys, options.clock)
@@ -98,6 +107,7 @@ class Engine:
             options.clock,
             max_body=options.max_body,
             max_output=options.max_output,
+            capture=options.capture,
             run_lease=options.run_lease,
             leases=lambda: self.leases,
             is_draining=lambda: self.draining.is_on,
@@ -311,6 +321,27 @@ class Engine:
         start = max(0, job.output_size - _CHUNK)
         return start, self.store.output(job.id, start, _CHUNK)
 
+    def listed(self, query: Query) -> list[JobState]:
+        """Return the jobs that match, newest first, with only the last line or so of their output as text.
+
+        Raises `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
+        """
+        if Capability.LISTING in lacks(self.store):
+            raise CannotList("this store can't list its jobs; read one by its id, or keep jobs in a database")
+        return [self.short_state(job) for job in self.store.find(query)]
+
+    def short_state(self, job: Job) -> JobState:
+        """Return the state of a job, with at most 1 kB of its output if it has no status text."""
+        if job.status_text is None and job.output_size > _SHORT_TEXT:
+            text = self.store.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
+            job = evolve(job, status_text=text)
+        return self.state(job)
+
+    @property
+    def trusted_origins(self) -> tuple[str, ...]:
+        """The other origins whose pages may use the status routes, and the public one."""
+        return self._trusted
+
     def open_file(self, job_id: str) -> BinaryIO | None:
         """Open the file of a job, or return None if it has none, or none that can be read: then the log says why."""
         job = self.job(job_id)
@@ -328,6 +359,23 @@ class Engine:
     def cancel(self, job_id: str) -> bool:
         """See `BackJob.cancel`."""
         return self.end(job_id, cancelled())
+
+    def delete(self, job_id: str) -> bool:
+        """See `BackJob.delete`."""
+        self.cancel(job_id)
+        job = self.find(job_id)
+        if job is not None and job.file is not None and self.files is not None:
+            try:
+                self.files.delete(job_id)  # first: without its row, nothing would find it
+            except Exception as error:
+                raise StoreUnavailable(f"the file of job {job_id} can't be deleted now: {error}") from error
+        return self.store.delete(job_id)
+
+    def run_again(self, job_id: str) -> str:
+        """See `BackJob.run_again`."""
+        from backjob.jobs.again import run_again  # noqa: PLC0415 - it starts jobs, which needs this module
+
+        return run_again(self, job_id)
 
     def end(self, job_id: str, end: End) -> bool:
         """End a job from outside its action. Returns whether this call did it. Raises `JobNotFound`."""
@@ -365,8 +413,8 @@ class Engine:
 
     # --- access -----------------------------------------------------------------------------------------------------
 
-    def rights(self, job_id: str, token: str) -> Literal["view", "cancel"] | None:
-        """Return the right that a token from `status_url` grants: "cancel" includes viewing, None grants nothing."""
+    def rights(self, job_id: str, token: str) -> Granted | None:
+        """Return the right that a token grants; each includes the ones before it. None grants nothing."""
         right = self.access.rights(job_id, token)
         if right is None:
             if is_like_token(token):
@@ -375,11 +423,16 @@ class Engine:
                     "key (KEY or SECRET_KEY)?"
                 )
             return None
-        return "cancel" if right is Right.CANCEL else "view"
+        return _WORDS[right]
 
-    def reference(self, job_id: str, *, cancel: bool) -> str:
-        """Return the last segment of a status URL: ``{id}.{token}``."""
-        return reference(job_id, self.access.token(job_id, cancel=cancel))
+    def reference(self, job_id: str, right: Granted) -> str:
+        """Return the last segment of a status URL with this right: ``{id}.{token}``."""
+        return reference(job_id, self.access.token(job_id, _RIGHTS[right]))
+
+    def public_mount(self) -> str | None:
+        """Return the public URL of the status routes, without a slash at its end, or None without `PUBLIC_URL`."""
+        url = self.options.public_url
+        return None if url is None else f"{url}{self.status_prefix}"
 
     # --- what adapters override -------------------------------------------------------------------------------------
 
@@ -401,7 +454,35 @@ class Engine:
 
     def owner_of(self, request: Any) -> str | None:
         """Return the owner of a request: the owner hook's result, or None without a hook."""
-        return None if self.options.owner is None else self.options.owner(request)
+        hook = self.options.owner
+        return None if hook is None else self.result_of("owner", hook, request)
+
+    def may_see_all(self, request: Any) -> bool:
+        """Return whether the user of a request may see the jobs of everyone."""
+        hook = self.options.may_see_all
+        return hook is not None and bool(self.result_of("may_see_all", hook, request))
+
+    def may_manage_all(self, request: Any) -> bool:
+        """Return whether the user of a request may cancel, delete and run again the jobs of everyone."""
+        hook = self.options.may_manage_all
+        return hook is not None and bool(self.result_of("may_manage_all", hook, request))
+
+    def result_of(self, name: str, hook: Hook[_R], request: Any) -> _R:
+        """Call a hook, and wait for its result if it is async. Raises what it raises, and `InvalidRequest` naming it."""
+        result: Any = hook(request)
+        if not isawaitable(result):
+            return cast("_R", result)
+        try:
+            return cast("_R", self.wait_for(result))
+        except BlockedLoop:
+            raise InvalidRequest(
+                name,
+                "is an async function, for which this call would block its event loop: call the async twin, astart()",
+            ) from None
+
+    def wait_for(self, awaitable: Awaitable[_R]) -> _R:
+        """Return what an awaitable returns. Raises `BlockedLoop` in a thread that is running a coroutine."""
+        return wait_for(awaitable)
 
     def current_owner(self) -> str | None:
         """Return the owner of the request being served, or None."""
@@ -438,11 +519,20 @@ class Engine:
         here = self.here()
         return {} if here is None else here.changed_cookies()
 
-    def status_url(self, job_id: str, cancel: bool = False) -> str:
+    def status_url(self, job_id: str, cancel: bool = False, absolute: bool = False) -> str:
         """See `BackJob.status_url`."""
-        here = self.here()
-        mount = "" if here is None else here.mount
-        return f"{local_path(mount)}{self.status_prefix}/{self.reference(job_id, cancel=cancel)}"
+        return f"{self._status_mount(absolute=absolute)}/{self.reference(job_id, 'cancel' if cancel else 'view')}"
+
+    def _status_mount(self, *, absolute: bool) -> str:
+        if not absolute:
+            here = self.here()
+            return f"{local_path('' if here is None else here.mount)}{self.status_prefix}"
+        mount = self.public_mount()
+        if mount is None:
+            raise InvalidRequest(
+                "absolute", "needs PUBLIC_URL, the URL of the application for its users: any client may send any Host"
+            )
+        return mount
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""

@@ -10,11 +10,13 @@ from typing import Any, Self, TypedDict, Unpack
 
 from backjob.http.arguments import MAX_HEADERS, Content
 from backjob.http.origins import URL
+from backjob.jobs.deleting import checked_owner, delete_all
 from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
-from backjob.jobs.options import Options
+from backjob.jobs.options import Hook, Options
 from backjob.jobs.outside import Outside
-from backjob.jobs.starting import Merge, Terms, drafted, prepared, stored
+from backjob.jobs.starting import Terms, drafted, prepared
+from backjob.jobs.storing import Merge, stored
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
@@ -27,7 +29,11 @@ class BackJob(Inside, Outside):
     ``store`` keeps the jobs, ``transport`` sends worker requests, ``signer`` signs and verifies them. ``transport`` may be
     a function of the base URL that returns one, such as the class `SocketTransport`: the middleware calls it once it has
     learnt the URL from the server's socket.
-    ``owner(request)`` returns the user of a request, or None. ``error_timeout`` (s; 0: none) limits the silence of a running
+    ``owner(request)`` returns the user of a request, or None. ``may_see_all(request)`` says whether its user may see the jobs
+    of everyone, ``may_manage_all(request)`` whether this user may also cancel, delete and run them again. Each of these hooks
+    gets the framework's request, and may be async. ``public_url`` is the application's URL for its users, with the path
+    under which it is mounted; ``trusted_origins`` are other origins, such as ``"https://app.example.com"``, whose pages may
+    use the status routes. ``error_timeout`` (s; 0: none) limits the silence of a running
     job, ``delivery_timeout`` (s) how long a request may stay unclaimed after it was first sent. Retention is in days; 0 keeps
     jobs for ever. ``max_output`` and ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields,
     ``max_depth`` is how deep jobs that start jobs may be nested, and ``max_chain`` how many jobs the first of them may lead
@@ -44,6 +50,9 @@ class BackJob(Inside, Outside):
     ``slice_time`` (s) is after how long an action that can continue later hands over to its next request. ``drain_time`` (s)
     is how long a server that a signal would end at once waits for its jobs.
 
+    ``capture_stderr`` makes what an action writes to stderr output too, and ``capture_logging`` its records of `logging` from
+    this level on (``"INFO"``). ``timestamp_output`` begins each line of output with its time (UTC).
+
     Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
     """
 
@@ -53,7 +62,11 @@ class BackJob(Inside, Outside):
         transport: Transport | Callable[[str], Transport],
         signer: Signer,
         *,
-        owner: Callable[[Any], str | None] | None = None,
+        owner: Hook[str | None] | None = None,
+        may_see_all: Hook[bool] | None = None,
+        may_manage_all: Hook[bool] | None = None,
+        public_url: str | None = None,
+        trusted_origins: Iterable[str] = (),
         status_prefix: str = "/backjob",
         error_timeout: float = 3600,
         delivery_timeout: float = 600,
@@ -80,6 +93,9 @@ class BackJob(Inside, Outside):
         max_file: int = 1 << 30,
         max_result: int = 1 << 16,
         show_errors: bool = False,
+        capture_stderr: bool = False,
+        capture_logging: int | str | None = None,
+        timestamp_output: bool = False,
         clock: Clock | None = None,
     ) -> None:
         # The adapters' subclasses don't call this: they keep their engines elsewhere.
@@ -88,6 +104,10 @@ class BackJob(Inside, Outside):
             transport=transport,
             signer=signer,
             owner=owner,
+            may_see_all=may_see_all,
+            may_manage_all=may_manage_all,
+            public_url=public_url,
+            trusted_origins=trusted_origins,
             status_prefix=status_prefix,
             error_timeout=error_timeout,
             delivery_timeout=delivery_timeout,
@@ -114,6 +134,9 @@ class BackJob(Inside, Outside):
             max_file=max_file,
             max_result=max_result,
             show_errors=show_errors,
+            capture_stderr=capture_stderr,
+            capture_logging=capture_logging,
+            timestamp_output=timestamp_output,
             clock=clock,
         )
         self._only_engine = Engine(options, self)
@@ -172,6 +195,9 @@ class BackJob(Inside, Outside):
         owner: str | EllipsisType | None = ...,
         merge: Merge = "never",
         error_timeout: float | None = None,
+        title: str | None = None,
+        key: str | None = None,
+        keep_request: bool = False,
     ) -> str:
         """Run the route at ``path`` in the background. Returns the id of the job; never waits for the network.
 
@@ -184,7 +210,10 @@ class BackJob(Inside, Outside):
         is not claimed before then ends FAILED. ``owner`` defaults to the owner hook's result. If a run dies, raises, times out
         or responds with 408, 425, 429 or 5xx, another follows after ``retry_delay · 2ⁿ`` s, up to ``retries`` times. ``queue``
         names the queue whose limit applies. ``merge`` joins an identical job that is waiting ("pending": not sent yet; it takes
-        the newest start time) or has not ended ("unfinished").
+        the newest start time) or has not ended ("unfinished"). With a ``key`` the same key and owner return the same job until
+        it is purged or deleted, even after its end; for another route the key is refused. ``title`` (at most 255 characters) is
+        what people read in place of the path. With ``keep_request`` the request stays after the end, without credentials, so
+        that `run_again` can start it once more.
 
         When it returns, the job is durable. Raises `InvalidRequest` naming the argument, `NoCurrentRequest`,
         `AddressUnknown`, `TooDeep`, `TooManyJobs` or `StoreError`; then nothing is stored and nothing sent. The one exception: if the
@@ -204,9 +233,11 @@ class BackJob(Inside, Outside):
             retries=retries,
             retry_delay=retry_delay,
             queue=queue,
+            title=title,
+            keep_request=keep_request,
         )
         draft = drafted(engine, work, terms)
-        return stored(engine, work, draft, merge).id
+        return stored(engine, work, draft, merge, key).id
 
     async def astart(
         self, path: str | URL, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]
@@ -226,6 +257,41 @@ class BackJob(Inside, Outside):
     async def acancel(self, job_id: str) -> bool:
         """`cancel` that does not block the event loop."""
         return await self._engine.offload(self.cancel, job_id)
+
+    def run_again(self, job_id: str) -> str:
+        """Start the request of an ended job again, as a new job. Returns its id. The old job must have had ``keep_request``.
+
+        An anonymous job stays anonymous, and one that ran ``as_owner`` does so again. One that ran with its user's login, which
+        is never kept, needs a request of its owner that is being served now. While the new job has not ended, another call for
+        the same old one returns the new one. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
+        """
+        return self._engine.run_again(job_id)
+
+    async def arun_again(self, job_id: str) -> str:
+        """`run_again` that does not block the event loop."""
+        return await self._engine.offload(self.run_again, job_id)
+
+    def delete(self, job_id: str) -> bool:
+        """Cancel a job if it has not ended, and remove it with its output and its file. Returns whether this call did it.
+
+        A running action learns of it at its next report, as with `cancel`. Raises `JobNotFound`.
+        """
+        return self._engine.delete(job_id)
+
+    async def adelete(self, job_id: str) -> bool:
+        """`delete` that does not block the event loop."""
+        return await self._engine.offload(self.delete, job_id)
+
+    def delete_all(self, *, owner: str) -> int:
+        """`delete` all jobs of an owner, for example because the account is closed. Returns how many.
+
+        Raises `InvalidRequest` for an empty owner, and `StoreUnusable` for a store that can't list its jobs.
+        """
+        return delete_all(self._engine, owner=checked_owner(owner))
+
+    async def adelete_all(self, *, owner: str) -> int:
+        """`delete_all` that does not block the event loop."""
+        return await self._engine.offload(self.delete_all, owner=owner)
 
     def cleanup(self) -> int:
         """Remove the jobs past their retention age; returns how many. The monitor does it every hour."""
@@ -273,3 +339,6 @@ class StartOptions(TypedDict, total=False):
     owner: str | EllipsisType | None
     merge: Merge
     error_timeout: float | None
+    title: str | None
+    key: str | None
+    keep_request: bool

@@ -1,4 +1,4 @@
-"""Decides which calls of ``start(merge=…)`` mean the same job."""
+"""Decides which calls of ``start()`` with ``merge=`` or ``key=`` mean the same job."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from backjob.http.inherited import TRACING_FIELDS, cookie_values
+from backjob.lifecycle import LASTING
 from backjob.model import Credentials, Draft, Headers, Job, Request
 from backjob.signing.tokens import Access
 
@@ -22,6 +23,42 @@ def merge_key(
     and the client's address: two visitors whose signed sessions have equal contents may have equal cookies. Without any of
     these credentials, two visitors could not be distinguished, so the job must not be merged.
     """
+    visitor = _visitor(draft, given, inherited, cookies)
+    if visitor is None:
+        return None
+    return access.merge_key(
+        "anonymous" if inherited is None else "user",
+        *_compared(draft, draft.request),
+        draft.request.body,
+        *_parts(given.headers),
+        *visitor,
+    )
+
+
+def lasting_key(
+    access: Access,
+    draft: Draft,
+    key: str,
+    *,
+    given: Credentials,
+    inherited: Credentials | None,
+    cookies: Sequence[str],
+) -> str | None:
+    """Return the merge key of a job with this ``key``: the same for the same key and owner, until the job is removed.
+
+    The other arguments, and what stands for a missing owner, are as for `merge_key`; None if nothing does.
+    """
+    visitor = _visitor(draft, given, inherited, cookies)
+    if visitor is None:
+        return None
+    explicit = _parts(given.headers if draft.owner is None else ())
+    return LASTING + access.merge_key("key", draft.owner, key, *explicit, *visitor)
+
+
+def _visitor(
+    draft: Draft, given: Credentials, inherited: Credentials | None, cookies: Sequence[str]
+) -> tuple[str, ...] | None:
+    """Return what stands for the owner of a job that has none; None if the visitor can't be distinguished from others."""
     user: Headers = ()
     place: Headers = ()
     if inherited is not None and draft.owner is None:
@@ -30,14 +67,7 @@ def merge_key(
             return None
         if draft.caller is not None:
             place = (("address", draft.caller.address), *draft.caller.forwarded)
-    return access.merge_key(
-        "anonymous" if inherited is None else "user",
-        *_compared(draft, draft.request),
-        draft.request.body,
-        *_parts(given.headers),
-        *_parts(user),
-        *_parts(place),
-    )
+    return (*_parts(user), *_parts(place))
 
 
 def is_same(job: Job, draft: Draft) -> bool:

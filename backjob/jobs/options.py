@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeGuard
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 from attrs import Attribute, field, frozen
 
@@ -13,8 +14,15 @@ from backjob.errors import InvalidRequest
 from backjob.files import DirectoryFiles
 from backjob.http.arguments import MAX_HEADERS, check_label, check_number, check_value
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
+from backjob.http.public import public_url, trusted_origins
 from backjob.model import JobState
 from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
+from backjob.worker.running import CaptureOptions
+
+_T = TypeVar("_T")
+
+Hook: TypeAlias = Callable[[Any], _T | Awaitable[_T]]
+"""A function of the application that gets the framework's request. It may be async."""
 
 SHORTEST_TIMEOUT: Final = 0.001
 """Seconds, for ``error_timeout``; 0 means none."""
@@ -65,6 +73,17 @@ def _credential_headers(names: Iterable[str]) -> tuple[str, ...]:
     return _names("credential_headers", credential_names, names)
 
 
+def _trusted_origins(origins: Iterable[str]) -> tuple[str, ...]:
+    return _names("trusted_origins", trusted_origins, origins)
+
+
+def _public_url(url: str | None) -> str | None:
+    try:
+        return None if url is None else public_url(url)
+    except ValueError as error:
+        raise InvalidRequest("public_url", str(error)) from None
+
+
 def _check_user_agent(_options: object, _attribute: object, value: str | None) -> None:
     if value is not None:
         check_value("user_agent", "User-Agent", value)
@@ -102,6 +121,25 @@ def check_queue(name: object, argument: str = "queue") -> str:
     if len(checked.encode()) > _LONGEST_QUEUE:
         raise InvalidRequest(argument, f"the name of a queue must have at most {_LONGEST_QUEUE} bytes")
     return checked
+
+
+def logging_level(value: object) -> int:
+    """Return a level of `logging`, given by its name or number. Raises `ValueError`."""
+    names = logging.getLevelNamesMapping()
+    if isinstance(value, str):
+        level = int(value) if value.isdecimal() else names.get(value.upper(), 0)
+    else:
+        level = value if isinstance(value, int) and not isinstance(value, bool) else 0
+    if level < 1:
+        raise ValueError(f"must be the name or number of a level of logging, such as INFO, not {value!r}")
+    return level
+
+
+def _logging(value: object) -> int | None:
+    try:
+        return None if value is None else logging_level(value)
+    except ValueError as error:
+        raise InvalidRequest("capture_logging", str(error)) from None
 
 
 def _check_queues(_options: object, _attribute: object, value: Mapping[str, Mapping[str, Any]]) -> None:
@@ -149,7 +187,11 @@ class Options:
     store: Store
     transport: Transport | Callable[[str], Transport]
     signer: Signer
-    owner: Callable[[Any], str | None] | None = None
+    owner: Hook[str | None] | None = None
+    may_see_all: Hook[bool] | None = None
+    may_manage_all: Hook[bool] | None = None
+    public_url: str | None = field(default=None, converter=_public_url)
+    trusted_origins: tuple[str, ...] = field(default=(), converter=_trusted_origins)
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
     error_timeout: float = field(default=3600, validator=lambda *given: check_error_timeout(given[-1]))
     delivery_timeout: float = _number(600, 1)
@@ -166,6 +208,9 @@ class Options:
     user_agent: str | None = field(default=None, validator=_check_user_agent)
     slice_time: float = _number(20)
     drain_time: float = _number(25)
+    capture_stderr: bool = False
+    capture_logging: int | None = field(default=None, converter=_logging)
+    timestamp_output: bool = False
     on_end: Callable[[JobState], object] | None = None
     seal: bool = False
     streams: int | None = _count(None)
@@ -186,6 +231,13 @@ class Options:
             raise InvalidRequest("queues", reason)
         if self.files is not None and Capability.RETENTION in lacks(self.store):
             raise InvalidRequest("files", LOSES_JOBS)
+
+    @property
+    def capture(self) -> CaptureOptions:
+        """What becomes output of a job besides stdout."""
+        return CaptureOptions(
+            stderr=self.capture_stderr, logging=self.capture_logging, timestamps=self.timestamp_output
+        )
 
     @property
     def limits(self) -> dict[str, int]:

@@ -6,10 +6,9 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
-from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
-from backjob.model import JobState, Output, Query, Status
-from backjob.protocols import Capability, lacks
+from backjob.model import JobState, Output, Query, Status, parse_position
 from backjob.worker.offload import sleep
 from backjob.worker.running import current
 
@@ -43,25 +42,51 @@ class Outside(UsesEngine):
         owner: str | None = None,
         limit: int = 50,
         before: str | None = None,
+        *,
+        queue: str | None = None,
+        q: str = "",
     ) -> list[JobState]:
-        """Return the jobs that match all arguments, newest first. ``before`` is the id of the last job of the previous page.
+        """Return the jobs that match all arguments, newest first. ``q`` is a part of the title or the path, in any case.
 
-        Raises `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
+        ``before`` is the ``position`` of the last job of the previous page; its id works as long as the job exists. Raises
+        `InvalidRequest`, and `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidRequest("limit", f"must be a whole number from 1 to 1000, not {limit!r}")
-        engine = self._engine
-        if Capability.LISTING in lacks(engine.store):
-            raise StoreUnusable("this store can't list its jobs; read one by its id, or keep jobs in a database")
-        query = Query(scope=scope, status=status, owner=owner, limit=limit, before=before)
-        return [engine.state(job) for job in engine.store.find(query)]
+        after, created = (None, None) if before is None else parse_position(before)
+        query = Query(
+            scope=scope,
+            status=status,
+            owner=owner,
+            limit=limit,
+            before=after,
+            before_time=created,
+            queue=queue,
+            text=q,
+        )
+        return self._engine.listed(query)
 
-    def status_url(self, job_id: str, cancel: bool = False) -> str:
+    async def afind(
+        self,
+        scope: str | None = None,
+        status: Status | None = None,
+        owner: str | None = None,
+        limit: int = 50,
+        before: str | None = None,
+        *,
+        queue: str | None = None,
+        q: str = "",
+    ) -> list[JobState]:
+        """`find` that does not block the event loop."""
+        return await self._engine.offload(self.find, scope, status, owner, limit, before, queue=queue, q=q)
+
+    def status_url(self, job_id: str, cancel: bool = False, absolute: bool = False) -> str:
         """Return the signed path of the job's status. It is valid until the job is purged.
 
-        Anyone who has it may view the job, and with ``cancel=True`` also cancel it.
+        Anyone who has it may view the job, and with ``cancel=True`` also cancel it. With ``absolute=True`` it is a URL below
+        PUBLIC_URL, for mails and other sites; without that setting it raises `InvalidRequest`.
         """
-        return self._engine.status_url(job_id, cancel)
+        return self._engine.status_url(job_id, cancel, absolute)
 
     def watch(self, job_id: str) -> Iterator[JobState]:
         """Yield the state now and whenever it changes, ending with the final one. Raises `JobNotFound`."""

@@ -1,25 +1,22 @@
-"""The steps of `BackJob.start`: the request and its credentials, the draft of the job, the stored job."""
+"""The first steps of `BackJob.start`: the request with its credentials, and the draft of the job."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from functools import partial
 from types import EllipsisType
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final
 
 from attrs import evolve, field, frozen
 
 from backjob.delivery.keeping import LEASE
-from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, StoreUnavailable, TooDeep, TooManyJobs
+from backjob.errors import AddressUnknown, InvalidRequest, NoCurrentRequest, TooDeep, TooManyJobs
 from backjob.http.arguments import (
     Content,
     Limits,
     build_request,
     check_delay,
     check_label,
-    check_merge,
     check_number,
     check_size,
     check_value,
@@ -27,20 +24,15 @@ from backjob.http.arguments import (
 from backjob.http.listening import TEST_CLIENT
 from backjob.http.origins import URL, is_url, local_target, prefix_of
 from backjob.http.targets import path_below
+from backjob.http.values import text_of
 from backjob.jobs.engine import Engine
-from backjob.jobs.merging import is_same, merge_key
 from backjob.jobs.options import check_error_timeout, check_queue
-from backjob.lifecycle import waits_until_sent
-from backjob.model import DEFAULT_QUEUE, Caller, Changes, Credentials, Draft, Expect, Job, Query, Request, Status
+from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Query, Request
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
 from backjob.worker.running import current
 
-Merge: TypeAlias = Literal["never", "pending", "unfinished"]
-
 _DEFAULT_AGENT: Final = "backjob"
-
-_log = logging.getLogger("backjob")
 
 
 @frozen
@@ -62,7 +54,7 @@ def prepared(
     engine: Engine, path: str | URL, query: Mapping[str, Any] | None, content: Content, *, as_current_user: bool
 ) -> Prepared:
     """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`, `AddressUnknown`."""
-    _require_address(engine)
+    require_address(engine)
     limits = Limits(engine.options.max_body, engine.options.max_headers)
     wire_path, caller = _address(engine, path)
     inheritance = engine.inheritance
@@ -77,7 +69,7 @@ def prepared(
                 "pass as_current_user=False to start as anonymous"
             )
         inherited = inheritance.credentials(here.request, given, engine.changed_cookies)
-    request = _with_user_agent(engine, request)
+    request = with_user_agent(engine, request)
     if here is not None:
         request = inheritance.with_context(request, here.request)
     if engine.signer.claims(request):
@@ -87,7 +79,7 @@ def prepared(
     return work
 
 
-def _require_address(engine: Engine) -> None:
+def require_address(engine: Engine) -> None:
     """Raise `AddressUnknown`, with the remedy, if there is no address, or if a request of a test client would need one."""
     addresses, here = engine.addresses, engine.here()
     destinations = addresses.destinations
@@ -123,7 +115,8 @@ def _mount(engine: Engine, path: str) -> str:
     return mount if path_below(path, mount) is not None else ""
 
 
-def _with_user_agent(engine: Engine, request: Request) -> Request:
+def with_user_agent(engine: Engine, request: Request) -> Request:
+    """Return the request with the User-Agent of the request being served, unless it has one."""
     if request.header("user-agent") is not None:
         return request
     here = engine.here()
@@ -148,6 +141,8 @@ class Terms:
     retries: int = 0
     retry_delay: float | timedelta = 10
     queue: str = DEFAULT_QUEUE
+    title: str | None = None
+    keep_request: bool = False
 
 
 def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
@@ -169,8 +164,11 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     scope = check_label("scope", terms.scope)
     owner = engine.current_owner() if isinstance(terms.owner, EllipsisType) else terms.owner
     owner = None if owner in (None, "") else check_label("owner", owner)
+    title = None if terms.title is None else check_label("title", text_of("title", terms.title)) or None
     if terms.as_owner:
         _check_as_owner(work, owner)
+    if terms.keep_request:
+        _check_keep_request(work)
     job_id = new_job_id()
     credentials = engine.inheritance.packed(job_id, work.credentials)
     held = bool(credentials) and engine.sealer is None
@@ -202,6 +200,8 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         depth=_depth(engine.options.max_depth),
         root=_root(engine),
         label=engine.row_keys.label,
+        title=title,
+        keep_request=terms.keep_request,
     )
     if engine.sealer is None or not credentials:
         return draft
@@ -235,6 +235,17 @@ def _check_as_owner(work: Prepared, owner: str | None) -> None:
         )
 
 
+def _check_keep_request(work: Prepared) -> None:
+    """Raise `InvalidRequest` for a request with credentials of its own: they would be missing when it runs again."""
+    if work.given:
+        names = ", ".join(sorted({name for name, _ in work.given.headers}))
+        raise InvalidRequest(
+            "keep_request",
+            f"credentials are never kept, so the request could not run again without {names}: pass as_owner=True, or a "
+            "secret that the action itself looks up",
+        )
+
+
 def _depth(limit: int) -> int:
     running = current.get()
     depth = 0 if running is None else running.job.depth + 1
@@ -254,66 +265,3 @@ def _root(engine: Engine) -> str | None:
     if Capability.LISTING not in lacks(engine.store) and engine.store.count(Query(root=root, limit=limit)) + 1 >= limit:
         raise TooManyJobs(limit)
     return root
-
-
-def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge) -> Job:
-    """Store the job and schedule its delivery, or join the identical job that ``merge`` allows."""
-    check_merge(merge)
-    key = None if merge == "never" else _merge_key(engine, work, draft)
-    job = _created(engine, draft) if key is None else _created_or_joined(engine, draft, f"{merge}:{key}", work)
-    if job.id == draft.id:
-        credentials = _sent(engine, job, work)
-        engine.prepare_to_send()
-        written = engine.clock.monotonic()
-        engine.when_committed(job.id, partial(engine.monitor.accept, job, credentials, written), is_new=True)
-    return job
-
-
-def _merge_key(engine: Engine, work: Prepared, draft: Draft) -> str | None:
-    cookies = engine.options.merge_cookies
-    names = (engine.session_cookie(),) if cookies is None else cookies
-    return merge_key(engine.access, draft, work.given, work.inherited, names)
-
-
-def _sent(engine: Engine, job: Job, work: Prepared) -> Credentials | None:
-    return engine.inheritance.packed(job.id, work.credentials) or None
-
-
-def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
-    try:
-        return engine.store.create(draft, key)
-    except StoreUnavailable:
-        job = engine.store.get(draft.id, body=True)  # perhaps only the store's reply was lost
-        if job is None:
-            raise
-        return job
-
-
-def _is_what_its_key_says(engine: Engine, job: Job, draft: Draft, key: str) -> bool:
-    """Return whether a job may be joined: with a key that was moved to its row, it would get the caller's credentials."""
-    is_waiting = job.is_waiting and job.status is Status.STARTED and job.run == 1
-    return (
-        (is_waiting or not waits_until_sent(key))
-        and is_same(job, draft)
-        and engine.row_keys.is_authentic_with(job, draft.request.body)
-    )
-
-
-def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -> Job:
-    while True:
-        job = _created(engine, draft, key)
-        if job.id == draft.id:
-            return job
-        if not _is_what_its_key_says(engine, job, draft, key):
-            _log.error("job %s: its stored row is not as this application wrote it, so no call joins it", job.id)
-            return _created(engine, draft)
-        if not waits_until_sent(key):
-            return job
-        changes = Changes(due=draft.due)
-        if draft.lessee is not None and (draft.held or not job.held):
-            # This process can deliver it too; the present lessee sees the new time only when it renews its lease.
-            changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
-        moved = engine.store.change(job.id, Expect(unclaimed=True, version=job.version), changes)
-        if moved is not None:
-            engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, _sent(engine, moved, work)))
-            return moved

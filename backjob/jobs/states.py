@@ -38,6 +38,7 @@ def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
         created_time=job.created_time,
         claimed_time=job.claimed_time,
         file=file_of(job),
+        keeps_request=job.keep_request and job.request is not None,
         error=_error(job),
     )
 

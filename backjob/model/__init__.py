@@ -6,11 +6,13 @@ Times are aware datetimes in UTC, ages and timeouts are seconds, sizes and offse
 from __future__ import annotations
 
 from backjob.model.jobs import Changes, Draft, Expect, Grant, Job, Output, Query, Report
+from backjob.model.positions import parse_position
 from backjob.model.requests import Caller, Credentials, Request, Response
 from backjob.model.state import JobState
 from backjob.model.texts import (
     DEFAULT_QUEUE,
     LONGEST_STATUS_TEXT,
+    LONGEST_TAIL,
     UNSET,
     Headers,
     JsonValue,
@@ -24,6 +26,7 @@ from backjob.model.texts import (
 __all__ = [
     "DEFAULT_QUEUE",
     "LONGEST_STATUS_TEXT",
+    "LONGEST_TAIL",
     "UNSET",
     "Caller",
     "Changes",
@@ -44,5 +47,6 @@ __all__ = [
     "Unset",
     "clean_text",
     "is_storable",
+    "parse_position",
     "short_text",
 ]

@@ -34,6 +34,16 @@ def check_text(longest: int | None = None) -> _Validator:
     return check
 
 
+def check_size(largest: int) -> _Validator:
+    """Check that a text is at most this many bytes of UTF-8."""
+
+    def check(_: object, attribute: Attribute[Any], value: object) -> None:
+        if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) > largest:
+            raise InvalidRequest(attribute.name, f"at most {largest} bytes are allowed")
+
+    return check
+
+
 def check_number(least: int, largest: int) -> _Validator:
     """Check that a number is within these limits."""
 

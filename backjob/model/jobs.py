@@ -7,6 +7,7 @@ from datetime import datetime
 
 from attrs import field, frozen
 
+from backjob.errors import InvalidRequest
 from backjob.model.checks import (
     COUNT,
     ID,
@@ -16,11 +17,12 @@ from backjob.model.checks import (
     check_moment,
     check_number,
     check_seconds,
+    check_size,
     check_text,
     clamped,
 )
 from backjob.model.requests import Caller, Request
-from backjob.model.texts import DEFAULT_QUEUE, UNSET, JsonValue, Status, Unset
+from backjob.model.texts import DEFAULT_QUEUE, LONGEST_TAIL, UNSET, JsonValue, Status, Unset
 
 
 @frozen(kw_only=True)
@@ -213,7 +215,8 @@ class Report:
     """What a running action reports, in one write. Any report, even an empty one, is a sign of life.
 
     ``progress`` (clamped to 0–100), ``text`` and ``cursor`` replace the job's; the store appends ``output`` as UTF-8.
-    ``truncated`` records that output past the limit was dropped. A cursor also sets ``attempt`` to 1: the job has made progress.
+    ``truncated`` records that output past the limit was dropped, and ``tail``, the end of what followed, replaces the job's
+    tail; it needs ``truncated``. A cursor also sets ``attempt`` to 1: the job has made progress.
     """
 
     progress: int | None = field(default=None, converter=clamped)
@@ -221,6 +224,11 @@ class Report:
     output: str = field(default="", validator=check_text())
     truncated: bool = False
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
+    tail: str | Unset = field(default=UNSET, repr=False, validator=[check_text(), check_size(LONGEST_TAIL)])
+
+    def __attrs_post_init__(self) -> None:
+        if self.tail is not UNSET and not self.truncated:
+            raise InvalidRequest("tail", "only output that was cut has a tail: set truncated too")
 
 
 @frozen(kw_only=True)
@@ -254,11 +262,15 @@ class Query:
 
 @frozen
 class Output:
-    """A chunk of a job's output. ``next_offset`` (bytes) is where the next chunk begins."""
+    """A chunk of a job's output. ``next_offset`` (bytes) is where the next chunk begins.
+
+    ``tail`` is the latest output after the part that was dropped. Only a chunk that reaches the end of the output has it.
+    """
 
     text: str
     next_offset: int
     truncated: bool = False
+    tail: str = ""
 
 
 @frozen

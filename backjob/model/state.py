@@ -7,6 +7,7 @@ from datetime import datetime
 
 from attrs import frozen
 
+from backjob.model.positions import position_of
 from backjob.model.texts import DEFAULT_QUEUE, JsonValue, Status
 
 
@@ -17,8 +18,9 @@ class JobState:
     ``waiting_for`` is why the job does not run yet, in one word such as ``"due"``, or None. ``attempt`` is 1 or, after
     failed runs, more, up to ``retries`` + 1. ``history`` has an entry for each earlier run: ``run``, ``begin``, ``end`` and
     ``reason``. ``title`` is the one that the job was started with, or its path. ``file`` has the ``name``, ``type`` and
-    ``size`` (bytes) of the file that the job has made. ``error`` is ``"unexpected"`` if the status text is that of an
-    exception or of a 5xx response, which visitors see only with ``SHOW_ERRORS``; such entries of the history have it too.
+    ``size`` (bytes) of the file that the job has made. ``keeps_request``: `backjob.BackJob.run_again` may start it again.
+    ``error`` is ``"unexpected"`` if the status text is that of an exception or of a 5xx response, which visitors see only
+    with ``SHOW_ERRORS``; such entries of the history have it too.
     """
 
     id: str
@@ -43,6 +45,12 @@ class JobState:
     claimed_time: datetime | None = None
     file: Mapping[str, JsonValue] | None = None
     error: str | None = None
+    keeps_request: bool = False
+
+    @property
+    def position(self) -> str:
+        """Where this job is in a list: pass it to `find` as ``before`` for the jobs that come after it."""
+        return position_of(self.id, self.created_time)
 
     def as_dict(self) -> dict[str, JsonValue]:
         """JSON-ready: the status as its integer and as ``status_name``, times in ISO 8601 with offset."""

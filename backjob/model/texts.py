@@ -54,6 +54,10 @@ LONGEST_STATUS_TEXT: Final = 1 << 16
 """The most characters of a status text; a longer one is cut there and ends in an ellipsis."""
 
 
+LONGEST_TAIL: Final = 1 << 16
+"""The most bytes of UTF-8 in the tail of a job's output."""
+
+
 def short_text(text: str) -> str:
     """A status text that every store can keep: cleaned, and cut at `LONGEST_STATUS_TEXT`."""
     return clean_text(text if len(text) <= LONGEST_STATUS_TEXT else text[:LONGEST_STATUS_TEXT] + " …")

@@ -47,9 +47,16 @@ class RowKeys:
         whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
         return any(self._is_proven(whole, mode) for mode in _modes(job))
 
+    def credentials_of(self, job: Job) -> str | None:
+        """Return with which credentials a job was started: "held", "sealed", "as_owner" or "none".
+
+        None if the row, with its request's body, is not as the application wrote it.
+        """
+        return next((mode for mode in _modes(job) if self._is_proven(job, mode)), None)
+
     def renewed_proof(self, job: Job) -> str | None:
         """Return the proof of a row with the current label; None if it is not as the application wrote it."""
-        mode = next((mode for mode in _modes(job) if self._is_proven(job, mode)), None)
+        mode = self.credentials_of(job)
         return None if mode is None else self._proof(job, self.label, mode)
 
     def binding(self, row: Draft | Job, label: str) -> str:

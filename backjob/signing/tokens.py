@@ -22,6 +22,8 @@ class Right(Enum):
     VIEW = "v"
     CANCEL = "c"
     """To cancel and to view."""
+    MANAGE = "m"
+    """To run again, delete, cancel and view."""
 
 
 def new_job_id() -> str:
@@ -50,9 +52,9 @@ class Access:
         self._token_keys = signer.derive("access")
         self._merge_key = signer.derive("merge")[0]
 
-    def token(self, job_id: str, *, cancel: bool = False) -> str:
+    def token(self, job_id: str, right: Right = Right.VIEW) -> str:
         """Return 23 URL-safe characters for one job and one right. The token is valid for as long as the job exists."""
-        return _token(self._token_keys[0], job_id, Right.CANCEL if cancel else Right.VIEW)
+        return _token(self._token_keys[0], job_id, right)
 
     def rights(self, job_id: str, token: str) -> Right | None:
         """Return what a token allows for this job, or None. Tokens made with fallback keys are valid too."""

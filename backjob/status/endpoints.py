@@ -1,21 +1,18 @@
-"""The status routes: who may see a job, and the response to each request. Adapters only translate.
-
-A job can be seen by its owner, or with a token for this job and this right; the id alone is not enough. Visitors who
-may not see a job get the same response as for a job that does not exist.
-"""
+"""The status routes: the response to each request. Adapters only translate; `backjob.status.access` says who may do what."""
 
 from __future__ import annotations
 
 import logging
 import re
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, ClassVar, Final, Protocol
-from urllib.parse import urlencode
+from typing import ClassVar, Final
+from urllib.parse import quote, urlencode
 
 from attrs import evolve, field, frozen
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreError, StoreUnavailable
-from backjob.model import JobState, Output, Status, clean_text
+from backjob.model import JobState, JsonValue, Output, Status, clean_text
+from backjob.status.access import Opened, SignedElsewhere, is_like_token, opened
 from backjob.status.download import download
 from backjob.status.exchange import (
     EVENT_HEADERS,
@@ -25,18 +22,22 @@ from backjob.status.exchange import (
     Visit,
     back_path,
     error_response,
+    is_asked,
     json_response,
     offset,
     preferred,
     query_values,
     resume_offset,
-    same_origin,
     text_response,
 )
 from backjob.status.hiding import has_hidden_errors, without_errors
 from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
+from backjob.status.links import JobLinks
+from backjob.status.list_page import ListPage
+from backjob.status.listing import Page, Search, with_links
+from backjob.status.origins import is_intended, preflight, shared_headers
 from backjob.status.page import Links, asset, render, render_error, render_fragment
-from backjob.status.streaming.broadcast import Broadcast
+from backjob.status.source import CannotList, StatusSource
 from backjob.status.streaming.events import output_as_dict
 
 __all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit", "is_like_token", "not_configured"]
@@ -44,7 +45,7 @@ __all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit", "is_like_toke
 _log = logging.getLogger("backjob")
 
 _ROUTE: Final = re.compile(
-    r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z]+))?"
+    r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z_]+))?"
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
@@ -59,67 +60,21 @@ _PAGE_POLICY: Final = (
         "img-src data:; base-uri 'none'; frame-ancestors 'self'"
     ),
 )
-_LIKE_TOKEN: Final = re.compile(r"[vc][A-Za-z0-9_-]{22}")
+_READING: Final = ("GET", "HEAD")
+_URL_SAFE: Final = "/!$&'()*+,;=:@?%~"
 # For programs, whose error messages stay.
-_ERRORS: Final = {"not_found": "not found", "unavailable": "the store is not available at the moment"}
+_ERRORS: Final = {
+    "not_found": "not found",
+    "unavailable": "the store is not available at the moment",
+    "no_list": "the store of this application can't list its jobs",
+}
 _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
-
-
-class StatusSource(Protocol):
-    """The operations of the engine that the status routes use."""
-
-    @property
-    def broadcast(self) -> Broadcast: ...
-
-    def status(self, job_id: str) -> JobState: ...
-
-    def output(self, job_id: str, offset: int = 0) -> Output: ...
-
-    def tail(self, job_id: str) -> tuple[int, Output]: ...
-
-    def cancel(self, job_id: str) -> bool: ...
-
-    def rights(self, job_id: str, token: str) -> str | None: ...
-
-    def status_url(self, job_id: str, cancel: bool = False) -> str: ...
-
-    @property
-    def show_errors(self) -> bool: ...
-
-    def open_file(self, job_id: str) -> BinaryIO | None: ...
-
-
-@frozen
-class _Opened:
-    """A job that this visitor may see. ``ref`` is the id, with the token if the URL has one."""
-
-    ref: str = field(repr=False)
-    state: JobState
-    right: str | None
-    visit: Visit = field(repr=False)
-    by_owner: bool | None = None
-    """Whether the owner asks; None if the token made it unnecessary to find out."""
-
-    def is_by_owner(self) -> bool:
-        return self.visit.owns(self.state.owner) if self.by_owner is None else self.by_owner
-
-    def may_cancel(self) -> bool:
-        return self.right == "cancel" or self.is_by_owner()
 
 
 @frozen
 class _Route:
-    handle: Callable[[Endpoints, Visit, _Opened], StatusResponse]
-    methods: tuple[str, ...] = ("GET", "HEAD")
-
-
-class _SignedElsewhere(JobNotFound):
-    """The token has the form of ours, but none of our keys made it. That says nothing about the job."""
-
-
-def is_like_token(token: str) -> bool:
-    """Whether a text has the form of a token in a status URL, whichever key signed it."""
-    return _LIKE_TOKEN.fullmatch(token) is not None
+    handle: Callable[[Endpoints, Visit, Opened], StatusResponse]
+    methods: tuple[str, ...] = _READING
 
 
 def not_configured(accept: str | None) -> StatusResponse:
@@ -135,10 +90,15 @@ def _explained(
     *more: tuple[str, str],
     assets: str = "",
     back: str = "",
+    reason: str = "",
 ) -> StatusResponse:
-    """Return an error: a page for a person, otherwise JSON in English. ``word`` is its name in the table of words."""
+    """Return an error: a page for a person, otherwise JSON in English. ``word`` is its name in the table of words.
+
+    A program gets the ``reason`` instead.
+    """
     if preferred(accept, (JSON, _HTML)) == JSON:
-        return error_response(status, _ERRORS.get(word) or ENGLISH.say(word)[:1].lower() + ENGLISH.say(word)[1:], *more)
+        said = ENGLISH.say(word)
+        return error_response(status, reason or _ERRORS.get(word) or said[:1].lower() + said[1:], *more)
     body = render_error(language.say(word), language=language, assets=assets, back=back)
     return text_response(status, _HTML, body, _PAGE_POLICY, *more)
 
@@ -165,58 +125,64 @@ class Endpoints:
     def below(self, path: str) -> str | None:
         """Return the path after the prefix, for `Visit.path`, or None if the path is outside of these routes."""
         rest = path.removeprefix(self.prefix)
-        return rest if path.startswith(self.prefix) and rest.startswith("/") else None
+        return rest if path.startswith(self.prefix) and rest[:1] in ("", "/") else None
 
     def respond(self, visit: Visit) -> StatusResponse:
         """Return the response to a request."""
         try:
-            response = self._route(visit)
-        except _SignedElsewhere:
+            response = self._preflight(visit) or self._route(visit)
+        except SignedElsewhere:
             response = self._error(visit, 404, "other_key")
         except JobNotFound:
             response = self._error(visit, 404, "not_found")
+        except CannotList:
+            response = self._error(visit, 501, "no_list")
         except StoreUnavailable:
             response = self._error(visit, 503, "unavailable", _RETRY_AFTER)
         except StoreError as error:
             _log.error("a status page can't be shown: %s", error)
             response = not_configured(visit.request.header("accept"))
-        return evolve(response, body=b"") if visit.request.method == "HEAD" else response
+        return self._for_origin(visit, evolve(response, body=b"") if visit.request.method == "HEAD" else response)
 
-    def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str]) -> StatusResponse:
+    def _preflight(self, visit: Visit) -> StatusResponse | None:
+        """Return the response to a preflight of a trusted origin, whatever the path; for any other request None."""
+        headers = preflight(visit.request, self.jobs.trusted_origins) if visit.request.method == "OPTIONS" else None
+        return None if headers is None else text_response(200, _PLAIN, b"", *headers)
+
+    def _for_origin(self, visit: Visit, response: StatusResponse) -> StatusResponse:
+        """Let a page of a trusted origin read the response."""
+        trusted = self.jobs.trusted_origins
+        if not trusted:
+            return response
+        vary = response.header("vary")
+        headers = tuple(field for field in response.headers if field[0] != "Vary")
+        varied = ("Vary", f"{vary}, Origin" if vary else "Origin")
+        return evolve(response, headers=(*headers, varied, *shared_headers(visit.request, trusted)))
+
+    def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str], reason: str = "") -> StatusResponse:
         """Return an error as a page that leads back, or as JSON."""
         accept, language = visit.request.header("accept"), _language_of(visit)
         assets, back = visit.mount_url(), back_path(visit.request) or ""
-        return _explained(status, word, accept, language, *more, assets=assets, back=back)
+        return _explained(status, word, accept, language, *more, assets=assets, back=back, reason=reason)
 
     def _route(self, visit: Visit) -> StatusResponse:
+        if visit.path in ("", "/"):
+            if visit.request.method not in _READING:
+                return _not_allowed(_READING)
+            return self._list(visit) if visit.path else _redirect(307, f"{visit.mount_url()}/", visit.request.query)
         found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
         route = self._routes.get(found["leaf"] or "") if found else None
         if found is None or route is None:
             raise JobNotFound(visit.path)
-        if visit.request.method not in route.methods:
-            return error_response(405, "method not allowed", ("Allow", ", ".join(route.methods)))
+        methods = _READING if visit.path in _STATIC or visit.path in _LANGUAGE_FILES else route.methods
+        if visit.request.method not in methods:
+            return _not_allowed(methods)
         if visit.path in _STATIC:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
         if visit.path in _LANGUAGE_FILES:
             return text_response(200, JSON, language_file(_LANGUAGE_FILES[visit.path]), caching=_STATIC_CACHING)
-        return route.handle(self, visit, self._open(visit, found))
-
-    def _open(self, visit: Visit, found: re.Match[str]) -> _Opened:
-        """Return the job if this visitor may see it; otherwise raise `JobNotFound`, whether the job exists or not."""
-        job_id, token = found["id"], found["token"]
-        right = self.jobs.rights(job_id, token) if token else None
-        if right:
-            return _Opened(found["ref"], self._shown(visit, self.jobs.status(job_id)), right, visit)
-        visitor = visit.visitor()
-        sees_all = visit.may_see_all()
-        if not (visitor or sees_all):
-            raise _SignedElsewhere(job_id) if token and is_like_token(token) else JobNotFound(job_id)
-        state = self.jobs.status(job_id)
-        # An owner hook may return "" for unknown visitors: they must not all become one owner.
-        by_owner = bool(visitor) and state.owner == visitor
-        if not (by_owner or sees_all):
-            raise JobNotFound(job_id)
-        return _Opened(found["ref"], self._shown(visit, state), None, visit, by_owner)
+        job = opened(self.jobs, visit, found["ref"], found["id"], found["token"])
+        return route.handle(self, visit, evolve(job, state=self._shown(visit, job.state)))
 
     def _shown(self, visit: Visit, state: JobState) -> JobState:
         """Return the state as this visitor may see it: unexpected errors are for staff."""
@@ -224,37 +190,86 @@ class Endpoints:
             return state
         return without_errors(state)
 
-    def _state(self, visit: Visit, opened: _Opened) -> StatusResponse:
+    # --- the list ---------------------------------------------------------------------------------------------------
+
+    def _list(self, visit: Visit) -> StatusResponse:
+        sees_all, visitor = visit.may_see_all(), visit.visitor()
+        try:
+            search = Search.of(visit.request)
+            query = search.query(None if sees_all else visitor)
+        except InvalidRequest as error:
+            return self._error(visit, 400, "bad_search", reason=str(error))
+        # An owner hook may return "" for unknown visitors: they must not all become one owner.
+        found = self.jobs.listed(query) if visitor or sees_all else []
+        states = [self._shown(visit, state) for state in found[: search.size]]
+        is_json = preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON
+        base = self._base(visit) if is_json else visit.mount_url()
+        following = search.url(base, before=states[-1].position) if len(found) > len(states) else None
+        if is_json and following is not None and is_asked(visit.request, "absolute"):
+            following += "&absolute=1"
+        page = Page(states, following, lambda state: self._links(Opened(state.id, state, None, visit), base))
+        if is_json:
+            return json_response(200, page.as_dict())
+        shown = ListPage(
+            page,
+            search,
+            assets=base,
+            language=_language_of(visit),
+            shows_owners=sees_all,
+            is_anonymous=not (visitor or sees_all),
+            back=search.url(base),
+        )
+        return text_response(200, _HTML, shown.render(), _PAGE_POLICY)
+
+    # --- one job ----------------------------------------------------------------------------------------------------
+
+    def _base(self, visit: Visit) -> str:
+        """Return the beginning of the links: a path, or a URL if the request asks for that."""
+        if not is_asked(visit.request, "absolute"):
+            return visit.mount_url()
+        return self.jobs.public_mount() or f"{visit.origin}{visit.mount_url()}"
+
+    def _links(self, opened: Opened, base: str) -> JobLinks:
+        job_id, events = opened.state.id, self.jobs.broadcast.limit(in_thread=opened.visit.in_thread) > 0
+        return JobLinks(base, lambda right: self.jobs.reference(job_id, right), opened.right, events)
+
+    def _as_dict(self, opened: Opened, state: JobState | None = None) -> dict[str, JsonValue]:
+        """Return the state with the links of this visitor."""
+        return with_links(state or opened.state, self._links(opened, self._base(opened.visit)))
+
+    def _state(self, visit: Visit, opened: Opened) -> StatusResponse:
+        if visit.request.method == "DELETE":
+            return self._delete(visit, opened)
         if preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON:
-            return json_response(200, opened.state.as_dict())
+            return json_response(200, self._as_dict(opened))
         return self._page(visit, opened)
 
-    def _page(self, visit: Visit, opened: _Opened) -> StatusResponse:
-        job_id = opened.state.id
-        mount = visit.mount_url()
-        cancel = None
-        if opened.may_cancel():
-            # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
-            # only a token can prove that the request comes from the owner's page.
-            ref = self.jobs.status_url(job_id, cancel=True).rpartition("/")[2]
-            cancel = f"{mount}/{ref}/cancel"
-        back = back_path(visit.request)
-        if cancel and back:
-            cancel += f"?{urlencode({'back': back})}"
-        start, chunk = self.jobs.tail(job_id)
-        stream = self.jobs.broadcast.limit(in_thread=visit.in_thread) > 0
-        links = Links(assets=mount, job=f"{mount}/{opened.ref}", cancel=cancel, stream=stream, back=back)
+    def _page(self, visit: Visit, opened: Opened) -> StatusResponse:
+        mount, back = visit.mount_url(), back_path(visit.request)
+        query = f"?{urlencode({'back': back})}" if back else ""
+        links = self._links(opened, mount)
+        may_run_again = opened.may_manage() and opened.state.keeps_request
+        start, chunk = self.jobs.tail(opened.state.id)
         body = render(
             opened.state,
             chunk.text,
             more=start > 0,
             truncated=chunk.truncated,
-            links=links,
+            links=Links(
+                assets=mount,
+                job=f"{mount}/{opened.ref}",
+                # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
+                # only a token can prove that the request comes from the owner's page.
+                cancel=f"{links.form('cancel', 'cancel')}{query}" if opened.may_cancel() else None,
+                run_again=f"{links.form('manage', 'run_again')}{query}" if may_run_again else None,
+                stream=links.events,
+                back=back,
+            ),
             language=_language_of(visit),
         )
         return text_response(200, _HTML, body, _PAGE_POLICY)
 
-    def _fragment(self, visit: Visit, opened: _Opened) -> StatusResponse:
+    def _fragment(self, visit: Visit, opened: Opened) -> StatusResponse:
         start, chunk = (
             self.jobs.tail(opened.state.id) if query_values(visit.request, "output") == ["1"] else (0, Output("", 0))
         )
@@ -269,7 +284,7 @@ class Endpoints:
         status = STOP_POLLING if opened.state.status.is_final else 200
         return text_response(status, _HTML, body, _PAGE_POLICY)
 
-    def _output(self, visit: Visit, opened: _Opened) -> StatusResponse:
+    def _output(self, visit: Visit, opened: Opened) -> StatusResponse:
         start = offset(visit.request)
         if start is None:
             return _BAD_OFFSET
@@ -279,7 +294,7 @@ class Endpoints:
             return text_response(200, _PLAIN, clean_text(chunk.text).encode("utf-8"), position)
         return json_response(200, output_as_dict(chunk))
 
-    def _events(self, visit: Visit, opened: _Opened) -> StatusResponse:
+    def _events(self, visit: Visit, opened: Opened) -> StatusResponse:
         if not self.jobs.broadcast.limit(in_thread=visit.in_thread):
             raise JobNotFound(visit.path)
         start = resume_offset(visit.request)
@@ -288,40 +303,98 @@ class Endpoints:
         if visit.request.method == "HEAD":
             return StatusResponse(200, "OK", EVENT_HEADERS)
         output = query_values(visit.request, "output") != ["0"]
-        stream = self.jobs.broadcast.open(opened.state.id, start, output=output, in_thread=visit.in_thread)
+        links = self._links(opened, self._base(visit))
+        stream = self.jobs.broadcast.open(
+            opened.state.id, start, output=output, in_thread=visit.in_thread, links=links.as_dict
+        )
         if stream is None:
             return error_response(503, "too many event streams are open", _RETRY_AFTER)
         stream.sees_errors = self.jobs.show_errors or visit.may_see_all()
         return StatusResponse(200, "OK", EVENT_HEADERS, stream=stream)
 
-    def _file(self, visit: Visit, opened: _Opened) -> StatusResponse:
+    def _file(self, visit: Visit, opened: Opened) -> StatusResponse:
         file = self.jobs.open_file(opened.state.id) if opened.state.file is not None else None
         if file is None:
             raise JobNotFound(visit.path)
         return download(opened.state, file, is_head=visit.request.method == "HEAD")
 
-    def _cancel(self, visit: Visit, opened: _Opened) -> StatusResponse:
+    def _cancel(self, visit: Visit, opened: Opened) -> StatusResponse:
         if not opened.may_cancel():
             return error_response(403, "with this URL you may view the job, but not cancel it")
-        if opened.right != "cancel" and not same_origin(visit.request):
+        if opened.granted not in ("cancel", "manage") and not self._is_intended(visit):
             return error_response(403, "only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
-        if preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML:
-            # Redirect the owner to the URL without a token, so that the token to cancel stays out of the address bar.
-            ref = opened.state.id if opened.is_by_owner() else opened.ref
-            back = back_path(visit.request)
-            query = f"?{urlencode({'back': back})}" if back else ""
-            return text_response(303, _PLAIN, b"", ("Location", f"{visit.mount_url()}/{ref}{query}"))
+        if _is_for_person(visit):
+            return self._redirect_to_job(visit, opened, opened.state.id)
         state = self._shown(visit, self.jobs.status(opened.state.id))
         if state.status is Status.CANCELLED:
-            return json_response(200, state.as_dict())
-        return json_response(409, {"error": f"not cancelled: the job is {state.status.name}", **state.as_dict()})
+            return json_response(200, self._as_dict(opened, state))
+        error = f"not cancelled: the job is {state.status.name}"
+        return json_response(409, {"error": error, **self._as_dict(opened, state)})
+
+    def _delete(self, visit: Visit, opened: Opened) -> StatusResponse:
+        refusal = self._refusal_to_manage(visit, opened, "delete the job", "delete it")
+        if refusal is not None:
+            return refusal
+        self.jobs.delete(opened.state.id)
+        if visit.request.method == "POST" and _is_for_person(visit):
+            return _redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
+        return json_response(200, {"id": opened.state.id, "deleted": True})
+
+    def _run_again(self, visit: Visit, opened: Opened) -> StatusResponse:
+        refusal = self._refusal_to_manage(visit, opened, "run the job again", "run it again")
+        if refusal is not None:
+            return refusal
+        try:
+            job_id = self.jobs.run_again(opened.state.id)
+        except InvalidRequest as error:
+            return self._error(visit, 409, "not_again", reason=f"not run again: {error.reason}")
+        if _is_for_person(visit):
+            return self._redirect_to_job(visit, opened, job_id)
+        again = evolve(opened, state=self.jobs.status(job_id))
+        location = f"{self._base(visit)}/{self.jobs.reference(job_id, 'view')}"
+        return json_response(201, self._as_dict(again), ("Location", location))
+
+    def _refusal_to_manage(self, visit: Visit, opened: Opened, what: str, short: str) -> StatusResponse | None:
+        if not opened.may_manage():
+            return error_response(403, f"with this URL you may view the job, but not {short}")
+        # A token to cancel may be in other people's hands: it does not show that the owner meant to manage the job.
+        if opened.granted != "manage" and not self._is_intended(visit):
+            return error_response(403, f"only a page of this site may {what}")
+        return None
+
+    def _is_intended(self, visit: Visit) -> bool:
+        return is_intended(visit.request, self.jobs.trusted_origins)
+
+    def _redirect_to_job(self, visit: Visit, opened: Opened, job_id: str) -> StatusResponse:
+        """Redirect a person to where the form was, or to the job: without a token in the address bar if it is not needed."""
+        ref = job_id
+        if opened.granted is not None and not (opened.is_by_owner() or visit.may_see_all()):
+            ref = self.jobs.reference(job_id, opened.granted)
+        then, back = back_path(visit.request, "then"), back_path(visit.request)
+        query = urlencode({"back": back}) if back else ""
+        return _redirect(303, then) if then else _redirect(303, f"{visit.mount_url()}/{ref}", query)
 
     _routes: ClassVar[Mapping[str, _Route]] = {
-        "": _Route(_state),
+        "": _Route(_state, ("GET", "HEAD", "DELETE")),
         "fragment": _Route(_fragment),
         "output": _Route(_output),
         "events": _Route(_events),
         "file": _Route(_file),
         "cancel": _Route(_cancel, ("POST",)),
+        "run_again": _Route(_run_again, ("POST",)),
+        "delete": _Route(_delete, ("POST",)),
     }
+
+
+def _is_for_person(visit: Visit) -> bool:
+    return preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML
+
+
+def _not_allowed(methods: tuple[str, ...]) -> StatusResponse:
+    return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
+
+
+def _redirect(status: int, path: str, query: str = "") -> StatusResponse:
+    target = f"{path}?{query}" if query else path
+    return text_response(status, _PLAIN, b"", ("Location", quote(target, safe=_URL_SAFE)))

@@ -1,11 +1,12 @@
-"""The request and the response of a status route: content negotiation, origin checks, parameters and header fields."""
+"""The request and the response of a status route: content negotiation, parameters and header fields."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from http import HTTPStatus
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qs
 
 from attrs import field, frozen
@@ -23,10 +24,14 @@ STOP_POLLING: Final = 286
 _CHUNK: Final = 1 << 16
 _TOKEN: Final = re.compile(r"\.[^/]*")
 _OFFSET: Final = re.compile(r"[0-9]{1,15}")
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _LOCAL: Final = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]{0,2000}")
 """A path of this host. Browsers read a backslash as a slash, and two slashes begin another host."""
-_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
-_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def _once(value: Any) -> Any:
+    """Return a function that calls the application's hook at most once; any other value stays."""
+    return cache(value) if callable(value) else value
 
 
 @frozen
@@ -34,9 +39,10 @@ class Visit:
     """A request for a status route.
 
     ``path`` is the path after the prefix. ``mount`` is the prefix as the browser sees it, with the application's mount
-    point (SCRIPT_NAME, root_path). ``owner`` is the visitor, from the application's owner hook, or None; ``sees_all``
-    lets the visitor view every job, but cancel none. Pass functions to have them determined only for the routes that
-    need them. ``in_thread``: a response occupies a thread until it is sent.
+    point (SCRIPT_NAME, root_path), and ``origin`` the scheme and host before it. ``owner`` is the visitor, from the
+    application's owner hook, or None; ``sees_all`` lets the visitor view every job, and ``manages_all`` also cancel, delete
+    and run again. Pass functions to have them determined only for the routes that need them, at most once. ``in_thread``:
+    a response occupies a thread until it is sent.
     """
 
     # The request's path contains the token.
@@ -44,10 +50,12 @@ class Visit:
         repr=lambda request: f"<{request.method}, {', '.join(name for name, _ in request.headers)}>"
     )
     path: str = field(repr=lambda path: repr(_TOKEN.sub(".…", path)))
-    owner: str | Callable[[], str | None] | None
+    owner: str | Callable[[], str | None] | None = field(converter=_once)
     mount: str
-    sees_all: bool | Callable[[], bool] = False
+    sees_all: bool | Callable[[], bool] = field(default=False, converter=_once)
     in_thread: bool = True
+    manages_all: bool | Callable[[], bool] = field(default=False, converter=_once)
+    origin: str = ""
 
     def owns(self, job_owner: str | None) -> bool:
         """Return whether the visitor is this owner. Calls the hook only if the job has an owner."""
@@ -59,7 +67,12 @@ class Visit:
         return self.owner() if callable(self.owner) else self.owner
 
     def may_see_all(self) -> bool:
-        return self.sees_all() if callable(self.sees_all) else self.sees_all
+        """Return whether the visitor may view every job."""
+        return (self.sees_all() if callable(self.sees_all) else self.sees_all) or self.may_manage_all()
+
+    def may_manage_all(self) -> bool:
+        """Return whether the visitor may view, cancel, delete and run again every job."""
+        return self.manages_all() if callable(self.manages_all) else self.manages_all
 
     def mount_url(self) -> str:
         """Return the mount as part of a URL of this host."""
@@ -119,30 +132,24 @@ def preferred(accept: str | None, offered: tuple[str, ...]) -> str:
     return max(offered, key=quality)
 
 
-def back_path(request: Request) -> str | None:
-    """Return the parameter ``back``, the page of this host that a link leads back to, or None unless it is a local path."""
-    values = query_values(request, "back")
-    path = values[0] if values and len(values) == 1 else ""
-    return path if _LOCAL.fullmatch(path) else None
-
-
-def same_origin(request: Request) -> bool:
-    """Return whether the browser states that a page of this site sent the request; without a statement, False."""
-    site = request.header("sec-fetch-site")
-    if site is not None:
-        return site == "same-origin"
-    scheme, _, authority = (request.header("origin") or "").lower().partition("://")
-    port = _DEFAULT_PORTS.get(scheme)
-    host = (request.header("host") or "").lower()
-    return port is not None and bool(authority) and authority.removesuffix(port) == host.removesuffix(port)
-
-
 def query_values(request: Request, name: str) -> list[str] | None:
     """Return all values of a query parameter, or None if the query can't be parsed."""
     try:
         return parse_qs(request.query, keep_blank_values=True, max_num_fields=20).get(name, [])
     except ValueError:
         return None
+
+
+def back_path(request: Request, name: str = "back") -> str | None:
+    """Return the parameter ``back``, the page of this host that a link leads back to, or None unless it is a local path."""
+    values = query_values(request, name)
+    path = values[0] if values and len(values) == 1 else ""
+    return path if _LOCAL.fullmatch(path) else None
+
+
+def is_asked(request: Request, name: str) -> bool:
+    """Return whether a query parameter is ``1``."""
+    return query_values(request, name) == ["1"]
 
 
 def offset(request: Request) -> int | None:

@@ -30,7 +30,9 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 
     ``{{#name}}…{{/name}}`` is kept only if the value is not empty. Values are not parsed as templates.
     """
-    kept = _SECTION.sub(lambda found: found[2] if values[found[1]] else "", text)
+    kept, count = text, 1
+    while count:  # sections may contain others
+        kept, count = _SECTION.subn(lambda found: found[2] if values[found[1]] else "", kept)
     return _PLACE.sub(lambda found: escape(values[found[1]]), kept)
 
 

@@ -15,7 +15,7 @@ from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, SlotTaken
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.process import PerProcess
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores import steps
@@ -45,6 +45,7 @@ class MemoryStore:
         self._active: dict[str, None] = {}
         """The ids of the jobs that have not ended."""
         self._outputs: dict[str, bytearray] = {}
+        self._tails: dict[str, str] = {}
         self._merging: dict[str, str] = {}
         """Merge key → the id of the job that has it."""
         self._slots: dict[str, str] = {}
@@ -68,7 +69,9 @@ class MemoryStore:
             job = self._jobs.get(job_id)
             start = max(offset, 0)
             data = bytes(self._outputs.get(job_id, b"")[start : start + limit + LOOKAHEAD])
-        return output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
+            tail = self._tails.get(job_id, "")
+        chunk = output_piece(data, start, limit, truncated=job is not None and job.output_truncated)
+        return evolve(chunk, tail=tail) if job is not None and chunk.next_offset >= job.output_size else chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         with self._lock:
@@ -87,6 +90,8 @@ class MemoryStore:
             if job is None or not steps.is_running(job, token):
                 return False
             self._outputs.setdefault(job_id, bytearray()).extend(added)
+            if report.tail is not UNSET:
+                self._tails[job_id] = report.tail
             self._write(steps.reported(job, report, self._clock.now()))
             return True
 
@@ -165,6 +170,7 @@ class MemoryStore:
             return False
         self._active.pop(job_id, None)
         self._outputs.pop(job_id, None)
+        self._tails.pop(job_id, None)
         if job.merge_key is not None:
             self._merging.pop(job.merge_key, None)
         if job.slot is not None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, cast
 
 from backjob.errors import InvalidRequest
-from backjob.model import JsonValue, Output
+from backjob.model import LONGEST_TAIL, JsonValue, Output
 
 __all__ = [
     "LONGEST_CHUNK",
@@ -17,12 +17,14 @@ __all__ = [
     "cut",
     "dump_result",
     "joined_chunk",
+    "joined_tail",
     "later",
     "load_result",
     "output_bytes",
     "output_piece",
     "purge_batch",
     "refuse_short_limit",
+    "tail_rows",
 ]
 
 LOOKAHEAD: Final = 4
@@ -86,6 +88,16 @@ def cut(output: bytes) -> Iterator[tuple[int, bytes]]:
     """The output cut into chunks for rows, each with its position."""
     for position in range(0, len(output), LONGEST_CHUNK):
         yield position, output[position : position + LONGEST_CHUNK]
+
+
+def tail_rows(tail: str) -> list[tuple[int, bytes]]:
+    """The rows of a tail, which stand before the output: their positions are negative."""
+    return [(position - LONGEST_TAIL, chunk) for position, chunk in cut(tail.encode())]
+
+
+def joined_tail(chunks: Iterable[bytes]) -> str:
+    """The tail whose rows these are, in order."""
+    return b"".join(chunks).decode()
 
 
 def joined_chunk(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, truncated: bool) -> Output:

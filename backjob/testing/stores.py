@@ -36,6 +36,7 @@ from backjob.testing._stores.requeueing import RunCalls
 from backjob.testing._stores.sequences import AnySequence
 from backjob.testing._stores.sharing import SharesJobs
 from backjob.testing._stores.slots import SlotCalls
+from backjob.testing._stores.tails import TailCalls
 from backjob.testing._stores.texts import TextCalls
 
 __all__ = [
@@ -59,6 +60,7 @@ class StoreBasics(
     DeleteCalls,
     ReportCalls,
     OutputCalls,
+    TailCalls,
     TextCalls,
     ForkCalls,
     Races,

@@ -1,4 +1,4 @@
-"""Captures what an action prints: a proxy for `sys.stdout`; a context variable says which job the text belongs to.
+"""Captures what an action prints: proxies for `sys.stdout` and `sys.stderr`; a context variable says which job it belongs to.
 
 A redirection, such as `contextlib.redirect_stdout`, replaces the stream of the whole process. The next job that begins
 installs another proxy in front of it. That one captures only the jobs that have begun since: those that were running get
@@ -20,15 +20,16 @@ Divert: TypeAlias = Callable[[str | bytes, int], bool]
 """Takes what a proxy of this level got, or returns False to decline it. Empty text asks whether it would take more."""
 
 
-class _Stdout:
-    """Replaces `sys.stdout`, and passes on to it what ``divert`` declines. A text stream that is never a terminal in a job.
+class _Stream:
+    """Replaces a stream, and passes on to it what ``divert`` declines. A text stream that is never a terminal in a job.
 
     It refuses bytes as every text stream does: click and Rich write ``b""`` to find out which kind it is.
     """
 
-    def __init__(self, wrapped: TextIO | None, divert: Divert, level: int) -> None:
+    def __init__(self, wrapped: TextIO | None, divert: Divert, level: int, kept: deque[_Stream]) -> None:
         self._wrapped = wrapped
         self._divert = divert
+        self._kept = kept
         self.level = level
         """How many proxies were installed before."""
 
@@ -37,14 +38,14 @@ class _Stdout:
         """Whether the stream behind this proxy takes text: that of a past redirection may be closed."""
         return self._wrapped is not None and not getattr(self._wrapped, "closed", False)
 
-    def retire(self, earlier: _Stdout) -> None:
+    def retire(self, earlier: _Stream) -> None:
         """Pass everything on to an earlier proxy: the redirection behind this one is over."""
         self._wrapped = cast("TextIO", earlier)
 
     def _target(self) -> TextIO | None:
         if self._wrapped is None or self.is_usable:
             return self._wrapped
-        earlier = [proxy for proxy in list(_kept) if proxy.level < self.level and proxy.is_usable]
+        earlier = [proxy for proxy in list(self._kept) if proxy.level < self.level and proxy.is_usable]
         return cast("TextIO", earlier[-1]) if earlier else self._wrapped
 
     def _in_job(self) -> bool:
@@ -91,14 +92,14 @@ class _Stdout:
         return getattr(self._target(), name)
 
 
-io.TextIOBase.register(_Stdout)
+io.TextIOBase.register(_Stream)
 
 
 class _Buffer:
-    """The ``buffer`` of a `_Stdout`: bytes that a job writes are output too, as UTF-8."""
+    """The ``buffer`` of a `_Stream`: bytes that a job writes are output too, as UTF-8."""
 
-    def __init__(self, stdout: _Stdout, wrapped: Any, divert: Divert) -> None:
-        self._stdout = stdout
+    def __init__(self, stream: _Stream, wrapped: Any, divert: Divert) -> None:
+        self._stream = stream
         self._wrapped = wrapped
         self._divert = divert
 
@@ -106,40 +107,49 @@ class _Buffer:
         if isinstance(data, str):
             raise TypeError("a bytes-like object is required, not 'str'")
         content = bytes(data)
-        if self._divert(content, self._stdout.level) or self._wrapped is None:
+        if self._divert(content, self._stream.level) or self._wrapped is None:
             return len(content)
         return int(self._wrapped.write(data))
 
     def flush(self) -> None:
-        self._stdout.flush()
+        self._stream.flush()
 
     def isatty(self) -> bool:
-        return self._stdout.isatty()
+        return self._stream.isatty()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._wrapped, name)
 
 
-def capture_stdout(divert: Divert) -> int:
-    """Install a proxy, unless one is installed, and return its level: proxies from this level on capture a new job.
+class Capture:
+    """The proxies of one stream of `sys`, by its name.
 
-    The proxies do not capture writes by other processes, by log handlers that keep the original stream, or by threads
-    that the action starts without ``bind``.
+    They do not capture writes by other processes, by log handlers that keep the original stream, or by threads that the
+    action starts without ``bind``.
     """
-    with _installing.get():
-        installed = sys.stdout
-        if isinstance(installed, _Stdout):
-            for later in [proxy for proxy in _kept if proxy.level > installed.level]:
-                later.retire(installed)
-            return installed.level
-        proxy = _Stdout(installed, divert, _kept[-1].level + 1 if _kept else 0)
-        _kept.append(proxy)
-        sys.stdout = cast("TextIO", proxy)
-        return proxy.level
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._kept: deque[_Stream] = deque(maxlen=64)
+        """The latest proxies, to keep them alive. Before CPython 3.13.3 ``print`` holds no reference to `sys.stdout` (CPython
+        issue 130163): the interpreter crashes if another thread replaces the stream, and so frees the proxy, during a slow
+        ``write``."""
+        self._installing = PerProcess(threading.Lock)
+
+    def __call__(self, divert: Divert) -> int:
+        """Install a proxy, unless one is installed, and return its level: proxies from this level on capture a new job."""
+        with self._installing.get():
+            installed = getattr(sys, self._name)
+            if isinstance(installed, _Stream):
+                for later in [proxy for proxy in self._kept if proxy.level > installed.level]:
+                    later.retire(installed)
+                return installed.level
+            level = self._kept[-1].level + 1 if self._kept else 0
+            proxy = _Stream(installed, divert, level, self._kept)
+            self._kept.append(proxy)
+            setattr(sys, self._name, proxy)
+            return level
 
 
-_kept: Final[deque[_Stdout]] = deque(maxlen=64)
-"""The latest proxies, to keep them alive. Before CPython 3.13.3 ``print`` holds no reference to `sys.stdout` (CPython issue
-130163): the interpreter crashes if another thread replaces the stream, and so frees the proxy, during a slow ``write``."""
-
-_installing: Final = PerProcess(threading.Lock)
+capture_stdout: Final = Capture("stdout")
+capture_stderr: Final = Capture("stderr")

@@ -53,7 +53,7 @@ from backjob.worker.outcomes import Outcome, end_of, exit_of
 from backjob.worker.places import Places
 from backjob.worker.probing import Holds
 from backjob.worker.replies import Refusal, Reply, WorkerRequest
-from backjob.worker.running import Running
+from backjob.worker.running import STDOUT_ALONE, CaptureOptions, Running
 from backjob.worker.slots import give_back, with_slot
 
 _log = logging.getLogger("backjob")
@@ -89,6 +89,7 @@ class Worker:
         *,
         max_body: int,
         max_output: int,
+        capture: CaptureOptions = STDOUT_ALONE,
         run_lease: float,
         leases: Callable[[], Leases],
         write_later: Callable[[Running], None],
@@ -110,6 +111,7 @@ class Worker:
         self._warnings = RareWarnings(clock)
         self._max_body = max_body
         self._max_output = max_output
+        self._capture = capture
         self._run_lease = run_lease
         self._leases = leases
         self._write_later = write_later
@@ -238,6 +240,7 @@ class Worker:
             store=self._store,
             clock=self._clock,
             max_output=self._max_output,
+            capture=self._capture,
             dirty=self._write_later,
             owner=self.owner,
             fields={**self._inheritance.context(job), **logins},
@@ -326,6 +329,7 @@ class Worker:
         except Exception:
             _log.exception("job %s: the end of its run could not be written", job.id)
             changed = None
+        running.drop_file()
         self._leases().drop(running)
         if changed is not None:
             self._follow_up(job, conclusion, changed, error)

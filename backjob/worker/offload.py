@@ -9,19 +9,26 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from itertools import count
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from backjob.process import PerProcess
+
+if TYPE_CHECKING:
+    import asyncio
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _MAX_THREADS: Final = 32
 _IDLE: Final = 30.0  # s; then an idle thread ends
+_LONGEST_WAIT: Final = 60.0  # s
+
+_loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("backjob_loop", default=None)
+"""The event loop that serves the request of this thread's context."""
 
 
 class _Threads:
@@ -84,6 +91,7 @@ async def to_thread(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[Any] = loop.create_future()
     context = copy_context()
+    context.run(_loop.set, loop)
 
     def settle(set_outcome: Callable[[Any], None], outcome: object) -> None:
         if not waiter.done():
@@ -107,6 +115,39 @@ async def to_thread(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.
     _threads.get().run(call)
     result: _R = await waiter
     return result
+
+
+class BlockedLoop(RuntimeError):
+    """A call would block the event loop that is running it."""
+
+
+def note_loop() -> None:
+    """Have `wait_for` use this thread's event loop in the threads that the current request is passed on to."""
+    if in_event_loop():
+        import asyncio  # noqa: PLC0415 - see the module's docstring
+
+        _loop.set(asyncio.get_running_loop())
+
+
+def wait_for(awaitable: Awaitable[_R]) -> _R:
+    """Return what an awaitable returns. It runs in the event loop that serves this thread's request, if there is one.
+
+    Otherwise it runs in a loop of its own, in this thread. Raises `BlockedLoop` in a thread that is running a coroutine.
+    """
+    import asyncio  # noqa: PLC0415 - see the module's docstring
+
+    async def result() -> _R:
+        return await awaitable
+
+    if in_event_loop():
+        close = getattr(awaitable, "close", None)
+        if close is not None:
+            close()  # otherwise Python warns that it was never awaited
+        raise BlockedLoop("this thread is running a coroutine")
+    loop = _loop.get()
+    if loop is None or not loop.is_running():
+        return asyncio.run(result())
+    return asyncio.run_coroutine_threadsafe(result(), loop).result(_LONGEST_WAIT)
 
 
 async def sleep(seconds: float) -> None:

@@ -61,7 +61,7 @@ class Reports:
         self._is_dirty = False
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(2)]  # stdout, stderr
 
     # --- reports of the action --------------------------------------------------------------------------------------
 
@@ -132,9 +132,9 @@ class Reports:
         if full or (not self._is_dirty and self._is_due()):
             self.flush()
 
-    def write_bytes(self, data: bytes) -> None:
-        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls."""
-        self.write(self._decoder.decode(data))
+    def write_bytes(self, data: bytes, stream: int = 0) -> None:
+        """Append text in UTF-8 to the output, as `write` does. A character may be split between calls for one stream."""
+        self.write(self._decoders[stream].decode(data))
 
     # --- runs -------------------------------------------------------------------------------------------------------
 

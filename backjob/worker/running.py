@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-from attrs import evolve
+from attrs import evolve, frozen
 from typing_extensions import override
 
 from backjob.endings import is_large, without_result, write_conclusion
@@ -17,15 +17,30 @@ from backjob.forks import InProcess
 from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of
 from backjob.model import Expect, Job, JsonValue, Status, short_text
 from backjob.protocols import Clock, Store
-from backjob.worker.capture import capture_stdout
+from backjob.worker.capture import capture_stderr, capture_stdout
 from backjob.worker.files import Keeping, NotKept, Spool, kept
+from backjob.worker.logs import capture_logging, line_of
 from backjob.worker.reports import Reports
+from backjob.worker.stamps import Stamps
 
+NOT_CAPTURED: Final = -1
 _MAX_UNWRITTEN_ENDS: Final = 3
 
 _log = logging.getLogger("backjob")
 
 current: InProcess[Running] = InProcess("backjob_running")
+
+
+@frozen
+class CaptureOptions:
+    """What becomes output besides stdout: stderr, records of `logging` from a level on (None: none); and with times or not."""
+
+    stderr: bool = False
+    logging: int | None = None
+    timestamps: bool = False
+
+
+STDOUT_ALONE: Final = CaptureOptions()
 
 
 class Running(Reports):
@@ -51,8 +66,11 @@ class Running(Reports):
         fields: Mapping[str, str | None] | None = None,
         renewal: float = 2.0,
         keeping: Keeping | None = None,
+        capture: CaptureOptions = STDOUT_ALONE,
     ) -> None:
         super().__init__(job, token, store=store, clock=clock, max_output=max_output, dirty=dirty, renewal=renewal)
+        self.capture = capture
+        self._stamps = Stamps(clock.now) if capture.timestamps else None
         self.owner = owner
         self.fields = fields or {}
         self.finish: End | None = None
@@ -62,7 +80,8 @@ class Running(Reports):
         self.keeping = keeping or Keeping()
         self.file: Spool | None = None
         self.began = clock.monotonic()
-        self.stdout_level = 0
+        self.levels = [NOT_CAPTURED, NOT_CAPTURED]
+        """The levels of the proxies of stdout and stderr that capture this job."""
         self._clock = clock
         self._end_in_doubt = False
         self._unwritten_ends = 0
@@ -77,7 +96,11 @@ class Running(Reports):
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make this the current job, so that ``print`` goes to its output; but not in a forked child."""
-        self.stdout_level = capture_stdout(_write_to_current)
+        self.levels[0] = capture_stdout(_from_stdout)
+        if self.capture.stderr:
+            self.levels[1] = capture_stderr(_from_stderr)
+        if self.capture.logging is not None:
+            capture_logging(_from_logging)
         token = current.set(None if self.is_inherited else self)
         try:
             yield
@@ -167,23 +190,50 @@ class Running(Reports):
         return job.token == self.token and job.status is conclusion.status and text in (None, job.status_text)
 
     @override
+    def write(self, text: str) -> None:
+        super().write(text if self._stamps is None else self._stamps.stamped(text))
+
+    @override
     def _write(self, *, is_last: bool = False) -> None:
         if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
             return
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
-        outer = current.set(None)
-        try:
+        with _uncaptured():
             super()._write(is_last=is_last)
-        finally:
-            current.reset(outer)
 
 
-def _write_to_current(content: str | bytes, level: int) -> bool:
+def _from_stdout(content: str | bytes, level: int) -> bool:
+    return _write_to_current(content, level, 0)
+
+
+def _from_stderr(content: str | bytes, level: int) -> bool:
+    return _write_to_current(content, level, 1)
+
+
+def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
     running = current.get()
-    if running is None or running.stdout_level < level:
+    if running is None or running.levels[stream] < level:
         return False
     if isinstance(content, bytes):
-        running.write_bytes(content)
+        running.write_bytes(content, stream)
     else:
         running.write(content)
     return True
+
+
+def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] | None:
+    running = current.get()
+    if running is None or running.capture.logging is None or record.levelno < running.capture.logging:
+        return None
+    running.write(line_of(record))
+    return _uncaptured()
+
+
+@contextmanager
+def _uncaptured() -> Iterator[None]:
+    """Capture nothing: handlers of a record that is output already must not print it into the output again."""
+    token = current.set(None)
+    try:
+        yield
+    finally:
+        current.reset(token)

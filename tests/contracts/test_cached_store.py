@@ -824,7 +824,7 @@ def test_a_copy_of_another_job_is_not_used(here: Surroundings) -> None:
     for job_id in ("job", "other"):
         here.reader.get(job_id)
         here.reader.output(job_id)
-    for kind in ("tail", "running"):
+    for kind in ("end", "running"):
         entries = {key: entry for key, entry in here.cache.entries.items() if kind in key}
         assert len(entries) == 2
         here.cache.entries |= dict(zip(entries, reversed(entries.values()), strict=True))
@@ -832,15 +832,49 @@ def test_a_copy_of_another_job_is_not_used(here: Surroundings) -> None:
         assert here.reader.get("job") == here.truth()
 
 
-def test_truncated_output_is_not_used(here: Surroundings) -> None:
-    here.worker.report("job", "token", Report(output="some output"))
+@pytest.mark.parametrize("cut", [6, 14, 20, 100])
+def test_truncated_output_is_not_used(here: Surroundings, cut: int) -> None:
+    here.worker.report("job", "token", Report(output="some output", truncated=True, tail="some tail"))
     here.clock.advance(1)
     here.reader.get("job")
     here.reader.output("job")
-    (key,) = [key for key in here.cache.entries if "tail" in key]
+    (key,) = [key for key in here.cache.entries if "end" in key]
     entry, until = here.cache.entries[key]
-    here.cache.entries[key] = entry[:-6], until
-    assert here.reader.output("job").text == "some output"
+    here.cache.entries[key] = entry[:-cut], until
+    assert here.reader.output("job") == Output("some output", 11, truncated=True, tail="some tail")
+
+
+def test_polls_of_a_tail_cost_one_read_a_second_and_show_a_new_one(here: Surroundings) -> None:
+    readers = [here.process() for _ in range(4)]
+    for number in range(3):
+        here.worker.report("job", "token", Report(output="x" if number == 0 else "", truncated=True, tail=f"{number}"))
+        here.clock.advance(1)
+        here.inner.calls.clear()
+        for offset in (0, 1):
+            for reader in readers:
+                reader.get("job")
+                text = "x"[offset:]
+                assert reader.output("job", offset) == Output(text, 1, truncated=True, tail=f"{number}")
+        assert here.inner.calls == {"get": 1, "output": 2}
+
+
+def test_a_deleted_job_is_unknown_at_once(here: Surroundings) -> None:
+    here.worker.report("job", "token", Report(output="some output"))
+    here.clock.advance(1)
+    assert here.reader.get("job") is not None
+    assert here.process().delete("job") is True
+    for reader in (here.worker, here.reader, here.process()):
+        assert reader.get("job") is None
+        assert reader.output("job") == Output("", 0)
+
+
+def test_a_slow_read_does_not_bring_a_deleted_job_back(here: Surroundings) -> None:
+    other = here.process()
+    here.clock.advance(1)
+    here.inner.after["get"] = lambda: None if other.delete("job") else pytest.fail("it was there")
+    assert here.reader.get("job") is not None, "it was there when the store was read"
+    for reader in (here.worker, here.reader, here.process()):
+        assert reader.get("job") is None
 
 
 def test_cancel_ends_over_a_stale_copy_after_one_attempt() -> None:

@@ -71,6 +71,7 @@ def store(client: Any) -> RedisStore:
 
 _SECOND: Final = tuple(column.name for column in LAYOUTS[0])
 _THIRD: Final = tuple(column.name for column in LAYOUTS[1])
+_FOURTH: Final = tuple(column.name for column in LAYOUTS[2])
 
 
 def draft(job_id: str = "job", **fields: Any) -> Draft:
@@ -177,6 +178,67 @@ def test_purge_removes_every_key_and_entry_of_a_job(client: Any, monkeypatch: py
     clock.advance(10)
     assert store.purge(5, 5) == 21
     assert names(client) == {"layout", "sequence"}
+
+
+def test_delete_removes_every_key_and_entry_of_a_job(client: Any) -> None:
+    store = RedisStore(client, clock=FakeClock())
+    for name in ("waiting", "leased", "moved", "slot", "running", "ended", "filed", "kept", "evicted"):
+        lease = {"lessee": "me", "lease": 5.0} if name == "leased" else {}
+        request = Request("PUT", "/work", body=b"body")
+        store.create(draft(name, scope="s", owner="o", root="r", queue="q", request=request, **lease), f"key {name}")
+    store.change("moved", Expect(), Changes(lessee="me", lease=-1))
+    store.take_due("other", -1, 1)
+    store.change("slot", Expect(), Changes(slot="q/0"))
+    for name in ("running", "ended", "filed", "kept", "evicted"):
+        store.change(name, *claimed("token", 1, 60))
+        store.report(name, "token", Report(output="x", truncated=True, tail="y"))
+    for name in ("ended", "filed", "kept"):
+        kept = name == "kept"
+        file = {"name": "rows.csv"} if name == "filed" else None
+        store.change(
+            name, Expect(), Changes(status=Status.FAILED, end=True, file=file, keep_key=kept, keep_request=kept)
+        )
+    jobs = ["waiting", "leased", "moved", "slot", "running", "ended", "filed", "kept"]
+    store.take_due("me", -1, 0)
+    assert [store.delete(name) for name in jobs] == [True] * len(jobs)
+    left = {name: client.type(f"{{backjob}}:{name}") for name in names(client)}
+    client.delete("{backjob}:job:evicted")
+    assert store.delete("evicted") is False
+    assert {name for name in left if "evicted" not in name} == names(client), (
+        "only the entries of the evicted job are left"
+    )
+    store.create(draft("next", scope="s", owner="o", root="r", queue="q"), "key kept")
+    assert ids(store.find(Query())) == ids(store.find(Query(owner="o"))) == ["next"]
+    store.delete("next")
+
+
+def test_purge_leaves_jobs_with_a_file_and_removes_every_other_key(client: Any) -> None:
+    clock = FakeClock()
+    store = RedisStore(client, clock=clock)
+    for number in range(20):
+        store.create(draft(f"{number}"), f"key {number}")
+        store.change(f"{number}", *claimed("token", 1, 60))
+        store.report(f"{number}", "token", Report(truncated=True, tail="y"))
+        file = {"name": "a"} if number == 7 else None
+        store.change(f"{number}", Expect(), Changes(status=Status.FAILED, end=True, file=file, keep_key=True))
+    clock.advance(10)
+    assert store.purge(5, 5) == 19
+    query = Query(expired=(5, 5), has_file=True)
+    assert ids(store.find(query)) == ["7"]
+    assert client.hgetall("{backjob}:merge") == {b"key 7": b"7"}
+    assert store.delete("7")
+    assert store.find(query) == []
+    assert names(client) == {"layout", "sequence"}
+
+
+def test_a_search_for_old_files_reads_only_jobs_with_a_file(client: Any) -> None:
+    clock = FakeClock()
+    store = RedisStore(client, clock=clock)
+    for number in range(50):
+        end(store, f"{number}")
+    store.change("3", Expect(), Changes(file={"name": "a"}))
+    clock.advance(10)
+    assert jobs_read(client, lambda: store.find(Query(expired=(5, 5), has_file=True))) <= 3
 
 
 def test_an_ended_job_is_a_small_hash(client: Any, store: RedisStore) -> None:
@@ -384,6 +446,7 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
     "beat": lambda store: store.beat({"job": "token"}, 1, frozenset({"job"})),
     "find": lambda store: store.find(Query()),
     "overdue": lambda store: store.find(Query(overdue=True)),
+    "delete": lambda store: store.delete("job"),
     "purge": lambda store: store.purge(1, 1),
 }
 
@@ -392,15 +455,17 @@ CALLS: Final[dict[str, Callable[[Store], object]]] = {
 def test_another_layout_is_refused_and_not_changed(client: Any, store: RedisStore, call: str) -> None:
     store.create(draft())
     store.change("job", *claimed("token", 1, 60))
-    assert client.get("{backjob}:layout") == b"3"
-    client.set("{backjob}:layout", "4")
+    assert client.get("{backjob}:layout") == b"4"
+    client.set("{backjob}:layout", "5")
     before = contents(client)
     with pytest.raises(StoreUnusable, match=r"another layout.*choose another prefix"):
         CALLS[call](store)
     assert contents(client) == before
 
 
-@pytest.mark.parametrize(("layout", "lacking"), [("1", _SECOND + _THIRD), ("2", _THIRD)])
+@pytest.mark.parametrize(
+    ("layout", "lacking"), [("1", _SECOND + _THIRD + _FOURTH), ("2", _THIRD + _FOURTH), ("3", _FOURTH)]
+)
 def test_jobs_of_an_earlier_layout_stay(client: Any, layout: str, lacking: Sequence[str]) -> None:
     clock = FakeClock()
     store = RedisStore(client, clock=clock)
@@ -428,10 +493,12 @@ def test_jobs_of_an_earlier_layout_stay(client: Any, layout: str, lacking: Seque
     assert job is not None
     assert (job.label, job.proof, job.root, job.waiting_for) == ("", None, None, None)
     assert (job.run, job.delivery, job.retries, job.queue, job.slot) == (1, 1, 0, "default", None)
-    assert (job.cursor, job.history, job.claimed_time, job.expires, job.as_owner) == (None, None, None, None, False)
+    assert (job.cursor, job.history, job.claimed_time, job.as_owner) == (None, None, None, False)
+    assert (job.expires is None) is (layout != "3")
+    assert (job.title, job.method, job.path, job.keep_request, job.file) == (None, "GET", "/work", False, None)
     assert client.get("{backjob}:layout") == layout.encode(), "reading changes nothing"
     assert store.change("waiting", *claimed("token", 1, 60)) is not None
-    assert client.get("{backjob}:layout") == b"3", "processes of an earlier version refuse the keys from now on"
+    assert client.get("{backjob}:layout") == b"4", "processes of an earlier version refuse the keys from now on"
     store.create(draft("new", label="mine"))
     assert ids(store.find(Query(labels=mine))) == ids(store.take_due("me", 60, 5, mine)) == ["new"]
     clock.advance(30)

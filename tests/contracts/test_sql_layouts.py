@@ -27,7 +27,7 @@ from tests.services import MARIADB, POSTGRES, own_name
 pytestmark = pytest.mark.services
 
 DEADLINE: Final = 60  # s
-EARLIER: Final = ("first_version", "second_version")
+EARLIER: Final = ("first_version", "second_version", "third_version")
 """The SQL that earlier versions printed. It is never generated again."""
 INDICES: Final = frozenset(
     f"backjob_{name}"
@@ -127,6 +127,7 @@ def test_the_error_for_tables_of_an_earlier_version_prints_the_sql_that_upgrades
             *(None, False),
             *(None,) * 4,
         )
+        assert (old.title, old.method, old.path, old.keep_request, old.file) == (None, "", None, False, None)
         assert old.deliver_by == moment(2)
         assert store.beat({"running": "token"}, 5, frozenset()) == frozenset(), "its process took no lease of the run"
         mine = frozenset(("mine",))

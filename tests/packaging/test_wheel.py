@@ -90,6 +90,9 @@ def test_the_wheel_has_every_file_of_the_package_and_no_others(built: Built) -> 
         "backjob/py.typed",
         "backjob/status/static/progress.js",
         "backjob/status/static/page.html",
+        "backjob/django/locale/de/LC_MESSAGES/django.mo",
+        "backjob/django/static/backjob/admin.css",
+        "backjob/django/templates/admin/backjob/job/change_form.html",
     } <= in_the_package
 
 

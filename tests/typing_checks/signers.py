@@ -34,7 +34,7 @@ def both_carriers_are_carriers() -> tuple[Carrier, ...]:
 
 def any_signer_makes_tokens_and_seals(signer: Signer) -> None:
     access = Access(signer)
-    assert_type(access.token("job", cancel=True), str)
+    assert_type(access.token("job", Right.CANCEL), str)
     assert_type(access.rights("job", "token"), Right | None)
     assert_type(access.merge_key("user", None, b""), str)
     sealer = Sealer(signer)

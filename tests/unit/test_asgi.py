@@ -810,7 +810,7 @@ def test_head_has_no_body_and_other_methods_get_405(world: Bench) -> None:
     assert head.serve(app, scope_of(path, method="HEAD")) == b""
     assert (head.status, int(head.headers["content-length"])) == (200, length)
     post.serve(app, scope_of(path, method="POST"))
-    assert (post.status, post.headers["allow"]) == (405, "GET, HEAD")
+    assert (post.status, post.headers["allow"]) == (405, "GET, HEAD, DELETE")
 
 
 # --- event streams --------------------------------------------------------------------------------------------------

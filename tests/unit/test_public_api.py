@@ -92,7 +92,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
     assert [field.name for field in fields(JobState)] == [
         *("id", "status", "progress", "status_text", "start_time", "updated_time", "end_time", "result", "owner"),
         *("scope", "waiting_for", "attempt", "retries", "history"),
-        *("title", "method", "path", "queue", "created_time", "claimed_time", "file", "error"),
+        *("title", "method", "path", "queue", "created_time", "claimed_time", "file", "error", "keeps_request"),
     ]
     assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
 
@@ -104,6 +104,17 @@ FINISH: Final = {"text": None, "result": None, "*": ..., "file": None, "name": N
 TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None, "resume": False}
 RETRY: Final = {"delay": None, "text": None}
 
+FIND: Final = {
+    "scope": None,
+    "status": None,
+    "owner": None,
+    "limit": 50,
+    "before": None,
+    "*": ...,
+    "queue": None,
+    "q": "",
+}
+
 METHODS: Final[dict[str, dict[str, Any]]] = {
     "__init__": {
         "store": EMPTY,
@@ -111,6 +122,10 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "signer": EMPTY,
         "*": ...,
         "owner": None,
+        "may_see_all": None,
+        "may_manage_all": None,
+        "public_url": None,
+        "trusted_origins": (),
         "status_prefix": "/backjob",
         "error_timeout": 3600,
         "delivery_timeout": 600,
@@ -159,18 +174,24 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "owner": ...,
         "merge": "never",
         "error_timeout": None,
+        "title": None,
+        "key": None,
+        "keep_request": False,
     },
     "status": {"job_id": EMPTY},
     "exists": {"job_id": EMPTY},
     "scope": {"job_id": EMPTY},
     "output": {"job_id": EMPTY, "offset": 0},
-    "find": {"scope": None, "status": None, "owner": None, "limit": 50, "before": None},
+    "find": FIND,
     "watch": {"job_id": EMPTY},
     "join": {"job_id": EMPTY, "timeout": None},
     "cancel": {"job_id": EMPTY},
+    "run_again": {"job_id": EMPTY},
+    "delete": {"job_id": EMPTY},
+    "delete_all": {"*": ..., "owner": EMPTY},
     "cleanup": {},
     "close": {},
-    "status_url": {"job_id": EMPTY, "cancel": False},
+    "status_url": {"job_id": EMPTY, "cancel": False, "absolute": False},
     "update": REPORT,
     "increment": {"amount": 1},
     "track": TRACK,
@@ -186,6 +207,10 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "astatus": {"job_id": EMPTY},
     "aoutput": {"job_id": EMPTY, "offset": 0},
     "acancel": {"job_id": EMPTY},
+    "afind": FIND,
+    "arun_again": {"job_id": EMPTY},
+    "adelete": {"job_id": EMPTY},
+    "adelete_all": {"*": ..., "owner": EMPTY},
     "aupdate": REPORT,
     "aincrement": {"amount": 1},
     "afinish": FINISH,
@@ -233,7 +258,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 12
+    assert len(twins) == 16
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name

@@ -33,7 +33,7 @@ from backjob.status.times import clock_text, run_seconds
 from backjob.stores.rows import moment
 
 _JOB_FIELDS: Final = (
-    "id", "name", "route", "state", "progress", "text", "waits", "attempts", "earlier_runs", "result", "file", "output",
+    "id", "name", "route", "state", "progress", "text", "waits", "attempts", "earlier_runs", "outcome", "made_file", "output",
 )  # fmt: skip
 _MORE_FIELDS: Final = (
     "owner_name", "queue", "scope", "created_at", "due_at", "began_at", "ended_at", "duration", "error_timeout_seconds",
@@ -194,7 +194,8 @@ class JobAdmin(_ModelAdmin):
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         obj: Job | None = kwargs.get("obj")
         if obj is not None:
-            context |= {"element": details.element_of(obj), "job_actions": self._actions_for(request, obj)}
+            actions = self._actions_for(request, obj)
+            context |= {"element": details.element_of(obj), "style": details.style_url(), "job_actions": actions}
         return super().render_change_form(request, context, *args, **kwargs)
 
     def _actions_for(self, request: HttpRequest, job: Job) -> Sequence[tuple[str, Any]]:
@@ -232,18 +233,17 @@ class JobAdmin(_ModelAdmin):
         return details.earlier_runs_of(state_of_row(job))
 
     @admin.display(description=_("result"))
-    def result(self, job: Job) -> str:
+    def outcome(self, job: Job) -> str:
+        """Return the job's result. A method with the name of the column would not be called: Django would show the column."""
         return details.result_of(state_of_row(job))
 
     @admin.display(description=_("file"))
-    def file(self, job: Job) -> str:
+    def made_file(self, job: Job) -> str:
         return details.file_of(state_of_row(job))
 
     @admin.display(description=_("output"))
     def output(self, job: Job) -> str:
-        """Return the end of the job's output, as text."""
-        _start, output = engine().tail(job.id)
-        return details.preformatted(output.text)
+        return details.output_of(job)
 
     @admin.display(description=_("task"))
     def task(self, job: Job) -> str:

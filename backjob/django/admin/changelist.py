@@ -58,6 +58,9 @@ class JobChangeList(ChangeList):
     @override
     def get_results(self, request: Any) -> None:
         super().get_results(request)
-        rows: list[Job] = list(self.result_list.defer(*UNLISTED))
+        found: Any = self.result_list
+        if not self.multi_page:  # Django would search once more
+            found = self.paginator.page(1).object_list
+        rows: list[Job] = list(found.defer(*UNLISTED))
         show_owners(request, rows)
         self.result_list = rows

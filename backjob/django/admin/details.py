@@ -6,16 +6,19 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from django.urls import NoReverseMatch
+from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.translation import gettext as _
 
 from backjob.django.admin.states import own_language
 from backjob.django.models import Job
+from backjob.django.site import engine
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest
+from backjob.http.targets import local_path
 from backjob.model import JobState, Status
+from backjob.output import from_line, html_of
 from backjob.status.words import run_line
 from backjob.stores.values import load_result
 
@@ -42,6 +45,27 @@ def record_of(job: Job) -> TaskRecord | None:
 def preformatted(text: str) -> str:
     """Return a text as it is, with its line breaks."""
     return format_html('<pre class="backjob-text">{}</pre>', text) if text else _NOTHING
+
+
+def output_of(job: Job) -> str:
+    """Return the end of a job's output as it would look on a terminal, with its colours if the page loads `style_url`."""
+    start, output = engine().tail(job.id)
+    text = from_line(output.text) if start else output.text
+    if not text:
+        return _NOTHING
+    # The style sheet has colours only within this element, which stays empty of behaviour without its script.
+    return format_html(
+        '<backjob-progress class="backjob-static"><pre class="backjob-text">{}</pre></backjob-progress>',
+        mark_safe(html_of(text)),  # noqa: S308 - escaped there
+    )
+
+
+def style_url() -> str:
+    """Return the URL of the progress element's style sheet, or "" if there are no status routes."""
+    try:
+        return local_path(reverse("backjob:status", args=["progress.css"]))
+    except NoReverseMatch:
+        return ""
 
 
 def as_json(value: Any) -> str:

@@ -87,6 +87,6 @@ def _key(model: Any, owner: str) -> Any:
     try:
         value = key.to_python(owner)
         key.run_validators(value)  # also of the range of integers, which a database would report as an error
-        return value
     except (ValueError, TypeError, OverflowError, ValidationError):
         return None
+    return value

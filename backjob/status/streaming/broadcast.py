@@ -18,7 +18,7 @@ from weakref import WeakSet
 from backjob.errors import JobNotFound, StoreUnavailable
 from backjob.process import RETRY_PAUSE, Outage, Passes
 from backjob.status.streaming.feed import Feed, Source
-from backjob.status.streaming.stream import LIFETIME, Stream
+from backjob.status.streaming.stream import LIFETIME, LinksOf, Stream
 
 if TYPE_CHECKING:
     import asyncio
@@ -84,8 +84,12 @@ class Broadcast:
     def _count(self) -> int:
         return sum(len(streams) for _, streams in self._feeds.values())
 
-    def open(self, job_id: str, offset: int, *, output: bool, in_thread: bool) -> Stream | None:
+    def open(
+        self, job_id: str, offset: int, *, output: bool, in_thread: bool, links: LinksOf | None = None
+    ) -> Stream | None:
         """Return a stream of a job's events, with its output from byte ``offset`` on; None if the limit is reached.
+
+        ``links`` returns the links that the states of this stream get.
 
         At the limit a job with many streams makes room for one with fewer: its oldest stream ends.
         """
@@ -97,7 +101,7 @@ class Broadcast:
                 displaced = self._displaced_by(job_id)
                 if displaced is None:
                     return None
-            stream = self._add(job_id, offset, output=output)
+            stream = self._add(job_id, offset, output=output, links=links)
         if displaced is not None:
             _end([displaced])
         try:
@@ -120,7 +124,7 @@ class Broadcast:
         most.discard(oldest)
         return oldest
 
-    def _add(self, job_id: str, offset: int, *, output: bool) -> Stream:
+    def _add(self, job_id: str, offset: int, *, output: bool, links: LinksOf | None) -> Stream:
         now = self._clock.monotonic()
         if job_id not in self._feeds:
             self._feeds[job_id] = (Feed(job_id, now), WeakSet())
@@ -132,7 +136,9 @@ class Broadcast:
         # The lifetimes differ, so that clients that came at once, after a restart, do not all reconnect at once.
         lifetime = LIFETIME - self._opened % _LIFETIME_SPREAD
         self._opened += 1
-        stream = Stream(feed, self._source, offset=offset, output=output, lifetime=lifetime, on_close=self._remove)
+        stream = Stream(
+            feed, self._source, offset=offset, output=output, lifetime=lifetime, on_close=self._remove, links=links
+        )
         stream.order = self._opened
         streams.add(stream)
         return stream

@@ -32,6 +32,11 @@ def numbered(offset: int, encoded: bytes) -> bytes:
     return b"id: %d\n%s" % (offset, encoded)
 
 
+def linked(encoded: bytes, links: Mapping[str, JsonValue]) -> bytes:
+    """Return the event of a state with one client's ``links`` in its data: the rest was encoded once for all clients."""
+    return encoded.removesuffix(b"}\n\n") + b', "links": %s}\n\n' % json_bytes(links)
+
+
 def output_as_dict(output: Output) -> dict[str, JsonValue]:
     """Return a chunk of output, JSON-ready."""
     return {"text": output.text, "next_offset": output.next_offset, "truncated": output.truncated}

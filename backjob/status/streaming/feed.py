@@ -13,6 +13,7 @@ from backjob.model import Job, JobState, Output
 from backjob.output import plain_end
 from backjob.protocols import Clock
 from backjob.status.hiding import has_hidden_errors, without_errors
+from backjob.status.links import Linked
 from backjob.status.streaming.events import event, output_event
 
 MAX_CHUNK: Final = 1 << 16
@@ -62,6 +63,7 @@ class Snapshot:
 
     mark: tuple[int, int, datetime]
     state: bytes
+    linked: Linked
     turn: int
     end: int
     truncated: bool
@@ -109,9 +111,10 @@ def _read(source: Source, job: Job, before: Snapshot | None, offset: int | None)
     if ended and added and end < job.output_size and before is not None:
         # The final state must follow all output: show the end only once the output is complete.
         return evolve(before, end=end, truncated=job.output_truncated, chunks=_buffered(before, added, end))
-    state, full = _state_events(source, job, ended=ended)
+    linked, state, full = _state_events(source, job, ended=ended)
     turn = 1 if before is None else before.turn + (full != before.full_state)
-    return Snapshot(mark, state, turn, end, job.output_truncated, ended, _buffered(before, added, end), full)
+    chunks = _buffered(before, added, end)
+    return Snapshot(mark, state, linked, turn, end, job.output_truncated, ended, chunks, full)
 
 
 def _new_output(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> tuple[int, tuple[Chunk, ...]]:
@@ -144,8 +147,8 @@ def _buffered(before: Snapshot | None, added: tuple[Chunk, ...], end: int) -> tu
     return tuple(chunk for chunk in (*earlier, *added) if chunk.start >= end - _BUFFER)
 
 
-def _state_events(source: Source, job: Job, *, ended: bool) -> tuple[bytes, bytes]:
-    """Return the event with the state as visitors see it, and as staff sees it."""
+def _state_events(source: Source, job: Job, *, ended: bool) -> tuple[Linked, bytes, bytes]:
+    """Return what the links depend on, and the event with the state as visitors see it, and as staff sees it."""
     if not ended and job.status_text is None and job.output_size > _SHORT_TEXT:
         # A job that sets no status text shows the end of its output, which changes with each line: keep it short,
         # so that not every line sends 64 KiB to every client.
@@ -154,5 +157,5 @@ def _state_events(source: Source, job: Job, *, ended: bool) -> tuple[bytes, byte
     name, state = "end" if ended else "state", source.state(job)
     full = event(name, state.as_dict())
     if source.show_errors or not has_hidden_errors(state):
-        return full, full
-    return event(name, without_errors(state).as_dict()), full
+        return Linked.of(state), full, full
+    return Linked.of(state), event(name, without_errors(state).as_dict()), full

@@ -7,13 +7,14 @@ dropped is read from the store.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Self
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from backjob.errors import StoreError
-from backjob.model import Output
+from backjob.model import JsonValue, Output
 from backjob.process import RETRY_PAUSE
-from backjob.status.streaming.events import HEARTBEAT, PREAMBLE, event, numbered, output_as_dict, output_event
+from backjob.status.links import Linked
+from backjob.status.streaming.events import HEARTBEAT, PREAMBLE, event, linked, numbered, output_as_dict, output_event
 from backjob.status.streaming.feed import MAX_CHUNK, Feed, Snapshot, Source
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ LIFETIME: Final = 300.0
 
 _HEARTBEAT_INTERVAL: Final = 15.0
 _MIN_CHUNK: Final = 4
+
+
+LinksOf: TypeAlias = Callable[[Linked], Mapping[str, JsonValue]]
+"""Returns a client's links to a job, JSON-ready."""
 
 
 class Stream:
@@ -42,6 +47,7 @@ class Stream:
         output: bool,
         lifetime: float,
         on_close: Callable[[Stream], None],
+        links: LinksOf | None = None,
     ) -> None:
         self.feed = feed
         self.offset = offset
@@ -54,6 +60,7 @@ class Stream:
         self._source = source
         self._monotonic = source.clock.monotonic
         self._on_close = on_close
+        self._links = links
         self._event: Any = None  # of threading or of asyncio
         self._turn = 0
         self._has_begun = self._is_over = self._has_sent_truncated = self._output_is_complete = False
@@ -150,7 +157,7 @@ class Stream:
             return None
         if snapshot.turn != self._turn and not snapshot.is_final:
             self._turn = snapshot.turn
-            return numbered(self.offset, snapshot.full_state if self.sees_errors else snapshot.state)
+            return numbered(self.offset, self._state(snapshot))
         if self._wants_output(snapshot):
             chunk = snapshot.chunk_at(self.offset)
             if chunk is None:
@@ -164,8 +171,12 @@ class Stream:
             return numbered(self.offset, event("output", output_as_dict(Output("", self.offset, truncated=True))))
         if snapshot.is_final:
             self._is_over = True
-            return numbered(self.offset, snapshot.full_state if self.sees_errors else snapshot.state)
+            return numbered(self.offset, self._state(snapshot))
         return None
+
+    def _state(self, snapshot: Snapshot) -> bytes:
+        state = snapshot.full_state if self.sees_errors else snapshot.state
+        return state if self._links is None else linked(state, self._links(snapshot.linked))
 
     def _wants_output(self, snapshot: Snapshot) -> bool:
         return self.output and self.offset < snapshot.end and not self._output_is_complete

@@ -1,4 +1,4 @@
-"""A job's output and its request's body: chunks in separate entries, since they are too long for the job's own.
+"""A job's output, its tail and its request's body: chunks in separate entries, since they are too long for the job's own.
 
 A writer writes a chunk once, under a unique name, before the version of the job that lists it. When the list of chunks
 in a version is full, it moves to a page, so that a report takes the same time however much output there is.
@@ -97,7 +97,7 @@ def drop_output(entries: Entries, record: Record) -> None:
     for page in range(output.pages):
         drop_chunks(entries, job_id, [name for _, name in _read_page(entries, job_id, page)])
         entries.delete(entries.key("p", job_id, str(page)))
-    drop_chunks(entries, job_id, [name for _, name in output.latest])
+    drop_chunks(entries, job_id, [*(name for _, name in output.latest), *record.tail])
 
 
 def _from(entries: Entries, job_id: str, output: Chunks, offset: int) -> Iterator[tuple[int, str]]:

@@ -29,13 +29,14 @@ class Chunks:
 
 @frozen
 class Record:
-    """One version of a job. Its request's body is in separate entries of these names."""
+    """One version of a job. Its request's body and the tail of its output are in separate entries of these names."""
 
     job: Job
     place: int
     """Its place in the order of creation."""
     body: tuple[str, ...] = ()
     output: Chunks = Chunks()
+    tail: tuple[str, ...] = ()
 
     @property
     def order(self) -> tuple[datetime, int]:
@@ -69,16 +70,17 @@ class Ages:
 
 def dump_record(record: Record) -> str:
     """Return a record as text: a JSON list of everything but the job, a comma, and the job as JSON."""
-    beside = (record.place, record.body, record.output.latest, record.output.pages)
+    tail = (record.tail,) if record.tail else ()
+    beside = (record.place, record.body, record.output.latest, record.output.pages, *tail)
     return f"{json.dumps(beside, separators=(',', ':'))},{dump_job(record.job)}"
 
 
 def load_record(text: str, read_time: datetime) -> Record | None:
     """Return the record that `dump_record` wrote, as read at this moment; None for any other text."""
     try:
-        (place, body, latest, pages), end = _decode(text)
+        (place, body, latest, pages, *tail), end = _decode(text)
         job = load_job(text[end + 1 :], read_time)
         chunks = Chunks(tuple((start, name) for start, name in latest), pages)
-        return Record(job, place, tuple(body), chunks)
+        return Record(job, place, tuple(body), chunks, tuple([name for names in tail for name in names]))
     except (ValueError, TypeError, KeyError, IndexError):
         return None

@@ -22,11 +22,11 @@ from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, StoreUnavailable, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.cache.chain import FULL, PATIENCE, Chain, Kept, Link
 from backjob.stores.cache.jobs import Jobs
-from backjob.stores.cache.output import Chunk, drop_chunks, drop_output, listed, read_output, write_chunks
+from backjob.stores.cache.output import Chunk, drop_chunks, drop_output, join_chunks, listed, read_output, write_chunks
 from backjob.stores.cache.record import Ages, Record
 from backjob.stores.caches import Cache, Entries, known
 from backjob.stores.steps import (
@@ -124,9 +124,11 @@ class CacheStore:
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
         chunks: list[Chunk] | None = None
+        tail: tuple[str, ...] | None = None
+        replaced: tuple[str, ...] = ()
 
         def step(record: Record) -> Record | None:
-            nonlocal chunks
+            nonlocal chunks, tail, replaced
             job = record.job
             if not is_running(job, token):
                 return None
@@ -136,12 +138,20 @@ class CacheStore:
                 if chunks is None:
                     chunks = write_chunks(self._entries, job_id, report.output, seconds)
                 output = listed(self._entries, record, chunks, seconds)
-            return evolve(record, job=reported(job, report, job.read_time), output=output)
+            after = evolve(record, job=reported(job, report, job.read_time), output=output)
+            if report.tail is UNSET:
+                return after
+            if tail is None:
+                written = write_chunks(self._entries, job_id, report.tail, seconds)
+                tail = tuple([chunk.name for chunk in written])
+            replaced = record.tail
+            return evolve(after, tail=tail)
 
-        written = self._jobs.write(job_id, step)
-        if written is None and chunks:
-            drop_chunks(self._entries, job_id, [chunk.name for chunk in chunks])
-        return written is not None
+        if self._jobs.write(job_id, step) is None:
+            drop_chunks(self._entries, job_id, [*(chunk.name for chunk in chunks or ()), *(tail or ())])
+            return False
+        drop_chunks(self._entries, job_id, replaced)
+        return True
 
     def take_due(
         self,
@@ -209,7 +219,10 @@ class CacheStore:
             return Output("", begin)
         end = min(begin + limit + LOOKAHEAD, record.job.output_size)
         data, whole = read_output(self._entries, record, begin, end) if begin < end else (b"", True)
-        return output_piece(data, begin, limit, truncated=record.job.output_truncated or not whole)
+        chunk = output_piece(data, begin, limit, truncated=record.job.output_truncated or not whole)
+        if not record.tail or chunk.next_offset < record.job.output_size:
+            return chunk
+        return evolve(chunk, tail=join_chunks(self._entries, job_id, record.tail) or "")
 
     def find(self, query: Query) -> list[Job]:
         """Return the unfinished jobs that match, newest first; none if ``before`` is unknown."""

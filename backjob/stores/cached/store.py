@@ -37,10 +37,10 @@ _CLOCKS_DIFFER: Final = 5_000_000
 """Microseconds by which the clocks of two hosts may differ; a copy that seems older or newer is not used."""
 _LARGEST: Final = 1 << 17
 """Characters of an entry; memcached takes no more than 1 MB."""
-_TAIL_LIFE: Final = 60.0
+_END_LIFE: Final = 60.0
 _MOST: Final = 10_000
 _COPY: Final = "running"
-_TAIL: Final = "tail"
+_END: Final = "end"
 _MARK: Final = "-"
 
 
@@ -109,27 +109,31 @@ class CachedStore:
         job = self._copy(job_id) if offset >= 0 else None
         if job is None or job.output_size - offset > limit:
             return self._store.output(job_id, offset, limit)
-        if job.output_size <= offset:
-            return Output("", offset, job.output_truncated)
-        return self._tail(job, offset, limit)
+        if job.output_size <= offset and not job.output_truncated:
+            return Output("", offset)
+        return self._end(job, offset, limit)
 
     def _copy(self, job_id: str) -> Job | None:
         found = None if self._is_direct(job_id) else self._here.get().cache.get(_COPY, job_id)
         return None if found is None else self._load(found, job_id)
 
-    def _tail(self, job: Job, offset: int, limit: int) -> Output:
+    def _end(self, job: Job, offset: int, limit: int) -> Output:
         """Return the output from an offset to its end. The cache keeps the part that was read last."""
         cache = self._here.get().cache
-        head = f"{job.id} {microseconds(job.created_time)} {offset} {job.output_size} "
-        found = cache.get(_TAIL, job.id)
+        # Only a tail changes without a change of the size; the version tells which one this is.
+        version = job.version if job.output_truncated else 0
+        head = f"{job.id} {microseconds(job.created_time)} {offset} {job.output_size} {version} "
+        found = cache.get(_END, job.id)
         if found is not None and found.startswith(head):
-            text = found.removeprefix(head)
+            text, tail = _split(found.removeprefix(head))
             size = len(text.encode("utf-8", "surrogatepass"))
-            if 0 <= job.output_size - offset - size < LOOKAHEAD:  # the offset may be within a character
-                return Output(text, job.output_size, job.output_truncated)
+            # The offset may be within a character, or past the end.
+            if tail is not None and 0 <= max(0, job.output_size - offset) - size < LOOKAHEAD:
+                return Output(text, max(offset, job.output_size), job.output_truncated, tail)
         part = self._store.output(job.id, offset, limit)
-        if part.next_offset == job.output_size:
-            cache.set(_TAIL, job.id, text=head + part.text, seconds=_TAIL_LIFE)
+        if part.next_offset == max(offset, job.output_size):
+            text = f"{head}{len(part.text)} {len(part.tail)} {part.text}{part.tail}"
+            cache.set(_END, job.id, text=text, seconds=_END_LIFE)
         return part
 
     def find(self, query: Query) -> list[Job]:
@@ -229,6 +233,16 @@ class CachedStore:
         is_usable = job.id == job_id and _is_running(job) and abs(age) < _CLOCKS_DIFFER
         # A job that seems late is read from the store, since its lease may have been renewed.
         return job if is_usable and late(job) is None else None
+
+
+def _split(entry: str) -> tuple[str, str | None]:
+    """The text and the tail of an entry, which begins with their lengths; no tail if the entry is not whole."""
+    try:
+        size, rest, texts = entry.split(" ", 2)
+        is_whole = len(texts) == int(size) + int(rest)
+    except ValueError:
+        return "", None
+    return texts[: int(size)], texts[int(size) :] if is_whole else None
 
 
 def _is_running(job: Job) -> bool:

@@ -1,6 +1,6 @@
 """The common part of all Lua scripts of the Redis store: the layout of the keys, and functions to read and write jobs.
 
-A job is a hash, and its output a string. The indexes are sorted sets: by status, scope and owner in the order of
+A job is a hash, its output a string, and the tail of its output another. The indexes are sorted sets: by status, scope and owner in the order of
 creation, waiting jobs by start time or lease, unfinished jobs by time limit, ended jobs by end time, but those with a file
 by status. All but those by scope and owner exist for each label. The jobs that wait without a lease have a set for each queue, so that full queues
 cost nothing to skip. Merge keys and slots are hashes to job ids.
@@ -40,10 +40,11 @@ class Script:
         return cls.plain("".join((_BEGIN, _JOBS, *parts)))
 
 
-LAYOUT: Final = 3
+LAYOUT: Final = 4
 """The number of the layout that these scripts write, stored under the key ``…:layout``.
 
-The keys of layouts 1 and 2 are those of jobs without a label and of the default queue, so these scripts can read them.
+The keys of layouts 1 to 3 are those of jobs without a label, of the default queue, and without a file or a tail, so these
+scripts can read them.
 """
 
 OVER_LAYOUT: Final = "BACKJOBLAYOUT"
@@ -53,7 +54,7 @@ _BEGIN: Final = f"""
 local call, fmt = redis.call, string.format
 local root = KEYS[1] .. ':'
 local layout, this_layout = call('GET', root .. 'layout'), '{LAYOUT}'
-if layout and layout ~= this_layout and layout ~= '1' and layout ~= '2' then
+if layout and layout ~= this_layout and layout ~= '1' and layout ~= '2' and layout ~= '3' then
     return redis.error_reply('{OVER_LAYOUT} ' .. layout)
 end
 -- Processes of an earlier version refuse the keys from then on.
@@ -91,6 +92,7 @@ local default_queue, timed_out = '{DEFAULT_QUEUE}', '{TIMED_OUT}'
     """
 local function job_key(id) return root .. 'job:' .. id end
 local function output_key(id) return root .. 'output:' .. id end
+local function tail_key(id) return root .. 'tail:' .. id end
 
 -- The columns of a job, with the body only if the caller wants it.
 local function read(id, with_body)

@@ -43,9 +43,12 @@ return {now, row and reply(row) or false}
 """id, 1 with the body → now; the row or nil."""
 
 OUTPUT: Final = Script.of("""
-return {call('HGET', job_key(ARGV[3]), 'output_truncated'), call('GETRANGE', output_key(ARGV[3]), ARGV[4], ARGV[5])}
+local row = call('HMGET', job_key(ARGV[3]), 'output_truncated', 'output_size')
+local output, tail = call('GETRANGE', output_key(ARGV[3]), ARGV[4], ARGV[5]), false
+if row[1] == '1' and tonumber(ARGV[5]) >= tonumber(row[2]) then tail = call('GET', tail_key(ARGV[3])) end
+return {row[1], output, row[2], tail}
 """)
-"""id, first byte, last byte → output_truncated or nil; bytes."""
+"""id, first byte, last byte → output_truncated or nil; bytes; output_size or nil; the tail, if the last byte is past the end."""
 
 CREATE: Final = Script.of(
     _ASSIGNED,
@@ -128,14 +131,15 @@ if cursor ~= '' then set.attempt = '1' end
 if cursor == '-' then call('HDEL', job_key(id), 'cursor') elseif cursor ~= '' then set.cursor = string.sub(cursor, 2) end
 if ARGV[9] == '1' then set.output_truncated = '1' end
 if output ~= '' then set.output_size = fmt('%.0f', call('APPEND', output_key(id), output)) end
+if ARGV[10] == '-' then call('UNLINK', tail_key(id)) elseif ARGV[10] ~= '' then call('SET', tail_key(id), string.sub(ARGV[10], 2)) end
 set.version, set.updated_time, row.updated_time = fmt('%.0f', row.version + 1), now, now
 write(id, set)
 move_limit(id, row)
 return 1
 """,
 )
-"""id, token, progress or empty, "=" and text or empty, "=" and cursor or "-" or empty, output, 1 if truncated → 1 if it
-was written, or 0 if the job does not run with this token."""
+"""id, token, progress or empty, "=" and text or empty, "=" and cursor or "-" or empty, output, 1 if truncated, "=" and tail
+or "-" or empty → 1 if it was written, or 0 if the job does not run with this token."""
 
 BEAT: Final = Script.of(
     _RUNNING,
@@ -215,7 +219,7 @@ return found
 DELETE: Final = Script.of("""
 local id = ARGV[3]
 local row = read(id)
-call('UNLINK', job_key(id), output_key(id))
+call('UNLINK', job_key(id), output_key(id), tail_key(id))
 if not row then return 0 end
 local present, moved = entries(row)
 if moved then call('ZREM', root .. moved, entry(row.seq, id)) end
@@ -237,7 +241,7 @@ for _, member in ipairs(members) do
     local id, scope, owner, chain = unpack(cmsgpack.unpack(member))
     free('merge', call('HGET', job_key(id), 'merge_key'), id)
     removed = removed + call('UNLINK', job_key(id))
-    call('UNLINK', output_key(id))
+    call('UNLINK', output_key(id), tail_key(id))
     call('ZREM', set, member)
     call('ZREM', root .. of_label('status:' .. ARGV[3], ARGV[7]), id)
     call('ZREM', root .. 'scope:' .. scope, id)

@@ -8,8 +8,10 @@ from itertools import chain
 from typing import Any, Final
 from urllib.parse import urlencode
 
+from attrs import evolve
+
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.redis import scripts, searches
 from backjob.stores.redis.lua import Script
@@ -92,8 +94,9 @@ class RedisStore:
         offset = max(offset, 0)
         first = min(offset, _LONGEST_OUTPUT)
         last = first + min(limit, _LONGEST_OUTPUT) + LOOKAHEAD - 1
-        truncated, data = self._run(scripts.OUTPUT, job_id, first, last)
-        return output_piece(data, offset, limit, truncated=truncated == b"1")
+        truncated, data, size, tail = self._run(scripts.OUTPUT, job_id, first, last)
+        chunk = output_piece(data, offset, limit, truncated=truncated == b"1")
+        return evolve(chunk, tail=tail.decode()) if tail is not None and chunk.next_offset >= int(size) else chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         columns = assignments(changes, After())
@@ -109,7 +112,8 @@ class RedisStore:
         added = output_bytes(report.output)
         progress = "" if report.progress is None else report.progress
         columns = progress, lookup(report.text), pointing(report.cursor)
-        return bool(self._run(scripts.REPORT, job_id, token, *columns, added, int(report.truncated)))
+        tail = "" if report.tail is UNSET else lookup(report.tail or None) or "-"
+        return bool(self._run(scripts.REPORT, job_id, token, *columns, added, int(report.truncated), tail))
 
     def take_due(
         self,

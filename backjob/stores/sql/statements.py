@@ -57,8 +57,14 @@ class Statements:
         self.checkpoint = self.report.values(cursor=self._new_cursor, attempt=ONE)
         self.checkpoint_output = self._make_report_output(self.checkpoint)
         self.append = self._make_append()
-        self.locate = sa.select(column.seq, column.output_truncated).where(column.id == sa.bindparam("old_id"))
+        self.locate = sa.select(column.seq, column.output_truncated, column.output_size).where(
+            column.id == sa.bindparam("old_id")
+        )
         self.chunks = self._make_chunks()
+        is_tail = (self._output.c.job == big("job"), self._output.c.start < ZERO)
+        self.tail = sa.select(self._output.c.piece).where(*is_tail).order_by(self._output.c.start)
+        self.drop_tail = sa.delete(self._output).where(*is_tail)
+        self.add_tail = sa.insert(self._output)
         self.leases = LeaseStatements(tables, self._whole, self._now, can_return_updates=self.can_return_updates)
         self.searches = Searches(tables, self._selected, self._now, is_mysql=kind != "postgresql")
         self.ageing = (
@@ -176,7 +182,7 @@ class Statements:
         # Apart from `locate`, because MariaDB 10.11 crashes on the outer join of both.
         output = self._output.c
         job = output.job == big("job")
-        first = sa.select(sa.func.max(output.start)).where(job, output.start <= big("begin"))
+        first = sa.select(sa.func.max(output.start)).where(job, output.start.between(ZERO, big("begin")))
         return (
             sa.select(output.start, output.piece)
             .where(

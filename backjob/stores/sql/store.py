@@ -27,8 +27,10 @@ from backjob.stores.values import (
     cut,
     dump_result,
     joined_chunk,
+    joined_tail,
     output_bytes,
     purge_batch,
+    tail_rows,
 )
 
 try:
@@ -151,11 +153,14 @@ class SQLStore:
             located = connection.execute(self._sql.locate, {"old_id": job_id}).first()
             if located is None:
                 return Output("", offset)
-            seq, truncated = located
+            seq, truncated, size = located
             end = offset + limit + LOOKAHEAD
             values = {"job": seq, "begin": min(offset, _LARGEST), "end": min(end, _LARGEST)}
             chunks: Any = connection.execute(self._sql.chunks, values).all()
-            return joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            chunk = joined_chunk(chunks, offset, limit, truncated=truncated != 0)
+            if not truncated or chunk.next_offset < size:
+                return chunk
+            return evolve(chunk, tail=joined_tail(connection.execute(self._sql.tail, {"job": seq}).scalars()))
 
         return self._database.do(step)
 
@@ -198,9 +203,10 @@ class SQLStore:
         if report.cursor is not UNSET:
             values["new_cursor"] = dump_result(report.cursor)
             whole, with_output, direct = self._sql.checkpoint, self._sql.checkpoint_output, self._checkpoint
-        if not added:
+        tail = None if report.tail is UNSET else tail_rows(report.tail)
+        if not added and tail is None:
             return self._write(whole, values) == 1
-        if len(added) <= LONGEST_CHUNK and with_output is not None:
+        if len(added) <= LONGEST_CHUNK and with_output is not None and tail is None:
             return self._write(with_output, values | {"new_chunk": added}) == 1
         chunks: list[Values] = [
             {"old_id": job_id, "new_size": len(added), "new_position": position, "new_chunk": chunk}
@@ -212,6 +218,12 @@ class SQLStore:
                 return False
             for chunk in chunks:
                 self._append.run(connection, chunk)
+            if tail is not None:
+                seq = connection.execute(self._sql.locate, {"old_id": job_id}).scalar_one()
+                connection.execute(self._sql.drop_tail, {"job": seq})
+                rows = [{"job": seq, "start": start, "piece": chunk} for start, chunk in tail]
+                if rows:
+                    connection.execute(self._sql.add_tail, rows)
             return True
 
         return self._database.transact(step)

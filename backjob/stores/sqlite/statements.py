@@ -57,7 +57,10 @@ _CHANGED: Final = (("living", "ended", "ageing", "chained"), ("slots", "living",
 
 # SQLite can't drop a NOT NULL. A waiting job of an earlier version restarts its `delivery_timeout`.
 _NULLABLE: Final = ("DROP COLUMN deliver_by", "ADD COLUMN deliver_by INTEGER")
-"""The changes of the last layout besides its new columns."""
+"""The changes of the third layout besides its new columns."""
+
+_NULLABLE_SINCE: Final = 2
+"""The number of the layouts after which a table has these changes."""
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
@@ -109,10 +112,12 @@ class Statements:
         "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
     )
     add_chunk: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
-    locate: str = "SELECT seq, output_truncated FROM {jobs} WHERE id = ?"
+    drop_tail: str = "DELETE FROM {output} WHERE job = ? AND start < 0"
+    tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
+    locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"
     chunks: str = (
         "SELECT start, piece FROM {output} WHERE job = :job AND start < :end AND start >= coalesce("
-        "(SELECT max(start) FROM {output} WHERE job = :job AND start <= :begin), 0) ORDER BY start"
+        "(SELECT max(start) FROM {output} WHERE job = :job AND start BETWEEN 0 AND :begin), 0) ORDER BY start"
     )
     due: str = _DUE
     longest_due: str = "SELECT * FROM ([due] ORDER BY start_time, seq LIMIT :limit)"
@@ -302,6 +307,6 @@ def _upgrade(table: str, indices: dict[str, str], first: int) -> tuple[str, ...]
     columns = [f"ADD COLUMN {column.name} {_type(column)}" for added in LAYOUTS[first:] for column in added]
     return (
         *[f'DROP INDEX IF EXISTS "{table}_{name}"' for name in changed],
-        *[f'ALTER TABLE "{table}" {change}' for change in (*columns, *_NULLABLE)],
+        *[f'ALTER TABLE "{table}" {change}' for change in (*columns, *(_NULLABLE if first < _NULLABLE_SINCE else ()))],
         *[indices[name] for name in changed],
     )

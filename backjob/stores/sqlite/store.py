@@ -15,14 +15,23 @@ from attrs import evolve
 
 from backjob.clock import SystemClock
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
-from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import COLUMNS, Row, assignments, conditions, job_row, microseconds, row_job, span
 from backjob.stores.sqlite.connections import Connections
 from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import each_status, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
-from backjob.stores.values import LOOKAHEAD, PURGED_AT_ONCE, cut, joined_chunk, output_bytes, purge_batch
+from backjob.stores.values import (
+    LOOKAHEAD,
+    PURGED_AT_ONCE,
+    cut,
+    joined_chunk,
+    joined_tail,
+    output_bytes,
+    purge_batch,
+    tail_rows,
+)
 
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 _EARLIEST: Final = -(1 << 63)
@@ -119,9 +128,12 @@ class SQLiteStore:
         located = self._connections.read(self._sql.locate, (job_id,))
         if not located:
             return Output("", offset)
-        seq, truncated = located[0]
+        seq, truncated, size = located[0]
         place = {"job": seq, "begin": offset, "end": offset + limit + LOOKAHEAD}
-        return joined_chunk(self._connections.read(self._sql.chunks, place), offset, limit, truncated=truncated != 0)
+        chunk = joined_chunk(self._connections.read(self._sql.chunks, place), offset, limit, truncated=truncated != 0)
+        if not truncated or chunk.next_offset < size:
+            return chunk
+        return evolve(chunk, tail=joined_tail([piece for (piece,) in self._connections.read(self._sql.tail, (seq,))]))
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
@@ -149,7 +161,7 @@ class SQLiteStore:
         added = output_bytes(report.output)
         statement, values = self._sql.progress(report, len(added))
         parameters = (microseconds(now), *values, job_id, token)
-        if not added:
+        if not added and report.tail is UNSET:
             return bool(self._connections.write(statement, parameters))
         with self._connections.transaction() as connection:
             reported = connection.execute(statement, parameters).fetchone()
@@ -157,6 +169,9 @@ class SQLiteStore:
                 return False
             seq, size = reported
             chunks = [(seq, size - len(added) + position, chunk) for position, chunk in cut(added)]
+            if report.tail is not UNSET:
+                connection.execute(self._sql.drop_tail, (seq,))
+                chunks += [(seq, start, chunk) for start, chunk in tail_rows(report.tail)]
             connection.executemany(self._sql.add_chunk, chunks)
         return True
 

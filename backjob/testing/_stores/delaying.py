@@ -57,6 +57,16 @@ class DelaysJobs(StoreCase):
         self.store.change("job", Expect(), Changes(lessee=None, lease=None))
         same(self.taken(), ["job"], "a job whose lease was released can be taken")
 
+    def test_a_deleted_job_is_not_taken(self) -> None:
+        for name in ("a", "b", "c"):
+            self.store.create(draft(name, lessee="first", lease=5))
+        self.store.delete("a")
+        self.clock.advance(5)
+        same(self.taken(limit=1), ["b"], "take_due does not return a deleted job")
+        self.store.delete("b")
+        self.clock.advance(5)
+        same(self.taken(), ["c"], "take_due does not return a deleted job")
+
     def test_only_waiting_jobs_are_taken(self) -> None:
         self.running("running")
         for end in (completed(), failed("x"), cancellation()):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from backjob.lifecycle import claimed, completed, ended
-from backjob.model import Changes, Expect, Job, Output, Query, Report, Request
+from backjob.model import Changes, Expect, Job, Output, Report, Request
 from backjob.protocols import Capability, lacks
 from backjob.testing._stores.case import LEASE, UNKNOWN, StoreCase, draft, kept, same
 
@@ -31,7 +31,7 @@ class DeleteCalls(StoreCase):
         self.store.create(draft(request=_SECRET, scope="s", owner="o", root="r", keep_request=True, **leased))
         if status not in ("waiting", "leased"):
             self.claimed()
-            self.store.report("job", "token", Report(output="some output\n" * 10_000, truncated=True))
+            self.store.report("job", "token", Report(output="some output\n" * 10_000, truncated=True, tail="the end"))
         if status in ("ended", "kept", "filed"):
             file = {"name": "rows.csv"} if status == "filed" else None
             self.store.change("job", Expect(), Changes(status=completed().status, end=True, file=file))
@@ -52,21 +52,6 @@ class DeleteCalls(StoreCase):
         self.store.create(draft())
         same(self.store.delete(job_id), False, "delete of an unknown job returns False")
         kept(self.store.get("job") is not None, "delete of an unknown job removes nothing")
-
-    def test_a_deleted_job_is_neither_leased_nor_found(self) -> None:
-        for name in ("a", "b"):
-            self.store.create(draft(f"{name} waiting", expires=5))
-            self.running(f"{name} running", error_timeout=5)
-            self.ended(f"{name} ended")
-        for kind in ("waiting", "running", "ended"):
-            kept(self.store.delete(f"a {kind}"), "delete of a job returns True")
-        self.clock.advance(10)
-        late = {job.id for job in self.store.find(Query(overdue=True))}
-        same(late & {"a waiting", "a running"}, set(), "a deleted job is not overdue")
-        all_of_them = {job.id for job in self.store.find(Query())}
-        same([name for name in all_of_them if name.startswith("a")], [], "find does not return a deleted job")
-        taken = {job.id for job in self.store.take_due("me", 5, 10)}
-        same([name for name in taken if name.startswith("a")], [], "take_due does not return a deleted job")
 
     def test_a_deleted_job_frees_its_slot(self) -> None:
         if Capability.SLOTS in lacks(self.store):

@@ -126,6 +126,17 @@ class FindsSilentJobs(StoreCase):
         self.store.change("old late", Expect(), Changes(label="theirs"))
         same(self.found(query), ["old silent", *expected[2:]], "a changed label takes effect at once")
 
+    def test_a_deleted_job_is_not_found(self) -> None:
+        for name in ("a", "b"):
+            self.store.create(draft(f"{name} late", expires=5))
+            self.running(f"{name} silent", error_timeout=5)
+        for name in ("a late", "a silent"):
+            self.store.delete(name)
+        self.clock.advance(10)
+        same(self.found(Query(overdue=True)), ["b silent", "b late"], "find does not return a deleted job")
+        same(self.found(Query()), ["b silent", "b late"], "find does not return a deleted job")
+        same(self.store.count(Query()), 2, "count does not count a deleted job")
+
     def test_an_ended_job_is_never_overdue(self) -> None:
         for end in (completed(), failed("x"), cancellation()):
             self.ended(end.status.name, end, error_timeout=10, expires=10)

@@ -30,6 +30,7 @@ class Model:
         """Whether ``find`` returns ended jobs."""
         self.rows: dict[str, dict[str, Any]] = {}
         self.outputs: dict[str, str] = {}
+        self.tails: dict[str, str] = {}
 
     def after(self, seconds: float) -> datetime:
         return self.clock.now() + timedelta(seconds=seconds)
@@ -57,7 +58,7 @@ class Model:
             "lease_until": None if draft.lessee is None else self.after(draft.lease),
             "merge_key": merge_key,
         }
-        self.outputs[draft.id] = ""
+        self.outputs[draft.id] = self.tails[draft.id] = ""
         return self.job(draft.id)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
@@ -111,6 +112,7 @@ class Model:
         self.outputs[job_id] += report.output
         row["output_size"] = len(self.outputs[job_id].encode())
         row["output_truncated"] |= report.truncated
+        self.tails[job_id] = self.tails[job_id] if report.tail is UNSET else report.tail
         if report.cursor is not UNSET:
             row["cursor"], row["attempt"] = report.cursor, 1
         row["updated_time"] = self.clock.now()
@@ -189,7 +191,7 @@ class Model:
     def delete(self, job_id: str) -> bool:
         if job_id not in self.rows:
             return False
-        del self.rows[job_id], self.outputs[job_id]
+        del self.rows[job_id], self.outputs[job_id], self.tails[job_id]
         return True
 
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None) -> int:

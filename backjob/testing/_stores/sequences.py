@@ -103,7 +103,8 @@ _EXPECTATIONS: Final = st.builds(
     lease_over=st.sampled_from((False, False, True)),
 )
 _REPORTS: Final = st.builds(
-    Report,
+    lambda tail, **fields: Report(**fields) if tail is UNSET else Report(**{**fields, "tail": tail, "truncated": True}),
+    tail=st.sampled_from((UNSET, UNSET, "", "x")) | _TEXTS,
     progress=st.none() | st.integers(-5, 105),
     text=st.none() | _TEXTS,
     output=_TEXTS,
@@ -292,7 +293,7 @@ class _Machine(RuleBasedStateMachine):
             same(whole, self.model.job(job_id, body=True), "get with the body returns what the model returns")
             text = self.model.outputs.get(job_id, "")
             truncated = self.model.rows.get(job_id, {}).get("output_truncated", False)
-            expected = Output(text, len(text.encode()), truncated)
+            expected = Output(text, len(text.encode()), truncated, self.model.tails.get(job_id, ""))
             same(self.store.output(job_id), expected, "output returns what the model returns")
 
     def _change(self, job_id: str, expect: Expect, changes: Changes) -> None:

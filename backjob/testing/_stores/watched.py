@@ -53,6 +53,7 @@ class WatchedStore:
         _typed("output(…).text", chunk.text, str)
         _typed("output(…).next_offset", chunk.next_offset, int)
         _typed("output(…).truncated", chunk.truncated, bool)
+        _typed("output(…).tail", chunk.tail, str)
         return chunk
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:

@@ -1,21 +1,25 @@
-"""Jobs in the admin: permissions, contents of the pages, and the action that cancels."""
+"""Jobs in the admin: permissions and contents of the pages."""
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client, override_settings
+from django.test.utils import CaptureQueriesContext
 
-from backjob import Status
 from backjob.django import jobs
-from backjob.django.models import Job
+from backjob.django.models import Job, Output
 from backjob.django.testing import immediate, recorded
 from backjob.lifecycle import Requeue, claimed, concluded
 from backjob.model import Changes, Expect
 from backjob.status.words import WAITING, WORDS
+from tests.adapters.django.work import echo, fail_by_value
 
 pytestmark = pytest.mark.usefixtures("database")
 
@@ -47,11 +51,6 @@ def waiting() -> str:
 
 def detail(job_id: str) -> str:
     return f"{LIST}{Job.objects.get(id=job_id).pk}/change/"
-
-
-def cancelling(client: Client, *job_ids: str) -> Any:
-    chosen = [str(Job.objects.get(id=job_id).pk) for job_id in job_ids]
-    return client.post(LIST, {"action": "cancel", "_selected_action": chosen}, follow=True)
 
 
 def test_without_a_permission_the_admin_shows_no_jobs(ended: str) -> None:
@@ -164,26 +163,86 @@ def test_the_detail_page_shows_times_in_the_format_of_the_list(ended: str, waiti
     )
 
 
-def test_nothing_can_be_added_changed_or_deleted(ended: str) -> None:
+def test_nothing_can_be_added_or_changed(ended: str) -> None:
     al = staff("view_job", "cancel_job", is_superuser=True)
     before = Job.objects.values().get()
     assert al.get(f"{LIST}add/").status_code == 403
     assert al.post(detail(ended), {"scope": "other"}).status_code == 403
-    assert al.post(f"{LIST}{before['seq']}/delete/", {"post": "yes"}).status_code == 403
-    assert "delete_selected" not in dict(al.get(LIST).context["action_form"].fields["action"].choices)
     assert Job.objects.values().get() == before
 
 
-def test_cancelling_needs_a_separate_permission(waiting: str) -> None:
+# --- what a visitor may see -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def failed_task() -> str:
+    """A task that has failed, with a secret among its arguments."""
+    with immediate():
+        result = fail_by_value.enqueue("s3cret <token>")
+    return str(result.id)
+
+
+def test_arguments_and_tracebacks_need_a_permission_of_their_own(failed_task: str) -> None:
     al = staff("view_job")
-    cancelling(al, waiting)
-    assert jobs.status(waiting).status is Status.STARTED
-    assert 'value="cancel"' not in al.get(LIST).content.decode()
+    page = al.get(detail(failed_task)).content.decode()
+    assert "tests.adapters.django.work.fail_by_value" in page
+    for hidden in ("Traceback", "field-arguments", "field-errors", "backjob.django task"):
+        assert hidden not in page
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="inspect_job"))
+    page = al.get(detail(failed_task)).content.decode()
+    assert "backjob.django task" not in page
+    [arguments] = re.findall(r"field-arguments.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert arguments == "&quot;s3cret &lt;token&gt;&quot;"
+    [traceback] = re.findall(r"<details[^>]* open>.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert traceback.startswith("Traceback (most recent call last):\n")
+    assert traceback.endswith("ValueError: s3cret &lt;token&gt;")
+    assert "<summary>Run 1: ValueError</summary>" in page
 
 
-def test_the_action_cancels_unfinished_jobs(ended: str, waiting: str) -> None:
-    al = staff("view_job", "cancel_job")
-    assert 'value="cancel"' in al.get(LIST).content.decode()
-    page = cancelling(al, ended, waiting).content.decode()
-    assert "1 job cancelled." in page
-    assert [jobs.status(job).status for job in (ended, waiting)] == [Status.COMPLETED, Status.CANCELLED]
+def test_the_result_of_a_task_is_its_return_value() -> None:
+    with immediate():
+        done = str(echo.enqueue(1, name="<Ann>").id)
+    page = staff("view_job").get(detail(done)).content.decode()
+    [result] = re.findall(r"field-outcome.*?<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert json.loads(html.unescape(result)) == [[1], {"name": "<Ann>"}]
+
+
+def test_a_job_that_is_no_task_has_no_section_for_it(ended: str) -> None:
+    page = staff("view_job", "inspect_job").get(detail(ended)).content.decode()
+    assert "field-task" not in page
+    assert "field-arguments" not in page
+
+
+def test_the_page_shows_route_owner_file_and_duration(ended: str) -> None:
+    ann = User.objects.create(username="<Ann>")
+    file = json.dumps({"name": "<report>.csv", "type": "text/csv", "size": 12})
+    times = {"claimed_time": 1_000_000, "end_time": 76_000_000}
+    Job.objects.filter(id=ended).update(owner=str(ann.pk), title="Invoices <2026>", file=file, **times)
+    page = staff("view_job").get(detail(ended)).content.decode()
+    for shown in ("GET /see", "&lt;Ann&gt;", "Invoices &lt;2026&gt;", "&lt;report&gt;.csv (text/csv, 12 B)", "1:15"):
+        assert shown in page
+
+
+def test_the_list_reads_no_large_columns_and_a_page_no_body(ended: str) -> None:
+    al = staff("view_job")
+    path = detail(ended)
+    for url, columns in ((LIST, "body|sealed|request|result"), (path, "body")):
+        with CaptureQueriesContext(connection) as captured:
+            assert al.get(url).status_code == 200
+        assert not [query["sql"] for query in captured if re.search(f'"({columns})"', query["sql"])]
+
+
+def test_a_running_job_has_the_element_above_the_fields_in_full_width(waiting: str) -> None:
+    page = staff("view_job").get(detail(waiting)).content.decode()
+    assert page.index('<div class="backjob-live">') < page.index("<backjob-progress") < page.index("<fieldset")
+    assert '<link href="/static/backjob/admin.css"' in page
+
+
+def test_output_looks_as_on_a_terminal_and_is_escaped(ended: str) -> None:
+    Output.objects.all().delete()
+    printed = b"10 %\r100 %\n\x1b[31m<b>red</b>\x1b[0m\n"
+    Output.objects.create(job=Job.objects.get(id=ended).pk, start=0, piece=printed)
+    Job.objects.filter(id=ended).update(output_size=len(printed))
+    page = staff("view_job").get(detail(ended)).content.decode()
+    assert '<pre class="backjob-text">100 %\n<span class="bj-f1">&lt;b&gt;red&lt;/b&gt;</span>' in page
+    assert '<link rel="stylesheet" href="/backjob/progress.css">' in page

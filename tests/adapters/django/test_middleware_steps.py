@@ -19,7 +19,7 @@ from tests.adapters.steps import Adapter, Arena, Body, MiddlewareSteps, environ_
 
 
 def _respond(arena: Arena, request: HttpRequest) -> StreamingHttpResponse:
-    content_type = "application/octet-stream"
+    content_type = "application/xhtml+xml"  # a page, of which nothing is kept
     chunks, headers = arena.act(request.body), dict(arena.headers)
     return StreamingHttpResponse(chunks, status=arena.status, headers=headers, content_type=content_type)
 

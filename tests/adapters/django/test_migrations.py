@@ -192,6 +192,42 @@ def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> Non
     assert "run" in shape_columns(), kind
 
 
+def test_jobs_of_the_third_version_survive_the_next_migration(kind: str) -> None:
+    migrate("backjob", "0004")
+    columns = shape_columns()
+    insert_rows()
+    before = stored_rows()
+    with connections[ALIAS].cursor() as cursor:
+        cursor.execute("UPDATE backjob_job SET label = 'mine', queue = 'exports', run = 3, expires = 9")
+        if kind == "postgresql":  # the rows have brought their numbers
+            cursor.execute("ALTER TABLE backjob_job ALTER COLUMN seq RESTART WITH 100")
+    migrate("backjob", "0005")
+    assert stored_rows() == before
+    assert shape_columns() == columns | {"title", "method", "path", "keep_request", "file"}
+    store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
+    jobs = store.find(Query(labels=frozenset(("mine",))))
+    assert len(jobs) == len(before["backjob_job"])
+    assert {(job.queue, job.run, job.title, job.keep_request, job.file) for job in jobs} == {
+        ("exports", 3, None, False, None)
+    }
+    found = {job.id: (job.method, job.path) for job in jobs}
+    assert found["started"] == ("POST", "/export/2026/work/"), "a job that has its request shows where it goes"
+    assert found["completed"] == ("", None)
+    draft = Draft(id="new", request=Request("PUT", "/work", body=b"rows"), title="Rows", keep_request=True)
+    created = store.create(draft)
+    store.change("new", *claimed("token", 1, 60.0))
+    assert store.report("new", "token", Report(output="x", truncated=True, tail="ü"))
+    assert store.change("new", Expect(), ended(cancelled(), created)) is not None
+    new = store.get("new", body=True)
+    assert new is not None
+    assert (new.title, new.method, new.path, new.request) == ("Rows", "PUT", "/work", draft.request)
+    assert store.output("new").tail == "ü"
+    migrate("backjob", "0004")
+    assert shape_columns() == columns, kind
+    migrate()
+    assert next(job.id for job in store.find(Query())) == "new"
+
+
 def shape_columns() -> set[str]:
     with connections[ALIAS].cursor() as cursor:
         return {column.name for column in connections[ALIAS].introspection.get_table_description(cursor, "backjob_job")}

@@ -111,7 +111,7 @@ def test_head_has_the_content_length_of_get_and_no_body(app: Flask, jobs: BackJo
 
 def test_another_method_gets_a_405_with_the_allowed_methods(app: Flask, jobs: BackJob, job_id: str) -> None:
     response = visitor(app, None).put(jobs.status_url(job_id))
-    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD")
+    assert (response.status_code, response.headers["Allow"]) == (405, "GET, HEAD, DELETE")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,47 @@ def test_find_returns_pages_of_jobs_newest_first(world: Bench) -> None:
     assert [state.id for state in world.jobs.find(owner="u4")] == [ids[4]]
     assert world.jobs.find(status=Status.FAILED) == []
     assert world.jobs.find(before="unknown") == []
+    assert asyncio.run(world.jobs.afind(owner="u4"))[0].id == ids[4]
+
+
+def test_find_pages_by_position_even_if_the_last_job_is_gone(world: Bench) -> None:
+    ids = []
+    for _ in range(4):
+        ids.append(world.start())
+        world.clock.advance(1)
+    position = world.jobs.find(limit=2)[-1].position
+    world.jobs.delete(ids[2])
+    assert [state.id for state in world.jobs.find(before=position)] == [ids[1], ids[0]]
+    assert world.jobs.find(before=ids[2]) == []
+
+
+def test_find_searches_queue_title_and_path(world: Bench) -> None:
+    titled = world.start("/a", title="Invoices 2026")
+    exported = world.start("/export/invoices", queue="exports")
+    world.start("/other")
+    assert {state.id for state in world.jobs.find(q="INVOICES")} == {titled, exported}
+    assert [state.id for state in world.jobs.find(queue="exports", q="invoices")] == [exported]
+    assert world.jobs.find(q="%") == []
+
+
+@pytest.mark.parametrize("before", ["", "a.b", "a.1.2", 7, ".1"])
+def test_a_position_that_is_none_is_refused(world: Bench, before: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        world.jobs.find(before=before)
+    assert caught.value.argument == "before"
+
+
+def test_a_job_in_a_list_has_only_the_end_of_its_output_as_text(world: Bench) -> None:
+    running = world.run()
+    with running.active():
+        world.jobs.echo("x" * 5000 + "last line")
+    world.clock.advance(1)
+    world.step()
+    world.engine.worker.end(running, Outcome(200))
+    [state] = world.jobs.find()
+    assert len(state.status_text) == 1024
+    assert state.status_text.endswith("last line")
+    assert len(world.jobs.status(state.id).status_text) > 5000
 
 
 # --- unknown ids ----------------------------------------------------------------------------------------------------
@@ -418,6 +459,44 @@ def test_a_status_url_is_a_path_on_this_host_whatever_the_mount(world: Bench, mo
     job_id = world.start()
     with served(Here(mount=mount)):
         assert world.jobs.status_url(job_id).startswith(f"{shown}/backjob/{job_id}.")
+
+
+def test_an_absolute_status_url_is_below_the_public_url() -> None:
+    world = bench(public_url="https://www.Shop.example:443/intranet/")
+    job_id = world.start()
+    with served(Here(mount="/elsewhere")):
+        url = world.jobs.status_url(job_id, absolute=True)
+    assert url.startswith(f"https://www.shop.example/intranet/backjob/{job_id}.v")
+    assert world.jobs.status_url(job_id, cancel=True, absolute=True).partition(".c")[1]
+
+
+def test_without_a_public_url_no_host_of_a_client_becomes_part_of_an_absolute_url(world: Bench) -> None:
+    with served(), pytest.raises(InvalidRequest, match="absolute: needs PUBLIC_URL"):
+        world.jobs.status_url(world.start(), absolute=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["shop.example", "ftp://shop.example", "https://shop.example/?a=1", "", 7, "https://a b"]
+)
+def test_an_invalid_public_url_is_refused(url: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bench(public_url=url)
+    assert caught.value.argument == "public_url"
+
+
+@pytest.mark.parametrize(
+    "origins",
+    ["https://a.example", ["*"], ["null"], ["https://a.example/path"], ["https://*.example"], ["a.example"], [7], 7],
+)
+def test_an_invalid_trusted_origin_is_refused(origins: Any) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        bench(trusted_origins=origins)
+    assert caught.value.argument == "trusted_origins"
+
+
+def test_a_trusted_origin_is_as_browsers_write_it() -> None:
+    world = bench(trusted_origins=["HTTPS://App.Example:443", "http://localhost:5173"])
+    assert world.engine.trusted_origins == ("https://app.example", "http://localhost:5173")
 
 
 # --- async, contexts ------------------------------------------------------------------------------------------------

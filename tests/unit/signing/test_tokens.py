@@ -23,11 +23,11 @@ def test_ids_have_more_than_128_bits_no_dot_and_no_leading_dash() -> None:
 
 def test_a_token_grants_the_right_it_was_made_for() -> None:
     assert ACCESS.rights("job", ACCESS.token("job")) is Right.VIEW
-    assert ACCESS.rights("job", ACCESS.token("job", cancel=True)) is Right.CANCEL
+    assert ACCESS.rights("job", ACCESS.token("job", Right.CANCEL)) is Right.CANCEL
 
 
 def test_tokens_have_23_url_safe_characters() -> None:
-    for token in (ACCESS.token("job"), ACCESS.token("job", cancel=True)):
+    for token in (ACCESS.token("job"), ACCESS.token("job", Right.CANCEL)):
         assert re.fullmatch(r"[vc][A-Za-z0-9_-]{22}", token)
 
 
@@ -54,7 +54,7 @@ def test_a_token_with_a_changed_character_grants_nothing(place: int, character: 
 
 
 def test_tokens_stay_valid_until_their_key_is_dropped() -> None:
-    token = ACCESS.token("job", cancel=True)
+    token = ACCESS.token("job", Right.CANCEL)
     assert Access(MessageSigner(OTHER, fallbacks=[SECRET])).rights("job", token) is Right.CANCEL
     assert Access(MessageSigner(OTHER)).rights("job", token) is None
 

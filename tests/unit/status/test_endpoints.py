@@ -2,123 +2,35 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from html.parser import HTMLParser
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
-from attrs import define, evolve, field
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backjob.errors import InvalidRequest, JobNotFound, StoreUnavailable, StoreUnusable
-from backjob.model import Headers, JobState, JsonValue, Output, Request, Status
+from backjob.errors import InvalidRequest, StoreUnusable
+from backjob.model import Headers, JobState, JsonValue, Request, Status
 from backjob.signing import MessageSigner
 from backjob.signing.tokens import Access
+from backjob.signing.tokens import Right as Granted
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.exchange import preferred
 from backjob.status.page import fill, headline, result_link
-from backjob.status.streaming.broadcast import Broadcast
 from tests.unit.core import Bench, bench
+from tests.unit.status.fake_jobs import CHUNK, HTML, NOON, SAME_ORIGIN, FakeJobs, a_state, fake_jobs, fetch
 
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-HTML: Headers = (("Accept", "text/html,application/xhtml+xml,*/*;q=0.8"),)
-SAME_ORIGIN: Headers = (("Sec-Fetch-Site", "same-origin"),)
-CHUNK = 65_536
 OTHER_KEY = "Xo5TgHq1_iWn8-eRkUz3McVb6YsLa0Pd"
-
-
-def a_state(**changes: Any) -> JobState:
-    state = JobState(
-        id="job1",
-        status=Status.IN_PROGRESS,
-        progress=40,
-        status_text="Chugging along",
-        start_time=NOON,
-        updated_time=NOON,
-        end_time=None,
-        result=None,
-        owner="ann",
-        scope="",
-    )
-    return evolve(state, **changes)
-
-
-@define
-class FakeJobs:
-    """The operations that the routes use, in memory; ``reads`` counts reads of the store."""
-
-    states: dict[str, JobState] = field(factory=dict)
-    outputs: dict[str, bytes] = field(factory=dict)
-    truncated: bool = False
-    down: bool = False
-    reads: int = 0
-    cancelled: list[str] = field(factory=list)
-    broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
-    files: dict[str, bytes] = field(factory=dict)
-    show_errors: bool = False
-
-    def open_file(self, job_id: str) -> BinaryIO | None:
-        return io.BytesIO(self.files[job_id]) if job_id in self.files else None
-
-    def status(self, job_id: str) -> JobState:
-        self.reads += 1
-        if self.down:
-            raise StoreUnavailable("locked")
-        if job_id not in self.states:
-            raise JobNotFound(job_id)
-        return self.states[job_id]
-
-    def output(self, job_id: str, offset: int = 0) -> Output:
-        self.reads += 1
-        chunk = self.outputs.get(job_id, b"")[offset : offset + CHUNK]
-        return Output(chunk.decode("utf-8", "surrogatepass"), offset + len(chunk), self.truncated)
-
-    def tail(self, job_id: str) -> tuple[int, Output]:
-        start = max(0, len(self.outputs.get(job_id, b"")) - CHUNK)
-        return start, self.output(job_id, start)
-
-    def cancel(self, job_id: str) -> bool:
-        if self.status(job_id).status.is_final:
-            return False
-        self.cancelled.append(job_id)
-        self.states[job_id] = evolve(self.states[job_id], status=Status.CANCELLED, end_time=NOON)
-        return True
-
-    def rights(self, job_id: str, token: str) -> str | None:
-        return {f"view-{job_id}": "view", f"cancel-{job_id}": "cancel"}.get(token)
-
-    def status_url(self, job_id: str, cancel: bool = False) -> str:
-        return f"/backjob/{job_id}.{'cancel' if cancel else 'view'}-{job_id}"
 
 
 @pytest.fixture
 def jobs() -> FakeJobs:
-    unowned = a_state(id="unowned", owner=None)
-    return FakeJobs(
-        states={"job1": a_state(), "job2": a_state(id="job2", owner="bob"), "unowned": unowned},
-        outputs={"job1": "first\nsecond ä\n".encode()},
-    )
-
-
-def fetch(
-    jobs: FakeJobs,
-    path: str,
-    *,
-    method: str = "GET",
-    query: str = "",
-    headers: Headers = (),
-    owner: str | None = None,
-    mount: str = "/backjob",
-    sees_all: bool = False,
-) -> StatusResponse:
-    return Endpoints(jobs, "/backjob").respond(
-        Visit(Request(method, f"{mount}{path}?{query}", headers), path, owner, mount, sees_all)
-    )
+    return fake_jobs()
 
 
 @pytest.mark.parametrize(
@@ -129,12 +41,15 @@ def fetch(
         ("/progress.css", "GET", 0),
         ("/unknown.xyz/abc", "GET", 0),
         ("/a/b/c", "GET", 0),
-        ("/", "GET", 0),
-        ("/job1", "DELETE", 0),
-        ("/job1.view-job1", "GET", 0),
+        ("/", "GET", 1),
+        ("/", "POST", 0),
+        ("/job1", "PUT", 0),
+        ("/job1.view-job1", "GET", 1),  # for the links
+        ("/job1.manage-job1", "GET", 0),
+        ("/job1.manage-job1", "DELETE", 0),
         ("/job1.view-job1/output", "GET", 0),
         ("/job1.view-job1/fragment", "GET", 0),
-        ("/job1.cancel-job1/cancel", "POST", 0),
+        ("/job1.manage-job1/cancel", "POST", 0),
         ("/job1", "GET", 1),
         ("/job1/output", "GET", 1),
         ("/job1.view-job1/cancel", "POST", 1),
@@ -190,7 +105,9 @@ class Page(HTMLParser):
 def test_the_state_is_the_jobs_dictionary_as_json(jobs: FakeJobs) -> None:
     response = fetch(jobs, "/job1", owner="ann")
     assert (response.status, response.header("content-type")) == (200, "application/json")
-    assert json.loads(response.body) == a_state().as_dict()
+    given = json.loads(response.body)
+    assert given.pop("links").keys() == {"self", "events", "output", "file", "cancel", "run_again"}
+    assert given == a_state().as_dict()
 
 
 def test_output_is_json_from_the_offset(jobs: FakeJobs) -> None:
@@ -241,7 +158,7 @@ def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_
 @pytest.mark.parametrize(
     "path",
     [
-        *("", "/", "//", "/job1/", "/job1/nothing", "/job1/output/", "/job1//output", "/job1./output"),
+        *("//", "/job1/", "/job1/nothing", "/job1/output/", "/job1//output", "/job1./output"),
         *(
             "/../progress.js",
             "/page.html",
@@ -271,14 +188,18 @@ def test_head_is_get_without_the_body(jobs: FakeJobs) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "allow"),
     [
-        ("/job1", "POST", "GET, HEAD"),
+        ("/job1", "POST", "GET, HEAD, DELETE"),
+        ("/", "DELETE", "GET, HEAD"),
+        ("/job1/delete", "GET", "POST"),
+        ("/job1/run_again", "GET", "POST"),
+        ("/progress.js", "DELETE", "GET, HEAD"),
         ("/job1.view-job1/output", "DELETE", "GET, HEAD"),
         ("/job1/cancel", "GET", "POST"),
         ("/job1/cancel", "HEAD", "POST"),
         ("/progress.js", "POST", "GET, HEAD"),
         ("/job1/fragment", "POST", "GET, HEAD"),
-        ("/unknown", "OPTIONS", "GET, HEAD"),
-        ("/job1", "get", "GET, HEAD"),
+        ("/unknown", "OPTIONS", "GET, HEAD, DELETE"),
+        ("/job1", "get", "GET, HEAD, DELETE"),
     ],
 )
 def test_another_method_is_405_with_the_allowed_methods_whether_the_job_exists_or_not(
@@ -346,7 +267,7 @@ def test_a_visitor_without_access_gets_the_same_response_as_for_an_unknown_job(j
         ("/job1/output", "bob"),
         ("/job1/nothing", "ann"),
         ("/purged.view-purged", None),
-        ("", None),
+        ("//", None),
     ]:
         assert fetch(jobs, path, owner=owner) == unknown
         assert fetch(jobs, path, owner=owner, headers=HTML) == page
@@ -370,7 +291,7 @@ def test_a_link_that_another_key_signed_says_so_whether_the_job_exists_or_not(jo
 
 def test_a_link_that_another_key_signed_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
     world = bench()
-    token = Access(MessageSigner(OTHER_KEY)).token("job1", cancel=True)
+    token = Access(MessageSigner(OTHER_KEY)).token("job1", Granted.CANCEL)
     for seconds in (0, 59, 1):
         world.clock.advance(seconds)
         Endpoints(world.engine, "/backjob").respond(
@@ -1056,7 +977,7 @@ def test_another_method_of_events_is_405(world: Bench) -> None:
         ("/backjob/job1", "/job1"),
         ("/backjob/job1/output", "/job1/output"),
         ("/backjob/", "/"),
-        ("/backjob", None),
+        ("/backjob", ""),
         ("/backjobs/job1", None),
         ("/other/backjob/job1", None),
         ("/", None),

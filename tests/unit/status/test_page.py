@@ -9,7 +9,8 @@ import pytest
 
 from backjob.model import Status
 from backjob.status.languages import LANGUAGES
-from tests.unit.status.test_endpoints import HTML, NOON, FakeJobs, Page, a_state, fetch
+from tests.unit.status.fake_jobs import HTML, NOON, FakeJobs, a_state, fetch
+from tests.unit.status.test_endpoints import Page
 
 
 @pytest.fixture

@@ -1,0 +1,131 @@
+"""The last step of `BackJob.start`: store the job and schedule its delivery, or join the job that means the same."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Final, Literal, TypeAlias
+
+from attrs import evolve
+
+from backjob.errors import InvalidRequest, StoreUnavailable
+from backjob.http.arguments import check_merge
+from backjob.jobs.engine import Engine
+from backjob.jobs.merging import is_same, lasting_key, merge_key
+from backjob.jobs.starting import Prepared
+from backjob.lifecycle import lasts, waits_until_sent
+from backjob.model import Changes, Credentials, Draft, Expect, Job, Status, is_storable
+
+Merge: TypeAlias = Literal["never", "pending", "unfinished"]
+
+_LONGEST_KEY: Final = 1000
+"""Characters."""
+
+_log = logging.getLogger("backjob")
+
+
+def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge, key: str | None = None) -> Job:
+    """Store the job and schedule its delivery, or join the job that ``merge`` or ``key`` allows. Raises `InvalidRequest`."""
+    return stored_as(engine, work, draft, _key(engine, work, draft, merge, key))
+
+
+def stored_as(engine: Engine, work: Prepared, draft: Draft, merge_key: str | None) -> Job:
+    """Store the job and schedule its delivery, or join the job that has this merge key."""
+    job = _created(engine, draft) if merge_key is None else _created_or_joined(engine, draft, merge_key, work)
+    if job.id == draft.id:
+        credentials = _sent(engine, job, work)
+        engine.prepare_to_send()
+        written = engine.clock.monotonic()
+        engine.when_committed(job.id, partial(engine.monitor.accept, job, credentials, written), is_new=True)
+    return job
+
+
+def _key(engine: Engine, work: Prepared, draft: Draft, merge: Merge, key: str | None) -> str | None:
+    """Return the merge key of the job, or None if it never joins another one."""
+    check_merge(merge)
+    cookies = engine.options.merge_cookies
+    names = (engine.session_cookie(),) if cookies is None else cookies
+    if key is None:
+        made = None if merge == "never" else merge_key(engine.access, draft, work.given, work.inherited, names)
+        return None if made is None else f"{merge}:{made}"
+    if not isinstance(key, str) or not key or len(key) > _LONGEST_KEY or not is_storable(key):
+        raise InvalidRequest("key", f"must be text of 1 to {_LONGEST_KEY} characters, not {key!r}")
+    if merge != "never":
+        raise InvalidRequest("key", f"can't be combined with merge={merge!r}: a key already joins the same job")
+    given, inherited = work.given, work.inherited
+    lasting = lasting_key(engine.access, draft, key, given=given, inherited=inherited, cookies=names)
+    if lasting is None:
+        raise InvalidRequest(
+            "key",
+            "needs an owner: nothing in this request distinguishes its visitor from others, who would get the same job; "
+            "set the owner hook, or pass owner= or as_current_user=False",
+        )
+    return lasting
+
+
+def _sent(engine: Engine, job: Job, work: Prepared) -> Credentials | None:
+    return engine.inheritance.packed(job.id, work.credentials) or None
+
+
+def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
+    try:
+        return engine.store.create(draft, key)
+    except StoreUnavailable:
+        job = engine.store.get(draft.id, body=True)  # perhaps only the store's reply was lost
+        if job is None:
+            raise
+        return job
+
+
+def _is_what_its_key_says(engine: Engine, job: Job, draft: Draft, key: str) -> bool:
+    """Return whether a job may be joined: with a key that was moved to its row, it would get the caller's credentials."""
+    if lasts(key):
+        return _belongs_to_key(engine, job, draft)
+    is_waiting = job.is_waiting and job.status is Status.STARTED and job.run == 1
+    return (
+        (is_waiting or not waits_until_sent(key))
+        and is_same(job, draft)
+        and engine.row_keys.is_authentic_with(job, draft.request.body)
+    )
+
+
+def _belongs_to_key(engine: Engine, job: Job, draft: Draft) -> bool:
+    """Return whether a job with a lasting key is the owner's. Its request may have another body, and is gone after the end."""
+    if job.owner != draft.owner or job.label not in engine.row_keys.labels:
+        return False
+    if job.status.is_final:
+        return True
+    whole = engine.store.get(job.id, body=True) or job
+    if whole.status.is_final:
+        return True
+    return whole.request is not None and engine.row_keys.is_authentic_with(whole, whole.request.body)
+
+
+def _check_route(job: Job, draft: Draft) -> None:
+    """Raise `InvalidRequest` if the job with this key is one of another route: most likely a mistake."""
+    route, own = f"{job.method} {job.path}", f"{draft.method} {draft.path}"
+    if route != own:
+        raise InvalidRequest("key", f"belongs to a job of another route, {route}, and not of {own}: use another key")
+
+
+def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -> Job:
+    while True:
+        job = _created(engine, draft, key)
+        if job.id == draft.id:
+            return job
+        if not _is_what_its_key_says(engine, job, draft, key):
+            _log.error("job %s: its stored row is not as this application wrote it, so no call joins it", job.id)
+            return _created(engine, draft)
+        if lasts(key):
+            _check_route(job, draft)
+            return job
+        if not waits_until_sent(key):
+            return job
+        changes = Changes(due=draft.due)
+        if draft.lessee is not None and (draft.held or not job.held):
+            # This process can deliver it too; the present lessee sees the new time only when it renews its lease.
+            changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
+        moved = engine.store.change(job.id, Expect(unclaimed=True, version=job.version), changes)
+        if moved is not None:
+            engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, _sent(engine, moved, work)))
+            return moved

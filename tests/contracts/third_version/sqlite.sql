@@ -1,0 +1,13 @@
+CREATE TABLE "backjob" (seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, status INTEGER NOT NULL, progress INTEGER NOT NULL, output_size INTEGER NOT NULL, output_truncated INTEGER NOT NULL, created_time INTEGER NOT NULL, start_time INTEGER NOT NULL, deliver_by INTEGER, updated_time INTEGER NOT NULL, end_time INTEGER, error_timeout INTEGER NOT NULL, attempt INTEGER NOT NULL, version INTEGER NOT NULL, held INTEGER NOT NULL, depth INTEGER NOT NULL, token TEXT, lessee TEXT, lease_until INTEGER, merge_key TEXT, owner TEXT, scope TEXT NOT NULL, label TEXT NOT NULL DEFAULT '', proof TEXT, root TEXT, waiting_for TEXT, run INTEGER NOT NULL DEFAULT '1', delivery INTEGER NOT NULL DEFAULT '1', retries INTEGER NOT NULL DEFAULT '0', retry_delay INTEGER NOT NULL DEFAULT '10000000', queue TEXT NOT NULL DEFAULT 'default', slot TEXT, as_owner INTEGER NOT NULL DEFAULT '0', claimed_time INTEGER, expires INTEGER, request TEXT, status_text TEXT, result TEXT, history TEXT, cursor TEXT, sealed BLOB, has_body INTEGER NOT NULL);
+CREATE UNIQUE INDEX backjob_merging ON "backjob" (merge_key) WHERE merge_key IS NOT NULL;
+CREATE UNIQUE INDEX backjob_slots ON "backjob" (slot) WHERE slot IS NOT NULL;
+CREATE INDEX backjob_living ON "backjob" (status, label, token, start_time, queue, slot) WHERE status < 2;
+CREATE INDEX backjob_undelivered ON "backjob" (deliver_by, label) WHERE deliver_by IS NOT NULL AND token IS NULL AND status < 2;
+CREATE INDEX backjob_expiring ON "backjob" (expires, label) WHERE expires IS NOT NULL AND token IS NULL AND status < 2;
+CREATE INDEX backjob_ageing ON "backjob" (status, label, end_time) WHERE status >= 2;
+CREATE INDEX backjob_ended ON "backjob" (status, label) WHERE status >= 2;
+CREATE INDEX backjob_owned ON "backjob" (owner) WHERE owner IS NOT NULL;
+CREATE INDEX backjob_scoped ON "backjob" (scope) WHERE scope <> '';
+CREATE INDEX backjob_chained ON "backjob" (root) WHERE root IS NOT NULL;
+CREATE TABLE "backjob_body" (job INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE "backjob_output" (job INTEGER NOT NULL, start INTEGER NOT NULL, piece BLOB NOT NULL, PRIMARY KEY (job, start)) WITHOUT ROWID;

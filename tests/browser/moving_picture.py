@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PICTURE: Final = ROOT / "docs" / "images" / "export.webp"
 LARGEST: Final = 300_000  # bytes
-WINDOW: Final = {"width": 560, "height": 400}
+WIDTH, HEIGHT = 560, 400
 INTERVAL: Final = 0.12  # s between two frames, at least
 BEFORE: Final = 1.2  # s before the button is pressed
 AFTER: Final = 3.0  # s after the job has ended
@@ -91,7 +91,7 @@ def main() -> None:
         with served(flask, directory, environment, r"Running on http://127\.0\.0\.1:(\d+)") as port:
             arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-            page = chromium.new_page(viewport=WINDOW, color_scheme="light")
+            page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
             page.goto(f"http://127.0.0.1:{port}/")
             pictures = run_of(page)
             chromium.close()

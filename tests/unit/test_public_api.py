@@ -94,7 +94,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
         *("scope", "waiting_for", "attempt", "retries", "history"),
         *("title", "method", "path", "queue", "created_time", "claimed_time", "file", "error", "keeps_request"),
     ]
-    assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
+    assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated", "tail"]
 
 
 # --- parameters: name → default, keyword-only after "*" ----------------------------------------------------
@@ -152,6 +152,9 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "max_file": 1 << 30,
         "max_result": 1 << 16,
         "show_errors": False,
+        "capture_stderr": False,
+        "capture_logging": None,
+        "timestamp_output": False,
         "clock": None,
     },
     "start": {

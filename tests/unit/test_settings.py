@@ -338,7 +338,7 @@ def test_what_is_no_place_for_files_is_refused(value: object) -> None:
 
 
 def test_a_name_that_leads_to_no_place_for_files_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="FILES: .* has no methods"):
+    with pytest.raises(InvalidRequest, match=r"FILES: .* has no methods"):
         files_for(f"{__name__}:KEY")
     with pytest.raises(InvalidRequest, match="FILES"):
         files_for(f"{__name__}:MISSING")

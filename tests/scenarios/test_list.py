@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from backjob import Status
 from tests.scenarios.sites import Site
@@ -15,7 +16,7 @@ HTML = {"Accept": "text/html"}
 
 def test_a_user_starts_a_job_once_finds_it_runs_it_again_and_deletes_it(site: Site) -> None:
     # One press, and the same one again.
-    options = {"title": "Invoices & more", "key": "invoices-2026", "keep_request": True, "visitor": LIA}
+    options: dict[str, Any] = {"title": "Invoices & more", "key": "invoices-2026", "keep_request": True, "visitor": LIA}
     job_id = site.start("/work/fail", **options)
     assert site.start("/work/fail", **options) == job_id
     assert site.end(job_id).status is Status.FAILED

@@ -467,7 +467,11 @@ class Engine(Visitors):
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        return state_of(job, lambda job: self._tail(job)[1].text)
+        return state_of(job, self._end_of_output)
+
+    def _end_of_output(self, job: Job) -> str:
+        chunk = self._tail(job)[1]
+        return chunk.tail or chunk.text
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""

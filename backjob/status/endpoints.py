@@ -54,7 +54,12 @@ _ROUTE: Final = re.compile(
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
-_STATIC: Final = {"/progress.js": "text/javascript", "/terminal.js": "text/javascript", "/progress.css": "text/css"}
+_STATIC: Final = {
+    "/progress.js": "text/javascript",
+    "/terminal.js": "text/javascript",
+    "/progress.css": "text/css",
+    "/list.css": "text/css",
+}
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s

@@ -73,6 +73,8 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("FORWARD_HEADERS", "CREDENTIAL_HEADERS"): ["Host", "X-Forwarded-For"],
     ("FORWARD_HEADERS",): ["Cookie"],
     ("KEY_FALLBACKS",): [5, [5]],
+    ("PUBLIC_URL",): ["", 5, "shop.example", "ftp://shop.example", "https://shop.example?a=b"],
+    ("TRUSTED_ORIGINS",): [5, [5], "*", "null", "https://*.shop.example", "https://a.example/path", "a.example"],
     ("QUEUES",): [
         "",
         "exports",

@@ -104,6 +104,7 @@ FINISH: Final = {"text": None, "result": None, "*": ..., "file": None, "name": N
 TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None, "resume": False}
 RETRY: Final = {"delay": None, "text": None}
 
+COMMAND: Final = {"args": EMPTY, "*": ..., "input": None, "check": True, "terminal": False, "options": EMPTY}
 FIND: Final = {
     "scope": None,
     "status": None,
@@ -206,6 +207,8 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "finish": FINISH,
     "fail": {"text": "", "*": ..., "job_id": None},
     "bind": {"function": EMPTY},
+    "run_command": COMMAND,
+    "arun_command": COMMAND,
     "background_only": {"action": EMPTY},
     "astatus": {"job_id": EMPTY},
     "aoutput": {"job_id": EMPTY, "offset": 0},
@@ -261,7 +264,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 16
+    assert len(twins) == 17
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name

@@ -34,7 +34,6 @@
     completed: "Done",
     failed: "Failed",
     cancelled: "Cancelled",
-    continued: "continued",
     separator: ": ",
     starts: "starts in {time}",
     elapsed: "{time}",
@@ -48,7 +47,7 @@
     label: "Progress",
     output: "Output",
     more: "There is more output before this.",
-    truncated: "The output exceeded the limit; the rest is missing.",
+    truncated: "The output exceeded the limit; a part is missing here.",
     lost: "Connection lost; reconnecting …",
     unknown: "This job does not exist, or you may not see it.",
     refused: "The job could not be cancelled.",
@@ -327,9 +326,9 @@
       const { status, ok, body } = await this.#fetch(this.#url(name), "POST").catch(() => ({ status: 0 }));
       if (run !== this.#run) return;
       button.ariaDisabled = null;
-      const next = ok && name === "run_again" && body.links?.self;
-      if (next) {
-        this.setAttribute("src", next);
+      const links = ok && name === "run_again" && body.links;
+      if (links) {
+        this.setAttribute("src", (links.cancel || links.self).replace(/\/cancel$/, ""));
         this.#build().status.focus();
       } else if (ok || (status === 409 && name === "cancel")) {
         this.#wake();
@@ -357,9 +356,10 @@
     // The translation of a text that backjob wrote, or else the text: whole, or of its parts between semicolons.
     #own(text) {
       const one = (part) => {
-        const numbers = [];
-        const key = part.replace(/\d[\d.e+]*/g, (number) => (numbers.push(number), "{number}"));
-        return this.#tables.sentences?.[key]?.replace(/\{number\}/g, () => numbers.shift());
+        const values = [], keep = (name) => (value) => (values.push(value), `{${name}}`);
+        const job = part.replace(/(?<=\(job )[\w-]+(?=\))/, keep("job"));
+        const key = values.length ? job : part.replace(/\d[\d.e+]*/g, keep("number"));
+        return this.#tables.sentences?.[key]?.replace(/\{\w+\}/g, () => values.shift());
       };
       return one(text) ?? text.split("; ").map((part) => one(part) ?? part).join("; ");
     }
@@ -383,7 +383,9 @@
         alert: make("p", { part: "alert", role: "alert", hidden: "" }),
         more: make("p", { part: "note", hidden: "" }),
         output: make("pre", { part: "output", role: "group", tabindex: 0, hidden: "" }),
-        truncated: make("p", { part: "note", hidden: "" }),
+        lines: make("span", {}),
+        truncated: make("span", { part: "note" }),
+        tail: make("span", {}),
       };
       [parts.word, parts.colon] = [new Text(), new Text()];
       parts.state.append(parts.word);
@@ -391,13 +393,14 @@
       parts.history.append(parts.earlier, parts.runs);
       parts.cancel.addEventListener("click", () => this.#post(parts.cancel, "cancel", "refused"));
       parts.run_again.addEventListener("click", () => this.#post(parts.run_again, "run_again", "not_again"));
+      parts.output.append(parts.lines);
       this.#parts = parts;
       this.#applyTexts();
       this.replaceChildren(
         make("div", { part: "head" }, parts.status, parts.percent),
         parts.bar,
         make("div", { part: "foot" }, parts.time, parts.attempt, parts.result, parts.file, parts.run_again, parts.cancel),
-        parts.alert, parts.history, parts.more, parts.output, parts.truncated,
+        parts.alert, parts.history, parts.more, parts.output,
       );
       return parts;
     }
@@ -425,25 +428,22 @@
       if (this.#parts || !this.firstElementChild) this.#showStatus(this.#texts().lost, "");
     }
 
-    #append({ text, next_offset: offset, truncated }) {
-      const { output, more, truncated: note } = this.#build();
-      note.hidden = !truncated;
-      if (offset <= this.#offset) return;
-      this.#offset = offset;
-      this.#text += text;
-      return this.#print(output, more);
-    }
-
-    // Show the output as a terminal would; terminal.js does it, and is loaded with the first output.
-    async #print(output, more) {
+    // Show a chunk as a terminal would; terminal.js does it, and is loaded with the first output.
+    async #append({ text, next_offset: offset, truncated, tail }) {
+      const { output, lines, more, truncated: note, tail: end } = this.#build();
+      if (truncated && !note.parentNode) output.append(note, end);
+      if (offset <= this.#offset && !tail) return;
+      if (offset > this.#offset) this.#text += text;
+      this.#offset = Math.max(offset, this.#offset);
       const file = new URL("terminal.js", new URL(this.getAttribute("src"), document.baseURI));
-      this.#screen ??= import(file).then(({ Screen }) => new Screen(output), () => ({ feed: (text) => output.append(text) }));
-      const screen = await this.#screen, text = this.#text;
+      this.#screen ??= import(file).then(({ Screen }) => new Screen(lines, end), () => ({ feed: (text) => lines.append(text) }));
+      const screen = await this.#screen;
       if (output !== this.#parts?.output) return;
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
+      text = this.#text;
       this.#text = "";
       output.hidden = false;
-      if (screen.feed(text)) more.hidden = false;
+      if (screen.feed(text, tail)) more.hidden = false;
       if (atEnd) output.scrollTop = output.scrollHeight;
       if (this.#state) this.#show(); // the status text may repeat the output
     }
@@ -490,7 +490,7 @@
       parts.attempt.hidden = !(attempt > 1 && status === RUNNING);
       set(parts.attempt, words.attempt.replace("{attempt}", attempt).replace("{attempts}", retries + 1));
       parts.history.hidden = !history.length;
-      const reasonOf = (reason) => (reason === "continued" ? words.continued : this.#own(reason));
+      const reasonOf = (reason) => this.#tables.reasons?.[reason] ?? this.#own(reason);
       const lines = history.map(({ begin, end, reason }) => this.#span(begin, end) + words.separator + reasonOf(reason));
       if (parts.runs.childElementCount === lines.length && parts.runs.lastChild?.textContent === lines.at(-1)) return;
       parts.runs.replaceChildren(...lines.map((line) => make("li", {}, line)));

@@ -112,13 +112,13 @@ def test_the_state_is_the_jobs_dictionary_as_json(jobs: FakeJobs) -> None:
 
 def test_output_is_json_from_the_offset(jobs: FakeJobs) -> None:
     response = fetch(jobs, "/job1.view-job1/output", query="offset=6")
-    assert json.loads(response.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False}
+    assert json.loads(response.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False, "tail": ""}
 
 
 def test_output_without_an_offset_starts_at_0_and_states_whether_it_was_truncated(jobs: FakeJobs) -> None:
     jobs.truncated = True
     response = fetch(jobs, "/job1/output", owner="ann")
-    assert json.loads(response.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True}
+    assert json.loads(response.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True, "tail": ""}
 
 
 def test_output_past_the_end_is_empty(jobs: FakeJobs) -> None:
@@ -824,9 +824,9 @@ def test_the_headline_is_free_of_sequences(jobs: FakeJobs) -> None:
 
 
 def test_the_page_states_that_output_is_missing(jobs: FakeJobs) -> None:
-    assert "the rest is missing" not in page_of(jobs)
+    assert "a part is missing here" not in page_of(jobs)
     jobs.truncated = True
-    assert "the rest is missing" in page_of(jobs)
+    assert "a part is missing here" in page_of(jobs)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_the_element_uses_no_markup_eval_or_inline_style(sink: str) -> None:
 
 def test_the_element_imports_only_the_file_that_shows_output() -> None:
     assert re.findall(r"import.*", asset("progress.js").decode()) == [
-        "import(file).then(({ Screen }) => new Screen(output), () => ({ feed: (text) => output.append(text) }));"
+        "import(file).then(({ Screen }) => new Screen(lines, end), () => ({ feed: (text) => lines.append(text) }));"
     ]
     assert "import" not in asset("terminal.js").decode()
 

@@ -17,7 +17,7 @@ from backjob.django import jobs
 from backjob.django.models import Job, Output
 from backjob.django.testing import immediate, recorded
 from backjob.lifecycle import Requeue, claimed, concluded
-from backjob.model import Changes, Expect
+from backjob.model import Changes, Expect, Report
 from backjob.status.words import WAITING, WORDS
 from tests.adapters.django.work import echo, fail_by_value
 
@@ -252,3 +252,13 @@ def test_output_looks_as_on_a_terminal_and_is_escaped(ended: str) -> None:
     page = staff("view_job").get(detail(ended)).content.decode()
     assert '<pre class="backjob-text">100 %\n<span class="bj-f1">&lt;b&gt;red&lt;/b&gt;</span>' in page
     assert '<link rel="stylesheet" href="/backjob/progress.css">' in page
+
+
+def test_a_truncated_output_has_a_marked_gap(waiting: str) -> None:
+    assert jobs.store.change(waiting, *claimed("token", 1, 18))
+    report = Report(output="line 1\n", truncated=True, tail="<b>line 4999</b>\n")
+    assert jobs.store.report(waiting, "token", report)
+    jobs.cancel(waiting)
+    page = staff("view_job").get(detail(waiting)).content.decode()
+    [output] = re.findall(r'<pre class="backjob-text">(.*?)</pre>', page, re.DOTALL)
+    assert re.fullmatch(r'line 1\n<span part="note">[^<]+</span>&lt;b&gt;line 4999&lt;/b&gt;\n?', output)

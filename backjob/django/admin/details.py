@@ -28,6 +28,13 @@ _NOTHING = "-"
 
 def element_of(job: Job) -> str:
     """Return the progress element of an unfinished job; "" for an ended one, or if there are no status routes."""
+    cached: str | None = getattr(job, "_backjob_element", None)
+    if cached is None:
+        cached = job._backjob_element = _element(job)  # type: ignore[attr-defined]  # noqa: SLF001 - a page asks often
+    return cached
+
+
+def _element(job: Job) -> str:
     from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
 
     if job.status >= Status.COMPLETED:

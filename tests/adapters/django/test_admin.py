@@ -103,7 +103,7 @@ def test_the_detail_shows_texts_and_output_escaped(ended: str) -> None:
 def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> None:
     al = staff("view_job")
     page = al.get(detail(waiting)).content.decode()
-    assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
+    assert f'<backjob-progress src="{jobs.status_url(waiting)}" output ' in page
     assert "field-text" not in page  # it would stand still beside what moves
     assert "field-state" not in page
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
@@ -236,6 +236,16 @@ def test_the_list_reads_no_large_columns_and_a_page_no_body(ended: str) -> None:
         with CaptureQueriesContext(connection) as captured:
             assert al.get(url).status_code == 200
         assert not [query["sql"] for query in captured if re.search(f'"({columns})"', query["sql"])]
+
+
+def test_a_page_needs_few_queries(ended: str, waiting: str, failed_task: str) -> None:
+    al = staff("view_job", "inspect_job", "cancel_job")
+    for job_id in (ended, waiting, failed_task):
+        path = detail(job_id)
+        with CaptureQueriesContext(connection) as captured:
+            assert al.get(path).status_code == 200
+        of_jobs = [query["sql"] for query in captured if re.search('"backjob_(job|output)"', query["sql"])]
+        assert len(of_jobs) <= 4, of_jobs  # the row; the element, or the output, which is found by the job once more
 
 
 def test_a_running_job_has_the_element_above_the_fields_in_full_width(waiting: str) -> None:

@@ -94,10 +94,10 @@ class JobAdmin(_ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> Any:
         engine = jobs.engine_if_usable()
         rows = super().get_queryset(request)
-        if engine is None:
+        if engine is None or (database := database_of(engine.store)) is None:
             return rows.none()
         # The table may have jobs of other sites.
-        rows = rows.using(database_of(engine.store)).filter(label__in=engine.row_keys.labels)
+        rows = rows.using(database).filter(label__in=engine.row_keys.labels)
         return rows.defer("request", "sealed", "body")
 
     @override
@@ -124,8 +124,12 @@ class JobAdmin(_ModelAdmin):
 
     @override
     def changelist_view(self, request: HttpRequest, extra_context: Any = None) -> Any:
-        if jobs.engine_if_usable() is None:
+        engine = jobs.engine_if_usable()
+        if engine is None:
             self.message_user(request, _("Background jobs are not configured; see the log."), messages.ERROR)
+        elif database_of(engine.store) is None:
+            text = _("The jobs of this site are not in Django's database, so they can't be listed here.")
+            self.message_user(request, text, messages.WARNING)
         return super().changelist_view(request, extra_context)
 
     @override

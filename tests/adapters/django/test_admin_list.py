@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,3 +237,14 @@ def test_pages_end_after_so_many_jobs_and_the_list_says_so(monkeypatch: pytest.M
     assert page.context["cl"].result_count == 70
     assert "These are the newest 70 jobs." in page.content.decode()
     assert rows_of(client, p="2") == ids[69:49:-1]
+
+
+def test_a_site_whose_jobs_are_elsewhere_is_told_so(tmp_path: Path) -> None:
+    started()
+    client = staff("backjob.view_job")
+    with override_settings(BACKJOB={"STORE": f"sqlite:///{tmp_path / 'jobs.db'}"}):
+        jobs.reset()
+        page = client.get(LIST)
+        assert "are not in Django&#x27;s database" in page.content.decode()
+        assert list(page.context["cl"].result_list) == []
+    assert "are not in Django" not in client.get(LIST).content.decode()

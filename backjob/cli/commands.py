@@ -12,7 +12,7 @@ from typing import Final
 
 from backjob.cli.bar import columns_of
 from backjob.cli.completion import shell_code
-from backjob.cli.console import job_details, run_monitor, whole_output
+from backjob.cli.console import has_colours, job_details, run_monitor, whole_output
 from backjob.cli.demo import server
 from backjob.cli.doctor import examine
 from backjob.cli.exits import OF_STATUS, Exit
@@ -65,10 +65,11 @@ def show_job(args: Namespace) -> int:
     with _source(args).open() as jobs:
         if args.json:
             state = jobs.status(args.job_id)
-            output, truncated = whole_output(jobs, args.job_id)
-            print(json.dumps({**state.as_dict(), "output": output, "truncated": truncated}))
+            output = whole_output(jobs, args.job_id)
+            kept = {"output": output.text, "truncated": output.truncated, "tail": output.tail}
+            print(json.dumps({**state.as_dict(), **kept}))
         else:
-            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty()))
+            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty(), colours=has_colours(sys.stdout)))
     return Exit.SUCCESS
 
 

@@ -22,8 +22,9 @@ from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
 from backjob.model import DEFAULT_QUEUE, JsonValue, Output, Status
 from backjob.output import ansi_of, escaped, from_line, lines_of, plain_end, text_of
+from backjob.status.languages import ENGLISH, Language
 from backjob.status.times import clock_text, run_seconds
-from backjob.status.words import EARLIER_RUNS, WAITING, run_line, word_of
+from backjob.status.words import WAITING, run_line, text_of_state, word_of
 
 TRUNCATED: Final = "(the output exceeded the limit; a part is missing here)"
 """The line between the beginning and the tail of an output."""
@@ -65,23 +66,25 @@ def shown_output(text: str, *, terminal: bool, colours: bool = False) -> str:
     return ansi_of(lines, colours=colours) if terminal else "\n".join(map(text_of, lines))
 
 
-def job_details(jobs: BackJob, job_id: str, *, escape: bool = True, colours: bool = False) -> str:
+def job_details(
+    jobs: BackJob, job_id: str, *, escape: bool = True, colours: bool = False, language: Language = ENGLISH
+) -> str:
     """Return a job's state over several lines, and its output below them, as a terminal would show it.
 
     ``escape`` makes everything safe for a terminal (see `escaped`), and ``colours`` shows the output's. Raises `JobNotFound`.
     """
     state = jobs.status(job_id)
     output = whole_output(jobs, job_id)
-    text = "" if is_output(state.status_text, output.tail or output.text) else state.status_text
+    text = "" if is_output(state.status_text, output.tail or output.text) else text_of_state(state, language)
     seconds = run_seconds(state, engine_of(jobs).clock.now())
     rows = {
         "id": state.id,
         "title": last_line(state.title),
         "route": last_line(f"{state.method} {state.path}"),
-        "state": word_of(state.status, state.attempt),
+        "state": word_of(state.status, state.attempt, language),
         "progress": f"{state.progress} %",
         "text": "\n          ".join(escaped(text).strip().splitlines()),
-        "waits": WAITING.get(state.waiting_for or "", state.waiting_for or ""),
+        "waits": language.sentence(WAITING.get(state.waiting_for or "", state.waiting_for or "")),
         "attempt": f"{state.attempt} of {state.retries + 1}" if state.retries or state.attempt > 1 else "",
         "queue": "" if state.queue == DEFAULT_QUEUE else last_line(state.queue),
         "scope": last_line(state.scope),
@@ -97,7 +100,11 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True, colours: boo
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value]
     if state.history:
-        lines += ["", f"{EARLIER_RUNS}:", *(last_line(run_line(entry), _LONGEST_RUN) for entry in state.history)]
+        lines += [
+            "",
+            f"{language.say('history')}:",
+            *(last_line(run_line(entry, language), _LONGEST_RUN) for entry in state.history),
+        ]
     if output.text:
         lines += ["", shown_output(output.text, terminal=escape, colours=colours).removesuffix("\n")]
     if output.truncated:

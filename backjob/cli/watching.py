@@ -10,12 +10,13 @@ from typing import Final, Self, TextIO
 from backjob.cli.bar import Bar
 from backjob.cli.console import TRUNCATED, has_colours, is_output, last_line
 from backjob.cli.exits import OF_STATUS
+from backjob.cli.speaking import language_for
 from backjob.jobs import BackJob
 from backjob.model import JobState, Status
 from backjob.output import DEFAULT, Line, Screen, ansi_of, from_line, lines_of, text_of
 from backjob.output.screen import REACH
 from backjob.protocols import Clock
-from backjob.status.words import with_notes
+from backjob.status.words import text_of_state, with_notes
 
 _KEPT: Final = 1 << 16
 _LONGEST_END: Final = 2000
@@ -29,18 +30,18 @@ def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = N
     ``stream`` propagate.
     """
     output = _OutputReader(jobs, job_id)
-    terminal, colours = stream.isatty(), has_colours(stream)
+    terminal, colours, language = stream.isatty(), has_colours(stream), language_for(stream)
     status = Status.STARTED
     with _display(stream, clock) as display:
         for state in jobs.watch(job_id):
             status = state.status
             for lines in output.new_lines(ended=status.is_final):
                 display.output(f"{_printed(lines, terminal=terminal, colours=colours)}\n")
-            text = state.status_text
-            if output.is_repeated_by(text):
+            text = text_of_state(state, language)
+            if output.is_repeated_by(state.status_text):
                 text = "" if status.is_final or not terminal else output.unfinished
             line = last_line(text, _LONGEST_END) if status.is_final else last_line(text)
-            display.state(state, with_notes(line, state))
+            display.state(state, with_notes(line, state, language))
     return OF_STATUS[status]
 
 

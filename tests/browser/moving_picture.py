@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
-from tests.browser.conftest import CHROMIUM, DISABLED
+from tests.browser.browsers import CHROMIUM, DISABLED
 from tests.docs.pages import ROOT, blocks
 from tests.docs.serving import served
 

@@ -34,7 +34,6 @@
     completed: "Done",
     failed: "Failed",
     cancelled: "Cancelled",
-    continued: "continued",
     separator: ": ",
     starts: "starts in {time}",
     elapsed: "{time}",
@@ -104,7 +103,6 @@
     #parts = null;
     #offset = 0;
     #screen = null; // a promise
-    #text = ""; // not shown yet
     #state = null;
     #last = "";
     #endedSrc; // the src whose end event has fired
@@ -137,7 +135,7 @@
       }
       this.#parts = this.#screen = this.#state = this.#mark = null;
       this.#offset = 0;
-      this.#last = this.#text = "";
+      this.#last = "";
       this.#endedSrc = undefined;
       if (!this.hasAttribute("src")) return; // a fragment from the server
       // Server-rendered content stays until the first state arrives. A loading page may not have parsed it yet.
@@ -327,9 +325,9 @@
       const { status, ok, body } = await this.#fetch(this.#url(name), "POST").catch(() => ({ status: 0 }));
       if (run !== this.#run) return;
       button.ariaDisabled = null;
-      const next = ok && name === "run_again" && body.links?.self;
-      if (next) {
-        this.setAttribute("src", next);
+      const links = ok && name === "run_again" && body.links;
+      if (links) {
+        this.setAttribute("src", (links.cancel || links.self).replace(/\/cancel$/, ""));
         this.#build().status.focus();
       } else if (ok || (status === 409 && name === "cancel")) {
         this.#wake();
@@ -357,9 +355,10 @@
     // The translation of a text that backjob wrote, or else the text: whole, or of its parts between semicolons.
     #own(text) {
       const one = (part) => {
-        const numbers = [];
-        const key = part.replace(/\d[\d.e+]*/g, (number) => (numbers.push(number), "{number}"));
-        return this.#tables.sentences?.[key]?.replace(/\{number\}/g, () => numbers.shift());
+        const values = [], keep = (name) => (value) => (values.push(value), `{${name}}`);
+        const job = part.replace(/(?<=\(job )[\w-]+(?=\))/, keep("job"));
+        const key = values.length ? job : part.replace(/\d[\d.e+]*/g, keep("number"));
+        return this.#tables.sentences?.[key]?.replace(/\{\w+\}/g, () => values.shift());
       };
       return one(text) ?? text.split("; ").map((part) => one(part) ?? part).join("; ");
     }
@@ -432,16 +431,14 @@
     async #append({ text, next_offset: offset, truncated, tail }) {
       const { output, lines, more, truncated: note, tail: end } = this.#build();
       if (truncated && !note.parentNode) output.append(note, end);
-      if (offset <= this.#offset && !tail) return;
-      if (offset > this.#offset) this.#text += text;
-      this.#offset = Math.max(offset, this.#offset);
+      if (offset > this.#offset) this.#offset = offset;
+      else if (tail) text = "";
+      else return;
       const file = new URL("terminal.js", new URL(this.getAttribute("src"), document.baseURI));
       this.#screen ??= import(file).then(({ Screen }) => new Screen(lines, end), () => ({ feed: (text) => lines.append(text) }));
-      const screen = await this.#screen;
+      const screen = await this.#screen; // for each chunk in turn
       if (output !== this.#parts?.output) return;
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
-      text = this.#text;
-      this.#text = "";
       output.hidden = false;
       if (screen.feed(text, tail)) more.hidden = false;
       if (atEnd) output.scrollTop = output.scrollHeight;
@@ -490,7 +487,7 @@
       parts.attempt.hidden = !(attempt > 1 && status === RUNNING);
       set(parts.attempt, words.attempt.replace("{attempt}", attempt).replace("{attempts}", retries + 1));
       parts.history.hidden = !history.length;
-      const reasonOf = (reason) => (reason === "continued" ? words.continued : this.#own(reason));
+      const reasonOf = (reason) => this.#tables.reasons?.[reason] ?? this.#own(reason);
       const lines = history.map(({ begin, end, reason }) => this.#span(begin, end) + words.separator + reasonOf(reason));
       if (parts.runs.childElementCount === lines.length && parts.runs.lastChild?.textContent === lines.at(-1)) return;
       parts.runs.replaceChildren(...lines.map((line) => make("li", {}, line)));

@@ -66,6 +66,9 @@ class FakeJobs:
     def open_file(self, job_id: str) -> BinaryIO | None:
         return io.BytesIO(self.files[job_id]) if job_id in self.files else None
 
+    def status_url(self, job_id: str, cancel: bool = False) -> str:
+        return f"/backjob/{self.reference(job_id, 'cancel' if cancel else 'view')}"
+
     def status(self, job_id: str) -> JobState:
         self.reads += 1
         if self.down:

@@ -13,11 +13,12 @@ from contextlib import suppress
 import pytest
 
 from backjob import AddressUnknown, BackJob, JobNotFound
-from backjob.cli.console import escaped, job_details, run_monitor
+from backjob.cli.console import job_details, run_monitor
 from backjob.errors import StoreUnusable
 from backjob.jobs import engine_of
 from backjob.lifecycle import completed, failed
 from backjob.model import Changes, Expect, Job, JsonValue, Response
+from backjob.output import escaped
 from backjob.protocols import Delivery
 from backjob.signing import MessageSigner
 from backjob.status.words import WAITING

@@ -16,7 +16,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 from wsgiref.simple_server import make_server
 
 from playwright.sync_api import sync_playwright
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 PROGRAM: Final = [sys.executable, "-m", "tests.browser.colourful"]
 DEADLINE: Final = 60.0  # s
 DISPLAY: Final = ":97"
+SCHEMES: Final[dict[str, Literal["light", "dark"]]] = {"": "light", "-dark": "dark"}
 
 
 def terminal(path: Path) -> None:
@@ -132,10 +133,10 @@ def job(folder: Path) -> None:
             first.goto(f"{url}/backjob/progress.js")  # the application learns its address
             job_id = jobs.start("/work", as_current_user=False, title="tqdm, Rich, click and pip")
             jobs.join(job_id, DEADLINE)
-            for suffix, scheme in (("", "light"), ("-dark", "dark")):
+            for suffix, scheme in SCHEMES.items():
                 page = browser.new_page(
                     viewport={"width": 760, "height": 700}, color_scheme=scheme, reduced_motion="reduce"
-                )  # type: ignore[arg-type]
+                )
                 page.goto(url + jobs.status_url(job_id))
                 page.locator("[part='output']").get_by_text("Successfully").wait_for()
                 page.locator("[part='output']").evaluate("element => { element.style.maxHeight = 'none' }")

@@ -91,7 +91,9 @@ def main() -> None:
         with served(flask, directory, environment, r"Running on http://127\.0\.0\.1:(\d+)") as port:
             arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-            page = chromium.new_page(viewport=WINDOW, color_scheme="light")
+            page = chromium.new_page(
+                viewport={"width": WINDOW["width"], "height": WINDOW["height"]}, color_scheme="light"
+            )
             page.goto(f"http://127.0.0.1:{port}/")
             pictures = run_of(page)
             chromium.close()

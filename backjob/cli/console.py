@@ -19,8 +19,9 @@ from typing import Final
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
 from backjob.model import DEFAULT_QUEUE, JsonValue, Status
+from backjob.status.languages import ENGLISH, Language
 from backjob.status.times import clock_text, run_seconds
-from backjob.status.words import EARLIER_RUNS, WAITING, run_line, word_of
+from backjob.status.words import WAITING, run_line, text_of_state, word_of
 
 TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
 """The line below a truncated output."""
@@ -67,23 +68,23 @@ def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:
     return "".join(chunks), chunk.truncated
 
 
-def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
+def job_details(jobs: BackJob, job_id: str, *, escape: bool = True, language: Language = ENGLISH) -> str:
     """Return a job's state over several lines, and its output below them.
 
     ``escape`` makes the output safe for a terminal (see `escaped`). Raises `JobNotFound`.
     """
     state = jobs.status(job_id)
     output, truncated = whole_output(jobs, job_id)
-    text = "" if is_output(state.status_text, output) else state.status_text
+    text = "" if is_output(state.status_text, output) else text_of_state(state, language)
     seconds = run_seconds(state, engine_of(jobs).clock.now())
     rows = {
         "id": state.id,
         "title": last_line(state.title),
         "route": last_line(f"{state.method} {state.path}"),
-        "state": word_of(state.status, state.attempt),
+        "state": word_of(state.status, state.attempt, language),
         "progress": f"{state.progress} %",
         "text": "\n          ".join(escaped(text).strip().splitlines()),
-        "waits": WAITING.get(state.waiting_for or "", state.waiting_for or ""),
+        "waits": language.sentence(WAITING.get(state.waiting_for or "", state.waiting_for or "")),
         "attempt": f"{state.attempt} of {state.retries + 1}" if state.retries or state.attempt > 1 else "",
         "queue": "" if state.queue == DEFAULT_QUEUE else last_line(state.queue),
         "scope": last_line(state.scope),
@@ -99,7 +100,11 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True) -> str:
     }
     lines = [f"{name:<9} {value}" for name, value in rows.items() if value]
     if state.history:
-        lines += ["", f"{EARLIER_RUNS}:", *(last_line(run_line(entry), _LONGEST_RUN) for entry in state.history)]
+        lines += [
+            "",
+            f"{language.say('history')}:",
+            *(last_line(run_line(entry, language), _LONGEST_RUN) for entry in state.history),
+        ]
     if output:
         lines += ["", (escaped(output) if escape else output).removesuffix("\n")]
     if truncated:

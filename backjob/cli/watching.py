@@ -10,10 +10,11 @@ from typing import Final, Self, TextIO
 from backjob.cli.bar import Bar
 from backjob.cli.console import TRUNCATED, escaped, is_output, last_line
 from backjob.cli.exits import OF_STATUS
+from backjob.cli.speaking import language_for
 from backjob.jobs import BackJob
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
-from backjob.status.words import with_notes
+from backjob.status.words import text_of_state, with_notes
 
 _HEAD: Final = 1 << 16
 _LONGEST_END: Final = 2000
@@ -27,16 +28,16 @@ def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = N
     ``stream`` propagate.
     """
     output = _OutputReader(jobs, job_id)
-    terminal = stream.isatty()
+    terminal, language = stream.isatty(), language_for(stream)
     status = Status.STARTED
     with _display(stream, clock) as display:
         for state in jobs.watch(job_id):
             status = state.status
             for lines in output.new_lines(ended=status.is_final):
                 display.output(escaped(lines) if terminal else lines)
-            text = "" if is_output(state.status_text, output.head) else state.status_text
+            text = "" if is_output(state.status_text, output.head) else text_of_state(state, language)
             line = last_line(text, _LONGEST_END) if status.is_final else last_line(text)
-            display.state(state, with_notes(line, state))
+            display.state(state, with_notes(line, state, language))
         if output.truncated:
             display.output(TRUNCATED + "\n")
     return OF_STATUS[status]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from backjob.output.styles import DEFAULT, Style
@@ -77,6 +76,14 @@ class Screen:
     def lines(self, first: int = 0, end: int | None = None) -> list[Line]:
         """Return the lines from ``first`` up to, but not including, ``end``."""
         return [_joined(row) for row in self._rows[first:end]]
+
+    def take_settled(self) -> list[Line]:
+        """Return the lines that the cursor can't reach any more, and forget them."""
+        count = max(0, len(self._rows) - REACH)
+        lines = self.lines(0, count)
+        del self._rows[:count]
+        self._row -= count
+        return lines
 
     def _move(self, control: str) -> None:
         if control == "\r":
@@ -177,7 +184,7 @@ def lines_of(text: str) -> list[Line]:
 
 def plain(text: str) -> str:
     """Return what a terminal would show for a text, without colours."""
-    return text_of(lines_of(text)) if _SPECIAL.search(text) else text
+    return "\n".join(map(text_of, lines_of(text))) if _SPECIAL.search(text) else text
 
 
 def from_line(text: str) -> str:
@@ -195,9 +202,9 @@ def plain_end(text: str, *, is_cut: bool = False) -> str:
     return plain(from_line(text[-_SHORT:]) if is_cut or len(text) > _SHORT else text)
 
 
-def text_of(lines: Iterable[Line]) -> str:
-    """Return the text of lines, joined by newlines."""
-    return "\n".join("".join(text for text, _ in line) for line in lines)
+def text_of(line: Line) -> str:
+    """Return the text of a line."""
+    return "".join(text for text, _ in line)
 
 
 def _columns(character: str) -> int:

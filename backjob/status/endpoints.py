@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar, Final
 from urllib.parse import quote, urlencode
 
@@ -39,6 +40,7 @@ from backjob.status.origins import is_intended, preflight, shared_headers
 from backjob.status.page import Links, asset, render, render_error, render_fragment
 from backjob.status.source import CannotList, StatusSource
 from backjob.status.streaming.events import output_as_dict
+from backjob.status.whole_output import output_download
 
 __all__ = ["Endpoints", "StatusResponse", "StatusSource", "Visit", "is_like_token", "not_configured"]
 
@@ -49,7 +51,9 @@ _ROUTE: Final = re.compile(
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
-_STATIC: Final = {"/progress.js": "text/javascript", "/terminal.js": "text/javascript", "/progress.css": "text/css"}
+_STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "terminal", "words")} | {
+    "/progress.css": "text/css"
+}
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s
@@ -255,6 +259,7 @@ class Endpoints:
             chunk.text,
             more=start > 0,
             truncated=chunk.truncated,
+            tail=chunk.tail,
             links=Links(
                 assets=mount,
                 job=f"{mount}/{opened.ref}",
@@ -278,6 +283,7 @@ class Endpoints:
             chunk.text,
             more=start > 0,
             truncated=chunk.truncated,
+            tail=chunk.tail,
             language=_language_of(visit),
             file=f"{visit.mount_url()}/{opened.ref}/file",
         )
@@ -285,6 +291,13 @@ class Endpoints:
         return text_response(status, _HTML, body, _PAGE_POLICY)
 
     def _output(self, visit: Visit, opened: Opened) -> StatusResponse:
+        if is_asked(visit.request, "download"):
+            return output_download(
+                opened.state.id,
+                partial(self.jobs.output, opened.state.id),
+                _language_of(visit).say("truncated"),
+                is_head=visit.request.method == "HEAD",
+            )
         start = offset(visit.request)
         if start is None:
             return _BAD_OFFSET

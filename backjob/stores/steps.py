@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ __all__ = [
     "changed",
     "dump_job",
     "each_status",
+    "found",
     "has_label",
     "holds",
     "is_due",
@@ -189,6 +191,16 @@ def _has_text(job: Job, folded: str) -> bool:
 def was_created_before(job: Job, when: datetime | None) -> bool:
     """Whether the job is on the page of a query whose ``before`` is unknown, and whose ``before_time`` this is."""
     return when is not None and job.created_time < when
+
+
+def found(query: Query, jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that `Store.find` returns for a query, given all jobs as read now, oldest first."""
+    ids = [job.id for job in jobs]
+    if query.before in ids:
+        jobs = jobs[: ids.index(query.before)]
+    elif query.before is not None or query.before_time is not None:
+        jobs = [job for job in jobs if was_created_before(job, query.before_time)]
+    return [job for job in reversed(jobs) if matches(query, job)][: query.limit]
 
 
 def each_status(query: Query) -> list[tuple[Status | None, float | None]]:

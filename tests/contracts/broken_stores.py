@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections import defaultdict
@@ -345,6 +346,422 @@ class PurgesTheJobsOfOthers(MemoryStore):
 class CountsBeyondTheLimit(MemoryStore):
     def count(self, query: Query) -> int:
         return super().count(evolve(query, limit=1000))
+
+
+# --- deleting -------------------------------------------------------------------------------------------------------
+
+
+@breaks("DeleteCalls", "test_a_deleted_job_is_unknown", "a deleted job has no output")
+class DeletesOnlyTheRow(MemoryStore):
+    def _remove(self, job_id: str) -> bool:
+        outputs = dict(self._outputs)
+        try:
+            return super()._remove(job_id)
+        finally:
+            self._outputs.update(outputs)
+
+
+@breaks("DeleteCalls", "test_a_deleted_job_is_unknown", "delete of a job returns True")
+class DeletesOnlyEndedJobs(MemoryStore):
+    def delete(self, job_id: str) -> bool:
+        job = self.get(job_id)
+        return job is not None and job.status.is_final and super().delete(job_id)
+
+
+@breaks("DeleteCalls", "test_a_deleted_job_is_unknown", "a second delete returns False")
+@breaks("DeleteCalls", "test_deleting_an_unknown_job_returns_false", "delete of an unknown job returns False")
+@breaks(
+    "DeleteCalls", "test_of_many_deletes_one_removes_the_job", "of many deletes of one job, exactly one returns True"
+)
+class DeletesWhatIsNotThere(MemoryStore):
+    def delete(self, job_id: str) -> bool:
+        super().delete(job_id)
+        return True
+
+
+@breaks("DeleteCalls", "test_a_deleted_job_frees_its_slot", "the slot of a deleted job is free")
+@breaks("MergesJobs", "test_a_deleted_job_frees_its_merge_key", "create returns the newest holder of a key")
+class DeletesWithoutFreeing(MemoryStore):
+    """A slot stays taken, and a merge key taken by a job that nobody finds."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._lost: set[str] = set()
+
+    def _remove(self, job_id: str) -> bool:
+        slots, merging = dict(self._slots), dict(self._merging)
+        removed = super()._remove(job_id)
+        self._slots, self._lost = slots, merging.keys() - self._merging.keys()
+        return removed
+
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        return super().create(draft, None if merge_key in self._lost else merge_key)
+
+
+@breaks("DeleteCalls", "test_a_deleted_job_is_unknown", "nothing makes a deleted job known again")
+class BeatsADeletedJob(MemoryStore):
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._seen: dict[str, Job] = {}
+
+    def _write(self, job: Job) -> Job:
+        self._seen[job.id] = job
+        return super()._write(job)
+
+    def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
+        stale = super().beat(tokens, lease, alive)
+        for job_id in stale & self._seen.keys():
+            self._write(self._seen[job_id])
+        return stale
+
+
+@breaks("DeleteCalls", "test_a_delete_during_other_writes_leaves_nothing_behind", "a deleted job has no output")
+class DeletesTheOutputFirst(MemoryStore):
+    """A report comes between the two steps: it waits for the first one, and the end waits for the report."""
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._half_deleted, self._reported = threading.Event(), threading.Event()
+
+    def delete(self, job_id: str) -> bool:
+        self._outputs.pop(job_id, None)
+        self._half_deleted.set()
+        self._reported.wait(0.1)
+        outputs = dict(self._outputs)
+        try:
+            return super().delete(job_id)
+        finally:
+            self._outputs.update(outputs)
+            self._half_deleted.clear()
+            self._reported.clear()
+
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        self._half_deleted.wait(0.1)
+        written = super().report(job_id, token, report)
+        self._reported.set()
+        return written
+
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        if changes.end:
+            self._reported.wait(0.1)
+        return super().change(job_id, expect, changes)
+
+
+@breaks("DelaysJobs", "test_a_deleted_job_is_not_taken", "take_due does not return a deleted job")
+@breaks("FindsJobs", "test_a_deleted_job_is_not_found", "find does not return a deleted job")
+class ListsDeletedJobs(MemoryStore):
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._deleted: dict[str, Job] = {}
+
+    def _remove(self, job_id: str) -> bool:
+        self._deleted |= {job_id: self._jobs[job_id]} if job_id in self._jobs else {}
+        return super()._remove(job_id)
+
+    def find(self, query: Query) -> list[Job]:
+        return [*super().find(query), *self._deleted.values()]
+
+    def take_due(
+        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+    ) -> list[Job]:
+        return [*self._deleted.values(), *super().take_due(lessee, lease, limit, labels, full)]
+
+
+# --- searches for a list of jobs ------------------------------------------------------------------------------------
+
+
+class CountsWhatItFinds(MemoryStore):
+    def count(self, query: Query) -> int:
+        return len(self.find(query))
+
+
+@breaks(
+    "FindsJobs",
+    "test_several_statuses_are_found_together",
+    "statuses finds the jobs with one of them, newest first",
+)
+class FindsOneStatusAfterTheOther(MemoryStore):
+    def find(self, query: Query) -> list[Job]:
+        if query.statuses is None:
+            return super().find(query)
+        each = [
+            super(FindsOneStatusAfterTheOther, self).find(evolve(query, statuses=None, status=one))
+            for one in query.statuses
+        ]
+        return [job for jobs in each for job in jobs][: query.limit]
+
+
+@breaks("FindsJobs", "test_the_jobs_of_a_queue_are_found", "queue finds the jobs of this queue alone")
+class FindsEveryQueue(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(evolve(query, queue=None))
+
+
+@breaks(
+    "FindsJobs",
+    "test_a_part_of_the_title_or_path_finds_a_job",
+    "text is a part of the title or the path, in either case, without a pattern ('invoice')",
+)
+class ComparesCases(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(evolve(query, text="", limit=1000))
+        return [job for job in found if query.text in (job.title or "") or query.text in (job.path or "")][
+            : query.limit
+        ]
+
+
+@breaks(
+    "FindsJobs",
+    "test_a_part_of_the_title_or_path_finds_a_job",
+    "text is a part of the title or the path, in either case, without a pattern ('_')",
+)
+class TakesTextForAPattern(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        pattern = re.escape(query.text).replace("_", ".").replace("%", ".*")
+        found = super().find(evolve(query, text="", limit=1000))
+        matching = [job for job in found if re.search(pattern, f"{job.title or ''}\n{job.path or ''}", re.IGNORECASE)]
+        return matching[: query.limit]
+
+
+@breaks(
+    "FindsJobs",
+    "test_a_page_begins_after_a_moment_if_the_job_before_is_gone",
+    "if the job before is unknown, the page begins after before_time",
+)
+class ForgetsTheMoment(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(evolve(query, before_time=None))
+
+
+@breaks("FindsJobs", "test_a_page_begins_after_a_moment_if_the_job_before_is_gone", "a known `before` decides")
+class PrefersTheMoment(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(evolve(query, before=query.before if query.before_time is None else None))
+
+
+@breaks(
+    "FindsJobs",
+    "test_expired_finds_the_jobs_that_are_too_old",
+    "expired finds the jobs that purge would remove, and those with a file",
+)
+class FindsNoExpiredFiles(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        found = super().find(query)
+        return found if query.expired is None or query.has_file else [job for job in found if job.file is None]
+
+
+@breaks(
+    "FindsJobs",
+    "test_expired_finds_the_jobs_that_are_too_old",
+    "a job that ended exactly its age ago has not expired",
+)
+class ExpiresTooSoon(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        if query.expired is not None:
+            completed, ended = (age and age - MICROSECOND for age in query.expired)
+            query = evolve(query, expired=(completed, ended))
+        return super().find(query)
+
+
+@breaks("FindsJobs", "test_jobs_with_a_file_are_found", "has_file finds only jobs with a file")
+class FindsJobsWithoutAFile(CountsWhatItFinds):
+    def find(self, query: Query) -> list[Job]:
+        return super().find(evolve(query, has_file=False))
+
+
+# --- what stays after the end ---------------------------------------------------------------------------------------
+
+
+@breaks(
+    "ChangeCalls",
+    "test_the_end_of_a_job_with_a_kept_request_erases_only_its_credentials",
+    "with keep_request, the body of the request stays",
+)
+class DropsTheKeptBody(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        if job.status.is_final and job.request is not None:
+            job = evolve(job, request=evolve(job.request, body=b""))
+        return super()._write(job)
+
+
+@breaks(
+    "ChangeCalls",
+    "test_the_end_of_a_job_with_a_kept_request_erases_only_its_credentials",
+    "sealed credentials never outlive the end",
+)
+class KeepsSealedCredentials(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        before = self._jobs.get(job.id)
+        keeps = before is not None and job.request is not None
+        return super()._write(evolve(job, sealed=before.sealed) if before is not None and keeps else job)
+
+
+@breaks(
+    "ChangeCalls",
+    "test_the_end_of_a_job_with_a_kept_request_erases_only_its_credentials",
+    "with keep_request, request and caller stay",
+)
+class NeverKeepsTheRequest(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        return super().change(job_id, expect, evolve(changes, keep_request=False))
+
+
+@breaks("ChangeCalls", "test_the_title_method_and_path_outlive_the_end", "title, method and path stay after the end")
+class ForgetsThePathAtTheEnd(MemoryStore):
+    def _write(self, job: Job) -> Job:
+        return super()._write(evolve(job, path=None) if job.status.is_final else job)
+
+
+@breaks("MergesJobs", "test_a_kept_merge_key_returns_the_ended_job", "with keep_key, the merge key stays")
+class NeverKeepsTheKey(MemoryStore):
+    def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        return super().change(job_id, expect, evolve(changes, keep_key=False))
+
+
+@breaks("MergesJobs", "test_a_kept_merge_key_returns_the_ended_job", "create with a kept key returns the ended job")
+class MergesOnlyWithLivingJobs(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        holder = self.get(self._merging.get(merge_key or "", ""))
+        return super().create(draft, None if holder is not None and holder.status.is_final else merge_key)
+
+
+@breaks("PurgesJobs", "test_a_job_with_a_file_is_not_purged", "purge leaves jobs that have a file")
+class PurgesJobsWithAFile(MemoryStore):
+    def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None = None) -> int:
+        expired = self.find(Query(expired=(completed_age, ended_age), labels=labels, limit=10_000))
+        return [self.delete(job.id) for job in expired].count(True)
+
+
+@breaks("PurgesJobs", "test_a_purged_job_frees_its_merge_key", "the key of a purged job is free")
+class KeepsThePurgedKey(MemoryStore):
+    def create(self, draft: Draft, merge_key: str | None = None) -> Job:
+        holder = self._held.get(merge_key or "")
+        if holder is not None and self.get(holder.id) is None:
+            return holder
+        job = super().create(draft, merge_key)
+        self._held |= {} if merge_key is None else {merge_key: job}
+        return job
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._held: dict[str, Job] = {}
+
+
+# --- the tail of output ---------------------------------------------------------------------------------------------
+
+
+@breaks("TailCalls", "test_the_tail_comes_with_the_chunk_that_reaches_the_end", "a chunk in the middle has no tail")
+@breaks(
+    "TailCalls",
+    "test_a_chunk_that_ends_before_the_last_character_has_no_tail",
+    "a chunk in the middle has no tail",
+)
+class SendsTheTailAlways(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        return evolve(super().output(job_id, offset, limit), tail=self._tails.get(job_id, ""))
+
+
+@breaks(
+    "TailCalls",
+    "test_the_tail_comes_with_the_chunk_that_reaches_the_end",
+    "an empty chunk at or past the end has the tail",
+)
+class SendsTheTailOnce(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        chunk = super().output(job_id, offset, limit)
+        return chunk if chunk.text else evolve(chunk, tail="")
+
+
+@breaks("TailCalls", "test_a_report_replaces_the_tail", "a report replaces the tail")
+class AppendsToTheTail(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        if report.tail is not UNSET:
+            report = evolve(report, tail=self._tails.get(job_id, "")[-30_000:] + report.tail[:30_000])
+        return super().report(job_id, token, report)
+
+
+@breaks("TailCalls", "test_a_report_replaces_the_tail", "a report without a tail keeps it")
+class DropsTheTail(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        written = super().report(job_id, token, report)
+        if written and report.tail is UNSET:
+            self._tails.pop(job_id, None)
+        return written
+
+
+@breaks("TailCalls", "test_a_report_replaces_the_tail", "output_size counts the output before the tail")
+class CountsTheTail(MemoryStore):
+    def get(self, job_id: str, *, body: bool = False) -> Job | None:
+        job = super().get(job_id, body=body)
+        return job and evolve(job, output_size=job.output_size + len(self._tails.get(job_id, "")))
+
+
+@breaks(
+    "TailCalls",
+    "test_a_tail_may_be_as_long_as_allowed",
+    "a tail of 65536 bytes or less comes back whole",
+)
+class CutsTheTail(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        chunk = super().output(job_id, offset, limit)
+        return evolve(chunk, tail=chunk.tail.encode()[:65_535].decode("utf-8", "replace"))
+
+
+@breaks(
+    "TailCalls",
+    "test_a_tail_without_output_and_a_large_output_with_a_tail",
+    "the tail is no part of the output",
+)
+class AppendsTheTailToTheOutput(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        chunk = super().output(job_id, offset, limit)
+        return evolve(chunk, text=chunk.text + chunk.tail) if chunk.text else chunk
+
+
+@breaks("TailCalls", "test_a_refused_report_leaves_the_tail", "a refused report leaves the tail")
+class ReplacesTheTailOfAnyRun(MemoryStore):
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        if report.tail is not UNSET:
+            self._tails[job_id] = report.tail
+        return super().report(job_id, token, report)
+
+
+@breaks("TailCalls", "test_the_tails_of_two_jobs_do_not_mix", "a job has its own tail")
+class KeepsOneTail(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        chunk = super().output(job_id, offset, limit)
+        return evolve(chunk, tail=list(self._tails.values())[-1]) if chunk.tail else chunk
+
+
+@breaks("TailCalls", "test_the_tails_of_two_jobs_do_not_mix", "a deleted job has no tail")
+class KeepsTheDeletedTail(MemoryStore):
+    def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
+        chunk = super().output(job_id, offset, limit)
+        self._seen |= {job_id: chunk.tail} if chunk.tail else {}
+        return evolve(chunk, tail=self._seen.get(job_id, "")) if self.get(job_id) is None else chunk
+
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._seen: dict[str, str] = {}
+
+
+@breaks("TailCalls", "test_of_many_tails_one_stays_whole", "the tails of two reports do not mix")
+class MixesTails(MemoryStore):
+    def __init__(self, *, clock: Clock | None = None) -> None:
+        super().__init__(clock=clock)
+        self._begun = 0
+
+    def report(self, job_id: str, token: str, report: Report) -> bool:
+        if report.tail is UNSET:
+            return super().report(job_id, token, report)
+        written = super().report(job_id, token, evolve(report, tail=report.tail[:10_000]))
+        self._begun += 1
+        mine, deadline = self._begun, time.monotonic() + 0.2
+        while self._begun == mine and time.monotonic() < deadline:
+            let_others_run()
+        if written and self._begun != mine:
+            self._tails[job_id] = self._tails[job_id][:10_000] + report.tail[10_000:]
+        return written
 
 
 # --- run leases -----------------------------------------------------------------------------------------------------
@@ -958,7 +1375,7 @@ class CannotBeForked(MemoryStore):
         return super().report(job_id, token, report)
 
 
-@breaks("MergesJobs", "test_a_claim_keeps_the_merge_key", "a store has eleven methods; missing here: beat")
+@breaks("MergesJobs", "test_a_claim_keeps_the_merge_key", "a store has twelve methods; missing here: beat")
 class CannotBeat(MemoryStore):
     beat = None  # type: ignore[assignment]  # as if it did not exist
 

@@ -26,6 +26,8 @@ PARTS: Final = {
     "SlotCalls": "backjob.testing._stores.slots",
     "ReportCalls": "backjob.testing._stores.reporting",
     "OutputCalls": "backjob.testing._stores.reporting",
+    "DeleteCalls": "backjob.testing._stores.deleting",
+    "TailCalls": "backjob.testing._stores.tails",
     "TextCalls": "backjob.testing._stores.texts",
     "ForkCalls": "backjob.testing._stores.forks",
     "Races": "backjob.testing._stores.races",
@@ -105,7 +107,7 @@ def check_named(fault: Fault, found: Mapping[str, list[str]]) -> None:
 @pytest.mark.slow
 def test_each_broken_promise_is_reported_by_name(tmp_path: Path) -> None:
     found = failures(tmp_path, "".join(suite(fault.store.__name__, fault.part) for fault in FAULTS), *chosen(FAULTS))
-    assert len(FAULTS) >= 70
+    assert len(FAULTS) >= 110
     for fault in FAULTS:
         check_named(fault, found)
 

@@ -94,6 +94,34 @@ def test_a_text_in_each_of_a_thousand_rows_takes_one_write_in_an_interval(
     assert (len(first), len(last)) == (update, update)
 
 
+# a report with a tail, a chunk from the middle of output that has one, the chunk that reaches its end, delete
+LATER_FIGURES = {
+    "SQLiteStore": (5, 2, 3, 5),
+    "PostgreSQL": (6, 2, 3, 5),
+    "MariaDB": (6, 2, 3, 5),
+    "Redis": (1, 1, 1, 1),
+}
+
+
+def test_a_tail_costs_nothing_where_it_is_not_read(
+    store: Store, counts: Counter, request: pytest.FixtureRequest
+) -> None:
+    store.create(draft("job"))
+    assert store.change("job", *claimed("token", 1, 18.0))
+    store.report("job", "token", Report(output="0123456789"))
+    assert (store.output("nobody").text, store.delete("nobody")) == ("", False)  # Redis knows the scripts from then on
+    with counts.counted() as report:
+        assert store.report("job", "token", Report(truncated=True, tail="end"))
+    with counts.counted() as middle:
+        assert store.output("job", 0, 5).tail == ""
+    with counts.counted() as end:
+        assert store.output("job", 5).tail == "end"
+    with counts.counted() as delete:
+        assert store.delete("job")
+    figures = tuple(map(len, (report, middle, end, delete)))
+    assert figures == LATER_FIGURES[request.node.callspec.params["store"]], [report, middle, end, delete]
+
+
 def test_a_thousand_running_jobs_renew_in_one_write(store: Store, counts: Counter) -> None:
     tokens = {f"job {number}": f"token {number}" for number in range(JOBS)}
     for job_id, token in tokens.items():

@@ -46,7 +46,7 @@ def start(port: int, rows: int) -> tuple[dict[str, str], str]:
     cookies += [cookie.partition(";")[0] for cookie in response.cookies]
     visitor = {"Cookie": "; ".join(cookies)}
     progress = fetch(port, "GET", "/report/", visitor)
-    [source] = re.findall(r'<backjob-progress src="([^"]+)" cancel label="Export">', progress.text)
+    [source] = re.findall(r'<backjob-progress src="([^"]+)" cancel label="Export"[^>]*>', progress.text)
     for asset in re.findall(r'(?:src|href)="(/backjob/progress\.[a-z]+)"', progress.text):
         assert fetch(port, "GET", asset).status == 200
     return visitor, source

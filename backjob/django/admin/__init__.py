@@ -27,20 +27,23 @@ from backjob.django.containing import contains
 from backjob.django.engine import database_of
 from backjob.django.models import Job
 from backjob.django.site import engine, jobs
-from backjob.errors import BackJobError
+from backjob.errors import BackJobError, InvalidRequest
 from backjob.model import DEFAULT_QUEUE
 from backjob.status.times import clock_text, run_seconds
 from backjob.stores.rows import moment
 
 _JOB_FIELDS: Final = (
-    "id", "name", "route", "state", "progress", "text", "waits", "attempts", "earlier_runs", "outcome", "made_file", "output",
+    "name", "id", "route", "state", "bar", "text", "waits", "attempts", "earlier_runs", "outcome", "made_file", "output",
 )  # fmt: skip
 _MORE_FIELDS: Final = (
-    "owner_name", "queue", "scope", "created_at", "due_at", "began_at", "ended_at", "duration", "error_timeout_seconds",
+    "owner_name", "queue", "scope_name", "created_at", "due_at", "began_at", "ended_at", "duration", "error_timeout_seconds",
 )  # fmt: skip
 _TASK_FIELDS: Final = ("task", "arguments", "errors")
-_LIVE: Final = ("state", "progress", "text", "waits", "attempts", "earlier_runs", "output")
+_LIVE: Final = ("state", "bar", "text", "waits", "attempts", "earlier_runs", "output")
 """Fields that the progress element shows, and keeps up to date."""
+
+_OPTIONAL: Final = ("waits", "attempts", "earlier_runs", "outcome", "made_file", "output", "scope_name")
+"""Fields that a page leaves out if a job has nothing there."""
 
 _LONGEST_NOTE: Final = 100
 _NOTHING: Final = "-"
@@ -60,7 +63,7 @@ def _local(when: datetime) -> str:
 class JobAdmin(_ModelAdmin):
     """The list and the pages of jobs. Each needs a permission of the model: see the page on Django in the docs."""
 
-    list_display = ("name", "state", "bar", "duration", "owner_name", "queue_name", "created_at", "note")
+    list_display = ("name", "state", "note", "percentage", "duration", "owner_name", "queue_name", "created_at")
     list_filter = (
         ("status", filters.StatusFilter),
         filters.QueueFilter,
@@ -72,6 +75,7 @@ class JobAdmin(_ModelAdmin):
     search_fields = ("title",)  # shows the box; get_search_results() decides what it finds
     search_help_text = _("An id, a part of a title or path, or an owner")
     show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER  # they would count all jobs, once for each choice of a filter
     list_per_page = 50
     paginator = JobPaginator
     ordering = ("-seq",)
@@ -124,6 +128,12 @@ class JobAdmin(_ModelAdmin):
             self.message_user(request, _("Background jobs are not configured; see the log."), messages.ERROR)
         return super().changelist_view(request, extra_context)
 
+    @override
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Leave out the queues if recent jobs are all in the default one."""
+        has_queues = any(job.queue != DEFAULT_QUEUE for job in filters.recent_values(request, self))
+        return [name for name in self.list_display if has_queues or name != "queue_name"]
+
     # --- permissions ------------------------------------------------------------------------------------------------
 
     @override
@@ -150,6 +160,10 @@ class JobAdmin(_ModelAdmin):
     @admin.display(description=_("state"))
     def state(self, job: Job) -> str:
         return state_word(state_of_row(job))
+
+    @admin.display(description=_("progress"))
+    def percentage(self, job: Job) -> str:
+        return f"{job.progress}\N{NO-BREAK SPACE}%"
 
     @admin.display(description=_("progress"))
     def bar(self, job: Job) -> str:
@@ -180,15 +194,22 @@ class JobAdmin(_ModelAdmin):
     @override
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
         """Leave out the fields that the progress element shows, and what the visitor may not see."""
-        is_live = obj is not None and bool(details.element_of(obj))
+        left_out = set() if obj is None else {name for name in _OPTIONAL if self._is_empty(name, obj)}
+        if obj is not None and details.element_of(obj):
+            left_out |= {*_LIVE}
         parts: list[tuple[Any, dict[str, Any]]] = [
-            (None, {"fields": [name for name in _JOB_FIELDS if not (is_live and name in _LIVE)]}),
-            (_("Owner and times"), {"fields": _MORE_FIELDS}),
+            (None, {"fields": [name for name in _JOB_FIELDS if name not in left_out]}),
+            (_("Owner and times"), {"fields": [name for name in _MORE_FIELDS if name not in left_out]}),
         ]
         if obj is not None and details.record_of(obj) is not None:
             may_inspect = _may(request, "inspect_job")
             parts.insert(1, (_("Task"), {"fields": _TASK_FIELDS if may_inspect else _TASK_FIELDS[:1]}))
         return parts
+
+    def _is_empty(self, name: str, job: Job) -> bool:
+        if name == "output":
+            return not job.output_size
+        return bool(getattr(self, name)(job) == _NOTHING)
 
     @override
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -226,7 +247,8 @@ class JobAdmin(_ModelAdmin):
 
     @admin.display(description=_("attempt"))
     def attempts(self, job: Job) -> str:
-        return attempt_word(state_of_row(job))
+        state = state_of_row(job)
+        return attempt_word(state) if state.retries or state.attempt > 1 else _NOTHING
 
     @admin.display(description=_("earlier runs"))
     def earlier_runs(self, job: Job) -> str:
@@ -260,6 +282,10 @@ class JobAdmin(_ModelAdmin):
         record = details.record_of(job)
         return _NOTHING if record is None else details.errors_of(record)
 
+    @admin.display(description=_("scope"))
+    def scope_name(self, job: Job) -> str:
+        return job.scope or _NOTHING
+
     @admin.display(description=_("created"), ordering="seq")
     def created_at(self, job: Job) -> str:
         return _local(job.created)
@@ -277,8 +303,8 @@ class JobAdmin(_ModelAdmin):
         return _NOTHING if job.ended is None else _local(job.ended)
 
     @admin.display(description=_("error timeout (s)"))
-    def error_timeout_seconds(self, job: Job) -> float:
-        return float(job.error_timeout / 1_000_000)
+    def error_timeout_seconds(self, job: Job) -> str:
+        return f"{job.error_timeout / 1_000_000:g}"
 
     # --- actions ----------------------------------------------------------------------------------------------------
 
@@ -316,7 +342,8 @@ class JobAdmin(_ModelAdmin):
             try:
                 result = act(job.id)
             except BackJobError as error:
-                self.message_user(request, f"{_name(job)}: {error}", messages.ERROR)
+                reason = error.reason if isinstance(error, InvalidRequest) else error
+                self.message_user(request, f"{_name(job)}: {reason}", messages.ERROR)
                 continue
             if result:
                 changed.append(job)
@@ -334,7 +361,7 @@ class JobAdmin(_ModelAdmin):
 
 
 def _name(job: Job) -> str:
-    return Truncator(job.title or job.path or job.id).chars(_LONGEST_NOTE)
+    return Truncator(str(job)).chars(_LONGEST_NOTE)
 
 
 def _may(request: HttpRequest, permission: str) -> bool:

@@ -90,6 +90,7 @@ class ChangeCalls(StoreCase):
             (Changes(cursor=None), {"cursor": None}),
             (Changes(history=[{"run": 1, "reason": "€"}]), {"history": [{"run": 1, "reason": "€"}]}),
             (Changes(file={"name": "ß.csv", "size": 3}), {"file": {"name": "ß.csv", "size": 3}}),
+            (Changes(error="unexpected"), {"error": "unexpected"}),
             (Changes(expires=None), {"expires": None}),
             (Changes(progress=0), {"progress": 0}),
             (Changes(status_text=""), {"status_text": ""}),

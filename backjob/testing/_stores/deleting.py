@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import pytest
 
+from backjob.errors import SlotTaken
 from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Changes, Expect, Job, Output, Report, Request
 from backjob.protocols import Capability, lacks
@@ -43,8 +45,8 @@ class DeleteCalls(StoreCase):
         same(self.store.report("job", "token", Report(output="late")), False, "a deleted job takes no report")
         stale = self.store.beat({"job": "token"}, LEASE, frozenset(("job",)))
         same(stale, frozenset(("job",)), "a deleted job is stale")
-        same(self.store.delete("job"), False, "a second delete returns False")
         same(self.store.get("job"), None, "nothing makes a deleted job known again")
+        same(self.store.delete("job"), False, "a second delete returns False")
         kept(self.store.get("other") is not None, "delete removes nothing else")
 
     @pytest.mark.parametrize("job_id", UNKNOWN)
@@ -60,7 +62,9 @@ class DeleteCalls(StoreCase):
             self.store.create(draft(name))
         self.store.change("first", Expect(), Changes(slot="q/0"))
         self.store.delete("first")
-        job = self.store.change("second", Expect(), Changes(slot="q/0"))
+        job: Job | None = None
+        with suppress(SlotTaken):
+            job = self.store.change("second", Expect(), Changes(slot="q/0"))
         same(None if job is None else job.slot, "q/0", "the slot of a deleted job is free")
 
     def test_of_many_deletes_one_removes_the_job(self) -> None:
@@ -77,7 +81,7 @@ class DeleteCalls(StoreCase):
         def end(job_id: str) -> Job | None:
             return self.store.change(job_id, Expect(token="token"), ended(completed()))
 
-        for number in range(5):
+        for number in range(12):
             job_id = f"{number}"
             self.running(job_id)
             calls: list[Callable[[], object]] = [partial(call, job_id) for call in (self.store.delete, report, end)]

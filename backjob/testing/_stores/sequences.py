@@ -158,6 +158,7 @@ _ENDS: Final = st.builds(
     result=st.just(UNSET) | _RESULTS,
     alive=st.booleans(),
     file=_FILES,
+    error=st.sampled_from((UNSET, None, "unexpected")),
     end=st.just(True),
     keep_request=st.booleans(),
     keep_key=st.booleans(),

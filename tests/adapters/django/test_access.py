@@ -211,7 +211,7 @@ def test_a_user_runs_a_kept_request_again_as_himself(bo: Client) -> None:
 
 async def staff_only(request: Any) -> bool:
     """An async hook that reads Django's request."""
-    return (await request.auser()).username == "Al"
+    return bool((await request.auser()).username == "Al")
 
 
 def test_hooks_may_be_async_and_get_djangos_request(waiting: str) -> None:

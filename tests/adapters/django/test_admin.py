@@ -199,6 +199,12 @@ def test_arguments_and_tracebacks_need_a_permission_of_their_own(failed_task: st
     assert "<summary>Run 1: ValueError</summary>" in page
 
 
+def test_a_task_is_called_by_its_path(failed_task: str) -> None:
+    path = "tests.adapters.django.work.fail_by_value"
+    assert jobs.status(failed_task).title == path
+    assert f">{path}</span></a>" in staff("view_job").get(LIST).content.decode()
+
+
 def test_the_result_of_a_task_is_its_return_value() -> None:
     with immediate():
         done = str(echo.enqueue(1, name="<Ann>").id)

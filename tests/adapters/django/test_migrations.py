@@ -203,7 +203,7 @@ def test_jobs_of_the_third_version_survive_the_next_migration(kind: str) -> None
             cursor.execute("ALTER TABLE backjob_job ALTER COLUMN seq RESTART WITH 100")
     migrate("backjob", "0005")
     assert stored_rows() == before
-    assert shape_columns() == columns | {"title", "method", "path", "keep_request", "file"}
+    assert shape_columns() == columns | {"title", "method", "path", "keep_request", "file", "error"}
     store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
     jobs = store.find(Query(labels=frozenset(("mine",))))
     assert len(jobs) == len(before["backjob_job"])

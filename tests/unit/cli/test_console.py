@@ -117,6 +117,7 @@ def test_the_details_name_the_file_of_a_job(jobs: BackJob) -> None:
     acting = Acting(jobs).claim()
     file: JsonValue = {"name": f"re\nport{EVIL}.csv", "type": "text/csv", "size": 12}
     assert jobs.store.change(acting.id, Expect(), Changes(file=file))
+    acting.end(completed)
     [line] = [line for line in job_details(jobs, acting.id).splitlines() if line.startswith("file ")]
     assert line.endswith(".csv (text/csv, 12 bytes)")
     assert line.isprintable()

@@ -595,6 +595,10 @@ def searches() -> Iterator[tuple[Query, str]]:
                     Query(owner=owner, scope=scope, status=status),
                     "owned" if owner else "scoped" if scope else "ended",
                 )
+            for status in ENDED:
+                yield Query(owner=owner, scope=scope, status=status, expired=(1, 1), has_file=True), "ageing"
+    yield Query(owner="o", queue="exports", text="invoice"), "owned"
+    yield Query(owner="o", before="job", before_time=FakeClock().now()), "owned"
     yield Query(owner="o"), "owned"
     yield Query(owner="o", scope="s"), "owned"
     yield Query(scope="s"), "scoped"
@@ -602,7 +606,13 @@ def searches() -> Iterator[tuple[Query, str]]:
 
 @pytest.mark.parametrize(("query", "index"), list(searches()))
 def test_every_search_uses_its_index(store: SQLiteStore, query: Query, index: str) -> None:
-    values = {"now": 0, "owner": query.owner, "scope": query.scope, "status": query.status, "limit": 10}
+    names = ("owner", "scope", "status", "queue", "text", "before")
+    values = {name: getattr(query, name) for name in names} | {
+        "now": 0,
+        "limit": 10,
+        "ended_before": 0,
+        "before_time": 0,
+    }
     plan = store._connections.read(f"EXPLAIN QUERY PLAN {store._sql.search(query)}", values)
     steps = " ".join(row[3] for row in plan)
     assert f"backjob_{index}" in steps, steps
@@ -631,6 +641,9 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
         (store._sql.beat, (1, None, "id", "token")),
         (store._sql.runs, ("id", "token")),
         (store._sql.drop_chunks, (1,)),
+        (store._sql.drop_tail, (1,)),
+        (store._sql.tail, (1,)),
+        (store._sql.delete, ("id",)),
     ):
         plan = store._connections.read(f"EXPLAIN QUERY PLAN {statement}", parameters)
         steps = [row[3] for row in plan if row[3] != "SCAN CONSTANT ROW"]

@@ -147,6 +147,14 @@ def test_markup_between_two_chunks_is_a_page_too(world: Bench) -> None:
     assert output(world, test_wsgi.run(world, app)[1]) == ""
 
 
+def test_a_page_in_several_parts_is_not_streamed(world: Bench) -> None:
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<h1>Head", b"<p>Body"]
+
+    assert output(world, test_wsgi.run(world, app)[1]) == ""
+
+
 def test_streamed_html_is_output_as_it_comes(world: Bench, run: Run) -> None:
     assert output(world, run("text/html", b"<p>1</p>", b"<p>2</p>", streamed=True)) == "<p>1</p><p>2</p>"
 

@@ -140,7 +140,16 @@ def test_the_style_adapts_to_dark_mode_narrow_screens_and_reduced_motion(feature
 def test_the_package_contains_all_static_files() -> None:
     names = {entry.name for entry in files("backjob.status").joinpath("static").iterdir()}
     assert names == {
-        *("list.html", "page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js", "terminal.js"),
+        *(
+            "list.css",
+            "list.html",
+            "page.html",
+            "progress.css",
+            "progress.d.ts",
+            "progress.html",
+            "progress.js",
+            "terminal.js",
+        ),
     }
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from backjob.cli.bar import columns_of
 from backjob.cli.completion import shell_code
-from backjob.cli.console import job_details, run_monitor, whole_output
+from backjob.cli.console import has_colours, job_details, run_monitor, whole_output
 from backjob.cli.demo import server
 from backjob.cli.doctor import examine
 from backjob.cli.exits import OF_STATUS, Exit
@@ -50,9 +50,8 @@ def list_jobs(args: Namespace) -> int:
             columns = columns_of(sys.stdout) if sys.stdout.isatty() else None
             _print_lines(job_table(found, engine_of(jobs).clock.now(), columns, language_for(sys.stdout)))
             if len(found) == args.limit and sys.stdout.isatty():
-                sys.stderr.write(
-                    f"These are the newest {len(found)}. For older ones, add --before {found[-1].position}\n"
-                )
+                hint = {"count": len(found), "option": f"--before {found[-1].position}"}
+                sys.stderr.write(f"{language_for(sys.stderr).say('newest', **hint)}\n")
         else:
             word = "no_matches" if any(filters.values()) else "no_jobs"
             sys.stderr.write(f"{language_for(sys.stderr).say(word)}\n")
@@ -69,10 +68,12 @@ def show_job(args: Namespace) -> int:
     with _source(args).open() as jobs:
         if args.json:
             state = jobs.status(args.job_id)
-            output, truncated = whole_output(jobs, args.job_id)
-            print(json.dumps({**state.as_dict(), "output": output, "truncated": truncated}))
+            output = whole_output(jobs, args.job_id)
+            kept = {"output": output.text, "truncated": output.truncated, "tail": output.tail}
+            print(json.dumps({**state.as_dict(), **kept}))
         else:
-            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty(), language=language_for(sys.stdout)))
+            escape, colours = sys.stdout.isatty(), has_colours(sys.stdout)
+            print(job_details(jobs, args.job_id, escape=escape, colours=colours, language=language_for(sys.stdout)))
     return Exit.SUCCESS
 
 

@@ -78,6 +78,10 @@ class Visitor:
     expected: str = ""
     """A pattern for errors that the test expects."""
 
+    @property
+    def is_firefox(self) -> bool:
+        return self.browsers.name == "firefox"
+
     def needs_chromium(self, reason: str) -> None:
         """Skip this test in other browsers."""
         if self.browsers.name != "chromium":

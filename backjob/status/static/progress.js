@@ -100,7 +100,6 @@
     #parts = null;
     #offset = 0;
     #screen = null; // a promise
-    #text = ""; // not shown yet
     #state = null;
     #last = "";
     #endedSrc; // the src whose end event has fired
@@ -133,7 +132,7 @@
       }
       this.#parts = this.#screen = this.#state = this.#mark = null;
       this.#offset = 0;
-      this.#last = this.#text = "";
+      this.#last = "";
       this.#endedSrc = undefined;
       if (!this.hasAttribute("src")) return; // a fragment from the server
       // Server-rendered content stays until the first state arrives. A loading page may not have parsed it yet.
@@ -416,16 +415,14 @@
     async #append({ text, next_offset: offset, truncated, tail }) {
       const { output, lines, more, truncated: note, tail: end } = this.#build();
       if (truncated && !note.parentNode) output.append(note, end);
-      if (offset <= this.#offset && !tail) return;
-      if (offset > this.#offset) this.#text += text;
-      this.#offset = Math.max(offset, this.#offset);
+      if (offset > this.#offset) this.#offset = offset;
+      else if (tail) text = "";
+      else return;
       const file = new URL("terminal.js", new URL(this.getAttribute("src"), document.baseURI));
       this.#screen ??= import(file).then(({ Screen }) => new Screen(lines, end), () => ({ feed: (text) => lines.append(text) }));
-      const screen = await this.#screen;
+      const screen = await this.#screen; // for each chunk in turn
       if (output !== this.#parts?.output) return;
       const atEnd = output.scrollHeight - output.scrollTop - output.clientHeight < 8; // px
-      text = this.#text;
-      this.#text = "";
       output.hidden = false;
       if (screen.feed(text, tail)) more.hidden = false;
       if (atEnd) output.scrollTop = output.scrollHeight;

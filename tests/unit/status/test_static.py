@@ -143,6 +143,7 @@ def test_the_package_contains_all_static_files() -> None:
     names = {entry.name for entry in files("backjob.status").joinpath("static").iterdir()}
     assert names == {
         *(
+            "list.css",
             "list.html",
             "page.html",
             "progress.css",

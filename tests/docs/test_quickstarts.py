@@ -57,11 +57,13 @@ def test_a_double_click_starts_one_export_whose_file_can_be_downloaded(framework
 
 
 def test_the_calls_that_the_page_shows_start_jobs_and_report(tmp_path: Path) -> None:
-    flask = pytest.importorskip("flask", reason="the page is about Flask")
+    pytest.importorskip("flask", reason="the page is about Flask")
+    from flask import Flask
+
     from backjob.flask import BackJob
     from backjob.testing import immediate, recorded
 
-    app = flask.Flask("site")
+    app = Flask("site")
     app.config.update(SECRET_KEY=secrets.token_hex(32), BACKJOB_STORE="memory:")
     jobs = BackJob(app)
     starting, merging, reporting = [

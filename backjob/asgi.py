@@ -250,7 +250,7 @@ class StatusApp:
         if answer.stream is not None:
             await _stream(receive, send, answer, answer.stream)
         elif answer.download is not None:
-            await _download(send, answer, answer.download)
+            await _download(receive, send, answer, answer.download)
         else:
             await _answer(send, answer.status, answer.headers, answer.body)
 
@@ -305,24 +305,33 @@ async def _stream(receive: Receive, send: Send, answer: StatusResponse, stream: 
             await watching
 
 
-async def _download(send: Send, answer: StatusResponse, download: Download) -> None:
+async def _download(receive: Receive, send: Send, answer: StatusResponse, download: Download) -> None:
     """Send a file to its end, or until the client disconnects or does not read for 30 s."""
+    # Some servers' `send` does nothing once the client has disconnected: the whole file would be read for nobody.
+    gone = asyncio.ensure_future(_disconnected(receive))
     try:
         await send({"type": "http.response.start", "status": answer.status, "headers": _fields(answer.headers)})
         while chunk := await to_thread(download.read):
+            if gone.done():
+                return
             async with asyncio.timeout(_LONGEST_SEND):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-    except (TimeoutError, ConnectionError):
-        return
+    except OSError:
+        return  # the timeout, or a server that raises it because the client has disconnected
     finally:
+        gone.cancel()
         await to_thread(download.close)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 async def _until_disconnect(receive: Receive, stream: Stream) -> None:
     try:
-        while (await receive())["type"] != "http.disconnect":
-            pass
+        await _disconnected(receive)
     finally:
         stream.end()
         stream.wake()

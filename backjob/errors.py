@@ -12,6 +12,7 @@ __all__ = [
     "AddressUnknown",
     "BackJobError",
     "BackgroundOnly",
+    "CommandFailed",
     "ConnectionLost",
     "InvalidRequest",
     "JobContinued",
@@ -85,6 +86,21 @@ class TooManyJobs(BackJobError, RuntimeError):
             "increase that setting"
         )
         self.limit = limit
+
+
+class CommandFailed(BackJobError, RuntimeError):
+    """A program that ``run_command`` ran has failed, could not be started, or was ended.
+
+    ``returncode`` is its exit status, negative for a signal; None if it has none. ``last_lines`` is the end of its output.
+    """
+
+    def __init__(self, name: str, returncode: int | None, last_lines: str = "", reason: str = "") -> None:
+        if not reason:
+            status = returncode or 0
+            reason = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
+        super().__init__(f"{name} {reason}" + (f":\n{last_lines}" if last_lines else ""))
+        self.returncode = returncode
+        self.last_lines = last_lines
 
 
 # --- the configuration's fault --------------------------------------------------------------------------------------

@@ -187,8 +187,8 @@ class Files(Protocol):
     def write(self, job_id: str, name: str, content: BinaryIO) -> None:
         """Keep the content, read to its end in chunks, as this file of the job, in place of an earlier one.
 
-        The file is durable when the method returns. A reader, and a process that is killed meanwhile, leaves either the whole
-        file or none (or the earlier one).
+        The file is durable when the method returns. A write that raises leaves no part of it: no file, or the whole earlier
+        one. backjob opens a file only after its write has returned, and deletes what a killed process has left.
         """
         ...
 

@@ -92,7 +92,7 @@ class BackJobMiddleware:
                 if running.job.as_owner:
                     self._jobs.run_as_owner(running.job, environ)
                 chunks = self._app(environ, partial(_begin, response))
-                is_whole = isinstance(chunks, list | tuple) and len(chunks) == 1
+                is_whole = isinstance(chunks, list | tuple)
                 try:
                     for chunk in chunks:
                         response.write(chunk, is_whole=is_whole)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import unicodedata
 from types import TracebackType
 from typing import Final, Self, TextIO
 
 from attrs import frozen
 
+from backjob.cli.speaking import language_for
+from backjob.cli.widths import width_of
 from backjob.clock import SystemClock
 from backjob.model import JobState, Status
 from backjob.protocols import Clock
+from backjob.status.languages import ENGLISH, Language
 from backjob.status.times import clock_text, run_seconds
 from backjob.status.words import word_of
 
@@ -27,6 +29,7 @@ _MIN_COLUMNS: Final = 20
 _UNLIMITED: Final = 1 << 16
 _RESERVED: Final = 3  # the terminal echoes Ctrl-C as ^C at the cursor; if that wrapped, the line could not be redrawn
 _MIN_BAR: Final = 8
+_WORD_COLUMNS: Final = 9
 _TEXT_COLUMNS: Final = 37  # for status, percentage and time
 _BLOCK: Final = 3  # the length of the block that moves while the progress is unknown
 
@@ -62,16 +65,18 @@ class Style:
     ends: str
     edges: tuple[str, str]
     colours: bool
+    language: Language = ENGLISH
 
     @classmethod
     def of(cls, stream: TextIO) -> Style:
-        """Block characters if the stream can encode them, otherwise ASCII; colours unless ``NO_COLOR`` is set."""
+        """Block characters if the stream can encode them, otherwise ASCII; colours unless ``NO_COLOR`` is set; its language."""
         colours = not os.environ.get("NO_COLOR")  # https://no-color.org
-        blocks = cls("█", "░", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "✔✘■", ("", ""), colours)
+        language = language_for(stream)
+        blocks = cls("█", "░", "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "✔✘■", ("", ""), colours, language)
         characters = blocks.filled + blocks.empty + blocks.spinner + blocks.ends
         if _encodable(characters, stream) == characters:
             return blocks
-        return cls("#", ".", "|/-\\", "+x-", ("[", "]"), colours)
+        return cls("#", ".", "|/-\\", "+x-", ("[", "]"), colours, language)
 
 
 def draw(progress: Progress, style: Style, columns: int) -> str:
@@ -80,9 +85,10 @@ def draw(progress: Progress, style: Style, columns: int) -> str:
     mark = (
         style.ends[status - Status.COMPLETED] if status.is_final else style.spinner[progress.frame % len(style.spinner)]
     )
+    word = word_of(status, progress.attempt, style.language)
     parts = [
-        (f"{mark} {word_of(status, progress.attempt):<9}", _COLOURS.get(status, "")),
-        *_bar_parts(progress, style, columns),
+        (f"{mark} {word:<{_WORD_COLUMNS}}", _COLOURS.get(status, "")),
+        *_bar_parts(progress, style, columns - max(0, width_of(word) - _WORD_COLUMNS)),
         (f"  {progress.progress:3d} %  {progress.time:>4}", ""),
         (f"  {progress.text}", ""),
     ]
@@ -109,7 +115,7 @@ def _fitted(parts: list[tuple[str, str]], columns: int, *, colours: bool) -> str
     for text, colour in parts:
         shown = ""
         for character in text:
-            columns -= 2 if unicodedata.east_asian_width(character) in "WF" else 1
+            columns -= width_of(character)
             if columns < 0:
                 break
             shown += character

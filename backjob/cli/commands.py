@@ -12,13 +12,15 @@ from typing import Final
 
 from backjob.cli.bar import columns_of
 from backjob.cli.completion import shell_code
-from backjob.cli.console import job_details, run_monitor, whole_output
+from backjob.cli.console import has_colours, job_details, run_monitor, whole_output
 from backjob.cli.demo import server
 from backjob.cli.doctor import examine
 from backjob.cli.exits import OF_STATUS, Exit
 from backjob.cli.opening import PREFIX, Source, environment_settings
+from backjob.cli.speaking import language_for
 from backjob.cli.table import job_table
 from backjob.cli.watching import watch
+from backjob.delivery.leaving import wait_for_claims
 from backjob.errors import InvalidRequest
 from backjob.jobs import engine_of
 from backjob.protocols import Transport
@@ -28,7 +30,7 @@ from backjob.status.words import WORDS
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 
-_FILTERS: Final = ("status", "scope", "owner", "before")
+_FILTERS: Final = ("status", "queue", "scope", "owner", "q", "before")
 
 
 def _source(args: Namespace) -> Source:
@@ -46,12 +48,13 @@ def list_jobs(args: Namespace) -> int:
             _print_lines(state.id for state in found)
         elif found:
             columns = columns_of(sys.stdout) if sys.stdout.isatty() else None
-            _print_lines(job_table(found, engine_of(jobs).clock.now(), columns))
+            _print_lines(job_table(found, engine_of(jobs).clock.now(), columns, language_for(sys.stdout)))
             if len(found) == args.limit and sys.stdout.isatty():
-                sys.stderr.write(f"These are the newest {len(found)}. For older ones, add --before {found[-1].id}\n")
+                hint = {"count": len(found), "option": f"--before {found[-1].position}"}
+                sys.stderr.write(f"{language_for(sys.stderr).say('newest', **hint)}\n")
         else:
-            is_filtered = any(value is not None for value in filters.values())
-            sys.stderr.write("No job matches.\n" if is_filtered else "There are no jobs.\n")
+            word = "no_matches" if any(filters.values()) else "no_jobs"
+            sys.stderr.write(f"{language_for(sys.stderr).say(word)}\n")
     return Exit.SUCCESS
 
 
@@ -65,10 +68,12 @@ def show_job(args: Namespace) -> int:
     with _source(args).open() as jobs:
         if args.json:
             state = jobs.status(args.job_id)
-            output, truncated = whole_output(jobs, args.job_id)
-            print(json.dumps({**state.as_dict(), "output": output, "truncated": truncated}))
+            output = whole_output(jobs, args.job_id)
+            kept = {"output": output.text, "truncated": output.truncated, "tail": output.tail}
+            print(json.dumps({**state.as_dict(), **kept}))
         else:
-            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty()))
+            escape, colours = sys.stdout.isatty(), has_colours(sys.stdout)
+            print(job_details(jobs, args.job_id, escape=escape, colours=colours, language=language_for(sys.stdout)))
     return Exit.SUCCESS
 
 
@@ -107,11 +112,34 @@ def cancel_job(args: Namespace) -> int:
     return Exit.SUCCESS if cancelled else Exit.ENDED
 
 
+def run_again(args: Namespace) -> int:
+    """Start the kept request of an ended job again, as a new job, and print its id."""
+    with _source(args).open_to_deliver() as jobs:
+        job_id = jobs.run_again(args.job_id)
+        state = jobs.status(job_id)
+        if args.jobs is None:  # otherwise the process waits when it ends
+            wait_for_claims([engine_of(jobs).monitor])
+    print(json.dumps(state.as_dict()) if args.json else job_id)
+    return Exit.SUCCESS
+
+
+def delete_jobs(args: Namespace) -> int:
+    """Delete a job, or all jobs of an owner."""
+    with _source(args).open() as jobs:
+        deleted = int(jobs.delete(args.job_id)) if args.owner is None else jobs.delete_all(owner=args.owner)
+    print(json.dumps({"deleted": deleted}) if args.json else f"deleted {_jobs(deleted)}")
+    return Exit.SUCCESS
+
+
+def _jobs(count: int) -> str:
+    return f"{count} {'job' if count == 1 else 'jobs'}"
+
+
 def clean_up(args: Namespace) -> int:
     """Remove the jobs past their retention age."""
     with _source(args).open() as jobs:
         removed = jobs.cleanup()
-    print(json.dumps({"removed": removed}) if args.json else f"removed {removed} {'job' if removed == 1 else 'jobs'}")
+    print(json.dumps({"removed": removed}) if args.json else f"removed {_jobs(removed)}")
     return Exit.SUCCESS
 
 

@@ -58,7 +58,7 @@ class Source:
         return jobs
 
     def open_to_deliver(self) -> AbstractContextManager[BackJob]:
-        """Open the jobs to run a monitor, which from a store alone needs a base URL and a key. Raises the errors of `open`."""
+        """Open the jobs to deliver some of them, which from a store alone needs a base URL and a key. Raises the errors of `open`."""
         if (application := self._application()) is not None:
             return application
         settings = self._settings()
@@ -66,7 +66,7 @@ class Source:
         missing = [PREFIX + name for name, value in needed.items() if value is None]
         if missing:
             names = " and ".join(missing)
-            raise InvalidRequest("monitor", f"to deliver jobs, pass --app module:jobs, or set {names}")
+            raise InvalidRequest("store", f"to deliver jobs, pass --app module:jobs, or set {names}")
         return _built(settings)
 
     def _application(self) -> AbstractContextManager[BackJob] | None:

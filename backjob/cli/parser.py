@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from argparse import SUPPRESS, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import PARSER, SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Final, NoReturn
+
+from typing_extensions import override
 
 from backjob import __version__
 from backjob.cli import commands
@@ -17,7 +19,19 @@ from backjob.jobs import BackJob
 from backjob.model import Status
 from backjob.status.words import WORDS
 
-COMMANDS: Final = ("list", "show", "watch", "wait", "cancel", "cleanup", "monitor", "doctor", "schema")
+COMMANDS: Final = (
+    "list",
+    "show",
+    "watch",
+    "wait",
+    "cancel",
+    "run-again",
+    "delete",
+    "cleanup",
+    "monitor",
+    "doctor",
+    "schema",
+)
 """The commands that every front end has; ``demo`` and ``completion`` are only in ``backjob`` itself."""
 
 _EXIT_CODES: Final = "exit codes:\n" + "".join(f"  {code:<6} {meaning}\n" for code, meaning in MEANINGS.items())
@@ -31,6 +45,16 @@ _STATES: Final = {
     "waiting": Status.STARTED,
 }
 _STATE_NAMES: Final = ("waiting", *(word.lower() for status, word in WORDS.items() if status is not Status.STARTED))
+
+
+class _Formatter(RawDescriptionHelpFormatter):
+    """Keeps line breaks, and shows the help of each command beside its name."""
+
+    @override
+    def add_argument(self, action: Action) -> None:
+        super().add_argument(action)
+        if action.nargs == PARSER:
+            self._action_max_length += self._indent_increment  # argparse forgets that it indents the commands
 
 
 class _Parser(ArgumentParser):
@@ -47,7 +71,7 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
         prog=prog,
         description="Background jobs of a web application, run by HTTP requests to itself.",
         epilog=_EXIT_CODES if jobs is not None else _EXIT_CODES + _ENVIRONMENT,
-        formatter_class=RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
     )
     parser.add_argument("--version", action="version", version=f"backjob {__version__}")
     parser.set_defaults(jobs=jobs, app=None, store=None, prog=prog)
@@ -61,7 +85,7 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
             help=text,
             description=f"{text[0].upper()}{text[1:]}.",
             epilog=epilog,
-            formatter_class=RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
         )
         added.set_defaults(run=function)
         if source and jobs is None:
@@ -78,11 +102,16 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
     waits = _codes("0", "1", "2", "3", "124", "130")
     _add_wait(add("wait", commands.wait_for_job, "wait until a job has ended, and print nothing", waits))
     _add_job(add("cancel", commands.cancel_job, "cancel a job; a running action stops at its next update"))
+    needs = f"needs {PREFIX}BASE_URL, and without an application also {PREFIX}KEY and a store"
+    kept = f"The job must have been started with keep_request=True. The command {needs}."
+    _add_job(
+        add("run-again", commands.run_again, "start the request of an ended job again, and print the new id", kept)
+    )
+    _add_delete(add("delete", commands.delete_jobs, "cancel a job, and remove it with its output and file"))
     ages = f"ages: {PREFIX}COMPLETED_RETENTION_DAYS (30) and {PREFIX}RETENTION_DAYS (60)"
     _add_json(
         add("cleanup", commands.clean_up, "remove jobs past their retention age, as monitors do every hour", ages)
     )
-    needs = f"needs {PREFIX}BASE_URL, and without an application also {PREFIX}KEY and a store"
     add("monitor", commands.run_monitor_here, "deliver jobs from this process, for a site without traffic", needs)
     _add_doctor(
         add(
@@ -127,6 +156,13 @@ def _add_job(parser: ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _add_delete(parser: ArgumentParser) -> None:
+    chosen = parser.add_mutually_exclusive_group(required=True)
+    complete_with(chosen.add_argument("job_id", metavar="ID", nargs="?"), job_ids)
+    chosen.add_argument("--owner", help="delete all jobs of this owner")
+    _add_json(parser)
+
+
 def _add_wait(parser: ArgumentParser) -> None:
     _add_id(parser)
     parser.add_argument("--timeout", type=_seconds, metavar="S", help="give up after so many seconds (default: never)")
@@ -142,8 +178,12 @@ def _add_demo(parser: ArgumentParser) -> None:
 def _add_filters(parser: ArgumentParser) -> None:
     status = parser.add_argument("--status", type=_status, metavar="STATE", help=", ".join(_STATE_NAMES))
     complete_with(status, lambda **_: list(_STATE_NAMES))
+    parser.add_argument("--queue", help="only jobs of this queue")
     parser.add_argument("--scope", help="only jobs with this scope")
     parser.add_argument("--owner", help="only jobs of this owner")
+    parser.add_argument(
+        "--search", dest="q", metavar="TEXT", default="", help="only jobs with this in their title or path"
+    )
     parser.add_argument("--limit", type=int, default=50, help="at most this many jobs, 1 to 1000 (default %(default)s)")
     complete_with(parser.add_argument("--before", metavar="ID", help="only jobs older than this one"), job_ids)
     shown = parser.add_mutually_exclusive_group()

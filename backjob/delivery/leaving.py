@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 _PATIENCE: Final = 5.0  # s, for all claims together; and as long again for closing
@@ -45,17 +46,22 @@ def leave_at_exit(monitor: Leaving) -> None:
         Finalize(None, _leave, exitpriority=0)
 
 
-@atexit.register
-def _leave() -> None:
-    # A forked child has its parent's entries.
-    monitors = [monitor for monitor, pid in list(_leaving.items()) if pid == os.getpid() and monitor.is_running]
+def wait_for_claims(monitors: Sequence[Leaving]) -> None:
+    """Wait until the jobs that these monitors deliver are claimed, but no longer than 5 s."""
     until = time.monotonic() + _PATIENCE
     pause = threading.Event()
-    waiting = monitors
+    waiting = list(monitors)
     while waiting and (left := until - time.monotonic()) > 0:
         waiting = [monitor for monitor in waiting if monitor.has_unclaimed(left)]
         if waiting:
             pause.wait(_PAUSE)
+
+
+@atexit.register
+def _leave() -> None:
+    # A forked child has its parent's entries.
+    monitors = [monitor for monitor, pid in list(_leaving.items()) if pid == os.getpid() and monitor.is_running]
+    wait_for_claims(monitors)
     until = time.monotonic() + _PATIENCE
     for monitor in monitors:
         monitor.close(max(0.0, until - time.monotonic()))

@@ -26,6 +26,7 @@ from backjob.worker.running import current
 
 __all__ = ["BackJobBackend", "class_path", "is_next_slice", "local_time", "task_at", "task_error"]
 
+_LONGEST_TITLE: Final = 255  # characters
 _ROUTE: Final = "backjob:run"
 _OPTIONS: Final = frozenset({"error_timeout", "retries", "retry_delay"})
 _CONTINUED: Final = continued().reason
@@ -85,6 +86,7 @@ class BackJobBackend(task_api.BaseTaskBackend):
                 delay=0 if task.run_after is None else _aware(task.run_after),
                 scope=f"task:{task.queue_name}",
                 queue=task.queue_name,
+                title=task.module_path[-_LONGEST_TITLE:],
                 **{name: self.options[name] for name in _OPTIONS & self.options.keys()},
             )
             # Another process may have claimed the job already; then `run_task` writes the record.

@@ -18,7 +18,7 @@ from django.urls import NoReverseMatch, get_script_prefix, reverse
 from typing_extensions import override
 
 from backjob.django.connections import alias_for, close_idle
-from backjob.django.files import StorageFiles
+from backjob.django.files import StorageFiles, files_beside_database, has_storage
 from backjob.django.owners import log_in_owner
 from backjob.django.querysets import KeyedQuerySet
 from backjob.django.requests import DjangoServing
@@ -127,7 +127,12 @@ class DjangoEngine(Engine):
 
     @override
     def default_files(self) -> Files | None:
-        return None if Capability.RETENTION in lacks(self.options.store) else StorageFiles()
+        if Capability.RETENTION in lacks(self.options.store):
+            return None
+        if has_storage():
+            return StorageFiles()
+        alias = database_of(self.options.store)
+        return super().default_files() if alias is None else files_beside_database(alias)
 
     @override
     def is_stock_message(self, status: int, message: str) -> bool:

@@ -95,7 +95,8 @@ class Job(models.Model):
         ]
 
     def __str__(self) -> str:
-        return str(self.id)
+        """Return what people call the job: its title or else its path."""
+        return str(self.title or self.path or self.id)
 
     def get_absolute_url(self) -> str:
         """Return the URL of the job's status page, which its owner may open."""

@@ -69,6 +69,7 @@ class BackJob(CoreBackJob):
         got_request_exception.connect(self._note_exception, app)
         request_started.connect(log_in_owner, app)
         answer_exits(app)
+        app.jinja_env.globals.setdefault("backjob_progress", self.element)
         site.wrap(blueprint)
         app.extensions["backjob"] = site
         self._applications.append(weakref.ref(app))

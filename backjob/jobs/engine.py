@@ -6,8 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from inspect import isawaitable
-from typing import Any, BinaryIO, Final, ParamSpec, TypeVar, cast
+from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
 from attrs import evolve
 
@@ -18,25 +17,23 @@ from backjob.draining import Draining
 from backjob.endings import log_conclusion, write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, MissingExtra, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
-from backjob.http.public import origin_of_url
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
-from backjob.jobs.options import Hook, Options
+from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
+from backjob.jobs.visitors import Visitors
 from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Query, Request, is_storable
+from backjob.output import plain_end
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Capability, Files, Store, Transport, lacks
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
-from backjob.signing.tokens import Access, Right, reference
-from backjob.status.access import is_like_token
-from backjob.status.links import Right as Granted
 from backjob.status.source import CannotList
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
@@ -44,15 +41,13 @@ from backjob.worker.claiming import Worker
 from backjob.worker.exits import call_contained
 from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
-from backjob.worker.offload import BlockedLoop, to_thread, wait_for
+from backjob.worker.offload import to_thread
 from backjob.worker.replies import WorkerRequest
 from backjob.worker.running import Running
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_RIGHTS: Final[Mapping[Granted, Right]] = {"view": Right.VIEW, "cancel": Right.CANCEL, "manage": Right.MANAGE}
-_WORDS: Final = {right: word for word, right in _RIGHTS.items()}
 _CHUNK: Final = 1 << 16
 _SHORT_TEXT: Final = 1 << 10
 _CLOSING: Final = 5.0  # s
@@ -62,16 +57,15 @@ _UNKNOWN_THREADS: Final = 2
 _log = logging.getLogger("backjob")
 
 
-class Engine:
+class Engine(Visitors):
     """Everything that one application's jobs need, in this process. Thread-safe, and safe across fork.
 
-    ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override the methods of the last section.
+    ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override the methods of the last section and those of
+    `Visitors`.
     """
 
     def __init__(self, options: Options, jobs: object) -> None:
-        self.options = options
-        public = () if options.public_url is None else (origin_of_url(options.public_url),)
-        self._trusted = options.trusted_origins and (*options.trusted_origins, *public)
+        super().__init__(options)
         keys = RowKeys(options.signer)
         self.row_keys = keys
         self.own_jobs = OwnJobs(options.store, keys, options.clock)
@@ -79,18 +73,15 @@ class Engine:
         self.signer = options.signer
         self.clock = options.clock
         self.addresses = Addresses(options.transport)
-        self.status_prefix = options.status_prefix
         self.files = self.default_files() if options.files is None else options.files
         self.keeping = Keeping(
             options.max_result, options.max_file, self.files, refusal_of(options), self.is_stock_message
         )
         self.retention = Retention(options.completed_retention_days, options.retention_days, self.files)
         self.sealer = Sealer(options.signer) if options.seal else None
-        self.access = Access(options.signer)
         self._faults = Outage(options.clock)
         self.outage = Outage(options.clock)  # of the store: one warning of a process, whichever thread notices it
         self._threads: float | None = None
-        self._other_keys = Outage(options.clock)
         self.inheritance = Inheritance(options)
         self.draining = Draining(lambda: self.worker.is_busy, options.drain_time)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
@@ -334,13 +325,8 @@ class Engine:
         """Return the state of a job, with at most 1 kB of its output if it has no status text."""
         if job.status_text is None and job.output_size > _SHORT_TEXT:
             text = self.store.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
-            job = evolve(job, status_text=text)
+            job = evolve(job, status_text=plain_end(text, is_cut=True))
         return self.state(job)
-
-    @property
-    def trusted_origins(self) -> tuple[str, ...]:
-        """The other origins whose pages may use the status routes, and the public one."""
-        return self._trusted
 
     def open_file(self, job_id: str) -> BinaryIO | None:
         """Open the file of a job, or return None if it has none, or none that can be read: then the log says why."""
@@ -411,29 +397,6 @@ class Engine:
         else:
             self.callbacks.get().call(job.id, lambda: self.call_back(job))
 
-    # --- access -----------------------------------------------------------------------------------------------------
-
-    def rights(self, job_id: str, token: str) -> Granted | None:
-        """Return the right that a token grants; each includes the ones before it. None grants nothing."""
-        right = self.access.rights(job_id, token)
-        if right is None:
-            if is_like_token(token):
-                self._other_keys.warn(
-                    "a status link was signed with a key that this process does not have; do all processes have the same "
-                    "key (KEY or SECRET_KEY)?"
-                )
-            return None
-        return _WORDS[right]
-
-    def reference(self, job_id: str, right: Granted) -> str:
-        """Return the last segment of a status URL with this right: ``{id}.{token}``."""
-        return reference(job_id, self.access.token(job_id, _RIGHTS[right]))
-
-    def public_mount(self) -> str | None:
-        """Return the public URL of the status routes, without a slash at its end, or None without `PUBLIC_URL`."""
-        url = self.options.public_url
-        return None if url is None else f"{url}{self.status_prefix}"
-
     # --- what adapters override -------------------------------------------------------------------------------------
 
     testing_module = "backjob.testing"
@@ -451,38 +414,6 @@ class Engine:
     def mount(self) -> str:
         """Return the path under which the application is mounted, as far as it is known outside of requests."""
         return ""
-
-    def owner_of(self, request: Any) -> str | None:
-        """Return the owner of a request: the owner hook's result, or None without a hook."""
-        hook = self.options.owner
-        return None if hook is None else self.result_of("owner", hook, request)
-
-    def may_see_all(self, request: Any) -> bool:
-        """Return whether the user of a request may see the jobs of everyone."""
-        hook = self.options.may_see_all
-        return hook is not None and bool(self.result_of("may_see_all", hook, request))
-
-    def may_manage_all(self, request: Any) -> bool:
-        """Return whether the user of a request may cancel, delete and run again the jobs of everyone."""
-        hook = self.options.may_manage_all
-        return hook is not None and bool(self.result_of("may_manage_all", hook, request))
-
-    def result_of(self, name: str, hook: Hook[_R], request: Any) -> _R:
-        """Call a hook, and wait for its result if it is async. Raises what it raises, and `InvalidRequest` naming it."""
-        result: Any = hook(request)
-        if not isawaitable(result):
-            return cast("_R", result)
-        try:
-            return cast("_R", self.wait_for(result))
-        except BlockedLoop:
-            raise InvalidRequest(
-                name,
-                "is an async function, for which this call would block its event loop: call the async twin, astart()",
-            ) from None
-
-    def wait_for(self, awaitable: Awaitable[_R]) -> _R:
-        """Return what an awaitable returns. Raises `BlockedLoop` in a thread that is running a coroutine."""
-        return wait_for(awaitable)
 
     def current_owner(self) -> str | None:
         """Return the owner of the request being served, or None."""
@@ -536,7 +467,11 @@ class Engine:
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        return state_of(job, lambda job: self._tail(job)[1].text)
+        return state_of(job, self._end_of_output)
+
+    def _end_of_output(self, job: Job) -> str:
+        chunk = self._tail(job)[1]
+        return chunk.tail or chunk.text
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""

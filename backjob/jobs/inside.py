@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
 from backjob.http.values import json_text, text_of
+from backjob.jobs.commands import Commands
 from backjob.jobs.tracking import Tracking
 from backjob.lifecycle import completed, failed
 from backjob.model import short_text
@@ -27,7 +28,7 @@ _R = TypeVar("_R")
 _MAX_RESULT: Final = 1 << 20
 
 
-class Inside(Tracking):
+class Inside(Tracking, Commands):
     """The methods for use inside of an action; `BackJob` inherits them."""
 
     # --- progress ---------------------------------------------------------------------------------------------------

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Final
 
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
 from backjob.model import JobState, Output, Query, Status, parse_position
+from backjob.status.embedding import ElementOptions, Markup, element
 from backjob.worker.offload import sleep
 from backjob.worker.running import current
 
@@ -87,6 +88,37 @@ class Outside(UsesEngine):
         PUBLIC_URL, for mails and other sites; without that setting it raises `InvalidRequest`.
         """
         return self._engine.status_url(job_id, cancel, absolute)
+
+    def element(
+        self,
+        job_id: str,
+        *,
+        output: bool = False,
+        cancel: bool = False,
+        stream: bool = False,
+        label: str = "",
+        on_done_href: str | None = None,
+        texts: Mapping[str, str] | None = None,
+        lang: str | None = None,
+    ) -> Markup:
+        """Return the progress element as HTML for a template, with its script and style: ``{{ jobs.element(job_id) }}``.
+
+        It contains the job's state and a link to its page, which browsers show until the script runs, or without it.
+        ``output`` shows what the job prints, and ``cancel`` a button with which everyone who sees the page can cancel the
+        job. With ``stream`` it uses server-sent events if the server has them. ``label`` names the bar for screen readers.
+        When the job is done the browser goes to ``on_done_href``, or for ``""`` to the job's result. ``texts`` replaces
+        words, and ``lang`` is the language of the others if it is not that of the page.
+        """
+        options = ElementOptions(
+            output=output,
+            cancel=cancel,
+            stream=stream,
+            label=label,
+            on_done_href=on_done_href,
+            texts=texts,
+            lang=lang,
+        )
+        return element(self._engine, job_id, options)
 
     def watch(self, job_id: str) -> Iterator[JobState]:
         """Yield the state now and whenever it changes, ending with the final one. Raises `JobNotFound`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backjob.output.forms import ansi_of, classes_of, escaped, html_of
-from backjob.output.screen import Line, Screen, from_line, lines_of, plain, plain_end
+from backjob.output.screen import Line, Screen, from_line, lines_of, plain, plain_end, text_of
 from backjob.output.styles import DEFAULT, Style
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "lines_of",
     "plain",
     "plain_end",
+    "text_of",
 ]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
 from typing import Final, TypeAlias
 
 from backjob.output.styles import DEFAULT, Style
@@ -46,8 +45,8 @@ class Screen:
         self._column = 0
         self._style = DEFAULT
         self._rest = ""
-        self.lowest = 0
-        """The first line that the last `feed` may have changed."""
+        self.climbed_to: int | None = None
+        """The topmost line to which the cursor has moved up in the last `feed`; None if it has not."""
 
     @property
     def row(self) -> int:
@@ -64,7 +63,7 @@ class Screen:
         text = self._rest + text
         unfinished = _UNFINISHED.search(text, max(0, len(text) - _LONGEST_SEQUENCE))
         self._rest = unfinished[0] if unfinished else ""
-        self.lowest = self._row
+        self.climbed_to = None
         for token in _TOKEN.finditer(text, 0, len(text) - len(self._rest)):
             final = token[2]
             if final is not None:
@@ -77,6 +76,14 @@ class Screen:
     def lines(self, first: int = 0, end: int | None = None) -> list[Line]:
         """Return the lines from ``first`` up to, but not including, ``end``."""
         return [_joined(row) for row in self._rows[first:end]]
+
+    def take_settled(self) -> list[Line]:
+        """Return the lines that the cursor can't reach any more, and forget them."""
+        count = max(0, len(self._rows) - REACH)
+        lines = self.lines(0, count)
+        del self._rows[:count]
+        self._row -= count
+        return lines
 
     def _move(self, control: str) -> None:
         if control == "\r":
@@ -138,7 +145,7 @@ class Screen:
         count = min(max(1, given), _MOST_COLUMNS)
         if final in "AF":
             self._row = max(0, len(self._rows) - REACH, self._row - count)
-            self.lowest = min(self.lowest, self._row)
+            self.climbed_to = self._row if self.climbed_to is None else min(self.climbed_to, self._row)
         elif final in "BE":
             self._row = min(len(self._rows) - 1, self._row + count)
         elif final == "C":
@@ -177,7 +184,7 @@ def lines_of(text: str) -> list[Line]:
 
 def plain(text: str) -> str:
     """Return what a terminal would show for a text, without colours."""
-    return text_of(lines_of(text)) if _SPECIAL.search(text) else text
+    return "\n".join(map(text_of, lines_of(text))) if _SPECIAL.search(text) else text
 
 
 def from_line(text: str) -> str:
@@ -195,9 +202,9 @@ def plain_end(text: str, *, is_cut: bool = False) -> str:
     return plain(from_line(text[-_SHORT:]) if is_cut or len(text) > _SHORT else text)
 
 
-def text_of(lines: Iterable[Line]) -> str:
-    """Return the text of lines, joined by newlines."""
-    return "\n".join("".join(text for text, _ in line) for line in lines)
+def text_of(line: Line) -> str:
+    """Return the text of a line."""
+    return "".join(text for text, _ in line)
 
 
 def _columns(character: str) -> int:

@@ -34,7 +34,8 @@ _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE | re.ASCII)
 class Shown:
     """What the element shows besides the state.
 
-    ``output`` is the end of the job's output; ``more``: there is output before it; ``truncated``: the rest is missing.
+    ``output`` is the end of the job's output; ``more``: there is output before it; ``truncated``: a part after it is missing,
+    and ``tail`` is what follows that part.
     ``file``, ``show``, ``cancel`` and ``run_again`` are URLs of links and forms, or "": those of the file, of the job's page,
     and of what this visitor may do.
     """
@@ -42,6 +43,7 @@ class Shown:
     output: str = ""
     more: bool = False
     truncated: bool = False
+    tail: str = ""
     file: str = ""
     show: str = ""
     cancel: str = ""
@@ -58,7 +60,16 @@ def element_markup(state: JobState, shown: Shown, given: Mapping[str, str | None
     runs = "".join(f"<li>{escape(clean_text(run_line(entry, language)))}</li>\n" for entry in state.history)
     marked = attributes({**given, "data-status": state.status.name.lower()})
     # No escaped value contains these places.
-    return markup.replace(_RUNS, runs).replace(_ATTRIBUTES, marked).replace(_OUTPUT, html_of(output))
+    return markup.replace(_RUNS, runs).replace(_ATTRIBUTES, marked).replace(_OUTPUT, output_html(shown, output))
+
+
+def output_html(shown: Shown, output: str) -> str:
+    """Return output as HTML for a ``<pre>``, with a marked gap before its tail."""
+    lines = html_of(output)
+    if not shown.truncated:
+        return lines
+    note = f'<span part="note">{escape(shown.language.say("truncated"))}</span>'
+    return lines + note + html_of(clean_text(from_line(shown.tail)))
 
 
 def headline(text: str, output: str) -> str:
@@ -114,10 +125,9 @@ def _values(state: JobState, shown: Shown, output: str) -> dict[str, str]:
         "cancel": "" if state.status.is_final else shown.cancel,
         "cancel_word": language.say("cancel"),
         "history": language.say("history") if state.history else "",
-        "output": "yes" if shown.output else "",
+        "output": "yes" if shown.output or shown.truncated else "",
         "output_word": language.say("output"),
         "more": language.say("more") if shown.more else "",
-        "truncated": language.say("truncated") if shown.truncated else "",
     }
 
 

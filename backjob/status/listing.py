@@ -17,7 +17,8 @@ from backjob.status.links import JobLinks, Linked
 PARAMETERS: Final = ("status", "queue", "q", "before", "limit")
 _DEFAULT_LIMIT: Final = 50
 _MOST: Final = 100
-_LONGEST: Final = 255
+_LONGEST: Final = {"before": 160}
+_LONGEST_OTHER: Final = 100
 _NUMBER: Final = re.compile(r"[0-9]{1,4}")
 
 
@@ -42,8 +43,9 @@ class Search:
             if len(values) > 1:
                 raise InvalidRequest(name, "must be given once")
             text = values[0].strip() if values else ""
-            if len(text) > _LONGEST or not is_storable(text):
-                raise InvalidRequest(name, f"must be text of at most {_LONGEST} characters")
+            longest = _LONGEST.get(name, _LONGEST_OTHER)
+            if len(text) > longest or not is_storable(text):
+                raise InvalidRequest(name, f"must be text of at most {longest} characters")
             given[name] = text
         return cls(**given)
 

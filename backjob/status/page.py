@@ -61,11 +61,13 @@ def render(
     *,
     more: bool,
     truncated: bool,
+    tail: str = "",
     links: Links,
     language: Language = ENGLISH,
     page: str | None = None,
 ) -> bytes:
-    """Return the page in UTF-8. ``output`` is the end of the job's output; ``more``: there is output before it.
+    """Return the page in UTF-8. ``output`` is the end of the job's output; ``more``: there is output before it;
+    ``truncated``: a part after it is missing, and then comes ``tail``.
 
     ``page`` is the application's own template, instead of page.html.
     """
@@ -73,6 +75,7 @@ def render(
         output=output,
         more=more,
         truncated=truncated,
+        tail=tail,
         file=links.file or f"{links.job}/file",
         cancel=links.cancel or "",
         run_again=links.run_again or "",
@@ -97,10 +100,17 @@ def render(
 
 
 def render_fragment(
-    state: JobState, output: str, *, more: bool, truncated: bool, language: Language = ENGLISH, file: str = ""
+    state: JobState,
+    output: str,
+    *,
+    more: bool,
+    truncated: bool,
+    tail: str = "",
+    language: Language = ENGLISH,
+    file: str = "",
 ) -> bytes:
     """Return HTML in UTF-8 for another page: the element as without JavaScript, and without ``src``."""
-    shown = Shown(output=output, more=more, truncated=truncated, file=file, language=language)
+    shown = Shown(output=output, more=more, truncated=truncated, tail=tail, file=file, language=language)
     return f"{element_markup(state, shown, {'lang': language.tag})}\n".encode()
 
 

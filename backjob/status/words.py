@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from backjob.lifecycle import WAITING_TEXTS, continued
+from backjob.lifecycle import WAITING_TEXTS
 from backjob.model import JobState, JsonValue, Status
 from backjob.status.languages import ENGLISH, Language
 
@@ -70,14 +70,8 @@ def run_line(entry: Mapping[str, JsonValue], language: Language = ENGLISH) -> st
     """Return an earlier run in one line: its beginning and end in UTC, and the reason why it ended."""
     begin, end = (_moment(entry.get(name)) for name in ("begin", "end"))
     span = f"{begin} – {end.removeprefix(begin[:11])}" if begin else end
-    reason = reason_of(entry, language)
+    reason = language.reason(str(entry.get("reason") or ""))
     return f"{span} UTC{language.say('separator')}{reason}" if reason else f"{span} UTC"
-
-
-def reason_of(entry: Mapping[str, JsonValue], language: Language = ENGLISH) -> str:
-    """Return why an earlier run ended."""
-    reason = str(entry.get("reason") or "")
-    return language.say("continued") if reason == continued().reason else language.sentence(reason)
 
 
 def utc(moment: datetime) -> str:

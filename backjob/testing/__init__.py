@@ -3,7 +3,7 @@
 - `StoreContract`: the promises of a store. Its parts, for a store that ``lacks`` a capability: `StoreBasics`, `MergesJobs`
   (merge keys), `DelaysJobs` (due times and leases), `FindsJobs` (or `FindsSilentJobs` for a store that lists no ended
   jobs) and `PurgesJobs`. `SharesJobs`: the promises to several processes.
-- `TransportContract`, `SignerContract`: the promises of a transport and of a signer.
+- `TransportContract`, `SignerContract`, `FilesContract`: the promises of a transport, a signer, and a place for files.
 - `FakeClock`: a clock that moves only when a test moves it.
 - `immediate`, `recorded`: jobs without a server.
 
@@ -19,6 +19,7 @@ from backjob.errors import MissingExtra
 
 if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
+    from backjob.testing.files import FilesContract
     from backjob.testing.inline import immediate, recorded
     from backjob.testing.signers import SignerContract
     from backjob.testing.stores import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DelaysJobs",
     "FakeClock",
+    "FilesContract",
     "FindsJobs",
     "FindsSilentJobs",
     "MergesJobs",
@@ -52,6 +54,7 @@ __all__ = [
 _HOMES: Final = {
     "DelaysJobs": "backjob.testing.stores",
     "FakeClock": "backjob.testing.clock",
+    "FilesContract": "backjob.testing.files",
     "FindsJobs": "backjob.testing.stores",
     "FindsSilentJobs": "backjob.testing.stores",
     "MergesJobs": "backjob.testing.stores",

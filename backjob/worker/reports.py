@@ -15,13 +15,14 @@ from typing import Any, Final
 
 from backjob.endings import write_report
 from backjob.errors import JobEnded, StoreError, StoreUnavailable
-from backjob.model import Job, JsonValue, Report, Status
+from backjob.model import Job, JsonValue, Report, Status, Unset
 from backjob.protocols import Clock, Store
 from backjob.worker.offload import in_event_loop
 from backjob.worker.unwritten import Unwritten
 
 _WRITE_INTERVAL: Final = 0.1  # s
 _RETRY_INTERVAL: Final = 1.0  # s
+_TAIL_INTERVAL: Final = 1.0  # s; each write of the tail replaces up to 64 KiB
 
 _log = logging.getLogger("backjob")
 
@@ -55,7 +56,7 @@ class Reports:
         self._writing = threading.Lock()
         self._unwritten = Unwritten(job, max_output)
         self._output_stored = job.output_size
-        self._next_write = -math.inf
+        self._next_write = self._next_tail = -math.inf
         self._store_is_unavailable = False
         self._report_in_doubt = False
         self._is_dirty = False
@@ -117,7 +118,7 @@ class Reports:
             self.write_now()
 
     def echo(self, text: str) -> None:
-        """Append to the output. Text past the limit is dropped, and the output marked as truncated. Raises `JobEnded`."""
+        """Append to the output. Of text past the limit the end is kept, as the tail. Raises `JobEnded`."""
         self.write(text)
         if self.ended:
             raise JobEnded(self.job.id)
@@ -128,7 +129,6 @@ class Reports:
             return
         self._unwritten.append(text)
         full = self._unwritten.is_full and not self._store_is_unavailable
-        # Output past the limit is dropped, but still a sign of life.
         if full or (not self._is_dirty and self._is_due()):
             self.flush()
 
@@ -220,7 +220,7 @@ class Reports:
         if self.ended:
             return
         self._is_dirty = False
-        report = self._unwritten.take()
+        report = self._taken(is_last=is_last)
         if report is None:
             if is_last or not self._reports_life:
                 self._has_lived = True
@@ -241,6 +241,16 @@ class Reports:
         self._output_stored += len(report.output.encode())
         if not is_written:
             self.ended = True
+
+    def _taken(self, *, is_last: bool) -> Report | None:
+        """Take what is unwritten; but the tail, which is large, only once in an interval."""
+        now = self._monotonic()
+        report = self._unwritten.take(with_tail=is_last or now >= self._next_tail)
+        if report is not None and not isinstance(report.tail, Unset):
+            self._next_tail = now + _TAIL_INTERVAL
+        if self._unwritten.has_tail_to_write:
+            self._mark_dirty()  # so that the monitor writes it, even if the action prints nothing more
+        return report
 
     def _resolve_doubt(self) -> None:
         """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.

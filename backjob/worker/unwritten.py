@@ -8,7 +8,7 @@ import threading
 from typing import Final
 
 from backjob.errors import InvalidRequest
-from backjob.model import UNSET, Job, JsonValue, Report, Unset, clean_text, short_text
+from backjob.model import LONGEST_TAIL, UNSET, Job, JsonValue, Report, Unset, clean_text, short_text
 
 _FULL: Final = 1 << 16  # bytes of output
 
@@ -29,11 +29,16 @@ def percent(progress: float, total: float | None = None) -> int:
     return int(min(100.0, max(0.0, value)) + 0.5)
 
 
+def _last_bytes(text: str) -> str:
+    """Return the end of a text, as long as a tail may be."""
+    return text.encode()[-LONGEST_TAIL:].decode("utf-8", "ignore")
+
+
 class Unwritten:
     """Progress, status text, cursor and output of one job, until `take` makes a `Report` of them. Thread-safe.
 
-    It begins with what earlier runs have written. Any thread may read and set ``progress``, 0–100, without the lock. Output
-    past ``max_output`` bytes is dropped. ``cursor`` is the latest one, written or not.
+    It begins with what earlier runs have written. Any thread may read and set ``progress``, 0–100, without the lock. Of output
+    past ``max_output`` bytes only the end is kept, as the tail. ``cursor`` is the latest one, written or not.
     """
 
     def __init__(self, job: Job, max_output: int) -> None:
@@ -52,6 +57,9 @@ class Unwritten:
         self._pending_size = 0
         self._total_size = job.output_size
         self._truncated = self._truncation_written = job.output_truncated
+        self._tail: list[str] = []
+        self._tail_size = 0
+        self._tail_written = True
 
     @property
     def is_full(self) -> bool:
@@ -95,27 +103,48 @@ class Unwritten:
             return cursor
 
     def append(self, text: str) -> None:
-        """Append to the output, up to the limit."""
+        """Append to the output: up to the limit to its beginning, and then to its tail."""
+        text = clean_text(text)
         with self._lock:
             if self._truncated:
+                self._append_to_tail(text)
                 return
-            text = clean_text(text)
             data = text.encode()
             room = self._max_output - self._total_size
             if len(data) > room:
                 self._truncated = True
-                text = data[:room].decode("utf-8", "ignore")
+                fitting = data[:room].decode("utf-8", "ignore")
+                self._append_to_tail(text[len(fitting) :])
+                text = fitting
                 data = text.encode()
             if text:
                 self._output.append(text)
             self._total_size += len(data)
             self._pending_size += len(data)
 
-    def take(self) -> Report | None:
-        """Return everything that is unwritten, and count it as written; None if there is nothing."""
+    def _append_to_tail(self, text: str) -> None:
+        text = text[-LONGEST_TAIL:]
+        self._tail.append(text)
+        self._tail_size += len(text)
+        self._tail_written = False
+        if self._tail_size > 2 * LONGEST_TAIL:  # not at each line: the longest tail is copied here
+            self._tail = [_last_bytes("".join(self._tail))]
+            self._tail_size = len(self._tail[0])
+
+    @property
+    def has_tail_to_write(self) -> bool:
+        """Whether the tail has grown since it was last taken."""
+        return not self._tail_written
+
+    def take(self, *, with_tail: bool = True) -> Report | None:
+        """Return everything that is unwritten, and count it as written; None if there is nothing.
+
+        Without ``with_tail`` the tail stays unwritten.
+        """
         with self._lock:
             progress = self.progress
-            truncated = self._truncated and not self._truncation_written
+            with_tail = with_tail and not self._tail_written
+            truncated = with_tail or (self._truncated and not self._truncation_written)
             has_news = self._text is not None or self._output or truncated or not isinstance(self._cursor, Unset)
             if progress == self._written_progress and not has_news:
                 return None
@@ -125,7 +154,9 @@ class Unwritten:
                 output="".join(self._output),
                 truncated=truncated,
                 cursor=self._cursor,
+                tail=_last_bytes("".join(self._tail)) if with_tail else UNSET,
             )
+            self._tail_written = self._tail_written or with_tail
             self._written_progress = progress
             self._cursor = UNSET
             self._truncation_written = self._truncated
@@ -145,6 +176,8 @@ class Unwritten:
                 self._pending_size += len(report.output.encode())
             if report.truncated:
                 self._truncation_written = False
+            if not isinstance(report.tail, Unset):
+                self._tail_written = False
 
     def drop_output(self, size: int) -> None:
         """Drop the first ``size`` bytes of output: the store has them."""

@@ -50,7 +50,7 @@ def through_flask(arena: Arena, request: Request, folder: Path) -> tuple[int, He
     @app.route("/work", methods=["GET", "POST"])
     def work() -> flask.Response:
         chunks = iter(arena.act(flask.request.get_data()))
-        return flask.Response(chunks, arena.status, arena.headers, mimetype="application/octet-stream")
+        return flask.Response(chunks, arena.status, arena.headers, mimetype="application/xhtml+xml")
 
     @app.after_request
     def record_close(response: flask.Response) -> flask.Response:

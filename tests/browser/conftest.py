@@ -1,11 +1,10 @@
-"""A real Chromium, and a site on loopback with a job that the test controls step by step."""
+"""Real browsers, and a site on loopback with a job that the test controls step by step."""
 
 from __future__ import annotations
 
 import os
 import re
 import secrets
-import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,17 +21,16 @@ from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
+from tests.browser.browsers import INSTALLED, Browsers
 from tests.browser.scripted import ScriptedSite
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
     from playwright.sync_api import Browser, BrowserContext, Page
 
-CHROMIUM = shutil.which("chromium")
-# Features to switch off: some contact Google's servers at every start.
-DISABLED = ("background-networking", "component-update", "sync", "quic", "gpu")
 STEP_TIMEOUT = 20  # s
 MODULES = Path(__file__).with_name("node_modules")
+BROWSERS = ("chromium", "firefox")
 
 
 def _missing(reason: str) -> NoReturn:
@@ -41,20 +39,25 @@ def _missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """Chromium for one module only, because Playwright keeps an event loop running in this thread until it closes."""
-    if CHROMIUM is None:
-        _missing("chromium is not installed; run tests/browser/install.sh")
+@pytest.fixture(scope="module", params=BROWSERS)
+def browsers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browsers]:
+    """One browser for one module only, because Playwright keeps an event loop running in this thread until it closes."""
+    if request.param not in INSTALLED:
+        _missing(f"{request.param} is not installed; run tests/browser/install.sh")
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
         _missing("playwright is not installed: pip install -e '.[test]'")
     with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield chromium
-        chromium.close()
+        browsers = Browsers(playwright, request.param, tmp_path_factory.mktemp("browser"))
+        yield browsers
+        browsers.close()
+
+
+@pytest.fixture
+def browser(browsers: Browsers) -> Browser:
+    """The browser with its usual preferences."""
+    return browsers.browser()
 
 
 @pytest.fixture(scope="session")
@@ -69,15 +72,24 @@ def modules() -> Path:
 class Visitor:
     """Opens pages, and collects the errors in their consoles."""
 
-    browser: Browser
+    browsers: Browsers
     contexts: list[BrowserContext] = field(factory=list)
     console_errors: list[str] = field(factory=list)
     expected: str = ""
     """A pattern for errors that the test expects."""
 
+    @property
+    def is_firefox(self) -> bool:
+        return self.browsers.name == "firefox"
+
+    def needs_chromium(self, reason: str) -> None:
+        """Skip this test in other browsers."""
+        if self.browsers.name != "chromium":
+            pytest.skip(reason)
+
     def page(self, **options: Any) -> Page:
-        """An empty page in a new context."""
-        context = self.browser.new_context(**options)
+        """An empty page in a new context, with these options of Playwright's ``new_context()``."""
+        context = self.browsers.context(**options)
         self.contexts.append(context)
         page = context.new_page()
         page.on("console", lambda message: self._collect(message.text) if message.type == "error" else None)
@@ -96,9 +108,9 @@ class Visitor:
 
 
 @pytest.fixture
-def visitor(browser: Browser) -> Iterator[Visitor]:
+def visitor(browsers: Browsers) -> Iterator[Visitor]:
     """A `Visitor`. Unexpected console errors fail the test, among them violations of the Content-Security-Policy."""
-    visitor = Visitor(browser)
+    visitor = Visitor(browsers)
     yield visitor
     for context in visitor.contexts:
         context.close()

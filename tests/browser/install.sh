@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what the browser tests need: Debian's Chromium, and the npm packages of package-lock.json (axe-core, htmx,
+# Installs what the browser tests need: Debian's Chromium and Firefox, and the npm packages of package-lock.json (axe-core, htmx,
 # TypeScript). The extra "test" installs Playwright.
 set -euo pipefail
 cd "$(dirname "$0")"
 
 missing=()
 command -v chromium >/dev/null || missing+=(chromium fonts-dejavu-core)
+command -v firefox-esr >/dev/null || command -v firefox >/dev/null || missing+=(firefox-esr)
 command -v npm >/dev/null || missing+=(npm)
 if [ ${#missing[@]} -gt 0 ]; then
     apt-get update -qq

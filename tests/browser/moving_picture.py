@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from PIL import Image
 
-from tests.browser.conftest import CHROMIUM, DISABLED
+from tests.browser.browsers import CHROMIUM, DISABLED
 from tests.docs.pages import ROOT, blocks
 from tests.docs.serving import served
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PICTURE: Final = ROOT / "docs" / "images" / "export.webp"
 LARGEST: Final = 300_000  # bytes
-WINDOW: Final = {"width": 560, "height": 400}
+WIDTH, HEIGHT = 560, 400
 INTERVAL: Final = 0.12  # s between two frames, at least
 BEFORE: Final = 1.2  # s before the button is pressed
 AFTER: Final = 3.0  # s after the job has ended
@@ -37,7 +37,7 @@ def quickstart(directory: Path) -> None:
         if block.title:
             file = directory / block.title
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.code, encoding="utf-8")
+            file.write_text(block.code.replace("</html>", f"<style>{LOOK}</style></html>"), encoding="utf-8")
 
 
 def run_of(page: Page) -> list[tuple[bytes, float]]:
@@ -47,7 +47,7 @@ def run_of(page: Page) -> list[tuple[bytes, float]]:
     began = last = time.monotonic()
     is_pressed = False
     while ended_at is None or last < ended_at + AFTER:
-        picture = page.screenshot(caret="hide", style=LOOK)
+        picture = page.screenshot(caret="hide")
         if not is_pressed and last > began + BEFORE:
             page.get_by_role("button", name="Export").click()
             is_pressed = True
@@ -91,7 +91,7 @@ def main() -> None:
         with served(flask, directory, environment, r"Running on http://127\.0\.0\.1:(\d+)") as port:
             arguments = ["--no-sandbox", *(f"--disable-{feature}" for feature in DISABLED)]
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-            page = chromium.new_page(viewport=WINDOW, color_scheme="light")
+            page = chromium.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
             page.goto(f"http://127.0.0.1:{port}/")
             pictures = run_of(page)
             chromium.close()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
 
 import pytest
 
+from backjob.status.languages import language as language_of
 from tests.browser.states import STATES, in_state
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from playwright.sync_api import Page
 
     from tests.browser.conftest import Visitor
     from tests.browser.scripted import ScriptedSite
 
 pytestmark = pytest.mark.slow
+
+TREES: Final = Path(__file__).with_name("accessibility_trees")
 
 
 def findings(page: Page, modules: Path, *rules: str) -> list[str]:
@@ -56,6 +58,27 @@ def test_elements_are_accessible_on_an_applications_page(
     for words in STATES.values():
         page.get_by_text(words).first.wait_for()
     assert findings(page, modules) == []
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_screen_readers_read_each_state_as_recorded(scripted: ScriptedSite, visitor: Visitor, language: str) -> None:
+    """The accessibility tree of each state is kept as text. To record it again, delete the file and run this test twice."""
+    page = visitor.page()
+    page.clock.set_fixed_time("2026-03-01T12:00:00Z")
+    found = []
+    for state, words in STATES.items():
+        page.goto(scripted.page(in_state(scripted, state), output="", cancel="", lang=language))
+        own = {"start": "started", "cancelled": "cancelled"}.get(state)
+        page.get_by_text(language_of(language).say(own) if own else words).first.wait_for()
+        if state != "start":
+            page.locator("[part='output']").get_by_text("without a delivery address").wait_for()
+        found.append(f"# {state}\n{page.locator('backjob-progress').aria_snapshot().replace(scripted.url, '')}\n")
+    recorded = TREES / f"{language}.txt"
+    if not recorded.exists():
+        recorded.parent.mkdir(exist_ok=True)
+        recorded.write_text("\n".join(found), encoding="utf-8")
+        pytest.fail(f"{recorded} was missing; it is there now: read it, and keep it")
+    assert "\n".join(found) == recorded.read_text("utf-8")
 
 
 def test_the_checker_finds_a_violation(scripted: ScriptedSite, visitor: Visitor, modules: Path) -> None:

@@ -148,10 +148,28 @@ def test_the_element_shows_output_as_a_terminal_would(site: Site, loaded: Page) 
     loaded.locator('[data-status="completed"]').wait_for()
 
 
+def test_the_element_shows_the_end_of_output_that_exceeds_the_limit(site: Site, loaded: Page) -> None:
+    output = loaded.locator('[part="output"]')
+    site.do("echo", "beginning\n" + ("x" * 99 + "\n") * 12_000)
+    note = output.locator('[part="note"]')
+    note.wait_for(state="visible")
+    site.do("echo", "\x1b[31mthe <b>end</b>\x1b[0m\n")
+    output.locator(".bj-f1").get_by_text("the <b>end</b>").wait_for()
+    text = output.text_content() or ""
+    before, gap, after = text.partition("The output exceeded the limit; a part is missing here.")
+    assert gap
+    assert before.endswith("x" * 10)
+    assert after.startswith("x" * 99 + "\n")
+    assert after.endswith("the <b>end</b>\n")
+    assert len(after) < 66_000
+    site.do("finish")
+    loaded.locator('[data-status="completed"]').wait_for()
+
+
 def test_the_element_shows_the_text_as_it_is_if_it_cannot_load_the_rest(
     site: Site, page: Page, visitor: Visitor
 ) -> None:
-    visitor.expected = "404"
+    visitor.expected = "404|terminal.js"
     page.route("**/terminal.js", lambda route: route.fulfill(status=404, body=""))
     page.goto(site.url)
     site.do("echo", "10 %\n<b>20 %</b>\n")

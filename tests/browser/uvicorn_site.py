@@ -38,12 +38,14 @@ def page(request: Request, lang: str = "en", theme: str = "") -> HTMLResponse:
     attributes = "".join(
         f' {name}="{escape(value)}"'
         for name, value in request.query_params.items()
-        if name not in ("job", "lang", "theme")
+        if name not in ("job", "lang", "theme", "wrapped")
     )
     elements = "".join(
         f'<backjob-progress src="{escape(source)}"{attributes}></backjob-progress>'
         for source in request.query_params.getlist("job")
     )
+    if "wrapped" in request.query_params:
+        elements = f'<div class="outer"><div class="inner">{elements}</div></div>'
     markup = (
         f'<!doctype html><html lang="{escape(lang)}"><head><meta charset="utf-8"><title>Reports</title>'
         '<link rel="icon" href="data:,"><link rel="stylesheet" href="/backjob/progress.css">'
@@ -51,6 +53,13 @@ def page(request: Request, lang: str = "en", theme: str = "") -> HTMLResponse:
         f'<body class="{escape(theme)}"><main><h1>Reports</h1>{elements}</main></body></html>'
     )
     return HTMLResponse(markup, headers={"Content-Security-Policy": POLICY + TRUSTED})
+
+
+@app.get("/embedded/{job_id}")
+def embedded(job_id: str) -> HTMLResponse:
+    """A page with the element as the server renders it."""
+    markup = f"<!doctype html><title>Reports</title><link rel='icon' href='data:,'><main>{jobs.element(job_id)}</main>"
+    return HTMLResponse(markup, headers={"Content-Security-Policy": POLICY})
 
 
 @app.get("/favicon.ico")

@@ -30,4 +30,5 @@ def described_methods(value: Mapping[str, Any]) -> dict[str, set[str]]:
 def served_methods() -> dict[str, set[str]]:
     """The same from the tables in the code."""
     routes = {f"/{{id}}/{leaf}".rstrip("/"): set(route.methods) for leaf, route in endpoints.Endpoints._routes.items()}
+    routes["/"] = set(endpoints._READING)
     return routes | {path: {"GET", "HEAD"} for path in endpoints._STATIC}

@@ -1,4 +1,4 @@
-"""The OpenAPI description agrees with the code, and docs/status.md links to it."""
+"""The OpenAPI description agrees with the code, and docs/status-routes.md links to it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_operation_ids_are_unique() -> None:
     assert len(set(operations)) == len(operations)
 
 
-def test_the_status_page_links_to_the_description_and_shows_it() -> None:
-    page = (ROOT / "docs" / "status.md").read_text(encoding="utf-8")
+def test_the_page_of_the_routes_links_to_the_description_and_shows_it() -> None:
+    page = (ROOT / "docs" / "status-routes.md").read_text(encoding="utf-8")
     assert "](openapi.yaml)" in page
     assert '--8<-- "docs/openapi.yaml"' in page

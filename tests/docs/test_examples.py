@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from tests.docs.pages import PAGES, README, ROOT, Block, blocks, flask_example
+from tests.docs.pages import PAGES, README, ROOT, Block, blocks
 
 PYTHON_BLOCKS = [block for page in PAGES for block in blocks(page) if block.language in ("python", "py")]
 PAGES_WITH_FILES = sorted({block.page.name for block in PYTHON_BLOCKS if block.title.startswith("test_")})
@@ -23,11 +23,11 @@ QUICK = f"not json_store or not ({' or '.join(LONG)})"
 
 
 def run_the_files_of(pages: list[str], directory: Path, *options: str, timeout: float) -> None:
-    """Save the pages' files and the README's application into one directory, and run pytest there as a reader would."""
-    (directory / "app.py").write_text(flask_example(), encoding="utf-8")
-    for block in (block for page in pages for block in blocks(ROOT / "docs" / page) if block.title):
+    """Save the files of the pages and of the Quickstart into one directory, and run pytest there as a reader would."""
+    for block in (block for page in ("quickstart.md", *pages) for block in blocks(ROOT / "docs" / page) if block.title):
         file = directory / block.title
         assert not file.exists(), f"{block}: another page has a file of this name"
+        file.parent.mkdir(exist_ok=True)
         file.write_text(block.code, encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *options],

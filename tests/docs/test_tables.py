@@ -10,8 +10,10 @@ from attrs import fields
 from backjob import settings
 from backjob.cli.exits import MEANINGS, Exit
 from backjob.cli.findings import Problem
-from backjob.model import JobState, Status
+from backjob.model import Status
+from backjob.status.endpoints import Endpoints
 from tests.docs.pages import PAGES, ROOT
+from tests.unit.acting import Acting, quiet_jobs
 
 DOCS = ROOT / "docs"
 
@@ -42,19 +44,22 @@ def test_the_command_line_page_lists_every_exit_code() -> None:
     assert {code for code in listed if "–" not in code} == {str(int(code)) for code in Exit}
 
 
-def test_the_status_page_lists_every_field_and_every_status() -> None:
-    page = text_of("status.md")
-    assert [name for name in _names(JobState) if f'"{name}"' not in page] == []
+def test_the_page_of_the_routes_lists_every_field_and_every_status() -> None:
+    page = text_of("status-routes.md")
+    with quiet_jobs() as jobs:
+        state = jobs.status(Acting(jobs).id).as_dict()
+    assert [name for name in (*state, "links") if f'"{name}"' not in page] == []
     assert [status for status in Status if f"{int(status)} `{status.name}`" not in page] == []
 
 
-def _names(cls: type[JobState]) -> list[str]:
-    return [field.name for field in fields(cls)]
+def test_the_page_of_the_routes_lists_every_route() -> None:
+    page = text_of("status-routes.md")
+    assert [leaf for leaf in Endpoints._routes if f"{{id}}/{leaf}" not in page and leaf] == []
 
 
-def test_the_status_page_lists_every_attribute_part_and_event_of_the_element() -> None:
+def test_the_elements_page_lists_every_attribute_part_and_event_of_the_element() -> None:
     script = (ROOT / "backjob" / "status" / "static" / "progress.js").read_text(encoding="utf-8")
-    page = text_of("status.md")
+    page = text_of("element.md")
     names = {
         *re.findall(r"(?:get|has)Attribute\(\"([\w-]+)\"\)", script),
         *re.findall(r"part: \"(\w+)\"", script),

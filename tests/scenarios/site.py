@@ -94,6 +94,11 @@ def _start(jobs: BackJob, visit: Visit) -> Reply:
     return _json({"id": job_id, "url": jobs.status_url(job_id, cancel=True), "pid": os.getpid()}, 202)
 
 
+def _page(text: str) -> Reply:
+    """A page for people, of which a job keeps nothing."""
+    return Reply(f"<p>{text}</p>", content_type="text/html; charset=utf-8")
+
+
 def _json(value: object, status: int = 200) -> Reply:
     return Reply(json.dumps(value), status, "application/json")
 
@@ -125,13 +130,13 @@ def _see(jobs: BackJob, visit: Visit) -> Reply:
 
 
 def _none(jobs: BackJob, visit: Visit) -> Reply:
-    return Reply("a page that reports nothing")
+    return _page("a page that reports nothing")
 
 
 def _print(jobs: BackJob, visit: Visit) -> Reply:
     for number in range(int(visit.parameters["lines"])):
         print(f"line {number} – ä")
-    return Reply("printed")
+    return _page("printed")
 
 
 def _stream(jobs: BackJob, visit: Visit) -> Reply:
@@ -236,7 +241,7 @@ def _threads(jobs: BackJob, visit: Visit) -> Reply:
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(jobs.bind(work), range(5)))
-    return Reply("threads")
+    return _page("threads")
 
 
 def _answer(jobs: BackJob, visit: Visit) -> Reply:
@@ -251,6 +256,23 @@ def _members(jobs: BackJob, visit: Visit) -> Reply:
     return Reply("welcome")
 
 
+def _result(jobs: BackJob, visit: Visit) -> Reply:
+    """Respond with what is to become the job's result, output or file."""
+    kind = visit.parameters["kind"]
+    if kind == "json":
+        return _json({"rows": 50, "name": "ä"})
+    if kind == "text":
+        print("printed")
+        return Reply("Exported 50 rows")
+    if kind == "html":
+        return Reply("Exported 50 rows", content_type="text/html; charset=utf-8")
+    if kind == "finish":
+        return Reply(jobs.finish("Exported", file="ä,b\r\n".encode(), name="Übersicht.csv"))
+    rows = (f"{number},ä\r\n" for number in range(int(visit.parameters["rows"])))
+    disposition = "attachment; filename=\"rows.csv\"; filename*=UTF-8''%C3%9Cbersicht.csv"
+    return Reply(rows, content_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
+
+
 def _hold(jobs: BackJob, visit: Visit) -> Reply:
     """Connect to the test's `tests.scenarios.client.Gate`, and report progress whenever it says so."""
     with at_gate_in_thread(int(visit.parameters["gate"])) as gate:
@@ -260,7 +282,7 @@ def _hold(jobs: BackJob, visit: Visit) -> Reply:
                 jobs.update(int(visit.parameters["quietly"]))
             else:
                 jobs.update(50, "released")
-    return Reply("held")
+    return _page("held")
 
 
 _ACTIONS: Final[Mapping[str, Action]] = {
@@ -276,6 +298,7 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "none": _none,
     "print": _print,
     "raise": _raise,
+    "result": _result,
     "see": _see,
     "split": _split,
     "steps": _steps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from typing import Any, Final
 import pytest
 
 from backjob import BackJob
+from backjob.jobs import engine_of
 from backjob.lifecycle import cancelled, completed, failed
+from backjob.model import Changes, Expect, JsonValue
 from tests.docs.description import description
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
@@ -28,6 +31,11 @@ def references(jobs: BackJob) -> list[str]:
     running = Acting(jobs, "reports", "ann").claim()
     running.report(progress=40, text="Exporting", output="line ä\n" * 20)
     ended = [Acting(jobs).claim().end(end, "an end") for end in (completed, failed, cancelled)]
+    files = engine_of(jobs).files
+    assert files is not None
+    files.write(ended[0].id, "kept", io.BytesIO(b"a;b"))
+    described: JsonValue = {"name": "a.csv", "type": "text/csv", "size": 3, "key": "kept"}
+    assert ended[0].store.change(ended[0].id, Expect(), Changes(file=described))
     every = (Acting(jobs), running, *ended)
     return [jobs.status_url(job.id, cancel=cancel).rpartition("/")[2] for job in every for cancel in (True, False)]
 

@@ -15,9 +15,9 @@ from tests.scenarios.sites import Site
     [
         ({"status": 302, "location": "/login"}, "302 found → /login"),
         ({"status": 303, "location": "/a?b=c"}, "303 see other → /a?b=c"),
-        ({"status": 403}, "403 forbidden"),
-        ({"status": 404}, "404 not found"),
-        ({"status": 500}, "500 internal server error"),
+        ({"status": 403}, "403 forbidden: an answer"),
+        ({"status": 404}, "404 not found: an answer"),
+        ({"status": 500}, "500 internal server error: an answer"),
     ],
 )
 def test_a_response_other_than_2xx_fails_the_job_and_is_named_in_its_status_text(
@@ -36,7 +36,7 @@ def test_a_2xx_response_completes_the_job(site: Site, status: int) -> None:
 
 def test_a_route_that_does_not_exist_fails_the_job(site: Site) -> None:
     state = site.run("/nowhere")
-    assert (state.status, state.status_text.lower()) == (Status.FAILED, "404 not found")
+    assert (state.status, state.status_text.lower()) == (Status.FAILED, "404 not found: no such page")
 
 
 def test_a_redirect_to_the_login_page_fails_only_anonymous_jobs(site: Site) -> None:

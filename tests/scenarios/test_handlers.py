@@ -138,6 +138,6 @@ def test_an_error_that_passes_a_base_http_middleware_is_not_an_exception_group(s
 def test_background_tasks_after_the_response_are_part_of_the_action(starlette_site: Site) -> None:
     site = starlette_site
     state = site.run("/work/afterwards")
-    assert (state.status, site.text(state.id)) == (Status.COMPLETED, "after the response")
+    assert (state.status, site.text(state.id)) == (Status.COMPLETED, "answeredafter the response")
     state = site.run("/work/afterwards", {"fail": 1})
     assert (state.status, state.progress, state.status_text) == (Status.FAILED, 80, "after the response")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
@@ -13,10 +14,12 @@ from attrs import define, field
 from backjob.asgi import BackJobMiddleware, StatusApp, shielded
 from backjob.delivery.addresses import Addresses
 from backjob.errors import JobFailed
+from backjob.files import MemoryFiles
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.protocols import Store
 from backjob.transports.sockets import SocketTransport
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import COOKIE, Bench, Here, bench, served
 from tests.unit.gateways import scope_of
 
@@ -833,8 +836,8 @@ class Listener(Server):
         if message.get("body"):
             self.receives_body.set()
 
-    def listen(self, world: Bench, job_id: str) -> asyncio.Future[None]:
-        scope = scope_of(f"{world.jobs.status_url(job_id)}/events")
+    def listen(self, world: Bench, job_id: str, leaf: str = "events") -> asyncio.Future[None]:
+        scope = scope_of(f"{world.jobs.status_url(job_id)}/{leaf}")
         app: Any = BackJobMiddleware(never, world.jobs)
         serving: asyncio.Future[None] = asyncio.ensure_future(app(scope, self.receive, self.send))
         return serving
@@ -964,3 +967,84 @@ def test_the_hook_is_not_called_for_other_jobs(world: Bench, monkeypatch: pytest
     world.start(owner="ann", as_current_user=False)
     _, job = run(world, ok)
     assert job.status is Status.COMPLETED
+
+
+# --- downloads ------------------------------------------------------------------------------------------------------------
+
+
+class CountedFiles(MemoryFiles):
+    """Counts the bytes that are read, and remembers whether the file was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+        self.opened: list[io.BytesIO] = []
+
+    def open(self, job_id: str, name: str) -> Any:
+        files = self
+
+        class Counted(io.BytesIO):
+            def read(self, size: int | None = -1, /) -> bytes:
+                chunk = super().read(size)
+                files.count += len(chunk)
+                return chunk
+
+        with super().open(job_id, name) as file:
+            self.opened.append(Counted(file.read()))
+        return self.opened[-1]
+
+
+SIZE = 50 * (1 << 16)
+
+
+def with_file(files: CountedFiles) -> tuple[Bench, str]:
+    world = bench(files=files)
+    running = world.run()
+    with running.active():
+        world.jobs.finish(file=bytes(SIZE), name="rows.bin")
+    world.engine.worker.end(running, Outcome(200))
+    return world, running.job.id
+
+
+def test_a_download_is_sent_whole_and_its_file_is_closed() -> None:
+    files = CountedFiles()
+    world, job_id = with_file(files)
+
+    async def scenario() -> Listener:
+        listener = Listener()
+        await listener.listen(world, job_id, "file")
+        return listener
+
+    listener = go(scenario())
+    assert (listener.status, listener.headers["content-length"], len(listener.body)) == (200, str(SIZE), SIZE)
+    assert files.opened[0].closed
+
+
+def test_a_download_ends_when_its_client_disconnects_although_send_raises_nothing() -> None:
+    files = CountedFiles()
+    world, job_id = with_file(files)
+
+    class Leaving(Listener):
+        async def send(self, message: Any) -> None:
+            await super().send(message)
+            if message.get("body"):
+                self.disconnects.set()
+                await asyncio.sleep(0)
+
+    async def scenario() -> None:
+        await Leaving().listen(world, job_id, "file")
+
+    go(scenario())
+    assert files.count < SIZE
+    assert files.opened[0].closed
+
+
+def test_a_failed_send_closes_the_file() -> None:
+    files = CountedFiles()
+    world, job_id = with_file(files)
+
+    async def scenario() -> None:
+        await Listener(has_disconnected=True).listen(world, job_id, "file")
+
+    go(scenario())
+    assert files.opened[0].closed

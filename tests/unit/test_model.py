@@ -356,7 +356,7 @@ def test_the_dictionary_of_a_state_has_plain_types() -> None:
     }
     assert type(dictionary["status"]) is int
     # In JSON, "error" is the text of a response that refuses a request.
-    assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"} - {"error"}
+    assert dictionary.keys() == {*attrs.fields_dict(JobState), "status_name"} - {"error", "keeps_request"}
 
 
 def test_the_dictionary_of_a_state_does_not_say_of_which_kind_an_error_was() -> None:

@@ -94,7 +94,7 @@ def test_a_state_and_an_output_have_these_fields() -> None:
         *("scope", "waiting_for", "attempt", "retries", "history"),
         *("title", "method", "path", "queue", "created_time", "claimed_time", "file", "error", "keeps_request"),
     ]
-    assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated"]
+    assert [field.name for field in fields(Output)] == ["text", "next_offset", "truncated", "tail"]
 
 
 # --- parameters: name → default, keyword-only after "*" ----------------------------------------------------
@@ -104,6 +104,7 @@ FINISH: Final = {"text": None, "result": None, "*": ..., "file": None, "name": N
 TRACK: Final = {"iterable": EMPTY, "text": None, "*": ..., "total": None, "resume": False}
 RETRY: Final = {"delay": None, "text": None}
 
+COMMAND: Final = {"args": EMPTY, "*": ..., "input": None, "check": True, "terminal": False, "options": EMPTY}
 FIND: Final = {
     "scope": None,
     "status": None,
@@ -152,6 +153,9 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "max_file": 1 << 30,
         "max_result": 1 << 16,
         "show_errors": False,
+        "capture_stderr": False,
+        "capture_logging": None,
+        "timestamp_output": False,
         "clock": None,
     },
     "start": {
@@ -203,6 +207,8 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "finish": FINISH,
     "fail": {"text": "", "*": ..., "job_id": None},
     "bind": {"function": EMPTY},
+    "run_command": COMMAND,
+    "arun_command": COMMAND,
     "background_only": {"action": EMPTY},
     "astatus": {"job_id": EMPTY},
     "aoutput": {"job_id": EMPTY, "offset": 0},
@@ -258,7 +264,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 16
+    assert len(twins) == 17
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name

@@ -15,7 +15,7 @@ from typing_extensions import override
 from backjob.django.admin.people import users_of
 from backjob.django.admin.states import status_word
 from backjob.django.models import Job
-from backjob.django.site import engine
+from backjob.django.site import jobs
 from backjob.model import Status
 from backjob.stores.rows import microseconds
 
@@ -51,7 +51,7 @@ class QueueFilter(admin.SimpleListFilter):
 
     @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        values = {getattr(job, self.parameter_name) for job in recent_values(request, model_admin)}
+        values = {getattr(job, str(self.parameter_name)) for job in recent_values(request, model_admin)}
         return self.named(sorted(value for value in values if value)[:_MOST])
 
     def named(self, values: list[str]) -> list[tuple[str, str]]:
@@ -61,7 +61,7 @@ class QueueFilter(admin.SimpleListFilter):
     @override
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         value = self.value()
-        return queryset if value is None else queryset.filter(**{self.parameter_name: value})
+        return queryset if value is None else queryset.filter(**{str(self.parameter_name): value})
 
 
 class ScopeFilter(QueueFilter):
@@ -87,12 +87,12 @@ class OwnerFilter(QueueFilter):
 class OwnerlessFilter(admin.SimpleListFilter):
     """A filter for jobs that belong to nobody."""
 
-    title = _("has an owner")
+    title = _("ownership")
     parameter_name = "owned"
 
     @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", _("Yes")), ("no", _("No"))]
+        return [("yes", _("With an owner")), ("no", _("Without an owner"))]
 
     @override
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
@@ -119,7 +119,8 @@ class CreatedFilter(admin.SimpleListFilter):
     @override
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         value = self.value()
-        if value not in self.ages:
+        engine = jobs.engine_if_usable()
+        if value not in self.ages or engine is None:
             return queryset
-        since = engine().clock.now() - self.ages[value][1]
+        since = engine.clock.now() - self.ages[value][1]
         return queryset.filter(created_time__gte=microseconds(since))

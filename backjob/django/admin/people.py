@@ -13,14 +13,15 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html
 
 from backjob.django.models import Job
-from backjob.django.site import engine
+from backjob.django.site import jobs
 
 _MOST_FOUND: Final = 100
 
 
 def owners_are_users() -> bool:
     """Return whether the owner of a job is the primary key of a user: not with an ``OWNER`` function of the site."""
-    return engine().options.owner is None and apps.is_installed("django.contrib.auth")
+    engine = jobs.engine_if_usable()
+    return engine is not None and engine.options.owner is None and apps.is_installed("django.contrib.auth")
 
 
 def users_of(owners: Iterable[str]) -> Mapping[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from django import template
 from django.urls import reverse
-from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import get_language
 
 from backjob.django.site import jobs
 from backjob.http.targets import local_path
+from backjob.status.embedding import ElementOptions, element
 
 __all__ = ["backjob_progress", "backjob_status_url", "register"]
 
@@ -28,31 +28,30 @@ def backjob_progress(
     label: str = "",
     on_done_href: str | None = None,
     texts: Mapping[str, str] | None = None,
+    lang: str | None = None,
 ) -> SafeString:
-    """Render the progress element of a job, with its script and style.
+    """Render the progress element of a job, with its script and style, its state, and a link to its page.
 
     ``output`` shows what the job prints, and ``cancel`` a button with which everyone who sees the page can cancel the job.
     ``label`` names the bar for screen readers. With ``stream`` the element uses server-sent events if the server has
-    them. When the job is done the browser goes to ``on_done_href``, or for ``""`` to the job's result. ``texts`` are
-    translations. Renders nothing while the settings of background jobs can't be used.
+    them. When the job is done the browser goes to ``on_done_href``, or for ``""`` to the job's result. ``texts`` replaces
+    words. ``lang`` is the language of the others; by default the one that Django has activated. Renders nothing while the
+    settings of background jobs can't be used.
     """
-    if jobs.engine_if_usable() is None:
+    engine = jobs.engine_if_usable()
+    if engine is None:
         return SafeString("")
-    flags = [name for name, wanted in (("output", output), ("cancel", cancel), ("stream", stream)) if wanted]
-    values = (
-        ("label", label or None),
-        ("on-done-href", on_done_href),
-        ("texts", json.dumps(dict(texts), default=str) if texts else None),
+    options = ElementOptions(
+        output=output,
+        cancel=cancel,
+        stream=stream,
+        label=label,
+        on_done_href=on_done_href,
+        texts=texts,
+        lang=lang or get_language(),
     )
-    return format_html(
-        '<link rel="stylesheet" href="{}"><script src="{}" defer></script>'
-        '<backjob-progress src="{}"{}{}></backjob-progress>',
-        local_path(reverse("backjob:status", args=["progress.css"])),
-        local_path(reverse("backjob:status", args=["progress.js"])),
-        jobs.status_url(job_id, cancel=cancel),
-        format_html_join("", " {}", [(name,) for name in flags]),
-        format_html_join("", ' {}="{}"', [pair for pair in values if pair[1] is not None]),
-    )
+    assets = local_path(reverse("backjob:status", args=["progress.js"])).removesuffix("/progress.js")
+    return SafeString(element(engine, job_id, options, assets=assets))
 
 
 @register.simple_tag

@@ -1,8 +1,8 @@
 """The languages of the words that users read: one JSON file for each, shared by the page and the progress element.
 
-A file has three tables. ``words`` are backjob's own words, by name; ``{placeholders}`` stand for values. ``sentences``
-translate the texts that backjob itself writes as a job's status text, by their English form. ``units`` are durations, for
-one and for several.
+A file has four tables. ``words`` are backjob's own words, by name; ``{placeholders}`` stand for values. ``sentences``
+translate the texts that backjob itself writes as a job's status text, by their English form; ``reasons`` those that it
+writes only into a job's history. ``units`` are durations, for one and for several.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ UNITS: Final = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 _NUMBER: Final = re.compile(r"\d[\d.e+]*")
+_JOB: Final = re.compile(r"\(job ([\w-]+)\)")
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _SUBTAG: Final = re.compile(r"[-_.@]")
 
@@ -35,6 +36,7 @@ class Language:
     tag: str
     words: Mapping[str, str]
     sentences: Mapping[str, str]
+    reasons: Mapping[str, str]
     units: Mapping[str, tuple[str, str]]
 
     def say(self, word: str, /, **values: object) -> str:
@@ -46,10 +48,17 @@ class Language:
         whole = self._one(text)
         return "; ".join(self._one(part) or part for part in text.split("; ")) if whole is None else whole
 
+    def reason(self, text: str) -> str:
+        """Return the translation of a reason why an earlier run ended."""
+        return self.reasons.get(text) or self.sentence(text)
+
     def _one(self, text: str) -> str | None:
-        numbers = iter(_NUMBER.findall(text))
-        translated = self.sentences.get(_NUMBER.sub("{number}", text))
-        return None if translated is None else re.sub(r"\{number\}", lambda _: next(numbers, ""), translated)
+        job = _JOB.search(text)
+        numbers = iter(() if job else _NUMBER.findall(text))
+        translated = self.sentences.get(_JOB.sub("(job {job})", text) if job else _NUMBER.sub("{number}", text))
+        if translated is None:
+            return None
+        return _PLACE.sub(lambda place: job[1] if job and place[1] == "job" else next(numbers, ""), translated)
 
     def duration(self, seconds: float) -> str:
         """Return a duration in its two largest units: ``2 hr 5 min``."""
@@ -78,7 +87,7 @@ def language(tag: str) -> Language:
 def _loaded(tag: str) -> Language:
     tables = json.loads(language_file(tag))
     units = {name: (one, several) for name, (one, several) in tables["units"].items()}
-    return Language(tag, tables["words"], tables["sentences"], units)
+    return Language(tag, tables["words"], tables["sentences"], tables["reasons"], units)
 
 
 def accepted_language(field: str | None) -> Language:

@@ -26,6 +26,8 @@ const span = (classes, ...children) => {
 // and the node that shows it. A cell is [text, classes]; after a character of several columns come cells without text.
 export class Screen {
   #node;
+  #tailNode;
+  #tail = "";
   #rows = [{ cells: [], start: "" }];
   #row = 0;
   #column = 0;
@@ -34,12 +36,19 @@ export class Screen {
   #rest = ""; // the beginning of a sequence
   #size = 0; // characters in lines that can't change
 
-  constructor(node) {
+  // `node` gets the lines, and `tailNode` those of the tail: the end of output of which a part is missing.
+  constructor(node, tailNode) {
     this.#node = node;
+    this.#tailNode = tailNode;
   }
 
-  // Add a chunk. Returns whether the oldest lines were removed.
-  feed(text) {
+  // Add a chunk, and replace the tail unless it is empty. Returns whether the oldest lines were removed.
+  feed(text, tail = "") {
+    if (tail && tail !== this.#tail) {
+      this.#tail = tail;
+      this.#tailNode.replaceChildren();
+      new Screen(this.#tailNode).feed(tail.slice(tail.indexOf("\n") + 1) || tail); // its first line is incomplete
+    }
     text = this.#rest + text;
     this.#rest = UNFINISHED.exec(text.slice(-5000))?.[0] ?? "";
     const changed = new Set();

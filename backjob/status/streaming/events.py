@@ -39,7 +39,12 @@ def linked(encoded: bytes, links: Mapping[str, JsonValue]) -> bytes:
 
 def output_as_dict(output: Output) -> dict[str, JsonValue]:
     """Return a chunk of output, JSON-ready."""
-    return {"text": output.text, "next_offset": output.next_offset, "truncated": output.truncated}
+    return {
+        "text": output.text,
+        "next_offset": output.next_offset,
+        "truncated": output.truncated,
+        "tail": output.tail,
+    }
 
 
 def output_event(output: Output) -> bytes:

@@ -14,7 +14,7 @@ from backjob.output import plain_end
 from backjob.protocols import Clock
 from backjob.status.hiding import has_hidden_errors, without_errors
 from backjob.status.links import Linked
-from backjob.status.streaming.events import event, output_event
+from backjob.status.streaming.events import event, output_as_dict, output_event
 
 MAX_CHUNK: Final = 1 << 16
 """Bytes of output in one event, at most."""
@@ -71,6 +71,8 @@ class Snapshot:
     chunks: tuple[Chunk, ...] = ()
     full_state: bytes = b""
     """The state with its unexpected errors, for those who may see all jobs."""
+    tail: bytes = b""
+    """The tail of the output as an event; empty if there is none."""
 
     def chunk_at(self, offset: int) -> Chunk | None:
         """Return the chunk that starts at this byte, or None if it is not in the buffer."""
@@ -114,7 +116,15 @@ def _read(source: Source, job: Job, before: Snapshot | None, offset: int | None)
     linked, state, full = _state_events(source, job, ended=ended)
     turn = 1 if before is None else before.turn + (full != before.full_state)
     chunks = _buffered(before, added, end)
-    return Snapshot(mark, state, linked, turn, end, job.output_truncated, ended, chunks, full)
+    tail = b"" if before is None else before.tail
+    if job.output_truncated and offset is not None:
+        tail = _tail_event(source, job)
+    return Snapshot(mark, state, linked, turn, end, job.output_truncated, ended, chunks, full, tail)
+
+
+def _tail_event(source: Source, job: Job) -> bytes:
+    tail = source.output(job.id, job.output_size, MAX_CHUNK).tail
+    return event("output", output_as_dict(Output("", job.output_size, truncated=True, tail=tail))) if tail else b""
 
 
 def _new_output(source: Source, job: Job, before: Snapshot | None, offset: int | None) -> tuple[int, tuple[Chunk, ...]]:
@@ -137,7 +147,8 @@ def _read_chunks(source: Source, job: Job, start: int) -> tuple[Chunk, ...]:
         output = source.output(job.id, start, MAX_CHUNK)
         if output.next_offset <= start:
             break  # the store's output lags behind its jobs: the next poll reads on
-        chunks.append(Chunk(start, output.next_offset, output.truncated, output_event(output)))
+        encoded = output_event(evolve(output, tail=""))  # the tail follows in an event of its own
+        chunks.append(Chunk(start, output.next_offset, output.truncated, encoded))
         start = output.next_offset
     return tuple(chunks)
 
@@ -152,7 +163,8 @@ def _state_events(source: Source, job: Job, *, ended: bool) -> tuple[Linked, byt
     if not ended and job.status_text is None and job.output_size > _SHORT_TEXT:
         # A job that sets no status text shows the end of its output, which changes with each line: keep it short,
         # so that not every line sends 64 KiB to every client.
-        text = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
+        output = source.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT)
+        text = output.tail[-_SHORT_TEXT:] or output.text
         job = evolve(job, status_text=plain_end(text, is_cut=True))
     name, state = "end" if ended else "state", source.state(job)
     full = event(name, state.as_dict())

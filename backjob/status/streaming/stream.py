@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
+from attrs import evolve
+
 from backjob.errors import StoreError
 from backjob.model import JsonValue, Output
 from backjob.process import RETRY_PAUSE
@@ -63,6 +65,7 @@ class Stream:
         self._links = links
         self._event: Any = None  # of threading or of asyncio
         self._turn = 0
+        self._tail = b""
         self._has_begun = self._is_over = self._has_sent_truncated = self._output_is_complete = False
         self._sent_at = self._monotonic()
         self._until = self._sent_at + lifetime
@@ -165,6 +168,10 @@ class Stream:
             self.offset = chunk.end
             self._has_sent_truncated = chunk.truncated
             return chunk.event
+        if self.output and snapshot.tail != self._tail:
+            self._tail = snapshot.tail
+            self._has_sent_truncated = True
+            return numbered(self.offset, snapshot.tail)
         if self.output and snapshot.truncated and not self._has_sent_truncated:
             # The limit cut the output exactly at a chunk's end: report that in an empty event.
             self._has_sent_truncated = True
@@ -207,7 +214,7 @@ class Stream:
         if output.next_offset > self.offset:
             self.offset = output.next_offset
             self._has_sent_truncated = output.truncated
-            return output_event(output)
+            return output_event(evolve(output, tail=""))
         if not snapshot.is_final:
             self._read_from = self._monotonic() + RETRY_PAUSE
             return None

@@ -211,7 +211,7 @@ def test_a_user_runs_a_kept_request_again_as_himself(bo: Client) -> None:
 
 async def staff_only(request: Any) -> bool:
     """An async hook that reads Django's request."""
-    return (await request.auser()).username == "Al"
+    return bool((await request.auser()).username == "Al")
 
 
 def test_hooks_may_be_async_and_get_djangos_request(waiting: str) -> None:
@@ -219,4 +219,18 @@ def test_hooks_may_be_async_and_get_djangos_request(waiting: str) -> None:
     with override_settings(BACKJOB={"MAY_SEE_ALL": staff_only, "STREAMS": 1}):
         assert refused(user("Al"), waiting) == ALL_BUT_CANCEL
         assert refused(user("Eve"), waiting) == ALL_404
+    jobs.reset()
+
+
+def test_an_absolute_url_is_below_the_public_url_and_not_on_the_clients_host(bo: Client, waiting: str) -> None:
+    jobs.reset()
+    with override_settings(BACKJOB={"PUBLIC_URL": "https://www.shop.example/intranet", "STREAMS": 1}):
+        url = jobs.status_url(waiting, absolute=True)
+        assert url.startswith(f"https://www.shop.example/intranet/backjob/{waiting}.v")
+        links = bo.get(f"/backjob/{waiting}?absolute=1").json()["links"]
+        assert links["self"] == url
+        below = Client(SCRIPT_NAME="/intranet")
+        reference = url.rpartition("/")[2]
+        state = below.get(f"/backjob/{reference}?absolute=1").json()
+        assert state["links"]["self"] == url
     jobs.reset()

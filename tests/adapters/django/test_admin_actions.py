@@ -77,7 +77,7 @@ def test_cancel_ends_the_unfinished_jobs_and_logs_them(ended: str, waiting: str)
     page = act(al, "cancel", ended, waiting).content.decode()
     assert "1 job cancelled." in page
     assert [jobs.status(job_id).status for job_id in (ended, waiting)] == [Status.COMPLETED, Status.CANCELLED]
-    assert log() == [(CHANGE, waiting, "Cancelled.")]
+    assert log() == [(CHANGE, "/see", "Cancelled.")]
     assert "Cancelled." in al.get(f"{LIST}{key(waiting)}/history/").content.decode()
 
 
@@ -100,7 +100,7 @@ def test_run_again_starts_the_kept_request_and_logs_it(ended: str) -> None:
         page = act(al, "run_again", ended).content.decode()
     assert "1 job started again." in page
     assert [job.request.target for job in started] == ["/see"]
-    assert log() == [(CHANGE, ended, "Started again.")]
+    assert log() == [(CHANGE, "See <it>", "Started again.")]
 
 
 def test_the_button_runs_again_and_leads_to_the_new_job(ended: str) -> None:
@@ -109,17 +109,19 @@ def test_the_button_runs_again_and_leads_to_the_new_job(ended: str) -> None:
     with recorded() as started:
         answer = act(al, "run_again", ended, _from_page="1")
     [new] = started
-    assert answer.redirect_chain[-1][0] == f"{LIST}{key(new.id)}/change/"
+    assert answer.redirect_chain[-1][0] == f"{LIST}{key(new.job_id)}/change/"
 
 
-def test_a_job_that_cannot_run_again_is_an_error_that_says_why(ended: str, waiting: str) -> None:
+def test_a_job_that_cannot_run_again_is_an_error_that_says_why(database: str) -> None:
     with immediate():
         not_kept = jobs.start("see", as_current_user=False)
+    with recorded():
+        waiting = jobs.start("see", as_current_user=False, title="<Later>")
     al = staff("view_job", "run_again_job")
     with recorded() as started:
         page = act(al, "run_again", waiting, not_kept).content.decode()
     assert started == []
-    assert "/see: job_id: the job has not ended" in page
+    assert "&lt;Later&gt;: the job has not ended" in page
     assert "start such jobs with keep_request=True" in page
     assert log() == []
     for job_id in (waiting, not_kept):
@@ -135,7 +137,7 @@ def test_delete_asks_first_then_removes_jobs_and_logs_them(ended: str, waiting: 
     assert Job.objects.count() == 2
     act(al, "delete_selected", ended, waiting, post="yes")
     assert [jobs.exists(job_id) for job_id in (ended, waiting)] == [False, False]
-    assert sorted(log()) == sorted([(DELETION, ended, ""), (DELETION, waiting, "")])
+    assert sorted(log()) == [(DELETION, "/see", ""), (DELETION, "See <it>", "")]
 
 
 def test_the_page_of_a_job_can_delete_it(ended: str) -> None:
@@ -149,6 +151,24 @@ def test_the_page_of_a_job_can_delete_it(ended: str) -> None:
 def test_deleting_goes_through_backjob_and_removes_the_output_too(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
     deleted: list[str] = []
     delete = type(jobs).delete
-    monkeypatch.setattr(type(jobs), "delete", lambda self, job_id: deleted.append(job_id) or delete(self, job_id))
+
+    def noting(self: Any, job_id: str) -> Any:
+        deleted.append(job_id)
+        return delete(self, job_id)
+
+    monkeypatch.setattr(type(jobs), "delete", noting)
     act(staff("view_job", "delete_job"), "delete_selected", ended, post="yes")
     assert deleted == [ended]
+
+
+def test_a_job_that_is_gone_meanwhile_does_no_harm(ended: str, waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = type(jobs).delete
+
+    def twice(self: Any, job_id: str) -> Any:
+        delete(self, job_id)
+        return delete(self, job_id)
+
+    monkeypatch.setattr(type(jobs), "delete", twice)
+    answer = act(staff("view_job", "delete_job"), "delete_selected", ended, waiting, post="yes")
+    assert answer.status_code == 200
+    assert Job.objects.count() == 0

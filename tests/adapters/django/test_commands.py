@@ -153,7 +153,7 @@ def test_djangos_settings_option_may_come_anywhere(tmp_path: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (
             0,
             "",
-            "" if "--json" in arguments else "There are no jobs.\n",
+            "" if "--json" in arguments else "There are no jobs yet.\n",
         )
 
 
@@ -185,7 +185,7 @@ def test_the_program_backjob_opens_the_jobs_of_a_site(tmp_path: Path) -> None:
 
     listing = ("backjob", "list", "--app", "backjob.django:jobs")
     assert run("django", "migrate", "-v0", "--settings", "the_settings") == (0, "", "")
-    assert run(*listing, DJANGO_SETTINGS_MODULE="the_settings") == (0, "", "There are no jobs.\n")
+    assert run(*listing, DJANGO_SETTINGS_MODULE="the_settings") == (0, "", "There are no jobs yet.\n")
     code, _, error = run(*listing)
     assert code == 64
     assert error.startswith(

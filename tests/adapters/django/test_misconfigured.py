@@ -112,6 +112,8 @@ def test_the_admin_of_a_site_whose_jobs_are_off_says_so() -> None:
     staff = Client()
     staff.force_login(User.objects.create_superuser("staff"))
     with override_settings(BACKJOB={"STORE": "cache:"}):
-        page = staff.get("/admin/backjob/job/")
-    assert page.status_code == 200
-    assert "Background jobs are not configured" in page.content.decode()
+        pages = [staff.get(f"/admin/backjob/job/{query}") for query in ("", "?q=staff", "?created=day", "?owner=1")]
+        assert staff.get("/admin/backjob/job/1/change/").status_code == 302
+    for page in pages:
+        assert page.status_code == 200
+        assert "Background jobs are not configured" in page.content.decode()

@@ -10,7 +10,7 @@ import pytest
 from django.template import Context, Template
 from django.test import Client
 from django.urls import set_script_prefix
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, override
 
 from backjob.django import jobs
 from backjob.django.models import Job
@@ -30,14 +30,37 @@ def test_the_tag_needs_no_inline_script_and_no_inline_style(job_id: str) -> None
     assert re.fullmatch(
         r'<link rel="stylesheet" href="/backjob/progress\.css">'
         r'<script src="/backjob/progress\.js" defer></script>'
-        r'<backjob-progress src="/backjob/[^"]+"></backjob-progress>',
+        r'<backjob-progress src="/backjob/[^"]+" lang="en-us" data-status="completed">.*</backjob-progress>',
         page,
+        re.DOTALL,
     )
+
+
+def test_without_the_script_the_tag_shows_the_state_and_a_link_to_the_jobs_page(job_id: str) -> None:
+    page = Client().get(f"/progress/{job_id}").content.decode()
+    [link] = re.findall(r'<a part="show" href="([^"]+)">Show the progress</a>', page)
+    assert Client().get(link, headers={"Accept": "text/html"}).status_code == 200
+    assert '<span part="state" role="status">Done' in page
+
+
+def test_the_tag_speaks_the_active_language(job_id: str) -> None:
+    with override("de"):
+        page = Template("{% load backjob %}{% backjob_progress job_id %}").render(Context({"job_id": job_id}))
+    assert ' lang="de" ' in page
+    assert "Fertig" in page
+    french = Template('{% load backjob %}{% backjob_progress job_id lang="fr" %}').render(Context({"job_id": job_id}))
+    assert "Terminé" in french
+
+
+def test_the_page_of_a_job_that_is_gone_still_renders(job_id: str) -> None:
+    jobs.delete(job_id)
+    page = Template("{% load backjob %}{% backjob_progress job_id %}").render(Context({"job_id": job_id}))
+    assert re.search(r'<backjob-progress [^>]+><a part="show" href="/backjob/[^"]+">Show the progress</a>', page)
 
 
 def test_the_tags_links_work_for_everyone_who_sees_the_page(job_id: str) -> None:
     page = Client().get(f"/progress/{job_id}").content.decode()
-    style, script, state = re.findall(r'(?:href|src)="([^"]+)"', page)
+    style, script, state, _ = re.findall(r'(?:href|src)="([^"]+)"', page)
     assert Client().get(style).headers["Content-Type"].startswith("text/css")
     assert Client().get(script).headers["Content-Type"].startswith("text/javascript")
     assert Client().get(state).json()["id"] == job_id
@@ -50,7 +73,7 @@ def test_below_a_mount_the_tags_urls_include_it(job_id: str) -> None:
         page = Client().get(f"/progress/{job_id}").content.decode()
     finally:
         set_script_prefix("/")
-    assert [url[:14] for url in re.findall(r'(?:href|src)="([^"]+)"', page)] == ["/shop/backjob/"] * 3
+    assert [url[:14] for url in re.findall(r'(?:href|src)="([^"]+)"', page)] == ["/shop/backjob/"] * 4
 
 
 @pytest.mark.parametrize("prefix", ["//evil.example/", "https://evil.example/", "/\\evil.example/"])
@@ -61,13 +84,13 @@ def test_a_forged_prefix_leads_to_no_other_host(job_id: str, prefix: str) -> Non
     finally:
         set_script_prefix("/")
     links = re.findall(r'(?:href|src)="([^"]+)"', page)
-    assert len(links) == 3
+    assert len(links) == 4
     assert all(re.match(r"/[^/\\]", link) for link in links), links
 
 
 def test_the_model_links_to_the_status_page_and_refuses_save(job_id: str) -> None:
     job = Job.objects.get()
-    assert (str(job), job.get_absolute_url()) == (job_id, f"/backjob/{job_id}")
+    assert (str(job), job.get_absolute_url()) == ("/see", f"/backjob/{job_id}")
     with pytest.raises(TypeError, match="backjob"):
         job.save()
 
@@ -81,7 +104,7 @@ def test_the_tag_escapes_every_attribute_of_the_element(job_id: str) -> None:
     page = Template(source).render(Context({"job_id": job_id, "label": "<Export>", "href": "/x?a=1&b", "texts": texts}))
     [element] = re.findall(r"<backjob-progress[^>]+>", page)
     assert ' output stream label="&lt;Export&gt;" on-done-href="/x?a=1&amp;b" texts="{' in element
-    assert json.loads(html.unescape(element.partition(' texts="')[2].removesuffix('">'))) == {
+    assert json.loads(html.unescape(element.partition(' texts="')[2].partition('"')[0])) == {
         "completed": "Fertig \"so\" & <b>'wahr'</b>", "failed": "Error",
     }  # fmt: skip
 
@@ -90,4 +113,4 @@ def test_an_empty_on_done_href_stands_for_the_result(job_id: str) -> None:
     page = Template('{% load backjob %}{% backjob_progress job_id on_done_href="" %}').render(
         Context({"job_id": job_id})
     )
-    assert ' on-done-href=""></backjob-progress>' in page
+    assert re.search(r"<backjob-progress [^>]* on-done-href lang=", page)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
@@ -28,7 +28,7 @@ from backjob.cli.exits import Exit
 from backjob.cli.program import COMMANDS
 from backjob.jobs import engine_of
 from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
-from backjob.model import Draft, Expect, Report, Request
+from backjob.model import Draft, Expect, Query, Report, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.status.words import NO_SIGN
@@ -37,6 +37,7 @@ from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
+from tests.unit.terminals import Terminal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -67,10 +68,10 @@ def store(url: str) -> Iterator[Store]:
 
 
 def a_job(
-    store: Store, job_id: str = "job1", *, end: End | None = None, output: str = "", scope: str = "", owner: str = ""
+    store: Store, job_id: str = "job1", *, end: End | None = None, output: str = "", owner: str = "", **draft: Any
 ) -> str:
     """Create a job that is due; with an end or an output it is also claimed."""
-    store.create(Draft(id=job_id, request=Request("GET", "/work"), scope=scope, owner=owner or None))
+    store.create(Draft(id=job_id, request=Request("GET", "/work"), owner=owner or None, **draft))
     if end is not None or output:
         assert store.change(job_id, *claimed("token", 1, 86_400.0))
         assert store.report(job_id, "token", Report(output=output))
@@ -112,14 +113,18 @@ def test_list_prints_a_line_for_each_job_newest_first(url: str, store: Store, ca
         (("--status", "Done"), ["job3"]),
         (("--scope", "reports"), ["job3"]),
         (("--owner", "ann"), ["job1"]),
+        (("--queue", "exports"), ["job2"]),
+        (("--search", "INVOICES"), ["job3"]),
+        (("--search", "work"), ["job3", "job2", "job1"]),
+        (("--search", "work", "--queue", "exports"), ["job2"]),
         (("--limit", "2"), ["job3", "job2"]),
         (("--before", "job2"), ["job1"]),
     ],
 )
 def test_list_filters_jobs(url: str, store: Store, capsys: Out, options: tuple[str, ...], expected: list[str]) -> None:
     a_job(store, "job1", owner="ann")
-    a_job(store, "job2", end=failed("too bad"))
-    a_job(store, "job3", end=completed(), scope="reports")
+    a_job(store, "job2", end=failed("too bad"), queue="exports")
+    a_job(store, "job3", end=completed(), scope="reports", title="Invoices 2026")
     assert run("list", "--store", url, *options) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["ID", *expected]
 
@@ -155,7 +160,7 @@ def test_a_store_alone_ends_no_job_that_is_late(url: str, store: Store, capsys: 
 
 def test_an_empty_list_says_so_beside_the_standard_output(url: str, store: Store, capsys: Out) -> None:
     assert run("list", "--store", url) == 0
-    assert capsys.readouterr() == ("", "There are no jobs.\n")
+    assert capsys.readouterr() == ("", "There are no jobs yet.\n")
     a_job(store)
     assert run("list", "--store", url, "--owner", "ann") == 0
     assert capsys.readouterr() == ("", "No job matches.\n")
@@ -169,6 +174,22 @@ def test_list_quiet_prints_only_the_ids(url: str, store: Store, capsys: Out) -> 
     assert run("list", "--store", url, "--quiet") == 0
     assert capsys.readouterr().out == "job2\njob1\n"
     assert run("list", "--store", url, "--quiet", "--json") == 64
+
+
+def test_on_a_terminal_a_full_list_says_how_to_get_the_next_page(
+    url: str, store: Store, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job_id in ("job1", "job2", "job3"):
+        a_job(store, job_id)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("list", "--store", url, "--limit", "2") == 0
+    monkeypatch.undo()
+    hint = capsys.readouterr().err
+    assert hint.startswith("These are the newest 2. For older ones, add --before job2.")
+    assert store.delete("job2")
+    assert run("list", "--store", url, "-q", *hint.split()[-2:]) == 0
+    assert capsys.readouterr().out == "job1\n"
 
 
 def test_list_json_prints_one_object_per_line(url: str, store: Store, capsys: Out) -> None:
@@ -245,7 +266,7 @@ def test_wait_gives_up_after_its_timeout(url: str, store: Store, capsys: Out) ->
     assert "job1 has not ended within 0.01 s" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["show", "watch", "wait", "cancel"])
+@pytest.mark.parametrize("command", ["show", "watch", "wait", "cancel", "delete"])
 def test_an_unknown_job_exits_with_3(url: str, store: Store, capsys: Out, command: str) -> None:
     assert run(command, "--store", url, "unknown") == 3
     assert "unknown" in capsys.readouterr().err
@@ -266,6 +287,30 @@ def test_cancel_json_has_the_state_and_whether_this_cancelled_it(url: str, store
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert (first["id"], first["status_name"], first["cancelled"]) == ("job1", "CANCELLED", True)
     assert (second["id"], second["status_name"], second["cancelled"]) == ("job1", "CANCELLED", False)
+
+
+def test_delete_removes_a_job_with_its_output_whatever_its_state(url: str, store: Store, capsys: Out) -> None:
+    for number, job in enumerate(
+        (a_job(store), a_job(store, "job2", output="said\n"), a_job(store, "job3", end=failed("bad")))
+    ):
+        assert run("delete", "--store", url, job, *(["--json"] if number else [])) == 0
+        assert store.get(job) is None
+    assert capsys.readouterr().out == 'deleted 1 job\n{"deleted": 1}\n{"deleted": 1}\n'
+
+
+def test_delete_removes_all_jobs_of_an_owner(url: str, store: Store, capsys: Out) -> None:
+    for job_id, owner in (("job1", "ann"), ("job2", "bo"), ("job3", "ann")):
+        a_job(store, job_id, owner=owner)
+    assert run("delete", "--store", url, "--owner", "ann") == 0
+    assert capsys.readouterr().out == "deleted 2 jobs\n"
+    assert [job.id for job in store.find(Query())] == ["job2"]
+
+
+@pytest.mark.parametrize("arguments", [(), ("job1", "--owner", "ann"), ("--owner", "")])
+def test_delete_wants_either_a_job_or_an_owner(url: str, store: Store, arguments: tuple[str, ...]) -> None:
+    a_job(store, owner="ann")
+    assert run("delete", "--store", url, *arguments) == 64
+    assert store.get("job1") is not None
 
 
 def test_cleanup_removes_jobs_past_the_retention_age(
@@ -416,7 +461,7 @@ def test_app_imports_from_the_current_directory_and_shows_import_errors(tmp_path
     )
     (tmp_path / "bad.py").write_text("import a_dependency_that_is_missing\n")
     done = command("list", "--app", "good:jobs", cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "There are no jobs.\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "There are no jobs yet.\n")
     done = command("list", "--app", "bad:jobs", cwd=tmp_path)
     assert done.returncode == 70
     assert "a_dependency_that_is_missing" in done.stderr
@@ -646,6 +691,53 @@ def served(app: Callable[[WSGIEnvironment, StartResponse], Iterable[bytes]]) -> 
         finally:
             server.shutdown()
             thread.join(TIMEOUT)
+
+
+def test_run_again_starts_the_kept_request_and_waits_until_the_site_runs_it(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    key = secrets.token_hex(32)
+    bodies: list[bytes] = []
+
+    def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        bodies.append(environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])))
+        start_response("200 OK", [("Content-Length", "0")])
+        return [b""]
+
+    with (
+        BackJob(open_store(url), SocketTransport, MessageSigner(key)) as jobs,
+        served(BackJobMiddleware(work, jobs)) as address,
+    ):
+        monkeypatch.setenv("BACKJOB_BASE_URL", address)
+        monkeypatch.setenv("BACKJOB_KEY", key)
+        monkeypatch.setenv("BACKJOB_STORE", url)
+        with BackJob(open_store(url), SocketTransport(address), MessageSigner(key)) as other:
+            first = other.start("/work", method="POST", body=b"rows", as_current_user=False, keep_request=True)
+            assert other.join(first, TIMEOUT).status is Status.COMPLETED
+        assert run("run-again", first) == 0
+        again = capsys.readouterr().out.strip()
+        assert again != first
+        assert jobs.join(again, TIMEOUT).status is Status.COMPLETED
+        assert bodies == [b"rows", b"rows"]
+        assert run("run-again", "--json", again) == 0
+        assert json.loads(capsys.readouterr().out)["title"] == "/work"
+        assert run("run-again", "unknown") == 3
+
+
+def test_run_again_says_why_a_job_cannot_run_again(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    a_job(store, end=completed())
+    assert run("run-again", "--store", url, "job1") == 64
+    assert "BACKJOB_BASE_URL and BACKJOB_KEY" in capsys.readouterr().err
+    key = secrets.token_hex(32)
+    monkeypatch.setenv("BACKJOB_BASE_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("BACKJOB_KEY", key)
+    with BackJob(open_store(url), SocketTransport, MessageSigner(key)) as jobs:
+        own = engine_of(jobs).store
+        a_job(own, "job2", end=completed())
+    assert run("run-again", "--store", url, "job2") == 64
+    assert "keep_request=True" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

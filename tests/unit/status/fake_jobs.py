@@ -48,6 +48,7 @@ class FakeJobs:
     states: dict[str, JobState] = field(factory=dict)
     outputs: dict[str, bytes] = field(factory=dict)
     truncated: bool = False
+    tails: dict[str, str] = field(factory=dict)
     down: bool = False
     reads: int = 0
     cancelled: list[str] = field(factory=list)
@@ -65,6 +66,9 @@ class FakeJobs:
     def open_file(self, job_id: str) -> BinaryIO | None:
         return io.BytesIO(self.files[job_id]) if job_id in self.files else None
 
+    def status_url(self, job_id: str, cancel: bool = False) -> str:
+        return f"/backjob/{self.reference(job_id, 'cancel' if cancel else 'view')}"
+
     def status(self, job_id: str) -> JobState:
         self.reads += 1
         if self.down:
@@ -76,7 +80,8 @@ class FakeJobs:
     def output(self, job_id: str, offset: int = 0) -> Output:
         self.reads += 1
         chunk = self.outputs.get(job_id, b"")[offset : offset + CHUNK]
-        return Output(chunk.decode("utf-8", "surrogatepass"), offset + len(chunk), self.truncated)
+        tail = "" if self.outputs.get(job_id, b"")[offset + CHUNK :] else self.tails.get(job_id, "")
+        return Output(chunk.decode("utf-8", "surrogatepass"), offset + len(chunk), self.truncated, tail)
 
     def tail(self, job_id: str) -> tuple[int, Output]:
         start = max(0, len(self.outputs.get(job_id, b"")) - CHUNK)

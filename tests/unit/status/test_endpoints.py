@@ -38,6 +38,7 @@ def jobs() -> FakeJobs:
     [
         ("/progress.js", "GET", 0),
         ("/terminal.js", "GET", 0),
+        ("/words.js", "GET", 0),
         ("/progress.css", "GET", 0),
         ("/unknown.xyz/abc", "GET", 0),
         ("/a/b/c", "GET", 0),
@@ -112,13 +113,13 @@ def test_the_state_is_the_jobs_dictionary_as_json(jobs: FakeJobs) -> None:
 
 def test_output_is_json_from_the_offset(jobs: FakeJobs) -> None:
     response = fetch(jobs, "/job1.view-job1/output", query="offset=6")
-    assert json.loads(response.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False}
+    assert json.loads(response.body) == {"text": "second ä\n", "next_offset": 16, "truncated": False, "tail": ""}
 
 
 def test_output_without_an_offset_starts_at_0_and_states_whether_it_was_truncated(jobs: FakeJobs) -> None:
     jobs.truncated = True
     response = fetch(jobs, "/job1/output", owner="ann")
-    assert json.loads(response.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True}
+    assert json.loads(response.body) == {"text": "first\nsecond ä\n", "next_offset": 16, "truncated": True, "tail": ""}
 
 
 def test_output_past_the_end_is_empty(jobs: FakeJobs) -> None:
@@ -143,7 +144,12 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "media_type"),
-    [("/progress.js", "text/javascript"), ("/terminal.js", "text/javascript"), ("/progress.css", "text/css")],
+    [
+        ("/progress.js", "text/javascript"),
+        ("/terminal.js", "text/javascript"),
+        ("/words.js", "text/javascript"),
+        ("/progress.css", "text/css"),
+    ],
 )
 def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_type: str) -> None:
     response = fetch(jobs, path)
@@ -151,7 +157,7 @@ def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_
     assert response.header("Content-Type") == f"{media_type}; charset=utf-8"
     assert response.header("Cache-Control") == "public, max-age=3600"
     assert response.header("X-Content-Type-Options") == "nosniff"
-    assert b"bj-" in response.body or b"backjob-progress" in response.body
+    assert any(word in response.body for word in (b"bj-", b"backjob-progress", b"export const language"))
     assert jobs.reads == 0
 
 
@@ -824,9 +830,9 @@ def test_the_headline_is_free_of_sequences(jobs: FakeJobs) -> None:
 
 
 def test_the_page_states_that_output_is_missing(jobs: FakeJobs) -> None:
-    assert "the rest is missing" not in page_of(jobs)
+    assert "a part is missing here" not in page_of(jobs)
     jobs.truncated = True
-    assert "the rest is missing" in page_of(jobs)
+    assert "a part is missing here" in page_of(jobs)
 
 
 @pytest.mark.parametrize(

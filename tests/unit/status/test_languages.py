@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from backjob.lifecycle import WAITING_TEXTS, Late, past_end
-from backjob.model import Job, JobState, Request, Status
+from backjob.lifecycle import UNEXPECTED, WAITING_TEXTS, Late, past_end
+from backjob.model import Job, JobState, JsonValue, Request, Status
+from backjob.status.hiding import without_errors
 from backjob.status.languages import ENGLISH, LANGUAGES, UNITS, accepted_language, language, language_file
 from backjob.status.words import NO_SIGN, WAITING, attempt_text, run_line, text_of_state, with_notes, word_of
 
@@ -41,8 +42,8 @@ def test_there_is_a_file_for_each_language_and_no_other() -> None:
 @pytest.mark.parametrize("tag", LANGUAGES)
 def test_each_language_has_every_word_with_the_same_placeholders(tag: str) -> None:
     tables = json.loads(language_file(tag))
-    assert list(tables) == ["words", "sentences", "units"]
-    for table in ("words", "sentences"):
+    assert list(tables) == ["words", "sentences", "reasons", "units"]
+    for table in ("words", "sentences", "reasons"):
         english = json.loads(language_file("en"))[table]
         assert list(tables[table]) == list(english)
         assert {name: places(text) for name, text in tables[table].items()} == {
@@ -132,7 +133,7 @@ def test_german_shows_german_reasons() -> None:
     )
     due = state(Status.STARTED, waiting_for="due")
     assert with_notes("", due, german) == "wartet auf den vorgesehenen Zeitpunkt"
-    history = (
+    history: tuple[dict[str, JsonValue], ...] = (
         {"run": 1, "begin": NOON.isoformat(), "end": NOON.isoformat(), "reason": "the process that ran it ended"},
     )
     text = "the process that ran it ended; attempt 2 of 4; no free place yet"
@@ -142,6 +143,8 @@ def test_german_shows_german_reasons() -> None:
     )
     assert run_line(history[0], german).endswith("UTC: der ausführende Prozess wurde beendet")
     assert run_line({**history[0], "reason": "continued"}, german).endswith("UTC: fortgesetzt")
+    hidden = without_errors(state(Status.FAILED, "KeyError: 'x'", error=UNEXPECTED))
+    assert text_of_state(hidden, german) == "interner Fehler (Auftrag job1)"
     silent = state(Status.FAILED, "job timeout: no sign of life for 3600 s")
     assert text_of_state(silent, german) == "Zeitüberschreitung: seit 3600 s kein Lebenszeichen"
     assert text_of_state(state(Status.IN_PROGRESS, NO_SIGN), german) == "kein Lebenszeichen vom ausführenden Prozess"
@@ -149,7 +152,7 @@ def test_german_shows_german_reasons() -> None:
 
 @pytest.mark.parametrize("tag", LANGUAGES)
 @pytest.mark.parametrize(
-    "text", ["Done", "cancelled", "Row 7 is no row; see 8", "continued", "Running", "{number}", "1;2"]
+    "text", ["Done", "cancelled", "Row 7 is no row; see 8", "continued", "Running", "{number}", "1;2", "internal error"]
 )
 def test_a_text_of_the_application_is_never_translated(tag: str, text: str) -> None:
     for status in Status:

@@ -147,6 +147,14 @@ def test_markup_between_two_chunks_is_a_page_too(world: Bench) -> None:
     assert output(world, test_wsgi.run(world, app)[1]) == ""
 
 
+def test_a_page_in_several_parts_is_not_streamed(world: Bench) -> None:
+    def app(_environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Type", "text/html")])
+        return [b"<h1>Head", b"<p>Body"]
+
+    assert output(world, test_wsgi.run(world, app)[1]) == ""
+
+
 def test_streamed_html_is_output_as_it_comes(world: Bench, run: Run) -> None:
     assert output(world, run("text/html", b"<p>1</p>", b"<p>2</p>", streamed=True)) == "<p>1</p><p>2</p>"
 
@@ -247,6 +255,12 @@ def test_an_empty_attachment_is_an_empty_file_but_no_body_is_none(world: Bench, 
     assert run("text/csv").file is None
     assert run("", b"bytes without a type").file is None
     assert run("text/csv", status=204, more=(("Content-Disposition", "attachment"),)).file is None
+
+
+def test_the_response_to_head_is_no_file(world: Bench, run: Run) -> None:
+    world.start(method="HEAD")
+    job = run("text/csv", more=(("Content-Disposition", "attachment; filename=a.csv"),))
+    assert (job.status, job.method, job.file) == (Status.COMPLETED, "HEAD", None)
 
 
 def test_a_file_left_to_the_web_server_fails_the_job_and_says_so(run: Run) -> None:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest, StoreUnavailable
 from backjob.lifecycle import completed, failed
-from backjob.model import LONGEST_STATUS_TEXT, Status
+from backjob.model import LONGEST_STATUS_TEXT, LONGEST_TAIL, Status
 from backjob.worker.offload import in_event_loop
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running, current
@@ -237,6 +237,80 @@ def test_output_past_the_limit_is_cut_between_characters_and_flagged(limit: int,
     running.conclude(completed())
     output = world.jobs.output(running.job.id)
     assert (output.text, output.truncated) == (kept, True)
+
+
+def test_of_output_past_the_limit_the_end_is_kept_as_the_tail() -> None:
+    world = bench(max_output=10)
+    running = world.run()
+    for number in range(30_000):
+        running.write(f"line {number}\n")
+    running.conclude(completed())
+    output = world.jobs.output(running.job.id)
+    assert (output.text, output.truncated) == ("line 0\nlin", True)
+    assert len(output.tail.encode()) <= LONGEST_TAIL
+    assert len(output.tail) > LONGEST_TAIL - 20
+    assert output.tail.endswith("\nline 29998\nline 29999\n")
+
+
+def test_the_tail_continues_where_the_beginning_ends_and_is_cut_between_characters() -> None:
+    world = bench(max_output=3)
+    running = world.run()
+    running.write("aä€" + "€" * 30_000)
+    running.conclude(completed())
+    output = world.jobs.output(running.job.id)
+    assert output.text == "aä"
+    assert output.tail == "€" * (LONGEST_TAIL // 3)
+    short = world.run()
+    short.write("aä€!")
+    short.write("more")
+    short.conclude(completed())
+    assert world.jobs.output(short.job.id).tail == "€!more"
+
+
+def test_the_tail_is_written_once_a_second_and_at_the_end() -> None:
+    world = bench(max_output=5)
+    running = world.run()
+    world.store.calls.clear()
+    for number in range(300):  # 3 s
+        running.write(f"line {number}\n")
+        world.clock.advance(0.01)
+        world.monitor.step()
+    assert world.store.count("report") <= 5
+    assert "line 15" in world.jobs.output(running.job.id).tail
+    running.write("the last one")
+    running.conclude(completed())
+    assert world.jobs.output(running.job.id).tail.endswith("line 299\nthe last one")
+
+
+def test_the_monitor_writes_the_tail_of_a_silent_action() -> None:
+    world = bench(max_output=5)
+    running = world.run()
+    running.write("beginning and end")
+    running.write(", the very end")
+    for _ in range(12):
+        world.step(0.1)
+    assert world.jobs.output(running.job.id).tail == "ning and end, the very end"
+
+
+def test_the_tail_survives_an_outage() -> None:
+    world = bench(max_output=1)
+    running = world.run()
+    world.store.down = {"report"}
+    running.write("abc")
+    world.step(1)
+    world.store.down = set()
+    running.write("d")
+    world.step(1)
+    world.step(1)
+    assert world.jobs.output(running.job.id).tail == "bcd"
+
+
+def test_a_job_without_a_text_shows_the_end_of_its_tail() -> None:
+    world = bench(max_output=5)
+    running = world.run()
+    running.write("beginning\nend")
+    running.conclude(completed())
+    assert world.jobs.status(running.job.id).status_text.endswith("end")
 
 
 def test_output_exactly_at_the_limit_is_not_flagged() -> None:

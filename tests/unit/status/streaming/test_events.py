@@ -30,4 +30,4 @@ def test_any_text_is_one_event_whose_id_is_the_next_offset(text: str, offset: in
     source.feed(output_event(Output(text, offset, truncated=True)))
     ((name, data, last_id),) = source.events
     assert (name, last_id) == ("output", str(offset))
-    assert json.loads(data) == {"text": text, "next_offset": offset, "truncated": True}
+    assert json.loads(data) == {"text": text, "next_offset": offset, "truncated": True, "tail": ""}

@@ -220,9 +220,35 @@ def test_truncation_is_sent_even_without_new_output(world: Bench) -> None:
     received(world, stream, source)
     chunks = [json.loads(data) for name, data, _ in source.events if name == "output"]
     assert chunks == [
-        {"text": "full", "next_offset": 4, "truncated": False},
-        {"text": "", "next_offset": 4, "truncated": True},
+        {"text": "full", "next_offset": 4, "truncated": False, "tail": ""},
+        {"text": "", "next_offset": 4, "truncated": True, "tail": ""},
     ]
+
+
+def test_the_tail_is_sent_after_the_beginning_whenever_it_has_changed(world: Bench) -> None:
+    running = running_job(world, "beginning")
+    stream = opened(world, running)
+    source = received(world, stream)
+    for tail in ("end", "end", "later end"):
+        token = running.token
+        assert world.store.report(running.job.id, token, Report(truncated=True, tail=tail))
+        received(world, stream, source)
+        received(world, stream, source)
+    late = received(world, opened(world, running))
+    finish(world, running)
+    received(world, stream, source)
+    chunks = [json.loads(data) for name, data, _ in source.events if name == "output"]
+    assert [(chunk["text"], chunk["tail"]) for chunk in chunks] == [("beginning", ""), ("", "end"), ("", "later end")]
+    assert [chunk["next_offset"] for chunk in chunks] == [9, 9, 9]
+    late_chunks = [json.loads(data) for name, data, _ in late.events if name == "output"]
+    assert [(chunk["text"], chunk["tail"]) for chunk in late_chunks] == [("beginning", ""), ("", "later end")]
+    assert source.names[-1] == "end"
+
+
+def test_a_stream_without_output_gets_no_tail(world: Bench) -> None:
+    running = running_job(world, "beginning")
+    assert world.store.report(running.job.id, running.token, Report(truncated=True, tail="end"))
+    assert received(world, opened(world, running, output=False)).names == ["state"]
 
 
 def test_lost_output_does_not_delay_the_end(world: Bench) -> None:

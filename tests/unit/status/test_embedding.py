@@ -1,0 +1,76 @@
+"""The element in an application's own page: with the state, for Jinja, Flask and others."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import flask
+import pytest
+from jinja2 import Environment
+
+from backjob import BackJob
+from backjob.flask import BackJob as FlaskBackJob
+from backjob.status.embedding import ElementOptions, element
+from tests.unit.status.fake_jobs import FakeJobs, a_state
+
+
+@pytest.fixture
+def jobs() -> FakeJobs:
+    return FakeJobs(states={"job1": a_state(status_text="<b>Chugging</b> along")})
+
+
+def test_it_has_the_state_and_a_link_to_the_jobs_page(jobs: FakeJobs) -> None:
+    markup = element(jobs, "job1", ElementOptions())
+    source = jobs.status_url("job1")
+    assert f'<backjob-progress src="{source}" data-status="in_progress">' in markup
+    assert 'Running</span>: <span part="text">&lt;b&gt;Chugging&lt;/b&gt; along</span>' in markup
+    assert f'<a part="show" href="{source}">Show the progress</a>' in markup
+    assert "<form" not in markup
+
+
+def test_without_the_script_a_form_cancels(jobs: FakeJobs) -> None:
+    markup = element(jobs, "job1", ElementOptions(cancel=True, lang="de"))
+    assert (
+        f'<form method="post" action="{jobs.status_url("job1", cancel=True)}/cancel"><button part="cancel">Abbrechen<'
+        in (markup)
+    )
+    assert ' cancel lang="de" ' in markup
+
+
+def test_a_job_that_is_gone_or_a_store_that_is_down_leaves_the_link(jobs: FakeJobs) -> None:
+    jobs.down = True
+    for job_id in ("job1", "unknown"):
+        markup = element(jobs, job_id, ElementOptions(lang="es"))
+        assert markup.endswith(
+            f'<a part="show" href="{jobs.status_url(job_id)}">Mostrar el progreso</a></backjob-progress>'
+        )
+
+
+def test_in_an_event_loop_it_does_not_wait_for_the_store(jobs: FakeJobs) -> None:
+    async def render() -> str:
+        return element(jobs, "job1", ElementOptions())
+
+    assert "Show the progress" in asyncio.run(render())
+    assert jobs.reads == 0
+
+
+def test_jinja_inserts_it_as_markup(jobs: FakeJobs) -> None:
+    template = Environment(autoescape=True).from_string("<main>{{ progress }}</main>")
+    markup = element(jobs, "job1", ElementOptions(label='"quoted"'))
+    assert template.render(progress=markup) == f"<main>{markup}</main>"
+    assert 'label="&quot;quoted&quot;"' in markup
+
+
+def test_flask_templates_have_backjob_progress(tmp_path: Path) -> None:
+    app = flask.Flask("shop", instance_path=str(tmp_path))
+    app.secret_key = "0uT7bq-Zk3wVx9RmYs5LpN2aHd8JfGcE"
+    jobs: BackJob = FlaskBackJob(app)
+    try:
+        with app.test_request_context():
+            page = flask.render_template_string("{{ backjob_progress('unknown', output=True, lang='de') }}")
+        assert '<script src="/backjob/progress.js" defer></script><backjob-progress src="/backjob/unknown.' in page
+        assert " output lang=" in page
+        assert "Fortschritt anzeigen" in page
+    finally:
+        jobs.close()

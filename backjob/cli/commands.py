@@ -12,7 +12,7 @@ from typing import Final
 
 from backjob.cli.bar import columns_of
 from backjob.cli.completion import shell_code
-from backjob.cli.console import job_details, run_monitor, whole_output
+from backjob.cli.console import has_colours, job_details, run_monitor, whole_output
 from backjob.cli.demo import server
 from backjob.cli.doctor import examine
 from backjob.cli.exits import OF_STATUS, Exit
@@ -68,10 +68,12 @@ def show_job(args: Namespace) -> int:
     with _source(args).open() as jobs:
         if args.json:
             state = jobs.status(args.job_id)
-            output, truncated = whole_output(jobs, args.job_id)
-            print(json.dumps({**state.as_dict(), "output": output, "truncated": truncated}))
+            output = whole_output(jobs, args.job_id)
+            kept = {"output": output.text, "truncated": output.truncated, "tail": output.tail}
+            print(json.dumps({**state.as_dict(), **kept}))
         else:
-            print(job_details(jobs, args.job_id, escape=sys.stdout.isatty(), language=language_for(sys.stdout)))
+            escape, colours = sys.stdout.isatty(), has_colours(sys.stdout)
+            print(job_details(jobs, args.job_id, escape=escape, colours=colours, language=language_for(sys.stdout)))
     return Exit.SUCCESS
 
 

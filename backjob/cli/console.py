@@ -6,7 +6,7 @@ Text from a job may contain control characters. Escape them for a terminal, so t
 from __future__ import annotations
 
 import json
-import re
+import os
 import signal
 import sys
 import threading
@@ -14,38 +14,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from types import FrameType
-from typing import Final
+from typing import Final, TextIO
+
+from attrs import evolve
 
 from backjob.errors import AddressUnknown
 from backjob.jobs import BackJob, engine_of
-from backjob.model import DEFAULT_QUEUE, JsonValue, Status
+from backjob.model import DEFAULT_QUEUE, JsonValue, Output, Status
+from backjob.output import ansi_of, escaped, from_line, lines_of, plain_end, text_of
 from backjob.status.languages import ENGLISH, Language
 from backjob.status.times import clock_text, run_seconds
 from backjob.status.words import WAITING, run_line, text_of_state, word_of
 
-TRUNCATED: Final = "(the output exceeded the limit; the rest is missing)"
-"""The line below a truncated output."""
+TRUNCATED: Final = "(the output exceeded the limit; a part is missing here)"
+"""The line between the beginning and the tail of an output."""
 
 _LOOK: Final = 1.0  # s
 _LONGEST_TEXT: Final = 100
 _LONGEST_RUN: Final = 600
 _TAIL: Final = 1 << 16  # bytes of output that a job without a text shows as its text
-
-# C0 except tab and newline, DEL and C1 control a terminal; lone surrogates can't be encoded; the others reorder text or
-# break lines.
-_CONTROL: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def escaped(text: str) -> str:
-    r"""Replace control characters with escapes such as ``\x1b``. Newlines and tabs stay; CR LF becomes a newline."""
-    return _CONTROL.sub(_escape, text.replace("\r\n", "\n"))
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def last_line(text: str, longest: int = _LONGEST_TEXT) -> str:
@@ -58,24 +45,37 @@ def _time(time: datetime | None) -> str:
     return "" if time is None else f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
 
 
-def whole_output(jobs: BackJob, job_id: str) -> tuple[str, bool]:
-    """Return the stored output of a job, and whether it was truncated. Raises `JobNotFound`."""
+def whole_output(jobs: BackJob, job_id: str) -> Output:
+    """Return the stored output of a job, all of it, with its tail. Raises `JobNotFound`."""
     chunks: list[str] = []
     offset = 0
     while (chunk := jobs.output(job_id, offset)).text:
         chunks.append(chunk.text)
         offset = chunk.next_offset
-    return "".join(chunks), chunk.truncated
+    return evolve(chunk, text="".join(chunks))
 
 
-def job_details(jobs: BackJob, job_id: str, *, escape: bool = True, language: Language = ENGLISH) -> str:
-    """Return a job's state over several lines, and its output below them.
+def has_colours(stream: TextIO) -> bool:
+    """Return whether to write colours: to a terminal that has some, unless ``NO_COLOR`` is set (https://no-color.org)."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("NO_COLOR")
 
-    ``escape`` makes the output safe for a terminal (see `escaped`). Raises `JobNotFound`.
+
+def shown_output(text: str, *, terminal: bool, colours: bool = False) -> str:
+    """Return output as it is printed: without control characters on a terminal, and there with colours if wanted."""
+    lines = lines_of(text)
+    return ansi_of(lines, colours=colours) if terminal else "\n".join(map(text_of, lines))
+
+
+def job_details(
+    jobs: BackJob, job_id: str, *, escape: bool = True, colours: bool = False, language: Language = ENGLISH
+) -> str:
+    """Return a job's state over several lines, and its output below them, as a terminal would show it.
+
+    ``escape`` makes everything safe for a terminal (see `escaped`), and ``colours`` shows the output's. Raises `JobNotFound`.
     """
     state = jobs.status(job_id)
-    output, truncated = whole_output(jobs, job_id)
-    text = "" if is_output(state.status_text, output) else text_of_state(state, language)
+    output = whole_output(jobs, job_id)
+    text = "" if is_output(state.status_text, output.tail or output.text) else text_of_state(state, language)
     seconds = run_seconds(state, engine_of(jobs).clock.now())
     rows = {
         "id": state.id,
@@ -105,10 +105,11 @@ def job_details(jobs: BackJob, job_id: str, *, escape: bool = True, language: La
             f"{language.say('history')}:",
             *(last_line(run_line(entry, language), _LONGEST_RUN) for entry in state.history),
         ]
-    if output:
-        lines += ["", (escaped(output) if escape else output).removesuffix("\n")]
-    if truncated:
-        lines.append(TRUNCATED)
+    if output.text:
+        lines += ["", shown_output(output.text, terminal=escape, colours=colours).removesuffix("\n")]
+    if output.truncated:
+        tail = shown_output(from_line(output.tail), terminal=escape, colours=colours)
+        lines += [TRUNCATED, *([tail.removesuffix("\n")] if tail else [])]
     return "\n".join(lines)
 
 
@@ -118,7 +119,9 @@ def _file(file: Mapping[str, JsonValue]) -> str:
 
 def is_output(status_text: str, output: str) -> bool:
     """Whether a status text only repeats the output (its last 64 KiB at the time), because the job has set no text."""
-    return output.startswith(status_text) or len(status_text.encode("utf-8", "replace")) > _TAIL - 4
+    if output.startswith(status_text) or len(status_text.encode("utf-8", "replace")) > _TAIL - 4:
+        return True
+    return plain_end(output).endswith(status_text)
 
 
 # --- the monitor ----------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 
-from backjob.cli.console import escaped
 from backjob.cli.measuring import Measured
 from backjob.errors import NotSent, TransportError
 from backjob.lifecycle import CLAIM_REFUSED, REFUSAL_HEADER
 from backjob.model import Response
+from backjob.output import escaped
 from backjob.worker.replies import CONCURRENCY_HEADER
 
 _BLOCKED: Final = (

@@ -8,15 +8,17 @@ from types import TracebackType
 from typing import Final, Self, TextIO
 
 from backjob.cli.bar import Bar
-from backjob.cli.console import TRUNCATED, escaped, is_output, last_line
+from backjob.cli.console import TRUNCATED, has_colours, is_output, last_line
 from backjob.cli.exits import OF_STATUS
 from backjob.cli.speaking import language_for
 from backjob.jobs import BackJob
 from backjob.model import JobState, Status
+from backjob.output import DEFAULT, Line, Screen, ansi_of, from_line, lines_of, text_of
+from backjob.output.screen import REACH
 from backjob.protocols import Clock
 from backjob.status.words import text_of_state, with_notes
 
-_HEAD: Final = 1 << 16
+_KEPT: Final = 1 << 16
 _LONGEST_END: Final = 2000
 _NO_CURSOR: Final = ("dumb", "unknown")
 
@@ -28,45 +30,77 @@ def watch(jobs: BackJob, job_id: str, stream: TextIO, *, clock: Clock | None = N
     ``stream`` propagate.
     """
     output = _OutputReader(jobs, job_id)
-    terminal, language = stream.isatty(), language_for(stream)
+    terminal, colours, language = stream.isatty(), has_colours(stream), language_for(stream)
     status = Status.STARTED
     with _display(stream, clock) as display:
         for state in jobs.watch(job_id):
             status = state.status
             for lines in output.new_lines(ended=status.is_final):
-                display.output(escaped(lines) if terminal else lines)
-            text = "" if is_output(state.status_text, output.head) else text_of_state(state, language)
+                display.output(f"{_printed(lines, terminal=terminal, colours=colours)}\n")
+            text = text_of_state(state, language)
+            if output.is_repeated_by(state.status_text):
+                text = "" if status.is_final or not terminal else output.unfinished
             line = last_line(text, _LONGEST_END) if status.is_final else last_line(text)
             display.state(state, with_notes(line, state, language))
-        if output.truncated:
-            display.output(TRUNCATED + "\n")
     return OF_STATUS[status]
 
 
+def _printed(lines: list[Line], *, terminal: bool, colours: bool) -> str:
+    return ansi_of(lines, colours=colours) if terminal else "\n".join(map(text_of, lines))
+
+
 class _OutputReader:
-    """Reads a job's output once, in whole lines."""
+    """Reads a job's output, and yields each line once it is complete.
+
+    While output moves the cursor up, as several progress bars do, lines are kept back until they are out of its reach.
+    """
 
     def __init__(self, jobs: BackJob, job_id: str) -> None:
-        self.head = ""
-        """The beginning of the output."""
-        self.truncated = False
         self._jobs = jobs
         self._job_id = job_id
         self._offset = 0
-        self._unfinished = ""
+        self._screen = Screen()
+        self._printed = 0
+        self._head = self._recent = ""
 
-    def new_lines(self, *, ended: bool) -> Iterator[str]:
-        """Yield the lines written since the last call. An unfinished line comes once it is complete or the job has ended."""
+    def is_repeated_by(self, text: str) -> bool:
+        """Return whether a status text only repeats the output, because the job has set none."""
+        return is_output(text, self._head) or is_output(text, self._recent)
+
+    @property
+    def unfinished(self) -> str:
+        """The line that is not complete, such as a progress bar."""
+        return text_of(self._screen.lines(self._screen.row, self._screen.row + 1)[0])
+
+    def new_lines(self, *, ended: bool) -> Iterator[list[Line]]:
+        """Yield the lines that were completed since the last call, and once the job has ended all others and the tail."""
         while (chunk := self._jobs.output(self._job_id, self._offset)).text:
             self._offset = chunk.next_offset
-            self.head = (self.head + chunk.text)[:_HEAD]
-            lines, newline, self._unfinished = (self._unfinished + chunk.text).rpartition("\n")
-            if newline:
-                yield lines + newline
-        self.truncated = chunk.truncated
-        if ended and self._unfinished:
-            yield self._unfinished + "\n"
-            self._unfinished = ""
+            self._head = (self._head + chunk.text)[:_KEPT]
+            self._recent = (self._recent + chunk.text)[-_KEPT:]
+            self._screen.feed(chunk.text)
+            yield from self._complete(self._screen.climbed_to)
+        if ended:
+            rest = self._screen.lines(self._printed)
+            yield from _not_empty(rest if rest[-1:] != [[]] else rest[:-1])
+            self._printed = self._screen.count
+            if chunk.truncated:
+                yield [[(TRUNCATED, DEFAULT)]]
+                tail = lines_of(from_line(chunk.tail))
+                yield from _not_empty(tail if tail[-1] else tail[:-1])
+
+    def _complete(self, climbed_to: int | None) -> Iterator[list[Line]]:
+        end = self._screen.count - 1
+        if climbed_to is not None:
+            end = max(climbed_to, self._screen.count - REACH)
+            self._printed = min(self._printed, end)
+        yield from _not_empty(self._screen.lines(self._printed, max(self._printed, end)))
+        self._printed = max(self._printed, end) - len(self._screen.take_settled())
+
+
+def _not_empty(lines: list[Line]) -> Iterator[list[Line]]:
+    if lines:
+        yield lines
 
 
 def _display(stream: TextIO, clock: Clock | None) -> Bar | _Lines:

@@ -45,8 +45,8 @@ class Screen:
         self._column = 0
         self._style = DEFAULT
         self._rest = ""
-        self.lowest = 0
-        """The first line that the last `feed` may have changed."""
+        self.climbed_to: int | None = None
+        """The topmost line to which the cursor has moved up in the last `feed`; None if it has not."""
 
     @property
     def row(self) -> int:
@@ -63,7 +63,7 @@ class Screen:
         text = self._rest + text
         unfinished = _UNFINISHED.search(text, max(0, len(text) - _LONGEST_SEQUENCE))
         self._rest = unfinished[0] if unfinished else ""
-        self.lowest = self._row
+        self.climbed_to = None
         for token in _TOKEN.finditer(text, 0, len(text) - len(self._rest)):
             final = token[2]
             if final is not None:
@@ -145,7 +145,7 @@ class Screen:
         count = min(max(1, given), _MOST_COLUMNS)
         if final in "AF":
             self._row = max(0, len(self._rows) - REACH, self._row - count)
-            self.lowest = min(self.lowest, self._row)
+            self.climbed_to = self._row if self.climbed_to is None else min(self.climbed_to, self._row)
         elif final in "BE":
             self._row = min(len(self._rows) - 1, self._row + count)
         elif final == "C":

@@ -20,7 +20,7 @@ def output_download(job_id: str, read: Callable[[int], Output], gap: str, *, is_
     headers: Headers = (
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Disposition", attachment(f"output-{job_id}.txt")),
-        ("Cache-Control", "private, no-store"),
+        ("Cache-Control", "no-store"),
         ("Referrer-Policy", "no-referrer"),
         ("X-Content-Type-Options", "nosniff"),
     )

@@ -56,8 +56,8 @@ class Command:
         if options.get("env") is None:
             # Otherwise Python, when it writes to a pipe, keeps its output back until it has 8 kB.
             self._options["env"] = {"PYTHONUNBUFFERED": "1", **os.environ}
-        if terminal and self._options["env"].get("TERM", "dumb") == "dumb":
-            self._options["env"] = {**self._options["env"], "TERM": "xterm-256color"}
+            if terminal:  # TERM is that of the server's own terminal, if it has one
+                self._options["env"]["TERM"] = "xterm-256color"
         first = args if isinstance(args, str | bytes | os.PathLike) else args[0]
         self.name = "the command" if options.get("shell") else Path(os.fsdecode(first)).name
         """The program's name, for messages; the arguments may have passwords."""
@@ -91,8 +91,8 @@ class Command:
         try:
             try:
                 with _input(self._data) as data:
-                    options = {"stdin": data, "stdout": theirs, **self._options}
-                    process = subprocess.Popen(self._args, **options)  # noqa: S603 - the application's command
+                    options: Any = {"stdin": data, "stdout": theirs, **self._options}
+                    process: subprocess.Popen[bytes] = subprocess.Popen(self._args, **options)  # noqa: S603 - the application's command
             except OSError as error:
                 raise CommandFailed(self.name, None, "", f"can't be started: {error.strerror or error}") from error
             finally:

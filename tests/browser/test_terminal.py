@@ -169,7 +169,7 @@ def test_the_element_shows_the_end_of_output_that_exceeds_the_limit(site: Site, 
 def test_the_element_shows_the_text_as_it_is_if_it_cannot_load_the_rest(
     site: Site, page: Page, visitor: Visitor
 ) -> None:
-    visitor.expected = "404"
+    visitor.expected = "404|terminal.js"
     page.route("**/terminal.js", lambda route: route.fulfill(status=404, body=""))
     page.goto(site.url)
     site.do("echo", "10 %\n<b>20 %</b>\n")

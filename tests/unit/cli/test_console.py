@@ -13,11 +13,12 @@ from contextlib import suppress
 import pytest
 
 from backjob import AddressUnknown, BackJob, JobNotFound
-from backjob.cli.console import escaped, job_details, run_monitor
+from backjob.cli.console import job_details, run_monitor
 from backjob.errors import StoreUnusable
 from backjob.jobs import engine_of
 from backjob.lifecycle import completed, failed
 from backjob.model import Changes, Expect, Job, JsonValue, Response
+from backjob.output import escaped
 from backjob.protocols import Delivery
 from backjob.signing import MessageSigner
 from backjob.status.words import WAITING
@@ -67,14 +68,22 @@ def test_details_show_the_output_once_if_it_is_also_the_text(jobs: BackJob) -> N
 def test_details_report_a_truncated_output(jobs: BackJob) -> None:
     acting = Acting(jobs).claim()
     acting.report(output="beginning", truncated=True)
-    assert "the rest is missing" in job_details(jobs, acting.id)
+    assert "a part is missing here" in job_details(jobs, acting.id)
 
 
 def test_details_escape_the_output_by_default(jobs: BackJob) -> None:
     acting = Acting(jobs, EVIL).claim()
     acting.report(output=EVIL, text=EVIL)
     assert job_details(jobs, acting.id).replace("\n", "").isprintable()
-    assert EVIL in job_details(jobs, acting.id, escape=False)
+    assert "\u202e" in job_details(jobs, acting.id, escape=False)
+
+
+def test_details_show_the_output_as_a_terminal_would(jobs: BackJob) -> None:
+    acting = Acting(jobs).claim()
+    acting.report(output="10 %\r\x1b[32m20 %\x1b[0m\n", truncated=True, tail="half\nthe end\n")
+    end = "\n(the output exceeded the limit; a part is missing here)\nthe end"
+    assert job_details(jobs, acting.id).endswith(f"\n\n20 %{end}")
+    assert job_details(jobs, acting.id, colours=True).endswith(f"\n\n\x1b[32m20 %\x1b[0m{end}")
 
 
 # --- waiting, attempts and earlier runs -----------------------------------------------------------------------------

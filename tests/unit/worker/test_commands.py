@@ -151,9 +151,9 @@ def test_options_are_those_of_popen(world: Bench, running: Running, tmp_path: Pa
 
 def test_a_program_on_a_pseudo_terminal_takes_it_for_one() -> None:
     heard = Heard()
-    code = "import os, sys; print(sys.stdout.isatty(), os.get_terminal_size(1).columns, os.environ['TERM'] != 'dumb')"
+    code = "import os, sys; print(sys.stdout.isatty(), os.get_terminal_size(1).columns, os.environ['TERM'])"
     assert Command(python(code), {}, data=None, terminal=True).run(heard, lambda: False) == 0
-    assert heard.all == "True 80 True\r\n"
+    assert heard.all == "True 80 xterm-256color\r\n"
 
 
 def test_outside_of_a_job_the_output_is_printed(world: Bench, capsys: pytest.CaptureFixture[str]) -> None:

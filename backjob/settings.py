@@ -25,6 +25,7 @@ from backjob.jobs.options import logging_level, queue_limits
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
+from backjob.status.page import read_page_template
 from backjob.stores import open_store
 from backjob.stores.cached import CachedStore
 from backjob.stores.caches import Cache
@@ -56,6 +57,7 @@ _OPTIONS: Final = (
     "status_prefix",
     "public_url",
     "trusted_origins",
+    "page_template",
     "seal",
     "streams",
     "run_lease",
@@ -161,6 +163,12 @@ def _files(value: object) -> Files | str:
     return value
 
 
+def _page_template(value: object) -> str:
+    path = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+    read_page_template(path)
+    return path
+
+
 def _setting(read: Callable[[object], Any], *, show: Callable[[Any], str] = repr) -> Any:
     return field(default=None, metadata={"read": read}, repr=show)
 
@@ -199,6 +207,7 @@ class Settings:
     status_prefix: str | None = _setting(_text)
     public_url: str | None = _setting(public_url)
     trusted_origins: tuple[str, ...] | None = _setting(_names(trusted_origins))
+    page_template: str | None = _setting(_page_template)
     seal: bool | None = _setting(_truth)
     streams: int | None = _setting(_count)
     run_lease: float | None = _setting(_number)

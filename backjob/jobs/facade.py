@@ -33,7 +33,7 @@ class BackJob(Inside, Outside):
     of everyone, ``may_manage_all(request)`` whether this user may also cancel, delete and run them again. Each of these hooks
     gets the framework's request, and may be async. ``public_url`` is the application's URL for its users, with the path
     under which it is mounted; ``trusted_origins`` are other origins, such as ``"https://app.example.com"``, whose pages may
-    use the status routes. ``error_timeout`` (s; 0: none) limits the silence of a running
+    use the status routes. ``page_template`` is the path of the application's own template of a job's page. ``error_timeout`` (s; 0: none) limits the silence of a running
     job, ``delivery_timeout`` (s) how long a request may stay unclaimed after it was first sent. Retention is in days; 0 keeps
     jobs for ever. ``max_output`` and ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields,
     ``max_depth`` is how deep jobs that start jobs may be nested, and ``max_chain`` how many jobs the first of them may lead
@@ -67,6 +67,7 @@ class BackJob(Inside, Outside):
         may_manage_all: Hook[bool] | None = None,
         public_url: str | None = None,
         trusted_origins: Iterable[str] = (),
+        page_template: str | os.PathLike[str] | None = None,
         status_prefix: str = "/backjob",
         error_timeout: float = 3600,
         delivery_timeout: float = 600,
@@ -108,6 +109,7 @@ class BackJob(Inside, Outside):
             may_manage_all=may_manage_all,
             public_url=public_url,
             trusted_origins=trusted_origins,
+            page_template=page_template,
             status_prefix=status_prefix,
             error_timeout=error_timeout,
             delivery_timeout=delivery_timeout,

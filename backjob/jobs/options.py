@@ -17,6 +17,7 @@ from backjob.http.inherited import cookie_names, credential_names, forwarded_nam
 from backjob.http.public import public_url, trusted_origins
 from backjob.model import JobState
 from backjob.protocols import Capability, Clock, Files, Signer, Store, Transport, lacks
+from backjob.status.page import read_page_template
 from backjob.worker.running import CaptureOptions
 
 _T = TypeVar("_T")
@@ -75,6 +76,13 @@ def _credential_headers(names: Iterable[str]) -> tuple[str, ...]:
 
 def _trusted_origins(origins: Iterable[str]) -> tuple[str, ...]:
     return _names("trusted_origins", trusted_origins, origins)
+
+
+def _page_template(path: str | os.PathLike[str] | None) -> str | None:
+    try:
+        return None if path is None else read_page_template(path)
+    except ValueError as error:
+        raise InvalidRequest("page_template", str(error)) from None
 
 
 def _public_url(url: str | None) -> str | None:
@@ -192,6 +200,8 @@ class Options:
     may_manage_all: Hook[bool] | None = None
     public_url: str | None = field(default=None, converter=_public_url)
     trusted_origins: tuple[str, ...] = field(default=(), converter=_trusted_origins)
+    page_template: str | None = field(default=None, converter=_page_template)
+    """The text of the application's own template of the page."""
     status_prefix: str = field(default="/backjob", validator=_check_prefix)
     error_timeout: float = field(default=3600, validator=lambda *given: check_error_timeout(given[-1]))
     delivery_timeout: float = _number(600, 1)

@@ -29,6 +29,7 @@ class Visitors:
         self.status_prefix = options.status_prefix
         self.access = Access(options.signer)
         public = () if options.public_url is None else (origin_of_url(options.public_url),)
+        self.page_template = options.page_template
         self.trusted_origins = (*options.trusted_origins, *public)
         """The other origins whose pages may use the status routes, and the public one."""
         self._other_keys = Outage(options.clock)

@@ -273,6 +273,7 @@ class Endpoints:
                 back=back,
             ),
             language=_language_of(visit),
+            page=self.jobs.page_template,
         )
         return text_response(200, _HTML, body, _PAGE_POLICY)
 

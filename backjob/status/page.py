@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Final
 
 from attrs import frozen
@@ -9,12 +11,24 @@ from attrs import frozen
 from backjob.model import JobState, clean_text
 from backjob.status.element import Shown, element_markup, headline, result_link
 from backjob.status.languages import ENGLISH, Language
-from backjob.status.templates import asset, fill, template
+from backjob.status.templates import asset, fill, places, template
 
-__all__ = ["Links", "asset", "fill", "headline", "render", "render_error", "render_fragment", "result_link"]
+__all__ = [
+    "Links",
+    "asset",
+    "fill",
+    "headline",
+    "read_page_template",
+    "render",
+    "render_error",
+    "render_fragment",
+    "result_link",
+]
 
 ELEMENT: Final = "{{>progress}}"
 """The place of the element in a template of the page."""
+
+_PAGE_VALUES: Final = frozenset({"lang", "title", "refresh", "assets", "back", "back_word"})
 
 _ERROR: Final = """<!doctype html>
 <html lang="{{lang}}">
@@ -97,6 +111,20 @@ def render(
     }
     before, _, after = (template("page.html") if page is None else page).partition(ELEMENT)
     return (fill(before, values) + element_markup(state, shown, given) + fill(after, values)).encode("utf-8")
+
+
+def read_page_template(path: str | os.PathLike[str]) -> str:
+    """Return an application's own template of the page. Raises `ValueError` if it can't be used."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"can't be read: {error}") from None
+    if text.count(ELEMENT) != 1:
+        raise ValueError(f"{path} must contain {ELEMENT}, the place of the job, once")
+    unknown = sorted(places(text.replace(ELEMENT, "")) - _PAGE_VALUES)
+    if unknown:
+        raise ValueError(f"{path} has the unknown {unknown}; known: {', '.join(sorted(_PAGE_VALUES))}")
+    return text
 
 
 def render_fragment(

@@ -36,6 +36,11 @@ def fill(text: str, values: Mapping[str, str]) -> str:
     return _PLACE.sub(lambda found: escape(values[found[1]]), kept)
 
 
+def places(text: str) -> set[str]:
+    """Return the names of all values and sections of a template."""
+    return {*_PLACE.findall(text), *(name for name in re.findall(r"\{\{[#/](\w+)\}\}", text))}
+
+
 def attributes(values: Mapping[str, str | None]) -> str:
     """Return HTML attributes, each after a space. A value of ``""`` gives the name alone, None nothing."""
     return "".join(

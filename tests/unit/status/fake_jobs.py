@@ -58,6 +58,7 @@ class FakeJobs:
     refusal: str = ""
     can_list: bool = True
     trusted_origins: tuple[str, ...] = ()
+    page_template: str | None = None
     public: str | None = None
     files: dict[str, bytes] = field(factory=dict)
     show_errors: bool = False

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
+from backjob.errors import InvalidRequest
+from backjob.jobs.options import Options
 from backjob.model import Status
+from backjob.settings import Settings
+from backjob.signing import MessageSigner
 from backjob.status.languages import LANGUAGES
+from backjob.status.page import read_page_template
+from backjob.stores.memory import MemoryStore
+from backjob.transports.sockets import SocketTransport
 from tests.unit.status.fake_jobs import HTML, NOON, FakeJobs, a_state, fetch
 from tests.unit.status.test_endpoints import Page
+
+KEY = "0uT7bq-Zk3wVx9RmYs5LpN2aHd8JfGcE"
 
 
 @pytest.fixture
@@ -77,3 +88,36 @@ def test_the_page_and_the_fragment_link_to_the_file(jobs: FakeJobs) -> None:
     for leaf in ("", "/fragment"):
         body = fetch(jobs, f"/job1.view-job1{leaf}", headers=HTML).body.decode()
         assert 'href="/backjob/job1.view-job1/file" download>Download &lt;a&gt;.csv</a>' in body
+
+
+def test_an_application_may_have_its_own_template_of_the_page(jobs: FakeJobs, tmp_path: Path) -> None:
+    path = tmp_path / "job.html"
+    path.write_text(
+        '<html lang="{{lang}}"><h1>{{title}} ü</h1>{{#back}}<a href="{{back}}"></a>{{/back}}{{>progress}}<p>', "utf-8"
+    )
+    jobs.page_template = read_page_template(path)
+    jobs.states["job1"] = a_state(title="<Invoices>", status_text="{{title}}")
+    page = fetch(jobs, "/job1.view-job1", headers=HTML).body.decode()
+    assert page.startswith('<html lang="en"><h1>&lt;Invoices&gt; ü</h1><backjob-progress src="/backjob/job1.view-job1"')
+    assert '<span part="text">{{title}}</span>' in page
+    assert page.endswith("</backjob-progress><p>")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("<h1>{{title}}</h1>", "must contain {{>progress}}"),
+        ("{{>progress}}{{>progress}}", "must contain {{>progress}}, the place of the job, once"),
+        ("{{>progress}}{{titel}}", "unknown ['titel']; known: assets, back, back_word, lang, refresh, title"),
+        ("{{>progress}}{{#owner}}x{{/owner}}", "unknown ['owner']"),
+        (None, "can't be read"),
+    ],
+)
+def test_a_template_that_can_not_work_is_refused_at_once(tmp_path: Path, text: str | None, reason: str) -> None:
+    path = tmp_path / "job.html"
+    if text is not None:
+        path.write_text(text, "utf-8")
+    with pytest.raises(InvalidRequest, match=re.escape(reason)):
+        Settings.of({"PAGE_TEMPLATE": str(path)})
+    with pytest.raises(InvalidRequest, match="page_template"):
+        Options(store=MemoryStore(), transport=SocketTransport, signer=MessageSigner(KEY), page_template=path)

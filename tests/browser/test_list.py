@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
+from wsgiref.simple_server import make_server
 
 import pytest
 from attrs import frozen
@@ -17,7 +18,7 @@ from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
-from tests.browser.conftest import Visitor, make_server
+from tests.browser.conftest import Visitor
 from tests.browser.test_accessibility import findings
 from tests.unit.acting import Acting
 

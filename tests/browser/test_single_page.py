@@ -43,7 +43,7 @@ def front_end(body: list[str]) -> Iterator[str]:
             self.end_headers()
             self.wfile.write("".join(body).encode())
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

@@ -274,7 +274,10 @@ class Settings:
             signer = self._signer(secret, tuple(secret_fallbacks), package, application, debug=debug)
         given = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
         if isinstance(self.files, str) and _NAME.fullmatch(self.files):
-            given["files"] = named(self.files, "FILES")
+            found = named(self.files, "FILES")
+            if not isinstance(found, Files):
+                raise InvalidRequest("FILES", f"{self.files} has no methods write, open and delete")
+            given["files"] = found
         opened = self._store(default_store, store, clock)
         try:
             return make(

@@ -50,9 +50,8 @@ def list_jobs(args: Namespace) -> int:
             columns = columns_of(sys.stdout) if sys.stdout.isatty() else None
             _print_lines(job_table(found, engine_of(jobs).clock.now(), columns, language_for(sys.stdout)))
             if len(found) == args.limit and sys.stdout.isatty():
-                sys.stderr.write(
-                    f"These are the newest {len(found)}. For older ones, add --before {found[-1].position}\n"
-                )
+                hint = {"count": len(found), "option": f"--before {found[-1].position}"}
+                sys.stderr.write(f"{language_for(sys.stderr).say('newest', **hint)}\n")
         else:
             word = "no_matches" if any(filters.values()) else "no_jobs"
             sys.stderr.write(f"{language_for(sys.stderr).say(word)}\n")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from argparse import Action, ArgumentParser, Namespace
-from collections.abc import Callable, Mapping
+from argparse import PARSER, Action, ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from backjob.cli.opening import Source
@@ -49,3 +49,28 @@ def shell_code(shell: str) -> str:
     except ModuleNotFoundError as error:
         raise MissingExtra("shell completion", "completion") from error
     return str(shellcode(["backjob"], shell=shell))
+
+
+def candidates(parser: ArgumentParser, words: Sequence[str], incomplete: str) -> Mapping[str, str]:
+    """Return what may follow these words, each with its help, for a framework that completes its own commands."""
+    commands = next(action for action in parser._actions if action.nargs == PARSER)  # noqa: SLF001 - argparse has no other way
+    choices: Mapping[str, ArgumentParser] = commands.choices  # type: ignore[assignment]
+    if not words:
+        helps = {action.dest: action.help or "" for action in commands._get_subactions()}  # type: ignore[attr-defined]  # noqa: SLF001
+        return _beginning(incomplete, helps)
+    if words[0] not in choices:
+        return {}
+    actions = choices[words[0]]._actions  # noqa: SLF001
+    options = {name: action.help or "" for action in actions for name in action.option_strings}
+    if incomplete.startswith("-"):
+        return _beginning(incomplete, options)
+    asked = [action for action in actions if action.nargs != 0 and words[-1] in action.option_strings]
+    arguments = asked or [action for action in actions if not action.option_strings]
+    completer = getattr(arguments[0], "completer", None) if arguments else None
+    source = Namespace(**{name: parser.get_default(name) for name in ("jobs", "app", "store")})
+    found = {} if completer is None else completer(parsed_args=source)
+    return _beginning(incomplete, found if isinstance(found, Mapping) else dict.fromkeys(found, ""))
+
+
+def _beginning(incomplete: str, words: Mapping[str, str]) -> Mapping[str, str]:
+    return {word: text for word, text in words.items() if word.startswith(incomplete)}

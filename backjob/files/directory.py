@@ -43,18 +43,8 @@ class DirectoryFiles(Files):
         folder = self.spool_directory() / job_id
         target = folder / name
         incomplete = folder / f"{_INCOMPLETE}{name}.{secrets.token_hex(4)}"
-        for is_last in (False, True):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            try:
-                descriptor = os.open(
-                    incomplete, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600
-                )
-                break
-            except FileNotFoundError:  # another process has just deleted the directory, with an earlier file
-                if is_last:
-                    raise
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with _created(incomplete) as file:
                 shutil.copyfileobj(content, file, _CHUNK)
                 file.flush()
                 os.fsync(file.fileno())
@@ -75,6 +65,17 @@ class DirectoryFiles(Files):
         check_names(job_id)
         with suppress(FileNotFoundError):
             shutil.rmtree(self.directory / job_id)
+
+
+def _created(path: Path) -> BinaryIO:
+    """Create a file for its owner alone, in a directory that is made too."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    try:
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        return os.fdopen(os.open(path, flags, 0o600), "wb")
+    except FileNotFoundError:  # another process has just deleted the directory, with an earlier file
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        return os.fdopen(os.open(path, flags, 0o600), "wb")
 
 
 def _sync(folder: Path) -> None:

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
+from click.shell_completion import CompletionItem
 from flask.cli import with_appcontext
+from typing_extensions import override
 
-from backjob.cli.program import COMMANDS, main
+from backjob.cli.completion import candidates
+from backjob.cli.parser import parser_of
+from backjob.cli.program import main
 from backjob.jobs import BackJob
+
+_PROG: Final = "flask backjob"
 
 
 def command(jobs: BackJob) -> click.Command:
     """Return a click command that passes its arguments to `backjob.cli`, ``--help`` included."""
 
+    def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return _complete(jobs, context.params.get("arguments") or (), incomplete)
+
+    class Command(click.Command):
+        @override
+        def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+            """Complete an option; click knows none of the commands' own."""
+            return complete(ctx, self.params[0], incomplete)
+
     @click.command(
         "backjob",
+        cls=Command,
         help="List, show, watch and cancel background jobs, and more.",
         add_help_option=False,
         context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
     )
-    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=_complete)
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, shell_complete=complete)
     @with_appcontext
     def backjob(arguments: tuple[str, ...]) -> None:
-        sys.exit(main(arguments, jobs=jobs, prog="flask backjob"))
+        sys.exit(main(arguments, jobs=jobs, prog=_PROG))
 
     return backjob
 
 
-def _complete(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """Complete the name of a command."""
-    return [] if context.params.get("arguments") else [name for name in COMMANDS if name.startswith(incomplete)]
+def _complete(jobs: BackJob, words: tuple[str, ...], incomplete: str) -> list[CompletionItem]:
+    """Complete a command, its options, and the ids of jobs."""
+    found = candidates(parser_of(_PROG, jobs), words, incomplete)
+    return [CompletionItem(word, help=text) for word, text in found.items()]

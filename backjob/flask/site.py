@@ -17,7 +17,7 @@ from backjob.flask.sessions import merge_sessions_of_jobs
 from backjob.jobs import BackJob, Engine, LazyEngine, Options
 from backjob.jobs.options import Hook, is_status_prefix
 from backjob.model import JobState
-from backjob.protocols import Clock, Signer, Store, Transport
+from backjob.protocols import Clock, Files, Signer, Store, Transport
 from backjob.settings import Settings
 from backjob.worker.running import current
 from backjob.wsgi import BackJobMiddleware, without_engine
@@ -39,6 +39,7 @@ class Parts(TypedDict, total=False):
     signer: Signer
     clock: Clock
     on_end: Callable[[JobState], object]
+    files: Files | str | os.PathLike[str]
     may_see_all: Hook[bool]
     may_manage_all: Hook[bool]
     max_headers: int

@@ -18,7 +18,7 @@ from backjob.worker.offload import BlockedLoop, wait_for
 _R = TypeVar("_R")
 
 _RIGHTS: Final[Mapping[Granted, Right]] = {"view": Right.VIEW, "cancel": Right.CANCEL, "manage": Right.MANAGE}
-_WORDS: Final = {right: word for word, right in _RIGHTS.items()}
+_WORDS: Final[Mapping[Right, Granted]] = {right: word for word, right in _RIGHTS.items()}
 
 
 class Visitors:

@@ -73,6 +73,15 @@ def check_moment(instance: object, attribute: Attribute[Any], value: datetime | 
         raise InvalidRequest(attribute.name, "this moment is outside of the calendar") from None
 
 
+def check_datetime(instance: object, attribute: Attribute[Any], value: datetime | None) -> None:
+    """Check an aware datetime."""
+    if value is None:
+        return
+    if not isinstance(value, datetime):
+        raise InvalidRequest(attribute.name, "expected a datetime with a time zone")
+    check_moment(instance, attribute, value)
+
+
 def check_ages(_: object, attribute: Attribute[Any], value: tuple[float, ...] | None) -> None:
     """Check ages in seconds, none of them negative."""
     for age in value or ():

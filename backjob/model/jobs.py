@@ -13,6 +13,7 @@ from backjob.model.checks import (
     ID,
     LABEL,
     check_ages,
+    check_datetime,
     check_json,
     check_moment,
     check_number,
@@ -255,7 +256,7 @@ class Query:
     statuses: frozenset[Status] | None = None
     queue: str | None = field(default=None, validator=check_text())
     text: str = field(default="", validator=check_text())
-    before_time: datetime | None = field(default=None, validator=check_moment)
+    before_time: datetime | None = field(default=None, validator=check_datetime)
     expired: tuple[float, float] | None = field(default=None, validator=check_ages)
     has_file: bool = False
 

@@ -60,10 +60,11 @@ def element_markup(state: JobState, shown: Shown, given: Mapping[str, str | None
     runs = "".join(f"<li>{escape(clean_text(run_line(entry, language)))}</li>\n" for entry in state.history)
     marked = attributes({**given, "data-status": state.status.name.lower()})
     # No escaped value contains these places.
-    return markup.replace(_RUNS, runs).replace(_ATTRIBUTES, marked).replace(_OUTPUT, _output(shown, output))
+    return markup.replace(_RUNS, runs).replace(_ATTRIBUTES, marked).replace(_OUTPUT, output_html(shown, output))
 
 
-def _output(shown: Shown, output: str) -> str:
+def output_html(shown: Shown, output: str) -> str:
+    """Return output as HTML for a ``<pre>``, with a marked gap before its tail."""
     lines = html_of(output)
     if not shown.truncated:
         return lines

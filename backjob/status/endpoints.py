@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import ClassVar, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from attrs import evolve, field, frozen
 
@@ -24,10 +24,13 @@ from backjob.status.exchange import (
     back_path,
     error_response,
     is_asked,
+    is_for_person,
     json_response,
+    not_allowed,
     offset,
     preferred,
     query_values,
+    redirect,
     resume_offset,
     text_response,
 )
@@ -51,7 +54,9 @@ _ROUTE: Final = re.compile(
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
-_STATIC: Final = {"/progress.js": "text/javascript", "/terminal.js": "text/javascript", "/progress.css": "text/css"}
+_STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "terminal", "words")} | {
+    f"/{name}.css": "text/css" for name in ("progress", "list")
+}
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s
@@ -63,7 +68,6 @@ _PAGE_POLICY: Final = (
     ),
 )
 _READING: Final = ("GET", "HEAD")
-_URL_SAFE: Final = "/!$&'()*+,;=:@?%~"
 # For programs, whose error messages stay.
 _ERRORS: Final = {
     "not_found": "not found",
@@ -170,15 +174,15 @@ class Endpoints:
     def _route(self, visit: Visit) -> StatusResponse:
         if visit.path in ("", "/"):
             if visit.request.method not in _READING:
-                return _not_allowed(_READING)
-            return self._list(visit) if visit.path else _redirect(307, f"{visit.mount_url()}/", visit.request.query)
+                return not_allowed(_READING)
+            return self._list(visit) if visit.path else redirect(307, f"{visit.mount_url()}/", visit.request.query)
         found = _ROUTE.fullmatch(visit.path)  # also matches the static files' paths
         route = self._routes.get(found["leaf"] or "") if found else None
         if found is None or route is None:
             raise JobNotFound(visit.path)
         methods = _READING if visit.path in _STATIC or visit.path in _LANGUAGE_FILES else route.methods
         if visit.request.method not in methods:
-            return _not_allowed(methods)
+            return not_allowed(methods)
         if visit.path in _STATIC:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
         if visit.path in _LANGUAGE_FILES:
@@ -204,7 +208,7 @@ class Endpoints:
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
         found = self.jobs.listed(query) if visitor or sees_all else []
         states = [self._shown(visit, state) for state in found[: search.size]]
-        is_json = preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON
+        is_json = not is_for_person(visit.request)
         base = self._base(visit) if is_json else visit.mount_url()
         following = search.url(base, before=states[-1].position) if len(found) > len(states) else None
         if is_json and following is not None and is_asked(visit.request, "absolute"):
@@ -242,7 +246,7 @@ class Endpoints:
     def _state(self, visit: Visit, opened: Opened) -> StatusResponse:
         if visit.request.method == "DELETE":
             return self._delete(visit, opened)
-        if preferred(visit.request.header("accept"), (JSON, _HTML)) == JSON:
+        if not is_for_person(visit.request):
             return json_response(200, self._as_dict(opened))
         return self._page(visit, opened)
 
@@ -335,7 +339,7 @@ class Endpoints:
         if opened.granted not in ("cancel", "manage") and not self._is_intended(visit):
             return error_response(403, "only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
-        if _is_for_person(visit):
+        if is_for_person(visit.request):
             return self._redirect_to_job(visit, opened, opened.state.id)
         state = self._shown(visit, self.jobs.status(opened.state.id))
         if state.status is Status.CANCELLED:
@@ -348,8 +352,8 @@ class Endpoints:
         if refusal is not None:
             return refusal
         self.jobs.delete(opened.state.id)
-        if visit.request.method == "POST" and _is_for_person(visit):
-            return _redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
+        if visit.request.method == "POST" and is_for_person(visit.request):
+            return redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
         return json_response(200, {"id": opened.state.id, "deleted": True})
 
     def _run_again(self, visit: Visit, opened: Opened) -> StatusResponse:
@@ -360,7 +364,7 @@ class Endpoints:
             job_id = self.jobs.run_again(opened.state.id)
         except InvalidRequest as error:
             return self._error(visit, 409, "not_again", reason=f"not run again: {error.reason}")
-        if _is_for_person(visit):
+        if is_for_person(visit.request):
             return self._redirect_to_job(visit, opened, job_id)
         again = evolve(opened, state=self.jobs.status(job_id))
         location = f"{self._base(visit)}/{self.jobs.reference(job_id, 'view')}"
@@ -384,7 +388,7 @@ class Endpoints:
             ref = self.jobs.reference(job_id, opened.granted)
         then, back = back_path(visit.request, "then"), back_path(visit.request)
         query = urlencode({"back": back}) if back else ""
-        return _redirect(303, then) if then else _redirect(303, f"{visit.mount_url()}/{ref}", query)
+        return redirect(303, then) if then else redirect(303, f"{visit.mount_url()}/{ref}", query)
 
     _routes: ClassVar[Mapping[str, _Route]] = {
         "": _Route(_state, ("GET", "HEAD", "DELETE")),
@@ -396,16 +400,3 @@ class Endpoints:
         "run_again": _Route(_run_again, ("POST",)),
         "delete": _Route(_delete, ("POST",)),
     }
-
-
-def _is_for_person(visit: Visit) -> bool:
-    return preferred(visit.request.header("accept"), (JSON, _HTML)) == _HTML
-
-
-def _not_allowed(methods: tuple[str, ...]) -> StatusResponse:
-    return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
-
-
-def _redirect(status: int, path: str, query: str = "") -> StatusResponse:
-    target = f"{path}?{query}" if query else path
-    return text_response(status, _PLAIN, b"", ("Location", quote(target, safe=_URL_SAFE)))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import Any, BinaryIO, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 from attrs import field, frozen
 
@@ -22,6 +22,7 @@ STOP_POLLING: Final = 286
 """htmx swaps in a response with this status and stops polling (https://htmx.org/docs/#polling)."""
 
 _CHUNK: Final = 1 << 16
+_URL_SAFE: Final = "/!$&'()*+,;=:@?%~"
 _TOKEN: Final = re.compile(r"\.[^/]*")
 _OFFSET: Final = re.compile(r"[0-9]{1,15}")
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
@@ -132,6 +133,11 @@ def preferred(accept: str | None, offered: tuple[str, ...]) -> str:
     return max(offered, key=quality)
 
 
+def is_for_person(request: Request) -> bool:
+    """Return whether a person asks with a browser, and no program."""
+    return preferred(request.header("accept"), (JSON, "text/html")) == "text/html"
+
+
 def query_values(request: Request, name: str) -> list[str] | None:
     """Return all values of a query parameter, or None if the query can't be parsed."""
     try:
@@ -203,3 +209,14 @@ def json_response(status: int, value: Mapping[str, JsonValue], *more: tuple[str,
 def error_response(status: int, text: str, *more: tuple[str, str]) -> StatusResponse:
     """Return an error in JSON."""
     return json_response(status, {"error": text}, *more)
+
+
+def not_allowed(methods: tuple[str, ...]) -> StatusResponse:
+    """Return the response to a request with another method."""
+    return error_response(405, "method not allowed", ("Allow", ", ".join(methods)))
+
+
+def redirect(status: int, path: str, query: str = "") -> StatusResponse:
+    """Return a redirect to a path of this host."""
+    target = f"{path}?{query}" if query else path
+    return text_response(status, "text/plain", b"", ("Location", quote(target, safe=_URL_SAFE)))

@@ -46,7 +46,8 @@ class JobLinks:
         may_run_again = self.right == "manage" and job.can_run_again
         return {
             "self": view,
-            "events": f"{view}/events" if self.events else None,
+            # With the visitor's own rights, because an EventSource sends no header fields: the stream's states have links too.
+            "events": f"{self._url(self.right)}/events" if self.events else None,
             "output": f"{view}/output",
             "file": f"{view}/file" if job.has_file else None,
             "cancel": f"{self._url('cancel')}/cancel" if may_cancel else None,

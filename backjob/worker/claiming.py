@@ -323,6 +323,7 @@ class Worker:
         try:
             changed = running.conclude(conclusion)
             if changed is None:
+                running.drop_kept_file()
                 self._after_fence(running)
         except StoreError:
             raise

@@ -175,6 +175,19 @@ class Running(Reports):
                 return None
         return evolve(conclusion, file=self._kept_file)
 
+    def drop_kept_file(self) -> None:
+        """Delete what was kept if the job was ended or deleted meanwhile, so that its row has no file. Raises `StoreError`."""
+        files = self.keeping.files
+        if self._kept_file is None or files is None:
+            return
+        job = self._store.get(self.job.id)
+        if job is not None and (not job.status.is_final or job.status is Status.COMPLETED):
+            return  # a later run may have a file, which is deleted together with this one
+        try:
+            files.delete(self.job.id)
+        except Exception:
+            _log.exception("job %s: its file can't be deleted", self.job.id)
+
     def drop_file(self) -> None:
         """Remove what was collected of the file that the action has made."""
         if self.file is not None:

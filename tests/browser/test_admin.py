@@ -16,6 +16,7 @@ from tests.docs.serving import served
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+    from tests.browser.browsers import Browsers
     from tests.browser.conftest import Visitor
 
 pytestmark = pytest.mark.slow
@@ -26,7 +27,8 @@ COMMAND = [sys.executable, str(ROOT / "tests" / "browser" / "admin_site.py")]
 
 
 @pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def url(browsers: Browsers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of the site, one for each browser."""
     folder = tmp_path_factory.mktemp("admin")
     environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     environment["PYTHONPATH"] = str(ROOT)
@@ -45,6 +47,12 @@ def logged_in(visitor: Visitor, url: str, *, width: int = 1440, locale: str = "e
     return page
 
 
+def shoot(visitor: Visitor, page: Page, name: str) -> None:
+    """Take a picture, in Chromium alone."""
+    if not visitor.is_firefox:
+        picture(page, name)
+
+
 def width_of(page: Page, selector: str) -> float:
     box = page.locator(selector).first.bounding_box()
     assert box is not None
@@ -60,8 +68,8 @@ def test_the_list_shows_jobs_with_titles_states_and_owners(visitor: Visitor, url
     assert "Bo Jensen" in running.inner_text()
     failed = page.get_by_role("row").filter(has_text="Newsletter")
     assert "the mail server closed the connection" in failed.inner_text()
-    assert page.evaluate("document.documentElement.scrollWidth") == 1440
-    picture(page, "admin-list")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1440
+    shoot(visitor, page, "admin-list")
 
 
 def test_the_page_of_a_running_job_gives_the_element_all_the_width(visitor: Visitor, url: str) -> None:
@@ -70,11 +78,11 @@ def test_the_page_of_a_running_job_gives_the_element_all_the_width(visitor: Visi
     page.get_by_text("17,630 rows read").wait_for()
     page.locator("backjob-progress progress[value='43']").wait_for()
     assert width_of(page, "backjob-progress") >= width_of(page, "fieldset") - 2 > 700
-    assert page.evaluate("document.documentElement.scrollWidth") == 1440
-    picture(page, "admin-job")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1440
+    shoot(visitor, page, "admin-job")
     page.set_viewport_size({"width": 320, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") == 320
-    picture(page, "admin-job-narrow")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    shoot(visitor, page, "admin-job-narrow")
 
 
 def test_the_page_of_a_failed_task_has_its_traceback_in_lines(visitor: Visitor, url: str) -> None:
@@ -87,7 +95,7 @@ def test_the_page_of_a_failed_task_has_its_traceback_in_lines(visitor: Visitor, 
     box = traceback.bounding_box()
     assert box is not None
     assert box["height"] > 12 * len(lines)  # each line is one of its own
-    picture(page, "admin-failed")
+    shoot(visitor, page, "admin-failed")
 
 
 def test_staff_cancel_a_job_by_its_button_and_find_that_in_its_history(visitor: Visitor, url: str) -> None:

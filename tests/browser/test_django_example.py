@@ -65,7 +65,7 @@ def test_the_bar_moves_and_ends_in_a_link_to_the_report(browser: Browser, tmp_pa
         assert card["width"] < 640  # the site's style sheet applies
 
         with page.expect_download() as download:
-            page.locator("backjob-progress [part='result'] a, backjob-progress a[part='result']").click()
+            page.locator("backjob-progress a[part='file']").click()
         assert len(download.value.path().read_text(encoding="utf-8").splitlines()) == 201
 
 

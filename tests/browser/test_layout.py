@@ -14,7 +14,7 @@ from tests.browser.states import STATES, in_state
 from tests.browser.test_element import part
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Locator, Page
+    from playwright.sync_api import FloatRect, Locator, Page
 
     from tests.browser.conftest import Visitor
     from tests.browser.scripted import ScriptedJob, ScriptedSite
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 
-def box(locator: Locator) -> dict[str, float]:
+def box(locator: Locator) -> FloatRect:
     found = locator.bounding_box()
     assert found is not None
-    return dict(found)
+    return found
 
 
 def shown(visitor: Visitor, job: ScriptedJob, text: str, *, css: str = "", **options: Any) -> Page:

@@ -57,6 +57,18 @@ def test_the_element_does_not_poll_while_it_streams(scripted: ScriptedSite, visi
     assert requested == ["", "/output?offset=0", "/events?offset=0"]
 
 
+def test_the_button_to_cancel_stays_while_the_element_streams(scripted: ScriptedSite, visitor: Visitor) -> None:
+    job = scripted.job().claim().report(10, "Reading")
+    page = visitor.page()
+    with page.expect_request("**/events?*"):
+        page.goto(scripted.page(job, stream="", cancel=""))
+    job.report(20)
+    page.locator("progress[value='20']").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    part(page, "state").get_by_text("Cancelled").wait_for()
+    assert scripted.jobs.status(job.id).status is Status.CANCELLED
+
+
 def test_an_element_without_output_requests_none(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(10, output="not shown\n")
     page = visitor.page()

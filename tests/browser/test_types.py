@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -38,20 +39,58 @@ customElements.whenDefined("backjob-progress").then((Progress) => { Progress.tex
 """
 
 
-def test_correct_uses_compile_and_wrong_uses_are_errors(modules: Path, tmp_path: Path) -> None:
-    (tmp_path / "progress.d.ts").write_bytes(asset("progress.d.ts"))
-    (tmp_path / "right.ts").write_text(RIGHT, encoding="utf-8")
-    (tmp_path / "wrong.ts").write_text(WRONG, encoding="utf-8")
+REACT = """
+import type { BackjobEvent } from "./progress";
+const report = (event: BackjobEvent) => console.log(event.detail.progress);
+export const Bar = ({ src }: { src: string }) => (
+  <main>
+    <backjob-progress src={src} output cancel stream label="Export" lang="de" onbackjob-done={report} className="wide" />
+  </main>
+);
+"""
+WRONG_REACT = """
+import "./progress";
+export const first = <backjob-progress src={5} />;
+export const second = <backjob-progress colour="red" />;
+"""
+VUE = """
+import type { GlobalComponents } from "vue";
+import "./progress";
+type Props = InstanceType<GlobalComponents["backjob-progress"]>["$props"];
+export const props: Props = { src: "/backjob/1.a", cancel: true, onBackjobDone: (event) => console.log(event.detail.id) };
+"""
+WRONG_VUE = """
+import type { GlobalComponents } from "vue";
+import "./progress";
+type Props = InstanceType<GlobalComponents["backjob-progress"]>["$props"];
+export const props: Props = { src: 5 };
+"""
+
+
+def errors(modules: Path, folder: Path, sources: Mapping[str, str], *, packages: bool = False) -> list[tuple[str, str]]:
+    """The file and line of each error that the TypeScript compiler finds. ``packages``: React and Vue are installed."""
+    (folder / "progress.d.ts").write_bytes(asset("progress.d.ts"))
+    for name, source in sources.items():
+        (folder / name).write_text(source, encoding="utf-8")
+    if packages:
+        (folder / "node_modules").symlink_to(modules)
     options = {"strict": True, "noEmit": True, "target": "es2022", "module": "esnext", "moduleResolution": "bundler"}
-    options |= {"lib": ["es2022", "dom"], "types": [], "skipDefaultLibCheck": True}
-    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": ["right.ts", "wrong.ts"]}))
-    command = ["node", str(modules / "typescript" / "bin" / "tsc"), "--project", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
-    assert re.findall(r"^([\w.]+)\((\d+),", done.stdout, re.MULTILINE) == [
-        ("wrong.ts", "3"),
-        ("wrong.ts", "4"),
-        ("wrong.ts", "5"),
-    ]
+    options |= {"lib": ["es2022", "dom"], "types": [], "skipDefaultLibCheck": True, "jsx": "react-jsx"}
+    (folder / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "files": list(sources)}))
+    command = ["node", str(modules / "typescript" / "bin" / "tsc"), "--project", str(folder)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    return re.findall(r"^([\w.]+)\((\d+),", done.stdout, re.MULTILINE)
+
+
+def test_correct_uses_compile_and_wrong_uses_are_errors(modules: Path, tmp_path: Path) -> None:
+    found = errors(modules, tmp_path, {"right.ts": RIGHT, "wrong.ts": WRONG})
+    assert found == [("wrong.ts", "3"), ("wrong.ts", "4"), ("wrong.ts", "5")]
+
+
+def test_react_and_vue_know_the_element(modules: Path, tmp_path: Path) -> None:
+    sources = {"react.tsx": REACT, "wrong_react.tsx": WRONG_REACT, "vue.ts": VUE, "wrong_vue.ts": WRONG_VUE}
+    found = errors(modules, tmp_path, {**sources, "right.ts": RIGHT}, packages=True)
+    assert found == [("wrong_react.tsx", "3"), ("wrong_react.tsx", "4"), ("wrong_vue.ts", "5")]
 
 
 def test_every_text_is_declared() -> None:

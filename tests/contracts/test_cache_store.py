@@ -14,9 +14,11 @@ from django.core.cache.backends.locmem import LocMemCache
 from django.core.cache.backends.redis import RedisCache as DjangoRedisCache
 from django.utils.connection import ConnectionProxy
 
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Report, Request
 from backjob.protocols import Capability, Clock, Store
 from backjob.stores.cache import CacheStore
-from backjob.testing import DelaysJobs, FindsSilentJobs, MergesJobs, SharesJobs, StoreBasics
+from backjob.testing import DelaysJobs, FakeClock, FindsSilentJobs, MergesJobs, SharesJobs, StoreBasics
 from tests.contracts.dict_cache import DictCache
 from tests.services import REDIS, own_name
 
@@ -35,6 +37,34 @@ class TestHomeMadeCache(CacheContract):
         store = CacheStore(DictCache(), clock=clock)
         store.lacks |= {Capability.SHARED}  # an unknown cache counts as shared
         return store
+
+
+def test_a_deleted_job_leaves_no_output_body_or_tail() -> None:
+    cache, clock = DictCache(), FakeClock()
+    store = CacheStore(cache, clock=clock)
+    request = Request("PUT", "/work", body=b"body" * 10_000)
+    store.create(Draft(id="job", request=request, keep_request=True), "key")
+    store.change("job", *claimed("token", 1, 60))
+    for number in range(100):  # the list of chunks fills pages
+        assert store.report("job", "token", Report(output="line\n" * 5_000, truncated=True, tail=f"{number}" * 20_000))
+    assert len([key for key in cache.entries if ":o:" in key]) > 200
+    assert store.output("job", 2_500_000).tail == "99" * 20_000
+    assert store.delete("job")
+    assert [key for key in cache.entries if key.startswith(("backjob:o:", "backjob:p:"))] == []
+    assert len(cache.entries["backjob:j:job:103"].value) < 40, "the end of the chain names no job"
+    assert CacheStore(cache, clock=clock).get("job") is None
+    assert store.create(Draft(id="next", request=request), "key").id == "next"
+
+
+def test_a_replaced_tail_leaves_no_entry() -> None:
+    cache = DictCache()
+    store = CacheStore(cache, clock=FakeClock())
+    store.create(Draft(id="job", request=Request("GET", "/work")))
+    store.change("job", *claimed("token", 1, 60))
+    for _ in range(5):
+        assert store.report("job", "token", Report(truncated=True, tail="x" * 40_000))
+    assert not store.report("job", "other", Report(truncated=True, tail="x" * 40_000))
+    assert len([key for key in cache.entries if key.startswith("backjob:o:")]) == 3
 
 
 @pytest.mark.nightly

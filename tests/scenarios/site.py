@@ -164,7 +164,7 @@ def _steps(jobs: BackJob, visit: Visit) -> Reply:
             getattr(jobs, method)(*arguments, **keywords)
         else:
             raise ValueError(method)
-    return _page("done")
+    return Reply("done")
 
 
 def _raise(jobs: BackJob, visit: Visit) -> Reply:

@@ -14,7 +14,7 @@ import pytest
 from backjob import BackJob
 from backjob.jobs import engine_of
 from backjob.lifecycle import cancelled, completed, failed
-from backjob.model import Changes, Expect
+from backjob.model import Changes, Expect, JsonValue
 from tests.docs.description import description
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import serving
@@ -34,7 +34,7 @@ def references(jobs: BackJob) -> list[str]:
     files = engine_of(jobs).files
     assert files is not None
     files.write(ended[0].id, "kept", io.BytesIO(b"a;b"))
-    described = {"name": "a.csv", "type": "text/csv", "size": 3, "key": "kept"}
+    described: JsonValue = {"name": "a.csv", "type": "text/csv", "size": 3, "key": "kept"}
     assert ended[0].store.change(ended[0].id, Expect(), Changes(file=described))
     every = (Acting(jobs), running, *ended)
     return [jobs.status_url(job.id, cancel=cancel).rpartition("/")[2] for job in every for cancel in (True, False)]

@@ -22,11 +22,19 @@ def owner(request: Request) -> str | None:
     return request.header("x-user")
 
 
+async def may_see_all(request: Request) -> bool:
+    return request.header("x-role") == "staff"
+
+
 jobs = BackJob(
     store=open_store("sqlite:///jobs.db"),
     transport=SocketTransport("http://127.0.0.1:8000"),
     signer=MessageSigner("key"),
     owner=owner,
+    may_see_all=may_see_all,
+    may_manage_all=lambda request: request.header("x-role") == "admin",
+    public_url="https://www.example.com",
+    trusted_origins=["https://app.example.com"],
     error_timeout=60,
     retention_days=0.5,
     on_end=lambda state: state.status is Status.FAILED,
@@ -57,7 +65,27 @@ def starting() -> None:
         queue="exports",
         expires=timedelta(hours=1),
         as_owner=True,
+        title="Invoices 2026",
+        key="invoices-2026",
+        keep_request=True,
     )
+
+
+def listing() -> None:
+    states = jobs.find(status=Status.FAILED, queue="exports", q="invoices", limit=10)
+    assert_type(states, list[JobState])
+    jobs.find(before=states[-1].position)
+    assert_type(jobs.run_again(states[0].id), str)
+    assert_type(jobs.delete(states[0].id), bool)
+    assert_type(jobs.delete_all(owner="5"), int)
+    assert_type(jobs.status_url(states[0].id, absolute=True), str)
+
+
+async def listing_in_a_coroutine() -> None:
+    assert_type(await jobs.afind(q="invoices"), list[JobState])
+    assert_type(await jobs.arun_again("id"), str)
+    assert_type(await jobs.adelete("id"), bool)
+    assert_type(await jobs.adelete_all(owner="5"), int)
     jobs.start("/work", retries=3, retry_delay=0.5, expires=datetime(2030, 1, 1, tzinfo=UTC))
     jobs.start("/work", retries=0.5)  # type: ignore[arg-type]
     jobs.start("/work", merge="always")  # type: ignore[arg-type]

@@ -194,6 +194,24 @@ def test_the_progress_of_a_report_is_clamped_to_0_and_100(given: int | None, kep
     assert Report(progress=given).progress == kept
 
 
+def test_a_tail_has_at_most_64_kib_and_belongs_to_output_that_was_cut() -> None:
+    assert Report(tail="€" * 21_845 + "x", truncated=True).tail is not UNSET
+    assert refusal(Report, tail="€" * 21_845 + "xx", truncated=True).argument == "tail"
+    assert refusal(Report, tail="end").argument == "tail"
+    assert refusal(Report, tail="\0", truncated=True).argument == "tail"
+    assert Report().tail is UNSET
+
+
+@pytest.mark.parametrize("ages", [(-1, 0), (0, -0.5), (math.nan, 1), (1, 1e12)])
+def test_ages_that_no_job_can_have_are_refused(ages: tuple[float, float]) -> None:
+    assert refusal(Query, expired=ages).argument == "expired"
+
+
+@pytest.mark.parametrize("moment", [datetime(2031, 6, 1), 5.0, "2031-06-01"], ids=repr)  # noqa: DTZ001 - naive on purpose
+def test_a_page_begins_at_a_moment_with_a_zone(moment: Any) -> None:
+    assert refusal(Query, before_time=moment).argument == "before_time"
+
+
 # --- reprs ----------------------------------------------------------------------------------------------------------
 
 SECRET_REQUEST = Request("POST", "/work?id=5", SECRET_HEADERS, SECRET.encode())

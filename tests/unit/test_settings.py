@@ -10,6 +10,7 @@ import pytest
 
 from backjob import BackJob
 from backjob.errors import BackJobError, InvalidRequest
+from backjob.files import DirectoryFiles, MemoryFiles
 from backjob.jobs import engine_of
 from backjob.lifecycle import claimed
 from backjob.model import Draft, Request, Status
@@ -72,6 +73,8 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("FORWARD_HEADERS", "CREDENTIAL_HEADERS"): ["Host", "X-Forwarded-For"],
     ("FORWARD_HEADERS",): ["Cookie"],
     ("KEY_FALLBACKS",): [5, [5]],
+    ("PUBLIC_URL",): ["", 5, "shop.example", "ftp://shop.example", "https://shop.example?a=b"],
+    ("TRUSTED_ORIGINS",): [5, [5], "*", "null", "https://*.shop.example", "https://a.example/path", "a.example"],
     ("QUEUES",): [
         "",
         "exports",
@@ -310,3 +313,49 @@ def test_the_store_is_closed_if_the_cache_is_refused(tmp_path: Path) -> None:
 def a_running_job(store: Store) -> None:
     store.create(Draft(id="job", request=Request("GET", "/work")))
     assert store.change("job", *claimed("token", run=1, lease=18.0)) is not None
+
+
+KEPT = MemoryFiles()
+"""What ``FILES`` names in a test."""
+
+
+def files_for(value: object) -> object:
+    with build({"FILES": value}) as jobs:
+        return engine_of(jobs).files
+
+
+def test_files_is_a_directory_an_object_or_its_name(tmp_path: Path) -> None:
+    for value in (str(tmp_path / "files"), tmp_path / "files"):
+        files = files_for(value)
+        assert isinstance(files, DirectoryFiles)
+        assert files.directory == tmp_path / "files"
+    assert files_for(KEPT) is KEPT
+    assert files_for(f"{__name__}:KEPT") is KEPT
+
+
+@pytest.mark.parametrize("value", ["", 5, object(), True])
+def test_what_is_no_place_for_files_is_refused(value: object) -> None:
+    with pytest.raises(InvalidRequest, match="FILES: must be a directory"):
+        files_for(value)
+
+
+def test_a_name_that_leads_to_no_place_for_files_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match=r"FILES: .* has no methods"):
+        files_for(f"{__name__}:KEY")
+    with pytest.raises(InvalidRequest, match="FILES"):
+        files_for(f"{__name__}:MISSING")
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "many", (1 << 50) + 1])
+def test_a_size_that_no_file_can_have_is_refused(value: object) -> None:
+    with pytest.raises(InvalidRequest, match=r"MAX_FILE|max_file"):
+        build({"MAX_FILE": value}).close()
+
+
+@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize(
+    ("given", "shown"), [({}, None), ({"SHOW_ERRORS": "yes"}, True), ({"SHOW_ERRORS": False}, False)]
+)
+def test_errors_are_shown_as_set_or_while_debugging(debug: bool, given: dict[str, object], shown: bool | None) -> None:
+    with build(given, debug=debug) as jobs:
+        assert engine_of(jobs).show_errors is (debug if shown is None else shown)

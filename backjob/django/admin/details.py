@@ -17,8 +17,9 @@ from backjob.django.site import engine
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest
 from backjob.http.targets import local_path
-from backjob.model import JobState, Status
-from backjob.output import from_line, html_of
+from backjob.model import JobState, Status, clean_text
+from backjob.output import from_line
+from backjob.status.element import Shown, output_html
 from backjob.status.words import run_line
 from backjob.stores.values import load_result
 
@@ -27,6 +28,13 @@ _NOTHING = "-"
 
 def element_of(job: Job) -> str:
     """Return the progress element of an unfinished job; "" for an ended one, or if there are no status routes."""
+    cached: str | None = getattr(job, "_backjob_element", None)
+    if cached is None:
+        cached = job._backjob_element = _element(job)  # type: ignore[attr-defined]  # noqa: SLF001 - a page asks often
+    return cached
+
+
+def _element(job: Job) -> str:
     from backjob.django.templatetags.backjob import backjob_progress  # noqa: PLC0415 - only here
 
     if job.status >= Status.COMPLETED:
@@ -50,13 +58,14 @@ def preformatted(text: str) -> str:
 def output_of(job: Job) -> str:
     """Return the end of a job's output as it would look on a terminal, with its colours if the page loads `style_url`."""
     start, output = engine().tail(job.id)
-    text = from_line(output.text) if start else output.text
+    shown = Shown(truncated=output.truncated, tail=output.tail, language=own_language())
+    text = clean_text(from_line(output.text) if start else output.text)
     if not text:
         return _NOTHING
     # The style sheet has colours only within this element, which stays empty of behaviour without its script.
     return format_html(
         '<backjob-progress class="backjob-static"><pre class="backjob-text">{}</pre></backjob-progress>',
-        mark_safe(html_of(text)),  # noqa: S308 - escaped there
+        mark_safe(output_html(shown, text)),  # noqa: S308 - escaped there
     )
 
 

@@ -51,7 +51,7 @@ class QueueFilter(admin.SimpleListFilter):
 
     @override
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        values = {getattr(job, self.parameter_name) for job in recent_values(request, model_admin)}
+        values = {getattr(job, str(self.parameter_name)) for job in recent_values(request, model_admin)}
         return self.named(sorted(value for value in values if value)[:_MOST])
 
     def named(self, values: list[str]) -> list[tuple[str, str]]:
@@ -61,7 +61,7 @@ class QueueFilter(admin.SimpleListFilter):
     @override
     def queryset(self, request: HttpRequest, queryset: Any) -> Any:
         value = self.value()
-        return queryset if value is None else queryset.filter(**{self.parameter_name: value})
+        return queryset if value is None else queryset.filter(**{str(self.parameter_name): value})
 
 
 class ScopeFilter(QueueFilter):

@@ -22,6 +22,28 @@ export interface BackjobState {
   readonly retries: number;
   /** The earlier runs, oldest first. */
   readonly history: readonly BackjobRun[];
+  /** The job's own title, or its path. */
+  readonly title: string;
+  readonly method: string;
+  readonly path: string;
+  readonly queue: string;
+  readonly created_time: string | null;
+  /** When the job first ran; null before. */
+  readonly claimed_time: string | null;
+  /** The file that the job has made; `links.file` is its URL. */
+  readonly file: { readonly name: string; readonly type: string; readonly size: number } | null;
+  /** URLs for what this visitor may do now; null for everything else. */
+  readonly links?: BackjobLinks;
+}
+
+/** Relative to the URL of the state, unless it was requested with `absolute=1`. */
+export interface BackjobLinks {
+  readonly self: string;
+  readonly events: string | null;
+  readonly output: string;
+  readonly file: string | null;
+  readonly cancel: string | null;
+  readonly run_again: string | null;
 }
 
 /** An earlier run of a job. Times are ISO 8601 in UTC. */
@@ -45,12 +67,17 @@ export interface BackjobTexts {
   completed: string;
   failed: string;
   cancelled: string;
+  /** Between a word and the job's text: ": ". */
+  separator: string;
   starts: string;
   elapsed: string;
   left: string;
   attempt: string;
   history: string;
   result: string;
+  /** `{name}` is the file's name. */
+  file: string;
+  run_again: string;
   cancel: string;
   label: string;
   output: string;
@@ -59,6 +86,23 @@ export interface BackjobTexts {
   lost: string;
   unknown: string;
   refused: string;
+  not_again: string;
+}
+
+/** The element's attributes, for JSX and Vue. An attribute without a value, such as `output`, is `""` or true. */
+export interface BackjobProgressAttributes {
+  /** The job's status URL. */
+  src?: string;
+  output?: boolean | "";
+  cancel?: boolean | "";
+  stream?: boolean | "";
+  /** The URL to go to when the job is done; `""`: its result. */
+  "on-done-href"?: string;
+  /** The bar's name for screen readers. */
+  label?: string;
+  lang?: string;
+  /** `BackjobTexts` as JSON. */
+  texts?: string;
 }
 
 export interface BackjobProgressElement extends HTMLElement {
@@ -68,8 +112,10 @@ export interface BackjobProgressElement extends HTMLElement {
 
 export interface BackjobProgressConstructor {
   new (): BackjobProgressElement;
-  /** Texts for all elements; missing ones are in English. An element's attribute `texts` takes precedence. */
+  /** Texts for all elements, instead of those of the page's language. An element's attribute `texts` takes precedence. */
   texts: Partial<BackjobTexts>;
+  /** Header fields for all requests, such as `Authorization`, or a function that returns them. */
+  headers: Record<string, string> | (() => Record<string, string> | Promise<Record<string, string>>);
 }
 
 /** `preventDefault()` on `backjob-done` stops the element from going to `on-done-href`. */
@@ -91,5 +137,38 @@ declare global {
   interface CustomElementRegistry {
     get(name: "backjob-progress"): BackjobProgressConstructor | undefined;
     whenDefined(name: "backjob-progress"): Promise<BackjobProgressConstructor>;
+  }
+}
+
+// The next lines need the types of React or Vue only if they are installed; otherwise they declare nothing.
+// @ts-ignore
+declare module "react" {
+  namespace JSX {
+    interface IntrinsicElements {
+      "backjob-progress": BackjobProgressAttributes & {
+        children?: unknown;
+        className?: string;
+        id?: string;
+        key?: string | number | null;
+        ref?: ((element: BackjobProgressElement | null) => void) | { current: BackjobProgressElement | null } | null;
+        style?: object;
+        "onbackjob-update"?: (event: BackjobEvent) => void;
+        "onbackjob-done"?: (event: BackjobEvent) => void;
+        "onbackjob-failed"?: (event: BackjobEvent) => void;
+      };
+    }
+  }
+}
+
+// @ts-ignore
+declare module "vue" {
+  interface GlobalComponents {
+    "backjob-progress": new () => {
+      $props: BackjobProgressAttributes & {
+        onBackjobUpdate?: (event: BackjobEvent) => void;
+        onBackjobDone?: (event: BackjobEvent) => void;
+        onBackjobFailed?: (event: BackjobEvent) => void;
+      };
+    };
   }
 }

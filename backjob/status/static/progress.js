@@ -24,7 +24,6 @@
   const LONGEST_HEADLINE = 500; // characters
   const WAITING = 0, RUNNING = 1, COMPLETED = 2;
   const LANGUAGES = "de fr es it pt nl pl ja zh"; // besides English
-  const LONGEST_WORDS = 2000; // ms to wait for the words of another language; after that the element speaks English
   const NO_SIGN = "no sign of its process"; // the only text of a running job that is not its action's
   const UNITS = [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
   const TEXTS = {
@@ -65,7 +64,7 @@
     document.addEventListener("visibilitychange", check);
   });
 
-  const make = (name, attributes, ...children) => {
+  const make = (name, attributes = {}, ...children) => {
     const element = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     element.append(...children);
@@ -88,14 +87,12 @@
     }
   };
 
-  const tables = {}; // URL → promise of the tables of a language
-
   class BackjobProgress extends HTMLElement {
     static observedAttributes = ["src", "texts", "lang"];
     static texts = {};
     static headers = {};
     #ownTexts = {}; // from the attribute
-    #tables = {}; // of the language
+    #spoken = {}; // the language, with its words, if it is not English
     #run = 0; // increases when watching starts or stops; results that an older run still receives are ignored
     #abort = () => {}; // ends the current request or stream
     #wake = () => {}; // ends the wait between two polls
@@ -161,7 +158,7 @@
         if (run !== this.#run) return;
         try {
           const before = this.#last;
-          this.#tables = (await words) || {};
+          this.#spoken = await words;
           if (run !== this.#run || await this.#poll(run)) return;
           wait = this.#last === before ? Math.min(wait * 1.5, LONGEST_WAIT) : FIRST_WAIT;
           if (this.hasAttribute("stream") && !document.hidden && refusals < 2 && streams < MOST_STREAMS) {
@@ -182,13 +179,11 @@
       }
     }
 
-    // The words of the page's language, unless they take too long.
-    #load() {
-      const tag = this.#language?.split("-")[0];
-      if (!tag || !LANGUAGES.includes(tag)) return {};
-      const url = this.getAttribute("src").replace(/[^/]*$/, `words.${tag}.json`);
-      tables[url] ||= fetch(url).then((response) => response.ok && response.json()).catch(() => delete tables[url]);
-      return Promise.race([tables[url], new Promise((resolve) => setTimeout(resolve, LONGEST_WORDS))]);
+    // The page's language, unless it is English or can't be loaded.
+    async #load() {
+      const tag = this.#language?.split("-")[0], folder = new URL(this.getAttribute("src"), document.baseURI);
+      if (!LANGUAGES.includes(tag)) return {};
+      return import(new URL("words.js", folder)).then(({ language }) => language(folder, tag)).catch(() => ({}));
     }
 
     // The URL of a part of the job: the one in its state, which may have another token, or the one below `src`.
@@ -349,18 +344,7 @@
     }
 
     #texts() {
-      return { ...TEXTS, ...this.#tables.words, ...BackjobProgress.texts, ...this.#ownTexts };
-    }
-
-    // The translation of a text that backjob wrote, or else the text: whole, or of its parts between semicolons.
-    #own(text) {
-      const one = (part) => {
-        const values = [], keep = (name) => (value) => (values.push(value), `{${name}}`);
-        const job = part.replace(/(?<=\(job )[\w-]+(?=\))/, keep("job"));
-        const key = values.length ? job : part.replace(/\d[\d.e+]*/g, keep("number"));
-        return this.#tables.sentences?.[key]?.replace(/\{\w+\}/g, () => values.shift());
-      };
-      return one(text) ?? text.split("; ").map((part) => one(part) ?? part).join("; ");
+      return { ...TEXTS, ...this.#spoken.words, ...BackjobProgress.texts, ...this.#ownTexts };
     }
 
     #build() {
@@ -373,8 +357,8 @@
         time: make("span", { part: "time" }),
         attempt: make("span", { part: "attempt", hidden: "" }),
         history: make("details", { part: "history", hidden: "" }),
-        runs: make("ol", {}),
-        earlier: make("summary", {}),
+        runs: make("ol"),
+        earlier: make("summary"),
         result: make("a", { part: "result", rel: "noopener noreferrer", hidden: "" }),
         file: make("a", { part: "file", download: "", hidden: "" }),
         run_again: make("button", { part: "run-again", type: "button", hidden: "" }),
@@ -382,9 +366,9 @@
         alert: make("p", { part: "alert", role: "alert", hidden: "" }),
         more: make("p", { part: "note", hidden: "" }),
         output: make("pre", { part: "output", role: "group", tabindex: 0, hidden: "" }),
-        lines: make("span", {}),
+        lines: make("span"),
         truncated: make("span", { part: "note" }),
-        tail: make("span", {}),
+        tail: make("span"),
       };
       [parts.word, parts.colon] = [new Text(), new Text()];
       parts.state.append(parts.word);
@@ -456,7 +440,7 @@
         text = text.slice(text.lastIndexOf("\n") + 1).slice(0, LONGEST_HEADLINE);
       const word = words[name === "started" && state.attempt > 1 ? "retrying" : name];
       if ([word, TEXTS[name]].some((same) => same.toLowerCase() === text.toLowerCase())) text = "";
-      else if (![RUNNING, COMPLETED].includes(state.status) || text === NO_SIGN) text = this.#own(text);
+      else if (![RUNNING, COMPLETED].includes(state.status) || text === NO_SIGN) text = this.#spoken.text?.(text) ?? text;
       this.#showStatus(word, text, final);
       this.removeAttribute("data-lost");
       this.dataset.status = name;
@@ -487,7 +471,7 @@
       parts.attempt.hidden = !(attempt > 1 && status === RUNNING);
       set(parts.attempt, words.attempt.replace("{attempt}", attempt).replace("{attempts}", retries + 1));
       parts.history.hidden = !history.length;
-      const reasonOf = (reason) => this.#tables.reasons?.[reason] ?? this.#own(reason);
+      const reasonOf = (reason) => this.#spoken.reason?.(reason) ?? reason;
       const lines = history.map(({ begin, end, reason }) => this.#span(begin, end) + words.separator + reasonOf(reason));
       if (parts.runs.childElementCount === lines.length && parts.runs.lastChild?.textContent === lines.at(-1)) return;
       parts.runs.replaceChildren(...lines.map((line) => make("li", {}, line)));

@@ -53,6 +53,4 @@ DATABASES = {
 
 BACKJOB = {"COMPLETED_RETENTION_DAYS": 1, "RETENTION_DAYS": 7}
 
-REPORTS = DATA / "reports"
-REPORTS.mkdir(exist_ok=True)
 SECONDS_A_ROW = float(os.environ.get("REPORT_SECONDS_A_ROW", "0.02"))

@@ -220,3 +220,17 @@ def test_hooks_may_be_async_and_get_djangos_request(waiting: str) -> None:
         assert refused(user("Al"), waiting) == ALL_BUT_CANCEL
         assert refused(user("Eve"), waiting) == ALL_404
     jobs.reset()
+
+
+def test_an_absolute_url_is_below_the_public_url_and_not_on_the_clients_host(bo: Client, waiting: str) -> None:
+    jobs.reset()
+    with override_settings(BACKJOB={"PUBLIC_URL": "https://www.shop.example/intranet", "STREAMS": 1}):
+        url = jobs.status_url(waiting, absolute=True)
+        assert url.startswith(f"https://www.shop.example/intranet/backjob/{waiting}.v")
+        links = bo.get(f"/backjob/{waiting}?absolute=1").json()["links"]
+        assert links["self"] == url
+        below = Client(SCRIPT_NAME="/intranet")
+        reference = url.rpartition("/")[2]
+        state = below.get(f"/backjob/{reference}?absolute=1").json()
+        assert state["links"]["self"] == url
+    jobs.reset()

@@ -17,7 +17,7 @@ from backjob.django import jobs
 from backjob.django.models import Job, Output
 from backjob.django.testing import immediate, recorded
 from backjob.lifecycle import Requeue, claimed, concluded
-from backjob.model import Changes, Expect
+from backjob.model import Changes, Expect, Report
 from backjob.status.words import WAITING, WORDS
 from tests.adapters.django.work import echo, fail_by_value
 
@@ -103,7 +103,7 @@ def test_the_detail_shows_texts_and_output_escaped(ended: str) -> None:
 def test_the_detail_page_of_an_unfinished_job_updates_itself(waiting: str) -> None:
     al = staff("view_job")
     page = al.get(detail(waiting)).content.decode()
-    assert f'<backjob-progress src="{jobs.status_url(waiting)}" output>' in page
+    assert f'<backjob-progress src="{jobs.status_url(waiting)}" output ' in page
     assert "field-text" not in page  # it would stand still beside what moves
     assert "field-state" not in page
     with override_settings(ROOT_URLCONF="tests.adapters.django.urls_without_status"):
@@ -238,6 +238,16 @@ def test_the_list_reads_no_large_columns_and_a_page_no_body(ended: str) -> None:
         assert not [query["sql"] for query in captured if re.search(f'"({columns})"', query["sql"])]
 
 
+def test_a_page_needs_few_queries(ended: str, waiting: str, failed_task: str) -> None:
+    al = staff("view_job", "inspect_job", "cancel_job")
+    for job_id in (ended, waiting, failed_task):
+        path = detail(job_id)
+        with CaptureQueriesContext(connection) as captured:
+            assert al.get(path).status_code == 200
+        of_jobs = [query["sql"] for query in captured if re.search('"backjob_(job|output)"', query["sql"])]
+        assert len(of_jobs) <= 4, of_jobs  # the row; the element, or the output, which is found by the job once more
+
+
 def test_a_running_job_has_the_element_above_the_fields_in_full_width(waiting: str) -> None:
     page = staff("view_job").get(detail(waiting)).content.decode()
     assert page.index('<div class="backjob-live">') < page.index("<backjob-progress") < page.index("<fieldset")
@@ -252,3 +262,13 @@ def test_output_looks_as_on_a_terminal_and_is_escaped(ended: str) -> None:
     page = staff("view_job").get(detail(ended)).content.decode()
     assert '<pre class="backjob-text">100 %\n<span class="bj-f1">&lt;b&gt;red&lt;/b&gt;</span>' in page
     assert '<link rel="stylesheet" href="/backjob/progress.css">' in page
+
+
+def test_a_truncated_output_has_a_marked_gap(waiting: str) -> None:
+    assert jobs.store.change(waiting, *claimed("token", 1, 18))
+    report = Report(output="line 1\n", truncated=True, tail="<b>line 4999</b>\n")
+    assert jobs.store.report(waiting, "token", report)
+    jobs.cancel(waiting)
+    page = staff("view_job").get(detail(waiting)).content.decode()
+    [output] = re.findall(r'<pre class="backjob-text">(.*?)</pre>', page, re.DOTALL)
+    assert re.fullmatch(r'line 1\n<span part="note">[^<]+</span>&lt;b&gt;line 4999&lt;/b&gt;\n?', output)

@@ -159,3 +159,16 @@ def test_deleting_goes_through_backjob_and_removes_the_output_too(ended: str, mo
     monkeypatch.setattr(type(jobs), "delete", noting)
     act(staff("view_job", "delete_job"), "delete_selected", ended, post="yes")
     assert deleted == [ended]
+
+
+def test_a_job_that_is_gone_meanwhile_does_no_harm(ended: str, waiting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = type(jobs).delete
+
+    def twice(self: Any, job_id: str) -> Any:
+        delete(self, job_id)
+        return delete(self, job_id)
+
+    monkeypatch.setattr(type(jobs), "delete", twice)
+    answer = act(staff("view_job", "delete_job"), "delete_selected", ended, waiting, post="yes")
+    assert answer.status_code == 200
+    assert Job.objects.count() == 0

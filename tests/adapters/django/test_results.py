@@ -165,22 +165,20 @@ def test_the_messages_of_rest_framework() -> None:
     from rest_framework.response import Response
     from rest_framework.views import APIView
 
-    class Customer(serializers.Serializer):  # type: ignore[misc]
-        email: Any = serializers.EmailField()
-        age: Any = serializers.IntegerField(min_value=18)
+    fields = {"email": serializers.EmailField(), "age": serializers.IntegerField(min_value=18)}
+    customer: Any = type("Customer", (serializers.Serializer,), fields)
 
     def made(respond: Any) -> Any:
-        class Work(APIView):  # type: ignore[misc]
-            authentication_classes = ()
-            permission_classes = ()
-
-            def get(self, request: Any) -> Response:
-                return respond()
-
-        return Work.as_view()
+        attributes = {
+            "authentication_classes": (),
+            "permission_classes": (),
+            "get": lambda _self, _request: respond(),
+        }
+        work: Any = type("Work", (APIView,), attributes)
+        return work.as_view()
 
     def invalid() -> Response:
-        Customer(data={"email": "ann", "age": 7}).is_valid(raise_exception=True)
+        customer(data={"email": "ann", "age": 7}).is_valid(raise_exception=True)
         return Response()
 
     def denied() -> Response:

@@ -6,10 +6,12 @@ import threading
 from typing import Any
 
 import pytest
-from django.db import connections
+from django.db import connections, transaction
 
 from backjob.django.models import Job, Output
 from backjob.django.store import DjangoStore
+from backjob.lifecycle import claimed
+from backjob.model import Draft, Report, Request
 from backjob.protocols import Clock, Store
 from backjob.testing import StoreContract
 
@@ -31,6 +33,25 @@ class _Closing:
                     connections[self._store.using].close()
 
         return call if callable(method) else method
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("any_database")
+@pytest.mark.parametrize("any_database", ["sqlite", "postgresql", "mariadb"], indirect=True)
+def test_a_delete_is_part_of_the_callers_transaction() -> None:
+    store = DjangoStore()
+    store.create(Draft(id="job", request=Request("GET", "/work")))
+    store.change("job", *claimed("token", 1, 60))
+    store.report("job", "token", Report(output="line", truncated=True, tail="end"))
+    with transaction.atomic():
+        assert store.delete("job")
+        assert store.get("job") is None
+        transaction.set_rollback(True)
+    assert store.output("job").tail == "end"
+    with transaction.atomic():
+        assert store.delete("job")
+    assert store.get("job") is None
+    assert store.delete("job") is False
 
 
 class Contract(StoreContract):

@@ -90,7 +90,7 @@ def test_a_forged_prefix_leads_to_no_other_host(job_id: str, prefix: str) -> Non
 
 def test_the_model_links_to_the_status_page_and_refuses_save(job_id: str) -> None:
     job = Job.objects.get()
-    assert (str(job), job.get_absolute_url()) == (job_id, f"/backjob/{job_id}")
+    assert (str(job), job.get_absolute_url()) == ("/see", f"/backjob/{job_id}")
     with pytest.raises(TypeError, match="backjob"):
         job.save()
 

@@ -152,10 +152,19 @@ def test_help_lists_the_commands_and_their_options(command: Command) -> None:
     assert "usage: flask backjob list" in command("list", "--help").output
 
 
-def test_the_shell_completes_the_commands(app: Flask, jobs: BackJob) -> None:
-    complete = ShellComplete(app.cli, {}, "flask", "_FLASK_COMPLETE")
-    assert [item.value for item in complete.get_completions(["backjob"], "c")] == ["cancel", "cleanup"]
-    assert complete.get_completions(["backjob", "show"], "c") == []
+def test_the_shell_completes_commands_options_and_ids(app: Flask, jobs: BackJob, done: str, waiting: str) -> None:
+    def completed(*words: str) -> list[str]:
+        complete = ShellComplete(app.cli, {}, "flask", "_FLASK_COMPLETE")
+        return [item.value for item in complete.get_completions(["backjob", *words[:-1]], words[-1])]
+
+    assert completed("c") == ["cancel", "cleanup"]
+    assert completed("show", "") == [waiting, done]
+    assert completed("show", done[:8]) == [done]
+    assert completed("list", "--status", "f") == ["failed"]
+    assert completed("list", "--q") == ["--queue", "--quiet"]
+    assert completed("list", "--before", waiting[:8]) == [waiting]
+    assert completed("list", "") == []
+    assert completed("unknown", "") == []
 
 
 @pytest.mark.slow

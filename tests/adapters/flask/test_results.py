@@ -14,6 +14,7 @@ from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import Conflict
 
 from backjob import JobState, Status
+from backjob.files import MemoryFiles
 from backjob.flask import BackJob
 from backjob.jobs import engine_of
 from backjob.stores.memory import MemoryStore
@@ -145,3 +146,14 @@ def test_visitors_see_an_exception_only_while_debugging(make_app: MakeApp, confi
     with app.app_context():
         assert jobs.status(job_id).status_text == "ValueError: secret"
         assert engine_of(jobs).show_errors is is_shown
+
+
+def test_a_place_for_files_may_be_an_argument_or_a_setting(make_app: MakeApp) -> None:
+    files = MemoryFiles()
+    app, other = make_app("one"), make_app("two", BACKJOB_FILES=files)
+    for each, jobs in (
+        (app, BackJob(app, store=MemoryStore(), files=files)),
+        (other, BackJob(other, store=MemoryStore())),
+    ):
+        with each.app_context():
+            assert engine_of(jobs).files is files

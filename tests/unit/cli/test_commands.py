@@ -37,6 +37,7 @@ from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
+from tests.unit.terminals import Terminal
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -173,6 +174,22 @@ def test_list_quiet_prints_only_the_ids(url: str, store: Store, capsys: Out) -> 
     assert run("list", "--store", url, "--quiet") == 0
     assert capsys.readouterr().out == "job2\njob1\n"
     assert run("list", "--store", url, "--quiet", "--json") == 64
+
+
+def test_on_a_terminal_a_full_list_says_how_to_get_the_next_page(
+    url: str, store: Store, capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for job_id in ("job1", "job2", "job3"):
+        a_job(store, job_id)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    assert run("list", "--store", url, "--limit", "2") == 0
+    monkeypatch.undo()
+    hint = capsys.readouterr().err
+    assert hint.startswith("These are the newest 2. For older ones, add --before job2.")
+    assert store.delete("job2")
+    assert run("list", "--store", url, "-q", *hint.split()[-2:]) == 0
+    assert capsys.readouterr().out == "job1\n"
 
 
 def test_list_json_prints_one_object_per_line(url: str, store: Store, capsys: Out) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 
 import pytest
 
-from backjob.errors import InvalidRequest, JobEnded, JobNotFound, StoreUnusable
-from backjob.model import Status
+from backjob.errors import InvalidRequest, JobEnded, JobNotFound, StoreUnavailable, StoreUnusable
+from backjob.files import MemoryFiles
+from backjob.model import Changes, Expect, JsonValue, Status
 from backjob.signing import MessageSigner
 from backjob.stores.cache import CacheStore
 from backjob.testing import FakeClock
@@ -90,3 +92,31 @@ def test_the_async_twins_do_the_same(world: Bench) -> None:
         return await world.jobs.adelete(one), await world.jobs.adelete_all(owner="5"), len(await world.jobs.afind())
 
     assert asyncio.run(main()) == (True, 1, 0)
+
+
+class FullDisk(MemoryFiles):
+    """Files that can't be deleted while ``is_broken``."""
+
+    is_broken = True
+
+    def delete(self, job_id: str) -> None:
+        if self.is_broken:
+            raise OSError("read-only file system")
+        super().delete(job_id)
+
+
+def test_a_file_is_deleted_with_its_job_and_a_job_whose_file_stays_stays_too() -> None:
+    files = FullDisk()
+    world = bench(files=files)
+    job_id = world.start()
+    files.write(job_id, "kept", io.BytesIO(b"a;b"))
+    described: JsonValue = {"name": "a.csv", "type": "text/csv", "size": 3, "key": "kept"}
+    assert world.engine.store.change(job_id, Expect(), Changes(file=described))
+    with pytest.raises(StoreUnavailable, match="can't be deleted now: read-only file system"):
+        world.jobs.delete(job_id)
+    assert world.jobs.status(job_id).status is Status.CANCELLED
+    files.is_broken = False
+    assert world.jobs.delete(job_id)
+    assert not world.jobs.exists(job_id)
+    with pytest.raises(FileNotFoundError):
+        files.open(job_id, "kept")

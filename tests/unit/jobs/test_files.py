@@ -247,6 +247,23 @@ def test_a_job_that_is_cancelled_first_keeps_no_file(world: Bench, files: Direct
     assert (world.job(running.job.id).status, paths(files)) == (Status.CANCELLED, [])
 
 
+@pytest.mark.parametrize("end", ["cancel", "delete"])
+def test_a_job_that_ends_while_its_file_is_written_keeps_no_file(world: Bench, files: DirectoryFiles, end: str) -> None:
+    running = world.run()
+    finish(world, running, file=b"x", name="x.csv")
+    write = files.write
+
+    def ending(job_id: str, name: str, content: BinaryIO) -> None:
+        getattr(world.jobs, end)(job_id)
+        write(job_id, name, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "write", ending)
+        world.engine.worker.end(running, Outcome(200))
+    assert world.jobs.exists(running.job.id) is (end == "cancel")
+    assert paths(files) == []
+
+
 def test_the_file_of_a_later_run_replaces_that_of_an_earlier_one(world: Bench, files: DirectoryFiles) -> None:
     world.start(retries=1, retry_delay=1)
     world.step()

@@ -25,7 +25,8 @@ def hooks(loops: Loops, *, is_async: bool) -> dict[str, Any]:
 
     def field(request: Any, name: str) -> str | None:
         if hasattr(request, "environ"):
-            return request.environ.get(f"HTTP_{name.upper()}")  # type: ignore[no-any-return]
+            value: str | None = request.environ.get(f"HTTP_{name.upper()}")
+            return value
         found = dict(request.scope["headers"]).get(name.encode())
         return None if found is None else found.decode()
 

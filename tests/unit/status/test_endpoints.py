@@ -38,6 +38,7 @@ def jobs() -> FakeJobs:
     [
         ("/progress.js", "GET", 0),
         ("/terminal.js", "GET", 0),
+        ("/words.js", "GET", 0),
         ("/progress.css", "GET", 0),
         ("/unknown.xyz/abc", "GET", 0),
         ("/a/b/c", "GET", 0),
@@ -143,7 +144,12 @@ def test_a_bad_offset_is_refused(jobs: FakeJobs, query: str) -> None:
 
 @pytest.mark.parametrize(
     ("path", "media_type"),
-    [("/progress.js", "text/javascript"), ("/terminal.js", "text/javascript"), ("/progress.css", "text/css")],
+    [
+        ("/progress.js", "text/javascript"),
+        ("/terminal.js", "text/javascript"),
+        ("/words.js", "text/javascript"),
+        ("/progress.css", "text/css"),
+    ],
 )
 def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_type: str) -> None:
     response = fetch(jobs, path)
@@ -151,7 +157,7 @@ def test_static_files_are_public_and_cacheable(jobs: FakeJobs, path: str, media_
     assert response.header("Content-Type") == f"{media_type}; charset=utf-8"
     assert response.header("Cache-Control") == "public, max-age=3600"
     assert response.header("X-Content-Type-Options") == "nosniff"
-    assert b"bj-" in response.body or b"backjob-progress" in response.body
+    assert any(word in response.body for word in (b"bj-", b"backjob-progress", b"export const language"))
     assert jobs.reads == 0
 
 

@@ -7,12 +7,14 @@ import json
 from backjob.model import Request
 from backjob.status.endpoints import Endpoints
 from backjob.status.exchange import Visit
+from backjob.status.links import Right
 from backjob.status.streaming.stream import Stream
 from tests.unit.core import Bench, bench
+from tests.unit.status.fake_jobs import RIGHTS
 
 
-def stream(world: Bench, job_id: str, right: str = "view", query: str = "") -> Stream:
-    ref = world.engine.reference(job_id, right)  # type: ignore[arg-type]
+def stream(world: Bench, job_id: str, right: Right = "view", query: str = "") -> Stream:
+    ref = world.engine.reference(job_id, right)
     path = f"/{ref}/events"
     request = Request("GET", f"/backjob{path}?{query}")
     visit = Visit(request, path, None, "/backjob", in_thread=False, origin="https://shop.example")
@@ -34,7 +36,7 @@ def states(stream: Stream) -> list[tuple[str, dict[str, object]]]:
 def test_each_client_gets_the_links_of_its_rights() -> None:
     world = bench(streams=9)
     job_id = world.start(keep_request=True)
-    clients = {right: stream(world, job_id, right) for right in ("view", "cancel", "manage")}
+    clients = {right: stream(world, job_id, right) for right in RIGHTS}
     world.engine.broadcast.step()
     view = f"/backjob/{world.engine.reference(job_id, 'view')}"
     for right, client in clients.items():
@@ -43,7 +45,7 @@ def test_each_client_gets_the_links_of_its_rights() -> None:
         assert name == "state"
         assert state.pop("links") == {
             "self": view,
-            "events": f"{view}/events",
+            "events": f"/backjob/{world.engine.reference(job_id, right)}/events",
             "output": f"{view}/output",
             "file": None,
             "cancel": None if right == "view" else cancel,

@@ -243,7 +243,12 @@ def test_links_have_tokens_for_exactly_the_visitors_rights(jobs: FakeJobs) -> No
     assert links(jobs, "job1.manage-job1") == managed
     assert links(jobs, "job1.view-job1", owner="ann") == managed
     viewed = managed | {"run_again": None}
-    for ref, options in (("job1.view-job1", {"owner": "bob"}), ("job1.cancel-job1", {}), ("job1", {"sees_all": True})):
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("job1.view-job1", {"owner": "bob"}),
+        ("job1.cancel-job1", {}),
+        ("job1", {"sees_all": True}),
+    ]
+    for ref, options in others:
         assert links(jobs, ref, **options) == viewed
     jobs.states["job1"] = evolve(
         jobs.states["job1"], keeps_request=False, file={"name": "a.csv", "type": "", "size": 1}

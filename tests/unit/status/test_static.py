@@ -104,22 +104,24 @@ def test_the_element_is_small() -> None:
 def test_the_element_uses_no_markup_eval_or_inline_style(sink: str) -> None:
     assert sink not in asset("progress.js").decode("ascii", "replace")
     assert sink not in asset("terminal.js").decode("ascii", "replace")
+    assert sink not in asset("words.js").decode("ascii", "replace")
 
 
-def test_the_element_imports_only_the_file_that_shows_output() -> None:
+def test_the_element_imports_only_the_files_for_languages_and_output() -> None:
     assert re.findall(r"import.*", asset("progress.js").decode()) == [
-        "import(file).then(({ Screen }) => new Screen(lines, end), () => ({ feed: (text) => lines.append(text) }));"
+        'import(new URL("words.js", folder)).then(({ language }) => language(folder, tag)).catch(() => ({}));',
+        "import(file).then(({ Screen }) => new Screen(lines, end), () => ({ feed: (text) => lines.append(text) }));",
     ]
-    assert "import" not in asset("terminal.js").decode()
+    assert "import" not in asset("terminal.js").decode() + asset("words.js").decode()
 
 
-@pytest.mark.parametrize("name", ["progress.js", "terminal.js"])
+@pytest.mark.parametrize("name", ["progress.js", "terminal.js", "words.js"])
 @pytest.mark.parametrize("minify", [str, rjsmin.jsmin], ids=["as it is", "minified"])
 def test_the_element_is_valid_javascript(tmp_path: Path, minify: Callable[[str], str], name: str) -> None:
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed")
-    script = tmp_path / name.replace("terminal.js", "terminal.mjs")
+    script = tmp_path / (name if name == "progress.js" else name.replace(".js", ".mjs"))
     script.write_text(minify(asset(name).decode("utf-8")), encoding="utf-8")
     subprocess.run([node, "--check", str(script)], check=True, timeout=30)
 
@@ -140,7 +142,17 @@ def test_the_style_adapts_to_dark_mode_narrow_screens_and_reduced_motion(feature
 def test_the_package_contains_all_static_files() -> None:
     names = {entry.name for entry in files("backjob.status").joinpath("static").iterdir()}
     assert names == {
-        *("list.html", "page.html", "progress.css", "progress.d.ts", "progress.html", "progress.js", "terminal.js"),
+        *(
+            "list.css",
+            "list.html",
+            "page.html",
+            "progress.css",
+            "progress.d.ts",
+            "progress.html",
+            "progress.js",
+            "terminal.js",
+            "words.js",
+        ),
     }
 
 

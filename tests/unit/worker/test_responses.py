@@ -257,6 +257,12 @@ def test_an_empty_attachment_is_an_empty_file_but_no_body_is_none(world: Bench, 
     assert run("text/csv", status=204, more=(("Content-Disposition", "attachment"),)).file is None
 
 
+def test_the_response_to_head_is_no_file(world: Bench, run: Run) -> None:
+    world.start(method="HEAD")
+    job = run("text/csv", more=(("Content-Disposition", "attachment; filename=a.csv"),))
+    assert (job.status, job.method, job.file) == (Status.COMPLETED, "HEAD", None)
+
+
 def test_a_file_left_to_the_web_server_fails_the_job_and_says_so(run: Run) -> None:
     fields: Fields = (("Content-Disposition", "attachment; filename=a.csv"), ("X-Accel-Redirect", "/protected/a.csv"))
     job = run("text/csv", more=fields)

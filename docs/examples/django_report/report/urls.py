@@ -7,6 +7,5 @@ from report import views
 urlpatterns = [
     path("", views.home, name="home"),
     path("report/", views.report, name="report"),
-    path("report/download/", views.download, name="download"),
     path("report/work/<int:rows>/", views.work, name="report-work"),
 ]

@@ -41,9 +41,9 @@ def test_the_output_can_be_read_from_an_offset(site: Site) -> None:
     started = site.started("/work/print", {"lines": 2})
     site.end(started["id"])
     whole = site.page(f"{started['url']}/output").json()
-    assert whole == {"text": "line 0 – ä\nline 1 – ä\n", "next_offset": 28, "truncated": False}
+    assert whole == {"text": "line 0 – ä\nline 1 – ä\n", "next_offset": 28, "truncated": False, "tail": ""}
     rest = site.page(f"{started['url']}/output", {"offset": 14}).json()
-    assert rest == {"text": "line 1 – ä\n", "next_offset": 28, "truncated": False}
+    assert rest == {"text": "line 1 – ä\n", "next_offset": 28, "truncated": False, "tail": ""}
     assert site.page(f"{started['url']}/output", {"offset": 28}).json()["text"] == ""
 
 

@@ -61,13 +61,13 @@ def require_concurrency(site: Site) -> None:
 @pytest.mark.every_server
 def test_the_events_of_an_ended_job_are_its_output_and_its_end(site: Site) -> None:
     started = site.started("/work/print", {"lines": 2})
-    state = site.end(started["id"])
+    site.end(started["id"])
     page = site.page(f"{started['url']}/events")
     assert (page.status, page.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
     assert (page.headers["cache-control"], page.headers["x-accel-buffering"]) == ("no-store, no-transform", "no")
     source = EventSource().read([page.body])
     assert (source.names, source.text, source.last_id, source.retry) == (["output", "end"], _TEXT, "28", 2000)
-    assert source.states == [state.as_dict()]
+    assert source.states == [site.page(started["url"]).json()]
     again = EventSource().read([site.page(f"{started['url']}/events?offset=0", headers={"Last-Event-ID": "14"}).body])
     assert (again.names, again.text) == (["output", "end"], "line 1 – ä\n")
     assert EventSource().read([site.page(f"{started['url']}/events?offset=14&output=0").body]).names == ["end"]
@@ -99,7 +99,8 @@ def test_a_stream_follows_a_running_job_to_its_end(site: Site, gate: Gate) -> No
             until(response, source, "state")
         held.release()
         source.read(chunks(response))
-    assert source.states[-1] == site.end(started["id"]).as_dict()
+    site.end(started["id"])
+    assert source.states[-1] == site.page(started["url"]).json()
     assert source.names[-1] == "end"
 
 

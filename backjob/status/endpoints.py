@@ -54,12 +54,8 @@ _ROUTE: Final = re.compile(
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
-_STATIC: Final = {
-    "/progress.js": "text/javascript",
-    "/terminal.js": "text/javascript",
-    "/words.js": "text/javascript",
-    "/progress.css": "text/css",
-    "/list.css": "text/css",
+_STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "terminal", "words")} | {
+    f"/{name}.css": "text/css" for name in ("progress", "list")
 }
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"

@@ -114,10 +114,12 @@ def add_jobs() -> None:
     assert jobs.store.report(running, "token", Report(progress=43, text="Row 17,630", output=output))
     for number, job in enumerate(Job.objects.order_by("seq")):
         earlier = (5 - number) * HOUR
-        times = {name: getattr(job, name) for name in ("created_time", "claimed_time", "end_time")}
+        names = ["created_time", "claimed_time", "end_time", *(["start_time"] if job.status else [])]
+        times = {name: getattr(job, name) for name in names}
         moved = {name: value - earlier for name, value in times.items() if value is not None}
         Job.objects.filter(pk=job.pk).update(**moved)
-    Job.objects.filter(id=running).update(claimed_time=Job.objects.get(id=running).created_time)
+    began = Job.objects.get(id=running).created_time
+    Job.objects.filter(id=running).update(claimed_time=began, start_time=began)
 
 
 def failing_task() -> Any:

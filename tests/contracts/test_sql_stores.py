@@ -59,12 +59,14 @@ class TestMariaDB(ServerContract):
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(300)
 class TestPostgreSQLAtLength(TestPostgreSQL):
     only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(300)
 class TestMariaDBAtLength(TestMariaDB):
     only_deeper = True
     examples, steps, race_examples, racers = 100, 50, 60, 16

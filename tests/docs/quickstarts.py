@@ -45,6 +45,7 @@ def saved(page: str, directory: Path, language: str) -> None:
             file.parent.mkdir(parents=True, exist_ok=True)
             code = re.sub(r"(rows[\"']?[=:] ?)50", rf"\g<1>{ROWS}", block.code)
             code = code.replace(FINISH, FAILURE + FINISH).replace('lang="en"', f'lang="{language}"')
+            code += f'LANGUAGE_CODE = "{language}"\n' if block.title == "shop/settings.py" else ""
             with file.open("a" if block.title == "shop/settings.py" else "w", encoding="utf-8") as opened:
                 opened.write(code)
 

@@ -58,7 +58,7 @@ def receiving() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import ROOT, blocks
 from tests.docs.quickstarts import ROWS, SITES, Visitor
 from tests.docs.serving import fetch, until_ended
 
@@ -52,3 +54,40 @@ def test_a_double_click_starts_one_export_whose_file_can_be_downloaded(framework
         assert listed.count(">Orders<") == 1
         assert str(state["id"]) in listed
         assert "Orders" not in Visitor(visitor.port).send("GET", "/backjob/").text
+
+
+def test_the_calls_that_the_page_shows_start_jobs_and_report(tmp_path: Path) -> None:
+    pytest.importorskip("flask", reason="the page is about Flask")
+    from flask import Flask
+
+    from backjob.flask import BackJob
+    from backjob.testing import immediate, recorded
+
+    app = Flask("site")
+    app.config.update(SECRET_KEY=secrets.token_hex(32), BACKJOB_STORE="memory:")
+    jobs = BackJob(app)
+    starting, merging, reporting = [
+        block.code
+        for block in blocks(ROOT / "docs" / "quickstart.md")
+        if block.language == "python" and not block.title
+    ]
+
+    @app.post("/page")
+    def page() -> str:
+        exec(starting + merging, {"jobs": jobs})
+        return ""
+
+    @app.get("/work")
+    def work() -> str:
+        exec(reporting, {"jobs": jobs, "rows": range(3)})
+        return ""
+
+    with recorded(jobs) as started:
+        assert app.test_client().post("/page", headers={"Cookie": "session=1"}).status_code == 200
+    methods = [job.request.method for job in started]
+    assert methods == ["POST", "PUT", "CHICKEN", "GET", "GET", "GET"]
+    assert [job.scope for job in started] == ["", "", "", "reminders", "", ""]
+    with app.app_context(), immediate(jobs, app):
+        job_id = jobs.start("/work", as_current_user=False)
+        state = jobs.status(job_id)
+    assert (state.status.name, state.status_text) == ("COMPLETED", "Reading")

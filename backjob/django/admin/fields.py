@@ -27,7 +27,7 @@ MORE_FIELDS: Final = (
     "owner_name", "queue", "scope_name", "created_at", "due_at", "began_at", "ended_at", "duration", "error_timeout_seconds",
 )  # fmt: skip
 TASK_FIELDS: Final = ("task", "arguments", "errors")
-LIVE: Final = ("state", "bar", "text", "waits", "attempts", "earlier_runs", "output")
+LIVE: Final = ("state", "bar", "text", "waits", "attempts", "earlier_runs", "output", "duration", "ended_at")
 """Fields that the progress element shows, and keeps up to date."""
 
 OPTIONAL: Final = ("waits", "attempts", "earlier_runs", "outcome", "made_file", "output", "scope_name")

@@ -159,7 +159,7 @@ def test_the_detail_page_shows_times_in_the_format_of_the_list(ended: str, waiti
         page = al.get(detail(ended)).content.decode()
     assert "Nov. 29, 2026, 1 p.m." in page
     assert re.search(
-        r"field-ended_at.*?<div class=\"readonly\">-</div>", al.get(detail(waiting)).content.decode(), re.DOTALL
+        r"field-began_at.*?<div class=\"readonly\">-</div>", al.get(detail(waiting)).content.decode(), re.DOTALL
     )
 
 

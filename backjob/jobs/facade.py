@@ -33,8 +33,9 @@ class BackJob(Inside, Outside):
     of everyone, ``may_manage_all(request)`` whether this user may also cancel, delete and run them again. Each of these hooks
     gets the framework's request, and may be async. ``public_url`` is the application's URL for its users, with the path
     under which it is mounted; ``trusted_origins`` are other origins, such as ``"https://app.example.com"``, whose pages may
-    use the status routes. ``page_template`` is the path of the application's own template of a job's page. ``error_timeout`` (s; 0: none) limits the silence of a running
-    job, ``delivery_timeout`` (s) how long a request may stay unclaimed after it was first sent. Retention is in days; 0 keeps
+    use the status routes. ``page_template`` is the path of the application's own template of a job's page.
+    ``error_timeout`` (s; 0: none) limits the silence of a running job, ``delivery_timeout`` (s) how long a request may stay
+    unclaimed after it was first sent. Retention is in days; 0 keeps
     jobs for ever. ``max_output`` and ``max_body`` are in bytes. ``max_headers`` are the bytes of all header fields,
     ``max_depth`` is how deep jobs that start jobs may be nested, and ``max_chain`` how many jobs the first of them may lead
     to. ``merge_cookies`` names the cookies that say whose a job without an owner is when jobs merge (None: "session").

@@ -65,18 +65,22 @@ export class Screen {
       }
       changed.add(this.#rows[this.#row]);
     }
-    const isCut = this.#cutLine();
+    const isCut = this.#cutRows();
     this.#show(changed);
     return this.#cutLines() || isCut;
   }
 
-  // Remove the beginning of a line that is longer than all output may be.
-  #cutLine() {
-    const excess = this.#cells.length - LONGEST / 2;
-    if (excess <= LONGEST / 2) return false;
-    this.#cells.splice(0, excess);
-    this.#column = Math.max(0, this.#column - excess);
-    return true;
+  // Remove the beginning of each line that is longer than all output may be; the newline after it counts.
+  #cutRows() {
+    let isCut = false;
+    for (const [index, { cells }] of this.#rows.entries()) {
+      if (cells.length <= LONGEST) continue;
+      const excess = cells.length - LONGEST / 2 + (index < this.#rows.length - 1);
+      cells.splice(0, excess);
+      if (index === this.#row) this.#column = Math.max(0, this.#column - excess);
+      isCut = true;
+    }
+    return isCut;
   }
 
   // Remove the oldest of the lines that can't change, if they are too long.

@@ -180,7 +180,7 @@ def lacks(store: Store) -> frozenset[Capability]:
 class Files(Protocol):
     """Keeps the files that jobs make. Synchronous and callable from any thread of any process of the application.
 
-    backjob makes up all names: both are 1 to 128 characters from ``A-Za-z0-9_-``. Each method may raise `OSError` or an error
+    backjob makes up all names: both are 1 to 128 characters from ``A-Za-z0-9_-``. It never writes one file twice at once. Each method may raise `OSError` or an error
     of its own, which backjob logs.
     """
 

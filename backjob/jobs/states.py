@@ -74,12 +74,14 @@ def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:
 def _start_time(job: Job) -> datetime:
     """Return since when the job has been running: over all of its slices, and over its retries if they kept the progress.
 
-    A job that waits to start starts when it is due. Without this, the elapsed time and the estimate of the rest would
+    A job that waits to start starts when it is due, and counts from its claim: it may have waited for a place. Without this, the elapsed time and the estimate of the rest would
     restart with each slice. An ended job has taken the time of all its runs.
     """
     history = history_of(job)
-    if not history or job.status is Status.STARTED:
+    if job.status is Status.STARTED:
         return job.start_time
+    if not history:
+        return job.claimed_time or job.start_time
     first = 0
     if job.cursor is None and not job.status.is_final:
         retries = [index for index, entry in enumerate(history) if entry["reason"] != _CONTINUED]

@@ -17,8 +17,7 @@ def run_seconds(state: JobState, now: datetime) -> float | None:
     """
     if state.status is Status.STARTED or (state.claimed_time is None and not state.history and state.status.is_final):
         return None
-    begin = state.start_time if state.history else state.claimed_time or state.start_time
-    return max(0.0, ((state.end_time or now) - begin).total_seconds())
+    return max(0.0, ((state.end_time or now) - state.start_time).total_seconds())
 
 
 def clock_text(seconds: float) -> str:

@@ -204,12 +204,14 @@ class FilesContract:
 
     # --- at the same time -----------------------------------------------------------------------------------------------------
 
-    def test_of_several_writers_one_wins_as_a_whole(self) -> None:
+    def test_several_files_of_a_job_are_written_at_once(self) -> None:
+        """As by two runs of a job, one of which is lost; each gives its file a name of its own."""
         files = self.make_files()
-        contents = [bytes([number]) * (1 << 18) for number in range(_WRITERS)]
+        contents = {f"{number}-race": bytes([number]) * (1 << 18) for number in range(_WRITERS)}
         with ThreadPoolExecutor(_WRITERS) as pool:
-            list(pool.map(lambda content: files.write(_JOB, "1-race", io.BytesIO(content)), contents))
-        assert _read(files, _JOB, "1-race") in contents, "of several writers one must win, with its whole content"
+            list(pool.map(lambda name: files.write(_JOB, name, io.BytesIO(contents[name])), contents))
+        found = {name: _read(files, _JOB, name) for name in contents}
+        assert found == contents, "files that are written at once must all be there, each with its whole content"
 
 
 def _read(files: Files, job_id: str, name: str) -> bytes:

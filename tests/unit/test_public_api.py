@@ -127,6 +127,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "may_manage_all": None,
         "public_url": None,
         "trusted_origins": (),
+        "page_template": None,
         "status_prefix": "/backjob",
         "error_timeout": 3600,
         "delivery_timeout": 600,

@@ -65,7 +65,7 @@ def test_a_text_of_the_application_is_not_translated(scripted: ScriptedSite, vis
 
 
 def test_without_the_words_it_speaks_english(scripted: ScriptedSite, visitor: Visitor) -> None:
-    visitor.expected = "404|ERR_FAILED"
+    visitor.expected = "404|ERR_FAILED|Loading module"
     page = visitor.page()
     page.route("**/words.*", lambda route: route.fulfill(status=404))
     page.goto(scripted.page(scripted.job().claim().report(30), lang="ja"))

@@ -16,16 +16,16 @@ from backjob.status.links import JobLinks
 from backjob.status.listing import Page, Search
 from backjob.status.templates import fill, template
 from backjob.status.times import run_seconds
-from backjob.status.words import text_of_state, utc, word_of
+from backjob.status.words import text_of_state, utc, waiting_note, word_of
 
 _ROW: Final = re.compile(r"<!-- row -->(.*)<!-- /row -->", re.DOTALL)
 _ROWS: Final = "<!-- rows -->"
 _OPTION: Final = re.compile(r"<!-- option -->(.*)<!-- /option -->", re.DOTALL)
 _OPTIONS: Final = "<!-- options -->"
-_LONGEST_ERROR: Final = 200
+_LONGEST_TEXT: Final = 200
 
 _WORDS: Final = (
-    *("jobs", "job", "route", "owner", "state", "progress", "begun", "duration", "error", "all_states", "search"),
+    *("jobs", "job", "route", "owner", "state", "progress", "created", "duration", "text", "all_states", "search"),
     *("filter", "older", "newer", "cancel", "run_again", "delete"),
 )
 
@@ -86,7 +86,7 @@ class ListPage:
     def _row(self, state: JobState) -> dict[str, str]:
         links = self.page.links(state)
         known = state.progress > 0 or state.status.is_final
-        has_failed = state.status is Status.FAILED
+        text = text_of_state(state, self.language) or waiting_note(state, self.language)
         return {
             **self._words(),
             "name": state.status.name.lower(),
@@ -100,9 +100,11 @@ class ListPage:
             "percent": self.language.say("percent", number=state.progress) if known else "",
             "value": str(state.progress) if known else "",
             "time": self._duration(state),
-            "begun": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
-            "begun_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
-            "error": headline(text_of_state(state, self.language), "")[:_LONGEST_ERROR] if has_failed else "",
+            "created": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
+            "created_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
+            "text": headline(text, "")[:_LONGEST_TEXT],
+            "file": "" if state.file is None else f"{self.assets}/{state.id}/file",
+            "say_file": "" if state.file is None else self.language.say("file", name=str(state.file["name"])),
             **self._forms(state, links),
         }
 

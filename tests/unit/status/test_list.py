@@ -202,6 +202,16 @@ def test_an_empty_list_says_why(jobs: FakeJobs) -> None:
     assert "<table" not in page(jobs, owner="eve")
 
 
+def test_a_job_that_waits_says_why_and_a_file_can_be_downloaded(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status=Status.STARTED, status_text="", waiting_for="due")
+    assert '<td class="backjob-text" data-label="Text">waiting until it is due</td>' in page(jobs, owner="ann")
+    jobs.states["job1"] = a_state(
+        status=Status.COMPLETED, status_text="Exported", file={"name": '"><b>.csv', "type": "text/csv", "size": 1}
+    )
+    link = 'Exported <a href="/backjob/job1/file">Download &quot;&gt;&lt;b&gt;.csv</a></td>'
+    assert link in page(jobs, owner="ann")
+
+
 def test_a_job_that_waits_has_no_duration_and_no_progress(jobs: FakeJobs) -> None:
     jobs.states = {"job1": evolve(a_state(), status=Status.STARTED, progress=0)}
     shown = page(jobs, owner="ann")

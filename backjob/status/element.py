@@ -37,7 +37,7 @@ class Shown:
     ``output`` is the end of the job's output; ``more``: there is output before it; ``truncated``: a part after it is missing,
     and ``tail`` is what follows that part.
     ``file``, ``show``, ``cancel`` and ``run_again`` are URLs of links and forms, or "": those of the file, of the job's page,
-    and of what this visitor may do.
+    and of what this visitor may do. ``label`` is the bar's name for screen readers, if it is not the usual one.
     """
 
     output: str = ""
@@ -48,6 +48,7 @@ class Shown:
     show: str = ""
     cancel: str = ""
     run_again: str = ""
+    label: str = ""
     language: Language = ENGLISH
 
 
@@ -108,7 +109,7 @@ def _values(state: JobState, shown: Shown, output: str) -> dict[str, str]:
         "separator": language.say("separator"),
         "text": "" if state.status.is_final else text,
         "end": text if state.status.is_final else "",
-        "label": language.say("label"),
+        "label": shown.label or language.say("label"),
         "progress": str(state.progress) if known else "",
         "percent": language.say("percent", number=state.progress) if known else "",
         "unknown": "" if known else "yes",

@@ -87,6 +87,7 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
         file=f"{source}/file",
         show=source,
         cancel=f"{source}/cancel" if options.cancel else "",
+        label=options.label,
         language=spoken,
     )
     return Markup(files + element_markup(state, shown, given))

@@ -168,7 +168,8 @@ class Endpoints:
     def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str], reason: str = "") -> StatusResponse:
         """Return an error as a page that leads back, or as JSON."""
         accept, language = visit.request.header("accept"), _language_of(visit)
-        assets, back = visit.mount_url(), back_path(visit.request) or ""
+        assets = visit.mount_url()
+        back = back_path(visit.request) or back_path(visit.request, "then") or ""
         return _explained(status, word, accept, language, *more, assets=assets, back=back, reason=reason)
 
     def _route(self, visit: Visit) -> StatusResponse:
@@ -187,7 +188,12 @@ class Endpoints:
             return text_response(200, _STATIC[visit.path], asset(visit.path[1:]), caching=_STATIC_CACHING)
         if visit.path in _LANGUAGE_FILES:
             return text_response(200, JSON, language_file(_LANGUAGE_FILES[visit.path]), caching=_STATIC_CACHING)
-        job = opened(self.jobs, visit, found["ref"], found["id"], found["token"])
+        try:
+            job = opened(self.jobs, visit, found["ref"], found["id"], found["token"])
+        except JobNotFound:
+            if found["leaf"] == "delete" and self._may_have_deleted(visit, found["id"], found["token"]):
+                return self._after_delete(visit)
+            raise
         return route.handle(self, visit, evolve(job, state=self._shown(visit, job.state)))
 
     def _shown(self, visit: Visit, state: JobState) -> JobState:
@@ -209,8 +215,9 @@ class Endpoints:
         found = self.jobs.listed(query) if visitor or sees_all else []
         states = [self._shown(visit, state) for state in found[: search.size]]
         is_json = not is_for_person(visit.request)
-        base = self._base(visit) if is_json else visit.mount_url()
-        following = search.url(base, before=states[-1].position) if len(found) > len(states) else None
+        base, site = (self._base(visit), "") if is_json else (visit.mount_url(), back_path(visit.request) or "")
+        has_more = len(found) > len(states)
+        following = search.url(base, before=states[-1].position, back=site) if has_more else None
         if is_json and following is not None and is_asked(visit.request, "absolute"):
             following += "&absolute=1"
         page = Page(states, following, lambda state: self._links(Opened(state.id, state, None, visit), base))
@@ -223,7 +230,8 @@ class Endpoints:
             language=_language_of(visit),
             shows_owners=sees_all,
             is_anonymous=not (visitor or sees_all),
-            back=search.url(base),
+            back=search.url(base, back=site),
+            site=site,
         )
         return text_response(200, _HTML, shown.render(), _PAGE_POLICY)
 
@@ -354,8 +362,15 @@ class Endpoints:
             return refusal
         self.jobs.delete(opened.state.id)
         if visit.request.method == "POST" and is_for_person(visit.request):
-            return redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
+            return self._after_delete(visit)
         return json_response(200, {"id": opened.state.id, "deleted": True})
+
+    def _may_have_deleted(self, visit: Visit, job_id: str, token: str | None) -> bool:
+        """Whether this is a second click on a button to delete a job, which the first click has removed."""
+        return token is not None and self.jobs.rights(job_id, token) == "manage" and is_for_person(visit.request)
+
+    def _after_delete(self, visit: Visit) -> StatusResponse:
+        return redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
 
     def _run_again(self, visit: Visit, opened: Opened) -> StatusResponse:
         refusal = self._refusal_to_manage(visit, opened, "run the job again", "run it again")

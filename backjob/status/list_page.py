@@ -26,7 +26,7 @@ _LONGEST_TEXT: Final = 200
 
 _WORDS: Final = (
     *("jobs", "job", "route", "owner", "state", "progress", "created", "duration", "text", "all_states", "search"),
-    *("filter", "older", "newer", "cancel", "run_again", "delete"),
+    *("filter", "older", "newer", "cancel", "run_again", "delete", "back"),
 )
 
 
@@ -40,7 +40,9 @@ class ListPage:
     shows_owners: bool = False
     is_anonymous: bool = False
     back: str = field(default="", repr=False)
-    """The URL of this page, to which its forms return."""
+    """The URL of this page, to which its forms and the pages of its jobs return."""
+    site: str = ""
+    """The application's page to which this one leads back, if any."""
     language: Language = ENGLISH
 
     def render(self) -> bytes:
@@ -69,7 +71,8 @@ class ListPage:
             "owners": "yes" if self.shows_owners else "",
             "nothing": "" if has_jobs else self.language.say(nothing),
             "next": self.page.next or "",
-            "first": "" if is_first else self.search.url(self.assets, before=""),
+            "first": "" if is_first else self.search.url(self.assets, before="", back=self.site),
+            "site": self.site,
         }
 
     def _words(self) -> dict[str, str]:
@@ -96,15 +99,13 @@ class ListPage:
             "path": state.path,
             "owners": "yes" if self.shows_owners else "",
             "owner": state.owner or "",
-            "open": f"{self.assets}/{state.id}",
+            "open": f"{self.assets}/{state.id}?{self._returning('back')}",
             "percent": self.language.say("percent", number=state.progress) if known else "",
             "value": str(state.progress) if known else "",
             "time": self._duration(state),
             "created": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
             "created_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
             "text": headline(text, "")[:_LONGEST_TEXT],
-            "file": "" if state.file is None else f"{self.assets}/{state.id}/file",
-            "say_file": "" if state.file is None else self.language.say("file", name=str(state.file["name"])),
             **self._forms(state, links),
         }
 
@@ -114,13 +115,23 @@ class ListPage:
         return "" if seconds is None else self.language.duration(seconds)
 
     def _forms(self, state: JobState, links: JobLinks) -> dict[str, str]:
-        back = f"?then={quote(self.back, safe='')}"
+        back, name = f"?{self._returning('then')}", "" if state.file is None else str(state.file.get("name") or "")
         has_ended, manages = state.status.is_final, links.right == "manage"
         return {
             "cancel": f"{links.form('cancel', 'cancel')}{back}" if links.right != "view" and not has_ended else "",
-            "run_again": links.form("manage", "run_again") if manages and has_ended and state.keeps_request else "",
+            "run_again": (
+                f"{links.form('manage', 'run_again')}?{self._returning('back')}"
+                if manages and has_ended and state.keeps_request
+                else ""
+            ),
+            "file": f"{self.assets}/{state.id}/file" if name else "",
+            "download": self.language.say("file", name=name),
             "delete": f"{links.form('manage', 'delete')}{back}" if manages and has_ended else "",
         }
+
+    def _returning(self, name: str) -> str:
+        """Return the query with which another page leads back to this one."""
+        return f"{name}={quote(self.back, safe='')}"
 
 
 def _part(pattern: re.Pattern[str], page: str) -> str:

@@ -108,7 +108,8 @@ def test_the_forms_of_the_list_work_without_any_statement_of_the_browser(
     )
     with app.app_context(), recorded(jobs) as started:
         response = bo.post(again, headers={**HTML, "Origin": "null"})
-        assert (response.status_code, response.headers["Location"]) == (303, f"/backjob/{started[0].job_id}")
+        location = f"/backjob/{started[0].job_id}?back=%2Fbackjob%2F%3Fstatus%3Dcancelled"
+        assert (response.status_code, response.headers["Location"]) == (303, location)
     assert (started[0].owner, started[0].as_current_user) == ("Bo", True)
     response = bo.post(delete, headers={**HTML, "Origin": "null"})
     assert (response.status_code, response.headers["Location"]) == (303, "/backjob/?status=cancelled")

@@ -59,7 +59,8 @@ def test_jinja_inserts_it_as_markup(jobs: FakeJobs) -> None:
     template = Environment(autoescape=True).from_string("<main>{{ progress }}</main>")
     markup = element(jobs, "job1", ElementOptions(label='"quoted"'))
     assert template.render(progress=markup) == f"<main>{markup}</main>"
-    assert 'label="&quot;quoted&quot;"' in markup
+    assert ' label="&quot;quoted&quot;"' in markup
+    assert ' aria-label="&quot;quoted&quot;"' in markup
 
 
 def test_flask_templates_have_backjob_progress(tmp_path: Path) -> None:

@@ -161,7 +161,7 @@ def test_the_page_shows_title_route_state_progress_duration_and_error(jobs: Fake
     }
     shown = page(jobs, owner="ann")
     for part in (
-        '<a href="/backjob/job1">Invoices 2026</a>',
+        '<a href="/backjob/job1?back=%2Fbackjob%2F">Invoices 2026</a>',
         "<code>POST /invoices</code>",
         ">Failed<",
         'value="40"',
@@ -175,12 +175,12 @@ def test_the_page_shows_title_route_state_progress_duration_and_error(jobs: Fake
 
 
 def test_the_pages_forms_carry_tokens_and_return_to_the_page(jobs: FakeJobs) -> None:
-    back = "?then=%2Fbackjob%2F%3Fstatus%3Dfailed"
+    url = "%2Fbackjob%2F%3Fstatus%3Dfailed"
     jobs.states = {"job1": a_state(status=Status.FAILED, end_time=NOON, keeps_request=True), "job2": a_state(id="job2")}
     shown = page(jobs, "status=failed", owner="ann")
-    assert '<form method="post" action="/backjob/job1.manage-job1/run_again">' in shown
-    assert f'<form method="post" action="/backjob/job1.manage-job1/delete{back}">' in shown
-    assert f'<form method="post" action="/backjob/job2.cancel-job2/cancel{back}">' in shown
+    assert f'<form method="post" action="/backjob/job1.manage-job1/run_again?back={url}">' in shown
+    assert f'<form method="post" action="/backjob/job1.manage-job1/delete?then={url}">' in shown
+    assert f'<form method="post" action="/backjob/job2.cancel-job2/cancel?then={url}">' in shown
     assert shown.count("<form") == 4
     assert '<option value="failed" selected>' in shown
 
@@ -196,6 +196,34 @@ def test_the_page_leads_back_to_its_own_url_after_a_cancel(jobs: FakeJobs) -> No
     assert (response.status, response.header("Location")) == (303, "/backjob/?status=failed")
 
 
+def test_the_page_leads_back_to_the_page_of_the_site_that_it_was_opened_from(jobs: FakeJobs) -> None:
+    shown = page(jobs, "back=%2Forders%3Fy%3D1&limit=1", sees_all=True)
+    assert '<p class="backjob-back"><a href="/orders?y=1">Back</a></p>' in shown
+    assert '<input type="hidden" name="back" value="/orders?y=1">' in shown
+    assert 'href="/backjob/job1?back=%2Fbackjob%2F%3Flimit%3D1%26back%3D%252Forders%253Fy%253D1"' in shown
+    assert 'limit=1&amp;back=%2Forders%3Fy%3D1">Older jobs</a>' in shown
+    assert "evil" not in page(jobs, "back=https%3A%2F%2Fevil.example%2F", owner="ann")
+    assert "orders" not in fetch(jobs, "/", query="back=%2Forders&limit=1", sees_all=True).body.decode()
+
+
+def test_the_page_links_to_the_files_of_jobs(jobs: FakeJobs) -> None:
+    file = {"name": "orders.csv", "type": "text/csv", "size": 3}
+    jobs.states = {"job1": a_state(status=Status.COMPLETED, end_time=NOON, file=file)}
+    assert '<a href="/backjob/job1/file" download>Download orders.csv</a>' in page(jobs, owner="ann")
+
+
+def test_a_second_click_on_delete_leads_to_the_list_too(jobs: FakeJobs) -> None:
+    del jobs.states["job1"]
+    options: dict[str, Any] = {"method": "POST", "query": "then=%2Forders", "headers": HTML}
+    response = fetch(jobs, "/job1.manage-job1/delete", **options)
+    assert (response.status, response.header("Location")) == (303, "/orders")
+    for path in ("/job1/delete", "/job1.cancel-job1/delete", "/job1.manage-job1/cancel"):
+        response = fetch(jobs, path, **options)
+        assert response.status == 404
+        assert b'<a href="/orders">Back</a>' in response.body
+    assert fetch(jobs, "/job1.manage-job1/delete", method="POST").status == 404
+
+
 def test_an_empty_list_says_why(jobs: FakeJobs) -> None:
     assert "There are no jobs yet." in page(jobs, owner="eve")
     assert "No job matches." in page(jobs, "q=x", owner="eve")
@@ -208,8 +236,7 @@ def test_a_job_that_waits_says_why_and_a_file_can_be_downloaded(jobs: FakeJobs) 
     jobs.states["job1"] = a_state(
         status=Status.COMPLETED, status_text="Exported", file={"name": '"><b>.csv', "type": "text/csv", "size": 1}
     )
-    link = 'Exported <a href="/backjob/job1/file">Download &quot;&gt;&lt;b&gt;.csv</a></td>'
-    assert link in page(jobs, owner="ann")
+    assert "download>Download &quot;&gt;&lt;b&gt;.csv</a>" in page(jobs, owner="ann")
 
 
 def test_a_job_that_waits_has_no_duration_and_no_progress(jobs: FakeJobs) -> None:

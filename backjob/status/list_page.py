@@ -26,7 +26,7 @@ _LONGEST_ERROR: Final = 200
 
 _WORDS: Final = (
     *("jobs", "job", "route", "owner", "state", "progress", "begun", "duration", "error", "all_states", "search"),
-    *("filter", "older", "newer", "cancel", "run_again", "delete"),
+    *("filter", "older", "newer", "cancel", "run_again", "delete", "back"),
 )
 
 
@@ -65,6 +65,7 @@ class ListPage:
             "assets": self.assets,
             "queue": self.search.queue,
             "q": self.search.q,
+            "back": self.search.back,
             "has_jobs": "yes" if has_jobs else "",
             "owners": "yes" if self.shows_owners else "",
             "nothing": "" if has_jobs else self.language.say(nothing),
@@ -96,13 +97,14 @@ class ListPage:
             "path": state.path,
             "owners": "yes" if self.shows_owners else "",
             "owner": state.owner or "",
-            "open": f"{self.assets}/{state.id}",
+            "open": f"{self.assets}/{state.id}?back={self._quoted()}",
             "percent": self.language.say("percent", number=state.progress) if known else "",
             "value": str(state.progress) if known else "",
             "time": self._duration(state),
             "begun": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
             "begun_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
             "error": headline(text_of_state(state, self.language), "")[:_LONGEST_ERROR] if has_failed else "",
+            **self._file(state, links),
             **self._forms(state, links),
         }
 
@@ -111,12 +113,24 @@ class ListPage:
         seconds = run_seconds(state, state.updated_time)
         return "" if seconds is None else self.language.duration(seconds)
 
+    def _quoted(self) -> str:
+        return quote(self.back, safe="")
+
+    def _file(self, state: JobState, links: JobLinks) -> dict[str, str]:
+        if state.file is None:
+            return {"file": "", "say_file": ""}
+        return {
+            "file": links.form("view", "file"),
+            "say_file": self.language.say("file", name=str(state.file["name"])),
+        }
+
     def _forms(self, state: JobState, links: JobLinks) -> dict[str, str]:
-        back = f"?then={quote(self.back, safe='')}"
+        back = f"?then={self._quoted()}"
         has_ended, manages = state.status.is_final, links.right == "manage"
+        can_run_again = manages and has_ended and state.keeps_request
         return {
             "cancel": f"{links.form('cancel', 'cancel')}{back}" if links.right != "view" and not has_ended else "",
-            "run_again": links.form("manage", "run_again") if manages and has_ended and state.keeps_request else "",
+            "run_again": f"{links.form('manage', 'run_again')}?back={self._quoted()}" if can_run_again else "",
             "delete": f"{links.form('manage', 'delete')}{back}" if manages and has_ended else "",
         }
 

@@ -63,7 +63,7 @@ def test_a_visitor_exports_orders(framework: str, language: str, tmp_path: Path,
         page.goto(jobs)
         assert page.title() == words["jobs"]
         assert page.locator("tbody tr").count() == 1
-        page.get_by_role("link", name="Orders").click()
+        page.get_by_role("link", name="Orders", exact=True).click()
         shown(page, "completed", words["completed"])
         link = page.get_by_role("link", name=words["file"].replace("{name}", "orders.csv"))
         with page.expect_download() as download:
@@ -85,5 +85,5 @@ def test_a_visitor_exports_orders(framework: str, language: str, tmp_path: Path,
         page.wait_for_load_state()
         page.goto(jobs)
         assert page.locator("tbody tr").count() == 3
-        page.get_by_role("link", name="Orders").first.click()
+        page.get_by_role("link", name="Orders", exact=True).first.click()
         shown(page, "completed", words["completed"])

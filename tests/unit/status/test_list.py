@@ -161,7 +161,7 @@ def test_the_page_shows_title_route_state_progress_duration_and_error(jobs: Fake
     }
     shown = page(jobs, owner="ann")
     for part in (
-        '<a href="/backjob/job1">Invoices 2026</a>',
+        '<a href="/backjob/job1?back=%2Fbackjob%2F">Invoices 2026</a>',
         "<code>POST /invoices</code>",
         ">Failed<",
         'value="40"',
@@ -178,7 +178,7 @@ def test_the_pages_forms_carry_tokens_and_return_to_the_page(jobs: FakeJobs) -> 
     back = "?then=%2Fbackjob%2F%3Fstatus%3Dfailed"
     jobs.states = {"job1": a_state(status=Status.FAILED, end_time=NOON, keeps_request=True), "job2": a_state(id="job2")}
     shown = page(jobs, "status=failed", owner="ann")
-    assert '<form method="post" action="/backjob/job1.manage-job1/run_again">' in shown
+    assert f'<form method="post" action="/backjob/job1.manage-job1/run_again{back.replace("then", "back")}">' in shown
     assert f'<form method="post" action="/backjob/job1.manage-job1/delete{back}">' in shown
     assert f'<form method="post" action="/backjob/job2.cancel-job2/cancel{back}">' in shown
     assert shown.count("<form") == 4
@@ -194,6 +194,23 @@ def test_the_page_leads_back_to_its_own_url_after_a_cancel(jobs: FakeJobs) -> No
         jobs, "/job1.cancel-job1/cancel", method="POST", query="then=%2Fbackjob%2F%3Fstatus%3Dfailed", headers=HTML
     )
     assert (response.status, response.header("Location")) == (303, "/backjob/?status=failed")
+
+
+def test_the_page_leads_back_to_a_page_of_the_site_after_a_filter_and_a_delete(jobs: FakeJobs) -> None:
+    jobs.states = {"job1": a_state(status=Status.FAILED, end_time=NOON)}
+    shown = page(jobs, "back=%2Forders", owner="ann")
+    assert '<p class="backjob-back"><a href="/orders">Back</a></p>' in shown
+    assert '<input type="hidden" name="back" value="/orders">' in shown
+    assert "/delete?then=%2Fbackjob%2F%3Fback%3D%252Forders" in shown
+    assert "backjob-back" not in page(jobs, "back=https%3A%2F%2Fevil.example", owner="ann")
+
+
+def test_the_page_links_to_the_file_of_a_job(jobs: FakeJobs) -> None:
+    file = {"name": "<a>.csv", "type": "text/csv", "size": 5}
+    jobs.states = {"job1": a_state(status=Status.COMPLETED, end_time=NOON, file=file), "job2": a_state(id="job2")}
+    shown = page(jobs, owner="ann")
+    assert 'href="/backjob/job1.view-job1/file" download>Download &lt;a&gt;.csv</a>' in shown
+    assert shown.count(" download>") == 1
 
 
 def test_an_empty_list_says_why(jobs: FakeJobs) -> None:

@@ -67,6 +67,7 @@ class ListPage:
             "assets": self.assets,
             "queue": self.search.queue,
             "q": self.search.q,
+            "back": self.search.back,
             "has_jobs": "yes" if has_jobs else "",
             "owners": "yes" if self.shows_owners else "",
             "nothing": "" if has_jobs else self.language.say(nothing),

@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model import JobState, JsonValue, Query, Request, Status, is_storable, parse_position
-from backjob.status.exchange import query_values
+from backjob.status.exchange import back_path, query_values
 from backjob.status.links import JobLinks, Linked
 
 PARAMETERS: Final = ("status", "queue", "q", "before", "limit")
@@ -31,6 +31,8 @@ class Search:
     q: str = ""
     before: str = ""
     limit: str = ""
+    back: str = ""
+    """The page of this site that the list leads back to."""
 
     @classmethod
     def of(cls, request: Request) -> Search:
@@ -47,7 +49,7 @@ class Search:
             if len(text) > longest or not is_storable(text):
                 raise InvalidRequest(name, f"must be text of at most {longest} characters")
             given[name] = text
-        return cls(**given)
+        return cls(**given, back=back_path(request) or "")
 
     @property
     def is_filtered(self) -> bool:
@@ -88,7 +90,7 @@ class Search:
 
     def url(self, base: str, **changes: str) -> str:
         """Return the URL of the list with these parameters, and with changed ones; empty ones are left out."""
-        given = {name: getattr(self, name) for name in PARAMETERS} | changes
+        given = {name: getattr(self, name) for name in (*PARAMETERS, "back")} | changes
         query = urlencode({name: text for name, text in given.items() if text})
         return f"{base}/?{query}" if query else f"{base}/"
 

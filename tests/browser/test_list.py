@@ -75,6 +75,17 @@ def test_the_list_is_accessible_and_fits_the_screen(
     assert findings(page, modules) == []
 
 
+@pytest.mark.parametrize("width", [1000, 1130, 1280])
+def test_the_reason_of_a_failure_has_room_beside_the_other_columns(
+    site: ListSite, visitor: Visitor, width: int
+) -> None:
+    page = visitor.open(site.url, viewport={"width": width, "height": 800})
+    reason = page.locator(".backjob-error", has_text="The bank does not answer").bounding_box()
+    assert reason is not None
+    assert reason["width"] >= 190
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_the_list_is_filtered_and_a_job_is_deleted_without_javascript(site: ListSite, visitor: Visitor) -> None:
     page = visitor.open(site.url, java_script_enabled=False)
     page.get_by_label("State").select_option("Failed")

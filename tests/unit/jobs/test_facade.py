@@ -136,6 +136,13 @@ def test_find_searches_queue_title_and_path(world: Bench) -> None:
     assert world.jobs.find(q="%") == []
 
 
+@pytest.mark.parametrize("name", ["scope", "owner", "queue"])
+def test_find_refuses_what_is_no_text(world: Bench, name: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        world.jobs.find(**{name: 5})  # type: ignore[arg-type]
+    assert caught.value.argument == name
+
+
 @pytest.mark.parametrize("before", ["", "a.b", "a.1.2", 7, ".1"])
 def test_a_position_that_is_none_is_refused(world: Bench, before: Any) -> None:
     with pytest.raises(InvalidRequest) as caught:

@@ -366,7 +366,8 @@ class Endpoints:
             return self._error(visit, 409, "not_again", reason=f"not run again: {error.reason}")
         if is_for_person(visit.request):
             return self._redirect_to_job(visit, opened, job_id)
-        again = evolve(opened, state=self.jobs.status(job_id))
+        # It may have been started before, by another press of the button, and wait for its retry.
+        again = evolve(opened, state=self._shown(visit, self.jobs.status(job_id)))
         location = f"{self._base(visit)}/{self.jobs.reference(job_id, 'view')}"
         return json_response(201, self._as_dict(again), ("Location", location))
 

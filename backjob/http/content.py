@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import mimetypes
 import re
 from collections.abc import Iterator
@@ -15,13 +16,13 @@ OCTETS: Final = "application/octet-stream"
 
 _LONGEST_NAME: Final = 200  # bytes of UTF-8: file systems take 255, and browsers may add a number
 _LONGEST_TYPE: Final = 200
-_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:\s*;[\x20-\x7e]*)?", re.ASCII)
+_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+(?:[ \t]*;[\x20-\x7e]*)?", re.ASCII)
 _PARAMETER: Final = re.compile(r';\s*([\w!#$&+.^`|~*-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;\s]*)', re.ASCII)
 _QUOTED_PAIR: Final = re.compile(r"\\(.)")
 _PERCENT_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
 # Separators of paths, what Windows reserves, and every character that is invisible or changes the direction of text.
 _NOT_IN_NAMES: Final = re.compile(
-    r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffd]+'
+    r'[\x00-\x1f\x7f-\x9f/\\:*?"<>|\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufffd]+'
 )
 
 
@@ -44,6 +45,28 @@ def charset_of(content_type: str, default: str = "utf-8") -> str:
     except (LookupError, ValueError):
         return default
     return charset
+
+
+class TextDecoder:
+    """Decodes a text chunk by chunk, in the charset of its Content-Type field. Replaces what is not in that charset."""
+
+    def __init__(self, content_type: str) -> None:
+        try:
+            self._decoder = codecs.getincrementaldecoder(charset_of(content_type))("replace")
+        except LookupError:
+            self._decoder = _utf_8()
+
+    def decode(self, data: bytes, *, final: bool = False) -> str:
+        """Return the text of the next chunk. Raises nothing."""
+        try:
+            return self._decoder.decode(data, final)
+        except UnicodeError:  # no byte order mark, or a codec such as "idna", which replaces nothing
+            self._decoder = _utf_8()
+            return self._decoder.decode(data, final)
+
+
+def _utf_8() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def is_attachment(disposition: str) -> bool:

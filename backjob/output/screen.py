@@ -19,8 +19,11 @@ Line: TypeAlias = "list[tuple[str, Style]]"
 REACH: Final = 50
 """How many of the last lines the cursor reaches: the height of the screen."""
 
-_MOST_COLUMNS: Final = 1000
-"""How far a sequence moves the cursor to the right."""
+_WIDTH: Final = 250
+"""How many columns a sequence reaches: to the right, so that a few bytes make no long line; and back, to erase."""
+
+_MOST_MARKS: Final = 30
+"""How many characters join another one (https://unicode.org/reports/tr15/#Stream_Safe_Text_Format); the others are dropped."""
 
 _LONGEST_SEQUENCE: Final = 5000
 _SHORT: Final = 1 << 13
@@ -44,6 +47,8 @@ class Screen:
         self._row = 0
         self._column = 0
         self._style = DEFAULT
+        self._known: dict[str, _Cell] = {}
+        """The cells of ASCII in this style, so that a long line takes 8 bytes for a character."""
         self._rest = ""
         self.climbed_to: int | None = None
         """The topmost line to which the cursor has moved up in the last `feed`; None if it has not."""
@@ -108,7 +113,8 @@ class Screen:
 
     def _put(self, text: str) -> None:
         if text.isascii():
-            self._write([(character, self._style) for character in text])
+            known, style = self._known, self._style
+            self._write([known.get(character) or known.setdefault(character, (character, style)) for character in text])
             return
         for character in text:
             columns = _columns(character)
@@ -122,7 +128,7 @@ class Screen:
         before = self._column - 1
         while 0 < before < len(row) and not row[before][0]:
             before -= 1
-        if 0 <= before < len(row):
+        if 0 <= before < len(row) and len(row[before][0]) <= _MOST_MARKS:
             row[before] = (row[before][0] + character, row[before][1])
 
     def _write(self, cells: list[_Cell]) -> None:
@@ -138,22 +144,23 @@ class Screen:
     def _control(self, final: str, parameters: str) -> None:
         if final == "m":
             self._style = self._style.after(parameters)
+            self._known = {}
             return
         if not (parameters.isdecimal() or parameters == ""):
             return
         given = int(parameters or 0)
-        count = min(max(1, given), _MOST_COLUMNS)
+        count = max(1, given)
         if final in "AF":
             self._row = max(0, len(self._rows) - REACH, self._row - count)
             self.climbed_to = self._row if self.climbed_to is None else min(self.climbed_to, self._row)
         elif final in "BE":
             self._row = min(len(self._rows) - 1, self._row + count)
         elif final == "C":
-            self._column += min(count, max(0, _MOST_COLUMNS - self._column))
+            self._column += min(count, max(0, _WIDTH - self._column))
         elif final == "D":
             self._column = max(0, self._column - count)
         elif final == "G":
-            self._column = count - 1
+            self._column = min(count, _WIDTH) - 1
         elif final in "JK":
             self._erase(given, below=final == "J")
         if final in "EF":
@@ -167,8 +174,10 @@ class Screen:
             if below:
                 del self._rows[self._row + 1 :]
         elif not below and which == 1:
-            _divide(row, self._column + 1)
-            row[: self._column + 1] = [(" ", DEFAULT)] * min(len(row), self._column + 1)
+            first, end = max(0, self._column + 1 - _WIDTH), self._column + 1
+            _divide(row, first)
+            _divide(row, end)
+            row[first:end] = [(" ", DEFAULT)] * max(0, min(len(row), end) - first)
         elif not below and which == 2:
             row.clear()
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 from attrs import evolve, field, frozen
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreError, StoreUnavailable
-from backjob.model import JobState, JsonValue, Output, Status, clean_text
+from backjob.model import JobState, JsonValue, Output, Query, Status, clean_text
 from backjob.status.access import Opened, SignedElsewhere, is_like_token, opened
 from backjob.status.download import download
 from backjob.status.exchange import (
@@ -212,7 +212,7 @@ class Endpoints:
         except InvalidRequest as error:
             return self._error(visit, 400, "bad_search", reason=str(error))
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
-        found = self.jobs.listed(query) if visitor or sees_all else []
+        found = self._listed(visit, query) if visitor or sees_all else []
         states = [self._shown(visit, state) for state in found[: search.size]]
         is_json = not is_for_person(visit.request)
         base, site = (self._base(visit), "") if is_json else (visit.mount_url(), back_path(visit.request) or "")
@@ -234,6 +234,18 @@ class Endpoints:
             site=site,
         )
         return text_response(200, _HTML, shown.render(), _PAGE_POLICY)
+
+    def _listed(self, visit: Visit, query: Query) -> list[JobState]:
+        """Return the jobs that match. The position of a job that this visitor may not see counts as that of a removed job."""
+        if query.before is None or query.owner is None or self._is_own(visit, query.before):
+            return self.jobs.listed(query)
+        return [] if query.before_time is None else self.jobs.listed(evolve(query, before=None))
+
+    def _is_own(self, visit: Visit, job_id: str) -> bool:
+        try:
+            return visit.owns(self.jobs.status(job_id).owner)
+        except JobNotFound:
+            return False
 
     # --- one job ----------------------------------------------------------------------------------------------------
 
@@ -382,7 +394,8 @@ class Endpoints:
             return self._error(visit, 409, "not_again", reason=f"not run again: {error.reason}")
         if is_for_person(visit.request):
             return self._redirect_to_job(visit, opened, job_id)
-        again = evolve(opened, state=self.jobs.status(job_id))
+        # It may have been started before, by another press of the button, and wait for its retry.
+        again = evolve(opened, state=self._shown(visit, self.jobs.status(job_id)))
         location = f"{self._base(visit)}/{self.jobs.reference(job_id, 'view')}"
         return json_response(201, self._as_dict(again), ("Location", location))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import logging
 import re
@@ -12,7 +11,7 @@ from typing import Final, NoReturn
 from typing_extensions import override
 
 from backjob.errors import InvalidRequest
-from backjob.http.content import charset_of
+from backjob.http.content import TextDecoder
 from backjob.http.values import json_text
 from backjob.lifecycle import End, failed
 from backjob.model import JsonValue
@@ -79,7 +78,7 @@ class TextBody(Body):
 
     def __init__(self, running: Running, content_type: str) -> None:
         self._running = running
-        self._decoder = codecs.getincrementaldecoder(charset_of(content_type))("replace")
+        self._decoder = TextDecoder(content_type)
 
     @override
     def write(self, chunk: bytes) -> None:

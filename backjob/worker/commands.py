@@ -28,6 +28,7 @@ _INTERVAL: Final = 0.2  # s between two checks whether to go on
 _LINGER: Final = 1.0  # s for which output is read after the end: a process that it left behind may keep the pipe open
 _CHUNK: Final = 1 << 16
 _LONGEST_END: Final = 2000  # characters of output in an error
+_LONGEST_LINE: Final = 1 << 16  # characters that are kept back until their line is complete
 _LAST_LINES: Final = 5
 _SIZE: Final = (24, 80)
 _OURS: Final = ("stdout", "bufsize", "universal_newlines", "text", "pipesize")
@@ -131,6 +132,8 @@ class Command:
         self._end = (self._end + text)[-_LONGEST_END:]
         text = self._rest + text
         size = max(text.rfind("\n"), text.rfind("\r")) + 1 if whole else len(text)
+        if len(text) - size > _LONGEST_LINE:
+            size = len(text)
         self._rest = text[size:]
         if size:
             write(text[:size])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from html.parser import HTMLParser
+from html import unescape
 from typing import Final
 
-from typing_extensions import override
-
-from backjob.http.content import charset_of, is_json, media_type
+from backjob.http.content import TextDecoder, is_json, media_type
 from backjob.model import clean_text
 
 LONGEST_MESSAGE: Final = 2000
@@ -22,6 +21,10 @@ _LISTS_OF_ALL: Final = frozenset({"non_field_errors", "__all__"})
 _DEEPEST: Final = 6
 _INLINE: Final = frozenset(
     {"a", "abbr", "b", "code", "em", "i", "mark", "q", "s", "small", "span", "strong", "u", "wbr"}
+)
+_MARKUP: Final = re.compile(
+    r"<(/?)([A-Za-z][^\s/<>]*)(?:[^<>\"']|\"[^<\"]*\"|'[^<']*')*>?"  # a tag; it ends before "<" if it is broken
+    r"|<[!?][^<>]*>?|([^<]+|<)"
 )
 _SKIPPED: Final = frozenset({"head", "title", "script", "style", "template", "svg"})
 
@@ -46,7 +49,7 @@ def message_of(body: bytes, content_type: str, line: str, *, is_whole: bool = Tr
 
 
 def _text(body: bytes, content_type: str) -> str:
-    return body.decode(charset_of(content_type), "replace")
+    return TextDecoder(content_type).decode(body, final=True)
 
 
 def _stock(line: str) -> frozenset[str]:
@@ -118,43 +121,35 @@ def _by_field(value: Mapping[str, object], depth: int) -> Iterator[str]:
 # --- HTML -----------------------------------------------------------------------------------------------------------
 
 
-class _Words(HTMLParser):
-    """Collects the words of a body: its headings apart, and nothing of its head, scripts and styles."""
-
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.blocks: list[str] = []
-        self._skipped = 0
-
-    @override
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _SKIPPED:
-            self._skipped += 1
-        elif tag == "body":
-            self._skipped = 0  # a head may lack its end tag
-        if tag not in _INLINE:
-            self.blocks.append("")
-
-    @override
-    def handle_endtag(self, tag: str) -> None:
-        if tag in _SKIPPED and self._skipped:
-            self._skipped -= 1
-        if tag not in _INLINE:
-            self.blocks.append("")
-
-    @override
-    def handle_data(self, data: str) -> None:
-        if not self._skipped:
-            if not self.blocks:
-                self.blocks.append("")
-            self.blocks[-1] += data
-
-
 def _of_html(text: str, line: str) -> str | None:
-    parser = _Words()
-    parser.feed(text)
-    parser.close()
     dropped = _stock(line)
-    words = [block for one in parser.blocks if (block := _one_line(one)) and _plain(block) not in dropped]
+    words = [block for one in _blocks(text) if (block := _one_line(one)) and _plain(block) not in dropped]
     found = " ".join(words)
     return found if len(found) <= _LONGEST_WORDS else None
+
+
+def _blocks(text: str) -> list[str]:
+    """Return the texts between tags, without those of the head, scripts and styles. An inline element ends no block.
+
+    The body may be anything: this takes time in proportion to its length, unlike `html.parser`, and raises nothing.
+    """
+    blocks = [""]
+    skipped = 0
+    for found in _MARKUP.finditer(_without_comments(text)):
+        end, tag, words = found[1], (found[2] or "").lower(), found[3]
+        if words is not None:
+            if not skipped:
+                blocks[-1] += words
+            continue
+        if tag in _SKIPPED:
+            skipped = max(0, skipped - 1) if end else skipped + 1
+        elif tag == "body" and not end:
+            skipped = 0  # a head may lack its end tag
+        if tag not in _INLINE:
+            blocks.append("")
+    return [unescape(block) for block in blocks]
+
+
+def _without_comments(text: str) -> str:
+    first, *others = text.split("<!--")
+    return first + "".join(other.partition("-->")[2] for other in others)

@@ -4,6 +4,8 @@
 
 const LONGEST = 1 << 18; // characters; longer output is cut to half of this
 const REACH = 50; // lines that the cursor reaches
+const WIDTH = 250; // columns that a sequence reaches
+const MOST_MARKS = 30; // that join a character
 const TOKEN =
   /\x1b(?:\[([0-?]{0,64})[ -/]{0,4}([@-~])|[\]PX^_][^\0-\x1f\x9c]{0,4096}(?:\x07|\x1b\\|\x9c)?|[ -/]{0,4}[0-~])?|[\0-\x1f\x7f-\x9f]|[^\0-\x1f\x7f-\x9f]+/gu;
 const UNFINISHED = /\x1b(?:\[[0-?]{0,64}[ -/]{0,4}|[\]PX^_][^\0-\x1f\x9c]{0,4096}\x1b?|[ -/]{0,4})$/u;
@@ -131,7 +133,7 @@ export class Screen {
       if (JOINING.test(character)) {
         let before = this.#column - 1;
         while (before > 0 && before < cells.length && !cells[before][0]) before -= 1;
-        if (cells[before]) cells[before] = [cells[before][0] + character, cells[before][1]];
+        if (cells[before]?.[0].length <= MOST_MARKS) cells[before] = [cells[before][0] + character, cells[before][1]];
       } else if (WIDE.test(character)) this.#write([character, classes], ["", classes]);
       else if (this.#column === cells.length) this.#column = cells.push([character, classes]);
       else this.#write([character, classes]);
@@ -140,19 +142,21 @@ export class Screen {
 
   #control(final, parameters, changed) {
     if (/\D/.test(parameters)) return;
-    const given = +parameters, count = Math.min(given || 1, 1000), last = this.#rows.length - 1;
+    const given = +parameters, count = given || 1, last = this.#rows.length - 1;
     if ("AF".includes(final)) this.#row = Math.max(0, last + 1 - REACH, this.#row - count);
     else if ("BE".includes(final)) this.#row = Math.min(last, this.#row + count);
-    else if (final === "C") this.#column += Math.min(count, Math.max(0, 1000 - this.#column));
+    else if (final === "C") this.#column += Math.min(count, Math.max(0, WIDTH - this.#column));
     else if (final === "D") this.#column = Math.max(0, this.#column - count);
-    else if (final === "G") this.#column = count - 1;
+    else if (final === "G") this.#column = Math.min(count, WIDTH) - 1;
     else if ("JK".includes(final) && !given) {
       this.#divide(this.#column);
       this.#cells.length = Math.min(this.#cells.length, this.#column);
       if (final === "J") for (const row of this.#rows.splice(this.#row + 1)) row.node?.remove(), changed.delete(row);
     } else if (final === "K" && given === 1) {
+      const first = Math.max(0, this.#column + 1 - WIDTH);
+      this.#divide(first);
       this.#divide(this.#column + 1);
-      this.#cells.fill([" ", ""], 0, this.#column + 1);
+      this.#cells.fill([" ", ""], first, this.#column + 1);
     } else if (final === "K" && given === 2) this.#cells.length = 0;
     if ("EF".includes(final)) this.#column = 0;
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,32 @@ def test_html_is_escaped_and_has_classes_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["\x1b]" * 30_000, "\x1b[1;" * 16_000, "\x1b[999C\r" * 9_000, "a\n\x1b[A" * 13_000, "\u0301" * 60_000]
+    "text",
+    [
+        *("\x1b]" * 30_000, "\x1b[1;" * 16_000, "\x1b[999C\r" * 9_000, "a\n\x1b[A" * 13_000, "\u0301" * 60_000),
+        *("\x1b[999Cx\n" * 8_000, "\x1b[999Gx\n" * 8_000, "\t" * 65_536, "\n" * 60 + "\x1b[A\x1b[Jx\n" * 8_000),
+    ],
 )
-def test_hostile_output_takes_time_in_proportion_to_its_length(text: str) -> None:
+def test_hostile_output_takes_time_and_space_in_proportion_to_its_length(text: str) -> None:
     began = time.process_time()
-    lines_of(text[:65_536])
+    assert len(html_of(text[:65_536])) < 40 * 65_536
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize("then", ["\x1b[1K", "\u0301", "\rb\x1b[999C"])
+def test_a_long_line_makes_no_later_character_slow(then: str) -> None:
+    screen = Screen()
+    screen.feed("\x1b[m" + "a" * 500_000)
+    began = time.process_time()
+    screen.feed(then * 40_000)
+    assert time.process_time() - began < 2
+
+
+def test_a_long_line_takes_little_memory() -> None:
+    tracemalloc.start()
+    try:
+        screen = Screen()
+        screen.feed("a" * (1 << 20))
+        assert tracemalloc.get_traced_memory()[0] < 20 << 20
+    finally:
+        tracemalloc.stop()

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from backjob.model import Headers, Query, Status
+from backjob.model import Headers, Query, Request, Status
+from backjob.status.endpoints import Endpoints, Visit
 from backjob.status.exchange import StatusResponse
+from tests.unit.core import bench
 from tests.unit.status.fake_jobs import HTML, NOON, FakeJobs, a_state, fake_jobs, fetch
 
 FORGED = '<script>alert(1)</script>"&'
@@ -62,14 +64,14 @@ def test_a_job_in_the_list_is_its_state_with_links(jobs: FakeJobs) -> None:
 
 
 def test_the_parameters_become_the_query(jobs: FakeJobs) -> None:
-    fetch(jobs, "/", owner="ann", query="status=failed&queue=exports&q=%20rep%20&before=x.1772366400000001&limit=7")
+    fetch(jobs, "/", owner="ann", query="status=failed&queue=exports&q=%20rep%20&before=job1.1772366400000001&limit=7")
     assert jobs.queries == [
         Query(
             owner="ann",
             status=Status.FAILED,
             queue="exports",
             text="rep",
-            before="x",
+            before="job1",
             before_time=NOON + timedelta(microseconds=1),
             limit=8,
         )
@@ -113,7 +115,7 @@ def test_the_next_page_begins_after_the_last_jobs_position() -> None:
 
 
 def test_a_page_links_to_older_and_to_newer_jobs() -> None:
-    shown = page(many(), "limit=3&before=x", owner="ann")
+    shown = page(many(), "limit=3&before=j0", owner="ann")
     assert '<a rel="next" href="/backjob/?before=j2.1772366400000000&amp;limit=3">Older jobs</a>' in shown
     assert '<a href="/backjob/?limit=3">Newer jobs</a>' in shown
     first = page(many(), owner="ann")
@@ -251,3 +253,21 @@ def test_the_page_speaks_the_browsers_language(jobs: FakeJobs) -> None:
     assert '<html lang="de">' in german
     assert "Hintergrundaufträge" in german
     assert ">Läuft<" in german
+
+
+@pytest.mark.parametrize("time", ["", ".99999999999999999"])
+def test_a_page_does_not_show_whether_another_user_has_the_job_before_it(time: str) -> None:
+    world = bench()
+    own = world.start(owner="ann")
+    of_another = world.start(owner="bob")
+
+    def found(job_id: str, *, sees_all: bool = False) -> list[str]:
+        request = Request("GET", f"/backjob/?before={job_id}{time}")
+        visit = Visit(request, "/", "ann", "/backjob", sees_all)
+        answer = Endpoints(world.engine, "/backjob").respond(visit)
+        return [job["id"] for job in json.loads(answer.body)["jobs"]]
+
+    later = world.start(owner="ann")
+    assert found(of_another) == found("unknown") == ([later, own] if time else [])
+    assert found(later) == [own]
+    assert found(of_another, sees_all=True) == [own]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from attrs import evolve
 
+from backjob.lifecycle import UNEXPECTED
 from backjob.model import Headers, Status
 from backjob.status.exchange import StatusResponse
 from tests.unit.status.fake_jobs import HTML, NOON, SAME_ORIGIN, FakeJobs, a_state, fake_jobs, fetch
@@ -105,6 +106,12 @@ def test_a_job_that_runs_again_is_answered_with_its_state_and_its_url(jobs: Fake
     assert (response.status, response.header("Location")) == (201, "/shop/backjob/again.view-again")
     again = json.loads(response.body)
     assert (again["id"], again["links"]["cancel"]) == ("again", "/shop/backjob/again.cancel-again/cancel")
+
+
+def test_the_job_that_an_earlier_press_has_started_shows_no_unexpected_error(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status=Status.FAILED, status_text="KeyError: 'secret'", error=UNEXPECTED, keeps_request=True)
+    assert b"secret" not in run_again(jobs, owner="ann", headers=SAME_ORIGIN).body
+    assert b"secret" in run_again(jobs, owner="admin", headers=SAME_ORIGIN, manages_all=True).body
 
 
 def test_a_job_that_can_not_run_again_is_a_409_with_the_reason(jobs: FakeJobs) -> None:

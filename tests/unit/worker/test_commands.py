@@ -132,6 +132,16 @@ def test_much_output_is_bounded_by_the_limit_of_the_job() -> None:
     assert (len(chunk.text), chunk.truncated) == (1000, True)
 
 
+def test_a_line_without_end_is_passed_on_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_LONGEST_LINE", 1000)
+    parts: list[str] = []
+    Command(python("import os\nfor _ in range(64): os.write(1, b'x' * 100_000)"), {}, data=None, terminal=False).run(
+        parts.append, lambda: False
+    )
+    assert sum(map(len, parts)) == 6_400_000
+    assert max(map(len, parts)) < 200_000
+
+
 def test_a_program_gets_no_input_unless_some_is_given(world: Bench, running: Running) -> None:
     echo = python("import sys; print(repr(sys.stdin.read()))")
     with running.active():

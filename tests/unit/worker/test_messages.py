@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -112,6 +113,25 @@ def test_broken_json_has_no_message(body: bytes) -> None:
 def test_json_or_a_page_that_was_cut_off_has_no_message() -> None:
     assert message_of(b'{"detail": "whole"}', "application/json", BAD, is_whole=False) is None
     assert message_of(b"<p>whole", "text/html", BAD, is_whole=False) is None
+
+
+@pytest.mark.parametrize(
+    "part", ["<a ", "<a b='", '<a b="', "<!--", "<![", "<?", "</", "<b>a", "<title>", "&#", "<a b='x' c=\"y\" "]
+)
+def test_hostile_html_takes_little_time_and_raises_nothing(part: str) -> None:
+    began = time.process_time()
+    message_of((part * 65_536)[:65_536].encode(), "text/html", NOT_FOUND)
+    assert time.process_time() - began < 1
+
+
+def test_broken_html_keeps_its_words() -> None:
+    assert message_of(b"<p>No such customer<![foo bar", "text/html", NOT_FOUND) == "No such customer"
+    assert message_of(b"<p title='a > b'>No<!-- <b>hidden</b> --> more", "text/html", NOT_FOUND) == "No more"
+
+
+@pytest.mark.parametrize("charset", ["idna", "punycode", "utf-16", "utf-32", "unicode_escape", "hex", "no-such"])
+def test_a_charset_that_does_not_fit_is_read_as_utf_8(charset: str) -> None:
+    assert message_of("Größe".encode(), f"text/plain; charset={charset}", NOT_FOUND) in ("Größe", "GrÃ¶Ã\x9fe")
 
 
 def test_another_type_has_no_message() -> None:

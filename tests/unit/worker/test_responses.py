@@ -122,6 +122,19 @@ def test_text_is_decoded_in_its_charset(world: Bench, run: Run) -> None:
     assert output(world, run("text/plain; charset=iso-8859-1", b"Gr\xfc\xdfe")) == "Grüße"
 
 
+@pytest.mark.parametrize("charset", ["idna", "punycode", "utf-16", "utf-32"])
+@pytest.mark.parametrize("status", [200, 404])
+def test_a_charset_that_can_not_decode_the_text_is_no_error_of_the_action(
+    world: Bench, run: Run, charset: str, status: int
+) -> None:
+    body = "Größe 1, more..than".encode()
+    job = run(f"text/plain; charset={charset}", body, status=status)
+    assert job.status is (Status.COMPLETED if status == 200 else Status.FAILED)
+    text = output(world, job) if status == 200 else job.status_text
+    assert text is not None
+    assert "Größe 1, more..than" in text
+
+
 def test_a_character_that_is_cut_off_at_the_end_is_marked(world: Bench, run: Run) -> None:
     assert output(world, run("text/plain", b"ab\xc3", streamed=True)) == "ab\ufffd"
 

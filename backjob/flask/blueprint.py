@@ -12,7 +12,7 @@ from backjob.http.environ import EnvironServing
 from backjob.jobs import BackJob, engine_of
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit, not_configured
 
-_ASSET: Final = '/<any("progress.js", "terminal.js", "words.js", "progress.css", "list.css"):name>'
+_ASSET: Final = '/<any("progress.js", "terminal.js", "words.js", "progress.css", "list.css", "list.js"):name>'
 _METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 

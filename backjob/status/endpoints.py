@@ -54,7 +54,7 @@ _ROUTE: Final = re.compile(
 )
 _HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
-_STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "terminal", "words")} | {
+_STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "terminal", "words", "list")} | {
     f"/{name}.css": "text/css" for name in ("progress", "list")
 }
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}

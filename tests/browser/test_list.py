@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Iterator
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 from wsgiref.simple_server import make_server
@@ -80,10 +81,20 @@ def test_the_reason_of_a_failure_has_room_beside_the_other_columns(
     site: ListSite, visitor: Visitor, width: int
 ) -> None:
     page = visitor.open(site.url, viewport={"width": width, "height": 800})
-    reason = page.locator(".backjob-error", has_text="The bank does not answer").bounding_box()
+    reason = page.locator(".backjob-text", has_text="The bank does not answer").bounding_box()
     assert reason is not None
     assert reason["width"] >= 190
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_times_are_in_the_visitors_zone_and_language(site: ListSite, visitor: Visitor) -> None:
+    page = visitor.open(site.url, timezone_id="Asia/Tokyo", locale="de-DE")
+    created = site.jobs.find(limit=1)[0].created_time
+    assert created is not None
+    there = created.astimezone(timezone(timedelta(hours=9)))
+    shown = page.locator("time").first
+    assert shown.inner_text() == f"{there:%d.%m.%Y, %H:%M}"
+    assert shown.get_attribute("title") == f"{created:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def test_the_list_is_filtered_and_a_job_is_deleted_without_javascript(site: ListSite, visitor: Visitor) -> None:

@@ -144,6 +144,7 @@ def test_the_package_contains_all_static_files() -> None:
     assert names == {
         *(
             "list.css",
+            "list.js",
             "list.html",
             "page.html",
             "progress.css",

@@ -109,7 +109,9 @@ def test_a_job_that_runs_again_is_answered_with_its_state_and_its_url(jobs: Fake
 
 
 def test_the_job_that_an_earlier_press_has_started_shows_no_unexpected_error(jobs: FakeJobs) -> None:
-    jobs.states["job1"] = a_state(status=Status.FAILED, status_text="KeyError: 'secret'", error=UNEXPECTED, keeps_request=True)
+    jobs.states["job1"] = a_state(
+        status=Status.FAILED, status_text="KeyError: 'secret'", error=UNEXPECTED, keeps_request=True
+    )
     assert b"secret" not in run_again(jobs, owner="ann", headers=SAME_ORIGIN).body
     assert b"secret" in run_again(jobs, owner="admin", headers=SAME_ORIGIN, manages_all=True).body
 

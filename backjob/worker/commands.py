@@ -93,7 +93,7 @@ class Command:
             try:
                 with _input(self._data) as data:
                     options: Any = {"stdin": data, "stdout": theirs, **self._options}
-                    process: subprocess.Popen[bytes] = subprocess.Popen(self._args, **options)  # noqa: S603 - the application's command
+                    process: Any = subprocess.Popen(self._args, **options)  # noqa: S603 - the application's command
             except OSError as error:
                 raise CommandFailed(self.name, None, "", f"can't be started: {error.strerror or error}") from error
             finally:

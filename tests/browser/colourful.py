@@ -57,7 +57,7 @@ def with_click() -> None:
 
 
 class _Slow(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
         """Log nothing."""
 
     def copyfile(self, source: Any, outputfile: Any) -> None:

@@ -36,7 +36,7 @@ def states(stream: Stream) -> list[tuple[str, dict[str, object]]]:
 def test_each_client_gets_the_links_of_its_rights() -> None:
     world = bench(streams=9)
     job_id = world.start(keep_request=True)
-    clients = {right: stream(world, job_id, right) for right in RIGHTS}
+    clients: dict[Right, Stream] = {right: stream(world, job_id, right) for right in RIGHTS}
     world.engine.broadcast.step()
     view = f"/backjob/{world.engine.reference(job_id, 'view')}"
     for right, client in clients.items():

@@ -194,7 +194,7 @@ class JobAdmin(JobFields):
 
     @override
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
-        jobs.delete(obj.id)
+        self.delete_queryset(request, [obj])
 
     @override
     def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:

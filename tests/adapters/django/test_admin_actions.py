@@ -148,6 +148,19 @@ def test_the_page_of_a_job_can_delete_it(ended: str) -> None:
     assert not jobs.exists(ended)
 
 
+def test_a_job_that_was_deleted_meanwhile_is_no_error(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    delete = type(jobs).delete
+
+    def late(self: Any, job_id: str) -> Any:
+        delete(self, job_id)  # by another process
+        return delete(self, job_id)
+
+    monkeypatch.setattr(type(jobs), "delete", late)
+    al = staff("view_job", "delete_job")
+    assert al.post(f"{LIST}{key(ended)}/delete/", {"post": "yes"}).status_code == 302
+    assert not jobs.exists(ended)
+
+
 def test_deleting_goes_through_backjob_and_removes_the_output_too(ended: str, monkeypatch: pytest.MonkeyPatch) -> None:
     deleted: list[str] = []
     delete = type(jobs).delete

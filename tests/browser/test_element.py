@@ -400,6 +400,7 @@ def test_the_element_stops_when_its_job_is_deleted(
     visitor.expected = "404|ERR_FAILED"
     job = scripted.job().claim().report(progress)
     page = visitor.open(scripted.page(job, cancel=""))
+    assert part(page, "time").text_content() != ""
     page.get_by_role("button", name="Cancel").focus()
     page.route(f"**{job.source}", lambda route: route.abort())
     page.locator("backjob-progress[data-lost]").wait_for()
@@ -408,6 +409,7 @@ def test_the_element_stops_when_its_job_is_deleted(
     page.get_by_text("This job does not exist").wait_for()
     assert page.locator("progress:not(:indeterminate)").evaluate("(bar) => bar.value") == value
     assert part(page, "cancel").is_hidden()
+    assert part(page, "time").text_content() == ""  # neither the elapsed time nor an estimate
     assert part(page, "status").evaluate("(status) => status === document.activeElement")
     assert page.locator("backjob-progress").get_attribute("data-lost") is None
 

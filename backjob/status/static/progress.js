@@ -224,6 +224,7 @@
         this.#showStatus(this.#texts().unknown, "");
         this.#parts.bar.value = this.#state?.progress ?? 0;
         this.#showButton(this.#parts.cancel, false);
+        set(this.#parts.time, "");
         this.removeAttribute("data-lost");
         this.#stop();
         return true;

@@ -104,6 +104,8 @@ class ActionResponse:
         return 200 <= self.status < 300 and is_attachment(self._fields.get("content-disposition", ""))
 
     def _open(self, *, is_whole: bool) -> Body:
+        if self._running.left_by is not None:
+            return NoBody()  # it is the answer to a `JobExit`, which backjob wrote
         encoding = self._fields.get("content-encoding", "").strip().lower()
         if encoding in ("", "identity"):
             return self._plain(is_whole=is_whole)

@@ -43,7 +43,8 @@ def exporting(browser: Browser, folder: Path, rows: int, **options: Any) -> Iter
         page.get_by_role("button", name="Export").click()
         yield page
         context.close()
-    assert console == []
+    # Playwright's own inline style, for a picture in Firefox.
+    assert [text for text in console if not ("inline style" in text and browser.browser_type.name == "firefox")] == []
 
 
 def test_the_bar_moves_and_ends_in_a_link_to_the_report(browser: Browser, tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_a_hidden_tab_closes_the_stream_and_resumes_it_by_offset(scripted: Scrip
 
 @pytest.mark.parametrize("status", [404, pytest.param(503, marks=pytest.mark.slow)])
 def test_the_element_polls_if_streams_are_refused(scripted: ScriptedSite, visitor: Visitor, status: int) -> None:
-    visitor.expected = str(status)
+    visitor.expected = f"{status}|Firefox can’t establish"
     job = scripted.job().claim().report(10, output="first\n")
     page = visitor.page()
     page.route("**/events?*", lambda route: route.fulfill(status=status, json={"error": "none"}))

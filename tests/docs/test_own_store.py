@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Final
@@ -22,6 +23,7 @@ from tests.docs.pages import ROOT, blocks
 
 PAGE: Final = ROOT / "docs" / "own-store.md"
 DIED: Final = 9
+DEADLINE: Final = 100  # s
 MOST_LINES: Final = 1000
 """More lines than a single call of the store runs."""
 
@@ -35,16 +37,16 @@ def test_the_store_is_shorter_than_180_lines() -> None:
     assert 50 < len(code().splitlines()) < 180
 
 
-@pytest.fixture(scope="module")
-def module(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    file = tmp_path_factory.mktemp("page") / "json_store.py"
+def loaded(directory: Path) -> ModuleType:
+    """The module of the page."""
+    file = directory / "json_store.py"
     file.write_text(code(), encoding="utf-8")
     spec = importlib.util.spec_from_file_location("json_store", file)
     assert spec is not None
     assert spec.loader is not None
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def draft(job_id: str) -> Draft:
@@ -120,7 +122,19 @@ def _run_as_child(number: int, module: ModuleType, write: Callable[[], object]) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WRITES)
-def test_a_write_whose_process_dies_is_complete_or_has_no_effect(name: str, module: ModuleType, tmp_path: Path) -> None:
+def test_a_write_whose_process_dies_is_complete_or_has_no_effect(name: str, tmp_path: Path) -> None:
+    # It forks once for each line that the store runs, which takes long in the large process of all tests.
+    process = get_context("spawn").Process(target=dies_anywhere, args=(name, tmp_path))
+    process.start()
+    process.join(DEADLINE)
+    process.kill()
+    process.join()
+    assert process.exitcode == 0, "the traceback is in the captured stderr"
+
+
+def dies_anywhere(name: str, tmp_path: Path) -> None:
+    """Have processes die before each line of the store that a write runs, one after another."""
+    module = loaded(tmp_path)
     write = WRITES[name]
     before = seen(prepared(module, tmp_path / "before"))
     done = {text: prepared(module, tmp_path / text.strip()) for text in (CUT_SHORT, TRIED_AGAIN)}

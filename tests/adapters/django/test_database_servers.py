@@ -335,7 +335,7 @@ def test_users_transactions_and_reports_on_a_separate_connection(site: Site) -> 
     assert (state["status_name"], state["status_text"]) == ("COMPLETED", "within")
     assert bo.request("GET", f"/backjob/{state['result']}").status == 404  # started in what was undone
     left = bo.end(bo.start("within", query={"leave": 1}))
-    assert (left["status_name"], left["status_text"]) == ("FAILED", "LookupError: left")
+    assert (left["status_name"], left["status_text"]) == ("FAILED", f"internal error (job {left['id']})")
     assert bo.get(f"/backjob/{left['id']}/output").json()["text"] == "from within\n"
     with Gate() as gate:
         held = bo.start("hold", query={"gate": gate.port, "write": "job", "touch": 1})

@@ -55,6 +55,20 @@ def test_a_text_is_output_and_the_status_text(app: Flask, run: Run, jobs: BackJo
     assert output(app, jobs, state) == "Exported 50 rows"
 
 
+@pytest.mark.parametrize("leave", ["continue_later", "retry"])
+def test_the_answer_to_an_exit_is_no_output(app: Flask, run: Run, jobs: BackJob, leave: str) -> None:
+    def view() -> str:
+        print("first" if (run_number := len(seen)) == 0 else "second")
+        seen.append(run_number)
+        if run_number == 0:
+            _ = jobs.continue_later(1) if leave == "continue_later" else jobs.retry(delay=0)
+        return "done"
+
+    seen: list[int] = []
+    state = run(view, as_current_user=False, retries=1)
+    assert (state.status, output(app, jobs, state)) == (Status.COMPLETED, "first\nsecond\ndone")
+
+
 def test_a_template_is_no_output(app: Flask, run: Run, jobs: BackJob) -> None:
     state = run(lambda: flask.render_template_string("<h1>Exported</h1> {{ 50 }} rows"))
     assert (state.status, output(app, jobs, state)) == (Status.COMPLETED, "")

@@ -34,13 +34,14 @@ from backjob.status.exchange import (
     resume_offset,
     text_response,
 )
+from backjob.status.explaining import HTML, PAGE_POLICY, explained, language_of, not_configured
 from backjob.status.hiding import has_hidden_errors, without_errors
-from backjob.status.languages import ENGLISH, LANGUAGES, Language, accepted_language, language_file
+from backjob.status.languages import LANGUAGES, language_file
 from backjob.status.links import JobLinks
 from backjob.status.list_page import ListPage
 from backjob.status.listing import Page, Search, with_links
 from backjob.status.origins import is_intended, preflight, shared_headers
-from backjob.status.page import Links, asset, render, render_error, render_fragment
+from backjob.status.page import Links, asset, render, render_fragment
 from backjob.status.source import CannotList, StatusSource
 from backjob.status.streaming.events import output_as_dict
 from backjob.status.whole_output import output_download
@@ -52,7 +53,6 @@ _log = logging.getLogger("backjob")
 _ROUTE: Final = re.compile(
     r"/(?P<ref>(?P<id>[A-Za-z0-9_-]{1,128})(?:\.(?P<token>[A-Za-z0-9_.~=-]{1,512}))?)(?:/(?P<leaf>[a-z_]+))?"
 )
-_HTML: Final = "text/html"
 _PLAIN: Final = "text/plain"
 _STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "terminal", "words", "list")} | {
     f"/{name}.css": "text/css" for name in ("progress", "list")
@@ -60,20 +60,7 @@ _STATIC: Final = {f"/{name}.js": "text/javascript" for name in ("progress", "ter
 _LANGUAGE_FILES: Final = {f"/words.{tag}.json": tag for tag in LANGUAGES}
 _STATIC_CACHING: Final = "public, max-age=3600"
 _RETRY_AFTER: Final = ("Retry-After", "2")  # s
-_PAGE_POLICY: Final = (
-    "Content-Security-Policy",
-    (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; form-action 'self'; "
-        "img-src data:; base-uri 'none'; frame-ancestors 'self'"
-    ),
-)
 _READING: Final = ("GET", "HEAD")
-# For programs, whose error messages stay.
-_ERRORS: Final = {
-    "not_found": "not found",
-    "unavailable": "the store is not available at the moment",
-    "no_list": "the store of this application can't list its jobs",
-}
 _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 or more")
 
 
@@ -81,36 +68,6 @@ _BAD_OFFSET: Final = error_response(400, "offset: must be a number of bytes, 0 o
 class _Route:
     handle: Callable[[Endpoints, Visit, Opened], StatusResponse]
     methods: tuple[str, ...] = _READING
-
-
-def not_configured(accept: str | None) -> StatusResponse:
-    """Return the response to every status request while jobs can't be used. The reason is in the log alone."""
-    return _explained(503, "not_configured", accept, ENGLISH)
-
-
-def _explained(
-    status: int,
-    word: str,
-    accept: str | None,
-    language: Language,
-    *more: tuple[str, str],
-    assets: str = "",
-    back: str = "",
-    reason: str = "",
-) -> StatusResponse:
-    """Return an error: a page for a person, otherwise JSON in English. ``word`` is its name in the table of words.
-
-    A program gets the ``reason`` instead.
-    """
-    if preferred(accept, (JSON, _HTML)) == JSON:
-        said = ENGLISH.say(word)
-        return error_response(status, reason or _ERRORS.get(word) or said[:1].lower() + said[1:], *more)
-    body = render_error(language.say(word), language=language, assets=assets, back=back)
-    return text_response(status, _HTML, body, _PAGE_POLICY, *more)
-
-
-def _language_of(visit: Visit) -> Language:
-    return accepted_language(visit.request.header("accept-language"))
 
 
 def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
@@ -167,10 +124,10 @@ class Endpoints:
 
     def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str], reason: str = "") -> StatusResponse:
         """Return an error as a page that leads back, or as JSON."""
-        accept, language = visit.request.header("accept"), _language_of(visit)
+        accept, language = visit.request.header("accept"), language_of(visit)
         assets = visit.mount_url()
         back = back_path(visit.request) or back_path(visit.request, "then") or ""
-        return _explained(status, word, accept, language, *more, assets=assets, back=back, reason=reason)
+        return explained(status, word, accept, language, *more, assets=assets, back=back, reason=reason)
 
     def _route(self, visit: Visit) -> StatusResponse:
         if visit.path in ("", "/"):
@@ -227,13 +184,13 @@ class Endpoints:
             page,
             search,
             assets=base,
-            language=_language_of(visit),
+            language=language_of(visit),
             shows_owners=sees_all,
             is_anonymous=not (visitor or sees_all),
             back=search.url(base, back=site),
             site=site,
         )
-        return text_response(200, _HTML, shown.render(), _PAGE_POLICY)
+        return text_response(200, HTML, shown.render(), PAGE_POLICY)
 
     def _listed(self, visit: Visit, query: Query) -> list[JobState]:
         """Return the jobs that match. The position of a job that this visitor may not see counts as that of a removed job."""
@@ -292,10 +249,10 @@ class Endpoints:
                 stream=links.events,
                 back=back,
             ),
-            language=_language_of(visit),
+            language=language_of(visit),
             page=self.jobs.page_template,
         )
-        return text_response(200, _HTML, body, _PAGE_POLICY)
+        return text_response(200, HTML, body, PAGE_POLICY)
 
     def _fragment(self, visit: Visit, opened: Opened) -> StatusResponse:
         start, chunk = (
@@ -307,18 +264,18 @@ class Endpoints:
             more=start > 0,
             truncated=chunk.truncated,
             tail=chunk.tail,
-            language=_language_of(visit),
+            language=language_of(visit),
             file=f"{visit.mount_url()}/{opened.ref}/file",
         )
         status = STOP_POLLING if opened.state.status.is_final else 200
-        return text_response(status, _HTML, body, _PAGE_POLICY)
+        return text_response(status, HTML, body, PAGE_POLICY)
 
     def _output(self, visit: Visit, opened: Opened) -> StatusResponse:
         if is_asked(visit.request, "download"):
             return output_download(
                 opened.state.id,
                 partial(self.jobs.output, opened.state.id),
-                _language_of(visit).say("truncated"),
+                language_of(visit).say("truncated"),
                 is_head=visit.request.method == "HEAD",
             )
         start = offset(visit.request)

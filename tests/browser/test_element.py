@@ -412,6 +412,7 @@ def test_the_element_stops_when_its_job_is_deleted(
     assert part(page, "time").text_content() == ""  # neither the elapsed time nor an estimate
     assert part(page, "status").evaluate("(status) => status === document.activeElement")
     assert page.locator("backjob-progress").get_attribute("data-lost") is None
+    assert page.locator("backjob-progress").get_attribute("data-status") == "unknown"  # and not green
 
 
 def test_the_element_shows_a_lost_connection_and_recovers(scripted: ScriptedSite, visitor: Visitor) -> None:

@@ -225,6 +225,7 @@
         this.#parts.bar.value = this.#state?.progress ?? 0;
         this.#showButton(this.#parts.cancel, false);
         set(this.#parts.time, "");
+        this.dataset.status = "unknown";
         this.removeAttribute("data-lost");
         this.#stop();
         return true;

@@ -59,7 +59,11 @@ class Tracking(Slices):
         done = 0
         report_at = 1
         for done, item in enumerate(iterable, 1):
-            yield item
+            try:
+                yield item
+            except GeneratorExit:  # the loop was left, by fail() for example: the items before this one are done
+                pace.note(running, done - 1)
+                raise
             if done >= report_at:
                 if pace.note(running, done):
                     running.write_now()

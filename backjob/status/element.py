@@ -96,12 +96,17 @@ def result_link(result: JsonValue) -> str | None:
     return href if scheme is None or scheme[1].lower() in ("http", "https") else None
 
 
+def said_besides(state: JobState, output: str, language: Language) -> str:
+    """Return the status text as one line, or "" if it only repeats the word for the state."""
+    text = headline(plain(clean_text(text_of_state(state, language)[-_END_OF_TEXT:])), output)
+    words = word_of(state.status, state.attempt, language), word_of(state.status, state.attempt)
+    return "" if text.lower() in [word.lower() for word in words] else text
+
+
 def _values(state: JobState, shown: Shown, output: str) -> dict[str, str]:
     language = shown.language
     word = word_of(state.status, state.attempt, language)
-    text = headline(plain(clean_text(text_of_state(state, language)[-_END_OF_TEXT:])), output)
-    if text.lower() in (word.lower(), word_of(state.status, state.attempt).lower()):
-        text = ""
+    text = said_besides(state, output, language)
     known = state.progress > 0 or state.status.is_final
     name = "" if state.file is None else str(state.file.get("name") or "")
     return {

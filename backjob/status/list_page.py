@@ -10,13 +10,13 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from backjob.model import JobState, Status, clean_text
-from backjob.status.element import headline
+from backjob.status.element import said_besides
 from backjob.status.languages import ENGLISH, Language
 from backjob.status.links import JobLinks
 from backjob.status.listing import Page, Search
 from backjob.status.templates import fill, template
 from backjob.status.times import run_seconds
-from backjob.status.words import text_of_state, utc, waiting_note, word_of
+from backjob.status.words import utc, waiting_note, word_of
 
 _ROW: Final = re.compile(r"<!-- row -->(.*)<!-- /row -->", re.DOTALL)
 _ROWS: Final = "<!-- rows -->"
@@ -90,7 +90,7 @@ class ListPage:
     def _row(self, state: JobState) -> dict[str, str]:
         links = self.page.links(state)
         known = state.progress > 0 or state.status.is_final
-        text = text_of_state(state, self.language) or waiting_note(state, self.language)
+        text = said_besides(state, "", self.language) or waiting_note(state, self.language)
         return {
             **self._words(),
             "name": state.status.name.lower(),
@@ -106,7 +106,7 @@ class ListPage:
             "time": self._duration(state),
             "created": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
             "created_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
-            "text": headline(text, "")[:_LONGEST_TEXT],
+            "text": text[:_LONGEST_TEXT],
             **self._forms(state, links),
         }
 

@@ -241,6 +241,12 @@ def test_a_job_that_waits_says_why_and_a_file_can_be_downloaded(jobs: FakeJobs) 
     assert "download>Download &quot;&gt;&lt;b&gt;.csv</a>" in page(jobs, owner="ann")
 
 
+def test_a_text_that_repeats_the_state_is_left_out(jobs: FakeJobs) -> None:
+    jobs.states["job1"] = a_state(status=Status.CANCELLED, status_text="cancelled")
+    german = page(jobs, headers=(*HTML, ("Accept-Language", "de")), owner="ann")
+    assert '<td class="backjob-text" data-label="Text"></td>' in german
+
+
 def test_a_job_that_waits_has_no_duration_and_no_progress(jobs: FakeJobs) -> None:
     jobs.states = {"job1": evolve(a_state(), status=Status.STARTED, progress=0)}
     shown = page(jobs, owner="ann")

@@ -12,6 +12,7 @@ from backjob import Status
 from backjob.errors import InvalidRequest, JobContinued, JobEnded, StoreUnavailable
 from backjob.jobs import BackJob
 from backjob.model import Job, JsonValue
+from backjob.worker.outcomes import Outcome
 from tests.unit.core import bench, served
 from tests.unit.jobs.slicing import Slicing, slicing
 
@@ -500,3 +501,14 @@ def test_the_cost_of_a_loop_is_a_write_each_tenth_of_a_second() -> None:
     importing = Importing(lambda: range(1000))
     importing.run()
     assert importing.work.world.store.count("report") <= 1
+
+
+def test_a_loop_that_is_left_shows_the_items_that_are_done() -> None:
+    world = bench()
+    running = world.run()
+    with running.active():
+        for item in world.jobs.track(range(100)):
+            if item == 85:
+                break
+    world.engine.worker.end(running, Outcome(404, "Not Found"))
+    assert world.job(running.job.id).progress == 85

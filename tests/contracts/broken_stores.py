@@ -756,7 +756,7 @@ class MixesTails(MemoryStore):
             return super().report(job_id, token, report)
         written = super().report(job_id, token, evolve(report, tail=report.tail[:10_000]))
         self._begun += 1
-        mine, deadline = self._begun, time.monotonic() + 1
+        mine, deadline = self._begun, time.monotonic() + 0.6
         while self._begun == mine and time.monotonic() < deadline:
             let_others_run()
         if written and self._begun != mine:

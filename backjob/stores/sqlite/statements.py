@@ -140,11 +140,11 @@ class Statements:
         "AND (created_time < :before_time OR EXISTS (SELECT 1 FROM {jobs} WHERE id = :before))"
     )
     ageing: str = (
-        "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND file IS NULL "
+        "SELECT seq, output_size, has_body FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND file IS NULL "
         "ORDER BY end_time LIMIT ?"
     )
     ageing_by_label: str = (
-        "SELECT seq, output_size FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND label = ? "
+        "SELECT seq, output_size, has_body FROM {jobs} WHERE status = ? AND status >= 2 AND end_time < ? AND label = ? "
         "AND file IS NULL ORDER BY end_time LIMIT ?"
     )
     drop_chunks: str = "DELETE FROM {output} WHERE job = ?"

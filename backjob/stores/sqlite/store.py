@@ -36,6 +36,7 @@ from backjob.stores.values import (
 _OLDEST_SQLITE: Final = (3, 35, 0)  # RETURNING
 _EARLIEST: Final = -(1 << 63)
 _WAL_RETRY: Final = 0.01  # s
+_LONGEST_REST: Final = 0.05  # s
 _DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 _SEARCHED: Final = ("scope", "owner", "root", "queue", "text", "before", "limit")
 """The fields of a query that its statement has as they are."""
@@ -269,15 +270,19 @@ class SQLiteStore:
         statement = self._sql.ageing if label is None else self._sql.ageing_by_label
         values = (status, ended_before, *(() if label is None else (label,)), PURGED_AT_ONCE)
         while True:
+            began = time.monotonic()
             with self._connections.transaction() as connection:
                 aged = connection.execute(statement, values).fetchall()
-                batch = [(seq,) for seq, _ in aged[: purge_batch(size for _, size in aged)]]
+                chosen = aged[: purge_batch(size for _, size, _ in aged)]
+                batch = [(seq,) for seq, _, _ in chosen]
                 connection.executemany(self._sql.drop_chunks, batch)
-                connection.executemany(self._sql.drop_body, batch)
+                connection.executemany(self._sql.drop_body, [(seq,) for seq, _, has_body in chosen if has_body])
                 connection.executemany(self._sql.drop_job, batch)
             removed += len(batch)
             if len(batch) == len(aged) < PURGED_AT_ONCE:
                 return removed
+            # SQLite has no queue of writers: those that wait look only every few milliseconds whether they may write.
+            time.sleep(min(_LONGEST_REST, (time.monotonic() - began) / 2))
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")

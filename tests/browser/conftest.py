@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STEP_TIMEOUT = 20  # s
 MODULES = Path(__file__).with_name("node_modules")
-BROWSERS = ("chromium", "firefox")
+BROWSERS = ("chromium", pytest.param("firefox", marks=pytest.mark.slow))
 
 
 def _missing(reason: str) -> NoReturn:

@@ -20,16 +20,15 @@ from backjob.django import task_api
 from backjob.django.site import engine, jobs
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, JobNotFound
-from backjob.lifecycle import continued, history_of
+from backjob.lifecycle import handed_over, history_of
 from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.running import current
 
-__all__ = ["BackJobBackend", "class_path", "is_next_slice", "local_time", "task_at", "task_error"]
+__all__ = ["BackJobBackend", "class_path", "local_time", "task_at", "task_error"]
 
 _LONGEST_TITLE: Final = 255  # characters
 _ROUTE: Final = "backjob:run"
 _OPTIONS: Final = frozenset({"error_timeout", "retries", "retry_delay"})
-_CONTINUED: Final = continued().reason
 
 _STATUSES: Final = {
     Status.STARTED: task_api.TaskResultStatus.READY,
@@ -200,12 +199,6 @@ def _refuse_unreachable(task: task_api.Task[..., Any]) -> None:
         raise task_api.InvalidTask(f"There is no task at {task.module_path!r}: another process could not import it.")
 
 
-def is_next_slice(job: Job) -> bool:
-    """Return whether the job's run continues the task where the last one handed over, so that it is no new attempt."""
-    history = history_of(job)
-    return bool(history) and history[-1]["reason"] == _CONTINUED
-
-
 def task_error(error: Mapping[str, Any]) -> task_api.TaskError:
     """Return an error of a record as the framework has it."""
     return task_api.TaskError(exception_class_path=error["exception_class_path"], traceback=error["traceback"])
@@ -219,7 +212,7 @@ def _errors(job: Job, record: TaskRecord) -> list[task_api.TaskError]:
         if (run := entry["run"]) in recorded
         else _without_exception(JobFailed, entry["reason"])
         for entry in history_of(job)
-        if entry["reason"] != _CONTINUED
+        if not handed_over(entry)
     ]
     if job.status not in (Status.FAILED, Status.CANCELLED):
         return errors

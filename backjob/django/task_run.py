@@ -12,12 +12,12 @@ from attrs import evolve
 from django.dispatch import receiver
 
 from backjob.django import task_api
-from backjob.django.backend import BackJobBackend, class_path, is_next_slice, local_time, task_error
+from backjob.django.backend import BackJobBackend, class_path, local_time, task_error
 from backjob.django.signals import job_ended
 from backjob.django.site import engine, jobs
 from backjob.django.task_record import TaskRecord
 from backjob.errors import InvalidRequest, JobContinued, JobFailed, JobRetried, StoreUnavailable
-from backjob.lifecycle import failed
+from backjob.lifecycle import failed, is_next_slice
 from backjob.model import Changes, Expect, Job, Status
 from backjob.worker.exits import is_from_signal
 from backjob.worker.outcomes import describe, exit_of

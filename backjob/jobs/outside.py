@@ -48,9 +48,8 @@ class Outside(UsesEngine):
         q: str = "",
     ) -> list[JobState]:
         """Return the jobs that match all arguments, newest first. ``q`` is a part of the title or the path, in any case.
-        None matches all: with ``owner=None`` the jobs are those of every user.
 
-        ``before`` is the ``position`` of the last job of the previous page; its id works as long as the job exists. Raises
+        None matches all: with ``owner=None`` the jobs are those of every user. ``before`` is the ``position`` of the last job of the previous page; its id works as long as the job exists. Raises
         `InvalidRequest`, and `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:

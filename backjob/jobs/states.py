@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Final, cast
+from typing import cast
 
-from backjob.lifecycle import WAITING_TEXTS, Late, continued, history_of, late, waiting_for
+from backjob.lifecycle import WAITING_TEXTS, Late, handed_over, history_of, late, waiting_for
 from backjob.model import Job, JobState, JsonValue, Status
 from backjob.output import plain, plain_end
 from backjob.status.words import NO_SIGN, attempt_text
-
-_CONTINUED: Final = continued().reason
 
 
 def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
@@ -84,7 +82,7 @@ def _start_time(job: Job) -> datetime:
         return job.claimed_time or job.start_time
     first = 0
     if job.cursor is None and not job.status.is_final:
-        retries = [index for index, entry in enumerate(history) if entry["reason"] != _CONTINUED]
+        retries = [index for index, entry in enumerate(history) if not handed_over(entry)]
         first = retries[-1] + 1 if retries else 0
     begin = history[first]["begin"] if first < len(history) else job.claimed_time
     if isinstance(begin, datetime):

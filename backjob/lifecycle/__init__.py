@@ -35,7 +35,9 @@ from backjob.lifecycle.runs import (
     concluded,
     continued,
     given_back,
+    handed_over,
     history_of,
+    is_next_slice,
     requeued,
 )
 from backjob.lifecycle.waiting import WAITING_TEXTS, local_deadline, waiting_for
@@ -68,7 +70,9 @@ __all__ = [
     "ended",
     "failed",
     "given_back",
+    "handed_over",
     "history_of",
+    "is_next_slice",
     "lasts",
     "late",
     "local_deadline",

@@ -84,10 +84,8 @@ def given_back(job: Job) -> Changes:
 
     This counts neither as an attempt nor as a slice, and the job keeps its turn in the queue.
     """
-    history = history_of(job)
-    is_between_slices = bool(history) and history[-1]["reason"] == continued().reason
     return Changes(
-        status=UNSET if is_between_slices else Status.STARTED,
+        status=UNSET if is_next_slice(job) else Status.STARTED,
         run=job.run + 1,
         delivery=1,
         token=None,
@@ -106,6 +104,17 @@ def concluded(job: Job, conclusion: Conclusion, at: datetime) -> Changes:
 def history_of(job: Job) -> Sequence[Mapping[str, JsonValue]]:
     """The earlier runs, oldest first: ``run``, ``begin`` and ``end`` (ISO 8601), ``reason``. Of many, some are left out."""
     return cast("Sequence[Mapping[str, JsonValue]]", job.history or ())
+
+
+def handed_over(entry: Mapping[str, JsonValue]) -> bool:
+    """Whether this earlier run did not fail, but handed over to the next slice."""
+    return entry["reason"] == continued().reason
+
+
+def is_next_slice(job: Job) -> bool:
+    """Whether the job's run continues where the last one handed over, so that it is no new attempt."""
+    history = history_of(job)
+    return bool(history) and handed_over(history[-1])
 
 
 def _lengthened(job: Job, requeue: Requeue, at: datetime) -> JsonValue:

@@ -117,7 +117,7 @@ class Keeping:
         if delivery.send_at > self._monotonic():
             self._plan(delivery.send_at, self._make_ready, delivery)
             return
-        delivery.send_at = None
+        delivery.send_at, delivery.ready_at = None, self._monotonic()
         self.places.refused.discard(delivery.job_id)
         self._ready.append(delivery.job_id)
 
@@ -135,7 +135,9 @@ class Keeping:
         if delivery.renew_at > self._monotonic() or delivery.is_claimed:
             return  # this entry is out of date
         job = delivery.job
-        if delivery.future is None and delivery.send_at is None and job is not None and not job.held:
+        is_ready = delivery.future is None and delivery.send_at is None
+        has_waited = delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
+        if is_ready and has_waited and job is not None and not job.held:
             # There was no room to send it in time: any process that has room may take it.
             self._give_up_lease(delivery)
             self.drop(delivery.job_id)

@@ -25,7 +25,7 @@ class PendingDelivery:
     """One job that this process delivers.
 
     ``job`` is None in flight, to save memory: the outcome reads it again. ``send_at`` is None in flight, and while the
-    job waits for nothing but room and proof. ``is_doubted``: an answer was not this application's. ``waiting_for`` is why
+    job waits for nothing but room and proof, since ``ready_at``. ``is_doubted``: an answer was not this application's. ``waiting_for`` is why
     the job waits, as it was written. ``due_at`` is when the job was or will be due, on the monotonic clock (s);
     ``is_whole``: the request of ``job`` has its body. An agenda entry that disagrees with ``send_at`` or ``renew_at`` is
     out of date.
@@ -52,6 +52,7 @@ class PendingDelivery:
     sent: LastSent | None = None
     future: Future[Response] | None = None
     send_at: float | None = None
+    ready_at: float = 0.0
     renew_at: float = 0.0
 
     def begin(self, job: Job) -> None:

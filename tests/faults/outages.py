@@ -38,8 +38,12 @@ __all__ = [
 PROCESSES: Final = 2
 
 
-def two_processes(threads: int) -> Kind:
-    """gunicorn with two workers of ``threads`` threads each."""
+def two_processes(jobs: int) -> Kind:
+    """gunicorn with two workers, each of which can run ``jobs`` jobs and serve a few pages beside them.
+
+    Chance may give all jobs to one worker, and then a page that it accepts would wait for them.
+    """
+    threads = jobs + 5
     command = gunicorn(f"--workers={PROCESSES}", "--worker-class=gthread", f"--threads={threads}")
     return Kind(name="gunicorn", command=command, workers=PROCESSES * threads, address="configured")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from backjob.delivery import deliveries
 from backjob.errors import InvalidRequest, JobContinued, SlotTaken
 from backjob.http.environ import threads_of
 from backjob.lifecycle import BUSY, REFUSAL_HEADER
@@ -202,6 +203,20 @@ def test_a_busy_process_is_tried_again_soon_and_that_is_no_failure(
     assert not caplog.records
     assert world.jobs.status(job_id).waiting_for == "place"
     assert world.receive(waiting(world)[0] if waiting(world) else world.transport.sent[-1]).job.id == job_id
+
+
+def test_a_job_that_is_sent_again_when_its_lease_is_to_be_renewed_keeps_it(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deliveries, "refusal_pause", lambda _: 0.1)
+    job_id = world.start()
+    world.step()
+    world.step(14.85)
+    refuse(world.transport.sent[0])
+    world.step()
+    world.step(0.2)
+    assert [sent.delivery.attempt for sent in world.transport.sent] == [1, 2]
+    assert world.job(job_id).lessee == world.monitor.lessee
 
 
 def test_a_busy_answer_clears_the_deadline(world: Bench) -> None:

@@ -25,7 +25,7 @@ _OPTIONS: Final = "<!-- options -->"
 _LONGEST_TEXT: Final = 200
 
 _WORDS: Final = (
-    *("jobs", "job", "route", "owner", "state", "progress", "created", "duration", "text", "all_states", "search"),
+    *("jobs", "job", "owner", "state", "progress", "created", "duration", "all_states", "search"),
     *("filter", "older", "newer", "cancel", "run_again", "delete", "back"),
 )
 
@@ -69,7 +69,6 @@ class ListPage:
             "q": self.search.q,
             "back": self.search.back,
             "has_jobs": "yes" if has_jobs else "",
-            "owners": "yes" if self.shows_owners else "",
             "nothing": "" if has_jobs else self.language.say(nothing),
             "next": self.page.next or "",
             "first": "" if is_first else self.search.url(self.assets, before="", back=self.site),
@@ -98,8 +97,7 @@ class ListPage:
             "title": state.title or state.id,
             "method": state.method,
             "path": state.path,
-            "owners": "yes" if self.shows_owners else "",
-            "owner": state.owner or "",
+            "owner": (state.owner or "") if self.shows_owners else "",
             "open": f"{self.assets}/{state.id}?{self._returning('back')}",
             "percent": self.language.say("percent", number=state.progress) if known else "",
             "value": str(state.progress) if known else "",

@@ -12,12 +12,13 @@ from attrs import frozen
 
 from backjob.errors import BackJobError
 from backjob.model import JobState
-from backjob.status.element import Shown, element_markup
+from backjob.status.element import Shown, element_markup, shown_text
 from backjob.status.hiding import without_errors
 from backjob.status.languages import language
 from backjob.status.templates import attributes, fill
+from backjob.status.words import word_of
 
-__all__ = ["ElementOptions", "Markup", "element"]
+__all__ = ["ElementOptions", "Markup", "element", "text_of"]
 
 _log: Final = logging.getLogger("backjob")
 
@@ -91,6 +92,13 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
         language=spoken,
     )
     return Markup(files + element_markup(state, shown, given))
+
+
+def text_of(jobs: EmbeddedJobs, state: JobState, lang: str) -> str:
+    """Return what visitors read about a job, in this language: its text, why it waits, or the word for its status."""
+    shown = state if jobs.show_errors else without_errors(state)
+    spoken = language(lang)
+    return shown_text(shown, spoken) or word_of(shown.status, shown.attempt, spoken)
 
 
 def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:

@@ -10,13 +10,13 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from backjob.model import JobState, Status, clean_text
-from backjob.status.element import said_besides
+from backjob.status.element import shown_text
 from backjob.status.languages import ENGLISH, Language
 from backjob.status.links import JobLinks
 from backjob.status.listing import Page, Search
 from backjob.status.templates import fill, template
 from backjob.status.times import run_seconds
-from backjob.status.words import utc, waiting_note, word_of
+from backjob.status.words import utc, word_of
 
 _ROW: Final = re.compile(r"<!-- row -->(.*)<!-- /row -->", re.DOTALL)
 _ROWS: Final = "<!-- rows -->"
@@ -89,7 +89,6 @@ class ListPage:
     def _row(self, state: JobState) -> dict[str, str]:
         links = self.page.links(state)
         known = state.progress > 0 or state.status.is_final
-        text = said_besides(state, "", self.language) or waiting_note(state, self.language)
         return {
             **self._words(),
             "name": state.status.name.lower(),
@@ -104,7 +103,7 @@ class ListPage:
             "time": self._duration(state),
             "created": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
             "created_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
-            "text": text[:_LONGEST_TEXT],
+            "text": shown_text(state, self.language)[:_LONGEST_TEXT],
             **self._forms(state, links),
         }
 

@@ -219,6 +219,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "texts": None,
         "lang": None,
     },
+    "text_of": {"state": EMPTY, "lang": ""},
     "run_command": COMMAND,
     "arun_command": COMMAND,
     "background_only": {"action": EMPTY},

@@ -60,6 +60,8 @@ class EmbeddedJobs(Protocol):
 
     def status_url(self, job_id: str, cancel: bool = False) -> str: ...
 
+    def current_owner(self) -> str | None: ...
+
 
 def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets: str | None = None) -> Markup:
     """Return the element with its script and style. ``assets`` is their prefix, if it is not that of the job's URL.
@@ -88,6 +90,7 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
         file=f"{source}/file",
         show=source,
         cancel=f"{source}/cancel" if options.cancel else "",
+        run_again=f"{source}/run_again" if _may_run_again(jobs, state) else "",
         label=options.label,
         language=spoken,
     )
@@ -110,6 +113,16 @@ def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:
         _log.info("the progress element of a page has no state: %s", error)
         return None
     return state if jobs.show_errors else without_errors(state)
+
+
+def _may_run_again(jobs: EmbeddedJobs, state: JobState) -> bool:
+    """Whether the page that is being served is for the owner of an ended job whose request was kept."""
+    if not (state.owner and state.status.is_final and state.keeps_request):
+        return False
+    try:
+        return jobs.current_owner() == state.owner
+    except BackJobError:
+        return False  # an async owner hook can't be called here
 
 
 def _is_in_event_loop() -> bool:

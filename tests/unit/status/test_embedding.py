@@ -40,6 +40,17 @@ def test_without_the_script_a_form_cancels(jobs: FakeJobs) -> None:
     assert ' cancel lang="de" ' in markup
 
 
+def test_without_the_script_the_owner_of_an_ended_job_runs_it_again(jobs: FakeJobs) -> None:
+    form = f'<form method="post" action="{jobs.status_url("job1")}/run_again"><button part="run-again">Run again<'
+    jobs.states["job1"] = a_state(status=Status.FAILED, keeps_request=True)
+    assert form not in element(jobs, "job1", ElementOptions())
+    jobs.visitor = "ann"
+    assert form in element(jobs, "job1", ElementOptions())
+    for other in ({"keeps_request": False}, {"owner": "bob"}, {"owner": None}, {"status": Status.IN_PROGRESS}):
+        jobs.states["job1"] = a_state(**{"status": Status.FAILED, "keeps_request": True, **other})
+        assert "run_again" not in element(jobs, "job1", ElementOptions())
+
+
 def test_a_job_that_is_gone_or_a_store_that_is_down_leaves_the_link(jobs: FakeJobs) -> None:
     jobs.down = True
     for job_id in ("job1", "unknown"):

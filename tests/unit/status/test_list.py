@@ -13,7 +13,7 @@ from backjob.model import Headers, Query, Request, Status
 from backjob.status.endpoints import Endpoints, Visit
 from backjob.status.exchange import StatusResponse
 from tests.unit.core import bench
-from tests.unit.status.fake_jobs import HTML, NOON, FakeJobs, a_state, fake_jobs, fetch
+from tests.unit.status.fake_jobs import HTML, NOON, SAME_ORIGIN, FakeJobs, a_state, fake_jobs, fetch
 
 FORGED = '<script>alert(1)</script>"&'
 
@@ -220,11 +220,35 @@ def test_a_second_click_on_delete_leads_to_the_list_too(jobs: FakeJobs) -> None:
     options: dict[str, Any] = {"method": "POST", "query": "then=%2Forders", "headers": HTML}
     response = fetch(jobs, "/job1.manage-job1/delete", **options)
     assert (response.status, response.header("Location")) == (303, "/orders")
-    for path in ("/job1/delete", "/job1.cancel-job1/delete", "/job1.manage-job1/cancel"):
+    for path in ("/job1.cancel-job1/delete", "/job1.manage-job1/cancel"):
         response = fetch(jobs, path, **options)
         assert response.status == 404
         assert b'<a href="/orders">Back</a>' in response.body
     assert fetch(jobs, "/job1.manage-job1/delete", method="POST").status == 404
+
+
+@pytest.mark.parametrize("ref", ["job1", "job1.view-job1", "job2", "unknown"])
+def test_a_second_click_on_delete_in_a_list_without_tokens_leads_on_too(jobs: FakeJobs, ref: str) -> None:
+    del jobs.states["job1"]
+    options: dict[str, Any] = {"method": "POST", "query": "then=%2Forders", "owner": "ann"}
+    response = fetch(jobs, f"/{ref}/delete", headers=(*SAME_ORIGIN, *HTML), **options)
+    assert (response.status, response.header("Location")) == (303, "/orders")
+    assert jobs.deleted == []
+    assert fetch(jobs, f"/{ref}/delete", headers=HTML, **options).status == 404, "from another site"
+    assert fetch(jobs, f"/{ref}/delete", headers=SAME_ORIGIN, **options).status == 404, "a program"
+    assert fetch(jobs, f"/{ref}/cancel", headers=(*SAME_ORIGIN, *HTML), **options).status == 404
+
+
+@pytest.mark.parametrize("action", ["cancel", "run_again", "delete"])
+@pytest.mark.parametrize("ref", ["job1", "job1.view-job1", "unknown"])
+def test_a_click_without_a_login_says_that_one_must_log_in(jobs: FakeJobs, ref: str, action: str) -> None:
+    options: dict[str, Any] = {"method": "POST", "query": "then=%2Forders", "headers": (*SAME_ORIGIN, *HTML)}
+    response = fetch(jobs, f"/{ref}/{action}", **options)
+    assert response.status == 403
+    assert b"You are not logged in. Log in, then try again." in response.body
+    assert b'<a href="/orders">Back</a>' in response.body
+    other = fetch(jobs, f"/job1.view-job1/{action}", owner="bob", **options)
+    assert (other.status, b"You may not do that." in other.body) == (403, True)
 
 
 def test_an_empty_list_says_why(jobs: FakeJobs) -> None:

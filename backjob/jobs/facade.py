@@ -285,8 +285,8 @@ class BackJob(Inside, Outside):
         """Start the request of an ended job again, as a new job. Returns its id. The old job must have had ``keep_request``.
 
         An anonymous job stays anonymous, and one that ran ``as_owner`` does so again. One that ran with its user's login, which
-        is never kept, needs a request of its owner that is being served now. While the new job has not ended, another call for
-        the same old one returns the new one. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
+        is never kept, needs a request of its owner that is being served now. It joins an identical job that has not ended, as
+        ``start(merge="unfinished")`` does. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
         """
         return self._engine.run_again(job_id)
 

@@ -26,12 +26,8 @@ _log = logging.getLogger("backjob")
 
 def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge, key: str | None = None) -> Job:
     """Store the job and schedule its delivery, or join the job that ``merge`` or ``key`` allows. Raises `InvalidRequest`."""
-    return stored_as(engine, work, draft, _key(engine, work, draft, merge, key))
-
-
-def stored_as(engine: Engine, work: Prepared, draft: Draft, merge_key: str | None) -> Job:
-    """Store the job and schedule its delivery, or join the job that has this merge key."""
-    job = _created(engine, draft) if merge_key is None else _created_or_joined(engine, draft, merge_key, work)
+    unique = _key(engine, work, draft, merge, key)
+    job = _created(engine, draft) if unique is None else _created_or_joined(engine, draft, unique, work)
     if job.id == draft.id:
         credentials = _sent(engine, job, work)
         engine.prepare_to_send()

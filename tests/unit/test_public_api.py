@@ -223,6 +223,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "texts": None,
         "lang": None,
     },
+    "text_of": {"state": EMPTY, "lang": ""},
     "run_command": COMMAND,
     "arun_command": COMMAND,
     "background_only": {"action": EMPTY},

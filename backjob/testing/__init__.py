@@ -4,6 +4,7 @@
   (merge keys), `DelaysJobs` (due times and leases), `FindsJobs` (or `FindsSilentJobs` for a store that lists no ended
   jobs) and `PurgesJobs`. `SharesJobs`: the promises to several processes.
 - `TransportContract`, `SignerContract`, `FilesContract`: the promises of a transport, a signer, and a place for files.
+  `DeliveryContract`: those of a transport that need no sockets.
 - `FakeClock`: a clock that moves only when a test moves it.
 - `immediate`, `recorded`: jobs without a server.
 
@@ -19,6 +20,7 @@ from backjob.errors import MissingExtra
 
 if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
+    from backjob.testing.deliveries import DeliveryContract
     from backjob.testing.files import FilesContract
     from backjob.testing.inline import immediate, recorded
     from backjob.testing.signers import SignerContract
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DelaysJobs",
+    "DeliveryContract",
     "FakeClock",
     "FilesContract",
     "FindsJobs",
@@ -53,6 +56,7 @@ __all__ = [
 
 _HOMES: Final = {
     "DelaysJobs": "backjob.testing.stores",
+    "DeliveryContract": "backjob.testing.deliveries",
     "FakeClock": "backjob.testing.clock",
     "FilesContract": "backjob.testing.files",
     "FindsJobs": "backjob.testing.stores",

@@ -84,6 +84,11 @@ class ScopeServing(Serving):
     def mount(self) -> str:
         return local_path(canonical_path(self._root.encode("utf-8", "replace")))
 
+    @property
+    def state(self) -> Any:
+        """What the lifespan has given to each request, or None."""
+        return self._scope.get("state")
+
 
 def _session_cookie(scope: Scope, session: dict[str, Any]) -> Mapping[str, str | None]:
     """Return the cookie that Starlette's SessionMiddleware is going to set, made with that middleware's own signer."""

@@ -6,7 +6,7 @@
 - `TransportContract`, `SignerContract`, `FilesContract`: the promises of a transport, a signer, and a place for files.
   `DeliveryContract`: those of a transport that need no sockets.
 - `FakeClock`: a clock that moves only when a test moves it.
-- `immediate`, `recorded`: jobs without a server.
+- `immediate`, `recorded`: jobs without a server; `dies_at`: a run whose process dies.
 
 Each name is imported at its first use. The suites need pytest and hypothesis.
 """
@@ -21,6 +21,7 @@ from backjob.errors import MissingExtra
 if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
     from backjob.testing.deliveries import DeliveryContract
+    from backjob.testing.dying import dies_at
     from backjob.testing.files import FilesContract
     from backjob.testing.inline import immediate, recorded
     from backjob.testing.signers import SignerContract
@@ -50,6 +51,7 @@ __all__ = [
     "StoreBasics",
     "StoreContract",
     "TransportContract",
+    "dies_at",
     "immediate",
     "recorded",
 ]
@@ -68,6 +70,7 @@ _HOMES: Final = {
     "StoreBasics": "backjob.testing.stores",
     "StoreContract": "backjob.testing.stores",
     "TransportContract": "backjob.testing.transports",
+    "dies_at": "backjob.testing.dying",
     "immediate": "backjob.testing.inline",
     "recorded": "backjob.testing.inline",
 }

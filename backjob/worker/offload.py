@@ -91,10 +91,16 @@ def wait_for(awaitable: Awaitable[_R]) -> _R:
         if close is not None:
             close()  # otherwise Python warns that it was never awaited
         raise BlockedLoop("this thread is running a coroutine")
-    loop = _loop.get()
-    if loop is None or not loop.is_running():
+    loop = serving_loop()
+    if loop is None:
         return asyncio.run(result())
     return asyncio.run_coroutine_threadsafe(result(), loop).result(_LONGEST_WAIT)
+
+
+def serving_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop that serves the request of this thread's context, or None."""
+    loop = _loop.get()
+    return loop if loop is not None and loop.is_running() else None
 
 
 async def sleep(seconds: float) -> None:

@@ -10,8 +10,8 @@ from attrs import evolve
 from backjob.errors import InvalidRequest, JobNotFound
 from backjob.http.inherited import TRACING_FIELDS
 from backjob.jobs.engine import Engine
-from backjob.jobs.starting import Prepared, Terms, drafted, require_address, with_user_agent
-from backjob.jobs.storing import stored_as
+from backjob.jobs.starting import Prepared, Terms, require_address, with_user_agent
+from backjob.jobs.storing import started_as
 from backjob.lifecycle import ROW_CHANGED
 from backjob.model import Credentials, Job, Request, is_storable
 
@@ -48,10 +48,10 @@ def run_again(engine: Engine, job_id: str) -> str:
         title=job.title,
         keep_request=True,
     )
-    draft = drafted(engine, work, terms)
     # A second press of the button, while the new job has not ended, leads to that job.
     place = ("", "") if work.caller is None else (work.caller.host, work.caller.mount)
-    return stored_as(engine, work, draft, f"unfinished:{engine.access.merge_key('again', job.id, *place)}").id
+    key = f"unfinished:{engine.access.merge_key('again', job.id, *place)}"
+    return started_as(engine, work, terms, lambda _work, _draft: key).id
 
 
 def _as_before(engine: Engine, job: Job, request: Request) -> Prepared:

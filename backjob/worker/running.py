@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
 from attrs import evolve, frozen
@@ -16,6 +16,7 @@ from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
 from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of
 from backjob.model import Expect, Job, JsonValue, Status, short_text
+from backjob.observers import AtEnd
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stderr, capture_stdout
 from backjob.worker.files import Keeping, NotKept, Spool, kept
@@ -50,7 +51,8 @@ class Running(Reports):
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
     ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
     framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
-    says. ``began`` is the monotonic time (s) of the claim.
+    says. ``began`` is the monotonic time (s) of the claim. ``surroundings`` are contexts for each thread of the action, and
+    ``at_end`` the functions of observers for its end.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Running(Reports):
         self.capture = capture
         self._stamps = Stamps(clock.now) if capture.timestamps else None
         self.owner = owner
-        self.fields = fields or {}
+        self.fields = {} if fields is None else dict(fields)
+        self.surroundings: list[Callable[[], AbstractContextManager[object]]] = []
+        self.at_end: list[AtEnd] = []
         self.finish: End | None = None
         self.error: End | None = None
         self.left_by: JobExit | None = None
@@ -103,7 +107,13 @@ class Running(Reports):
             capture_logging(_from_logging)
         token = current.set(None if self.is_inherited else self)
         try:
-            yield
+            if self.surroundings:
+                with ExitStack() as around:
+                    for surroundings in self.surroundings:
+                        around.enter_context(surroundings())
+                    yield
+            else:
+                yield
         finally:
             current.reset(token)
 

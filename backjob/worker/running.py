@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from attrs import evolve, frozen
@@ -30,6 +31,9 @@ _MAX_UNWRITTEN_ENDS: Final = 3
 _log = logging.getLogger("backjob")
 
 current: InProcess[Running] = InProcess("backjob_running")
+
+_is_muted: Final[ContextVar[bool]] = ContextVar("backjob_muted", default=False)
+"""Whether nothing that this thread writes or logs becomes output."""
 
 
 @frozen
@@ -235,7 +239,7 @@ def _from_stderr(content: str | bytes, level: int) -> bool:
 
 def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
     running = current.get()
-    if running is None or running.levels[stream] < level:
+    if running is None or running.levels[stream] < level or _is_muted.get():
         return False
     if isinstance(content, bytes):
         running.write_bytes(content, stream)
@@ -246,7 +250,12 @@ def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
 
 def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] | None:
     running = current.get()
-    if running is None or running.capture.logging is None or record.levelno < running.capture.logging:
+    if (
+        running is None
+        or running.capture.logging is None
+        or record.levelno < running.capture.logging
+        or _is_muted.get()
+    ):
         return None
     running.write(line_of(record))
     return _uncaptured()
@@ -255,8 +264,8 @@ def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] |
 @contextmanager
 def _uncaptured() -> Iterator[None]:
     """Capture nothing: handlers of a record that is output already must not print it into the output again."""
-    token = current.set(None)
+    token = _is_muted.set(True)
     try:
         yield
     finally:
-        current.reset(token)
+        _is_muted.reset(token)

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
+from attrs import field, frozen
+
 JOB_KEY: Final = "backjob.job"
 """The key of the environ, or of the scope, of a verified worker request: the job's id; "" for a probe."""
 
@@ -30,6 +32,13 @@ def without_signature(text: str) -> str:
     return _SIGNATURES.sub("", text) if "backjob" in text else text
 
 
+@frozen
+class _Hidden:
+    """Values that no report shows, although tracebacks with local variables may have the environ or the scope."""
+
+    values: Mapping[str, Any] = field(repr=False)
+
+
 def hide_signature(request: MutableMapping[str, Any]) -> None:
     """Take a signature out of the query of an environ or a scope, in place. `query_of` still returns the whole query."""
     if _HIDDEN in request:
@@ -37,20 +46,21 @@ def hide_signature(request: MutableMapping[str, Any]) -> None:
     hidden = {key: value for key in _KEYS if (value := request.get(key)) and _shown(value) != value}
     if hidden:
         request.update({key: _shown(value) for key, value in hidden.items()})
-        request[_HIDDEN] = hidden
+        request[_HIDDEN] = _Hidden(hidden)
 
 
 def query_of(request: Mapping[str, Any]) -> str:
     """Return the query of an environ or a scope as it arrived."""
     key = "query_string" if "query_string" in request else "QUERY_STRING"
-    query: str | bytes = request.get(_HIDDEN, request).get(key, "")
+    hidden = request.get(_HIDDEN)
+    query: str | bytes = (request if hidden is None else hidden.values).get(key, "")
     return query.decode("latin-1") if isinstance(query, bytes) else query  # Django's test client passes text
 
 
 def pass_on(request: MutableMapping[str, Any]) -> None:
     """Undo `hide_signature` for a request that turned out to be an ordinary one: its application gets it unchanged."""
     if _HIDDEN in request:
-        request.update(request.pop(_HIDDEN))
+        request.update(request.pop(_HIDDEN).values)
 
 
 def forget(request: MutableMapping[str, Any]) -> None:
@@ -59,9 +69,8 @@ def forget(request: MutableMapping[str, Any]) -> None:
 
 
 def mark_job(request: MutableMapping[str, Any], job_id: str) -> None:
-    """Mark an environ or a scope as a verified worker request, for this job or, with "", a probe; and hide its signature."""
+    """Mark an environ or a scope as a verified worker request, for this job or, with "", a probe."""
     request[JOB_KEY] = job_id
-    hide_signature(request)
 
 
 def _shown(value: str | bytes) -> str | bytes:

@@ -59,18 +59,18 @@ class WorkerRequest:
 
 
 def show_outside(found: WorkerRequest | Reply | None, *requests: MutableMapping[str, Any]) -> None:
-    """Show what a request is to the parts around the middleware, in its environ or scope: its signature is hidden.
+    """Show what a request is to the parts around the middleware, in its environ or scope, without its signature.
 
     A verified worker request, or probe, is marked. None is an ordinary request, which stays as it arrived.
     """
     for request in requests:
         if found is None:
             pass_on(request)
-        elif isinstance(found, WorkerRequest):
+            continue
+        hide_signature(request)
+        if isinstance(found, WorkerRequest):
             mark_job(request, found.verified.grant.job_id)
-        elif isinstance(found, Refusal):
-            hide_signature(request)
-        else:
+        elif not isinstance(found, Refusal):
             mark_job(request, "")
 
 

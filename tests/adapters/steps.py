@@ -309,5 +309,5 @@ class MiddlewareSteps:
 
 
 def _signed_values(outside: dict[str, Any]) -> list[str]:
-    """Return the names of the values that have a signature. One that is hidden is for the middleware alone."""
-    return [name for name, value in outside.items() if name != "backjob.hidden" and "signature" in str(value)]
+    """Return the names of the values that have a signature."""
+    return [name for name, value in outside.items() if "signature" in str(value)]

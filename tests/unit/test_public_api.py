@@ -160,6 +160,8 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "capture_stderr": False,
         "capture_logging": None,
         "timestamp_output": False,
+        "opentelemetry": False,
+        "prometheus": False,
         "clock": None,
     },
     "start": {

@@ -75,7 +75,9 @@ class _DeliverTask:
 
     def _deliver(self, job_id: str) -> str:
         if not self.attached:
-            raise InvalidRequest("dispatch", "no BackJob of this worker uses CeleryDispatch: import the module that makes it")
+            raise InvalidRequest(
+                "dispatch", "no BackJob of this worker uses CeleryDispatch: import the module that makes it"
+            )
         for jobs, transport in reversed(self.attached.items()):
             try:
                 return jobs.deliver(job_id, transport.get()).status.name
@@ -100,11 +102,13 @@ class _DeliverTask:
             return
 
 
-@task_revoked.connect
-def _cancel(sender: Any, request: Any, *, expired: bool, **_options: Any) -> None:
+def _revoked(sender: Any, request: Any, *, expired: bool, **_options: Any) -> None:
     """Cancel the job of a revoked task; in the worker's main process. Another message follows one that has expired."""
     if sender.name == _TASK and not expired:
         sender.app.backjob.cancel(request.args[0])
+
+
+task_revoked.connect(_revoked)
 
 
 def _made(given: Transport | Callable[[], Transport] | str | None) -> Transport | None:

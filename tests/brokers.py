@@ -10,7 +10,6 @@ from urllib.parse import urlsplit, urlunsplit
 import redis
 from attrs import frozen
 from celery import Celery
-from kombu import Connection
 
 from tests.services import RABBITMQ, REDIS, Service, own_name
 
@@ -85,6 +84,6 @@ def clear_redis(prefix: str) -> None:
 
 
 def _clear_rabbitmq(place: Place) -> None:
-    with Connection(place.url) as connection, connection.channel() as channel:
+    with place.celery().connection_for_write() as connection, connection.channel() as channel:
         channel.queue_delete(place.name)
         channel.exchange_delete(place.name)

@@ -12,12 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
 import pytest
-from attrs import define
+from attrs import define, field, frozen
 
 from backjob import Status
 from backjob.stores import open_store
@@ -48,7 +49,7 @@ class Site:
     directory: Path
     command: list[str]
     environment: Mapping[str, str]
-    worker: subprocess.Popen[bytes] | None = None
+    workers: list[subprocess.Popen[bytes]] = field(factory=list)
 
     def start(self, count: int) -> list[str]:
         """Have the web server start so many jobs."""
@@ -59,9 +60,9 @@ class Site:
         return ids
 
     def start_worker(self) -> None:
-        with (self.directory / "worker.log").open("ab") as log:
-            self.worker = subprocess.Popen(
-                self.command,
+        with self._log.open("ab") as log:
+            worker = subprocess.Popen(
+                [*self.command, "--hostname", f"worker{time.monotonic_ns()}@%h"],
                 cwd=_ROOT,
                 env={**os.environ, **self.environment},
                 stdin=subprocess.DEVNULL,
@@ -69,13 +70,18 @@ class Site:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.workers.append(worker)
 
     def kill_worker(self) -> None:
-        """Kill the worker with all its processes."""
-        if self.worker is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self.worker.pid, signal.SIGKILL)
-            self.worker.wait()
+        """Kill the worker that was started first, with all its processes."""
+        worker = self.workers.pop(0)
+        with suppress(ProcessLookupError):
+            os.killpg(worker.pid, signal.SIGKILL)
+        worker.wait()
+
+    @property
+    def _log(self) -> Path:
+        return self.directory / "worker.log"
 
     def count(self, word: str) -> int:
         """How many runs have begun or ended."""
@@ -84,17 +90,19 @@ class Site:
     def wait_for(self, is_satisfied: Callable[[], bool]) -> None:
         deadline = time.monotonic() + _PATIENCE
         while not is_satisfied():
-            assert time.monotonic() < deadline, f"{self.tail()}\n{self.server.tail()}"
+            assert time.monotonic() < deadline, f"{self.log()[-6000:]}\n{self.server.tail()}"
             time.sleep(0.02)
 
-    def tail(self) -> str:
-        return (self.directory / "worker.log").read_text(encoding="utf-8", errors="replace")[-6000:]
+    def log(self) -> str:
+        """What all workers have written."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.kill_worker()
+        while self.workers:
+            self.kill_worker()
 
 
 def open_site(stack: ExitStack, broker: Broker, store: str, directory: Path, command: list[str], **more: str) -> Site:
@@ -125,36 +133,56 @@ def _broker_saw(link: Link, words: list[str]) -> set[str]:
     return {word for word in words if word in everything}
 
 
+@frozen
+class Plan:
+    """How many jobs there are, how often a worker is killed, and for how long (s) the broker is down."""
+
+    broker: Broker
+    store: str
+    count: int = 1000
+    kills: int = 4
+    outage: float = 10.0
+    retries: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.broker}-{self.store}-{self.count}-{self.retries}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        retries = {"retries": self.retries, "retry_delay": 0.2} if self.retries else {}
+        options = {"as_current_user": True, **retries}
+        return {"START_OPTIONS": json.dumps(options), "SECONDS_EACH": str(max(0.02, 5 / self.count))}
+
+
 @pytest.mark.parametrize(
-    ("broker", "store", "count", "outage", "retries"),
+    "plan",
     [
-        (ON_RABBITMQ, "SQLiteStore", 50, 1.0, 0),
-        pytest.param(ON_RABBITMQ, "PostgreSQL", 1000, 10.0, 0, marks=pytest.mark.nightly),
-        pytest.param(ON_RABBITMQ, "MariaDB", 1000, 10.0, 50, marks=pytest.mark.nightly),
-        pytest.param(ON_REDIS, "PostgreSQL", 1000, 10.0, 50, marks=pytest.mark.nightly),
-        pytest.param(ON_REDIS, "SQLiteStore", 1000, 10.0, 0, marks=pytest.mark.nightly),
+        Plan(ON_RABBITMQ, "SQLiteStore", 50, kills=1, outage=1.0),
+        pytest.param(Plan(ON_RABBITMQ, "PostgreSQL"), marks=pytest.mark.nightly),
+        pytest.param(Plan(ON_RABBITMQ, "MariaDB", retries=50), marks=pytest.mark.nightly),
+        pytest.param(Plan(ON_REDIS, "PostgreSQL", retries=50), marks=pytest.mark.nightly),
+        pytest.param(Plan(ON_REDIS, "SQLiteStore"), marks=pytest.mark.nightly),
     ],
     ids=str,
 )
-def test_killed_workers_and_a_stopped_broker_run_nothing_twice_and_lose_nothing(
-    tmp_path: Path, broker: Broker, store: str, count: int, outage: float, retries: int
-) -> None:
-    options = {"as_current_user": True, **({"retries": retries, "retry_delay": 0.2} if retries else {})}
+def test_killed_workers_and_a_stopped_broker_run_nothing_twice_and_lose_nothing(tmp_path: Path, plan: Plan) -> None:
+    count = plan.count
     with ExitStack() as stack:
-        more = {"START_OPTIONS": json.dumps(options), "SECONDS_EACH": str(max(0.02, 5 / count))}
-        site = open_site(stack, broker, store, tmp_path, celery_worker(), **more)
+        site = open_site(stack, plan.broker, plan.store, tmp_path, celery_worker(concurrency=2), **plan.settings)
         began_at = time.monotonic()
         stack.enter_context(visitors(site.server.client, "/ready", 0.05, timeout=2))
         ids = site.start(count)
-        site.start_worker()
-        for kill in (1, 2):  # while it runs some jobs and has reserved more
-            site.wait_for(lambda kill=kill: site.count("begin") >= kill * count // 5)
-            site.kill_worker()
+        for _ in range(2):
             site.start_worker()
-        site.wait_for(lambda: site.count("end") >= count // 2)
+        for kill in range(plan.kills):  # while it runs some jobs and has reserved more
+            enough = (kill + 1) * count // (2 * plan.kills)
+            site.wait_for(partial(lambda enough: site.count("begin") >= enough, enough))
+            site.kill_worker()
+            if kill + 1 < plan.kills:
+                site.start_worker()
         site.link.cut()
         ids += site.start(count // 10)
-        time.sleep(outage)  # the time is the fault itself
+        time.sleep(plan.outage)  # the time is the fault itself
         site.link.restore()
         site.wait_for(lambda: not site.watched.has_unfinished())
         took = time.monotonic() - began_at
@@ -164,19 +192,20 @@ def test_killed_workers_and_a_stopped_broker_run_nothing_twice_and_lose_nothing(
     began, finished = (lines_in(tmp_path, word) for word in ("begin", "end"))
     pids = {int(line.split()[3]) for line in (tmp_path / "runs").read_text().splitlines() if line.startswith("begin")}
     print(
-        f"Celery on {broker}, {store}: {took:.1f} s, {sum(began.values()) - sum(finished.values())} runs died, "
+        f"Celery on {plan.broker}, {plan.store}: {took:.1f} s, {sum(began.values()) - sum(finished.values())} runs died, "
         f"{Counter(job.status.name for job in jobs)}, {len(site.link.recorded)} bytes to and from the broker"
     )
     assert site.watched.lost == []
     assert sorted(job.id for job in jobs) == sorted(ids)
     assert {run: times for run, times in began.items() if times > 1} == {}
-    if retries:
+    if plan.retries:
         assert {job.status for job in jobs} == {Status.COMPLETED}
     else:
         assert {job.id for job in jobs if job.status is Status.COMPLETED} <= {job for job, _ in finished}
         assert {job.status_text for job in jobs if job.status is not Status.COMPLETED} <= {DIED}
     assert seen == set(ids)
     assert not pids & set(web)  # no worker request has reached the web server
+    assert "raised unexpected" not in site.log()
 
 
 @pytest.mark.nightly

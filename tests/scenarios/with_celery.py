@@ -56,7 +56,15 @@ def carried(way: WithCelery, app: str, directory: Path, **more: str) -> Iterator
 
 def celery_worker(*options: str, concurrency: int = _CONCURRENCY) -> list[str]:
     """The command of a Celery worker for `apps.carried`."""
-    base = ["-A", "tests.scenarios.apps.carried:celery", "worker", "--concurrency", str(concurrency), "--loglevel", "INFO"]
+    base = [
+        "-A",
+        "tests.scenarios.apps.carried:celery",
+        "worker",
+        "--concurrency",
+        str(concurrency),
+        "--loglevel",
+        "INFO",
+    ]
     return [sys.executable, "-m", "celery", *base, "--without-gossip", "--without-mingle", *options]
 
 

@@ -13,7 +13,6 @@ from typing import Final
 from backjob.celery import CeleryDispatch
 from backjob.protocols import Transport
 from backjob.settings import named
-from backjob.transports.inprocess import InProcessTransport
 from tests.brokers import Place
 
 __all__ = ["QUEUES", "SOFT_LIMIT", "celery"]
@@ -22,7 +21,10 @@ SOFT_LIMIT: Final = 1
 
 celery: Final = Place(os.environ["SCENARIO_BROKER"], os.environ["SCENARIO_QUEUE"]).celery(os.environ["SCENARIO_APP"])
 
+
 def _in_process() -> Transport:
+    from backjob.transports.inprocess import InProcessTransport
+
     app = named(os.environ["SCENARIO_IN_PROCESS"], "SCENARIO_IN_PROCESS")
     return InProcessTransport(app, threads=int(os.environ["SCENARIO_THREADS"]))
 

@@ -160,6 +160,8 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "capture_stderr": False,
         "capture_logging": None,
         "timestamp_output": False,
+        "opentelemetry": False,
+        "prometheus": False,
         "clock": None,
     },
     "start": {
@@ -223,6 +225,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "texts": None,
         "lang": None,
     },
+    "text_of": {"state": EMPTY, "lang": ""},
     "run_command": COMMAND,
     "arun_command": COMMAND,
     "background_only": {"action": EMPTY},

@@ -78,7 +78,7 @@ def respond(path: str, query: str) -> str | Iterator[str]:
         action, phase = arguments.get("action", "/work"), arguments.get("phase")
         count = int(arguments["count"])
         started = [
-            jobs.start(action, {"n": number, "phase": phase}, as_current_user=False, **_options)
+            jobs.start(action, {"n": number, "phase": phase}, **{"as_current_user": False} | _options)
             for number in range(count)
         ]
         return "\n".join(started)

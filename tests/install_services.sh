@@ -108,6 +108,7 @@ for shell in zsh fish; do # for the tests of completion
 done
 
 command -v ps >/dev/null || install_package procps # for tests that kill their own servers
+command -v ip >/dev/null || install_package iproute2 # for tests with hosts in network namespaces
 
 # A server whose URL is set in the environment is not managed here.
 [ -n "${TEST_POSTGRES:-}" ] || postgresql

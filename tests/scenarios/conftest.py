@@ -27,12 +27,16 @@ _FRAMEWORKS = (
     ("quart_app", "hypercorn"),
     ("starlette_app", "granian"),
 )
-_ALL = [
-    *((app, kind.name) for kind in KINDS.values() for app in _APPS[kind.gateway] if app.startswith(kind.only)),
-    *_FRAMEWORKS,
-]
-# One pair for each application. Only nightly runs have the tests that do not depend on the server on more pairs.
-_ONE_EACH = {*_QUICK, ("django_app", "runserver"), ("django_asgi_app", "hypercorn"), *_FRAMEWORKS}
+_APPS_ON = {kind.name: [app for app in _APPS[kind.gateway] if app.startswith(kind.only)] for kind in KINDS.values()}
+_ALL = [*((app, kind) for kind, apps in _APPS_ON.items() for app in apps), *_FRAMEWORKS]
+# One pair for each application. These run all tests; other pairs than these and the next ones are nightly.
+_ONE_EACH = {*_QUICK, ("django_app", "runserver"), ("django_asgi_app", "uvicorn-h11"), *_FRAMEWORKS}
+# One pair for each of the other servers, which take the applications in turn. They run the tests that depend on the server.
+_OTHER_SERVERS = {
+    (apps[turn % len(apps)], kind)
+    for turn, (kind, apps) in enumerate(_APPS_ON.items())
+    if kind not in {kind for _, kind in _ONE_EACH}
+}
 _PAIRS = [
     pytest.param(pair, id="-".join(pair).replace("_app", ""), marks=() if pair in _QUICK else pytest.mark.slow)
     for pair in _ALL
@@ -41,14 +45,15 @@ _PAIRS = [
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests that do not depend on the server as nightly, except on one server for each application."""
+    """Leave one pair for each application, and for tests that depend on the server one for each server: more are nightly."""
     for item in items:
         pair = (
             item.callspec.params.get("site")
             if isinstance(item, pytest.Function) and hasattr(item, "callspec")
             else None
         )
-        if pair in _ALL and pair not in _ONE_EACH and item.get_closest_marker("every_server") is None:
+        chosen = _ONE_EACH if item.get_closest_marker("every_server") is None else _ONE_EACH | _OTHER_SERVERS
+        if pair in _ALL and pair not in chosen:
             item.add_marker(pytest.mark.nightly)
 
 

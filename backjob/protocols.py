@@ -104,11 +104,13 @@ class Store(Protocol):
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
         """Lease at most ``limit`` waiting jobs that are due and not leased to ``lessee``, for ``lease`` seconds.
 
-        Waiting jobs are those without a token that have not ended. Only jobs with one of these ``labels``; None means any. A
-        job of a queue in ``full`` is skipped unless it has a slot. The longest due come first, each with its request's body.
+        Waiting jobs are those without a token that have not ended. Only jobs with one of these ``labels``, of one of
+        these ``queues``; None means any. A job of a queue in ``full`` is skipped unless it has a slot. The longest due come first, each with its request's body.
         A lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
         """
         ...

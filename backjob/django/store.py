@@ -212,6 +212,8 @@ class DjangoStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
         now = self._now()
         until = now + span(lease)
@@ -222,6 +224,8 @@ class DjangoStore:
                 due = due.filter(label__in=labels)
             if full:
                 due = due.filter(Q(slot__isnull=False) | ~Q(queue__in=full))
+            if queues is not None:
+                due = due.filter(queue__in=queues)
             first = due.order_by("start_time", "seq").values_list("start_time", "seq", "version")
             # A search for each status, so that each reads the index in its order. Few jobs are between two slices.
             searches = [first.filter(status=status)[:limit] for status in _LIVING]

@@ -86,8 +86,10 @@ class OwnJobs(Store):
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        taken = self.store.take_due(lessee, lease, limit, self._keys.labels, full)
+        taken = self.store.take_due(lessee, lease, limit, self._keys.labels, full, queues=queues)
         return [job for job in taken if self._own(job) is not None]
 
     @override

@@ -102,10 +102,14 @@ class MemoryStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
         with self._lock:
             now = self._clock.now()
-            due = (job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now, labels, full))
+            due = (
+                job for job in map(self._jobs.__getitem__, self._active) if steps.is_due(job, now, labels, full, queues)
+            )
             longest_due = nsmallest(limit, due, key=lambda job: job.start_time)
             return [self._write(steps.leased(job, lessee, lease, now)) for job in longest_due]
 

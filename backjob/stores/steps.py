@@ -133,8 +133,14 @@ def is_running(job: Job, token: str) -> bool:
     return job.status is Status.IN_PROGRESS and job.token == token
 
 
-def is_due(job: Job, now: datetime, labels: frozenset[str] | None = None, full: frozenset[str] = frozenset()) -> bool:
-    """Whether a monitor for these labels may take the job now: it waits, is due and not leased, and its queue not full.
+def is_due(
+    job: Job,
+    now: datetime,
+    labels: frozenset[str] | None = None,
+    full: frozenset[str] = frozenset(),
+    queues: frozenset[str] | None = None,
+) -> bool:
+    """Whether a monitor for these labels and queues may take the job now: it waits, is due and not leased, and its queue not full.
 
     A job that has a slot needs none.
     """
@@ -143,6 +149,7 @@ def is_due(job: Job, now: datetime, labels: frozenset[str] | None = None, full: 
         and job.start_time <= now
         and (job.lease_until is None or job.lease_until <= now)
         and (job.slot is not None or job.queue not in full)
+        and (queues is None or job.queue in queues)
         and has_label(job, labels)
     )
 

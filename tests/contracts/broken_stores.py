@@ -99,7 +99,14 @@ class ReadsThenMerges(MemoryStore):
 @breaks("DelaysJobs", "test_each_due_job_is_taken_by_one", "of several callers, exactly one gets each due job")
 class ReadsThenLeases(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
         now = self._clock.now()
         due = [job for job in list(self._jobs.values()) if job.lessee is None and job.start_time <= now][:limit]
@@ -158,9 +165,16 @@ class LeasesAMicrosecondLess(MemoryStore):
 @breaks("DelaysJobs", "test_the_longest_due_come_first_up_to_the_limit", "the longest due are taken first")
 class LeasesInAnyOrder(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return super().take_due(lessee, lease, limit, labels, full)[::-1]
+        return super().take_due(lessee, lease, limit, labels, full, queues=queues)[::-1]
 
 
 @breaks(
@@ -314,19 +328,33 @@ class TakesCasesForEqual(MemoryStore):
 @breaks("DelaysJobs", "test_only_jobs_with_these_labels_are_taken", "take_due takes only jobs with these labels")
 class TakesTheJobsOfOthers(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return super().take_due(lessee, lease, limit, None, full)
+        return super().take_due(lessee, lease, limit, None, full, queues=queues)
 
 
 @breaks("DelaysJobs", "test_a_taken_job_has_the_body_of_its_request", "take_due returns the request with its body")
 class TakesNoBody(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
         return [
             job if job.request is None else evolve(job, request=evolve(job.request, body=b""))
-            for job in super().take_due(lessee, lease, limit, labels, full)
+            for job in super().take_due(lessee, lease, limit, labels, full, queues=queues)
         ]
 
 
@@ -462,9 +490,16 @@ class ListsDeletedJobs(MemoryStore):
         return [*super().find(query), *self._deleted.values()]
 
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return [*self._deleted.values(), *super().take_due(lessee, lease, limit, labels, full)]
+        return [*self._deleted.values(), *super().take_due(lessee, lease, limit, labels, full, queues=queues)]
 
 
 # --- searches for a list of jobs ------------------------------------------------------------------------------------
@@ -942,7 +977,14 @@ class KeepsTheToken(MemoryStore):
         return super()._write(evolve(job, token=before.token) if before is not None and is_requeued else job)
 
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
         return []
 
@@ -1071,34 +1113,77 @@ class KeepsSlots(MemoryStore):
 )
 class SkipsWhatHasASlot(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        taken = super().take_due(lessee, lease, limit, labels, full)
+        taken = super().take_due(lessee, lease, limit, labels, full, queues=queues)
         return [job for job in taken if job.queue not in full]
 
 
 @breaks("DelaysJobs", "test_full_queues_are_skipped_and_hold_up_no_others", "take_due skips the jobs of full queues")
 class SkipsNoQueue(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return super().take_due(lessee, lease, limit, labels)
+        return super().take_due(lessee, lease, limit, labels, queues=queues)
 
 
 @breaks("DelaysJobs", "test_full_queues_are_skipped_and_hold_up_no_others", "take_due skips the jobs of full queues")
 class IsHeldUpByAFullQueue(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return [job for job in super().take_due(lessee, lease, limit, labels) if job.queue not in full]
+        return [job for job in super().take_due(lessee, lease, limit, labels, queues=queues) if job.queue not in full]
+
+
+@breaks("DelaysJobs", "test_only_the_jobs_of_the_given_queues_are_taken", "take_due takes nothing of no queues")
+class TakesFromAnyQueue(MemoryStore):
+    def take_due(
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
+    ) -> list[Job]:
+        return super().take_due(lessee, lease, limit, labels, full, queues=queues or None)
 
 
 @breaks("DelaysJobs", "test_a_job_between_two_slices_is_taken", "a job between two slices waits to be taken")
 class TakesOnlyTheStarted(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        taken = super().take_due(lessee, lease, limit, labels, full)
+        taken = super().take_due(lessee, lease, limit, labels, full, queues=queues)
         return [job for job in taken if job.status is Status.STARTED]
 
 
@@ -1217,17 +1302,31 @@ class TakesSlotsForEqual(MemoryStore):
 @breaks("DelaysJobs", "test_full_queues_go_with_labels", "take_due takes only jobs with these labels, of queues")
 class ForgetsLabelsIfAQueueIsFull(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return super().take_due(lessee, lease, limit, None if full else labels, full)
+        return super().take_due(lessee, lease, limit, None if full else labels, full, queues=queues)
 
 
 @breaks("DelaysJobs", "test_a_job_past_its_deadline_is_still_taken", "take_due ignores deliver_by and expires")
 class LeavesTheLateAlone(MemoryStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
-        return [job for job in super().take_due(lessee, lease, limit, labels, full) if late(job) is None]
+        return [job for job in super().take_due(lessee, lease, limit, labels, full, queues=queues) if late(job) is None]
 
 
 # --- wrong return values ----------------------------------------------------------------------------------------
@@ -1403,7 +1502,14 @@ class ReadsThenMergesAFile(SQLiteStore):
 
 class LeasesTwice(SQLiteStore):
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: Labels = None, full: frozenset[str] = NONE
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: Labels = None,
+        full: frozenset[str] = NONE,
+        *,
+        queues: Labels = None,
     ) -> list[Job]:
         jobs = [job for job in self.find(Query(status=Status.STARTED, limit=1000)) if job.lessee is None][:limit]
         let_others_run()

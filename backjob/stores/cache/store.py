@@ -160,9 +160,11 @@ class CacheStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
         def is_wanted(record: Record) -> bool:
-            return is_due(record.job, record.job.read_time, labels, full)
+            return is_due(record.job, record.job.read_time, labels, full, queues)
 
         def step(record: Record) -> Record | None:
             if not is_wanted(record):

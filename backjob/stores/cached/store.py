@@ -154,8 +154,10 @@ class CachedStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        return self._store.take_due(lessee, lease, limit, labels, full)
+        return self._store.take_due(lessee, lease, limit, labels, full, queues=queues)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         if expect.unclaimed or expect.status is Status.STARTED:  # the cache has no such job

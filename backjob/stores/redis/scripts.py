@@ -163,15 +163,28 @@ return stale
 """lease in seconds and microseconds; of each job id, token, 1 if it is alive → the ids that do not run with their token."""
 
 DUE: Final = Script.of("""
-local due, full = {}, {}
+local due, full, wanted = {}, {}, nil
 for _, queue in ipairs(cjson.decode(ARGV[8])) do full[lane({queue = queue})] = true end
+if ARGV[9] ~= '' then
+    wanted = {}
+    for _, queue in ipairs(cjson.decode(ARGV[9])) do wanted[lane({queue = queue})] = true end
+end
+
+-- Whether jobs of a lane may be of a queue to take. The jobs with slots are of any queue, so each of them is looked at.
+local function may_have(name) return not full[name] and (not wanted or wanted[name] or name == '*') end
+local function is_wanted(name, member)
+    if not wanted or name ~= '*' then return true end
+    return wanted[lane({queue = call('HGET', job_key(entry_id(member)), 'queue') or nil})]
+end
 
 -- Add the waiting jobs of a lane that are due. An empty one is removed from the list of lanes.
 local function collect(name, label)
     local set = root .. of_label(waiting(name), label)
-    local members = call('ZRANGEBYSCORE', set, '-inf', now, 'WITHSCORES', 'LIMIT', 0, ARGV[6])
+    local members = call('ZRANGEBYSCORE', set, '-inf', now, 'WITHSCORES', 'LIMIT', 0, wanted and name == '*' and 1000 or ARGV[6])
     for i = 1, #members, 2 do
-        due[#due + 1] = {member = members[i], start_time = tonumber(members[i + 1]), set = set, label = label}
+        if is_wanted(name, members[i]) then
+            due[#due + 1] = {member = members[i], start_time = tonumber(members[i + 1]), set = set, label = label}
+        end
     end
     if #members == 0 and name ~= '' and call('ZCARD', set) == 0 then
         call('SREM', root .. of_label('lanes', label), name)
@@ -189,9 +202,9 @@ for _, label in ipairs(labels_of(ARGV[7])) do
             open_lane(name, label)
         end
     end
-    if not full[''] then collect('', label) end
+    if may_have('') then collect('', label) end
     for _, name in ipairs(call('SMEMBERS', root .. of_label('lanes', label))) do
-        if not full[name] then collect(name, label) end
+        if may_have(name) then collect(name, label) end
     end
 end
 -- Within a lane they are in order already; at the same moment, members are in the order of creation.
@@ -214,7 +227,7 @@ for i = 1, math.min(#due, tonumber(ARGV[6])) do
 end
 return found
 """)
-"""lessee, lease in seconds and microseconds, limit, labels, JSON of the full queues → now; each row with its body."""
+"""lessee, lease in seconds and microseconds, limit, labels, JSON of the full queues, queues → now; each row with its body."""
 
 DELETE: Final = Script.of("""
 local id = ARGV[3]

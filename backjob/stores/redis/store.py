@@ -122,9 +122,11 @@ class RedisStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
         limit = max(0, min(limit, _DUE_LIMIT))
-        arguments = *parted(span(lease)), limit, listing(labels), listing(full)
+        arguments = *parted(span(lease)), limit, listing(labels), listing(full), listing(queues)
         now, *rows = self._run(scripts.DUE, lessee, *arguments)
         return [job_of(row, now) for row in rows]
 

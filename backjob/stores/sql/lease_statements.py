@@ -37,7 +37,7 @@ class LeaseStatements:
         self._whole = whole
         self._now = now
         self._can_return_updates = can_return_updates
-        self._due: dict[tuple[bool, bool], Due] = {}
+        self._due: dict[tuple[bool, bool, bool], Due] = {}
         self.lease = self._make_lease().where(self._column.seq.in_(list_of("batch")))
         self.lock_running = self._make_lock_running()
         self.running = sa.select(self._column.id).where(*self._is_running())
@@ -45,16 +45,16 @@ class LeaseStatements:
         self.beat = self._make_beat()
         """Renews leases in one statement, and returns the other ids, each with whether it is stale; None if it can't."""
 
-    def due(self, *, by_label: bool, has_full: bool) -> Due:
-        """The statements about due jobs with one of ``labels``, that are in none of the queues ``full`` or have a slot."""
-        shape = (by_label, has_full)
+    def due(self, *, by_label: bool, has_full: bool, by_queue: bool) -> Due:
+        """The statements about due jobs with one of ``labels``, of one of ``queues``, that are in none of the queues ``full`` or have a slot."""
+        shape = (by_label, has_full, by_queue)
         if shape not in self._due:
-            self._due[shape] = self._make_due(by_label=by_label, has_full=has_full)
+            self._due[shape] = self._make_due(by_label=by_label, has_full=has_full, by_queue=by_queue)
         return self._due[shape]
 
     # --- waiting jobs -----------------------------------------------------------------------------------------------
 
-    def _make_due(self, *, by_label: bool, has_full: bool) -> Due:
+    def _make_due(self, *, by_label: bool, has_full: bool, by_queue: bool) -> Due:
         # A search for each status, so that each reads the index in its order. Only a few jobs are between two slices.
         column = self._column
         conditions = [
@@ -67,6 +67,8 @@ class LeaseStatements:
             conditions.append(column.label.in_(list_of("labels")))
         if has_full:
             conditions.append(sa.or_(column.slot.is_not(None), column.queue.not_in(list_of("full"))))
+        if by_queue:
+            conditions.append(column.queue.in_(list_of("queues")))
         started, sliced = ([column.status == status, *conditions] for status in (ZERO, ONE))
         return Due(
             any=sa.select(self._exists(started).label("any_started"), self._exists(sliced).label("any_sliced")),

@@ -36,13 +36,19 @@ class Leasing:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
+        if queues is not None and not queues:
+            return []
         values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
-        due = self._sql.leases.due(by_label=labels is not None, has_full=bool(full))
+        due = self._sql.leases.due(by_label=labels is not None, has_full=bool(full), by_queue=queues is not None)
         if labels is not None:
             values["labels"] = sorted(labels)
         if full:
             values["full"] = sorted(full)
+        if queues is not None:
+            values["queues"] = sorted(queues)
         if due.take is not None:
             rows = sorted(self._select(due.take, values), key=_DUE_FIRST)
             return [row_job(row[:-2], moment(row[-2])) for row in rows]

@@ -235,8 +235,10 @@ class SQLStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        return self._leasing.take_due(lessee, lease, limit, labels, full)
+        return self._leasing.take_due(lessee, lease, limit, labels, full, queues=queues)
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         return self._leasing.beat(tokens, lease, alive)

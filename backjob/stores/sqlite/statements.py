@@ -66,7 +66,7 @@ _IDENTIFIER: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,47}")
 
 _DUE: Final = (
     "SELECT seq, start_time FROM {jobs} WHERE status = [status] AND status < 2[label] AND token IS NULL "
-    "AND start_time BETWEEN :first AND :last AND (lease_until IS NULL OR lease_until <= :now)[full]"
+    "AND start_time BETWEEN :first AND :last AND (lease_until IS NULL OR lease_until <= :now)[queues]"
 )
 
 # `backjob.lifecycle.late` in SQL. A job that runs has a token; comparing it, unlike IS NOT NULL, uses the index.
@@ -196,20 +196,24 @@ class Statements:
         )
 
     def search_due(
-        self, statement: str, labels: frozenset[str] | None, full: frozenset[str]
+        self, statement: str, labels: frozenset[str] | None, full: frozenset[str], queues: frozenset[str] | None
     ) -> tuple[str, dict[str, str]]:
-        """`due_times` or `take_due`, limited to these labels and without these queues, and the values of both.
+        """`due_times` or `take_due`, limited to these labels and queues and without the full ones, and the values of both.
 
         One list for each living status and each label stays in the index's order, so reading it ends at the limit.
         """
-        queues = {f"queue{number}": queue for number, queue in enumerate(sorted(full))}
+        without = {f"full{number}": queue for number, queue in enumerate(sorted(full))}
+        among = {f"queue{number}": queue for number, queue in enumerate(sorted(queues or ()))}
         each = {f"label{number}": label for number, label in enumerate(sorted(labels or ()))}
         limits = [""] if labels is None else [f" AND label = :{name}" for name in each] or [" AND 0"]
-        names = ", ".join([f":{name}" for name in queues])
-        due = self.due.replace("[full]", f" AND (slot IS NOT NULL OR queue NOT IN ({names}))" if queues else "")
+        chosen = (
+            f" AND (slot IS NOT NULL OR queue NOT IN ({', '.join(f':{name}' for name in without)}))" if without else ""
+        )
+        chosen += "" if queues is None else f" AND queue IN ({', '.join(f':{name}' for name in among)})"
+        due = self.due.replace("[queues]", chosen)
         due = self.longest_due.replace("[due]", due)
         lists = [due.replace("[status]", status).replace("[label]", limit) for status in "01" for limit in limits]
-        return statement.replace("[due]", " UNION ALL ".join(lists)), each | queues
+        return statement.replace("[due]", " UNION ALL ".join(lists)), each | without | among
 
     def change(self, assigned: dict[str, object], expected: dict[str, object], expect: Expect) -> str:
         """The compare-and-set of these columns, which also raises the version.

@@ -183,12 +183,14 @@ class SQLiteStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
         now = self._clock.now()
         until = microseconds(now) + span(lease)
         values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
-        due_times, named = self._sql.search_due(self._sql.due_times, labels, full)
-        take_due, _ = self._sql.search_due(self._sql.take_due, labels, full)
+        due_times, named = self._sql.search_due(self._sql.due_times, labels, full, queues)
+        take_due, _ = self._sql.search_due(self._sql.take_due, labels, full, queues)
         while True:
             # Usually nothing is due, and reading does not wait for writers. It skips the jobs of full queues too, which may
             # be many: the write begins after them.

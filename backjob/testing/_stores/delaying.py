@@ -146,6 +146,25 @@ class DelaysJobs(StoreCase):
         same(self.read("0").version, 1, "a job of a full queue stays as it is")
         same(taken(10), ["3", "2", "0"], "without full queues, take_due takes the jobs of all of them, in order")
 
+    def test_only_the_jobs_of_the_given_queues_are_taken(self) -> None:
+        for number, queue in enumerate(("slow", "fast", "default", "SLOW", "slow ", "slow")):
+            self.store.create(draft(f"{number}", queue=queue, due=9 - number))
+        self.clock.advance(10)
+
+        def taken(*queues: str, full: str = "") -> list[str]:
+            found = self.store.take_due("me", 60, 10, None, frozenset((full,)), queues=frozenset(queues))
+            return [job.id for job in found]
+
+        promise = "take_due takes the jobs of the given queues alone, compared byte by byte, the longest due first"
+        same(taken(), [], "take_due takes nothing of no queues")
+        same(taken("none"), [], promise)
+        same(self.read("0").version, 1, "a job of another queue stays as it is")
+        same(taken("slow", "fast", full="fast"), ["5", "0"], "a queue that is full is skipped, though it is given")
+        same(taken("default", "fast"), ["2", "1"], promise)
+        same(
+            [job.id for job in self.store.take_due("me", 60, 10)], ["4", "3"], "without queues, take_due takes any job"
+        )
+
     def test_full_queues_go_with_labels(self) -> None:
         for number, (label, queue) in enumerate((("a", "slow"), ("b", "fast"), ("a", "fast"), ("b", "slow"))):
             self.store.create(draft(f"{number}", label=label, queue=queue))

@@ -120,7 +120,14 @@ class Model:
         return True
 
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None, full: frozenset[str]
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None,
+        full: frozenset[str],
+        *,
+        queues: frozenset[str] | None,
     ) -> list[Job | None]:
         now = self.clock.now()
         due = [
@@ -130,6 +137,7 @@ class Model:
             and row["start_time"] <= now
             and not self.is_leased(row)
             and (row["slot"] is not None or row["queue"] not in full)
+            and (queues is None or row["queue"] in queues)
             and (labels is None or row["label"] in labels)
         ]
         taken = sorted(due, key=lambda row: row["start_time"])[:limit]

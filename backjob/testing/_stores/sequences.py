@@ -256,12 +256,20 @@ class _Machine(RuleBasedStateMachine):
         limit=st.integers(1, 3),
         labels=_SOME_LABELS,
         full=st.frozensets(_QUEUES, max_size=2),
+        queues=st.none() | st.frozensets(_QUEUES, max_size=2),
     )
     def take_due(
-        self, lessee: str, lease: float, limit: int, labels: frozenset[str] | None, full: frozenset[str]
+        self,
+        lessee: str,
+        lease: float,
+        limit: int,
+        labels: frozenset[str] | None,
+        full: frozenset[str],
+        *,
+        queues: frozenset[str] | None,
     ) -> None:
-        found: list[Job | None] = [*self.store.take_due(lessee, lease, limit, labels, full)]
-        expected = self.model.take_due(lessee, lease, limit, labels, full)
+        found: list[Job | None] = [*self.store.take_due(lessee, lease, limit, labels, full, queues=queues)]
+        expected = self.model.take_due(lessee, lease, limit, labels, full, queues=queues)
         same(found, expected, "take_due returns what the model returns")
 
     @precondition(lambda self: isinstance(self.suite, FindsSilentJobs))

@@ -70,8 +70,10 @@ class WatchedStore:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        return _jobs("take_due", self._call("take_due", lessee, lease, limit, labels, full))
+        return _jobs("take_due", self._call("take_due", lessee, lease, limit, labels, full, queues=queues))
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         stale: frozenset[str] = _result("beat", self._call("beat", tokens, lease, alive), frozenset)

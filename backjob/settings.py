@@ -63,6 +63,8 @@ _OPTIONS: Final = (
     "run_lease",
     "max_running",
     "queues",
+    "deliver",
+    "redispatch_after",
     "slice_time",
     "drain_time",
     "files",
@@ -72,6 +74,8 @@ _OPTIONS: Final = (
     "capture_stderr",
     "capture_logging",
     "timestamp_output",
+    "opentelemetry",
+    "prometheus",
 )
 
 
@@ -213,6 +217,8 @@ class Settings:
     run_lease: float | None = _setting(_number)
     max_running: int | None = _setting(_count)
     queues: Mapping[str, Mapping[str, Any]] | None = _setting(_queues)
+    deliver: tuple[str, ...] | None = _setting(_names(tuple))
+    redispatch_after: float | None = _setting(_number)
     slice_time: float | None = _setting(_number)
     drain_time: float | None = _setting(_number)
     files: Files | str | None = field(default=None, metadata={"read": _files}, repr=False)
@@ -222,6 +228,8 @@ class Settings:
     capture_stderr: bool | None = _setting(_truth)
     capture_logging: int | None = _setting(logging_level)
     timestamp_output: bool | None = _setting(_truth)
+    opentelemetry: bool | None = _setting(_truth)
+    prometheus: bool | None = _setting(_truth)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:
@@ -287,6 +295,8 @@ class Settings:
             if not isinstance(found, Files):
                 raise InvalidRequest("FILES", f"{self.files} has no methods write, open and delete")
             given["files"] = found
+        if self.queues is not None:
+            given["queues"] = {name: _with_dispatch(settings) for name, settings in self.queues.items()}
         opened = self._store(default_store, store, clock)
         try:
             return make(
@@ -374,6 +384,12 @@ class Settings:
             for one in (secret, *filter(_is_strong, fallbacks))
         ]
         return MessageSigner(derived[0], fallbacks=(*derived[1:], *(self.key_fallbacks or ())))
+
+
+def _with_dispatch(queue: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings of a queue, with the function that its ``dispatch`` names."""
+    dispatch = queue.get("dispatch")
+    return {**queue, "dispatch": named(dispatch, "QUEUES")} if isinstance(dispatch, str) else queue
 
 
 def named(name: str, argument: str) -> object:

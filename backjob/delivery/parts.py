@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from attrs import field, frozen
 
 from backjob.delivery.addresses import Addresses
+from backjob.delivery.dispatching import Dispatcher
 from backjob.model import Credentials, Job, Query
 from backjob.process import Outage
 from backjob.protocols import Capability, Clock, Files, Signer, Store, lacks
@@ -99,6 +100,9 @@ class DeliveryParts:
     that have one. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections to the store that
     are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
     returns when it must be called again. ``outage`` logs the failures of the store, for all threads of the process together.
+
+    ``delivers`` are the queues whose jobs this process takes; None: all that no engine carries. ``dispatcher`` hands jobs to
+    engines. With ``keeps_leases`` it delivers the jobs that it was given to their end, and never leaves them to others.
     """
 
     store: Store
@@ -123,3 +127,6 @@ class DeliveryParts:
     is_busy: Callable[[], bool] = lambda: False
     close_idle: Callable[[], None] = lambda: None
     tend_leases: Callable[[], float | None] = lambda: None
+    delivers: frozenset[str] | None = None
+    dispatcher: Dispatcher = field(factory=Dispatcher)
+    keeps_leases: bool = False

@@ -13,8 +13,9 @@ from typing_extensions import override
 
 from backjob.errors import AddressUnknown
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_of_socket
-from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, local_path, mount_as_started, raw_end
+from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
+from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, raw_end
+from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def request_of(environ: WSGIEnvironment) -> EnvironRequest:
     else:
         decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         path = canonical_path(_bytes(decoded)) or "/"
-    query = environ.get("QUERY_STRING", "")
+    query = query_of(environ)
     target = f"{path}?{query}" if query else path
     headers = _headers_of(environ)
     return EnvironRequest(environ["REQUEST_METHOD"], target, headers, raw=bool(raw), environ=environ)
@@ -186,6 +187,20 @@ def is_test_client(environ: WSGIEnvironment) -> bool:
     return "RAW_URI" in environ and "REQUEST_URI" in environ and "SERVER_SOFTWARE" not in environ
 
 
+def comes_from_server(environ: WSGIEnvironment) -> bool:
+    """Return whether a server received this request, so that it shows the server's address and threads."""
+    return IN_PROCESS not in environ and not is_test_client(environ)
+
+
+def move_mount(environ: WSGIEnvironment) -> None:
+    """Move the mount of a request that no server received to SCRIPT_NAME, unless the application has done so."""
+    if IN_PROCESS not in environ:
+        return
+    moved = mount_left(environ[IN_PROCESS], environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""))
+    if moved is not None:
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = moved
+
+
 def restore(
     environ: WSGIEnvironment, request: Request, caller: Caller | None, fields: Mapping[str, str | None]
 ) -> None:
@@ -193,6 +208,7 @@ def restore(
 
     ``fields`` are header fields to set, or to remove where the value is None.
     """
+    forget(environ)
     environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
         if key in environ:

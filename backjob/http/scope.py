@@ -16,8 +16,9 @@ from backjob.errors import AddressUnknown, InvalidRequest
 from backjob.http.addresses import is_ip_literal
 from backjob.http.arguments import canonical_name
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_at
-from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, local_path, mount_as_started, path_below, raw_end
+from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
+from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, path_below, raw_end
+from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -84,6 +85,11 @@ class ScopeServing(Serving):
     def mount(self) -> str:
         return local_path(canonical_path(self._root.encode("utf-8", "replace")))
 
+    @property
+    def state(self) -> Any:
+        """What the lifespan has given to each request, or None."""
+        return self._scope.get("state")
+
 
 def _session_cookie(scope: Scope, session: dict[str, Any]) -> Mapping[str, str | None]:
     """Return the cookie that Starlette's SessionMiddleware is going to set, made with that middleware's own signer."""
@@ -108,9 +114,7 @@ def request_of(scope: Scope) -> ScopeRequest:
         if raw
         else canonical_path(scope["path"].encode("utf-8", "replace")) or "/"
     )
-    query = scope.get("query_string", b"")
-    if isinstance(query, bytes):  # Django's test client passes text
-        query = query.decode("latin-1")
+    query = query_of(scope)
     target = f"{path}?{query}" if query else path
     return ScopeRequest(scope["method"], target, _headers(scope), raw=bool(raw), scope=scope)
 
@@ -168,12 +172,26 @@ def is_test_client(scope: Scope) -> bool:
     )
 
 
+def comes_from_server(scope: Scope) -> bool:
+    """Return whether a server received this request, so that it shows the server's address."""
+    return IN_PROCESS not in scope and not is_test_client(scope)
+
+
+def with_mount(scope: Scope) -> Scope:
+    """Return the scope of a request that no server received with its whole mount in the root path."""
+    if IN_PROCESS not in scope:
+        return scope
+    moved = mount_left(scope[IN_PROCESS], scope.get("root_path", ""), route_path(scope))
+    return scope if moved is None else {**scope, "root_path": moved[0]}
+
+
 def restored(scope: Scope, request: Request, caller: Caller | None, changes: Mapping[str, str | None]) -> Scope:
     """Return the scope of the request that ``start()`` was given, as if its caller's client had sent it.
 
     ``changes`` are header fields to set, or to remove where the value is None.
     """
     shown = {**scope, "query_string": request.query.encode("latin-1")}
+    forget(shown)
     root: str = scope.get("root_path", "")
     if caller is not None:
         root = unquote(mount_as_started(caller.mount, canonical_path(root.encode("utf-8", "replace"))))

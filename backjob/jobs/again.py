@@ -10,8 +10,8 @@ from attrs import evolve
 from backjob.errors import InvalidRequest, JobNotFound
 from backjob.http.inherited import TRACING_FIELDS
 from backjob.jobs.engine import Engine
-from backjob.jobs.starting import Prepared, Terms, drafted, require_address, with_user_agent
-from backjob.jobs.storing import stored
+from backjob.jobs.starting import Prepared, Terms, with_user_agent
+from backjob.jobs.storing import started
 from backjob.lifecycle import ROW_CHANGED
 from backjob.model import Credentials, Job, Request, is_storable
 
@@ -34,7 +34,6 @@ def run_again(engine: Engine, job_id: str) -> str:
     if credentials is None:
         _log.error("job %s: its stored row is not as this application wrote it, so it is not run again", job.id)
         raise InvalidRequest("job_id", ROW_CHANGED)
-    require_address(engine)
     is_users = credentials in ("held", "sealed")
     work = _as_current_user(engine, job, request) if is_users else _as_before(engine, job, request)
     terms = Terms(
@@ -48,9 +47,8 @@ def run_again(engine: Engine, job_id: str) -> str:
         title=job.title,
         keep_request=True,
     )
-    draft = drafted(engine, work, terms)
     # Whatever `merge` the old job had: a second press of this button, or of the one that starts such jobs, is a mistake.
-    return stored(engine, work, draft, "unfinished").id
+    return started(engine, work, terms, "unfinished").id
 
 
 def _as_before(engine: Engine, job: Job, request: Request) -> Prepared:

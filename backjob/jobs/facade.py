@@ -15,8 +15,8 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
 from backjob.jobs.options import Hook, Options
 from backjob.jobs.outside import Outside
-from backjob.jobs.starting import Terms, drafted, prepared
-from backjob.jobs.storing import Merge, stored
+from backjob.jobs.starting import Terms, prepared
+from backjob.jobs.storing import Merge, started
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
@@ -47,12 +47,18 @@ class BackJob(Inside, Outside):
 
     If a process does not renew a job's lease for ``run_lease`` (s), the job ends or is retried. ``max_running`` is how many
     jobs a process runs at once; None: half the server's threads, at least 1, and 2 if their number is unknown; 100 under ASGI.
-    ``queues`` limits the jobs of a queue that run at once in all processes: ``{"exports": {"max_running": 2}}``.
+    ``queues`` limits the jobs of a queue that run at once in all processes: ``{"exports": {"max_running": 2}}``; with
+    ``{"exports": {"dispatch": function}}`` an engine carries them: the function gets the id of each job that is due, and
+    again after ``redispatch_after`` (s) and twice that if it is still not delivered. ``deliver`` names the queues whose jobs
+    this process delivers itself; None: all that no engine carries.
     ``slice_time`` (s) is after how long an action that can continue later hands over to its next request. ``drain_time`` (s)
     is how long a server that a signal would end at once waits for its jobs.
 
     ``capture_stderr`` makes what an action writes to stderr output too, and ``capture_logging`` its records of `logging` from
     this level on (``"INFO"``). ``timestamp_output`` begins each line of output with its time (UTC).
+
+    ``opentelemetry`` makes spans and metrics of jobs with the providers that the application has set; ``prometheus`` keeps
+    metrics in prometheus_client's default registry. Each needs its extra, or raises `MissingExtra`.
 
     Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
     """
@@ -89,6 +95,8 @@ class BackJob(Inside, Outside):
         run_lease: float = 18,
         max_running: int | None = None,
         queues: Mapping[str, Mapping[str, Any]] | None = None,
+        deliver: Iterable[str] | None = None,
+        redispatch_after: float = 600,
         slice_time: float = 20,
         drain_time: float = 25,
         files: Files | str | os.PathLike[str] | None = None,
@@ -98,6 +106,8 @@ class BackJob(Inside, Outside):
         capture_stderr: bool = False,
         capture_logging: int | str | None = None,
         timestamp_output: bool = False,
+        opentelemetry: bool = False,
+        prometheus: bool = False,
         clock: Clock | None = None,
     ) -> None:
         # The adapters' subclasses don't call this: they keep their engines elsewhere.
@@ -131,6 +141,8 @@ class BackJob(Inside, Outside):
             run_lease=run_lease,
             max_running=max_running,
             queues={} if queues is None else queues,
+            deliver=deliver,
+            redispatch_after=redispatch_after,
             slice_time=slice_time,
             drain_time=drain_time,
             files=files,
@@ -140,6 +152,8 @@ class BackJob(Inside, Outside):
             capture_stderr=capture_stderr,
             capture_logging=capture_logging,
             timestamp_output=timestamp_output,
+            opentelemetry=opentelemetry,
+            prometheus=prometheus,
             clock=clock,
         )
         self._only_engine = Engine(options, self)
@@ -239,14 +253,26 @@ class BackJob(Inside, Outside):
             title=title,
             keep_request=keep_request,
         )
-        draft = drafted(engine, work, terms)
-        return stored(engine, work, draft, merge, key).id
+        return started(engine, work, terms, merge, key).id
 
     async def astart(
         self, path: str | URL, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]
     ) -> str:
         """`start` that does not block the event loop."""
         return await self._engine.offload(self.start, path, query, **options)
+
+    def deliver(self, job_id: str, transport: Transport | None = None) -> JobState:
+        """Deliver one job, wait for its end, and return its final state: for engines, such as Celery, that carry its id.
+
+        It leases the job, waits until it is due, and delivers all its runs, by ``transport`` or else by the usual one. Any
+        process of the application may call it. Raises `DeliveryRefused` if another process has the job, if it has ended, or
+        if this process can't have the credentials that it runs with; `JobNotFound`, and `AddressUnknown`.
+        """
+        return self._engine.deliver(job_id, transport)
+
+    async def adeliver(self, job_id: str, transport: Transport | None = None) -> JobState:
+        """`deliver` that does not block the event loop."""
+        return await self._engine.offload(self.deliver, job_id, transport)
 
     # --- ending, and maintenance ------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from backjob.http.scope import (
     with_mount,
 )
 from backjob.http.serving import serving
+from backjob.http.worker_requests import hide_signature
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
@@ -32,12 +33,12 @@ from backjob.status.exchange import Download
 from backjob.status.streaming.stream import Stream
 from backjob.worker.offload import in_event_loop, note_loop, to_thread
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
-from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running
 from backjob.worker.task_exits import contain_tasks
 
-__all__ = ["BackJobMiddleware", "StatusApp", "raise_if_cancelled", "shielded"]
+__all__ = ["BackJobMiddleware", "HideSignature", "StatusApp", "raise_if_cancelled", "shielded"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -73,10 +74,12 @@ class BackJobMiddleware:
             self._jobs.request_arrived(listener, math.inf)
         try:
             opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)
+            show_outside(opened, scope)
             if opened is not None:
                 await self._work(scope, receive, send, opened)
                 return
         except Reply as reply:
+            show_outside(reply, scope)
             if reply.hold:
                 await asyncio.sleep(reply.hold)
             headers = (*reply.headers, (CONCURRENCY_HEADER, "many"))
@@ -163,6 +166,21 @@ class BackJobMiddleware:
                 await _answer(send, job_exit.status, no_store(), str(job_exit).encode())
         finally:
             serving.reset(token)
+
+
+class HideSignature:
+    """Hides the signatures of worker requests from everything inside of it but `BackJobMiddleware`.
+
+    Wrap the whole application in it if something around the middleware reads queries, such as tracing or an access log.
+    """
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            hide_signature(scope)
+        await self._app(scope, receive, send)
 
 
 class _Replayed:

@@ -74,6 +74,8 @@ _OPTIONS: Final = (
     "capture_stderr",
     "capture_logging",
     "timestamp_output",
+    "opentelemetry",
+    "prometheus",
 )
 
 
@@ -226,6 +228,8 @@ class Settings:
     capture_stderr: bool | None = _setting(_truth)
     capture_logging: int | None = _setting(logging_level)
     timestamp_output: bool | None = _setting(_truth)
+    opentelemetry: bool | None = _setting(_truth)
+    prometheus: bool | None = _setting(_truth)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:

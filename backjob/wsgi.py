@@ -21,20 +21,21 @@ from backjob.http.environ import (
     threads_of,
 )
 from backjob.http.serving import serving
+from backjob.http.worker_requests import hide_signature
 from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.protocols import Signer
 from backjob.status.endpoints import Endpoints, Visit
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
-from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
-__all__ = ["BackJobMiddleware", "StatusApp"]
+__all__ = ["BackJobMiddleware", "HideSignature", "StatusApp"]
 
 _ExcInfo: TypeAlias = "tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None] | None"
 
@@ -57,9 +58,11 @@ class BackJobMiddleware:
             self._jobs.request_arrived(listener, threads_of(environ))
         try:
             opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)
+            show_outside(opened, environ)
             if opened is not None:
                 return self._work(environ, start_response, opened)
         except Reply as reply:
+            show_outside(reply, environ)
             time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
@@ -110,6 +113,20 @@ class BackJobMiddleware:
         return response.outcome(error, self._jobs.clock.now())
 
 
+class HideSignature:
+    """Hides the signatures of worker requests from everything inside of it but `BackJobMiddleware`.
+
+    Wrap the whole application in it if something around the middleware reads queries, such as tracing or an access log.
+    """
+
+    def __init__(self, app: WSGIApplication) -> None:
+        self._app = app
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        hide_signature(environ)
+        return self._app(environ, start_response)
+
+
 def without_engine(
     app: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse, signer: Signer | None = None
 ) -> Iterable[bytes]:
@@ -117,6 +134,7 @@ def without_engine(
     try:
         check_without_engine(lambda: (routed_request(environ),), signer)
     except Reply as reply:
+        show_outside(reply, environ)
         return _reply(environ, start_response, reply)
     return _pass_on(app, environ, start_response)
 

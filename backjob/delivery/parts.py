@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Final, Protocol
 
 from attrs import field, frozen
@@ -27,6 +28,7 @@ class Retention:
     completed_days: float = 30
     days: float = 60
     files: Files | None = None
+    _calls_without_files: Iterator[int] = field(factory=count, init=False, repr=False, eq=False)
 
     def purge(self, store: Store) -> int:
         """Remove the jobs past their age, with their files; returns how many."""
@@ -35,19 +37,30 @@ class Retention:
 
     def _purge_with_files(self, store: Store, ages: tuple[float, float]) -> int:
         """Remove the jobs past their age that have a file, which `Store.purge` leaves. Returns how many."""
-        if self.files is None or lacks(store) & {Capability.RETENTION, Capability.LISTING}:
+        if lacks(store) & {Capability.RETENTION, Capability.LISTING}:
             return 0
-        count, kept = 0, set[str]()
+        if self.files is None:
+            self._warn_of_files(store, ages)
+            return 0
+        removed, kept = 0, set[str]()
         while True:
             found = store.find(Query(expired=ages, has_file=True, limit=_BATCH + len(kept)))
             jobs = [job.id for job in found if job.id not in kept]
             if not jobs:
-                return count
+                return removed
             for job_id in jobs:
                 if remove(store, self.files, job_id):
-                    count += 1
+                    removed += 1
                 else:
                     kept.add(job_id)
+
+    def _warn_of_files(self, store: Store, ages: tuple[float, float]) -> None:
+        """Log, once in a process, that jobs with a file stay, because without FILES nothing can delete their files."""
+        if store.find(Query(expired=ages, has_file=True, limit=1)) and next(self._calls_without_files) == 0:
+            _log.warning(
+                "ended jobs that have a file are not removed, because FILES does not say where the files are: set it to the "
+                "place that it had when they were written"
+            )
 
 
 def remove(store: Store, files: Files, job_id: str) -> bool:

@@ -24,6 +24,7 @@ from backjob.django.requests import (
     is_served_alone,
     listener_of,
     move_mount,
+    outside_of,
     restore,
     routed_requests,
     threads_of,
@@ -34,7 +35,7 @@ from backjob.django.site import jobs
 from backjob.http.serving import serving
 from backjob.jobs import Engine, check_without_engine
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
-from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running, current
 from backjob.worker.task_exits import contain_tasks
@@ -99,6 +100,7 @@ class BackJobMiddleware:
                     return cast("HttpResponseBase", self._get_response(request))
             running = _claim(site, request, opened)
         except Reply as reply:
+            show_outside(reply, *outside_of(request))
             time.sleep(reply.hold)
             return _replied(reply, request)
         except BaseException as error:
@@ -138,6 +140,7 @@ class BackJobMiddleware:
                     return cast("HttpResponseBase", await self._get_response(request))
             running = await shielded(sync_to_async(_claim)(site, request, opened))
         except Reply as reply:
+            show_outside(reply, *outside_of(request))
             if reply.hold:
                 await asyncio.sleep(reply.hold)
             return _replied(reply, request)
@@ -183,7 +186,9 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
     listener = partial(listener_of, request)
     if comes_from_server(request):
         site.request_arrived(listener, threads_of(request))
-    return site.worker_request(lambda: routed_requests(request), listener)
+    opened = site.worker_request(lambda: routed_requests(request), listener)
+    show_outside(opened, *outside_of(request))
+    return opened
 
 
 def _claim(site: Engine, request: HttpRequest, opened: WorkerRequest) -> Running:

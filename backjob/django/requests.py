@@ -87,6 +87,12 @@ def _environ(request: HttpRequest) -> dict[str, Any]:
     return {**request.META, **{name: text.encode().decode("latin-1") for name, text in given.items()}}
 
 
+def outside_of(request: HttpRequest) -> tuple[Any, ...]:
+    """Return what the parts around the middleware read: the environ, or the scope and the environ that Django makes of it."""
+    scope = _scope(request)
+    return (request.META,) if scope is None else (scope, request.META)
+
+
 def routed_requests(request: HttpRequest) -> tuple[Request, ...]:
     """Return the forms that the request may have, with the path that Django routes, for `backjob.worker.Worker.open`."""
     scope = _scope(request)

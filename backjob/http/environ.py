@@ -15,6 +15,7 @@ from backjob.errors import AddressUnknown
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_of_socket
 from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, raw_end
+from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def request_of(environ: WSGIEnvironment) -> EnvironRequest:
     else:
         decoded = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
         path = canonical_path(_bytes(decoded)) or "/"
-    query = environ.get("QUERY_STRING", "")
+    query = query_of(environ)
     target = f"{path}?{query}" if query else path
     headers = _headers_of(environ)
     return EnvironRequest(environ["REQUEST_METHOD"], target, headers, raw=bool(raw), environ=environ)
@@ -207,6 +208,7 @@ def restore(
 
     ``fields`` are header fields to set, or to remove where the value is None.
     """
+    forget(environ)
     environ["QUERY_STRING"] = request.query
     for key in ("REQUEST_URI", "RAW_URI"):
         if key in environ:

@@ -18,6 +18,7 @@ from backjob.http.arguments import canonical_name
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_at
 from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, path_below, raw_end
+from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -113,9 +114,7 @@ def request_of(scope: Scope) -> ScopeRequest:
         if raw
         else canonical_path(scope["path"].encode("utf-8", "replace")) or "/"
     )
-    query = scope.get("query_string", b"")
-    if isinstance(query, bytes):  # Django's test client passes text
-        query = query.decode("latin-1")
+    query = query_of(scope)
     target = f"{path}?{query}" if query else path
     return ScopeRequest(scope["method"], target, _headers(scope), raw=bool(raw), scope=scope)
 
@@ -192,6 +191,7 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
     ``changes`` are header fields to set, or to remove where the value is None.
     """
     shown = {**scope, "query_string": request.query.encode("latin-1")}
+    forget(shown)
     root: str = scope.get("root_path", "")
     if caller is not None:
         root = unquote(mount_as_started(caller.mount, canonical_path(root.encode("utf-8", "replace"))))

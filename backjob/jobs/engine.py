@@ -25,6 +25,7 @@ from backjob.jobs.callbacks import Callbacks
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
+from backjob.jobs.observing import observers_of
 from backjob.jobs.options import Options
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
@@ -83,6 +84,7 @@ class Engine(Visitors):
         self.store: Store = self.own_jobs
         self.signer = options.signer
         self.clock = options.clock
+        self.observers = observers_of(options, lambda: self.own_jobs, self.release)
         self.addresses = Addresses(options.transport)
         self.files = self.default_files() if options.files is None else options.files
         self.keeping = Keeping(
@@ -129,6 +131,7 @@ class Engine(Visitors):
             inheritance=self.inheritance,
             owner=jobs,
             keeping=self.keeping,
+            observers=self.observers,
         )
         for hand_over in options.engines.values():
             attach = getattr(hand_over, "attach", None)
@@ -463,6 +466,7 @@ class Engine(Visitors):
 
     def announce(self, job: Job) -> None:
         """Have ``on_end`` called, in another thread, for a job whose end this process wrote."""
+        self.observers.ended(job)
         if not self.has_receivers(job):
             return
         if self.calls_back_inline:

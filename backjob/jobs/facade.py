@@ -15,8 +15,8 @@ from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
 from backjob.jobs.options import Hook, Options
 from backjob.jobs.outside import Outside
-from backjob.jobs.starting import Terms, drafted, prepared
-from backjob.jobs.storing import Merge, stored
+from backjob.jobs.starting import Terms, prepared
+from backjob.jobs.storing import Merge, started
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
@@ -56,6 +56,9 @@ class BackJob(Inside, Outside):
 
     ``capture_stderr`` makes what an action writes to stderr output too, and ``capture_logging`` its records of `logging` from
     this level on (``"INFO"``). ``timestamp_output`` begins each line of output with its time (UTC).
+
+    ``opentelemetry`` makes spans and metrics of jobs with the providers that the application has set; ``prometheus`` keeps
+    metrics in prometheus_client's default registry. Each needs its extra, or raises `MissingExtra`.
 
     Raises `InvalidRequest` for an invalid argument. Thread-safe, and safe across fork.
     """
@@ -103,6 +106,8 @@ class BackJob(Inside, Outside):
         capture_stderr: bool = False,
         capture_logging: int | str | None = None,
         timestamp_output: bool = False,
+        opentelemetry: bool = False,
+        prometheus: bool = False,
         clock: Clock | None = None,
     ) -> None:
         # The adapters' subclasses don't call this: they keep their engines elsewhere.
@@ -147,6 +152,8 @@ class BackJob(Inside, Outside):
             capture_stderr=capture_stderr,
             capture_logging=capture_logging,
             timestamp_output=timestamp_output,
+            opentelemetry=opentelemetry,
+            prometheus=prometheus,
             clock=clock,
         )
         self._only_engine = Engine(options, self)
@@ -246,8 +253,7 @@ class BackJob(Inside, Outside):
             title=title,
             keep_request=keep_request,
         )
-        draft = drafted(engine, work, terms)
-        return stored(engine, work, draft, merge, key).id
+        return started(engine, work, terms, merge, key).id
 
     async def astart(
         self, path: str | URL, query: Mapping[str, Any] | None = None, **options: Unpack[StartOptions]
@@ -285,8 +291,8 @@ class BackJob(Inside, Outside):
         """Start the request of an ended job again, as a new job. Returns its id. The old job must have had ``keep_request``.
 
         An anonymous job stays anonymous, and one that ran ``as_owner`` does so again. One that ran with its user's login, which
-        is never kept, needs a request of its owner that is being served now. While the new job has not ended, another call for
-        the same old one returns the new one. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
+        is never kept, needs a request of its owner that is being served now. It joins an identical job that has not ended, as
+        ``start(merge="unfinished")`` does. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
         """
         return self._engine.run_again(job_id)
 

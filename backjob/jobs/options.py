@@ -256,6 +256,8 @@ class Options:
     max_file: int = field(default=1 << 30, validator=_check_size)
     max_result: int = _count(1 << 16)
     show_errors: bool = False
+    opentelemetry: bool = False
+    prometheus: bool = False
     clock: Clock = field(default=None, converter=_clock)
 
     def __attrs_post_init__(self) -> None:

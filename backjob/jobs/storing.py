@@ -12,7 +12,7 @@ from backjob.errors import InvalidRequest, StoreUnavailable
 from backjob.http.arguments import check_merge
 from backjob.jobs.engine import Engine
 from backjob.jobs.merging import is_same, lasting_key, merge_key
-from backjob.jobs.starting import Prepared
+from backjob.jobs.starting import Prepared, Terms, drafted
 from backjob.lifecycle import lasts, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, Status, is_storable
 
@@ -24,15 +24,23 @@ _LONGEST_KEY: Final = 1000
 _log = logging.getLogger("backjob")
 
 
-def stored(engine: Engine, work: Prepared, draft: Draft, merge: Merge, key: str | None = None) -> Job:
-    """Store the job and schedule its delivery, or join the job that ``merge`` or ``key`` allows. Raises `InvalidRequest`."""
-    return stored_as(engine, work, draft, _key(engine, work, draft, merge, key))
+def started(engine: Engine, work: Prepared, terms: Terms, merge: Merge, key: str | None = None) -> Job:
+    """Store the job and schedule its delivery, or join the job that ``merge`` or ``key`` allows.
+
+    Raises what `drafted` raises, and `InvalidRequest` for ``merge`` and ``key``.
+    """
+    with engine.observers.starting(work.request, terms.queue) as starting:
+        work = evolve(work, request=starting.request)
+        draft = drafted(engine, work, terms)
+        job = starting.job = _stored(engine, work, draft, _key(engine, work, draft, merge, key))
+        return job
 
 
-def stored_as(engine: Engine, work: Prepared, draft: Draft, merge_key: str | None) -> Job:
-    """Store the job and schedule its delivery, or join the job that has this merge key."""
+def _stored(engine: Engine, work: Prepared, draft: Draft, merge_key: str | None) -> Job:
     job = _created(engine, draft) if merge_key is None else _created_or_joined(engine, draft, merge_key, work)
     if job.id == draft.id:
+        if engine.observers:
+            engine.when_committed(job.id, partial(engine.observers.accepted, job))
         credentials = _sent(engine, job, work)
         engine.prepare_to_send()
         written = engine.clock.monotonic()

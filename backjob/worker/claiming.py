@@ -44,6 +44,7 @@ from backjob.lifecycle import (
     past_end,
 )
 from backjob.model import Expect, Headers, Job, Request, Status
+from backjob.observers import Observers, RunEnd
 from backjob.process import Outage, PerProcess, RareWarnings
 from backjob.protocols import Clock, Signer, Store, Verified
 from backjob.worker.exits import call_contained
@@ -78,7 +79,7 @@ class Worker:
     a run if the store is unavailable. ``run_ended`` is called with the job after the end of a run is written. ``max_running`` returns how
     many jobs this process may run at once, and ``is_draining`` whether it runs no more of them. ``queues`` has the limits of
     the queues that have one.
-    ``keeping`` says what is kept of an action's response.
+    ``keeping`` says what is kept of an action's response. The ``observers`` learn when runs begin and end.
     """
 
     def __init__(
@@ -103,6 +104,7 @@ class Worker:
         inheritance: Inheritance,
         owner: object,
         keeping: Keeping | None = None,
+        observers: Observers | None = None,
     ) -> None:
         self._store = store
         self._signer = signer
@@ -127,6 +129,7 @@ class Worker:
         self._holds = PerProcess(lambda: Holds(clock.monotonic, max_running))
         self._inheritance = inheritance
         self._keeping = keeping or Keeping()
+        self._observers = observers or Observers((), clock)
         self.owner = owner
 
     @property
@@ -224,6 +227,7 @@ class Worker:
                 self._settle(grant.job_id, partial(self._undo_claim, grant.job_id, token))
                 raise Refusal(503, "Service Unavailable", "unavailable", str(error), opened.mark) from error
         if job is None:
+            self._observers.refused()
             text = "this run of the job was claimed before, the job has ended, or it is unknown"
             raise Refusal(409, "Conflict", CLAIM_REFUSED, text, opened.mark)
         if not self._is_authentic(job, body):
@@ -248,6 +252,7 @@ class Worker:
             keeping=self._keeping,
         )
         leases.add(running)
+        running.at_end = self._observers.run_began(running)
         return running
 
     def _with_slot(self, job: Job, token: str, opened: WorkerRequest) -> Job:
@@ -306,6 +311,9 @@ class Worker:
         elif outcome.file is not None:
             outcome.file.close()  # finish(file=…) counts more
         conclusion = running.after(end_of(running, outcome), _spread())
+        if running.at_end:
+            seconds = self._clock.monotonic() - running.began
+            self._observers.run_ended(running.at_end, RunEnd(conclusion, outcome.status, outcome.error, seconds))
         is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
         conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
         try:

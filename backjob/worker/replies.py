@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import MutableMapping
+from typing import Any, Final
 
 from attrs import frozen
 
 from backjob.errors import BackJobError
+from backjob.http.worker_requests import hide_signature, mark_job, pass_on
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Headers, Request
 from backjob.protocols import Verified
@@ -54,6 +56,22 @@ class WorkerRequest:
     def request(self) -> Request:
         """The request that the action gets, without the signature."""
         return self.verified.request
+
+
+def show_outside(found: WorkerRequest | Reply | None, *requests: MutableMapping[str, Any]) -> None:
+    """Show what a request is to the parts around the middleware, in its environ or scope, without its signature.
+
+    A verified worker request, or probe, is marked. None is an ordinary request, which stays as it arrived.
+    """
+    for request in requests:
+        if found is None:
+            pass_on(request)
+            continue
+        hide_signature(request)
+        if isinstance(found, WorkerRequest):
+            mark_job(request, found.verified.grant.job_id)
+        elif not isinstance(found, Refusal):
+            mark_job(request, "")
 
 
 def no_store() -> Headers:

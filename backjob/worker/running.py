@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from attrs import evolve, frozen
@@ -16,6 +17,7 @@ from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
 from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of
 from backjob.model import Expect, Job, JsonValue, Status, short_text
+from backjob.observers import AtEnd
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stderr, capture_stdout
 from backjob.worker.files import Keeping, NotKept, Spool, kept
@@ -29,6 +31,9 @@ _MAX_UNWRITTEN_ENDS: Final = 3
 _log = logging.getLogger("backjob")
 
 current: InProcess[Running] = InProcess("backjob_running")
+
+_is_muted: Final[ContextVar[bool]] = ContextVar("backjob_muted", default=False)
+"""Whether nothing that this thread writes or logs becomes output."""
 
 
 @frozen
@@ -50,7 +55,8 @@ class Running(Reports):
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
     ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
     framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
-    says. ``began`` is the monotonic time (s) of the claim.
+    says. ``began`` is the monotonic time (s) of the claim. ``surroundings`` are contexts for each thread of the action, and
+    ``at_end`` the functions of observers for its end.
     """
 
     def __init__(
@@ -72,7 +78,9 @@ class Running(Reports):
         self.capture = capture
         self._stamps = Stamps(clock.now) if capture.timestamps else None
         self.owner = owner
-        self.fields = fields or {}
+        self.fields = {} if fields is None else dict(fields)
+        self.surroundings: list[Callable[[], AbstractContextManager[object]]] = []
+        self.at_end: list[AtEnd] = []
         self.finish: End | None = None
         self.error: End | None = None
         self.left_by: JobExit | None = None
@@ -103,7 +111,13 @@ class Running(Reports):
             capture_logging(_from_logging)
         token = current.set(None if self.is_inherited else self)
         try:
-            yield
+            if self.surroundings:
+                with ExitStack() as around:
+                    for surroundings in self.surroundings:
+                        around.enter_context(surroundings())
+                    yield
+            else:
+                yield
         finally:
             current.reset(token)
 
@@ -225,7 +239,7 @@ def _from_stderr(content: str | bytes, level: int) -> bool:
 
 def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
     running = current.get()
-    if running is None or running.levels[stream] < level:
+    if running is None or running.levels[stream] < level or _is_muted.get():
         return False
     if isinstance(content, bytes):
         running.write_bytes(content, stream)
@@ -236,7 +250,12 @@ def _write_to_current(content: str | bytes, level: int, stream: int) -> bool:
 
 def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] | None:
     running = current.get()
-    if running is None or running.capture.logging is None or record.levelno < running.capture.logging:
+    if (
+        running is None
+        or running.capture.logging is None
+        or record.levelno < running.capture.logging
+        or _is_muted.get()
+    ):
         return None
     running.write(line_of(record))
     return _uncaptured()
@@ -245,8 +264,8 @@ def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] |
 @contextmanager
 def _uncaptured() -> Iterator[None]:
     """Capture nothing: handlers of a record that is output already must not print it into the output again."""
-    token = current.set(None)
+    token = _is_muted.set(True)
     try:
         yield
     finally:
-        current.reset(token)
+        _is_muted.reset(token)

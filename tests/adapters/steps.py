@@ -13,9 +13,11 @@ import pytest
 from attrs import define, evolve, field
 from typing_extensions import override
 
+from backjob.http.worker_requests import hide_signature
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Headers, Request, Status
-from tests.unit.core import Bench, bench
+from backjob.signing import MessageSigner
+from tests.unit.core import KEY, Bench, bench
 
 __all__ = ["BODY", "Adapter", "Arena", "Body", "Chunks", "MiddlewareSteps", "environ_of", "scope_of"]
 
@@ -30,13 +32,23 @@ _CLAIMED: Final = [*_READ, "change"]
 class Arena:
     """A process whose signer, store, input, action and response record their calls, in order, in ``events``.
 
-    Its action responds with this status, and with ``retry_after`` as a header field if it is not None.
+    Its action responds with this status, and with ``retry_after`` as a header field if it is not None. ``outside`` is the
+    environ or the scope of the last request, which the parts outside of the middleware still have afterwards.
     """
 
     world: Bench
     events: list[str] = field(factory=list)
     status: int = 200
     retry_after: str | None = None
+    hides: bool = False
+    outside: dict[str, Any] = field(factory=dict)
+
+    def arrived(self, outside: dict[str, Any]) -> dict[str, Any]:
+        """Note the environ or the scope of a request; with ``hides``, `HideSignature` is the outermost part."""
+        self.outside = outside
+        if self.hides:
+            hide_signature(outside)
+        return outside
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -266,3 +278,36 @@ class MiddlewareSteps:
         assert self._refusal(adapter(arena, request_)) == (503, "unavailable")
         assert arena.events == [*_CLAIMED, "get", "respond"]
         assert self._status(arena) is Status.STARTED
+
+    @pytest.mark.parametrize("hides", [False, True], ids=["alone", "within HideSignature"])
+    def test_the_parts_outside_see_the_job_and_no_signature(
+        self, adapter: Adapter, arena: Arena, request_: Request, hides: bool
+    ) -> None:
+        arena.hides = hides
+        forged = evolve(request_, target=request_.target.replace("/work", "/other"))
+        assert adapter(arena, forged)[0] == 403
+        assert "backjob.job" not in arena.outside
+        assert _signed_values(arena.outside) == []
+        for status in (200, 409):
+            assert adapter(arena, request_)[0] == status
+            assert arena.outside["backjob.job"] == _job_id(arena)
+            assert _signed_values(arena.outside) == []
+
+    def test_an_ordinary_request_with_parameters_like_a_signature_stays_as_it_is(
+        self, adapter: Adapter, arena: Arena, request_: Request
+    ) -> None:
+        arena.hides = True
+        worker: Any = arena.world.engine.worker
+        worker._signer = MessageSigner(KEY, carrier="header")
+        ordinary = Request("GET", "/work?a=1&backjob-signature=x")
+        assert adapter(arena, ordinary)[0] == 200
+        arrived = scope_of(ordinary) if "query_string" in arena.outside else environ_of(ordinary, [])
+        assert "backjob.job" not in arena.outside
+        assert {name: arena.outside[name] for name in arrived if "QUERY" in name.upper() or "URI" in name} == {
+            name: value for name, value in arrived.items() if "QUERY" in name.upper() or "URI" in name
+        }
+
+
+def _signed_values(outside: dict[str, Any]) -> list[str]:
+    """Return the names of the values that have a signature."""
+    return [name for name, value in outside.items() if "signature" in str(value)]

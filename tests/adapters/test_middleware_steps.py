@@ -24,7 +24,7 @@ def _serve_wsgi(app: Any, arena: Arena, request: Request) -> tuple[int, Headers]
         arena.events.append("respond")
         responses.append((int(line.split(maxsplit=1)[0]), tuple(headers)))
 
-    body = app(environ_of(request, arena.events), start_response)
+    body = app(arena.arrived(environ_of(request, arena.events)), start_response)
     try:
         list(body)
     finally:
@@ -82,7 +82,7 @@ def through_asgi(arena: Arena, request: Request) -> tuple[int, Headers]:
             headers = tuple((name.decode(), value.decode()) for name, value in message["headers"])
             responses.append((message["status"], headers))
 
-    asyncio.run(asgi.BackJobMiddleware(app, arena.world.jobs)(scope_of(request), receive, send))
+    asyncio.run(asgi.BackJobMiddleware(app, arena.world.jobs)(arena.arrived(scope_of(request)), receive, send))
     return responses[0]
 
 

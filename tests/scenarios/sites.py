@@ -49,11 +49,10 @@ def store_url(directory: Path) -> str:
     return f"sqlite:///{directory / 'jobs.db'}"
 
 
-def jobs_at(directory: Path, **options: Any) -> BackJob:
-    """A `BackJob` that shares the store of the site in this directory. It can't deliver jobs."""
-    return BackJob(
-        open_store(store_url(directory)), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY), **options
-    )
+def jobs_at(directory: Path, transport: Any = None, **options: Any) -> BackJob:
+    """A `BackJob` that shares the store of the site in this directory. Without a transport it can't deliver jobs."""
+    transport = transport or SocketTransport("http://127.0.0.1:9")
+    return BackJob(open_store(store_url(directory)), transport, MessageSigner(KEY), **options)
 
 
 def result_of(state: JobState) -> Any:

@@ -203,6 +203,8 @@ def test_the_action_gets_the_started_request_as_if_its_caller_had_sent_it(world:
     assert not {b"x-forwarded-proto", b"forwarded"} & set(headers)
     assert len(headers) == len(seen["headers"])
     assert seen["background"]
+    assert seen["backjob.job"] == world.jobs.find()[0].id
+    assert "backjob-signature" not in str(seen)
     assert not world.jobs.is_background
 
 

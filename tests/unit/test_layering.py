@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FRAMEWORKS = ("flask", "django", "starlette", "sqlalchemy", "redis", "cryptography", "sqlite3", "werkzeug", "pytest")
+FRAMEWORKS = (
+    "flask", "django", "starlette", "sqlalchemy", "redis", "cryptography", "sqlite3", "werkzeug", "pytest",
+    "opentelemetry", "prometheus_client", "structlog", "sentry_sdk", "backjob.telemetry",
+)  # fmt: skip
 
 
 def test_importing_the_package_loads_no_framework_and_no_driver() -> None:

@@ -160,6 +160,8 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "capture_stderr": False,
         "capture_logging": None,
         "timestamp_output": False,
+        "opentelemetry": False,
+        "prometheus": False,
         "clock": None,
     },
     "start": {
@@ -223,11 +225,13 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "texts": None,
         "lang": None,
     },
+    "text_of": {"state": EMPTY, "lang": ""},
     "run_command": COMMAND,
     "arun_command": COMMAND,
     "background_only": {"action": EMPTY},
     "astatus": {"job_id": EMPTY},
     "aoutput": {"job_id": EMPTY, "offset": 0},
+    "adeliver": {"job_id": EMPTY, "transport": None},
     "acancel": {"job_id": EMPTY},
     "afind": FIND,
     "arun_again": {"job_id": EMPTY},
@@ -280,7 +284,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 17
+    assert len(twins) == 18
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name

@@ -18,7 +18,7 @@ from backjob.process import PerProcess
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.transports.sockets import SocketTransport
 from backjob.wsgi import BackJobMiddleware
-from tests.unit.core import COOKIE, Bench, Here, Sent, bench, served
+from tests.unit.core import COOKIE, Bench, FakeTransport, Here, Sent, bench, served
 from tests.unit.gateways import environ_of
 
 
@@ -117,6 +117,8 @@ def test_the_action_gets_the_started_request_as_if_its_caller_had_sent_it(world:
     assert seen["HTTP_X_FORWARDED_FOR"] == "192.0.2.9"
     assert not {"HTTP_X_FORWARDED_PROTO", "HTTP_FORWARDED"} & set(seen)
     assert seen["background"]
+    assert seen["backjob.job"] == world.jobs.find()[0].id
+    assert "backjob-signature" not in str(seen)
     assert not world.jobs.is_background
 
 
@@ -272,6 +274,18 @@ def test_a_refusal_names_its_reason_and_runs_no_action(world: Bench) -> None:
     long = Server()
     long.serve(BackJobMiddleware(never, world.jobs), {**environ, "CONTENT_LENGTH": str(1 << 30)})
     assert long.line.startswith("413")
+
+
+def test_a_probe_is_marked_too() -> None:
+    world = bench(transport=FakeTransport(in_process=False))
+    world.start()
+    world.step()
+    environ = arrival(world)
+    server = Server()
+    server.serve(BackJobMiddleware(ok, world.jobs), environ)
+    assert "backjob-proof" in server.headers
+    assert environ["backjob.job"] == ""
+    assert (environ["QUERY_STRING"], environ["REQUEST_URI"]) == ("", "/backjob/probe")
 
 
 # --- ordinary requests ----------------------------------------------------------------------------------------------

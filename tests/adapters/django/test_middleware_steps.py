@@ -31,7 +31,7 @@ def _answer(arena: Arena, response: Any) -> tuple[int, Headers]:
 
 def in_thread(arena: Arena, request: Request) -> tuple[int, Headers]:
     middleware: Any = BackJobMiddleware(lambda request: _respond(arena, request))
-    return _answer(arena, middleware(WSGIRequest(environ_of(request, arena.events))))
+    return _answer(arena, middleware(WSGIRequest(arena.arrived(environ_of(request, arena.events)))))
 
 
 def in_event_loop(arena: Arena, request: Request) -> tuple[int, Headers]:
@@ -40,7 +40,7 @@ def in_event_loop(arena: Arena, request: Request) -> tuple[int, Headers]:
 
     async def serve() -> Any:
         middleware: Any = BackJobMiddleware(get_response)
-        return await middleware(ASGIRequest(scope_of(request), Body(request.body, arena.events)))
+        return await middleware(ASGIRequest(arena.arrived(scope_of(request)), Body(request.body, arena.events)))
 
     return _answer(arena, asyncio.run(serve()))
 

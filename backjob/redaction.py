@@ -1,0 +1,61 @@
+"""Keeps the signatures of worker requests out of access logs and out of reports of errors.
+
+A logged signature is worthless once its run has been claimed, but a log need not show it. The middleware already hides it
+from what reads the environ or the scope after it; this module is for what has read the request before.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Final, TypeVar
+
+from typing_extensions import override
+
+from backjob.http.worker_requests import without_signature
+
+__all__ = ["SignatureFilter", "redact", "without_signature"]
+
+_T = TypeVar("_T")
+
+_DEEPEST: Final = 30
+
+
+class SignatureFilter(logging.Filter):
+    """Removes signatures from every record that passes: add it to the logger or the handler of an access log."""
+
+    @override
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg = _redacted(record.msg, _DEEPEST)
+        if record.args:
+            args: Any = record.args
+            # gunicorn's is a dict of its own kind, which renders missing values as "-".
+            if isinstance(args, dict):
+                for name, value in args.items():
+                    args[name] = _redacted(value, _DEEPEST)
+            else:
+                record.args = _redacted(args, _DEEPEST)
+        return True
+
+
+def redact(event: _T, hint: object = None) -> _T:  # noqa: ARG001 - Sentry passes it
+    """Return an event of Sentry without signatures: ``sentry_sdk.init(before_send=redact, before_send_transaction=redact)``.
+
+    It works on any value made of dicts, lists, tuples and texts.
+    """
+    found: _T = _redacted(event, _DEEPEST)
+    return found
+
+
+def _redacted(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return without_signature(value)
+    if isinstance(value, bytes):
+        return without_signature(value.decode("latin-1")).encode("latin-1") if b"backjob" in value else value
+    if depth == 0:
+        return value
+    if isinstance(value, Mapping) and type(value) is dict:
+        return {name: _redacted(one, depth - 1) for name, one in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_redacted(one, depth - 1) for one in value)
+    return value

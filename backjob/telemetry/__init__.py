@@ -1,0 +1,1 @@
+"""Traces and metrics of jobs, for OpenTelemetry and for prometheus_client. Only the settings import these modules."""

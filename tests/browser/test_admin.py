@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.browser.browsers import Browsers
     from tests.browser.conftest import Visitor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 pytest.importorskip("django", reason="the admin is Django's: pip install 'backjob[django]'")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.scripted import ScriptedJob, ScriptedSite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 
 def answer(page: Page, job: ScriptedJob, **changes: Any) -> None:

@@ -26,7 +26,7 @@ from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
 from backjob.jobs.observing import observers_of
-from backjob.jobs.options import Options
+from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
 from backjob.jobs.visitors import Visitors
@@ -133,10 +133,7 @@ class Engine(Visitors):
             keeping=self.keeping,
             observers=self.observers,
         )
-        for hand_over in options.engines.values():
-            attach = getattr(hand_over, "attach", None)
-            if attach is not None:
-                attach(self.deliver)
+        attach(options.engines.values(), jobs)
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)

@@ -65,6 +65,7 @@ def site(tmp_path: Path) -> Iterator[ListSite]:
     jobs.close()
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize("width", [320, 768])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_list_is_accessible_and_fits_the_screen(
@@ -96,6 +97,7 @@ def test_times_are_in_the_visitors_zone_and_language(site: ListSite, visitor: Vi
     assert shown.get_attribute("title") == f"{created:%Y-%m-%d %H:%M:%S} UTC"
 
 
+@pytest.mark.any_browser
 def test_the_list_is_filtered_and_a_job_is_deleted_without_javascript(site: ListSite, visitor: Visitor) -> None:
     page = visitor.open(site.url, java_script_enabled=False)
     page.get_by_label("State").select_option("Failed")

@@ -25,7 +25,9 @@ from backjob.model import Request
 from backjob.transports.inprocess import InProcessTransport
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
-_LOOK: Final = 0.2  # s
+_LOOK: Final = 0.1  # s
+_POLL_INTERVAL: Final = 0.5
+"""Seconds: other processes start the jobs, and the store notifies nobody."""
 _PROBE_TIMEOUT: Final = 30.0  # s
 
 _log = logging.getLogger("backjob")
@@ -68,8 +70,12 @@ def run_worker(
             monitor = engine.begin_serving()
             names = "all queues" if queues is None else f"the queues {', '.join(sorted(queues))}"
             _say(f"runs jobs of {names}, {transport.capacity} at once; Ctrl-C or SIGTERM stops it")
+            polled = time.monotonic()
             while not (received or stop.wait(_LOOK)):
-                monitor.note_request()  # a worker never rests: its jobs are started by other processes
+                if time.monotonic() - polled >= _POLL_INTERVAL:
+                    polled = time.monotonic()
+                    monitor.note_request()  # so that it does not rest as an idle site does
+                    monitor.poll_now()
             _drain(engine)
     finally:
         jobs.close()

@@ -18,16 +18,23 @@ from attrs import evolve
 from tests.scenarios.servers import KINDS, Kind
 from tests.scenarios.sites import Site, serving, settings
 
-__all__ = ["WORKER_KINDS", "Supervisor", "command_of", "worked"]
+__all__ = ["WITH_WORKER", "WITH_WORKER_PAIRS", "WORKER_IN_CI", "Supervisor", "command_of", "worked"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 WAIT: Final = 30.0
 
-WORKER_KINDS: Final = {
-    "worker-wsgi": evolve(KINDS["waitress"], name="worker-wsgi", workers=4),
-    "worker-asgi": evolve(KINDS["uvicorn-h11"], name="worker-asgi", workers=4, address="learnt"),
+WITH_WORKER: Final = {
+    "waitress-worker": evolve(KINDS["waitress"], name="waitress-worker", workers=4),
+    "uvicorn-worker": evolve(KINDS["uvicorn-h11"], name="uvicorn-worker", workers=4, address="learnt"),
 }
 """The server of the pages, under the name of the pair. No worker request reaches it."""
+WORKER_IN_CI: Final = ("plain_app", "waitress-worker")
+WITH_WORKER_PAIRS: Final = (
+    WORKER_IN_CI,
+    ("flask_app", "waitress-worker"),
+    ("django_app", "waitress-worker"),
+    ("asgi_app", "uvicorn-worker"),
+)
 
 ONLY_IN_A_WORKER: Final = {"BACKJOB_DELIVER": "", "BACKJOB_SEAL": "yes"}
 

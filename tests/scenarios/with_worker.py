@@ -45,7 +45,7 @@ def command_of(app: str, *options: str) -> list[str]:
     if app.startswith("flask"):
         return [sys.executable, "-m", "flask", "--app", f"{module}:flask_app", "backjob", "worker", *options]
     if app.startswith("django"):
-        return [sys.executable, "-m", "backjob", "worker", "--app", "backjob.django:jobs", *options]
+        return [sys.executable, "-m", "backjob", "worker", "--app", f"{module}:jobs", *options]
     interface = "--asgi" if app == "asgi_app" else "--wsgi"
     return [sys.executable, "-m", "backjob", "worker", "--app", f"{module}:jobs", interface, f"{module}:app", *options]
 

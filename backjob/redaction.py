@@ -7,7 +7,6 @@ from what reads the environ or the scope after it; this module is for what has r
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from typing_extensions import override
@@ -54,8 +53,10 @@ def _redacted(value: Any, depth: int) -> Any:
         return without_signature(value.decode("latin-1")).encode("latin-1") if b"backjob" in value else value
     if depth == 0:
         return value
-    if isinstance(value, Mapping) and type(value) is dict:
+    if type(value) is dict:
         return {name: _redacted(one, depth - 1) for name, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_redacted(one, depth - 1) for one in value)
+    if type(value) is list:
+        return [_redacted(one, depth - 1) for one in value]
+    if type(value) is tuple:
+        return tuple(_redacted(one, depth - 1) for one in value)
     return value

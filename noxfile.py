@@ -18,7 +18,7 @@ _NEEDED = (
 )  # fmt: skip
 # Excludes the store contract on database servers: it takes minutes, and the main suite runs it.
 _QUICK = "not OnPostgreSQL and not OnMariaDB"
-_SERVERS = "django-runserver or django-gunicorn-threads or django_asgi-uvicorn-h11"
+_SERVERS = "django-runserver or django-gunicorn-sync-2 or django_asgi-uvicorn-h11"
 
 
 def _python(*versions: str) -> str:

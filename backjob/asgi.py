@@ -16,12 +16,13 @@ from typing import Any, Final, TypeAlias, TypeVar
 from backjob.http.scope import (
     Scope,
     ScopeServing,
-    is_test_client,
+    comes_from_server,
     listener_of,
     request_of,
     restored,
     route_path,
     routed_requests,
+    with_mount,
 )
 from backjob.http.serving import serving
 from backjob.http.worker_requests import hide_signature
@@ -67,8 +68,9 @@ class BackJobMiddleware:
         if scope["type"] != "http":
             await self._app(scope, self._until_shutdown(receive) if scope["type"] == "lifespan" else receive, send)
             return
+        scope = with_mount(scope)
         listener = partial(listener_of, scope)
-        if not is_test_client(scope):
+        if comes_from_server(scope):
             self._jobs.request_arrived(listener, math.inf)
         try:
             opened = self._jobs.worker_request(lambda: routed_requests(scope), listener)

@@ -14,6 +14,7 @@ __all__ = [
     "BackgroundOnly",
     "CommandFailed",
     "ConnectionLost",
+    "DeliveryRefused",
     "InvalidRequest",
     "JobContinued",
     "JobEnded",
@@ -65,6 +66,19 @@ class JobNotFound(BackJobError, LookupError):
     def __init__(self, job_id: str) -> None:
         super().__init__(f"no job has the id {job_id!r}; it never existed or was purged")
         self.job_id = job_id
+
+
+class DeliveryRefused(BackJobError, RuntimeError):
+    """`BackJob.deliver` can't deliver this job now. Nothing was changed or sent.
+
+    ``reason`` is one word: ``"ended"``, ``"running"`` or ``"leased"`` (another process has it, so this message was a
+    duplicate), ``"credentials"`` (only the process that started it can send it), or ``"leaving"`` (this process shuts down).
+    """
+
+    def __init__(self, job_id: str, reason: str, text: str) -> None:
+        super().__init__(f"job {job_id} is not delivered here: {text}")
+        self.job_id = job_id
+        self.reason = reason
 
 
 class TooDeep(BackJobError, RuntimeError):

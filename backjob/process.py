@@ -1,4 +1,4 @@
-"""Tools for one process: values that a forked child makes anew, a thread that works in passes, rate-limited logging."""
+"""Tools for one process: values that a forked child makes anew, threads, rate-limited logging."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
@@ -14,7 +15,7 @@ from typing import Final, Generic, TypeVar
 from backjob.clock import Clock
 from backjob.errors import StoreError
 
-__all__ = ["RETRY_PAUSE", "Outage", "Passes", "PerProcess", "RareWarnings"]
+__all__ = ["RETRY_PAUSE", "DaemonThreads", "Outage", "Passes", "PerProcess", "RareWarnings"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -22,6 +23,7 @@ RETRY_PAUSE: Final = 1.0
 """Seconds before backjob retries what has failed, such as a call of the store."""
 
 _WARNING_INTERVAL: Final = 60.0
+_IDLE: Final = 30.0  # s; then an idle thread ends
 
 _log = logging.getLogger("backjob")
 
@@ -136,6 +138,58 @@ class Passes:
                 self._thread = None
                 return False
             return True
+
+
+class DaemonThreads:
+    """Runs calls in at most ``limit`` daemon threads, which start when they are needed and end when they are idle.
+
+    Belongs to one process: keep it in a `PerProcess`. A call must not raise.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._name = name
+        self._limit = limit
+        self._calls: deque[Callable[[], object]] = deque()
+        self._changed = threading.Condition()
+        self._idle = 0
+        self._count = 0
+        self._numbers = count(1)
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Have a thread run the call. Raises `RuntimeError` if there is no thread and the system starts none."""
+        with self._changed:
+            self._calls.append(call)
+            if self._idle >= len(self._calls):
+                self._changed.notify()
+            elif self._count < self._limit:
+                self._start()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"{self._name}-{next(self._numbers)}", daemon=True)
+        self._count += 1
+        try:
+            thread.start()
+        except RuntimeError:
+            self._count -= 1
+            if not self._count:
+                self._calls.pop()
+                raise
+
+    def _work(self) -> None:
+        while (call := self._next()) is not None:
+            call()
+            del call  # and with it what the call refers to
+
+    def _next(self) -> Callable[[], object] | None:
+        with self._changed:
+            while not self._calls:
+                self._idle += 1
+                is_notified = self._changed.wait(_IDLE)
+                self._idle -= 1
+                if not is_notified and not self._calls:
+                    self._count -= 1
+                    return None
+            return self._calls.popleft()
 
 
 class RareWarnings:

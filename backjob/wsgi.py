@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from backjob.errors import JobExit
 from backjob.http.environ import (
     EnvironServing,
-    is_test_client,
+    comes_from_server,
     listener_of,
+    move_mount,
     request_of,
     restore,
     routed_request,
@@ -52,7 +53,8 @@ class BackJobMiddleware:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         listener = partial(listener_of, environ)
-        if not is_test_client(environ):
+        move_mount(environ)
+        if comes_from_server(environ):
             self._jobs.request_arrived(listener, threads_of(environ))
         try:
             opened = self._jobs.worker_request(lambda: (routed_request(environ),), listener)

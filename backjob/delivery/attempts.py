@@ -62,13 +62,16 @@ class Attempt:
 
 
 def signed_below_mount(signer: Signer, request: Request, grant: Grant) -> Request:
-    """Sign the path that the application routes, and put the mount back in front of it."""
+    """Sign the path that the application routes, and put the mount back in front of it.
+
+    The request still names its mount, for a transport without a server that would move it to SCRIPT_NAME or root_path.
+    """
     if not request.mount:
         return signer.sign(request, grant)
     below = request.target.removeprefix(request.mount)
     added = "" if below.startswith("/") else "/"
     signed = signer.sign(evolve(request, target=added + below, mount=""), grant)
-    return evolve(signed, target=request.mount + signed.target.removeprefix(added))
+    return evolve(signed, target=request.mount + signed.target.removeprefix(added), mount=request.mount)
 
 
 def failure(future: Future[Response]) -> BaseException | None:

@@ -151,6 +151,13 @@ class Deliveries(Keeping):
                 if unsent:
                     self.drop(delivery.job_id)
 
+    def give_back(self, job_id: str) -> None:
+        """Give up the lease of a job that is not in flight, and stop delivering it."""
+        delivery = self._by_id.get(job_id)
+        if delivery is not None and delivery.future is None:
+            self._give_up_lease(delivery)
+            self.drop(job_id)
+
     # --- sending ----------------------------------------------------------------------------------------------------
 
     def _send(self, delivery: PendingDelivery) -> None:
@@ -250,7 +257,7 @@ class Deliveries(Keeping):
 
     def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:
         at = self.slots.next_event() or self._monotonic()
-        if job.held:  # only this process can deliver it
+        if job.held or self._parts.keeps_leases:  # only this process can deliver it, or has to
             self._send_at(at, delivery)
         else:
             self._give_up_lease(delivery)

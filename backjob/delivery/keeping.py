@@ -137,7 +137,8 @@ class Keeping:
         job = delivery.job
         is_ready = delivery.future is None and delivery.send_at is None
         has_waited = delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
-        if is_ready and has_waited and job is not None and not job.held:
+        is_for_others = not (self._parts.keeps_leases or job is None or job.held)
+        if is_ready and has_waited and is_for_others:
             # There was no room to send it in time: any process that has room may take it.
             self._give_up_lease(delivery)
             self.drop(delivery.job_id)
@@ -225,9 +226,10 @@ class Keeping:
         at = self._monotonic() + wait
         # The jobs that wait for a slot of its queue come first: a poll takes them in their order.
         has_backlog = self._has_backlog() or self.slots.is_limited(job.queue)
+        is_for_others = (wait > 0 or has_backlog) and not self._parts.keeps_leases
         if self._is_ours(job) and (delivery.credentials or not job.held):
             self._again(job, delivery, at + (_TURN if has_backlog else 0))
-        elif job.held or wait > 0 or has_backlog or job.lessee is not None or self._parts.is_draining():
+        elif job.held or is_for_others or job.lessee is not None or self._parts.is_draining():
             self.drop(job.id)
             self._set_alarm(at)
         else:

@@ -8,27 +8,24 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
-import secrets
-import socket
 import threading
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Final
 
-from backjob.delivery.clocks import Clocks
-from backjob.delivery.deliveries import Deliveries
+from typing_extensions import override
+
+from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
-from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.reaping import reap
 from backjob.delivery.resting import Rest
 from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
+from backjob.lifecycle import DISPATCHED
 from backjob.model import Credentials, Job, Query
-from backjob.process import RETRY_PAUSE, Outage, Passes
+from backjob.process import RETRY_PAUSE, Outage
 
 _POLL_INTERVAL: Final = 2.0
 _REAP_INTERVAL: Final = 1.5
@@ -41,43 +38,23 @@ _GRACE: Final = LEASE / 2
 """Seconds that a process waits for the credentials of a job that it has read without them."""
 _CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
-_MAX_ALARMS: Final = 10_000
 
 _log = logging.getLogger("backjob")
 
 
-class Monitor:
+class Monitor(Carrier):
     """The monitor of one `BackJob` in one process: keep it in a `PerProcess`. ``lessee`` is its name on leases.
 
     ``serves_requests``: this process is a web server's, and not a shell's or a command's.
     """
 
     def __init__(self, parts: DeliveryParts) -> None:
-        self._parts = parts
-        self._store = parts.store
-        self._clock = parts.clock
-        self.lessee = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self._passes = Passes("backjob-monitor", self._pass, at_end=self._end_thread)
+        super().__init__(parts, "backjob-monitor")
         self._is_active = False
         self._rest = Rest(parts)
-        leave_at_exit(self)
         self.serves_requests = False
         self._is_leaving = False
-        self._posted: deque[Callable[[], None]] = deque()
-        self._alarms: list[float] = []
-        self._outage = parts.outage or Outage(parts.clock)
         self._no_thread = Outage(parts.clock)
-        self._has_backlog = False
-        self._clocks = Clocks(parts.clock, parts.run_lease)
-        self._deliveries = Deliveries(
-            parts,
-            self._clocks,
-            lessee=self.lessee,
-            outage=self._outage,
-            post=self._post,
-            set_alarm=self._set_alarm,
-            has_backlog=lambda: self._has_backlog,
-        )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
         self._next_poll = self._next_reap = self._next_cleanup = self._next_clock_check = now
@@ -89,6 +66,7 @@ class Monitor:
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
+    @override
     def ensure_running(self) -> None:
         """Start the thread unless it runs. Cheap enough for every request.
 
@@ -110,8 +88,9 @@ class Monitor:
             if self._rest.pace > 1:
                 self._passes.wake()
 
+    @override
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
-        """Deliver a new job when it is due. A job without a lease of this process is polled for then.
+        """Deliver a new job when it is due, or hand it to the engine of its queue. Without a lease it is polled for then.
 
         ``written`` is the monotonic time (s) at which the job was written and its lease began; other processes may see
         it only later.
@@ -120,24 +99,39 @@ class Monitor:
         at = written + seconds_until_due(job)
         if job.lessee == self.lessee:
             self._post(lambda: self._add(job, credentials, at, written))
+        elif job.lessee == DISPATCHED:
+            self._parts.dispatcher.hand_over(job)
         else:
             self._post(lambda: self._note_waiting_job(at))
 
-    def has_room(self, queue: str) -> bool:
-        """Return whether a new job of this queue could be sent now. If so, the next job that is accepted has that place."""
-        return not self._is_leaving and self._deliveries.reserve(queue)
+    def lessee_of(self, queue: str, *, is_held: bool, is_due: bool) -> str | None:
+        """Return who gets the first lease of a new job: this process, if it must deliver it or has room; or its engine.
+
+        With None any process takes it when it is due. If it is this process, the next job that is accepted has a place.
+        """
+        if is_held:
+            return self.lessee
+        if not is_due or self._is_leaving:
+            return None
+        if queue in self._parts.dispatcher.queues:
+            return DISPATCHED if self._parts.dispatcher.room() else None
+        return self.lessee if self.delivers(queue) and self._deliveries.reserve(queue) else None
+
+    def delivers(self, queue: str) -> bool:
+        """Return whether this process delivers the jobs of a queue itself."""
+        delivers = self._parts.delivers
+        return queue not in self._parts.dispatcher.queues if delivers is None else queue in delivers
 
     def reschedule(self, job: Job, credentials: Credentials | None) -> None:
         """Deliver a waiting job at its new start time, after a merge moved it and perhaps took over its lease."""
         self.ensure_running()
         at = self._clock.monotonic() + seconds_until_due(job)
+        if job.lessee == DISPATCHED and job.start_time <= job.read_time:
+            self._parts.dispatcher.hand_over(job)
+            return
         self._post(lambda: self._deliveries.reschedule(job, credentials, at))
         if job.lessee is None:
             self._post(lambda: self._set_alarm(at))
-
-    def forget(self, job: Job) -> None:
-        """Stop delivering the run of a job that was ended or requeued."""
-        self._post(lambda: self._deliveries.forget(job))
 
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
@@ -161,7 +155,11 @@ class Monitor:
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""
-        self._deliveries.places.must_poll = True  # without an address there was no room for any
+        self.poll_now()  # without an address there was no room for any
+
+    def poll_now(self) -> None:
+        """Look for due jobs now, for a process whose jobs other processes start."""
+        self._deliveries.places.must_poll = True
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:
@@ -183,11 +181,7 @@ class Monitor:
         self._clocks.check_wall()
         return not self._clocks.is_paused and self._parts.may_reap()
 
-    @property
-    def is_running(self) -> bool:
-        """Whether the thread was started and not closed."""
-        return self._passes.is_running
-
+    @override
     def has_unclaimed(self, timeout: float) -> bool:
         """Return whether jobs that this process sends now are still unclaimed; from now on it takes no others.
 
@@ -214,20 +208,15 @@ class Monitor:
         self._post(lambda: self._give_leases_back(done))
         done.wait(timeout)
 
-    def close(self, timeout: float = 5.0) -> None:
-        """Write what is pending, give up leases that other processes can use, and end the thread (s to wait for it)."""
-        if not self._passes.close(timeout):
-            self._finish()
-
+    @override
     def _post(self, action: Callable[[], None]) -> None:
-        """Have the monitor's thread call ``action`` in its next pass."""
-        self._posted.append(action)
         self._is_active = True
-        self._passes.wake()
+        super()._post(action)
 
+    @override
     def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
         self._deliveries.places.occupy()
-        self._deliveries.add(job, credentials, at, written)
+        super()._add(job, credentials, at, written)
 
     def _note_waiting_job(self, at: float) -> None:
         if at > self._clock.monotonic():
@@ -241,12 +230,9 @@ class Monitor:
         self._deliveries.slots.clear()
         self._next_poll = self._clock.monotonic()
 
-    def _set_alarm(self, at: float) -> None:
-        if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
-            heapq.heappush(self._alarms, at)
-
     # --- the thread -------------------------------------------------------------------------------------------------
 
+    @override
     def _pass(self) -> float:
         pause = self.step()
         if pause >= _REST:
@@ -255,6 +241,7 @@ class Monitor:
                 self._retrying(self._parts.close_idle)
         return pause
 
+    @override
     def step(self) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
@@ -267,6 +254,7 @@ class Monitor:
             self._next_poll = now + self._rest.interval(_POLL_INTERVAL)
             self._retrying(self._poll)
             self._deliveries.run(now)
+            self._retrying(self._parts.dispatcher.take_due)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()
@@ -303,10 +291,7 @@ class Monitor:
         """Leave the jobs that this draining process has not sent, or that a busy process has refused, to the others."""
         self._deliveries.release(unsent=True)
 
-    def _run_posted(self) -> None:
-        while self._posted:
-            self._posted.popleft()()
-
+    @override
     def _retrying(self, part: Callable[[], object]) -> None:
         """Run a part of the pass. If it fails, the next pass repeats it, and the other parts run all the same."""
         if isinstance(self._outage.attempt(part, "the monitor"), StoreError):
@@ -335,6 +320,8 @@ class Monitor:
         return min(*events, *(event for event in parts if event is not None))
 
     def _poll(self) -> None:
+        if self._parts.delivers is not None and not self._parts.delivers:
+            return
         room = min(self._deliveries.room(), _BATCH, self._deliveries.slots.batch())
         if room == 0 or self._is_leaving:
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
@@ -342,8 +329,10 @@ class Monitor:
             return
         if self._rest.is_quiet and not self._has_backlog:
             return
-        full = self._deliveries.slots.full()
-        jobs = self._store.take_due(self.lessee, LEASE, room, full=full)
+        full, delivers = self._deliveries.slots.full(), self._parts.delivers
+        if delivers is None:
+            full |= self._parts.dispatcher.queues
+        jobs = self._store.take_due(self.lessee, LEASE, room, full=full, queues=delivers)
         now = self._clock.monotonic()
         for job in jobs:
             # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
@@ -419,10 +408,8 @@ class Monitor:
         self._retrying(self._deliveries.release)
         done.set()
 
+    @override
     def _finish(self) -> None:
-        for part in (self._run_posted, self._writeback.finish, self._deliveries.release):
-            self._retrying(part)
-
-    def _end_thread(self) -> None:
-        self._finish()
-        self._retrying(self._parts.leave)
+        self._retrying(self._run_posted)
+        self._retrying(self._writeback.finish)
+        super()._finish()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
 from typing import Final, Protocol
 
 from attrs import field, frozen
 
 from backjob.delivery.addresses import Addresses
+from backjob.delivery.dispatching import Dispatcher
 from backjob.model import Credentials, Job, Query
 from backjob.process import Outage
 from backjob.protocols import Capability, Clock, Files, Signer, Store, lacks
@@ -26,6 +28,7 @@ class Retention:
     completed_days: float = 30
     days: float = 60
     files: Files | None = None
+    _calls_without_files: Iterator[int] = field(factory=count, init=False, repr=False, eq=False)
 
     def purge(self, store: Store) -> int:
         """Remove the jobs past their age, with their files; returns how many."""
@@ -34,19 +37,30 @@ class Retention:
 
     def _purge_with_files(self, store: Store, ages: tuple[float, float]) -> int:
         """Remove the jobs past their age that have a file, which `Store.purge` leaves. Returns how many."""
-        if self.files is None or lacks(store) & {Capability.RETENTION, Capability.LISTING}:
+        if lacks(store) & {Capability.RETENTION, Capability.LISTING}:
             return 0
-        count, kept = 0, set[str]()
+        if self.files is None:
+            self._warn_of_files(store, ages)
+            return 0
+        removed, kept = 0, set[str]()
         while True:
             found = store.find(Query(expired=ages, has_file=True, limit=_BATCH + len(kept)))
             jobs = [job.id for job in found if job.id not in kept]
             if not jobs:
-                return count
+                return removed
             for job_id in jobs:
                 if remove(store, self.files, job_id):
-                    count += 1
+                    removed += 1
                 else:
                     kept.add(job_id)
+
+    def _warn_of_files(self, store: Store, ages: tuple[float, float]) -> None:
+        """Log, once in a process, that jobs with a file stay, because without FILES nothing can delete their files."""
+        if store.find(Query(expired=ages, has_file=True, limit=1)) and next(self._calls_without_files) == 0:
+            _log.warning(
+                "ended jobs that have a file are not removed, because FILES does not say where the files are: set it to the "
+                "place that it had when they were written"
+            )
 
 
 def remove(store: Store, files: Files, job_id: str) -> bool:
@@ -86,6 +100,9 @@ class DeliveryParts:
     that have one. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections to the store that
     are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
     returns when it must be called again. ``outage`` logs the failures of the store, for all threads of the process together.
+
+    ``delivers`` are the queues whose jobs this process takes; None: all that no engine carries. ``dispatcher`` hands jobs to
+    engines. With ``keeps_leases`` it delivers the jobs that it was given to their end, and never leaves them to others.
     """
 
     store: Store
@@ -110,3 +127,6 @@ class DeliveryParts:
     is_busy: Callable[[], bool] = lambda: False
     close_idle: Callable[[], None] = lambda: None
     tend_leases: Callable[[], float | None] = lambda: None
+    delivers: frozenset[str] | None = None
+    dispatcher: Dispatcher = field(factory=Dispatcher)
+    keeps_leases: bool = False

@@ -20,9 +20,10 @@ from backjob.django.connections import job_context
 from backjob.django.owners import keep_owner
 from backjob.django.requests import (
     DjangoServing,
+    comes_from_server,
     is_served_alone,
-    is_test_client,
     listener_of,
+    move_mount,
     outside_of,
     restore,
     routed_requests,
@@ -181,8 +182,9 @@ def _open(site: Engine | None, request: HttpRequest) -> WorkerRequest | None:
     if site is None:
         check_without_engine(lambda: routed_requests(request))
         return None
+    move_mount(request)
     listener = partial(listener_of, request)
-    if not is_test_client(request):
+    if comes_from_server(request):
         site.request_arrived(listener, threads_of(request))
     opened = site.worker_request(lambda: routed_requests(request), listener)
     show_outside(opened, *outside_of(request))

@@ -21,8 +21,8 @@ from backjob.django.sessions import saved_session
 from backjob.http import environ as wsgi
 from backjob.http import scope as asgi
 from backjob.http.listening import Listener
-from backjob.http.serving import Serving
-from backjob.http.targets import canonical_path, local_path, mount_as_started
+from backjob.http.serving import IN_PROCESS, Serving
+from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left
 from backjob.model import Caller, Request
 
 
@@ -118,10 +118,26 @@ def threads_of(request: HttpRequest) -> float | None:
     return wsgi.threads_of(request.META) if _scope(request) is None else math.inf
 
 
-def is_test_client(request: HttpRequest) -> bool:
-    """Whether the request comes from a test client, in the process of the tests, and from no server."""
+def comes_from_server(request: HttpRequest) -> bool:
+    """Whether a server received the request, and neither a test client nor a transport in this process made it."""
     scope = _scope(request)
-    return wsgi.is_test_client(request.META) if scope is None else asgi.is_test_client(scope)
+    return wsgi.comes_from_server(request.META) if scope is None else asgi.comes_from_server(scope)
+
+
+def move_mount(request: Any) -> None:
+    """Move the mount of a request that no server received to SCRIPT_NAME, unless the application has done so."""
+    scope = _scope(request)
+    mount = (request.META if scope is None else scope).get(IN_PROCESS)
+    if not mount or settings.FORCE_SCRIPT_NAME is not None:
+        return
+    if scope is None:
+        mount = mount.encode("latin-1").decode("utf-8", "replace")
+    else:
+        request.scope = asgi.with_mount(scope)
+    moved = mount_left(mount, request.META["SCRIPT_NAME"], request.path_info)
+    if moved is not None:
+        request.path_info = request.META["PATH_INFO"] = moved[1]
+        _show_mount(request, moved[0])
 
 
 def is_served_alone(request: HttpRequest) -> bool:

@@ -13,8 +13,8 @@ from typing_extensions import override
 
 from backjob.errors import AddressUnknown
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_of_socket
-from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, local_path, mount_as_started, raw_end
+from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
+from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, raw_end
 from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
 
@@ -185,6 +185,20 @@ def is_test_client(environ: WSGIEnvironment) -> bool:
         return True
     # Of the servers, only werkzeug's has both, and it says its name.
     return "RAW_URI" in environ and "REQUEST_URI" in environ and "SERVER_SOFTWARE" not in environ
+
+
+def comes_from_server(environ: WSGIEnvironment) -> bool:
+    """Return whether a server received this request, so that it shows the server's address and threads."""
+    return IN_PROCESS not in environ and not is_test_client(environ)
+
+
+def move_mount(environ: WSGIEnvironment) -> None:
+    """Move the mount of a request that no server received to SCRIPT_NAME, unless the application has done so."""
+    if IN_PROCESS not in environ:
+        return
+    moved = mount_left(environ[IN_PROCESS], environ.get("SCRIPT_NAME", ""), environ.get("PATH_INFO", ""))
+    if moved is not None:
+        environ["SCRIPT_NAME"], environ["PATH_INFO"] = moved
 
 
 def restore(

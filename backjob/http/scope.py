@@ -16,8 +16,8 @@ from backjob.errors import AddressUnknown, InvalidRequest
 from backjob.http.addresses import is_ip_literal
 from backjob.http.arguments import canonical_name
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_at
-from backjob.http.serving import FORWARDED_FIELDS, Serving
-from backjob.http.targets import canonical_path, local_path, mount_as_started, path_below, raw_end
+from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
+from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, path_below, raw_end
 from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
 
@@ -84,6 +84,11 @@ class ScopeServing(Serving):
     @override
     def mount(self) -> str:
         return local_path(canonical_path(self._root.encode("utf-8", "replace")))
+
+    @property
+    def state(self) -> Any:
+        """What the lifespan has given to each request, or None."""
+        return self._scope.get("state")
 
 
 def _session_cookie(scope: Scope, session: dict[str, Any]) -> Mapping[str, str | None]:
@@ -165,6 +170,19 @@ def is_test_client(scope: Scope) -> bool:
         or isinstance(scope.get("query_string"), str)  # Django's; servers pass bytes
         or (tuple(scope.get("client") or ()) == _HTTPX_CLIENT and "spec_version" not in scope.get("asgi", ()))
     )
+
+
+def comes_from_server(scope: Scope) -> bool:
+    """Return whether a server received this request, so that it shows the server's address."""
+    return IN_PROCESS not in scope and not is_test_client(scope)
+
+
+def with_mount(scope: Scope) -> Scope:
+    """Return the scope of a request that no server received with its whole mount in the root path."""
+    if IN_PROCESS not in scope:
+        return scope
+    moved = mount_left(scope[IN_PROCESS], scope.get("root_path", ""), route_path(scope))
+    return scope if moved is None else {**scope, "root_path": moved[0]}
 
 
 def restored(scope: Scope, request: Request, caller: Caller | None, changes: Mapping[str, str | None]) -> Scope:

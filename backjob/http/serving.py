@@ -20,6 +20,14 @@ FORWARDED_FIELDS: Final = (
 """Header fields in which proxies describe the client. A worker request gets those of the request that started the job."""
 
 
+IN_PROCESS: Final = "backjob.in_process"
+"""The key of an environ or a scope that no server made, but a transport within this process. No client can set it.
+
+Its value is the mount of the request's target, decoded like the path. A server would move it to SCRIPT_NAME or root_path;
+here the application does so, or else the middleware.
+"""
+
+
 class Serving(Protocol):
     """An adapter's view of the request being served. Computed on demand, since most requests start no job."""
 

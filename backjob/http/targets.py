@@ -66,6 +66,16 @@ def mount_as_started(started: str, arrived: str) -> str:
     return started if started.endswith(arrived) else arrived
 
 
+def mount_left(mount: str, moved: str, path: str) -> tuple[str, str] | None:
+    """Return SCRIPT_NAME and path of a request after the rest of its mount has been moved, or None if nothing is left to move.
+
+    ``moved`` is the part that is in SCRIPT_NAME already. All are decoded.
+    """
+    left = path_below(mount, moved)
+    below = path_below(path, left) if left else None
+    return None if below is None else (mount, below)
+
+
 def normalise(target: str) -> str:
     """Return a path, with or without a query, as it goes on the wire (RFC 3986, section 6.2.2). Idempotent.
 

@@ -9,7 +9,7 @@ import h11
 from backjob.errors import ConnectionLost, InvalidRequest
 from backjob.model import Request, Response
 
-__all__ = ["MAX_HEADER", "MAX_RESPONSE", "Reader", "serialise"]
+__all__ = ["MAX_HEADER", "MAX_RESPONSE", "Reader", "fields_to_send", "serialise"]
 
 MAX_RESPONSE: Final = 1 << 16
 """Bytes of a response body that are kept."""
@@ -32,20 +32,28 @@ def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> 
     X-Forwarded-Proto) are dropped from the request. Raises `InvalidRequest`, without any header value, for a request that
     HTTP does not allow.
     """
-    host = request.header("host") or host
-    fields = [("Host", host), ("X-Forwarded-Proto", scheme), ("Connection", "close")]
-    if request.body or request.method not in _BODILESS:
-        fields.append(("Content-Length", str(len(request.body))))
-    fields += _forwarded_fields(request)
+    fields = fields_to_send(request, host)
+    fields[1:1] = [("X-Forwarded-Proto", scheme), ("Connection", "close")]
     if request.method == "CONNECT":
         raise InvalidRequest("method", "CONNECT is for proxies, not for an application")
     try:
         head = _event(request.method, prefix + request.target, fields)
     except (h11.LocalProtocolError, UnicodeEncodeError):
         # Not chained: the message of h11 contains the value, which may be a credential.
-        raise InvalidRequest(*_culprit(request, prefix, host)) from None
+        raise InvalidRequest(*_culprit(request, prefix, fields[0][1])) from None
     lines = [b"%s: %s\r\n" % field for field in head.headers.raw_items()]
     return b"".join([head.method, b" ", head.target, b" HTTP/1.1\r\n", *lines, b"\r\n", request.body])
+
+
+def fields_to_send(request: Request, host: str) -> list[tuple[str, str]]:
+    """Return the fields that an application gets: first Host, which is ``host`` unless the request has one.
+
+    With a body there is a Content-Length; other fields that `serialise` sets are dropped from the request.
+    """
+    fields = [("Host", request.header("host") or host)]
+    if request.body or request.method not in _BODILESS:
+        fields.append(("Content-Length", str(len(request.body))))
+    return fields + _forwarded_fields(request)
 
 
 def _forwarded_fields(request: Request) -> list[tuple[str, str]]:

@@ -10,8 +10,8 @@ from attrs import evolve
 from backjob.errors import InvalidRequest, JobNotFound
 from backjob.http.inherited import TRACING_FIELDS
 from backjob.jobs.engine import Engine
-from backjob.jobs.starting import Prepared, Terms, require_address, with_user_agent
-from backjob.jobs.storing import started_as
+from backjob.jobs.starting import Prepared, Terms, with_user_agent
+from backjob.jobs.storing import started
 from backjob.lifecycle import ROW_CHANGED
 from backjob.model import Credentials, Job, Request, is_storable
 
@@ -34,7 +34,6 @@ def run_again(engine: Engine, job_id: str) -> str:
     if credentials is None:
         _log.error("job %s: its stored row is not as this application wrote it, so it is not run again", job.id)
         raise InvalidRequest("job_id", ROW_CHANGED)
-    require_address(engine)
     is_users = credentials in ("held", "sealed")
     work = _as_current_user(engine, job, request) if is_users else _as_before(engine, job, request)
     terms = Terms(
@@ -48,10 +47,8 @@ def run_again(engine: Engine, job_id: str) -> str:
         title=job.title,
         keep_request=True,
     )
-    # A second press of the button, while the new job has not ended, leads to that job.
-    place = ("", "") if work.caller is None else (work.caller.host, work.caller.mount)
-    key = f"unfinished:{engine.access.merge_key('again', job.id, *place)}"
-    return started_as(engine, work, terms, lambda _work, _draft: key).id
+    # Whatever `merge` the old job had: a second press of this button, or of the one that starts such jobs, is a mistake.
+    return started(engine, work, terms, "unfinished").id
 
 
 def _as_before(engine: Engine, job: Job, request: Request) -> Prepared:
@@ -76,8 +73,15 @@ def _as_current_user(engine: Engine, job: Job, request: Request) -> Prepared:
 
 
 def _traced(engine: Engine, request: Request) -> Request:
-    """Return the request as a part of the trace of the request being served, if there is one."""
+    """Return the request as a part of the trace of the request being served, if there is one. Nothing else of it changes."""
     here = engine.here()
-    headers = tuple(field for field in request.headers if field[0].lower() not in TRACING_FIELDS)
+    headers = tuple(field for field in request.headers if not _is_of_trace(field))
     request = evolve(request, headers=headers)
-    return request if here is None else engine.inheritance.with_context(request, here.request)
+    if here is None:
+        return request
+    traced = evolve(here.request, headers=tuple(filter(_is_of_trace, here.request.headers)))
+    return engine.inheritance.with_context(request, traced)
+
+
+def _is_of_trace(field: tuple[str, str]) -> bool:
+    return field[0].lower() in TRACING_FIELDS

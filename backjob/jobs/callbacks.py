@@ -20,11 +20,14 @@ _log = logging.getLogger("backjob")
 class Callbacks:
     """Makes calls one after another, each at most once: keep it in a `PerProcess`. Thread-safe.
 
-    Its thread starts when there is something to call. ``leave`` closes what an adapter keeps for each thread.
+    Its thread starts when there is something to call. ``leave`` closes what an adapter keeps for each thread; ``what`` is
+    called, in the log's words.
     """
 
-    def __init__(self, leave: Callable[[], object]) -> None:
+    def __init__(self, leave: Callable[[], object], what: str = "on_end", thread: str = "backjob-callbacks") -> None:
         self._leave = leave
+        self._what = what
+        self._thread = thread
         self._calls: deque[tuple[str, Callable[[], object]]] = deque()
         self._changed = threading.Condition()
         self._has_thread = False
@@ -37,6 +40,11 @@ class Callbacks:
         """Whether there are calls left to make at the end of the process."""
         return self._has_thread
 
+    @property
+    def count(self) -> int:
+        """How many calls wait to be made."""
+        return len(self._calls)
+
     def has_unclaimed(self, timeout: float) -> bool:  # noqa: ARG002 - for `leave_at_exit`
         """Return False: the process need not stay for the sake of this."""
         return False
@@ -46,8 +54,8 @@ class Callbacks:
         with self._changed:
             if len(self._calls) >= _MOST_WAITING:
                 _log.error(
-                    "job %s: on_end is too slow: %d calls are waiting, so it is not called for this job",
-                    job_id, _MOST_WAITING,
+                    "job %s: %s is too slow: %d calls are waiting, so it is not called for this job",
+                    job_id, self._what, _MOST_WAITING,
                 )  # fmt: skip
                 return
             if not self._is_closed and self._ensure_thread():
@@ -71,12 +79,12 @@ class Callbacks:
         with self._changed:
             count = len(self._calls) + self._is_calling
             self._calls.clear()
-        _log.error("the process ends before on_end has returned for %d jobs", count)
+        _log.error("the process ends before %s has returned for %d jobs", self._what, count)
 
     def _ensure_thread(self) -> bool:
         if not self._has_thread:
             try:
-                threading.Thread(target=self._run, name="backjob-callbacks", daemon=True).start()
+                threading.Thread(target=self._run, name=self._thread, daemon=True).start()
             except RuntimeError:  # the system starts no more threads
                 return False
             self._has_thread = True
@@ -111,4 +119,4 @@ def _make(job_id: str, callback: Callable[[], object]) -> None:
     try:
         callback()
     except BaseException:
-        _log.exception("a callback for the end of job %s failed", job_id)
+        _log.exception("a callback for job %s failed", job_id)

@@ -8,9 +8,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from backjob.delivery.addresses import Addresses
+from backjob.delivery.carrier import Carrier
+from backjob.delivery.dispatching import Dispatcher
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
@@ -24,7 +26,7 @@ from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
 from backjob.jobs.observing import observers_of
-from backjob.jobs.options import Options
+from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
 from backjob.jobs.visitors import Visitors
@@ -54,8 +56,17 @@ _SHORT_TEXT: Final = 1 << 10
 _CLOSING: Final = 5.0  # s
 _MANY: Final = 100
 _UNKNOWN_THREADS: Final = 2
+_UNLIMITED: Final = 1000
 
 _log = logging.getLogger("backjob")
+
+
+@frozen
+class InProcess:
+    """The transport by which a process runs jobs without a server, and the queues that it takes them from (None: all)."""
+
+    transport: Transport
+    queues: frozenset[str] | None
 
 
 class Engine(Visitors):
@@ -89,6 +100,12 @@ class Engine(Visitors):
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.callbacks = PerProcess(lambda: Callbacks(self.release))
+        self.dispatches = PerProcess(lambda: Callbacks(self.release, "the dispatch to an engine", "backjob-dispatch"))
+        self.dispatcher = Dispatcher(
+            options.engines, self.store, self.dispatches.get, options.redispatch_after, options.clock
+        )
+        self._carriers = PerProcess[dict[Transport | None, Carrier]](dict)
+        self._runs_in_process: InProcess | None = None
         self.calls_back_inline = False
         """Whether `call_back` is called at once, in the thread that writes the end."""
         self.lease_keepers = PerProcess(
@@ -116,6 +133,7 @@ class Engine(Visitors):
             keeping=self.keeping,
             observers=self.observers,
         )
+        attach(options.engines.values(), jobs)
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
@@ -173,7 +191,51 @@ class Engine(Visitors):
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
             is_draining=lambda: self.draining.is_on,
+            delivers=self.delivered_queues,
+            dispatcher=self.dispatcher,
         )
+
+    @property
+    def delivered_queues(self) -> frozenset[str] | None:
+        """The queues whose jobs this process delivers itself; None: all that no engine carries."""
+        return self.options.deliver if self._runs_in_process is None else self._runs_in_process.queues
+
+    def run_in_process(self, transport: Transport, queues: frozenset[str] | None) -> None:
+        """Have this process run the jobs of these queues itself, by a transport that calls the application without a server.
+
+        None: all queues that no engine carries. It runs as many at once as the transport does, whatever MAX_RUNNING says:
+        it serves no pages. Call it before the first job.
+        """
+        self._runs_in_process = InProcess(transport, queues)
+        self.addresses = Addresses(transport)
+
+    def carrier(self, transport: Transport | None) -> Carrier:
+        """Return what delivers the jobs that are given to this process, by this transport (None: the usual one)."""
+        carriers = self._carriers.get()
+        carrier = carriers.get(transport)
+        if carrier is None:
+            if transport is not None and getattr(transport, "in_process", False):
+                self.begin_serving()  # the jobs run here, so they need their leases renewed
+                self._runs_in_process = self._runs_in_process or InProcess(transport, self.options.deliver)
+            addresses = None if transport is None else Addresses(transport)
+            parts = evolve(
+                self.delivery_parts,
+                addresses=lambda: addresses or self.addresses,
+                max_running=lambda: _UNLIMITED,
+                keeps_leases=True,
+            )
+            carrier = carriers.setdefault(transport, Carrier(parts))
+        return carrier
+
+    def deliver(self, job_id: str, transport: Transport | None = None) -> JobState:
+        """See `BackJob.deliver`."""
+        from backjob.jobs.delivering import deliver  # noqa: PLC0415 - it needs this module
+
+        return deliver(self, job_id, transport)
+
+    def opens(self, job: Job) -> bool:
+        """Return whether this process can open the sealed credentials of a job."""
+        return self._unseal(job) is not None
 
     def _close_idle(self) -> None:
         store = self.options.store
@@ -233,6 +295,9 @@ class Engine(Visitors):
 
     def max_running(self) -> int:
         """Return how many jobs this process may run at once, so that its server has threads left for pages."""
+        if self._runs_in_process is not None:
+            capacity = self._runs_in_process.transport.capacity
+            return _UNLIMITED if capacity is None else capacity
         if self.options.max_running is not None:
             return self.options.max_running
         threads = self._threads
@@ -268,7 +333,10 @@ class Engine(Visitors):
     def close(self) -> None:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()
+        for carrier in self._carriers.get().values():
+            carrier.close()
         self.monitor.close()
+        self.dispatches.get().close(_CLOSING)
         self.leases.close(_CLOSING)
         self.callbacks.get().close(_CLOSING)
         self.addresses.close()
@@ -386,6 +454,8 @@ class Engine(Visitors):
 
     def conclude(self, job: Job) -> None:
         """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
+        for carrier in [*self._carriers.get().values()]:
+            carrier.forget(job)
         self.monitor.forget(job)
         self.monitor.run_ended(job)
         if job.status.is_final:
@@ -410,6 +480,14 @@ class Engine(Visitors):
         """Return how to set the base URL and, for a server on a unix socket, the address to connect to."""
         connect_to = ', "unix:/path/of/the/socket"' if unix else ""
         return f'set the base URL: BackJob(transport=SocketTransport("https://your.site"{connect_to}))'
+
+    def url_of_worker(self) -> str:
+        """Return the URL that an action sees which no request started, in a process without a server."""
+        return self.options.public_url or getattr(self.transport, "base_url", None) or self.default_url()
+
+    def default_url(self) -> str:
+        """Return the application's URL as far as the framework knows it, or one with ``localhost``."""
+        return "http://localhost"
 
     def here(self) -> Serving | None:
         """Return the request that this thread or task is serving."""

@@ -20,7 +20,7 @@ from backjob.jobs.storing import Merge, started
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
-__all__ = ["BackJob", "Merge", "StartOptions", "engine_of", "set_up_for_command"]
+__all__ = ["BackJob", "Merge", "StartOptions", "application_of", "engine_of", "set_up_for_command"]
 
 
 class BackJob(Inside, Outside):
@@ -47,7 +47,10 @@ class BackJob(Inside, Outside):
 
     If a process does not renew a job's lease for ``run_lease`` (s), the job ends or is retried. ``max_running`` is how many
     jobs a process runs at once; None: half the server's threads, at least 1, and 2 if their number is unknown; 100 under ASGI.
-    ``queues`` limits the jobs of a queue that run at once in all processes: ``{"exports": {"max_running": 2}}``.
+    ``queues`` limits the jobs of a queue that run at once in all processes: ``{"exports": {"max_running": 2}}``; with
+    ``{"exports": {"dispatch": function}}`` an engine carries them: the function gets the id of each job that is due, and
+    again after ``redispatch_after`` (s) and twice that if it is still not delivered. ``deliver`` names the queues whose jobs
+    this process delivers itself; None: all that no engine carries.
     ``slice_time`` (s) is after how long an action that can continue later hands over to its next request. ``drain_time`` (s)
     is how long a server that a signal would end at once waits for its jobs.
 
@@ -92,6 +95,8 @@ class BackJob(Inside, Outside):
         run_lease: float = 18,
         max_running: int | None = None,
         queues: Mapping[str, Mapping[str, Any]] | None = None,
+        deliver: Iterable[str] | None = None,
+        redispatch_after: float = 600,
         slice_time: float = 20,
         drain_time: float = 25,
         files: Files | str | os.PathLike[str] | None = None,
@@ -136,6 +141,8 @@ class BackJob(Inside, Outside):
             run_lease=run_lease,
             max_running=max_running,
             queues={} if queues is None else queues,
+            deliver=deliver,
+            redispatch_after=redispatch_after,
             slice_time=slice_time,
             drain_time=drain_time,
             files=files,
@@ -178,6 +185,10 @@ class BackJob(Inside, Outside):
     def status_prefix(self) -> str:
         """The path below which the status routes are."""
         return self._engine.status_prefix
+
+    def _application(self) -> Any:
+        """Return the application of the jobs, for a process that runs it without a server; None: it must be named."""
+        return None
 
     def _set_up_for_command(self) -> None:
         """Load what the jobs need in a process that has only imported this object. An adapter loads its framework."""
@@ -254,6 +265,19 @@ class BackJob(Inside, Outside):
         """`start` that does not block the event loop."""
         return await self._engine.offload(self.start, path, query, **options)
 
+    def deliver(self, job_id: str, transport: Transport | None = None) -> JobState:
+        """Deliver one job, wait for its end, and return its final state: for engines, such as Celery, that carry its id.
+
+        It leases the job, waits until it is due, and delivers all its runs, by ``transport`` or else by the usual one. Any
+        process of the application may call it. Raises `DeliveryRefused` if another process has the job, if it has ended, or
+        if this process can't have the credentials that it runs with; `JobNotFound`, and `AddressUnknown`.
+        """
+        return self._engine.deliver(job_id, transport)
+
+    async def adeliver(self, job_id: str, transport: Transport | None = None) -> JobState:
+        """`deliver` that does not block the event loop."""
+        return await self._engine.offload(self.deliver, job_id, transport)
+
     # --- ending, and maintenance ------------------------------------------------------------------------------------
 
     def cancel(self, job_id: str) -> bool:
@@ -271,8 +295,8 @@ class BackJob(Inside, Outside):
         """Start the request of an ended job again, as a new job. Returns its id. The old job must have had ``keep_request``.
 
         An anonymous job stays anonymous, and one that ran ``as_owner`` does so again. One that ran with its user's login, which
-        is never kept, needs a request of its owner that is being served now. While the new job has not ended, another call for
-        the same old one returns the new one. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
+        is never kept, needs a request of its owner that is being served now. It joins an identical job that has not ended, as
+        ``start(merge="unfinished")`` does. Raises `JobNotFound`, `InvalidRequest` with the reason, and what `start` raises.
         """
         return self._engine.run_again(job_id)
 
@@ -322,6 +346,11 @@ class BackJob(Inside, Outside):
 def engine_of(jobs: BackJob | Engine) -> Engine:
     """Return the engine of a `BackJob`, for other parts of this package."""
     return jobs if isinstance(jobs, Engine) else jobs._engine  # noqa: SLF001
+
+
+def application_of(jobs: BackJob) -> Any:
+    """Return the WSGI or ASGI application of the jobs, as far as an adapter knows it, or None."""
+    return jobs._application()  # noqa: SLF001
 
 
 def set_up_for_command(jobs: BackJob) -> None:

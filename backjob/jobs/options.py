@@ -37,6 +37,7 @@ LOSES_JOBS: Final = (
 _LARGEST_FILE: Final = 1 << 50
 _MOST_SLOTS: Final = 10_000
 _QUEUES_EXAMPLE: Final = '{"exports": {"max_running": 2}}'
+_QUEUE_SETTINGS: Final = ("dispatch", "max_running")
 
 
 def _number(default: float, least: float = 0) -> Any:
@@ -111,14 +112,43 @@ def queue_limits(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
         check_queue(name, "queues")
         if not isinstance(settings, Mapping):
             raise InvalidRequest("queues", f"{name!r} must have a mapping of settings, such as {_QUEUES_EXAMPLE}")
-        for key, value in settings.items():
-            if key != "max_running":
-                raise InvalidRequest("queues", f"{name!r} has the unknown setting {key!r}; known: max_running")
+        unknown = next((key for key in settings if key not in _QUEUE_SETTINGS), None)
+        if unknown is not None:
+            known = ", ".join(_QUEUE_SETTINGS)
+            raise InvalidRequest("queues", f"{name!r} has the unknown setting {unknown!r}; known: {known}")
+        if "max_running" in settings:
+            value = settings["max_running"]
             if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST_SLOTS:
                 reason = f"max_running of {name!r} must be a whole number from 1 to {_MOST_SLOTS}, not {value!r}"
                 raise InvalidRequest("queues", reason)
             limits[name] = value
     return limits
+
+
+def queue_engines(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[[str], object]]:
+    """Return the ``dispatch`` of each queue that an engine carries. Raises `InvalidRequest` for one that can't be called."""
+    engines = {name: settings["dispatch"] for name, settings in queues.items() if "dispatch" in settings}
+    for name, dispatch in engines.items():
+        if not callable(dispatch):
+            reason = f"dispatch of {name!r} must be a function that takes the id of a job, not {dispatch!r}"
+            raise InvalidRequest("queues", reason)
+    return engines
+
+
+def attach(engines: Iterable[object], jobs: object) -> None:
+    """Tell each ``dispatch`` that has a method ``attach(jobs)`` whose jobs it hands over. It may be told more than once."""
+    for dispatch in engines:
+        told = getattr(dispatch, "attach", None)
+        if told is not None:
+            told(jobs)
+
+
+def _deliver(queues: Iterable[str] | None) -> frozenset[str] | None:
+    if queues is None:
+        return None
+    if isinstance(queues, str):
+        raise InvalidRequest("deliver", f"must be a list of names of queues, not {queues!r}")
+    return frozenset([check_queue(queue, "deliver") for queue in queues])
 
 
 def check_queue(name: object, argument: str = "queue") -> str:
@@ -152,6 +182,7 @@ def _logging(value: object) -> int | None:
 
 def _check_queues(_options: object, _attribute: object, value: Mapping[str, Mapping[str, Any]]) -> None:
     queue_limits(value)
+    queue_engines(value)
 
 
 def is_status_prefix(value: object) -> TypeGuard[str]:
@@ -227,6 +258,8 @@ class Options:
     run_lease: float = _number(18, _SHORTEST_LEASE)
     max_running: int | None = field(default=None, validator=_check_max_running)
     queues: Mapping[str, Mapping[str, Any]] = field(factory=dict, validator=_check_queues)
+    deliver: frozenset[str] | None = field(default=None, converter=_deliver)
+    redispatch_after: float = _number(600, 1)
     files: Files | None = field(default=None, converter=_files)
     max_file: int = field(default=1 << 30, validator=_check_size)
     max_result: int = _count(1 << 16)
@@ -243,6 +276,12 @@ class Options:
             raise InvalidRequest("queues", reason)
         if self.files is not None and Capability.RETENTION in lacks(self.store):
             raise InvalidRequest("files", LOSES_JOBS)
+        both = sorted(self.engines.keys() & (self.deliver or ()))
+        if both:
+            raise InvalidRequest("deliver", f"names {both[0]!r}, whose jobs an engine carries (dispatch in QUEUES)")
+        if self.engines and Capability.RETENTION in lacks(self.store):
+            reason = "this store may drop a waiting job to make room: keep the jobs of an engine in a database"
+            raise InvalidRequest("queues", reason)
 
     @property
     def capture(self) -> CaptureOptions:
@@ -255,3 +294,8 @@ class Options:
     def limits(self) -> dict[str, int]:
         """The ``max_running`` of each queue that has one."""
         return queue_limits(self.queues)
+
+    @property
+    def engines(self) -> dict[str, Callable[[str], object]]:
+        """The function of each queue that hands a job's id to the engine which carries it."""
+        return queue_engines(self.queues)

@@ -9,7 +9,7 @@ from typing import Final
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
 from backjob.model import JobState, Output, Query, Status, parse_position
-from backjob.status.embedding import ElementOptions, Markup, element
+from backjob.status.embedding import ElementOptions, Markup, element, text_of
 from backjob.worker.offload import sleep
 from backjob.worker.running import current
 
@@ -122,6 +122,15 @@ class Outside(UsesEngine):
             lang=lang,
         )
         return element(self._engine, job_id, options)
+
+    def text_of(self, state: JobState, lang: str = "") -> str:
+        """Return what a job's visitors read about it: its text, or why it waits, or else the word for its status.
+
+        backjob's own words are in the language ``lang``, such as ``"de"`` or ``"de-AT"``; by default, and if backjob does
+        not speak it, in English. As on the status pages, "internal error" and the job's id stand for the text of an
+        unexpected error, unless ``SHOW_ERRORS`` is set. It is text: escape it in HTML. Reads nothing from the store.
+        """
+        return text_of(self._engine, state, lang)
 
     def watch(self, job_id: str) -> Iterator[JobState]:
         """Yield the state now and whenever it changes, ending with the final one. Raises `JobNotFound`."""

@@ -27,6 +27,7 @@ from backjob.http.targets import path_below
 from backjob.http.values import text_of
 from backjob.jobs.engine import Engine
 from backjob.jobs.options import check_error_timeout, check_queue
+from backjob.lifecycle import DISPATCHED
 from backjob.model import DEFAULT_QUEUE, Caller, Credentials, Draft, Query, Request
 from backjob.protocols import Capability, lacks
 from backjob.signing.tokens import new_job_id
@@ -53,8 +54,7 @@ class Prepared:
 def prepared(
     engine: Engine, path: str | URL, query: Mapping[str, Any] | None, content: Content, *, as_current_user: bool
 ) -> Prepared:
-    """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`, `AddressUnknown`."""
-    require_address(engine)
+    """Build the worker request from arguments of ``start()``. Raises `InvalidRequest`, `NoCurrentRequest`."""
     limits = Limits(engine.options.max_body, engine.options.max_headers)
     wire_path, caller = _address(engine, path)
     inheritance = engine.inheritance
@@ -161,6 +161,8 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     if terms.retries and Capability.RETENTION in lacking:
         raise InvalidRequest("retries", "this store may drop a waiting job to make room: keep such jobs in a database")
     queue = check_queue(terms.queue)
+    if engine.monitor.delivers(queue):
+        require_address(engine)
     scope = check_label("scope", terms.scope)
     owner = engine.current_owner() if isinstance(terms.owner, EllipsisType) else terms.owner
     owner = None if owner in (None, "") else check_label("owner", owner)
@@ -172,6 +174,12 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     job_id = new_job_id()
     credentials = engine.inheritance.packed(job_id, work.credentials)
     held = bool(credentials) and engine.sealer is None
+    if held and not engine.monitor.delivers(queue):
+        raise InvalidRequest(
+            "queue",
+            f"the jobs of {queue!r} are delivered by other processes, which have no credentials of this user: run the job "
+            "as its owner (as_owner=True), have them stored sealed (SEAL), or pass as_current_user=False",
+        )
     if held and terms.retries:
         raise InvalidRequest(
             "retries",
@@ -180,7 +188,8 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         )
     # Take the lease only if this process must deliver the job (it holds the credentials), or if the job is due now and
     # there is room to send it; otherwise any process that has room takes it.
-    leased = held or (due == 0.0 and engine.monitor.has_room(queue))
+    lessee = engine.monitor.lessee_of(queue, is_held=held, is_due=due == 0.0)
+    leases = {None: 0.0, DISPATCHED: engine.dispatcher.after}
     draft = Draft(
         id=job_id,
         request=work.request,
@@ -194,8 +203,8 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
         retry_delay=float(retry_delay),
         queue=queue,
         as_owner=terms.as_owner,
-        lessee=engine.monitor.lessee if leased else None,
-        lease=LEASE if leased else 0.0,
+        lessee=lessee,
+        lease=leases.get(lessee, LEASE),
         held=held,
         depth=_depth(engine.options.max_depth),
         root=_root(engine),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from functools import partial
 from typing import Final, Literal, TypeAlias
 
@@ -30,15 +29,10 @@ def started(engine: Engine, work: Prepared, terms: Terms, merge: Merge, key: str
 
     Raises what `drafted` raises, and `InvalidRequest` for ``merge`` and ``key``.
     """
-    return started_as(engine, work, terms, lambda work, draft: _key(engine, work, draft, merge, key))
-
-
-def started_as(engine: Engine, work: Prepared, terms: Terms, merge_key: Callable[[Prepared, Draft], str | None]) -> Job:
-    """Store the job and schedule its delivery, or join the job that has the merge key of its draft."""
     with engine.observers.starting(work.request, terms.queue) as starting:
         work = evolve(work, request=starting.request)
         draft = drafted(engine, work, terms)
-        job = starting.job = _stored(engine, work, draft, merge_key(work, draft))
+        job = starting.job = _stored(engine, work, draft, _key(engine, work, draft, merge, key))
         return job
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, NoReturn, TypeVar
 
-from backjob.errors import InvalidRequest, JobContinued, JobFailed
+from backjob.errors import InvalidRequest, JobContinued, JobEnded, JobFailed
 from backjob.http.values import text_of
 from backjob.jobs.cursors import Keyed, Loop, Resume, checked_resume
 from backjob.jobs.engine import Engine
@@ -17,6 +17,9 @@ from backjob.model import JsonValue
 from backjob.worker.running import Running
 
 _T = TypeVar("_T")
+
+before_each: Callable[[], object] | None = None
+"""Called before each item of a loop: `backjob.testing.dies_at` ends a run there."""
 
 _MAX_STRIDE: Final = 8
 _MIN_INTERVAL: Final = 0.05
@@ -43,8 +46,10 @@ class Tracking(Slices):
         """
         text = None if text is None else text_of("text", text)
         if resume is False:
-            return self._tracked(iterable, text, total)
-        return self._resumed(iterable, text, total, checked_resume(resume))
+            items = self._tracked(iterable, text, total)
+        else:
+            items = self._resumed(iterable, text, total, checked_resume(resume))
+        return items if before_each is None else _watched(items, before_each)
 
     def _tracked(self, iterable: Iterable[_T], text: str | None, total: int | None) -> Iterator[_T]:
         running = self._running()
@@ -62,7 +67,8 @@ class Tracking(Slices):
             try:
                 yield item
             except GeneratorExit:  # the loop was left, by fail() for example: the items before this one are done
-                pace.note(running, done - 1)
+                with suppress(JobEnded):
+                    pace.note(running, done - 1)
                 raise
             if done >= report_at:
                 if pace.note(running, done):
@@ -102,6 +108,16 @@ class Tracking(Slices):
     ) -> AsyncIterator[_T]:
         """`track` for an async handler, over an async iterable or an ordinary one."""
         text = None if text is None else text_of("text", text)
+        items = self._aitems(iterable, text, total, resume)
+        return items if before_each is None else _awatched(items, before_each)
+
+    def _aitems(
+        self,
+        iterable: AsyncIterable[_T] | Iterable[_T],
+        text: str | None,
+        total: int | None,
+        resume: bool | str,
+    ) -> AsyncIterator[_T]:
         if resume is False:
             return self._atracked(iterable, text, total)
         how = checked_resume(resume)
@@ -187,6 +203,18 @@ class _Pace:
             self._stride *= 2
         self._last = now
         return done + self._stride
+
+
+def _watched(items: Iterator[_T], call: Callable[[], object]) -> Iterator[_T]:
+    for item in items:
+        call()
+        yield item
+
+
+async def _awatched(items: AsyncIterator[_T], call: Callable[[], object]) -> AsyncIterator[_T]:
+    async for item in items:
+        call()
+        yield item
 
 
 async def _async_items(iterable: AsyncIterable[_T] | Iterable[_T]) -> AsyncIterator[_T]:

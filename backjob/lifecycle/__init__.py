@@ -40,12 +40,14 @@ from backjob.lifecycle.runs import (
     is_next_slice,
     requeued,
 )
-from backjob.lifecycle.waiting import WAITING_TEXTS, local_deadline, waiting_for
+from backjob.lifecycle.waiting import CARRIER, DISPATCHED, WAITING_TEXTS, local_deadline, waiting_for
 
 __all__ = [
     "BUSY",
+    "CARRIER",
     "CLAIM_REFUSED",
     "DELIVERY_LEASE",
+    "DISPATCHED",
     "LASTING",
     "REFUSAL_HEADER",
     "ROW_CHANGED",

@@ -7,6 +7,8 @@ from datetime import datetime
 from typing import Final, cast
 
 from backjob.lifecycle.ends import UNEXPECTED, Conclusion, End, Requeue, ended
+from backjob.lifecycle.limits import Late, late
+from backjob.lifecycle.waiting import CARRIER
 from backjob.model import UNSET, Changes, Expect, Job, JsonValue, Status, Unset
 
 DELIVERY_LEASE: Final = 30.0
@@ -58,8 +60,10 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
     """The changes that end a run and have the job wait for the next one.
 
     ``at`` is the end of the run (UTC). A job between two slices stays IN_PROGRESS, and a moved cursor resets the attempts.
-    A retry without a checkpoint begins from the start. If only its lessee has the credentials, the lease stays there.
+    A retry without a checkpoint begins from the start. If only its lessee has the credentials, the lease stays there; so it
+    does with a carrier, unless the run's process died, and perhaps its carrier with it.
     """
+    is_kept = job.held or (_is_carried(job) and late(job) is not Late.DEAD)
     has_cursor = job.cursor is not None if isinstance(requeue.cursor, Unset) else requeue.cursor is not None
     return Changes(
         status=Status.STARTED if requeue.is_retry else UNSET,
@@ -68,8 +72,8 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
         delivery=1,
         token=None,
         progress=0 if requeue.is_retry and not has_cursor else UNSET,
-        lessee=UNSET if job.held else None,
-        lease=requeue.delay + DELIVERY_LEASE if job.held else None,
+        lessee=UNSET if is_kept else None,
+        lease=requeue.delay + DELIVERY_LEASE if is_kept else None,
         due=requeue.delay,
         deliver_by=None,
         slot=None,
@@ -84,16 +88,21 @@ def given_back(job: Job) -> Changes:
 
     This counts neither as an attempt nor as a slice, and the job keeps its turn in the queue.
     """
+    is_kept = job.held or _is_carried(job)
     return Changes(
         status=UNSET if is_next_slice(job) else Status.STARTED,
         run=job.run + 1,
         delivery=1,
         token=None,
-        lessee=UNSET if job.held else None,
-        lease=DELIVERY_LEASE if job.held else None,
+        lessee=UNSET if is_kept else None,
+        lease=DELIVERY_LEASE if is_kept else None,
         deliver_by=None,
         slot=None,
     )
+
+
+def _is_carried(job: Job) -> bool:
+    return job.lessee is not None and job.lessee.startswith(CARRIER)
 
 
 def concluded(job: Job, conclusion: Conclusion, at: datetime) -> Changes:

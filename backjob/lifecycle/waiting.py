@@ -9,6 +9,12 @@ from backjob.model import Job, Status
 
 _PLACE_AFTER: Final = 1.0  # s: sending takes a moment even if there is room
 
+DISPATCHED: Final = "dispatch"
+"""The lessee of a job that was handed to the engine of its queue. Whoever is to deliver it may take the lease over."""
+
+CARRIER: Final = "carrier:"
+"""The beginning of the name of a lessee that delivers a job to its end, through all its runs."""
+
 WAITING_TEXTS: Final = {
     "place": "no free place yet",
     "connection": "no connection to the application yet",
@@ -27,6 +33,8 @@ def waiting_for(job: Job) -> str | None:
         return "due"
     if job.waiting_for is not None:
         return job.waiting_for
+    if job.lessee == DISPATCHED:
+        return "engine"
     is_unsent = job.deliver_by is None and job.read_time - job.start_time > timedelta(seconds=_PLACE_AFTER)
     return "place" if is_unsent else None
 

@@ -14,7 +14,7 @@ from backjob.model import JobState, JsonValue, Status, clean_text
 from backjob.output import from_line, html_of, plain
 from backjob.status.languages import ENGLISH, Language
 from backjob.status.templates import attributes, fill, template
-from backjob.status.words import attempt_note, run_line, text_of_state, utc, word_of
+from backjob.status.words import attempt_note, run_line, text_of_state, utc, waiting_note, word_of
 
 _LONGEST_HEADLINE: Final = 500
 _SHORTEST_ESTIMATE: Final = 2.0  # s
@@ -94,6 +94,11 @@ def result_link(result: JsonValue) -> str | None:
         return None
     scheme = _SCHEME.match(href)
     return href if scheme is None or scheme[1].lower() in ("http", "https") else None
+
+
+def shown_text(state: JobState, language: Language) -> str:
+    """Return the status text, or why the job waits, or "" if that only repeats the word for the state."""
+    return said_besides(state, "", language) or waiting_note(state, language)
 
 
 def said_besides(state: JobState, output: str, language: Language) -> str:

@@ -12,12 +12,13 @@ from attrs import frozen
 
 from backjob.errors import BackJobError
 from backjob.model import JobState
-from backjob.status.element import Shown, element_markup
+from backjob.status.element import Shown, element_markup, shown_text
 from backjob.status.hiding import without_errors
 from backjob.status.languages import language
 from backjob.status.templates import attributes, fill
+from backjob.status.words import word_of
 
-__all__ = ["ElementOptions", "Markup", "element"]
+__all__ = ["ElementOptions", "Markup", "element", "text_of"]
 
 _log: Final = logging.getLogger("backjob")
 
@@ -59,6 +60,8 @@ class EmbeddedJobs(Protocol):
 
     def status_url(self, job_id: str, cancel: bool = False) -> str: ...
 
+    def current_owner(self) -> str | None: ...
+
 
 def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets: str | None = None) -> Markup:
     """Return the element with its script and style. ``assets`` is their prefix, if it is not that of the job's URL.
@@ -87,10 +90,18 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
         file=f"{source}/file",
         show=source,
         cancel=f"{source}/cancel" if options.cancel else "",
+        run_again=f"{source}/run_again" if _may_run_again(jobs, state) else "",
         label=options.label,
         language=spoken,
     )
     return Markup(files + element_markup(state, shown, given))
+
+
+def text_of(jobs: EmbeddedJobs, state: JobState, lang: str) -> str:
+    """Return what visitors read about a job, in this language: its text, why it waits, or the word for its status."""
+    shown = state if jobs.show_errors else without_errors(state)
+    spoken = language(lang)
+    return shown_text(shown, spoken) or word_of(shown.status, shown.attempt, spoken)
 
 
 def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:
@@ -102,6 +113,16 @@ def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:
         _log.info("the progress element of a page has no state: %s", error)
         return None
     return state if jobs.show_errors else without_errors(state)
+
+
+def _may_run_again(jobs: EmbeddedJobs, state: JobState) -> bool:
+    """Whether the page that is being served is for the owner of an ended job whose request was kept."""
+    if not (state.owner and state.status.is_final and state.keeps_request):
+        return False
+    try:
+        return jobs.current_owner() == state.owner
+    except BackJobError:
+        return False  # an async owner hook can't be called here
 
 
 def _is_in_event_loop() -> bool:

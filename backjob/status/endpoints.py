@@ -147,9 +147,11 @@ class Endpoints:
             return text_response(200, JSON, language_file(_LANGUAGE_FILES[visit.path]), caching=_STATIC_CACHING)
         try:
             job = opened(self.jobs, visit, found["ref"], found["id"], found["token"])
+        except SignedElsewhere:
+            raise
         except JobNotFound:
-            if found["leaf"] == "delete" and self._may_have_deleted(visit, found["id"], found["token"]):
-                return self._after_delete(visit)
+            if route.methods == ("POST",) and is_for_person(visit.request):
+                return self._after_click(visit, found["leaf"], found["id"], found["token"])
             raise
         return route.handle(self, visit, evolve(job, state=self._shown(visit, job.state)))
 
@@ -313,9 +315,9 @@ class Endpoints:
 
     def _cancel(self, visit: Visit, opened: Opened) -> StatusResponse:
         if not opened.may_cancel():
-            return error_response(403, "with this URL you may view the job, but not cancel it")
+            return self._forbidden(visit, "with this URL you may view the job, but not cancel it")
         if opened.granted not in ("cancel", "manage") and not self._is_intended(visit):
-            return error_response(403, "only a page of this site may cancel the job")
+            return self._error(visit, 403, "forbidden", reason="only a page of this site may cancel the job")
         self.jobs.cancel(opened.state.id)
         if is_for_person(visit.request):
             return self._redirect_to_job(visit, opened, opened.state.id)
@@ -334,9 +336,23 @@ class Endpoints:
             return self._after_delete(visit)
         return json_response(200, {"id": opened.state.id, "deleted": True})
 
-    def _may_have_deleted(self, visit: Visit, job_id: str, token: str | None) -> bool:
-        """Whether this is a second click on a button to delete a job, which the first click has removed."""
-        return token is not None and self.jobs.rights(job_id, token) == "manage" and is_for_person(visit.request)
+    def _after_click(self, visit: Visit, action: str, job_id: str, token: str | None) -> StatusResponse:
+        """Return the response to a person's click for a job that does not exist, or that this visitor may not see.
+
+        A second click on a button to delete it leads to where the first one does. Raises `JobNotFound`.
+        """
+        right = self.jobs.rights(job_id, token) if token else None
+        if right is None and not self._is_logged_in(visit):
+            return self._error(visit, 403, "log_in")
+        if action == "delete" and (right == "manage" or (self._is_logged_in(visit) and self._is_intended(visit))):
+            return self._after_delete(visit)
+        raise JobNotFound(job_id)
+
+    def _is_logged_in(self, visit: Visit) -> bool:
+        return bool(visit.visitor()) or visit.may_see_all()
+
+    def _forbidden(self, visit: Visit, reason: str) -> StatusResponse:
+        return self._error(visit, 403, "forbidden" if self._is_logged_in(visit) else "log_in", reason=reason)
 
     def _after_delete(self, visit: Visit) -> StatusResponse:
         return redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
@@ -348,7 +364,10 @@ class Endpoints:
         try:
             job_id = self.jobs.run_again(opened.state.id)
         except InvalidRequest as error:
-            return self._error(visit, 409, "not_again", reason=f"not run again: {error.reason}")
+            reason = f"not run again: {error.reason}"
+            if opened.state.owner and opened.state.keeps_request and not self._is_logged_in(visit):
+                return self._error(visit, 403, "log_in", reason=reason)  # the token is right, but it is no login
+            return self._error(visit, 409, "not_again", reason=reason)
         if is_for_person(visit.request):
             return self._redirect_to_job(visit, opened, job_id)
         # It may have been started before, by another press of the button, and wait for its retry.
@@ -358,10 +377,10 @@ class Endpoints:
 
     def _refusal_to_manage(self, visit: Visit, opened: Opened, what: str, short: str) -> StatusResponse | None:
         if not opened.may_manage():
-            return error_response(403, f"with this URL you may view the job, but not {short}")
+            return self._forbidden(visit, f"with this URL you may view the job, but not {short}")
         # A token to cancel may be in other people's hands: it does not show that the owner meant to manage the job.
         if opened.granted != "manage" and not self._is_intended(visit):
-            return error_response(403, f"only a page of this site may {what}")
+            return self._error(visit, 403, "forbidden", reason=f"only a page of this site may {what}")
         return None
 
     def _is_intended(self, visit: Visit) -> bool:

@@ -10,13 +10,13 @@ from urllib.parse import quote
 from attrs import field, frozen
 
 from backjob.model import JobState, Status, clean_text
-from backjob.status.element import said_besides
+from backjob.status.element import shown_text
 from backjob.status.languages import ENGLISH, Language
 from backjob.status.links import JobLinks
 from backjob.status.listing import Page, Search
 from backjob.status.templates import fill, template
 from backjob.status.times import run_seconds
-from backjob.status.words import utc, waiting_note, word_of
+from backjob.status.words import utc, word_of
 
 _ROW: Final = re.compile(r"<!-- row -->(.*)<!-- /row -->", re.DOTALL)
 _ROWS: Final = "<!-- rows -->"
@@ -25,7 +25,7 @@ _OPTIONS: Final = "<!-- options -->"
 _LONGEST_TEXT: Final = 200
 
 _WORDS: Final = (
-    *("jobs", "job", "route", "owner", "state", "progress", "created", "duration", "text", "all_states", "search"),
+    *("jobs", "job", "owner", "state", "progress", "created", "duration", "all_states", "search"),
     *("filter", "older", "newer", "cancel", "run_again", "delete", "back"),
 )
 
@@ -69,7 +69,6 @@ class ListPage:
             "q": self.search.q,
             "back": self.search.back,
             "has_jobs": "yes" if has_jobs else "",
-            "owners": "yes" if self.shows_owners else "",
             "nothing": "" if has_jobs else self.language.say(nothing),
             "next": self.page.next or "",
             "first": "" if is_first else self.search.url(self.assets, before="", back=self.site),
@@ -90,7 +89,6 @@ class ListPage:
     def _row(self, state: JobState) -> dict[str, str]:
         links = self.page.links(state)
         known = state.progress > 0 or state.status.is_final
-        text = said_besides(state, "", self.language) or waiting_note(state, self.language)
         return {
             **self._words(),
             "name": state.status.name.lower(),
@@ -98,15 +96,14 @@ class ListPage:
             "title": state.title or state.id,
             "method": state.method,
             "path": state.path,
-            "owners": "yes" if self.shows_owners else "",
-            "owner": state.owner or "",
+            "owner": (state.owner or "") if self.shows_owners else "",
             "open": f"{self.assets}/{state.id}?{self._returning('back')}",
             "percent": self.language.say("percent", number=state.progress) if known else "",
             "value": str(state.progress) if known else "",
             "time": self._duration(state),
             "created": "" if state.created_time is None else f"{utc(state.created_time)} UTC",
             "created_iso": "" if state.created_time is None else state.created_time.isoformat(timespec="seconds"),
-            "text": text[:_LONGEST_TEXT],
+            "text": shown_text(state, self.language)[:_LONGEST_TEXT],
             **self._forms(state, links),
         }
 

@@ -4,8 +4,9 @@
   (merge keys), `DelaysJobs` (due times and leases), `FindsJobs` (or `FindsSilentJobs` for a store that lists no ended
   jobs) and `PurgesJobs`. `SharesJobs`: the promises to several processes.
 - `TransportContract`, `SignerContract`, `FilesContract`: the promises of a transport, a signer, and a place for files.
+  `DeliveryContract`: those of a transport that need no sockets.
 - `FakeClock`: a clock that moves only when a test moves it.
-- `immediate`, `recorded`: jobs without a server.
+- `immediate`, `recorded`: jobs without a server; `dies_at`: a run whose process dies.
 
 Each name is imported at its first use. The suites need pytest and hypothesis.
 """
@@ -19,6 +20,8 @@ from backjob.errors import MissingExtra
 
 if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
+    from backjob.testing.deliveries import DeliveryContract
+    from backjob.testing.dying import dies_at
     from backjob.testing.files import FilesContract
     from backjob.testing.inline import immediate, recorded
     from backjob.testing.signers import SignerContract
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DelaysJobs",
+    "DeliveryContract",
     "FakeClock",
     "FilesContract",
     "FindsJobs",
@@ -47,12 +51,14 @@ __all__ = [
     "StoreBasics",
     "StoreContract",
     "TransportContract",
+    "dies_at",
     "immediate",
     "recorded",
 ]
 
 _HOMES: Final = {
     "DelaysJobs": "backjob.testing.stores",
+    "DeliveryContract": "backjob.testing.deliveries",
     "FakeClock": "backjob.testing.clock",
     "FilesContract": "backjob.testing.files",
     "FindsJobs": "backjob.testing.stores",
@@ -64,6 +70,7 @@ _HOMES: Final = {
     "StoreBasics": "backjob.testing.stores",
     "StoreContract": "backjob.testing.stores",
     "TransportContract": "backjob.testing.transports",
+    "dies_at": "backjob.testing.dying",
     "immediate": "backjob.testing.inline",
     "recorded": "backjob.testing.inline",
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 import h11
 from attrs import define, field, frozen
@@ -43,18 +43,24 @@ class OneDelivery:
 
 
 @frozen(eq=False)
-class Call:
-    """One request as the server received it, and its connection."""
+class Received:
+    """One request as the application received it."""
 
     method: str
     target: str
     headers: Headers
     body: bytes
-    sock: socket.socket
 
     def header(self, name: str) -> list[str]:
         """Return all values of a header field."""
         return [value for key, value in self.headers if key == name]
+
+
+@frozen(eq=False)
+class Call(Received):
+    """One request as the server received it, and its connection."""
+
+    sock: socket.socket
 
     def is_silent_for(self, seconds: float) -> bool:
         """Return whether the client neither sends nor closes, in either direction, for that long."""
@@ -83,9 +89,19 @@ Script = Callable[[Call], bytes]
 """Returns the bytes to respond with; then the server closes the connection."""
 
 
-def ok(_: Call) -> bytes:
+def ok(_: Received) -> bytes:
     """Respond with an empty 200."""
     return answer()
+
+
+class AnyPeer(Protocol):
+    """What gets the requests of a transport under test: a server, or an application in this process."""
+
+    script: Callable[[Any], bytes]
+
+    def next_call(self) -> Received:
+        """Return the next request."""
+        ...
 
 
 class Peer:

@@ -1,17 +1,15 @@
-"""For the tests of your application: run actions in the test's thread, or only record what was started."""
+"""For the tests of your application: run actions before `start` returns, or only record what was started."""
 
 from __future__ import annotations
 
-import io
-import logging
-import sys
-from collections.abc import Callable, Iterator
+import math
+import threading
+from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
-from contextvars import copy_context
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes
+from typing import Any, Final
 
 from attrs import evolve, frozen
 from typing_extensions import override
@@ -19,20 +17,20 @@ from typing_extensions import override
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.reaping import reap
 from backjob.errors import NotSent
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Credentials, Job, Request, Response
 from backjob.process import PerProcess
 from backjob.protocols import Delivery, Transport
+from backjob.testing._inline_transport import InlineTransport
+from backjob.testing.dying import is_killed
 from backjob.worker.leases import Leases
-
-if TYPE_CHECKING:
-    from _typeshed import OptExcInfo
-    from _typeshed.wsgi import WSGIApplication, WSGIEnvironment
 
 __all__ = ["Started", "immediate", "recorded"]
 
-_log = logging.getLogger("backjob")
+_turn: Final[ContextVar[threading.Lock | None]] = ContextVar("backjob_turn", default=None)
+"""The lock of the jobs that the action in this context starts."""
 
 
 @frozen(kw_only=True)
@@ -48,15 +46,21 @@ class Started:
 
 
 @contextmanager
-def immediate(jobs: BackJob, app: WSGIApplication) -> Iterator[None]:
-    """Have ``start()`` run the action in this thread before it returns: no server, no socket, no waiting.
+def immediate(jobs: BackJob, app: Any) -> Iterator[None]:
+    """Have ``start()`` run the action before it returns: no server, no socket, no waiting.
 
-    ``app`` is the WSGI application wrapped in the middleware, or a Flask application with the extension. The worker
+    ``app`` is the WSGI or ASGI application with the middleware; a Flask application with the extension. The worker
     request is signed, verified and claimed as usual. Delays are skipped, slices and retries follow at once, and so do jobs
     started by a job.
+
+    A WSGI application runs in the thread that calls ``start()``. An ASGI application runs on the event loop that awaits
+    ``astart()``, or on that of the request whose handler calls ``start()`` in another thread. Without any loop it runs on
+    one of this block. If a coroutine calls ``start()``, it blocks its own loop, so the action runs on another loop in another
+    thread. The block runs no lifespan: that is up to your test client.
     """
     engine = jobs._engine_for(app)  # noqa: SLF001 - Flask's may have several
-    with _replaced(engine, _ImmediateMonitor(engine.delivery_parts), _InlineTransport(app)):
+    monitor = _ImmediateMonitor(engine.delivery_parts)
+    with closing(InlineTransport(app)) as transport, _replaced(engine, monitor, transport):
         yield
 
 
@@ -100,18 +104,46 @@ class _ThreadlessMonitor(Monitor):
 
 
 class _ImmediateMonitor(_ThreadlessMonitor):
+    def __init__(self, parts: DeliveryParts) -> None:
+        super().__init__(parts)
+        self._outermost = threading.Lock()
+
     @override
     def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
+        # A monitor has one thread. Jobs that are started at once take turns; those that an action starts run within its turn.
+        with _turn.get() or self._outermost:
+            token = _turn.set(threading.Lock())
+            try:
+                self._run(job, credentials, written)
+            finally:
+                _turn.reset(token)
+
+    def _run(self, job: Job, credentials: Credentials | None, written: float) -> None:
         waiting: Job | None = job
         while waiting is not None and waiting.is_waiting:
             run = waiting.run
             # Due now, and leased to this process: no delay is waited for, nor that of a retry.
-            super().accept(evolve(waiting, start_time=job.read_time, lessee=self.lessee), credentials, written)
+            self._post_due(evolve(waiting, start_time=job.read_time, lessee=self.lessee), credentials, written)
             self.step()  # sends it
             self.step()  # concludes from the answer
             waiting = self._parts.store.get(job.id, body=True)
+            if waiting is not None and is_killed(waiting):
+                self._reap_killed(waiting)
+                waiting = self._parts.store.get(job.id, body=True)
             if waiting is None or waiting.run == run:
                 return
+
+    def _post_due(self, job: Job, credentials: Credentials | None, written: float) -> None:
+        super().accept(job, credentials, written)
+
+    def _reap_killed(self, job: Job) -> None:
+        """End or requeue a job whose process has died, as another process does once its lease is over."""
+        store = self._parts.store
+        store.beat({job.id: job.token or ""}, 0.0, frozenset())
+        late = store.get(job.id)
+        changed = None if late is None else reap(self._parts, late, "", math.inf)
+        if changed is not None:
+            self.reaped(changed)
 
 
 class _RecordingMonitor(_ThreadlessMonitor):
@@ -145,77 +177,3 @@ class _NoTransport:
 
     def close(self) -> None:
         """Do nothing."""
-
-
-class _InlineTransport:
-    """Calls the application instead of a server."""
-
-    capacity: int | None = None
-    in_process = True
-
-    def __init__(self, app: WSGIApplication) -> None:
-        self._app = app
-
-    def send(self, delivery: Delivery) -> Future[Response]:
-        future: Future[Response] = Future()
-        try:
-            # In a copy of the context: as with a server, the test does not see context variables that the action sets.
-            future.set_result(copy_context().run(_call, self._app, delivery.sign()))
-        except NotSent as error:
-            future.set_exception(error)
-        return future
-
-    def close(self) -> None:
-        """Do nothing."""
-
-
-def _call(app: WSGIApplication, request: Request) -> Response:
-    answers: list[tuple[str, list[tuple[str, str]]]] = []
-
-    def start_response(
-        status: str, headers: list[tuple[str, str]], _exc_info: OptExcInfo | None = None, /
-    ) -> Callable[[bytes], object]:
-        answers.append((status, headers))
-        return lambda _: None
-
-    try:
-        body = app(_environ(request), start_response)
-        try:
-            content = b"".join(body)
-        finally:
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
-    except Exception:
-        _log.exception("%s %s failed", request.method, request.path)
-        return Response(500, "Internal Server Error")
-    status, headers = answers[-1]
-    code, _, reason = status.partition(" ")
-    return Response(int(code), reason, tuple(headers), content)
-
-
-def _environ(request: Request) -> WSGIEnvironment:
-    environ: WSGIEnvironment = {
-        "REQUEST_METHOD": request.method,
-        "SCRIPT_NAME": "",
-        "PATH_INFO": unquote_to_bytes(request.path).decode("latin-1"),
-        "QUERY_STRING": request.query,
-        "REQUEST_URI": request.target,
-        "SERVER_NAME": "localhost",
-        "SERVER_PORT": "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "HTTP_HOST": "localhost",
-        "REMOTE_ADDR": "127.0.0.1",
-        "CONTENT_LENGTH": str(len(request.body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": io.BytesIO(request.body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    for name, value in request.headers:
-        key = name.upper().replace("-", "_")
-        environ[key if key == "CONTENT_TYPE" else f"HTTP_{key}"] = value
-    return environ

@@ -22,6 +22,8 @@ from backjob.worker.running import Running
 _MAX_MESSAGE_BODY: Final = 1 << 16
 _MAX_UNMARKED: Final = 1 << 20  # characters
 _DECODED_CHUNK: Final = 1 << 16
+_ENCODING: Final = zlib.MAX_WBITS | 32  # either of the two, by its header
+_GZIP: Final = b"\x1f"  # the first byte of each of its members
 _MARKUP: Final = re.compile(r"<[A-Za-z/!?]")
 
 _log = logging.getLogger("backjob")
@@ -216,24 +218,31 @@ class FileBody(Body):
 
 
 class Encoded(Body):
-    """A body that some middleware has compressed although the worker request accepts no encoding: gzip or deflate."""
+    """A body that some middleware has compressed although the worker request accepts no encoding: gzip or deflate.
+
+    gzip may have several members, one after the other (RFC 1952, section 2.2).
+    """
 
     def __init__(self, inner: Body) -> None:
         self.may_block = inner.may_block
         self._inner = inner
-        self._inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # either of the two, by its header
+        self._inflate = zlib.decompressobj(wbits=_ENCODING)
         self._is_broken = False
 
     @override
     def write(self, chunk: bytes) -> None:
-        while chunk and not self._is_broken and not self._inflate.eof:
+        while chunk and not self._is_broken:
+            if self._inflate.eof:
+                if not chunk.startswith(_GZIP):
+                    return  # padding
+                self._inflate = zlib.decompressobj(wbits=_ENCODING)
             try:
                 decoded = self._inflate.decompress(chunk, _DECODED_CHUNK)
             except zlib.error:
                 self._is_broken = True
                 return
             self._inner.write(decoded)
-            chunk = self._inflate.unconsumed_tail
+            chunk = self._inflate.unused_data if self._inflate.eof else self._inflate.unconsumed_tail
 
     @override
     def end(self) -> None:

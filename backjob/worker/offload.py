@@ -7,15 +7,12 @@ coroutines has imported it already.
 from __future__ import annotations
 
 import sys
-import threading
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
-from itertools import count
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from backjob.process import PerProcess
+from backjob.process import DaemonThreads, PerProcess
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,64 +21,14 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _MAX_THREADS: Final = 32
-_IDLE: Final = 30.0  # s; then an idle thread ends
 _LONGEST_WAIT: Final = 60.0  # s
 
 _loop: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("backjob_loop", default=None)
 """The event loop that serves the request of this thread's context."""
 
 
-class _Threads:
-    """Runs calls in at most 32 daemon threads, which start when they are needed. For one process, and any event loops.
-
-    asyncio's own threads are the application's: a few actions that block in them would delay status pages and cancelling.
-    """
-
-    def __init__(self) -> None:
-        self._calls: deque[Callable[[], object]] = deque()
-        self._changed = threading.Condition()
-        self._idle = 0
-        self._count = 0
-        self._numbers = count(1)
-
-    def run(self, call: Callable[[], object]) -> None:
-        """Have a thread run the call. Raises `RuntimeError` if there is no thread and the system starts none."""
-        with self._changed:
-            self._calls.append(call)
-            if self._idle >= len(self._calls):
-                self._changed.notify()
-            elif self._count < _MAX_THREADS:
-                self._start()
-
-    def _start(self) -> None:
-        thread = threading.Thread(target=self._work, name=f"backjob-call-{next(self._numbers)}", daemon=True)
-        self._count += 1
-        try:
-            thread.start()
-        except RuntimeError:
-            self._count -= 1
-            if not self._count:
-                self._calls.pop()
-                raise
-
-    def _work(self) -> None:
-        while (call := self._next()) is not None:
-            call()
-            del call  # and with it what the call refers to
-
-    def _next(self) -> Callable[[], object] | None:
-        with self._changed:
-            while not self._calls:
-                self._idle += 1
-                is_notified = self._changed.wait(_IDLE)
-                self._idle -= 1
-                if not is_notified and not self._calls:
-                    self._count -= 1
-                    return None
-            return self._calls.popleft()
-
-
-_threads: Final = PerProcess(_Threads)
+_threads: Final = PerProcess(lambda: DaemonThreads("backjob-call", _MAX_THREADS))
+"""asyncio's own threads are the application's: a few actions that block in them would delay status pages and cancelling."""
 
 
 async def to_thread(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -144,10 +91,16 @@ def wait_for(awaitable: Awaitable[_R]) -> _R:
         if close is not None:
             close()  # otherwise Python warns that it was never awaited
         raise BlockedLoop("this thread is running a coroutine")
-    loop = _loop.get()
-    if loop is None or not loop.is_running():
+    loop = serving_loop()
+    if loop is None:
         return asyncio.run(result())
     return asyncio.run_coroutine_threadsafe(result(), loop).result(_LONGEST_WAIT)
+
+
+def serving_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the running event loop that serves the request of this thread's context, or None."""
+    loop = _loop.get()
+    return loop if loop is not None and loop.is_running() else None
 
 
 async def sleep(seconds: float) -> None:

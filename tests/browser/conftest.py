@@ -33,6 +33,15 @@ MODULES = Path(__file__).with_name("node_modules")
 BROWSERS = ("chromium", pytest.param("firefox", marks=pytest.mark.slow))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run tests that do not depend on the browser in one browser; nightly runs have them in all."""
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if params.get("browsers") == "firefox" and item.get_closest_marker("any_browser") is not None:
+            item.add_marker(pytest.mark.nightly)
+
+
 def _missing(reason: str) -> NoReturn:
     if os.environ.get("CI"):
         pytest.fail(reason)

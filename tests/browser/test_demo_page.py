@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Visitor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 COMMAND = [sys.executable, "-m", "backjob", "demo", "--port", "0"]
 PORT_LINE = r"Open http://127\.0\.0\.1:(\d+)"

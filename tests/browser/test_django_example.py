@@ -17,7 +17,7 @@ from tests.docs.serving import served
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 pytest.importorskip("django", reason="the example needs Django: pip install 'backjob[django]'")
 

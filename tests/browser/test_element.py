@@ -67,6 +67,7 @@ def test_the_element_shows_a_job_from_its_start_to_its_end(scripted: ScriptedSit
     assert page.locator("backjob-progress").get_attribute("data-status") == "completed"
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize(
     ("status", "words"), [(Status.FAILED, "Failed: row 7 is no row"), (Status.CANCELLED, "Cancelled")]
 )
@@ -81,6 +82,7 @@ def test_a_failed_or_cancelled_job_is_shown_with_its_reason(
     assert page.locator("progress").get_attribute("value") == "30"
 
 
+@pytest.mark.any_browser
 def test_a_retry_shows_the_reason_the_attempt_and_the_earlier_runs(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(30, "Reading")
     page = visitor.open(scripted.page(job))
@@ -102,6 +104,7 @@ def test_a_retry_shows_the_reason_the_attempt_and_the_earlier_runs(scripted: Scr
     assert part(page, "history").locator("li").count() == 1
 
 
+@pytest.mark.any_browser
 def test_between_slices_nothing_says_that_the_job_waits_and_the_bar_never_goes_back(
     scripted: ScriptedSite, visitor: Visitor
 ) -> None:
@@ -148,6 +151,7 @@ def test_screen_readers_announce_a_new_state_but_no_percentages(scripted: Script
     assert announced == ["Running", "Failed: row 31 is no row"]
 
 
+@pytest.mark.any_browser
 def test_the_elapsed_time_is_shown_and_the_time_left_is_estimated(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim()
     scripted.clock.advance(90)
@@ -163,6 +167,7 @@ def test_the_elapsed_time_is_shown_and_the_time_left_is_estimated(scripted: Scri
     part(page, "time").get_by_text("2 min 40 sec", exact=True).wait_for()
 
 
+@pytest.mark.any_browser
 def test_the_elapsed_time_of_a_silent_job_follows_the_servers_clock(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(40)
     page = visitor.page()
@@ -177,6 +182,7 @@ def test_the_elapsed_time_of_a_silent_job_follows_the_servers_clock(scripted: Sc
     part(page, "time").get_by_text(re.compile(r"^(59 min 59|1 hr)")).wait_for()
 
 
+@pytest.mark.any_browser
 def test_a_delayed_job_shows_when_it_starts(scripted: ScriptedSite, visitor: Visitor) -> None:
     page = visitor.page()
     page.clock.set_fixed_time("2026-03-01T12:00:00Z")
@@ -184,6 +190,7 @@ def test_a_delayed_job_shows_when_it_starts(scripted: ScriptedSite, visitor: Vis
     page.get_by_text("starts in 3 hr 4 min").wait_for()
 
 
+@pytest.mark.any_browser
 def test_the_element_uses_its_texts_and_the_pages_language(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim()
     scripted.clock.advance(90)
@@ -198,6 +205,7 @@ def test_the_element_uses_its_texts_and_the_pages_language(scripted: ScriptedSit
     page.get_by_text("Schiefgegangen").wait_for()
 
 
+@pytest.mark.any_browser
 def test_invalid_texts_are_logged_and_the_element_falls_back_to_english(
     scripted: ScriptedSite, visitor: Visitor
 ) -> None:
@@ -206,6 +214,7 @@ def test_invalid_texts_are_logged_and_the_element_falls_back_to_english(
     page.get_by_text("Running").wait_for()
 
 
+@pytest.mark.any_browser
 def test_every_change_fires_an_event_and_the_end_fires_once(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job()
     page = visitor.page()
@@ -250,6 +259,7 @@ def test_going_back_from_on_done_href_skips_the_page_with_the_element(scripted: 
     assert page.url == f"{scripted.url}/"
 
 
+@pytest.mark.any_browser
 def test_the_element_stays_if_the_event_is_prevented_the_job_failed_or_the_link_is_unsafe(
     scripted: ScriptedSite, visitor: Visitor
 ) -> None:
@@ -274,6 +284,7 @@ def test_the_element_stays_if_the_event_is_prevented_the_job_failed_or_the_link_
     assert stayed == [("Reports", True)] * 3
 
 
+@pytest.mark.any_browser
 def test_two_elements_on_one_page_show_their_own_jobs(scripted: ScriptedSite, visitor: Visitor) -> None:
     first, second = scripted.job().claim().report(10, "First"), scripted.job().claim().report(20, "Second")
     page = visitor.open(scripted.page(first, second, cancel=""))
@@ -286,6 +297,7 @@ def test_two_elements_on_one_page_show_their_own_jobs(scripted: ScriptedSite, vi
     assert scripted.jobs.status(second.id).status is Status.CANCELLED
 
 
+@pytest.mark.any_browser
 def test_a_new_src_shows_another_job(scripted: ScriptedSite, visitor: Visitor) -> None:
     first, second = (
         scripted.job().claim().report(10, output="of the first\n"),
@@ -371,6 +383,7 @@ def test_the_keyboard_can_cancel_and_the_focus_survives_the_button(scripted: Scr
     assert scripted.jobs.status(job.id).status is Status.CANCELLED
 
 
+@pytest.mark.any_browser
 def test_cancelling_that_the_server_refuses_shows_an_alert(scripted: ScriptedSite, visitor: Visitor) -> None:
     visitor.expected = "403"
     job = scripted.job().claim()
@@ -382,6 +395,7 @@ def test_cancelling_that_the_server_refuses_shows_an_alert(scripted: ScriptedSit
     assert scripted.jobs.status(job.id).status is Status.IN_PROGRESS
 
 
+@pytest.mark.any_browser
 def test_an_unknown_job_is_shown_as_unknown_and_requested_once(scripted: ScriptedSite, visitor: Visitor) -> None:
     visitor.expected = "404"
     page = visitor.page()
@@ -393,6 +407,7 @@ def test_an_unknown_job_is_shown_as_unknown_and_requested_once(scripted: Scripte
     assert len([url for url in requested if url == f"{scripted.url}/backjob/unknown"]) == 1
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize(("progress", "value"), [(0, 0), (30, 30)])
 def test_the_element_stops_when_its_job_is_deleted(
     scripted: ScriptedSite, visitor: Visitor, progress: int, value: float
@@ -474,6 +489,7 @@ def test_the_element_sends_no_requests_after_the_end(scripted: ScriptedSite, vis
     assert requested == []
 
 
+@pytest.mark.any_browser
 def test_the_element_polls_less_often_while_nothing_changes(scripted: ScriptedSite, visitor: Visitor) -> None:
     page = visitor.page()
     page.clock.install()
@@ -494,6 +510,7 @@ def test_the_element_polls_less_often_while_nothing_changes(scripted: ScriptedSi
     assert len([url for url in requested if "/output" in url]) == 1
 
 
+@pytest.mark.any_browser
 def test_output_that_looks_like_markup_is_shown_as_text(scripted: ScriptedSite, visitor: Visitor) -> None:
     hostile = "<script>document.title = 'taken'</script> \"quoted\" & 'so' <img src=x onerror=alert(1)> \ufffd half\n"
     job = scripted.job().claim().report(10, hostile, hostile)
@@ -522,6 +539,7 @@ def test_the_output_scrolls_to_its_end_unless_the_user_has_scrolled_up(
     assert part(page, "output").evaluate("(pre) => pre.scrollTop") == 0
 
 
+@pytest.mark.any_browser
 def test_only_the_end_of_a_very_long_output_is_kept(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim()
     for number in range(20):
@@ -536,6 +554,7 @@ def test_only_the_end_of_a_very_long_output_is_kept(scripted: ScriptedSite, visi
     assert page.get_by_text("There is more output before this.").is_visible()
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize(
     ("output", "kept"),
     [("😀" * 140_000 + "a", "😀" * 65_535 + "a"), ("x" * 280_000 + "\n", "x" * 131_071 + "\n")],
@@ -548,6 +567,7 @@ def test_a_very_long_line_is_cut(scripted: ScriptedSite, visitor: Visitor, outpu
     assert part(page, "output").text_content() == kept
 
 
+@pytest.mark.any_browser
 def test_an_element_removed_from_the_page_sends_no_requests(scripted: ScriptedSite, visitor: Visitor) -> None:
     page = visitor.page()
     page.clock.install()

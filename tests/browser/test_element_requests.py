@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.scripted import ScriptedJob, ScriptedSite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 
 def answer(page: Page, job: ScriptedJob, **changes: Any) -> None:
@@ -181,7 +181,7 @@ def test_run_again_shows_the_new_job(scripted: ScriptedSite, visitor: Visitor) -
 
 
 def test_a_refused_run_shows_an_alert(scripted: ScriptedSite, visitor: Visitor) -> None:
-    visitor.expected = "409"
+    visitor.expected = "409|403"
     job = scripted.job().claim()
     job.end(Status.FAILED, "No luck")
     page = visitor.page()
@@ -190,6 +190,10 @@ def test_a_refused_run_shows_an_alert(scripted: ScriptedSite, visitor: Visitor) 
     page.goto(scripted.page(job))
     page.get_by_role("button", name="Run again").click()
     page.get_by_role("alert").get_by_text("could not be started again").wait_for()
+    page.unroute("**/again")
+    page.route("**/again", lambda route: route.fulfill(status=403, json={"error": "no"}))
+    page.get_by_role("button", name="Run again").click()
+    page.get_by_role("alert").get_by_text("Log in, then try again.").wait_for()
 
 
 def test_markup_of_the_server_works_without_the_script(scripted: ScriptedSite, visitor: Visitor) -> None:

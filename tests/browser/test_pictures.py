@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.browser.conftest import Visitor
     from tests.browser.scripted import ScriptedSite
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 FOLDER = Path(os.environ.get("BACKJOB_PICTURES") or Path(__file__).with_name("pictures")).resolve()
 WINDOWS: Final[dict[str, tuple[Literal["light", "dark"], int]]] = {

@@ -57,6 +57,7 @@ def test_the_element_does_not_poll_while_it_streams(scripted: ScriptedSite, visi
     assert requested == ["", "/output?offset=0", "/events?offset=0"]
 
 
+@pytest.mark.any_browser
 def test_the_button_to_cancel_stays_while_the_element_streams(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(10, "Reading")
     page = visitor.page()
@@ -69,6 +70,7 @@ def test_the_button_to_cancel_stays_while_the_element_streams(scripted: Scripted
     assert scripted.jobs.status(job.id).status is Status.CANCELLED
 
 
+@pytest.mark.any_browser
 def test_an_element_without_output_requests_none(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(10, output="not shown\n")
     page = visitor.page()
@@ -215,6 +217,7 @@ def test_a_stream_whose_connection_died_silently_is_reopened(scripted: ScriptedS
     assert len(streams) == 2
 
 
+@pytest.mark.any_browser
 def test_the_status_text_does_not_repeat_the_output(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim()
     page = visitor.page()
@@ -251,6 +254,7 @@ def test_a_tab_hidden_during_a_request_opens_no_stream(scripted: ScriptedSite, v
     assert requested == ["", "", "/events?offset=0&output=0"]
 
 
+@pytest.mark.any_browser
 def test_at_most_three_elements_of_a_page_stream(scripted: ScriptedSite, visitor: Visitor) -> None:
     jobs = [scripted.job().claim().report(10) for _ in range(5)]
     page = visitor.page()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.browser.conftest import Site, Visitor
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 OUTPUT = Path(__file__).parents[1] / "unit" / "output"
 VECTORS: list[dict[str, Any]] = json.loads((OUTPUT / "vectors.json").read_text("utf-8"))

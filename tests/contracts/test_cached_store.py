@@ -167,8 +167,10 @@ class Counted:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        return self._note("take_due", lambda: self.store.take_due(lessee, lease, limit, labels, full))
+        return self._note("take_due", lambda: self.store.take_due(lessee, lease, limit, labels, full, queues=queues))
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         return self._note("beat", lambda: self.store.beat(tokens, lease, alive))
@@ -227,8 +229,10 @@ class Processes:
         limit: int,
         labels: frozenset[str] | None = None,
         full: frozenset[str] = frozenset(),
+        *,
+        queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        return next(self._turns).take_due(lessee, lease, limit, labels, full)
+        return next(self._turns).take_due(lessee, lease, limit, labels, full, queues=queues)
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         stale = next(self._turns).beat(tokens, lease, alive)

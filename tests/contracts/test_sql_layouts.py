@@ -153,19 +153,29 @@ def insert_old(place: Place, job_id: str, *, status: int, token: str | None) -> 
     )
 
 
-@pytest.mark.parametrize("earlier", EARLIER)
-def test_an_upgrade_that_fails_at_its_first_statement_is_printed_again(place: Place, earlier: str) -> None:
-    """It can fail there for want of the right to alter tables, and in MariaDB each statement commits."""
+def test_tables_of_the_version_before_are_upgraded_by_one_statement(place: Place) -> None:
+    """None of their columns changes, so nothing rebuilds the table, and nothing can be half done."""
+    assert len(upgrade_of(place, EARLIER[-1])) == 1
+
+
+@pytest.mark.parametrize("earlier", EARLIER[:-1])
+def test_an_upgrade_that_fails_after_its_first_statement_is_printed_again(place: Place, earlier: str) -> None:
+    """In MariaDB each statement commits."""
+    statements = upgrade_of(place, earlier)
+    place.do(statements[0])
+    with pytest.raises(StoreUnusable) as again:
+        works(place.open())
+    assert statements_of(str(again.value).partition("once:\n")[2]) == statements
+
+
+def upgrade_of(place: Place, earlier: str) -> list[str]:
+    """Create the tables of an earlier version, and return the statements that the store prints for them."""
     sql = (Path(__file__).parent / earlier / f"{place.dialect}.sql").read_text(encoding="utf-8")
     here = f"SET LOCAL search_path TO {place.schema}" if place.dialect == "postgresql" else f"USE {place.schema}"
     place.do(here, *statements_of(sql))
     with pytest.raises(StoreUnusable, match="run this SQL once:") as caught:
         works(place.open())
-    first, *_ = statements_of(str(caught.value).partition("once:\n")[2])
-    place.do(first)
-    with pytest.raises(StoreUnusable) as again:
-        works(place.open())
-    assert str(again.value) == str(caught.value)
+    return statements_of(str(caught.value).partition("once:\n")[2])
 
 
 def statements_of(sql: str) -> list[str]:

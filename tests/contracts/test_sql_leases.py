@@ -337,7 +337,7 @@ def test_jobs_that_wait_or_have_ended_do_not_slow_down_the_searches(url: str, ta
         many(url, table_name, "delayed", 10000)
         many(url, table_name, "over", 10000)
         leases, searches = store._sql.leases, store._sql.searches
-        due_jobs = leases.due(by_label=True, has_full=True)
+        due_jobs = leases.due(by_label=True, has_full=True, by_queue=False)
         overdue = searches.find(Query(overdue=True, labels=frozenset(("mine",))))
         values = {
             "labels": ["mine"],

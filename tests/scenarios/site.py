@@ -268,7 +268,7 @@ def _result(jobs: BackJob, visit: Visit) -> Reply:
         return Reply("Exported 50 rows", content_type="text/html; charset=utf-8")
     if kind == "finish":
         return Reply(jobs.finish("Exported", file="ä,b\r\n".encode(), name="Übersicht.csv"))
-    rows = (f"{number},ä\r\n" for number in range(int(visit.parameters["rows"])))
+    rows = (f"{number},{'ä' * 50}\r\n" for number in range(int(visit.parameters["rows"])))
     disposition = "attachment; filename=\"rows.csv\"; filename*=UTF-8''%C3%9Cbersicht.csv"
     return Reply(rows, content_type="text/csv; charset=utf-8", headers={"Content-Disposition": disposition})
 

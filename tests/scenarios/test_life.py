@@ -1,4 +1,4 @@
-"""Starting, delaying, merging, cancelling and timing out jobs."""
+"""Starting, delaying, merging and cancelling jobs."""
 
 from __future__ import annotations
 
@@ -109,17 +109,6 @@ def test_a_visitors_double_click_merges_with_himself_only(site: Site) -> None:
     assert len(set(clicks)) == 4
     for job_id in set(clicks):
         site.jobs.cancel(job_id)
-
-
-@pytest.mark.slow
-def test_a_silent_job_times_out_and_its_late_update_ends_the_action(site: Site, gate: Gate) -> None:
-    job_id = site.start("/work/hold", {"gate": gate.port}, error_timeout=0.3)
-    held = gate.reached()
-    state = site.end(job_id)
-    assert state.status is Status.FAILED
-    assert state.status_text == "job timeout: no sign of life for 0.3 s"
-    assert held.release() == "JobEnded"
-    assert site.jobs.status(job_id) == state
 
 
 def test_a_refused_start_stores_nothing(site: Site) -> None:

@@ -7,7 +7,7 @@ import pytest
 from backjob import Status
 from tests.scenarios.sites import Site
 
-ROWS = 20_000
+ROWS = 2_000  # 200 kB
 
 
 @pytest.mark.every_server
@@ -27,7 +27,7 @@ def test_a_text_is_output_and_the_status_text(site: Site, kind: str) -> None:
 def test_a_streamed_attachment_is_a_file_for_those_who_may_see_the_job(site: Site) -> None:
     job_id = site.start("/work/result", {"kind": "file", "rows": ROWS})
     state = site.end(job_id)
-    content = "".join(f"{number},ä\r\n" for number in range(ROWS)).encode()
+    content = "".join(f"{number},{'ä' * 50}\r\n" for number in range(ROWS)).encode()
     assert state.status is Status.COMPLETED
     assert state.file is not None
     assert (state.file["name"], state.file["size"]) == ("Übersicht.csv", len(content))

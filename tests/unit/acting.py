@@ -64,5 +64,5 @@ class Acting:
         return self.requeue(continued(cursor))
 
     def end(self, end: Callable[..., End] = completed, *values: str) -> Acting:
-        assert self.store.change(self.id, Expect(), ended(end(*values)))
+        assert self.store.change(self.id, Expect(), ended(end(*values), self.job))
         return self

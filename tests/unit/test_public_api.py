@@ -59,6 +59,7 @@ def test_every_error_is_public_and_all_public_names_exist() -> None:
         (errors.StoreUnavailable, (errors.StoreError, errors.BackJobError)),
         (errors.StoreUnusable, (errors.StoreError, errors.BackJobError)),
         (errors.NotSent, (errors.TransportError, errors.BackJobError)),
+        (errors.DeliveryRefused, (errors.BackJobError, RuntimeError)),
         (errors.ConnectionLost, (errors.TransportError, errors.BackJobError)),
         (errors.MissingExtra, (errors.BackJobError, ImportError)),
         (errors.JobFailed, (errors.JobExit,)),
@@ -148,6 +149,8 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "run_lease": 18,
         "max_running": None,
         "queues": None,
+        "deliver": None,
+        "redispatch_after": 600,
         "slice_time": 20,
         "drain_time": 25,
         "files": None,
@@ -194,6 +197,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "join": {"job_id": EMPTY, "timeout": None},
     "cancel": {"job_id": EMPTY},
     "run_again": {"job_id": EMPTY},
+    "deliver": {"job_id": EMPTY, "transport": None},
     "delete": {"job_id": EMPTY},
     "delete_all": {"*": ..., "owner": EMPTY},
     "cleanup": {},
@@ -221,11 +225,13 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
         "texts": None,
         "lang": None,
     },
+    "text_of": {"state": EMPTY, "lang": ""},
     "run_command": COMMAND,
     "arun_command": COMMAND,
     "background_only": {"action": EMPTY},
     "astatus": {"job_id": EMPTY},
     "aoutput": {"job_id": EMPTY, "offset": 0},
+    "adeliver": {"job_id": EMPTY, "transport": None},
     "acancel": {"job_id": EMPTY},
     "afind": FIND,
     "arun_again": {"job_id": EMPTY},
@@ -278,7 +284,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 17
+    assert len(twins) == 18
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name
@@ -323,7 +329,7 @@ def test_the_first_parameters_of_each_part(module: str, name: str, first: list[s
                 "output": ["job_id", "offset", "limit"],
                 "change": ["job_id", "expect", "changes"],
                 "report": ["job_id", "token", "report"],
-                "take_due": ["lessee", "lease", "limit", "labels", "full"],
+                "take_due": ["lessee", "lease", "limit", "labels", "full", "*", "queues"],
                 "beat": ["tokens", "lease", "alive"],
                 "find": ["query"],
                 "count": ["query"],

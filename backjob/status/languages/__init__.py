@@ -25,6 +25,8 @@ UNITS: Final = (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1))
 _PLACE: Final = re.compile(r"\{(\w+)\}")
 _NUMBER: Final = re.compile(r"\d[\d.e+]*")
 _JOB: Final = re.compile(r"\(job ([\w-]+)\)")
+_STATUS: Final = re.compile(r"([345]\d\d)( [A-Z][A-Za-z -]*)( → \S+)?(?:: (.+))?", re.DOTALL)
+"""A status with its phrase, the target of a redirect, and the message of a failure."""
 _QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
 _SUBTAG: Final = re.compile(r"[-_.@]")
 
@@ -53,6 +55,12 @@ class Language:
         return self.reasons.get(text) or self.sentence(text)
 
     def _one(self, text: str) -> str | None:
+        failure = _STATUS.fullmatch(text)
+        if failure is not None:
+            number, phrase, target, message = failure.groups("")
+            line = self.sentences.get("{number}" + phrase)
+            end = f"{target}{self.say('separator')}{self.sentence(message)}" if message else target
+            return None if line is None else line.replace("{number}", number) + end
         job = _JOB.search(text)
         numbers = iter(() if job else _NUMBER.findall(text))
         translated = self.sentences.get(_JOB.sub("(job {job})", text) if job else _NUMBER.sub("{number}", text))

@@ -87,6 +87,7 @@ export interface BackjobTexts {
   unknown: string;
   refused: string;
   not_again: string;
+  log_in: string;
 }
 
 /** The element's attributes, for JSX and Vue. An attribute without a value, such as `output`, is `""` or true. */

@@ -51,6 +51,7 @@
     unknown: "This job does not exist, or you may not see it.",
     refused: "The job could not be cancelled.",
     not_again: "The job could not be started again.",
+    log_in: "You are not logged in. Log in, then try again.",
   };
   let streams = 0;
 
@@ -330,7 +331,7 @@
         this.#wake();
       } else {
         alert.hidden = false;
-        set(alert, this.#texts()[refusal]);
+        set(alert, this.#texts()[status === 403 ? "log_in" : refusal]);
       }
     }
 

@@ -26,6 +26,12 @@ class Language {
   }
 
   #sentence(text) {
+    const failure = text.match(/^([345]\d\d)( [A-Z][A-Za-z -]*)( → \S+)?(?:: (.+))?$/s);
+    if (failure) {
+      const [, number, phrase, target = "", message] = failure;
+      const line = this.#tables.sentences[`{number}${phrase}`]?.replace("{number}", number);
+      return line && line + target + (message ? this.words.separator + this.text(message) : "");
+    }
     const values = [], keep = (name) => (value) => (values.push(value), `{${name}}`);
     const job = text.replace(/(?<=\(job )[\w-]+(?=\))/, keep("job"));
     const key = values.length ? job : text.replace(/\d[\d.e+]*/g, keep("number"));

@@ -128,12 +128,14 @@ class Tables:
         return self.layout[self.jobs] - later
 
     def _upgrade(self, number: int) -> Sequence[DDLElement]:
-        added = [_AddColumn(self.jobs.c[column.name]) for layout in LAYOUTS[number:] for column in layout]
+        added = [self.jobs.c[column.name] for layout in LAYOUTS[number:] for column in layout]
         names = {name for changed in _CHANGED[number:] for name in changed}
         indices = [index for index in self._indices if str(index.name).removeprefix(f"{self.jobs.name}_") in names]
         replaced = [index for index in indices if not str(index.name).endswith(_NEW)]
-        # The first statement changes no name: if it fails, the tables are still those of the earlier version.
-        return [_AllowNull(self.jobs.c.deliver_by), *added, *map(DropIndex, replaced), *map(CreateIndex, indices)]
+        # MariaDB commits each statement, so the first one that changes the columns' names adds them all: if it fails, or one
+        # before it, the tables are still those of the earlier version.
+        nullable = [_AllowNull(self.jobs.c.deliver_by)] if number < _ALLOWS_NULL else []
+        return [*nullable, _AddColumns(added), *map(DropIndex, replaced), *map(CreateIndex, indices)]
 
     @property
     def layout(self) -> dict[sa.Table, frozenset[str]]:
@@ -157,6 +159,8 @@ class Tables:
 
 _CHANGED: Final = (("living", "ended", "ageing", "chained"), ("limits", "slots"), ())
 """The indices that each later layout has added or changed, as in `LAYOUTS`."""
+_ALLOWS_NULL: Final = 2
+"""The number of the first layout in which ``deliver_by`` may be NULL."""
 _NEW: Final = ("_chained", "_limits", "_slots")
 """The ends of the names of those that no table had before."""
 
@@ -164,15 +168,16 @@ _NEW: Final = ("_chained", "_limits", "_slots")
 _UNIQUE: Final = ("merging", "slots")
 
 
-class _AddColumn(DDLElement):
-    def __init__(self, column: sa.Column[Any]) -> None:
-        self.column = column
+class _AddColumns(DDLElement):
+    def __init__(self, columns: Sequence[sa.Column[Any]]) -> None:
+        self.columns = columns
 
 
-@compiles(_AddColumn)
-def _compile_add_column(element: _AddColumn, compiler: Any, **_: Any) -> str:
-    table = compiler.preparer.format_table(element.column.table)
-    return f"ALTER TABLE {table} ADD COLUMN {compiler.get_column_specification(element.column)}"
+@compiles(_AddColumns)
+def _compile_add_columns(element: _AddColumns, compiler: Any, **_: Any) -> str:
+    table = compiler.preparer.format_table(element.columns[0].table)
+    added = [f"\n\tADD COLUMN {compiler.get_column_specification(column)}" for column in element.columns]
+    return f"ALTER TABLE {table}{','.join(added)}"
 
 
 class _AllowNull(DDLElement):

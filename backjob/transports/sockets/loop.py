@@ -14,9 +14,10 @@ from typing import Final
 
 from attrs import define, field
 
-from backjob.errors import BackJobError, ConnectionLost, NotSent, TransportError
+from backjob.errors import ConnectionLost, NotSent, TransportError
 from backjob.model import Response
 from backjob.protocols import Clock, Delivery
+from backjob.transports.settling import reason_of, settle
 from backjob.transports.sockets.connection import Line, Steps, Terms, Unreachable, converse, describe
 from backjob.transports.sockets.resolver import Peer, Resolver
 
@@ -75,7 +76,7 @@ class SocketLoop:
             if refusal is None:
                 self._inbox.append(flight)
         if refusal is not None:
-            _settle(flight.future, NotSent(refusal))
+            settle(flight.future, NotSent(refusal))
             return
         flight.future.add_done_callback(self._note_cancel)
         self._wake()
@@ -258,7 +259,7 @@ class SocketLoop:
     def _end(self, flight: Flight, outcome: Response | TransportError) -> None:
         del self._flights[flight.future]
         self._hang_up(flight)
-        _settle(flight.future, outcome)
+        settle(flight.future, outcome)
 
     def _end_thread(self, reason: str) -> None:
         with self._lock:
@@ -270,7 +271,7 @@ class SocketLoop:
             selector, wake_reader, waker = self._selector, self._wake_reader, self._waker
         for flight in orphans:
             flight.line.hang_up()
-            _settle(flight.future, ConnectionLost(reason))
+            settle(flight.future, ConnectionLost(reason))
         selector.close()
         wake_reader.close()
         waker.close()
@@ -280,20 +281,7 @@ def _outcome(flight: Flight, error: BaseException) -> TransportError:
     """Return the error as a `TransportError`. The text of a foreign error stays in the cause: it might quote a secret."""
     if isinstance(error, TransportError):
         return error
-    message = str(error) if isinstance(error, BackJobError) else type(error).__name__
+    message = reason_of(error)
     outcome = ConnectionLost(message) if flight.line.written else NotSent(f"cannot be sent: {message}")
     outcome.__cause__ = error
     return outcome
-
-
-def _settle(future: Future[Response], outcome: Response | TransportError) -> None:
-    try:
-        if not future.set_running_or_notify_cancel():
-            return
-        if isinstance(outcome, TransportError):
-            # The traceback's frames would keep the whole exchange in memory for as long as the error exists.
-            future.set_exception(outcome.with_traceback(None))
-        else:
-            future.set_result(outcome)
-    except BaseException:  # a callback's SystemExit must not end the thread
-        _LOGGER.exception("a callback of a worker request failed")

@@ -240,7 +240,7 @@ def test_a_job_that_waits_in_the_servers_queue_has_its_whole_delivery_timeout(
     for jump in jumps:
         hosts.live(90)
         hosts.jump(jump)
-    hosts.live(DELIVERY_TIMEOUT - 60 - 50 * len(jumps))
+    hosts.live(DELIVERY_TIMEOUT - 60 - 90 * len(jumps))
     assert status(hosts, job_id) is Status.STARTED
     hosts.live(100)
     if is_answered:

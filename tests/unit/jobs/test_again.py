@@ -149,6 +149,43 @@ def test_a_second_press_of_the_button_leads_to_the_same_new_job(world: Bench) ->
     assert again(world, old, page()) != first
 
 
+@pytest.mark.parametrize("mode", [{}, {"as_owner": True}, {"as_current_user": False}], ids=str)
+def test_run_again_and_the_button_that_merges_join_each_others_job(world: Bench, mode: dict[str, Any]) -> None:
+    options: dict[str, Any] = {
+        "merge": "unfinished",
+        "keep_request": True,
+        "method": "POST",
+        "json": {"year": 2026},
+        **mode,
+    }
+    old = ended(world, page(ANN, "ann", ("Accept-Language", "de")), **options)
+    german = page("session=new", "ann", ("Accept-Language", "de"))
+    new = again(world, old, page("session=new", "ann", ("Accept-Language", "fr")))
+    with served(german):
+        assert world.jobs.start("/work?a=1", **options) == new
+        assert world.jobs.start("/work?a=2", **options) != new
+    world.jobs.cancel(new)
+    with served(german):
+        pressed = world.jobs.start("/work?a=1", **options)
+    assert again(world, old, german) == pressed
+    assert again(world, new, german) == pressed
+
+
+def test_run_again_does_not_join_a_job_that_was_started_without_merge(world: Bench) -> None:
+    old, other = ended(world, as_current_user=False), ended(world, as_current_user=False)
+    alone = world.start("/work?a=1", method="POST", json={"year": 2026})
+    first = again(world, old)
+    assert first not in {old, other, alone}
+    assert again(world, other) == first
+
+
+def test_a_request_without_a_language_stays_without_one_whoever_runs_it_again(world: Bench) -> None:
+    old = ended(world, as_current_user=False, owner="ann")
+    german, french = (page(ANN, "ann", ("Accept-Language", tag)) for tag in ("de", "fr"))
+    assert again(world, old, german) == again(world, old, french)
+    assert sent(world).header("accept-language") is None
+
+
 def test_the_trace_of_the_new_job_is_that_of_the_new_request(world: Bench) -> None:
     old = ended(world, page(ANN, "ann", ("traceparent", "00-old")), as_owner=True)
     again(world, old, page(ANN, "ann", ("traceparent", "00-new")))

@@ -317,6 +317,22 @@ def test_many_files_are_deleted_in_batches(monkeypatch: pytest.MonkeyPatch, worl
     assert world.jobs.cleanup() == 5
 
 
+def test_jobs_with_a_file_stay_if_files_is_taken_away_and_the_log_says_once_what_to_set(
+    monkeypatch: pytest.MonkeyPatch, world: Bench, files: DirectoryFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = finished(world, file=b"x", name="x.csv")
+    monkeypatch.setattr("backjob.jobs.engine.files_beside", lambda _store: None)
+    without = bench(clock=world.clock, store=world.store.store)
+    assert without.jobs.cleanup() == 0
+    assert caplog.messages == []
+    world.clock.advance(31 * DAY)
+    assert (without.jobs.cleanup(), without.jobs.cleanup()) == (0, 0)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "set it to the place" in caplog.text
+    again = bench(clock=world.clock, store=world.store.store, files=files)
+    assert (again.jobs.cleanup(), world.jobs.exists(job.id), paths(files)) == (1, False, [])
+
+
 def test_a_job_stays_while_its_file_cannot_be_deleted(caplog: pytest.LogCaptureFixture) -> None:
     files = _FaultyFiles()
     world = bench(files=files)

@@ -11,7 +11,10 @@ from jinja2 import Environment
 
 from backjob import BackJob
 from backjob.flask import BackJob as FlaskBackJob
-from backjob.status.embedding import ElementOptions, element
+from backjob.lifecycle import failed
+from backjob.model import JobState, Status
+from backjob.status.embedding import ElementOptions, element, text_of
+from tests.unit.acting import Acting, quiet_jobs
 from tests.unit.status.fake_jobs import FakeJobs, a_state
 
 
@@ -38,6 +41,17 @@ def test_without_the_script_a_form_cancels(jobs: FakeJobs) -> None:
     assert ' cancel lang="de" ' in markup
 
 
+def test_without_the_script_the_owner_of_an_ended_job_runs_it_again(jobs: FakeJobs) -> None:
+    form = f'<form method="post" action="{jobs.status_url("job1")}/run_again"><button part="run-again">Run again<'
+    jobs.states["job1"] = a_state(status=Status.FAILED, keeps_request=True)
+    assert form not in element(jobs, "job1", ElementOptions())
+    jobs.visitor = "ann"
+    assert form in element(jobs, "job1", ElementOptions())
+    for other in ({"keeps_request": False}, {"owner": "bob"}, {"owner": None}, {"status": Status.IN_PROGRESS}):
+        jobs.states["job1"] = a_state(**{"status": Status.FAILED, "keeps_request": True, **other})
+        assert "run_again" not in element(jobs, "job1", ElementOptions())
+
+
 def test_a_job_that_is_gone_or_a_store_that_is_down_leaves_the_link(jobs: FakeJobs) -> None:
     jobs.down = True
     for job_id in ("job1", "unknown"):
@@ -55,6 +69,36 @@ def test_in_an_event_loop_it_does_not_wait_for_the_store(jobs: FakeJobs) -> None
     assert jobs.reads == 0
 
 
+@pytest.mark.parametrize(
+    ("state", "text"),
+    [
+        (
+            a_state(status=Status.FAILED, status_text="404 Not Found: No such customer"),
+            "404 Nicht gefunden: No such customer",
+        ),
+        (
+            a_state(status=Status.FAILED, status_text="KeyError: 'x'", error="unexpected"),
+            "interner Fehler (Auftrag job1)",
+        ),
+        (a_state(status=Status.STARTED, status_text="", waiting_for="due"), "wartet auf den vorgesehenen Zeitpunkt"),
+        (a_state(status=Status.CANCELLED, status_text="cancelled"), "Abgebrochen"),
+        (a_state(status=Status.IN_PROGRESS, status_text="one\rtwo\x1b[31m red"), "two red"),
+        (a_state(status=Status.COMPLETED, status_text="<b>Done</b>"), "<b>Done</b>"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_text_of_a_job_is_what_visitors_read_in_their_language(state: JobState, text: str) -> None:
+    assert quiet_jobs().text_of(state, "de-AT") == text
+
+
+def test_the_text_of_an_unexpected_error_is_shown_where_visitors_see_it(jobs: FakeJobs) -> None:
+    jobs.show_errors = True
+    assert (
+        text_of(jobs, a_state(status=Status.FAILED, status_text="KeyError: 'x'", error="unexpected"), "")
+        == "KeyError: 'x'"
+    )
+
+
 def test_jinja_inserts_it_as_markup(jobs: FakeJobs) -> None:
     template = Environment(autoescape=True).from_string("<main>{{ progress }}</main>")
     markup = element(jobs, "job1", ElementOptions(label='"quoted"'))
@@ -66,9 +110,13 @@ def test_jinja_inserts_it_as_markup(jobs: FakeJobs) -> None:
 def test_flask_templates_have_backjob_progress(tmp_path: Path) -> None:
     app = flask.Flask("shop", instance_path=str(tmp_path))
     app.secret_key = "0uT7bq-Zk3wVx9RmYs5LpN2aHd8JfGcE"
-    jobs: BackJob = FlaskBackJob(app)
+    jobs: BackJob = FlaskBackJob(app, owner=lambda request: request.args.get("user"))
     try:
-        with app.test_request_context():
+        with app.test_request_context("/?user=ann"):
+            kept = Acting(jobs, owner="ann", keep_request=True).claim().end(failed, "No luck")
+            assert "/run_again" in flask.render_template_string("{{ backjob_progress(kept) }}", kept=kept.id)
+        with app.test_request_context("/?user=bob"):
+            assert "/run_again" not in flask.render_template_string("{{ backjob_progress(kept) }}", kept=kept.id)
             page = flask.render_template_string("{{ backjob_progress('unknown', output=True, lang='de') }}")
         assert '<script src="/backjob/progress.js" defer></script><backjob-progress src="/backjob/unknown.' in page
         assert " output lang=" in page

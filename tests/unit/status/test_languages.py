@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from attrs import evolve
 
-from backjob.lifecycle import UNEXPECTED, WAITING_TEXTS, Late, past_end
+from backjob.lifecycle import UNEXPECTED, WAITING_TEXTS, End, Late, failed, past_end, verdict
 from backjob.model import Job, JobState, JsonValue, Request, Status
 from backjob.status.hiding import without_errors
 from backjob.status.languages import ENGLISH, LANGUAGES, UNITS, accepted_language, language, language_file
+from backjob.status.templates import asset
 from backjob.status.words import NO_SIGN, WAITING, attempt_text, run_line, text_of_state, with_notes, word_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -148,6 +149,45 @@ def test_german_shows_german_reasons() -> None:
     silent = state(Status.FAILED, "job timeout: no sign of life for 3600 s")
     assert text_of_state(silent, german) == "Zeitüberschreitung: seit 3600 s kein Lebenszeichen"
     assert text_of_state(state(Status.IN_PROGRESS, NO_SIGN), german) == "kein Lebenszeichen vom ausführenden Prozess"
+
+
+FAILURES = [
+    (verdict(error=None, finish=None, status=404, message="No such customer"), "404 Nicht gefunden: No such customer"),
+    (verdict(error=None, finish=None, status=500), "500 Interner Serverfehler"),
+    (verdict(error=None, finish=None, status=302, location="/login"), "302 Weiterleitung → /login"),
+    (
+        verdict(error=None, finish=None, status=302, location="/login", lost_login=True),
+        "302 Weiterleitung → /login: die Anmeldung ist abgelaufen; siehe as_owner",
+    ),
+    (failed("503 Service Unavailable; attempt 2 of 4"), "503 Dienst nicht verfügbar; Versuch 2 von 4"),
+    (failed("503 Service Unavailable: No; attempt 2 of 4"), "503 Dienst nicht verfügbar: No; Versuch 2 von 4"),
+    (failed("418 I'm a Teapot: No"), "418 I'm a Teapot: No"),
+    (failed("404 Not Found\nin the file"), "404 Not Found\nin the file"),
+    (failed("404 rows are missing"), "404 rows are missing"),
+]
+
+
+@pytest.mark.parametrize(("end", "shown"), FAILURES, ids=[shown for _, shown in FAILURES])
+def test_the_phrase_of_a_status_is_translated_and_the_message_stays(end: End, shown: str) -> None:
+    assert text_of_state(state(Status.FAILED, end.text or ""), language("de")) == shown
+
+
+def test_the_browser_translates_failures_as_the_server_does() -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    script = (
+        asset("words.js").decode()
+        + """
+        globalThis.fetch = async () => ({ ok: true, json: async () => JSON.parse(process.argv[1]) });
+        const german = await language("file:///", "de");
+        console.log(JSON.stringify(JSON.parse(process.argv[2]).map((text) => german.text(text))));
+    """
+    )
+    texts = json.dumps([end.text for end, _ in FAILURES])
+    command = [node, "--input-type=module", "-e", script, language_file("de").decode(), texts]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    assert json.loads(done.stdout) == [shown for _, shown in FAILURES]
 
 
 @pytest.mark.parametrize("tag", LANGUAGES)

@@ -125,6 +125,16 @@ def test_a_job_that_can_not_run_again_is_a_409_with_the_reason(jobs: FakeJobs) -
     assert b"The job could not be started again." in page.body
 
 
+def test_a_job_that_needs_its_users_login_says_so_to_a_visitor_without_one(jobs: FakeJobs) -> None:
+    jobs.refusal = "only its owner can run it again"
+    jobs.states["job1"] = a_state(status=Status.FAILED, keeps_request=True)
+    response = run_again(jobs, "job1.manage-job1")
+    assert (response.status, json.loads(response.body)) == (403, {"error": f"not run again: {jobs.refusal}"})
+    page = run_again(jobs, "job1.manage-job1", headers=HTML)
+    assert (page.status, b"Log in, then try again." in page.body) == (403, True)
+    assert run_again(jobs, "job1.manage-job1", owner="bob").status == 409
+
+
 @pytest.mark.parametrize(
     ("ref", "options", "location"),
     [

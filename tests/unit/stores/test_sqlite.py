@@ -630,7 +630,8 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
             for template in (store._sql.due_times, store._sql.take_due)
             for labels in (None, frozenset(("a", "b")))
             for full in (frozenset[str](), frozenset(("exports",)))
-            for statement, named in [store._sql.search_due(template, labels, full)]
+            for queues in (None, frozenset(("mails",)))
+            for statement, named in [store._sql.search_due(template, labels, full, queues)]
         ],
         (store._sql.chunks, values),
         (store._sql.ageing, (2, 1, 1)),

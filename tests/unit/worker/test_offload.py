@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from backjob import process
+from backjob.process import DaemonThreads
 from backjob.worker import offload
 from backjob.worker.offload import to_thread
 
@@ -54,7 +56,7 @@ def test_calls_run_although_all_threads_of_asyncio_are_blocked() -> None:
 
 
 def test_threads_are_bounded_and_all_calls_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = offload._Threads()
+    threads = DaemonThreads("backjob-call", offload._MAX_THREADS)
     monkeypatch.setattr(offload, "_threads", type("Pool", (), {"get": staticmethod(lambda: threads)}))
     running: set[threading.Thread] = set()
     free = threading.Event()
@@ -78,7 +80,7 @@ def test_threads_are_bounded_and_all_calls_run(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_call_after_another_uses_threads_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = offload._Threads()
+    threads = DaemonThreads("backjob-call", offload._MAX_THREADS)
     monkeypatch.setattr(offload, "_threads", type("Pool", (), {"get": staticmethod(lambda: threads)}))
 
     async def main() -> None:
@@ -90,9 +92,9 @@ def test_one_call_after_another_uses_threads_again(monkeypatch: pytest.MonkeyPat
 
 
 def test_an_idle_thread_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = offload._Threads()
+    threads = DaemonThreads("backjob-call", offload._MAX_THREADS)
     monkeypatch.setattr(offload, "_threads", type("Pool", (), {"get": staticmethod(lambda: threads)}))
-    monkeypatch.setattr(offload, "_IDLE", 0.001)
+    monkeypatch.setattr(process, "_IDLE", 0.001)
 
     async def main() -> Any:
         return await to_thread(threading.current_thread)
@@ -129,7 +131,7 @@ def test_loops_that_are_closed_meanwhile_disturb_nothing() -> None:
 
 
 def test_a_system_without_another_thread_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    threads = offload._Threads()
+    threads = DaemonThreads("backjob-call", offload._MAX_THREADS)
     monkeypatch.setattr(offload, "_threads", type("Pool", (), {"get": staticmethod(lambda: threads)}))
 
     def none(self: object) -> None:

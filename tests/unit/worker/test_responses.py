@@ -347,6 +347,15 @@ def test_a_body_that_a_middleware_has_compressed_is_decoded(
     assert run("text/plain", encode(b"wrong id"), status=404, more=encoded).status_text == "404 Not Found: wrong id"
 
 
+def test_all_members_of_a_gzip_body_are_decoded(world: Bench, run: Run) -> None:
+    first, second = gzip.compress(b"a,b\n" * 50_000), gzip.compress(b"c,d\n" * 50_000)
+    for chunks in ([first + second + b"\0" * 99], [first, second], [first + second[:1], second[1:], b"\0"]):
+        job = run("text/csv", *chunks, streamed=True, more=(("Content-Encoding", "gzip"),))
+        assert content(world, job) == b"a,b\n" * 50_000 + b"c,d\n" * 50_000
+    cut = run("text/csv", first + second[:-10], more=(("Content-Encoding", "gzip"),))
+    assert cut.status is Status.FAILED
+
+
 def test_an_encoding_that_is_unknown_or_broken_keeps_nothing(
     world: Bench, run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:

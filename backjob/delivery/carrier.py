@@ -1,0 +1,138 @@
+"""Delivers the jobs that are given to it, in a thread of its own that works in passes (`Carrier.step`).
+
+The monitor is a carrier that also looks for jobs itself. `BackJob.deliver` uses plain ones, one for each transport.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from backjob.delivery.clocks import Clocks
+from backjob.delivery.deliveries import Deliveries
+from backjob.delivery.keeping import seconds_until_due
+from backjob.delivery.leaving import leave_at_exit
+from backjob.delivery.parts import DeliveryParts
+from backjob.lifecycle import CARRIER
+from backjob.model import Credentials, Job
+from backjob.process import Outage, Passes
+
+_MAX_ALARMS: Final = 10_000
+_CLOCK_INTERVAL: Final = 1.5  # s
+
+
+class Carrier:
+    """Delivers jobs in one process: keep it in a `PerProcess`. ``lessee`` is its name on leases.
+
+    Other threads only post to it and wake it. No pass waits for the network: sockets belong to the transport. Tests call
+    `step` themselves, under their own clock.
+    """
+
+    def __init__(self, parts: DeliveryParts, name: str = "backjob-carrier") -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._clock = parts.clock
+        prefix = CARRIER if parts.keeps_leases else ""
+        self.lessee = f"{prefix}{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._passes = Passes(name, self._pass, at_end=self._end_thread)
+        leave_at_exit(self)
+        self._posted: deque[Callable[[], None]] = deque()
+        self._alarms: list[float] = []
+        self._outage = parts.outage or Outage(parts.clock)
+        self._has_backlog = False
+        self._clocks = Clocks(parts.clock, parts.run_lease)
+        self._deliveries = Deliveries(
+            parts,
+            self._clocks,
+            lessee=self.lessee,
+            outage=self._outage,
+            post=self._post,
+            set_alarm=self._set_alarm,
+            has_backlog=lambda: self._has_backlog,
+        )
+
+    # --- called from any thread -------------------------------------------------------------------------------------
+
+    def ensure_running(self) -> None:
+        """Start the thread unless it runs. Raises `RuntimeError` if the system starts no more threads."""
+        self._passes.ensure_running()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread was started and not closed."""
+        return self._passes.is_running
+
+    def accept(self, job: Job, credentials: Credentials | None, written: float) -> None:
+        """Deliver a job that is leased to this process, when it is due.
+
+        ``written`` is the monotonic time (s) at which its lease began; other processes may see it only later.
+        """
+        self.ensure_running()
+        at = written + seconds_until_due(job)
+        self._post(lambda: self._add(job, credentials, at, written))
+
+    def forget(self, job: Job) -> None:
+        """Stop delivering the run of a job that was ended or requeued."""
+        self._post(lambda: self._deliveries.forget(job))
+
+    def give_back(self, job_id: str) -> None:
+        """Stop delivering a job that this process has not sent, and give up its lease."""
+        self._post(lambda: self._retrying(lambda: self._deliveries.give_back(job_id)))
+
+    def has_unclaimed(self, timeout: float) -> bool:  # noqa: ARG002 - for `leave_at_exit`
+        """Return False: whoever has given it jobs waits for their ends."""
+        return False
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Give up leases that other processes can use, and end the thread (s to wait for it)."""
+        if not self._passes.close(timeout):
+            self._finish()
+
+    def _post(self, action: Callable[[], None]) -> None:
+        """Have the carrier's thread call ``action`` in its next pass."""
+        self._posted.append(action)
+        self._passes.wake()
+
+    def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
+        self._deliveries.add(job, credentials, at, written)
+
+    def _set_alarm(self, at: float) -> None:
+        if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
+            heapq.heappush(self._alarms, at)
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _pass(self) -> float:
+        return self.step()
+
+    def step(self) -> float:
+        """Do everything that is due. Returns the seconds until something else is."""
+        self._run_posted()
+        self._clocks.check_wall()
+        self._deliveries.run(self._clock.monotonic())
+        self._alarms.clear()  # whoever has given it the job reads it again
+        if self._posted:
+            return 0.0
+        event = self._deliveries.next_event()
+        return _CLOCK_INTERVAL if event is None else min(_CLOCK_INTERVAL, max(0.0, event - self._clock.monotonic()))
+
+    def _run_posted(self) -> None:
+        while self._posted:
+            self._posted.popleft()()
+
+    def _retrying(self, part: Callable[[], object]) -> None:
+        """Run a part of the pass. If it fails, it is logged, and the other parts run all the same."""
+        self._outage.attempt(part, "a carrier")
+
+    def _finish(self) -> None:
+        for part in (self._run_posted, self._deliveries.release):
+            self._retrying(part)
+
+    def _end_thread(self) -> None:
+        self._finish()
+        self._retrying(self._parts.leave)

@@ -1,0 +1,127 @@
+"""Hands the due jobs of some queues to the engines that carry them, such as Celery: the ids of jobs, and nothing else.
+
+A job that was handed over has the lessee `DISPATCHED`, whose lease `backjob.BackJob.deliver` takes over. If its message is
+lost, the lease ends, and any process hands the job over once more. If the engine takes no message, the job waits without a
+lease, and for a while this process hands over nothing to that engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, Protocol
+
+from attrs import define
+
+from backjob.clock import Clock, SystemClock
+from backjob.errors import StoreUnavailable
+from backjob.lifecycle import DISPATCHED, backoff
+from backjob.model import Changes, Expect, Job
+from backjob.process import RareWarnings
+from backjob.protocols import Store
+
+_BATCH: Final = 100
+_MOST_WAITING: Final = 1000
+_MOST_DOUBLINGS: Final = 6
+
+
+class Calls(Protocol):
+    """Makes calls in a thread of its own."""
+
+    @property
+    def count(self) -> int:
+        """How many calls wait to be made."""
+        ...
+
+    def call(self, job_id: str, callback: Callable[[], object]) -> None: ...
+
+
+@define
+class _Engine:
+    """An engine, how often it has failed in a row, and until when (monotonic, s) it is left alone."""
+
+    hand_over: Callable[[str], object]
+    failures: int = 0
+    until: float = 0.0
+
+
+class Dispatcher:
+    """Hands jobs over in one process. ``engines`` has the function of each queue that takes the id of a job.
+
+    ``calls`` makes these calls, which may block. ``after`` (s) is how long the engine has before the job is handed over
+    again; it doubles each time.
+    """
+
+    def __init__(
+        self,
+        engines: Mapping[str, Callable[[str], object]] | None = None,
+        store: Store | None = None,
+        calls: Callable[[], Calls] | None = None,
+        after: float = 600,
+        clock: Clock | None = None,
+    ) -> None:
+        self._engines = {queue: _Engine(hand_over) for queue, hand_over in (engines or {}).items()}
+        self.queues = frozenset(self._engines)
+        """The queues that an engine carries."""
+        self._store = store
+        self._calls = calls
+        self.after = after
+        self._clock = clock or SystemClock()
+        self._warnings = RareWarnings(self._clock)
+
+    # --- called from any thread -------------------------------------------------------------------------------------
+
+    def room(self) -> int:
+        """Return how many more jobs may be handed over now."""
+        return 0 if self._calls is None else max(0, _MOST_WAITING - self._calls().count)
+
+    def hand_over(self, job: Job) -> None:
+        """Have the job's id handed to the engine of its queue, in another thread."""
+        engine = self._engines.get(job.queue)
+        if engine is not None and self._calls is not None:
+            self._calls().call(job.id, lambda: self._hand_over(engine, job))
+
+    # --- the monitor's thread ---------------------------------------------------------------------------------------
+
+    def take_due(self) -> None:
+        """Hand over the jobs that are due: delayed and requeued ones, and those whose message was lost."""
+        now = self._clock.monotonic()
+        ready = frozenset([queue for queue, engine in self._engines.items() if engine.until <= now])
+        room = min(self.room(), _BATCH) if ready else 0
+        if room == 0 or self._store is None:
+            return
+        for job in self._store.take_due(DISPATCHED, self.after, room, queues=ready):
+            lease = self.after * 2.0 ** min(job.delivery - 1, _MOST_DOUBLINGS)
+            expect, changes = (
+                Expect(version=job.version, unclaimed=True),
+                Changes(delivery=job.delivery + 1, lease=lease),
+            )
+            if (changed := self._store.change(job.id, expect, changes)) is not None:
+                self.hand_over(changed)
+
+    # --- the thread of the calls ------------------------------------------------------------------------------------
+
+    def _hand_over(self, engine: _Engine, job: Job) -> None:
+        if engine.until > self._clock.monotonic():
+            self._give_back(job)
+            return
+        try:
+            engine.hand_over(job.id)
+        except Exception as error:
+            engine.failures += 1
+            engine.until = self._clock.monotonic() + backoff(engine.failures)
+            self._warnings.warn(
+                job.queue,
+                "job %s: its queue %r could not be handed to its engine, so this is tried again: %s: %s",
+                job.id, job.queue, type(error).__name__, error,
+            )  # fmt: skip
+            self._give_back(job)
+        else:
+            engine.failures = 0
+
+    def _give_back(self, job: Job) -> None:
+        """Have the job wait without a lease. If it was delivered meanwhile, the engine has got it after all."""
+        if self._store is not None:
+            expect = Expect(version=job.version, unclaimed=True)
+            with suppress(StoreUnavailable):  # then the lease of its engine ends
+                self._store.change(job.id, expect, Changes(lessee=None, lease=None, waiting_for="engine"))

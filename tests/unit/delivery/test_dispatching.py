@@ -1,0 +1,189 @@
+"""Jobs that an engine carries: when their ids are handed over, again, and to whom; and queues that others deliver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from attrs import define, field
+
+from backjob.errors import InvalidRequest
+from backjob.lifecycle import DISPATCHED
+from backjob.model import Changes, Expect, Status
+from backjob.process import PerProcess
+from backjob.worker.outcomes import Outcome
+from tests.unit.core import COOKIE, Bench, bench
+
+
+@define
+class Engine:
+    """An engine that records the ids, and that fails while it is ``broken``. Its thread is the test's."""
+
+    taken: list[str] = field(factory=list)
+    broken: Exception | None = None
+    waiting: int = 0
+
+    def __call__(self, job_id: str) -> None:
+        if self.broken is not None:
+            raise self.broken
+        self.taken.append(job_id)
+
+    @property
+    def count(self) -> int:
+        return self.waiting
+
+    def call(self, _job_id: str, callback: Callable[[], object]) -> None:
+        callback()
+
+
+def world_of(engine: Engine, **options: Any) -> Bench:
+    world = bench(queues={"heavy": {"dispatch": engine}}, **options)
+    calls: Any = PerProcess(lambda: engine)
+    world.engine.dispatches = calls
+    world.engine.dispatcher._calls = calls.get
+    return world
+
+
+@pytest.fixture
+def carrier() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def world(carrier: Engine) -> Bench:
+    return world_of(carrier)
+
+
+def test_a_due_job_is_handed_over_when_it_is_started(world: Bench, carrier: Engine) -> None:
+    heavy, light = world.start(queue="heavy"), world.start()
+    world.step()
+    assert carrier.taken == [heavy]
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [light]
+    assert world.job(heavy).lessee == DISPATCHED
+    assert world.jobs.status(heavy).waiting_for == "engine"
+
+
+def test_a_delayed_job_is_handed_over_when_it_is_due(world: Bench, carrier: Engine) -> None:
+    job_id = world.start(queue="heavy", delay=50)
+    world.step(49)
+    assert carrier.taken == []
+    assert world.jobs.status(job_id).waiting_for == "due"
+    world.step(2)
+    assert carrier.taken == [job_id]
+
+
+def test_a_lost_message_is_repeated_after_ever_longer_times(carrier: Engine) -> None:
+    world = world_of(carrier, redispatch_after=100)
+    job_id = world.start(queue="heavy")
+    moments: list[int] = []
+    for second in range(1000):
+        world.step(1)
+        if len(carrier.taken) > len(moments):
+            moments.append(second)
+    pauses = [later - earlier for earlier, later in pairwise(moments)]
+    assert set(carrier.taken) == {job_id}
+    # An idle process looks only every few seconds.
+    assert [pause // 50 for pause in pauses] == [2, 2, 4, 8]
+    assert world.job(job_id).delivery == len(moments)
+
+
+def test_an_engine_that_fails_gets_the_jobs_later(
+    world: Bench, carrier: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    carrier.broken = ConnectionError("the broker is down")
+    ids = [world.start(queue="heavy") for _ in range(20)]
+    world.step(5)
+    assert carrier.taken == []
+    assert [world.jobs.status(job_id).waiting_for for job_id in ids] == ["engine"] * 20
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "ConnectionError: the broker is down" in warning.getMessage()
+    carrier.broken = None
+    world.step(12)
+    world.step(12)
+    assert sorted(carrier.taken) == sorted(ids)
+
+
+def test_a_process_that_has_many_jobs_to_hand_over_leaves_the_others_to_later(world: Bench, carrier: Engine) -> None:
+    carrier.waiting = 1000
+    job_id = world.start(queue="heavy")
+    world.step(5)
+    assert (carrier.taken, world.job(job_id).lessee) == ([], None)
+    carrier.waiting = 0
+    world.step(5)
+    assert carrier.taken == [job_id]
+
+
+def test_a_retry_is_handed_over_again(world: Bench, carrier: Engine) -> None:
+    job_id = world.start(queue="heavy", retries=1, retry_delay=5)
+    (sent,) = _delivered_elsewhere(world, job_id)
+    world.engine.worker.end(world.receive(sent), Outcome(error=ZeroDivisionError("no")))
+    world.step(20)
+    assert carrier.taken == [job_id, job_id]
+
+
+def _delivered_elsewhere(world: Bench, job_id: str) -> list[Any]:
+    """Deliver a job by another process of the site, whose transport records the request."""
+    other = bench(clock=world.clock, store=world.store.store)
+    job = other.store.store.get(job_id, body=True)
+    assert job is not None
+    leased = other.store.store.change(job_id, Expect(), Changes(lessee=other.monitor.lessee, lease=30))
+    assert leased is not None
+    other.monitor.accept(other.store.store.get(job_id, body=True) or leased, None, other.clock.monotonic())
+    other.step()
+    return list(other.transport.sent)
+
+
+def test_a_job_with_a_login_that_only_this_process_has_is_refused(world: Bench, carrier: Engine) -> None:
+    with pytest.raises(InvalidRequest, match="as_owner=True") as caught:
+        world.start(queue="heavy", headers={"Cookie": COOKIE})
+    assert caught.value.argument == "queue"
+    assert (world.store.calls.count("create"), carrier.taken) == (0, [])
+
+
+def test_only_the_named_queues_are_delivered(carrier: Engine) -> None:
+    world = world_of(carrier, deliver=["mails"])
+    ids = {queue: world.start(queue=queue) for queue in ("default", "mails", "heavy")}
+    world.step()
+    world.step(5)
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [ids["mails"]]
+    assert world.job(ids["default"]).lessee is None
+    assert world.jobs.status(ids["default"]).waiting_for == "place"
+    assert carrier.taken == [ids["heavy"]]
+
+
+def test_a_process_that_delivers_nothing_needs_no_address() -> None:
+    world = bench(deliver=[])
+    world.engine.addresses._destinations = ()
+    job_id = world.start()
+    world.step(5)
+    assert (world.job(job_id).status, world.job(job_id).lessee) == (Status.STARTED, None)
+    with pytest.raises(InvalidRequest, match="other processes"):
+        world.start(headers={"Cookie": COOKIE})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"queues": {"heavy": {"dispatch": "celery"}}}, "must be a function that takes the id"),
+        ({"queues": {"heavy": {"dispatch": print}}, "deliver": ["heavy"]}, "an engine carries"),
+        ({"deliver": "heavy"}, "must be a list"),
+        ({"deliver": [5]}, "must be text"),
+        ({"redispatch_after": 0}, "redispatch_after"),
+    ],
+)
+def test_invalid_settings_are_refused(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(InvalidRequest, match=reason):
+        bench(**options)
+
+
+def test_an_engine_that_wants_it_gets_the_jobs_to_deliver() -> None:
+    attached: list[Any] = []
+
+    class Attaching(Engine):
+        def attach(self, jobs: Any) -> None:
+            attached.append(jobs)
+
+    world = world_of(Attaching())
+    assert attached == [world.jobs]

@@ -1,0 +1,211 @@
+"""`BackJob.deliver`: one job, all its runs, to its end; and why it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from backjob.clock import SystemClock
+from backjob.errors import AddressUnknown, DeliveryRefused, JobContinued, JobNotFound
+from backjob.jobs import engine_of
+from backjob.lifecycle import CARRIER, CLAIM_REFUSED, DISPATCHED, REFUSAL_HEADER
+from backjob.model import Changes, Expect, Job, Status
+from backjob.stores.memory import MemoryStore
+from backjob.worker.outcomes import Outcome
+from tests.unit.core import COOKIE, Bench, FakeTransport, Sent, bench
+
+DEADLINE = 20.0  # s
+
+
+class Site:
+    """A web process that runs what is sent to it: each run ends with the next outcome, or waits for the test."""
+
+    def __init__(self, **options: Any) -> None:
+        self.store = MemoryStore()
+        clock: Any = SystemClock()
+        self.outcomes = [Outcome(200, "OK")]
+        self.logins: list[str | None] = []
+        self.arrived = threading.Event()
+        self.proceed = threading.Event()
+        self.proceed.set()
+        self.web: Bench = bench(store=self.store, clock=clock, **{"deliver": [], **options})
+        self.transport = FakeTransport(script=self.act)
+        self.worker: Bench = bench(store=self.store, clock=clock, transport=self.transport, **options)
+
+    def act(self, sent: Sent) -> None:
+        threading.Thread(target=self._act, args=(sent,), daemon=True).start()
+
+    def _act(self, sent: Sent) -> None:
+        request, worker = sent.delivery.sign(), self.web.engine.worker
+        self.logins.append(request.header("Cookie"))
+        opened = worker.open(request)
+        assert opened is not None
+        running = worker.claim(opened, request.body)
+        self.arrived.set()
+        assert self.proceed.wait(DEADLINE)
+        self.web.engine.worker.end(running, self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0])
+        sent.answer()
+
+    def deliver(self, job_id: str) -> Any:
+        return self.worker.jobs.deliver(job_id)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    site = Site()
+    yield site
+    site.worker.jobs.close()
+    site.web.jobs.close()
+
+
+def test_a_job_is_delivered_to_its_end(site: Site) -> None:
+    job_id = site.web.start()
+    assert site.store.get(job_id).lessee is None  # type: ignore[union-attr]
+    state = site.deliver(job_id)
+    assert (state.id, state.status, len(site.transport.sent)) == (job_id, Status.COMPLETED, 1)
+
+
+def test_all_slices_and_retries_are_delivered(site: Site) -> None:
+    site.outcomes = [Outcome(error=JobContinued()), Outcome(error=ZeroDivisionError("no")), Outcome(200, "OK")]
+    job_id = site.web.start(retries=1, retry_delay=0.3)
+    state = site.deliver(job_id)
+    assert (state.status, state.attempt) == (Status.COMPLETED, 2)
+    assert [sent.delivery.job_id for sent in site.transport.sent] == [job_id] * 3
+
+
+def test_between_two_runs_no_other_process_takes_the_job(site: Site) -> None:
+    site.outcomes = [Outcome(error=ZeroDivisionError("no")), Outcome(200, "OK")]
+    job_id = site.web.start(retries=1, retry_delay=0.5)
+    seen: list[str | None] = []
+    write = site.store.change
+
+    def change(job_id: str, expect: Expect, changes: Changes) -> Job | None:
+        changed = write(job_id, expect, changes)
+        if changed is not None and changed.token is None and not changed.status.is_final:
+            seen.append(changed.lessee)
+        return changed
+
+    site.store.change = change  # type: ignore[method-assign]
+    assert site.deliver(job_id).status is Status.COMPLETED
+    assert len(seen) >= 2
+    assert all(lessee is not None and lessee.startswith(CARRIER) for lessee in seen)
+
+
+def test_a_job_that_was_handed_to_its_engine_is_taken_over(site: Site) -> None:
+    job_id = site.web.start()
+    site.store.change(job_id, Expect(), Changes(lessee=DISPATCHED, lease=600))
+    assert site.deliver(job_id).status is Status.COMPLETED
+
+
+def test_a_delayed_job_is_delivered_when_it_is_due(site: Site) -> None:
+    job_id = site.web.start(delay=0.3)
+    state = site.deliver(job_id)
+    assert state.status is Status.COMPLETED
+    assert state.claimed_time is not None
+    assert state.claimed_time >= state.start_time
+
+
+def refusal(site: Site, job_id: str) -> str:
+    before = site.store.get(job_id)
+    sent = len(site.transport.sent)
+    with pytest.raises(DeliveryRefused) as caught:
+        site.deliver(job_id)
+    after = site.store.get(job_id)
+    assert before is not None
+    assert after is not None
+    assert (after.version, len(site.transport.sent)) == (before.version, sent)
+    assert caught.value.job_id == job_id
+    return caught.value.reason
+
+
+def test_a_job_that_has_ended_is_refused(site: Site) -> None:
+    job_id = site.web.start()
+    site.deliver(job_id)
+    assert refusal(site, job_id) == "ended"
+
+
+def test_a_job_that_runs_or_is_leased_is_refused(site: Site) -> None:
+    site.proceed.clear()
+    job_id = site.web.start()
+    first = threading.Thread(target=site.deliver, args=(job_id,), daemon=True)
+    first.start()
+    assert site.arrived.wait(DEADLINE)
+    assert refusal(site, job_id) == "running"
+    site.proceed.set()
+    first.join(DEADLINE)
+    leased = site.web.start(delay=50)
+    site.store.change(leased, Expect(), Changes(lessee="another", lease=30))
+    assert refusal(site, leased) == "leased"
+
+
+def test_a_job_with_a_login_that_only_its_process_has_is_refused() -> None:
+    site = Site(deliver=None)
+    job_id = site.web.start(headers={"Cookie": COOKIE})
+    site.store.change(job_id, Expect(), Changes(lease=0))
+    assert refusal(site, job_id) == "credentials"
+
+
+def test_a_sealed_job_is_delivered_with_its_login() -> None:
+    site = Site(seal=True)
+    job_id = site.web.start(headers={"Cookie": COOKIE})
+    assert site.deliver(job_id).status is Status.COMPLETED
+    assert site.logins == [COOKIE]
+
+
+def test_a_sealed_job_is_refused_where_it_can_not_be_opened() -> None:
+    site = Site(seal=True)
+    job_id = site.web.start(headers={"Cookie": COOKIE})
+    site.worker.engine._opener = lambda: None  # type: ignore[method-assign]
+    assert refusal(site, job_id) == "credentials"
+
+
+def test_an_unknown_job_and_an_unknown_address_are_errors(site: Site) -> None:
+    with pytest.raises(JobNotFound):
+        site.deliver("nothing")
+    job_id = site.web.start()
+    site.worker.engine.addresses._destinations = ()
+    with pytest.raises(AddressUnknown):
+        site.deliver(job_id)
+
+
+def test_a_process_that_shuts_down_leaves_the_job_to_others(site: Site) -> None:
+    job_id = site.web.start(delay=50)
+    refused: list[DeliveryRefused] = []
+
+    def deliver() -> None:
+        try:
+            site.deliver(job_id)
+        except DeliveryRefused as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=deliver, daemon=True)
+    thread.start()
+    engine_of(site.worker.jobs).draining.is_on = True
+    thread.join(DEADLINE)
+    assert [error.reason for error in refused] == ["leaving"]
+    site.worker.jobs.close()
+    job = site.store.get(job_id)
+    assert job is not None
+    assert job.lessee is None
+
+
+def test_a_request_that_another_one_forestalled_is_waited_for(site: Site) -> None:
+    """The job was claimed by an earlier request of the same run: its end counts."""
+    job_id = site.web.start()
+
+    def act(sent: Sent) -> None:
+        site.web.receive(sent)
+        sent.answer(409, "Conflict", ((REFUSAL_HEADER, CLAIM_REFUSED),))
+        site.web.jobs.cancel(job_id)
+
+    site.transport.script = act
+    assert site.deliver(job_id).status is Status.CANCELLED
+
+
+def test_the_async_twin(site: Site) -> None:
+    job_id = site.web.start()
+    assert asyncio.run(site.worker.jobs.adeliver(job_id)).status is Status.COMPLETED

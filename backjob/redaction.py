@@ -6,6 +6,7 @@ from what reads the environ or the scope after it; this module is for what has r
 
 from __future__ import annotations
 
+import copy
 import logging
 from typing import Any, Final, TypeVar
 
@@ -27,13 +28,14 @@ class SignatureFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = _redacted(record.msg, _DEEPEST)
         if record.args:
-            args: Any = record.args
-            # gunicorn's is a dict of its own kind, which renders missing values as "-".
-            if isinstance(args, dict):
-                for name, value in args.items():
-                    args[name] = _redacted(value, _DEEPEST)
+            if isinstance(record.args, dict):
+                args: Any = copy.copy(
+                    record.args
+                )  # gunicorn's is of a kind of its own, which shows "-" for missing values
+                args.update({name: _redacted(value, _DEEPEST) for name, value in args.items()})
+                record.args = args
             else:
-                record.args = _redacted(args, _DEEPEST)
+                record.args = _redacted(record.args, _DEEPEST)
         return True
 
 

@@ -10,7 +10,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import task_revoked
 
-from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound
+from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import JobState
 from backjob.process import PerProcess
 from backjob.protocols import Transport
@@ -71,7 +71,15 @@ class _DeliverTask:
 
         # Acknowledged when it begins, whatever the application's default: backjob itself finds a job whose worker died,
         # and a broker repeats or cancels messages that stay without an acknowledgement for as long as some jobs run.
-        self.task = app.task(deliver, name=_TASK, acks_late=False, shared=False)
+        self.task = app.task(
+            deliver,
+            name=_TASK,
+            acks_late=False,
+            shared=False,
+            autoretry_for=(StoreUnavailable,),
+            retry_backoff=True,
+            max_retries=10,
+        )
 
     def _deliver(self, job_id: str) -> str:
         if not self.attached:

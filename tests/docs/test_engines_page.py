@@ -131,6 +131,6 @@ def test_a_celery_worker_of_a_django_site_has_the_task(server: PrivateServer, tm
         from shop.celery import app
         app.loader.import_default_modules()
         from backjob.django import jobs
-        print("backjob.deliver" in app.tasks, list(app.backjob.attached) == [jobs])
+        print("backjob.deliver" in app.tasks, list(app.backjob_tasks["backjob.deliver"].attached) == [jobs])
     """
     assert run(textwrap.dedent(code), tmp_path, environment(server)) == "True True\n"

@@ -65,11 +65,23 @@ def test_all_dispatches_of_a_celery_application_have_one_task_that_acknowledges_
     app = celery()
     app.conf.task_acks_late = True
     dispatches = [CeleryDispatch(app), CeleryDispatch(app, queue="heavy")]
+    jobs = Jobs()
     for dispatch in dispatches:
-        dispatch.attach(jobs := Jobs())
-        assert app.tasks[TASK]("an-id") == "COMPLETED"
-        assert jobs.calls == [("deliver", "an-id", None)]
+        dispatch.attach(jobs)
+    assert app.tasks[TASK]("an-id") == "COMPLETED"
+    assert jobs.calls == [("deliver", "an-id", None)]
     assert not app.tasks[TASK].acks_late
+
+
+def test_queues_with_different_transports_have_tasks_of_different_names() -> None:
+    app, jobs, given = celery(), Jobs(), FakeTransport()
+    CeleryDispatch(app).attach(jobs)
+    with pytest.raises(InvalidRequest, match="give one of them another name"):
+        CeleryDispatch(app, transport=given).attach(jobs)
+    CeleryDispatch(app, transport=given, name="heavy").attach(jobs)
+    for name in (TASK, "heavy"):
+        app.tasks[name]("an-id")
+    assert jobs.calls == [("deliver", "an-id", None), ("deliver", "an-id", given)]
 
 
 def test_of_two_backjobs_each_delivers_its_own_jobs() -> None:
@@ -84,11 +96,10 @@ def test_of_two_backjobs_each_delivers_its_own_jobs() -> None:
 
 def test_a_refusal_is_a_normal_result() -> None:
     app = celery()
-    dispatch = CeleryDispatch(app)
-    dispatch.attach(Jobs(DeliveryRefused("an-id", "ended", "it has ended COMPLETED already")))
+    CeleryDispatch(app).attach(Jobs(DeliveryRefused("an-id", "ended", "it has ended COMPLETED already")))
     assert app.tasks[TASK]("an-id") == "ended"
-    for unknown in (app, another := celery()):
-        CeleryDispatch(unknown).attach(Jobs(JobNotFound("an-id")))
+    another = celery()
+    CeleryDispatch(another).attach(Jobs(JobNotFound("an-id")))
     assert another.tasks[TASK]("an-id") == "unknown"
 
 

@@ -85,6 +85,10 @@ class BackJob(CoreBackJob):
     def _engine_for(self, application: object) -> Engine:
         return self._site(application).engine
 
+    @override
+    def _application(self) -> Flask:
+        return self._site().app
+
     def _site(self, application: object = None) -> Site:
         app = application if isinstance(application, Flask) else self._current_app()
         site = app.extensions.get("backjob")

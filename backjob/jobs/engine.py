@@ -481,6 +481,14 @@ class Engine(Visitors):
         connect_to = ', "unix:/path/of/the/socket"' if unix else ""
         return f'set the base URL: BackJob(transport=SocketTransport("https://your.site"{connect_to}))'
 
+    def url_of_worker(self) -> str:
+        """Return the URL that an action sees which no request started, in a process without a server."""
+        return self.options.public_url or getattr(self.transport, "base_url", None) or self.default_url()
+
+    def default_url(self) -> str:
+        """Return the application's URL as far as the framework knows it, or one with ``localhost``."""
+        return "http://localhost"
+
     def here(self) -> Serving | None:
         """Return the request that this thread or task is serving."""
         return serving.get()

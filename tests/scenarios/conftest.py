@@ -10,6 +10,7 @@ from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import STREAMS, Site, serving
 from tests.scenarios.with_celery import CELERY_IN_CI, WITH_CELERY, WITH_CELERY_PAIRS, carried
+from tests.scenarios.with_worker import WITH_WORKER, WITH_WORKER_PAIRS, WORKER_IN_CI, worked
 
 SETTINGS = {
     "BACKJOB_STREAMS": str(STREAMS),
@@ -38,6 +39,15 @@ _OTHER_SERVERS = {
     for turn, (kind, apps) in enumerate(_APPS_ON.items())
     if kind not in {kind for _, kind in _ONE_EACH}
 }
+# The usual runs have one of the sites whose jobs a worker runs, and of its scenarios only a few.
+_WORKER_TESTS_IN_CI = frozenset(
+    {
+        "test_jobs_that_start_together_run_once_each",
+        "test_a_job_starts_the_next_job_as_the_same_user",
+        "test_the_next_update_of_a_cancelled_job_ends_its_action",
+        "test_a_mount_makes_a_request_run_no_other_route",
+    }
+)
 # The usual runs have one of the sites whose jobs Celery carries, and of its scenarios only a few.
 _CELERY_TESTS_IN_CI = frozenset(
     {
@@ -53,7 +63,7 @@ _CELERY_TESTS_IN_CI = frozenset(
 )
 _PAIRS = [
     pytest.param(pair, id="-".join(pair).replace("_app", ""), marks=() if pair in _QUICK else pytest.mark.slow)
-    for pair in (*_ALL, *WITH_CELERY_PAIRS)
+    for pair in (*_ALL, *WITH_CELERY_PAIRS, *WITH_WORKER_PAIRS)
 ]
 
 
@@ -61,7 +71,7 @@ _PAIRS = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave one pair for each application, and for tests that depend on the server one for each server: more are nightly.
 
-    Tests of sites that Celery carries need services, and most of them are nightly.
+    Most tests of sites whose jobs run elsewhere are nightly; those with Celery need services.
     """
     for item in items:
         pair = (
@@ -71,6 +81,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         chosen = _ONE_EACH if item.get_closest_marker("every_server") is None else _ONE_EACH | _OTHER_SERVERS
         if pair in _ALL and pair not in chosen:
+            item.add_marker(pytest.mark.nightly)
+        if pair in WITH_WORKER_PAIRS and (
+            pair != WORKER_IN_CI or getattr(item, "originalname", None) not in _WORKER_TESTS_IN_CI
+        ):
             item.add_marker(pytest.mark.nightly)
         if pair in WITH_CELERY_PAIRS:
             item.add_marker(pytest.mark.services)
@@ -83,6 +97,10 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The scenario site, for each pair of application and server."""
     app, kind = request.param
     directory = tmp_path_factory.mktemp(f"{app}-{kind}")
+    if kind in WITH_WORKER:
+        with worked(WITH_WORKER[kind], app, directory, "--threads", "8", **SETTINGS) as (site, _):
+            yield site
+        return
     way = WITH_CELERY.get(kind)
     with (
         serving(KINDS[kind], f"{app}:app", directory, **SETTINGS)

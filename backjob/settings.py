@@ -12,6 +12,7 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlencode
@@ -21,7 +22,7 @@ from attrs import field, fields, frozen
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.http.public import public_url, trusted_origins
-from backjob.jobs.options import logging_level, queue_limits
+from backjob.jobs.options import attach, logging_level, queue_limits
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
@@ -32,7 +33,7 @@ from backjob.stores.caches import Cache
 from backjob.stores.urls import StoreURL
 from backjob.transports.sockets import SocketTransport
 
-__all__ = ["Settings", "named"]
+__all__ = ["Settings", "attach_early", "named"]
 
 _T = TypeVar("_T")
 
@@ -384,6 +385,16 @@ class Settings:
             for one in (secret, *filter(_is_strong, fallbacks))
         ]
         return MessageSigner(derived[0], fallbacks=(*derived[1:], *(self.key_fallbacks or ())))
+
+
+def attach_early(queues: object, jobs: object) -> None:
+    """Tell the dispatches in a setting QUEUES whose jobs they hand over, for an adapter that makes its engine later.
+
+    A worker may get a job before anything else needs the engine. If the setting is invalid, this does nothing: the engine
+    reports it.
+    """
+    with suppress(Exception):
+        attach([_with_dispatch(queue).get("dispatch") for queue in _queues(queues).values()], jobs)
 
 
 def _with_dispatch(queue: Mapping[str, Any]) -> Mapping[str, Any]:

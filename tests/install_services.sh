@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts the servers that tests need on 127.0.0.1 and their usual ports: PostgreSQL (user postgres, no password), MariaDB
-# (root, no password) and Redis. A server that answers is used as it is, and one that is installed is started. A missing one
+# (root, no password), Redis and RabbitMQ (guest, password guest). A server that answers is used as it is, and one that is installed is started. A missing one
 # is installed, and allows local connections without a password; servers that existed before are not changed. It also
 # installs nginx, Caddy and Apache with mod_wsgi, and the shells zsh and fish, which tests start themselves.
 set -euo pipefail
@@ -86,6 +86,15 @@ redis() {
     until_well Redis redis-cli -h 127.0.0.1 -p 6379 ping
 }
 
+# The node is rabbit@localhost, because the host name of a container may not resolve.
+rabbitmq() {
+    answers 5672 && return
+    [ -x /usr/sbin/rabbitmq-server ] || install_package rabbitmq-server
+    answers 5672 || RABBITMQ_NODENAME=rabbit@localhost RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 ERL_EPMD_ADDRESS=127.0.0.1 \
+        ERL_FLAGS="-kernel inet_dist_use_interface {127,0,0,1}" /usr/sbin/rabbitmq-server -detached >&2
+    until_well RabbitMQ answers 5672
+}
+
 # RUNLEVEL=1 keeps the package from starting a server.
 [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || RUNLEVEL=1 install_package nginx-light
 [ -e /usr/lib/apache2/modules/mod_wsgi.so ] || RUNLEVEL=1 install_package libapache2-mod-wsgi-py3 ||
@@ -99,8 +108,10 @@ for shell in zsh fish; do # for the tests of completion
 done
 
 command -v ps >/dev/null || install_package procps # for tests that kill their own servers
+command -v ip >/dev/null || install_package iproute2 # for tests with hosts in network namespaces
 
 # A server whose URL is set in the environment is not managed here.
 [ -n "${TEST_POSTGRES:-}" ] || postgresql
 [ -n "${TEST_MARIADB:-}" ] || mariadb_server
 [ -n "${TEST_REDIS:-}" ] || redis
+[ -n "${TEST_RABBITMQ:-}" ] || rabbitmq

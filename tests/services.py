@@ -1,4 +1,4 @@
-"""The database servers that tests use.
+"""The database servers and brokers that tests use.
 
 Each URL may be set in the environment, see `SERVICES`. If a server does not answer, the test is skipped with the reason; in
 CI it fails.
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from attrs import frozen
 
-__all__ = ["MARIADB", "POSTGRES", "REDIS", "SERVICES", "Service", "own_name"]
+__all__ = ["MARIADB", "POSTGRES", "RABBITMQ", "REDIS", "SERVICES", "Service", "own_name"]
 
 
 @frozen
@@ -47,9 +47,10 @@ class Service:
 POSTGRES: Final = Service("PostgreSQL", "TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
 MARIADB: Final = Service("MariaDB", "TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/test")
 REDIS: Final = Service("Redis", "TEST_REDIS", "redis://127.0.0.1:6379/0")
-SERVICES: Final = (POSTGRES, MARIADB, REDIS)
+RABBITMQ: Final = Service("RabbitMQ", "TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
+SERVICES: Final = (POSTGRES, MARIADB, REDIS, RABBITMQ)
 
 
 def own_name() -> str:
-    """A name for a schema, a table or a prefix that no other test uses."""
+    """A name for a schema, a table, a prefix or a queue that no other test uses."""
     return f"backjob_test_{os.getpid()}_{secrets.token_hex(4)}"

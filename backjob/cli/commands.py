@@ -33,6 +33,11 @@ from backjob.transports.sockets import SocketTransport
 _FILTERS: Final = ("status", "queue", "scope", "owner", "q", "before")
 
 
+def _log_here(args: Namespace) -> None:
+    if args.jobs is None:  # a framework configures logging itself
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+
+
 def _source(args: Namespace) -> Source:
     return Source(args.jobs, args.app, args.store)
 
@@ -145,10 +150,20 @@ def clean_up(args: Namespace) -> int:
 
 def run_monitor_here(args: Namespace) -> int:
     """Run the monitor in the foreground."""
-    if args.jobs is None:  # a framework configures logging itself
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    _log_here(args)
     with _source(args).open_to_deliver() as jobs:
         run_monitor(jobs)
+    return Exit.SUCCESS
+
+
+def run_worker_here(args: Namespace) -> int:
+    """Run jobs in this process until a signal, and then drain."""
+    from backjob.cli.working import run_worker, transport_of  # noqa: PLC0415 - only this command runs the application
+
+    _log_here(args)
+    with _source(args).open_to_run() as jobs:
+        transport = transport_of(jobs, args.wsgi, args.asgi, args.threads)
+        run_worker(jobs, transport, frozenset(args.queue) or None)
     return Exit.SUCCESS
 
 

@@ -69,6 +69,13 @@ class Source:
             raise InvalidRequest("store", f"to deliver jobs, pass --app module:jobs, or set {names}")
         return _built(settings)
 
+    def open_to_run(self) -> AbstractContextManager[BackJob]:
+        """Open the jobs of an application that runs in this process. Raises the errors of `open`."""
+        application = self._application()
+        if application is None:
+            raise InvalidRequest("app", "pass --app module:jobs: a worker runs the application itself")
+        return application
+
     def _application(self) -> AbstractContextManager[BackJob] | None:
         if self.jobs is not None:
             return nullcontext(self.jobs)
@@ -83,9 +90,14 @@ class Source:
         return settings
 
 
-def _imported(name: str) -> BackJob:
+def imported_from_here(name: str, argument: str) -> object:
+    """Import the object ``module:name``, also from the current directory. Raises `InvalidRequest` naming the argument."""
     _import_from_here()
-    found = named(name, "app")
+    return named(name, argument)
+
+
+def _imported(name: str) -> BackJob:
+    found = imported_from_here(name, "app")
     if not isinstance(found, BackJob):
         raise InvalidRequest("app", f"{name} is not a BackJob, but a {type(found).__name__}")
     set_up_for_command(found)

@@ -29,6 +29,7 @@ COMMANDS: Final = (
     "delete",
     "cleanup",
     "monitor",
+    "worker",
     "doctor",
     "schema",
 )
@@ -38,6 +39,11 @@ _EXIT_CODES: Final = "exit codes:\n" + "".join(f"  {code:<6} {meaning}\n" for co
 _ENVIRONMENT: Final = f"""
 settings come from the environment, under their usual names: {PREFIX}STORE, {PREFIX}BASE_URL, {PREFIX}KEY,
 {PREFIX}RETENTION_DAYS and so on; with --app they come from the application instead
+"""
+_WORKER: Final = """\
+The worker needs the application's jobs (--app) and the application with its middleware (--wsgi or --asgi); Flask and
+Django have both. SIGTERM drains: no job is taken any more, slices hand over, and running jobs have DRAIN_TIME. A second
+signal ends the worker at once.
 """
 _STATES: Final = {
     **{status.name.lower(): status for status in Status},
@@ -113,6 +119,8 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
         add("cleanup", commands.clean_up, "remove jobs past their retention age, as monitors do every hour", ages)
     )
     add("monitor", commands.run_monitor_here, "deliver jobs from this process, for a site without traffic", needs)
+    text = "run jobs in this process, which calls the application itself, without a server"
+    _add_worker(add("worker", commands.run_worker_here, text, _WORKER))
     _add_doctor(
         add(
             "doctor",
@@ -191,6 +199,22 @@ def _add_filters(parser: ArgumentParser) -> None:
     shown.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
+def _add_worker(parser: ArgumentParser) -> None:
+    app = parser.add_mutually_exclusive_group()
+    app.add_argument("--wsgi", metavar="MODULE:APP", help="the application that a WSGI server serves")
+    app.add_argument("--asgi", metavar="MODULE:APP", help="the application that an ASGI server serves")
+    parser.add_argument(
+        "--threads", type=_count, default=4, metavar="N", help="how many jobs to run at once (default %(default)s)"
+    )
+    parser.add_argument(
+        "--queue",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="run only the jobs of this queue; may be repeated (default: all queues that no engine carries)",
+    )
+
+
 def _add_doctor(parser: ArgumentParser) -> None:
     parser.add_argument("url", nargs="?", help=f"the base URL (default: {PREFIX}BASE_URL, or the application's)")
     parser.add_argument(
@@ -216,6 +240,13 @@ def _status(text: str) -> Status:
     except KeyError:
         known = ", ".join(_STATE_NAMES)
         raise ArgumentTypeError(f"{text!r} is not one of {known}") from None
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if not 1 <= count <= 1000:
+        raise ArgumentTypeError("must be 1 to 1000")
+    return count
 
 
 def _seconds(text: str) -> float:

@@ -155,7 +155,11 @@ class Monitor(Carrier):
 
     def address_shown(self) -> None:
         """Deliver waiting jobs now: a request has shown a new address."""
-        self._deliveries.places.must_poll = True  # without an address there was no room for any
+        self.poll_now()  # without an address there was no room for any
+
+    def poll_now(self) -> None:
+        """Look for due jobs now, for a process whose jobs other processes start."""
+        self._deliveries.places.must_poll = True
         self._passes.wake()
 
     def reap(self, job: Job) -> Job | None:

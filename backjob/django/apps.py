@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.signals import got_request_exception, request_finished, setting_changed
 from django.utils.translation import gettext_lazy as _
 
@@ -14,6 +16,7 @@ from backjob.django.connections import close_separate
 from backjob.django.engine import database_of
 from backjob.django.site import jobs
 from backjob.errors import MissingExtra
+from backjob.settings import attach_early
 from backjob.worker.running import current
 
 _SETTINGS_READ = frozenset({"BACKJOB", "SECRET_KEY", "SECRET_KEY_FALLBACKS", "CACHES", "DATABASES", "ROOT_URLCONF"})
@@ -33,6 +36,8 @@ class BackJobConfig(AppConfig):
         from backjob.django.exits import answer_exits  # noqa: PLC0415 - likewise
 
         answer_exits()
+        given = getattr(settings, "BACKJOB", None)
+        attach_early(given.get("QUEUES") if isinstance(given, Mapping) else None, jobs)
 
         with suppress(MissingExtra):
             from backjob.django import task_run  # noqa: F401, PLC0415 - likewise

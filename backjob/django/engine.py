@@ -88,6 +88,11 @@ class DjangoEngine(Engine):
         return f'set the base URL: BACKJOB = {{"BASE_URL": "https://your.site"{connect_to}}}'
 
     @override
+    def default_url(self) -> str:
+        hosts = [host.removeprefix(".") for host in settings.ALLOWED_HOSTS if "*" not in host]
+        return f"http://{hosts[0]}" if hosts else super().default_url()
+
+    @override
     def owner_of(self, request: Any) -> str | None:
         if self.options.owner is not None:
             return super().owner_of(request)

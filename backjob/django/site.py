@@ -11,6 +11,7 @@ from attrs import evolve
 from django.apps import apps
 from django.conf import ENVIRONMENT_VARIABLE, settings
 from django.core.exceptions import ImproperlyConfigured
+from django.core.wsgi import get_wsgi_application
 from django.db import transaction
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
@@ -124,6 +125,10 @@ class BackJob(CoreBackJob):
         """
         guarded: Callable[_P, _R] = transaction.non_atomic_requests(super().background_only(action))
         return guarded
+
+    @override
+    def _application(self) -> Any:
+        return get_wsgi_application()
 
     @override
     def _set_up_for_command(self) -> None:

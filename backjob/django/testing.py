@@ -16,11 +16,11 @@ from backjob.django.site import jobs
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
     from backjob.testing.inline import Started
 
-__all__ = ["immediate", "recorded"]
+__all__ = ["application", "immediate", "recorded"]
 
 _HOST = "testserver"  # the host that Django's tests allow
 
@@ -31,7 +31,7 @@ def immediate() -> AbstractContextManager[None]:
     Within a transaction the view runs after the commit. In a `TestCase`, whose transaction never commits, use
     ``with self.captureOnCommitCallbacks(execute=True)``. See `backjob.testing.immediate`.
     """
-    return testing.immediate(jobs, _Application())
+    return testing.immediate(jobs, application())
 
 
 def recorded() -> AbstractContextManager[list[Started]]:
@@ -40,6 +40,11 @@ def recorded() -> AbstractContextManager[list[Started]]:
     Within a transaction, a job joins the list after the commit.
     """
     return testing.recorded(jobs)
+
+
+def application() -> WSGIApplication:
+    """Return the site as the second value of the fixture ``backjob_app``, which the pytest plugin needs."""
+    return _Application()
 
 
 class _Application:

@@ -41,6 +41,12 @@ class FlaskEngine(Engine):
         return f'set the base URL: BACKJOB_BASE_URL = "https://your.site"{connect_to}'
 
     @override
+    def default_url(self) -> str:
+        config = flask.current_app.config if flask.has_app_context() else {}
+        name = config.get("SERVER_NAME")
+        return super().default_url() if not name else f"{config['PREFERRED_URL_SCHEME']}://{name}"
+
+    @override
     def here(self) -> Serving | None:
         return current_serving()
 

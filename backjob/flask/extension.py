@@ -22,6 +22,7 @@ from backjob.http.origins import URL, is_url
 from backjob.http.serving import Serving
 from backjob.jobs import BackJob as CoreBackJob
 from backjob.jobs import Engine, StartOptions
+from backjob.settings import attach_early
 
 __all__ = ["BackJob"]
 
@@ -73,6 +74,7 @@ class BackJob(CoreBackJob):
         site.wrap(blueprint)
         app.extensions["backjob"] = site
         self._applications.append(weakref.ref(app))
+        attach_early(app.config.get("BACKJOB_QUEUES"), self)
 
     @property
     @override
@@ -82,6 +84,10 @@ class BackJob(CoreBackJob):
     @override
     def _engine_for(self, application: object) -> Engine:
         return self._site(application).engine
+
+    @override
+    def _application(self) -> Flask:
+        return self._site().app
 
     def _site(self, application: object = None) -> Site:
         app = application if isinstance(application, Flask) else self._current_app()

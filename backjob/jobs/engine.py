@@ -26,7 +26,7 @@ from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
 from backjob.jobs.observing import observers_of
-from backjob.jobs.options import Options
+from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
 from backjob.jobs.visitors import Visitors
@@ -133,10 +133,7 @@ class Engine(Visitors):
             keeping=self.keeping,
             observers=self.observers,
         )
-        for hand_over in options.engines.values():
-            attach = getattr(hand_over, "attach", None)
-            if attach is not None:
-                attach(self.deliver)
+        attach(options.engines.values(), jobs)
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
@@ -483,6 +480,14 @@ class Engine(Visitors):
         """Return how to set the base URL and, for a server on a unix socket, the address to connect to."""
         connect_to = ', "unix:/path/of/the/socket"' if unix else ""
         return f'set the base URL: BackJob(transport=SocketTransport("https://your.site"{connect_to}))'
+
+    def url_of_worker(self) -> str:
+        """Return the URL that an action sees which no request started, in a process without a server."""
+        return self.options.public_url or getattr(self.transport, "base_url", None) or self.default_url()
+
+    def default_url(self) -> str:
+        """Return the application's URL as far as the framework knows it, or one with ``localhost``."""
+        return "http://localhost"
 
     def here(self) -> Serving | None:
         """Return the request that this thread or task is serving."""

@@ -20,7 +20,7 @@ from backjob.jobs.storing import Merge, started
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
-__all__ = ["BackJob", "Merge", "StartOptions", "engine_of", "set_up_for_command"]
+__all__ = ["BackJob", "Merge", "StartOptions", "application_of", "engine_of", "set_up_for_command"]
 
 
 class BackJob(Inside, Outside):
@@ -186,6 +186,10 @@ class BackJob(Inside, Outside):
         """The path below which the status routes are."""
         return self._engine.status_prefix
 
+    def _application(self) -> Any:
+        """Return the application of the jobs, for a process that runs it without a server; None: it must be named."""
+        return None
+
     def _set_up_for_command(self) -> None:
         """Load what the jobs need in a process that has only imported this object. An adapter loads its framework."""
 
@@ -342,6 +346,11 @@ class BackJob(Inside, Outside):
 def engine_of(jobs: BackJob | Engine) -> Engine:
     """Return the engine of a `BackJob`, for other parts of this package."""
     return jobs if isinstance(jobs, Engine) else jobs._engine  # noqa: SLF001
+
+
+def application_of(jobs: BackJob) -> Any:
+    """Return the WSGI or ASGI application of the jobs, as far as an adapter knows it, or None."""
+    return jobs._application()  # noqa: SLF001
 
 
 def set_up_for_command(jobs: BackJob) -> None:

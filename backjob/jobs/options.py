@@ -135,6 +135,14 @@ def queue_engines(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable
     return engines
 
 
+def attach(engines: Iterable[object], jobs: object) -> None:
+    """Tell each ``dispatch`` that has a method ``attach(jobs)`` whose jobs it hands over. It may be told more than once."""
+    for dispatch in engines:
+        told = getattr(dispatch, "attach", None)
+        if told is not None:
+            told(jobs)
+
+
 def _deliver(queues: Iterable[str] | None) -> frozenset[str] | None:
     if queues is None:
         return None

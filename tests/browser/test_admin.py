@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.browser.test_accessibility import findings
 from tests.browser.test_pictures import picture
 from tests.docs.pages import ROOT
 from tests.docs.serving import served
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.slow, pytest.mark.any_browser]
 
 pytest.importorskip("django", reason="the admin is Django's: pip install 'backjob[django]'")
+
+OF_DJANGO: Final = {"label-title-only", "link-in-text-block"}
+"""What axe finds in Django's own parts of these pages: the field to search in, and the breadcrumbs."""
 
 COMMAND = [sys.executable, str(ROOT / "tests" / "browser" / "admin_site.py")]
 
@@ -107,3 +112,24 @@ def test_staff_cancel_a_job_by_its_button_and_find_that_in_its_history(visitor: 
     assert page.locator(".field-state .readonly").inner_text() == "Abgebrochen"
     page.locator(".historylink").click()
     page.get_by_text("Abgebrochen.").wait_for()
+
+
+def test_the_list_and_the_pages_of_jobs_are_accessible(visitor: Visitor, url: str, modules: Path) -> None:
+    if visitor.is_firefox:
+        pytest.skip("axe reads the same page in Firefox, slowly")
+    page = logged_in(visitor, url)
+    found = in_both_schemes(page, modules)
+    for title in ("Import of 41,000 rows", "Newsletter"):
+        page.goto(f"{url}/admin/backjob/job/")
+        page.get_by_role("link", name=title).click()
+        page.locator("#job_form").wait_for()
+        found += in_both_schemes(page, modules)
+    assert [one for one in found if one.split(": ")[1] not in OF_DJANGO] == []
+
+
+def in_both_schemes(page: Page, modules: Path) -> list[str]:
+    found = findings(page, modules)
+    page.emulate_media(color_scheme="dark")
+    found += findings(page, modules, "color-contrast")  # the only difference
+    page.emulate_media(color_scheme="light")
+    return found

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs
 
 from backjob import asgi as backjob_asgi
 from backjob import wsgi as backjob_wsgi
+from backjob.errors import JobEnded
 from backjob.jobs import BackJob
 from backjob.settings import Settings
 from backjob.worker.running import current
@@ -76,11 +77,13 @@ def respond(path: str, query: str) -> str | Iterator[str]:
     elif path == "/hang":
         record("begin")
         return hang(arguments["phase"])
+    elif path == "/wait":
+        wait(arguments["phase"])
     elif path == "/start":
         action, phase = arguments.get("action", "/work"), arguments.get("phase")
         count = int(arguments["count"])
         started = [
-            jobs.start(action, {"n": number, "phase": phase}, as_current_user=False, **_options)
+            jobs.start(action, {"n": number, "phase": phase}, **{"as_current_user": False} | _options)
             for number in range(count)
         ]
         return "\n".join(started)
@@ -101,6 +104,22 @@ def hang(phase: str) -> str | Iterator[str]:
         elif phase == "output":
             print("a line")
         time.sleep(0.05)
+
+
+def wait(phase: str) -> None:
+    """In the first run, wait until the test creates the file ``released-<phase>``; in a later one, return at once."""
+    record("begin")
+    running = current.get()
+    assert running is not None
+    try:
+        while running.job.run == 1 and not (_runs.parent / f"released-{phase}").exists():
+            if phase == "updates":
+                jobs.update(status_text=f"at {time.monotonic():.1f}")
+            time.sleep(0.05)
+    except JobEnded:
+        record("fenced")
+        raise
+    record("end")
 
 
 def stream() -> Iterator[str]:

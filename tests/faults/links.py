@@ -1,4 +1,4 @@
-"""The link between a process and its store's server, which a test cuts or lets hang."""
+"""The link between a process and its store's server or broker, which a test cuts, lets hang, or records."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ __all__ = ["Link"]
 
 
 class Link:
-    """Forwards connections from ``port`` to ``upstream`` until it is broken, and again once it is restored."""
+    """Forwards connections from ``port`` to ``upstream`` until it is broken, and again once it is restored.
 
-    def __init__(self, upstream: tuple[str, int]) -> None:
+    ``recorded`` has all bytes that it has forwarded, in both directions, if it ``records``.
+    """
+
+    def __init__(self, upstream: tuple[str, int], *, records: bool = False) -> None:
+        self.recorded = bytearray()
+        self._records = records
         self._upstream = upstream
         self._is_whole = threading.Event()
         self._is_whole.set()
@@ -69,6 +74,8 @@ class Link:
         with suppress(OSError):
             while data := source.recv(65536):
                 self._is_whole.wait()
+                if self._records:
+                    self.recorded += data
                 sink.sendall(data)
         _shut(source)
         _shut(sink)

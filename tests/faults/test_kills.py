@@ -78,6 +78,10 @@ class Watched:
         self.ended: dict[str, Job] = {}
         self.lost: list[str] = []
 
+    def add(self, ids: Sequence[str]) -> None:
+        """Watch these too."""
+        self._waiting += ids
+
     def unfinished(self) -> list[Job]:
         """Read those again that had not ended, the last one first: it ends last."""
         left: list[Job] = []

@@ -20,14 +20,14 @@ from attrs import field, frozen
 from tests.scenarios.client import Client
 from tests.scenarios.fronts import found
 
-__all__ = ["RECIPES", "Site", "option", "variables"]
+__all__ = ["NGINX", "RECIPES", "Site", "option", "variables"]
 
 _ROOT: Final = Path(__file__).resolve().parents[2]
 RECIPES: Final = _ROOT / "docs" / "recipes"
 _ADDRESS: Final = "127.0.0.1:8000"  # the application's in all recipes
 _WAIT: Final = 40.0
 _LOG_SHOWN: Final = 5000
-_NGINX: Final = """
+NGINX: Final = """
 daemon off;
 pid {directory}/nginx.pid;
 {user}
@@ -121,7 +121,7 @@ class Site:
         """Nginx with the site of `nginx.conf`."""
         config = self.directory / "main.conf"
         user = "user root;" if os.geteuid() == 0 else ""
-        config.write_text(_NGINX.format(directory=self.directory, user=user), encoding="utf-8")
+        config.write_text(NGINX.format(directory=self.directory, user=user), encoding="utf-8")
         log = str(self.directory / "nginx-error.log")
         with self._running([found("nginx"), "-e", log, "-p", str(self.directory), "-c", str(config)], {}, "nginx.log"):
             yield

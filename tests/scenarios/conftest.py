@@ -9,6 +9,8 @@ import pytest
 from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import STREAMS, Site, serving
+from tests.scenarios.with_celery import CELERY_IN_CI, WITH_CELERY, WITH_CELERY_PAIRS, carried
+from tests.scenarios.with_worker import WITH_WORKER, WITH_WORKER_PAIRS, WORKER_IN_CI, worked
 
 SETTINGS = {
     "BACKJOB_STREAMS": str(STREAMS),
@@ -37,15 +39,40 @@ _OTHER_SERVERS = {
     for turn, (kind, apps) in enumerate(_APPS_ON.items())
     if kind not in {kind for _, kind in _ONE_EACH}
 }
+# The usual runs have one of the sites whose jobs a worker runs, and of its scenarios only a few.
+_WORKER_TESTS_IN_CI = frozenset(
+    {
+        "test_jobs_that_start_together_run_once_each",
+        "test_a_job_starts_the_next_job_as_the_same_user",
+        "test_the_next_update_of_a_cancelled_job_ends_its_action",
+        "test_a_mount_makes_a_request_run_no_other_route",
+    }
+)
+# The usual runs have one of the sites whose jobs Celery carries, and of its scenarios only a few.
+_CELERY_TESTS_IN_CI = frozenset(
+    {
+        "test_jobs_that_start_together_run_once_each",
+        "test_a_job_starts_the_next_job_as_the_same_user",
+        "test_the_next_update_of_a_cancelled_job_ends_its_action",
+        "test_fail_ends_the_action_at_once_with_its_text",
+        "test_celerys_soft_time_limit_fails_the_job",
+        "test_a_revoked_task_cancels_its_running_job",
+        "test_a_revoked_task_cancels_its_waiting_job",
+        "test_duplicates_of_a_message_and_unknown_jobs_do_nothing",
+    }
+)
 _PAIRS = [
     pytest.param(pair, id="-".join(pair).replace("_app", ""), marks=() if pair in _QUICK else pytest.mark.slow)
-    for pair in _ALL
+    for pair in (*_ALL, *WITH_CELERY_PAIRS, *WITH_WORKER_PAIRS)
 ]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave one pair for each application, and for tests that depend on the server one for each server: more are nightly."""
+    """Leave one pair for each application, and for tests that depend on the server one for each server: more are nightly.
+
+    Most tests of sites whose jobs run elsewhere are nightly; those with Celery need services.
+    """
     for item in items:
         pair = (
             item.callspec.params.get("site")
@@ -55,6 +82,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         chosen = _ONE_EACH if item.get_closest_marker("every_server") is None else _ONE_EACH | _OTHER_SERVERS
         if pair in _ALL and pair not in chosen:
             item.add_marker(pytest.mark.nightly)
+        if pair in WITH_WORKER_PAIRS and (
+            pair != WORKER_IN_CI or getattr(item, "originalname", None) not in _WORKER_TESTS_IN_CI
+        ):
+            item.add_marker(pytest.mark.nightly)
+        if pair in WITH_CELERY_PAIRS:
+            item.add_marker(pytest.mark.services)
+            if pair != CELERY_IN_CI or getattr(item, "originalname", None) not in _CELERY_TESTS_IN_CI:
+                item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(scope="session", params=_PAIRS)
@@ -62,7 +97,16 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The scenario site, for each pair of application and server."""
     app, kind = request.param
     directory = tmp_path_factory.mktemp(f"{app}-{kind}")
-    with serving(KINDS[kind], f"{app}:app", directory, **SETTINGS) as site:
+    if kind in WITH_WORKER:
+        with worked(WITH_WORKER[kind], app, directory, "--threads", "8", **SETTINGS) as (site, _):
+            yield site
+        return
+    way = WITH_CELERY.get(kind)
+    with (
+        serving(KINDS[kind], f"{app}:app", directory, **SETTINGS)
+        if way is None
+        else carried(way, f"{app}:app", directory, **SETTINGS)
+    ) as site:
         yield site
 
 

@@ -44,6 +44,7 @@ class Kind:
     - ``verbs``: whether it accepts custom methods
     - ``only``: the prefix of the apps that it serves; empty for all of them
     - ``first``: further headers of the first request that the process gets
+    - ``beside``: commands of further processes of the site, with the same environment
     """
 
     name: str
@@ -57,6 +58,7 @@ class Kind:
     verbs: bool = True
     only: str = ""
     first: Mapping[str, str] = field(factory=dict)
+    beside: tuple[list[str], ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -64,12 +66,13 @@ class Kind:
 
 @frozen
 class Server:
-    """A running server. ``log`` is the file with the output of the server and its app."""
+    """A running server. ``log`` is the file with the output of the server and its app, and of the processes ``beside`` it."""
 
     kind: Kind
     process: subprocess.Popen[bytes]
     client: Client
     log: Path
+    beside: tuple[subprocess.Popen[bytes], ...] = ()
 
     def tail(self) -> str:
         """The end of the log."""
@@ -83,10 +86,11 @@ class Server:
             time.sleep(0.01)
 
     def kill(self) -> None:
-        """Kill the server and its workers with SIGKILL."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(_END_TIMEOUT)
+        """Kill the server and its workers, and the processes beside it, with SIGKILL."""
+        for process in (self.process, *self.beside):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(_END_TIMEOUT)
 
 
 def python_server(server: str, *options: str) -> Callable[[str, socket.socket, Path], list[str]]:
@@ -207,17 +211,23 @@ def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) 
 def _start(kind: Kind, app: str, directory: Path, settings: Mapping[str, str], unix_path: str) -> Server:
     log = directory / "server.log"
     with _listen(kind, directory, unix_path) as (listening, client, address), log.open("wb") as output:
-        process = subprocess.Popen(
-            kind.command(app, listening, directory),
-            cwd=_ROOT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **address, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            pass_fds=[listening.fileno()],
-            start_new_session=True,
-        )
-    return Server(kind, process, client, log)
+        processes = [
+            subprocess.Popen(
+                command,
+                cwd=_ROOT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1", **address, **settings},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=passed,
+                start_new_session=True,
+            )
+            for command, passed in (
+                (kind.command(app, listening, directory), [listening.fileno()]),
+                *((command, []) for command in kind.beside),
+            )
+        ]
+    return Server(kind, processes[0], client, log, tuple(processes[1:]))
 
 
 def _wait_until_ready(server: Server) -> None:

@@ -16,6 +16,7 @@ from backjob import BackJob, JobState
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.transports.sockets import SocketTransport
+from tests.brokers import Place
 from tests.scenarios.client import WAIT, Client, Page
 from tests.scenarios.servers import Kind, Server, running
 
@@ -63,13 +64,14 @@ def result_of(state: JobState) -> Any:
 @frozen
 class Site:
     """A running site: ``client`` requests its pages, ``jobs`` reads its jobs. ``app`` is the app's name in `apps`, if it
-    is one of those.
+    is one of those. ``place`` is where Celery gets its jobs, if it carries them.
     """
 
     server: Server
     jobs: BackJob
     directory: Path
     app: str = ""
+    place: Place | None = None
 
     @property
     def custom_verb_error(self) -> str | None:

@@ -1,7 +1,7 @@
 """A site whose errors go to Sentry's SDK, for WSGI (``app``) and ASGI (``asgi``): its envelopes go to the file SITE_ENVELOPES.
 
-``/work`` is an action, and ``/fails`` one that raises. In WSGI, Sentry's middleware sees the signature, and `redact` removes
-it; in ASGI, `HideSignature` hides it.
+``/work`` is an action, and ``/fails`` one that raises. With SITE_HIDES, `HideSignature` is the outermost part; without it,
+Sentry's middleware sees the signature, and `redact` removes it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import sentry_sdk
 from sentry_sdk.envelope import Envelope
@@ -38,18 +38,18 @@ class _File(Transport):
             file.write(envelope.serialize() + b"\n")
 
 
-hook: Any = redact if os.environ["SITE_APP"] == "app" else None
+_hides: Final = bool(os.environ["SITE_HIDES"])
+_hook: Any = None if _hides else redact
 sentry_sdk.init(
     dsn="http://key@127.0.0.1:9/1",
     transport=_File,
     traces_sample_rate=1.0,
     send_default_pii=True,
-    before_send=hook,
-    before_send_transaction=hook,
+    before_send=_hook,
+    before_send_transaction=_hook,
 )
-if os.environ.get("SITE_FILTERED"):
-    for name in os.environ["SITE_FILTERED"].split():
-        logging.getLogger(name).addFilter(SignatureFilter())
+for name in os.environ["SITE_FILTERED"].split():
+    logging.getLogger(name).addFilter(SignatureFilter())
 
 jobs = jobs_at(Path(os.environ["SITE_DIRECTORY"]), SocketTransport)
 
@@ -76,5 +76,7 @@ async def _asgi(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": text})
 
 
-app: WSGIApplication = SentryWsgiMiddleware(backjob_wsgi.BackJobMiddleware(_app, jobs))
-asgi = backjob_asgi.HideSignature(SentryAsgiMiddleware(backjob_asgi.BackJobMiddleware(_asgi, jobs)))
+_wsgi: WSGIApplication = SentryWsgiMiddleware(backjob_wsgi.BackJobMiddleware(_app, jobs))
+app = backjob_wsgi.HideSignature(_wsgi) if _hides else _wsgi
+_sentry_asgi: Any = SentryAsgiMiddleware(backjob_asgi.BackJobMiddleware(_asgi, jobs))
+asgi = backjob_asgi.HideSignature(_sentry_asgi) if _hides else _sentry_asgi

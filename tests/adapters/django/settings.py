@@ -96,7 +96,9 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"
 STATIC_URL = "/static/"
 BACKJOB = {
-    name: os.environ[f"BACKJOB_{name}"] for name in ("BASE_URL", "CONNECT_TO") if f"BACKJOB_{name}" in os.environ
+    name: os.environ[f"BACKJOB_{name}"]
+    for name in ("BASE_URL", "CONNECT_TO", "OPENTELEMETRY")
+    if f"BACKJOB_{name}" in os.environ
 }
 # A site that is served in a process of its own is set up by its test.
 globals().update(json.loads(os.environ.get("SITE_SETTINGS", "{}")))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 
@@ -23,7 +22,7 @@ class _File(SpanExporter):
     @override
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         with open(os.environ["SITE_SPANS"], "a", encoding="utf-8") as file:  # noqa: PTH123 - appends are atomic
-            file.writelines(json.dumps([span.name, span.parent is not None]) + "\n" for span in spans)
+            file.writelines(span.to_json(indent=None) + "\n" for span in spans)
         return SpanExportResult.SUCCESS
 
 

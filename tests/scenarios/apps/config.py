@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from werkzeug.middleware.proxy_fix import ProxyFix
 
@@ -22,9 +22,14 @@ MOUNT: Final = "/shop"
 PREFIX: Final = "BACKJOB_"
 
 
-def settings() -> dict[str, str]:
+def settings() -> dict[str, Any]:
     """The settings by their full names, the form that Flask's configuration needs."""
-    return {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    found: dict[str, Any] = {name: value for name, value in os.environ.items() if name.startswith(PREFIX)}
+    if "SCENARIO_BROKER" in os.environ:
+        from tests.scenarios.apps.carried import QUEUES
+
+        found |= {f"{PREFIX}QUEUES": QUEUES, f"{PREFIX}DELIVER": []}
+    return found
 
 
 def own_transport() -> SocketTransport | None:

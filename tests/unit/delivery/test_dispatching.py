@@ -178,12 +178,12 @@ def test_invalid_settings_are_refused(options: dict[str, Any], reason: str) -> N
         bench(**options)
 
 
-def test_an_engine_that_is_told_how_gets_the_function_that_delivers() -> None:
+def test_an_engine_that_wants_it_gets_the_jobs_to_deliver() -> None:
     attached: list[Any] = []
 
     class Attaching(Engine):
-        def attach(self, deliver: Any) -> None:
-            attached.append(deliver)
+        def attach(self, jobs: Any) -> None:
+            attached.append(jobs)
 
     world = world_of(Attaching())
-    assert attached == [world.engine.deliver]
+    assert attached == [world.jobs]

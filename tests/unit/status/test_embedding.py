@@ -11,9 +11,10 @@ from jinja2 import Environment
 
 from backjob import BackJob
 from backjob.flask import BackJob as FlaskBackJob
+from backjob.lifecycle import failed
 from backjob.model import JobState, Status
 from backjob.status.embedding import ElementOptions, element, text_of
-from tests.unit.acting import quiet_jobs
+from tests.unit.acting import Acting, quiet_jobs
 from tests.unit.status.fake_jobs import FakeJobs, a_state
 
 
@@ -109,9 +110,13 @@ def test_jinja_inserts_it_as_markup(jobs: FakeJobs) -> None:
 def test_flask_templates_have_backjob_progress(tmp_path: Path) -> None:
     app = flask.Flask("shop", instance_path=str(tmp_path))
     app.secret_key = "0uT7bq-Zk3wVx9RmYs5LpN2aHd8JfGcE"
-    jobs: BackJob = FlaskBackJob(app)
+    jobs: BackJob = FlaskBackJob(app, owner=lambda request: request.args.get("user"))
     try:
-        with app.test_request_context():
+        with app.test_request_context("/?user=ann"):
+            kept = Acting(jobs, owner="ann", keep_request=True).claim().end(failed, "No luck")
+            assert "/run_again" in flask.render_template_string("{{ backjob_progress(kept) }}", kept=kept.id)
+        with app.test_request_context("/?user=bob"):
+            assert "/run_again" not in flask.render_template_string("{{ backjob_progress(kept) }}", kept=kept.id)
             page = flask.render_template_string("{{ backjob_progress('unknown', output=True, lang='de') }}")
         assert '<script src="/backjob/progress.js" defer></script><backjob-progress src="/backjob/unknown.' in page
         assert " output lang=" in page

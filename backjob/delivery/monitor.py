@@ -162,6 +162,7 @@ class Monitor(Carrier):
         self._deliveries.places.must_poll = True
         self._passes.wake()
 
+    @override
     def reap(self, job: Job) -> Job | None:
         """End or requeue a job, as read, if it has passed a time limit and this process may reap.
 
@@ -213,10 +214,9 @@ class Monitor(Carrier):
         self._is_active = True
         super()._post(action)
 
-    @override
     def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
         self._deliveries.places.occupy()
-        super()._add(job, credentials, at, written)
+        self._deliveries.add(job, credentials, at, written)
 
     def _note_waiting_job(self, at: float) -> None:
         if at > self._clock.monotonic():

@@ -233,6 +233,12 @@ class Engine(Visitors):
 
         return deliver(self, job_id, transport)
 
+    async def adeliver(self, job_id: str, transport: Transport | None = None) -> JobState:
+        """See `BackJob.adeliver`."""
+        from backjob.jobs.delivering import adeliver  # noqa: PLC0415 - it needs this module
+
+        return await adeliver(self, job_id, transport)
+
     def opens(self, job: Job) -> bool:
         """Return whether this process can open the sealed credentials of a job."""
         return self._unseal(job) is not None

@@ -205,6 +205,12 @@ class PrivateServer:
     def log(self) -> Path:
         return self.directory.with_name("log")
 
+    @property
+    def pids(self) -> list[int]:
+        """The ids of its processes, the first one first."""
+        assert self._process is not None
+        return [self._process.pid, *_descendants(self._process.pid)]
+
     def start(self) -> None:
         """Start the server, and wait until it answers."""
         assert self._process is None

@@ -20,7 +20,7 @@ from tests.shared_stores import LISTING_STORES, SharedStore
 
 DAY: Final = 86400.0
 PATIENCE: Final = 300
-MANY: Final = 100_000
+MANY: Final = 30_000
 ENDS: Final = {"completed": completed(), "failed": failed("broken"), "cancelled": cancelled()}
 
 pytestmark = [

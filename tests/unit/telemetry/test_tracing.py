@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from backjob import InvalidRequest
+from backjob import BackJob, InvalidRequest, Status
 from backjob.errors import JobContinued, JobFailed
+from backjob.jobs import engine_of
 from backjob.model import Request
+from backjob.observers import Observers
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.telemetry.tracing import Tracing
+from backjob.transports.inprocess import InProcessTransport
+from backjob.transports.sockets import SocketTransport
 from backjob.worker.outcomes import Outcome
-from tests.unit.core import Here, served
+from backjob.wsgi import BackJobMiddleware
+from tests.unit.core import KEY, Here, served
 from tests.unit.telemetry.spans import attributes, traced
 
 
@@ -164,3 +174,25 @@ def test_traces_do_not_keep_equal_jobs_from_merging() -> None:
     assert {attributes(span)["messaging.message.id"] for span in site.exporter.get_finished_spans()} == {
         site.world.jobs.find()[0].id
     }
+
+
+def test_a_job_that_an_engine_carries_stays_in_the_trace_of_its_start() -> None:
+    jobs = BackJob(MemoryStore(), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY), deliver=[])
+    site, engine = traced(), engine_of(jobs)
+    engine.observers = engine.worker._observers = Observers([Tracing(site.provider)], engine.clock)
+    seen: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(environ["HTTP_TRACEPARENT"])
+        start_response("200 OK", [])
+        return []
+
+    with closing(jobs), closing(InProcessTransport(BackJobMiddleware(app, jobs))) as transport:
+        job_id = jobs.start("/work", as_current_user=False)
+        with site.provider.get_tracer("engine").start_as_current_span("the engine's task"):
+            assert jobs.deliver(job_id, transport=transport).status is Status.COMPLETED
+    start, run = site.spans["start default"].context, site.spans["run default"]
+    assert start is not None
+    assert run.parent == sent_by(start)
+    assert run.context is not None
+    assert f"{run.context.span_id:016x}" in seen[0]

@@ -32,7 +32,10 @@ def deliver(engine: Engine, job_id: str, transport: Transport | None) -> JobStat
     if job is None:
         raise JobNotFound(job_id)
     if not carried.take(job):
-        raise _refused(engine, job_id)
+        refusal = _refused(engine, job_id)
+        if refusal.is_duplicate:
+            engine.observers.refused()
+        raise refusal
     return carried.end()
 
 

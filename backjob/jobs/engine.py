@@ -100,9 +100,13 @@ class Engine(Visitors):
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.callbacks = PerProcess(lambda: Callbacks(self.release))
-        self.dispatches = PerProcess(lambda: Callbacks(self.release, "the dispatch to an engine", "backjob-dispatch"))
+        self.dispatches = PerProcess(self._new_dispatches)
         self.dispatcher = Dispatcher(
-            options.engines, self.store, self.dispatches.get, options.redispatch_after, options.clock
+            options.engines,
+            self.store,
+            lambda queue: self.dispatches.get()[queue],
+            options.redispatch_after,
+            options.clock,
         )
         self._carriers = PerProcess[dict[Transport | None, Carrier]](dict)
         self._runs_in_process: InProcess | None = None
@@ -134,6 +138,11 @@ class Engine(Visitors):
             observers=self.observers,
         )
         attach(options.engines.values(), jobs)
+
+    def _new_dispatches(self) -> dict[str, Callbacks]:
+        """Return what calls the engine of each queue: one that blocks must not delay the others."""
+        what, thread = "the dispatch to an engine", "backjob-dispatch"
+        return {queue: Callbacks(self.release, what, thread) for queue in self.options.engines}
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
@@ -342,7 +351,8 @@ class Engine(Visitors):
         for carrier in self._carriers.get().values():
             carrier.close()
         self.monitor.close()
-        self.dispatches.get().close(_CLOSING)
+        for calls in self.dispatches.get().values():
+            calls.close(_CLOSING)
         self.leases.close(_CLOSING)
         self.callbacks.get().close(_CLOSING)
         self.addresses.close()

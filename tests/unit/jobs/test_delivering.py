@@ -358,3 +358,11 @@ def test_waiting_coroutines_occupy_no_threads_and_can_be_cancelled(site: Site) -
 
     asyncio.run(deliver_all())
     eventually(lambda: not any(stored(site, job_id).lessee for job_id in ids))
+
+
+def test_a_job_whose_login_died_with_its_process_ends() -> None:
+    site = Site(deliver=None)
+    job_id = site.web.start(headers={"Cookie": COOKIE})
+    site.store.change(job_id, Expect(), Changes(lessee=DISPATCHED, lease=600))  # its queue has got an engine since
+    state = site.deliver(job_id)
+    assert (state.status, len(site.transport.sent)) == (Status.FAILED, 0)

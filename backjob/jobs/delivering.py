@@ -80,6 +80,8 @@ class _Call:
             if job is None:
                 raise JobNotFound(self.job_id)
             if (refusal := self._refusal(job)) is not None:
+                if refusal.is_duplicate:
+                    self.engine.observers.refused()
                 raise refusal
             if self._take(job):
                 return

@@ -67,10 +67,10 @@ class JobCounts:
                 self._release()
 
     def _of_state(self, state: str) -> list[Counted]:
-        store, statuses = self._store(), frozenset({STATES[state]})
-        total = store.count(Query(statuses=statuses, limit=_ALL))
+        store, status = self._store(), STATES[state]
+        total = store.count(Query(status=status, limit=_ALL))
         found = [
-            Counted(state, queue, store.count(Query(statuses=statuses, queue=queue, limit=_ALL)))
+            Counted(state, queue, store.count(Query(status=status, queue=queue, limit=_ALL)))
             for queue in list(self._queues)
         ]
         others = total - sum(counted.number for counted in found)

@@ -22,7 +22,7 @@ class OpenTelemetryInstruments:
         self._counts = counts
         self._accepted = meter.create_counter("backjob.jobs.accepted", "{job}", ACCEPTED)
         self._ended = meter.create_counter("backjob.jobs.ended", "{job}", ENDED)
-        self._refused = meter.create_counter("backjob.requests.refused", "{request}", REFUSED)
+        self._refused = meter.create_counter("backjob.duplicates.refused", "{delivery}", REFUSED)
         bounds = [float(bound) for bound in BUCKETS]
         self._waited = meter.create_histogram(
             "backjob.wait.duration", "s", WAITED, explicit_bucket_boundaries_advisory=bounds

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
 from backjob import BackJob, InvalidRequest
-from backjob.errors import JobContinued, MissingExtra
+from backjob.errors import DeliveryRefused, JobContinued, MissingExtra
 from backjob.observers import Observers
 from backjob.settings import Settings
 from backjob.signing import MessageSigner
@@ -22,6 +22,7 @@ from backjob.telemetry.opentelemetry import OpenTelemetryInstruments
 from backjob.telemetry.prometheus import collector
 from backjob.transports.sockets import SocketTransport
 from backjob.worker.outcomes import Outcome
+from backjob.worker.replies import Refusal
 from tests.unit.core import KEY, Bench, bench, served
 
 
@@ -77,6 +78,21 @@ def test_every_accepted_job_waits_runs_or_has_ended() -> None:
     world.step()
     world.receive()
     assert values(reader)["backjob.wait.duration exports"] == (5, 2)
+
+
+def test_duplicates_are_counted_whether_requests_or_an_engines_messages() -> None:
+    reader = InMemoryMetricReader()
+    world = measured(reader)
+    job_id = world.start()
+    world.step()
+    opened = world.engine.worker.open(world.transport.sent[-1].delivery.sign())
+    assert opened is not None
+    world.engine.worker.claim(opened, b"")
+    with pytest.raises(Refusal):
+        world.engine.worker.claim(opened, b"")
+    with pytest.raises(DeliveryRefused, match="runs already"):
+        world.jobs.deliver(job_id)
+    assert values(reader)["backjob.duplicates.refused"] == 2
 
 
 def test_jobs_of_queues_that_this_process_has_not_seen_are_counted_together() -> None:

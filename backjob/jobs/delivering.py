@@ -13,7 +13,7 @@ from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.errors import DeliveryRefused, JobNotFound, StoreUnavailable
 from backjob.jobs.engine import Engine
 from backjob.jobs.starting import require_address
-from backjob.lifecycle import DISPATCHED
+from backjob.lifecycle import DISPATCHED, is_leased
 from backjob.model import Changes, Expect, Job, JobState, is_storable
 from backjob.protocols import Transport
 from backjob.worker.offload import sleep
@@ -146,7 +146,9 @@ class _Call:
             return DeliveryRefused(job.id, "ended", f"it has ended {job.status.name} already")
         if not job.is_waiting:
             return DeliveryRefused(job.id, "running", "it runs already")
-        if job.held:
+        if (
+            job.held and job.lessee != DISPATCHED
+        ):  # else the process that has the login is dead, and the job ends FAILED
             return DeliveryRefused(
                 job.id,
                 "credentials",
@@ -161,10 +163,9 @@ class _Call:
             )
         if self.carrier.is_closed or self.engine.draining.is_on:
             return _leaving(job.id)
-        is_leased = job.lease_until is not None and job.lease_until > job.read_time
         # A lease of this carrier is a left-over, unless another call in this process delivers the job.
         is_free = job.lessee == DISPATCHED or (job.lessee == self.carrier.lessee and self._is_entered)
-        if not self._is_entered or (is_leased and not is_free):
+        if not self._is_entered or (is_leased(job) and not is_free):
             return DeliveryRefused(job.id, "leased", f"another process delivers it ({job.lessee})")
         return None
 

@@ -11,6 +11,7 @@ from typing import Any, Self, TypedDict, Unpack
 from backjob.http.arguments import MAX_HEADERS, Content
 from backjob.http.origins import URL
 from backjob.jobs.deleting import checked_owner, delete_all
+from backjob.jobs.delivering import adeliver, deliver
 from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
 from backjob.jobs.options import Hook, Options
@@ -274,11 +275,11 @@ class BackJob(Inside, Outside):
         runs with, or shuts down; `JobNotFound`, and `AddressUnknown`. If an exception from outside interrupts the call, such
         as a time limit, other processes deliver the job, or its next run if it runs.
         """
-        return self._engine.deliver(job_id, transport)
+        return deliver(self._engine, job_id, transport)
 
     async def adeliver(self, job_id: str, transport: Transport | None = None) -> JobState:
         """`deliver` that does not block the event loop. Cancelling it interrupts the delivery, as an exception does."""
-        return await self._engine.adeliver(job_id, transport)
+        return await adeliver(self._engine, job_id, transport)
 
     # --- ending, and maintenance ------------------------------------------------------------------------------------
 

@@ -11,7 +11,15 @@ from typing import Any
 import pytest
 
 from backjob.clock import SystemClock
-from backjob.errors import AddressUnknown, ConnectionLost, DeliveryRefused, JobContinued, JobNotFound, StoreUnavailable
+from backjob.errors import (
+    AddressUnknown,
+    ConnectionLost,
+    DeliveryRefused,
+    InvalidRequest,
+    JobContinued,
+    JobNotFound,
+    StoreUnavailable,
+)
 from backjob.jobs import engine_of
 from backjob.lifecycle import CARRIER, CLAIM_REFUSED, DISPATCHED, REFUSAL_HEADER
 from backjob.model import Changes, Expect, Job, Status
@@ -208,6 +216,19 @@ def test_a_request_that_another_one_forestalled_is_waited_for(site: Site) -> Non
     assert site.deliver(job_id).status is Status.CANCELLED
 
 
+def test_another_transport_is_used_if_one_is_given(site: Site) -> None:
+    job_id = site.web.start()
+    transport = FakeTransport(script=site.act)  # which can't be hashed
+    assert site.worker.jobs.deliver(job_id, transport).status is Status.COMPLETED
+    assert (len(transport.sent), len(site.transport.sent)) == (1, 0)
+
+
+def test_a_worker_takes_no_queue_that_an_engine_carries() -> None:
+    site = Site(queues={"heavy": {"dispatch": print}})
+    with pytest.raises(InvalidRequest, match="an engine carries the jobs of 'heavy'"):
+        site.worker.engine.run_in_process(site.transport, frozenset({"heavy"}))
+
+
 def test_the_async_twin(site: Site) -> None:
     job_id = site.web.start()
     assert asyncio.run(site.worker.jobs.adeliver(job_id)).status is Status.COMPLETED
@@ -358,3 +379,11 @@ def test_waiting_coroutines_occupy_no_threads_and_can_be_cancelled(site: Site) -
 
     asyncio.run(deliver_all())
     eventually(lambda: not any(stored(site, job_id).lessee for job_id in ids))
+
+
+def test_a_job_whose_login_died_with_its_process_ends() -> None:
+    site = Site(deliver=None)
+    job_id = site.web.start(headers={"Cookie": COOKIE})
+    site.store.change(job_id, Expect(), Changes(lessee=DISPATCHED, lease=600))  # its queue has got an engine since
+    state = site.deliver(job_id)
+    assert (state.status, len(site.transport.sent)) == (Status.FAILED, 0)

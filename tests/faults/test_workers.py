@@ -149,7 +149,7 @@ def test_a_worker_of_a_queue_runs_its_jobs_and_the_server_those_of_the_others(tm
 
 
 BLOCKING: Final = """
-import os, time
+import asyncio, os, time
 from fastapi import FastAPI
 from backjob.asgi import BackJobMiddleware
 from tests.scenarios.apps.plain import make_jobs
@@ -158,9 +158,9 @@ jobs = make_jobs()
 site = FastAPI()
 
 @site.get("/blocked")
-def blocked():
+async def blocked():
     open(os.environ["DONE"], "w").close()
-    time.sleep(100)
+    await asyncio.to_thread(time.sleep, 100)
 
 app = BackJobMiddleware(site, jobs)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - drivers of brokers need it, and a process that is ending can't import it
 import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -10,7 +11,7 @@ from celery import Celery
 from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import task_revoked
 
-from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound
+from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.model import JobState
 from backjob.process import PerProcess
 from backjob.protocols import Transport
@@ -18,7 +19,6 @@ from backjob.settings import named
 
 __all__ = ["CeleryDispatch"]
 
-_TASK: Final = "backjob.deliver"
 _log = logging.getLogger("backjob")
 
 
@@ -38,16 +38,21 @@ class CeleryDispatch:
 
     Without a ``transport`` a worker sends the worker request to the web server, at the ``BASE_URL``. With one, the job runs
     in the worker: ``"module:app"`` names the WSGI or ASGI application for an `InProcessTransport`; a function that returns a
-    transport, or a transport itself, is for other arguments.
+    transport, or a transport itself, is for other arguments. ``name`` is that of the task. Queues with different transports
+    need different names.
     """
 
     def __init__(
-        self, app: Celery, *, transport: Transport | Callable[[], Transport] | str | None = None, **options: Any
+        self,
+        app: Celery,
+        *,
+        transport: Transport | Callable[[], Transport] | str | None = None,
+        name: str = "backjob.deliver",
+        **options: Any,
     ) -> None:
-        if getattr(app, "backjob", None) is None:
-            app.backjob = _DeliverTask(app)
-        self._task: _DeliverTask = app.backjob
-        self._transport = PerProcess(lambda: _made(transport))
+        self.transport: Final = transport
+        self.transports: Final = PerProcess(lambda: _made(transport))
+        self._task = _task_of(app, name)
         self._options = options
 
     def __call__(self, job_id: str) -> None:
@@ -55,15 +60,28 @@ class CeleryDispatch:
         self._task.task.apply_async((job_id,), **self._options)
 
     def attach(self, jobs: _Jobs) -> None:
-        """Have the task deliver jobs of this `BackJob`."""
-        self._task.attached[jobs] = self._transport
+        """Have the task deliver jobs of this `BackJob`. Raises `InvalidRequest` if it does already, by another transport."""
+        if self._task.attached.setdefault(jobs, self).transport != self.transport:
+            raise InvalidRequest(
+                "queues", "two CeleryDispatch have different transports: give one of them another name="
+            )
+
+
+def _task_of(app: Any, name: str) -> _DeliverTask:
+    """Return the task of a Celery application with this name; a new one for its first dispatch."""
+    tasks: dict[str, _DeliverTask] | None = getattr(app, "backjob_tasks", None)
+    if tasks is None:
+        tasks = app.backjob_tasks = {}
+    if name not in tasks:
+        tasks[name] = _DeliverTask(app, name)
+    return tasks[name]
 
 
 class _DeliverTask:
-    """The task of a Celery application, and whose jobs it delivers, by which transport."""
+    """The task of a Celery application, and whose jobs it delivers: those of each `BackJob` by the transport of a dispatch."""
 
-    def __init__(self, app: Celery) -> None:
-        self.attached: dict[_Jobs, PerProcess[Transport | None]] = {}
+    def __init__(self, app: Any, name: str) -> None:
+        self.attached: dict[_Jobs, CeleryDispatch] = {}
 
         def deliver(job_id: str) -> str:
             """Deliver a job of backjob. Returns the name of its status, or why it was not delivered."""
@@ -71,16 +89,24 @@ class _DeliverTask:
 
         # Acknowledged when it begins, whatever the application's default: backjob itself finds a job whose worker died,
         # and a broker repeats or cancels messages that stay without an acknowledgement for as long as some jobs run.
-        self.task = app.task(deliver, name=_TASK, acks_late=False, shared=False)
+        self.task = app.task(
+            deliver,
+            name=name,
+            acks_late=False,
+            shared=False,
+            autoretry_for=(StoreUnavailable,),
+            retry_backoff=True,
+            max_retries=10,
+        )
 
     def _deliver(self, job_id: str) -> str:
         if not self.attached:
             raise InvalidRequest(
                 "dispatch", "no BackJob of this worker uses CeleryDispatch: import the module that makes it"
             )
-        for jobs, transport in reversed(self.attached.items()):
+        for jobs, dispatch in reversed(self.attached.items()):
             try:
-                return jobs.deliver(job_id, transport.get()).status.name
+                return jobs.deliver(job_id, dispatch.transports.get()).status.name
             except JobNotFound:
                 continue
             except DeliveryRefused as refusal:
@@ -104,8 +130,9 @@ class _DeliverTask:
 
 def _revoked(sender: Any, request: Any, *, expired: bool, **_options: Any) -> None:
     """Cancel the job of a revoked task; in the worker's main process. Another message follows one that has expired."""
-    if sender.name == _TASK and not expired:
-        sender.app.backjob.cancel(request.args[0])
+    task = getattr(sender.app, "backjob_tasks", {}).get(sender.name)
+    if task is not None and not expired:
+        task.cancel(request.args[0])
 
 
 task_revoked.connect(_revoked)

@@ -69,16 +69,17 @@ class JobNotFound(BackJobError, LookupError):
 
 
 class DeliveryRefused(BackJobError, RuntimeError):
-    """`BackJob.deliver` can't deliver this job now. Nothing was changed or sent.
+    """`BackJob.deliver` can't deliver this job now, and has sent nothing; ``"leaving"`` may also come between two runs.
 
-    ``reason`` is one word: ``"ended"``, ``"running"`` or ``"leased"`` (another process has it, so this message was a
-    duplicate), ``"credentials"`` (only the process that started it can send it), or ``"leaving"`` (this process shuts down).
+    ``reason`` is one word: ``"ended"``, ``"running"`` or ``"leased"`` (another process has it, so that ``is_duplicate`` is
+    true), ``"credentials"`` (only the process that started it can send it), or ``"leaving"`` (this process shuts down).
     """
 
     def __init__(self, job_id: str, reason: str, text: str) -> None:
         super().__init__(f"job {job_id} is not delivered here: {text}")
         self.job_id = job_id
         self.reason = reason
+        self.is_duplicate = reason in ("ended", "running", "leased")
 
 
 class TooDeep(BackJobError, RuntimeError):

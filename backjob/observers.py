@@ -68,7 +68,7 @@ class Observer:
         """Note that this process has written the end of a job."""
 
     def refused(self) -> None:
-        """Note that a verified worker request was refused: its run was claimed before, or is over."""
+        """Note that a duplicate was refused: a worker request for a run that was claimed before, or an engine's message."""
 
 
 class Observers:

@@ -6,8 +6,8 @@ from what reads the environ or the scope after it; this module is for what has r
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
 from typing_extensions import override
@@ -28,13 +28,14 @@ class SignatureFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         record.msg = _redacted(record.msg, _DEEPEST)
         if record.args:
-            args: Any = record.args
-            # gunicorn's is a dict of its own kind, which renders missing values as "-".
-            if isinstance(args, dict):
-                for name, value in args.items():
-                    args[name] = _redacted(value, _DEEPEST)
+            if isinstance(record.args, dict):
+                args: Any = copy.copy(
+                    record.args
+                )  # gunicorn's is of a kind of its own, which shows "-" for missing values
+                args.update({name: _redacted(value, _DEEPEST) for name, value in args.items()})
+                record.args = args
             else:
-                record.args = _redacted(args, _DEEPEST)
+                record.args = _redacted(record.args, _DEEPEST)
         return True
 
 
@@ -54,8 +55,10 @@ def _redacted(value: Any, depth: int) -> Any:
         return without_signature(value.decode("latin-1")).encode("latin-1") if b"backjob" in value else value
     if depth == 0:
         return value
-    if isinstance(value, Mapping) and type(value) is dict:
+    if type(value) is dict:
         return {name: _redacted(one, depth - 1) for name, one in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(_redacted(one, depth - 1) for one in value)
+    if type(value) is list:
+        return [_redacted(one, depth - 1) for one in value]
+    if type(value) is tuple:
+        return tuple(_redacted(one, depth - 1) for one in value)
     return value

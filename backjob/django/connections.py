@@ -20,7 +20,7 @@ _own: ContextVar[str | None] = ContextVar("backjob_django_own_job", default=None
 @contextmanager
 def job_context(job_id: str) -> Iterator[None]:
     """Mark the block as the action of this job."""
-    # The core's own variable is None during a write, so that prints within one are not output of the job.
+    # Not the core's own variable: `jobs.bind` sets that in other threads too, which have connections of their own.
     token = _own.set(job_id)
     try:
         yield

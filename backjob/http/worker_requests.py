@@ -10,8 +10,6 @@ import re
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final
 
-from attrs import field, frozen
-
 JOB_KEY: Final = "backjob.job"
 """The key of the environ, or of the scope, of a verified worker request: the job's id; "" for a probe."""
 
@@ -32,11 +30,13 @@ def without_signature(text: str) -> str:
     return _SIGNATURES.sub("", text) if "backjob" in text else text
 
 
-@frozen
 class _Hidden:
     """Values that no report shows, although tracebacks with local variables may have the environ or the scope."""
 
-    values: Mapping[str, Any] = field(repr=False)
+    __slots__ = ("values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = values
 
 
 def hide_signature(request: MutableMapping[str, Any]) -> None:
@@ -68,8 +68,8 @@ def forget(request: MutableMapping[str, Any]) -> None:
     request.pop(_HIDDEN, None)
 
 
-def mark_job(request: MutableMapping[str, Any], job_id: str) -> None:
-    """Mark an environ or a scope as a verified worker request, for this job or, with "", a probe."""
+def show_job(request: MutableMapping[str, Any], job_id: str) -> None:
+    """Show that an environ or a scope is that of a verified worker request for this job or, with "", of a probe."""
     request[JOB_KEY] = job_id
 
 

@@ -20,14 +20,14 @@ def observers_of(options: Options, store: Callable[[], Store], release: Callable
         from backjob.telemetry.counts import JobCounts, add  # noqa: PLC0415 - only for these options
         from backjob.telemetry.metrics import Metrics  # noqa: PLC0415
 
-        counts = JobCounts.of(store, options.clock, options.queues)
+        counts = JobCounts.of(store, release, options.clock, options.queues)
         if options.opentelemetry:
             try:
                 from backjob.telemetry.opentelemetry import OpenTelemetryInstruments  # noqa: PLC0415
                 from backjob.telemetry.tracing import Tracing  # noqa: PLC0415
             except ImportError as error:
                 raise MissingExtra("OPENTELEMETRY", "opentelemetry") from error
-            found += [Tracing(), Metrics(OpenTelemetryInstruments(counts, release), counts)]
+            found += [Tracing(), Metrics(OpenTelemetryInstruments(counts), counts)]
         if options.prometheus:
             try:
                 from backjob.telemetry.prometheus import instruments  # noqa: PLC0415

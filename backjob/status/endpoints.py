@@ -343,7 +343,7 @@ class Endpoints:
         """
         right = self.jobs.rights(job_id, token) if token else None
         if right is None and not self._is_logged_in(visit):
-            return self._error(visit, 403, "log_in")
+            return self._error(visit, 404, "log_in")
         if action == "delete" and (right == "manage" or (self._is_logged_in(visit) and self._is_intended(visit))):
             return self._after_delete(visit)
         raise JobNotFound(job_id)

@@ -8,6 +8,7 @@ from typing import Final
 
 from attrs import define, frozen
 
+from backjob.http.serving import serving
 from backjob.model import DEFAULT_QUEUE, Query, Status
 from backjob.process import Outage
 from backjob.protocols import Clock, Store
@@ -35,13 +36,16 @@ class JobCounts:
     """Counts the jobs of one application, each queue by itself."""
 
     _store: Callable[[], Store]
+    _release: Callable[[], object]
     _faults: Outage
     _queues: dict[str, None]
 
     @classmethod
-    def of(cls, store: Callable[[], Store], clock: Clock, queues: Iterable[str] = ()) -> JobCounts:
-        """Return the counts of the jobs in a store."""
-        return cls(store, Outage(clock), dict.fromkeys((DEFAULT_QUEUE, *queues)))
+    def of(
+        cls, store: Callable[[], Store], release: Callable[[], object], clock: Clock, queues: Iterable[str] = ()
+    ) -> JobCounts:
+        """Return the counts of the jobs in a store. ``release()`` closes what a thread keeps open there."""
+        return cls(store, release, Outage(clock), dict.fromkeys((DEFAULT_QUEUE, *queues)))
 
     def note(self, queue: str) -> str:
         """Have the queue counted by its name from now on. Returns the name for labels: `OTHER` beyond 100 queues."""
@@ -58,12 +62,15 @@ class JobCounts:
         except Exception as error:
             self._faults.warn("the jobs that wait and run can't be counted for metrics: %s", error)
             return []
+        finally:
+            if serving.get() is None:  # the thread of an exporter, which may end now, or rest until it exports again
+                self._release()
 
     def _of_state(self, state: str) -> list[Counted]:
-        store, statuses = self._store(), frozenset({STATES[state]})
-        total = store.count(Query(statuses=statuses, limit=_ALL))
+        store, status = self._store(), STATES[state]
+        total = store.count(Query(status=status, limit=_ALL))
         found = [
-            Counted(state, queue, store.count(Query(statuses=statuses, queue=queue, limit=_ALL)))
+            Counted(state, queue, store.count(Query(status=status, queue=queue, limit=_ALL)))
             for queue in list(self._queues)
         ]
         others = total - sum(counted.number for counted in found)

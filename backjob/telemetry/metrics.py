@@ -13,7 +13,7 @@ from backjob.telemetry.counts import JobCounts
 
 ACCEPTED: Final = "Jobs that start() has accepted in this process"
 ENDED: Final = "Jobs whose end this process has written, by final status"
-REFUSED: Final = "Worker requests that were refused, because the run was claimed before or is over"
+REFUSED: Final = "Worker requests, and messages of engines, for a job that another one had already"
 WAITED: Final = "Seconds that a run was due before it was claimed"
 RAN: Final = "Seconds that the action of a run took, by what followed it"
 WAITING: Final = "Jobs that wait for their first run or a retry, in the store"

@@ -15,18 +15,14 @@ _QUEUE: Final = "messaging.destination.name"
 
 
 class OpenTelemetryInstruments:
-    """Counters, histograms and gauges of one application.
+    """Counters, histograms and gauges of one application."""
 
-    ``release()`` closes what the exporter's thread keeps open in the store after it has counted.
-    """
-
-    def __init__(self, counts: JobCounts, release: Callable[[], object], provider: MeterProvider | None = None) -> None:
+    def __init__(self, counts: JobCounts, provider: MeterProvider | None = None) -> None:
         meter = get_meter(SCOPE, meter_provider=provider)
         self._counts = counts
-        self._release = release
         self._accepted = meter.create_counter("backjob.jobs.accepted", "{job}", ACCEPTED)
         self._ended = meter.create_counter("backjob.jobs.ended", "{job}", ENDED)
-        self._refused = meter.create_counter("backjob.requests.refused", "{request}", REFUSED)
+        self._refused = meter.create_counter("backjob.duplicates.refused", "{delivery}", REFUSED)
         bounds = [float(bound) for bound in BUCKETS]
         self._waited = meter.create_histogram(
             "backjob.wait.duration", "s", WAITED, explicit_bucket_boundaries_advisory=bounds
@@ -37,11 +33,7 @@ class OpenTelemetryInstruments:
 
     def _observe(self, state: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
         def observe(_options: CallbackOptions) -> list[Observation]:
-            try:
-                found = self._counts.now([state])
-            finally:
-                self._release()
-            return [Observation(counted.number, {_QUEUE: counted.queue}) for counted in found]
+            return [Observation(counted.number, {_QUEUE: counted.queue}) for counted in self._counts.now([state])]
 
         return observe
 

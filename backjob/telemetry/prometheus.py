@@ -22,7 +22,7 @@ class PrometheusInstruments:
     def __init__(self) -> None:
         self._accepted = Counter("backjob_jobs_accepted", ACCEPTED, ["queue"])
         self._ended = Counter("backjob_jobs_ended", ENDED, ["queue", "status"])
-        self._refused = Counter("backjob_requests_refused", REFUSED)
+        self._refused = Counter("backjob_duplicates_refused", REFUSED)
         self._waited = Histogram("backjob_wait_seconds", WAITED, ["queue"], buckets=BUCKETS)
         self._ran = Histogram("backjob_run_seconds", RAN, ["queue", "outcome"], buckets=BUCKETS)
 

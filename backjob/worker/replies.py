@@ -8,7 +8,7 @@ from typing import Any, Final
 from attrs import frozen
 
 from backjob.errors import BackJobError
-from backjob.http.worker_requests import hide_signature, mark_job, pass_on
+from backjob.http.worker_requests import hide_signature, pass_on, show_job
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Headers, Request
 from backjob.protocols import Verified
@@ -61,7 +61,7 @@ class WorkerRequest:
 def show_outside(found: WorkerRequest | Reply | None, *requests: MutableMapping[str, Any]) -> None:
     """Show what a request is to the parts around the middleware, in its environ or scope, without its signature.
 
-    A verified worker request, or probe, is marked. None is an ordinary request, which stays as it arrived.
+    A verified worker request, or probe, gets the key `JOB_KEY`. None is an ordinary request, which stays as it arrived.
     """
     for request in requests:
         if found is None:
@@ -69,9 +69,9 @@ def show_outside(found: WorkerRequest | Reply | None, *requests: MutableMapping[
             continue
         hide_signature(request)
         if isinstance(found, WorkerRequest):
-            mark_job(request, found.verified.grant.job_id)
+            show_job(request, found.verified.grant.job_id)
         elif not isinstance(found, Refusal):
-            mark_job(request, "")
+            show_job(request, "")
 
 
 def no_store() -> Headers:

@@ -126,7 +126,7 @@ def test_from_right_to_left_each_text_keeps_its_direction(scripted: ScriptedSite
     assert differ(left, right)  # the bar grows from the right
 
 
-@pytest.mark.parametrize("zoom", ["320 px", "200 %"])
+@pytest.mark.parametrize("zoom", ["320 px", pytest.param("200 %", marks=pytest.mark.any_browser)])
 def test_nothing_is_cut_off_on_narrow_and_enlarged_pages_in_any_language(
     scripted: ScriptedSite, visitor: Visitor, zoom: str
 ) -> None:

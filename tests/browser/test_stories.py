@@ -43,8 +43,18 @@ def shown(page: Page, status: str, *texts: str) -> None:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("language", ["en", pytest.param("de", marks=pytest.mark.any_browser)])
-@pytest.mark.parametrize("framework", SITES)
+@pytest.mark.parametrize(
+    ("framework", "language"),
+    [
+        ("flask", "en"),
+        pytest.param("django", "de", marks=pytest.mark.any_browser),
+        pytest.param("fastapi", "en", marks=pytest.mark.any_browser),
+        *(
+            pytest.param(*pair, marks=pytest.mark.nightly)
+            for pair in (("flask", "de"), ("django", "en"), ("fastapi", "de"))
+        ),
+    ],
+)
 def test_a_visitor_exports_orders(framework: str, language: str, tmp_path: Path, visitor: Visitor) -> None:
     pytest.importorskip(framework, reason=f"the site needs {framework}")
     visitor.expected = "404|/static/admin/|nosniff"  # no icon; gunicorn serves no static files

@@ -847,7 +847,7 @@ class RenewsAMicrosecondLess(AltersABeat):
         return tokens, lease - MICROSECOND, alive
 
 
-@breaks("LeaseCalls", "test_a_beat_of_a_thousand_jobs", "beat returns exactly the stale ids, of any number")
+@breaks("LeaseCalls", "test_a_beat_of_many_jobs", "beat returns exactly the stale ids, of any number")
 class BeatsAHundredAtMost(AltersABeat):
     def altered(self, tokens: Tokens, lease: float, alive: frozenset[str]) -> tuple[Tokens, float, frozenset[str]]:
         return dict(list(tokens.items())[:100]), lease, alive

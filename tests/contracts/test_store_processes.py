@@ -1,4 +1,4 @@
-"""Races between processes on every shared store, on real servers: 8 threads in each of 4 processes."""
+"""Races between processes on every shared store, on real servers: 8 threads in each of 4 processes. Nightly ones are longer."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.shared_stores import BY_NAME, SHARED_STORES, SharedStore
 
 class Processes(SharesJobs):
     shared: ClassVar[SharedStore]
+    claims, creates, due, slot_takes, contested = 320, 320, 80, 320, 2
 
     def address(self) -> str:
         self._place = ExitStack()
@@ -44,6 +45,35 @@ class TestRedis(Processes):
 @pytest.mark.slow
 class TestCachelibOnRedis(Processes):
     shared = BY_NAME["cachelib on Redis"]
+
+
+class AtLength:
+    claims, creates, due, slot_takes, contested = 1000, 1000, 200, 1000, 4
+
+
+@pytest.mark.nightly
+class TestSQLiteStoreAtLength(AtLength, TestSQLiteStore):
+    pass
+
+
+@pytest.mark.nightly
+class TestPostgreSQLAtLength(AtLength, TestPostgreSQL):
+    pass
+
+
+@pytest.mark.nightly
+class TestMariaDBAtLength(AtLength, TestMariaDB):
+    pass
+
+
+@pytest.mark.nightly
+class TestRedisAtLength(AtLength, TestRedis):
+    pass
+
+
+@pytest.mark.nightly
+class TestCachelibOnRedisAtLength(AtLength, TestCachelibOnRedis):
+    pass
 
 
 def test_every_shared_store_is_raced() -> None:

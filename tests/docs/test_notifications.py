@@ -71,7 +71,7 @@ def receiving() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
             thread.join()
 
 
-def test_a_mail_names_the_job_and_how_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mail_has_an_address_a_subject_and_a_text(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[EmailMessage] = []
 
     class Server:
@@ -90,9 +90,9 @@ def test_a_mail_names_the_job_and_how_it_ended(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(smtplib, "SMTP", Server)
     monkeypatch.setenv("MAIL_FROM", "shop@shop.example")
     monkeypatch.delenv("SMTP_HOST", raising=False)
-    module_of("notify.py").mail(state(), "ann@shop.example")
+    module_of("notify.py").mail("ann@shop.example", "Invoices", "Ready")
     [message] = sent
-    assert (message["To"], message["Subject"]) == ("ann@shop.example", "Invoices <2026>: completed")
+    assert (message["To"], message["Subject"]) == ("ann@shop.example", "Invoices")
     assert message.get_content() == "Ready\n"
 
 

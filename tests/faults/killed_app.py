@@ -22,6 +22,7 @@ from backjob.errors import JobEnded
 from backjob.jobs import BackJob
 from backjob.settings import Settings
 from backjob.worker.running import current
+from tests.faults.delivery_lease import shorten_delivery_leases
 from tests.scenarios.apps.config import PREFIX, settings
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 
@@ -56,6 +57,7 @@ def on_end(state: JobState) -> None:
     write_line("called", state.id, state.attempt, os.getpid())
 
 
+shorten_delivery_leases()
 jobs: Final = Settings.of(settings(), prefix=PREFIX).build(
     BackJob,
     package="backjob.scenarios",

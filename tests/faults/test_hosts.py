@@ -23,7 +23,6 @@ DEAD = "the process that ran it ended"
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 # The times of the promises are those of the default lease (18 s); the usual runs have a third of each.
-LEASES = pytest.mark.parametrize("lease", [LEASE, pytest.param(18.0, marks=pytest.mark.nightly)])
 
 
 @pytest.fixture
@@ -57,76 +56,71 @@ def ripe(world: Hosts) -> None:
     world.observe(world.lease + 1, lambda: None)
 
 
+@pytest.fixture(scope="module", params=[LEASE, pytest.param(18.0, marks=pytest.mark.nightly)])
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
+    """Two hosts for all tests whose faults both survive. The second one may end jobs."""
+    with hosts(tmp_path_factory.mktemp("hosts"), lease=request.param) as world:
+        ripe(world)
+        yield world
+
+
 # --- stopped processes ----------------------------------------------------------------------------------------------
 
 
-@LEASES
-def test_a_process_that_is_stopped_for_10_seconds_loses_nothing(tmp_path: Path, gate: Gate, lease: float) -> None:
-    with hosts(tmp_path, lease=lease) as world:
-        ripe(world)
-        job_id, action = world.hold(gate)
-        for _ in range(2):
-            stop(world.first)
-            world.observe(lease * 10 / 18, assert_running(world, job_id))
-            proceed(world.first)
-            world.observe(lease / 3, assert_running(world, job_id))
-        assert_completes(world, job_id, action)
+def test_a_process_that_is_stopped_for_10_seconds_loses_nothing(world: Hosts, gate: Gate) -> None:
+    job_id, action = world.hold(gate)
+    for _ in range(2 if world.lease > LEASE else 1):
+        stop(world.first)
+        world.observe(world.lease * 10 / 18, assert_running(world, job_id))
+        proceed(world.first)
+        world.observe(world.lease / 3, assert_running(world, job_id))
+    assert_completes(world, job_id, action)
 
 
-@LEASES
 @pytest.mark.parametrize("retries", [pytest.param(0, marks=pytest.mark.nightly), 1])
 def test_a_process_that_is_stopped_for_60_seconds_loses_its_job_and_is_fenced(
-    tmp_path: Path, gate: Gate, lease: float, retries: int
+    world: Hosts, gate: Gate, retries: int
 ) -> None:
-    with hosts(tmp_path, lease=lease) as world:
-        ripe(world)
-        job_id, late = world.hold(gate, retries=retries, retry_delay=0)
-        stop(world.first)
-        if not retries:
-            assert_dead(world, job_id)
-            world.observe(lease, lambda: None)
-            proceed(world.first)
-            assert late.release() == "JobEnded"
-            assert world.ends(job_id) == ["FAILED"]
-            return
-        again = gate.reached()
-        assert again.pid == world.second.server.process.pid
+    job_id, late = world.hold(gate, retries=retries, retry_delay=0)
+    stop(world.first)
+    if not retries:
+        assert_dead(world, job_id)
+        world.observe(world.lease, lambda: None)
         proceed(world.first)
         assert late.release() == "JobEnded"
-        again.proceed()
-        assert_completes(world, job_id, again)
-        assert world.job(job_id).run == 2
+        assert world.ends(job_id) == ["FAILED"]
+        return
+    again = gate.reached()
+    assert again.pid == world.second.server.process.pid
+    proceed(world.first)
+    assert late.release() == "JobEnded"
+    again.proceed()
+    assert_completes(world, job_id, again)
+    assert world.job(job_id).run == 2
 
 
-@LEASES
-def test_a_machine_that_is_suspended_as_a_whole_loses_nothing(tmp_path: Path, gate: Gate, lease: float) -> None:
-    with hosts(tmp_path, lease=lease) as world:
-        ripe(world)
-        job_id, action = world.hold(gate)
-        stop(world.first, world.second)
-        world.observe(lease * 1.3, assert_running(world, job_id))
-        proceed(world.second, world.first)  # the one that judges first
-        world.observe(lease, assert_running(world, job_id))
-        assert_completes(world, job_id, action)
+def test_a_machine_that_is_suspended_as_a_whole_loses_nothing(world: Hosts, gate: Gate) -> None:
+    job_id, action = world.hold(gate)
+    stop(world.first, world.second)
+    world.observe(world.lease * 1.3, assert_running(world, job_id))
+    proceed(world.second, world.first)  # the one that judges first
+    world.observe(world.lease, assert_running(world, job_id))
+    assert_completes(world, job_id, action)
 
 
 # --- a process whose threads can't run ------------------------------------------------------------------------------
 
 
-@LEASES
-def test_a_gil_that_is_held_for_15_seconds_ends_nothing(tmp_path: Path, gate: Gate, lease: float) -> None:
+def test_a_gil_that_is_held_for_15_seconds_ends_nothing(world: Hosts, gate: Gate) -> None:
     # In a short lease a busy machine takes its part of the margin.
-    seconds = 15 if lease == 18 else lease * 0.6
-    with hosts(tmp_path, lease=lease) as world:
-        ripe(world)
-        job_id, action = world.hold(gate, "/work/gil", seconds=seconds)
+    seconds = 15 if world.lease == 18 else world.lease * 0.6
+    job_id, action = world.hold(gate, "/work/gil", seconds=seconds)
+    for _ in range(2 if world.lease > LEASE else 1):
         action.proceed()
-        world.observe(seconds + lease / 2, assert_running(world, job_id))
-        action.proceed()
-        world.observe(seconds + lease / 2, assert_running(world, job_id))
-        action._connection.sendall(b".")
-        assert action.left() == "returned"
-        assert world.second.end(job_id).status is Status.COMPLETED
+        world.observe(seconds + world.lease / 2, assert_running(world, job_id))
+    action._connection.sendall(b".")
+    assert action.left() == "returned"
+    assert world.second.end(job_id).status is Status.COMPLETED
 
 
 @pytest.mark.nightly

@@ -22,9 +22,10 @@ from tests.scenarios.sites import KEY
 from tests.shared_stores import SHARED_STORES, SharedStore
 
 JOBS = 600
+FEW_JOBS = 300  # in the usual runs, of twice the time
 JOBS_IN_A_CACHE = 120  # each poll reads all that wait
 KILL_EVERY = 0.5  # s
-LONGEST_KILLING = 15.0  # s
+LONGEST_KILLING = 15.0  # s, for all jobs; fewer take less
 LONGEST_START = 20.0  # s
 ENOUGH_KILLS = 5
 PATIENCE = 90.0  # s
@@ -33,7 +34,7 @@ DIED = "the process that ran it ended"
 
 pytestmark = pytest.mark.timeout(300)
 
-# One server for each kind of store in the usual runs; all pairs at night.
+# One server for each kind of store in the usual runs, with few jobs; all pairs at night, with all jobs.
 _USUAL = {
     ("gunicorn gthread 2x2", "SQLiteStore", 50),
     ("uvicorn x2", "PostgreSQL", 50),
@@ -45,15 +46,16 @@ CASES = [
         kind,
         store,
         retries,
-        id=f"{kind}-{store}-{retries}",
-        marks=[pytest.mark.slow, pytest.mark.services]
-        if (str(kind), str(store), retries) in _USUAL
-        else [pytest.mark.nightly],
+        jobs,
+        id=f"{kind}-{store}-{retries}-{jobs}",
+        marks=[pytest.mark.slow, pytest.mark.services] if jobs == FEW_JOBS else [pytest.mark.nightly],
     )
     for kind in HERDS
     for store in SHARED_STORES
     for retries in (0, 50)
     if store.lists or not retries  # a store that may lose jobs takes no retries
+    for jobs in ([FEW_JOBS] if (str(kind), str(store), retries) in _USUAL else [])
+    + [JOBS if store.lists else JOBS_IN_A_CACHE]
 ]
 
 
@@ -123,13 +125,13 @@ def busy_workers(server: Herd, directory: Path) -> list[int]:
     return [pid for pid in server.workers if pid in pids] if pids else []
 
 
-def kill_until_all_ended(server: Herd, watched: Watched, directory: Path) -> float:
-    """Kill workers while jobs run, for a bounded time; then let the rest end. Returns that rest's time (s).
+def kill_until_all_ended(server: Herd, watched: Watched, directory: Path, longest: float) -> float:
+    """Kill workers while jobs run, for ``longest`` seconds; then let the rest end. Returns that rest's time (s).
 
     One is killed every half second, or once a worker runs a job again: on a busy machine they start slowly, and killing
     them before would show nothing.
     """
-    stop = time.monotonic() + LONGEST_KILLING
+    stop = time.monotonic() + longest
     last_kill = time.monotonic()
     while watched.has_unfinished() and (time.monotonic() < stop or server.kills < ENOUGH_KILLS):
         time.sleep(max(0.0, last_kill + KILL_EVERY - time.monotonic()))  # the pace of the kills is the fault itself
@@ -161,13 +163,14 @@ def place(store: SharedStore, tmp_path: Path) -> Iterator[str]:
         yield url
 
 
-@pytest.mark.parametrize(("kind", "store", "retries"), CASES)
+@pytest.mark.parametrize(("kind", "store", "retries", "count"), CASES)
 def test_killed_workers_run_nothing_twice_and_lose_nothing(
-    kind: HerdKind, store: SharedStore, place: str, tmp_path: Path, retries: int
+    *, kind: HerdKind, store: SharedStore, place: str, tmp_path: Path, retries: int, count: int
 ) -> None:
-    count = JOBS if store.lists else JOBS_IN_A_CACHE
     options = {"retries": retries, "retry_delay": 0.2} if retries else {}
     settings = environment(place, tmp_path, **options)
+    if count == FEW_JOBS:
+        settings |= {"DELIVERY_LEASE": "6", "SECONDS_EACH": "0.04"}
     if kind.app == "asgi_app":
         settings["SECONDS_EACH"] = str(0.2 * JOBS / count)  # an event loop runs many at once
     with herd(kind, "tests.faults.killed_app", tmp_path, settings) as server, closing(open_store(place)) as opened:
@@ -177,7 +180,9 @@ def test_killed_workers_run_nothing_twice_and_lose_nothing(
         ids = page.text.split()
         watched = Watched(opened, ids)
         with visitors(server.client, "/ready", 0.05, timeout=2):
-            rest = kill_until_all_ended(server, watched, tmp_path)
+            rest = kill_until_all_ended(
+                server, watched, tmp_path, LONGEST_KILLING if count != FEW_JOBS else LONGEST_KILLING / 3
+            )
         took = time.monotonic() - began_at
     began, finished, called = (lines_in(tmp_path, word) for word in ("begin", "end", "called"))
     jobs = list(watched.ended.values())

@@ -23,7 +23,7 @@ from tests.faults.killing import Herd, HerdKind, herd
 from tests.scenarios.servers import gunicorn, hypercorn, python_server, uvicorn
 from tests.scenarios.sites import KEY, store_url
 
-ITEMS = 160  # of 0.05 s each; a plain job has half as many
+ITEMS = 80  # of 0.05 s each; a plain job has half as many
 PATIENCE = 60.0  # s
 
 pytestmark = pytest.mark.timeout(240)

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs
 from backjob import asgi as backjob_asgi
 from backjob import wsgi as backjob_wsgi
 from backjob.worker.running import current
+from tests.faults.delivery_lease import shorten_delivery_leases
 from tests.scenarios.apps.plain import make_jobs
 from tests.scenarios.apps.scopes import Receive, Scope, Send
 from tests.scenarios.gates import at_gate_in_thread
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "asgi_app", "jobs"]
 
 
+shorten_delivery_leases()
 jobs: Final = make_jobs()
 _runs: Final = Path(os.environ["RUNS"])
 

@@ -12,7 +12,7 @@ from tests.scenarios.servers import gunicorn, python_server
 
 JOBS = 700
 SECONDS = 0.1
-BARE = 100
+BARE = 60
 PATIENCE = 200.0  # s
 LAST = 100
 
@@ -29,7 +29,7 @@ WAITRESS = HerdKind("waitress", python_server("waitress"), is_single=True)
 # usual tests may be so busy that the work between two jobs takes long. With several processes at one address, chance
 # decides which of them gets a request, so the more processes with few places there are, the more often one is refused.
 SETUPS = [
-    pytest.param(WAITRESS, 1, 3, 300, 0.6, marks=pytest.mark.slow, id="waitress-busy"),
+    pytest.param(WAITRESS, 1, 3, 150, 0.6, marks=pytest.mark.slow, id="waitress-busy"),
     pytest.param(WAITRESS, 1, 3, JOBS, 0.8, marks=pytest.mark.nightly, id="waitress"),
     pytest.param(_gunicorn(1, 6), 1, 3, JOBS, 0.8, marks=pytest.mark.nightly, id="gunicorn 1x6"),
     pytest.param(_gunicorn(2, 4), 2, 2, JOBS, 0.8, marks=pytest.mark.nightly, id="gunicorn 2x4"),

@@ -21,13 +21,13 @@ from tests.places.timing import Run, by_process, environment, most_at_once, runs
 from tests.scenarios.servers import gunicorn
 from tests.shared_stores import LISTING_STORES, SharedStore
 
-JOBS = 200
-OTHERS = 40
+JOBS = 120
+OTHERS = 24
 LIMIT = 2
 SECONDS = 0.1
 PATIENCE = 150.0  # s
 LEASE = 2
-KILL_AFTER = (20, 60, 100)
+KILL_AFTER = (20, 40, 60)
 """After so many runs of the limited queue a process is killed."""
 
 pytestmark = [pytest.mark.timeout(400)]
@@ -67,6 +67,7 @@ def test_the_limit_of_a_queue_holds_over_processes_that_die(place: str, tmp_path
     settings = environment(
         place, tmp_path, queues=f'{{"exports": {{"max_running": {LIMIT}}}}}', run_lease=LEASE, max_running=2
     )
+    settings["DELIVERY_LEASE"] = "6"
     with herd(FOUR, "tests.places.places_app", tmp_path, settings) as server, closing(open_store(place)) as store:
         assert Capability.SLOTS not in lacks(store)
 

@@ -202,11 +202,9 @@ def running(kind: Kind, app: str, directory: Path, settings: Mapping[str, str]) 
             _wait_until_ready(server)
             yield server
         finally:
-            for process in (server.process, *server.beside):
-                process.send_signal(signal.SIGTERM)
-            for process in (server.process, *server.beside):
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(_END_TIMEOUT)
+            server.process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                server.process.wait(_END_TIMEOUT)
             server.kill()
 
 

@@ -40,7 +40,7 @@ class WithCelery:
     def settings(self, place: Place, app: str) -> dict[str, str]:
         """Further environment variables for the site of an app (``module:name`` in `apps`), with a place of the broker."""
         name = f"tests.scenarios.apps.{app}"
-        how = {"SCENARIO_IN_PROCESS": name} if self.in_process else {}
+        how = {"SCENARIO_IN_PROCESS": name} if self.in_process else {"BACKJOB_MAX_RUNNING": str(_CONCURRENCY)}
         return {**place.environment, "SCENARIO_APP": name.partition(":")[0], "BACKJOB_SEAL": "yes", **how}
 
 
@@ -68,7 +68,7 @@ def celery_worker(*options: str, concurrency: int = _CONCURRENCY) -> list[str]:
     return [sys.executable, "-m", "celery", *base, "--without-gossip", "--without-mingle", *options]
 
 
-# A server keeps half of its threads for pages.
+# The server has as many threads for pages as for jobs.
 _SERVERS: Final = (
     evolve(
         KINDS["gunicorn-threads"],

@@ -45,7 +45,7 @@ def command_of(app: str, *options: str) -> list[str]:
     if app.startswith("flask"):
         return [sys.executable, "-m", "flask", "--app", f"{module}:flask_app", "backjob", "worker", *options]
     if app.startswith("django"):
-        return [sys.executable, "-m", "backjob", "worker", "--app", "backjob.django:jobs", *options]
+        return [sys.executable, "-m", "backjob", "worker", "--app", f"{module}:jobs", *options]
     interface = "--asgi" if app == "asgi_app" else "--wsgi"
     return [sys.executable, "-m", "backjob", "worker", "--app", f"{module}:jobs", interface, f"{module}:app", *options]
 
@@ -79,8 +79,12 @@ class Supervisor:
 
     def wait_until_ready(self, count: int = 1) -> None:
         """Wait until so many workers have said that they run."""
+        self.wait_for_log("backjob worker: runs jobs", count)
+
+    def wait_for_log(self, text: str, count: int = 1) -> None:
+        """Wait until the log has a text so often."""
         until = time.monotonic() + WAIT
-        while self.log.count("backjob worker: runs jobs") < count:
+        while self.log.count(text) < count:
             assert time.monotonic() < until, self.log
             time.sleep(0.02)
 
@@ -94,8 +98,16 @@ class Supervisor:
 
     def stop(self) -> int:
         """Stop the worker with SIGTERM, and return its exit code."""
+        self.signal()
+        return self.ended()
+
+    def signal(self) -> None:
+        """Send SIGTERM. No other worker starts when this one ends."""
         self._is_stopping = True
         self.process.send_signal(signal.SIGTERM)
+
+    def ended(self) -> int:
+        """Wait for the end of a worker that was stopped, and return its exit code."""
         try:
             return self.process.wait(WAIT)
         except subprocess.TimeoutExpired:

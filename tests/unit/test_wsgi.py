@@ -276,7 +276,7 @@ def test_a_refusal_names_its_reason_and_runs_no_action(world: Bench) -> None:
     assert long.line.startswith("413")
 
 
-def test_a_probe_is_marked_too() -> None:
+def test_the_parts_outside_recognise_a_probe_too() -> None:
     world = bench(transport=FakeTransport(in_process=False))
     world.start()
     world.step()

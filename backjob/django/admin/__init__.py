@@ -186,8 +186,8 @@ class JobAdmin(JobFields):
     @admin.action(description=_("Run selected jobs again"), permissions=["run_again"])
     def run_again(self, request: HttpRequest, queryset: Any) -> HttpResponse | None:
         """Start the kept requests of the selected jobs again."""
-        started = self._each(request, queryset, _("Started again."), jobs.run_again)
-        count = len(started)
+        started = set(self._each(request, queryset, _("Started again."), jobs.run_again))
+        count = len(started)  # identical jobs start one
         if count:
             self.message_user(request, ngettext("%d job started again.", "%d jobs started again.", count) % count)
         return self._back(request, self.get_queryset(request).filter(id__in=started) if started else queryset)

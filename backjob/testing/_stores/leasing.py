@@ -19,6 +19,9 @@ _DEAD = failed("the process that ran it ended")
 class LeaseCalls(StoreCase):
     """``beat``, the claim's lease, and ``Expect.lease_over``, to the microsecond."""
 
+    jobs_in_a_beat = 1000
+    """The number of running jobs that one long beat renews."""
+
     def test_a_claim_takes_a_lease_of_its_own(self) -> None:
         self.store.create(draft(lessee="monitor", lease=5))
         self.clock.advance(2)
@@ -89,8 +92,8 @@ class LeaseCalls(StoreCase):
         same(self.store.beat({}, 5, frozenset(("job",))), _NONE, "a beat without tokens has nothing stale")
         same(self.read(), job, "alive counts only with a token")
 
-    def test_a_beat_of_a_thousand_jobs(self) -> None:
-        names = [f"{number}" for number in range(1000)]
+    def test_a_beat_of_many_jobs(self) -> None:
+        names = [f"{number}" for number in range(self.jobs_in_a_beat)]
         for name in names:
             self.running(name, token=f"token {name}")
         ended_ones = names[3::100]

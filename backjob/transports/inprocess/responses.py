@@ -44,5 +44,5 @@ class Collected:
 
 def failed(request: Request) -> Response:
     """Log the exception that the application has raised, and return what a server responds with."""
-    _log.exception("%s %s failed", request.method, request.path)
+    _log.exception("%s %s: the application raised an exception", request.method, request.path)
     return Response(500, "Internal Server Error")

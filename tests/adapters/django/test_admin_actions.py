@@ -103,6 +103,15 @@ def test_run_again_starts_the_kept_request_and_logs_it(ended: str) -> None:
     assert log() == [(CHANGE, "See <it>", "Started again.")]
 
 
+def test_identical_jobs_start_one_again(ended: str) -> None:
+    with immediate():
+        same = [jobs.start("see", as_current_user=False, keep_request=True) for _ in range(2)]
+    al = staff("view_job", "run_again_job")
+    with recorded() as started:
+        assert "1 job started again." in act(al, "run_again", *same).content.decode()
+    assert len(started) == 1
+
+
 def test_the_button_runs_again_and_leads_to_the_new_job(ended: str) -> None:
     al = staff("view_job", "run_again_job")
     assert 'name="action" value="run_again"' in al.get(f"{LIST}{key(ended)}/change/").content.decode()

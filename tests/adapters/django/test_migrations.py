@@ -153,7 +153,7 @@ def test_the_first_migration_creates_the_tables_of_the_first_version(kind: str) 
 
 
 def test_only_a_delivery_reads_the_body_of_a_request(kind: str) -> None:
-    migrate()
+    migrate("backjob")
     store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
     request = Request("POST", "/work", body=b"body")
     assert store.create(Draft(id="job", request=request)).request == request
@@ -176,7 +176,7 @@ def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> Non
         cursor.execute("UPDATE backjob_job SET label = 'mine', waiting_for = 'proof', root = id")
     migrate("backjob", "0004")
     assert stored_rows() == before
-    migrate()
+    migrate("backjob")
     assert stored_rows() == before
     store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))
     jobs = store.find(Query(labels=frozenset(("mine",))))
@@ -188,7 +188,7 @@ def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> Non
     migrate("backjob", "0003")
     assert "run" not in shape_columns()
     assert set(columns) <= shape_columns()
-    migrate()
+    migrate("backjob")
     assert "run" in shape_columns(), kind
 
 
@@ -224,7 +224,7 @@ def test_jobs_of_the_third_version_survive_the_next_migration(kind: str) -> None
     assert store.output("new").tail == "ü"
     migrate("backjob", "0004")
     assert shape_columns() == columns, kind
-    migrate()
+    migrate("backjob")
     assert next(job.id for job in store.find(Query())) == "new"
 
 
@@ -240,7 +240,7 @@ def test_jobs_of_the_first_version_survive_the_migrations(kind: str) -> None:
     recorder = MigrationRecorder(connections[ALIAS])
     recorder.ensure_schema()
     recorder.record_applied("backjob", "0001_initial")
-    migrate()
+    migrate("backjob")
     assert stored_rows() == ROWS
 
     store = DjangoStore(ALIAS, clock=FakeClock(NEXT_YEAR))

@@ -17,7 +17,7 @@ from django.test import TestCase, override_settings
 from django.urls import include, path
 
 from backjob import JobState, Status
-from backjob.django import jobs
+from backjob.django import jobs, querysets
 from backjob.django.site import engine
 from backjob.django.testing import immediate
 from backjob.errors import InvalidRequest
@@ -211,11 +211,12 @@ def test_descending_keys_continue_too() -> None:
     assert [row.name for row in seen] == [f"group {number}" for number in reversed(range(7))]
 
 
-def test_more_rows_than_a_page_are_read_page_by_page_each_once() -> None:
-    Group.objects.bulk_create(Group(name=f"group {number}") for number in range(450))
+def test_more_rows_than_a_page_are_read_page_by_page_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(querysets, "_PAGE", 20)
+    Group.objects.bulk_create(Group(name=f"group {number}") for number in range(45))
     rows[:] = [Group.objects.all]
     state = run("resume")
-    assert (state.status, len(seen)) == (Status.COMPLETED, 450)
+    assert (state.status, len(seen)) == (Status.COMPLETED, 45)
 
 
 def test_a_filter_that_shrinks_as_the_action_works_loses_no_row_and_the_bar_does_not_go_back() -> None:

@@ -56,7 +56,8 @@ def test_a_delete_is_part_of_the_callers_transaction() -> None:
 
 class Contract(StoreContract):
     alias: str
-    examples, steps, race_examples, racers, purged_in_batches = 10, 20, 3, 4, 41
+    examples, steps, race_examples, racers, purged_in_batches = 5, 20, 3, 4, 41
+    jobs_in_a_beat = 200
 
     @pytest.fixture(autouse=True)
     def _small_batches(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client import CollectorRegistry
 
 from backjob import BackJob, InvalidRequest
-from backjob.errors import JobContinued, MissingExtra
+from backjob.errors import DeliveryRefused, JobContinued, MissingExtra
 from backjob.observers import Observers
 from backjob.settings import Settings
 from backjob.signing import MessageSigner
@@ -22,13 +22,14 @@ from backjob.telemetry.opentelemetry import OpenTelemetryInstruments
 from backjob.telemetry.prometheus import collector
 from backjob.transports.sockets import SocketTransport
 from backjob.worker.outcomes import Outcome
-from tests.unit.core import KEY, Bench, bench
+from backjob.worker.replies import Refusal
+from tests.unit.core import KEY, Bench, bench, served
 
 
 def measured(reader: InMemoryMetricReader) -> Bench:
     world = bench()
-    counts = JobCounts.of(lambda: world.engine.store, world.clock)
-    instruments = OpenTelemetryInstruments(counts, world.engine.release, MeterProvider([reader]))
+    counts = JobCounts.of(lambda: world.engine.store, world.engine.release, world.clock)
+    instruments = OpenTelemetryInstruments(counts, MeterProvider([reader]))
     world.engine.observers = world.engine.worker._observers = Observers([Metrics(instruments, counts)], world.clock)
     return world
 
@@ -79,18 +80,44 @@ def test_every_accepted_job_waits_runs_or_has_ended() -> None:
     assert values(reader)["backjob.wait.duration exports"] == (5, 2)
 
 
+def test_duplicates_are_counted_whether_requests_or_an_engines_messages() -> None:
+    reader = InMemoryMetricReader()
+    world = measured(reader)
+    job_id = world.start()
+    world.step()
+    opened = world.engine.worker.open(world.transport.sent[-1].delivery.sign())
+    assert opened is not None
+    world.engine.worker.claim(opened, b"")
+    with pytest.raises(Refusal):
+        world.engine.worker.claim(opened, b"")
+    with pytest.raises(DeliveryRefused, match="runs already"):
+        world.jobs.deliver(job_id)
+    assert values(reader)["backjob.duplicates.refused"] == 2
+
+
 def test_jobs_of_queues_that_this_process_has_not_seen_are_counted_together() -> None:
     world = bench()
     for queue in ("a", "b", "default"):
         world.start(queue=queue)
-    counts = JobCounts.of(lambda: world.engine.store, world.clock, ["b"])
+    counts = JobCounts.of(lambda: world.engine.store, world.engine.release, world.clock, ["b"])
     add(counts)
     waiting = [counted for counted in all_now() if counted.state == "waiting"]
     assert waiting == [Counted("waiting", "default", 1), Counted("waiting", "b", 1), Counted("waiting", OTHER, 1)]
 
 
-def test_no_more_than_a_hundred_queues_get_a_label(caplog: pytest.LogCaptureFixture) -> None:
-    counts = JobCounts.of(MemoryStore, bench().clock)
+def test_the_thread_of_an_exporter_releases_the_store_and_one_that_serves_a_request_does_not() -> None:
+    released: list[bool] = []
+    world = bench()
+    counts = JobCounts.of(lambda: world.engine.store, lambda: released.append(True), world.clock)
+    with served():
+        counts.now()
+    assert released == []
+    counts.now()
+    assert released == [True]
+
+
+def test_no_more_than_a_hundred_queues_get_a_label() -> None:
+    counts = JobCounts.of(MemoryStore, lambda: None, bench().clock)
     labels = {counts.note(f"of customer {n}") for n in range(1000)}
     assert len(labels) == 100
     assert OTHER in labels
@@ -99,7 +126,7 @@ def test_no_more_than_a_hundred_queues_get_a_label(caplog: pytest.LogCaptureFixt
 def test_a_store_that_is_down_leaves_the_gauges_out(caplog: pytest.LogCaptureFixture) -> None:
     world = bench()
     world.store.down.add("count")
-    counts = JobCounts.of(lambda: world.engine.store, world.clock)
+    counts = JobCounts.of(lambda: world.engine.store, world.engine.release, world.clock)
     add(counts)
     registry = CollectorRegistry()
     registry.register(collector)

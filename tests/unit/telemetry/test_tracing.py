@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from typing import Any
 
 import pytest
 from opentelemetry import baggage, context, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from backjob import InvalidRequest
+from backjob import BackJob, InvalidRequest, Status
 from backjob.errors import JobContinued, JobFailed
+from backjob.jobs import engine_of
 from backjob.model import Request
+from backjob.observers import Observers
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.telemetry.tracing import Tracing
+from backjob.transports.inprocess import InProcessTransport
+from backjob.transports.sockets import SocketTransport
 from backjob.worker.outcomes import Outcome
-from tests.unit.core import Here, served
+from backjob.wsgi import BackJobMiddleware
+from tests.unit.core import KEY, Here, served
 from tests.unit.telemetry.spans import attributes, traced
 
 
@@ -158,9 +168,43 @@ def test_a_start_that_raises_sets_the_status_of_its_span() -> None:
     assert attributes(start)["error.type"] == "InvalidRequest"
 
 
+def test_the_spans_of_the_database_are_below_the_start() -> None:
+    site = traced()
+    tracer = site.provider.get_tracer("database")
+    site.world.store.before["create"] = lambda: tracer.start_span("INSERT").end()
+    site.world.start()
+    start, insert = site.spans["start default"].context, site.spans["INSERT"].parent
+    assert start is not None
+    assert insert is not None
+    assert insert.span_id == start.span_id
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
 def test_traces_do_not_keep_equal_jobs_from_merging() -> None:
     site = traced()
     assert site.world.start(merge="pending") == site.world.start(merge="pending")
     assert {attributes(span)["messaging.message.id"] for span in site.exporter.get_finished_spans()} == {
         site.world.jobs.find()[0].id
     }
+
+
+def test_a_job_that_an_engine_carries_stays_in_the_trace_of_its_start() -> None:
+    jobs = BackJob(MemoryStore(), SocketTransport("http://127.0.0.1:9"), MessageSigner(KEY), deliver=[])
+    site, engine = traced(), engine_of(jobs)
+    engine.observers = engine.worker._observers = Observers([Tracing(site.provider)], engine.clock)
+    seen: list[str] = []
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        seen.append(environ["HTTP_TRACEPARENT"])
+        start_response("200 OK", [])
+        return []
+
+    with closing(jobs), closing(InProcessTransport(BackJobMiddleware(app, jobs))) as transport:
+        job_id = jobs.start("/work", as_current_user=False)
+        with site.provider.get_tracer("engine").start_as_current_span("the engine's task"):
+            assert jobs.deliver(job_id, transport=transport).status is Status.COMPLETED
+    start, run = site.spans["start default"].context, site.spans["run default"]
+    assert start is not None
+    assert run.parent == sent_by(start)
+    assert run.context is not None
+    assert f"{run.context.span_id:016x}" in seen[0]

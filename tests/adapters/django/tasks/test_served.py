@@ -20,10 +20,18 @@ from tests.adapters.django.tasks.framework import restates
 from tests.scenarios.client import WAIT, Gate
 
 QUICK = ("gunicorn-threads", "uvicorn-h11")
-OTHERS = ("runserver", "waitress", "gunicorn-sync-2", "hypercorn")
+OTHERS = ("waitress", "gunicorn-sync-2", "hypercorn")
+"""Servers that other tests have in the usual runs."""
 
 
-@pytest.fixture(scope="module", params=[*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *QUICK,
+        pytest.param("runserver", marks=pytest.mark.slow),
+        *(pytest.param(kind, marks=pytest.mark.nightly) for kind in OTHERS),
+    ],
+)
 def site(request: pytest.FixtureRequest, sqlite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with serving(request.param, tmp_path_factory.mktemp("site")) as site:
         yield site

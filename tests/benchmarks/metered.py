@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from tests.private_servers import MARIADB, POSTGRES, REDIS, PrivateServer, ServerKind, Templates, private_server
 
-__all__ = ["METERED", "MeteredStore", "metered_store", "processor_time"]
+__all__ = ["METERED", "MeteredStore", "busy_time", "metered_store", "processor_time"]
 
 _TICK: Final = os.sysconf("SC_CLK_TCK")
 
@@ -51,6 +51,13 @@ def processor_time(pids: Iterable[int]) -> float:
             fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
             ticks += sum(map(int, fields[11 : 15 if number == 0 else 13]))
     return ticks / _TICK
+
+
+def busy_time() -> float:
+    """The processor time (s) that all programs of this machine have used so far."""
+    fields = Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _waiting, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) / _TICK
 
 
 @contextmanager

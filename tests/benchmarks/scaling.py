@@ -24,7 +24,7 @@ from backjob import Status
 from backjob.model import Query
 from backjob.protocols import Store
 from backjob.stores import open_store
-from tests.benchmarks.metered import MeteredStore, processor_time
+from tests.benchmarks.metered import MeteredStore, busy_time, processor_time
 from tests.scenarios.client import Client, wait_until
 from tests.scenarios.sites import KEY
 
@@ -38,12 +38,16 @@ _THREADS: Final = 16
 
 @frozen
 class Throughput:
-    """``rate`` is in jobs a second; ``in_processes`` and ``in_store`` are the processor time (s) of one job in each."""
+    """``rate`` is in jobs a second; ``in_processes`` and ``in_store`` are the processor time (s) of one job in each.
+
+    ``free`` is how many processors other programs of this machine left.
+    """
 
     processes: int
     rate: float
     in_processes: float
     in_store: float
+    free: float
 
     @property
     def cores(self) -> float:
@@ -59,11 +63,15 @@ def measure(store: MeteredStore, processes: int, jobs: int, directory: Path) -> 
         pool = stack.enter_context(ThreadPoolExecutor(processes))
         _run(sites, opened, pool, 40 * processes)  # connects, proves the addresses, fills caches
         pids = [pid for site in sites for pid in site.pids()]
-        before, before_in_store = [processor_time([pid]) for pid in pids], store.processor_time()
-        rate = _run(sites, opened, pool, jobs)
-        after, after_in_store = [processor_time([pid]) for pid in pids], store.processor_time()
-    in_processes = sum(after) - sum(before)
-    return Throughput(processes, rate, in_processes / jobs, (after_in_store - before_in_store) / jobs)
+        in_processes, in_store = -sum(processor_time([pid]) for pid in pids), -store.processor_time()
+        elsewhere, took = time.process_time() - busy_time(), -time.monotonic()
+        ids = _run(sites, opened, pool, jobs)
+        elsewhere, took = elsewhere + busy_time() - time.process_time(), took + time.monotonic()
+        in_processes += sum(processor_time([pid]) for pid in pids)
+        in_store += store.processor_time()
+        rate = _rate(opened, ids)
+    free = (os.cpu_count() or 1) - (elsewhere - in_processes - in_store) / took
+    return Throughput(processes, rate, in_processes / jobs, in_store / jobs, free)
 
 
 @frozen
@@ -84,8 +92,8 @@ class RunningSite:
         return page.text.split()
 
 
-def _run(sites: list[RunningSite], store: Store, pool: ThreadPoolExecutor, jobs: int) -> float:
-    """Start jobs in all processes at once. Returns how many a second ended, from the first start to the last end."""
+def _run(sites: list[RunningSite], store: Store, pool: ThreadPoolExecutor, jobs: int) -> list[str]:
+    """Start jobs in all processes at once, and wait until they have ended. Returns their ids."""
     each = jobs // len(sites)
     ids = [job_id for started in pool.map(lambda site: site.start(each), sites) for job_id in started]
     left, pause, deadline = list(ids), threading.Event(), time.monotonic() + _TIMEOUT
@@ -97,6 +105,11 @@ def _run(sites: list[RunningSite], store: Store, pool: ThreadPoolExecutor, jobs:
             continue
         assert time.monotonic() < deadline, f"{len(left)} jobs have not ended"
         pause.wait(0.05)
+    return ids
+
+
+def _rate(store: Store, ids: list[str]) -> float:
+    """How many of these jobs, the newest ones, ended in a second, from the first start to the last end."""
     ended = store.find(Query(limit=len(ids)))
     assert {job.status for job in ended} == {Status.COMPLETED}
     assert {job.id for job in ended} == set(ids)

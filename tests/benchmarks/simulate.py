@@ -26,7 +26,7 @@ __all__ = ["MEASURED", "Costs", "Forecast", "Site", "calibrated", "fastest", "fo
 _RENEWAL_INTERVAL: Final = 2.0
 """Seconds between two renewals of run leases: a ninth of `RUN_LEASE`."""
 _JOBS: Final = 800
-_ROUNDS: Final = 5
+_ROUNDS: Final = 3
 
 
 @frozen(kw_only=True)
@@ -59,10 +59,10 @@ class Site:
 
     hosts: int = 1
     processes: int = 2
-    cores: int = 2
+    cores: float = 2
     places: int = 4
     work: float = 0.0
-    store_cores: int | None = 4
+    store_cores: float | None = 4
 
 
 @frozen(kw_only=True)

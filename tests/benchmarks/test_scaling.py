@@ -39,13 +39,13 @@ def test_the_model_forecasts_one_two_and_four_processes(name: str) -> None:
     )
     errors = {}
     for count, one in best.items():
-        expected = forecast(costs, Site(processes=count, cores=os.cpu_count() or 1, places=8, store_cores=None))
+        expected = forecast(costs, Site(processes=count, cores=one.free, places=8, store_cores=None))
         errors[count] = one.rate / expected.rate - 1
         rates = ", ".join(f"{each.rate:.0f}" for each in found[count])
         print(
             f"{name}, {count} processes: {one.rate:.0f}/s ({rates}), forecast {expected.rate:.0f}/s ({expected.first}): "
             f"{100 * errors[count]:+.0f} %; a job takes {1e3 * one.in_processes:.2f} ms of processors in the processes, "
-            f"{1e3 * one.in_store:.2f} ms in the store; {one.cores:.1f} processors busy, load {os.getloadavg()[0]:.1f}"
+            f"{1e3 * one.in_store:.2f} ms in the store; {one.cores:.1f} of {one.free:.1f} processors busy, load {os.getloadavg()[0]:.1f}"
         )
     assert {count: error for count, error in errors.items() if abs(error) > TOLERANCE} == {}
 

@@ -103,10 +103,10 @@ def forecast(of: Costs, site: Site) -> Forecast:
 
 MEASURED: Final = {
     "SQLite": Costs(
-        alone=1 / 331,
-        in_processes=2.64e-3,
+        alone=1 / 418,
+        in_processes=2.21e-3,
         in_store=0.0e-3,
-        serial=2.2e-3,
+        serial=2.0e-3,
         latency=2e-3,
         poll=25e-6,
         search=26e-6,

@@ -387,6 +387,11 @@ class Engine(Carrying):
 
         return run_again(self, job_id)
 
+    def runs_without_owner(self, job_id: str) -> bool:
+        """Return whether someone else than its owner can run the job again: it ran without its user's login."""
+        job = self.store.get(job_id, body=True)
+        return job is not None and self.row_keys.credentials_of(job) in ("as_owner", "none")
+
     def end(self, job_id: str, end: End) -> bool:
         """End a job from outside its action. Returns whether this call did it. Raises `JobNotFound`."""
         while True:

@@ -56,6 +56,7 @@ class FakeJobs:
     again: list[str] = field(factory=list)
     queries: list[Query] = field(factory=list)
     refusal: str = ""
+    needs_owner: bool = False
     can_list: bool = True
     trusted_origins: tuple[str, ...] = ()
     page_template: str | None = None
@@ -109,6 +110,9 @@ class FakeJobs:
         self.again.append(job_id)
         self.states["again"] = evolve(self.states[job_id], id="again", status=Status.STARTED, end_time=None)
         return "again"
+
+    def runs_without_owner(self, job_id: str) -> bool:
+        return not self.needs_owner
 
     def listed(self, query: Query) -> list[JobState]:
         if not self.can_list:

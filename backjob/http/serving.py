@@ -60,6 +60,11 @@ class Serving(Protocol):
         return False
 
     @property
+    def in_thread(self) -> bool:
+        """Whether the response occupies a thread until it is sent, as under WSGI."""
+        return True
+
+    @property
     def mount(self) -> str:
         """The path under which the application is mounted: SCRIPT_NAME or root_path, percent-encoded."""
         ...

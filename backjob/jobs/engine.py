@@ -158,6 +158,11 @@ class Engine(Carrying):
         """The event streams of this process."""
         return self.broadcasts.get()
 
+    def has_streams(self) -> bool:
+        """Return whether the server of the request being served has event streams; outside of a request, whether it may."""
+        here = self.here()
+        return self.broadcast.limit(in_thread=here is not None and here.in_thread) > 0
+
     @property
     @override
     def delivery_parts(self) -> DeliveryParts:

@@ -62,6 +62,8 @@ class EmbeddedJobs(Protocol):
 
     def current_owner(self) -> str | None: ...
 
+    def has_streams(self) -> bool: ...
+
 
 def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets: str | None = None) -> Markup:
     """Return the element with its script and style. ``assets`` is their prefix, if it is not that of the job's URL.
@@ -75,7 +77,7 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
         "src": source,
         "output": "" if options.output else None,
         "cancel": "" if options.cancel else None,
-        "stream": "" if options.stream else None,
+        "stream": "" if options.stream and jobs.has_streams() else None,
         "label": options.label or None,
         "on-done-href": options.on_done_href,
         "texts": json.dumps(dict(options.texts), default=str) if options.texts else None,

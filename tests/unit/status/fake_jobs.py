@@ -64,10 +64,14 @@ class FakeJobs:
     files: dict[str, bytes] = field(factory=dict)
     show_errors: bool = False
     visitor: str | None = None
+    streams: bool = True
     broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
 
     def open_file(self, job_id: str) -> BinaryIO | None:
         return io.BytesIO(self.files[job_id]) if job_id in self.files else None
+
+    def has_streams(self) -> bool:
+        return self.streams
 
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         return f"/backjob/{self.reference(job_id, 'cancel' if cancel else 'view')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 
 import flask
@@ -15,6 +16,7 @@ from backjob.lifecycle import failed
 from backjob.model import JobState, Status
 from backjob.status.embedding import ElementOptions, element, text_of
 from tests.unit.acting import Acting, quiet_jobs
+from tests.unit.core import Here, bench, served
 from tests.unit.status.fake_jobs import FakeJobs, a_state
 
 
@@ -30,6 +32,25 @@ def test_it_has_the_state_and_a_link_to_the_jobs_page(jobs: FakeJobs) -> None:
     assert 'Running</span>: <span part="text">&lt;b&gt;Chugging&lt;/b&gt; along</span>' in markup
     assert f'<a part="show" href="{source}">Show the progress</a>' in markup
     assert "<form" not in markup
+
+
+@pytest.mark.parametrize(
+    ("limit", "here", "has_streams"),
+    [
+        (None, Here(in_thread=True), False),
+        (None, Here(in_thread=False), True),
+        (20, Here(in_thread=True), True),
+        (0, Here(in_thread=False), False),
+        (None, None, True),
+        (0, None, False),
+    ],
+)
+def test_it_listens_to_events_only_if_the_server_has_them(
+    limit: int | None, here: Here | None, has_streams: bool
+) -> None:
+    world = bench(streams=limit)
+    with nullcontext() if here is None else served(here):
+        assert (" stream>" in world.jobs.element("job1", stream=True)) is has_streams
 
 
 def test_without_the_script_a_form_cancels(jobs: FakeJobs) -> None:

@@ -65,10 +65,14 @@ class FakeJobs:
     show_errors: bool = False
     visitor: str | None = None
     streams: bool = True
+    page: str | None = None
     broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
 
     def open_file(self, job_id: str) -> BinaryIO | None:
         return io.BytesIO(self.files[job_id]) if job_id in self.files else None
+
+    def page_path(self) -> str | None:
+        return self.page
 
     def has_streams(self) -> bool:
         return self.streams

@@ -69,7 +69,7 @@ class JobNotFound(BackJobError, LookupError):
 
 
 class DeliveryRefused(BackJobError, RuntimeError):
-    """`BackJob.deliver` can't deliver this job now. Nothing was changed or sent.
+    """`BackJob.deliver` can't deliver this job now, and has sent nothing; ``"leaving"`` may also come between two runs.
 
     ``reason`` is one word: ``"ended"``, ``"running"`` or ``"leased"`` (another process has it, so that ``is_duplicate`` is
     true), ``"credentials"`` (only the process that started it can send it), or ``"leaving"`` (this process shuts down).

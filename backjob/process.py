@@ -103,6 +103,11 @@ class Passes:
         """Whether the thread was started and not closed."""
         return self._thread is not None and not self._closed
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
     def wake(self) -> None:
         """Start the next step now."""
         self._woken.set()

@@ -18,6 +18,7 @@ from backjob.delivery.deliveries import Deliveries
 from backjob.delivery.keeping import seconds_until_due
 from backjob.delivery.leaving import leave_at_exit
 from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.reaping import reap
 from backjob.lifecycle import CARRIER
 from backjob.model import Credentials, Job
 from backjob.process import Outage, Passes
@@ -41,6 +42,7 @@ class Carrier:
         self.lessee = f"{prefix}{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._passes = Passes(name, self._pass, at_end=self._end_thread)
         leave_at_exit(self)
+        self._entered: dict[str, object] = {}
         self._posted: deque[Callable[[], None]] = deque()
         self._alarms: list[float] = []
         self._outage = parts.outage or Outage(parts.clock)
@@ -63,6 +65,11 @@ class Carrier:
         self._passes.ensure_running()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it delivers nothing any more."""
+        return self._passes.is_closed
+
+    @property
     def is_running(self) -> bool:
         """Whether the thread was started and not closed."""
         return self._passes.is_running
@@ -74,15 +81,36 @@ class Carrier:
         """
         self.ensure_running()
         at = written + seconds_until_due(job)
-        self._post(lambda: self._add(job, credentials, at, written))
+        self._post(lambda: self._take_over(job, credentials, at, written))
 
     def forget(self, job: Job) -> None:
         """Stop delivering the run of a job that was ended or requeued."""
         self._post(lambda: self._deliveries.forget(job))
 
-    def give_back(self, job_id: str) -> None:
-        """Stop delivering a job that this process has not sent, and give up its lease."""
-        self._post(lambda: self._retrying(lambda: self._deliveries.give_back(job_id)))
+    def enter(self, job_id: str) -> bool:
+        """Note that a call delivers this job, until `exit`. Returns False if another one does."""
+        mark = object()
+        return self._entered.setdefault(job_id, mark) is mark  # one step, without a lock
+
+    def exit(self, job_id: str) -> None:
+        """Note that the call has returned."""
+        self._entered.pop(job_id, None)
+
+    def leave(self, job_id: str) -> None:
+        """Stop delivering a job, and let other processes deliver it, or its next run if it runs."""
+        self._post(lambda: self._retrying(lambda: self._deliveries.leave(job_id)))
+
+    def carries(self, job_id: str) -> bool:
+        """Return whether it delivers this job."""
+        return self._deliveries.carries(job_id)
+
+    def reap(self, job: Job) -> Job | None:
+        """End a job, as read, if it has passed a time limit before it was claimed. Returns it, or None if nothing was written.
+
+        Only the jobs that this process delivers, since no other process may be left to end them.
+        """
+        is_ours = job.is_waiting and job.lessee == self.lessee and self._clocks.is_plausible(job.read_time)
+        return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady) if is_ours else None
 
     def has_unclaimed(self, timeout: float) -> bool:  # noqa: ARG002 - for `leave_at_exit`
         """Return False: whoever has given it jobs waits for their ends."""
@@ -98,8 +126,11 @@ class Carrier:
         self._posted.append(action)
         self._passes.wake()
 
-    def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
+    def _take_over(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
+        was_carried = self._deliveries.carries(job.id)
         self._deliveries.add(job, credentials, at, written)
+        if was_carried:  # its lease was lost for a while, and perhaps its start time was moved
+            self._deliveries.reschedule(job, credentials, at)
 
     def _set_alarm(self, at: float) -> None:
         if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others

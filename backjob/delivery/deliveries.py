@@ -151,12 +151,18 @@ class Deliveries(Keeping):
                 if unsent:
                     self.drop(delivery.job_id)
 
-    def give_back(self, job_id: str) -> None:
-        """Give up the lease of a job that is not in flight, and stop delivering it."""
+    def carries(self, job_id: str) -> bool:
+        """Return whether this process delivers a job. Callable from any thread."""
+        return job_id in self._by_id
+
+    def leave(self, job_id: str) -> None:
+        """Stop delivering a job, and let others do so. A request on its way may be claimed; then others deliver the next run."""
         delivery = self._by_id.get(job_id)
-        if delivery is not None and delivery.future is None:
+        if delivery is None or delivery.future is None:
+            self._leave(job_id)
+        else:
+            delivery.is_left = True
             self._give_up_lease(delivery)
-            self.drop(job_id)
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -281,6 +287,9 @@ class Deliveries(Keeping):
     def _conclude(self, delivery: PendingDelivery) -> None:
         future = delivery.future
         if future is None:
+            return
+        if delivery.is_left:
+            self._leave(delivery.job_id)
             return
         is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
         has_answer = failure(future) is None

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Final, Protocol
 
 from attrs import define
 
 from backjob.clock import Clock, SystemClock
 from backjob.errors import StoreUnavailable
-from backjob.lifecycle import DISPATCHED, backoff
+from backjob.lifecycle import DELIVERY_LEASE, DISPATCHED, backoff
 from backjob.model import Changes, Expect, Job
 from backjob.process import RareWarnings
 from backjob.protocols import Store
@@ -33,7 +34,9 @@ class Calls(Protocol):
         """How many calls wait to be made."""
         ...
 
-    def call(self, job_id: str, callback: Callable[[], object]) -> None: ...
+    def call(self, job_id: str, callback: Callable[[], object], dropped: Callable[[], object] | None = None) -> None:
+        """Make a call, or call ``dropped`` if it can't be made in time."""
+        ...
 
 
 @define
@@ -48,15 +51,15 @@ class _Engine:
 class Dispatcher:
     """Hands jobs over in one process. ``engines`` has the function of each queue that takes the id of a job.
 
-    ``calls`` makes these calls, which may block. ``after`` (s) is how long the engine has before the job is handed over
-    again; it doubles each time.
+    ``calls(queue)`` makes these calls, which may block. ``after`` (s) is how long the engine has before the job is handed
+    over again; it doubles each time.
     """
 
     def __init__(
         self,
         engines: Mapping[str, Callable[[str], object]] | None = None,
         store: Store | None = None,
-        calls: Callable[[], Calls] | None = None,
+        calls: Callable[[str], Calls] | None = None,
         after: float = 600,
         clock: Clock | None = None,
     ) -> None:
@@ -71,32 +74,34 @@ class Dispatcher:
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
-    def room(self) -> int:
-        """Return how many more jobs may be handed over now."""
-        return 0 if self._calls is None else max(0, _MOST_WAITING - self._calls().count)
+    def room(self, queue: str) -> int:
+        """Return how many more jobs of a queue may be handed over now."""
+        return 0 if self._calls is None else max(0, _MOST_WAITING - self._calls(queue).count)
 
     def hand_over(self, job: Job) -> None:
         """Have the job's id handed to the engine of its queue, in another thread."""
         engine = self._engines.get(job.queue)
         if engine is not None and self._calls is not None:
-            self._calls().call(job.id, lambda: self._hand_over(engine, job))
+            call, give_back = partial(self._hand_over, engine, job), partial(self._give_back, job)
+            self._calls(job.queue).call(job.id, call, give_back)
 
     # --- the monitor's thread ---------------------------------------------------------------------------------------
 
     def take_due(self) -> None:
         """Hand over the jobs that are due: delayed and requeued ones, and those whose message was lost."""
         now = self._clock.monotonic()
-        ready = frozenset([queue for queue, engine in self._engines.items() if engine.until <= now])
-        room = min(self.room(), _BATCH) if ready else 0
-        if room == 0 or self._store is None:
+        rooms = {queue: self.room(queue) for queue, engine in self._engines.items() if engine.until <= now}
+        ready = {queue: room for queue, room in rooms.items() if room}
+        if not ready or self._store is None:
             return
-        for job in self._store.take_due(DISPATCHED, self.after, room, queues=ready):
+        # A short lease first: if the store's answer is lost, the jobs do not wait for as long as if their messages were.
+        jobs = self._store.take_due(DISPATCHED, DELIVERY_LEASE, min(_BATCH, *ready.values()), queues=frozenset(ready))
+        for job in jobs:
+            # A slot is that of a process which died; the engine may need it for other jobs meanwhile.
             lease = self.after * 2.0 ** min(job.delivery - 1, _MOST_DOUBLINGS)
-            expect, changes = (
-                Expect(version=job.version, unclaimed=True),
-                Changes(delivery=job.delivery + 1, lease=lease),
-            )
-            if (changed := self._store.change(job.id, expect, changes)) is not None:
+            expect = Expect(version=job.version, unclaimed=True)
+            changed = self._store.change(job.id, expect, Changes(delivery=job.delivery + 1, lease=lease, slot=None))
+            if changed is not None:
                 self.hand_over(changed)
 
     # --- the thread of the calls ------------------------------------------------------------------------------------
@@ -107,7 +112,7 @@ class Dispatcher:
             return
         try:
             engine.hand_over(job.id)
-        except Exception as error:
+        except BaseException as error:  # some libraries' time-outs are no `Exception`; this thread is ours
             engine.failures += 1
             engine.until = self._clock.monotonic() + backoff(engine.failures)
             self._warnings.warn(
@@ -120,8 +125,15 @@ class Dispatcher:
             engine.failures = 0
 
     def _give_back(self, job: Job) -> None:
-        """Have the job wait without a lease. If it was delivered meanwhile, the engine has got it after all."""
-        if self._store is not None:
-            expect = Expect(version=job.version, unclaimed=True)
-            with suppress(StoreUnavailable):  # then the lease of its engine ends
-                self._store.change(job.id, expect, Changes(lessee=None, lease=None, waiting_for="engine"))
+        """Have the job wait without a lease. If it is delivered already, the engine has got it after all."""
+        if self._store is None:
+            return
+        waiting: Job | None = job
+        changes = Changes(lessee=None, lease=None, waiting_for="engine")
+        with suppress(StoreUnavailable):  # then the lease of its engine ends
+            while waiting is not None and waiting.run == job.run and waiting.lessee == DISPATCHED:
+                if self._store.change(job.id, Expect(version=waiting.version, unclaimed=True), changes) is not None:
+                    return
+                waiting = self._store.get(job.id)  # perhaps a merge has moved its start time
+                if waiting is not None and not waiting.is_waiting:
+                    return

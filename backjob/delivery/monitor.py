@@ -24,7 +24,7 @@ from backjob.delivery.set_back import bring_forward, release_far_leases, renew_f
 from backjob.delivery.writeback import Writeback
 from backjob.errors import StoreError, StoreUnavailable
 from backjob.lifecycle import DISPATCHED
-from backjob.model import Credentials, Job, Query
+from backjob.model import Changes, Credentials, Expect, Job, Query
 from backjob.process import RETRY_PAUSE, Outage
 
 _POLL_INTERVAL: Final = 2.0
@@ -114,7 +114,7 @@ class Monitor(Carrier):
         if not is_due or self._is_leaving:
             return None
         if queue in self._parts.dispatcher.queues:
-            return DISPATCHED if self._parts.dispatcher.room() else None
+            return DISPATCHED if self._parts.dispatcher.room(queue) else None
         return self.lessee if self.delivers(queue) and self._deliveries.reserve(queue) else None
 
     def delivers(self, queue: str) -> bool:
@@ -162,6 +162,7 @@ class Monitor(Carrier):
         self._deliveries.places.must_poll = True
         self._passes.wake()
 
+    @override
     def reap(self, job: Job) -> Job | None:
         """End or requeue a job, as read, if it has passed a time limit and this process may reap.
 
@@ -213,10 +214,9 @@ class Monitor(Carrier):
         self._is_active = True
         super()._post(action)
 
-    @override
     def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
         self._deliveries.places.occupy()
-        super()._add(job, credentials, at, written)
+        self._deliveries.add(job, credentials, at, written)
 
     def _note_waiting_job(self, at: float) -> None:
         if at > self._clock.monotonic():
@@ -254,7 +254,8 @@ class Monitor(Carrier):
             self._next_poll = now + self._rest.interval(_POLL_INTERVAL)
             self._retrying(self._poll)
             self._deliveries.run(now)
-            self._retrying(self._parts.dispatcher.take_due)
+            if not self._rest.is_quiet:
+                self._retrying(self._parts.dispatcher.take_due)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()
@@ -335,6 +336,11 @@ class Monitor(Carrier):
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full, queues=delivers)
         now = self._clock.monotonic()
         for job in jobs:
+            if job.queue in self._parts.dispatcher.queues:
+                # It has the slot of a process that died, so `full` did not leave it out. Its engine needs the slot itself.
+                expect = Expect(version=job.version, unclaimed=True)
+                self._store.change(job.id, expect, Changes(lessee=None, lease=None, slot=None))
+                continue
             # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
             # stopped for a while and takes it back.
             self._deliveries.add(job, None, now + _GRACE if job.held else now)

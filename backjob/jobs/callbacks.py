@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from attrs import frozen
+
 from backjob.delivery.leaving import leave_at_exit
 
 _MOST_WAITING: Final = 1000
@@ -15,6 +17,15 @@ _REST: Final = 1.0  # s: then the thread gives back its connections
 _IDLE: Final = 30.0  # s: then it ends
 
 _log = logging.getLogger("backjob")
+
+
+@frozen
+class _Call:
+    """A call that waits. ``dropped`` is called if it can't be made."""
+
+    job_id: str
+    callback: Callable[[], object]
+    dropped: Callable[[], object] | None
 
 
 class Callbacks:
@@ -28,7 +39,7 @@ class Callbacks:
         self._leave = leave
         self._what = what
         self._thread = thread
-        self._calls: deque[tuple[str, Callable[[], object]]] = deque()
+        self._calls: deque[_Call] = deque()
         self._changed = threading.Condition()
         self._has_thread = False
         self._is_calling = False
@@ -49,17 +60,20 @@ class Callbacks:
         """Return False: the process need not stay for the sake of this."""
         return False
 
-    def call(self, job_id: str, callback: Callable[[], object]) -> None:
-        """Have the thread call this; without a thread, call it here. If 1000 calls are waiting, log an error and drop it."""
+    def call(self, job_id: str, callback: Callable[[], object], dropped: Callable[[], object] | None = None) -> None:
+        """Have the thread call this; without a thread, call it here. If 1000 calls are waiting, log an error and drop it.
+
+        ``dropped`` is called instead then, and also if the process ends first.
+        """
         with self._changed:
             if len(self._calls) >= _MOST_WAITING:
                 _log.error(
                     "job %s: %s is too slow: %d calls are waiting, so it is not called for this job",
                     job_id, self._what, _MOST_WAITING,
                 )  # fmt: skip
-                return
-            if not self._is_closed and self._ensure_thread():
-                self._calls.append((job_id, callback))
+                callback = dropped or _nothing
+            elif not self._is_closed and self._ensure_thread():
+                self._calls.append(_Call(job_id, callback, dropped))
                 self._changed.notify_all()
                 return
         _make(job_id, callback)
@@ -77,9 +91,12 @@ class Callbacks:
         if not self._has_thread or self.flush(timeout):
             return
         with self._changed:
-            count = len(self._calls) + self._is_calling
+            left, is_calling = [*self._calls], self._is_calling
             self._calls.clear()
-        _log.error("the process ends before %s has returned for %d jobs", self._what, count)
+        _log.error("the process ends before %s has returned for %d jobs", self._what, len(left) + is_calling)
+        for call in left:
+            if call.dropped is not None:
+                _make(call.job_id, call.dropped)
 
     def _ensure_thread(self) -> bool:
         if not self._has_thread:
@@ -94,14 +111,14 @@ class Callbacks:
 
     def _run(self) -> None:
         while (call := self._next()) is not None:
-            _make(*call)
+            _make(call.job_id, call.callback)
             del call  # and with it what the call refers to
             with self._changed:
                 self._is_calling = False
                 self._changed.notify_all()
         _make("", self._leave)
 
-    def _next(self) -> tuple[str, Callable[[], object]] | None:
+    def _next(self) -> _Call | None:
         for pause in (_REST, _IDLE):
             with self._changed:
                 self._changed.wait_for(lambda: self._calls or self._is_closed, pause)
@@ -113,6 +130,10 @@ class Callbacks:
                     return None
             _make("", self._leave)
         return None
+
+
+def _nothing() -> None:
+    """Do nothing."""
 
 
 def _make(job_id: str, callback: Callable[[], object]) -> None:

@@ -8,10 +8,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
 
-from attrs import evolve, frozen
+from attrs import evolve
+from typing_extensions import override
 
-from backjob.delivery.addresses import Addresses
-from backjob.delivery.carrier import Carrier
 from backjob.delivery.dispatching import Dispatcher
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
@@ -22,6 +21,7 @@ from backjob.http.listening import Listener
 from backjob.http.serving import Serving, serving
 from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
+from backjob.jobs.carrying import Carrying
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
@@ -29,7 +29,6 @@ from backjob.jobs.observing import observers_of
 from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
 from backjob.jobs.states import file_of, state_of
-from backjob.jobs.visitors import Visitors
 from backjob.lifecycle import End, cancelled, late
 from backjob.model import Credentials, Expect, Job, JobState, Output, Query, Request, is_storable
 from backjob.output import plain_end
@@ -54,22 +53,11 @@ _R = TypeVar("_R")
 _CHUNK: Final = 1 << 16
 _SHORT_TEXT: Final = 1 << 10
 _CLOSING: Final = 5.0  # s
-_MANY: Final = 100
-_UNKNOWN_THREADS: Final = 2
-_UNLIMITED: Final = 1000
 
 _log = logging.getLogger("backjob")
 
 
-@frozen
-class InProcess:
-    """The transport by which a process runs jobs without a server, and the queues that it takes them from (None: all)."""
-
-    transport: Transport
-    queues: frozenset[str] | None
-
-
-class Engine(Visitors):
+class Engine(Carrying):
     """Everything that one application's jobs need, in this process. Thread-safe, and safe across fork.
 
     ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override the methods of the last section and those of
@@ -85,7 +73,6 @@ class Engine(Visitors):
         self.signer = options.signer
         self.clock = options.clock
         self.observers = observers_of(options, lambda: self.own_jobs, self.release)
-        self.addresses = Addresses(options.transport)
         self.files = self.default_files() if options.files is None else options.files
         self.keeping = Keeping(
             options.max_result, options.max_file, self.files, refusal_of(options), self.is_stock_message
@@ -94,18 +81,19 @@ class Engine(Visitors):
         self.sealer = Sealer(options.signer) if options.seal else None
         self._faults = Outage(options.clock)
         self.outage = Outage(options.clock)  # of the store: one warning of a process, whichever thread notices it
-        self._threads: float | None = None
         self.inheritance = Inheritance(options)
         self.draining = Draining(lambda: self.worker.is_busy, options.drain_time)
         self.monitors = PerProcess(lambda: Monitor(self.delivery_parts))
         self.broadcasts = PerProcess(lambda: Broadcast(self.stream_source, options.streams))
         self.callbacks = PerProcess(lambda: Callbacks(self.release))
-        self.dispatches = PerProcess(lambda: Callbacks(self.release, "the dispatch to an engine", "backjob-dispatch"))
+        self.dispatches = PerProcess(self._new_dispatches)
         self.dispatcher = Dispatcher(
-            options.engines, self.store, self.dispatches.get, options.redispatch_after, options.clock
+            options.engines,
+            self.store,
+            lambda queue: self.dispatches.get()[queue],
+            options.redispatch_after,
+            options.clock,
         )
-        self._carriers = PerProcess[dict[Transport | None, Carrier]](dict)
-        self._runs_in_process: InProcess | None = None
         self.calls_back_inline = False
         """Whether `call_back` is called at once, in the thread that writes the end."""
         self.lease_keepers = PerProcess(
@@ -134,6 +122,11 @@ class Engine(Visitors):
             observers=self.observers,
         )
         attach(options.engines.values(), jobs)
+
+    def _new_dispatches(self) -> dict[str, Callbacks]:
+        """Return what calls the engine of each queue: one that blocks must not delay the others."""
+        what, thread = "the dispatch to an engine", "backjob-dispatch"
+        return {queue: Callbacks(self.release, what, thread) for queue in self.options.engines}
 
     def _write_later(self, running: Running) -> None:
         self.monitor.write_later(running)
@@ -166,8 +159,9 @@ class Engine(Visitors):
         return self.broadcasts.get()
 
     @property
+    @override
     def delivery_parts(self) -> DeliveryParts:
-        """The parts for a `Monitor` of these jobs."""
+        """The parts for a `Monitor` of these jobs, or for a carrier."""
         return DeliveryParts(
             store=self.store,
             outage=self.outage,
@@ -194,44 +188,6 @@ class Engine(Visitors):
             delivers=self.delivered_queues,
             dispatcher=self.dispatcher,
         )
-
-    @property
-    def delivered_queues(self) -> frozenset[str] | None:
-        """The queues whose jobs this process delivers itself; None: all that no engine carries."""
-        return self.options.deliver if self._runs_in_process is None else self._runs_in_process.queues
-
-    def run_in_process(self, transport: Transport, queues: frozenset[str] | None) -> None:
-        """Have this process run the jobs of these queues itself, by a transport that calls the application without a server.
-
-        None: all queues that no engine carries. It runs as many at once as the transport does, whatever MAX_RUNNING says:
-        it serves no pages. Call it before the first job.
-        """
-        self._runs_in_process = InProcess(transport, queues)
-        self.addresses = Addresses(transport)
-
-    def carrier(self, transport: Transport | None) -> Carrier:
-        """Return what delivers the jobs that are given to this process, by this transport (None: the usual one)."""
-        carriers = self._carriers.get()
-        carrier = carriers.get(transport)
-        if carrier is None:
-            if transport is not None and getattr(transport, "in_process", False):
-                self.begin_serving()  # the jobs run here, so they need their leases renewed
-                self._runs_in_process = self._runs_in_process or InProcess(transport, self.options.deliver)
-            addresses = None if transport is None else Addresses(transport)
-            parts = evolve(
-                self.delivery_parts,
-                addresses=lambda: addresses or self.addresses,
-                max_running=lambda: _UNLIMITED,
-                keeps_leases=True,
-            )
-            carrier = carriers.setdefault(transport, Carrier(parts))
-        return carrier
-
-    def deliver(self, job_id: str, transport: Transport | None = None) -> JobState:
-        """See `BackJob.deliver`."""
-        from backjob.jobs.delivering import deliver  # noqa: PLC0415 - it needs this module
-
-        return deliver(self, job_id, transport)
 
     def opens(self, job: Job) -> bool:
         """Return whether this process can open the sealed credentials of a job."""
@@ -285,6 +241,7 @@ class Engine(Visitors):
         except Exception as error:
             self._faults.warn("jobs may have to wait, for this failed at a request: %r", error)
 
+    @override
     def begin_serving(self) -> Monitor:
         """Start the threads of a process that serves requests, unless they run."""
         monitor = self.monitor
@@ -292,18 +249,6 @@ class Engine(Visitors):
         monitor.note_request()
         self.leases.ensure_running()
         return monitor
-
-    def max_running(self) -> int:
-        """Return how many jobs this process may run at once, so that its server has threads left for pages."""
-        if self._runs_in_process is not None:
-            capacity = self._runs_in_process.transport.capacity
-            return _UNLIMITED if capacity is None else capacity
-        if self.options.max_running is not None:
-            return self.options.max_running
-        threads = self._threads
-        if threads is None:
-            return _UNKNOWN_THREADS
-        return max(1, int(min(threads / 2, _MANY)))
 
     def worker_request(
         self, forms: Callable[[], tuple[Request, ...]], listener_of: Callable[[], Listener]
@@ -330,13 +275,21 @@ class Engine(Visitors):
         if start is not None and not self.monitor.serves_requests:
             start()
 
+    def leave(self) -> None:
+        """Have others deliver what this process could not deliver yet: its server shuts down, perhaps without exit handlers."""
+        self.monitor.give_leases_back()
+        until = self.clock.monotonic() + _CLOSING
+        for calls in self.dispatches.get().values():
+            calls.flush(max(0.0, until - self.clock.monotonic()))
+
     def close(self) -> None:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()
-        for carrier in self._carriers.get().values():
+        for carrier in self.carriers:
             carrier.close()
         self.monitor.close()
-        self.dispatches.get().close(_CLOSING)
+        for calls in self.dispatches.get().values():
+            calls.close(_CLOSING)
         self.leases.close(_CLOSING)
         self.callbacks.get().close(_CLOSING)
         self.addresses.close()
@@ -454,7 +407,7 @@ class Engine(Visitors):
 
     def conclude(self, job: Job) -> None:
         """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
-        for carrier in [*self._carriers.get().values()]:
+        for carrier in self.carriers:
             carrier.forget(job)
         self.monitor.forget(job)
         self.monitor.run_ended(job)

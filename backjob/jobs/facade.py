@@ -11,6 +11,7 @@ from typing import Any, Self, TypedDict, Unpack
 from backjob.http.arguments import MAX_HEADERS, Content
 from backjob.http.origins import URL
 from backjob.jobs.deleting import checked_owner, delete_all
+from backjob.jobs.delivering import adeliver, deliver
 from backjob.jobs.engine import Engine
 from backjob.jobs.inside import Inside
 from backjob.jobs.options import Hook, Options
@@ -269,14 +270,16 @@ class BackJob(Inside, Outside):
         """Deliver one job, wait for its end, and return its final state: for engines, such as Celery, that carry its id.
 
         It leases the job, waits until it is due, and delivers all its runs, by ``transport`` or else by the usual one. Any
-        process of the application may call it. Raises `DeliveryRefused` if another process has the job, if it has ended, or
-        if this process can't have the credentials that it runs with; `JobNotFound`, and `AddressUnknown`.
+        process of the application may call it; pass the same transport each time, since each has a thread. Raises
+        `DeliveryRefused` if another call has the job, if it has ended, if this process can't have the credentials that it
+        runs with, or shuts down; `JobNotFound`, `AddressUnknown`, and `InvalidRequest` in an action or a transaction. If an exception from outside interrupts the call, such
+        as a time limit, other processes deliver the job, or its next run if it runs.
         """
-        return self._engine.deliver(job_id, transport)
+        return deliver(self._engine, job_id, transport)
 
     async def adeliver(self, job_id: str, transport: Transport | None = None) -> JobState:
-        """`deliver` that does not block the event loop."""
-        return await self._engine.offload(self.deliver, job_id, transport)
+        """`deliver` that does not block the event loop. Cancelling it interrupts the delivery, as an exception does."""
+        return await adeliver(self._engine, job_id, transport)
 
     # --- ending, and maintenance ------------------------------------------------------------------------------------
 

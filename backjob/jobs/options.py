@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from inspect import iscoroutinefunction
 from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 from attrs import Attribute, field, frozen
@@ -132,6 +133,8 @@ def queue_engines(queues: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable
         if not callable(dispatch):
             reason = f"dispatch of {name!r} must be a function that takes the id of a job, not {dispatch!r}"
             raise InvalidRequest("queues", reason)
+        if iscoroutinefunction(dispatch) or iscoroutinefunction(getattr(dispatch, "__call__", None)):  # noqa: B004
+            raise InvalidRequest("queues", f"dispatch of {name!r} must not be async: it is called in a thread")
     return engines
 
 

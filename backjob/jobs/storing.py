@@ -13,7 +13,7 @@ from backjob.http.arguments import check_merge
 from backjob.jobs.engine import Engine
 from backjob.jobs.merging import is_same, lasting_key, merge_key
 from backjob.jobs.starting import Prepared, Terms, drafted
-from backjob.lifecycle import lasts, waits_until_sent
+from backjob.lifecycle import DISPATCHED, is_leased, lasts, waits_until_sent
 from backjob.model import Changes, Credentials, Draft, Expect, Job, Status, is_storable
 
 Merge: TypeAlias = Literal["never", "pending", "unfinished"]
@@ -130,10 +130,14 @@ def _created_or_joined(engine: Engine, draft: Draft, key: str, work: Prepared) -
         if not waits_until_sent(key):
             return job
         changes = Changes(due=draft.due)
-        if draft.lessee is not None and (draft.held or not job.held):
+        # The engine has its id, or delivers it already: another message would only be a duplicate.
+        is_handed_over = draft.lessee == DISPATCHED and is_leased(job) and job.start_time <= job.read_time
+        if draft.lessee is not None and (draft.held or not job.held) and not is_handed_over:
             # This process can deliver it too; the present lessee sees the new time only when it renews its lease.
             changes = evolve(changes, lessee=draft.lessee, lease=draft.lease)
         moved = engine.store.change(job.id, Expect(unclaimed=True, version=job.version), changes)
+        if moved is not None and is_handed_over:
+            return moved
         if moved is not None:
             engine.when_committed(job.id, partial(engine.monitor.reschedule, moved, _sent(engine, moved, work)))
             return moved

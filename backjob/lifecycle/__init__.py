@@ -40,7 +40,7 @@ from backjob.lifecycle.runs import (
     is_next_slice,
     requeued,
 )
-from backjob.lifecycle.waiting import CARRIER, DISPATCHED, WAITING_TEXTS, local_deadline, waiting_for
+from backjob.lifecycle.waiting import CARRIER, DISPATCHED, WAITING_TEXTS, is_leased, local_deadline, waiting_for
 
 __all__ = [
     "BUSY",
@@ -74,6 +74,7 @@ __all__ = [
     "given_back",
     "handed_over",
     "history_of",
+    "is_leased",
     "is_next_slice",
     "lasts",
     "late",

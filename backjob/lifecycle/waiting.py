@@ -25,6 +25,11 @@ WAITING_TEXTS: Final = {
 """The reasons why a job waits, as the status text of a job that has none."""
 
 
+def is_leased(job: Job) -> bool:
+    """Whether a waiting job has a lease, so that its lessee delivers it."""
+    return job.lease_until is not None and job.lease_until > job.read_time
+
+
 def waiting_for(job: Job) -> str | None:
     """Why a job is not running yet, in one word; None if it waits for nothing, runs, is between slices or has ended."""
     if not job.is_waiting or job.status is not Status.STARTED:

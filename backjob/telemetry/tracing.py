@@ -51,8 +51,15 @@ class Tracing(Observer):
             SpanKind.PRODUCER,
             _attributes("start", "send", starting.queue, request.method, request.path),
         )
-        starting.request = _with_context(request, trace.set_span_in_context(span, parent))
-        return partial(_end_start, span, starting)
+        within = trace.set_span_in_context(span, parent)
+        starting.request = _with_context(request, within)
+        token = context.attach(within)  # so that spans of the database are below this one
+
+        def at_end(error: BaseException | None) -> None:
+            context.detach(token)
+            _end_start(span, starting, error)
+
+        return at_end
 
     @override
     def run_began(self, run: Run) -> AtEnd:

@@ -15,6 +15,7 @@ from attrs import evolve, frozen
 from typing_extensions import override
 
 from backjob.delivery.addresses import Addresses
+from backjob.delivery.dispatching import Dispatcher
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.reaping import reap
@@ -98,6 +99,14 @@ class _ThreadlessLeases(Leases):
 
 
 class _ThreadlessMonitor(Monitor):
+    def __init__(self, parts: DeliveryParts) -> None:
+        super().__init__(evolve(parts, dispatcher=Dispatcher()))  # which hands nothing to the engines
+        self._carried = frozenset(parts.dispatcher.queues)
+
+    @override
+    def delivers(self, queue: str) -> bool:
+        return queue not in self._carried and super().delivers(queue)
+
     @override
     def ensure_running(self) -> None:
         """Its passes run in the test's thread."""

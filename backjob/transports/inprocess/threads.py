@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future, wait
 from contextvars import Context
-from functools import partial
 from typing import TYPE_CHECKING
 
 from backjob.errors import NotSent, TransportError
@@ -40,7 +39,7 @@ class ThreadedCalls:
     def send(self, delivery: Delivery, future: Future[Response]) -> None:
         self._in_flight.add(future)
         try:
-            self._threads.run(partial(Context().run, self._call, delivery, future))
+            self._threads.run(lambda: Context().run(self._call, delivery, future))
         except RuntimeError as error:
             settle(future, NotSent(f"no thread can be started: {error}"))
 

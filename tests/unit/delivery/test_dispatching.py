@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
@@ -17,12 +19,20 @@ from backjob.worker.outcomes import Outcome
 from tests.unit.core import COOKIE, Bench, bench
 
 
+class AsyncEngine:
+    async def __call__(self, job_id: str) -> None: ...
+
+
+class Timeout(BaseException):
+    """Some libraries' time-outs are no `Exception`."""
+
+
 @define
 class Engine:
     """An engine that records the ids, and that fails while it is ``broken``. Its thread is the test's."""
 
     taken: list[str] = field(factory=list)
-    broken: Exception | None = None
+    broken: BaseException | None = None
     waiting: int = 0
 
     def __call__(self, job_id: str) -> None:
@@ -34,15 +44,14 @@ class Engine:
     def count(self) -> int:
         return self.waiting
 
-    def call(self, _job_id: str, callback: Callable[[], object]) -> None:
+    def call(self, _job_id: str, callback: Callable[[], object], _dropped: object = None) -> None:
         callback()
 
 
 def world_of(engine: Engine, **options: Any) -> Bench:
-    world = bench(queues={"heavy": {"dispatch": engine}}, **options)
-    calls: Any = PerProcess(lambda: engine)
+    world = bench(**{"queues": {"heavy": {"dispatch": engine}}, **options})
+    calls: Any = PerProcess(lambda: {"heavy": engine})
     world.engine.dispatches = calls
-    world.engine.dispatcher._calls = calls.get
     return world
 
 
@@ -89,16 +98,17 @@ def test_a_lost_message_is_repeated_after_ever_longer_times(carrier: Engine) -> 
     assert world.job(job_id).delivery == len(moments)
 
 
+@pytest.mark.parametrize("error", [ConnectionError, Timeout])
 def test_an_engine_that_fails_gets_the_jobs_later(
-    world: Bench, carrier: Engine, caplog: pytest.LogCaptureFixture
+    world: Bench, carrier: Engine, caplog: pytest.LogCaptureFixture, error: type[BaseException]
 ) -> None:
-    carrier.broken = ConnectionError("the broker is down")
+    carrier.broken = error("the broker is down")
     ids = [world.start(queue="heavy") for _ in range(20)]
     world.step(5)
     assert carrier.taken == []
     assert [world.jobs.status(job_id).waiting_for for job_id in ids] == ["engine"] * 20
     (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert "ConnectionError: the broker is down" in warning.getMessage()
+    assert f"{error.__name__}: the broker is down" in warning.getMessage()
     carrier.broken = None
     world.step(12)
     world.step(12)
@@ -168,6 +178,8 @@ def test_a_process_that_delivers_nothing_needs_no_address() -> None:
     [
         ({"queues": {"heavy": {"dispatch": "celery"}}}, "must be a function that takes the id"),
         ({"queues": {"heavy": {"dispatch": print}}, "deliver": ["heavy"]}, "an engine carries"),
+        ({"queues": {"heavy": {"dispatch": asyncio.sleep}}}, "must not be async"),
+        ({"queues": {"heavy": {"dispatch": AsyncEngine()}}}, "must not be async"),
         ({"deliver": "heavy"}, "must be a list"),
         ({"deliver": [5]}, "must be text"),
         ({"redispatch_after": 0}, "redispatch_after"),
@@ -187,3 +199,82 @@ def test_an_engine_that_wants_it_gets_the_jobs_to_deliver() -> None:
 
     world = world_of(Attaching())
     assert attached == [world.jobs]
+
+
+def test_a_lost_answer_of_the_store_costs_no_more_than_a_short_lease(world: Bench, carrier: Engine) -> None:
+    job_id = world.start(queue="heavy", delay=1)
+    world.store.lost = {"take_due"}
+    world.step(2)
+    world.store.lost = set()
+    world.step(35)
+    assert carrier.taken == [job_id]
+
+
+def test_a_job_that_waits_for_its_engine_needs_no_slot(carrier: Engine) -> None:
+    world = world_of(carrier, queues={"heavy": {"dispatch": carrier, "max_running": 1}})
+    job_id = world.start(queue="heavy", delay=1)
+    world.store.store.change(job_id, Expect(), Changes(lessee="dead", lease=0, slot="heavy/0"))
+    world.step(2)
+    assert (carrier.taken, world.job(job_id).slot) == ([job_id], None)
+
+
+def test_calls_that_join_a_job_send_no_further_messages(world: Bench, carrier: Engine) -> None:
+    ids = {world.start(queue="heavy", merge="pending") for _ in range(5)}
+    assert (carrier.taken, len(ids)) == ([*ids], 1)
+
+
+def test_a_call_that_brings_a_delayed_job_forward_hands_it_over(world: Bench, carrier: Engine) -> None:
+    job_id = world.start(queue="heavy", merge="pending", delay=50)
+    assert world.start(queue="heavy", merge="pending") == job_id
+    assert carrier.taken == [job_id]
+
+
+def test_an_engine_that_fails_gives_back_a_job_that_a_call_has_joined_meanwhile(world: Bench) -> None:
+    ids: list[str] = []
+
+    def fail(job_id: str) -> None:
+        ids.append(job_id)
+        world.start(queue="heavy", merge="pending")
+        raise ConnectionError
+
+    world.engine.dispatcher._engines["heavy"].hand_over = fail
+    job_id = world.start(queue="heavy", merge="pending")
+    assert (ids, world.job(job_id).lessee) == ([job_id], None)
+
+
+def test_an_engine_that_blocks_delays_no_other_and_its_jobs_are_left_to_others_at_the_end() -> None:
+    begun, release, handed = threading.Event(), threading.Event(), threading.Event()
+
+    def block(_job_id: str) -> None:
+        begun.set()
+        release.wait(20)
+
+    world = bench(queues={"slow": {"dispatch": block}, "fast": {"dispatch": lambda _: handed.set()}})
+    first, second = world.start(queue="slow"), world.start(queue="slow")
+    assert begun.wait(20)
+    world.start(queue="fast")
+    assert handed.wait(20)
+    world.engine.dispatches.get()["slow"].close(0.0)
+    release.set()
+    assert [world.job(job_id).lessee for job_id in (first, second)] == [DISPATCHED, None]
+
+
+def test_ids_are_handed_over_before_the_server_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    flushing, handed = threading.Event(), list[str]()
+
+    def hand_over(job_id: str) -> None:
+        assert flushing.wait(20)
+        handed.append(job_id)
+
+    world = bench(queues={"heavy": {"dispatch": hand_over}})
+    calls = world.engine.dispatches.get()["heavy"]
+    flush = calls.flush
+
+    def note_and_flush(timeout: float) -> bool:
+        flushing.set()
+        return flush(timeout)
+
+    monkeypatch.setattr(calls, "flush", note_and_flush)
+    job_id = world.start(queue="heavy")
+    world.engine.leave()
+    assert handed == [job_id]

@@ -168,6 +168,18 @@ def test_a_start_that_raises_sets_the_status_of_its_span() -> None:
     assert attributes(start)["error.type"] == "InvalidRequest"
 
 
+def test_the_spans_of_the_database_are_below_the_start() -> None:
+    site = traced()
+    tracer = site.provider.get_tracer("database")
+    site.world.store.before["create"] = lambda: tracer.start_span("INSERT").end()
+    site.world.start()
+    start, insert = site.spans["start default"].context, site.spans["INSERT"].parent
+    assert start is not None
+    assert insert is not None
+    assert insert.span_id == start.span_id
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
 def test_traces_do_not_keep_equal_jobs_from_merging() -> None:
     site = traced()
     assert site.world.start(merge="pending") == site.world.start(merge="pending")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from backjob import BackJob, Status
+from backjob import BackJob, InvalidRequest, Status
 from backjob.jobs import engine_of
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
@@ -126,3 +126,18 @@ def test_monitor_and_transport_are_restored_after_an_exception(jobs: BackJob, ho
         use()
     assert within != [before[0]]
     assert (engine_of(jobs).monitor, jobs.transport) == before
+
+
+@pytest.mark.parametrize("has_engine", [True, False])
+def test_immediate_also_runs_jobs_that_other_processes_deliver(has_engine: bool) -> None:
+    handed: list[str] = []
+    elsewhere: dict[str, Any] = {"queues": {"default": {"dispatch": handed.append}}} if has_engine else {"deliver": []}
+    jobs = BackJob(store=MemoryStore(), transport=FakeTransport(), signer=MessageSigner(KEY), **elsewhere)
+    with immediate(jobs, App(jobs).wsgi):
+        state = jobs.status(jobs.start("/work", as_current_user=False))
+        assert (state.status, state.status_text) == (Status.COMPLETED, "done")
+        with served(), pytest.raises(InvalidRequest, match="delivered by other processes"):
+            jobs.start("/work")
+    with recorded(jobs) as started:
+        jobs.start("/work", as_current_user=False)
+    assert (len(started), handed) == (1, [])

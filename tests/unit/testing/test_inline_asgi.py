@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -51,7 +51,7 @@ class Site:
         self.app = app
 
     @asynccontextmanager
-    async def _lifespan(self, app: FastAPI) -> Any:
+    async def _lifespan(self, app: FastAPI) -> AsyncIterator[dict[str, str]]:
         yield {"pool": "open"}
 
     async def awaits(self) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from functools import partial
@@ -155,7 +155,8 @@ def test_the_interface_is_found_out(app: Any, interface: str) -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    for options in ({"threads": 0}, {"threads": True}, {"interface": "cgi"}, {"base_url": "shop"}):
+    wrong: list[dict[str, Any]] = [{"threads": 0}, {"threads": True}, {"interface": "cgi"}, {"base_url": "shop"}]
+    for options in wrong:
         with pytest.raises(InvalidRequest):
             InProcessTransport(Calls().wsgi, **options)
     with pytest.raises(InvalidRequest, match="app: must be a WSGI or ASGI application, not a str"):
@@ -240,7 +241,7 @@ def test_an_application_starts_up_before_its_first_request_and_shuts_down_at_clo
     events: list[str] = []
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
         events.append("startup")
         yield {"pool": "open"}
         events.append("shutdown")
@@ -260,7 +261,7 @@ def test_a_failed_startup_says_so_and_the_next_request_tries_again() -> None:
     failures = [OSError("no database")]
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         if failures:
             raise failures.pop()
         yield

@@ -100,7 +100,7 @@ class BackJobMiddleware:
         async def receive_and_leave() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                leave = self._jobs.monitor.give_leases_back
+                leave = self._jobs.leave
                 if in_event_loop():
                     await to_thread(leave)
                 else:

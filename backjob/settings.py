@@ -132,6 +132,8 @@ def _secrets(value: object) -> tuple[str | bytes, ...]:
 def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object], tuple[str, ...]]:
     def names(value: object) -> tuple[str, ...]:
         listed: Any = [name for part in value.split(",") if (name := part.strip())] if isinstance(value, str) else value
+        if not isinstance(listed, Iterable):
+            raise ValueError(f"must be a list of names, not {value!r}")  # noqa: TRY004 - as above
         return read(listed)
 
     return names

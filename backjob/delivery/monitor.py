@@ -254,7 +254,8 @@ class Monitor(Carrier):
             self._next_poll = now + self._rest.interval(_POLL_INTERVAL)
             self._retrying(self._poll)
             self._deliveries.run(now)
-            self._retrying(self._parts.dispatcher.take_due)
+            if not self._rest.is_quiet:
+                self._retrying(self._parts.dispatcher.take_due)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()

@@ -10,13 +10,14 @@ from attrs import define, evolve, field
 
 from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
-from backjob.errors import DeliveryRefused, JobNotFound, StoreUnavailable
+from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound, StoreUnavailable
 from backjob.jobs.engine import Engine
 from backjob.jobs.starting import require_address
 from backjob.lifecycle import DISPATCHED, is_leased
 from backjob.model import Changes, Expect, Job, JobState, is_storable
 from backjob.protocols import Transport
 from backjob.worker.offload import sleep
+from backjob.worker.running import current
 
 _FIRST_PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 1.0
@@ -50,6 +51,18 @@ async def adeliver(engine: Engine, job_id: str, transport: Transport | None) -> 
 
 
 def _call(engine: Engine, job_id: str, transport: Transport | None) -> _Call:
+    if current.get() is not None:
+        raise InvalidRequest(
+            "job_id",
+            "deliver() in an action keeps this job's place while the other one may wait for it: start the other one",
+        )
+    database = engine.in_transaction()
+    if database is not None:
+        raise InvalidRequest(
+            "job_id",
+            f"deliver() within a transaction of the database {database!r} would keep it open until the job's end, and may "
+            "never see that end: call it outside of atomic()",
+        )
     if transport is None:
         require_address(engine)
     return _Call(engine, engine.carrier(transport), job_id)

@@ -275,6 +275,13 @@ class Engine(Carrying):
         if start is not None and not self.monitor.serves_requests:
             start()
 
+    def leave(self) -> None:
+        """Have others deliver what this process could not deliver yet: its server shuts down, perhaps without exit handlers."""
+        self.monitor.give_leases_back()
+        until = self.clock.monotonic() + _CLOSING
+        for calls in self.dispatches.get().values():
+            calls.flush(max(0.0, until - self.clock.monotonic()))
+
     def close(self) -> None:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self.broadcast.close()

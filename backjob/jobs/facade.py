@@ -272,7 +272,7 @@ class BackJob(Inside, Outside):
         It leases the job, waits until it is due, and delivers all its runs, by ``transport`` or else by the usual one. Any
         process of the application may call it; pass the same transport each time, since each has a thread. Raises
         `DeliveryRefused` if another call has the job, if it has ended, if this process can't have the credentials that it
-        runs with, or shuts down; `JobNotFound`, and `AddressUnknown`. If an exception from outside interrupts the call, such
+        runs with, or shuts down; `JobNotFound`, `AddressUnknown`, and `InvalidRequest` in an action or a transaction. If an exception from outside interrupts the call, such
         as a time limit, other processes deliver the job, or its next run if it runs.
         """
         return deliver(self._engine, job_id, transport)

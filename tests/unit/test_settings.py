@@ -72,6 +72,7 @@ WRONG: dict[tuple[str, ...], list[object]] = {
     ("MERGE_COOKIES", "FORWARD_HEADERS", "CREDENTIAL_HEADERS"): [5, [5], "a=b", ["a b"], b"x"],
     ("FORWARD_HEADERS", "CREDENTIAL_HEADERS"): ["Host", "X-Forwarded-For"],
     ("FORWARD_HEADERS",): ["Cookie"],
+    ("DELIVER",): [5, object()],
     ("KEY_FALLBACKS",): [5, [5]],
     ("PUBLIC_URL",): ["", 5, "shop.example", "ftp://shop.example", "https://shop.example?a=b"],
     ("TRUSTED_ORIGINS",): [5, [5], "*", "null", "https://*.shop.example", "https://a.example/path", "a.example"],

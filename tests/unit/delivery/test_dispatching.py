@@ -257,3 +257,24 @@ def test_an_engine_that_blocks_delays_no_other_and_its_jobs_are_left_to_others_a
     world.engine.dispatches.get()["slow"].close(0.0)
     release.set()
     assert [world.job(job_id).lessee for job_id in (first, second)] == [DISPATCHED, None]
+
+
+def test_ids_are_handed_over_before_the_server_shuts_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    flushing, handed = threading.Event(), list[str]()
+
+    def hand_over(job_id: str) -> None:
+        assert flushing.wait(20)
+        handed.append(job_id)
+
+    world = bench(queues={"heavy": {"dispatch": hand_over}})
+    calls = world.engine.dispatches.get()["heavy"]
+    flush = calls.flush
+
+    def note_and_flush(timeout: float) -> bool:
+        flushing.set()
+        return flush(timeout)
+
+    monkeypatch.setattr(calls, "flush", note_and_flush)
+    job_id = world.start(queue="heavy")
+    world.engine.leave()
+    assert handed == [job_id]

@@ -216,6 +216,16 @@ def test_a_request_that_another_one_forestalled_is_waited_for(site: Site) -> Non
     assert site.deliver(job_id).status is Status.CANCELLED
 
 
+def test_an_action_and_a_transaction_can_not_wait_for_a_job(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    job_id = site.web.start(delay=50)
+    with bench().run().active(), pytest.raises(InvalidRequest, match="in an action"):
+        site.deliver(job_id)
+    monkeypatch.setattr(site.worker.engine, "in_transaction", lambda: "default")
+    with pytest.raises(InvalidRequest, match="'default'"):
+        site.deliver(job_id)
+    assert stored(site, job_id).lessee is None
+
+
 def test_another_transport_is_used_if_one_is_given(site: Site) -> None:
     job_id = site.web.start()
     transport = FakeTransport(script=site.act)  # which can't be hashed

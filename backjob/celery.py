@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - drivers of brokers need it, and a process that is ending can't import it
 import logging
 from collections.abc import Callable
 from typing import Any, Final, Protocol

@@ -10,7 +10,9 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-_FAULTS: Final = Path(__file__).parent / "faults"
+_HERE: Final = Path(__file__).parent
+_LONG: Final = (("faults", "places", "recipes"), ("browser",))
+"""Directories of long tests, in their order: first those that mostly wait, beside the work of other processes."""
 
 for name, examples in (("ci", 100), ("quick", 25)):
     settings.register_profile(name, deadline=None, max_examples=examples, suppress_health_check=(HealthCheck.too_slow,))
@@ -26,7 +28,12 @@ def pytest_collection_finish() -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the longest tests first, so that at the end no process works alone."""
-    items.sort(key=lambda item: not item.path.is_relative_to(_FAULTS))
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    directory = item.path.relative_to(_HERE).parts[0]
+    return next((turn for turn, names in enumerate(_LONG) if directory in names), len(_LONG))
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable
@@ -163,7 +164,10 @@ def run_worker_here(args: Namespace) -> int:
     _log_here(args)
     with _source(args).open_to_run() as jobs:
         transport = transport_of(jobs, args.wsgi, args.asgi, args.threads)
-        run_worker(jobs, transport, frozenset(args.queue) or None)
+        if not run_worker(jobs, transport, frozenset(args.queue) or None):
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(Exit.SUCCESS)  # Python would wait for the threads of an event loop's executor
     return Exit.SUCCESS
 
 

@@ -53,11 +53,11 @@ def transport_of(jobs: BackJob, wsgi: str | None, asgi: str | None, threads: int
 
 def run_worker(
     jobs: BackJob, transport: InProcessTransport, queues: frozenset[str] | None, *, stop: threading.Event | None = None
-) -> None:
+) -> bool:
     """Run the jobs of these queues (None: all that no engine carries) until SIGTERM, Ctrl-C or ``stop``; then close ``jobs``.
 
-    It drains first: it takes no more jobs, slices hand over, and other running jobs have DRAIN_TIME. A second signal ends
-    the process at once. Raises `NotSent` if the application does not start up, and `StoreError` if the store can't be read.
+    It drains first: it takes no more jobs, slices hand over, and other running jobs have DRAIN_TIME. Returns whether all of
+    them have ended; otherwise their threads still run. A second signal ends the process at once. Raises `NotSent` if the application does not start up, and `StoreError` if the store can't be read.
     """
     engine = engine_of(jobs)
     engine.run_in_process(transport, queues)
@@ -79,6 +79,7 @@ def run_worker(
             _drain(engine)
     finally:
         jobs.close()
+    return not engine.worker.is_busy
 
 
 def _drain(engine: Engine) -> None:

@@ -25,8 +25,11 @@ _IN_CODE: Final = "redis://127.0.0.1:6379/0"
 _PYTHON: Final = Path(sys.executable).parent
 _START: Final = """
 from shop import jobs
-state = jobs.join(jobs.start("/reports/run", as_current_user=False, queue="heavy"), 60)
-print(state.status.name, jobs.output(state.id).text)
+job_id = jobs.start("/reports/run", as_current_user=False, queue="heavy")
+"""
+_END: Final = """
+state = jobs.join(job_id, 60)
+print(state.status.name, jobs.output(job_id).text)
 """
 
 
@@ -100,14 +103,18 @@ def test_an_engine_of_ten_lines_runs_a_job_in_its_worker(
     assert " ".join(command[:2]) in (ROOT / "docs" / "engines.md").read_text(encoding="utf-8")
     variables = environment(server)
     with worker([word.replace(_IN_CODE, server.url) for word in command], tmp_path, variables):
-        assert run(_START, tmp_path, variables).startswith("COMPLETED written by process ")  # there is no web server
+        assert run(_START + _END, tmp_path, variables).startswith(
+            "COMPLETED written by process "
+        )  # there is no web server
 
 
 def test_celery_runs_a_job_of_a_flask_application(server: PrivateServer, tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(_CELERY)
     variables = environment(server)
     with worker(["celery", "-A", "shop:celery", "worker", "--concurrency", "1"], tmp_path, variables):
-        assert run(_START, tmp_path, variables) == "COMPLETED The report is ready.\n"
+        job_id = run(_START + "print(job_id)", tmp_path, variables).strip()  # this program ends at once
+        end = f"from shop import jobs; job_id = {job_id!r}\n{_END}"
+        assert run(end, tmp_path, variables) == "COMPLETED The report is ready.\n"
 
 
 def test_a_celery_worker_of_a_django_site_has_the_task(server: PrivateServer, tmp_path: Path) -> None:

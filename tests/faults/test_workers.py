@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import time
@@ -17,7 +18,7 @@ from backjob import BackJob, JobState, Status
 from tests.scenarios.client import Gate
 from tests.scenarios.servers import KINDS, Kind, Server, gunicorn, running
 from tests.scenarios.sites import jobs_at, settings
-from tests.scenarios.with_worker import ONLY_IN_A_WORKER, Supervisor, worked
+from tests.scenarios.with_worker import ONLY_IN_A_WORKER, ROOT, Supervisor, worked
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -145,3 +146,44 @@ def test_a_worker_of_a_queue_runs_its_jobs_and_the_server_those_of_the_others(tm
                 assert held.pid == process.pid
                 assert held.release() == "returned"
                 assert site.end(job_id).status is Status.COMPLETED
+
+
+BLOCKING: Final = """
+import asyncio, os, time
+from fastapi import FastAPI
+from backjob.asgi import BackJobMiddleware
+from tests.scenarios.apps.plain import make_jobs
+
+jobs = make_jobs()
+site = FastAPI()
+
+@site.get("/blocked")
+async def blocked():
+    open(os.environ["DONE"], "w").close()
+    await asyncio.to_thread(time.sleep, 100)
+
+app = BackJobMiddleware(site, jobs)
+"""
+
+
+@pytest.mark.nightly
+def test_a_thread_that_never_ends_does_not_keep_a_worker_from_ending(tmp_path: Path) -> None:
+    (tmp_path / "blocking.py").write_text(BLOCKING, encoding="utf-8")
+    done = tmp_path / "done"
+    environment = settings(tmp_path) | {
+        "DONE": str(done),
+        "BACKJOB_DRAIN_TIME": "1",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
+    }
+    options = ["--app", "blocking:jobs", "--asgi", "blocking:app"]
+    command = [sys.executable, "-m", "backjob", "worker", *options]
+    worker = Supervisor(command, tmp_path / "worker.log", environment)
+    with jobs_at(tmp_path, deliver=[]) as jobs:
+        job_id = jobs.start("/blocked", as_current_user=False)
+        until = time.monotonic() + PATIENCE
+        while not done.exists():
+            assert time.monotonic() < until, worker.log
+            time.sleep(0.02)
+        assert worker.stop() == 0
+        assert "ends although 1 of its jobs still run" in worker.log
+        assert jobs.status(job_id).status is Status.IN_PROGRESS

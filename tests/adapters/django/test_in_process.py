@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
 from typing import Any
 
@@ -10,10 +11,12 @@ from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import override_settings
 
+import backjob.testing
 from backjob import Status
 from backjob.delivery.addresses import Addresses
 from backjob.django import jobs
 from backjob.django.site import engine
+from backjob.django.testing import application, immediate
 from backjob.jobs import application_of
 from backjob.model import Request
 from backjob.testing.transports import PATIENCE, OneDelivery
@@ -48,3 +51,18 @@ def test_a_worker_finds_the_site_and_its_host() -> None:
     assert isinstance(application_of(jobs), WSGIHandler)
     with override_settings(ALLOWED_HOSTS=["*", ".shop.example"]):
         assert engine().url_of_worker() == "http://shop.example"
+
+
+def test_astart_runs_the_view_before_it_returns() -> None:
+    async def main() -> tuple[Status, object]:
+        with immediate():
+            job_id = await jobs.astart("/see", as_current_user=False)
+            state = await jobs.astatus(job_id)
+            return state.status, len(views.seen)
+
+    assert asyncio.run(main()) == (Status.COMPLETED, 1)
+
+
+def test_the_plugin_takes_the_site_as_an_application() -> None:
+    with backjob.testing.immediate(jobs, application()):
+        assert jobs.status(jobs.start("/see", as_current_user=False)).status is Status.COMPLETED

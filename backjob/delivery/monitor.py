@@ -255,7 +255,7 @@ class Monitor(Carrier):
             self._retrying(self._poll)
             self._deliveries.run(now)
             if not self._rest.is_quiet:
-                self._retrying(self._parts.dispatcher.take_due)
+                self._retrying(self._dispatch)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()
@@ -350,6 +350,10 @@ class Monitor(Carrier):
             self._next_poll = now
         else:
             self._deliveries.slots.none_waits()
+
+    def _dispatch(self) -> None:
+        if self._parts.dispatcher.take_due():
+            self._next_poll = self._clock.monotonic()
 
     def _check_stores_clock(self) -> None:
         began = self._clock.monotonic()

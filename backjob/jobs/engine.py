@@ -195,7 +195,7 @@ class Engine(Carrying):
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
             is_draining=lambda: self.draining.is_on,
-            delivers=self.delivered_queues,
+            delivers=lambda: self.delivered_queues,
             dispatcher=self.dispatcher,
         )
 

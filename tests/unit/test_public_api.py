@@ -24,10 +24,14 @@ NAMES: Final = {
     "backjob.stores": ["open_store"],
     "backjob.stores.memory": ["MemoryStore"],
     "backjob.stores.sqlite": ["SQLiteStore"],
+    "backjob.transports.inprocess": ["InProcessTransport"],
     "backjob.transports.sockets": ["SocketTransport"],
     "backjob.signing": ["MessageSigner", "derive_key", "secret_file"],
     "backjob.wsgi": ["BackJobMiddleware", "StatusApp"],
     "backjob.testing": ["FakeClock", "SignerContract", "StoreContract", "TransportContract", "immediate", "recorded"],
+    "backjob.testing.deliveries": ["Application", "DeliveryContract"],
+    "backjob.testing.dying": ["dies_at"],
+    "backjob.testing.plugin": ["backjob_app", "backjob_immediate", "backjob_recorded"],
     "backjob.cli": ["main"],
     "backjob.flask": ["BackJob"],
 }
@@ -306,6 +310,7 @@ def test_astart_has_every_option_of_start() -> None:
     ("module", "name", "first"),
     [
         ("backjob.stores.sqlite", "SQLiteStore", ["path"]),
+        ("backjob.transports.inprocess", "InProcessTransport", ["app", "threads", "*", "interface", "base_url"]),
         ("backjob.transports.sockets", "SocketTransport", ["base_url", "connect_to", "tls"]),
         ("backjob.signing", "MessageSigner", ["key", "*", "fallbacks", "carrier"]),
         ("backjob.wsgi", "BackJobMiddleware", ["app", "jobs", "status"]),

@@ -145,8 +145,12 @@ def _keys(options: Mapping[str, Any]) -> Iterator[CheckMessage]:
 
 
 def _address() -> Iterator[CheckMessage]:
-    base_url = getattr(settings, "BACKJOB", {}).get("BASE_URL")
+    given = getattr(settings, "BACKJOB", {})
+    base_url = given.get("BASE_URL")
     if base_url is None:
+        delivers = given.get("DELIVER")
+        if delivers is not None and not delivers:
+            return  # this process sends nothing
         bind = _option_of_gunicorn("-b", "--bind")
         if bind is not None and bind.startswith("unix:"):
             yield Error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -152,3 +152,13 @@ def test_a_dispatch_knows_its_jobs_before_the_engine_is_made() -> None:
         attach_early(invalid, jobs)
     attach_early({"light": {"max_running": 2}, "heavy": {"dispatch": dispatch}}, jobs)
     assert list(dispatch._task.attached) == [jobs]
+
+
+def test_a_dispatch_of_a_module_that_imports_the_application_is_found_before_the_first_delivery(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, jobs, module = celery(), Jobs(), ModuleType("beginning")
+    monkeypatch.setitem(sys.modules, "beginning", module)
+    attach_early({"heavy": {"dispatch": "beginning:send"}}, jobs)
+    monkeypatch.setattr(module, "send", CeleryDispatch(app), raising=False)
+    assert app.tasks[TASK]("an-id") == "COMPLETED"

@@ -121,6 +121,13 @@ def test_a_server_that_serves_one_request_at_a_time_is_reported(
     assert found() == expected
 
 
+def test_a_process_that_delivers_nothing_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gunicorn", "-b", "unix:/run/site.sock", "-w", "2", "site.wsgi"])
+    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+    with override_settings(BACKJOB={**getattr(settings, "BACKJOB", {}), "DELIVER": []}):
+        assert found() == []
+
+
 @pytest.mark.parametrize(
     ("given", "command", "expected"),
     [

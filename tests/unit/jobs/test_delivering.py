@@ -233,6 +233,22 @@ def test_another_transport_is_used_if_one_is_given(site: Site) -> None:
     assert (len(transport.sent), len(site.transport.sent)) == (1, 0)
 
 
+def test_an_action_in_a_process_without_an_address_starts_jobs_for_other_processes() -> None:
+    site = Site()
+    site.worker.engine.addresses._destinations = ()
+    job_id, child = site.web.start(), ""
+
+    def act(sent: Sent) -> None:
+        nonlocal child
+        child = site.worker.start("/child")
+        site.act(sent)
+
+    assert site.worker.jobs.deliver(job_id, FakeTransport(script=act)).status is Status.COMPLETED
+    assert stored(site, child).lessee is None
+    site.worker.step()
+    assert stored(site, child).lessee is None
+
+
 def test_a_worker_takes_no_queue_that_an_engine_carries() -> None:
     site = Site(queues={"heavy": {"dispatch": print}})
     with pytest.raises(InvalidRequest, match="an engine carries the jobs of 'heavy'"):

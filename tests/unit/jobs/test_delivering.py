@@ -74,7 +74,7 @@ def site() -> Iterator[Site]:
 
 def test_a_job_is_delivered_to_its_end(site: Site) -> None:
     job_id = site.web.start()
-    assert site.store.get(job_id).lessee is None  # type: ignore[union-attr]
+    assert stored(site, job_id).lessee is None
     state = site.deliver(job_id)
     assert (state.id, state.status, len(site.transport.sent)) == (job_id, Status.COMPLETED, 1)
 
@@ -166,10 +166,10 @@ def test_a_sealed_job_is_delivered_with_its_login() -> None:
     assert site.logins == [COOKIE]
 
 
-def test_a_sealed_job_is_refused_where_it_can_not_be_opened() -> None:
+def test_a_sealed_job_is_refused_where_it_can_not_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(seal=True)
     job_id = site.web.start(headers={"Cookie": COOKIE})
-    site.worker.engine._opener = lambda: None  # type: ignore[method-assign]
+    monkeypatch.setattr(site.worker.engine, "_opener", lambda: None)
     assert refusal(site, job_id) == "credentials"
 
 

@@ -87,7 +87,7 @@ def test_all_slices_and_retries_are_delivered(site: Site) -> None:
     assert [sent.delivery.job_id for sent in site.transport.sent] == [job_id] * 3
 
 
-def test_between_two_runs_no_other_process_takes_the_job(site: Site) -> None:
+def test_between_two_runs_no_other_process_takes_the_job(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.outcomes = [Outcome(error=ZeroDivisionError("no")), Outcome(200, "OK")]
     job_id = site.web.start(retries=1, retry_delay=0.5)
     seen: list[str | None] = []
@@ -99,7 +99,7 @@ def test_between_two_runs_no_other_process_takes_the_job(site: Site) -> None:
             seen.append(changed.lessee)
         return changed
 
-    site.store.change = change  # type: ignore[method-assign]
+    monkeypatch.setattr(site.store, "change", change)
     assert site.deliver(job_id).status is Status.COMPLETED
     assert len(seen) >= 2
     assert all(lessee is not None and lessee.startswith(CARRIER) for lessee in seen)

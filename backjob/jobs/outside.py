@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Final
+from typing import BinaryIO, Final
 
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
@@ -35,6 +35,17 @@ class Outside(UsesEngine):
     def output(self, job_id: str, offset: int = 0) -> Output:
         """Return up to 64 KiB of output from byte ``offset`` on; continue at its ``next_offset``. Raises `JobNotFound`."""
         return self._engine.output(job_id, offset)
+
+    def open_file(self, job_id: str) -> BinaryIO:
+        """Open the job's file in binary mode. You close it. Its name and type are in ``status(job_id).file``.
+
+        Raises `JobNotFound`, and `InvalidRequest` ("job_id") if the job has no file, or none that can be read: then the log
+        says why.
+        """
+        file = self._engine.open_file(job_id)
+        if file is None:
+            raise InvalidRequest("job_id", "this job has no file, or its file can't be read: then the log says why")
+        return file
 
     def find(
         self,
@@ -194,6 +205,10 @@ class Outside(UsesEngine):
     async def aoutput(self, job_id: str, offset: int = 0) -> Output:
         """`output` that does not block the event loop."""
         return await self._engine.offload(self.output, job_id, offset)
+
+    async def aopen_file(self, job_id: str) -> BinaryIO:
+        """`open_file` that does not block the event loop. Reading from the file may block it."""
+        return await self._engine.offload(self.open_file, job_id)
 
     async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
         """`watch` for an async handler."""

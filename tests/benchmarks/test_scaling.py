@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -14,12 +13,10 @@ import redis
 from attrs import evolve
 
 from tests.benchmarks.metered import METERED, metered_store
-from tests.benchmarks.scaling import Throughput, measure, site
-from tests.benchmarks.simulate import MEASURED, Site, forecast
+from tests.benchmarks.scaling import site
+from tests.benchmarks.simulate import MEASURED, Site, fastest, forecast
 
 PROCESSES: Final = (1, 2, 4)
-JOBS: Final = 1500
-ROUNDS: Final = 3
 TOLERANCE: Final = 0.2
 RIPE_AFTER: Final = 20.0
 """Seconds after which a process may end the jobs of others, and searches for them: a run lease and some more."""
@@ -30,25 +27,32 @@ IDLE_FOR: Final = 30.0  # s; after a minute without requests processes call less
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", METERED)
 def test_the_model_forecasts_one_two_and_four_processes(name: str) -> None:
-    # In turns, and the fastest of each: other work on this machine only slows them down.
-    found: dict[int, list[Throughput]] = {count: [] for count in PROCESSES}
-    for _ in range(ROUNDS):
-        for count in PROCESSES:
-            with tempfile.TemporaryDirectory() as directory, metered_store(name, Path(directory)) as store:
-                found[count].append(measure(store, count, JOBS, Path(directory)))
-    best = {count: max(rounds, key=lambda one: one.rate) for count, rounds in found.items()}
-    costs = evolve(MEASURED[name], in_processes=best[1].in_processes, in_store=best[1].in_store)
+    found = fastest(name, PROCESSES)
+    best = {count: runs[0] for count, runs in found.items()}
+    # Of this machine: how fast one process is, and what a job takes if two use all processors.
+    costs = evolve(MEASURED[name], alone=1 / best[1].rate, in_processes=best[2].in_processes, in_store=best[2].in_store)
     errors = {}
     for count, one in best.items():
         expected = forecast(costs, Site(processes=count, cores=os.cpu_count() or 1, places=8, store_cores=None))
         errors[count] = one.rate / expected.rate - 1
-        rates = " ".join(f"{each.rate:.0f}" for each in found[count])
+        rates = ", ".join(f"{each.rate:.0f}" for each in found[count])
         print(
             f"{name}, {count} processes: {one.rate:.0f}/s ({rates}), forecast {expected.rate:.0f}/s ({expected.first}): "
             f"{100 * errors[count]:+.0f} %; a job takes {1e3 * one.in_processes:.2f} ms of processors in the processes, "
-            f"{1e3 * one.in_store:.2f} ms in the store; load {os.getloadavg()[0]:.1f}"
+            f"{1e3 * one.in_store:.2f} ms in the store; {one.cores:.1f} processors busy, load {os.getloadavg()[0]:.1f}"
         )
     assert {count: error for count, error in errors.items() if abs(error) > TOLERANCE} == {}
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_more_hosts_help_until_the_store_is_busy_first(name: str) -> None:
+    few, more, most = (forecast(MEASURED[name], Site(hosts=hosts)) for hosts in (1, 2, 1000))
+    assert more.rate == pytest.approx(2 * few.rate)
+    assert few.first.startswith("process")
+    assert most.first.startswith("store")
+    assert most.rate < 4 / MEASURED[name].in_store if MEASURED[name].in_store else 1 / MEASURED[name].serial
+    assert most.calls == pytest.approx(1000 * few.calls)
+    assert most.idle == pytest.approx(1000 * few.idle)
 
 
 @pytest.mark.benchmark

@@ -173,6 +173,7 @@ def test_a_job_in_a_list_has_only_the_end_of_its_output_as_text(world: Bench) ->
         lambda jobs: jobs.scope("unknown"),
         lambda jobs: jobs.output("unknown"),
         lambda jobs: jobs.output("unknown", 5),
+        lambda jobs: jobs.open_file("unknown"),
         lambda jobs: next(jobs.watch("unknown")),
         lambda jobs: jobs.join("unknown", timeout=1),
         lambda jobs: jobs.cancel("unknown"),

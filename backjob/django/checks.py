@@ -224,7 +224,8 @@ def _database() -> Iterator[CheckMessage]:
                 f"The database {alias!r} is SQLite with ATOMIC_REQUESTS: a job that writes to it keeps the only write lock "
                 "until its end.",
                 hint="Decorate the views of jobs with @jobs.background_only, which exempts them from ATOMIC_REQUESTS, "
-                "and use atomic() for parts of them.",
+                "and use atomic() for parts of them. backjob can't tell which views jobs run: once all are decorated, "
+                "add 'backjob.W040' to SILENCED_SYSTEM_CHECKS.",
                 id="backjob.W040",
             )
 

@@ -14,6 +14,7 @@ from backjob.lifecycle.delivered import (
     backoff,
 )
 from backjob.lifecycle.ends import (
+    LOGIN_EXPIRED,
     ROW_CHANGED,
     UNEXPECTED,
     Conclusion,
@@ -50,6 +51,7 @@ __all__ = [
     "DELIVERY_LEASE",
     "DISPATCHED",
     "LASTING",
+    "LOGIN_EXPIRED",
     "REFUSAL_HEADER",
     "ROW_CHANGED",
     "TIMED_OUT",

@@ -189,3 +189,9 @@ def test_sqlite_whose_writers_do_not_take_turns_is_reported(
     monkeypatch.setattr(settings, "DATABASES", databases)
     with override_settings(BACKJOB=given):
         assert [one for one in found() if one.startswith("backjob.W04")] == expected
+
+
+def test_the_warning_about_atomic_requests_says_how_to_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "DATABASES", {"default": {**TURNS, "ATOMIC_REQUESTS": True}})
+    [warning] = [one for one in run_checks(tags=["backjob"]) if one.id == "backjob.W040"]
+    assert "add 'backjob.W040' to SILENCED_SYSTEM_CHECKS" in (warning.hint or "")

@@ -298,8 +298,9 @@ class Engine(Carrying):
         for carrier in self.carriers:
             carrier.close()
         self.monitor.close()
+        until = self.clock.monotonic() + _CLOSING
         for calls in self.dispatches.get().values():
-            calls.close(_CLOSING)
+            calls.close(max(0.0, until - self.clock.monotonic()))
         self.leases.close(_CLOSING)
         self.callbacks.get().close(_CLOSING)
         self.addresses.close()

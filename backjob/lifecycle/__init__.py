@@ -38,6 +38,7 @@ from backjob.lifecycle.runs import (
     given_back,
     handed_over,
     history_of,
+    is_carried,
     is_next_slice,
     requeued,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "given_back",
     "handed_over",
     "history_of",
+    "is_carried",
     "is_leased",
     "is_next_slice",
     "lasts",

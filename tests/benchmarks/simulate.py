@@ -21,7 +21,7 @@ from tests.benchmarks.metered import METERED, metered_store
 from tests.benchmarks.operations import Cost, costs, growth
 from tests.benchmarks.scaling import Throughput, measure
 
-__all__ = ["MEASURED", "Costs", "Forecast", "Site", "calibrated", "fastest", "forecast", "main"]
+__all__ = ["MEASURED", "Costs", "Forecast", "Site", "calibrated", "fastest", "forecast", "main", "one_at_a_time"]
 
 _RENEWAL_INTERVAL: Final = 2.0
 """Seconds between two renewals of run leases: a ninth of `RUN_LEASE`."""
@@ -34,7 +34,7 @@ class Costs:
     """Processor time in seconds. ``in_processes`` and ``in_store`` are those of a job that does nothing, from its start to its end.
 
     ``alone`` is the time (s) in which one process, whose threads share the interpreter, runs one more job. ``serial`` is the part of a
-    job that only one at a time can have: all of Redis's, which has one thread, and SQLite's writes. ``latency`` is how long (s) a
+    job that only one at a time can have: all of Redis's, which has one thread, and of SQLite's what the lock of its file takes. ``latency`` is how long (s) a
     job without work has its place on an idle machine, from docs/benchmarks.md. The others are the store's, for a regular call: a
     poll, a search for overdue jobs and a renewal of leases, the last two also for each running job.
     """
@@ -103,10 +103,10 @@ def forecast(of: Costs, site: Site) -> Forecast:
 
 MEASURED: Final = {
     "SQLite": Costs(
-        alone=1 / 307,
-        in_processes=3.06e-3,
+        alone=1 / 331,
+        in_processes=2.64e-3,
         in_store=0.0e-3,
-        serial=0.3e-3,
+        serial=2.2e-3,
         latency=2e-3,
         poll=25e-6,
         search=26e-6,
@@ -116,8 +116,8 @@ MEASURED: Final = {
     ),
     "PostgreSQL": Costs(
         alone=1 / 260,
-        in_processes=3.92e-3,
-        in_store=1.2e-3,
+        in_processes=3.87e-3,
+        in_store=1.24e-3,
         serial=0.0e-3,
         latency=6e-3,
         poll=100e-6,
@@ -165,13 +165,12 @@ def calibrated(name: str, one: Throughput, two: Throughput, found: Iterable[Cost
         cost = by_name[what]
         return cost.in_process if cost.in_store is None else cost.in_store
 
-    writes = sum(by_name[what].in_process for what in ("create", "take one due job", "claim", "end"))
     search, renewal = used("find no overdue job, 1 run"), used("renew 1 leases")
     return Costs(
         alone=1 / one.rate,
         in_processes=two.in_processes,
         in_store=two.in_store,
-        serial={"SQLite": writes, "Redis": two.in_store}.get(name, 0.0),
+        serial=one_at_a_time(name, two),
         latency=MEASURED[name].latency,
         poll=used("find no due job"),
         search=search,
@@ -179,6 +178,14 @@ def calibrated(name: str, one: Throughput, two: Throughput, found: Iterable[Cost
         renewal=renewal,
         renewal_each=max(0.0, used("renew 1,000 leases") - renewal) / 999,
     )
+
+
+def one_at_a_time(name: str, two: Throughput) -> float:
+    """The time (s) for which a job keeps all others out, from a run of two processes.
+
+    Redis has one thread. Two processes with SQLite mostly wait for the lock of its file, also while nobody has it.
+    """
+    return {"SQLite": 1 / two.rate, "Redis": two.in_store}.get(name, 0.0)
 
 
 def fastest(name: str, counts: Iterable[int]) -> dict[int, list[Throughput]]:

@@ -92,8 +92,12 @@ def run(code: str, directory: Path, variables: Mapping[str, str]) -> str:
     ("module", "command"),
     [
         ("by_rq", ["rq", "worker", "heavy", "--url", _IN_CODE]),
-        ("by_dramatiq", ["dramatiq", "by_dramatiq", "--processes", "1", "--threads", "1"]),
-        ("by_huey", ["huey_consumer", "by_huey.huey", "--workers", "4"]),
+        pytest.param(
+            "by_dramatiq",
+            ["dramatiq", "by_dramatiq", "--processes", "1", "--threads", "1"],
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param("by_huey", ["huey_consumer", "by_huey.huey", "--workers", "4"], marks=pytest.mark.nightly),
     ],
 )
 def test_an_engine_of_ten_lines_runs_a_job_in_its_worker(

@@ -61,13 +61,15 @@ class Outside(UsesEngine):
         """Return the jobs that match all arguments, newest first. ``q`` is a part of the title or the path, in any case.
 
         None matches all: with ``owner=None`` the jobs are those of every user. ``before`` is the ``position`` of the last job of the previous page; its id works as long as the job exists. Raises
-        `InvalidRequest`, and `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
+        `InvalidRequest`, also for the name of a status, and `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidRequest("limit", f"must be a whole number from 1 to 1000, not {limit!r}")
         for name, text in (("scope", scope), ("owner", owner), ("queue", queue)):
             if text is not None and not isinstance(text, str):  # a user in place of an id would match no job
                 raise InvalidRequest(name, f"must be text, not {text!r}")
+        if status is not None and not isinstance(status, Status):
+            raise InvalidRequest("status", f"must be a Status, such as Status.FAILED, not {status!r}")
         after, created = (None, None) if before is None else parse_position(before)
         query = Query(
             scope=scope,

@@ -102,6 +102,13 @@ def test_a_limit_outside_of_1_to_1000_is_refused(world: Bench, limit: Any) -> No
     assert caught.value.argument == "limit"
 
 
+@pytest.mark.parametrize("status", ["failed", "FAILED", 3])
+def test_find_takes_a_status_and_no_name(world: Bench, status: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"Status\.FAILED") as caught:
+        world.jobs.find(status=status)
+    assert caught.value.argument == "status"
+
+
 def test_find_returns_pages_of_jobs_newest_first(world: Bench) -> None:
     ids = []
     for n in range(5):

@@ -15,7 +15,7 @@ from backjob.errors import DeliveryRefused, InvalidRequest, JobNotFound, StoreUn
 from backjob.model import JobState
 from backjob.process import PerProcess
 from backjob.protocols import Transport
-from backjob.settings import named
+from backjob.settings import attach_left, named
 
 __all__ = ["CeleryDispatch"]
 
@@ -100,6 +100,7 @@ class _DeliverTask:
         )
 
     def _deliver(self, job_id: str) -> str:
+        attach_left()
         if not self.attached:
             raise InvalidRequest(
                 "dispatch", "no BackJob of this worker uses CeleryDispatch: import the module that makes it"

@@ -12,7 +12,6 @@ import operator
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from importlib import import_module
 from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlencode
@@ -33,12 +32,13 @@ from backjob.stores.caches import Cache
 from backjob.stores.urls import StoreURL
 from backjob.transports.sockets import SocketTransport
 
-__all__ = ["Settings", "attach_early", "named"]
+__all__ = ["Settings", "attach_early", "attach_left", "named"]
 
 _T = TypeVar("_T")
 
 _SECRET_PART: Final = re.compile("[@?#]")
 _NAME: Final = re.compile(r"([\w.]+):([\w.]+)")
+_not_attached: Final[list[tuple[object, object]]] = []
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _OPTIONS: Final = (
@@ -395,8 +395,19 @@ def attach_early(queues: object, jobs: object) -> None:
     A worker may get a job before anything else needs the engine. If the setting is invalid, this does nothing: the engine
     reports it.
     """
-    with suppress(Exception):
-        attach([_with_dispatch(queue).get("dispatch") for queue in _queues(queues).values()], jobs)
+    if queues is not None:
+        _not_attached.append((queues, jobs))
+        attach_left()
+
+
+def attach_left() -> None:
+    """Tell the dispatches that could not be found before: of a module that imports the application and was still beginning."""
+    left, _not_attached[:] = [*_not_attached], []
+    for queues, jobs in left:
+        try:
+            attach([_with_dispatch(queue).get("dispatch") for queue in _queues(queues).values()], jobs)
+        except Exception:
+            _not_attached.append((queues, jobs))
 
 
 def _with_dispatch(queue: Mapping[str, Any]) -> Mapping[str, Any]:

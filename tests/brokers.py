@@ -86,4 +86,5 @@ def clear_redis(prefix: str) -> None:
 def _clear_rabbitmq(place: Place) -> None:
     with place.celery().connection_for_write() as connection, connection.channel() as channel:
         channel.queue_delete(place.name)
-        channel.exchange_delete(place.name)
+        for pattern in ("{}", "{}.events", "{}.pidbox", "reply.{}.pidbox"):
+            channel.exchange_delete(pattern.format(place.name))

@@ -32,8 +32,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    directory = item.path.relative_to(_HERE).parts[0]
-    return next((turn for turn, names in enumerate(_LONG) if directory in names), len(_LONG))
+    for turn, names in enumerate(_LONG):
+        if any(item.path.is_relative_to(_HERE / name) for name in names):
+            return turn
+    return len(_LONG)
 
 
 def pytest_xdist_auto_num_workers() -> int:

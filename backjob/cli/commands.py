@@ -22,7 +22,7 @@ from backjob.cli.speaking import language_for
 from backjob.cli.table import job_table
 from backjob.cli.watching import watch
 from backjob.delivery.leaving import wait_for_claims
-from backjob.errors import InvalidRequest
+from backjob.errors import DeliveryRefused, InvalidRequest
 from backjob.jobs import engine_of
 from backjob.protocols import Transport
 from backjob.settings import Settings
@@ -169,6 +169,29 @@ def run_worker_here(args: Namespace) -> int:
             sys.stdout.flush()
             os._exit(Exit.SUCCESS)  # Python would wait for the threads of an event loop's executor
     return Exit.SUCCESS
+
+
+def deliver_here(args: Namespace) -> int:
+    """Deliver a job and wait for its end; with an application, run it in this process."""
+    _log_here(args)
+    source = _source(args)
+    runs_here = args.in_process or args.wsgi is not None or args.asgi is not None
+    with source.open_to_run() if runs_here else source.open_to_deliver() as jobs, ExitStack() as stack:
+        transport = None
+        if runs_here:
+            from backjob.cli.working import transport_of  # noqa: PLC0415 - only then this command runs the application
+
+            transport = transport_of(jobs, args.wsgi, args.asgi, 1)
+            stack.callback(transport.close)
+            jobs.drain_on_signals()
+        try:
+            state = jobs.deliver(args.job_id, transport)
+        except DeliveryRefused as refusal:
+            sys.stderr.write(f"{args.prog}: {refusal}\n")
+            return Exit.ENDED if refusal.reason == "ended" else Exit.NOT_DELIVERED
+    if args.json:
+        print(json.dumps(state.as_dict()))
+    return OF_STATUS[state.status]
 
 
 def run_demo(args: Namespace) -> int:

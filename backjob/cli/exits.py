@@ -17,6 +17,7 @@ class Exit(IntEnum):
     CANCELLED = 2
     UNKNOWN_JOB = 3
     ENDED = 4
+    NOT_DELIVERED = 5
     USAGE = 64
     UNAVAILABLE = 69
     INTERNAL = 70
@@ -32,6 +33,7 @@ MEANINGS: Final = {
     "2": "the job that the command waited for was CANCELLED",
     "3": "no job has this id",
     "4": "the job had already ended",
+    "5": "deliver: not delivered: another process has the job, this one lacks its user's login, or it shuts down",
     "10–20": "doctor: the first problem",
     "64": "wrong usage, or a wrong setting",
     "69": "the store is unavailable at the moment",

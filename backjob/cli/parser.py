@@ -30,6 +30,7 @@ COMMANDS: Final = (
     "cleanup",
     "monitor",
     "worker",
+    "deliver",
     "doctor",
     "schema",
 )
@@ -121,6 +122,11 @@ def parser_of(prog: str, jobs: BackJob | None) -> ArgumentParser:
     add("monitor", commands.run_monitor_here, "deliver jobs from this process, for a site without traffic", needs)
     text = "run jobs in this process, which calls the application itself, without a server"
     _add_worker(add("worker", commands.run_worker_here, text, _WORKER))
+    delivers = f"Without an option for the application, the command {needs}.\n\n" + _codes(
+        "0", "1", "2", "3", "4", "5", "130"
+    )
+    text = "deliver a job, and wait until it has ended: for an engine that runs commands"
+    _add_deliver(add("deliver", commands.deliver_here, text, delivers))
     _add_doctor(
         add(
             "doctor",
@@ -199,10 +205,21 @@ def _add_filters(parser: ArgumentParser) -> None:
     shown.add_argument("--json", action="store_true", help="print one JSON object per line")
 
 
-def _add_worker(parser: ArgumentParser) -> None:
+def _add_application(parser: ArgumentParser, in_process: str | None = None) -> None:
     app = parser.add_mutually_exclusive_group()
     app.add_argument("--wsgi", metavar="MODULE:APP", help="the application that a WSGI server serves")
     app.add_argument("--asgi", metavar="MODULE:APP", help="the application that an ASGI server serves")
+    if in_process is not None:
+        app.add_argument("--in-process", action="store_true", help=in_process)
+
+
+def _add_deliver(parser: ArgumentParser) -> None:
+    _add_job(parser)
+    _add_application(parser, "run the job in this process; Flask and Django find the application themselves")
+
+
+def _add_worker(parser: ArgumentParser) -> None:
+    _add_application(parser)
     parser.add_argument(
         "--threads", type=_count, default=4, metavar="N", help="how many jobs to run at once (default %(default)s)"
     )

@@ -156,13 +156,20 @@ class Deliveries(Keeping):
         return job_id in self._by_id
 
     def leave(self, job_id: str) -> None:
-        """Stop delivering a job, and let others do so. A request on its way may be claimed; then others deliver the next run."""
+        """Stop delivering a job, and let others do so: now if it waits, or its next run if it runs.
+
+        A request that is on its way may still be claimed.
+        """
         delivery = self._by_id.get(job_id)
-        if delivery is None or delivery.future is None:
-            self._leave(job_id)
-        else:
-            delivery.is_left = True
-            self._give_up_lease(delivery)
+        is_sent = delivery is not None and delivery.future is not None
+        self.drop(job_id)
+        while (job := self._store.get(job_id)) is not None and job.lessee == self._lessee and not job.status.is_final:
+            expect, changes = Expect(run=job.run, token=job.token), Changes(lessee=None)
+            if job.is_waiting:
+                expect = Expect(run=job.run, version=job.version, unclaimed=True)
+                changes = evolve(changes, lease=None, slot=UNSET if is_sent else None)
+            if self._store.change(job_id, expect, changes) is not None:
+                return
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -287,9 +294,6 @@ class Deliveries(Keeping):
     def _conclude(self, delivery: PendingDelivery) -> None:
         future = delivery.future
         if future is None:
-            return
-        if delivery.is_left:
-            self._leave(delivery.job_id)
             return
         is_ours = delivery.sent is None or self._proof.judge(delivery.sent, delivery.job_id, future)
         has_answer = failure(future) is None

@@ -87,15 +87,19 @@ class Dispatcher:
 
     # --- the monitor's thread ---------------------------------------------------------------------------------------
 
-    def take_due(self) -> None:
-        """Hand over the jobs that are due: delayed and requeued ones, and those whose message was lost."""
+    def take_due(self) -> bool:
+        """Hand over the jobs that are due: delayed and requeued ones, and those whose message was lost.
+
+        Returns whether more of them may be due now.
+        """
         now = self._clock.monotonic()
         rooms = {queue: self.room(queue) for queue, engine in self._engines.items() if engine.until <= now}
         ready = {queue: room for queue, room in rooms.items() if room}
         if not ready or self._store is None:
-            return
+            return False
+        limit = min(_BATCH, *ready.values())
         # A short lease first: if the store's answer is lost, the jobs do not wait for as long as if their messages were.
-        jobs = self._store.take_due(DISPATCHED, DELIVERY_LEASE, min(_BATCH, *ready.values()), queues=frozenset(ready))
+        jobs = self._store.take_due(DISPATCHED, DELIVERY_LEASE, limit, queues=frozenset(ready))
         for job in jobs:
             # A slot is that of a process which died; the engine may need it for other jobs meanwhile.
             lease = self.after * 2.0 ** min(job.delivery - 1, _MOST_DOUBLINGS)
@@ -103,6 +107,7 @@ class Dispatcher:
             changed = self._store.change(job.id, expect, Changes(delivery=job.delivery + 1, lease=lease, slot=None))
             if changed is not None:
                 self.hand_over(changed)
+        return len(jobs) == limit
 
     # --- the thread of the calls ------------------------------------------------------------------------------------
 

@@ -156,14 +156,6 @@ class Keeping:
         slot = None if delivery.future is None else UNSET
         self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot))
 
-    def _leave(self, job_id: str) -> None:
-        """Give up the lease of a job that is not in flight, and stop delivering it."""
-        job = self._store.get(job_id)
-        if job is not None and self._is_ours(job):
-            expect = Expect(run=job.run, version=job.version, unclaimed=True)
-            self._store.change(job_id, expect, Changes(lessee=None, lease=None, slot=None))
-        self.drop(job_id)
-
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
@@ -219,9 +211,6 @@ class Keeping:
 
     def _follow(self, job: Job, delivery: PendingDelivery) -> None:
         """The run that this process has sent was claimed. Deliver the next one if it waits and this process may."""
-        if delivery.is_left:
-            self._leave(job.id)
-            return
         if job.is_waiting and job.run > delivery.run:
             self._follow_up(job, delivery)
         elif job.is_waiting or not (job.held and delivery.credentials and job.lessee == self._lessee):

@@ -119,7 +119,7 @@ class Monitor(Carrier):
 
     def delivers(self, queue: str) -> bool:
         """Return whether this process delivers the jobs of a queue itself."""
-        delivers = self._parts.delivers
+        delivers = self._parts.delivers()
         return queue not in self._parts.dispatcher.queues if delivers is None else queue in delivers
 
     def reschedule(self, job: Job, credentials: Credentials | None) -> None:
@@ -255,7 +255,7 @@ class Monitor(Carrier):
             self._retrying(self._poll)
             self._deliveries.run(now)
             if not self._rest.is_quiet:
-                self._retrying(self._parts.dispatcher.take_due)
+                self._retrying(self._dispatch)
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()
@@ -321,7 +321,8 @@ class Monitor(Carrier):
         return min(*events, *(event for event in parts if event is not None))
 
     def _poll(self) -> None:
-        if self._parts.delivers is not None and not self._parts.delivers:
+        delivers = self._parts.delivers()
+        if delivers is not None and not delivers:
             return
         room = min(self._deliveries.room(), _BATCH, self._deliveries.slots.batch())
         if room == 0 or self._is_leaving:
@@ -330,7 +331,7 @@ class Monitor(Carrier):
             return
         if self._rest.is_quiet and not self._has_backlog:
             return
-        full, delivers = self._deliveries.slots.full(), self._parts.delivers
+        full = self._deliveries.slots.full()
         if delivers is None:
             full |= self._parts.dispatcher.queues
         jobs = self._store.take_due(self.lessee, LEASE, room, full=full, queues=delivers)
@@ -349,6 +350,10 @@ class Monitor(Carrier):
             self._next_poll = now
         else:
             self._deliveries.slots.none_waits()
+
+    def _dispatch(self) -> None:
+        if self._parts.dispatcher.take_due():
+            self._next_poll = self._clock.monotonic()
 
     def _check_stores_clock(self) -> None:
         began = self._clock.monotonic()

@@ -101,7 +101,7 @@ class DeliveryParts:
     are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
     returns when it must be called again. ``outage`` logs the failures of the store, for all threads of the process together.
 
-    ``delivers`` are the queues whose jobs this process takes; None: all that no engine carries. ``dispatcher`` hands jobs to
+    ``delivers`` returns the queues whose jobs this process takes; None: all that no engine carries. ``dispatcher`` hands jobs to
     engines. With ``keeps_leases`` it delivers the jobs that it was given to their end, and never leaves them to others.
     """
 
@@ -127,6 +127,6 @@ class DeliveryParts:
     is_busy: Callable[[], bool] = lambda: False
     close_idle: Callable[[], None] = lambda: None
     tend_leases: Callable[[], float | None] = lambda: None
-    delivers: frozenset[str] | None = None
+    delivers: Callable[[], frozenset[str] | None] = lambda: None
     dispatcher: Dispatcher = field(factory=Dispatcher)
     keeps_leases: bool = False

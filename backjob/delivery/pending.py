@@ -32,8 +32,7 @@ class PendingDelivery:
 
     ``run`` is the run to deliver, and ``first_sent`` when (monotonic, s) its first request was sent, from which the
     delivery timeout counts. ``refusals`` counts the last answers in a row of busy processes. ``is_claimed``: the run was
-    claimed, and this process keeps the credentials for the next one. ``is_left``: others deliver the job once the request on
-    its way has its outcome.
+    claimed, and this process keeps the credentials for the next one.
     """
 
     job_id: str
@@ -48,7 +47,6 @@ class PendingDelivery:
     refusals: int = 0
     is_doubted: bool = False
     is_claimed: bool = False
-    is_left: bool = False
     waiting_for: str | None = None
     first_sent: float | None = None
     sent: LastSent | None = None

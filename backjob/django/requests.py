@@ -62,6 +62,10 @@ class DjangoServing:
         return self._inner.is_test_client
 
     @property
+    def in_thread(self) -> bool:
+        return self._inner.in_thread
+
+    @property
     def mount(self) -> str:
         return local_path(canonical_path(self.django.META.get("SCRIPT_NAME", "").encode()))
 

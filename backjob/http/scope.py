@@ -82,6 +82,11 @@ class ScopeServing(Serving):
 
     @property
     @override
+    def in_thread(self) -> bool:
+        return False
+
+    @property
+    @override
     def mount(self) -> str:
         return local_path(canonical_path(self._root.encode("utf-8", "replace")))
 

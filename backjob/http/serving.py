@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 
 from backjob.forks import InProcess
+from backjob.http.targets import path_below
 from backjob.model import Caller, Request
 
 FORWARDED_FIELDS: Final = (
@@ -60,9 +61,23 @@ class Serving(Protocol):
         return False
 
     @property
+    def in_thread(self) -> bool:
+        """Whether the response occupies a thread until it is sent, as under WSGI."""
+        return True
+
+    @property
     def mount(self) -> str:
         """The path under which the application is mounted: SCRIPT_NAME or root_path, percent-encoded."""
         ...
 
 
 serving: InProcess[Serving] = InProcess("backjob_serving")
+
+
+def page_path(here: Serving) -> str | None:
+    """Return path and query of the page that is being served, as a link of its browser; None if it was not requested by GET."""
+    request = here.request
+    if request.method not in ("GET", "HEAD"):
+        return None
+    # A proxy or the server may have removed the mount.
+    return request.target if path_below(request.path, here.mount) is not None else here.mount + request.target

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from backjob.delivery.addresses import Addresses
 from backjob.delivery.carrier import Carrier
@@ -21,14 +21,6 @@ _UNKNOWN_THREADS: Final = 2
 _UNLIMITED: Final = 1000
 
 
-@frozen
-class InProcess:
-    """The transport by which a process runs jobs without a server, and the queues that it takes them from (None: all)."""
-
-    transport: Transport
-    queues: frozenset[str] | None
-
-
 class Carrying(Visitors):
     """The part of an engine that knows what its process delivers and runs besides what the server's requests bring."""
 
@@ -36,13 +28,19 @@ class Carrying(Visitors):
         super().__init__(options)
         self.addresses = Addresses(options.transport)
         self._carriers = PerProcess[dict[int, Carrier]](dict)
-        self._runs_in_process: InProcess | None = None
+        self._queues = options.deliver
+        self._in_process: Transport | None = None
+        """The transport by which this process runs jobs without a server, if it does."""
         self._threads: float | None = None
 
     @property
     def delivered_queues(self) -> frozenset[str] | None:
-        """The queues whose jobs this process delivers itself; None: all that no engine carries."""
-        return self.options.deliver if self._runs_in_process is None else self._runs_in_process.queues
+        """The queues whose jobs this process delivers itself; None: all that no engine carries.
+
+        Without an address, a process that runs single jobs leaves the jobs that these start to others.
+        """
+        is_for_others = self._in_process is not None and not self.addresses.destinations
+        return frozenset() if is_for_others else self._queues
 
     def run_in_process(self, transport: Transport, queues: frozenset[str] | None) -> None:
         """Have this process run the jobs of these queues itself, by a transport that calls the application without a server.
@@ -53,13 +51,13 @@ class Carrying(Visitors):
         both = sorted(self.options.engines.keys() & (queues or ()))
         if both:
             raise InvalidRequest("queue", f"an engine carries the jobs of {both[0]!r} (dispatch in QUEUES)")
-        self._runs_in_process = InProcess(transport, queues)
+        self._in_process, self._queues = transport, queues
         self.addresses = Addresses(transport)
 
     def max_running(self) -> int:
         """Return how many jobs this process may run at once, so that its server has threads left for pages."""
-        if self._runs_in_process is not None:
-            capacity = self._runs_in_process.transport.capacity
+        if self._in_process is not None:
+            capacity = self._in_process.capacity
             return _UNLIMITED if capacity is None else capacity
         if self.options.max_running is not None:
             return self.options.max_running
@@ -74,8 +72,8 @@ class Carrying(Visitors):
         carrier = carriers.get(id(transport))  # which the carrier keeps alive; it need not be hashable
         if carrier is None:
             if transport is not None and getattr(transport, "in_process", False):
+                self._in_process = transport if self._in_process is None else self._in_process
                 self.begin_serving()  # the jobs run here, so they need their leases renewed
-                self._runs_in_process = self._runs_in_process or InProcess(transport, self.options.deliver)
             addresses = None if transport is None else Addresses(transport)
             parts = evolve(
                 self.delivery_parts,

@@ -18,7 +18,7 @@ from backjob.draining import Draining
 from backjob.endings import log_conclusion, write_end
 from backjob.errors import InvalidRequest, JobExit, JobNotFound, MissingExtra, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
-from backjob.http.serving import Serving, serving
+from backjob.http.serving import Serving, page_path, serving
 from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
 from backjob.jobs.carrying import Carrying
@@ -45,7 +45,7 @@ from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
 from backjob.worker.offload import to_thread
 from backjob.worker.replies import WorkerRequest
-from backjob.worker.running import Running
+from backjob.worker.running import Running, current
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -158,6 +158,16 @@ class Engine(Carrying):
         """The event streams of this process."""
         return self.broadcasts.get()
 
+    def page_path(self) -> str | None:
+        """Return the path of the page that is being served, with its query, or None if there is none to lead back to."""
+        here = None if current.get() is not None else self.here()
+        return None if here is None else page_path(here)
+
+    def has_streams(self) -> bool:
+        """Return whether the server of the request being served has event streams; outside of a request, whether it may."""
+        here = self.here()
+        return self.broadcast.limit(in_thread=here is not None and here.in_thread) > 0
+
     @property
     @override
     def delivery_parts(self) -> DeliveryParts:
@@ -185,7 +195,7 @@ class Engine(Carrying):
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
             is_draining=lambda: self.draining.is_on,
-            delivers=self.delivered_queues,
+            delivers=lambda: self.delivered_queues,
             dispatcher=self.dispatcher,
         )
 
@@ -288,8 +298,9 @@ class Engine(Carrying):
         for carrier in self.carriers:
             carrier.close()
         self.monitor.close()
+        until = self.clock.monotonic() + _CLOSING
         for calls in self.dispatches.get().values():
-            calls.close(_CLOSING)
+            calls.close(max(0.0, until - self.clock.monotonic()))
         self.leases.close(_CLOSING)
         self.callbacks.get().close(_CLOSING)
         self.addresses.close()
@@ -386,6 +397,11 @@ class Engine(Carrying):
         from backjob.jobs.again import run_again  # noqa: PLC0415 - it starts jobs, which needs this module
 
         return run_again(self, job_id)
+
+    def runs_without_owner(self, job_id: str) -> bool:
+        """Return whether someone else than its owner can run the job again: it ran without its user's login."""
+        job = self.store.get(job_id, body=True)
+        return job is not None and self.row_keys.credentials_of(job) in ("as_owner", "none")
 
     def end(self, job_id: str, end: End) -> bool:
         """End a job from outside its action. Returns whether this call did it. Raises `JobNotFound`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Final
+from typing import BinaryIO, Final
 
 from backjob.errors import InvalidRequest
 from backjob.jobs.engine import UsesEngine
@@ -36,6 +36,17 @@ class Outside(UsesEngine):
         """Return up to 64 KiB of output from byte ``offset`` on; continue at its ``next_offset``. Raises `JobNotFound`."""
         return self._engine.output(job_id, offset)
 
+    def open_file(self, job_id: str) -> BinaryIO:
+        """Open the job's file in binary mode. You close it. Its name and type are in ``status(job_id).file``.
+
+        Raises `JobNotFound`, and `InvalidRequest` ("job_id") if the job has no file, or none that can be read: then the log
+        says why.
+        """
+        file = self._engine.open_file(job_id)
+        if file is None:
+            raise InvalidRequest("job_id", "this job has no file, or its file can't be read: then the log says why")
+        return file
+
     def find(
         self,
         scope: str | None = None,
@@ -50,13 +61,15 @@ class Outside(UsesEngine):
         """Return the jobs that match all arguments, newest first. ``q`` is a part of the title or the path, in any case.
 
         None matches all: with ``owner=None`` the jobs are those of every user. ``before`` is the ``position`` of the last job of the previous page; its id works as long as the job exists. Raises
-        `InvalidRequest`, and `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
+        `InvalidRequest`, also for the name of a status, and `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
         """
         if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= 1000:
             raise InvalidRequest("limit", f"must be a whole number from 1 to 1000, not {limit!r}")
         for name, text in (("scope", scope), ("owner", owner), ("queue", queue)):
             if text is not None and not isinstance(text, str):  # a user in place of an id would match no job
                 raise InvalidRequest(name, f"must be text, not {text!r}")
+        if status is not None and not isinstance(status, Status):
+            raise InvalidRequest("status", f"must be a Status, such as Status.FAILED, not {status!r}")
         after, created = (None, None) if before is None else parse_position(before)
         query = Query(
             scope=scope,
@@ -194,6 +207,10 @@ class Outside(UsesEngine):
     async def aoutput(self, job_id: str, offset: int = 0) -> Output:
         """`output` that does not block the event loop."""
         return await self._engine.offload(self.output, job_id, offset)
+
+    async def aopen_file(self, job_id: str) -> BinaryIO:
+        """`open_file` that does not block the event loop. Reading from the file may block it."""
+        return await self._engine.offload(self.open_file, job_id)
 
     async def awatch(self, job_id: str) -> AsyncIterator[JobState]:
         """`watch` for an async handler."""

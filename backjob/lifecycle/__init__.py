@@ -14,6 +14,7 @@ from backjob.lifecycle.delivered import (
     backoff,
 )
 from backjob.lifecycle.ends import (
+    LOGIN_EXPIRED,
     ROW_CHANGED,
     UNEXPECTED,
     Conclusion,
@@ -37,6 +38,7 @@ from backjob.lifecycle.runs import (
     given_back,
     handed_over,
     history_of,
+    is_carried,
     is_next_slice,
     requeued,
 )
@@ -49,6 +51,7 @@ __all__ = [
     "DELIVERY_LEASE",
     "DISPATCHED",
     "LASTING",
+    "LOGIN_EXPIRED",
     "REFUSAL_HEADER",
     "ROW_CHANGED",
     "TIMED_OUT",
@@ -74,6 +77,7 @@ __all__ = [
     "given_back",
     "handed_over",
     "history_of",
+    "is_carried",
     "is_leased",
     "is_next_slice",
     "lasts",

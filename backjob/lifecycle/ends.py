@@ -16,7 +16,8 @@ ROW_CHANGED: Final = "the stored row of this job was changed outside of backjob,
 UNEXPECTED: Final = "unexpected"
 """The ``error`` of a job, or of a run in its history, whose text is that of an exception or of a 5xx body."""
 
-_LOGIN_EXPIRED: Final = "the login has expired; see as_owner"
+LOGIN_EXPIRED: Final = "the login has expired; see as_owner"
+"""How the text of a later run ends whose user is no longer logged in."""
 
 
 @frozen
@@ -126,7 +127,7 @@ def verdict(
     line = status_line(status, reason)
     text = f"{line} → {location}" if location else line
     if lost_login and (status == 401 or (300 <= status < 400 and location)):
-        text = f"{text}: {_LOGIN_EXPIRED}"
+        text = f"{text}: {LOGIN_EXPIRED}"
     elif message:
         text = f"{text}: {message}"
     is_server_error = 500 <= status < 600

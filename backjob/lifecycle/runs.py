@@ -63,7 +63,7 @@ def requeued(job: Job, requeue: Requeue, at: datetime) -> Changes:
     A retry without a checkpoint begins from the start. If only its lessee has the credentials, the lease stays there; so it
     does with a carrier, unless the run's process died, and perhaps its carrier with it.
     """
-    is_kept = job.held or (_is_carried(job) and late(job) is not Late.DEAD)
+    is_kept = job.held or (is_carried(job) and late(job) is not Late.DEAD)
     has_cursor = job.cursor is not None if isinstance(requeue.cursor, Unset) else requeue.cursor is not None
     return Changes(
         status=Status.STARTED if requeue.is_retry else UNSET,
@@ -88,7 +88,7 @@ def given_back(job: Job) -> Changes:
 
     This counts neither as an attempt nor as a slice, and the job keeps its turn in the queue.
     """
-    is_kept = job.held or _is_carried(job)
+    is_kept = job.held or is_carried(job)
     return Changes(
         status=UNSET if is_next_slice(job) else Status.STARTED,
         run=job.run + 1,
@@ -101,7 +101,8 @@ def given_back(job: Job) -> Changes:
     )
 
 
-def _is_carried(job: Job) -> bool:
+def is_carried(job: Job) -> bool:
+    """Whether a carrier delivers the job, which keeps the lease from run to run."""
     return job.lessee is not None and job.lessee.startswith(CARRIER)
 
 

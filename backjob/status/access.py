@@ -49,6 +49,15 @@ class Opened:
         """Whether this visitor may cancel the job."""
         return self.granted == "cancel" or self.may_manage()
 
+    def may_run_again(self, jobs: StatusSource) -> bool:
+        """Whether this visitor may run the job again, which is kept for that.
+
+        A token to manage is enough to try: its holder may be the owner, and otherwise reads that a login is needed.
+        """
+        if not (self.state.keeps_request and self.may_manage()):
+            return False
+        return self.granted == "manage" or self.is_by_owner() or jobs.runs_without_owner(self.state.id)
+
     @property
     def right(self) -> Right:
         """The most that this visitor may do."""

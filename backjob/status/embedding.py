@@ -7,12 +7,14 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Final, Protocol
+from urllib.parse import urlencode
 
 from attrs import frozen
 
 from backjob.errors import BackJobError
 from backjob.model import JobState
 from backjob.status.element import Shown, element_markup, shown_text
+from backjob.status.exchange import local_page
 from backjob.status.hiding import without_errors
 from backjob.status.languages import language
 from backjob.status.templates import attributes, fill
@@ -62,6 +64,10 @@ class EmbeddedJobs(Protocol):
 
     def current_owner(self) -> str | None: ...
 
+    def page_path(self) -> str | None: ...
+
+    def has_streams(self) -> bool: ...
+
 
 def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets: str | None = None) -> Markup:
     """Return the element with its script and style. ``assets`` is their prefix, if it is not that of the job's URL.
@@ -75,22 +81,23 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
         "src": source,
         "output": "" if options.output else None,
         "cancel": "" if options.cancel else None,
-        "stream": "" if options.stream else None,
+        "stream": "" if options.stream and jobs.has_streams() else None,
         "label": options.label or None,
         "on-done-href": options.on_done_href,
         "texts": json.dumps(dict(options.texts), default=str) if options.texts else None,
         "lang": options.lang or None,
     }
     files = fill(_FILES, {"assets": source.rpartition("/")[0] if assets is None else assets})
-    state = _state_of(jobs, job_id)
+    state, page = _state_of(jobs, job_id), local_page(jobs.page_path())
+    back = f"?{urlencode({'back': page})}" if page else ""
     if state is None:
-        link = fill(_WITHOUT_STATE, {"show": source, "word": spoken.say("show")})
+        link = fill(_WITHOUT_STATE, {"show": f"{source}{back}", "word": spoken.say("show")})
         return Markup(f"{files}<backjob-progress{attributes(given)}>{link}")
     shown = Shown(
         file=f"{source}/file",
-        show=source,
-        cancel=f"{source}/cancel" if options.cancel else "",
-        run_again=f"{source}/run_again" if _may_run_again(jobs, state) else "",
+        show=f"{source}{back}",
+        cancel=f"{source}/cancel{back}" if options.cancel else "",
+        run_again=f"{source}/run_again{back}" if _may_run_again(jobs, state) else "",
         label=options.label,
         language=spoken,
     )

@@ -216,7 +216,8 @@ class Endpoints:
 
     def _links(self, opened: Opened, base: str) -> JobLinks:
         job_id, events = opened.state.id, self.jobs.broadcast.limit(in_thread=opened.visit.in_thread) > 0
-        return JobLinks(base, lambda right: self.jobs.reference(job_id, right), opened.right, events)
+        may_run_again = opened.may_run_again(self.jobs)
+        return JobLinks(base, lambda right: self.jobs.reference(job_id, right), opened.right, events, may_run_again)
 
     def _as_dict(self, opened: Opened, state: JobState | None = None) -> dict[str, JsonValue]:
         """Return the state with the links of this visitor."""
@@ -233,7 +234,6 @@ class Endpoints:
         mount, back = visit.mount_url(), back_path(visit.request)
         query = f"?{urlencode({'back': back})}" if back else ""
         links = self._links(opened, mount)
-        may_run_again = opened.may_manage() and opened.state.keeps_request
         start, chunk = self.jobs.tail(opened.state.id)
         body = render(
             opened.state,
@@ -247,7 +247,7 @@ class Endpoints:
                 # With no-referrer, browsers send "Origin: null" for a form, and without TLS no Sec-Fetch-Site either:
                 # only a token can prove that the request comes from the owner's page.
                 cancel=f"{links.form('cancel', 'cancel')}{query}" if opened.may_cancel() else None,
-                run_again=f"{links.form('manage', 'run_again')}{query}" if may_run_again else None,
+                run_again=f"{links.form('manage', 'run_again')}{query}" if links.may_run_again else None,
                 stream=links.events,
                 back=back,
             ),

@@ -149,8 +149,12 @@ def query_values(request: Request, name: str) -> list[str] | None:
 def back_path(request: Request, name: str = "back") -> str | None:
     """Return the parameter ``back``, the page of this host that a link leads back to, or None unless it is a local path."""
     values = query_values(request, name)
-    path = values[0] if values and len(values) == 1 else ""
-    return path if _LOCAL.fullmatch(path) else None
+    return local_page(values[0]) if values and len(values) == 1 else None
+
+
+def local_page(path: str | None) -> str | None:
+    """Return the path of a page if it is one of this host, to which a link may lead back, otherwise None."""
+    return path if path is not None and _LOCAL.fullmatch(path) else None
 
 
 def is_asked(request: Request, name: str) -> bool:

@@ -31,19 +31,19 @@ class JobLinks:
     """The URLs of one job for one visitor.
 
     ``base`` is the URL, or the path, of the status routes. ``reference(right)`` is the id with the token for a right.
-    ``events``: this process serves event streams.
+    ``events``: this process serves event streams. ``may_run_again``: this visitor may, once the job has ended.
     """
 
     base: str
     reference: Callable[[Right], str] = field(repr=False)
     right: Right = "view"
     events: bool = False
+    may_run_again: bool = False
 
     def as_dict(self, job: Linked) -> dict[str, JsonValue]:
         """Return the links, JSON-ready; None for what this visitor may not do, or what there is not now."""
         view = self._url("view")
         may_cancel = self.right != "view" and not job.has_ended
-        may_run_again = self.right == "manage" and job.can_run_again
         return {
             "self": view,
             # With the visitor's own rights, because an EventSource sends no header fields: the stream's states have links too.
@@ -51,7 +51,7 @@ class JobLinks:
             "output": f"{view}/output",
             "file": f"{view}/file" if job.has_file else None,
             "cancel": f"{self._url('cancel')}/cancel" if may_cancel else None,
-            "run_again": f"{self._url('manage')}/run_again" if may_run_again else None,
+            "run_again": f"{self._url('manage')}/run_again" if self.may_run_again and job.can_run_again else None,
         }
 
     def form(self, right: Right, action: str) -> str:

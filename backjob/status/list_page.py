@@ -119,7 +119,7 @@ class ListPage:
             "cancel": f"{links.form('cancel', 'cancel')}{back}" if links.right != "view" and not has_ended else "",
             "run_again": (
                 f"{links.form('manage', 'run_again')}?{self._returning('back')}"
-                if manages and has_ended and state.keeps_request
+                if links.may_run_again and has_ended
                 else ""
             ),
             "file": f"{self.assets}/{state.id}/file" if name else "",

@@ -12,6 +12,8 @@ _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _FIELD_NAMES: Final = re.compile(r"[A-Za-z0-9, _-]{1,1000}")
 _EXPOSED: Final = "Backjob-Next-Offset, Content-Disposition, Location, Retry-After"
 _METHODS: Final = "GET, HEAD, POST, DELETE"
+# Browsers add these to any site's requests once the user has logged in.
+_SCHEMES_OF_BROWSERS: Final = frozenset({"basic", "digest", "negotiate", "ntlm", "kerberos", "hoba", "mutual"})
 _PREFLIGHT_AGE: Final = "600"  # s
 
 
@@ -29,10 +31,11 @@ def same_origin(request: Request) -> bool:
 def is_intended(request: Request, trusted: Collection[str]) -> bool:
     """Return whether the visitor meant to send this request: no page of an untrusted site can have made the browser do it.
 
-    A page of another site can't add ``Authorization: Bearer`` before a preflight allows it, and `preflight` does so for
-    trusted origins alone. With a cookie, the visitor may be the cookie's user all the same.
+    A page of another site can't add ``Authorization`` before a preflight allows it, and `preflight` does so for trusted
+    origins alone. With a cookie, the visitor may be the cookie's user all the same. A field of ``CREDENTIAL_HEADERS`` is
+    no such sign: a proxy that logs users in adds it to every request, also to one that another site's page makes.
     """
-    return same_origin(request) or _origin(request) in trusted or _has_bearer_alone(request)
+    return same_origin(request) or _origin(request) in trusted or _has_token_alone(request)
 
 
 def preflight(request: Request, trusted: Collection[str]) -> Headers | None:
@@ -64,6 +67,6 @@ def _origin(request: Request) -> str:
     return (request.header("origin") or "").lower()
 
 
-def _has_bearer_alone(request: Request) -> bool:
-    scheme = (request.header("authorization") or "").partition(" ")[0]
-    return scheme.lower() == "bearer" and request.header("cookie") is None
+def _has_token_alone(request: Request) -> bool:
+    scheme, *_ = (request.header("authorization") or "").split(maxsplit=1) or [""]
+    return bool(scheme) and scheme.lower() not in _SCHEMES_OF_BROWSERS and request.header("cookie") is None

@@ -311,44 +311,64 @@ class Worker:
         elif outcome.file is not None:
             outcome.file.close()  # finish(file=…) counts more
         conclusion = running.after(end_of(running, outcome), _spread())
-        if running.at_end:
-            seconds = self._clock.monotonic() - running.began
-            self._observers.run_ended(running.at_end, RunEnd(conclusion, outcome.status, outcome.error, seconds))
+        seconds = self._clock.monotonic() - running.began
+
+        def observe(followed: Conclusion) -> None:
+            if running.at_end:
+                self._observers.run_ended(running.at_end, RunEnd(followed, outcome.status, outcome.error, seconds))
+
         is_exit = not isinstance(outcome.error, Exception | None) and exit_of(outcome.error) is None
-        conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None)
+        conclude = partial(self._conclude, running, conclusion, outcome.error if is_exit else None, observe)
         try:
             conclude()
         except StoreError as failure:
+            observe(conclusion)
             _log.info("job %s: the end of its run will be written later: %s", running.job.id, failure)
             running.waits_to_end = True
             self._settle(running.job.id, conclude)
         finally:
             self._places.get().release()
 
-    def _conclude(self, running: Running, conclusion: Conclusion, error: BaseException | None) -> None:
-        """Write what follows the run. Raises `StoreError`: its lease is renewed until a later call has succeeded."""
+    def _conclude(
+        self,
+        running: Running,
+        conclusion: Conclusion,
+        error: BaseException | None,
+        observe: Callable[[Conclusion], object],
+    ) -> None:
+        """Write what follows the run. Raises `StoreError`: its lease is renewed until a later call has succeeded.
+
+        ``observe`` is called with what followed in fact: the job may have been cancelled meanwhile.
+        """
         job = running.job
+        followed = conclusion
         try:
             changed = running.conclude(conclusion)
             if changed is None:
                 running.drop_kept_file()
-                self._after_fence(running)
+                followed = self._after_fence(running) or conclusion
+            elif changed.status.is_final:  # perhaps FAILED, if the store refused the cursor or the file
+                followed = _ended_as(changed)
         except StoreError:
             raise
         except Exception:
             _log.exception("job %s: the end of its run could not be written", job.id)
             changed = None
+        observe(followed)
         running.drop_file()
         self._leases().drop(running)
         if changed is not None:
             self._follow_up(job, conclusion, changed, error)
 
-    def _after_fence(self, running: Running) -> None:
-        """Requeue the job if its run was fenced because it timed out. Otherwise it ended, or was requeued, elsewhere."""
+    def _after_fence(self, running: Running) -> Conclusion | None:
+        """Requeue the job if its run was fenced because it timed out. Otherwise it ended, or was requeued, elsewhere.
+
+        Returns what followed the run, or None if the store does not tell.
+        """
         job = self._store.get(running.job.id)
         if job is None or job.run != running.job.run or job.token != TIMED_OUT or job.status.is_final:
             _log.info("job %s: this run was over already; the end of its action is not recorded", running.job.id)
-            return
+            return _ended_as(job) if job is not None and job.run == running.job.run and job.status.is_final else None
         conclusion = after_run(job, past_end(job, Late.SILENT), _spread())
         changed = write_conclusion(
             self._store,
@@ -359,12 +379,17 @@ class Worker:
         )
         if changed is not None:
             self._follow_up(job, conclusion, changed, None)
+        return conclusion
 
     def _follow_up(self, before: Job, conclusion: Conclusion, job: Job, error: BaseException | None) -> None:
         log_conclusion(before, conclusion, error)
         if isinstance(conclusion, End):
             call_contained(lambda: self._announce(job), "job %s: announcing its end", job.id)
         self._run_ended(job)
+
+
+def _ended_as(job: Job) -> End:
+    return End(job.status, job.status_text)
 
 
 def _spread() -> float:

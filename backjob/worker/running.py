@@ -15,7 +15,7 @@ from typing_extensions import override
 from backjob.endings import is_large, without_result, write_conclusion
 from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
-from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of
+from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of, is_carried
 from backjob.model import Expect, Job, JsonValue, Status, short_text
 from backjob.observers import AtEnd
 from backjob.protocols import Clock, Store
@@ -155,6 +155,9 @@ class Running(Reports):
         conclusion = with_file
         expect = Expect(status=Status.IN_PROGRESS, run=self.job.run, token=self.token)
         latest, at = self._latest(), self._clock.now()
+        if isinstance(conclusion, Requeue) and is_carried(latest):
+            stored = self._store.get(self.job.id)  # the carrier may have left the job since the claim
+            latest = latest if stored is None else evolve(latest, lessee=stored.lessee)
         try:
             job = write_conclusion(self._store, latest, expect, conclusion, at)
         except StoreUnavailable:

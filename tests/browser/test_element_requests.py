@@ -205,6 +205,8 @@ def test_markup_of_the_server_works_without_the_script(scripted: ScriptedSite, v
     page.get_by_role("link", name="Show the progress").click()
     page.wait_for_url(f"{scripted.url}/backjob/*")
     assert page.locator("progress").get_attribute("value") == "30"
+    page.get_by_role("link", name="Back").click()
+    page.wait_for_url(f"{scripted.url}/embedded/{job.id}")
 
 
 def test_the_script_takes_over_the_markup_of_the_server(scripted: ScriptedSite, visitor: Visitor) -> None:

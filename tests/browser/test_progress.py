@@ -28,6 +28,7 @@ def test_the_element_shows_progress_and_output_until_the_end(page: Page, site: S
     assert page.locator("pre").text_content() == "first\nsecond\n"
 
 
+@pytest.mark.slow
 def test_output_is_shown_as_text_and_never_as_markup(page: Page, site: Site) -> None:
     page.goto(site.url)
     site.do("echo", HOSTILE)
@@ -50,6 +51,7 @@ def test_the_cancel_button_cancels_the_job(page: Page, site: Site) -> None:
     site.do("update", 20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", [True, False], ids=["with JavaScript", "without JavaScript"])
 def test_the_ready_page_shows_a_job_to_its_end(page: Page, site: Site, script: bool) -> None:
     page.goto(site.url)

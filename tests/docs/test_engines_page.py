@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -91,8 +92,12 @@ def run(code: str, directory: Path, variables: Mapping[str, str]) -> str:
     ("module", "command"),
     [
         ("by_rq", ["rq", "worker", "heavy", "--url", _IN_CODE]),
-        ("by_dramatiq", ["dramatiq", "by_dramatiq", "--processes", "1", "--threads", "1"]),
-        ("by_huey", ["huey_consumer", "by_huey.huey", "--workers", "4"]),
+        pytest.param(
+            "by_dramatiq",
+            ["dramatiq", "by_dramatiq", "--processes", "1", "--threads", "1"],
+            marks=pytest.mark.nightly,
+        ),
+        pytest.param("by_huey", ["huey_consumer", "by_huey.huey", "--workers", "4"], marks=pytest.mark.nightly),
     ],
 )
 def test_an_engine_of_ten_lines_runs_a_job_in_its_worker(
@@ -106,6 +111,16 @@ def test_an_engine_of_ten_lines_runs_a_job_in_its_worker(
         assert run(_START + _END, tmp_path, variables).startswith(
             "COMPLETED written by process "
         )  # there is no web server
+
+
+def test_a_command_runs_a_job_in_its_own_process(server: PrivateServer, tmp_path: Path) -> None:
+    (tmp_path / "by_nothing.py").write_text("def dispatch(job_id): pass\n")
+    (tmp_path / "shop.py").write_text(_ANY.replace("by_rq", "by_nothing"))
+    variables = environment(server)
+    job_id = run(_START + "print(job_id)", tmp_path, variables).strip()
+    command = ["deliver", job_id, "--app", "shop:jobs", "--in-process", "--json"]
+    state = json.loads(run(f"import sys; from backjob.cli import main; sys.exit(main({command}))", tmp_path, variables))
+    assert state["status_name"] == "COMPLETED"
 
 
 def test_celery_runs_a_job_of_a_flask_application(server: PrivateServer, tmp_path: Path) -> None:

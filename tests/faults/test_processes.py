@@ -200,7 +200,8 @@ def test_the_process_that_joined_a_waiting_job_can_deliver_it(tmp_path: Path, su
 # --- workers --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [pytest.param("gunicorn-sync", marks=pytest.mark.slow), "gunicorn-sync-2"])
+@pytest.mark.parametrize("kind", ["gunicorn-sync", "gunicorn-sync-2"])
+@pytest.mark.slow
 def test_a_job_whose_worker_is_killed_fails_and_the_site_goes_on(tmp_path: Path, gate: Gate, kind: str) -> None:
     with serving(KINDS[kind], "plain_app:app", tmp_path, BACKJOB_RUN_LEASE="2") as site:
         job_id = site.start("/work/hold", {"gate": gate.port})

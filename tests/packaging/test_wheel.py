@@ -23,6 +23,8 @@ TIMEOUT: Final = 110.0
 PART_OF_VENV: Final = {"pip", "setuptools"}
 CORE: Final = {"backjob", "attrs", "h11", "typing-extensions"}
 
+pytestmark = pytest.mark.slow
+
 
 @frozen
 class Built:
@@ -112,14 +114,12 @@ def test_the_sdist_has_the_sources_docs_and_tests(built: Built) -> None:
     assert not [name for name in files if "__pycache__" in name or name.endswith((".db", ".pyc"))]
 
 
-@pytest.mark.slow
 def test_the_installation_has_only_the_core_dependencies(python: Path, tmp_path: Path) -> None:
     listed = json.loads(run(python, "-m", "pip", "list", "--format", "json", cwd=tmp_path))
     names = {one["name"].lower().replace("_", "-") for one in listed}
     assert names - PART_OF_VENV == CORE
 
 
-@pytest.mark.slow
 def test_the_installation_is_small(python: Path) -> None:
     [packages] = (python.parents[1] / "lib").glob("python*/site-packages")
     sizes = {
@@ -132,7 +132,6 @@ def test_the_installation_is_small(python: Path) -> None:
     assert sum(sizes.values()) < MAX_INSTALLED_SIZE
 
 
-@pytest.mark.slow
 def test_the_installed_package_can_be_imported_without_a_framework(python: Path, tmp_path: Path) -> None:
     code = "import backjob, backjob.wsgi, backjob.cli, sys; print(backjob.__file__, 'flask' in sys.modules)"
     file, flask = run(python, "-I", "-c", code, cwd=tmp_path).split()
@@ -140,7 +139,6 @@ def test_the_installed_package_can_be_imported_without_a_framework(python: Path,
     assert flask == "False"
 
 
-@pytest.mark.slow
 def test_the_installed_demo_runs_a_job(python: Path, tmp_path: Path) -> None:
     printed = run(python.with_name("backjob"), "demo", "--once", cwd=tmp_path)
     assert "COMPLETED" in printed

@@ -12,7 +12,7 @@ from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, result_of, serving
 
 
-@pytest.mark.parametrize("server", ["wsgiref", "gunicorn-sync-2"])
+@pytest.mark.parametrize("server", ["wsgiref", pytest.param("gunicorn-sync-2", marks=pytest.mark.slow)])
 def test_an_endless_chain_of_jobs_ends_at_the_limit_with_an_error(tmp_path: Path, server: str) -> None:
     with serving(KINDS[server], "plain_app:app", tmp_path) as site:
         state = site.end(site.start("/work/chain", {"left": 1000}))

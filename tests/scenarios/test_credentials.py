@@ -18,8 +18,8 @@ SECRETS = (b"0ddC00kie", b"0ddT0ken", b"0ddApiK3y", b64encode(b'[["X-Api-Key","0
 @pytest.mark.parametrize(
     ("app", "server", "more"),
     [
-        ("flask_app", "werkzeug", {}),
-        ("plain_app", "wsgiref", {}),
+        pytest.param("flask_app", "werkzeug", {}, marks=pytest.mark.slow),
+        pytest.param("plain_app", "wsgiref", {}, marks=pytest.mark.slow),
         ("plain_app", "gunicorn-threads", {"BACKJOB_SEAL": "yes"}),
     ],
     ids=["werkzeug", "wsgiref", "sealed"],

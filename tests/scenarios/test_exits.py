@@ -55,17 +55,15 @@ def test_processes_that_an_action_forks_print_to_the_servers_stdout(pair: tuple[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "path", ["/coroutine/leave", "/coroutine/leave-by-task", "/coroutine/leave-by-thread", "/within/leave"]
-)
 @pytest.mark.parametrize("kind", ["uvicorn-h11", "hypercorn"])
-def test_an_event_loop_goes_on_after_an_exit_of_a_task_or_a_thread(kind: str, path: str, tmp_path: Path) -> None:
+def test_an_event_loop_goes_on_after_an_exit_of_a_task_or_a_thread(kind: str, tmp_path: Path) -> None:
     with serving(KINDS[kind], "starlette_app:app", tmp_path) as site, Gate() as gate:
         other = site.start("/coroutine/hold", {"gate": gate.port})
         held = gate.reached()
-        for how in ("SystemExit:3", "KeyboardInterrupt"):
-            state = site.run(path, {"how": how})
-            assert (state.status, state.status_text) == (Status.FAILED, text_of(how))
+        for path in ("/coroutine/leave", "/coroutine/leave-by-task", "/coroutine/leave-by-thread", "/within/leave"):
+            for how in ("SystemExit:3", "KeyboardInterrupt"):
+                state = site.run(path, {"how": how})
+                assert (state.status, state.status_text) == (Status.FAILED, text_of(how)), path
         held.release()
         assert site.end(other).status is Status.COMPLETED
         assert site.server.process.poll() is None

@@ -21,7 +21,7 @@ from tests.scenarios.servers import KINDS
 from tests.scenarios.sites import Site, serving
 
 
-@pytest.fixture(params=["waitress", "gunicorn-threads"])
+@pytest.fixture(params=["waitress", pytest.param("gunicorn-threads", marks=pytest.mark.slow)])
 def busy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     """A site on a server with several threads."""
     # The limit would refuse some copies as busy, before they reach the claim.

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -127,5 +127,5 @@ def worked(kind: Kind, app: str, directory: Path, *options: str, **more: str) ->
             supervisor.wait_until_ready()
             yield site, supervisor
         finally:
-            with suppress(ProcessLookupError):
-                supervisor.stop()
+            code = supervisor.stop()
+        assert code == 0, supervisor.log

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from typing import assert_type
+from typing import BinaryIO, assert_type
 
 from backjob import BackJob, JobState, Status
 from backjob.model import JsonValue, Output, Request
@@ -174,6 +174,7 @@ async def the_async_twins(job_id: str, rows: AsyncIterator[int]) -> None:
     assert_type(await jobs.astart("/work", {"a": 1}, method="POST", json=[1], merge="unfinished"), str)
     assert_type(await jobs.astatus(job_id), JobState)
     assert_type(await jobs.aoutput(job_id, 5), Output)
+    assert_type(await jobs.aopen_file(job_id), BinaryIO)
     assert_type(await jobs.acancel(job_id), bool)
     assert_type(await jobs.ajoin(job_id, timeout=5), JobState)
     assert_type(await jobs.afinish("done", {"a": 1}), str)

@@ -122,6 +122,7 @@ class Here:
     caller: Caller = _CALLER
     mount: str = ""
     is_test_client: bool = False
+    in_thread: bool = True
 
     def changed_cookies(self) -> dict[str, str | None]:
         return {}

@@ -24,10 +24,14 @@ NAMES: Final = {
     "backjob.stores": ["open_store"],
     "backjob.stores.memory": ["MemoryStore"],
     "backjob.stores.sqlite": ["SQLiteStore"],
+    "backjob.transports.inprocess": ["InProcessTransport"],
     "backjob.transports.sockets": ["SocketTransport"],
     "backjob.signing": ["MessageSigner", "derive_key", "secret_file"],
     "backjob.wsgi": ["BackJobMiddleware", "StatusApp"],
     "backjob.testing": ["FakeClock", "SignerContract", "StoreContract", "TransportContract", "immediate", "recorded"],
+    "backjob.testing.deliveries": ["Application", "DeliveryContract"],
+    "backjob.testing.dying": ["dies_at"],
+    "backjob.testing.plugin": ["backjob_app", "backjob_immediate", "backjob_recorded"],
     "backjob.cli": ["main"],
     "backjob.flask": ["BackJob"],
 }
@@ -192,6 +196,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "exists": {"job_id": EMPTY},
     "scope": {"job_id": EMPTY},
     "output": {"job_id": EMPTY, "offset": 0},
+    "open_file": {"job_id": EMPTY},
     "find": FIND,
     "watch": {"job_id": EMPTY},
     "join": {"job_id": EMPTY, "timeout": None},
@@ -231,6 +236,7 @@ METHODS: Final[dict[str, dict[str, Any]]] = {
     "background_only": {"action": EMPTY},
     "astatus": {"job_id": EMPTY},
     "aoutput": {"job_id": EMPTY, "offset": 0},
+    "aopen_file": {"job_id": EMPTY},
     "adeliver": {"job_id": EMPTY, "transport": None},
     "acancel": {"job_id": EMPTY},
     "afind": FIND,
@@ -284,7 +290,7 @@ def test_a_backjob_is_a_context_manager() -> None:
 
 def test_the_async_twins_are_coroutines() -> None:
     twins = {name: getattr(BackJob, name) for name in METHODS if name.startswith("a") and name[1:] in METHODS}
-    assert len(twins) == 18
+    assert len(twins) == 19
     for name, twin in {**twins, "astart": BackJob.astart}.items():
         # atrack() checks its arguments at once and then returns an async iterator.
         assert inspect.iscoroutinefunction(twin) or inspect.isasyncgenfunction(twin) or name == "atrack", name
@@ -304,6 +310,7 @@ def test_astart_has_every_option_of_start() -> None:
     ("module", "name", "first"),
     [
         ("backjob.stores.sqlite", "SQLiteStore", ["path"]),
+        ("backjob.transports.inprocess", "InProcessTransport", ["app", "threads", "*", "interface", "base_url"]),
         ("backjob.transports.sockets", "SocketTransport", ["base_url", "connect_to", "tls"]),
         ("backjob.signing", "MessageSigner", ["key", "*", "fallbacks", "carrier"]),
         ("backjob.wsgi", "BackJobMiddleware", ["app", "jobs", "status"]),

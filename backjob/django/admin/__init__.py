@@ -30,7 +30,7 @@ from backjob.django.admin.people import owners_named, show_owners
 from backjob.django.containing import contains
 from backjob.django.engine import database_of
 from backjob.django.models import Job
-from backjob.django.site import jobs
+from backjob.django.site import engine, jobs
 from backjob.errors import BackJobError, InvalidRequest, JobNotFound
 from backjob.model import DEFAULT_QUEUE
 
@@ -168,7 +168,7 @@ class JobAdmin(JobFields):
             (
                 "run_again",
                 _("Run again"),
-                has_ended and bool(job.keep_request) and self.has_run_again_permission(request),
+                has_ended and bool(job.keep_request) and self.has_run_again_permission(request) and _would_start(job),
             ),
         ]
         return [(name, label) for name, label, is_offered in offered if is_offered]
@@ -230,6 +230,11 @@ class JobAdmin(JobFields):
         if "_from_page" not in request.POST or (pk := queryset.values_list("pk", flat=True).first()) is None:
             return None
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:backjob_job_change", args=[pk]))
+
+
+def _would_start(job: Job) -> bool:
+    """Whether the kept request of a job can run again for the visitor of this page."""
+    return engine().runs_without_owner(job.id) or (job.owner is not None and job.owner == engine().current_owner())
 
 
 def _may(request: HttpRequest, permission: str) -> bool:

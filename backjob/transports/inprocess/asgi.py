@@ -97,12 +97,14 @@ class Lifespan:
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._answers: asyncio.Queue[Message] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
+        self._has_started = False
 
     async def start(self) -> None:
         """Return once the application has started, or has turned out to have no lifespan. Raises `NotSent` if it fails."""
         self._task = asyncio.create_task(self._run())
         answer = await self._exchange("lifespan.startup")
-        if answer is not None and answer["type"] == "lifespan.startup.failed":
+        self._has_started = answer is not None and answer["type"] == "lifespan.startup.complete"
+        if answer is not None and not self._has_started:
             raise NotSent(
                 f"the application's startup failed: {str(answer.get('message', '')).strip() or 'see its log'}"
             )
@@ -127,12 +129,20 @@ class Lifespan:
             return None
         return await answer
 
+    async def _answer(self, message: Message) -> None:
+        if message["type"].endswith(".failed"):
+            self._has_started = False  # it has said why, and many applications raise the error as well
+        await self._answers.put(message)
+
     async def _run(self) -> None:
         scope = {"type": "lifespan", "asgi": dict(_VERSION), "state": self.state}
         try:
-            await self._app(scope, self._to_app.get, self._answers.put)
+            await self._app(scope, self._to_app.get, self._answer)
         except Exception as error:
-            _log.debug("the application has no lifespan, or left it: %r", error)
+            if self._has_started:
+                _log.exception("the lifespan of the application ended with an error")
+            else:
+                _log.debug("the application has no lifespan: %r", error)
         except (SystemExit, KeyboardInterrupt) as error:
             # Either would end the event loop.
             await self._answers.put({"type": "lifespan.startup.failed", "message": repr(error)})

@@ -121,6 +121,17 @@ def test_the_button_runs_again_and_leads_to_the_new_job(ended: str) -> None:
     assert answer.redirect_chain[-1][0] == f"{LIST}{key(new.job_id)}/change/"
 
 
+def test_only_the_owner_of_a_job_that_ran_with_a_login_gets_the_button(database: str) -> None:
+    al = staff("view_job", "run_again_job")
+    with recorded():
+        arguments = [{"path": "/see", "keep_request": True, **more} for more in ({}, {"owner": "someone else"})]
+        ids = [al.post("/start", given, content_type="application/json").json()["id"] for given in arguments]
+    for job_id in ids:
+        jobs.cancel(job_id)
+    pages = [al.get(f"{LIST}{key(job_id)}/change/").content.decode() for job_id in ids]
+    assert ['value="run_again"' in page for page in pages] == [True, False]
+
+
 def test_a_job_that_cannot_run_again_is_an_error_that_says_why(database: str) -> None:
     with immediate():
         not_kept = jobs.start("see", as_current_user=False)

@@ -121,6 +121,13 @@ def test_a_server_that_serves_one_request_at_a_time_is_reported(
     assert found() == expected
 
 
+def test_a_process_that_delivers_nothing_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["gunicorn", "-b", "unix:/run/site.sock", "-w", "2", "site.wsgi"])
+    monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
+    with override_settings(BACKJOB={**getattr(settings, "BACKJOB", {}), "DELIVER": []}):
+        assert found() == []
+
+
 @pytest.mark.parametrize(
     ("given", "command", "expected"),
     [
@@ -182,3 +189,9 @@ def test_sqlite_whose_writers_do_not_take_turns_is_reported(
     monkeypatch.setattr(settings, "DATABASES", databases)
     with override_settings(BACKJOB=given):
         assert [one for one in found() if one.startswith("backjob.W04")] == expected
+
+
+def test_the_warning_about_atomic_requests_says_how_to_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "DATABASES", {"default": {**TURNS, "ATOMIC_REQUESTS": True}})
+    [warning] = [one for one in run_checks(tags=["backjob"]) if one.id == "backjob.W040"]
+    assert "add 'backjob.W040' to SILENCED_SYSTEM_CHECKS" in (warning.hint or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def path_of(language: str, suffix: str) -> Path:
     return PACKAGE / "locale" / LOCALES[language] / "LC_MESSAGES" / f"django.{suffix}"
 
 
+@cache
 def texts_in_the_code() -> set[Any]:
     """Every text of the package that is translated, as a catalogue has it: plural forms as a tuple."""
     texts: set[Any] = set()

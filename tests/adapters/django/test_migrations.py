@@ -131,6 +131,7 @@ def _plain(value: Any, *, is_text: bool) -> Any:
     return value
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("kind")
 def test_migrations_create_and_drop_tables_without_touching_other_apps() -> None:
     migrate()
@@ -167,6 +168,7 @@ def test_only_a_delivery_reads_the_body_of_a_request(kind: str) -> None:
         store.get("job", body=True)
 
 
+@pytest.mark.slow
 def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> None:
     migrate("backjob", "0003")
     columns = list(ROWS["backjob_job"][0])
@@ -192,6 +194,7 @@ def test_jobs_of_the_second_version_survive_the_next_migration(kind: str) -> Non
     assert "run" in shape_columns(), kind
 
 
+@pytest.mark.slow
 def test_jobs_of_the_third_version_survive_the_next_migration(kind: str) -> None:
     migrate("backjob", "0004")
     columns = shape_columns()

@@ -30,7 +30,7 @@ KEPT: Final = ("db", "cached_db", "file", "cache")
 
 @pytest.fixture(
     scope="module",
-    params=["gunicorn-threads", "uvicorn-h11", pytest.param("runserver", marks=pytest.mark.slow)],
+    params=["gunicorn-threads", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("uvicorn-h11", "runserver"))],
 )
 def site(request: pytest.FixtureRequest, sqlite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with serving(request.param, tmp_path_factory.mktemp("site"), **SECURE) as site:
@@ -201,7 +201,7 @@ def test_pages_and_a_job_write_to_sqlite_without_errors(kind: str, sqlite: str, 
 
 @pytest.mark.parametrize(
     "kind",
-    ["uvicorn-h11", *[pytest.param(kind, marks=pytest.mark.slow) for kind in ("hypercorn", "granian", "daphne")]],
+    [pytest.param(kind, marks=pytest.mark.slow) for kind in ("uvicorn-h11", "hypercorn", "granian", "daphne")],
 )
 def test_an_action_whose_client_hangs_up_runs_to_its_end(kind: str, sqlite: str, tmp_path: Path) -> None:
     with serving(kind, tmp_path) as site:

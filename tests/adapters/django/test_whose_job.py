@@ -120,7 +120,9 @@ def test_a_visitors_double_click_merges_with_himself_only(merge: str, name: str)
     assert len(set(clicks)) == 4
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "engine", [ENGINES[0], *(pytest.param(engine, marks=pytest.mark.slow) for engine in ENGINES[1:])]
+)
 def test_the_job_gets_the_session_as_it_is_when_the_view_starts_it(engine: str, tmp_path: Any) -> None:
     name = f"django.contrib.sessions.backends.{engine}"
     with override_settings(SESSION_ENGINE=name, SESSION_FILE_PATH=str(tmp_path)), immediate():

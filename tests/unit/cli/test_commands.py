@@ -28,7 +28,7 @@ from backjob.cli.exits import Exit
 from backjob.cli.program import COMMANDS
 from backjob.jobs import engine_of
 from backjob.lifecycle import End, cancelled, claimed, completed, ended, failed
-from backjob.model import Draft, Expect, Query, Report, Request
+from backjob.model import Changes, Draft, Expect, Query, Report, Request
 from backjob.protocols import Store
 from backjob.signing import MessageSigner
 from backjob.status.words import NO_SIGN
@@ -722,6 +722,34 @@ def test_run_again_starts_the_kept_request_and_waits_until_the_site_runs_it(
         assert run("run-again", "--json", again) == 0
         assert json.loads(capsys.readouterr().out)["title"] == "/work"
         assert run("run-again", "unknown") == 3
+
+
+def test_deliver_sends_a_job_to_the_site_and_exits_with_its_end(
+    url: str, store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Out
+) -> None:
+    key = secrets.token_hex(32)
+
+    def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("200 OK" if environ["PATH_INFO"] == "/work" else "404 Not Found", [("Content-Length", "0")])
+        return [b""]
+
+    with (
+        BackJob(open_store(url), SocketTransport, MessageSigner(key), deliver=[]) as jobs,
+        served(BackJobMiddleware(work, jobs)) as address,
+    ):
+        monkeypatch.setenv("BACKJOB_BASE_URL", address)
+        monkeypatch.setenv("BACKJOB_KEY", key)
+        monkeypatch.setenv("BACKJOB_STORE", url)
+        done, failed, other = (jobs.start(path, as_current_user=False) for path in ("/work", "/other", "/work"))
+        assert [run("deliver", done, "--json"), run("deliver", failed), run("deliver", done)] == [0, 1, 4]
+        assert store.change(other, Expect(), Changes(lessee="another", lease=60.0))
+        assert run("deliver", other) == 5
+        assert run("deliver", "unknown") == 3
+        assert run("deliver", other, "--in-process") == 64
+    said = capsys.readouterr()
+    assert json.loads(said.out)["status_name"] == "COMPLETED"
+    for words in ("it has ended COMPLETED already", "another process delivers it (another)", "pass --app module:jobs"):
+        assert words in said.err
 
 
 def test_run_again_says_why_a_job_cannot_run_again(

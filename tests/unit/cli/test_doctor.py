@@ -355,7 +355,7 @@ def test_waitress_declares_that_it_has_threads(jobs: BackJob) -> None:
         assert problems(examined(url)) == []
 
 
-@pytest.mark.parametrize("threads", [1, 3, 4])
+@pytest.mark.parametrize("threads", [3, *(pytest.param(threads, marks=pytest.mark.slow) for threads in (1, 4))])
 def test_the_number_of_requests_that_a_server_handles_at_once_is_measured(jobs: BackJob, threads: int) -> None:
     with waitress_server(BackJobMiddleware(hello, jobs), threads) as url:
         measured = measured_at(url, jobs)

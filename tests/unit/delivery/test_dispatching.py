@@ -83,6 +83,12 @@ def test_a_delayed_job_is_handed_over_when_it_is_due(world: Bench, carrier: Engi
     assert carrier.taken == [job_id]
 
 
+def test_many_jobs_that_are_due_at_once_are_all_handed_over_at_once(world: Bench, carrier: Engine) -> None:
+    ids = [world.start(queue="heavy", delay=1) for _ in range(250)]
+    world.step(1)
+    assert sorted(carrier.taken) == sorted(ids)
+
+
 def test_a_lost_message_is_repeated_after_ever_longer_times(carrier: Engine) -> None:
     world = world_of(carrier, redispatch_after=100)
     job_id = world.start(queue="heavy")

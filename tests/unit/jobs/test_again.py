@@ -134,6 +134,15 @@ def test_a_sealed_job_counts_as_one_with_its_users_login() -> None:
     assert sent(world).header("cookie") == "session=new"
 
 
+@pytest.mark.parametrize(
+    ("options", "seal", "expected"),
+    [({}, False, False), ({}, True, False), ({"as_owner": True}, True, True), ({"as_current_user": False}, True, True)],
+)
+def test_the_engine_knows_which_jobs_others_can_run_again(options: dict[str, Any], seal: bool, expected: bool) -> None:
+    world = bench(owner=lambda request: request.header("x-owner"), seal=seal)
+    assert world.engine.runs_without_owner(ended(world, **options)) is expected
+
+
 def test_a_job_of_the_current_user_without_any_credentials_is_anonymous(world: Bench) -> None:
     old = ended(world, page(None, "ann"))
     again(world, old, page(BOB, "bob"))

@@ -74,7 +74,7 @@ def site() -> Iterator[Site]:
 
 def test_a_job_is_delivered_to_its_end(site: Site) -> None:
     job_id = site.web.start()
-    assert site.store.get(job_id).lessee is None  # type: ignore[union-attr]
+    assert stored(site, job_id).lessee is None
     state = site.deliver(job_id)
     assert (state.id, state.status, len(site.transport.sent)) == (job_id, Status.COMPLETED, 1)
 
@@ -87,7 +87,7 @@ def test_all_slices_and_retries_are_delivered(site: Site) -> None:
     assert [sent.delivery.job_id for sent in site.transport.sent] == [job_id] * 3
 
 
-def test_between_two_runs_no_other_process_takes_the_job(site: Site) -> None:
+def test_between_two_runs_no_other_process_takes_the_job(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     site.outcomes = [Outcome(error=ZeroDivisionError("no")), Outcome(200, "OK")]
     job_id = site.web.start(retries=1, retry_delay=0.5)
     seen: list[str | None] = []
@@ -99,7 +99,7 @@ def test_between_two_runs_no_other_process_takes_the_job(site: Site) -> None:
             seen.append(changed.lessee)
         return changed
 
-    site.store.change = change  # type: ignore[method-assign]
+    monkeypatch.setattr(site.store, "change", change)
     assert site.deliver(job_id).status is Status.COMPLETED
     assert len(seen) >= 2
     assert all(lessee is not None and lessee.startswith(CARRIER) for lessee in seen)
@@ -166,10 +166,10 @@ def test_a_sealed_job_is_delivered_with_its_login() -> None:
     assert site.logins == [COOKIE]
 
 
-def test_a_sealed_job_is_refused_where_it_can_not_be_opened() -> None:
+def test_a_sealed_job_is_refused_where_it_can_not_be_opened(monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(seal=True)
     job_id = site.web.start(headers={"Cookie": COOKIE})
-    site.worker.engine._opener = lambda: None  # type: ignore[method-assign]
+    monkeypatch.setattr(site.worker.engine, "_opener", lambda: None)
     assert refusal(site, job_id) == "credentials"
 
 
@@ -231,6 +231,22 @@ def test_another_transport_is_used_if_one_is_given(site: Site) -> None:
     transport = FakeTransport(script=site.act)  # which can't be hashed
     assert site.worker.jobs.deliver(job_id, transport).status is Status.COMPLETED
     assert (len(transport.sent), len(site.transport.sent)) == (1, 0)
+
+
+def test_an_action_in_a_process_without_an_address_starts_jobs_for_other_processes() -> None:
+    site = Site()
+    site.worker.engine.addresses._destinations = ()
+    job_id, child = site.web.start(), ""
+
+    def act(sent: Sent) -> None:
+        nonlocal child
+        child = site.worker.start("/child")
+        site.act(sent)
+
+    assert site.worker.jobs.deliver(job_id, FakeTransport(script=act)).status is Status.COMPLETED
+    assert stored(site, child).lessee is None
+    site.worker.step()
+    assert stored(site, child).lessee is None
 
 
 def test_a_worker_takes_no_queue_that_an_engine_carries() -> None:
@@ -310,8 +326,9 @@ def test_an_interrupted_call_leaves_the_next_run_to_others(site: Site) -> None:
     call = Call(site, job_id)
     assert site.arrived.wait(DEADLINE)
     call.interrupt()
+    eventually(lambda: stored(site, job_id).lessee is None)
     site.proceed.set()
-    eventually(lambda: stored(site, job_id).run == 2 and stored(site, job_id).lessee is None)
+    eventually(lambda: stored(site, job_id).run == 2)
     assert stored(site, job_id).lease_until is None
     assert len(site.transport.sent) == 1
 

@@ -102,6 +102,13 @@ def test_a_limit_outside_of_1_to_1000_is_refused(world: Bench, limit: Any) -> No
     assert caught.value.argument == "limit"
 
 
+@pytest.mark.parametrize("status", ["failed", "FAILED", 3])
+def test_find_takes_a_status_and_no_name(world: Bench, status: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"Status\.FAILED") as caught:
+        world.jobs.find(status=status)
+    assert caught.value.argument == "status"
+
+
 def test_find_returns_pages_of_jobs_newest_first(world: Bench) -> None:
     ids = []
     for n in range(5):
@@ -173,6 +180,7 @@ def test_a_job_in_a_list_has_only_the_end_of_its_output_as_text(world: Bench) ->
         lambda jobs: jobs.scope("unknown"),
         lambda jobs: jobs.output("unknown"),
         lambda jobs: jobs.output("unknown", 5),
+        lambda jobs: jobs.open_file("unknown"),
         lambda jobs: next(jobs.watch("unknown")),
         lambda jobs: jobs.join("unknown", timeout=1),
         lambda jobs: jobs.cancel("unknown"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import tempfile
 from collections.abc import Callable
@@ -47,9 +48,7 @@ def finished(world: Bench, **given: Any) -> Job:
 
 
 def content(world: Bench, job: Job) -> bytes:
-    file = world.engine.open_file(job.id)
-    assert file is not None
-    with file:
+    with world.jobs.open_file(job.id) as file:
         return file.read()
 
 
@@ -86,6 +85,16 @@ def test_the_name_is_that_of_the_path_unless_one_is_given(world: Bench, tmp_path
     assert (file_of(finished(world, file=path)) or {})["name"] == "rows.csv"
     with path.open("rb") as file:
         assert (file_of(finished(world, file=file)) or {})["name"] == "rows.csv"
+
+
+def test_a_job_whose_file_is_missing_has_none_to_open(world: Bench, files: DirectoryFiles) -> None:
+    job, without = finished(world, file=b"a", name="a.txt"), finished(world)
+    with asyncio.run(world.jobs.aopen_file(job.id)) as file:
+        assert file.read() == b"a"
+    files.delete(job.id)
+    for job_id in (job.id, without.id):
+        with pytest.raises(InvalidRequest, match="no file"):
+            world.jobs.open_file(job_id)
 
 
 def test_the_file_is_copied_at_once(world: Bench, tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ class FakeJobs:
     again: list[str] = field(factory=list)
     queries: list[Query] = field(factory=list)
     refusal: str = ""
+    needs_owner: bool = False
     can_list: bool = True
     trusted_origins: tuple[str, ...] = ()
     page_template: str | None = None
@@ -63,10 +64,18 @@ class FakeJobs:
     files: dict[str, bytes] = field(factory=dict)
     show_errors: bool = False
     visitor: str | None = None
+    streams: bool = True
+    page: str | None = None
     broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
 
     def open_file(self, job_id: str) -> BinaryIO | None:
         return io.BytesIO(self.files[job_id]) if job_id in self.files else None
+
+    def page_path(self) -> str | None:
+        return self.page
+
+    def has_streams(self) -> bool:
+        return self.streams
 
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         return f"/backjob/{self.reference(job_id, 'cancel' if cancel else 'view')}"
@@ -109,6 +118,9 @@ class FakeJobs:
         self.again.append(job_id)
         self.states["again"] = evolve(self.states[job_id], id="again", status=Status.STARTED, end_time=None)
         return "again"
+
+    def runs_without_owner(self, job_id: str) -> bool:
+        return not self.needs_owner
 
     def listed(self, query: Query) -> list[JobState]:
         if not self.can_list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -135,11 +136,27 @@ def test_with_show_errors_visitors_see_it_too() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("302 Found → /admin/login/?next=/command/work/", "the job was redirected, perhaps to a login page"),
+        ("399 → /a b: the middleware", "the job was redirected, perhaps to a login page"),
+        ("302 Found → /login: the login has expired; see as_owner", "the login has expired; see as_owner"),
+        ("302 Found", "302 Found"),
+        ("300 rows failed", "300 rows failed"),
+    ],
+)
+def test_only_staff_see_where_a_job_was_redirected(world: Bench, text: str, shown: str) -> None:
+    job_id = failed(world, Outcome(error=JobFailed(text)), owner="ann")
+    read = [json.loads(fetch(world, job_id, headers=JSON, staff=staff).body)["status_text"] for staff in (False, True)]
+    assert read == [shown, text]
+    assert world.jobs.text_of(world.jobs.status(job_id)) == shown
+
+
+@pytest.mark.parametrize(
     ("outcome", "text"),
     [
         (Outcome(404, message="No such customer"), "404 Not Found: No such customer"),
         (Outcome(500), "500 Internal Server Error"),
-        (Outcome(302, location="/login"), "302 Found → /login"),
     ],
 )
 def test_the_words_of_the_site_itself_are_always_shown(world: Bench, outcome: Outcome, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
 from pathlib import Path
 
 import flask
@@ -12,9 +13,10 @@ from jinja2 import Environment
 from backjob import BackJob
 from backjob.flask import BackJob as FlaskBackJob
 from backjob.lifecycle import failed
-from backjob.model import JobState, Status
+from backjob.model import JobState, Request, Status
 from backjob.status.embedding import ElementOptions, element, text_of
 from tests.unit.acting import Acting, quiet_jobs
+from tests.unit.core import Here, bench, served
 from tests.unit.status.fake_jobs import FakeJobs, a_state
 
 
@@ -30,6 +32,25 @@ def test_it_has_the_state_and_a_link_to_the_jobs_page(jobs: FakeJobs) -> None:
     assert 'Running</span>: <span part="text">&lt;b&gt;Chugging&lt;/b&gt; along</span>' in markup
     assert f'<a part="show" href="{source}">Show the progress</a>' in markup
     assert "<form" not in markup
+
+
+@pytest.mark.parametrize(
+    ("limit", "here", "has_streams"),
+    [
+        (None, Here(in_thread=True), False),
+        (None, Here(in_thread=False), True),
+        (20, Here(in_thread=True), True),
+        (0, Here(in_thread=False), False),
+        (None, None, True),
+        (0, None, False),
+    ],
+)
+def test_it_listens_to_events_only_if_the_server_has_them(
+    limit: int | None, here: Here | None, has_streams: bool
+) -> None:
+    world = bench(streams=limit)
+    with nullcontext() if here is None else served(here):
+        assert (" stream>" in world.jobs.element("job1", stream=True)) is has_streams
 
 
 def test_without_the_script_a_form_cancels(jobs: FakeJobs) -> None:
@@ -50,6 +71,42 @@ def test_without_the_script_the_owner_of_an_ended_job_runs_it_again(jobs: FakeJo
     for other in ({"keeps_request": False}, {"owner": "bob"}, {"owner": None}, {"status": Status.IN_PROGRESS}):
         jobs.states["job1"] = a_state(**{"status": Status.FAILED, "keeps_request": True, **other})
         assert "run_again" not in element(jobs, "job1", ElementOptions())
+
+
+def test_without_the_script_the_jobs_page_leads_back_to_this_one(jobs: FakeJobs) -> None:
+    jobs.page, jobs.visitor = "/orders?page=2&sort=a", "ann"
+    view, cancel, back = jobs.status_url("job1"), jobs.status_url("job1", True), "?back=%2Forders%3Fpage%3D2%26sort%3Da"
+    markup = element(jobs, "job1", ElementOptions(cancel=True))
+    assert f'src="{cancel}"' in markup
+    assert f'href="{cancel}{back}"' in markup
+    assert f'action="{cancel}/cancel{back}"' in markup
+    jobs.states["job1"] = a_state(status=Status.FAILED, keeps_request=True)
+    assert f'action="{view}/run_again{back}"' in element(jobs, "job1", ElementOptions())
+    del jobs.states["job1"]
+    assert f'href="{view}{back}"' in element(jobs, "job1", ElementOptions())
+    jobs.page = "//evil.example"
+    assert "back=" not in element(jobs, "job1", ElementOptions())
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "mount", "page"),
+    [
+        ("GET", "/orders?a=1", "", "/orders?a=1"),
+        ("GET", "/shop/orders", "/shop", "/shop/orders"),
+        ("GET", "/orders", "/shop", "/shop/orders"),
+        ("GET", "/shopping", "/shop", "/shop/shopping"),
+        ("POST", "/orders", "", None),
+    ],
+)
+def test_the_page_being_served_is_the_one_that_the_browser_shows(
+    method: str, target: str, mount: str, page: str | None
+) -> None:
+    world = bench()
+    assert world.engine.page_path() is None
+    with served(Here(Request(method, target), mount=mount)):
+        assert world.engine.page_path() == page
+        with world.run().active():
+            assert world.engine.page_path() is None
 
 
 def test_a_job_that_is_gone_or_a_store_that_is_down_leaves_the_link(jobs: FakeJobs) -> None:

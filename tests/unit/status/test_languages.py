@@ -15,7 +15,7 @@ from attrs import evolve
 
 from backjob.lifecycle import UNEXPECTED, WAITING_TEXTS, End, Late, failed, past_end, verdict
 from backjob.model import Job, JobState, JsonValue, Request, Status
-from backjob.status.hiding import without_errors
+from backjob.status.hiding import REDIRECTED, without_errors
 from backjob.status.languages import ENGLISH, LANGUAGES, UNITS, accepted_language, language, language_file
 from backjob.status.templates import asset
 from backjob.status.words import NO_SIGN, WAITING, attempt_text, run_line, text_of_state, with_notes, word_of
@@ -68,7 +68,13 @@ def test_the_sentences_are_those_that_backjob_writes() -> None:
         id="job1", version=1, status=Status.IN_PROGRESS, created_time=NOON, start_time=NOON, updated_time=NOON, read_time=NOON,
         request=Request("GET", "/work"), error_timeout=3600,
     )  # fmt: skip
-    written = [*WAITING.values(), NO_SIGN, attempt_text(2, 3), *(past_end(job, limit).text or "" for limit in Late)]
+    written = [
+        *WAITING.values(),
+        NO_SIGN,
+        REDIRECTED,
+        attempt_text(2, 3),
+        *(past_end(job, limit).text or "" for limit in Late),
+    ]
     for text in written:
         assert ENGLISH.sentence(text) == text
         assert all(language(tag).sentence(text) != text for tag in OTHERS), text

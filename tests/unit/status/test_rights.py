@@ -42,10 +42,16 @@ WHO = [
     ("job1.manage-job1", {"headers": EVIL}, 200),
     ("job1.view-job1", {"owner": "ann", "headers": SAME_ORIGIN}, 200),
     ("job1", {"owner": "ann", "headers": (BEARER,)}, 200),
+    ("job1", {"owner": "ann", "headers": (("Authorization", "Token abc"), *EVIL)}, 200),
     ("job1", {"owner": "ann"}, 403),
     ("job1", {"owner": "ann", "headers": EVIL}, 403),
     ("job1", {"owner": "ann", "headers": (BEARER, ("Cookie", "session=1"))}, 403),
+    ("job1", {"owner": "ann", "headers": (("Authorization", "Token abc"), ("Cookie", "session=1"))}, 403),
+    ("job1", {"owner": "ann", "headers": (("Authorization", " "),)}, 403),
     ("job1", {"owner": "ann", "headers": (("Authorization", "Basic abc"),)}, 403),
+    ("job1", {"owner": "ann", "headers": (("Authorization", "DIGEST username=ann"),)}, 403),
+    ("job1", {"owner": "ann", "headers": (("Authorization", "Negotiate abc"),)}, 403),
+    ("job1", {"owner": "ann", "headers": (("Remote-User", "ann"),)}, 403),
     ("job1", {"owner": "ann", "headers": (("Origin", "null"), ("Host", "shop.example"))}, 403),
     ("job1.view-job1", {"owner": "ann", "headers": EVIL}, 403),
     ("job1.cancel-job1", {"owner": "ann", "headers": EVIL}, 403),
@@ -273,6 +279,16 @@ def test_links_have_tokens_for_exactly_the_visitors_rights(jobs: FakeJobs) -> No
         jobs.states["job1"], keeps_request=False, file={"name": "a.csv", "type": "", "size": 1}
     )
     assert links(jobs, owner="ann") == viewed | {"file": "/backjob/job1.view-job1/file"}
+
+
+def test_a_job_that_only_its_owner_can_run_again_is_offered_to_nobody_else(jobs: FakeJobs) -> None:
+    jobs.needs_owner = True
+    for owner, is_offered in [("ann", True), ("bob", False)]:
+        assert (links(jobs, owner=owner, manages_all=True)["run_again"] is not None) is is_offered
+        for path in ("/job1", "/"):
+            page = fetch(jobs, path, headers=HTML, owner=owner, manages_all=True).body
+            assert (b"job1.manage-job1/run_again" in page) is is_offered
+    assert links(jobs, "job1.manage-job1")["run_again"] is not None
 
 
 def test_only_a_visitor_who_may_cancel_gets_a_link_to_cancel_an_unfinished_job() -> None:

@@ -80,6 +80,17 @@ def test_every_accepted_job_waits_runs_or_has_ended() -> None:
     assert values(reader)["backjob.wait.duration exports"] == (5, 2)
 
 
+@pytest.mark.parametrize("outcome", [Outcome(200), Outcome(500), Outcome(error=JobContinued())])
+def test_a_run_of_a_job_that_was_cancelled_counts_as_cancelled(outcome: Outcome) -> None:
+    reader = InMemoryMetricReader()
+    world = measured(reader)
+    run = world.run()
+    world.jobs.cancel(run.job.id)
+    world.engine.worker.end(run, outcome)
+    runs = [name for name in values(reader) if name.startswith("backjob.run.duration")]
+    assert runs == ["backjob.run.duration default cancelled"]
+
+
 def test_duplicates_are_counted_whether_requests_or_an_engines_messages() -> None:
     reader = InMemoryMetricReader()
     world = measured(reader)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 import warnings
@@ -274,6 +275,25 @@ def test_a_failed_startup_says_so_and_the_next_request_tries_again() -> None:
         with pytest.raises(NotSent, match=r"the application's startup failed: (.|\n)*no database"):
             transport.start()
         assert exchange(transport, Request("GET", "/")).body == b"ok"
+
+
+def test_a_lifespan_that_fails_later_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "backjob")
+    fails = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await fails.wait()
+            raise OSError("the pool is gone")
+        fails.set()
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    with closing(InProcessTransport(app)) as transport:
+        assert exchange(transport, Request("GET", "/")).status == 204
+    assert [record.getMessage() for record in caplog.records] == ["the lifespan of the application ended with an error"]
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])

@@ -19,19 +19,14 @@ from tests.adapters.django.sites import Browser, Site, serving
 from tests.adapters.django.tasks.framework import restates
 from tests.scenarios.client import WAIT, Gate
 
-QUICK = ("gunicorn-threads", "uvicorn-h11")
-OTHERS = ("waitress", "gunicorn-sync-2", "hypercorn")
-"""Servers that other tests have in the usual runs."""
-
-
-@pytest.fixture(
-    scope="module",
-    params=[
-        *QUICK,
-        pytest.param("runserver", marks=pytest.mark.slow),
-        *(pytest.param(kind, marks=pytest.mark.nightly) for kind in OTHERS),
-    ],
+SERVERS = (
+    "gunicorn-threads",
+    *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("uvicorn-h11", "runserver")),
+    *(pytest.param(kind, marks=pytest.mark.nightly) for kind in ("waitress", "gunicorn-sync-2", "hypercorn")),
 )
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def site(request: pytest.FixtureRequest, sqlite: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with serving(request.param, tmp_path_factory.mktemp("site")) as site:
         yield site

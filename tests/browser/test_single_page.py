@@ -74,7 +74,7 @@ def test_a_page_of_another_origin_follows_and_cancels_a_job_with_a_bearer_token(
     visitor.expected = (
         "CORS request did not succeed|ERR_CONNECTION_RESET"  # of a poll that the end of the page interrupts
     )
-    calls, events, actions = scripts()
+    calls, events, actions, _with_cookies = scripts()
     body: list[str] = []
     with front_end(body) as origin, api(tmp_path, origin) as port:
         address = f"http://127.0.0.1:{port}"

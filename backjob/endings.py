@@ -58,8 +58,7 @@ def write_conclusion(store: Store, job: Job, expect: Expect, conclusion: Conclus
 def log_conclusion(job: Job, conclusion: Conclusion, error: BaseException | None = None) -> None:
     """Log a failed run that is retried as a warning, and a final failure as an error; nothing else.
 
-    ``job`` is as it was read before, with its request. The record has the fields ``job_id``, ``path`` (without the query),
-    ``run`` and ``cause``. The traceback of ``error`` is logged too.
+    ``job`` is as it was read before. The record has the fields of `log_fields`. The traceback of ``error`` is logged too.
     """
     if isinstance(conclusion, Requeue):
         if not conclusion.is_retry:
@@ -72,9 +71,20 @@ def log_conclusion(job: Job, conclusion: Conclusion, error: BaseException | None
     else:
         return
     cause = " ".join(clean_text(cause[:_LONGEST_CAUSE]).split())  # in one line
-    path = None if job.request is None else job.request.path
-    extra = {"job_id": job.id, "path": path, "run": job.run, "cause": cause}
-    _log.log(level, "job %s (%s, run %d) %s: %s", job.id, path, job.run, outcome, cause, extra=extra, exc_info=error)
+    extra = log_fields(job, cause)
+    _log.log(
+        level, "job %s (%s, run %d) %s: %s", job.id, extra["path"], job.run, outcome, cause, extra=extra, exc_info=error
+    )
+
+
+def log_fields(job: Job, cause: str) -> dict[str, object]:
+    """Return the fields of a record about a run: ``job_id``, ``path`` (without the query), ``run`` and ``cause``.
+
+    With ``route`` and ``attempt`` they are those of `backjob.logging.job_fields` too.
+    """
+    path = job.path if job.request is None else job.request.path
+    route = f"{job.method} {path or ''}"
+    return {"job_id": job.id, "path": path, "run": job.run, "cause": cause, "route": route, "attempt": job.attempt}
 
 
 def write_report(store: Store, job_id: str, token: str, report: Report) -> bool:

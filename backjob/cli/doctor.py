@@ -21,7 +21,7 @@ from backjob.cli.measuring import Measured, Probe, Sender, measure
 from backjob.clock import SystemClock
 from backjob.errors import NotSent, StoreError, TransportError
 from backjob.http.targets import normalise
-from backjob.jobs import BackJob, engine_of
+from backjob.jobs import BackJob, Engine, engine_of
 from backjob.jobs.own import OwnJobs
 from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Grant, Headers, Request, Response
@@ -78,7 +78,10 @@ def examine(
             yield key
             if key.problem is None and key.certain:
                 measured = measure(Sender(transport, signer, path, (_USER_AGENT,), timeout))
-        yield findings.check_concurrency(answer) if measured is None else findings.check_places(measured)
+        if measured is None:
+            yield findings.check_concurrency(answer)
+        else:
+            yield findings.check_places(measured, runs_jobs=jobs is None or _runs_jobs(engine_of(jobs)))
     if jobs is not None:
         yield from _check_store(jobs)
 
@@ -113,6 +116,11 @@ def _signed_request(signer: Signer, path: str) -> Request:
     now = int(SystemClock().now().timestamp())
     grant = Grant(f"doctor-{secrets.token_urlsafe(18)}", 1, 1, now, now + 60)
     return signer.sign(Request("GET", path, (_USER_AGENT,)), grant)
+
+
+def _runs_jobs(engine: Engine) -> bool:
+    """Return whether the server gets jobs to run: an engine's workers may send them to it, even if it delivers none itself."""
+    return engine.delivered_queues != frozenset() or bool(engine.options.engines)
 
 
 def _check_store(jobs: BackJob) -> Iterator[Finding]:

@@ -211,12 +211,15 @@ def check_concurrency(answer: Response) -> Finding:
     return Finding("the server does not declare whether it handles several requests at once", certain=False)
 
 
-def check_places(measured: Measured) -> Finding:
-    """Check how many of the requests that the server handles at once may be jobs."""
+def check_places(measured: Measured, *, runs_jobs: bool = True) -> Finding:
+    """Check how many of the requests that the server handles at once may be jobs. Without ``runs_jobs``, workers run them all."""
     count, processes, places = measured.at_once, measured.processes, measured.places
     if measured.is_more:
         limit = "" if places is None else f"; each process runs at most {places} jobs at once (MAX_RUNNING)"
         return Finding(f"the server handles {count} or more requests at once{limit}")
+    if not runs_jobs:
+        many = "one request at a time" if count == 1 else f"{count} requests at once"
+        return Finding(f"the server handles {many}, and leaves all jobs to workers (DELIVER is empty)")
     if count == 1:
         return Finding("the server handles one request at a time", Problem.ONE_AT_A_TIME, _BLOCKED)
     what = f"the server handles {count} requests at once, in {processes} {'process' if processes == 1 else 'processes'}"

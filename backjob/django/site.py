@@ -26,7 +26,7 @@ from backjob.http.inherited import credential_names
 from backjob.http.origins import URL, is_url
 from backjob.http.serving import serving
 from backjob.jobs import BackJob as CoreBackJob
-from backjob.jobs import LazyEngine, Options, StartOptions
+from backjob.jobs import LazyEngine, Options, StartOptions, check_options
 from backjob.protocols import Store
 from backjob.settings import Settings
 
@@ -97,6 +97,7 @@ class BackJob(CoreBackJob):
         commits; on rollback it never exists. Raises `InvalidRequest` ("path") also for a name without a route.
         """
         if isinstance(path, str) and not path.startswith("/") and not is_url(path):
+            check_options(options, "args or kwargs")
             path = self._path_to(path, args, kwargs)
         elif args is not None or kwargs is not None:
             raise InvalidRequest("path", "args and kwargs need the name of a view, but this is a path")

@@ -21,7 +21,7 @@ from backjob.flask.site import Parts, Site
 from backjob.http.origins import URL, is_url
 from backjob.http.serving import Serving
 from backjob.jobs import BackJob as CoreBackJob
-from backjob.jobs import Engine, StartOptions
+from backjob.jobs import Engine, StartOptions, check_options
 from backjob.settings import attach_early
 
 __all__ = ["BackJob"]
@@ -119,6 +119,7 @@ class BackJob(CoreBackJob):
         these values and this method.
         """
         if isinstance(path, str) and not path.startswith("/") and not is_url(path):
+            check_options(options, "query, the second argument")
             method = options.get("method", "GET")
             path, query = path_to(self._site().app, path, query or {}, method, self._here())
         return super().start(path, query, **options)

@@ -1,7 +1,15 @@
 """The public API: `BackJob`, which an application creates once."""
 
 from backjob.jobs.engine import Engine
-from backjob.jobs.facade import BackJob, Merge, StartOptions, application_of, engine_of, set_up_for_command
+from backjob.jobs.facade import (
+    BackJob,
+    Merge,
+    StartOptions,
+    application_of,
+    check_options,
+    engine_of,
+    set_up_for_command,
+)
 from backjob.jobs.lazy import LazyEngine, check_without_engine
 from backjob.jobs.options import Options
 
@@ -13,6 +21,7 @@ __all__ = [
     "Options",
     "StartOptions",
     "application_of",
+    "check_options",
     "check_without_engine",
     "engine_of",
     "set_up_for_command",

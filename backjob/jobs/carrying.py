@@ -42,6 +42,11 @@ class Carrying(Visitors):
         is_for_others = self._in_process is not None and not self.addresses.destinations
         return frozenset() if is_for_others else self._queues
 
+    def leaves(self, queue: str) -> bool:
+        """Return whether this process leaves the jobs of a queue to others: it neither delivers them nor has an engine for them."""
+        delivers = self.delivered_queues
+        return delivers is not None and queue not in delivers and queue not in self.options.engines
+
     def run_in_process(self, transport: Transport, queues: frozenset[str] | None) -> None:
         """Have this process run the jobs of these queues itself, by a transport that calls the application without a server.
 

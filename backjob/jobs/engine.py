@@ -518,7 +518,7 @@ class Engine(Carrying):
 
     def state(self, job: Job) -> JobState:
         """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        return state_of(job, self._end_of_output)
+        return state_of(job, self._end_of_output, is_left=self.leaves(job.queue))
 
     def _end_of_output(self, job: Job) -> str:
         chunk = self._tail(job)[1]

@@ -21,7 +21,7 @@ from backjob.jobs.storing import Merge, started
 from backjob.model import DEFAULT_QUEUE, JobState
 from backjob.protocols import Clock, Files, Signer, Store, Transport
 
-__all__ = ["BackJob", "Merge", "StartOptions", "application_of", "engine_of", "set_up_for_command"]
+__all__ = ["BackJob", "Merge", "StartOptions", "application_of", "check_options", "engine_of", "set_up_for_command"]
 
 
 class BackJob(Inside, Outside):
@@ -383,3 +383,13 @@ class StartOptions(TypedDict, total=False):
     title: str | None
     key: str | None
     keep_request: bool
+
+
+def check_options(options: Mapping[str, object], values: str) -> None:
+    """Refuse unknown options of ``start()``, before a route is looked up without the values that they were meant to be.
+
+    ``values`` says where those belong. Raises `TypeError`, as Python does for an unknown argument.
+    """
+    unknown = ", ".join(repr(name) for name in options if name not in StartOptions.__optional_keys__)
+    if unknown:
+        raise TypeError(f"start() got unexpected arguments: {unknown}; the values of a route belong into {values}")

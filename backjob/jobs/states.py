@@ -12,20 +12,24 @@ from backjob.output import plain, plain_end
 from backjob.status.words import NO_SIGN, attempt_text
 
 
-def state_of(job: Job, end_of_output: Callable[[Job], str]) -> JobState:
-    """Return the state. ``end_of_output`` reads the end of the job's output, which is the text of a job that set none."""
+def state_of(job: Job, end_of_output: Callable[[Job], str], *, is_left: bool = False) -> JobState:
+    """Return the state. ``end_of_output`` reads the end of the job's output, which is the text of a job that set none.
+
+    ``is_left`` is as for `backjob.lifecycle.waiting_for`.
+    """
+    reason = waiting_for(job, is_left=is_left)
     return JobState(
         id=job.id,
         status=job.status,
         progress=job.progress,
-        status_text=_text(job, end_of_output),
+        status_text=_text(job, end_of_output, reason),
         start_time=_start_time(job),
         updated_time=job.updated_time,
         end_time=job.end_time,
         result=job.result,
         owner=job.owner,
         scope=job.scope,
-        waiting_for=waiting_for(job),
+        waiting_for=reason,
         attempt=job.attempt,
         retries=job.retries,
         history=history_of(job),
@@ -56,10 +60,10 @@ def _error(job: Job) -> str | None:
     return job.error
 
 
-def _text(job: Job, end_of_output: Callable[[Job], str]) -> str:
+def _text(job: Job, end_of_output: Callable[[Job], str], reason: str | None) -> str:
     if late(job) is Late.DEAD:
         return NO_SIGN
-    waits = WAITING_TEXTS.get(waiting_for(job) or "", "")
+    waits = WAITING_TEXTS.get(reason or "", "")
     if job.status is Status.STARTED and (history := history_of(job)):
         # Texts and output of the run that failed say nothing about why the job is not running now.
         text = f"{history[-1]['reason']}; {attempt_text(job.attempt, job.retries)}"

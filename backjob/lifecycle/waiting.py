@@ -20,7 +20,7 @@ WAITING_TEXTS: Final = {
     "connection": "no connection to the application yet",
     "proof": "no answer from this application at its address yet",
     "store": "the application can't reach its job store yet",
-    "engine": "waiting for the engine that runs this queue",
+    "engine": "waiting for the process that runs this queue",
 }
 """The reasons why a job waits, as the status text of a job that has none."""
 
@@ -30,8 +30,11 @@ def is_leased(job: Job) -> bool:
     return job.lease_until is not None and job.lease_until > job.read_time
 
 
-def waiting_for(job: Job) -> str | None:
-    """Why a job is not running yet, in one word; None if it waits for nothing, runs, is between slices or has ended."""
+def waiting_for(job: Job, *, is_left: bool = False) -> str | None:
+    """Why a job is not running yet, in one word; None if it waits for nothing, runs, is between slices or has ended.
+
+    ``is_left``: this process leaves the jobs of its queue to other processes, so it does not know whether they have room.
+    """
     if not job.is_waiting or job.status is not Status.STARTED:
         return None
     if job.start_time > job.read_time:
@@ -41,7 +44,9 @@ def waiting_for(job: Job) -> str | None:
     if job.lessee == DISPATCHED:
         return "engine"
     is_unsent = job.deliver_by is None and job.read_time - job.start_time > timedelta(seconds=_PLACE_AFTER)
-    return "place" if is_unsent else None
+    if not is_unsent:
+        return None
+    return "engine" if is_left and not is_leased(job) else "place"
 
 
 def local_deadline(job: Job, now: datetime, delivery_timeout: float) -> datetime:

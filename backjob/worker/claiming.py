@@ -25,7 +25,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Protocol
 
-from backjob.endings import log_conclusion, write_conclusion
+from backjob.endings import log_conclusion, log_fields, write_conclusion
 from backjob.errors import AddressUnknown, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
 from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
@@ -367,7 +367,9 @@ class Worker:
         """
         job = self._store.get(running.job.id)
         if job is None or job.run != running.job.run or job.token != TIMED_OUT or job.status.is_final:
-            _log.info("job %s: this run was over already; the end of its action is not recorded", running.job.id)
+            cause = "deleted" if job is None else job.status.name.lower()
+            text = "job %s: this run was over already; the end of its action is not recorded"
+            _log.info(text, running.job.id, extra=log_fields(running.job, cause))
             return _ended_as(job) if job is not None and job.run == running.job.run and job.status.is_final else None
         conclusion = after_run(job, past_end(job, Late.SILENT), _spread())
         changed = write_conclusion(

@@ -22,8 +22,9 @@ def state_of_row(row: Job) -> JobState:
     if state is None:
         left = {"sealed", *row.get_deferred_fields()}
         columns = [None if name in left else getattr(row, name) for name in COLUMNS]
-        job = row_job((*columns, b""), engine().clock.now())
-        state, record = state_of(job, lambda _: ""), TaskRecord.of(job.result)
+        own = engine()
+        job = row_job((*columns, b""), own.clock.now())
+        state, record = state_of(job, lambda _: "", is_left=own.leaves(job.queue)), TaskRecord.of(job.result)
         if record is not None:
             state = evolve(state, result=record.return_value)
         row._backjob_state = state  # type: ignore[attr-defined]  # noqa: SLF001

@@ -65,6 +65,11 @@ def test_an_unknown_route_is_refused_and_nothing_is_stored(options: dict[str, An
     assert (noted, Job.objects.count()) == ([], 0)
 
 
+def test_values_that_are_passed_as_arguments_are_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"'number', 'word'.* kwargs"):
+        started(path="see-more", number=5, word="w")
+
+
 def test_delivery_begins_when_the_transaction_commits() -> None:
     with recorded() as noted:
         with transaction.atomic():

@@ -236,6 +236,15 @@ def test_an_endpoint_without_a_matching_route_is_refused(
     assert jobs.find() == []
 
 
+@pytest.mark.parametrize("options", [{"number": 3}, {"kwargs": {"number": 3}}])
+def test_values_that_are_passed_as_arguments_are_refused_by_name(
+    app: Flask, jobs: BackJob, options: dict[str, Any]
+) -> None:
+    app.add_url_rule("/work/<int:number>", "work", lambda number: "")
+    with app.test_request_context(), pytest.raises(TypeError, match=rf"'{next(iter(options))}'.* query"):
+        jobs.start("work", **options)
+
+
 @pytest.mark.parametrize(
     ("raw", "expected"),
     [("/app/page", "/app/work"), ("/page", "/work"), ("/application/page", "/work"), (None, "/app/work")],

@@ -394,6 +394,24 @@ def test_what_was_measured_is_explained(measured: Measured, problem: Problem | N
     assert part in str(finding)
 
 
+@pytest.mark.parametrize(("at_once", "words"), [(1, "one request at a time"), (8, "8 requests at once")])
+def test_a_server_that_leaves_its_jobs_to_workers_runs_none(at_once: int, words: str) -> None:
+    finding = check_places(Measured(at_once, places=100), runs_jobs=False)
+    assert finding.problem is None
+    assert str(finding) == f"ok: the server handles {words}, and leaves all jobs to workers (DELIVER is empty)"
+
+
+@pytest.mark.slow
+def test_the_doctor_knows_that_the_application_leaves_its_jobs_to_workers(signer: MessageSigner) -> None:
+    with (
+        BackJob(MemoryStore(), SocketTransport, signer, deliver=[]) as jobs,
+        wsgiref_server(BackJobMiddleware(hello, jobs)) as url,
+    ):
+        findings = examined(url, signer=signer, jobs=jobs)
+    assert problems(findings) == []
+    assert any("leaves all jobs to workers" in finding.what for finding in findings)
+
+
 @pytest.mark.parametrize(
     ("query", "seconds"),
     [

@@ -12,7 +12,7 @@ import pytest
 from attrs import define, field
 
 from backjob.errors import InvalidRequest
-from backjob.lifecycle import DISPATCHED
+from backjob.lifecycle import DISPATCHED, WAITING_TEXTS
 from backjob.model import Changes, Expect, Status
 from backjob.process import PerProcess
 from backjob.worker.outcomes import Outcome
@@ -165,7 +165,9 @@ def test_only_the_named_queues_are_delivered(carrier: Engine) -> None:
     world.step(5)
     assert [sent.delivery.job_id for sent in world.transport.sent] == [ids["mails"]]
     assert world.job(ids["default"]).lessee is None
-    assert world.jobs.status(ids["default"]).waiting_for == "place"
+    left = world.jobs.status(ids["default"])
+    assert (left.waiting_for, left.status_text) == ("engine", WAITING_TEXTS["engine"])
+    assert [state.waiting_for for state in world.jobs.find(queue="default")] == ["engine"]
     assert carrier.taken == [ids["heavy"]]
 
 

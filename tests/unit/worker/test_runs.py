@@ -416,7 +416,23 @@ def test_a_failure_is_logged_with_its_job_path_run_and_cause(
     assert (record.job_id, record.path, record.run) == (job_id, "/work", 1)
     assert record.cause == "ValueError: one two\ufffd"
     assert record.cause in record.getMessage()
+    assert (record.route, record.attempt) == ("GET /work", 1)
     assert "5ecret" not in caplog.text
+
+
+def test_a_run_that_was_over_already_is_logged_with_the_same_fields_and_why(
+    world: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "backjob")
+    for stop in (world.jobs.cancel, world.jobs.delete):
+        running = world.run()
+        stop(running.job.id)
+        world.engine.worker.end(running, Outcome(200))
+    records: list[Any] = [record for record in caplog.records if "over already" in record.message]
+    assert [(record.path, record.run, record.cause) for record in records] == [
+        ("/work", 1, "cancelled"),
+        ("/work", 1, "deleted"),
+    ]
 
 
 def test_success_cancelling_and_slices_are_no_failures(world: Bench, caplog: pytest.LogCaptureFixture) -> None:

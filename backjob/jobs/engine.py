@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, BinaryIO, Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from attrs import evolve
 from typing_extensions import override
@@ -21,22 +21,19 @@ from backjob.http.listening import Listener
 from backjob.http.serving import Serving, page_path, serving
 from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
-from backjob.jobs.carrying import Carrying
 from backjob.jobs.cursors import Keyed
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import files_beside, refusal_of
 from backjob.jobs.observing import observers_of
 from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
-from backjob.jobs.states import file_of, state_of
-from backjob.lifecycle import End, cancelled, late
-from backjob.model import Credentials, Expect, Job, JobState, Output, Query, Request, is_storable
-from backjob.output import plain_end
+from backjob.jobs.reading import Reading
+from backjob.lifecycle import End, cancelled
+from backjob.model import Credentials, Expect, Job, Request
 from backjob.process import Outage, PerProcess
-from backjob.protocols import Capability, Files, Store, Transport, lacks
+from backjob.protocols import Files, Store, Transport
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
-from backjob.status.source import CannotList
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker
@@ -50,14 +47,12 @@ from backjob.worker.running import Running, current
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_CHUNK: Final = 1 << 16
-_SHORT_TEXT: Final = 1 << 10
 _CLOSING: Final = 5.0  # s
 
 _log = logging.getLogger("backjob")
 
 
-class Engine(Carrying):
+class Engine(Reading):
     """Everything that one application's jobs need, in this process. Thread-safe, and safe across fork.
 
     ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override the methods of the last section and those of
@@ -306,75 +301,6 @@ class Engine(Carrying):
         self.addresses.close()
         self.store.close()
 
-    # --- reading jobs -----------------------------------------------------------------------------------------------
-
-    def find(self, job_id: str) -> Job | None:
-        """Return the job, or None. An id from a URL may be one that no store can keep; it never reaches the store."""
-        return self.store.get(job_id) if is_storable(job_id) else None
-
-    def job(self, job_id: str) -> Job:
-        """Return the job. If it has passed a time limit and this process may reap, end or requeue it first. Raises `JobNotFound`."""
-        job = self.find(job_id)
-        if job is None:
-            raise JobNotFound(job_id)
-        if late(job) is None or not self.monitor.may_reap():
-            return job
-        changed = self.monitor.reap(job)
-        if changed is None:
-            return self.store.get(job_id) or job
-        if changed.token is None or changed.status.is_final:  # otherwise its process has yet to find out
-            self.when_committed(job_id, partial(self.conclude, changed))
-        return changed
-
-    def status(self, job_id: str) -> JobState:
-        """See `BackJob.status`."""
-        return self.state(self.job(job_id))
-
-    def output(self, job_id: str, offset: int = 0) -> Output:
-        """See `BackJob.output`."""
-        if isinstance(offset, bool) or not isinstance(offset, int) or offset < 0:
-            raise InvalidRequest("offset", f"must be a number of bytes, 0 or more, not {offset!r}")
-        chunk = self.store.output(job_id, offset, _CHUNK) if is_storable(job_id) else Output("", offset)
-        if not chunk.text and self.find(job_id) is None:
-            raise JobNotFound(job_id)
-        return chunk
-
-    def tail(self, job_id: str) -> tuple[int, Output]:
-        """Return the last 64 KiB of output, after the offset at which they begin. Raises `JobNotFound`."""
-        return self._tail(self.job(job_id))
-
-    def _tail(self, job: Job) -> tuple[int, Output]:
-        start = max(0, job.output_size - _CHUNK)
-        return start, self.store.output(job.id, start, _CHUNK)
-
-    def listed(self, query: Query) -> list[JobState]:
-        """Return the jobs that match, newest first, with only the last line or so of their output as text.
-
-        Raises `StoreUnusable` for a store that can't list its jobs, such as a cache alone.
-        """
-        if Capability.LISTING in lacks(self.store):
-            raise CannotList("this store can't list its jobs; read one by its id, or keep jobs in a database")
-        return [self.short_state(job) for job in self.store.find(query)]
-
-    def short_state(self, job: Job) -> JobState:
-        """Return the state of a job, with at most 1 kB of its output if it has no status text."""
-        if job.status_text is None and job.output_size > _SHORT_TEXT:
-            text = self.store.output(job.id, job.output_size - _SHORT_TEXT, _SHORT_TEXT).text
-            job = evolve(job, status_text=plain_end(text, is_cut=True))
-        return self.state(job)
-
-    def open_file(self, job_id: str) -> BinaryIO | None:
-        """Open the file of a job, or return None if it has none, or none that can be read: then the log says why."""
-        job = self.job(job_id)
-        described = job.file
-        if self.files is None or file_of(job) is None or not isinstance(described, Mapping):
-            return None
-        try:
-            return self.files.open(job_id, str(described["key"]))
-        except Exception:
-            _log.exception("job %s: its file can't be read", job_id)
-            return None
-
     # --- ending jobs ------------------------------------------------------------------------------------------------
 
     def cancel(self, job_id: str) -> bool:
@@ -515,14 +441,6 @@ class Engine(Carrying):
                 "absolute", "needs PUBLIC_URL, the URL of the application for its users: any client may send any Host"
             )
         return mount
-
-    def state(self, job: Job) -> JobState:
-        """Return the state of a job as users see it. Reads the output if the job has no status text."""
-        return state_of(job, self._end_of_output, is_left=self.leaves(job.queue))
-
-    def _end_of_output(self, job: Job) -> str:
-        chunk = self._tail(job)[1]
-        return chunk.tail or chunk.text
 
     def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
         """Return the end to write when a job ends from outside its action. An adapter may add to the result."""

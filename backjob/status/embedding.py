@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from backjob.errors import BackJobError
 from backjob.model import JobState
@@ -62,8 +62,6 @@ class EmbeddedJobs(Protocol):
 
     def status_url(self, job_id: str, cancel: bool = False) -> str: ...
 
-    def current_owner(self) -> str | None: ...
-
     def page_path(self) -> str | None: ...
 
     def has_streams(self) -> bool: ...
@@ -96,12 +94,12 @@ def element(jobs: EmbeddedJobs, job_id: str, options: ElementOptions, *, assets:
     shown = Shown(
         file=f"{source}/file",
         show=f"{source}{back}",
-        cancel=f"{source}/cancel{back}" if options.cancel else "",
-        run_again=f"{source}/run_again{back}" if _may_run_again(jobs, state) else "",
         label=options.label,
         language=spoken,
     )
-    return Markup(files + element_markup(state, shown, given))
+    # Only phrasing content: forms and lists would end a paragraph or a form of the application around the element, and the
+    # parser would leave the rest behind it. The job's page has the buttons and the earlier runs.
+    return Markup(files + element_markup(evolve(state, history=()), shown, given))
 
 
 def text_of(jobs: EmbeddedJobs, state: JobState, lang: str) -> str:
@@ -120,16 +118,6 @@ def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:
         _log.info("the progress element of a page has no state: %s", error)
         return None
     return state if jobs.show_errors else without_errors(state)
-
-
-def _may_run_again(jobs: EmbeddedJobs, state: JobState) -> bool:
-    """Whether the page that is being served is for the owner of an ended job whose request was kept."""
-    if not (state.owner and state.status.is_final and state.keeps_request):
-        return False
-    try:
-        return jobs.current_owner() == state.owner
-    except BackJobError:
-        return False  # an async owner hook can't be called here
 
 
 def _is_in_event_loop() -> bool:

@@ -63,7 +63,6 @@ class FakeJobs:
     public: str | None = None
     files: dict[str, bytes] = field(factory=dict)
     show_errors: bool = False
-    visitor: str | None = None
     streams: bool = True
     page: str | None = None
     broadcast: Broadcast = field(factory=lambda: bench().engine.broadcast)
@@ -79,9 +78,6 @@ class FakeJobs:
 
     def status_url(self, job_id: str, cancel: bool = False) -> str:
         return f"/backjob/{self.reference(job_id, 'cancel' if cancel else 'view')}"
-
-    def current_owner(self) -> str | None:
-        return self.visitor
 
     def status(self, job_id: str) -> JobState:
         self.reads += 1

@@ -83,6 +83,8 @@ def examine(
         else:
             yield findings.check_places(measured, runs_jobs=jobs is None or _runs_jobs(engine_of(jobs)))
     if jobs is not None:
+        if engine_of(jobs).lacks_logins:
+            yield findings.NO_LOGINS
         yield from _check_store(jobs)
 
 

@@ -85,6 +85,14 @@ class Finding:
         }
 
 
+NO_LOGINS: Final = Finding(
+    "DELIVER leaves queues to other processes, which have no logins of users: start() refuses jobs of these queues that run "
+    "as the current user",
+    remedy="set SEAL, or start them with as_owner=True or as_current_user=False",
+)
+"""The finding about an application with ``DELIVER`` and without ``SEAL``."""
+
+
 def _status_line(answer: Response) -> str:
     return f"{answer.status} {answer.reason}".strip()
 

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.contrib.sessions.backends import cache, cached_db, signed_cookies
 from django.core.cache.backends.dummy import DummyCache
 from django.core.cache.backends.locmem import LocMemCache
-from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004 - Django's own names
+from django.core.checks import CheckMessage, Error, Info, Warning, register  # noqa: A004 - Django's own names
 from django.db import DEFAULT_DB_ALIAS
 from django.http.request import validate_host
 from django.utils.module_loading import import_string
@@ -79,7 +79,7 @@ def _middleware() -> Iterator[CheckMessage]:
 
 def _configuration() -> Iterator[CheckMessage]:
     try:
-        engine()
+        own = engine()
     except InvalidRequest as error:
         is_key = error.argument == "SECRET_KEY"
         hint = "Generate a new SECRET_KEY, or set BACKJOB['KEY']." if is_key else "Correct it in the settings."
@@ -114,6 +114,14 @@ def _configuration() -> Iterator[CheckMessage]:
             f"These settings in BACKJOB have no effect: {', '.join(unused)}. The jobs are in the site's database.",
             hint="Remove them: migrations create the tables. To keep the jobs elsewhere, set BACKJOB['STORE'] to a URL.",
             id="backjob.W009",
+        )
+    if own.lacks_logins:
+        yield Info(
+            "DELIVER leaves queues to other processes, which have no logins of users: jobs.start() refuses jobs of these "
+            "queues that run as the current user.",
+            hint="Set BACKJOB['SEAL'] to True. If such jobs run with as_owner=True or as_current_user=False, add "
+            "'backjob.I012' to SILENCED_SYSTEM_CHECKS.",
+            id="backjob.I012",
         )
 
 

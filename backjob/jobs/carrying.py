@@ -47,6 +47,11 @@ class Carrying(Visitors):
         delivers = self.delivered_queues
         return delivers is not None and queue not in delivers and queue not in self.options.engines
 
+    @property
+    def lacks_logins(self) -> bool:
+        """Whether this process leaves queues to others that can't have the logins of users: ``DELIVER`` without ``SEAL``."""
+        return self.options.deliver is not None and not self.options.seal
+
     def run_in_process(self, transport: Transport, queues: frozenset[str] | None) -> None:
         """Have this process run the jobs of these queues itself, by a transport that calls the application without a server.
 

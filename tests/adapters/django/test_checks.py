@@ -53,6 +53,7 @@ def test_the_tests_own_project_passes_all_checks() -> None:
         ({"SECRET_KEY": INSECURE[:40]}, "backjob.E003"),
         ({"SECRET_KEY": INSECURE}, "backjob.W006"),
         ({"BACKJOB": {"TABLE_NAME": "jobs"}}, "backjob.W009"),
+        ({"BACKJOB": {"DELIVER": ["default"]}}, "backjob.I012"),
         ({"BACKJOB": {"CREATE_TABLE": False}}, "backjob.W009"),
         ({"SECRET_KEY_FALLBACKS": ["weak"]}, "backjob.W005"),
         ({"BACKJOB": {"BASE_URL": "http://elsewhere.example"}}, "backjob.E011"),
@@ -85,6 +86,7 @@ def test_a_wrong_setting_is_reported(given: dict[str, Any], expected: str) -> No
         {"SESSION_ENGINE": "django.contrib.sessions.backends.file", "SESSION_SAVE_EVERY_REQUEST": True},
         {"BACKJOB": {"CACHE": "default"}, "CACHES": SHARED},
         {"BACKJOB": {"CACHE": "default"}, "DEBUG": True},
+        {"BACKJOB": {"DELIVER": [], "SEAL": True}},
         {
             "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
             "INSTALLED_APPS": [app for app in settings.INSTALLED_APPS if app != "django.contrib.sessions"],
@@ -124,7 +126,7 @@ def test_a_server_that_serves_one_request_at_a_time_is_reported(
 def test_a_process_that_delivers_nothing_needs_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["gunicorn", "-b", "unix:/run/site.sock", "-w", "2", "site.wsgi"])
     monkeypatch.delenv("GUNICORN_CMD_ARGS", raising=False)
-    with override_settings(BACKJOB={**getattr(settings, "BACKJOB", {}), "DELIVER": []}):
+    with override_settings(BACKJOB={**getattr(settings, "BACKJOB", {}), "DELIVER": [], "SEAL": True}):
         assert found() == []
 
 

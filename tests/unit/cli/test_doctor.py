@@ -410,6 +410,7 @@ def test_the_doctor_knows_that_the_application_leaves_its_jobs_to_workers(signer
         findings = examined(url, signer=signer, jobs=jobs)
     assert problems(findings) == []
     assert any("leaves all jobs to workers" in finding.what for finding in findings)
+    assert any("set SEAL" in finding.remedy for finding in findings)
 
 
 @pytest.mark.parametrize(

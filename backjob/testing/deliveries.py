@@ -85,7 +85,8 @@ class DeliveryContract:
         body = bytes(i % 256 for i in range(size))
         self._exchange(transport, Request(method, "/", (("content-type", "application/octet-stream"),), body))
         call = peer.next_call()
-        assert call.body == body
+        is_same = call.body == body  # before the assertion: pytest would describe how large bodies differ
+        assert is_same, "the body must arrive as it was given"
         assert call.header("content-length") == [str(size)]
         assert call.header("transfer-encoding") == []
 
@@ -132,7 +133,8 @@ class DeliveryContract:
         body = bytes(i % 251 for i in range(2_000_000))
         peer.script = lambda _: answer(body=body)
         response = self._exchange(transport)
-        assert body.startswith(response.body)
+        is_beginning = body.startswith(response.body)
+        assert is_beginning, "a response must be its beginning, if it is truncated"
         assert response.truncated == (len(response.body) < len(body))
 
     # --- signing ------------------------------------------------------------------------------------------------------

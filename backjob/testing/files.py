@@ -97,7 +97,8 @@ class FilesContract:
         for size in _SIZES:
             content = bytes(range(256)) * (size // 256 + 1)
             files.write(_JOB, f"1-size{size}", io.BytesIO(content[:size]))
-            assert _read(files, _JOB, f"1-size{size}") == content[:size], f"a file of {size} bytes must stay as it is"
+            is_same = _read(files, _JOB, f"1-size{size}") == content[:size]
+            assert is_same, f"a file of {size} bytes must stay as it is"
 
     def test_a_file_can_be_read_in_chunks(self) -> None:
         files = self.make_files()
@@ -200,7 +201,8 @@ class FilesContract:
                 rest = file.read()
             except Exception:
                 return
-        assert start + rest == content, "an open file must be read to its end, or raise an error"
+        is_same = start + rest == content
+        assert is_same, "an open file must be read to its end, or raise an error"
 
     # --- at the same time -----------------------------------------------------------------------------------------------------
 
@@ -210,8 +212,9 @@ class FilesContract:
         contents = {f"{number}-race": bytes([number]) * (1 << 18) for number in range(_WRITERS)}
         with ThreadPoolExecutor(_WRITERS) as pool:
             list(pool.map(lambda name: files.write(_JOB, name, io.BytesIO(contents[name])), contents))
-        found = {name: _read(files, _JOB, name) for name in contents}
-        assert found == contents, "files that are written at once must all be there, each with its whole content"
+        # Compared before the assertion: pytest would describe how large contents differ, which takes minutes.
+        is_same = {name: _read(files, _JOB, name) for name in contents} == contents
+        assert is_same, "files that are written at once must all be there, each with its whole content"
 
 
 def _read(files: Files, job_id: str, name: str) -> bytes:

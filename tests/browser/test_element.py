@@ -384,14 +384,19 @@ def test_the_keyboard_can_cancel_and_the_focus_survives_the_button(scripted: Scr
 
 
 @pytest.mark.any_browser
-def test_cancelling_that_the_server_refuses_shows_an_alert(scripted: ScriptedSite, visitor: Visitor) -> None:
-    visitor.expected = "403"
+@pytest.mark.parametrize(
+    ("status", "words"), [(403, "You are not logged in. Log in, then try again."), (500, "could not be cancelled")]
+)
+def test_cancelling_that_the_server_refuses_shows_an_alert(
+    scripted: ScriptedSite, visitor: Visitor, status: int, words: str
+) -> None:
+    visitor.expected = str(status)
     job = scripted.job().claim()
     page = visitor.page()
-    page.route("**/cancel", lambda route: route.fulfill(status=403, json={"error": "no"}))
+    page.route("**/cancel", lambda route: route.fulfill(status=status, json={"error": "no"}))
     page.goto(scripted.page(job, cancel=""))
     page.get_by_role("button", name="Cancel").click()
-    page.get_by_role("alert").get_by_text("could not be cancelled").wait_for()
+    page.get_by_role("alert").get_by_text(words).wait_for()
     assert scripted.jobs.status(job.id).status is Status.IN_PROGRESS
 
 

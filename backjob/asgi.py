@@ -28,10 +28,11 @@ from backjob.http.serving import serving
 from backjob.http.worker_requests import hide_signature
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
+from backjob.process import in_event_loop
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.status.exchange import Download
 from backjob.status.streaming.stream import Stream
-from backjob.worker.offload import in_event_loop, note_loop, to_thread
+from backjob.worker.offload import note_loop, to_thread
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse

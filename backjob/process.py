@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Final, Generic, TypeVar
 from backjob.clock import Clock
 from backjob.errors import StoreError
 
-__all__ = ["RETRY_PAUSE", "DaemonThreads", "Outage", "Passes", "PerProcess", "RareWarnings"]
+__all__ = ["RETRY_PAUSE", "DaemonThreads", "Outage", "Passes", "PerProcess", "RareWarnings", "in_event_loop"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -251,3 +252,10 @@ class Outage:
             _log.exception(f"{what} failed; backjob retries", *arguments)
             return error
         return None
+
+
+def in_event_loop() -> bool:
+    """Whether this thread is running a coroutine, so that a blocking call would delay all others."""
+    # This package does not import asyncio; while another thread does, the module has no function yet, and no loop runs.
+    get_running_loop = getattr(sys.modules.get("asyncio"), "_get_running_loop", None)  # documented despite its name
+    return get_running_loop is not None and get_running_loop() is not None

@@ -31,8 +31,8 @@ from backjob.jobs import Engine
 from backjob.jobs.cursors import Keyed
 from backjob.lifecycle import End
 from backjob.model import Job, JobState, Status
+from backjob.process import in_event_loop
 from backjob.protocols import Capability, Files, Store, lacks
-from backjob.worker.offload import in_event_loop
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from attrs import evolve, frozen
 
 from backjob.errors import BackJobError
 from backjob.model import JobState
+from backjob.process import in_event_loop
 from backjob.status.element import Shown, element_markup, shown_text
 from backjob.status.exchange import local_page
 from backjob.status.hiding import without_errors
@@ -110,7 +110,7 @@ def text_of(jobs: EmbeddedJobs, state: JobState, lang: str) -> str:
 
 
 def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:
-    if _is_in_event_loop():
+    if in_event_loop():
         return None
     try:
         state = jobs.status(job_id)
@@ -118,11 +118,3 @@ def _state_of(jobs: EmbeddedJobs, job_id: str) -> JobState | None:
         _log.info("the progress element of a page has no state: %s", error)
         return None
     return state if jobs.show_errors else without_errors(state)
-
-
-def _is_in_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

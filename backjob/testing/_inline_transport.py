@@ -12,10 +12,11 @@ from backjob.errors import NotSent
 from backjob.http.addresses import parse_base_url
 from backjob.http.serving import serving
 from backjob.model import Request, Response
+from backjob.process import in_event_loop
 from backjob.protocols import Delivery
 from backjob.transports.inprocess.transport import interface_of
 from backjob.transports.inprocess.wsgi import call_wsgi
-from backjob.worker.offload import in_event_loop, serving_loop
+from backjob.worker.offload import serving_loop
 
 if TYPE_CHECKING:
     import asyncio

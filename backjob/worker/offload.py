@@ -6,13 +6,12 @@ coroutines has imported it already.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from backjob.process import DaemonThreads, PerProcess
+from backjob.process import DaemonThreads, PerProcess, in_event_loop
 
 if TYPE_CHECKING:
     import asyncio
@@ -108,9 +107,3 @@ async def sleep(seconds: float) -> None:
     import asyncio  # noqa: PLC0415 - see the module's docstring
 
     await asyncio.sleep(seconds)
-
-
-def in_event_loop() -> bool:
-    """Whether this thread is running a coroutine, so that a blocking call would delay all others."""
-    asyncio = sys.modules.get("asyncio")
-    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - documented despite its name

@@ -16,8 +16,8 @@ from typing import Any, Final
 from backjob.endings import write_report
 from backjob.errors import JobEnded, StoreError, StoreUnavailable
 from backjob.model import Job, JsonValue, Report, Status, Unset
+from backjob.process import in_event_loop
 from backjob.protocols import Clock, Store
-from backjob.worker.offload import in_event_loop
 from backjob.worker.unwritten import Unwritten
 
 _WRITE_INTERVAL: Final = 0.1  # s

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import pytest
 from attrs import define, field
 
 from backjob.model import Status
-from backjob.process import Passes, PerProcess
+from backjob.process import Passes, PerProcess, in_event_loop
 from backjob.worker.outcomes import Outcome
 from tests.unit.core import NOT_SENT, bench
 
@@ -217,3 +219,8 @@ def test_an_idle_thread_ends_and_no_work_is_lost_between_its_end_and_the_next_st
         time.sleep(0.001)
     assert results == sorted(results)
     passes.close(DEADLINE)
+
+
+def test_asyncio_that_another_thread_is_importing_runs_no_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "asyncio", ModuleType("asyncio"))
+    assert not in_event_loop()

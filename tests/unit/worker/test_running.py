@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from backjob.errors import InvalidRequest, JobEnded, JobFailed, NoCurrentRequest, StoreUnavailable
 from backjob.lifecycle import completed, failed
 from backjob.model import LONGEST_STATUS_TEXT, LONGEST_TAIL, Status
-from backjob.worker.offload import in_event_loop
+from backjob.process import in_event_loop
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running, current
 from backjob.worker.unwritten import percent

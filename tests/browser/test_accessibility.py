@@ -28,6 +28,7 @@ def findings(page: Page, modules: Path, *rules: str) -> list[str]:
     return [f"{one['impact']}: {one['id']}: {[node['target'] for node in one['nodes']]}" for one in violations]
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize(
     ("scheme", "script"),
     [("light", True), pytest.param("light", False, marks=pytest.mark.slow), ("dark", True)],
@@ -88,6 +89,7 @@ def test_the_checker_finds_a_violation(scripted: ScriptedSite, visitor: Visitor,
     assert [one.split(": ")[:2] for one in found] == [["critical", "button-name"]]
 
 
+@pytest.mark.any_browser
 def test_the_bar_does_not_move_with_reduced_motion(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job()
     moving = {}

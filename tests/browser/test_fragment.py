@@ -36,6 +36,7 @@ def open_page(scripted: ScriptedSite, visitor: Visitor, modules: Path, source: s
     return page
 
 
+@pytest.mark.any_browser
 def test_htmx_shows_a_job_and_stops_at_its_end(scripted: ScriptedSite, visitor: Visitor, modules: Path) -> None:
     hostile = "<script>document.title = 'taken'</script> <img src=x onerror=alert(1)> hx-on:load='x'\n"
     job = scripted.job()

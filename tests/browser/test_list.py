@@ -77,6 +77,7 @@ def test_the_list_is_accessible_and_fits_the_screen(
     assert findings(page, modules) == []
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize("language", ["it", "pl"])  # which have the longest words
 def test_the_list_is_a_table_on_a_tablet(site: ListSite, visitor: Visitor, language: str) -> None:
     page = visitor.open(site.url, viewport={"width": 768, "height": 800}, locale=language)

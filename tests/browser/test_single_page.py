@@ -68,6 +68,7 @@ def api(directory: Path, origin: str) -> Iterator[int]:
         yield port
 
 
+@pytest.mark.any_browser
 def test_a_page_of_another_origin_follows_and_cancels_a_job_with_a_bearer_token(
     tmp_path: Path, visitor: Visitor
 ) -> None:

@@ -39,6 +39,7 @@ def event_of(job: ScriptedJob) -> str:
     return f"id: 0\nevent: state\ndata: {json.dumps(job.site.jobs.status(job.id).as_dict())}\n\n"
 
 
+@pytest.mark.any_browser
 def test_the_element_does_not_poll_while_it_streams(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job()
     page = visitor.page()
@@ -121,6 +122,7 @@ def test_a_hidden_tab_closes_the_stream_and_resumes_it_by_offset(scripted: Scrip
     assert part(page, "output").text_content() == "first\nsecond\nthird\nfourth\n"
 
 
+@pytest.mark.any_browser
 @pytest.mark.parametrize("status", [404, pytest.param(503, marks=pytest.mark.slow)])
 def test_the_element_polls_if_streams_are_refused(scripted: ScriptedSite, visitor: Visitor, status: int) -> None:
     visitor.expected = f"{status}|Firefox can’t establish"
@@ -233,6 +235,7 @@ def test_the_status_text_does_not_repeat_the_output(scripted: ScriptedSite, visi
     assert page.evaluate("updates") == ["", "first\nsecond\n"]
 
 
+@pytest.mark.any_browser
 def test_a_tab_hidden_during_a_request_opens_no_stream(scripted: ScriptedSite, visitor: Visitor) -> None:
     job = scripted.job().claim().report(10)
     page = visitor.page()

@@ -99,6 +99,7 @@ def test_a_process_that_is_stopped_for_60_seconds_loses_its_job_and_is_fenced(
     assert world.job(job_id).run == 2
 
 
+@pytest.mark.nightly
 def test_a_machine_that_is_suspended_as_a_whole_loses_nothing(world: Hosts, gate: Gate) -> None:
     job_id, action = world.hold(gate)
     stop(world.first, world.second)

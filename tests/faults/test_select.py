@@ -44,7 +44,9 @@ def many_descriptors() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="counts descriptors in /dev/fd")
 @pytest.mark.usefixtures("many_descriptors")
-@pytest.mark.parametrize("opened", [0, 470], ids=["few descriptors open", "descriptors scarce"])
+@pytest.mark.parametrize(
+    "opened", [pytest.param(0, marks=pytest.mark.nightly), 470], ids=["few descriptors open", "descriptors scarce"]
+)
 def test_a_view_that_starts_five_thousand_jobs_leaves_waitress_running(opened: int) -> None:
     highest = 0
 

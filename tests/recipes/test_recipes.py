@@ -128,7 +128,7 @@ def test_a_killed_gunicorn_is_noticed_and_the_import_goes_on_from_its_last_row(s
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("proxy", ["nginx", "caddy"])
+@pytest.mark.parametrize("proxy", ["nginx", pytest.param("caddy", marks=pytest.mark.nightly)])
 def test_uvicorn_behind_a_proxy_restarts_gracefully_and_the_next_process_continues(site: Site, proxy: str) -> None:
     pytest.importorskip("uvicorn")
     require(proxy)

@@ -57,7 +57,6 @@ def described(references: list[str]) -> dict[str, Any]:
     ("app", "kind", "accept", "examples"),
     [
         ("plain_app", "waitress", "application/json", FEW_EXAMPLES),
-        ("asgi_app", "uvicorn-h11", "text/html", FEW_EXAMPLES),
         *(
             pytest.param(*case, EXAMPLES, marks=pytest.mark.nightly)
             for case in (

@@ -14,7 +14,7 @@ nox.options.default_venv_backend = "venv"
 _NEEDED = (
     "pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "gunicorn>=23", "uvicorn[standard]>=0.34", "http-message-signatures>=1",
     "trustme>=1.2", "django-prometheus>=2.4", "djangorestframework>=3.16", "opentelemetry-instrumentation-asgi>=0.50b0", "opentelemetry-instrumentation-django>=0.50b0",
-    "babel>=2.14", "cachelib>=0.13", "opentelemetry-sdk>=1.30", "flask>=3.0", "starlette>=0.45", "httpx>=0.28", "redis>=5.3", "celery>=5.4",
+    "babel>=2.14", "cachelib>=0.13", "opentelemetry-sdk>=1.30", "flask>=3.0", "starlette>=0.45", "httpx>=0.28", "redis>=5.3", "celery>=5.5",
 )  # fmt: skip
 # Excludes the store contract on database servers: it takes minutes, and the main suite runs it.
 _QUICK = "not OnPostgreSQL and not OnMariaDB"

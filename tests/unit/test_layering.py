@@ -14,7 +14,7 @@ FRAMEWORKS = (
 )  # fmt: skip
 
 
-def test_importing_the_package_loads_no_framework_no_driver_and_no_asyncio() -> None:
+def test_importing_the_package_loads_no_framework_and_no_driver() -> None:
     program = f"import backjob, sys; print(*[name for name in {FRAMEWORKS!r} if name in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60

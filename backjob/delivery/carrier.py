@@ -5,7 +5,6 @@ The monitor is a carrier that also looks for jobs itself. `BackJob.deliver` uses
 
 from __future__ import annotations
 
-import heapq
 import os
 import secrets
 import socket
@@ -23,7 +22,6 @@ from backjob.lifecycle import CARRIER
 from backjob.model import Credentials, Job
 from backjob.process import Outage, Passes
 
-_MAX_ALARMS: Final = 10_000
 _CLOCK_INTERVAL: Final = 1.5  # s
 
 
@@ -44,7 +42,6 @@ class Carrier:
         leave_at_exit(self)
         self._entered: dict[str, object] = {}
         self._posted: deque[Callable[[], None]] = deque()
-        self._alarms: list[float] = []
         self._outage = parts.outage or Outage(parts.clock)
         self._has_backlog = False
         self._clocks = Clocks(parts.clock, parts.run_lease)
@@ -133,8 +130,7 @@ class Carrier:
             self._deliveries.reschedule(job, credentials, at)
 
     def _set_alarm(self, at: float) -> None:
-        if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
-            heapq.heappush(self._alarms, at)
+        """Look for due jobs at a time (monotonic, s). A carrier looks for none: whoever has given it a job reads it again."""
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
@@ -146,7 +142,6 @@ class Carrier:
         self._run_posted()
         self._clocks.check_wall()
         self._deliveries.run(self._clock.monotonic())
-        self._alarms.clear()  # whoever has given it the job reads it again
         if self._posted:
             return 0.0
         event = self._deliveries.next_event()

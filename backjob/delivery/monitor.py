@@ -38,6 +38,7 @@ _GRACE: Final = LEASE / 2
 """Seconds that a process waits for the credentials of a job that it has read without them."""
 _CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
+_MAX_ALARMS: Final = 10_000
 
 _log = logging.getLogger("backjob")
 
@@ -50,6 +51,7 @@ class Monitor(Carrier):
 
     def __init__(self, parts: DeliveryParts) -> None:
         super().__init__(parts, "backjob-monitor")
+        self._alarms: list[float] = []
         self._is_active = False
         self._rest = Rest(parts)
         self.serves_requests = False
@@ -217,6 +219,11 @@ class Monitor(Carrier):
     def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
         self._deliveries.places.occupy()
         self._deliveries.add(job, credentials, at, written)
+
+    @override
+    def _set_alarm(self, at: float) -> None:
+        if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
+            heapq.heappush(self._alarms, at)
 
     def _note_waiting_job(self, at: float) -> None:
         if at > self._clock.monotonic():

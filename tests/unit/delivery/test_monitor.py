@@ -251,7 +251,7 @@ def test_the_monitor_wakes_when_a_delayed_job_is_due(world: Bench) -> None:
 
 
 def test_alarms_are_bounded_and_polls_find_the_jobs_beyond_them(world: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("backjob.delivery.carrier._MAX_ALARMS", 2)
+    monkeypatch.setattr("backjob.delivery.monitor._MAX_ALARMS", 2)
     for _ in range(5):
         world.start(delay=50.5)
     world.step()

@@ -164,17 +164,8 @@ class LeasesAMicrosecondLess(MemoryStore):
 
 @breaks("DelaysJobs", "test_the_longest_due_come_first_up_to_the_limit", "the longest due are taken first")
 class LeasesInAnyOrder(MemoryStore):
-    def take_due(
-        self,
-        lessee: str,
-        lease: float,
-        limit: int,
-        labels: Labels = None,
-        full: frozenset[str] = NONE,
-        *,
-        queues: Labels = None,
-    ) -> list[Job]:
-        return super().take_due(lessee, lease, limit, labels, full, queues=queues)[::-1]
+    def take_due(self, *given: Any, **options: Any) -> list[Job]:
+        return super().take_due(*given, **options)[::-1]
 
 
 @breaks(
@@ -342,19 +333,10 @@ class TakesTheJobsOfOthers(MemoryStore):
 
 @breaks("DelaysJobs", "test_a_taken_job_has_the_body_of_its_request", "take_due returns the request with its body")
 class TakesNoBody(MemoryStore):
-    def take_due(
-        self,
-        lessee: str,
-        lease: float,
-        limit: int,
-        labels: Labels = None,
-        full: frozenset[str] = NONE,
-        *,
-        queues: Labels = None,
-    ) -> list[Job]:
+    def take_due(self, *given: Any, **options: Any) -> list[Job]:
         return [
             job if job.request is None else evolve(job, request=evolve(job.request, body=b""))
-            for job in super().take_due(lessee, lease, limit, labels, full, queues=queues)
+            for job in super().take_due(*given, **options)
         ]
 
 
@@ -489,17 +471,8 @@ class ListsDeletedJobs(MemoryStore):
     def find(self, query: Query) -> list[Job]:
         return [*super().find(query), *self._deleted.values()]
 
-    def take_due(
-        self,
-        lessee: str,
-        lease: float,
-        limit: int,
-        labels: Labels = None,
-        full: frozenset[str] = NONE,
-        *,
-        queues: Labels = None,
-    ) -> list[Job]:
-        return [*self._deleted.values(), *super().take_due(lessee, lease, limit, labels, full, queues=queues)]
+    def take_due(self, *given: Any, **options: Any) -> list[Job]:
+        return [*self._deleted.values(), *super().take_due(*given, **options)]
 
 
 # --- searches for a list of jobs ------------------------------------------------------------------------------------
@@ -976,16 +949,7 @@ class KeepsTheToken(MemoryStore):
         is_requeued = before is not None and before.run != job.run
         return super()._write(evolve(job, token=before.token) if before is not None and is_requeued else job)
 
-    def take_due(
-        self,
-        lessee: str,
-        lease: float,
-        limit: int,
-        labels: Labels = None,
-        full: frozenset[str] = NONE,
-        *,
-        queues: Labels = None,
-    ) -> list[Job]:
+    def take_due(self, *_given: Any, **_options: Any) -> list[Job]:
         return []
 
 
@@ -1173,17 +1137,8 @@ class TakesFromAnyQueue(MemoryStore):
 
 @breaks("DelaysJobs", "test_a_job_between_two_slices_is_taken", "a job between two slices waits to be taken")
 class TakesOnlyTheStarted(MemoryStore):
-    def take_due(
-        self,
-        lessee: str,
-        lease: float,
-        limit: int,
-        labels: Labels = None,
-        full: frozenset[str] = NONE,
-        *,
-        queues: Labels = None,
-    ) -> list[Job]:
-        taken = super().take_due(lessee, lease, limit, labels, full, queues=queues)
+    def take_due(self, *given: Any, **options: Any) -> list[Job]:
+        taken = super().take_due(*given, **options)
         return [job for job in taken if job.status is Status.STARTED]
 
 
@@ -1316,17 +1271,8 @@ class ForgetsLabelsIfAQueueIsFull(MemoryStore):
 
 @breaks("DelaysJobs", "test_a_job_past_its_deadline_is_still_taken", "take_due ignores deliver_by and expires")
 class LeavesTheLateAlone(MemoryStore):
-    def take_due(
-        self,
-        lessee: str,
-        lease: float,
-        limit: int,
-        labels: Labels = None,
-        full: frozenset[str] = NONE,
-        *,
-        queues: Labels = None,
-    ) -> list[Job]:
-        return [job for job in super().take_due(lessee, lease, limit, labels, full, queues=queues) if late(job) is None]
+    def take_due(self, *given: Any, **options: Any) -> list[Job]:
+        return [job for job in super().take_due(*given, **options) if late(job) is None]
 
 
 # --- wrong return values ----------------------------------------------------------------------------------------

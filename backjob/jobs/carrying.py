@@ -29,6 +29,7 @@ class Carrying(Visitors):
         self.addresses = Addresses(options.transport)
         self._carriers = PerProcess[dict[int, Carrier]](dict)
         self._queues = options.deliver
+        self._queues_of_engines = frozenset(options.engines)
         self._in_process: Transport | None = None
         """The transport by which this process runs jobs without a server, if it does."""
         self._threads: float | None = None
@@ -45,7 +46,7 @@ class Carrying(Visitors):
     def leaves(self, queue: str) -> bool:
         """Return whether this process leaves the jobs of a queue to others: it neither delivers them nor has an engine for them."""
         delivers = self.delivered_queues
-        return delivers is not None and queue not in delivers and queue not in self.options.engines
+        return delivers is not None and queue not in delivers and queue not in self._queues_of_engines
 
     @property
     def lacks_logins(self) -> bool:
@@ -58,7 +59,7 @@ class Carrying(Visitors):
         None: all queues that no engine carries. It runs as many at once as the transport does, whatever MAX_RUNNING says:
         it serves no pages. Call it before the first job. Raises `InvalidRequest` ("queue") for a queue with an engine.
         """
-        both = sorted(self.options.engines.keys() & (queues or ()))
+        both = sorted(self._queues_of_engines & (queues or frozenset()))
         if both:
             raise InvalidRequest("queue", f"an engine carries the jobs of {both[0]!r} (dispatch in QUEUES)")
         self._in_process, self._queues = transport, queues

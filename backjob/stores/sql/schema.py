@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement, DropIndex
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
+from backjob.stores.columns import ADDED, JOB_COLUMNS, LAYOUTS, Column, Kind
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
@@ -146,11 +146,6 @@ class Tables:
     def creation(self) -> Sequence[CreateTable | CreateIndex]:
         """The statements in their order. The table of output comes last: if it exists, nothing is missing."""
         return [CreateTable(self.jobs), *map(CreateIndex, self._indices), CreateTable(self.output)]
-
-    @property
-    def read(self) -> Sequence[sa.Column[Any]]:
-        """The columns of a row for `row_job`, without the body."""
-        return [self.jobs.c[name] for name in COLUMNS]
 
     @property
     def _indices(self) -> list[sa.Index]:

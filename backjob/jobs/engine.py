@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
-from attrs import evolve
 from typing_extensions import override
 
 from backjob.delivery.dispatching import Dispatcher
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
-from backjob.endings import log_conclusion, write_end
-from backjob.errors import JobExit, JobNotFound, MissingExtra, StoreError, StoreUnavailable
+from backjob.errors import MissingExtra, StoreUnavailable
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, page_path, serving
 from backjob.jobs.callbacks import Callbacks
+from backjob.jobs.concluding import Concluding
 from backjob.jobs.inheritance import Inheritance
 from backjob.jobs.keeping import refusal_of
 from backjob.jobs.observing import observers_of
 from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
-from backjob.jobs.reading import Reading
-from backjob.lifecycle import End, cancelled
-from backjob.model import Credentials, Expect, Job, Request
+from backjob.model import Credentials, Job, Request
 from backjob.process import Outage, PerProcess
 from backjob.protocols import Store
 from backjob.signing.rows import RowKeys
@@ -35,7 +30,6 @@ from backjob.signing.sealing import Sealer
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
 from backjob.worker.claiming import Worker
-from backjob.worker.exits import call_contained
 from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
 from backjob.worker.replies import WorkerRequest
@@ -43,10 +37,8 @@ from backjob.worker.running import Running, current
 
 _CLOSING: Final = 5.0  # s
 
-_log = logging.getLogger("backjob")
 
-
-class Engine(Reading):
+class Engine(Concluding):
     """Everything that one application's jobs need, in this process. Thread-safe, and safe across fork.
 
     ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override methods, above all those of `Adapting`.
@@ -82,8 +74,6 @@ class Engine(Reading):
             options.redispatch_after,
             options.clock,
         )
-        self.calls_back_inline = False
-        """Whether `call_back` is called at once, in the thread that writes the end."""
         self.lease_keepers = PerProcess(
             lambda: Leases(options.store, options.clock, options.run_lease, self.release, self.outage)
         )
@@ -289,11 +279,7 @@ class Engine(Reading):
         self.addresses.close()
         self.store.close()
 
-    # --- ending jobs ------------------------------------------------------------------------------------------------
-
-    def cancel(self, job_id: str) -> bool:
-        """See `BackJob.cancel`."""
-        return self.end(job_id, cancelled())
+    # --- deleting jobs, and running them again ------------------------------------------------------------------------
 
     def delete(self, job_id: str) -> bool:
         """See `BackJob.delete`."""
@@ -316,56 +302,6 @@ class Engine(Reading):
         """Return whether someone else than its owner can run the job again: it ran without its user's login."""
         job = self.store.get(job_id, body=True)
         return job is not None and self.row_keys.credentials_of(job) in ("as_owner", "none")
-
-    def end(self, job_id: str, end: End) -> bool:
-        """End a job from outside its action. Returns whether this call did it. Raises `JobNotFound`."""
-        while True:
-            job = self.find(job_id)
-            if job is None:
-                raise JobNotFound(job_id)
-            if job.status.is_final:
-                return False
-            written = self.complete_end(job, end)
-            # An end that was computed from the job as read must match that version; otherwise read again and retry.
-            version = None if written is end else job.version
-            expect = Expect(status=job.status, token=job.token, version=version)
-            changed = write_end(self.store, job, expect, written)
-            if changed is not None:
-                log_conclusion(job, written)
-                self.when_committed(job_id, partial(self.conclude, changed))
-                return True
-
-    def conclude(self, job: Job) -> None:
-        """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
-        for carrier in self.carriers:
-            carrier.forget(job)
-        self.monitor.forget(job)
-        self.monitor.run_ended(job)
-        if job.status.is_final:
-            self.announce(job)
-
-    def announce(self, job: Job) -> None:
-        """Have ``on_end`` called, in another thread, for a job whose end this process wrote."""
-        self.observers.ended(job)
-        if not self.has_receivers(job):
-            return
-        if self.calls_back_inline:
-            call_contained(lambda: self.call_back(job), "job %s: announcing its end", job.id)
-        else:
-            self.callbacks.get().call(job.id, lambda: self.call_back(job))
-
-    def call_back(self, job: Job) -> None:
-        """Call ``on_end`` for a job that has ended."""
-        if self.options.on_end is None:
-            return
-        try:
-            try:
-                state = self.state(job)
-            except StoreError:  # the output can't be read now, and the end is announced only once
-                state = self.state(evolve(job, output_size=0))
-            self.options.on_end(state)
-        except (Exception, JobExit):
-            _log.exception("on_end failed for job %s", job.id)
 
 
 class UsesEngine:

@@ -1,4 +1,4 @@
-"""Rules for modules that import-linter's contracts (in pyproject.toml) can't check: what an import loads at run time, and their length."""
+"""Rules for modules that import-linter (in pyproject.toml) can't check: what an import loads at run time, and how long a module is."""
 
 from __future__ import annotations
 

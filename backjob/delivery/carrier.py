@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -44,6 +45,8 @@ class Carrier:
         self._posted: deque[Callable[[], None]] = deque()
         self._outage = parts.outage or Outage(parts.clock)
         self._has_backlog = False
+        self._stepper: int | None = None
+        """The thread that makes a pass."""
         self._clocks = Clocks(parts.clock, parts.run_lease)
         self._deliveries = Deliveries(
             parts,
@@ -139,8 +142,15 @@ class Carrier:
 
     def step(self) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
-        with self._deliveries.turn:
+        me = threading.get_ident()
+        if self._stepper == me:  # within this pass a transport runs an action, in this thread, which has started a job
             return self._step()
+        with self._deliveries.turn:
+            self._stepper = me
+            try:
+                return self._step()
+            finally:
+                self._stepper = None
 
     def _step(self) -> float:
         self._run_posted()

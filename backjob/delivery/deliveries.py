@@ -318,11 +318,12 @@ class Deliveries(Keeping):
         """Send the jobs that are ready, as far as places and the lack of a store allow. Returns False if it needs the monitor."""
         while self._ready and self.places.free():
             delivery = self._by_id.get(self._ready[0])
-            if delivery is None or delivery.job is None or delivery.send_at is not None:
-                pass  # it was dropped or postponed meanwhile
-            elif not self._send_without_store(delivery):
-                return False
             self._ready.popleft()
+            if delivery is None or delivery.job is None or delivery.send_at is not None:
+                continue  # it was dropped or postponed meanwhile
+            if not self._send_without_store(delivery):
+                self._ready.appendleft(delivery.job_id)
+                return False
         return True
 
     def _has_ended(self, delivery: PendingDelivery, future: Future[Response]) -> bool:

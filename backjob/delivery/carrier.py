@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -45,8 +44,6 @@ class Carrier:
         self._posted: deque[Callable[[], None]] = deque()
         self._outage = parts.outage or Outage(parts.clock)
         self._has_backlog = False
-        self._stepper: int | None = None
-        """The thread that makes a pass."""
         self._clocks = Clocks(parts.clock, parts.run_lease)
         self._deliveries = Deliveries(
             parts,
@@ -138,21 +135,11 @@ class Carrier:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> float:
-        return self.step()
+        with self._deliveries.turn:
+            return self.step()
 
     def step(self) -> float:
-        """Do everything that is due. Returns the seconds until something else is."""
-        me = threading.get_ident()
-        if self._stepper == me:  # within this pass a transport runs an action, in this thread, which has started a job
-            return self._step()
-        with self._deliveries.turn:
-            self._stepper = me
-            try:
-                return self._step()
-            finally:
-                self._stepper = None
-
-    def _step(self) -> float:
+        """Do everything that is due. Returns the seconds until something else is. The caller has the turn."""
         self._run_posted()
         self._clocks.check_wall()
         self._deliveries.run(self._clock.monotonic())

@@ -247,7 +247,7 @@ class Monitor(Carrier):
 
     @override
     def _pass(self) -> float:
-        pause = self.step()
+        pause = super()._pass()
         if pause >= _REST:
             self._retrying(self._parts.leave)
             if self._rest.pace > 1:
@@ -255,7 +255,7 @@ class Monitor(Carrier):
         return pause
 
     @override
-    def _step(self) -> float:
+    def step(self) -> float:
         self._run_posted()
         now = self._clock.monotonic()
         if self._parts.is_draining():

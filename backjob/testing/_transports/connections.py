@@ -101,7 +101,8 @@ class KeepsConnections(TransportCase):
     @pytest.mark.parametrize("size", [2, 2_000_000], ids=["a short response", "a long response"])
     def test_a_response_closes_the_connection(self, peer: Peer, transport: Transport, size: int) -> None:
         closed = self._closes(peer, answer(body=bytes(size), headers=(("Connection", "keep-alive"),)))
-        assert self._exchange(transport).status == 200
+        future = transport.send(OneDelivery(GET))  # kept, so that no garbage collection closes the connection
+        assert future.result(self.patience).status == 200
         assert closed.get(timeout=2 * self.patience), "the connection must be closed once the response is complete"
 
     def test_cancelling_closes_the_connection(self, peer: Peer, transport: Transport) -> None:

@@ -22,7 +22,7 @@ from typing import Final
 import pytest
 from attrs import evolve
 
-from backjob.errors import SignatureError
+from backjob.errors import UNTIMELY, SignatureError
 from backjob.model import Request
 from backjob.protocols import Verified
 from backjob.testing._signers.case import CREATED, EXPIRES, GRANT, NOW, PLAIN, at, each_request
@@ -123,3 +123,9 @@ class SignerContract(RefusesChanges, FitsServers, KeepsSecrets):
         assert self.make_signer().claims(signed)
         with contextlib.nullcontext() if is_valid else pytest.raises(SignatureError):
             self.make_signer().verify(signed, now)
+
+    @pytest.mark.parametrize("now", [at(CREATED - 60), at(EXPIRES)], ids=["early", "late"])
+    def test_the_error_of_a_signature_at_a_wrong_time_is_untimely(self, now: datetime) -> None:
+        with pytest.raises(SignatureError) as caught:
+            self.make_signer().verify(self._signed(), now)
+        assert caught.value.kind == UNTIMELY, "else backjob does not sign again after a clock was set"

@@ -79,7 +79,10 @@ BROKEN_SIGNERS: Final = (
     mutant(
         "it verifies its field in its own case only",
         CASE,
-        ("for name, value in request.headers if name.lower() == FIELD]", "for name, value in request.headers if name == FIELD]"),
+        (
+            "for name, value in request.headers if name.lower() == FIELD]",
+            "for name, value in request.headers if name == FIELD]",
+        ),
     ),
     mutant(
         "it leaves its field in the request if a server changed the case",
@@ -134,12 +137,17 @@ BROKEN_SIGNERS: Final = (
     mutant(
         "its verify() raises RecursionError for garbage",
         GARBAGE,
-        (SIGNED, f"        with __import__('contextlib').suppress(ValueError):\n            json.loads(values[0])\n{SIGNED}"),
+        (
+            SIGNED,
+            f"        with __import__('contextlib').suppress(ValueError):\n            json.loads(values[0])\n{SIGNED}",
+        ),
     ),
     # --- secrets ------------------------------------------------------------------------------------------------------
     mutant("its error shows the query", SECRETS, (MATCH, MATCH.replace('request")', 'request: " + request.target)'))),
     mutant("its error shows the signature", SECRETS, (MATCH, MATCH.replace('request")', 'request: " + values[0])'))),
-    mutant("the cause of its error shows a header value", SECRETS, (MATCH, f"{MATCH} from ValueError(request.headers)")),
+    mutant(
+        "the cause of its error shows a header value", SECRETS, (MATCH, f"{MATCH} from ValueError(request.headers)")
+    ),
     mutant("the cause of its error shows the key", SECRETS, (MATCH, f"{MATCH} from KeyError(self._key.decode())")),
     mutant("the cause of its error shows the query", SECRETS, (MATCH, f"{MATCH} from LookupError(target)")),
     mutant(
@@ -158,19 +166,53 @@ BROKEN_SIGNERS: Final = (
     mutant(
         "its error for a second signature shows a header value",
         SECRETS,
-        ('InvalidRequest("headers", "are already signed")', 'InvalidRequest("headers", f"are signed: {request.headers}")'),
+        (
+            'InvalidRequest("headers", "are already signed")',
+            'InvalidRequest("headers", f"are signed: {request.headers}")',
+        ),
     ),
     mutant(
         "its error for another body shows that body",
         SECRETS,
         ('SignatureError("the body is not the signed one")', "SignatureError(repr(body))"),
     ),
-    mutant("its repr shows the key", "test_no_repr_and_no_signed_request_shows_a_key", ("class HMACSigner:\n", "class HMACSigner:\n    __repr__ = lambda self: str(self._key)\n")),
+    mutant(
+        "its repr shows the key",
+        "test_no_repr_and_no_signed_request_shows_a_key",
+        ("class HMACSigner:\n", "class HMACSigner:\n    __repr__ = lambda self: str(self._key)\n"),
+    ),
     # --- time, keys, repetition ---------------------------------------------------------------------------------------
-    mutant("it is valid when it expires", "test_a_signature_is_valid_from_5_s_before_created_until_just_before_expires", ("< grant.expires", "<= grant.expires")),
-    mutant("it tolerates no late clock", "test_a_signature_is_valid_from_5_s_before_created_until_just_before_expires", ("grant.created - 5", "grant.created")),
-    mutant("it has one key for all purposes", "test_derived_keys_are_stable_have_32_bytes_and_differ_by_label", ('b"derive " + label.encode()', 'b"derive"')),
-    mutant("it verifies the first of two signatures", "test_a_repeated_signature_is_refused", ("if len(values) != 1:", "if not values:")),
-    mutant("it signs a signed request", "test_a_signed_request_can_not_be_signed_again", ("if self.claims(request):", "if False:")),
-    mutant("it accepts any key", "test_a_signature_by_another_key_is_refused", ("hmac.new(self._key,", 'hmac.new(b"key",')),
-)  # fmt: skip
+    mutant(
+        "it is valid when it expires",
+        "test_a_signature_is_valid_from_5_s_before_created_until_just_before_expires",
+        ("< grant.expires", "<= grant.expires"),
+    ),
+    mutant(
+        "it tolerates no late clock",
+        "test_a_signature_is_valid_from_5_s_before_created_until_just_before_expires",
+        ("grant.created - 5", "grant.created"),
+    ),
+    mutant(
+        "its error at a wrong time is like any other",
+        "test_the_error_of_a_signature_at_a_wrong_time_is_untimely",
+        ("raise Untimely(", "raise SignatureError("),
+    ),
+    mutant(
+        "it has one key for all purposes",
+        "test_derived_keys_are_stable_have_32_bytes_and_differ_by_label",
+        ('b"derive " + label.encode()', 'b"derive"'),
+    ),
+    mutant(
+        "it verifies the first of two signatures",
+        "test_a_repeated_signature_is_refused",
+        ("if len(values) != 1:", "if not values:"),
+    ),
+    mutant(
+        "it signs a signed request",
+        "test_a_signed_request_can_not_be_signed_again",
+        ("if self.claims(request):", "if False:"),
+    ),
+    mutant(
+        "it accepts any key", "test_a_signature_by_another_key_is_refused", ("hmac.new(self._key,", 'hmac.new(b"key",')
+    ),
+)

@@ -196,10 +196,13 @@ BROKEN_TRANSPORTS: Final = (
     mutant(
         "its error quotes the response",
         "test_errors_show_no_header_value",
-        (READ, (
-            f"{READ.replace('connection.recv', 'got := connection.recv')}            except ConnectionLost as error:\n"
-            "                raise ConnectionLost(repr(got)) from error\n"
-        )),
+        (
+            READ,
+            (
+                f"{READ.replace('connection.recv', 'got := connection.recv')}            except ConnectionLost as error:\n"
+                "                raise ConnectionLost(repr(got)) from error\n"
+            ),
+        ),
     ),
     mutant(
         "it sends values that HTTP does not allow",
@@ -212,7 +215,11 @@ BROKEN_TRANSPORTS: Final = (
         "test_a_delivery_in_flight_can_be_cancelled",
         (START, f"            future.set_running_or_notify_cancel()\n{START}"),
     ),
-    mutant("it cancels its futures when it is closed", "test_close_ends_the_deliveries_in_flight_and_may_be_repeated", (ENDED, "future.cancel()")),
+    mutant(
+        "it cancels its futures when it is closed",
+        "test_close_ends_the_deliveries_in_flight_and_may_be_repeated",
+        (ENDED, "future.cancel()"),
+    ),
     mutant(
         "it reports requests in flight as not sent when it is closed",
         "test_close_ends_the_deliveries_in_flight_and_may_be_repeated",
@@ -233,7 +240,10 @@ BROKEN_TRANSPORTS: Final = (
     mutant(
         "it closes its side of the connection after the request",
         "test_the_connection_stays_open_in_both_directions_until_the_response",
-        ("                connection.sendall(data)\n", "                connection.sendall(data)\n                connection.shutdown(1)\n"),
+        (
+            "                connection.sendall(data)\n",
+            "                connection.sendall(data)\n                connection.shutdown(1)\n",
+        ),
     ),
     mutant(
         "it leaves the connection open after the response",
@@ -261,7 +271,10 @@ BROKEN_TRANSPORTS: Final = (
     mutant(
         "a forked child ends the requests of its parent",
         "test_a_forked_child_can_send_and_leaves_its_parents_requests_alone",
-        ("PerProcess[set[Future[Response]]] = PerProcess(set)", "PerProcess = type('', (), {'get': lambda _, one=set(): one})()"),
+        (
+            "PerProcess[set[Future[Response]]] = PerProcess(set)",
+            "PerProcess = type('', (), {'get': lambda _, one=set(): one})()",
+        ),
     ),
     mutant(
         "a forked child uses the connection of its parent",
@@ -284,4 +297,4 @@ BROKEN_TRANSPORTS: Final = (
         "test_a_process_can_end_while_a_request_is_in_flight",
         (START, POOL.format(20)),
     ),
-)  # fmt: skip
+)

@@ -10,11 +10,10 @@ from typing import Final
 
 import pytest
 
-from backjob.errors import NotSent
 from backjob.model import Request, Response
 from backjob.protocols import Transport
 from backjob.testing._peer import AnyPeer, OneDelivery, Peer, Received, answer, ok
-from backjob.testing._transports.case import TransportCase, check_lost
+from backjob.testing._transports.case import TransportCase, check_lost, check_not_sent
 from backjob.testing._transports.sockets import longest_timeout
 
 _MANY: Final = 50
@@ -129,7 +128,7 @@ class GivesOutcomes(TransportCase):
     def test_a_closed_transport_sends_nothing(self, peer: AnyPeer) -> None:
         transport = self._transport_to(peer)
         transport.close()
-        assert isinstance(self._failure(transport, Request("GET", "/late")), NotSent)
+        check_not_sent(self._failure(transport, Request("GET", "/late")))
         with_another = self._transport_to(peer)
         self._exchange(with_another, Request("GET", "/next"))
         with_another.close()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 from attrs import frozen
 
-from backjob.errors import ConnectionLost
+from backjob.errors import ConnectionLost, NotSent
 from backjob.model import Request, Response
 from backjob.protocols import Transport
 from backjob.testing._application import Application
@@ -92,3 +92,8 @@ def check_lost(error: BaseException | None) -> None:
     assert isinstance(error, ConnectionLost), (
         f"a request that has arrived, and has no complete response, must end with ConnectionLost, not {error!r}"
     )
+
+
+def check_not_sent(error: BaseException | None) -> None:
+    """Fail unless the error says that a request, which was not sent, has certainly not arrived."""
+    assert isinstance(error, NotSent), f"a request that was not sent must end with NotSent, not {error!r}"

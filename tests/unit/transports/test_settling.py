@@ -52,11 +52,10 @@ def test_an_error_of_another_kind_means_that_the_request_may_have_arrived(error:
 
 def test_an_error_keeps_no_frames() -> None:
     future: Future[Response] = Future()
-    try:
+    with pytest.raises(NotSent) as caught:
         raise NotSent("no connection")
-    except NotSent as error:
-        settle(future, error)
-        assert error.__traceback__ is None
+    settle(future, caught.value)
+    assert caught.value.__traceback__ is None
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, SystemExit])

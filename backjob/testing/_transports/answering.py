@@ -13,11 +13,10 @@ import pytest
 from backjob.model import Request, Response
 from backjob.protocols import Transport
 from backjob.testing._peer import AnyPeer, OneDelivery, Peer, Received, answer, ok
-from backjob.testing._transports.case import TransportCase, check_lost, check_not_sent
+from backjob.testing._transports.case import LONGEST_POLL, TransportCase, check_lost, check_not_sent
 from backjob.testing._transports.sockets import longest_timeout
 
 _MANY: Final = 50
-_LONGEST_POLL: Final = 30.0  # s
 
 
 class GivesOutcomes(TransportCase):
@@ -70,7 +69,7 @@ class GivesOutcomes(TransportCase):
         with self._waiting(peer, transport) as waiting:
             timeout = longest_timeout(peer.port) if isinstance(peer, Peer) else 0.0
             promise = "there must be no read timeout: a job may take hours"
-            assert timeout <= _LONGEST_POLL, f"{promise}; the connection has one of {timeout:g} s"
+            assert timeout <= LONGEST_POLL, f"{promise}; the connection has one of {timeout:g} s"
             # Perhaps the transport wakes up after each timeout and waits again.
             assert not wait([waiting.future], max(self.silence, 1.2 * timeout)).done, promise
             waiting.respond()

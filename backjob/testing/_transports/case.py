@@ -17,9 +17,11 @@ from backjob.errors import ConnectionLost, NotSent
 from backjob.model import Request, Response
 from backjob.protocols import Transport
 from backjob.testing._application import Application
-from backjob.testing._peer import PATIENCE, AnyPeer, OneDelivery, Peer, answer
+from backjob.testing._peer import PATIENCE, AnyPeer, OneDelivery, Peer, Received, answer
 
 GET: Final = Request("GET", "/")
+LONGEST_POLL: Final = 30.0
+"""Seconds after which a transport may wake up to wait again."""
 
 
 @frozen
@@ -78,9 +80,16 @@ class TransportCase:
     @contextmanager
     def _waiting(self, peer: AnyPeer, transport: Transport, request: Request = GET) -> Iterator[Waiting]:
         """Send a request whose response waits. At the end it is sent."""
-        gate = threading.Event()
-        peer.script = lambda _: answer(body=b"at last") if gate.wait(self.patience) else b""
+        gate, has_returned = threading.Event(), threading.Event()
+
+        def script(_: Received) -> bytes:
+            if not gate.wait(self.patience) and has_returned.is_set():  # else send() waits for this response
+                gate.wait(self.silence + 2 * LONGEST_POLL)
+            return answer(body=b"at last") if gate.is_set() else b""
+
+        peer.script = script
         future = transport.send(OneDelivery(request))
+        has_returned.set()
         try:
             yield Waiting(future, peer.next_call(), gate.set)
         finally:

@@ -103,6 +103,7 @@ def check_lost(error: BaseException | None) -> None:
     )
 
 
-def check_not_sent(error: BaseException | None) -> None:
-    """Fail unless the error says that a request, which was not sent, has certainly not arrived."""
+def check_not_sent(error: BaseException | None) -> NotSent:
+    """Return the error of a request that was not sent. Fails unless it says that the request has not arrived."""
     assert isinstance(error, NotSent), f"a request that was not sent must end with NotSent, not {error!r}"
+    return error

@@ -72,9 +72,7 @@ class KeepsConnections(TransportCase):
     def test_a_refused_connection_is_reported_as_not_sent(self) -> None:
         with self._refused() as transport:
             delivery = OneDelivery(GET)
-            error = transport.send(delivery).exception(self.patience)
-        check_not_sent(error)
-        assert isinstance(error, TransportError)
+            error = check_not_sent(transport.send(delivery).exception(self.patience))
         assert error.reason
         assert delivery.signed <= 1
 

@@ -12,6 +12,7 @@ from backjob.model import LONGEST_TAIL, JsonValue, Output
 
 __all__ = [
     "LONGEST_CHUNK",
+    "LONGEST_TAIL",
     "LOOKAHEAD",
     "PURGED_AT_ONCE",
     "cut",

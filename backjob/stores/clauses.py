@@ -6,6 +6,7 @@ The table has `SEARCHED`, and a ``number`` that grows with each job that is crea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
@@ -25,6 +26,8 @@ _Part: TypeAlias = tuple[str, Mapping[str, Any]]
 """A condition with ``{name}`` for each parameter, and the values of these."""
 
 _EQUAL: Final = ("owner", "scope", "root", "queue")
+_TEXTS: Final = ("title", "path")
+_FOLDED: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _NOTHING: Final[_Part] = ("1 = 0", {})
 
 
@@ -84,8 +87,11 @@ def query_clauses(
     if query.has_file:
         parts.append(("file IS NOT NULL", {}))
     if query.text:
-        contains = [f"{position}(lower({column}), lower({{text}})) > 0" for column in ("title", "path")]
-        parts.append((f"({' OR '.join(contains)})", {"text": query.text}))
+        # A database may fold ASCII letters only, depending on the collation of the column, which the parameter does not have.
+        found = [
+            f"{position}(lower({column}), {text}) > 0" for column in _TEXTS for text in ("lower({text})", "{folded}")
+        ]
+        parts.append((f"({' OR '.join(found)})", {"text": query.text, "folded": query.text.translate(_FOLDED)}))
     parts += _page(query, last)
     clauses = []
     for status, age in each_status(query):

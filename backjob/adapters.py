@@ -13,15 +13,19 @@ the end of its job:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+
+from attrs import evolve, frozen
+from typing_extensions import override
 
 from backjob.http.listening import Listener, listener_of_socket
 from backjob.http.restoring import caller_of, restored_headers
 from backjob.http.serving import Serving, serving
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.lifecycle import status_line
-from backjob.model import Request, Response
+from backjob.model import Caller, Job, Request, Response
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.worker.offload import note_loop, raise_if_cancelled, shielded, to_thread
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
@@ -30,21 +34,70 @@ from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running
 
 __all__ = [
+    "ActionCall",
     "ActionResponse",
+    "Arrival",
     "Listener",
     "Receiver",
     "Reply",
-    "Running",
-    "Serving",
     "StatusResponse",
     "WorkerRequest",
     "body_of",
-    "caller_of",
     "exit_response",
     "listener_of_socket",
-    "restored_headers",
     "served",
 ]
+
+
+@frozen
+class Arrival(Serving):
+    """A request that arrived, for `served` and the methods of a `Receiver`.
+
+    The ``request`` has no body. Its target is the path that the application routes, below the ``mount``, percent-encoded as
+    on the wire, and the query. Hooks of the application, such as ``owner``, get it: add your framework's request in a
+    subclass. ``scheme`` and ``address`` are those of the client as the server sees it. ``in_thread``: the response occupies
+    a thread until it is sent, as it does not in an event loop. Override `changed_cookies` if you know the new cookie of a
+    session that was changed.
+    """
+
+    request: Request
+    scheme: str
+    address: str
+    mount: str = ""
+    in_thread: bool = True
+
+    @property
+    @override
+    def caller(self) -> Caller:
+        return caller_of(self.request.headers, scheme=self.scheme, address=self.address)
+
+
+@frozen
+class ActionCall:
+    """The call of an action that `Receiver.run` wants: call the application with the ``request``, as from its ``caller``.
+
+    Pass the application's response to the ``response``. ``job`` is the job as claimed.
+    """
+
+    running: Running
+    opened: WorkerRequest
+    body: bytes
+    response: ActionResponse
+
+    @property
+    def request(self) -> Request:
+        """The request that ``start()`` was given, with its body, and the header fields as its caller's client sent them."""
+        headers = restored_headers(self.opened.request.headers, self.caller, self.running.fields)
+        return evolve(self.opened.request, headers=headers, body=self.body)
+
+    @property
+    def caller(self) -> Caller | None:
+        """Scheme, host, address and mount that the application must see, or None if no request started the job."""
+        return self.running.job.caller
+
+    @property
+    def job(self) -> Job:
+        return self.running.job
 
 
 class Receiver:
@@ -55,35 +108,33 @@ class Receiver:
         self._endpoints = Endpoints(self._engine, self._engine.status_prefix)
 
     def open(
-        self, request: Request, listener_of: Callable[[], Listener], *, threads: float | None = None
+        self, arrival: Arrival, listener_of: Callable[[], Listener], *, threads: int | None = None
     ) -> WorkerRequest | None:
         """Return the worker request, or None for any other request. Call it for every request, before its body is read.
 
-        The ``request`` has the path that the application routes, below its mount, as on the wire. ``listener_of()``
-        returns the server's socket, from which backjob learns the address; it raises `AddressUnknown` if the server does
-        not show it. ``threads`` is how many requests the server handles at once: ``math.inf`` for an event loop, None if
-        that is unknown. Raises `Reply` to a worker request that must not run, and to a probe.
+        ``listener_of()`` returns the server's socket, from which backjob learns the address; see `listener_of_socket`.
+        ``threads`` is how many requests a server with threads handles at once, or None if that is unknown. Raises `Reply` to
+        a worker request that must not run, and to a probe.
         """
-        self._engine.request_arrived(listener_of, threads)
+        self._engine.request_arrived(listener_of, threads if arrival.in_thread else math.inf)
         try:
-            return self._engine.worker_request(lambda: (request,), listener_of)
+            return self._engine.worker_request(lambda: (arrival.request,), listener_of)
         except Reply as reply:
             reply.headers = (*reply.headers, (CONCURRENCY_HEADER, "one" if threads == 1 else "many"))
             raise
 
-    def run(self, opened: WorkerRequest, body: bytes, act: Callable[[Running, ActionResponse], object]) -> Response:
+    def run(self, opened: WorkerRequest, body: bytes, act: Callable[[ActionCall], object]) -> Response:
         """Claim the job, run its action to the end, write what follows, and return the response to the worker request.
 
-        ``act(running, response)`` calls the application with the request that ``start()`` was given, passes the
-        application's response to ``response``, and closes it. Let its exceptions propagate. Raises `Reply` if the job can't
-        be claimed, and the error of the action if the server must see it.
+        ``act(call)`` does what the `ActionCall` says, and closes the application's response. It lets the application's
+        exceptions propagate. Raises `Reply` if the job can't be claimed, and the action's error if the server must see that.
         """
         running = self._engine.worker.claim(opened, body)
         response = ActionResponse(running)
         error: BaseException | None = None
         try:
             with running.active():
-                act(running, response)
+                act(ActionCall(running, opened, body, response))
         except BaseException as raised:
             error = raised
         outcome = response.outcome(error, self._engine.clock.now())
@@ -91,39 +142,37 @@ class Receiver:
         return _answer(running, opened, outcome)
 
     async def arun(
-        self, opened: WorkerRequest, body: bytes, act: Callable[[Running, ActionResponse], Awaitable[object]]
+        self, opened: WorkerRequest, body: bytes, act: Callable[[ActionCall], Awaitable[object]]
     ) -> Response:
         """`run` in an event loop. A caller that is cancelled, as by a lost connection, does not interrupt the action."""
         running = await shielded(to_thread(self._engine.worker.claim, opened, body))
-        return _answer(running, opened, await shielded(self._act_and_end(running, act)))
+        call = ActionCall(running, opened, body, ActionResponse(running))
+        return _answer(running, opened, await shielded(self._act_and_end(call, act)))
 
-    async def _act_and_end(
-        self, running: Running, act: Callable[[Running, ActionResponse], Awaitable[object]]
-    ) -> Outcome:
+    async def _act_and_end(self, call: ActionCall, act: Callable[[ActionCall], Awaitable[object]]) -> Outcome:
         from backjob.worker.task_exits import contain_tasks  # noqa: PLC0415 - it imports asyncio, which WSGI does not need
 
-        response = ActionResponse(running)
         error: BaseException | None = None
         try:
             contain_tasks()
-            with running.active():
-                await act(running, response)
+            with call.running.active():
+                await act(call)
         except BaseException as raised:
             error = raised
-        outcome = response.outcome(error, self._engine.clock.now())
-        await to_thread(self._engine.worker.end, running, outcome)
+        outcome = call.response.outcome(error, self._engine.clock.now())
+        await to_thread(self._engine.worker.end, call.running, outcome)
         raise_if_cancelled(error)
         return outcome
 
-    def respond(self, here: Serving, rest: str) -> StatusResponse:
+    def respond(self, arrival: Arrival, rest: str) -> StatusResponse:
         """Return the response to a request for a status route. ``rest`` is its path after ``status_prefix``, decoded."""
-        with served(here):
-            request = here.request
-            return self._endpoints.respond(visit(self._engine, request, here, rest, here.mount + self.status_prefix))
+        mount = arrival.mount + self.status_prefix
+        with served(arrival):
+            return self._endpoints.respond(visit(self._engine, arrival.request, arrival, rest, mount))
 
-    async def arespond(self, here: Serving, rest: str) -> StatusResponse:
+    async def arespond(self, arrival: Arrival, rest: str) -> StatusResponse:
         """`respond` in an event loop."""
-        return await to_thread(self.respond, here, rest)
+        return await to_thread(self.respond, arrival, rest)
 
     @property
     def status_prefix(self) -> str:
@@ -156,7 +205,7 @@ def exit_response(error: BaseException) -> Response | None:
     return None if job_exit is None else Response(job_exit.status, "", no_store(), str(job_exit).encode())
 
 
-async def body_of(response: StatusResponse) -> AsyncIterator[bytes]:
+async def body_of(response: StatusResponse) -> AsyncGenerator[bytes, None]:
     """Yield the chunks of a status route's response, and close what it is read from: use it in `contextlib.aclosing`.
 
     In a thread, iterate over ``response.stream or response.download or [response.body]`` and close that.

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from backjob.adapters import Receiver, exit_response, served, visit
+from backjob.adapters import ActionCall, Receiver, exit_response, served, visit
 from backjob.http.scope import (
     Scope,
     ScopeServing,
@@ -35,7 +35,6 @@ from backjob.status.streaming.stream import Stream
 from backjob.worker.offload import to_thread
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, show_outside
 from backjob.worker.responses import ActionResponse
-from backjob.worker.running import Running
 
 __all__ = ["BackJobMiddleware", "HideSignature", "StatusApp"]
 
@@ -110,19 +109,17 @@ class BackJobMiddleware:
         body = await _body(receive, opened.length)
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
-        answer = await self._receiver.arun(opened, body, partial(self._act, scope, opened, body))
+        answer = await self._receiver.arun(opened, body, partial(self._act, scope))
         with suppress(OSError):  # the client may have disconnected
             await _answer(send, answer.status, answer.headers, b"")
 
-    async def _act(
-        self, arrived: Scope, opened: WorkerRequest, body: bytes, running: Running, response: ActionResponse
-    ) -> None:
-        scope = restored(arrived, opened.request, running.job.caller, running.fields)
+    async def _act(self, arrived: Scope, call: ActionCall) -> None:
+        scope = restored(arrived, call.opened.request, call.caller, call.running.fields)
         with served(ScopeServing(scope)):
-            if running.job.as_owner:
-                await to_thread(self._jobs.run_as_owner, running.job, scope)
-            collected = _Collected(response)
-            await self._app(scope, _Replayed(body, collected.complete), collected)
+            if call.job.as_owner:
+                await to_thread(self._jobs.run_as_owner, call.job, scope)
+            collected = _Collected(call.response)
+            await self._app(scope, _Replayed(call.body, collected.complete), collected)
 
     # --- an ordinary request ----------------------------------------------------------------------------------------
 

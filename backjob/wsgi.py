@@ -9,7 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from backjob.adapters import Receiver, served, visit
+from backjob.adapters import ActionCall, Receiver, served, visit
 from backjob.errors import JobExit
 from backjob.http.environ import (
     EnvironServing,
@@ -31,7 +31,6 @@ from backjob.status.endpoints import Endpoints
 from backjob.worker.outcomes import exit_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse
-from backjob.worker.running import Running
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -76,18 +75,17 @@ class BackJobMiddleware:
 
     def _work(self, environ: WSGIEnvironment, start_response: StartResponse, opened: WorkerRequest) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(opened.length) if opened.length else b""
-        answer = self._receiver.run(opened, body, partial(self._act, environ, opened, body))
+        answer = self._receiver.run(opened, body, partial(self._act, environ))
         return _answer(start_response, f"{answer.status} {answer.reason}".strip(), answer.headers, "")
 
-    def _act(
-        self, environ: WSGIEnvironment, opened: WorkerRequest, body: bytes, running: Running, response: ActionResponse
-    ) -> None:
+    def _act(self, environ: WSGIEnvironment, call: ActionCall) -> None:
         """Run the action to its end, even if the connection is lost."""
+        response = call.response
         with served(EnvironServing(environ)):
-            restore(environ, opened.request, running.job.caller, running.fields)
-            environ["wsgi.input"] = io.BytesIO(body)
-            if running.job.as_owner:
-                self._jobs.run_as_owner(running.job, environ)
+            restore(environ, call.opened.request, call.caller, call.running.fields)
+            environ["wsgi.input"] = io.BytesIO(call.body)
+            if call.job.as_owner:
+                self._jobs.run_as_owner(call.job, environ)
             chunks = self._app(environ, partial(_begin, response))
             is_whole = isinstance(chunks, list | tuple)
             try:

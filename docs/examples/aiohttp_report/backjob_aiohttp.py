@@ -79,7 +79,7 @@ async def act(request: web.Request, handler: Handler, call: ActionCall) -> None:
     wanted, caller = call.request, call.caller or arrived(request).caller
     restored = request.clone(
         rel_url=URL(wanted.target, encoded=True),
-        headers=[(name, value.encode("latin-1").decode("utf-8", "surrogateescape")) for name, value in wanted.headers],
+        headers=[(name, value.encode("latin-1").decode("utf-8", "replace")) for name, value in wanted.headers],
         scheme=caller.scheme,
         host=caller.host,
         remote=caller.address,

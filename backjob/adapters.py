@@ -28,7 +28,7 @@ from backjob.lifecycle import status_line
 from backjob.model import Caller, Job, Request, Response
 from backjob.status.endpoints import Endpoints, StatusResponse, Visit
 from backjob.worker.offload import note_loop, raise_if_cancelled, shielded, to_thread
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
+from backjob.worker.outcomes import Outcome, error_to_raise, left_by, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store
 from backjob.worker.responses import ActionResponse
 from backjob.worker.running import Running
@@ -200,8 +200,11 @@ def served(here: Serving) -> Iterator[None]:
 
 
 def exit_response(error: BaseException) -> Response | None:
-    """Return the response to an ordinary request whose route left by a `JobExit`, as ``fail()`` does; otherwise None."""
-    job_exit = exit_of(error)
+    """Return the response to a request whose route left by a `JobExit`, as ``fail()`` does; None for any other error.
+
+    In an action it also notes how the job ends, for frameworks that let no `JobExit` out of a route.
+    """
+    job_exit = left_by(error)
     return None if job_exit is None else Response(job_exit.status, "", no_store(), str(job_exit).encode())
 
 

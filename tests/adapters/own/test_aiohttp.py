@@ -22,7 +22,6 @@ from backjob.protocols import Grant
 from backjob.signing import MessageSigner
 from backjob.stores.memory import MemoryStore
 from backjob.transports.sockets import SocketTransport
-from tests.docs.code_lines import code_lines
 from tests.docs.pages import ROOT
 
 aiohttp: Any = pytest.importorskip("aiohttp", reason="the example needs aiohttp: pip install -e '.[test]'")
@@ -89,10 +88,6 @@ async def serving(*actions: Action, middlewares: Any = (), **options: Any) -> As
 
 def go(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
-
-
-def test_the_adapter_has_fewer_than_120_lines_of_code() -> None:
-    assert 80 < code_lines(EXAMPLE.read_text(encoding="utf-8")) < 120
 
 
 # --- the end of an action -------------------------------------------------------------------------------------------

@@ -14,11 +14,10 @@ the end of its job:
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from attrs import evolve, frozen
-from typing_extensions import override
 
 from backjob.http.listening import Listener, listener_of_socket
 from backjob.http.restoring import caller_of, restored_headers
@@ -50,14 +49,13 @@ __all__ = [
 
 
 @frozen
-class Arrival(Serving):
+class Arrival:
     """A request that arrived, for `served` and the methods of a `Receiver`.
 
     The ``request`` has no body. Its target is the path that the application routes, below the ``mount``, percent-encoded as
     on the wire, and the query. Hooks of the application, such as ``owner``, get it: add your framework's request in a
     subclass. ``scheme`` and ``address`` are those of the client as the server sees it. ``in_thread``: the response occupies
-    a thread until it is sent, as it does not in an event loop. Override `changed_cookies` if you know the new cookie of a
-    session that was changed.
+    a thread until it is sent, as it does not in an event loop. ``is_test_client``: no server received the request.
     """
 
     request: Request
@@ -65,11 +63,24 @@ class Arrival(Serving):
     address: str
     mount: str = ""
     in_thread: bool = True
+    is_test_client: bool = False
 
     @property
-    @override
     def caller(self) -> Caller:
+        """Scheme, host and address of the client, and the header fields of proxies."""
         return caller_of(self.request.headers, scheme=self.scheme, address=self.address)
+
+    @property
+    def origin(self) -> str:
+        """``scheme://host``."""
+        return f"{self.scheme}://{self.caller.host}"
+
+    def changed_cookies(self) -> Mapping[str, str | None]:
+        """Return the cookies that the response is going to set because the session was changed; None deletes one.
+
+        A job that is started then gets them. By default there are none: override it if your framework can say so.
+        """
+        return {}
 
 
 @frozen
@@ -116,7 +127,8 @@ class Receiver:
         ``threads`` is how many requests a server with threads handles at once, or None if that is unknown. Raises `Reply` to
         a worker request that must not run, and to a probe.
         """
-        self._engine.request_arrived(listener_of, threads if arrival.in_thread else math.inf)
+        if not arrival.is_test_client:
+            self._engine.request_arrived(listener_of, threads if arrival.in_thread else math.inf)
         try:
             return self._engine.worker_request(lambda: (arrival.request,), listener_of)
         except Reply as reply:

@@ -7,17 +7,21 @@ import math
 from collections.abc import Callable
 from contextlib import aclosing
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from backjob import BackJob
 from backjob.adapters import ActionCall, Arrival, Receiver, Reply, body_of, exit_response, listener_of_socket, served
 from backjob.errors import AddressUnknown
 from backjob.files import MemoryFiles
 from backjob.http.listening import Listener
 from backjob.model import Caller, Request, Response, Status
+from backjob.signing import MessageSigner
+from backjob.stores.memory import MemoryStore
+from backjob.transports.sockets import SocketTransport
 from backjob.worker.replies import CONCURRENCY_HEADER
-from tests.unit.core import Bench, bench
+from tests.unit.core import KEY, Bench, bench
 
 PAGE: Final = (("Host", "shop.example"), ("Cookie", "user=ann"), ("X-Forwarded-For", "192.0.2.7"))
 
@@ -33,8 +37,8 @@ def world() -> Bench:
     return bench(owner=user_of, files=MemoryFiles())
 
 
-def arrived(request: Request, **options: bool) -> Arrival:
-    return Arrival(request, scheme="https", address="192.0.2.9", **options)
+def arrived(request: Request, *, in_thread: bool = True, is_test_client: bool = False) -> Arrival:
+    return Arrival(request, scheme="https", address="192.0.2.9", in_thread=in_thread, is_test_client=is_test_client)
 
 
 def no_socket() -> Listener:
@@ -80,7 +84,7 @@ def sent(world: Bench, job_id: str) -> Request:
     return sent.sign()
 
 
-def started_by_ann(world: Bench, **options: object) -> str:
+def started_by_ann(world: Bench, **options: Any) -> str:
     """A job that a page starts which Ann requests."""
     page = serve(world, Request("GET", "/page", PAGE), lambda _request: world.jobs.start("/work?a=1", **options))
     return page.body.decode()
@@ -123,13 +127,12 @@ def test_a_call_has_its_caller_and_its_job(world: Bench) -> None:
 
 def fails(world: Bench, _request: Request) -> str:
     world.jobs.fail("no rows")
-    return "never"
 
 
 def swallows(world: Bench, _request: Request) -> str:
     """A framework that turns everything that a route raises into a response."""
     try:
-        world.jobs.fail("no rows")
+        return fails(world, _request)
     except BaseException as error:
         response = exit_response(error)
         assert response is not None
@@ -184,6 +187,15 @@ def test_a_server_without_a_socket_leaves_the_address_unknown(world: Bench) -> N
     with pytest.raises(AddressUnknown, match="does not show the socket"):
         no_socket()
     assert listener_of_socket(Socket(), tls=True).base_urls == ("https://127.0.0.1:8000",)
+
+
+def test_a_test_client_shows_no_server_and_what_it_starts_is_refused() -> None:
+    with BackJob(MemoryStore(), SocketTransport, MessageSigner(KEY)) as jobs:
+        receiver = Receiver(jobs)
+        arrival = arrived(Request("GET", "/"), is_test_client=True)
+        assert receiver.open(arrival, lambda: listener_of_socket(Socket())) is None
+        with served(arrival), pytest.raises(AddressUnknown, match="test client"):
+            jobs.start("/work")
 
 
 class Socket:

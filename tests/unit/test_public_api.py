@@ -364,7 +364,9 @@ def test_the_parts_of_an_adapter_are_these_and_have_these_members() -> None:
         assert {
             name: None if isinstance(one, property) else list(parameters(one)) for name, one in own.items()
         } == expected
-    assert [field.name for field in fields(Arrival)] == ["request", "scheme", "address", "mount", "in_thread"]
+    assert [field.name for field in fields(Arrival)] == [
+        *("request", "scheme", "address", "mount", "in_thread", "is_test_client")
+    ]
     assert all(hasattr(ActionCall, name) for name in ("request", "caller", "job", "response"))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pyramid.config import Configurator
 from pyramid.request import Request
 from pyramid.response import Response
@@ -16,18 +18,12 @@ __all__ = ["app", "jobs"]
 jobs = make_jobs()
 
 
-class _AsItIs(Response):  # type: ignore[misc] # Pyramid has no types
-    """A response whose Location stays relative: WebOb would make it absolute."""
-
-    def _abs_headerlist(self, environ: object) -> list[tuple[str, str]]:
-        return list(self.headerlist)
-
-
 def site(request: Request) -> Response:
     """Every page of the site."""
     reply = answer(jobs, _visit(request))
-    response = _AsItIs(status=reply.status, content_type=None, headerlist=list(reply.headers.items()))
+    response: Any = Response(status=reply.status, content_type=None, headerlist=list(reply.headers.items()))
     response.headers["Content-Type"] = reply.content_type
+    response._abs_headerlist = lambda _environ: list(response.headerlist)  # or it would make a Location absolute
     if isinstance(reply.body, str):
         response.body = reply.body.encode()
     else:

@@ -15,19 +15,9 @@ from backjob.signing import MessageSigner
 from backjob.stores.sqlite import SQLiteStore
 from backjob.transports.sockets import SocketTransport
 
-DATA = Path(os.environ.get("REPORT_DATA") or Path(tempfile.gettempdir()) / "backjob-aiohttp-report")
-DATA.mkdir(parents=True, exist_ok=True)
+DATA = Path(os.environ.get("REPORT_DATA") or tempfile.mkdtemp(prefix="backjob-aiohttp-report"))
 SECONDS_A_ROW = float(os.environ.get("REPORT_SECONDS_A_ROW", "0.02"))
-
-HOME = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<title>A report</title>
-<link rel="icon" href="data:,">
-<h1>A report</h1>
-<form method="post" action="reports"><button>Export</button></form>
-</html>
-"""
+HOME = '<!doctype html><title>A report</title><form method="post" action="reports"><button>Export</button></form>'
 
 jobs = BackJob(
     store=SQLiteStore(DATA / "jobs.db"),

@@ -22,13 +22,16 @@ from __future__ import annotations
 
 from backjob.testing._stores.any_race import AnyRace
 from backjob.testing._stores.changing import ChangeCalls
+from backjob.testing._stores.costs import CostCalls
 from backjob.testing._stores.creating import CreateCalls
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.deleting import DeleteCalls
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
 from backjob.testing._stores.forks import ForkCalls
+from backjob.testing._stores.keeping import ColumnCalls
 from backjob.testing._stores.leasing import LeaseCalls
 from backjob.testing._stores.merging import MergesJobs
+from backjob.testing._stores.outages import OutageCalls
 from backjob.testing._stores.purging import PurgesJobs
 from backjob.testing._stores.races import Races
 from backjob.testing._stores.reporting import OutputCalls, ReportCalls
@@ -54,6 +57,7 @@ __all__ = [
 class StoreBasics(
     CreateCalls,
     ChangeCalls,
+    ColumnCalls,
     RunCalls,
     LeaseCalls,
     SlotCalls,
@@ -62,6 +66,8 @@ class StoreBasics(
     OutputCalls,
     TailCalls,
     TextCalls,
+    CostCalls,
+    OutageCalls,
     ForkCalls,
     Races,
     AnyRace,

@@ -12,7 +12,7 @@ from attrs import evolve
 from backjob.lifecycle import Requeue, claimed, requeued
 from backjob.model import UNSET, Changes, Expect, Job, Query, Report, Status, Unset
 from backjob.protocols import Capability, lacks
-from backjob.testing._stores.case import StoreCase, bodiless, same
+from backjob.testing._stores.case import LEASE, StoreCase, bodiless, kept, same
 from backjob.testing._stores.creating import FULL
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.finding import FindsSilentJobs
@@ -39,6 +39,7 @@ FILLED: Final = Changes(
     claimed=True,
 )
 """With `FULL`, a token and a report, every field of a job that has not ended has a value."""
+_RENEWED: Final = Changes(progress=61, lessee="monitor 3", lease=70.5, sealed=b"new", due=33.25, alive=True)
 
 
 class ColumnCalls(StoreCase):
@@ -47,15 +48,16 @@ class ColumnCalls(StoreCase):
     def test_no_call_loses_a_field(self) -> None:
         self._model = Model(self.clock)
         self._fill()
-        self._both("report", "full", "token", Report(output="more", text="almost", tail="tail", truncated=True))
-        self._both("report", "full", "token", Report(progress=60, cursor=["page", 8]))
         self._both("beat", {"full": "token"}, 50.5, frozenset(("full",)))
         self._both("beat", {"full": "token"}, 60.5, frozenset())
-        self._both("change", "full", Expect(token="token"), Changes(progress=61, alive=True))
+        self._both("report", "full", "token", Report(progress=60, cursor=["page", 8]))
+        self._both("change", "full", Expect(token="token"), _RENEWED)
         self._requeue()
         if isinstance(self, DelaysJobs):
-            self.clock.advance(30)
-            self._both("take_due", "monitor 2", 9.5, 5, frozenset((FULL.label, "other")), frozenset(), queues=None)
+            self.clock.advance(LEASE)
+            labels = frozenset((FULL.label, "other"))
+            taken = self._both("take_due", "monitor 2", 9.5, 5, labels, frozenset(), queues=None)
+            kept(taken, "a retry is taken when its delay and its lease are over")
         self._both("change", "full", *claimed("token 2", 4, 18.0))
         self._both("change", "full", Expect(), evolve(FILLED, token="token 3", slot=self._slot("q/1")))
         if isinstance(self, FindsSilentJobs):
@@ -70,6 +72,7 @@ class ColumnCalls(StoreCase):
         self._both("create", FULL, "key" if isinstance(self, MergesJobs) else None)
         self.clock.advance(1.000001)
         self._both("change", "full", Expect(), evolve(FILLED, token="token", slot=self._slot("exports/0")))
+        self._both("report", "full", "token", Report(output="more", text="almost", tail="tail", truncated=True))
 
     def _requeue(self) -> None:
         before = self.read("full")
@@ -79,8 +82,8 @@ class ColumnCalls(StoreCase):
     def _slot(self, name: str) -> str | Unset:
         return UNSET if Capability.SLOTS in lacks(self.store) else name
 
-    def _both(self, name: str, *arguments: object, **named: object) -> None:
-        """Make a call to the store and to the model, and compare the results and the whole job."""
+    def _both(self, name: str, *arguments: object, **named: object) -> object:
+        """The result of a call to the store, which must be the model's. The whole job must be the same too."""
         __tracebackhide__ = True
         call: Callable[..., object] = getattr(self.store, name)
         expected: Callable[..., object] = getattr(self._model, name)
@@ -90,3 +93,4 @@ class ColumnCalls(StoreCase):
         same(found, wanted, f"{name} returns the job after it, every field included")
         same(self.store.get("full", body=True), self._model.job("full", body=True), f"{name} writes no other field")
         self.clock.advance(1)
+        return found

@@ -55,7 +55,13 @@ class SeesOthers:
 
     @pytest.fixture(autouse=True)
     def _an_address_for_each_test(self, tmp_path: Path) -> Iterator[None]:
-        self.directory = tmp_path
+        with self.placed(tmp_path):
+            yield
+
+    @contextmanager
+    def placed(self, directory: Path) -> Iterator[None]:
+        """The attributes of one test."""
+        self.directory = directory
         self._address = self.address()
         self._deadline = Deadline(self.patience)
         try:

@@ -144,8 +144,10 @@ class StoreCase:
         self.deadline = Deadline(self.patience)
         with self.deadline.watched():
             self.store = self.new_store(self.clock)
-            yield
-            self.close(self.store)
+            try:
+                yield
+            finally:
+                self.close(self.store)
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """The results of the calls, each made from its own thread at the same moment."""

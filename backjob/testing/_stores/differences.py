@@ -1,13 +1,13 @@
-"""Where two values differ, in a few lines."""
+"""Values in the messages of the suite: where two differ, and the fields of one that are not the usual ones."""
 
 from __future__ import annotations
 
 from itertools import zip_longest
 from typing import Any, Final
 
-from attrs import fields, has
+from attrs import NOTHING, fields, has
 
-__all__ = ["difference"]
+__all__ = ["difference", "shown"]
 
 _LONGEST: Final = 400  # characters of a value that are shown
 _AROUND: Final = 30  # characters beside the first difference of two long texts
@@ -41,3 +41,12 @@ def _first_difference(expected: Any, found: Any) -> int:
 def _shortly(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"
+
+
+def shown(value: object) -> str:
+    """A value that a call got; of an object only the fields that differ from their defaults."""
+    if has(type(value)):
+        pairs = [(field.name, getattr(value, field.name), field.default) for field in fields(type(value))]
+        given = [f"{name}={shown(found)}" for name, found, default in pairs if default is NOTHING or found != default]
+        return f"{type(value).__name__}({', '.join(given)})"
+    return _shortly(value)

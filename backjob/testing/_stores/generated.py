@@ -6,14 +6,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from attrs import NOTHING, fields, has
 from hypothesis import HealthCheck, Phase, reject, settings
 
-__all__ = ["SHRINKING", "Search", "shown"]
+__all__ = ["SHRINKING", "Search"]
 
 SHRINKING: Final = 10.0
 """Seconds for which a generated test looks for a shorter failing example."""
-_LONGEST: Final = 200  # characters of a value that a step shows
 
 
 class Search:
@@ -65,13 +63,3 @@ class Search:
             raise AssertionError(f"{failure}\n  the shortest example that was found:{lines}") from (
                 failure if error is not failure else failure.__cause__
             )
-
-
-def shown(value: object) -> str:
-    """A value in a step; of an object only the fields that differ from their defaults."""
-    if has(type(value)):
-        pairs = [(field.name, getattr(value, field.name), field.default) for field in fields(type(value))]
-        given = [f"{name}={shown(found)}" for name, found, default in pairs if default is NOTHING or found != default]
-        return f"{type(value).__name__}({', '.join(given)})"
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

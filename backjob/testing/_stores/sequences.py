@@ -17,8 +17,9 @@ from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Rep
 from backjob.protocols import Capability, lacks
 from backjob.testing._stores.case import MICROSECOND, StoreCase, bodiless, same
 from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.differences import shown
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
-from backjob.testing._stores.generated import SHRINKING, Search, shown
+from backjob.testing._stores.generated import SHRINKING, Search
 from backjob.testing._stores.merging import MergesJobs
 from backjob.testing._stores.model import Model
 from backjob.testing._stores.purging import PurgesJobs

@@ -12,6 +12,7 @@ from backjob.errors import SlotTaken
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
 from backjob.testing._stores.deadline import Deadline
+from backjob.testing._stores.differences import shown
 
 METHODS: Final = (
     "create", "get", "output", "change", "report", "take_due", "beat", "find", "count", "delete", "purge", "close",
@@ -114,10 +115,10 @@ class WatchedStore:
         except Exception as error:
             if str(error).startswith("promise broken: "):
                 raise
-            shown = ", ".join([_shortly(argument) for argument in (*arguments, *named.items())])
+            given = [*map(shown, arguments), *[f"{key}={shown(value)}" for key, value in named.items()]]
             raise AssertionError(
                 f"promise broken: {name} must not raise this; it raised {type(error).__name__}: {_shortly(error, str)}\n"
-                f"  called: {name}({shown})"
+                f"  called: {name}({', '.join(given)})"
             ) from error
 
 

@@ -17,7 +17,8 @@ __all__ = ["Figure", "Table", "seconds"]
 class Figure:
     """One line. ``measured`` and ``target`` are in ``unit``; ``medians`` has the two times that were divided.
 
-    A figure without a target explains another one; a figure without a ``store`` applies to all stores.
+    A figure without a target explains another one; a figure without a ``store`` applies to all stores. Beyond ``implausible``
+    times its target, something is broken rather than slow.
     """
 
     what: str
@@ -27,6 +28,7 @@ class Figure:
     unit: str = "×"
     better: Literal["less", "more"] = "less"
     medians: str = ""
+    implausible: float = 10
 
     @property
     def verdict(self) -> str:
@@ -37,10 +39,12 @@ class Figure:
 
     @property
     def is_sane(self) -> bool:
-        """Whether it is within ten times the target; beyond that, something is broken rather than slow."""
+        """Whether it is plausible."""
         if self.target is None:
             return True
-        return self.measured <= 10 * self.target if self.better == "less" else self.measured >= self.target / 10
+        if self.better == "less":
+            return self.measured <= self.implausible * self.target
+        return self.measured >= self.target / self.implausible
 
 
 @define

@@ -121,7 +121,7 @@ class BackJobMiddleware:
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         with suppress(OSError):  # the client may have disconnected
-            await _answer(send, status_of(outcome), opened.headers, b"")
+            await _answer(send, status_of(outcome), running.headers, b"")
 
     async def _act_and_end(self, arrived: Scope, opened: WorkerRequest, body: bytes, running: Running) -> Outcome:
         response = _Collected(running)

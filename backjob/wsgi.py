@@ -83,7 +83,7 @@ class BackJobMiddleware:
         if (error := error_to_raise(running, outcome)) is not None:
             raise error
         line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else status_line(status_of(outcome))
-        return _answer(start_response, line, opened.headers, "")
+        return _answer(start_response, line, running.headers, "")
 
     def _act(self, environ: WSGIEnvironment, running: Running, opened: WorkerRequest, body: bytes) -> Outcome:
         """Run the action to its end, even if the connection is lost."""

@@ -139,6 +139,10 @@ class Carrier:
 
     def step(self) -> float:
         """Do everything that is due. Returns the seconds until something else is."""
+        with self._deliveries.turn:
+            return self._step()
+
+    def _step(self) -> float:
         self._run_posted()
         self._clocks.check_wall()
         self._deliveries.run(self._clock.monotonic())
@@ -156,6 +160,10 @@ class Carrier:
         self._outage.attempt(part, "a carrier")
 
     def _finish(self) -> None:
+        with self._deliveries.turn:
+            self._release()
+
+    def _release(self) -> None:
         for part in (self._run_posted, self._deliveries.release):
             self._retrying(part)
 

@@ -1,6 +1,7 @@
 """The jobs that this process delivers: their leases and credentials, what is in flight, and what follows an outcome.
 
-Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
+Everything here runs under the lock ``turn``: one pass of the monitor's thread, or one short step of another thread that
+needs no store, such as the one that starts a job or that has got the answer to its request.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Final
 
 from attrs import evolve
 
+from backjob.delivery.addresses import Destination
 from backjob.delivery.attempts import Attempt, Undeliverable, credentials_of, describe, failure
 from backjob.delivery.keeping import LEASE, Keeping
 from backjob.delivery.pending import LastSent, PendingDelivery
@@ -37,9 +39,12 @@ from backjob.lifecycle import (
     waits_until_sent,
 )
 from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response
+from backjob.process import RETRY_PAUSE
 
 _BATCH: Final = 100
 _MOST_UNTIMELY: Final = 3
+_AHEAD: Final = 0.25
+"""Seconds after which a job that was taken ahead is left to the other processes, if it could not be sent yet."""
 
 _log = logging.getLogger("backjob")
 
@@ -60,12 +65,50 @@ class Deliveries(Keeping):
         if delivery is not None:  # an earlier run, whose outcome means nothing any more
             self._again(job, delivery, at)
             return
-        delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
-        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
+        delivery = self._keep(job, credentials, at)
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
         self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)
         self._send_at(max(at, now), delivery)
+
+    def add_ahead(self, job: Job, now: float) -> None:
+        """Deliver a job for which there is no place yet, but soon; otherwise leave it to the other processes again."""
+        self.add(job, None, now)
+        delivery = self._by_id.get(job.id)
+        if delivery is not None and not job.held:
+            self._plan(now + _AHEAD, self._leave_unsent, delivery)
+
+    def _leave_unsent(self, delivery: PendingDelivery) -> None:
+        if delivery.future is None and delivery.send_at is None and delivery.job is not None:
+            self._give_up_lease(delivery)
+            self.drop(delivery.job_id)
+            self.places.must_poll = True
+
+    def _keep(self, job: Job, credentials: Credentials | None, at: float) -> PendingDelivery:
+        delivery = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
+        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
+        self._by_id[job.id] = delivery
+        return delivery
+
+    def send_at_once(self, job: Job, credentials: Credentials | None, leased: float) -> bool:
+        """Send a new job that is due, if that needs nothing but a proven address and a place. Callable from any thread.
+
+        Returns False if it is left to the monitor. Its lease began at ``leased`` (monotonic, s).
+        """
+        if not self.turn.acquire(blocking=False):
+            return False
+        try:
+            if job.id in self._by_id or self._ready or not self.places.free():
+                return False
+            delivery = self._keep(job, credentials, self._monotonic())
+            if not self._send_without_store(delivery, is_new=True):
+                del self._by_id[job.id]
+                return False
+            self.places.occupy()
+            self._renew_at(leased + LEASE / 2, delivery)
+        finally:
+            self.turn.release()
+        return True
 
     def reschedule(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job that is leased to this process at another time. A job in flight stays as it is."""
@@ -199,9 +242,42 @@ class Deliveries(Keeping):
         if prepared.request is None:
             self.drop(job.id)
             return
-        job = delivery.job = prepared
+        self._transmit(delivery, prepared, number, credentials, destination)
+
+    def _send_without_store(self, delivery: PendingDelivery, *, is_new: bool = False) -> bool:
+        """Send a job for which nothing has to be read or written. Returns False if it needs the monitor.
+
+        ``is_new``: the job is as this process has written it.
+        """
+        job, destination = delivery.job, self._proof.destination()
+        if job is None or job.request is None or destination is None or not delivery.is_whole:
+            return False
+        if delivery.failures or waits_until_sent(job.merge_key) or self.slots.is_needed(job):
+            return False
+        try:
+            credentials = self._credentials(delivery, job, is_new=is_new)
+        except Undeliverable:
+            return False
+        number = delivery.next_number(job)
+        send = partial(self._transmit, delivery, job, number, credentials, destination)
+        if self._outage.attempt(send, "the delivery of job %s", job.id) is not None:
+            self._send_at(self._monotonic() + RETRY_PAUSE, delivery)
+            self._post(_nothing)
+        return True
+
+    def _transmit(
+        self,
+        delivery: PendingDelivery,
+        job: Job,
+        number: int,
+        credentials: Credentials | None,
+        destination: Destination,
+    ) -> None:
+        if job.request is None:
+            return
+        delivery.job = job
         more = host_of(destination, job) + (credentials.headers if credentials else ())
-        request = evolve(prepared.request, headers=prepared.request.headers + more)
+        request = evolve(job.request, headers=job.request.headers + more) if more else job.request
         clock, now = self._parts.clock, self._monotonic()
         deadline = local_deadline(self._with_deadline(job), clock.now(), self._parts.delivery_timeout)
         if job.expires is not None:
@@ -214,13 +290,56 @@ class Deliveries(Keeping):
             delivery.first_sent = now
         self.places.in_flight.add(future)
         job_id = job.id
-        future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
+        future.add_done_callback(lambda future: self._outcome_came(job_id, future))
 
-    def _credentials(self, delivery: PendingDelivery, job: Job) -> Credentials | None:
+    def _outcome_came(self, job_id: str, future: Future[Response]) -> None:
+        """Take the outcome of an attempt, in the transport's thread."""
+        if not self._conclude_at_once(job_id, future):
+            self._post(lambda: self.conclude(job_id, future))
+
+    def _conclude_at_once(self, job_id: str, future: Future[Response]) -> bool:
+        """Forget a job whose answer says that it has ended. Returns False if the outcome is left to the monitor."""
+        if future.cancelled() or future.exception() is not None or not self.turn.acquire(blocking=False):
+            return False
+        try:
+            delivery = self._by_id.get(job_id)
+            if delivery is None or delivery.future is not future or not self._has_ended(delivery, future):
+                return False
+            self.places.leave(future)
+            del self._by_id[job_id]
+            needs_monitor = not self._send_ready() or (self._has_backlog() and not self._ready)
+        finally:
+            self.turn.release()
+        if needs_monitor:
+            self._post(_nothing)
+        return True
+
+    def _send_ready(self) -> bool:
+        """Send the jobs that are ready, as far as places and the lack of a store allow. Returns False if it needs the monitor."""
+        while self._ready and self.places.free():
+            delivery = self._by_id.get(self._ready[0])
+            if delivery is None or delivery.job is None or delivery.send_at is not None:
+                pass  # it was dropped or postponed meanwhile
+            elif not self._send_without_store(delivery):
+                return False
+            self._ready.popleft()
+        return True
+
+    def _has_ended(self, delivery: PendingDelivery, future: Future[Response]) -> bool:
+        """Return whether the answer says that the job has ended, and nothing else follows from it."""
+        sent = delivery.sent
+        return (
+            sent is not None
+            and not self._parts.queues
+            and self._proof.says_end(sent, delivery.job_id, future.result())
+            and self._proof.judge(sent, delivery.job_id, future)
+        )
+
+    def _credentials(self, delivery: PendingDelivery, job: Job, *, is_new: bool = False) -> Credentials | None:
         """Return the credentials to send with a job. Raises `Undeliverable`, also for a job that must not be sent at all."""
         if (limit := self._limit(job, delivery)) is not None:
             raise Undeliverable(past_end(job, limit).text)
-        if not self._parts.is_authentic(job):
+        if not is_new and not self._parts.is_authentic(job):
             _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
             raise Undeliverable(ROW_CHANGED)
         return credentials_of(job, delivery.credentials, self._parts.unseal)
@@ -372,3 +491,7 @@ class Deliveries(Keeping):
         if changed is not None:
             log_conclusion(job, end)
             self._parts.announce(changed)
+
+
+def _nothing() -> None:
+    """Do nothing but wake the monitor."""

@@ -18,6 +18,7 @@ from typing_extensions import override
 from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.parts import DeliveryParts, Reporting
+from backjob.delivery.places import MOST_AHEAD
 from backjob.delivery.reaping import reap
 from backjob.delivery.resting import Rest
 from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
@@ -56,6 +57,7 @@ class Monitor(Carrier):
         self._rest = Rest(parts)
         self.serves_requests = False
         self._is_leaving = False
+        self._is_job_noted = False
         self._no_thread = Outage(parts.clock)
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
@@ -100,11 +102,17 @@ class Monitor(Carrier):
         self.ensure_running()
         at = written + seconds_until_due(job)
         if job.lessee == self.lessee:
-            self._post(lambda: self._add(job, credentials, at, written))
+            is_due = at <= self._clock.monotonic()
+            if is_due and self.is_running and self._deliveries.send_at_once(job, credentials, written):
+                self._note_activity()
+            else:
+                self._post(lambda: self._add(job, credentials, at, written))
         elif job.lessee == DISPATCHED:
             self._parts.dispatcher.hand_over(job)
+        elif at > self._clock.monotonic():
+            self._post(lambda: self._set_alarm(at))
         else:
-            self._post(lambda: self._note_waiting_job(at))
+            self._note_waiting_job()
 
     def lessee_of(self, queue: str, *, is_held: bool, is_due: bool) -> str | None:
         """Return who gets the first lease of a new job: this process, if it must deliver it or has room; or its engine.
@@ -225,13 +233,11 @@ class Monitor(Carrier):
         if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
             heapq.heappush(self._alarms, at)
 
-    def _note_waiting_job(self, at: float) -> None:
-        if at > self._clock.monotonic():
-            self._set_alarm(at)
-        else:
-            self._has_backlog = True
-            if self._deliveries.room():
-                self._next_poll = self._clock.monotonic()
+    def _note_waiting_job(self) -> None:
+        """Look for due jobs once there is room: one is in the store. In any thread, so that a full process is not woken."""
+        self._is_job_noted = self._has_backlog = True
+        if self._deliveries.room():
+            self.poll_now()
 
     def _slot_freed(self) -> None:
         self._deliveries.slots.clear()
@@ -249,8 +255,7 @@ class Monitor(Carrier):
         return pause
 
     @override
-    def step(self) -> float:
-        """Do everything that is due. Returns the seconds until something else is."""
+    def _step(self) -> float:
         self._run_posted()
         now = self._clock.monotonic()
         if self._parts.is_draining():
@@ -341,9 +346,11 @@ class Monitor(Carrier):
         full = self._deliveries.slots.full()
         if delivers is None:
             full |= self._parts.dispatcher.queues
-        jobs = self._store.take_due(self.lessee, LEASE, room, full=full, queues=delivers)
+        self._is_job_noted = False  # before the read, which may miss a later one
+        ahead = self._deliveries.places.ahead() if room <= _BATCH - MOST_AHEAD and not self._parts.queues else 0
+        jobs = self._store.take_due(self.lessee, LEASE, room + ahead, full=full, queues=delivers)
         now = self._clock.monotonic()
-        for job in jobs:
+        for place, job in enumerate(jobs):
             if job.queue in self._parts.dispatcher.queues:
                 # It has the slot of a process that died, so `full` did not leave it out. Its engine needs the slot itself.
                 expect = Expect(version=job.version, unclaimed=True)
@@ -351,9 +358,12 @@ class Monitor(Carrier):
                 continue
             # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
             # stopped for a while and takes it back.
-            self._deliveries.add(job, None, now + _GRACE if job.held else now)
-        self._has_backlog = len(jobs) == room
-        if self._has_backlog:
+            if place < room:
+                self._deliveries.add(job, None, now + _GRACE if job.held else now)
+            else:
+                self._deliveries.add_ahead(job, now)
+        self._has_backlog = len(jobs) == room + ahead or self._is_job_noted
+        if len(jobs) == room + ahead:
             self._next_poll = now
         else:
             self._deliveries.slots.none_waits()
@@ -427,7 +437,7 @@ class Monitor(Carrier):
         done.set()
 
     @override
-    def _finish(self) -> None:
+    def _release(self) -> None:
         self._retrying(self._run_posted)
         self._retrying(self._writeback.finish)
-        super()._finish()
+        super()._release()

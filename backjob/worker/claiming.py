@@ -28,7 +28,7 @@ from typing import NoReturn, Protocol
 from backjob.endings import log_conclusion, log_fields, write_conclusion
 from backjob.errors import AddressUnknown, SignatureError, StoreError, StoreUnavailable
 from backjob.http.listening import Listener
-from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, mark
+from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, end_mark, mark
 from backjob.lifecycle import (
     BUSY,
     CLAIM_REFUSED,
@@ -241,6 +241,7 @@ class Worker:
         running = Running(
             job,
             token,
+            opened,
             store=self._store,
             clock=self._clock,
             max_output=self._max_output,
@@ -349,6 +350,7 @@ class Worker:
                 followed = self._after_fence(running) or conclusion
             elif changed.status.is_final:  # perhaps FAILED, if the store refused the cursor or the file
                 followed = _ended_as(changed)
+                running.end_mark = self._end_mark(running)
         except StoreError:
             raise
         except Exception:
@@ -359,6 +361,12 @@ class Worker:
         self._leases().drop(running)
         if changed is not None:
             self._follow_up(job, conclusion, changed, error)
+
+    def _end_mark(self, running: Running) -> Headers:
+        if running.opened is None:
+            return ()
+        grant = running.opened.verified.grant
+        return end_mark(self._mark_key, grant.job_id, grant.run, grant.delivery)
 
     def _after_fence(self, running: Running) -> Conclusion | None:
         """Requeue the job if its run was fenced because it timed out. Otherwise it ended, or was requeued, elsewhere.

@@ -28,6 +28,7 @@ from tests.scenarios.servers import KINDS
 __all__ = ["Site", "open_site"]
 
 _TIMEOUT: Final = 30.0
+_MANY: Final = 1000
 
 
 @frozen
@@ -76,9 +77,12 @@ class Site:
 
 @contextmanager
 def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
-    """Serve the application with an empty store, on one of the servers of `tests.scenarios.servers`."""
+    """Serve the application with an empty store, on one of the servers of `tests.scenarios.servers`.
+
+    This process, which has no server, may run any number of jobs.
+    """
     with serving(kind, KINDS[server].command, directory) as served:
-        jobs = BackJob(open_store(served.store), SocketTransport(served.url), MessageSigner(KEY))
+        jobs = BackJob(open_store(served.store), SocketTransport(served.url), MessageSigner(KEY), max_running=_MANY)
         with closing(jobs):
             waiting = jobs.start("/work", {"id": 5}, as_current_user=False, delay=86400)
             served.raw.take_template(served.store, waiting)

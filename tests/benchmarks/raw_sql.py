@@ -113,8 +113,8 @@ class RawSQL:
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:
         cursor = self._cursor()
+        seq = self._seq(job_id) if output else None
         if output:
-            seq = self._seq(job_id)
             cursor.execute("BEGIN")
         cursor.execute(
             f"UPDATE {self._table} SET version = version + 1, updated_time = %s, progress = %s, status_text = %s, "

@@ -85,11 +85,8 @@ def _writes(site: Site, runnings: list[Running]) -> int:
 
 def _updates(site: Site, raw_ids: list[str]) -> float:
     """How many UPDATEs the plain driver commits in a second."""
-    numbers, begin = count(1), perf_counter()
-    for job_id in cycle(raw_ids):
-        number = next(numbers)
-        site.raw.report(job_id, number % 100, f"row {number}", b"", 0)
-        taken = perf_counter() - begin
-        if taken > _WINDOW:
-            break
+    number, ids, begin = 0, cycle(raw_ids), perf_counter()
+    while (taken := perf_counter() - begin) < _WINDOW:
+        number += 1
+        site.raw.report(next(ids), number % 100, f"row {number}", b"", 0)
     return number / taken

@@ -135,14 +135,11 @@ class Carrier:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> float:
-        return self.step()
+        with self._deliveries.turn:
+            return self.step()
 
     def step(self) -> float:
-        """Do everything that is due. Returns the seconds until something else is."""
-        with self._deliveries.turn:
-            return self._step()
-
-    def _step(self) -> float:
+        """Do everything that is due. Returns the seconds until something else is. The caller has the turn."""
         self._run_posted()
         self._clocks.check_wall()
         self._deliveries.run(self._clock.monotonic())

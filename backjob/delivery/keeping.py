@@ -85,6 +85,10 @@ class Keeping:
         if delivery is not None and (job.status.is_final or delivery.run < job.run):
             self.drop(job.id)
 
+    def _wake(self) -> None:
+        """Have the monitor's thread make a pass. Callable from any thread."""
+        self._post(_nothing)
+
     def _send(self, delivery: PendingDelivery) -> None:
         """Send the request of a job that is ready."""
         raise NotImplementedError
@@ -261,3 +265,7 @@ class Keeping:
 def seconds_until_due(job: Job) -> float:
     """Return in how many seconds the job is due, counted from when it was read; 0 if it is."""
     return max(0.0, (job.start_time - job.read_time).total_seconds())
+
+
+def _nothing() -> None:
+    """Do nothing but wake the thread to which this is posted."""

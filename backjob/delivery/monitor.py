@@ -19,13 +19,13 @@ from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.places import MOST_AHEAD
-from backjob.delivery.reaping import reap
+from backjob.delivery.reaping import Reaper
+from backjob.delivery.relabelling import Relabelling
 from backjob.delivery.resting import Rest
-from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.delivery.writeback import Writeback
-from backjob.errors import StoreError, StoreUnavailable
+from backjob.errors import StoreError
 from backjob.lifecycle import DISPATCHED
-from backjob.model import Changes, Credentials, Expect, Job, Query
+from backjob.model import Changes, Credentials, Expect, Job
 from backjob.process import RETRY_PAUSE, Outage
 
 _POLL_INTERVAL: Final = 2.0
@@ -33,11 +33,8 @@ _REAP_INTERVAL: Final = 1.5
 """Seconds; with a run lease of less than 18 s, a twelfth of that. So a death ends its job within 20 s."""
 _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
-_RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
-_LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = LEASE / 2
 """Seconds that a process waits for the credentials of a job that it has read without them."""
-_CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
 
@@ -59,14 +56,18 @@ class Monitor(Carrier):
         self._is_leaving = False
         self._is_job_noted = False
         self._no_thread = Outage(parts.clock)
+        self._reaper = Reaper(
+            parts,
+            self._clocks,
+            may_reap=self.may_reap,
+            why_waiting=self._deliveries.why_waiting,
+            follow_up=self._reaped,
+        )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
-        self._next_poll = self._next_reap = self._next_cleanup = self._next_clock_check = now
+        self._next_poll = self._next_reap = self._next_cleanup = now
         self._next_relabel = now
-        self._relabel_interval = _RELABEL_INTERVAL
-        self._reaped_before: str | None = None
-        """With more late jobs than one query returns: the last one that was looked at."""
-        self._release_far_at: float | None = None
+        self._relabelling = Relabelling(parts.relabel)
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -178,10 +179,7 @@ class Monitor(Carrier):
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
-        return self._reap_one(job) if self.may_reap() and self._clocks.is_plausible(job.read_time) else None
-
-    def _reap_one(self, job: Job) -> Job | None:
-        return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady)
+        return self._reaper.reap(job) if self.may_reap() and self._clocks.is_plausible(job.read_time) else None
 
     def may_reap(self) -> bool:
         """Return whether this process may end or requeue jobs that have passed a time limit.
@@ -247,7 +245,7 @@ class Monitor(Carrier):
 
     @override
     def _pass(self) -> float:
-        pause = self.step()
+        pause = super()._pass()
         if pause >= _REST:
             self._retrying(self._parts.leave)
             if self._rest.pace > 1:
@@ -255,7 +253,7 @@ class Monitor(Carrier):
         return pause
 
     @override
-    def _step(self) -> float:
+    def step(self) -> float:
         self._run_posted()
         now = self._clock.monotonic()
         if self._parts.is_draining():
@@ -271,7 +269,7 @@ class Monitor(Carrier):
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()
-            self._retrying(lambda: self._follow_set_back(now))
+            self._retrying(lambda: self._reaper.follow_set_back(now))
             if self._rest.is_idle:
                 self._next_reap = now + self._rest.glance_interval
                 self._retrying(self._glance)
@@ -279,7 +277,7 @@ class Monitor(Carrier):
                 self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
         if now >= self._next_relabel:
-            self._next_relabel = now + self._relabel_interval
+            self._next_relabel = now + RETRY_PAUSE
             self._retrying(self._relabel)
         if now >= self._next_cleanup:
             self._next_cleanup = now + _CLEANUP_INTERVAL
@@ -372,50 +370,13 @@ class Monitor(Carrier):
         if self._parts.dispatcher.take_due():
             self._next_poll = self._clock.monotonic()
 
-    def _check_stores_clock(self) -> None:
-        began = self._clock.monotonic()
-        if began >= self._next_clock_check:
-            self._next_clock_check = began + _CLOCK_INTERVAL
-            for job in self._store.find(Query(limit=1)):
-                self._clocks.check_store(job.read_time, began)
-
     def _reap(self) -> None:
-        self._check_stores_clock()
-        if not self.may_reap():
-            return
-        began = self._clock.monotonic()
-        late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
-        if late:
-            self._clocks.check_store(late[0].read_time, began)
-        is_full = len(late) == _BATCH
-        self._reaped_before = late[-1].id if is_full else None
-        for job in late:
-            if not self.may_reap():  # again: since the read or the last write this process may have been stopped
-                self._reaped_before = None
-                return
-            self._is_active = True
-            try:
-                changed = self._reap_one(job)
-            except StoreUnavailable:
-                raise
-            except Exception:  # one job must not keep the others from their end
-                _log.exception("job %s: its time-out could not be written", job.id)
-                continue
-            if changed is not None:
-                self.reaped(changed)
-        if is_full:
+        if self._reaper.reap_late():
             self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
-    def _follow_set_back(self, now: float) -> None:
-        """After a clock was set back, let no dead process keep its jobs too long. Living ones get time to renew their leases."""
-        if self._clocks.set_back is not None:
-            renew_far_leases(self._parts)
-            bring_forward(self._parts)
-            self._release_far_at = self._clocks.set_back + LEASE
-            self._clocks.set_back = None
-        if self._release_far_at is not None and now >= self._release_far_at:
-            release_far_leases(self._parts)
-            self._release_far_at = None
+    def _reaped(self, job: Job) -> None:
+        self._is_active = True
+        self.reaped(job)
 
     def reaped(self, job: Job) -> None:
         """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""
@@ -425,11 +386,7 @@ class Monitor(Carrier):
             self._parts.announce(job)
 
     def _relabel(self) -> None:
-        if self._parts.relabel():
-            self._next_relabel = self._clock.monotonic()  # perhaps more are left
-            self._relabel_interval = _RELABEL_INTERVAL
-        else:
-            self._relabel_interval = min(2 * self._relabel_interval, _LONGEST_RELABEL_INTERVAL)
+        self._next_relabel = self._clock.monotonic() + self._relabelling.run()
 
     def _give_leases_back(self, done: threading.Event) -> None:
         self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # not to take them again at once

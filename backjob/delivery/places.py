@@ -75,8 +75,8 @@ class Places:
         transport = self._parts.addresses().transport
         if transport is None or self._parts.is_draining():
             return 0
-        limit = _NO_LIMIT if transport.capacity is None else transport.capacity
-        return min(limit, self._parts.max_running())
+        limit = transport.capacity
+        return min(_NO_LIMIT if limit is None else limit, self._parts.max_running())
 
     def free(self) -> int:
         """Return how many more requests could be sent now."""

@@ -12,12 +12,11 @@ import hmac
 import json
 from typing import Final
 
-from attrs import evolve
-
 from backjob.model import Draft, Job, Status
 from backjob.protocols import Signer
 
 _LABEL_BYTES: Final = 12
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RowKeys:
@@ -36,7 +35,7 @@ class RowKeys:
     def authenticated(self, draft: Draft) -> Draft:
         """Return the draft with its label and its row proof. Raises `KeyError` for a label of another application."""
         label = draft.label or self.label
-        return evolve(draft, label=label, proof=self._proof(draft, label, _mode(draft)))
+        return draft.proven(label, self._proof(draft, label, _mode(draft)))
 
     def is_authentic(self, job: Job) -> bool:
         """Return whether the row, with its request's body, is as the application wrote it."""
@@ -98,7 +97,7 @@ def _mac(key: bytes, label: str, row: Draft | Job, mode: str, body: bytes) -> by
         else (request.method, request.target, request.mount, request.headers, hashlib.sha256(body).hexdigest()),
         None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded, caller.mount),
     )
-    return hmac.digest(key, json.dumps(parts, separators=(",", ":")).encode(), "sha256")
+    return hmac.digest(key, _encode(parts).encode(), "sha256")
 
 
 def _text(data: bytes) -> str:

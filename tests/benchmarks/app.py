@@ -38,7 +38,7 @@ def _build() -> WSGIApplication:
     jobs = BackJob(
         open_store(os.environ["BENCHMARK_STORE"]), SocketTransport(url), MessageSigner(KEY), max_running=_AT_ONCE
     )
-    fields = [("Content-Type", "text/plain"), ("Content-Length", "2")]
+    fields = [("Content-Type", "text/html"), ("Content-Length", "2")]
 
     def work(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         notes.note(FIRST_LINE)

@@ -10,7 +10,7 @@ from attrs import frozen
 from backjob.errors import BackJobError
 from backjob.http.worker_requests import hide_signature, pass_on, show_job
 from backjob.lifecycle import REFUSAL_HEADER
-from backjob.model import Headers, Request
+from backjob.model import Headers, Request, Response
 from backjob.protocols import Verified
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
@@ -26,6 +26,11 @@ class Reply(BackJobError):
         self.status = status
         self.reason = reason
         self.headers: Headers = (*no_store(), *headers)
+
+    @property
+    def response(self) -> Response:
+        """The response as a value."""
+        return Response(self.status, self.reason, self.headers, str(self).encode())
 
 
 class Refusal(Reply):
@@ -46,11 +51,6 @@ class WorkerRequest:
     verified: Verified
     length: int
     mark: Headers = ()
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields of the response after its action has run."""
-        return (*no_store(), *self.mark)
 
     @property
     def request(self) -> Request:

@@ -1,4 +1,4 @@
-"""ASGI frameworks, with coroutine handlers and plain ones: the behaviour that depends on the framework."""
+"""ASGI frameworks and aiohttp, with coroutine handlers and plain ones: the behaviour that depends on the framework."""
 
 from __future__ import annotations
 
@@ -25,13 +25,22 @@ PAIRS = (
     ("quart_app:app", "uvicorn-httptools"),
     ("litestar_app:app", "hypercorn"),
     ("litestar_app:listed", "daphne"),
+    ("aiohttp_app:app", "aiohttp"),
 )
 QUICK = PAIRS[:1]
+NIGHTLY = PAIRS[-1:]
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(pair, id="-".join(pair), marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS],
+    params=[
+        pytest.param(
+            pair,
+            id="-".join(pair),
+            marks=() if pair in QUICK else pytest.mark.nightly if pair in NIGHTLY else pytest.mark.slow,
+        )
+        for pair in PAIRS
+    ],
 )
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     app, kind = request.param

@@ -151,7 +151,7 @@ class Receiver:
             error = raised
         outcome = response.outcome(error, self._engine.clock.now())
         self._engine.worker.end(running, outcome)
-        return _answer(running, opened, outcome)
+        return _answer(running, outcome)
 
     async def arun(
         self, opened: WorkerRequest, body: bytes, act: Callable[[ActionCall], Awaitable[object]]
@@ -159,7 +159,7 @@ class Receiver:
         """`run` in an event loop. A caller that is cancelled, as by a lost connection, does not interrupt the action."""
         running = await shielded(to_thread(self._engine.worker.claim, opened, body))
         call = ActionCall(running, opened, body, ActionResponse(running))
-        return _answer(running, opened, await shielded(self._act_and_end(call, act)))
+        return _answer(running, await shielded(self._act_and_end(call, act)))
 
     async def _act_and_end(self, call: ActionCall, act: Callable[[ActionCall], Awaitable[object]]) -> Outcome:
         from backjob.worker.task_exits import contain_tasks  # noqa: PLC0415 - it imports asyncio, which WSGI does not need
@@ -255,9 +255,9 @@ def visit(engine: Engine, request: Request, here: Serving, path: str, mount: str
     )
 
 
-def _answer(running: Running, opened: WorkerRequest, outcome: Outcome) -> Response:
+def _answer(running: Running, outcome: Outcome) -> Response:
     """Return the response to the monitor, or raise the action's error if the server must see that."""
     if (error := error_to_raise(running, outcome)) is not None:
         raise error
     status = status_of(outcome)
-    return Response(status, status_line(status, outcome.reason).partition(" ")[2], opened.headers)
+    return Response(status, status_line(status, outcome.reason).partition(" ")[2], running.headers)

@@ -135,10 +135,11 @@ class Carrier:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> float:
-        return self.step()
+        with self._deliveries.turn:
+            return self.step()
 
     def step(self) -> float:
-        """Do everything that is due. Returns the seconds until something else is."""
+        """Do everything that is due. Returns the seconds until something else is. The caller has the turn."""
         self._run_posted()
         self._clocks.check_wall()
         self._deliveries.run(self._clock.monotonic())
@@ -156,6 +157,10 @@ class Carrier:
         self._outage.attempt(part, "a carrier")
 
     def _finish(self) -> None:
+        with self._deliveries.turn:
+            self._release()
+
+    def _release(self) -> None:
         for part in (self._run_posted, self._deliveries.release):
             self._retrying(part)
 

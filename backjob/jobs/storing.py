@@ -30,7 +30,8 @@ def started(engine: Engine, work: Prepared, terms: Terms, merge: Merge, key: str
     Raises what `drafted` raises, and `InvalidRequest` for ``merge`` and ``key``.
     """
     with engine.observers.starting(work.request, terms.queue) as starting:
-        work = evolve(work, request=starting.request)
+        if starting.request is not work.request:
+            work = evolve(work, request=starting.request)
         draft = drafted(engine, work, terms)
         job = starting.job = _stored(engine, work, draft, _key(engine, work, draft, merge, key))
         return job

@@ -125,7 +125,7 @@ def end_of(running: Running, outcome: Outcome) -> End | None:
         return end
     if outcome.problem is not None and running.file is None:
         return outcome.problem
-    return evolve(end, result=outcome.result) if end.result is None else end
+    return end if outcome.result is None or end.result is not None else evolve(end, result=outcome.result)
 
 
 def _message(running: Running, outcome: Outcome) -> str | None:

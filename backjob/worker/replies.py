@@ -53,11 +53,6 @@ class WorkerRequest:
     mark: Headers = ()
 
     @property
-    def headers(self) -> Headers:
-        """The header fields of the response after its action has run."""
-        return (*no_store(), *self.mark)
-
-    @property
     def request(self) -> Request:
         """The request that the action gets, without the signature."""
         return self.verified.request

@@ -62,7 +62,7 @@ class Reports:
         self._is_dirty = False
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
-        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(2)]  # stdout, stderr
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
 
     # --- reports of the action --------------------------------------------------------------------------------------
 
@@ -134,7 +134,10 @@ class Reports:
 
     def write_bytes(self, data: bytes, stream: int = 0) -> None:
         """Append text in UTF-8 to the output, as `write` does. A character may be split between calls for one stream."""
-        self.write(self._decoders[stream].decode(data))
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = self._decoders.setdefault(stream, codecs.getincrementaldecoder("utf-8")("replace"))
+        self.write(decoder.decode(data))
 
     # --- runs -------------------------------------------------------------------------------------------------------
 

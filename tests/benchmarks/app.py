@@ -34,7 +34,7 @@ def _build() -> WSGIApplication:
         MessageSigner(KEY),
         on_end=lambda _: notes.note(END),
     )
-    fields = [("Content-Type", "text/plain"), ("Content-Length", "2")]
+    fields = [("Content-Type", "text/html"), ("Content-Length", "2")]
 
     def work(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         notes.note(FIRST_LINE)

@@ -6,9 +6,10 @@ A selected row has the columns of `backjob.stores.columns`, then the body or NUL
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
-from attrs import fields, frozen
+from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.lifecycle import TIMED_OUT
@@ -79,6 +80,8 @@ _LATE: Final = (
     "status < 2 AND token IS NULL AND expires <= :now[label]",
 )
 
+_MOST_SEARCHES: Final = 100
+
 _STORED: Final = (*COLUMNS, "has_body")
 _BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
 
@@ -96,6 +99,12 @@ class Statements:
     upgrades: tuple[tuple[str, ...], ...]
     """The statements that bring the tables of each earlier layout, oldest first, to this one."""
     creation: tuple[str, ...]
+    changes: dict[tuple[object, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
+    """The statements that `change` has made."""
+    searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(
+        factory=dict, init=False, repr=False, eq=False
+    )
+    """What `search_due` has made."""
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (
         "INSERT INTO {jobs} ({stored}) VALUES ({values}) "
@@ -181,7 +190,7 @@ class Statements:
             "values": ", ".join("?" * len(_STORED)),
         }
         indices = {name: f"CREATE {index}".format(table=table, jobs=names["jobs"]) for name, index in _INDICES.items()}
-        texts = {field.name: field.default.format(**names) for field in fields(cls) if isinstance(field.default, str)}
+        texts = {each.name: each.default.format(**names) for each in fields(cls) if isinstance(each.default, str)}
         return cls(
             table=table,
             layout={name: frozenset([column for column, _ in columns]) for name, columns in tables.items()},
@@ -202,6 +211,17 @@ class Statements:
 
         One list for each living status and each label stays in the index's order, so reading it ends at the limit.
         """
+        key = (statement, labels, full, queues)
+        found = self.searches.get(key)
+        if found is None:
+            if len(self.searches) >= _MOST_SEARCHES:
+                self.searches.clear()
+            found = self.searches[key] = self._search_due(statement, labels, full, queues)
+        return found
+
+    def _search_due(
+        self, statement: str, labels: frozenset[str] | None, full: frozenset[str], queues: frozenset[str] | None
+    ) -> tuple[str, dict[str, str]]:
         without = {f"full{number}": queue for number, queue in enumerate(sorted(full))}
         among = {f"queue{number}": queue for number, queue in enumerate(sorted(queues or ()))}
         each = {f"label{number}": label for number, label in enumerate(sorted(labels or ()))}
@@ -215,18 +235,26 @@ class Statements:
         lists = [due.replace("[status]", status).replace("[label]", limit) for status in "01" for limit in limits]
         return statement.replace("[due]", " UNION ALL ".join(lists)), each | without | among
 
-    def change(self, assigned: dict[str, object], expected: dict[str, object], expect: Expect) -> str:
+    def change(self, assigned: Iterable[str], expected: Iterable[str], expect: Expect, *, without_body: bool) -> str:
         """The compare-and-set of these columns, which also raises the version.
 
-        With ``lease_over``, the store's now follows the expected values.
+        With ``lease_over``, the store's now follows the expected values. With ``without_body`` it leaves jobs alone whose
+        request has a body.
         """
-        changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
-        condition = "".join([f" AND {name} = ?" for name in expected])
-        if expect.unclaimed:
-            condition += " AND token IS NULL AND status < 2"
-        if expect.lease_over:
-            condition += " AND lease_until <= ?"
-        return self.update.replace("[changes]", changes).replace("[condition]", condition)
+        key = (*assigned, "", *expected, expect.unclaimed, expect.lease_over, without_body)
+        statement = self.changes.get(key)
+        if statement is None:
+            sets = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
+            condition = "".join([f" AND {name} = ?" for name in expected])
+            if expect.unclaimed:
+                condition += " AND token IS NULL AND status < 2"
+            if expect.lease_over:
+                condition += " AND lease_until <= ?"
+            if without_body:
+                condition += " AND NOT has_body"
+            statement = self.update.replace("[changes]", sets).replace("[condition]", condition)
+            self.changes[key] = statement
+        return statement
 
     def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
         """The statement that writes a report with ``size`` bytes of output, and its values."""

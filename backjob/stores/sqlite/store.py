@@ -89,6 +89,7 @@ class SQLiteStore:
         self._create_table = create_table
         self._busy_timeout = busy_timeout
         self._ready = False
+        self._has_left_some = False
         self._connections = Connections(Path(path).absolute(), busy_timeout, self._prepare)
         if create_table:
             self._connections.create_file()
@@ -139,21 +140,17 @@ class SQLiteStore:
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
         assigned = assignments(changes, microseconds(now))
-        if changes.erases_body:
-            assigned["has_body"] = False
         expected = conditions(expect)
-        statement = self._sql.change(assigned, expected, expect)
-        parameters = (
-            *assigned.values(),
-            job_id,
-            *expected.values(),
-            *([microseconds(now)] if expect.lease_over else ()),
-        )
-        if not changes.erases_body:
-            rows = self._write_change(changes, statement, parameters)
-        else:
+        over = (microseconds(now),) if expect.lease_over else ()
+        erases = changes.erases_body
+        statement = self._sql.change(assigned, expected, expect, without_body=erases)
+        rows = self._write_change(changes, statement, (*assigned.values(), job_id, *expected.values(), *over))
+        if erases and not rows:  # perhaps it has a body, which must go in the same transaction
+            assigned["has_body"] = False
+            statement = self._sql.change(assigned, expected, expect, without_body=False)
             with self._connections.transaction() as connection:
-                rows = connection.execute(statement, parameters).fetchall()
+                values = (*assigned.values(), job_id, *expected.values(), *over)
+                rows = connection.execute(statement, values).fetchall()
                 connection.executemany(self._sql.drop_body, [row[-1:] for row in rows])
         return row_job(rows[0][:-1], now) if rows else None
 
@@ -189,16 +186,19 @@ class SQLiteStore:
         now = self._clock.now()
         until = microseconds(now) + span(lease)
         values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
-        due_times, named = self._sql.search_due(self._sql.due_times, labels, full, queues)
-        take_due, _ = self._sql.search_due(self._sql.take_due, labels, full, queues)
+        take_due, named = self._sql.search_due(self._sql.take_due, labels, full, queues)
+        due_times, _ = self._sql.search_due(self._sql.due_times, labels, full, queues)
+        first, last = _EARLIEST, microseconds(now)
         while True:
             # Usually nothing is due, and reading does not wait for writers. It skips the jobs of full queues too, which may
-            # be many: the write begins after them.
-            always = {"first": _EARLIEST, "last": microseconds(now)}
-            first, last = self._connections.read(due_times, values | named | always)[0]
-            if first is None:
-                return []
+            # be many: the write begins after them. After a call that has left some, more are certainly due.
+            if full or not self._has_left_some:
+                always = {"first": _EARLIEST, "last": microseconds(now)}
+                first, last = self._connections.read(due_times, values | named | always)[0]
+                if first is None:
+                    return []
             rows = self._connections.write(take_due, values | named | {"first": first, "last": last})
+            self._has_left_some = len(rows) == limit
             if rows:  # otherwise others took them meanwhile
                 return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 

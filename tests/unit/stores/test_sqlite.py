@@ -23,7 +23,7 @@ from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.sqlite.connections import Connections
+from backjob.stores.sqlite.connections import Connections, Use
 from backjob.testing import FakeClock
 
 PATIENCE = 60
@@ -311,7 +311,7 @@ def test_a_beat_needs_no_connection_that_others_use(path: Path, store: SQLiteSto
     store.change("job", *claimed("token", 1, 18))
     with ExitStack() as stack:
         for _ in range(30):
-            _, connection = stack.enter_context(store._connections._connection())
+            connection = stack.enter_context(Use(store._connections))
             connection.execute("BEGIN")
             connection.execute("SELECT * FROM backjob").fetchone()
         assert store.beat({"job": "token", "other": "token"}, 60, frozenset()) == {"other"}
@@ -402,7 +402,7 @@ def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> 
     barrier = threading.Barrier(20, timeout=PATIENCE)
 
     def use_one() -> None:
-        with store._connections._connection():
+        with Use(store._connections):
             barrier.wait()
 
     in_threads(20, use_one)

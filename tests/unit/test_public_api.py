@@ -21,7 +21,13 @@ EMPTY: Final = "–"
 
 NAMES: Final = {
     "backjob": ["BackJob", "JobState", "Output", "Status"],
-    "backjob.protocols": ["Clock", "Job", "Request", "Response", "Signer", "Store", "Transport"],
+    "backjob.protocols": [
+        *("Capability", "Clock", "Delivery", "Files", "Signer", "Store", "Transport", "Verified", "lacks"),
+        *("UNSET", "Caller", "Changes", "Credentials", "Draft", "Expect", "Grant", "Headers", "Job", "JobState"),
+        *("JsonValue", "Output", "Query", "Report", "Request", "Response", "Status", "Unset"),
+    ],
+    "backjob.process": ["PerProcess"],
+    "backjob.lifecycle": ["late", "overdue_from"],
     "backjob.adapters": [
         *(
             "ActionCall",

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, create_engine
 
 from backjob.protocols import Clock, Store
 from backjob.stores.sql import SQLStore, metadata
+from backjob.stores.sql.prepared import Block
 from backjob.testing import StoreContract
 from tests.services import MARIADB, POSTGRES, Service, own_name
 
@@ -56,6 +57,16 @@ class TestMariaDB(ServerContract):
     def place(self) -> str:
         """A URL, so that the store makes its own engine."""
         return self.service.url
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+class TestWithoutBlocks(TestMariaDB):
+    """As MySQL, which has no statements of several steps outside of stored programs."""
+
+    @pytest.fixture(autouse=True)
+    def _without_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Block, "is_taken_by", lambda _: False)
 
 
 @pytest.mark.nightly

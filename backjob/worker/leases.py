@@ -64,8 +64,9 @@ class Leases:
 
     def drop(self, running: Running) -> None:
         """Stop renewing: the end of the run is written, or can't be."""
-        if self._running.get(running.job.id) is running:
-            self._running.pop(running.job.id, None)
+        dropped = self._running.pop(running.job.id, None)
+        if dropped is not None and dropped is not running:  # the job's next run, claimed here meanwhile
+            self._running.setdefault(running.job.id, dropped)
 
     def ensure_running(self) -> bool:
         """Start the thread unless it runs. Cheap enough for every request. Returns False if the system starts no thread."""

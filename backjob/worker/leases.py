@@ -56,9 +56,12 @@ class Leases:
 
     def add(self, running: Running) -> None:
         """Renew the lease of a job that was claimed just now."""
-        earlier = self._running.get(running.job.id)
-        if earlier is not None:  # its earlier run, which has lost its lease
-            earlier.ended = True
+        other = self._running.get(running.job.id)
+        if other is not None and other.job.run > running.job.run:  # the process was stopped just after this claim
+            running.ended = True
+            return
+        if other is not None:  # its earlier run, which has lost its lease
+            other.ended = True
         self._running[running.job.id] = running
         self.ensure_running()
 

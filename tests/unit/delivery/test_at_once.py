@@ -6,7 +6,6 @@ import itertools
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from backjob.stores.memory import MemoryStore
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running
 from tests.unit.core import COOKIE, Bench, FakeTransport, ManualMonitor, Sent, bench, served
+from tests.unit.interrupting import Interrupter
 
 
 class RunningMonitor(ManualMonitor):
@@ -303,27 +303,6 @@ def test_a_start_is_not_forgotten_at_any_moment_of_a_pass_that_does_not_poll() -
             break
         assert count == 1, f"before instruction {number}"
     assert number > 10
-
-
-class Interrupter:
-    """Calls a function before the nth instruction of another one, where a thread may take over. Use it as a trace function."""
-
-    def __init__(self, function: Callable[..., Any], number: int, act: Callable[[], object]) -> None:
-        self._code = function.__code__
-        self._left = number
-        self._act = act
-        self.has_acted = False
-
-    def __call__(self, frame: FrameType, event: str, _argument: object) -> Interrupter | None:
-        if frame.f_code is not self._code:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and not self.has_acted:
-            self._left -= 1
-            if self._left < 0:
-                self.has_acted = True
-                self._act()
-        return self
 
 
 def ended_without_time(world: Bench, interrupter: Interrupter | None = None) -> int:

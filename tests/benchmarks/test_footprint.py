@@ -59,6 +59,7 @@ def test_time_to_import(tmp_path: Path, table: Table) -> None:
             unit="ms",
             medians=f"{seconds(ours)} : {seconds(libraries)}",
             beside=f"attrs and h11 alone, with {seconds(nothing)} of Python; minimum of {_RUNS}",
+            implausible=100,  # a busy machine delays the start of a process
         )
     )
 

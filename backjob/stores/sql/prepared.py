@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from attrs import frozen
 from sqlalchemy import Connection, Dialect
@@ -15,9 +15,6 @@ from sqlalchemy import Connection, Dialect
 __all__ = ["Block", "Prepared"]
 
 _Process: TypeAlias = Callable[[Any], Any]
-
-_TAKES_BLOCKS: Final = frozenset({"pymysql", "mysqldb"})
-"""The drivers that read the rows of a block, and all that the server sends after them."""
 
 
 @frozen(eq=False)
@@ -95,8 +92,8 @@ class Block:
 
     @staticmethod
     def is_taken_by(dialect: Any) -> bool:
-        """Whether server and driver take blocks: MySQL has none outside of stored programs."""
-        return bool(getattr(dialect, "is_mariadb", False)) and dialect.driver in _TAKES_BLOCKS
+        """Whether server and driver take blocks. MySQL has none outside of stored programs, and PyMySQL reads what follows rows."""
+        return bool(getattr(dialect, "is_mariadb", False)) and dialect.driver == "pymysql"
 
     def rows(self, connection: Connection, values: Mapping[str, Any], begin: Sequence[str]) -> Sequence[Any]:
         """The rows of the result, or none if the write changed no row. ``begin`` are the statements that begin a transaction.

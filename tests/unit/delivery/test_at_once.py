@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
 from typing_extensions import override
 
-from backjob.delivery.deliveries import _AHEAD
+from backjob.delivery.deliveries import _AHEAD, Deliveries
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.sending import Sending
 from backjob.http.marks import END_HEADER, MARK_HEADER, MARK_LABEL, end_mark, mark, marked_port, marks_end
@@ -151,6 +151,30 @@ def test_a_job_whose_start_was_interrupted_while_it_was_sent_is_sent_later(
     assert len(world.transport.sent) == 2
     request = world.transport.sent[-1].delivery.sign()
     assert request.header("cookie") == (COOKIE if held else None)
+
+
+@pytest.mark.parametrize("function", [Deliveries._keep, Sending._send_without_store])
+def test_an_interrupt_at_any_moment_of_sending_loses_no_job_and_no_place(function: Callable[..., Any]) -> None:
+    number = 0
+    for number in itertools.count():
+        world = running_bench(max_running=1)
+        interrupter = Interrupter(function, number, _interrupt)
+        sys.settrace(interrupter)
+        try:
+            with suppress(KeyboardInterrupt):
+                world.start()
+        finally:
+            sys.settrace(None)
+        if not interrupter.has_acted:
+            break
+        assert ended_without_time(world) == 1, f"before instruction {number}"
+        places = world.monitor._deliveries.places
+        assert (carried(world), [*places.in_flight], [*places._reserved]) == ([], [], [])
+    assert number > 10
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
@@ -322,7 +346,7 @@ def ended_without_time(world: Bench, interrupter: Interrupter | None = None) -> 
                         pass
                 finally:
                     sys.settrace(None)
-    return sum(sent.future.done() for sent in world.transport.sent)
+    return sum(sent.future.done() and not sent.future.cancelled() for sent in world.transport.sent)
 
 
 def test_jobs_taken_ahead_are_sent_by_the_thread_that_gets_an_answer() -> None:

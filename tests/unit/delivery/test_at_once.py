@@ -21,6 +21,7 @@ from backjob.stores.memory import MemoryStore
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running
 from tests.unit.core import COOKIE, Bench, FakeTransport, ManualMonitor, Sent, bench, served
+from tests.unit.delivery.test_proof import prove
 from tests.unit.interrupting import Interrupter
 
 
@@ -202,6 +203,30 @@ def _broken(_transport: FakeTransport) -> int:
     raise RuntimeError("a bug in a transport")
 
 
+def test_nothing_is_sent_at_once_to_an_address_that_has_not_proven_itself() -> None:
+    world = running_bench(transport=FakeTransport(in_process=False))
+    world.start()
+    assert not world.transport.sent
+    world.step()
+    prove(world)
+    world.start()
+    assert [sent.delivery.attempt for sent in world.transport.sent] == [0, 1, 1]
+    world.clock.advance(61)
+    world.start()
+    assert len(world.transport.sent) == 3
+
+
+def test_a_job_that_is_sent_at_once_ends_the_rest_of_the_monitor(world: Bench) -> None:
+    pause = world.step()
+    while pause < 10:
+        pause = world.step(pause)
+    was_woken(world)
+    world.start()
+    assert len(world.transport.sent) == 1
+    assert was_woken(world)
+    assert world.step() <= 2
+
+
 # --- the end mark -----------------------------------------------------------------------------------------------------
 
 
@@ -264,6 +289,25 @@ def test_the_mark_of_a_port_is_no_end_mark_and_the_other_way_round(world: Bench)
     ((_, mac),) = end_mark(key, "job", 1, 1)
     for given in (mac, f"- {mac}", f"8000 {mac}"):
         assert marked_port(Response(200, "OK", ((MARK_HEADER, given),), b""), [key], "job", 1, 1) is None
+
+
+def test_an_end_mark_from_another_port_is_not_enough() -> None:
+    """Something that relays requests has answered: whether the job has ended is read, and the proof is over."""
+    world = running_bench(transport=FakeTransport(in_process=False))
+    job_id = world.start()
+    world.step()
+    prove(world)
+    sent = world.transport.sent[-1]
+    running = world.receive(sent)
+    world.engine.worker.end(running, Outcome(200, "OK"))
+    was_woken(world)
+    sent.answer(headers=running.end_mark)
+    assert carried(world) == [job_id]
+    assert was_woken(world)
+    world.step()
+    assert carried(world) == []
+    world.start()
+    assert world.transport.sent[-1] is sent
 
 
 # --- jobs that are ready ----------------------------------------------------------------------------------------------

@@ -195,9 +195,10 @@ class Sending(Keeping):
 
     def _with_deadline(self, job: Job) -> Job:
         """Return the job, without its deadline if that is from before a jump of the clock: then it has its whole time."""
-        left = None if job.deliver_by is None else (job.deliver_by - job.read_time).total_seconds()
-        is_possible = left is not None and 0 < left <= self._parts.delivery_timeout
-        return job if is_possible else evolve(job, deliver_by=None)
+        if job.deliver_by is None:
+            return job
+        left = (job.deliver_by - job.read_time).total_seconds()
+        return job if 0 < left <= self._parts.delivery_timeout else evolve(job, deliver_by=None)
 
     def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
         """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""

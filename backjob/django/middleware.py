@@ -15,7 +15,6 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.functional import Promise
 
-from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
 from backjob.django.owners import keep_owner
 from backjob.django.requests import (
@@ -34,6 +33,7 @@ from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving
 from backjob.jobs import Engine, check_without_engine
+from backjob.worker.offload import raise_if_cancelled, shielded
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse

@@ -1,20 +1,28 @@
 """A pytest plugin with fixtures for the tests of your application. It imports everything else at the first use.
 
-You override `backjob_app`; pytest loads this plugin by its entry point.
+You override `backjob_app`; pytest loads this plugin by its entry point. The failures of the suites for your own parts show
+the values that they compared, also if you load the plugin by its name.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import pytest
+
+from backjob import testing
 
 if TYPE_CHECKING:
     from backjob.jobs import BackJob
     from backjob.testing.inline import Started
 
 __all__ = ["BackJobApp", "backjob_app", "backjob_immediate", "backjob_recorded"]
+
+_SUITES: Final = [f"{testing.__name__}.{module.name}" for module in iter_modules(testing.__path__)]
+pytest.register_assert_rewrite(*[name for name in _SUITES if name not in sys.modules])
 
 BackJobApp: TypeAlias = "tuple[BackJob, Any]"
 """The jobs, and the WSGI or ASGI application that runs them: what `backjob.testing.immediate` takes."""

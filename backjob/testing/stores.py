@@ -22,13 +22,16 @@ from __future__ import annotations
 
 from backjob.testing._stores.any_race import AnyRace
 from backjob.testing._stores.changing import ChangeCalls
+from backjob.testing._stores.costs import CostCalls
 from backjob.testing._stores.creating import CreateCalls
 from backjob.testing._stores.delaying import DelaysJobs
 from backjob.testing._stores.deleting import DeleteCalls
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
 from backjob.testing._stores.forks import ForkCalls
+from backjob.testing._stores.keeping import ColumnCalls
 from backjob.testing._stores.leasing import LeaseCalls
 from backjob.testing._stores.merging import MergesJobs
+from backjob.testing._stores.outages import OutageCalls
 from backjob.testing._stores.purging import PurgesJobs
 from backjob.testing._stores.races import Races
 from backjob.testing._stores.reporting import OutputCalls, ReportCalls
@@ -52,20 +55,24 @@ __all__ = [
 
 
 class StoreBasics(
-    CreateCalls,
-    ChangeCalls,
-    RunCalls,
-    LeaseCalls,
-    SlotCalls,
-    DeleteCalls,
-    ReportCalls,
-    OutputCalls,
-    TailCalls,
-    TextCalls,
-    ForkCalls,
-    Races,
-    AnyRace,
+    # pytest runs the tests of the last base first: generated ones come last, since a broken store keeps them busy for long.
     AnySequence,
+    AnyRace,
+    Races,
+    CostCalls,
+    OutageCalls,
+    ForkCalls,
+    TextCalls,
+    TailCalls,
+    OutputCalls,
+    ReportCalls,
+    DeleteCalls,
+    SlotCalls,
+    LeaseCalls,
+    RunCalls,
+    ColumnCalls,
+    ChangeCalls,
+    CreateCalls,
 ):
     """The promises of every store: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``delete``, ``close``.
 

@@ -33,7 +33,7 @@ def test_memory_of_a_job_in_flight(tmp_path: Path, table: Table) -> None:
             measured=traced / 1024,
             target=4,
             unit="KiB",
-            medians=f"traced in the whole process; {resident / 1024:.1f} KiB resident, tracing included",
+            beside=f"traced in the whole process; {resident / 1024:.1f} KiB resident, tracing included",
         )
     )
 
@@ -53,11 +53,13 @@ def test_time_to_import(tmp_path: Path, table: Table) -> None:
     ours, libraries, nothing = (min(column) for column in zip(*found, strict=True))
     table.add(
         Figure(
-            what="import backjob, beyond the interpreter's start",
-            measured=(ours - nothing) * 1000,
-            target=60,
+            what="import backjob, beyond attrs and h11",
+            measured=(ours - libraries) * 1000,
+            target=30,
             unit="ms",
-            medians=f"{seconds(ours)} : {seconds(nothing)}, pass ({seconds(libraries)}, attrs and h11 alone); minimum of {_RUNS}",
+            medians=f"{seconds(ours)} : {seconds(libraries)}",
+            beside=f"attrs and h11 alone, with {seconds(nothing)} of Python; minimum of {_RUNS}",
+            implausible=100,  # a busy machine delays the start of a process
         )
     )
 
@@ -73,7 +75,7 @@ def test_size_as_installed(table: Table) -> None:
             measured=sum(others.values(), own) / 1e6,
             target=3,
             unit="MB",
-            medians=", ".join(f"{name} {size / 1e6:.2f}" for name, size in {"backjob": own, **others}.items())
+            beside=", ".join(f"{name} {size / 1e6:.2f}" for name, size in {"backjob": own, **others}.items())
             + ", bytecode included",
         )
     )

@@ -15,6 +15,8 @@ from typing import Final
 import pytest
 from attrs import frozen
 
+from tests.unit.testing.test_plugin import LOADERS
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 MEBIBYTE: Final = 1 << 20
 MAX_INSTALLED_SIZE: Final = 3 * MEBIBYTE
@@ -143,3 +145,14 @@ def test_the_installed_demo_runs_a_job(python: Path, tmp_path: Path) -> None:
     printed = run(python.with_name("backjob"), "demo", "--once", cwd=tmp_path)
     assert "COMPLETED" in printed
     assert list(tmp_path.iterdir()) == []
+
+
+def test_failures_of_the_installed_suites_show_values(built: Built, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    with zipfile.ZipFile(built.wheel) as archive:
+        archive.extractall(site)
+    (tmp_path / "test_loaders.py").write_text(
+        f"import backjob\nassert backjob.__file__.startswith({str(site)!r})\n{LOADERS}", encoding="utf-8"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_loaders.py"]
+    assert "1 passed" in run(*command, cwd=tmp_path, PYTHONPATH=str(site))

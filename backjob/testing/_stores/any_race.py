@@ -8,15 +8,16 @@ from functools import partial
 from operator import itemgetter
 from typing import Final, TypeAlias
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from backjob.errors import SlotTaken
 from backjob.lifecycle import Requeue, cancelled, claimed, completed, continued, ended, failed, requeued
 from backjob.model import Changes, Expect, Job, Output, Report, Status
 from backjob.protocols import Capability, Store, lacks
-from backjob.testing._stores.case import StoreCase, draft, kept, plainly, same
+from backjob.testing._stores.case import StoreCase, draft, kept, same
 from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.generated import SHRINKING, Search
 from backjob.testing._stores.merging import MergesJobs
 from backjob.testing.clock import FakeClock
 
@@ -26,6 +27,8 @@ class AnyRace(StoreCase):
 
     race_examples = 15
     """The number of generated races."""
+    shrinking = SHRINKING
+    """Seconds for which the suite looks for a shorter failing race or sequence."""
 
     def test_any_race_has_one_claim_and_one_end(self) -> None:
         deeds: list[Deed] = [_claim, _claim, _report, _requeue, _beat, _end, _cancel]
@@ -34,22 +37,26 @@ class AnyRace(StoreCase):
         deeds += [_free] if isinstance(self, MergesJobs) else []
         script = st.lists(st.tuples(st.sampled_from(deeds), st.sampled_from(_NAMES)), max_size=8)
 
-        @settings(
-            max_examples=self.race_examples,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=(HealthCheck.too_slow,),
-        )
+        search = Search(self.shrinking)
+
+        @search.settings(max_examples=self.race_examples)
         @given(st.lists(script, min_size=2, max_size=4))
         def race(scripts: list[Script]) -> None:
+            search.begin()
             store = self.new_store(FakeClock())
+            error: AssertionError | None = None
             try:
                 self._race(store, scripts)
+            except AssertionError as broken:
+                error = broken
+                raise
             finally:
-                if not self._is_stuck:
-                    store.close()
+                search.note(error, _described(scripts))
+                if self.deadline.is_stuck:
+                    search.stop()
+                self.close(store)
 
-        plainly(race)
+        search.run(race)
 
     def _race(self, store: Store, scripts: list[Script]) -> None:
         """Run each script in its own thread, as a worker with its own token for each run."""
@@ -130,6 +137,15 @@ Deed: TypeAlias = Callable[[Store, str, str, int], Log]
 Script: TypeAlias = list[tuple[Deed, str]]
 
 _NAMES: Final = ("a", "b")
+
+
+def _described(scripts: list[Script]) -> list[str]:
+    """One line for each deed of each thread."""
+    return [
+        f"thread {racer}: {deed.__name__.strip('_')} {name}"
+        for racer, script in enumerate(scripts)
+        for deed, name in script
+    ]
 
 
 def _act(store: Store, token: str, script: Script) -> Log:

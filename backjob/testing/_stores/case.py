@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +13,10 @@ from attrs import evolve
 
 from backjob.errors import InvalidRequest
 from backjob.lifecycle import End, Requeue, claimed, completed, ended, requeued
-from backjob.model import Draft, Expect, Job, Request
+from backjob.model import Draft, Expect, Job, Output, Report, Request
 from backjob.protocols import Clock, Store
+from backjob.testing._stores.deadline import Deadline
+from backjob.testing._stores.differences import difference
 from backjob.testing._stores.watched import METHODS, WatchedStore
 from backjob.testing.clock import FakeClock
 
@@ -29,7 +28,7 @@ MICROSECOND: Final = 0.000001
 LEASE: Final = 100_000.0
 """Seconds of a run lease that no test outlives unless it is about leases."""
 PATIENCE: Final = 60.0
-"""Seconds after which an unfinished race counts as a deadlock."""
+"""Seconds after which a call or a race that has not ended counts as a deadlock."""
 UNKNOWN: Final = ("", "nobody", "JOB", "job ", "x" * 5000, "' OR 1=1 --")
 """Ids that no job of a test has."""
 ALIKE: Final = (
@@ -38,7 +37,6 @@ ALIKE: Final = (
     *("0", "00", "1e0", "1", "null", "NULL", "😀", "😁", "{job}", "job:x", "job\n", "e\u0301", "\u00e9"),
 )
 """Texts that some collation considers equal, or that some query language reads as a pattern."""
-_TURN: Final = 1e-6
 
 
 # --- promises -------------------------------------------------------------------------------------------------------
@@ -55,7 +53,7 @@ def same(found: T, expected: T, promise: str) -> None:
     """Fail, naming the promise and both sides, unless they are equal."""
     __tracebackhide__ = True
     if found != expected:
-        raise AssertionError(f"promise broken: {promise}\n  expected: {expected!r}\n  found:    {found!r}")
+        raise AssertionError(f"promise broken: {promise}{difference(found, expected)}")
 
 
 def refused(call: Callable[[], object], promise: str) -> None:
@@ -68,19 +66,6 @@ def refused(call: Callable[[], object], promise: str) -> None:
             raise
         return
     raise AssertionError(f"promise broken: {promise}with InvalidRequest; the call returned {returned!r}")
-
-
-def plainly(run: Callable[[], None]) -> None:
-    """Run a generated test. It fails with the broken promise itself, even if a race fails only sometimes."""
-    try:
-        run()
-    except BaseExceptionGroup as group:
-        error: BaseException | None = group.subgroup(AssertionError)
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        if error is None:
-            raise
-        raise error from group
 
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -113,75 +98,22 @@ def whole_output(store: Store, job_id: str, limit: int = 65536) -> str:
     return text
 
 
-# --- threads --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _restless() -> Iterator[None]:
-    """Switch threads far more often than usual, so that steps that are not atomic are caught."""
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
-
-
-def at_once(calls: Sequence[Callable[[], T]], patience: float = PATIENCE) -> list[T]:
-    """The results of the calls, each made from its own thread at the same moment. Raises the first error.
-
-    Calls that have not returned after ``patience`` seconds break a promise; their threads are abandoned.
-    """
-    results: dict[int, T] = {}
-    errors: dict[int, BaseException] = {}
-    barrier = threading.Barrier(len(calls))
-
-    def run(index: int, call: Callable[[], T]) -> None:
-        try:
-            barrier.wait(patience)
-            results[index] = call()
-        except BaseException as error:
-            errors[index] = error
-
-    threads = [threading.Thread(target=run, args=pair, daemon=True) for pair in enumerate(calls)]
-    deadline = time.monotonic() + patience
-    with _restless():
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-    stuck = [thread for thread in threads if thread.is_alive()]
-    error = errors[min(errors)] if errors else None
-    if stuck:
-        where = sys._current_frames().get(stuck[0].ident or 0)  # noqa: SLF001 - the documented way
-        raise _Deadlock(
-            f"promise broken: calls from many threads all return; {len(stuck)} did not within {patience:g} s\n"
-            f"stack of one of them:\n{''.join(traceback.format_stack(where))}"
-        ) from error
-    if error is not None:
-        raise error
-    return [results[index] for index in range(len(calls))]
-
-
-class _Deadlock(AssertionError):
-    """Threads are stuck in calls to a store."""
-
-
 # --- one test -------------------------------------------------------------------------------------------------------
 
 
 class StoreCase:
     """The fixtures of one test: an empty ``directory``, a ``clock`` that only the test moves, and a ``store``.
 
-    ``store`` is watched: an error that it raises, or a value of a wrong type, fails the test.
+    ``store`` is watched: an error that it raises, a value of a wrong type, or a call that does not return fails the test.
     """
 
     directory: Path
     clock: FakeClock
     store: Store
+    deadline: Deadline
 
     patience = PATIENCE
-    """Seconds after which an unfinished race counts as a deadlock."""
+    """Seconds after which a call or a race that has not ended counts as a deadlock."""
 
     def make_store(self, clock: Clock) -> Store:
         """A new, empty store whose time is ``clock``; override this. A test may call it several times."""
@@ -189,29 +121,38 @@ class StoreCase:
 
     def new_store(self, clock: Clock) -> Store:
         """A new store, watched."""
-        store = self.make_store(clock)
+        store = self.deadline.call("make_store", self.make_store, clock)
         missing = [name for name in METHODS if not callable(getattr(store, name, None))]
         kept(not missing, f"a store has twelve methods; missing here: {', '.join(missing)}")
-        return WatchedStore(store)
+        return WatchedStore(store, self.deadline)
+
+    def close(self, store: Store) -> None:
+        """Close a store, unless a call is stuck: closing might never return either."""
+        if not self.deadline.is_stuck:
+            store.close()
 
     @pytest.fixture(autouse=True)
     def _a_store_for_each_test(self, tmp_path: Path) -> Iterator[None]:
-        self.directory = tmp_path
+        with self.opened(tmp_path):
+            yield
+
+    @contextmanager
+    def opened(self, directory: Path) -> Iterator[None]:
+        """The attributes of one test."""
+        self.directory = directory
         self.clock = FakeClock()
-        self.store = self.new_store(self.clock)
-        self._is_stuck = False
-        yield
-        if not self._is_stuck:
-            self.store.close()
+        self.deadline = Deadline(self.patience)
+        with self.deadline.watched():
+            self.store = self.new_store(self.clock)
+            try:
+                yield
+            finally:
+                self.close(self.store)
 
     def at_once(self, calls: Sequence[Callable[[], T]]) -> list[T]:
         """The results of the calls, each made from its own thread at the same moment."""
         __tracebackhide__ = True
-        try:
-            return at_once(calls, self.patience)
-        except _Deadlock:
-            self._is_stuck = True  # close() might deadlock too
-            raise
+        return self.deadline.at_once(calls)
 
     def read(self, job_id: str = "job") -> Job:
         """The job, which must exist."""
@@ -220,6 +161,21 @@ class StoreCase:
         if job is None:
             raise AssertionError(f"promise broken: a job that was written can be read ({job_id!r})")
         return job
+
+    def blank(self, job_id: str) -> None:
+        """Create a job, claim it and let it report; it must show nothing of the jobs that were removed before."""
+        __tracebackhide__ = True
+        request = Request("GET", f"/{job_id}")
+        created = self.store.create(draft(job_id, request=request))
+        promise = "a new job has nothing of a removed one, even if the store uses its number again"
+        same(self.store.output(job_id), Output("", 0), promise)
+        same(self.store.get(job_id, body=True), created, promise)
+        self.claimed(job_id)
+        kept(
+            self.store.report(job_id, "token", Report(output=f"{job_id};", truncated=True)),
+            "a report with the current token is written",
+        )
+        same(self.store.output(job_id), Output(f"{job_id};", len(job_id) + 1, truncated=True), promise)
 
     def running(
         self,

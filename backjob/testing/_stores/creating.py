@@ -17,11 +17,17 @@ FULL: Final = Draft(
     request=Request(
         "CHICKEN",
         "/a%2Fb?x=%C3%A9",
-        (("X-A", "one"), ("Cookie", "s=\xe9"), ("x-a", "two")),
+        (("X-A", "one"), ("Cookie", "s=\xe9"), ("x-a", "two"), ("X-A", "three"), ("X-A", "one")),
         bytes(range(256)) * 3,
         raw=False,
     ),
-    caller=Caller("https", "example.org:8443", "2001:db8::1", (("X-Forwarded-For", "192.0.2.1, 10.0.0.1"),), "/shop"),
+    caller=Caller(
+        "https",
+        "example.org:8443",
+        "2001:db8::1",
+        (("X-Forwarded-For", "192.0.2.1, 10.0.0.1"), ("Via", "a"), ("X-Forwarded-For", "10.0.0.2")),
+        "/shop",
+    ),
     owner="us\u00e9r \U0001f600",
     scope="n\u00efghtly 'report' %_",
     due=12.000001,
@@ -134,6 +140,14 @@ class CreateCalls(StoreCase):
         self.store.create(draft(request=request))
         job = self.store.get("job", body=True)
         kept(job is not None and job.request == request, "a request comes back byte for byte")
+
+    def test_repeated_header_fields_come_back_apart_and_in_order(self) -> None:
+        fields = (("Cookie", "a=1"), ("Accept", "x"), ("Cookie", "b=2"), ("cookie", "c=3"), ("Cookie", "a=1"))
+        self.store.create(draft(request=Request("POST", "/work", fields, b"body")))
+        for body in (False, True):
+            job = self.store.get("job", body=body)
+            found = None if job is None or job.request is None else job.request.headers
+            same(found, fields, "repeated header fields are neither joined nor lost, and keep their order")
 
     @pytest.mark.parametrize("job_id", UNKNOWN)
     def test_an_unknown_id_finds_nothing(self, job_id: str) -> None:

@@ -49,6 +49,22 @@ class DeleteCalls(StoreCase):
         same(self.store.delete("job"), False, "a second delete returns False")
         kept(self.store.get("other") is not None, "delete removes nothing else")
 
+    def test_a_new_job_shows_nothing_of_a_deleted_one(self) -> None:
+        for name in ("first", "second", "third", "fourth"):
+            self.running(name, request=_SECRET, sealed=b"sealed")
+            self.store.report(
+                name, "token", Report(output=f"output of {name}\n", truncated=True, tail=f"tail of {name}")
+            )
+        left = self.store.output("third")
+        for number, gone in enumerate(("fourth", "first", "second")):
+            self.store.delete(gone)
+            self.blank(f"new {number}")
+        same(self.store.output("third"), left, "delete removes nothing else")
+        self.store.delete("third")
+        for number in range(3):
+            self.store.delete(f"new {number}")
+        self.blank("last")
+
     @pytest.mark.parametrize("job_id", UNKNOWN)
     def test_deleting_an_unknown_job_returns_false(self, job_id: str) -> None:
         self.store.create(draft())

@@ -158,6 +158,18 @@ class FiltersJobs(StoreCase):
             same(self.matching(Query(expired=ages, before=expected[0])), expected[1:], "expired goes with `before`")
         same(self.matching(Query(expired=ages, overdue=True)), [], "no job is both overdue and expired")
 
+    def test_expired_counts_from_the_end(self) -> None:
+        for name in ("touched", "quiet"):
+            self.running(name)
+        self.store.change("touched", Expect(), Changes(status=Status.FAILED, end=True))
+        self.clock.advance(10)
+        self.store.change("quiet", Expect(), Changes(status=Status.FAILED, end=True))
+        self.store.change("touched", Expect(), Changes(alive=True))
+        promise = "the ages of expired count from end_time, and from no other moment"
+        same(self.matching(Query(expired=(9, 9))), ["touched"], promise)
+        self.clock.advance(5)
+        same(self.matching(Query(expired=(4, 4))), ["quiet", "touched"], promise)
+
     def test_jobs_with_a_file_are_found(self) -> None:
         self.each_kind_with_and_without_a_file()
         self.store.change("running", Expect(), Changes(file={"name": "a"}))

@@ -1,15 +1,19 @@
 """One of the processes that share a store in `SharesJobs`: ``python -m backjob.testing._stores.process``.
 
-It reads its task as a line of JSON, opens the store, prints that it is ready, and starts at the next line. Its last line
-has the results of its threads, or its error. It needs neither pytest nor hypothesis.
+It reads a task as a line of JSON, opens the store, and prints that it is ready. In a race it starts at the next line, and
+prints the results of its threads. Otherwise it makes the call that each line describes, and prints the result, until an
+empty line. Then it closes the store, prints that, and waits for the next task. An error is its last line. It needs neither
+pytest nor hypothesis.
 """
 
 from __future__ import annotations
 
 import json
+import pickle
 import sys
 import time
 import traceback
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -136,23 +140,48 @@ def _run(store: Store, task: Task) -> list[object]:
         return [future.result() for future in futures]
 
 
+def packed(value: object) -> str:
+    """A value for another process of this suite, as text."""
+    return b64encode(pickle.dumps(value)).decode()
+
+
+def unpacked(text: str) -> Any:
+    """The value that `packed` took."""
+    return pickle.loads(b64decode(text))  # noqa: S301 - the other process is this suite's too
+
+
+def _serve(store: Store) -> None:
+    """Make the call that each line describes, until an empty one."""
+    while line := sys.stdin.readline().strip():
+        name, arguments, named = unpacked(line)
+        _say({"done": packed(getattr(store, name)(*arguments, **named))})
+
+
 def _say(value: object) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
 
 
-def main() -> None:
-    """Run the task from standard input."""
-    task = json.loads(sys.stdin.readline())
+def _perform(task: Task) -> None:
+    """Open the store, race or serve, and close it."""
+    store = open_by(task["opener"], task["address"])
     try:
-        store = open_by(task["opener"], task["address"])
-        try:
-            store.get("nobody")  # keeps work of the first call out of the race
-            _say({"ready": True})
-            if sys.stdin.readline():
-                _say({"done": _run(store, task)})
-        finally:
-            store.close()
+        store.get("nobody")  # keeps work of the first call out of the race
+        _say({"ready": True})
+        if task["scenario"] == "serve":
+            _serve(store)
+        elif sys.stdin.readline():
+            _say({"done": _run(store, task)})
+    finally:
+        store.close()
+    _say({"closed": True})
+
+
+def main() -> None:
+    """Perform the tasks from standard input, one for each line, until one fails."""
+    try:
+        while line := sys.stdin.readline():
+            _perform(json.loads(line))
     except Exception as error:
         _say({"error": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Event
 from typing import Final
 
 import pytest
@@ -9,9 +10,14 @@ from attrs import evolve
 
 from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import claimed, completed, ended, failed
-from backjob.model import Changes, Expect, Output, Report, Request
+from backjob.model import Changes, Expect, Output, Query, Report, Request, Status
+from backjob.protocols import Capability, lacks
 from backjob.testing._stores.case import LEASE, MICROSECOND, StoreCase, draft, kept, same
+from backjob.testing._stores.costs import comparable, quickest
 
+_WATCHED: Final = 1000  # jobs whose purge takes long enough to watch it
+_FEW: Final = 10
+_TRIES: Final = 3  # the other thread may get no turn by chance
 _KINDS: Final = ("started", "running", "cancelled", "completed", "failed")
 
 
@@ -19,6 +25,9 @@ class PurgesJobs(StoreCase):
     """``purge``: both ages, to the microsecond."""
 
     purged_in_batches = 1001
+    """The jobs that one purge removes. If they are 1000 or more, and processes share the store, the suite also tests that the
+    purge reads no others, and lets others take turns: set fewer for a store that is meant for few jobs.
+    """
 
     def purged(self, completed_age: float, ended_age: float) -> list[str]:
         before = self.living()
@@ -90,6 +99,37 @@ class PurgesJobs(StoreCase):
         self.store.report("job", "token", Report(output="new"))
         same(self.store.output("job"), Output("new", 3), "a new job with a purged job's id has none of its output")
 
+    def test_a_new_job_shows_nothing_of_a_purged_one(self) -> None:
+        for number in range(4):
+            name = f"{number}"
+            self.running(name, request=Request("PUT", "/", body=b"rows"), sealed=b"sealed")
+            self.store.report(
+                name, "token", Report(output=f"output of {name}\n", truncated=True, tail=f"tail of {name}")
+            )
+        left = self.store.output("1")
+        for name in ("0", "3"):
+            self.store.change(name, Expect(), ended(completed()))
+        self.clock.advance(2)
+        same(self.store.purge(1, 1), 2, "purge returns how many it removed")
+        for name in ("new", "newer"):
+            self.blank(name)
+        same(self.store.output("1"), left, "purge removes nothing else")
+
+    def test_the_ages_count_from_the_end(self) -> None:
+        for name in ("touched", "quiet"):
+            self.running(name)
+        self.store.change("touched", Expect(), Changes(status=Status.COMPLETED, end=True))
+        self.clock.advance(10)
+        self.store.change("quiet", Expect(), Changes(status=Status.COMPLETED, end=True))
+        self.store.change("touched", Expect(), Changes(alive=True))
+        for at_once in (True, False):
+            ages = (9, 9) if at_once else (1, 1)
+            promise = "the ages of purge count from end_time, and from no other moment"
+            same(self.store.purge(*ages), 1, promise)
+            left = [name for name in ("touched", "quiet") if self.store.get(name) is not None]
+            same(left, ["quiet"] if at_once else [], promise)
+            self.clock.advance(2)
+
     def test_a_job_with_a_file_is_not_purged(self) -> None:
         for name in ("plain", "filed", "later"):
             self.ended(name)
@@ -116,15 +156,59 @@ class PurgesJobs(StoreCase):
 
     def test_purge_removes_more_than_a_batch(self) -> None:
         many = self.purged_in_batches
-        for number in range(many):
+        is_watched = many >= _WATCHED and Capability.SHARED not in lacks(self.store)
+        self._end_jobs(_FEW)
+        (few,) = quickest(self._purge_nothing)
+        self._end_jobs(many, _FEW)
+        if is_watched:
+            (full,) = quickest(self._purge_nothing)
+            comparable(few, full, f"a purge does not read the jobs that it leaves, here {many} instead of {_FEW}")
+        self.running("alive")
+        self.clock.advance(2)
+        for _ in range(_TRIES):
+            counts = self._purge_all(many)
+            if not is_watched or any(0 < count < many for count in counts):
+                break
+            self._end_jobs(many)
+            self.clock.advance(2)
+        else:
+            raise AssertionError(
+                "promise broken: purge removes jobs in batches, so that others take turns; "
+                f"while it removed {many}, others saw all of them, or waited until it was over"
+            )
+        kept(self.store.get("alive") is not None, "purge removes nothing else")
+
+    def _end_jobs(self, many: int, first: int = 0) -> None:
+        for number in range(first, many):
             self.store.create(draft(f"{number}"))
             if number % 100 == 0:
                 self.store.change(f"{number}", *claimed("token", 1, LEASE))
                 self.store.report(f"{number}", "token", Report(output="some output\n"))
             self.store.change(f"{number}", Expect(), ended(completed()))
-        self.running("alive")
-        self.clock.advance(2)
-        same(self.store.purge(1, 0), many, "purge removes all old jobs, in any number of batches")
+
+    def _purge_nothing(self) -> None:
+        same(self.store.purge(3600, 7200), 0, "purge keeps jobs that are not old")
+
+    def _purge_all(self, many: int) -> list[int]:
+        """How many jobs another thread sees meanwhile, again and again."""
+        counts: list[int] = []
+        over = Event()
+
+        def purge() -> None:
+            try:
+                same(self.store.purge(1, 0), many, "purge removes all old jobs, in any number of batches")
+            finally:
+                over.set()
+
+        def count() -> int:
+            return self.store.count(Query(status=Status.COMPLETED, limit=many))
+
+        def look() -> None:
+            while not over.is_set():
+                counts.append(count())
+
+        same(self.at_once([count, count]), [many, many], "count returns how many jobs find returns")  # both can connect
+        self.at_once([purge, look])
         left = [number for number in range(0, many, 50) if self.store.get(f"{number}") is not None]
         same(left, [], "purge removes all old jobs")
-        kept(self.store.get("alive") is not None, "purge removes nothing else")
+        return counts

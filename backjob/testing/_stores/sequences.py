@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
 from attrs import evolve
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
@@ -15,9 +15,11 @@ from backjob.errors import SlotTaken
 from backjob.lifecycle import Late, Requeue, claimed, ended, failed, reaped, requeued, timed_out
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status, Unset
 from backjob.protocols import Capability, lacks
-from backjob.testing._stores.case import MICROSECOND, StoreCase, bodiless, plainly, same
+from backjob.testing._stores.case import MICROSECOND, StoreCase, bodiless, same
 from backjob.testing._stores.delaying import DelaysJobs
+from backjob.testing._stores.differences import shown
 from backjob.testing._stores.finding import FindsJobs, FindsSilentJobs
+from backjob.testing._stores.generated import SHRINKING, Search
 from backjob.testing._stores.merging import MergesJobs
 from backjob.testing._stores.model import Model
 from backjob.testing._stores.purging import PurgesJobs
@@ -31,17 +33,14 @@ class AnySequence(StoreCase):
     """The number of generated sequences."""
     steps = 40
     """The most calls in each."""
+    shrinking = SHRINKING
+    """Seconds for which the suite looks for a shorter failing race or sequence."""
 
     def test_any_sequence_of_calls_matches_the_model(self) -> None:
-        machine = type("Machine", (_Machine,), {"suite": self})
-        kind = settings(
-            max_examples=self.examples,
-            stateful_step_count=self.steps,
-            deadline=None,
-            report_multiple_bugs=False,
-            suppress_health_check=(HealthCheck.too_slow, HealthCheck.data_too_large),
-        )
-        plainly(lambda: run_state_machine_as_test(machine, settings=kind))
+        search = Search(self.shrinking)
+        machine = type("Machine", (_Machine,), {"suite": self, "search": search})
+        kind = search.settings(max_examples=self.examples, stateful_step_count=self.steps)
+        search.run(lambda: run_state_machine_as_test(machine, settings=kind))
 
 
 # --- few values, so that many calls concern the same job ---------------------------------------------------------------------------------
@@ -177,9 +176,12 @@ class _Machine(RuleBasedStateMachine):
     """Makes the same calls to a store and to the model. As in the core, an ended job stays ended."""
 
     suite: StoreCase
+    search: Search
 
     def __init__(self) -> None:
         super().__init__()
+        self.search.begin()
+        self.steps: list[str] = []
         self.clock = FakeClock()
         self.store = self.suite.new_store(self.clock)
         self.model = Model(self.clock, lists_ended=isinstance(self.suite, FindsJobs))
@@ -187,10 +189,17 @@ class _Machine(RuleBasedStateMachine):
         """The ids that a store without `Capability.RETENTION` need not take again."""
 
     def teardown(self) -> None:
-        self.store.close()
+        self.search.note(sys.exception(), self.steps)  # the failure on its way through a finally clause
+        if self.suite.deadline.is_stuck:
+            self.search.stop()
+        self.suite.close(self.store)
+
+    def _step(self, name: str, *arguments: object) -> None:
+        self.steps.append(f"{name}({', '.join(map(shown, arguments))})")
 
     @rule(seconds=_SECONDS)
     def time_passes(self, seconds: float) -> None:
+        self._step("clock.advance", seconds)
         self.clock.advance(seconds)
 
     @rule(draft=_DRAFTS, key=_KEYS)
@@ -198,6 +207,7 @@ class _Machine(RuleBasedStateMachine):
         if not isinstance(self.suite, MergesJobs):
             key = None
         if draft.id not in self.model.rows and draft.id not in self.deleted:
+            self._step("create", draft, key)
             created = bodiless(self.store.create(draft, key))
             same(created, self.model.create(draft, key), "create returns what the model returns")
 
@@ -240,12 +250,14 @@ class _Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.rows)
     @rule(job_id=_IDS, token=_TOKENS, report=_REPORTS)
     def report(self, job_id: str, token: str, report: Report) -> None:
+        self._step("report", job_id, token, report)
         found = self.store.report(job_id, token, report)
         same(found, self.model.report(job_id, token, report), "report returns what the model returns")
 
     @precondition(lambda self: self.model.rows)
     @rule(tokens=st.dictionaries(_IDS, _TOKENS, max_size=3), lease=_SECONDS, alive=st.frozensets(_IDS))
     def beat(self, tokens: dict[str, str], lease: float, alive: frozenset[str]) -> None:
+        self._step("beat", tokens, lease, alive)
         stale = self.store.beat(tokens, lease, alive)
         same(stale, self.model.beat(tokens, lease, alive), "beat returns what the model returns")
 
@@ -268,6 +280,7 @@ class _Machine(RuleBasedStateMachine):
         *,
         queues: frozenset[str] | None,
     ) -> None:
+        self._step("take_due", lessee, lease, limit, labels, full, queues)
         found: list[Job | None] = [*self.store.take_due(lessee, lease, limit, labels, full, queues=queues)]
         expected = self.model.take_due(lessee, lease, limit, labels, full, queues=queues)
         same(found, expected, "take_due returns what the model returns")
@@ -277,6 +290,7 @@ class _Machine(RuleBasedStateMachine):
     def find(self, query: Query) -> None:
         if not isinstance(self.suite, FindsJobs):
             query = evolve(query, before=None, before_time=None)
+        self._step("find", query)
         found: list[Job | None] = [*self.store.find(query)]
         same(found, self.model.find(query), "find returns what the model returns")
         same(self.store.count(query), len(found), "count returns how many jobs find returns")
@@ -284,6 +298,7 @@ class _Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.rows)
     @rule(job_id=_IDS)
     def delete(self, job_id: str) -> None:
+        self._step("delete", job_id)
         same(self.store.delete(job_id), self.model.delete(job_id), "delete returns what the model returns")
         if Capability.RETENTION in lacks(self.store):
             self.deleted.add(job_id)
@@ -291,6 +306,7 @@ class _Machine(RuleBasedStateMachine):
     @precondition(lambda self: isinstance(self.suite, PurgesJobs))
     @rule(completed_age=_SECONDS, ended_age=_SECONDS, labels=_SOME_LABELS)
     def purge(self, completed_age: float, ended_age: float, labels: frozenset[str] | None) -> None:
+        self._step("purge", completed_age, ended_age, labels)
         found = self.store.purge(completed_age, ended_age, labels)
         same(found, self.model.purge(completed_age, ended_age, labels), "purge returns what the model returns")
 
@@ -308,6 +324,7 @@ class _Machine(RuleBasedStateMachine):
     def _change(self, job_id: str, expect: Expect, changes: Changes) -> None:
         if Capability.SLOTS in lacks(self.store):
             changes = evolve(changes, slot=UNSET)
+        self._step("change", job_id, expect, changes)
         found = _outcome(self.store.change, job_id, expect, changes)
         same(found, _outcome(self.model.change, job_id, expect, changes), "change returns what the model returns")
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
-from pathlib import Path
-from threading import Timer
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import pytest
 
 from backjob.lifecycle import claimed
 from backjob.model import Job, Query
-from backjob.protocols import Capability, Store, lacks
-from backjob.testing._stores.case import LEASE, PATIENCE, draft, kept, same, whole_output
-from backjob.testing._stores.process import chunk, open_by
+from backjob.protocols import Capability, lacks
+from backjob.testing._stores.case import LEASE, draft, kept, same, whole_output
+from backjob.testing._stores.process import chunk
+from backjob.testing._stores.seeing import SeesOthers
 from backjob.testing._stores.slots import disjoint
-from backjob.testing._stores.watched import WatchedStore
 
 _ONCE_EACH: Final = 8  # additional jobs that every thread claims once
 _AT_ONCE: Final = 3  # jobs that a thread leases with one call
@@ -29,19 +22,19 @@ _SLOTS: Final = 3  # slots that all threads take and release
 _REPORTS: Final = 8  # reports by a thread, on average, before others try to end the job
 
 
-class SharesJobs:
-    """The promises to several processes: one winner, one job per merge key, one end, no lost output, one lessee, and one job
-    per slot.
+class SharesJobs(SeesOthers):
+    """The promises to several processes. Each sees what the others have written, and of races there is one winner: one job
+    per merge key, one end, no lost output, one lessee, and one job per slot.
 
     Override ``address()``, which returns the address of a new, empty store as text. Each process imports the function that
     ``opener`` names, as ``"package.module:function"``, and calls it with the address. By default that is `open_store`, and
     the address is a URL. ``self.directory`` is an empty directory for each test; override ``remove(address)`` to delete
     data elsewhere.
 
-    ``processes`` and ``threads`` (per process) set the size of a race. The store uses its own clock. Needs pytest.
+    ``processes`` and ``threads`` (per process) set the size of a race. The store uses its own clock, which must agree with
+    the computer's to ``clock_tolerance`` seconds. Needs pytest.
     """
 
-    opener = "backjob.stores:open_store"
     processes = 4
     threads = 8
     claims = 1000
@@ -54,29 +47,6 @@ class SharesJobs:
     """Attempts to take a slot, by all threads."""
     contested = 4
     """The number of jobs that threads report on, end and cancel at the same time."""
-    patience = PATIENCE
-    """Seconds after which unfinished processes count as a deadlock."""
-
-    directory: Path
-    store: Store
-
-    def address(self) -> str:
-        """The address of a new, empty store, as ``opener`` expects it; override this."""
-        raise NotImplementedError("a subclass of SharesJobs must override address()")
-
-    def remove(self, address: str) -> None:
-        """Delete the data at this address; override this if it is not in ``directory``."""
-
-    @pytest.fixture(autouse=True)
-    def _an_address_for_each_test(self, tmp_path: Path) -> Iterator[None]:
-        self.directory = tmp_path
-        self._address = self.address()
-        try:
-            with closing(WatchedStore(open_by(self.opener, self._address))) as store:
-                self.store = store
-                yield
-        finally:
-            self.remove(self._address)
 
     def test_of_many_claims_one_wins(self) -> None:
         each = -(-self.claims // (self.processes * self.threads))
@@ -169,67 +139,14 @@ class SharesJobs:
         """The result of each thread of each process, in the order of `_racers`."""
         __tracebackhide__ = True
         task = {"scenario": scenario, "opener": self.opener, "address": self._address, "threads": self.threads}
-        with ExitStack() as stack:
-            children = [_Child(stack, self.directory / f"process {index}.log") for index in range(self.processes)]
-            timer = Timer(self.patience, _kill, [children])
-            timer.start()
-            stack.callback(timer.cancel)
+        with self.children.some(self.processes) as children:
             for index, child in enumerate(children):
                 child.send(json.dumps({**task, **arguments, "process": index}))
             for child in children:
-                child.receive("ready", self.patience)
+                child.receive("ready")
             for child in children:
                 child.send("go")
-            return [done for child in children for done in child.receive("done", self.patience)]
-
-
-def _kill(children: list[_Child]) -> None:
-    for child in children:
-        child.kill()
-
-
-class _Child:
-    """A process in a race; closing ``stack`` ends it."""
-
-    def __init__(self, stack: ExitStack, log: Path) -> None:
-        self._log = log
-        path = os.pathsep.join([entry or str(Path.cwd()) for entry in sys.path])
-        process = subprocess.Popen(
-            [sys.executable, "-m", "backjob.testing._stores.process"],
-            env={**os.environ, "PYTHONPATH": path},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stack.enter_context(log.open("wb")),
-            encoding="utf-8",
-        )
-        self._process = stack.enter_context(process)
-        stack.callback(self.kill)
-        self._stdin: IO[str] = process.stdin  # type: ignore[assignment]  # it is a pipe
-        self._stdout: IO[str] = process.stdout  # type: ignore[assignment]
-
-    def kill(self) -> None:
-        """Kill the process."""
-        self._process.kill()
-
-    def send(self, line: str) -> None:
-        """Send a line. `receive` notices a process that has died."""
-        with suppress(BrokenPipeError):
-            self._stdin.write(line + "\n")
-            self._stdin.flush()
-
-    def receive(self, expected: str, patience: float) -> Any:
-        """The value that the process sends under this name. Fails, naming the promise, if it sends an error or nothing."""
-        __tracebackhide__ = True
-        line = self._stdout.readline()
-        if not line:
-            log = self._log.read_text(encoding="utf-8", errors="replace")[-2000:]
-            raise AssertionError(
-                f"promise broken: calls from many processes all return; one ended, or was killed after {patience:g} s\n{log}"
-            )
-        message = json.loads(line)
-        if "error" in message:
-            raise AssertionError(
-                f"promise broken: a shared store does not raise in any process; it raised {message['error']}\n"
-                f"{message['traceback']}"
-            )
-        return message[expected]
+            results = [done for child in children for done in child.receive("done")]
+            for child in children:
+                child.receive("closed")
+            return results

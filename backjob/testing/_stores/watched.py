@@ -1,4 +1,4 @@
-"""A wrapper that reports every error and every value of a wrong type as a broken promise."""
+"""A wrapper that reports every error, every value of a wrong type and every call that never returns as a broken promise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from attrs import evolve
 from backjob.errors import SlotTaken
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Store
+from backjob.testing._stores.deadline import Deadline
+from backjob.testing._stores.differences import shown
 
 METHODS: Final = (
     "create", "get", "output", "change", "report", "take_due", "beat", "find", "count", "delete", "purge", "close",
@@ -34,8 +36,9 @@ class WatchedStore:
     Drops the body of a request from results that need not have it.
     """
 
-    def __init__(self, inner: Store) -> None:
+    def __init__(self, inner: Store, deadline: Deadline) -> None:
         self.inner = inner
+        self._deadline = deadline
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
@@ -101,7 +104,7 @@ class WatchedStore:
         __tracebackhide__ = True
         method: Callable[..., object] = getattr(self.inner, name)
         try:
-            return method(*arguments, **named)
+            return self._deadline.call(name, method, *arguments, **named)
         except SlotTaken as error:
             asked = [argument.slot for argument in arguments if isinstance(argument, Changes)]
             if asked != [error.slot]:
@@ -110,10 +113,12 @@ class WatchedStore:
                 ) from error
             raise
         except Exception as error:
-            shown = ", ".join([_shortly(argument) for argument in (*arguments, *named.items())])
+            if str(error).startswith("promise broken: "):
+                raise
+            given = [*map(shown, arguments), *[f"{key}={shown(value)}" for key, value in named.items()]]
             raise AssertionError(
                 f"promise broken: {name} must not raise this; it raised {type(error).__name__}: {_shortly(error, str)}\n"
-                f"  called: {name}({shown})"
+                f"  called: {name}({', '.join(given)})"
             ) from error
 
 

@@ -74,6 +74,34 @@ def run_pytest(directory: Path) -> str:
     return done.stdout + done.stderr
 
 
+LOADERS: Final = """
+import importlib, pkgutil
+from backjob import testing
+
+def test_each_module_is_rewritten():
+    names = [module.name for module in pkgutil.walk_packages(testing.__path__, "backjob.testing.")]
+    loaders = {name: type(importlib.import_module(name).__loader__).__name__ for name in names}
+    del loaders["backjob.testing.plugin"]
+    assert len(loaders) > 30
+    assert set(loaders.values()) == {"AssertionRewritingHook"}, loaders
+"""
+
+
+def test_failures_of_every_suite_show_values_if_the_plugin_is_loaded_by_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "test_loaders.py"
+    file.write_text(LOADERS, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", PLUGIN, str(file)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
 @pytest.mark.slow
 def test_the_fixtures_run_and_record_the_jobs_of_the_users_application(tmp_path: Path) -> None:
     site = tmp_path / "site"
@@ -96,4 +124,4 @@ def test_the_plugin_is_an_entry_point_and_imports_no_more_than_the_package_does(
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
     )
-    assert done.stdout.split() == ["backjob.testing", PLUGIN]
+    assert done.stdout.split() == ["backjob.testing", PLUGIN, "pkgutil"]

@@ -106,22 +106,26 @@ class Deliveries(Sending):
         try:
             if job.id in self._by_id or self._ready or not self.places.free():
                 return False
-            delivery = self._keep(job, credentials, self._monotonic())
+            is_sent = False
             try:
+                delivery = self._keep(job, credentials, self._monotonic())
                 is_sent = self._send_without_store(delivery, is_new=True)
-            except BaseException:
-                if delivery.future is not None:
-                    self.places.leave(delivery.future)
-                self.drop(job.id)
-                raise
-            if not is_sent:
-                del self._by_id[job.id]
-                return False
-            self.places.occupy()
-            self._renew_at(leased + LEASE / 2, delivery)
+            finally:
+                if not is_sent:
+                    self._undo(job.id)
+            if is_sent:
+                self.places.occupy()
+                self._renew_at(leased + LEASE / 2, delivery)
+            return is_sent
         finally:
             self.turn.release()
-        return True
+
+    def _undo(self, job_id: str) -> None:
+        """Forget a job that could not be sent at once; if this thread was interrupted, a request may be in flight."""
+        delivery = self._by_id.get(job_id)
+        if delivery is not None and delivery.future is not None:
+            self.places.leave(delivery.future)
+        self.drop(job_id)
 
     def reschedule(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job that is leased to this process at another time. A job in flight stays as it is."""

@@ -5,22 +5,25 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
+from attrs import evolve
 from typing_extensions import override
 
-from backjob.delivery.deliveries import _AHEAD
+from backjob.delivery.deliveries import _AHEAD, Deliveries
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.sending import Sending
+from backjob.errors import StoreUnavailable
 from backjob.http.marks import END_HEADER, MARK_HEADER, MARK_LABEL, end_mark, mark, marked_port, marks_end
-from backjob.model import Changes, Expect, Headers, Response, Status
+from backjob.model import Changes, Expect, Headers, Job, Response, Status
 from backjob.process import RETRY_PAUSE, PerProcess
 from backjob.stores.memory import MemoryStore
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running
 from tests.unit.core import COOKIE, Bench, FakeTransport, ManualMonitor, Sent, bench, served
+from tests.unit.delivery.test_proof import prove
 from tests.unit.interrupting import Interrupter
 
 
@@ -153,6 +156,30 @@ def test_a_job_whose_start_was_interrupted_while_it_was_sent_is_sent_later(
     assert request.header("cookie") == (COOKIE if held else None)
 
 
+@pytest.mark.parametrize("function", [Deliveries._keep, Sending._send_without_store])
+def test_an_interrupt_at_any_moment_of_sending_loses_no_job_and_no_place(function: Callable[..., Any]) -> None:
+    number = 0
+    for number in itertools.count():
+        world = running_bench(max_running=1)
+        interrupter = Interrupter(function, number, _interrupt)
+        sys.settrace(interrupter)
+        try:
+            with suppress(KeyboardInterrupt):
+                world.start()
+        finally:
+            sys.settrace(None)
+        if not interrupter.has_acted:
+            break
+        assert ended_without_time(world) == 1, f"before instruction {number}"
+        places = world.monitor._deliveries.places
+        assert (carried(world), [*places.in_flight], [*places._reserved]) == ([], [], [])
+    assert number > 10
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_the_turn_is_free_after_an_interrupted_start(world: Bench, error: type[BaseException]) -> None:
     def interrupt(_sent: Sent) -> None:
@@ -176,6 +203,56 @@ def test_a_transport_whose_capacity_fails_does_not_fail_start(monkeypatch: pytes
 
 def _broken(_transport: FakeTransport) -> int:
     raise RuntimeError("a bug in a transport")
+
+
+def test_a_row_that_was_changed_before_a_lost_answer_is_read_again_is_not_sent(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = MemoryStore.get
+
+    def changed(store: MemoryStore, job_id: str, *, body: bool = False) -> Job | None:
+        job = get(store, job_id, body=body)
+        assert job is not None
+        assert job.request is not None
+        return evolve(job, request=evolve(job.request, target="/transfer?to=eve"))
+
+    world.store.lost.add("create")
+    monkeypatch.setattr(MemoryStore, "get", changed)
+    with served(), pytest.raises(StoreUnavailable):
+        world.start(as_current_user=True)
+    world.step()
+    assert not world.transport.sent
+
+
+def test_a_job_whose_write_has_lost_its_answer_is_sent_at_once(world: Bench) -> None:
+    world.store.lost.add("create")
+    with served():
+        world.start(as_current_user=True)
+    assert len(world.transport.sent) == 1
+
+
+def test_nothing_is_sent_at_once_to_an_address_that_has_not_proven_itself() -> None:
+    world = running_bench(transport=FakeTransport(in_process=False))
+    world.start()
+    assert not world.transport.sent
+    world.step()
+    prove(world)
+    world.start()
+    assert [sent.delivery.attempt for sent in world.transport.sent] == [0, 1, 1]
+    world.clock.advance(61)
+    world.start()
+    assert len(world.transport.sent) == 3
+
+
+def test_a_job_that_is_sent_at_once_ends_the_rest_of_the_monitor(world: Bench) -> None:
+    pause = world.step()
+    while pause < 10:
+        pause = world.step(pause)
+    was_woken(world)
+    world.start()
+    assert len(world.transport.sent) == 1
+    assert was_woken(world)
+    assert world.step() <= 2
 
 
 # --- the end mark -----------------------------------------------------------------------------------------------------
@@ -240,6 +317,25 @@ def test_the_mark_of_a_port_is_no_end_mark_and_the_other_way_round(world: Bench)
     ((_, mac),) = end_mark(key, "job", 1, 1)
     for given in (mac, f"- {mac}", f"8000 {mac}"):
         assert marked_port(Response(200, "OK", ((MARK_HEADER, given),), b""), [key], "job", 1, 1) is None
+
+
+def test_an_end_mark_from_another_port_is_not_enough() -> None:
+    """Something that relays requests has answered: whether the job has ended is read, and the proof is over."""
+    world = running_bench(transport=FakeTransport(in_process=False))
+    job_id = world.start()
+    world.step()
+    prove(world)
+    sent = world.transport.sent[-1]
+    running = world.receive(sent)
+    world.engine.worker.end(running, Outcome(200, "OK"))
+    was_woken(world)
+    sent.answer(headers=running.end_mark)
+    assert carried(world) == [job_id]
+    assert was_woken(world)
+    world.step()
+    assert carried(world) == []
+    world.start()
+    assert world.transport.sent[-1] is sent
 
 
 # --- jobs that are ready ----------------------------------------------------------------------------------------------
@@ -322,7 +418,7 @@ def ended_without_time(world: Bench, interrupter: Interrupter | None = None) -> 
                         pass
                 finally:
                     sys.settrace(None)
-    return sum(sent.future.done() for sent in world.transport.sent)
+    return sum(sent.future.done() and not sent.future.cancelled() for sent in world.transport.sent)
 
 
 def test_jobs_taken_ahead_are_sent_by_the_thread_that_gets_an_answer() -> None:

@@ -653,7 +653,9 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
         (store._sql.beat, (1, None, "id", "token")),
         (store._sql.runs, ("id", "token")),
         (store._sql.drop_chunks, (1,)),
-        (store._sql.drop_tail, (1,)),
+        (store._sql.add_chunk, (1, b"x", "id")),
+        (store._sql.add_tail, (-1, b"x", "id")),
+        (store._sql.drop_tail, ("id",)),
         (store._sql.tail, (1,)),
         (store._sql.delete, ("id",)),
     ):

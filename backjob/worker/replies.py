@@ -29,7 +29,7 @@ class Reply(BackJobError):
 
     @property
     def response(self) -> Response:
-        """The response as a value."""
+        """The response to send."""
         return Response(self.status, self.reason, self.headers, str(self).encode())
 
 
@@ -43,7 +43,7 @@ class Refusal(Reply):
 
 @frozen
 class WorkerRequest:
-    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to `Worker.claim`.
+    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to the claim.
 
     Each response to it has the fields ``mark``, which prove that this application gave it.
     """

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from attrs import asdict, define, field, frozen
 
-__all__ = ["Figure", "Table", "seconds"]
+__all__ = ["Figure", "Table", "markdown", "seconds"]
 
 _ALL_STORES: Final = ""
 
@@ -116,9 +116,9 @@ class Table:
         ]
         parts = [self._environment()]
         if by_store:
-            parts.append(_markdown([["what", "beside", "target", *stores], *by_store]))
+            parts.append(markdown([["what", "beside", "target", *stores], *by_store]))
         if general:
-            parts.append(_markdown([["what", "beside", "target", "measured"], *general]))
+            parts.append(markdown([["what", "beside", "target", "measured"], *general]))
         return "\n\n".join(parts)
 
     def _environment(self) -> str:
@@ -143,7 +143,8 @@ def _aims(row: dict[str, Figure]) -> str:
     return "; ".join(f"{aim} ({', '.join(stores)})" for aim, stores in aims.items() if aim)
 
 
-def _markdown(rows: Iterable[list[str]]) -> str:
+def markdown(rows: Iterable[list[str]]) -> str:
+    """A table in Markdown; the first row is its header."""
     header, *others = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([header, "|" + "---|" * (header.count(" | ") + 1), *others])
 

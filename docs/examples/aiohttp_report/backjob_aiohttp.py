@@ -71,7 +71,8 @@ def setup(app: web.Application, jobs: BackJob) -> None:
     app.middlewares.insert(0, receive)
     app.router.add_route("*", receiver.status_prefix + "{rest:(/.*)?}", status)
     app.on_shutdown.append(lambda _app: receiver.aleave())
-    logging.getLogger("aiohttp.access").addFilter(SignatureFilter())
+    for name in ("aiohttp.access", "gunicorn.access"):
+        logging.getLogger(name).addFilter(SignatureFilter())
 
 
 async def act(request: web.Request, handler: Handler, call: ActionCall) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,26 +10,14 @@ from typing import Any, ClassVar, Final
 from attrs import evolve
 
 from backjob.model import Draft, Expect, Job, Output, Query
-from backjob.protocols import Changes, Store
+from backjob.protocols import Changes
 from backjob.stores.sqlite import SQLiteStore
-
-__all__ = ["FAULTS", "opened_badly"]
-
-FAULTS: Final[dict[type[SQLiteStore], tuple[str, str]]] = {}
-"""Each broken store, with the test of `SharesJobs` that must notice it, and the promise that the failure must name."""
+from tests.contracts.broken.faults import breaks
 
 DO_NOT_MIX: Final = "test_jobs_that_two_processes_create_do_not_mix"
 SEES: Final = "test_each_process_sees_what_the_other_has_written"
 OUTLIVES: Final = "test_jobs_outlive_the_stores_that_wrote_them"
 CLOCK: Final = "test_the_clock_of_the_store_is_right_and_exact"
-
-
-def breaks(test: str, promise: str) -> Any:
-    def add(store: type[SQLiteStore]) -> type[SQLiteStore]:
-        FAULTS[store] = test, promise
-        return store
-
-    return add
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------------
@@ -253,10 +240,3 @@ class ReadsByAnotherClock(SQLiteStore):
     def get(self, job_id: str, *, body: bool = False) -> Job | None:
         job = super().get(job_id, body=body)
         return job and evolve(job, read_time=job.read_time - timedelta(minutes=1))
-
-
-def opened_badly(address: str) -> Store:
-    """The broken store at the address, which is JSON of its name and its path."""
-    name, path = json.loads(address)
-    store: Store = {store.__name__: store for store in FAULTS}[name](path, busy_timeout=60)
-    return store

@@ -113,7 +113,9 @@ def _connect_to_postgres(port: int) -> None:
 def _connect_to_mariadb(port: int) -> None:
     import pymysql
 
-    pymysql.connect(host="127.0.0.1", port=port, user="root", database="test", connect_timeout=5).close()
+    pymysql.connect(
+        host="127.0.0.1", port=port, user="root", database="test", connect_timeout=5, ssl_disabled=True
+    ).close()
 
 
 def _connect_to_redis(port: int) -> None:
@@ -160,7 +162,7 @@ MARIADB: Final = ServerKind(
         *("--innodb-flush-log-at-trx-commit=1", "--innodb-buffer-pool-size=64M", "--innodb-log-file-size=16M"),
     ],
     connect=_connect_to_mariadb,
-    location="root@127.0.0.1:{port}/test",
+    location="root@127.0.0.1:{port}/test?ssl_disabled=true",
 )
 REDIS: Final = ServerKind(
     name="Redis",

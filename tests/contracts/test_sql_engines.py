@@ -47,26 +47,30 @@ class OnEngine(StoreCase):
 
     service: ClassVar[Service]
     options: ClassVar[dict[str, Any]] = {}
-    query: ClassVar[str] = ""
+    query: ClassVar[dict[str, str]] = {}
     racers = 4
 
     table_name: ClassVar[str]
     engine: ClassVar[Engine]
+    emptying: ClassVar[list[sa.Delete]]
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _engine_for_each_class(cls) -> Iterator[None]:
         cls.table_name = own_name()
-        cls.engine = create_engine(cls.service.require() + cls.query, **cls.options)
+        url = sa.make_url(cls.service.require()).update_query_dict(cls.query)
+        cls.engine = create_engine(url, **cls.options)
+        tables = metadata(table_name=cls.table_name)
+        cls.emptying = [table.delete() for table in reversed(tables.sorted_tables)]
         yield
-        metadata(table_name=cls.table_name).drop_all(cls.engine)
+        tables.drop_all(cls.engine)
         cls.engine.dispose()
 
     def make_store(self, clock: Clock) -> Store:
         store = SQLStore(self.engine, clock=clock, table_name=self.table_name)
         with self.engine.begin() as connection:
-            for table in reversed(metadata(table_name=self.table_name).sorted_tables):
-                connection.execute(table.delete())
+            for statement in self.emptying:
+                connection.execute(statement)
         return store
 
 
@@ -97,7 +101,7 @@ class TestMariaDBInAutocommit(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Rac
 @pytest.mark.slow
 class TestMariaDBWithConnectionsInLatin1(OnEngine, TextCalls, OutputCalls):
     service = MARIADB
-    query = "?charset=latin1"
+    query: ClassVar = {"charset": "latin1"}
 
 
 @pytest.fixture(params=SERVERS)

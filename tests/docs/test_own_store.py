@@ -89,7 +89,7 @@ def instructions(search: Callable[[], object], monkeypatch: pytest.MonkeyPatch) 
         return 0
 
     def counting(*args: Any, **options: Any) -> sqlite3.Connection:
-        connection = connect(*args, **options)
+        connection: sqlite3.Connection = connect(*args, **options)
         connection.set_progress_handler(count, 1)
         return connection
 

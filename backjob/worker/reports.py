@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from backjob.endings import write_report
 from backjob.errors import JobEnded, StoreError, StoreUnavailable
-from backjob.model import Job, JsonValue, Report, Status, Unset
+from backjob.model import UNSET, Job, JsonValue, Report, Status
 from backjob.process import in_event_loop
 from backjob.protocols import Clock, Store
 from backjob.worker.unwritten import Unwritten
@@ -239,7 +239,11 @@ class Reports:
         if self.ended:
             return None
         self._is_dirty = False
-        report = self._taken(now, is_last=is_last)
+        report = self._unwritten.take(with_tail=is_last or now >= self._next_tail)
+        if report is not None and report.tail is not UNSET:
+            self._next_tail = now + _TAIL_INTERVAL  # it is large
+        if self._unwritten.has_tail_to_write:
+            self._mark_dirty()  # so that the monitor writes it, even if the action prints nothing more
         if report is None:
             if is_last or not self._reports_life:
                 self._has_lived = True
@@ -312,15 +316,6 @@ class Reports:
         self._log_delay(error, again=is_unavailable)
 
     # --- parts of a write ---------------------------------------------------------------------------------------------
-
-    def _taken(self, now: float, *, is_last: bool) -> Report | None:
-        """Take what is unwritten; but the tail, which is large, only once in an interval."""
-        report = self._unwritten.take(with_tail=is_last or now >= self._next_tail)
-        if report is not None and not isinstance(report.tail, Unset):
-            self._next_tail = now + _TAIL_INTERVAL
-        if self._unwritten.has_tail_to_write:
-            self._mark_dirty()  # so that the monitor writes it, even if the action prints nothing more
-        return report
 
     def _resolve_doubt(self) -> None:
         """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.

@@ -98,8 +98,8 @@ class Connections:
                 connection = process.idle.pop()
             except IndexError:
                 connection = self._open()
-            if to_write and not process.turn.acquire(timeout=self._timeout):
-                raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
+            if to_write:
+                self._begin_turn(process)
         except BaseException as error:
             if connection is not None:
                 connection.close()
@@ -179,6 +179,10 @@ class Connections:
             connection.close()
             raise
         return connection
+
+    def _begin_turn(self, process: _Process) -> None:
+        if not process.turn.acquire(timeout=self._timeout):
+            raise StoreUnavailable(f"{self.path}: other threads were writing for more than {self._timeout:g} s")
 
     def _translated(self, error: sqlite3.Error) -> BackJobError:
         code = getattr(error, "sqlite_errorcode", None)

@@ -60,7 +60,7 @@ class Reports:
         self._next_write = self._next_tail = -math.inf
         self._store_is_unavailable = False
         self._report_in_doubt = False
-        self._is_dirty = False
+        self._is_dirty = self._is_listed = False
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
@@ -199,7 +199,8 @@ class Reports:
         """
         if in_event_loop():
             self._next_write = self._monotonic()
-            self._mark_dirty()
+            self._is_dirty = self._is_listed = True
+            self._dirty(self)  # even if the monitor has this run on its list: it is due earlier now
             return
         is_unavailable = self._store_is_unavailable
         try:
@@ -275,6 +276,12 @@ class Reports:
     def _note_refusal(self) -> None:
         self.is_refused = True
 
+    def unlist(self) -> bool:
+        """Return whether anything is to be written, when the monitor takes this run off its list of those with unwritten reports."""
+        # In this order: a thread that marks the run dirty meanwhile either finds it off the list, or is seen here.
+        self._is_listed = False
+        return self._is_dirty
+
     # --- writing the reports of many runs together --------------------------------------------------------------------
 
     def take_for_batch(self) -> Report | None:
@@ -341,4 +348,6 @@ class Reports:
 
     def _mark_dirty(self) -> None:
         self._is_dirty = True
-        self._dirty(self)
+        if not self._is_listed:
+            self._is_listed = True
+            self._dirty(self)

@@ -337,6 +337,7 @@ class Transport(Protocol):
     def send(self, delivery: Delivery) -> Future[Response]:
         """Start sending and return at once. The future gets the complete response, or `NotSent`, or `ConnectionLost`.
 
+        Any thread may call it, also in a callback of an earlier future: settle none while you hold a lock that this needs.
         The transport sends the target byte for byte, follows no redirect, keeps no cookie, ignores proxies and netrc of
         the environment, and has no read timeout. Cancelling the future closes the connection.
         """

@@ -16,7 +16,7 @@ from tests.benchmarks.table import Figure, Table, seconds
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(900)]
 
-_ROUNDS = 300
+_ROUNDS = 150
 
 
 def _start(site: Site) -> Callable[[], float]:

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.timeout(300)]
 _JOBS: Final = 150
 _ROUNDS: Final = 7
 _RESTS: Final = (0.0, 0.02, 0.1)
-_MAX_TIME: Final = 4.0  # s, for each of the rests
+_MAX_TIME: Final = 3.0  # s, for each of the rests
 _MOST_STARTS: Final = 200
 _WARM_UP: Final = 5
 

@@ -23,7 +23,7 @@ _JOBS: Final = 1000
 _INTERVAL: Final = 0.1
 """Seconds between two reports of an action, the interval in which the reports of a job are combined: faster ones write no more."""
 _WINDOW: Final = 1.5  # s
-_ROUNDS: Final = 3
+_ROUNDS: Final = 2
 _LEAST: Final = {"SQLite": 5000}
 
 

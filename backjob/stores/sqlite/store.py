@@ -207,7 +207,7 @@ class SQLiteStore:
                 if first is None:
                     return []
             rows = self._connections.write(take_due, values | named | {"first": first, "last": last})
-            self._has_left_some = len(rows) == limit
+            self._has_left_some = 0 < len(rows) == limit
             if rows:  # otherwise others took them meanwhile
                 return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 

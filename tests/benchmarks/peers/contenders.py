@@ -81,11 +81,20 @@ def _celery(*, rabbitmq: bool) -> Contender:
         store="Redis",
         packages=("celery[redis]",),
         workers=(
-            *("celery", "--app", f"{_APPS}.with_celery:app", "worker", "--concurrency", str(WORKERS)),
+            *(
+                "celery",
+                "--app",
+                f"{_APPS}.with_celery:app",
+                "worker",
+                "--pool",
+                "threads",
+                "--concurrency",
+                str(WORKERS),
+            ),
             *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
         ),
         rabbitmq=rabbitmq,
-        setting=f"{WORKERS} processes",
+        setting=f"1 process, {WORKERS} threads",
     )
 
 

@@ -128,7 +128,7 @@ def running(contender: Contender, cache: Path, directory: Path, store: str) -> I
         client = started(words, subprocess.PIPE)
         package = contender.packages[0].partition("[")[0] if contender.packages else "backjob"
         (version,) = _call(client, "versions", [package])
-        stack.callback(_call, client, "close")
+        stack.callback(lambda: client.poll() is None and _call(client, "close"))
         yield RunningContender(contender, version, client, (client, *workers))
 
 

@@ -285,6 +285,17 @@ def test_a_file_locked_too_long_is_unavailable_and_then_works_again(path: Path) 
     store.close()
 
 
+def test_a_call_that_has_left_some_jobs_misleads_no_other_one(store: SQLiteStore) -> None:
+    for number in range(3):
+        store.create(draft(f"{number}", label="mine"))
+    assert len(store.take_due("me", 5, 1)) == 1
+    assert store.take_due("me", 5, 0) == []
+    assert len(store.take_due("me", 5, 1)) == 1
+    assert store.take_due("me", 5, 1, frozenset(("another",))) == []
+    assert len(store.take_due("me", 5, 10)) == 1
+    assert store.take_due("me", 5, 10) == []
+
+
 def test_a_thread_that_waits_too_long_for_its_turn_gets_an_error(path: Path) -> None:
     store = SQLiteStore(path, busy_timeout=0.05)
     with store._connections.transaction(), pytest.raises(StoreUnavailable, match="other threads"):

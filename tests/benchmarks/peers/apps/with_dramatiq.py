@@ -18,7 +18,7 @@ from tests.benchmarks.notes import FIRST_LINE, NotesWriter
 _notes: Final = NotesWriter(os.environ["PEER_NOTES"])
 _url: Final = os.environ["PEER_STORE"]
 _results: Final[Any] = RedisBackend(url=_url)
-_broker: Final[Any] = RedisBroker(url=_url)
+_broker: Final[Any] = RedisBroker(url=_url, namespace=os.environ["PEER_NAME"])
 _broker.add_middleware(Results(backend=_results))
 dramatiq.set_broker(_broker)
 

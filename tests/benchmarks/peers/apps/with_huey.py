@@ -11,7 +11,7 @@ from huey import RedisHuey, SqliteHuey
 
 from tests.benchmarks.notes import END, FIRST_LINE, NotesWriter
 
-_NAME: Final = "peers"
+_NAME: Final = os.environ["PEER_NAME"]
 _store: Final = os.environ["PEER_STORE"]
 _notes: Final = NotesWriter(os.environ["PEER_NOTES"])
 

@@ -81,6 +81,8 @@ class Reporting(Protocol):
     @property
     def next_write(self) -> float: ...
 
+    def unlist(self) -> bool: ...
+
 
 @frozen(kw_only=True)
 class DeliveryParts:

@@ -79,8 +79,9 @@ class Writeback:
     def finish(self) -> None:
         """Write everything now, at the end of the process."""
         self._gather()
-        for running in self._due:  # each alone, so as to wait for a thread that is writing just now
-            self._write_together([running])
+        for running in self._due:
+            if running.unlist():
+                self._write_together([running])  # alone, so as to wait for a thread that is writing just now
         self._due.clear()
         self._schedule.clear()
         self._write_ends()
@@ -106,7 +107,8 @@ class Writeback:
                 self._set_due(running, running.next_write)
                 continue
             del self._due[running]
-            due.append(running)
+            if running.unlist():
+                due.append(running)
         return due
 
     def _write_ends(self) -> None:

@@ -18,8 +18,8 @@ _LATEST: Final = 221e9  # s: about 7000 years ahead; from any now, both are with
 _Validator: TypeAlias = "Callable[[Any, Attribute[Any], Any], None]"
 
 
-def check_text(longest: int | None = None) -> _Validator:
-    """Check a text, and that it is at most ``longest`` characters long."""
+def check_text(longest: int | None = None, *, largest: int | None = None) -> _Validator:
+    """Check a text, and that it has at most ``longest`` characters and ``largest`` bytes of UTF-8."""
 
     def check(_: object, attribute: Attribute[Any], value: object) -> None:
         if not isinstance(value, str):
@@ -30,15 +30,7 @@ def check_text(longest: int | None = None) -> _Validator:
             )
         if longest is not None and len(value) > longest:
             raise InvalidRequest(attribute.name, f"at most {longest} characters are allowed")
-
-    return check
-
-
-def check_size(largest: int) -> _Validator:
-    """Check that a text is at most this many bytes of UTF-8."""
-
-    def check(_: object, attribute: Attribute[Any], value: object) -> None:
-        if isinstance(value, str) and len(value.encode("utf-8", "surrogatepass")) > largest:
+        if largest is not None and len(value.encode()) > largest:
             raise InvalidRequest(attribute.name, f"at most {largest} bytes are allowed")
 
     return check

@@ -19,7 +19,6 @@ from backjob.model.checks import (
     check_moment,
     check_number,
     check_seconds,
-    check_size,
     check_text,
     clamped,
 )
@@ -238,7 +237,7 @@ class Report:
     output: str = field(default="", validator=check_text())
     truncated: bool = False
     cursor: JsonValue | Unset = field(default=UNSET, repr=False, validator=check_json)
-    tail: str | Unset = field(default=UNSET, repr=False, validator=[check_text(), check_size(LONGEST_TAIL)])
+    tail: str | Unset = field(default=UNSET, repr=False, validator=check_text(largest=LONGEST_TAIL))
 
     def __attrs_post_init__(self) -> None:
         if self.tail is not UNSET and not self.truncated:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from backjob.endings import write_report
 from backjob.errors import JobEnded, StoreError, StoreUnavailable
-from backjob.model import Job, JsonValue, Report, Status, Unset
+from backjob.model import UNSET, Job, JsonValue, Report, Status
 from backjob.process import in_event_loop
 from backjob.protocols import Clock, Store
 from backjob.worker.unwritten import Unwritten
@@ -60,7 +60,7 @@ class Reports:
         self._next_write = self._next_tail = -math.inf
         self._store_is_unavailable = False
         self._report_in_doubt = False
-        self._is_dirty = False
+        self._is_dirty = self._is_listed = False
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
         self._decoders: dict[int, codecs.IncrementalDecoder] = {}
@@ -199,7 +199,8 @@ class Reports:
         """
         if in_event_loop():
             self._next_write = self._monotonic()
-            self._mark_dirty()
+            self._is_dirty = self._is_listed = True
+            self._dirty(self)  # even if the monitor has this run on its list: it is due earlier now
             return
         is_unavailable = self._store_is_unavailable
         try:
@@ -239,7 +240,11 @@ class Reports:
         if self.ended:
             return None
         self._is_dirty = False
-        report = self._taken(now, is_last=is_last)
+        report = self._unwritten.take(with_tail=is_last or now >= self._next_tail)
+        if report is not None and report.tail is not UNSET:
+            self._next_tail = now + _TAIL_INTERVAL  # it is large
+        if self._unwritten.has_tail_to_write:
+            self._mark_dirty()  # so that the monitor writes it, even if the action prints nothing more
         if report is None:
             if is_last or not self._reports_life:
                 self._has_lived = True
@@ -270,6 +275,12 @@ class Reports:
 
     def _note_refusal(self) -> None:
         self.is_refused = True
+
+    def unlist(self) -> bool:
+        """Return whether anything is to be written, when the monitor takes this run off its list of those with unwritten reports."""
+        # In this order: a thread that marks the run dirty meanwhile either finds it off the list, or is seen here.
+        self._is_listed = False
+        return self._is_dirty
 
     # --- writing the reports of many runs together --------------------------------------------------------------------
 
@@ -313,15 +324,6 @@ class Reports:
 
     # --- parts of a write ---------------------------------------------------------------------------------------------
 
-    def _taken(self, now: float, *, is_last: bool) -> Report | None:
-        """Take what is unwritten; but the tail, which is large, only once in an interval."""
-        report = self._unwritten.take(with_tail=is_last or now >= self._next_tail)
-        if report is not None and not isinstance(report.tail, Unset):
-            self._next_tail = now + _TAIL_INTERVAL
-        if self._unwritten.has_tail_to_write:
-            self._mark_dirty()  # so that the monitor writes it, even if the action prints nothing more
-        return report
-
     def _resolve_doubt(self) -> None:
         """Find out whether the store wrote a report whose answer was lost, so as not to append its output again.
 
@@ -346,4 +348,6 @@ class Reports:
 
     def _mark_dirty(self) -> None:
         self._is_dirty = True
-        self._dirty(self)
+        if not self._is_listed:
+            self._is_listed = True
+            self._dirty(self)

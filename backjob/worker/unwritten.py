@@ -77,7 +77,7 @@ class Unwritten:
     def set_text(self, text: str, progress: int | None) -> None:
         """Set the status text, and the progress unless it is None."""
         with self._lock:
-            self._text = short_text(text)
+            self._text = text
             if progress is not None:
                 self.progress = progress
 
@@ -150,7 +150,7 @@ class Unwritten:
                 return None
             report = Report(
                 progress=None if progress == self._written_progress else progress,
-                text=self._text,
+                text=None if self._text is None else short_text(self._text),  # not for each row of a loop
                 output="".join(self._output),
                 truncated=truncated,
                 cursor=self._cursor,

@@ -229,23 +229,25 @@ class Transaction(Use):
     __slots__ = ()
 
     def __enter__(self) -> sqlite3.Connection:
-        connection = super().__enter__()
-        self._execute("BEGIN IMMEDIATE")
+        process, connection = self._taken = self._connections.take(to_write=True)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except BaseException as error:
+            self._connections.give_back(process, connection, error, wrote=True)
+            raise
         return connection
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
+        process, connection = self._taken
         if error is None:
-            self._execute("COMMIT")
-        super().__exit__(kind, error, trace)
-
-    def _execute(self, statement: str) -> None:
-        try:
-            self._taken[1].execute(statement)
-        except BaseException as error:
-            super().__exit__(type(error), error, None)  # translates the error
-            raise
+            try:
+                connection.execute("COMMIT")
+            except BaseException as failure:
+                self._connections.give_back(process, connection, failure, wrote=True)
+                raise
+        self._connections.give_back(process, connection, error, wrote=True)
 
 
 def _create_private(path: str) -> None:

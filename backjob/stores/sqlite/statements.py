@@ -14,7 +14,7 @@ from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.lifecycle import TIMED_OUT
-from backjob.model import UNSET, Expect, Query, Report
+from backjob.model import UNSET, Expect, Query, Report, Unset
 from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
 from backjob.stores.values import dump_result
 
@@ -267,21 +267,16 @@ class Statements:
 
     def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
         """The statement that writes a report with ``size`` bytes of output, and its values."""
-        has_progress, has_text, has_cursor = (
+        values: list[object] = [value for value in (report.progress, report.text, size or None) if value is not None]
+        if not isinstance(report.cursor, Unset):
+            values.append(dump_result(report.cursor))
+        key = (
             report.progress is not None,
             report.text is not None,
+            size > 0,
+            report.truncated,
             report.cursor is not UNSET,
         )
-        values: list[object] = []
-        if has_progress:
-            values.append(report.progress)
-        if has_text:
-            values.append(report.text)
-        if size:
-            values.append(size)
-        if has_cursor:
-            values.append(dump_result(report.cursor))
-        key = (has_progress, has_text, size > 0, report.truncated, has_cursor)
         statement = self.reports.get(key)
         if statement is None:
             sets = compress(_REPORTED, key)

@@ -175,8 +175,8 @@ class SQLiteStore:
             return False
         if added:
             size = len(added)
-            chunks = [(size - position, chunk, job_id) for position, chunk in cut(added)]
-            connection.executemany(self._sql.add_chunk, chunks)
+            for position, chunk in cut(added):
+                connection.execute(self._sql.add_chunk, (size - position, chunk, job_id))
         if report.tail is not UNSET:
             connection.execute(self._sql.drop_tail, (job_id,))
             connection.executemany(self._sql.add_tail, [(*row, job_id) for row in tail_rows(report.tail)])

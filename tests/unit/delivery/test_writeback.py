@@ -20,12 +20,16 @@ class Run:
 
     name: str
     at: float
+    is_dirty: bool = True
     reads: int = 0
 
     @property
     def next_write(self) -> float:
         self.reads += 1
         return self.at
+
+    def unlist(self) -> bool:
+        return self.is_dirty
 
 
 class World:
@@ -85,6 +89,14 @@ def test_a_run_that_becomes_due_earlier_is_written_then_and_once(world: World) -
     world.writeback.run(1.0)
     world.writeback.run(6.0)
     assert world.written == [["it"]]
+    assert world.writeback.next_event() is None
+
+
+def test_a_run_that_has_nothing_unwritten_any_more_is_not_written(world: World) -> None:
+    world.later(Run("it", 1.0, is_dirty=False), Run("other", 1.0))
+    world.writeback.next_event()
+    world.writeback.run(1.0)
+    assert world.written == [["other"]]
     assert world.writeback.next_event() is None
 
 

@@ -184,6 +184,37 @@ def test_the_first_text_after_a_pause_is_written_at_once_with_everything_pending
     assert (world.job(running.job.id).status_text, stored(world, running)) == ("and on", 70)
 
 
+def test_a_run_that_writes_itself_is_on_the_monitors_list_once(world: Bench, running: Running) -> None:
+    running.set_progress(1)
+    for number in range(100):
+        running.write(f"{number}\n")
+        running.flush()
+    assert list(world.monitor._writeback._incoming) == [running]
+    life = world.job(running.job.id).version
+    world.step(0.1)
+    assert world.job(running.job.id).version == life  # nothing was left to write
+    running.set_progress(2)
+    running.set_progress(3)
+    world.step(0.1)
+    assert stored(world, running) == 3
+
+
+def test_output_that_is_due_at_once_in_an_event_loop_is_written_before_what_is_due_later(
+    world: Bench, running: Running
+) -> None:
+    running.set_progress(1)
+    running.set_progress(2)  # the monitor writes it after 0.1 s
+    assert world.step() > 0
+
+    async def act() -> None:
+        running.write("x" * 70_000)
+
+    asyncio.run(act())
+    assert text_of(world, running) == ""
+    world.step()
+    assert (len(text_of(world, running)), stored(world, running)) == (70_000, 2)
+
+
 def test_async_texts_are_coalesced_too(world: Bench, running: Running) -> None:
     async def act() -> None:
         for row in range(100):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from enum import Enum
@@ -52,6 +52,7 @@ __all__ = [
     "Output",
     "Query",
     "Report",
+    "ReportsTogether",
     "Request",
     "Response",
     "Signer",
@@ -61,6 +62,7 @@ __all__ = [
     "Unset",
     "Verified",
     "lacks",
+    "report_all_of",
 ]
 
 
@@ -182,6 +184,24 @@ class Store(Protocol):
         `StoreUnavailable`.
         """
         ...
+
+
+class ReportsTogether(Protocol):
+    """An optional method of a `Store`, which makes many running jobs cheaper. Without it backjob calls `Store.report` for each."""
+
+    def report_all(self, reports: Sequence[tuple[str, str, Report]]) -> Sequence[bool]:
+        """Write the reports of several jobs in one transaction. Returns what `Store.report` would return for each, in order.
+
+        Each has a job's id, its token, and its report; no job occurs twice. A job that does not run with its token does not
+        matter to the others. If it raises an error, nothing is written, except that after `StoreUnavailable` everything may be.
+        """
+        ...
+
+
+def report_all_of(store: object) -> Callable[[Sequence[tuple[str, str, Report]]], Sequence[bool]] | None:
+    """The method of `ReportsTogether` if the store has it, or None. A store in front of another has None if that lacks it."""
+    found: Callable[[Sequence[tuple[str, str, Report]]], Sequence[bool]] | None = getattr(store, "report_all", None)
+    return found
 
 
 class Capability(Enum):
@@ -317,6 +337,7 @@ class Transport(Protocol):
     def send(self, delivery: Delivery) -> Future[Response]:
         """Start sending and return at once. The future gets the complete response, or `NotSent`, or `ConnectionLost`.
 
+        Any thread may call it, also in a callback of an earlier future: settle none while you hold a lock that this needs.
         The transport sends the target byte for byte, follows no redirect, keeps no cookie, ignores proxies and netrc of
         the environment, and has no read timeout. Cancelling the future closes the connection.
         """

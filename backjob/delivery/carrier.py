@@ -43,7 +43,6 @@ class Carrier:
         self._entered: dict[str, object] = {}
         self._posted: deque[Callable[[], None]] = deque()
         self._outage = parts.outage or Outage(parts.clock)
-        self._has_backlog = False
         self._clocks = Clocks(parts.clock, parts.run_lease)
         self._deliveries = Deliveries(
             parts,
@@ -52,7 +51,7 @@ class Carrier:
             outage=self._outage,
             post=self._post,
             set_alarm=self._set_alarm,
-            has_backlog=lambda: self._has_backlog,
+            has_backlog=self._may_more_wait,
         )
 
     # --- called from any thread -------------------------------------------------------------------------------------
@@ -131,6 +130,10 @@ class Carrier:
 
     def _set_alarm(self, at: float) -> None:
         """Look for due jobs at a time (monotonic, s). A carrier looks for none: whoever has given it a job reads it again."""
+
+    def _may_more_wait(self) -> bool:
+        """Return whether more due jobs may wait in the store, as far as it is known. A carrier takes none from there."""
+        return False
 
     # --- the thread -------------------------------------------------------------------------------------------------
 

@@ -61,15 +61,14 @@ class Deliveries(Sending):
 
     def add_ahead(self, job: Job, now: float) -> None:
         """Deliver a job for which there is no place yet, but soon; otherwise leave it to the other processes again."""
+        is_new = job.id not in self._by_id
         self.add(job, None, now)
-        delivery = self._by_id.get(job.id)
-        if delivery is not None and not job.held:
-            self._plan(now + _AHEAD, self._leave_unsent, delivery)
+        if is_new and not job.held:
+            self._plan(now + _AHEAD, self._leave_unsent, self._by_id[job.id])
 
     def _leave_unsent(self, delivery: PendingDelivery) -> None:
         if delivery.future is None and delivery.send_at is None and delivery.job is not None:
-            self._give_up_lease(delivery)
-            self.drop(delivery.job_id)
+            self._leave_to_others(delivery)
             self.places.must_poll = True
 
     def _keep(self, job: Job, credentials: Credentials | None, at: float) -> PendingDelivery:
@@ -78,25 +77,55 @@ class Deliveries(Sending):
         self._by_id[job.id] = delivery
         return delivery
 
-    def send_at_once(self, job: Job, credentials: Credentials | None, leased: float) -> bool:
-        """Send a new job that is due, if that needs nothing but a proven address and a place. Callable from any thread.
+    def accept(
+        self, job: Job, credentials: Credentials | None, at: float, leased: float, *, may_send_now: bool
+    ) -> None:
+        """Deliver a new job: now, if it is due and needs nothing but a proven address and a place; otherwise in the next pass.
 
-        Returns False if it is left to the monitor. Its lease began at ``leased`` (monotonic, s).
+        Callable from any thread. ``may_send_now``: the monitor's thread runs. The other arguments are those of `add`.
         """
+        is_sent = False
+
+        def send() -> None:
+            nonlocal is_sent
+            is_sent = may_send_now and at <= self._monotonic() and self._send_at_once(job, credentials, leased)
+
+        try:
+            self._outage.attempt(send, "the delivery of job %s", job.id)
+        finally:  # also if this thread was interrupted: the job is in the store
+            if not is_sent:
+                self._post(lambda: self._add_reserved(job, credentials, at, leased))
+
+    def _add_reserved(self, job: Job, credentials: Credentials | None, at: float, leased: float) -> None:
+        self.places.occupy()
+        self.add(job, credentials, at, leased)
+
+    def _send_at_once(self, job: Job, credentials: Credentials | None, leased: float) -> bool:
         if not self.turn.acquire(blocking=False):
             return False
         try:
             if job.id in self._by_id or self._ready or not self.places.free():
                 return False
-            delivery = self._keep(job, credentials, self._monotonic())
-            if not self._send_without_store(delivery, is_new=True):
-                del self._by_id[job.id]
-                return False
-            self.places.occupy()
-            self._renew_at(leased + LEASE / 2, delivery)
+            is_sent = False
+            try:
+                delivery = self._keep(job, credentials, self._monotonic())
+                is_sent = self._send_without_store(delivery, is_new=True)
+            finally:
+                if not is_sent:
+                    self._undo(job.id)
+            if is_sent:
+                self.places.occupy()
+                self._renew_at(leased + LEASE / 2, delivery)
+            return is_sent
         finally:
             self.turn.release()
-        return True
+
+    def _undo(self, job_id: str) -> None:
+        """Forget a job that could not be sent at once; if this thread was interrupted, a request may be in flight."""
+        delivery = self._by_id.get(job_id)
+        if delivery is not None and delivery.future is not None:
+            self.places.leave(delivery.future)
+        self.drop(job_id)
 
     def reschedule(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job that is leased to this process at another time. A job in flight stays as it is."""
@@ -136,7 +165,7 @@ class Deliveries(Sending):
         for delivery in [*self._by_id.values()]:
             if not delivery.held and not (unsent and delivery.future is not None):
                 self._give_up_lease(delivery)
-                if unsent:
+                if delivery.future is None:  # or another thread would send it when a place becomes free
                     self.drop(delivery.job_id)
 
     def carries(self, job_id: str) -> bool:
@@ -170,17 +199,19 @@ class Deliveries(Sending):
         """Forget a job whose answer says that it has ended. Returns False if the outcome is left to the monitor."""
         if future.cancelled() or future.exception() is not None or not self.turn.acquire(blocking=False):
             return False
+        needs_monitor = False
         try:
             delivery = self._by_id.get(job_id)
             if delivery is None or delivery.future is not future or not self._has_ended(delivery, future):
                 return False
             self.places.leave(future)
             del self._by_id[job_id]
+            needs_monitor = True  # also if the next job can't be sent because of an error
             needs_monitor = not self._send_ready() or (self._has_backlog() and not self._ready)
         finally:
             self.turn.release()
-        if needs_monitor:
-            self._wake()
+            if needs_monitor:
+                self._wake()
         return True
 
     def _has_ended(self, delivery: PendingDelivery, future: Future[Response]) -> bool:

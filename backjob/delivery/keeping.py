@@ -148,8 +148,7 @@ class Keeping:
         is_for_others = not (self._parts.keeps_leases or job is None or job.held)
         if is_ready and has_waited and is_for_others:
             # There was no room to send it in time: any process that has room may take it.
-            self._give_up_lease(delivery)
-            self.drop(delivery.job_id)
+            self._leave_to_others(delivery)
             return
         changed = self._change(delivery, self._renewal(delivery))
         if changed is None:
@@ -158,11 +157,19 @@ class Keeping:
             delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
-    def _give_up_lease(self, delivery: PendingDelivery) -> None:
+    def _leave_to_others(self, delivery: PendingDelivery) -> None:
+        """Give up the lease of a job that was not sent, and forget it, unless it was changed: then decide anew."""
+        if self._give_up_lease(delivery):
+            self.drop(delivery.job_id)
+        else:
+            self._read_again(delivery)
+
+    def _give_up_lease(self, delivery: PendingDelivery) -> bool:
+        """Return whether the job was as this process knows it, so that its lease is given up."""
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
         # A request that is on its way may still be claimed, and then the job needs its slot.
         slot = None if delivery.future is None else UNSET
-        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot))
+        return self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot)) is not None
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""

@@ -51,6 +51,7 @@ class Monitor(Carrier):
         super().__init__(parts, "backjob-monitor")
         self._alarms: list[float] = []
         self._is_active = False
+        self._has_backlog = False
         self._rest = Rest(parts)
         self.serves_requests = False
         self._is_leaving = False
@@ -103,11 +104,8 @@ class Monitor(Carrier):
         self.ensure_running()
         at = written + seconds_until_due(job)
         if job.lessee == self.lessee:
-            is_due = at <= self._clock.monotonic()
-            if is_due and self.is_running and self._deliveries.send_at_once(job, credentials, written):
-                self._note_activity()
-            else:
-                self._post(lambda: self._add(job, credentials, at, written))
+            self._deliveries.accept(job, credentials, at, written, may_send_now=self.is_running)
+            self._note_activity()
         elif job.lessee == DISPATCHED:
             self._parts.dispatcher.hand_over(job)
         elif at > self._clock.monotonic():
@@ -222,9 +220,9 @@ class Monitor(Carrier):
         self._is_active = True
         super()._post(action)
 
-    def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
-        self._deliveries.places.occupy()
-        self._deliveries.add(job, credentials, at, written)
+    @override
+    def _may_more_wait(self) -> bool:
+        return self._has_backlog or self._is_job_noted
 
     @override
     def _set_alarm(self, at: float) -> None:
@@ -233,7 +231,7 @@ class Monitor(Carrier):
 
     def _note_waiting_job(self) -> None:
         """Look for due jobs once there is room: one is in the store. In any thread, so that a full process is not woken."""
-        self._is_job_noted = self._has_backlog = True
+        self._is_job_noted = True
         if self._deliveries.room():
             self.poll_now()
 
@@ -318,15 +316,17 @@ class Monitor(Carrier):
         places = self._deliveries.places
         if places.is_freed:
             places.is_freed = False
-            is_due = is_due or self._has_backlog
-        is_due, places.must_poll = is_due or places.must_poll, False
+            is_due = is_due or self._may_more_wait()
+        if places.must_poll:  # cleared only if it was seen: another thread may set it at any moment
+            places.must_poll = False
+            is_due = True
         return is_due
 
     def _next_event(self) -> float:
         events = [self._next_poll, self._next_reap, self._next_relabel, self._next_cleanup, *self._alarms[:1]]
         parts = (self._deliveries.next_event(), self._writeback.next_event())
         places = self._deliveries.places
-        if places.must_poll or (places.is_freed and self._has_backlog):
+        if places.must_poll or (places.is_freed and self._may_more_wait()):
             return self._clock.monotonic()
         return min(*events, *(event for event in parts if event is not None))
 
@@ -339,7 +339,7 @@ class Monitor(Carrier):
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             self._has_backlog = True  # perhaps: the next place that becomes free tells
             return
-        if self._rest.is_quiet and not self._has_backlog:
+        if self._rest.is_quiet and not self._may_more_wait():
             return
         full = self._deliveries.slots.full()
         if delivers is None:
@@ -360,7 +360,7 @@ class Monitor(Carrier):
                 self._deliveries.add(job, None, now + _GRACE if job.held else now)
             else:
                 self._deliveries.add_ahead(job, now)
-        self._has_backlog = len(jobs) == room + ahead or self._is_job_noted
+        self._has_backlog = len(jobs) == room + ahead
         if len(jobs) == room + ahead:
             self._next_poll = now
         else:

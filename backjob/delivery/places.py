@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final
 
 from attrs import define
@@ -85,8 +86,9 @@ class Places:
     def reserve(self, ready: int) -> bool:
         """Reserve a place for a new job, if one is free beside those of ``ready`` jobs. Callable from any thread."""
         now = self._monotonic()
-        while self._reserved and self._reserved[0] <= now:
-            self.occupy()
+        with suppress(IndexError):  # there is none any more: other threads take them too
+            while self._reserved[0] <= now:
+                self.occupy()
         if self.free() - ready - len(self._reserved) <= 0:
             return False
         self._reserved.append(now + _RESERVED_FOR)

@@ -87,12 +87,10 @@ class Sending(Keeping):
         """Send the jobs that are ready, as far as places and the lack of a store allow. Returns False if it needs the monitor."""
         while self._ready and self.places.free():
             delivery = self._by_id.get(self._ready[0])
-            self._ready.popleft()
-            if delivery is None or delivery.job is None or delivery.send_at is not None:
-                continue  # it was dropped or postponed meanwhile
-            if not self._send_without_store(delivery):
-                self._ready.appendleft(delivery.job_id)
+            is_current = delivery is not None and delivery.job is not None and delivery.send_at is None
+            if delivery is not None and is_current and not self._send_without_store(delivery):
                 return False
+            self._ready.popleft()  # last: if sending has raised an error, the monitor retries it
         return True
 
     def _send(self, delivery: PendingDelivery) -> None:
@@ -233,8 +231,7 @@ class Sending(Keeping):
         if job.held or self._parts.keeps_leases:  # only this process can deliver it, or has to
             self._send_at(at, delivery)
         else:
-            self._give_up_lease(delivery)
-            self.drop(delivery.job_id)
+            self._leave_to_others(delivery)
             self._set_alarm(at)
 
     def _note_waiting(self) -> None:

@@ -18,7 +18,7 @@ from backjob.protocols import Clock
 from backjob.stores.columns import COLUMNS, JOB_COLUMNS
 from backjob.stores.rows import SERVER_NOW, After, Moment, conditions, microseconds, moment, row_job
 
-_LIVING: Final = "token IS NULL AND status < 2"
+_LIVING: Final = "token IS NULL AND status + 0 < 2"
 _TEXTS: Final = tuple([index for index, column in enumerate(JOB_COLUMNS) if column.is_text])
 _SEALED: Final = COLUMNS.index("sealed")
 
@@ -154,8 +154,10 @@ class Statements:
         return f"{self._quoted[name]} + %s" if isinstance(value, More) else "%s"
 
     def _where(self, alias: str, expected: Assigned) -> tuple[str, list[Any]]:
+        # PostgreSQL would search all living jobs by the index of the status if it expected few of them.
+        columns = [self._quoted[name] + (" + 0" if name == "status" else "") for name in expected]
         return (
-            " AND ".join([f"{self._quoted[name]} = %s" for name in expected]),
+            " AND ".join([f"{column} = %s" for column in columns]),
             [self._parameter(alias, name, value) for name, value in expected.items()],
         )
 

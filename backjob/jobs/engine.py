@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from typing_extensions import override
@@ -29,6 +30,7 @@ from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
+from backjob.worker.batches import write_together
 from backjob.worker.claiming import Worker
 from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
@@ -169,6 +171,7 @@ class Engine(Concluding):
             unseal=self._unseal,
             is_authentic=self.row_keys.is_authentic,
             relabel=lambda: self.own_jobs.relabel(self._opener),
+            write_together=partial(write_together, self.store),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,

@@ -76,9 +76,9 @@ class StoreBasics(
 ):
     """The promises of every store: ``create``, ``get``, ``change``, ``report``, ``beat``, ``output``, ``delete``, ``close``.
 
-    It tests each method, runs, run leases, slots (unless the store ``lacks`` `Capability.SLOTS`), any text, a fork, races
-    between threads, and generated sequences and races. The generated tests also cover `MergesJobs`, `DelaysJobs`, `FindsJobs` and `PurgesJobs` if the subclass has these parts. See
-    `StoreContract` for what to override.
+    It tests each method, runs, run leases, slots (unless the store ``lacks`` `Capability.SLOTS`), any text, errors, costs, a
+    fork, races between threads, and generated sequences and races. The generated tests also cover `MergesJobs`,
+    `DelaysJobs`, `FindsJobs` and `PurgesJobs` if the subclass has these parts. See `StoreContract` for what to override.
     """
 
 
@@ -89,10 +89,14 @@ class StoreContract(StoreBasics, MergesJobs, DelaysJobs, FindsJobs, PurgesJobs):
     time is ``clock``, a `FakeClock`, even if the store otherwise uses its server's clock. ``self.directory`` is an empty
     directory for each test. The suite closes each store.
 
+    Override ``outage()`` too, which returns a context in which ``self.store`` can't be reached; otherwise the test of the
+    errors in an outage is skipped. ``secrets`` are texts that no error may show, such as the password in the store's URL.
+
     To test more or to be quicker, override ``examples`` and ``steps`` (generated sequences of calls, and their length),
-    ``race_examples`` (generated races), ``racers`` (threads in a race) and ``patience`` (seconds after which an unfinished
-    race counts as a deadlock). The first line of a failure names the broken promise, also if the store raised an error or
-    returned a value of a wrong type.
+    ``race_examples`` (generated races), ``shrinking`` (seconds to look for a shorter failing one), ``racers`` (threads in a
+    race), ``purged_in_batches`` (jobs that one purge removes) and ``patience`` (seconds after which a call or a race that
+    has not ended counts as a deadlock). The first line of a failure names the broken promise, also if the store raised an
+    error, returned a value of a wrong type, or did not return.
 
     A store that ``lacks`` `Capability.LISTING` subclasses the parts instead: `StoreBasics`, `MergesJobs`, `DelaysJobs`
     and `FindsSilentJobs`, without `FindsJobs` and `PurgesJobs`.

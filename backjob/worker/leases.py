@@ -56,16 +56,20 @@ class Leases:
 
     def add(self, running: Running) -> None:
         """Renew the lease of a job that was claimed just now."""
-        earlier = self._running.get(running.job.id)
-        if earlier is not None:  # its earlier run, which has lost its lease
-            earlier.ended = True
+        other = self._running.get(running.job.id)
+        if other is not None and other.job.run > running.job.run:  # the process was stopped just after this claim
+            running.ended = True
+            return
+        if other is not None:  # its earlier run, which has lost its lease
+            other.ended = True
         self._running[running.job.id] = running
         self.ensure_running()
 
     def drop(self, running: Running) -> None:
         """Stop renewing: the end of the run is written, or can't be."""
-        if self._running.get(running.job.id) is running:
-            self._running.pop(running.job.id, None)
+        dropped = self._running.pop(running.job.id, None)
+        if dropped is not None and dropped is not running:  # the job's next run, claimed here meanwhile
+            self._running.setdefault(running.job.id, dropped)
 
     def ensure_running(self) -> bool:
         """Start the thread unless it runs. Cheap enough for every request. Returns False if the system starts no thread."""

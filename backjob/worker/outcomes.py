@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from attrs import evolve, frozen
@@ -43,8 +42,12 @@ class Outcome:
 def seconds_of(retry_after: str | None, now: datetime) -> float | None:
     """Return the seconds that a Retry-After field means, which is a number of them or an HTTP date; None if it is neither."""
     text = (retry_after or "").strip()
+    if not text:
+        return None
     if text.isascii() and text.isdigit():
         return float(text[:20])
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few responses have this field
+
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

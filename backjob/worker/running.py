@@ -240,8 +240,11 @@ class Running(Reports):
         if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
             return
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
-        with _uncaptured():
+        token = _is_muted.set(True)
+        try:
             super()._write(is_last=is_last)
+        finally:
+            _is_muted.reset(token)
 
 
 def _from_stdout(content: str | bytes, level: int) -> bool:
@@ -273,12 +276,12 @@ def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] |
     ):
         return None
     running.write(line_of(record))
-    return _uncaptured()
+    return uncaptured()
 
 
 @contextmanager
-def _uncaptured() -> Iterator[None]:
-    """Capture nothing: handlers of a record that is output already must not print it into the output again."""
+def uncaptured() -> Iterator[None]:
+    """Capture nothing of what this thread writes or logs: handlers of a record that is output already must not print it into the output again."""
     token = _is_muted.set(True)
     try:
         yield

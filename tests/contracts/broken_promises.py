@@ -31,7 +31,7 @@ def broken_promise(
     kind: type[StoreCase] = type("Suite", (suite,), {**attributes, "make_store": make_store})
     for number, arguments in enumerate([given] if given else _parameters(getattr(suite, test))):
         place = directory / f"{number}"
-        place.mkdir()
+        place.mkdir(parents=True)
         case = kind()
         try:
             with case.opened(place):

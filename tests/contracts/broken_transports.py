@@ -17,6 +17,7 @@ START: Final = (
 )
 READ: Final = "(response := reader.receive(connection.recv(65536))) is None:\n                    pass\n"
 ERROR: Final = "            settle(future, error)\n"
+RESPONSE: Final = "            settle(future, response)\n"
 INVALID: Final = "            except InvalidRequest as error:\n"
 ENDED: Final = 'settle(future, ConnectionLost("the transport was closed"))'
 POOL: Final = """            from concurrent.futures import ThreadPoolExecutor
@@ -209,6 +210,16 @@ BROKEN_TRANSPORTS: Final = (
         "test_a_header_value_that_http_does_not_allow_is_neither_sent_nor_shown",
         (SIGN, f"{SIGN}            crlf = any(chr(10) in value for _, value in request.headers)\n"),
         (INVALID, f"{INVALID}                if crlf:\n                    return Response(200)\n"),
+    ),
+    mutant(
+        "it settles futures under the lock of send()",
+        "test_a_callback_may_send_the_next_request",
+        (
+            "        self._closed = False\n",
+            "        self._closed = False\n        self._lock = __import__('threading').Lock()\n",
+        ),
+        (START, f"            with self._lock:\n    {START}"),
+        (RESPONSE, f"            with self._lock:\n    {RESPONSE}"),
     ),
     mutant(
         "its futures can't be cancelled",

@@ -21,6 +21,7 @@ from tests.contracts.broken.lacking import KeepsNoList, ListsTheLiving
 
 ROOT: Final = Path(__file__).parents[2]
 PATIENCE: Final = 110
+LONG: Final = 900
 BEGINNING: Final = """
 import json
 from hypothesis import Phase, settings
@@ -108,16 +109,16 @@ def test_pytest_shows_the_broken_promise_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LONG + 60)
 @pytest.mark.parametrize("module", every.MODULES, ids=lambda module: module.__name__.rpartition(".")[2])
 def test_every_other_failure_names_a_promise_too(module: ModuleType, tmp_path: Path) -> None:
     faults = [fault for fault in every.OF_ONE if fault.store.__module__ == module.__name__]
-    found = failures(tmp_path, "".join([suite(fault, part_of(fault)) for fault in faults]))
+    found = failures(tmp_path, "".join([suite(fault, part_of(fault)) for fault in faults]), patience=LONG)
     assert [line for line in first_lines(found) if "promise broken: " not in line] == []
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(LONG + 60)
 @pytest.mark.parametrize(
     ("test", "fewest"),
     [
@@ -127,8 +128,10 @@ def test_every_other_failure_names_a_promise_too(module: ModuleType, tmp_path: P
 )
 def test_generated_calls_alone_notice_many_faults(test: str, fewest: int, tmp_path: Path) -> None:
     """The known faults stand in for the unknown ones that these tests are for."""
-    one_each = {fault.store: fault for fault in every.OF_ONE}.values()
-    found = failures(tmp_path, "".join([suite(fault, testing.StoreContract) for fault in one_each]), "-k", test)
+    rare = ("costs", "errors", "hangs")
+    one_each = {fault.store: fault for fault in every.OF_ONE if fault.module not in rare}.values()
+    program = "".join([suite(fault, testing.StoreContract) for fault in one_each])
+    found = failures(tmp_path, program, "-k", test, patience=LONG)
     assert [line for line in first_lines(found) if "promise broken: " not in line] == []
     assert len([name for name, messages in found.items() if messages]) >= fewest, found
 
@@ -138,6 +141,15 @@ class TestAStoreThatListsNoEndedJobs(
 ):
     def make_store(self, clock: Clock) -> Store:
         return ListsTheLiving(clock=clock)
+
+
+def test_generated_tests_come_last(request: pytest.FixtureRequest) -> None:
+    """A broken store keeps them busy for long."""
+    name = TestAStoreThatListsNoEndedJobs.__name__
+    tests = [item.name for item in request.session.items if f"::{name}::" in item.nodeid]
+    if len(tests) < 100:
+        pytest.skip("only some tests of the suite were chosen")
+    assert tests[-2:] == ["test_any_race_has_one_claim_and_one_end", "test_any_sequence_of_calls_matches_the_model"]
 
 
 class TestAStoreThatKeepsNoList(testing.StoreBasics):

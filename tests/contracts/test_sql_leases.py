@@ -17,6 +17,7 @@ from sqlalchemy.pool import NullPool
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import Late, claimed, continued, ended, failed, reaped, requeued
 from backjob.model import Changes, Draft, Expect, Query, Report, Request
+from backjob.stores.rows import After, assignments, conditions
 from backjob.stores.sql import SQLStore, metadata
 from backjob.stores.sql.prepared import Block
 from tests.contracts.bulk_jobs import _NUMBERS, _columns, _execute
@@ -354,16 +355,32 @@ def test_jobs_that_wait_or_have_ended_do_not_slow_down_the_searches(url: str, ta
 
 
 @pytest.mark.slow
-def test_a_backlog_is_not_read_before_the_server_has_statistics_about_it(url: str, table_name: str) -> None:
+@pytest.mark.parametrize("has_ended", [False, True], ids=["new table", "table of ended jobs"])
+def test_a_backlog_is_not_read_before_the_server_has_statistics_about_it(
+    url: str, table_name: str, has_ended: bool
+) -> None:
     with closing(SQLStore(url, table_name=table_name)) as store:
-        store.create(Draft(id="due", request=Request("GET", "/work"), label="mine"))
         if is_postgresql(url):
             _execute("postgresql", url, f"ALTER TABLE {table_name} SET (autovacuum_enabled = false)")
+        if has_ended:
+            store.create(draft("over"))
+            store.change("over", Expect(), ended(failed("over")))
+            many(url, table_name, "over", 10000)
+        store.create(Draft(id="due", request=Request("GET", "/work"), label="mine"))
         many(url, table_name, "due", 10000, analyze=False)
         due_jobs = store._sql.leases.due(labels=1, full=0, queues=0)
         values = {"label_0": "mine", "limit": 10, "new_lessee": "me", "new_lease_until": 1}
-        for prepared in due_jobs.lock if due_jobs.take is None else [due_jobs.take]:
-            assert reads(url, table_name, prepared.statement, values) < 1000, str(prepared.statement)
+        expect, changes = claimed("token", 1, 18)
+        claim = store._sql.change(assignments(changes, After()), conditions(expect), expect).write
+        for prepared in (
+            *(due_jobs.lock if due_jobs.take is None else [due_jobs.take]),
+            claim,
+            store._sql.report.write,
+        ):
+            wanted = {name: values.get(name, 1) for name in prepared.statement.compile().params}
+            wanted |= dict.fromkeys({"old_id", "new_token", "old_token"} & wanted.keys(), "due")
+            wanted |= dict.fromkeys({"new_waiting_for", "new_expires", "new_text"} & wanted.keys())
+            assert reads(url, table_name, prepared.statement, wanted) < 1000, str(prepared.statement)
 
 
 def many(url: str, table_name: str, job_id: str, count: int, *, analyze: bool = True) -> None:
@@ -387,7 +404,7 @@ def reads(url: str, table_name: str, statement: Any, values: dict[str, Any]) -> 
     with engine.connect() as connection:
         if not is_postgresql(url):
             connection.exec_driver_sql("FLUSH STATUS")
-            connection.execute(statement, values).all()
+            connection.execute(statement, values).close()
             status = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'").all()
             return sum(int(count) for _, count in status)
 

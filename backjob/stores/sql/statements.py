@@ -55,6 +55,8 @@ class Statements:
     def __init__(self, tables: Tables, kind: str, *, server_time: bool) -> None:
         self._jobs, self._output = tables.jobs, tables.output
         self._column = column = tables.jobs.c
+        self._status: sa.ColumnElement[int] = column.status + ZERO
+        """The status in statements for one id. PostgreSQL would search all living jobs for it if it expected few of them."""
         self.server_time = server_time
         self.can_return_updates = kind == "postgresql"
         """Whether a single statement can change rows, and return them or write others with them."""
@@ -141,9 +143,10 @@ class Statements:
             row: dict[str, Any] = {"version": column.version + ONE}
             for name, is_later in kinds:
                 row[name] = self._later(name) if is_later else sa.bindparam(f"new_{name}")
-            conditions: list[Condition] = [column[name] == sa.bindparam(f"old_{name}") for name in ("id", *shape[1])]
+            own: Mapping[str, sa.ColumnElement[Any]] = {**column, "status": self._status}
+            conditions: list[Condition] = [own[name] == sa.bindparam(f"old_{name}") for name in ("id", *shape[1])]
             if expect.unclaimed:
-                conditions += [column.token.is_(None), column.status < TWO]
+                conditions += [column.token.is_(None), self._status < TWO]
             if expect.lease_over:
                 conditions.append(column.lease_until <= self._now)
             update = sa.update(self._jobs).values(row).where(*conditions)
@@ -168,7 +171,7 @@ class Statements:
                 column.output_truncated, sa.bindparam("new_truncated", type_=sa.SmallInteger())
             ),
         }
-        is_running = (column.token == sa.bindparam("old_token"), column.status == ONE)
+        is_running = (column.token == sa.bindparam("old_token"), self._status == ONE)
         return sa.update(self._jobs).values(row).where(*is_running, column.id == sa.bindparam("old_id"))
 
     @property

@@ -6,8 +6,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -84,13 +84,9 @@ class Connections:
         with Use(self, writes=True) as connection:
             return connection.execute(sql, parameters).fetchall()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Transaction:
         """A transaction: committed at the end, rolled back by any exception."""
-        with Use(self, writes=True) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
+        return Transaction(self, writes=True)
 
     def take(self, *, to_write: bool) -> tuple[_Process, sqlite3.Connection]:
         """Take a connection for this thread only, and the turn of writers. Raises backjob's errors."""
@@ -225,6 +221,31 @@ class Use:
         self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._connections.give_back(*self._taken, error, wrote=self._writes)
+
+
+class Transaction(Use):
+    """The context of a transaction: committed at its end, rolled back by any exception."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> sqlite3.Connection:
+        connection = super().__enter__()
+        self._execute("BEGIN IMMEDIATE")
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._execute("COMMIT")
+        super().__exit__(kind, error, trace)
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self._taken[1].execute(statement)
+        except BaseException as error:
+            super().__exit__(type(error), error, None)  # translates the error
+            raise
 
 
 def _create_private(path: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import compress
 from typing import Final
 
 from attrs import field, fields, frozen
@@ -82,6 +83,11 @@ _LATE: Final = (
 
 _MOST_SEARCHES: Final = 100
 
+_REPORTED: Final = (
+    *(", progress = ?", ", status_text = ?", ", output_size = output_size + ?", ", output_truncated = 1"),
+    ", cursor = ?, attempt = 1",
+)
+
 _STORED: Final = (*COLUMNS, "has_body")
 _BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
 
@@ -101,6 +107,8 @@ class Statements:
     creation: tuple[str, ...]
     changes: dict[tuple[object, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
     """The statements that `change` has made."""
+    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
+    """The statements that `progress` has made."""
     searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(
         factory=dict, init=False, repr=False, eq=False
     )
@@ -117,11 +125,12 @@ class Statements:
     get_with_body: str = "SELECT {whole} FROM {jobs} WHERE id = ?"
     update: str = "UPDATE {jobs} SET [changes] WHERE id = ?[condition] RETURNING {read}"
     report: str = (
-        "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] "
-        "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
+        "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] WHERE id = ? AND token = ? AND status = 1"
     )
-    add_chunk: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
-    drop_tail: str = "DELETE FROM {output} WHERE job = ? AND start < 0"
+    # These find the job's seq themselves: RETURNING costs more, since SQLite opens a statement journal for it.
+    add_chunk: str = "INSERT INTO {output} (job, start, piece) SELECT seq, output_size - ?, ? FROM {jobs} WHERE id = ?"
+    add_tail: str = "INSERT INTO {output} (job, start, piece) SELECT seq, ?, ? FROM {jobs} WHERE id = ?"
+    drop_tail: str = "DELETE FROM {output} WHERE job = (SELECT seq FROM {jobs} WHERE id = ?) AND start < 0"
     tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
     locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"
     chunks: str = (
@@ -258,23 +267,26 @@ class Statements:
 
     def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
         """The statement that writes a report with ``size`` bytes of output, and its values."""
-        changes = ""
+        has_progress, has_text, has_cursor = (
+            report.progress is not None,
+            report.text is not None,
+            report.cursor is not UNSET,
+        )
         values: list[object] = []
-        if report.progress is not None:
-            changes += ", progress = ?"
+        if has_progress:
             values.append(report.progress)
-        if report.text is not None:
-            changes += ", status_text = ?"
+        if has_text:
             values.append(report.text)
         if size:
-            changes += ", output_size = output_size + ?"
             values.append(size)
-        if report.truncated:
-            changes += ", output_truncated = 1"
-        if report.cursor is not UNSET:
-            changes += ", cursor = ?, attempt = 1"
+        if has_cursor:
             values.append(dump_result(report.cursor))
-        return self.report.replace("[changes]", changes), values
+        key = (has_progress, has_text, size > 0, report.truncated, has_cursor)
+        statement = self.reports.get(key)
+        if statement is None:
+            sets = compress(_REPORTED, key)
+            statement = self.reports[key] = self.report.replace("[changes]", "".join(sets))
+        return statement, values
 
     def search(self, query: Query, *, by_label: bool = False, statement: str | None = None) -> str:
         """The search for a query, with named values; ``by_label`` limits it to the value ``label``.

@@ -43,7 +43,7 @@ def _shortly(value: object) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text)} characters)"
 
 
-def shown(value: object) -> str:
+def shown(value: Any) -> str:
     """A value that a call got; of an object only the fields that differ from their defaults."""
     if has(type(value)):
         pairs = [(field.name, getattr(value, field.name), field.default) for field in fields(type(value))]

@@ -29,6 +29,7 @@ from backjob.protocols import Store
 Task: TypeAlias = dict[str, Any]
 _PATIENCE: Final = 60.0
 LEASE: Final = 3600.0
+_ANSWERS: Final = sys.stdout
 _ENDS: Final = (completed("done"), failed("broken"), cancelled())
 
 
@@ -158,8 +159,8 @@ def _serve(store: Store) -> None:
 
 
 def _say(value: object) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+    _ANSWERS.write(json.dumps(value) + "\n")
+    _ANSWERS.flush()
 
 
 def _perform(task: Task) -> None:
@@ -179,6 +180,7 @@ def _perform(task: Task) -> None:
 
 def main() -> None:
     """Perform the tasks from standard input, one for each line, until one fails."""
+    sys.stdout = sys.stderr  # a store may print
     try:
         while line := sys.stdin.readline():
             _perform(json.loads(line))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 
@@ -65,12 +65,12 @@ class SeesOthers:
         self._address = self.address()
         self._deadline = Deadline(self.patience)
         try:
-            with self._deadline.watched(), closing(self.opened()) as self.store:
+            with self._deadline.watched(), closing(self.reopened()) as self.store:
                 yield
         finally:
             self.remove(self._address)
 
-    def opened(self) -> WatchedStore:
+    def reopened(self) -> WatchedStore:
         """The store, opened once more in this process."""
         return WatchedStore(self._deadline.call("the opener", open_by, self.opener, self._address), self._deadline)
 
@@ -79,7 +79,7 @@ class SeesOthers:
         """The store, opened in another process that is in another time zone. It closes the store at the end."""
         task: dict[str, object] = {"opener": self.opener, "address": self._address}
         with self.children.some(1) as (child,):
-            store = StoreElsewhere(child, task)
+            store: Any = StoreElsewhere(child, task)
             yield WatchedStore(store, self._deadline)
             store.close()
 
@@ -142,14 +142,14 @@ class SeesOthers:
         writer.change("ended", Expect(), ended(completed("done", [1])))
         writer.delete("gone")
         jobs = {name: (_whole(writer, name), writer.output(name)) for name in ("waiting", "running", "ended")}
-        with closing(self.opened()) as second:
+        with closing(self.reopened()) as second:
             self._unchanged(second, jobs)
         self._unchanged(writer, jobs)
         writer.close()
         with self.elsewhere() as other:
             self._unchanged(other, jobs)
             other.create(draft("theirs"))
-        with closing(self.opened()) as again:
+        with closing(self.reopened()) as again:
             self._unchanged(again, jobs)
             kept(again.get("theirs") is not None, "a job outlives the store that created it, in another process")
             new = again.create(draft("new"))

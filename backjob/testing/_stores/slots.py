@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -31,13 +32,17 @@ class SlotCalls(StoreCase):
             pytest.skip("this store lacks Capability.SLOTS")
 
     def give(self, job_id: str, slot: str | None) -> Job | None:
-        return self.store.change(job_id, Expect(), Changes(slot=slot))
+        __tracebackhide__ = True
+        try:
+            return self.store.change(job_id, Expect(), Changes(slot=slot))
+        except SlotTaken as error:
+            raise AssertionError(f"promise broken: a free slot can be taken, and any be released ({slot!r})") from error
 
-    def is_taken(self, job_id: str, slot: str) -> bool:
+    def is_taken(self, job_id: str, slot: str, **changes: Any) -> bool:
         """Whether another job has the slot, so that this one can't take it."""
         __tracebackhide__ = True
         try:
-            self.give(job_id, slot)
+            self.store.change(job_id, Expect(), Changes(slot=slot, **changes))
         except SlotTaken:
             return True
         return False
@@ -59,9 +64,15 @@ class SlotCalls(StoreCase):
         self.give("first", "q/0")
         self.give("second", "q/1")
         before = self.read("second")
-        changes = Changes(slot="q/0", progress=7, lessee="me", lease=50, status_text="x", label="b", alive=True)
-        with pytest.raises(SlotTaken):
-            self.store.change("second", Expect(version=before.version), changes)
+        others: dict[str, Any] = {
+            "progress": 7,
+            "lessee": "me",
+            "lease": 50,
+            "status_text": "x",
+            "label": "b",
+            "alive": True,
+        }
+        kept(self.is_taken("second", "q/0", **others), "a slot that another job has can't be taken: SlotTaken")
         same(self.read("second"), before, "a change that raises SlotTaken writes nothing")
         same(self.read("first").version, 2, "a change that raises SlotTaken leaves the slot's job alone")
         kept(self.is_taken("first", "q/1"), "a change that raises SlotTaken releases no slot")
@@ -72,9 +83,13 @@ class SlotCalls(StoreCase):
         for name in ("first", "second"):
             self.store.create(draft(name))
         self.give("first", "q/0")
-        found = self.store.change("second", Expect(version=7), Changes(slot="q/0"))
-        same(found, None, "a failed compare-and-set returns None, whoever has the slot")
-        same(self.store.change("nobody", Expect(), Changes(slot="q/0")), None, "change of an unknown job returns None")
+        promise = "an expectation that is not satisfied gives None, whoever has the slot"
+        for job_id, expect in (("second", Expect(version=7)), ("nobody", Expect())):
+            try:
+                found = self.store.change(job_id, expect, Changes(slot="q/0"))
+            except SlotTaken as error:
+                raise AssertionError(f"promise broken: {promise}; it raised SlotTaken") from error
+            same(found, None, promise)
 
     def test_a_job_keeps_its_slot_when_it_takes_it_again_or_is_claimed(self) -> None:
         self.store.create(draft())

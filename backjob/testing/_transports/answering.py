@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import CancelledError, Future, wait
+from queue import Empty, Queue
 from typing import Final
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from backjob.model import Request, Response
 from backjob.protocols import Transport
 from backjob.testing._peer import AnyPeer, OneDelivery, Peer, Received, answer, ok
-from backjob.testing._transports.case import LONGEST_POLL, TransportCase, check_lost, check_not_sent
+from backjob.testing._transports.case import GET, LONGEST_POLL, TransportCase, check_lost, check_not_sent
 from backjob.testing._transports.sockets import longest_timeout
 
 _MANY: Final = 50
@@ -106,6 +107,17 @@ class GivesOutcomes(TransportCase):
             waiting.future.add_done_callback(fail)
         assert seen.wait(self.patience)
         assert self._exchange(transport).status == 200
+
+    def test_a_callback_may_send_the_next_request(self, peer: AnyPeer, transport: Transport) -> None:
+        following: Queue[Future[Response]] = Queue()
+        with self._waiting(peer, transport) as waiting:
+            waiting.future.add_done_callback(lambda _: following.put(transport.send(OneDelivery(GET))))
+            waiting.respond()
+            try:
+                future = following.get(timeout=self.patience)
+            except Empty:
+                pytest.fail("send() must return at once in the callback of a future too: settle no future under a lock")
+            assert future.result(self.patience).status == 200
 
     # --- cancelled, closed --------------------------------------------------------------------------------------------
 

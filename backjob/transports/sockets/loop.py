@@ -70,6 +70,7 @@ class SocketLoop:
         self._inbox: deque[Flight] = deque()
         self._cancelled: deque[Future[Response]] = deque()
         self._flights: dict[Future[Response], Flight] = {}
+        self._taking_off: set[Flight] = set()
         self._connecting: dict[Flight, float] = {}
         self._next_sweep = 0.0
 
@@ -114,7 +115,7 @@ class SocketLoop:
         self._selector.close()
         self._waker.close()
         self._wake_reader.close()
-        for flight in [*self._flights.values()]:
+        for flight in [*self._flights.values(), *self._inbox, *self._taking_off]:
             flight.line.drop()
 
     def _ensure_thread(self) -> str | None:
@@ -154,31 +155,53 @@ class SocketLoop:
 
     def _take_off(self, flight: Flight) -> None:
         """Connect, sign and write in the submitting thread, as far as that goes without waiting."""
+        self._taking_off.add(flight)
+        try:
+            outcome = self._first_steps(flight)
+        except BaseException:  # this thread's own, such as KeyboardInterrupt
+            flight.future.cancel()
+            if flight.future not in self._flights:
+                flight.line.hang_up()
+            raise
+        finally:
+            self._taking_off.discard(flight)
+        if outcome is not None:
+            flight.steps = None
+            flight.line.hang_up()
+            settle(flight.future, outcome)
+        elif not flight.line.established:
+            self._leave_to_thread(flight)
+
+    def _first_steps(self, flight: Flight) -> Response | TransportError | None:
+        """Return the outcome, or None once the delivery waits: for its connection, or, with the thread, for its response."""
         try:
             delivery = self._prepare(flight)
             (peer,), flight.peers = flight.peers, ()
             flight.steps = converse(flight.line, peer, flight.terms, delivery)
             flight.wanted = next(flight.steps)
+            if flight.line.established:
+                flight.delivery = None
+                self._hand_over(flight)
         except StopIteration as stop:
-            outcome: Response | TransportError = stop.value
+            response: Response = stop.value
+            return response
         except Unreachable as error:
-            outcome = NotSent(error.reason)
-        except BaseException as error:  # belongs to this delivery alone
-            outcome = _outcome(flight, error)
-        else:
-            if not flight.line.established:
-                self._leave_to_thread(flight)
-                return
-            flight.delivery = None
-            with self._lock:
-                if self._thread is not None and not self._closing:
-                    self._flights[flight.future] = flight
-                    self._watch(flight)  # the last step here: the thread may go on with it at once
-                    return
-            outcome = ConnectionLost("the transport was closed")
-        flight.steps = None
-        flight.line.hang_up()
-        settle(flight.future, outcome)
+            return NotSent(error.reason)
+        except Exception as error:  # belongs to this delivery alone
+            return _outcome(flight, error)
+        return None
+
+    def _hand_over(self, flight: Flight) -> None:
+        """Have the thread go on with an established connection; it may do so at once. Raises `ConnectionLost`."""
+        with self._lock:
+            if self._thread is None or self._closing:
+                raise ConnectionLost("the transport was closed")
+            self._flights[flight.future] = flight
+            try:
+                self._watch(flight)
+            except Exception:
+                del self._flights[flight.future]
+                raise
 
     def _leave_to_thread(self, flight: Flight) -> None:
         with self._lock:
@@ -238,15 +261,17 @@ class SocketLoop:
 
     def _begin(self, flight: Flight) -> None:
         self._flights[flight.future] = flight
-        if flight.steps is not None:  # another thread has begun to connect
-            self._await_connection(flight, flight.give_up)
-            self._watch(flight)
-            return
+        has_begun = flight.steps is not None  # another thread has begun to connect
         try:
-            self._prepare(flight)
+            if has_begun:
+                self._await_connection(flight, flight.give_up)
+                self._watch(flight)
+            else:
+                self._prepare(flight)
         except BaseException as error:  # belongs to this delivery alone
             self._end(flight, _outcome(flight, error))
-        else:
+            return
+        if not has_begun:
             self._attempt(flight)
 
     def _prepare(self, flight: Flight) -> Delivery:
@@ -296,11 +321,15 @@ class SocketLoop:
         watched, flight.events = flight.events, flight.wanted
         if flight.line.sock is None or watched == flight.wanted:
             return
-        if not watched:
-            flight.descriptor = flight.line.sock.fileno()
-            self._selector.register(flight.descriptor, flight.wanted, flight)
-        else:
+        if watched:
             self._selector.modify(flight.descriptor, flight.wanted, flight)
+            return
+        flight.descriptor = flight.line.sock.fileno()
+        try:
+            self._selector.register(flight.descriptor, flight.wanted, flight)
+        except Exception:  # such as: this user watches too many sockets
+            flight.events = 0
+            raise
 
     def _next_address(self, flight: Flight, error: Unreachable) -> None:
         flight.failures += (error.reason,)
@@ -322,7 +351,8 @@ class SocketLoop:
     def _hang_up(self, flight: Flight) -> None:
         self._connecting.pop(flight, None)
         if flight.events:
-            self._selector.unregister(flight.descriptor)
+            with contextlib.suppress(KeyError):  # the thread that should have registered it was interrupted
+                self._selector.unregister(flight.descriptor)
             flight.events = 0
         flight.steps = None
         flight.line.hang_up()

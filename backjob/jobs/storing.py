@@ -81,8 +81,8 @@ def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
         return engine.store.create(draft, key)
     except StoreUnavailable:
         job = engine.store.get(draft.id, body=True)  # perhaps only the store's reply was lost
-        if job is None:
-            raise
+        if job is None or not (job.status.is_final or engine.row_keys.is_authentic(job)):
+            raise  # what was read is sent without another check
         return job
 
 

@@ -9,13 +9,15 @@ from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
+from attrs import evolve
 from typing_extensions import override
 
 from backjob.delivery.deliveries import _AHEAD, Deliveries
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.sending import Sending
+from backjob.errors import StoreUnavailable
 from backjob.http.marks import END_HEADER, MARK_HEADER, MARK_LABEL, end_mark, mark, marked_port, marks_end
-from backjob.model import Changes, Expect, Headers, Response, Status
+from backjob.model import Changes, Expect, Headers, Job, Response, Status
 from backjob.process import RETRY_PAUSE, PerProcess
 from backjob.stores.memory import MemoryStore
 from backjob.worker.outcomes import Outcome
@@ -201,6 +203,32 @@ def test_a_transport_whose_capacity_fails_does_not_fail_start(monkeypatch: pytes
 
 def _broken(_transport: FakeTransport) -> int:
     raise RuntimeError("a bug in a transport")
+
+
+def test_a_row_that_was_changed_before_a_lost_answer_is_read_again_is_not_sent(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = MemoryStore.get
+
+    def changed(store: MemoryStore, job_id: str, *, body: bool = False) -> Job | None:
+        job = get(store, job_id, body=body)
+        assert job is not None
+        assert job.request is not None
+        return evolve(job, request=evolve(job.request, target="/transfer?to=eve"))
+
+    world.store.lost.add("create")
+    monkeypatch.setattr(MemoryStore, "get", changed)
+    with served(), pytest.raises(StoreUnavailable):
+        world.start(as_current_user=True)
+    world.step()
+    assert not world.transport.sent
+
+
+def test_a_job_whose_write_has_lost_its_answer_is_sent_at_once(world: Bench) -> None:
+    world.store.lost.add("create")
+    with served():
+        world.start(as_current_user=True)
+    assert len(world.transport.sent) == 1
 
 
 def test_nothing_is_sent_at_once_to_an_address_that_has_not_proven_itself() -> None:

@@ -110,7 +110,7 @@ def test_from_the_start_to_the_first_line(processes: Processes, where: str, rest
             medians=f"{seconds(ours.call)} : {seconds(by_hand.call)}, {ours.call / by_hand.call:.1f} ×; "
             f"processor time {seconds(ours.own)} : {seconds(by_hand.own)}",
             beside="the bare insert; processor time of the calling thread",
-            implausible=100,  # a busy machine delays the call by milliseconds
+            implausible=1000,  # a busy machine delays the call by milliseconds
         )
     )
 

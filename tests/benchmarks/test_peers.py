@@ -58,11 +58,11 @@ def test_the_table_has_a_row_for_each_contender_with_the_median_of_its_rounds() 
         Result(_named("Celery on RabbitMQ"), "5.7", median_of([without])),
     ]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(results).splitlines()[2:]]
-    assert [len(row) for row in rows] == [10, 10, 10, 10]
-    assert rows[2][:3] == ["backjob", "1.0", "SQLite"]
-    assert rows[2][4:] == ["500", "1 ms", "300 µs", "4 ms", "200 ns; 50 µs if written", "7 µs"]
-    assert rows[3][:3] == ["Celery", "5.7", "RabbitMQ, results in Redis"]
-    assert rows[3][8] == "–"
+    assert [len(row) for row in rows] == [9, 9, 9, 9]
+    assert rows[2][:2] == ["backjob 1.0", "SQLite"]
+    assert rows[2][3:] == ["500", "1 ms", "300 µs", "4 ms", "200 ns; 50 µs if written", "7 µs"]
+    assert rows[3][:2] == ["Celery 5.7", "RabbitMQ, results in Redis"]
+    assert rows[3][7] == "–"
 
 
 @pytest.mark.slow

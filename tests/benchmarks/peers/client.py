@@ -82,10 +82,6 @@ class _Client:
             self._app.status(task)
         return (time.monotonic() - begin) / count
 
-    def close(self) -> None:
-        """Remove what would stay on a shared broker."""
-        getattr(self._app, "close", lambda: None)()
-
     def _ready(self) -> None:
         for _ in range(_WAKING):
             self._app.start()

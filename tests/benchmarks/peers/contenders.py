@@ -56,7 +56,7 @@ def _backjob(store: str) -> Contender:
         name="backjob",
         module=f"{_APPS}.with_backjob",
         store=store,
-        setting=f"in the web server's process, {WORKERS} threads",
+        setting=f"the web server's {WORKERS} threads",
     )
 
 
@@ -70,7 +70,7 @@ def _huey(store: str, setting: str) -> Contender:
             *("huey_consumer", f"{_APPS}.with_huey.huey", "--workers", str(WORKERS), "--worker-type", "thread"),
             *("--delay", "0.02", "--max-delay", "0.1", "--no-periodic", "--quiet"),
         ),
-        setting=f"1 process, {WORKERS} threads{setting}",
+        setting=f"{WORKERS} threads{setting}",
     )
 
 
@@ -94,7 +94,7 @@ def _celery(*, rabbitmq: bool) -> Contender:
             *("--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
         ),
         rabbitmq=rabbitmq,
-        setting=f"1 process, {WORKERS} threads",
+        setting=f"{WORKERS} threads",
     )
 
 
@@ -108,13 +108,13 @@ def _django(store: str) -> Contender:
         workers=("django-admin", "db_worker", "--interval", "0.1", "--no-startup-delay", "--verbosity", "0"),
         times=WORKERS,
         environment=(("DJANGO_SETTINGS_MODULE", f"{_APPS}.django_settings"),),
-        setting=f"{WORKERS} processes, poll every 0.1 s",
+        setting=f"{WORKERS} processes that poll",
     )
 
 
 CONTENDERS: Final = (
     _backjob("SQLite"),
-    _huey("SQLite", ", poll every 0.02–0.1 s"),
+    _huey("SQLite", " that poll"),
     _django("SQLite"),
     _backjob("PostgreSQL"),
     _django("PostgreSQL"),
@@ -134,7 +134,7 @@ CONTENDERS: Final = (
             "rq.worker.SimpleWorker",
             "--quiet",
         ),
-        setting=f"{WORKERS} processes that do not fork for each job",
+        setting=f"{WORKERS} processes",
     ),
     Contender(
         name="Dramatiq",
@@ -142,7 +142,7 @@ CONTENDERS: Final = (
         store="Redis",
         packages=("dramatiq[redis]",),
         workers=("dramatiq", f"{_APPS}.with_dramatiq", "--processes", "1", "--threads", str(WORKERS), "--skip-logging"),
-        setting=f"1 process, {WORKERS} threads",
+        setting=f"{WORKERS} threads",
     ),
     _celery(rabbitmq=False),
     _celery(rabbitmq=True),

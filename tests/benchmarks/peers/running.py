@@ -17,7 +17,8 @@ from attrs import frozen
 from tests.benchmarks.notes import Notes
 from tests.benchmarks.peers.contenders import Contender
 from tests.benchmarks.peers.environments import program_of
-from tests.services import RABBITMQ, own_name
+from tests.brokers import ON_RABBITMQ, Place
+from tests.services import own_name
 
 __all__ = ["Measured", "RunningContender", "running"]
 
@@ -91,13 +92,14 @@ def running(contender: Contender, cache: Path, directory: Path, store: str) -> I
     with ExitStack() as stack:
         notes = Notes.made(directory / "notes")
         stack.callback(notes.close)
-        broker = RABBITMQ.url if contender.rabbitmq else store
+        # The broker is a shared one, from which this removes what is left of the contender.
+        broker = stack.enter_context(ON_RABBITMQ.place()) if contender.rabbitmq else Place(store, own_name())
         settings = {
             "PYTHONPATH": str(_ROOT),
-            "PEER_NAME": own_name(),
+            "PEER_NAME": broker.name,
             "PEER_NOTES": str(notes.path),
             "PEER_STORE": store,
-            "PEER_BROKER": broker,
+            "PEER_BROKER": broker.url,
             "RQ_REDIS_URL": store,
             **dict(contender.environment),
         }
@@ -128,7 +130,6 @@ def running(contender: Contender, cache: Path, directory: Path, store: str) -> I
         client = started(words, subprocess.PIPE)
         package = contender.packages[0].partition("[")[0] if contender.packages else "backjob"
         (version,) = _call(client, "versions", [package])
-        stack.callback(lambda: client.poll() is None and _call(client, "close"))
         yield RunningContender(contender, version, client, (client, *workers))
 
 

@@ -19,7 +19,6 @@ __all__ = ["Result", "median_of", "table"]
 
 _COLUMNS = (
     "",
-    "version",
     "tasks are in",
     "workers",
     "tasks a second",
@@ -69,8 +68,7 @@ def _row(cells: Sequence[str]) -> str:
 def _cells(result: Result) -> list[str]:
     contender, measured = result.contender, result.measured
     return [
-        contender.name,
-        result.version,
+        f"{contender.name} {result.version}",
         contender.keeper,
         contender.setting,
         f"{1 / measured.task:,.0f}",

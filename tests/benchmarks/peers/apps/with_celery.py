@@ -51,9 +51,3 @@ def status(task_id: str) -> object:
     # A new object for each page, and what it read once is not read again.
     result = app.AsyncResult(task_id)
     return result.state, result.info
-
-
-def close() -> None:
-    """Delete the queue on a shared broker."""
-    with app.connection_for_write() as connection:
-        app.amqp.queues[_NAME](connection.default_channel).delete()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
+from backjob.adapters import ActionCall, Receiver, exit_response, served, visit
 from backjob.http.scope import (
     Scope,
     ScopeServing,
@@ -24,30 +25,24 @@ from backjob.http.scope import (
     routed_requests,
     with_mount,
 )
-from backjob.http.serving import serving
 from backjob.http.worker_requests import hide_signature
 from backjob.jobs import BackJob, Engine, engine_of
 from backjob.model import Headers
 from backjob.process import in_event_loop
-from backjob.status.endpoints import Endpoints, StatusResponse, Visit
+from backjob.status.endpoints import Endpoints, StatusResponse
 from backjob.status.exchange import Download
 from backjob.status.streaming.stream import Stream
-from backjob.worker.offload import note_loop, to_thread
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
-from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
+from backjob.worker.offload import to_thread
+from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, show_outside
 from backjob.worker.responses import ActionResponse
-from backjob.worker.running import Running
-from backjob.worker.task_exits import contain_tasks
 
-__all__ = ["BackJobMiddleware", "HideSignature", "StatusApp", "raise_if_cancelled", "shielded"]
+__all__ = ["BackJobMiddleware", "HideSignature", "StatusApp"]
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 # `Any`: to a type checker, each framework's own types for these are incompatible with every other's.
 App: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-
-_T = TypeVar("_T")
 
 _LONGEST_SEND: Final = 30.0  # s
 _LARGE_CHUNK: Final = 1 << 16  # bytes: to write more to a file could block the event loop
@@ -63,6 +58,7 @@ class BackJobMiddleware:
     def __init__(self, app: App, jobs: BackJob | Engine, status: bool = True) -> None:
         self._app = app
         self._jobs = engine_of(jobs)
+        self._receiver = Receiver(jobs)
         self._status = StatusApp(jobs) if status else None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -87,11 +83,8 @@ class BackJobMiddleware:
             await _answer(send, reply.status, headers, str(reply).encode())
             return
         if self._status is not None and (below := self._status.below(scope)) is not None:
-            token = serving.set(ScopeServing(scope))  # for a job that runs again as the current user
-            try:
+            with served(ScopeServing(scope)):  # for a job that runs again as the current user
                 await self._status(below, receive, send)
-            finally:
-                serving.reset(token)
             return
         await self._pass_on(scope, receive, send)
 
@@ -116,34 +109,17 @@ class BackJobMiddleware:
         body = await _body(receive, opened.length)
         if body is None:
             return  # the client disconnected before it had sent all of it: nothing was claimed
-        running = await shielded(to_thread(self._jobs.worker.claim, opened, body))
-        outcome = await shielded(self._act_and_end(scope, opened, body, running))
-        if (error := error_to_raise(running, outcome)) is not None:
-            raise error
+        answer = await self._receiver.arun(opened, body, partial(self._act, scope))
         with suppress(OSError):  # the client may have disconnected
-            await _answer(send, status_of(outcome), opened.headers, b"")
+            await _answer(send, answer.status, answer.headers, b"")
 
-    async def _act_and_end(self, arrived: Scope, opened: WorkerRequest, body: bytes, running: Running) -> Outcome:
-        response = _Collected(running)
-        error: BaseException | None = None
-        try:
-            contain_tasks()
-            note_loop()
-            scope = restored(arrived, opened.request, running.job.caller, running.fields)
-            token = serving.set(ScopeServing(scope))
-            try:
-                with running.active():
-                    if running.job.as_owner:
-                        await to_thread(self._jobs.run_as_owner, running.job, scope)
-                    await self._app(scope, _Replayed(body, response.complete), response)
-            finally:
-                serving.reset(token)
-        except BaseException as raised:
-            error = raised
-        outcome = response.outcome(error, self._jobs.clock.now())
-        await to_thread(self._jobs.worker.end, running, outcome)
-        raise_if_cancelled(error)
-        return outcome
+    async def _act(self, arrived: Scope, call: ActionCall) -> None:
+        scope = restored(arrived, call.opened.request, call.caller, call.running.fields)
+        with served(ScopeServing(scope)):
+            if call.job.as_owner:
+                await to_thread(self._jobs.run_as_owner, call.job, scope)
+            collected = _Collected(call.response)
+            await self._app(scope, _Replayed(call.body, collected.complete), collected)
 
     # --- an ordinary request ----------------------------------------------------------------------------------------
 
@@ -155,18 +131,15 @@ class BackJobMiddleware:
             has_started = True
             await send(message)
 
-        token = serving.set(ScopeServing(scope))
-        note_loop()
         try:
-            await self._app(scope, receive, start)
+            with served(ScopeServing(scope)):
+                await self._app(scope, receive, start)
         except BaseException as error:
-            job_exit = exit_of(error)
-            if job_exit is None:
+            response = exit_response(error)
+            if response is None:
                 raise
             if not has_started:
-                await _answer(send, job_exit.status, no_store(), str(job_exit).encode())
-        finally:
-            serving.reset(token)
+                await _answer(send, response.status, response.headers, response.body)
 
 
 class HideSignature:
@@ -205,10 +178,9 @@ class _Replayed:
 class _Collected:
     """``send`` of an action."""
 
-    def __init__(self, running: Running) -> None:
-        self._response = ActionResponse(running)
+    def __init__(self, response: ActionResponse) -> None:
+        self._response = response
         self._has_chunks = False
-        self.outcome = self._response.outcome
         self.complete = asyncio.Event()
 
     async def __call__(self, message: Message) -> None:
@@ -227,25 +199,6 @@ class _Collected:
             if is_last:
                 self._response.end()
                 self.complete.set()
-
-
-async def shielded(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run the work to its end, even if the caller is cancelled meanwhile. Returns its result, or raises its error.
-
-    Only the work itself can be cancelled, as all tasks are when the event loop shuts down.
-    """
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(task)
-    return task.result()
-
-
-def raise_if_cancelled(error: BaseException | None) -> None:
-    """Raise the error again if the event loop cancels this task; an action may also raise `CancelledError` itself."""
-    task = asyncio.current_task()
-    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-        raise error
 
 
 class StatusApp:
@@ -277,18 +230,7 @@ class StatusApp:
 
     def _answer(self, scope: Scope) -> StatusResponse:
         request, here = request_of(scope), ScopeServing(scope)
-        return self._endpoints.respond(
-            Visit(
-                request,
-                path=route_path(scope),
-                owner=lambda: self._jobs.owner_of(request),
-                mount=here.mount,
-                sees_all=lambda: self._jobs.may_see_all(request),
-                in_thread=False,
-                manages_all=lambda: self._jobs.may_manage_all(request),
-                origin=here.origin,
-            )
-        )
+        return self._endpoints.respond(visit(self._jobs, request, here, route_path(scope), here.mount))
 
 
 async def _body(receive: Receive, length: int) -> bytes | None:

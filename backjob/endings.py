@@ -87,8 +87,20 @@ def log_fields(job: Job, cause: str) -> dict[str, object]:
     return {"job_id": job.id, "path": path, "run": job.run, "cause": cause, "route": route, "attempt": job.attempt}
 
 
-def write_report(store: Store, job_id: str, token: str, report: Report) -> bool:
-    """Write a report as `Store.report` does, with a plainer text or none if necessary. Raises `StoreError`."""
+def write_report(
+    store: Store, job_id: str, token: str, report: Report, refused: Callable[[], object] = lambda: None
+) -> bool:
+    """Write a report as `Store.report` does, with a plainer text or none if necessary. Raises `StoreError`.
+
+    ``refused`` is called if the store refuses the report as it is.
+    """
+    try:
+        return store.report(job_id, token, report)
+    except StoreError:
+        raise
+    except Exception:
+        refused()
+    # This tries the report itself again, and logs why it is refused.
     return _written(lambda form: store.report(job_id, token, form), _reports(report), job_id, "report", report.text)
 
 

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import datetime
 from enum import Enum
@@ -13,22 +13,28 @@ from typing import BinaryIO, Protocol, runtime_checkable
 
 from backjob.clock import Clock
 from backjob.model import (
+    UNSET,
     Caller,
     Changes,
     Credentials,
     Draft,
     Expect,
     Grant,
+    Headers,
     Job,
     JobState,
+    JsonValue,
     Output,
     Query,
     Report,
     Request,
     Response,
+    Status,
+    Unset,
 )
 
 __all__ = [
+    "UNSET",
     "Caller",
     "Capability",
     "Changes",
@@ -39,18 +45,24 @@ __all__ = [
     "Expect",
     "Files",
     "Grant",
+    "Headers",
     "Job",
     "JobState",
+    "JsonValue",
     "Output",
     "Query",
     "Report",
+    "ReportsTogether",
     "Request",
     "Response",
     "Signer",
+    "Status",
     "Store",
     "Transport",
+    "Unset",
     "Verified",
     "lacks",
+    "report_all_of",
 ]
 
 
@@ -60,10 +72,19 @@ class Store(Protocol):
 
     Every write is atomic, and durable when the method returns. Times come from the store's own clock. Every method raises
     `StoreUnavailable` when the store can't be reached for now; only a later read shows whether the write was made.
+
+    A job has the ``version`` 1 when it is created. Each `change`, each `report` and each `take_due` that writes the job
+    raises it by one; a `beat` does not.
+
+    A process may fork at any time. The child must neither use nor close the connections that it inherits: it opens its own.
+    `backjob.process.PerProcess` keeps a value for each process.
     """
 
     def create(self, draft: Draft, merge_key: str | None = None) -> Job:
-        """Write a new job with its first lease, or return the job that already holds the merge key and write nothing."""
+        """Write a new job with its first lease, or return the job that already holds the merge key and write nothing.
+
+        Raises `InvalidRequest` with the field ``id`` if a job with this id exists, unless the merge key decides first.
+        """
         ...
 
     def get(self, job_id: str, *, body: bool = False) -> Job | None:
@@ -76,9 +97,10 @@ class Store(Protocol):
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         """At most ``limit`` bytes (4 or more) of output from byte ``offset``, never splitting a character.
 
-        An offset at or past the end gives an empty chunk with that ``next_offset``; an offset inside a character moves to
-        the next one; an unknown job has no output. Each chunk has the job's ``truncated``, and one that reaches the end of
-        the output its ``tail``. Other chunks cost nothing more because of a tail, and `get` and `find` never read it.
+        An offset at or past the end gives an empty chunk, whose ``next_offset`` is that offset and not the end. An offset
+        below 0 is 0, and one inside a character moves to the next one. An unknown job has no output. Each chunk has the
+        job's ``truncated``, and one that reaches the end of the output its ``tail``. Other chunks cost nothing more because
+        of a tail, and `get` and `find` never read it. Raises `InvalidRequest` for a shorter limit.
         """
         ...
 
@@ -110,8 +132,10 @@ class Store(Protocol):
         """Lease at most ``limit`` waiting jobs that are due and not leased to ``lessee``, for ``lease`` seconds.
 
         Waiting jobs are those without a token that have not ended. Only jobs with one of these ``labels``, of one of
-        these ``queues``; None means any. A job of a queue in ``full`` is skipped unless it has a slot. The longest due come first, each with its request's body.
-        A lease ends exactly at ``lease_until``. Of concurrent callers, one gets each job.
+        these ``queues``; None means any. A job of a queue in ``full`` is skipped unless it has a slot. The longest due
+        come first (the earliest ``start_time``), and of jobs that are due at the same moment the one that was created
+        first. Each has its request's body. A lease ends exactly at ``lease_until``. ``deliver_by`` and ``expires`` do not
+        matter here. Of concurrent callers, one gets each job.
         """
         ...
 
@@ -125,9 +149,10 @@ class Store(Protocol):
         ...
 
     def find(self, query: Query) -> list[Job]:
-        """The jobs that match, newest first, whose requests need no body.
+        """The jobs that match, whose requests need no body: the one that was created last comes first.
 
-        An unknown ``before`` finds nothing, unless the query has a ``before_time``.
+        A clock may be set back, so the order is that of creation, not of ``created_time``. A job is overdue exactly at its
+        limit: ``limit <= now``. An unknown ``before`` finds nothing, unless the query has a ``before_time``.
         """
         ...
 
@@ -148,13 +173,35 @@ class Store(Protocol):
         It leaves jobs that have a ``file``: backjob deletes the file first, then the job by `delete`.
 
         A COMPLETED job is old if it ended more than ``completed_age`` seconds ago, and a job with any final status if it
-        ended more than ``ended_age`` seconds ago. An age of 0 keeps jobs forever.
+        ended more than ``ended_age`` seconds ago: ``end_time < now - age``. An age of 0 keeps jobs forever.
         """
         ...
 
     def close(self) -> None:
-        """Close the connections. A second call has no effect."""
+        """Close the connections, and keep all jobs. A second call has no effect.
+
+        Another thread may still call the store: such a call opens its own connection and closes it after use, or raises
+        `StoreUnavailable`.
+        """
         ...
+
+
+class ReportsTogether(Protocol):
+    """An optional method of a `Store`, which makes many running jobs cheaper. Without it backjob calls `Store.report` for each."""
+
+    def report_all(self, reports: Sequence[tuple[str, str, Report]]) -> Sequence[bool]:
+        """Write the reports of several jobs in one transaction. Returns what `Store.report` would return for each, in order.
+
+        Each has a job's id, its token, and its report; no job occurs twice. A job that does not run with its token does not
+        matter to the others. If it raises an error, nothing is written, except that after `StoreUnavailable` everything may be.
+        """
+        ...
+
+
+def report_all_of(store: object) -> Callable[[Sequence[tuple[str, str, Report]]], Sequence[bool]] | None:
+    """The method of `ReportsTogether` if the store has it, or None. A store in front of another has None if that lacks it."""
+    found: Callable[[Sequence[tuple[str, str, Report]]], Sequence[bool]] | None = getattr(store, "report_all", None)
+    return found
 
 
 class Capability(Enum):
@@ -290,6 +337,7 @@ class Transport(Protocol):
     def send(self, delivery: Delivery) -> Future[Response]:
         """Start sending and return at once. The future gets the complete response, or `NotSent`, or `ConnectionLost`.
 
+        Any thread may call it, also in a callback of an earlier future: settle none while you hold a lock that this needs.
         The transport sends the target byte for byte, follows no redirect, keeps no cookie, ignores proxies and netrc of
         the environment, and has no read timeout. Cancelling the future closes the connection.
         """

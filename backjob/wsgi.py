@@ -9,6 +9,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from backjob.adapters import ActionCall, Receiver, served, visit
 from backjob.errors import JobExit
 from backjob.http.environ import (
     EnvironServing,
@@ -26,11 +27,10 @@ from backjob.jobs import BackJob, Engine, check_without_engine, engine_of
 from backjob.lifecycle import status_line
 from backjob.model import Headers
 from backjob.protocols import Signer
-from backjob.status.endpoints import Endpoints, Visit
-from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
+from backjob.status.endpoints import Endpoints
+from backjob.worker.outcomes import exit_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse
-from backjob.worker.running import Running
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -49,6 +49,7 @@ class BackJobMiddleware:
     def __init__(self, app: WSGIApplication, jobs: BackJob | Engine, status: bool = True) -> None:
         self._app = app
         self._jobs = engine_of(jobs)
+        self._receiver = Receiver(jobs)
         self._status = StatusApp(jobs) if status else None
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -66,51 +67,35 @@ class BackJobMiddleware:
             time.sleep(reply.hold)
             return _reply(environ, start_response, reply)
         if self._status is not None and (below := self._status.below(environ)) is not None:
-            token = serving.set(EnvironServing(environ))  # for a job that runs again as the current user
-            try:
+            with served(EnvironServing(environ)):  # for a job that runs again as the current user
                 return self._status(below, start_response)
-            finally:
-                serving.reset(token)
         return _pass_on(self._app, environ, start_response)
 
     # --- a worker request -------------------------------------------------------------------------------------------
 
     def _work(self, environ: WSGIEnvironment, start_response: StartResponse, opened: WorkerRequest) -> Iterable[bytes]:
         body = environ["wsgi.input"].read(opened.length) if opened.length else b""
-        running = self._jobs.worker.claim(opened, body)
-        outcome = self._act(environ, running, opened, body)
-        self._jobs.worker.end(running, outcome)
-        if (error := error_to_raise(running, outcome)) is not None:
-            raise error
-        line = f"{outcome.status} {outcome.reason}".strip() if outcome.status else status_line(status_of(outcome))
-        return _answer(start_response, line, opened.headers, "")
+        answer = self._receiver.run(opened, body, partial(self._act, environ))
+        return _answer(start_response, f"{answer.status} {answer.reason}".strip(), answer.headers, "")
 
-    def _act(self, environ: WSGIEnvironment, running: Running, opened: WorkerRequest, body: bytes) -> Outcome:
+    def _act(self, environ: WSGIEnvironment, call: ActionCall) -> None:
         """Run the action to its end, even if the connection is lost."""
-        response = ActionResponse(running)
-        error: BaseException | None = None
-        token = serving.set(EnvironServing(environ))
-        try:
-            restore(environ, opened.request, running.job.caller, running.fields)
-            environ["wsgi.input"] = io.BytesIO(body)
-            with running.active():
-                if running.job.as_owner:
-                    self._jobs.run_as_owner(running.job, environ)
-                chunks = self._app(environ, partial(_begin, response))
-                is_whole = isinstance(chunks, list | tuple)
-                try:
-                    for chunk in chunks:
-                        response.write(chunk, is_whole=is_whole)
-                    response.end()
-                finally:
-                    close = getattr(chunks, "close", None)
-                    if close is not None:
-                        close()
-        except BaseException as raised:
-            error = raised
-        finally:
-            serving.reset(token)
-        return response.outcome(error, self._jobs.clock.now())
+        response = call.response
+        with served(EnvironServing(environ)):
+            restore(environ, call.opened.request, call.caller, call.running.fields)
+            environ["wsgi.input"] = io.BytesIO(call.body)
+            if call.job.as_owner:
+                self._jobs.run_as_owner(call.job, environ)
+            chunks = self._app(environ, partial(_begin, response))
+            is_whole = isinstance(chunks, list | tuple)
+            try:
+                for chunk in chunks:
+                    response.write(chunk, is_whole=is_whole)
+                response.end()
+            finally:
+                close = getattr(chunks, "close", None)
+                if close is not None:
+                    close()
 
 
 class HideSignature:
@@ -233,17 +218,8 @@ class StatusApp:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request, here = request_of(environ), EnvironServing(environ)
-        answer = self._endpoints.respond(
-            Visit(
-                request,
-                path=environ.get("PATH_INFO", ""),
-                owner=lambda: self._jobs.owner_of(request),
-                mount=here.mount,
-                sees_all=lambda: self._jobs.may_see_all(request),
-                manages_all=lambda: self._jobs.may_manage_all(request),
-                origin=here.origin,
-            )
-        )
+        path = environ.get("PATH_INFO", "")
+        answer = self._endpoints.respond(visit(self._jobs, request, here, path, here.mount))
         start_response(f"{answer.status} {answer.reason}", list(answer.headers))
         return answer.stream or answer.download or [answer.body]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -19,11 +21,16 @@ for name, examples in (("ci", 100), ("quick", 25)):
 settings.load_profile("ci" if os.environ.get("CI") else "quick")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_finish() -> None:
-    """Exclude the collected tests from garbage collection, so that it is faster and forked children share their memory."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect no garbage meanwhile, nor the collected tests later: that is faster, and forked children share their memory."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,8 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
+    return _turn_of(item.path)
+
+
+@cache
+def _turn_of(path: Path) -> int:
     for turn, names in enumerate(_LONG):
-        if any(item.path.is_relative_to(_HERE / name) for name in names):
+        if any(path.is_relative_to(_HERE / name) for name in names):
             return turn
     return len(_LONG)
 

@@ -45,7 +45,12 @@ class Service:
 
 
 POSTGRES: Final = Service("PostgreSQL", "TEST_POSTGRES", "postgresql+psycopg://postgres@127.0.0.1:5432/test")
-MARIADB: Final = Service("MariaDB", "TEST_MARIADB", "mariadb+pymysql://root@127.0.0.1:3306/test")
+MARIADB: Final = Service(
+    # PyMySQL reads all certificate authorities for each connection, 35 ms of processor time, even if the server has no TLS.
+    "MariaDB",
+    "TEST_MARIADB",
+    "mariadb+pymysql://root@127.0.0.1:3306/test?ssl_disabled=true",
+)
 REDIS: Final = Service("Redis", "TEST_REDIS", "redis://127.0.0.1:6379/0")
 RABBITMQ: Final = Service("RabbitMQ", "TEST_RABBITMQ", "amqp://guest:guest@127.0.0.1:5672//")
 SERVICES: Final = (POSTGRES, MARIADB, REDIS, RABBITMQ)

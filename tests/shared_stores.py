@@ -120,6 +120,7 @@ def mariadb(statement: str, *values: object) -> list[Any]:
                 database=parts.path[1:],
                 autocommit=True,
                 connect_timeout=10,
+                ssl_disabled="ssl_disabled" in parts.query,
             )
         ) as connection,
         connection.cursor() as cursor,

@@ -43,7 +43,6 @@ class Carrier:
         self._entered: dict[str, object] = {}
         self._posted: deque[Callable[[], None]] = deque()
         self._outage = parts.outage or Outage(parts.clock)
-        self._has_backlog = False
         self._clocks = Clocks(parts.clock, parts.run_lease)
         self._deliveries = Deliveries(
             parts,
@@ -52,7 +51,7 @@ class Carrier:
             outage=self._outage,
             post=self._post,
             set_alarm=self._set_alarm,
-            has_backlog=lambda: self._has_backlog,
+            has_backlog=self._may_more_wait,
         )
 
     # --- called from any thread -------------------------------------------------------------------------------------
@@ -132,13 +131,18 @@ class Carrier:
     def _set_alarm(self, at: float) -> None:
         """Look for due jobs at a time (monotonic, s). A carrier looks for none: whoever has given it a job reads it again."""
 
+    def _may_more_wait(self) -> bool:
+        """Return whether more due jobs may wait in the store, as far as it is known. A carrier takes none from there."""
+        return False
+
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _pass(self) -> float:
-        return self.step()
+        with self._deliveries.turn:
+            return self.step()
 
     def step(self) -> float:
-        """Do everything that is due. Returns the seconds until something else is."""
+        """Do everything that is due. Returns the seconds until something else is. The caller has the turn."""
         self._run_posted()
         self._clocks.check_wall()
         self._deliveries.run(self._clock.monotonic())
@@ -156,6 +160,10 @@ class Carrier:
         self._outage.attempt(part, "a carrier")
 
     def _finish(self) -> None:
+        with self._deliveries.turn:
+            self._release()
+
+    def _release(self) -> None:
         for part in (self._run_posted, self._deliveries.release):
             self._retrying(part)
 

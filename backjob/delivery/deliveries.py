@@ -1,51 +1,44 @@
 """The jobs that this process delivers: their leases and credentials, what is in flight, and what follows an outcome.
 
-Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
+Everything here runs under the lock ``turn``: one pass of the monitor's thread, or one short step of another thread that
+needs no store, such as the one that starts a job or that has got the answer to its request.
 """
 
 from __future__ import annotations
 
-import heapq
 import logging
 from concurrent.futures import Future
-from functools import partial
 from typing import Final
 
 from attrs import evolve
 
-from backjob.delivery.attempts import Attempt, Undeliverable, credentials_of, describe, failure
-from backjob.delivery.keeping import LEASE, Keeping
-from backjob.delivery.pending import LastSent, PendingDelivery
+from backjob.delivery.attempts import describe, failure
+from backjob.delivery.keeping import LEASE
+from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import refusal_pause
-from backjob.delivery.proof import host_of
-from backjob.endings import log_conclusion, write_end
+from backjob.delivery.sending import Sending
 from backjob.errors import UNTIMELY, NotSent, StoreError
 from backjob.lifecycle import (
     BUSY,
     REFUSAL_HEADER,
-    ROW_CHANGED,
-    End,
-    Late,
     Next,
     after_answer,
     after_silence,
     backoff,
     failed,
-    late,
-    local_deadline,
     past_end,
-    waits_until_sent,
 )
 from backjob.model import UNSET, Changes, Credentials, Expect, Job, Response
 
-_BATCH: Final = 100
 _MOST_UNTIMELY: Final = 3
+_AHEAD: Final = 0.25
+"""Seconds after which a job that was taken ahead is left to the other processes, if it could not be sent yet."""
 
 _log = logging.getLogger("backjob")
 
 
-class Deliveries(Keeping):
-    """All deliveries of one process: sends the jobs of `Keeping`, and decides what follows from each outcome."""
+class Deliveries(Sending):
+    """All deliveries of one process: which jobs it has, and what follows from each outcome."""
 
     def add(self, job: Job, credentials: Credentials | None, at: float, leased: float | None = None) -> None:
         """Deliver a job when the monotonic clock reads ``at``. Its lease began at ``leased``; None: now."""
@@ -60,12 +53,79 @@ class Deliveries(Keeping):
         if delivery is not None:  # an earlier run, whose outcome means nothing any more
             self._again(job, delivery, at)
             return
-        delivery = self._by_id[job.id] = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
-        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
+        delivery = self._keep(job, credentials, at)
         # Inside the caller's long transaction the lease may expire before the row is visible: count the renewal from
         # when it was taken.
         self._renew_at((now if leased is None else leased) + LEASE / 2, delivery)
         self._send_at(max(at, now), delivery)
+
+    def add_ahead(self, job: Job, now: float) -> None:
+        """Deliver a job for which there is no place yet, but soon; otherwise leave it to the other processes again."""
+        is_new = job.id not in self._by_id
+        self.add(job, None, now)
+        if is_new and not job.held:
+            self._plan(now + _AHEAD, self._leave_unsent, self._by_id[job.id])
+
+    def _leave_unsent(self, delivery: PendingDelivery) -> None:
+        if delivery.future is None and delivery.send_at is None and delivery.job is not None:
+            self._leave_to_others(delivery)
+            self.places.must_poll = True
+
+    def _keep(self, job: Job, credentials: Credentials | None, at: float) -> PendingDelivery:
+        delivery = PendingDelivery(job.id, job, job.version, credentials, job.held, at, job.run)
+        delivery.is_whole = bool(credentials) or not job.held  # else read it again before it ends for want of them
+        self._by_id[job.id] = delivery
+        return delivery
+
+    def accept(
+        self, job: Job, credentials: Credentials | None, at: float, leased: float, *, may_send_now: bool
+    ) -> None:
+        """Deliver a new job: now, if it is due and needs nothing but a proven address and a place; otherwise in the next pass.
+
+        Callable from any thread. ``may_send_now``: the monitor's thread runs. The other arguments are those of `add`.
+        """
+        is_sent = False
+
+        def send() -> None:
+            nonlocal is_sent
+            is_sent = may_send_now and at <= self._monotonic() and self._send_at_once(job, credentials, leased)
+
+        try:
+            self._outage.attempt(send, "the delivery of job %s", job.id)
+        finally:  # also if this thread was interrupted: the job is in the store
+            if not is_sent:
+                self._post(lambda: self._add_reserved(job, credentials, at, leased))
+
+    def _add_reserved(self, job: Job, credentials: Credentials | None, at: float, leased: float) -> None:
+        self.places.occupy()
+        self.add(job, credentials, at, leased)
+
+    def _send_at_once(self, job: Job, credentials: Credentials | None, leased: float) -> bool:
+        if not self.turn.acquire(blocking=False):
+            return False
+        try:
+            if job.id in self._by_id or self._ready or not self.places.free():
+                return False
+            is_sent = False
+            try:
+                delivery = self._keep(job, credentials, self._monotonic())
+                is_sent = self._send_without_store(delivery, is_new=True)
+            finally:
+                if not is_sent:
+                    self._undo(job.id)
+            if is_sent:
+                self.places.occupy()
+                self._renew_at(leased + LEASE / 2, delivery)
+            return is_sent
+        finally:
+            self.turn.release()
+
+    def _undo(self, job_id: str) -> None:
+        """Forget a job that could not be sent at once; if this thread was interrupted, a request may be in flight."""
+        delivery = self._by_id.get(job_id)
+        if delivery is not None and delivery.future is not None:
+            self.places.leave(delivery.future)
+        self.drop(job_id)
 
     def reschedule(self, job: Job, credentials: Credentials | None, at: float) -> None:
         """Deliver a job that is leased to this process at another time. A job in flight stays as it is."""
@@ -79,49 +139,6 @@ class Deliveries(Keeping):
             delivery.is_whole = False
             delivery.credentials = credentials or delivery.credentials
             self._send_at(at, delivery)
-
-    def room(self) -> int:
-        """Return how many more jobs could be sent now. While probes fail, take one, as the reason for the next probe."""
-        room = max(0, self.places.free() - len(self._ready))
-        return room if self._proof.waiting is None else min(room, 0 if self._ready else 1)
-
-    def reserve(self, queue: str) -> bool:
-        """Reserve room for a new job of this queue, if there is any. Callable from any thread."""
-        return queue not in self.slots.full() and self.places.reserve(len(self._ready))
-
-    def why_waiting(self) -> str:
-        """Return why probes have failed, or an empty text. Callable from any thread."""
-        return self._proof.reason
-
-    def next_event(self) -> float | None:
-        """Return when `run` has something to do, on the monotonic clock (s)."""
-        events = [self._agenda[0][0]] if self._agenda else []
-        if self._ready and self.places.free():
-            events.append(self._proof.next_event())
-        return min(events, default=None)
-
-    def run(self, now: float) -> None:
-        """Do what is due: send, renew leases, read jobs again."""
-        while self._agenda and self._agenda[0][0] <= now:
-            _, _, action, job_id = heapq.heappop(self._agenda)
-            delivery = self._by_id.get(job_id)
-            if delivery is not None:
-                self._retrying(action, delivery)
-        while self._ready and self.places.free():
-            delivery = self._by_id.get(self._ready[0])
-            if delivery is None or delivery.job is None or delivery.send_at is not None:
-                self._ready.popleft()
-            elif self._proof.destination() is None:
-                self._outage.attempt(partial(self._seek, delivery.job), "the probe for job %s", delivery.job_id)
-                self._outage.attempt(self._note_waiting, "the monitor")
-                break
-            else:
-                self._ready.popleft()
-                self._retrying(self._send, delivery)
-
-    def _seek(self, job: Job) -> None:
-        if self._proof.seek(job):
-            self._ready.rotate(-1)  # perhaps the next job's request goes below another mount, where ours answers
 
     def conclude(self, job_id: str, future: Future[Response]) -> None:
         """Decide what follows the outcome of an attempt."""
@@ -148,7 +165,7 @@ class Deliveries(Keeping):
         for delivery in [*self._by_id.values()]:
             if not delivery.held and not (unsent and delivery.future is not None):
                 self._give_up_lease(delivery)
-                if unsent:
+                if delivery.future is None:  # or another thread would send it when a place becomes free
                     self.drop(delivery.job_id)
 
     def carries(self, job_id: str) -> bool:
@@ -173,121 +190,39 @@ class Deliveries(Keeping):
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
-    def _send(self, delivery: PendingDelivery) -> None:
-        destination = self._proof.destination()
-        job = delivery.job
-        if job is None:
-            return
-        if destination is None:  # a request has shown a new address since `run` asked
-            self._ready.appendleft(delivery.job_id)
-            return
-        if not delivery.is_whole:
-            job = self._store.get(job.id, body=True)
-            if job is None or job.version != delivery.version:
-                self._read_again(delivery)
-                return
-            delivery.job, delivery.is_whole = job, True
+    def _outcome_came(self, job_id: str, future: Future[Response]) -> None:
+        """Take the outcome of an attempt, in the transport's thread."""
+        if not self._conclude_at_once(job_id, future):
+            self._post(lambda: self.conclude(job_id, future))
+
+    def _conclude_at_once(self, job_id: str, future: Future[Response]) -> bool:
+        """Forget a job whose answer says that it has ended. Returns False if the outcome is left to the monitor."""
+        if future.cancelled() or future.exception() is not None or not self.turn.acquire(blocking=False):
+            return False
+        needs_monitor = False
         try:
-            credentials = self._credentials(delivery, job)
-        except Undeliverable as error:
-            self._end(job, failed(str(error)))
-            return
-        number = delivery.next_number(job)
-        prepared = self._prepared(delivery, job, number)
-        if prepared is None:
-            return
-        if prepared.request is None:
-            self.drop(job.id)
-            return
-        job = delivery.job = prepared
-        more = host_of(destination, job) + (credentials.headers if credentials else ())
-        request = evolve(prepared.request, headers=prepared.request.headers + more)
-        clock, now = self._parts.clock, self._monotonic()
-        deadline = local_deadline(self._with_deadline(job), clock.now(), self._parts.delivery_timeout)
-        if job.expires is not None:
-            deadline = min(deadline, clock.now() + (job.expires - job.read_time))
-        reached = self._proof.reached if destination.needs_proof else None
-        attempt = Attempt(job.id, job.run, number, deadline, request, self._parts.signer, clock, reached)
-        future = destination.transport.send(attempt)
-        delivery.job, delivery.future, delivery.sent = None, future, LastSent(destination, job.run, number, now)
-        if delivery.first_sent is None:
-            delivery.first_sent = now
-        self.places.in_flight.add(future)
-        job_id = job.id
-        future.add_done_callback(lambda future: self._post(lambda: self.conclude(job_id, future)))
+            delivery = self._by_id.get(job_id)
+            if delivery is None or delivery.future is not future or not self._has_ended(delivery, future):
+                return False
+            self.places.leave(future)
+            del self._by_id[job_id]
+            needs_monitor = True  # also if the next job can't be sent because of an error
+            needs_monitor = not self._send_ready() or (self._has_backlog() and not self._ready)
+        finally:
+            self.turn.release()
+            if needs_monitor:
+                self._wake()
+        return True
 
-    def _credentials(self, delivery: PendingDelivery, job: Job) -> Credentials | None:
-        """Return the credentials to send with a job. Raises `Undeliverable`, also for a job that must not be sent at all."""
-        if (limit := self._limit(job, delivery)) is not None:
-            raise Undeliverable(past_end(job, limit).text)
-        if not self._parts.is_authentic(job):
-            _log.error("job %s: its stored row is not as this application wrote it, so nothing was sent", job.id)
-            raise Undeliverable(ROW_CHANGED)
-        return credentials_of(job, delivery.credentials, self._parts.unseal)
-
-    def _limit(self, job: Job, delivery: PendingDelivery) -> Late | None:
-        """Return which time limit the job has passed. Its delivery counts by the monotonic clock while a clock has just jumped."""
-        limit, sent = late(job), delivery.first_sent
-        timeout = self._parts.delivery_timeout
-        is_steady = self._clocks.steady >= timeout and self._clocks.is_plausible(job.read_time)
-        if limit is Late.UNDELIVERED and not is_steady:
-            limit = None
-        if limit is None and sent is not None and sent + timeout <= self._monotonic():
-            return Late.UNDELIVERED
-        return limit
-
-    def _with_deadline(self, job: Job) -> Job:
-        """Return the job, without its deadline if that is from before a jump of the clock: then it has its whole time."""
-        left = None if job.deliver_by is None else (job.deliver_by - job.read_time).total_seconds()
-        is_possible = left is not None and 0 < left <= self._parts.delivery_timeout
-        return job if is_possible else evolve(job, deliver_by=None)
-
-    def _prepared(self, delivery: PendingDelivery, job: Job, number: int) -> Job | None:
-        """Write what must be written before sending: after a failure, for a slot, or to free a merge key; usually nothing."""
-        frees_key = waits_until_sent(job.merge_key)
-        needs_slot = self.slots.is_needed(job)
-        if not (delivery.failures or frees_key or needs_slot):
-            return job
-        changes = evolve(
-            self._renewal(delivery),
-            delivery=number if delivery.failures else UNSET,
-            free_merge_key=frees_key,
-            waiting_for=delivery.waiting_for if delivery.waiting_for != job.waiting_for else UNSET,
+    def _has_ended(self, delivery: PendingDelivery, future: Future[Response]) -> bool:
+        """Return whether the answer says that the job has ended, and nothing else follows from it."""
+        sent = delivery.sent
+        return (
+            sent is not None
+            and not self._parts.queues
+            and self._proof.says_end(sent, delivery.job_id, future.result())
+            and self._proof.judge(sent, delivery.job_id, future)
         )
-        changed: Job | None
-        if not needs_slot:
-            changed = self._change(delivery, changes)
-        elif job.queue in self.slots.full():
-            self._wait_for_slot(delivery, job)
-            return None
-        else:
-            changed, is_free = self.slots.take(
-                job.queue, lambda slot: self._change(delivery, evolve(changes, slot=slot))
-            )
-            if not is_free:
-                self._wait_for_slot(delivery, job)
-        return None if changed is None else evolve(changed, request=job.request)
-
-    def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:
-        at = self.slots.next_event() or self._monotonic()
-        if job.held or self._parts.keeps_leases:  # only this process can deliver it, or has to
-            self._send_at(at, delivery)
-        else:
-            self._give_up_lease(delivery)
-            self.drop(delivery.job_id)
-            self._set_alarm(at)
-
-    def _note_waiting(self) -> None:
-        """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
-        reason = self._proof.waiting
-        waiting = [delivery for job_id in self._ready if (delivery := self._by_id.get(job_id)) is not None]
-        news = [one for one in waiting if reason is not None and one.job is not None and one.waiting_for != reason]
-        for delivery in news[:_BATCH]:
-            job = delivery.job
-            changed = self._change(delivery, Changes(waiting_for=reason))
-            delivery.waiting_for = reason
-            if changed is not None and job is not None:
-                delivery.job = evolve(changed, request=job.request)
 
     # --- outcomes ---------------------------------------------------------------------------------------------------
 
@@ -365,10 +300,3 @@ class Deliveries(Keeping):
             if changed is not None:
                 delivery.job = changed
                 self._slot_freed(job)
-
-    def _end(self, job: Job, end: End) -> None:
-        changed = write_end(self._store, job, Expect(run=job.run, unclaimed=True), end)
-        self._by_id.pop(job.id, None)
-        if changed is not None:
-            log_conclusion(job, end)
-            self._parts.announce(changed)

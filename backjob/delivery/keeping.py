@@ -1,11 +1,12 @@
 """The jobs that this process delivers: the agenda of their next steps, their leases, and their next runs.
 
-Single-threaded: everything here runs in the monitor's thread. A transport's callback only passes the future on.
+Everything here runs under the lock ``turn``: one pass of the monitor's thread, or one short step of another thread.
 """
 
 from __future__ import annotations
 
 import heapq
+import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
@@ -36,6 +37,8 @@ _Action: TypeAlias = Callable[[PendingDelivery], None]
 class Keeping:
     """The jobs that one process delivers. ``post`` has the monitor's thread call a function.
 
+    Whoever calls a method holds the lock ``turn``, unless the method says that any thread may call it.
+
     ``set_alarm(at)`` has it look for due jobs at a time (monotonic, s). ``has_backlog`` says whether more jobs wait in the
     store than there was room for.
     """
@@ -61,6 +64,7 @@ class Keeping:
         self._set_alarm = set_alarm
         self._has_backlog = has_backlog
         self._proof = Proof(parts, post)
+        self.turn = threading.Lock()
         self.places = Places(parts)
         self.slots = Slots(parts)
         self._by_id: dict[str, PendingDelivery] = {}
@@ -80,6 +84,10 @@ class Keeping:
         delivery = self._by_id.get(job.id)
         if delivery is not None and (job.status.is_final or delivery.run < job.run):
             self.drop(job.id)
+
+    def _wake(self) -> None:
+        """Have the monitor's thread make a pass. Callable from any thread."""
+        self._post(_nothing)
 
     def _send(self, delivery: PendingDelivery) -> None:
         """Send the request of a job that is ready."""
@@ -140,8 +148,7 @@ class Keeping:
         is_for_others = not (self._parts.keeps_leases or job is None or job.held)
         if is_ready and has_waited and is_for_others:
             # There was no room to send it in time: any process that has room may take it.
-            self._give_up_lease(delivery)
-            self.drop(delivery.job_id)
+            self._leave_to_others(delivery)
             return
         changed = self._change(delivery, self._renewal(delivery))
         if changed is None:
@@ -150,11 +157,19 @@ class Keeping:
             delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
-    def _give_up_lease(self, delivery: PendingDelivery) -> None:
+    def _leave_to_others(self, delivery: PendingDelivery) -> None:
+        """Give up the lease of a job that was not sent, and forget it, unless it was changed: then decide anew."""
+        if self._give_up_lease(delivery):
+            self.drop(delivery.job_id)
+        else:
+            self._read_again(delivery)
+
+    def _give_up_lease(self, delivery: PendingDelivery) -> bool:
+        """Return whether the job was as this process knows it, so that its lease is given up."""
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
         # A request that is on its way may still be claimed, and then the job needs its slot.
         slot = None if delivery.future is None else UNSET
-        self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot))
+        return self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot)) is not None
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""
@@ -257,3 +272,7 @@ class Keeping:
 def seconds_until_due(job: Job) -> float:
     """Return in how many seconds the job is due, counted from when it was read; 0 if it is."""
     return max(0.0, (job.start_time - job.read_time).total_seconds())
+
+
+def _nothing() -> None:
+    """Do nothing but wake the thread to which this is posted."""

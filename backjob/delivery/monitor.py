@@ -18,13 +18,14 @@ from typing_extensions import override
 from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.parts import DeliveryParts, Reporting
-from backjob.delivery.reaping import reap
+from backjob.delivery.places import MOST_AHEAD
+from backjob.delivery.reaping import Reaper
+from backjob.delivery.relabelling import Relabelling
 from backjob.delivery.resting import Rest
-from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.delivery.writeback import Writeback
-from backjob.errors import StoreError, StoreUnavailable
+from backjob.errors import StoreError
 from backjob.lifecycle import DISPATCHED
-from backjob.model import Changes, Credentials, Expect, Job, Query
+from backjob.model import Changes, Credentials, Expect, Job
 from backjob.process import RETRY_PAUSE, Outage
 
 _POLL_INTERVAL: Final = 2.0
@@ -32,11 +33,8 @@ _REAP_INTERVAL: Final = 1.5
 """Seconds; with a run lease of less than 18 s, a twelfth of that. So a death ends its job within 20 s."""
 _CLEANUP_INTERVAL: Final = 3600.0
 _REST: Final = 1.0  # s: before a longer pause, the thread gives back its connection
-_RELABEL_INTERVAL: Final = 60.0  # s; doubles up to the next, because each search may read the whole table
-_LONGEST_RELABEL_INTERVAL: Final = 600.0
 _GRACE: Final = LEASE / 2
 """Seconds that a process waits for the credentials of a job that it has read without them."""
-_CLOCK_INTERVAL: Final = 60.0
 _BATCH: Final = 100
 _MAX_ALARMS: Final = 10_000
 
@@ -53,18 +51,24 @@ class Monitor(Carrier):
         super().__init__(parts, "backjob-monitor")
         self._alarms: list[float] = []
         self._is_active = False
+        self._has_backlog = False
         self._rest = Rest(parts)
         self.serves_requests = False
         self._is_leaving = False
+        self._is_job_noted = False
         self._no_thread = Outage(parts.clock)
+        self._reaper = Reaper(
+            parts,
+            self._clocks,
+            may_reap=self.may_reap,
+            why_waiting=self._deliveries.why_waiting,
+            follow_up=self._reaped,
+        )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
-        self._next_poll = self._next_reap = self._next_cleanup = self._next_clock_check = now
+        self._next_poll = self._next_reap = self._next_cleanup = now
         self._next_relabel = now
-        self._relabel_interval = _RELABEL_INTERVAL
-        self._reaped_before: str | None = None
-        """With more late jobs than one query returns: the last one that was looked at."""
-        self._release_far_at: float | None = None
+        self._relabelling = Relabelling(parts.relabel)
 
     # --- called from any thread -------------------------------------------------------------------------------------
 
@@ -100,11 +104,14 @@ class Monitor(Carrier):
         self.ensure_running()
         at = written + seconds_until_due(job)
         if job.lessee == self.lessee:
-            self._post(lambda: self._add(job, credentials, at, written))
+            self._deliveries.accept(job, credentials, at, written, may_send_now=self.is_running)
+            self._note_activity()
         elif job.lessee == DISPATCHED:
             self._parts.dispatcher.hand_over(job)
+        elif at > self._clock.monotonic():
+            self._post(lambda: self._set_alarm(at))
         else:
-            self._post(lambda: self._note_waiting_job(at))
+            self._note_waiting_job()
 
     def lessee_of(self, queue: str, *, is_held: bool, is_due: bool) -> str | None:
         """Return who gets the first lease of a new job: this process, if it must deliver it or has room; or its engine.
@@ -170,10 +177,7 @@ class Monitor(Carrier):
 
         Returns the job after that, or None if nothing was written. If it waited for a proof, its text has the last reason.
         """
-        return self._reap_one(job) if self.may_reap() and self._clocks.is_plausible(job.read_time) else None
-
-    def _reap_one(self, job: Job) -> Job | None:
-        return reap(self._parts, job, self._deliveries.why_waiting(), self._clocks.steady)
+        return self._reaper.reap(job) if self.may_reap() and self._clocks.is_plausible(job.read_time) else None
 
     def may_reap(self) -> bool:
         """Return whether this process may end or requeue jobs that have passed a time limit.
@@ -216,22 +220,20 @@ class Monitor(Carrier):
         self._is_active = True
         super()._post(action)
 
-    def _add(self, job: Job, credentials: Credentials | None, at: float, written: float) -> None:
-        self._deliveries.places.occupy()
-        self._deliveries.add(job, credentials, at, written)
+    @override
+    def _may_more_wait(self) -> bool:
+        return self._has_backlog or self._is_job_noted
 
     @override
     def _set_alarm(self, at: float) -> None:
         if len(self._alarms) < _MAX_ALARMS:  # the regular polls find the others
             heapq.heappush(self._alarms, at)
 
-    def _note_waiting_job(self, at: float) -> None:
-        if at > self._clock.monotonic():
-            self._set_alarm(at)
-        else:
-            self._has_backlog = True
-            if self._deliveries.room():
-                self._next_poll = self._clock.monotonic()
+    def _note_waiting_job(self) -> None:
+        """Look for due jobs once there is room: one is in the store. In any thread, so that a full process is not woken."""
+        self._is_job_noted = True
+        if self._deliveries.room():
+            self.poll_now()
 
     def _slot_freed(self) -> None:
         self._deliveries.slots.clear()
@@ -241,7 +243,7 @@ class Monitor(Carrier):
 
     @override
     def _pass(self) -> float:
-        pause = self.step()
+        pause = super()._pass()
         if pause >= _REST:
             self._retrying(self._parts.leave)
             if self._rest.pace > 1:
@@ -250,7 +252,6 @@ class Monitor(Carrier):
 
     @override
     def step(self) -> float:
-        """Do everything that is due. Returns the seconds until something else is."""
         self._run_posted()
         now = self._clock.monotonic()
         if self._parts.is_draining():
@@ -266,7 +267,7 @@ class Monitor(Carrier):
         if now >= self._next_reap:
             self._next_reap = now + min(_REAP_INTERVAL, self._parts.run_lease / 12)
             self._clocks.check_wall()
-            self._retrying(lambda: self._follow_set_back(now))
+            self._retrying(lambda: self._reaper.follow_set_back(now))
             if self._rest.is_idle:
                 self._next_reap = now + self._rest.glance_interval
                 self._retrying(self._glance)
@@ -274,7 +275,7 @@ class Monitor(Carrier):
                 self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
         if now >= self._next_relabel:
-            self._next_relabel = now + self._relabel_interval
+            self._next_relabel = now + RETRY_PAUSE
             self._retrying(self._relabel)
         if now >= self._next_cleanup:
             self._next_cleanup = now + _CLEANUP_INTERVAL
@@ -315,15 +316,17 @@ class Monitor(Carrier):
         places = self._deliveries.places
         if places.is_freed:
             places.is_freed = False
-            is_due = is_due or self._has_backlog
-        is_due, places.must_poll = is_due or places.must_poll, False
+            is_due = is_due or self._may_more_wait()
+        if places.must_poll:  # cleared only if it was seen: another thread may set it at any moment
+            places.must_poll = False
+            is_due = True
         return is_due
 
     def _next_event(self) -> float:
         events = [self._next_poll, self._next_reap, self._next_relabel, self._next_cleanup, *self._alarms[:1]]
         parts = (self._deliveries.next_event(), self._writeback.next_event())
         places = self._deliveries.places
-        if places.must_poll or (places.is_freed and self._has_backlog):
+        if places.must_poll or (places.is_freed and self._may_more_wait()):
             return self._clock.monotonic()
         return min(*events, *(event for event in parts if event is not None))
 
@@ -336,14 +339,16 @@ class Monitor(Carrier):
             self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # without a read, so it costs nothing
             self._has_backlog = True  # perhaps: the next place that becomes free tells
             return
-        if self._rest.is_quiet and not self._has_backlog:
+        if self._rest.is_quiet and not self._may_more_wait():
             return
         full = self._deliveries.slots.full()
         if delivers is None:
             full |= self._parts.dispatcher.queues
-        jobs = self._store.take_due(self.lessee, LEASE, room, full=full, queues=delivers)
+        self._is_job_noted = False  # before the read, which may miss a later one
+        ahead = self._deliveries.places.ahead() if room <= _BATCH - MOST_AHEAD and not self._parts.queues else 0
+        jobs = self._store.take_due(self.lessee, LEASE, room + ahead, full=full, queues=delivers)
         now = self._clock.monotonic()
-        for job in jobs:
+        for place, job in enumerate(jobs):
             if job.queue in self._parts.dispatcher.queues:
                 # It has the slot of a process that died, so `full` did not leave it out. Its engine needs the slot itself.
                 expect = Expect(version=job.version, unclaimed=True)
@@ -351,9 +356,12 @@ class Monitor(Carrier):
                 continue
             # A poll can find a job of this process before `accept` posts its credentials, or that of a process that was
             # stopped for a while and takes it back.
-            self._deliveries.add(job, None, now + _GRACE if job.held else now)
-        self._has_backlog = len(jobs) == room
-        if self._has_backlog:
+            if place < room:
+                self._deliveries.add(job, None, now + _GRACE if job.held else now)
+            else:
+                self._deliveries.add_ahead(job, now)
+        self._has_backlog = len(jobs) == room + ahead
+        if len(jobs) == room + ahead:
             self._next_poll = now
         else:
             self._deliveries.slots.none_waits()
@@ -362,50 +370,13 @@ class Monitor(Carrier):
         if self._parts.dispatcher.take_due():
             self._next_poll = self._clock.monotonic()
 
-    def _check_stores_clock(self) -> None:
-        began = self._clock.monotonic()
-        if began >= self._next_clock_check:
-            self._next_clock_check = began + _CLOCK_INTERVAL
-            for job in self._store.find(Query(limit=1)):
-                self._clocks.check_store(job.read_time, began)
-
     def _reap(self) -> None:
-        self._check_stores_clock()
-        if not self.may_reap():
-            return
-        began = self._clock.monotonic()
-        late = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
-        if late:
-            self._clocks.check_store(late[0].read_time, began)
-        is_full = len(late) == _BATCH
-        self._reaped_before = late[-1].id if is_full else None
-        for job in late:
-            if not self.may_reap():  # again: since the read or the last write this process may have been stopped
-                self._reaped_before = None
-                return
-            self._is_active = True
-            try:
-                changed = self._reap_one(job)
-            except StoreUnavailable:
-                raise
-            except Exception:  # one job must not keep the others from their end
-                _log.exception("job %s: its time-out could not be written", job.id)
-                continue
-            if changed is not None:
-                self.reaped(changed)
-        if is_full:
+        if self._reaper.reap_late():
             self._next_reap = self._clock.monotonic()  # the deaths of many jobs must not be found one batch at a time
 
-    def _follow_set_back(self, now: float) -> None:
-        """After a clock was set back, let no dead process keep its jobs too long. Living ones get time to renew their leases."""
-        if self._clocks.set_back is not None:
-            renew_far_leases(self._parts)
-            bring_forward(self._parts)
-            self._release_far_at = self._clocks.set_back + LEASE
-            self._clocks.set_back = None
-        if self._release_far_at is not None and now >= self._release_far_at:
-            release_far_leases(self._parts)
-            self._release_far_at = None
+    def _reaped(self, job: Job) -> None:
+        self._is_active = True
+        self.reaped(job)
 
     def reaped(self, job: Job) -> None:
         """Follow up on a job that was ended or requeued because it was late. In the monitor's thread."""
@@ -415,11 +386,7 @@ class Monitor(Carrier):
             self._parts.announce(job)
 
     def _relabel(self) -> None:
-        if self._parts.relabel():
-            self._next_relabel = self._clock.monotonic()  # perhaps more are left
-            self._relabel_interval = _RELABEL_INTERVAL
-        else:
-            self._relabel_interval = min(2 * self._relabel_interval, _LONGEST_RELABEL_INTERVAL)
+        self._next_relabel = self._clock.monotonic() + self._relabelling.run()
 
     def _give_leases_back(self, done: threading.Event) -> None:
         self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # not to take them again at once
@@ -427,7 +394,7 @@ class Monitor(Carrier):
         done.set()
 
     @override
-    def _finish(self) -> None:
+    def _release(self) -> None:
         self._retrying(self._run_posted)
         self._retrying(self._writeback.finish)
-        super()._finish()
+        super()._release()

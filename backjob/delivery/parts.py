@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import count
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from attrs import field, frozen
 
@@ -81,8 +81,6 @@ class Reporting(Protocol):
     @property
     def next_write(self) -> float: ...
 
-    def flush(self) -> None: ...
-
 
 @frozen(kw_only=True)
 class DeliveryParts:
@@ -99,7 +97,8 @@ class DeliveryParts:
     about to end. ``max_running`` returns how many jobs it may have in flight, and ``queues`` has the limits of the queues
     that have one. ``is_busy`` says whether this process runs jobs, and ``close_idle`` closes connections to the store that
     are not in use. ``tend_leases`` is called in each pass: it renews the leases of running jobs if they have no thread, and
-    returns when it must be called again. ``outage`` logs the failures of the store, for all threads of the process together.
+    returns when it must be called again. ``write_together`` writes the pending reports of some running jobs, and raises
+    nothing. ``outage`` logs the failures of the store, for all threads of the process together.
 
     ``delivers`` returns the queues whose jobs this process takes; None: all that no engine carries. ``dispatcher`` hands jobs to
     engines. With ``keeps_leases`` it delivers the jobs that it was given to their end, and never leaves them to others.
@@ -118,6 +117,7 @@ class DeliveryParts:
     unseal: Callable[[Job], Credentials | None]
     is_authentic: Callable[[Job], bool]
     relabel: Callable[[], int]
+    write_together: Callable[[Sequence[Any]], None]
     outage: Outage | None = None
     run_lease: float = 18.0
     may_reap: Callable[[], bool] = lambda: True

@@ -9,6 +9,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final
 
 from attrs import define
@@ -17,9 +18,15 @@ from backjob.delivery.parts import DeliveryParts
 from backjob.model import Job, Response
 from backjob.slots import take_slot
 
+MOST_AHEAD: Final = 32
+"""The most jobs that a process leases beyond its free places."""
+
 _NO_LIMIT: Final = 1000
 _RESERVED_FOR: Final = 15.0
 """Seconds after which a reserved place is free again, if no job came: it was joined, or its transaction rolled back."""
+_AHEAD: Final = 0.1  # s
+_RECENT: Final = 1.0  # s
+_INSTANT: Final = 0.001  # s
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 2.0
 _QUICK_TRIES: Final = 20
@@ -49,14 +56,28 @@ class Places:
         self.must_poll = False
         """Whether to look for due jobs now: a slot of a queue that was full is free."""
         self._reserved: deque[float] = deque()
+        self._left = 0
+        self._counted_since = 0.0
+
+    def ahead(self) -> int:
+        """Return how many jobs to lease beyond the free places: as many as will have a place within 0.1 s.
+
+        That is if places become free as fast as since the last call, and at most twice as many as have since.
+        """
+        now = self._monotonic()
+        elapsed, left = now - self._counted_since, self._left
+        self._counted_since, self._left = now, 0
+        if not left or elapsed >= _RECENT:
+            return 0
+        return min(MOST_AHEAD, 2 * left, int(_AHEAD * left / max(elapsed, _INSTANT)))
 
     def capacity(self) -> int:
         """Return how many requests may be in flight now; none while this process drains or has no address."""
         transport = self._parts.addresses().transport
         if transport is None or self._parts.is_draining():
             return 0
-        limit = _NO_LIMIT if transport.capacity is None else transport.capacity
-        return min(limit, self._parts.max_running())
+        limit = transport.capacity
+        return min(_NO_LIMIT if limit is None else limit, self._parts.max_running())
 
     def free(self) -> int:
         """Return how many more requests could be sent now."""
@@ -65,8 +86,9 @@ class Places:
     def reserve(self, ready: int) -> bool:
         """Reserve a place for a new job, if one is free beside those of ``ready`` jobs. Callable from any thread."""
         now = self._monotonic()
-        while self._reserved and self._reserved[0] <= now:
-            self.occupy()
+        with suppress(IndexError):  # there is none any more: other threads take them too
+            while self._reserved[0] <= now:
+                self.occupy()
         if self.free() - ready - len(self._reserved) <= 0:
             return False
         self._reserved.append(now + _RESERVED_FOR)
@@ -84,6 +106,7 @@ class Places:
         if future in self.in_flight:
             self.in_flight.discard(future)
             self.is_freed = True
+            self._left += 1
 
 
 def refusal_pause(refusals: int) -> float:

@@ -22,7 +22,7 @@ from backjob.delivery.addresses import Addresses, Destination
 from backjob.delivery.attempts import Attempt, describe, failure
 from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import LastSent
-from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, PROBE_PATH, PROBE_RUN, marked_port
+from backjob.http.marks import MARK_LABEL, PROBE_ATTEMPT, PROBE_PATH, PROBE_RUN, marked_port, marks_end
 from backjob.lifecycle import REFUSAL_HEADER, backoff, status_line
 from backjob.model import Headers, Job, Request, Response
 
@@ -115,6 +115,10 @@ class Proof:
             if self._monotonic() < self._valid_until:
                 self.waiting, self.reason = None, ""
         return True
+
+    def says_end(self, sent: LastSent, job_id: str, response: Response) -> bool:
+        """Return whether a response says, as only this application can, that the job has ended with that request."""
+        return marks_end(response, self._keys, job_id, sent.run, sent.delivery)
 
     def seek(self, job: Job) -> bool:
         """Probe the next place to which this waiting job's request could go. A place has at most one probe at a time.

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import random
+from collections.abc import Callable
 from datetime import UTC
+from typing import Final
 
 from attrs import evolve
 
+from backjob.delivery.clocks import Clocks
+from backjob.delivery.keeping import LEASE
 from backjob.delivery.parts import DeliveryParts
+from backjob.delivery.set_back import bring_forward, release_far_leases, renew_far_leases
 from backjob.endings import log_conclusion, write_conclusion
+from backjob.errors import StoreUnavailable
 from backjob.lifecycle import End, Late, after_run, late, past_end, reaped, timed_out
-from backjob.model import Job
+from backjob.model import Job, Query
+
+_CLOCK_INTERVAL: Final = 60.0  # s
+_BATCH: Final = 100
+
+_log = logging.getLogger("backjob")
 
 
 def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | None:
@@ -34,3 +46,80 @@ def reap(parts: DeliveryParts, job: Job, reason: str, steady: float) -> Job | No
     if changed is not None:
         log_conclusion(job, conclusion)
     return changed
+
+
+class Reaper:
+    """Looks for the jobs that have passed a time limit. In the monitor's thread, except for `reap`.
+
+    ``may_reap`` says whether this process may end or requeue the jobs of others, ``why_waiting`` why its own jobs wait for a
+    proof. ``follow_up`` is called with each job that was ended or requeued.
+    """
+
+    def __init__(
+        self,
+        parts: DeliveryParts,
+        clocks: Clocks,
+        *,
+        may_reap: Callable[[], bool],
+        why_waiting: Callable[[], str],
+        follow_up: Callable[[Job], None],
+    ) -> None:
+        self._parts = parts
+        self._store = parts.store
+        self._monotonic = parts.clock.monotonic
+        self._clocks = clocks
+        self._may_reap = may_reap
+        self._why_waiting = why_waiting
+        self._follow_up = follow_up
+        self._next_clock_check = self._monotonic()
+        self._reaped_before: str | None = None
+        """With more late jobs than one query returns: the last one that was looked at."""
+        self._release_far_at: float | None = None
+
+    def reap(self, job: Job) -> Job | None:
+        """End or requeue a job, as read, if it has passed a time limit. Returns it, or None if nothing was written."""
+        return reap(self._parts, job, self._why_waiting(), self._clocks.steady)
+
+    def reap_late(self) -> bool:
+        """End or requeue the jobs that are late, at most 100. Returns whether there may be more."""
+        self._check_stores_clock()
+        if not self._may_reap():
+            return False
+        began = self._monotonic()
+        late_jobs = self._store.find(Query(overdue=True, limit=_BATCH, before=self._reaped_before))
+        if late_jobs:
+            self._clocks.check_store(late_jobs[0].read_time, began)
+        is_full = len(late_jobs) == _BATCH
+        self._reaped_before = late_jobs[-1].id if is_full else None
+        for job in late_jobs:
+            if not self._may_reap():  # again: since the read or the last write this process may have been stopped
+                self._reaped_before = None
+                return False
+            try:
+                changed = self.reap(job)
+            except StoreUnavailable:
+                raise
+            except Exception:  # one job must not keep the others from their end
+                _log.exception("job %s: its time-out could not be written", job.id)
+                continue
+            if changed is not None:
+                self._follow_up(changed)
+        return is_full
+
+    def _check_stores_clock(self) -> None:
+        began = self._monotonic()
+        if began >= self._next_clock_check:
+            self._next_clock_check = began + _CLOCK_INTERVAL
+            for job in self._store.find(Query(limit=1)):
+                self._clocks.check_store(job.read_time, began)
+
+    def follow_set_back(self, now: float) -> None:
+        """After a clock was set back, let no dead process keep its jobs too long. Living ones get time to renew their leases."""
+        if self._clocks.set_back is not None:
+            renew_far_leases(self._parts)
+            bring_forward(self._parts)
+            self._release_far_at = self._clocks.set_back + LEASE
+            self._clocks.set_back = None
+        if self._release_far_at is not None and now >= self._release_far_at:
+            release_far_leases(self._parts)
+            self._release_far_at = None

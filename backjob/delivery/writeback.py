@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from itertools import count
 
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.errors import StoreError
@@ -22,12 +24,17 @@ class Writeback:
 
     def __init__(self, parts: DeliveryParts, *, outage: Outage, wake: Callable[[], None]) -> None:
         self._tend_leases = parts.tend_leases
+        self._write_together = parts.write_together
         self._outage = outage
         self._wake = wake
         self._incoming: deque[Reporting] = deque()
         self._planned = math.inf
         """When the monitor's next pass is due at the latest; infinite while that is being computed."""
-        self._dirty: set[Reporting] = set()
+        self._due: dict[Reporting, float] = {}
+        """When each run with something to write is due (monotonic, s)."""
+        self._schedule: list[tuple[float, int, Reporting]] = []
+        """A heap of the same, in which entries that are no longer true stay until their time."""
+        self._numbers = count()
         self._ends: deque[tuple[str, Callable[[], None]]] = deque()
         self._next_try = 0.0
         self._next_tending: float | None = None
@@ -48,7 +55,7 @@ class Writeback:
         # In this order: a job that write_later() adds after _gather() still finds the infinite plan, and wakes.
         self._planned = math.inf
         self._gather()
-        events = [running.next_write for running in self._dirty]
+        events = [self._schedule[0][0]] if self._schedule else []
         if self._next_tending is not None:
             events.append(self._next_tending)
         if self._ends:
@@ -62,9 +69,9 @@ class Writeback:
         """Write what is due."""
         self._next_tending = self._tend_leases()
         self._gather()
-        for running in [running for running in self._dirty if running.next_write <= now]:
-            self._dirty.discard(running)
-            self._flush(running)
+        due = self._take_due(now)
+        if due:
+            self._write_together(due)
         if self._ends and now >= self._next_try:
             self._next_try = now + RETRY_PAUSE
             self._write_ends()
@@ -72,19 +79,35 @@ class Writeback:
     def finish(self) -> None:
         """Write everything now, at the end of the process."""
         self._gather()
-        while self._dirty:
-            self._flush(self._dirty.pop())
+        for running in self._due:  # each alone, so as to wait for a thread that is writing just now
+            self._write_together([running])
+        self._due.clear()
+        self._schedule.clear()
         self._write_ends()
-
-    def _flush(self, running: Reporting) -> None:
-        try:
-            running.flush()
-        except Exception:
-            _log.exception("job %s: its progress could not be written", running.job.id)
 
     def _gather(self) -> None:
         while self._incoming:
-            self._dirty.add(self._incoming.popleft())
+            running = self._incoming.popleft()
+            at = running.next_write
+            if at < self._due.get(running, math.inf):
+                self._set_due(running, at)
+
+    def _set_due(self, running: Reporting, at: float) -> None:
+        self._due[running] = at
+        heapq.heappush(self._schedule, (at, next(self._numbers), running))
+
+    def _take_due(self, now: float) -> list[Reporting]:
+        due = []
+        while self._schedule and self._schedule[0][0] <= now:
+            at, _, running = heapq.heappop(self._schedule)
+            if self._due.get(running) != at:
+                continue  # it was due earlier
+            if running.next_write > now:  # a thread of its action has written meanwhile
+                self._set_due(running, running.next_write)
+                continue
+            del self._due[running]
+            due.append(running)
+        return due
 
     def _write_ends(self) -> None:
         for _ in range(len(self._ends)):

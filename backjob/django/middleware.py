@@ -15,7 +15,6 @@ from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.utils.functional import Promise
 
-from backjob.asgi import raise_if_cancelled, shielded
 from backjob.django.connections import job_context
 from backjob.django.owners import keep_owner
 from backjob.django.requests import (
@@ -34,6 +33,7 @@ from backjob.django.sessions import merge_session_changes
 from backjob.django.site import jobs
 from backjob.http.serving import serving
 from backjob.jobs import Engine, check_without_engine
+from backjob.worker.offload import raise_if_cancelled, shielded
 from backjob.worker.outcomes import Outcome, error_to_raise, exit_of, status_of
 from backjob.worker.replies import CONCURRENCY_HEADER, Reply, WorkerRequest, no_store, show_outside
 from backjob.worker.responses import ActionResponse
@@ -107,7 +107,7 @@ class BackJobMiddleware:
             return _exit_response(error)
         response, outcome = self._act(site, request, running)
         site.worker.end(running, outcome)
-        return _done(running, response, outcome, opened)
+        return _done(running, response, outcome)
 
     def _act(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -146,7 +146,7 @@ class BackJobMiddleware:
             return _replied(reply, request)
         except BaseException as error:
             return _exit_response(error)
-        return _done(running, *await shielded(self._act_and_end(site, request, running)), opened)
+        return _done(running, *await shielded(self._act_and_end(site, request, running)))
 
     async def _act_and_end(self, site: Engine, request: HttpRequest, running: Running) -> tuple[Any, Outcome]:
         response: Any = None
@@ -247,11 +247,11 @@ def _close(response: Any) -> None:
     response.closed = True
 
 
-def _done(running: Running, response: Any, outcome: Outcome, opened: WorkerRequest) -> HttpResponse:
+def _done(running: Running, response: Any, outcome: Outcome) -> HttpResponse:
     """Return the response to the monitor. Django logs an error of the action with its traceback, but not ``fail()``."""
     if (error := error_to_raise(running, outcome)) is not None:
         raise error
-    answer: Any = _plain(status_of(outcome), "", opened.headers)
+    answer: Any = _plain(status_of(outcome), "", running.headers)
     # Django does not log a response with this mark: an error is logged already, and an exit is not an error.
     answer._has_been_logged = response is None or getattr(response, "_has_been_logged", False)  # noqa: SLF001
     return cast("HttpResponse", answer)

@@ -86,7 +86,7 @@ class Job(models.Model):
             ("inspect_job", "Can see arguments and tracebacks of tasks"),
         ]
         indexes = [
-            models.Index(fields=["status", "label", "start_time"], name="backjob_job_due"),
+            models.Index(fields=["status", "label", "start_time", "seq"], name="backjob_job_due"),
             models.Index(fields=["status", "label", "end_time"], name="backjob_job_ageing"),
             models.Index(fields=["status", "label", "deliver_by", "expires"], name="backjob_job_limits"),
             models.Index(fields=["owner"], name="backjob_job_owner"),

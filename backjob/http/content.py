@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import mimetypes
 import re
 from collections.abc import Iterator
 from typing import Final
@@ -114,7 +113,9 @@ def file_name(name: str, content_type: str = "") -> str:
     cleaned = _NOT_IN_NAMES.sub("_", cleaned).strip(" .") or "file"
     stem, dot, extension = cleaned.rpartition(".")
     if not dot:
-        stem, extension = cleaned, (mimetypes.guess_extension(media_type(content_type)) or "")[1:]
+        from mimetypes import guess_extension  # noqa: PLC0415 - most jobs have no file
+
+        stem, extension = cleaned, (guess_extension(media_type(content_type)) or "")[1:]
     elif len(extension.encode()) > 20:
         stem, extension = cleaned, ""
     room = _LONGEST_NAME - len(extension.encode()) - 1
@@ -127,7 +128,9 @@ def file_type(content_type: str | None, name: str = "") -> str:
     given = (content_type or "").strip()
     if len(given) <= _LONGEST_TYPE and _TYPE.fullmatch(given):
         return given
-    return mimetypes.guess_type(name)[0] or OCTETS
+    from mimetypes import guess_type  # noqa: PLC0415 - most jobs have no file
+
+    return guess_type(name)[0] or OCTETS
 
 
 def attachment(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from backjob.errors import InvalidRequest
@@ -91,7 +92,12 @@ def context_fields(here: Request, given: Headers, names: Iterable[str]) -> Heade
 
 def is_context_field(name: str, names: Iterable[str]) -> bool:
     """Return whether `context_fields` may contain a field of this name."""
-    return name.lower() in {known.lower() for known in (*_CONTEXT_FIELDS, *names)}
+    return name.lower() in _lowered(tuple(names))
+
+
+@lru_cache(maxsize=16)
+def _lowered(names: tuple[str, ...]) -> frozenset[str]:
+    return frozenset([known.lower() for known in (*_CONTEXT_FIELDS, *names)])
 
 
 def variants(name: str) -> tuple[str, ...]:

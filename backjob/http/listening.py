@@ -39,17 +39,20 @@ class Listener(NamedTuple):
         return tuple(learnt_base_url(self.name, self.family, tls=tls) for tls in schemes)
 
 
-def listener_of_socket(connection: Any) -> Listener:
+def listener_of_socket(connection: Any, *, tls: bool | None = None) -> Listener:
     """Return the listener that accepted a connection: the connection's own end has the same address and port.
 
-    Raises `AddressUnknown` if the server has closed the connection already.
+    ``tls``: whether it is encrypted; None: the type of the socket says so. Raises `AddressUnknown` if there is no
+    connection (None), or if the server has closed it already.
     """
+    if connection is None:
+        raise AddressUnknown(NO_SOCKET)
     try:
         name = connection.getsockname()
     except OSError as error:
         raise AddressUnknown(f"the connection of this request is closed ({error})") from None
     # Not isinstance(SSLSocket): gevent and eventlet have classes of their own.
-    return Listener(connection.family, name, hasattr(connection, "getpeercert"))
+    return Listener(connection.family, name, hasattr(connection, "getpeercert") if tls is None else tls)
 
 
 def listener_at(host: str, port: int) -> Listener:

@@ -1,6 +1,7 @@
-"""The mark in each response to a worker request or a probe: a MAC with the application's key, which no other site can make.
+"""The marks in the responses to worker requests and probes: MACs with the application's key, which no other site can make.
 
-It covers the answering socket's own port, which exposes a relay at another port.
+The one in each response covers the answering socket's own port, which exposes a relay at another port. The other says that
+the job has ended, so that whoever has sent the request need not read it again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from backjob.model import Headers, Response
 
 MARK_HEADER: Final = "backjob-proof"
 """Its value is the port of the answering socket (``-`` if unknown), a space, and the MAC in hexadecimal."""
+
+END_HEADER: Final = "backjob-end"
+"""Its value is a MAC in hexadecimal: the end of the job that this request has run is in the store."""
 
 MARK_LABEL: Final = "probe"
 """The label of the signer's keys for marks."""
@@ -27,12 +31,28 @@ PROBE_RUN: Final = 1
 """The run in a probe's grant."""
 
 _UNKNOWN_PORT: Final = "-"
+_ENDED: Final = "ended"
+"""In place of a port, which is a number."""
 
 
 def mark(key: bytes, job_id: str, run: int, delivery: int, port: int | None) -> Headers:
     """Return the header field that marks the response to a worker request or a probe."""
     shown = _UNKNOWN_PORT if port is None else str(port)
     return ((MARK_HEADER, f"{shown} {_mac(key, job_id, run, delivery, shown)}"),)
+
+
+def end_mark(key: bytes, job_id: str, run: int, delivery: int) -> Headers:
+    """Return the header field that says that the job has ended with this worker request."""
+    return ((END_HEADER, _mac(key, job_id, run, delivery, _ENDED)),)
+
+
+def marks_end(response: Response, keys: Iterable[bytes], job_id: str, run: int, delivery: int) -> bool:
+    """Return whether the response says, with a mark by one of these keys, that the job has ended with this request."""
+    given = response.header(END_HEADER)
+    if given is None:
+        return False
+    macs = [_mac(key, job_id, run, delivery, _ENDED).encode() for key in keys]
+    return any(hmac.compare_digest(given.encode("utf-8", "replace"), mac) for mac in macs)
 
 
 def marked_port(response: Response, keys: Iterable[bytes], job_id: str, run: int, delivery: int) -> str | None:

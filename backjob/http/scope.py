@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from backjob.errors import AddressUnknown, InvalidRequest
 from backjob.http.addresses import is_ip_literal
-from backjob.http.arguments import canonical_name
 from backjob.http.listening import NO_SOCKET, TEST_CLIENT, Listener, listener_at
-from backjob.http.serving import FORWARDED_FIELDS, IN_PROCESS, Serving
+from backjob.http.restoring import caller_of, restored_headers
+from backjob.http.serving import IN_PROCESS, Serving
 from backjob.http.targets import canonical_path, local_path, mount_as_started, mount_left, path_below, raw_end
 from backjob.http.worker_requests import forget, query_of
 from backjob.model import Caller, Headers, Request
@@ -26,7 +26,6 @@ Scope: TypeAlias = MutableMapping[str, Any]
 _BODY_EXTENSIONS: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 """With these an action sends no body, but the name or the handle of a file."""
 
-_FORWARDED: Final = frozenset(name.lower().encode() for name in FORWARDED_FIELDS)
 _TEST_EXTENSIONS: Final = frozenset({"http.response.debug", "http.response.template"})
 _HTTPX_CLIENT: Final = ("127.0.0.1", 123)
 
@@ -57,14 +56,11 @@ class ScopeServing(Serving):
     @property
     @override
     def caller(self) -> Caller:
-        scope = self._scope
-        values = {name.lower(): value for name, value in _headers(scope)}
-        client = scope.get("client")
-        return Caller(
-            scheme=scope.get("scheme", "http"),
-            host=values.get("host", ""),
+        client = self._scope.get("client")
+        return caller_of(
+            _headers(self._scope),
+            scheme=self._scope.get("scheme", "http"),
             address=str(client[0]) if client else "",
-            forwarded=tuple((name, values[name.lower()]) for name in FORWARDED_FIELDS if name.lower() in values),
         )
 
     @override
@@ -207,21 +203,14 @@ def restored(scope: Scope, request: Request, caller: Caller | None, changes: Map
         shown["path"] = root + unquote(request.path)
         if scope.get("raw_path"):
             shown["raw_path"] = canonical_path(root.encode("utf-8", "replace")).encode() + request.path.encode()
-    replaced = _FORWARDED | {canonical_name(name).encode() for name in changes}
-    fields = [field for field in scope["headers"] if bytes(field[0]).lower().replace(b"_", b"-") not in replaced]
-    fields += [
-        (name.lower().encode(), value.encode("latin-1"))
-        for name, value in changes.items()
-        if value is not None and "_" not in name  # the variable of a WSGI server
-    ]
     if caller is not None:
         shown["scheme"] = caller.scheme
         shown["client"] = (caller.address, 0) if caller.address else None
-        if caller.host:
-            fields = [(name, value) for name, value in fields if bytes(name).lower() != b"host"]
-            fields.insert(0, (b"host", caller.host.encode("latin-1")))
-        fields += [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in caller.forwarded]
-    shown["headers"] = fields
+    arrived = tuple((bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in scope["headers"])
+    shown["headers"] = [
+        (name.lower().encode("latin-1"), value.encode("latin-1"))
+        for name, value in restored_headers(arrived, caller, changes)
+    ]
     if "extensions" in scope:
         shown["extensions"] = {
             name: value for name, value in (scope["extensions"] or {}).items() if name not in _BODY_EXTENSIONS

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from enum import Enum
 from os import PathLike, fspath
 from typing import Any, Final
-from uuid import UUID
 
 from backjob.errors import InvalidRequest
 
@@ -134,6 +133,9 @@ def _scalar(value: object) -> str | int | float | bool | None:
     for kind, convert in _CONVERTED:
         if isinstance(value, kind):
             return convert(value)
+    for module, name, convert in _LOADED_LATER:
+        if module in sys.modules and isinstance(value, getattr(sys.modules[module], name)):
+            return convert(value)
     text = _plain_text(value)
     if text is None:
         raise TypeError
@@ -157,10 +159,11 @@ def _printed(argument: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    return repr(value) if isinstance(value, float | Decimal) else f"a value of type {type(value).__name__}"
+    is_number = isinstance(value, float) or type(value).__name__ == "Decimal"
+    return repr(value) if is_number else f"a value of type {type(value).__name__}"
 
 
-def _decimal(value: Decimal) -> str:
+def _finite(value: Any) -> str:
     if not value.is_finite():
         raise TypeError
     return str(value)
@@ -181,6 +184,9 @@ _CONVERTED: Final[tuple[tuple[type, Callable[[Any], str]], ...]] = (
     (date, date.isoformat),
     (time, time.isoformat),
     (timedelta, _duration),
-    (Decimal, _decimal),
-    (UUID, str),
 )
+_LOADED_LATER: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
+    ("decimal", "Decimal", _finite),
+    ("uuid", "UUID", str),
+)
+"""Kinds whose modules take long to import: there is no such value before someone has imported them."""

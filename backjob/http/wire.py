@@ -32,8 +32,8 @@ def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> 
     X-Forwarded-Proto) are dropped from the request. Raises `InvalidRequest`, without any header value, for a request that
     HTTP does not allow.
     """
-    fields = fields_to_send(request, host)
-    fields[1:1] = [("X-Forwarded-Proto", scheme), ("Connection", "close")]
+    fields = fields_to_send(request, host, scheme)
+    fields.insert(2, ("Connection", "close"))
     if request.method == "CONNECT":
         raise InvalidRequest("method", "CONNECT is for proxies, not for an application")
     try:
@@ -45,12 +45,15 @@ def serialise(request: Request, *, host: str, scheme: str, prefix: str = "") -> 
     return b"".join([head.method, b" ", head.target, b" HTTP/1.1\r\n", *lines, b"\r\n", request.body])
 
 
-def fields_to_send(request: Request, host: str) -> list[tuple[str, str]]:
-    """Return the fields that an application gets: first Host, which is ``host`` unless the request has one.
+def fields_to_send(request: Request, host: str, scheme: str | None = None) -> list[tuple[str, str]]:
+    """Return the fields that an application gets, for a client that takes fields; their values are Latin-1.
 
-    With a body there is a Content-Length; other fields that `serialise` sets are dropped from the request.
+    First there is Host, which is ``host`` unless the request has one; then X-Forwarded-Proto, if there is a ``scheme``, and
+    with a body Content-Length. Other fields that `serialise` sets are dropped from the request.
     """
     fields = [("Host", request.header("host") or host)]
+    if scheme is not None:
+        fields.append(("X-Forwarded-Proto", scheme))
     if request.body or request.method not in _BODILESS:
         fields.append(("Content-Length", str(len(request.body))))
     return fields + _forwarded_fields(request)

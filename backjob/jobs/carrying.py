@@ -35,6 +35,11 @@ class Carrying(Visitors):
         self._threads: float | None = None
 
     @property
+    def transport(self) -> Transport | None:
+        """The transport that sends worker requests, or None while the application's address is unknown."""
+        return self.addresses.transport
+
+    @property
     def delivered_queues(self) -> frozenset[str] | None:
         """The queues whose jobs this process delivers itself; None: all that no engine carries.
 

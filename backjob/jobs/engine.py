@@ -2,61 +2,48 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final
 
-from attrs import evolve
 from typing_extensions import override
 
 from backjob.delivery.dispatching import Dispatcher
 from backjob.delivery.monitor import Monitor
 from backjob.delivery.parts import DeliveryParts, Retention
 from backjob.draining import Draining
-from backjob.endings import log_conclusion, write_end
-from backjob.errors import InvalidRequest, JobExit, JobNotFound, MissingExtra, StoreError, StoreUnavailable
+from backjob.errors import MissingExtra, StoreUnavailable
 from backjob.http.listening import Listener
 from backjob.http.serving import Serving, page_path, serving
-from backjob.http.targets import local_path
 from backjob.jobs.callbacks import Callbacks
-from backjob.jobs.cursors import Keyed
+from backjob.jobs.concluding import Concluding
 from backjob.jobs.inheritance import Inheritance
-from backjob.jobs.keeping import files_beside, refusal_of
+from backjob.jobs.keeping import refusal_of
 from backjob.jobs.observing import observers_of
 from backjob.jobs.options import Options, attach
 from backjob.jobs.own import OwnJobs
-from backjob.jobs.reading import Reading
-from backjob.lifecycle import End, cancelled
-from backjob.model import Credentials, Expect, Job, Request
+from backjob.model import Credentials, Job, Request
 from backjob.process import Outage, PerProcess
-from backjob.protocols import Files, Store, Transport
+from backjob.protocols import Store
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 from backjob.status.streaming.broadcast import Broadcast
 from backjob.status.streaming.feed import Source
+from backjob.worker.batches import write_together
 from backjob.worker.claiming import Worker
-from backjob.worker.exits import call_contained
 from backjob.worker.files import Keeping
 from backjob.worker.leases import Leases
-from backjob.worker.offload import to_thread
 from backjob.worker.replies import WorkerRequest
 from backjob.worker.running import Running, current
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
 _CLOSING: Final = 5.0  # s
 
-_log = logging.getLogger("backjob")
 
-
-class Engine(Reading):
+class Engine(Concluding):
     """Everything that one application's jobs need, in this process. Thread-safe, and safe across fork.
 
-    ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override the methods of the last section and those of
-    `Visitors`.
+    ``jobs`` is the `BackJob` whose actions this engine runs. Adapters override methods, above all those of `Adapting`.
     """
 
     def __init__(self, options: Options, jobs: object) -> None:
@@ -89,8 +76,6 @@ class Engine(Reading):
             options.redispatch_after,
             options.clock,
         )
-        self.calls_back_inline = False
-        """Whether `call_back` is called at once, in the thread that writes the end."""
         self.lease_keepers = PerProcess(
             lambda: Leases(options.store, options.clock, options.run_lease, self.release, self.outage)
         )
@@ -186,6 +171,7 @@ class Engine(Reading):
             unseal=self._unseal,
             is_authentic=self.row_keys.is_authentic,
             relabel=lambda: self.own_jobs.relabel(self._opener),
+            write_together=partial(write_together, self.store),
             is_busy=lambda: self.worker.is_busy,
             close_idle=self._close_idle,
             tend_leases=self._tend_leases,
@@ -269,11 +255,6 @@ class Engine(Reading):
             return None
         return self.worker.open(*requests, listener_of=listener_of)
 
-    @property
-    def transport(self) -> Transport | None:
-        """The transport that sends worker requests, or None while the application's address is unknown."""
-        return self.addresses.transport
-
     def prepare_to_send(self) -> None:
         """Start the transport's thread now if this process serves no requests: it may end soon, and then no thread starts."""
         start = getattr(self.transport, "ensure_running", None)
@@ -301,11 +282,7 @@ class Engine(Reading):
         self.addresses.close()
         self.store.close()
 
-    # --- ending jobs ------------------------------------------------------------------------------------------------
-
-    def cancel(self, job_id: str) -> bool:
-        """See `BackJob.cancel`."""
-        return self.end(job_id, cancelled())
+    # --- deleting jobs, and running them again ------------------------------------------------------------------------
 
     def delete(self, job_id: str) -> bool:
         """See `BackJob.delete`."""
@@ -328,162 +305,6 @@ class Engine(Reading):
         """Return whether someone else than its owner can run the job again: it ran without its user's login."""
         job = self.store.get(job_id, body=True)
         return job is not None and self.row_keys.credentials_of(job) in ("as_owner", "none")
-
-    def end(self, job_id: str, end: End) -> bool:
-        """End a job from outside its action. Returns whether this call did it. Raises `JobNotFound`."""
-        while True:
-            job = self.find(job_id)
-            if job is None:
-                raise JobNotFound(job_id)
-            if job.status.is_final:
-                return False
-            written = self.complete_end(job, end)
-            # An end that was computed from the job as read must match that version; otherwise read again and retry.
-            version = None if written is end else job.version
-            expect = Expect(status=job.status, token=job.token, version=version)
-            changed = write_end(self.store, job, expect, written)
-            if changed is not None:
-                log_conclusion(job, written)
-                self.when_committed(job_id, partial(self.conclude, changed))
-                return True
-
-    def conclude(self, job: Job) -> None:
-        """Follow up on an end or a requeue that was written here: stop delivering the run, and announce an end."""
-        for carrier in self.carriers:
-            carrier.forget(job)
-        self.monitor.forget(job)
-        self.monitor.run_ended(job)
-        if job.status.is_final:
-            self.announce(job)
-
-    def announce(self, job: Job) -> None:
-        """Have ``on_end`` called, in another thread, for a job whose end this process wrote."""
-        self.observers.ended(job)
-        if not self.has_receivers(job):
-            return
-        if self.calls_back_inline:
-            call_contained(lambda: self.call_back(job), "job %s: announcing its end", job.id)
-        else:
-            self.callbacks.get().call(job.id, lambda: self.call_back(job))
-
-    # --- what adapters override -------------------------------------------------------------------------------------
-
-    testing_module = "backjob.testing"
-    """The module with the tools for tests, for error messages."""
-
-    def base_url_setting(self, *, unix: bool = False) -> str:
-        """Return how to set the base URL and, for a server on a unix socket, the address to connect to."""
-        connect_to = ', "unix:/path/of/the/socket"' if unix else ""
-        return f'set the base URL: BackJob(transport=SocketTransport("https://your.site"{connect_to}))'
-
-    def url_of_worker(self) -> str:
-        """Return the URL that an action sees which no request started, in a process without a server."""
-        return self.options.public_url or getattr(self.transport, "base_url", None) or self.default_url()
-
-    def default_url(self) -> str:
-        """Return the application's URL as far as the framework knows it, or one with ``localhost``."""
-        return "http://localhost"
-
-    def here(self) -> Serving | None:
-        """Return the request that this thread or task is serving."""
-        return serving.get()
-
-    def mount(self) -> str:
-        """Return the path under which the application is mounted, as far as it is known outside of requests."""
-        return ""
-
-    def current_owner(self) -> str | None:
-        """Return the owner of the request being served, or None."""
-        here = self.here()
-        return None if here is None else self.owner_of(here.request)
-
-    def run_as_owner(self, job: Job, request: Any) -> None:
-        """Have the action of a job that was started ``as_owner`` run as its owner.
-
-        Middleware calls it with the framework's request (WSGI: the environ, ASGI: the scope) after the claim, before the
-        application sees that request; it may block. By default it does nothing: the action reads ``jobs.owner``. An
-        adapter for your own framework puts ``job.owner`` where the framework's code looks for the user. Load the user
-        anew, and raise `JobFailed` with the reason if it may not act: then the job fails, and its action does not run. Any
-        other exception counts as the action's, so the job may be retried.
-        """
-
-    def default_files(self) -> Files | None:
-        """Return where files are kept if the setting FILES does not say so, or None if there is no place."""
-        return files_beside(self.options.store)
-
-    def is_stock_message(self, status: int, message: str) -> bool:  # noqa: ARG002 - for adapters
-        """Return whether the framework itself says this in every response with the status."""
-        return False
-
-    def session_cookie(self) -> str:
-        """Return the name of the framework's session cookie."""
-        return "session"
-
-    def changed_cookies(self) -> Mapping[str, str | None]:
-        """Return the cookies that the response sets because the session was changed; None deletes one.
-
-        Raises `InvalidRequest` ("as_current_user") if they can't be had before the response.
-        """
-        here = self.here()
-        return {} if here is None else here.changed_cookies()
-
-    def status_url(self, job_id: str, cancel: bool = False, absolute: bool = False) -> str:
-        """See `BackJob.status_url`."""
-        return f"{self._status_mount(absolute=absolute)}/{self.reference(job_id, 'cancel' if cancel else 'view')}"
-
-    def _status_mount(self, *, absolute: bool) -> str:
-        if not absolute:
-            here = self.here()
-            return f"{local_path('' if here is None else here.mount)}{self.status_prefix}"
-        mount = self.public_mount()
-        if mount is None:
-            raise InvalidRequest(
-                "absolute", "needs PUBLIC_URL, the URL of the application for its users: any client may send any Host"
-            )
-        return mount
-
-    def complete_end(self, job: Job, end: End) -> End:  # noqa: ARG002 - for adapters
-        """Return the end to write when a job ends from outside its action. An adapter may add to the result."""
-        return end
-
-    def has_receivers(self, job: Job) -> bool:  # noqa: ARG002 - for adapters
-        """Return whether `call_back` has anything to call for this job."""
-        return self.options.on_end is not None
-
-    def call_back(self, job: Job) -> None:
-        """Call ``on_end`` for a job that has ended."""
-        if self.options.on_end is None:
-            return
-        try:
-            try:
-                state = self.state(job)
-            except StoreError:  # the output can't be read now, and the end is announced only once
-                state = self.state(evolve(job, output_size=0))
-            self.options.on_end(state)
-        except (Exception, JobExit):
-            _log.exception("on_end failed for job %s", job.id)
-
-    def when_committed(self, job_id: str, action: Callable[[], None], *, is_new: bool = False) -> None:  # noqa: ARG002 - for adapters
-        """Call ``action`` once other processes can see the write: immediately, unless the caller has a transaction open.
-
-        ``is_new``: the write created the job, and the action delivers it.
-        """
-        action()
-
-    def in_transaction(self) -> str | None:
-        """Return the name of a database in which this thread has a transaction open that could undo what a cursor counts."""
-        return None
-
-    def keyed(self, rows: object) -> Keyed | None:  # noqa: ARG002 - for adapters
-        """Return a query to be read in the order of its key, or None if ``rows`` is no query. Raises `InvalidRequest`."""
-        return None
-
-    def release(self) -> None:
-        """Close what this thread keeps open in the store, before it ends or stays idle for long."""
-
-    def offload(self, function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.kwargs) -> Awaitable[_R]:
-        """Call a blocking function in another thread."""
-        return to_thread(function, *args, **kwargs)
 
 
 class UsesEngine:

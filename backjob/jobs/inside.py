@@ -9,6 +9,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar, overload
 
 from backjob.errors import BackgroundOnly, InvalidRequest, JobFailed, NoCurrentRequest
@@ -209,6 +210,7 @@ class Inside(Tracking, Commands):
                 self._require_background()
                 return await action(*args, **kwargs)
 
+            _copy_signature(action, guarded_async)
             return guarded_async  # type: ignore[return-value]
 
         @functools.wraps(action)
@@ -216,6 +218,7 @@ class Inside(Tracking, Commands):
             self._require_background()
             return action(*args, **kwargs)
 
+        _copy_signature(action, guarded)
         return guarded
 
     def _require_background(self) -> None:
@@ -225,3 +228,9 @@ class Inside(Tracking, Commands):
         if self._here() is None:
             raise NoCurrentRequest(f"{text}, but no request passed the middleware")
         raise BackgroundOnly(text)
+
+
+def _copy_signature(action: Callable[..., object], guarded: Any) -> None:
+    """Give a decorated action the signature of the action, for frameworks that do not follow ``__wrapped__``: Pyramid."""
+    with suppress(TypeError, ValueError):  # some callables have none
+        guarded.__signature__ = inspect.signature(action)

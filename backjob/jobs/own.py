@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 
@@ -15,7 +15,7 @@ from backjob.clock import SystemClock
 from backjob.errors import SlotTaken
 from backjob.lifecycle import ended, late, overdue, reaped
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
-from backjob.protocols import Capability, Clock, Store, lacks
+from backjob.protocols import Capability, Clock, Store, lacks, report_all_of
 from backjob.signing.rows import RowKeys
 from backjob.signing.sealing import Sealer
 
@@ -77,6 +77,11 @@ class OwnJobs(Store):
     @override
     def report(self, job_id: str, token: str, report: Report) -> bool:
         return self.store.report(job_id, token, report)
+
+    @property
+    def report_all(self) -> Callable[[Sequence[tuple[str, str, Report]]], Sequence[bool]] | None:
+        """The method of the store; None if it lacks it."""
+        return report_all_of(self.store)
 
     @override
     def take_due(

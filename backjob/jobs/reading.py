@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import BinaryIO, Final
 
@@ -11,7 +11,7 @@ from attrs import evolve
 
 from backjob.delivery.monitor import Monitor
 from backjob.errors import InvalidRequest, JobNotFound
-from backjob.jobs.carrying import Carrying
+from backjob.jobs.adapting import Adapting
 from backjob.jobs.states import file_of, state_of
 from backjob.lifecycle import late
 from backjob.model import Job, JobState, Output, Query, is_storable
@@ -25,7 +25,7 @@ _SHORT_TEXT: Final = 1 << 10
 _log = logging.getLogger("backjob")
 
 
-class Reading(Carrying):
+class Reading(Adapting):
     """The part of an engine that reads jobs, their output and their files."""
 
     store: Store
@@ -115,8 +115,4 @@ class Reading(Carrying):
 
     def conclude(self, job: Job) -> None:
         """Follow up on an end or a requeue that was written here."""
-        raise NotImplementedError
-
-    def when_committed(self, job_id: str, action: Callable[[], None], *, is_new: bool = False) -> None:
-        """Call ``action`` once other processes can see the write."""
         raise NotImplementedError

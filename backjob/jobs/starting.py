@@ -59,7 +59,9 @@ def prepared(
     wire_path, caller = _address(engine, path)
     inheritance = engine.inheritance
     request, given = build_request(wire_path, query, content, limits, inheritance.names)
-    request = evolve(request, mount=_mount(engine, request.path))
+    mount = _mount(engine, request.path)
+    if mount:
+        request = evolve(request, mount=mount)
     here = engine.here()
     inherited: Credentials | None = None
     if as_current_user:
@@ -125,7 +127,8 @@ def with_user_agent(engine: Engine, request: Request) -> Request:
         check_value("user_agent", "User-Agent", agent or _DEFAULT_AGENT)
     except InvalidRequest:
         agent = None  # the client sent a value that no client may send
-    return evolve(request, headers=(*request.headers, ("User-Agent", agent or _DEFAULT_AGENT)))
+    headers = (*request.headers, ("User-Agent", agent or _DEFAULT_AGENT))
+    return Request(request.method, request.target, headers, request.body, request.raw, request.mount)
 
 
 @frozen(kw_only=True)

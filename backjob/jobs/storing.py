@@ -30,7 +30,8 @@ def started(engine: Engine, work: Prepared, terms: Terms, merge: Merge, key: str
     Raises what `drafted` raises, and `InvalidRequest` for ``merge`` and ``key``.
     """
     with engine.observers.starting(work.request, terms.queue) as starting:
-        work = evolve(work, request=starting.request)
+        if starting.request is not work.request:
+            work = evolve(work, request=starting.request)
         draft = drafted(engine, work, terms)
         job = starting.job = _stored(engine, work, draft, _key(engine, work, draft, merge, key))
         return job
@@ -80,8 +81,8 @@ def _created(engine: Engine, draft: Draft, key: str | None = None) -> Job:
         return engine.store.create(draft, key)
     except StoreUnavailable:
         job = engine.store.get(draft.id, body=True)  # perhaps only the store's reply was lost
-        if job is None:
-            raise
+        if job is None or not (job.status.is_final or engine.row_keys.is_authentic(job)):
+            raise  # what was read is sent without another check
         return job
 
 

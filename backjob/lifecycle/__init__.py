@@ -28,7 +28,7 @@ from backjob.lifecycle.ends import (
     verdict,
 )
 from backjob.lifecycle.keys import LASTING, lasts, waits_until_sent
-from backjob.lifecycle.limits import TIMED_OUT, Late, late, overdue, past_end, reaped, timed_out
+from backjob.lifecycle.limits import TIMED_OUT, Late, late, overdue, overdue_from, past_end, reaped, timed_out
 from backjob.lifecycle.runs import (
     DELIVERY_LEASE,
     after_run,
@@ -84,6 +84,7 @@ __all__ = [
     "late",
     "local_deadline",
     "overdue",
+    "overdue_from",
     "past_end",
     "reaped",
     "requeued",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Final
 
@@ -29,17 +29,30 @@ class Late(Enum):
 def late(job: Job) -> Late | None:
     """Which time limit a job has passed, or None."""
     now = job.read_time
+    for limit, moment in _limits(job):
+        if moment is not None and moment <= now:
+            return limit
+    return None
+
+
+def overdue_from(job: Job) -> datetime | None:
+    """The moment from which a job is overdue if nothing changes it until then, or None if it has no time limit now.
+
+    A store that keeps this moment beside each job finds overdue jobs by an index.
+    """
+    return min([moment for _, moment in _limits(job) if moment is not None], default=None)
+
+
+def _limits(job: Job) -> tuple[tuple[Late, datetime | None], ...]:
+    """The time limits of a job; the first one that it has passed decides."""
     if job.status.is_final:
-        return None
+        return ()
     if job.is_waiting:
-        if job.expires is not None and job.expires <= now:
-            return Late.EXPIRED
-        return Late.UNDELIVERED if job.deliver_by is not None and job.deliver_by <= now else None
-    if job.lease_until is not None and job.lease_until <= now:
-        return Late.DEAD
-    if job.token == TIMED_OUT or not job.error_timeout:
-        return None
-    return Late.SILENT if job.updated_time + timedelta(seconds=job.error_timeout) <= now else None
+        return (Late.EXPIRED, job.expires), (Late.UNDELIVERED, job.deliver_by)
+    silent = None
+    if job.token != TIMED_OUT and job.error_timeout:
+        silent = job.updated_time + timedelta(seconds=job.error_timeout)
+    return (Late.DEAD, job.lease_until), (Late.SILENT, silent)
 
 
 def overdue(job: Job) -> End | None:

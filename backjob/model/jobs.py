@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: F401 - `JsonValue` names them, for who resolves the annotations
 from datetime import datetime
+from typing import Final
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.model.checks import (
@@ -62,6 +63,15 @@ class Draft:
     title: str | None = field(default=None, validator=LABEL)
     keep_request: bool = False
 
+    def proven(self, label: str, proof: str) -> Draft:
+        """Return this draft with its label and its row proof, both of them ASCII. It is not checked again."""
+        copy = Draft.__new__(Draft)
+        for name in _DRAFT_FIELDS:
+            object.__setattr__(copy, name, getattr(self, name))
+        object.__setattr__(copy, "label", label)
+        object.__setattr__(copy, "proof", proof)
+        return copy
+
     @property
     def method(self) -> str:
         """The method of the request, which stays after the end."""
@@ -71,6 +81,9 @@ class Draft:
     def path(self) -> str:
         """The path of the request without its query, which stays after the end."""
         return self.request.path
+
+
+_DRAFT_FIELDS: Final = tuple([each.name for each in fields(Draft)])
 
 
 @frozen(kw_only=True)

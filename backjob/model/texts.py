@@ -25,7 +25,10 @@ class Status(IntEnum):
 
     @property
     def is_final(self) -> bool:
-        return self >= Status.COMPLETED
+        return self >= _FIRST_FINAL
+
+
+_FIRST_FINAL: Final = int(Status.COMPLETED)  # looking up a member costs more than the comparison
 
 
 class Unset(Enum):

@@ -12,12 +12,11 @@ import hmac
 import json
 from typing import Final
 
-from attrs import evolve
-
 from backjob.model import Draft, Job, Status
 from backjob.protocols import Signer
 
 _LABEL_BYTES: Final = 12
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class RowKeys:
@@ -35,8 +34,8 @@ class RowKeys:
 
     def authenticated(self, draft: Draft) -> Draft:
         """Return the draft with its label and its row proof. Raises `KeyError` for a label of another application."""
-        draft = evolve(draft, label=draft.label or self.label)
-        return evolve(draft, proof=self._proof(draft, draft.label, _mode(draft)))
+        label = draft.label or self.label
+        return draft.proven(label, self._proof(draft, label, _mode(draft)))
 
     def is_authentic(self, job: Job) -> bool:
         """Return whether the row, with its request's body, is as the application wrote it."""
@@ -44,8 +43,7 @@ class RowKeys:
 
     def is_authentic_with(self, job: Job, body: bytes) -> bool:
         """Return whether the row of a job, claimed or not, is as the application wrote it for a request with this body."""
-        whole = job if job.request is None else evolve(job, request=evolve(job.request, body=body))
-        return any(self._is_proven(whole, mode) for mode in _modes(job))
+        return any(self._is_proven(job, mode, body) for mode in _modes(job))
 
     def credentials_of(self, job: Job) -> str | None:
         """Return with which credentials a job was started: "held", "sealed", "as_owner" or "none".
@@ -63,13 +61,16 @@ class RowKeys:
         """Return a value that ties sealed credentials to this row with this label."""
         return self._proof(row, label, "sealing")
 
-    def _proof(self, row: Draft | Job, label: str, mode: str) -> str:
-        return _text(_mac(self._keys[label], label, row, mode))
+    def _proof(self, row: Draft | Job, label: str, mode: str, body: bytes | None = None) -> str:
+        """Return the proof of a row; ``body`` replaces the body of its request."""
+        if body is None:
+            body = b"" if row.request is None else row.request.body
+        return _text(_mac(self._keys[label], label, row, mode, body))
 
-    def _is_proven(self, job: Job, mode: str) -> bool:
+    def _is_proven(self, job: Job, mode: str, body: bytes | None = None) -> bool:
         if job.proof is None or job.label not in self._keys:
             return False
-        proof = self._proof(job, job.label, mode)
+        proof = self._proof(job, job.label, mode, body)
         return hmac.compare_digest(job.proof.encode("utf-8", "surrogatepass"), proof.encode())
 
 
@@ -84,7 +85,7 @@ def _modes(job: Job) -> tuple[str, ...]:
     return (_mode(job), "sealed") if job.status is not Status.STARTED and _mode(job) == "none" else (_mode(job),)
 
 
-def _mac(key: bytes, label: str, row: Draft | Job, mode: str) -> bytes:
+def _mac(key: bytes, label: str, row: Draft | Job, mode: str, body: bytes) -> bytes:
     request, caller = row.request, row.caller
     parts = (
         row.id,
@@ -93,10 +94,10 @@ def _mac(key: bytes, label: str, row: Draft | Job, mode: str) -> bytes:
         mode,
         None
         if request is None
-        else (request.method, request.target, request.mount, request.headers, hashlib.sha256(request.body).hexdigest()),
+        else (request.method, request.target, request.mount, request.headers, hashlib.sha256(body).hexdigest()),
         None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded, caller.mount),
     )
-    return hmac.digest(key, json.dumps(parts, separators=(",", ":")).encode(), "sha256")
+    return hmac.digest(key, _encode(parts).encode(), "sha256")
 
 
 def _text(data: bytes) -> str:

@@ -12,8 +12,9 @@ from urllib.parse import urlencode
 from attrs import evolve, field, frozen
 
 from backjob.errors import InvalidRequest, JobNotFound, StoreError, StoreUnavailable
-from backjob.model import JobState, JsonValue, Output, Query, Status, clean_text
+from backjob.model import JobState, Output, Query, clean_text
 from backjob.status.access import Opened, SignedElsewhere, is_like_token, opened
+from backjob.status.changing import Changing
 from backjob.status.download import download
 from backjob.status.exchange import (
     EVENT_HEADERS,
@@ -34,13 +35,11 @@ from backjob.status.exchange import (
     resume_offset,
     text_response,
 )
-from backjob.status.explaining import HTML, PAGE_POLICY, explained, language_of, not_configured
-from backjob.status.hiding import has_hidden_errors, without_errors
+from backjob.status.explaining import HTML, PAGE_POLICY, language_of, not_configured
 from backjob.status.languages import LANGUAGES, language_file
-from backjob.status.links import JobLinks
 from backjob.status.list_page import ListPage
-from backjob.status.listing import Page, Search, with_links
-from backjob.status.origins import is_intended, preflight, shared_headers
+from backjob.status.listing import Page, Search
+from backjob.status.origins import preflight, shared_headers
 from backjob.status.page import Links, asset, render, render_fragment
 from backjob.status.source import CannotList, StatusSource
 from backjob.status.streaming.events import output_as_dict
@@ -76,13 +75,12 @@ def _check_prefix(_endpoints: object, _attribute: object, value: str) -> None:
 
 
 @frozen
-class Endpoints:
+class Endpoints(Changing):
     """Responds to the status routes. Stateless, callable from any thread; ``respond`` may read the store.
 
     ``prefix`` is the path under which the application sees the routes: ``/backjob``.
     """
 
-    jobs: StatusSource
     prefix: str = field(validator=_check_prefix)
 
     def below(self, path: str) -> str | None:
@@ -95,13 +93,13 @@ class Endpoints:
         try:
             response = self._preflight(visit) or self._route(visit)
         except SignedElsewhere:
-            response = self._error(visit, 404, "other_key")
+            response = self.error(visit, 404, "other_key")
         except JobNotFound:
-            response = self._error(visit, 404, "not_found")
+            response = self.error(visit, 404, "not_found")
         except CannotList:
-            response = self._error(visit, 501, "no_list")
+            response = self.error(visit, 501, "no_list")
         except StoreUnavailable:
-            response = self._error(visit, 503, "unavailable", _RETRY_AFTER)
+            response = self.error(visit, 503, "unavailable", _RETRY_AFTER)
         except StoreError as error:
             _log.error("a status page can't be shown: %s", error)
             response = not_configured(visit.request.header("accept"))
@@ -121,13 +119,6 @@ class Endpoints:
         headers = tuple(field for field in response.headers if field[0] != "Vary")
         varied = ("Vary", f"{vary}, Origin" if vary else "Origin")
         return evolve(response, headers=(*headers, varied, *shared_headers(visit.request, trusted)))
-
-    def _error(self, visit: Visit, status: int, word: str, *more: tuple[str, str], reason: str = "") -> StatusResponse:
-        """Return an error as a page that leads back, or as JSON."""
-        accept, language = visit.request.header("accept"), language_of(visit)
-        assets = visit.mount_url()
-        back = back_path(visit.request) or back_path(visit.request, "then") or ""
-        return explained(status, word, accept, language, *more, assets=assets, back=back, reason=reason)
 
     def _route(self, visit: Visit) -> StatusResponse:
         if visit.path in ("", "/"):
@@ -151,15 +142,9 @@ class Endpoints:
             raise
         except JobNotFound:
             if route.methods == ("POST",) and is_for_person(visit.request):
-                return self._after_click(visit, found["leaf"], found["id"], found["token"])
+                return self.after_click(visit, found["leaf"], found["id"], found["token"])
             raise
-        return route.handle(self, visit, evolve(job, state=self._shown(visit, job.state)))
-
-    def _shown(self, visit: Visit, state: JobState) -> JobState:
-        """Return the state as this visitor may see it: unexpected errors are for staff."""
-        if not has_hidden_errors(state) or self.jobs.show_errors or visit.may_see_all():
-            return state
-        return without_errors(state)
+        return route.handle(self, visit, evolve(job, state=self.shown(visit, job.state)))
 
     # --- the list ---------------------------------------------------------------------------------------------------
 
@@ -169,17 +154,17 @@ class Endpoints:
             search = Search.of(visit.request)
             query = search.query(None if sees_all else visitor)
         except InvalidRequest as error:
-            return self._error(visit, 400, "bad_search", reason=str(error))
+            return self.error(visit, 400, "bad_search", reason=str(error))
         # An owner hook may return "" for unknown visitors: they must not all become one owner.
         found = self._listed(visit, query) if visitor or sees_all else []
-        states = [self._shown(visit, state) for state in found[: search.size]]
+        states = [self.shown(visit, state) for state in found[: search.size]]
         is_json = not is_for_person(visit.request)
-        base, site = (self._base(visit), "") if is_json else (visit.mount_url(), back_path(visit.request) or "")
+        base, site = (self.base_of(visit), "") if is_json else (visit.mount_url(), back_path(visit.request) or "")
         has_more = len(found) > len(states)
         following = search.url(base, before=states[-1].position, back=site) if has_more else None
         if is_json and following is not None and is_asked(visit.request, "absolute"):
             following += "&absolute=1"
-        page = Page(states, following, lambda state: self._links(Opened(state.id, state, None, visit), base))
+        page = Page(states, following, lambda state: self.links_of(Opened(state.id, state, None, visit), base))
         if is_json:
             return json_response(200, page.as_dict())
         shown = ListPage(
@@ -208,32 +193,17 @@ class Endpoints:
 
     # --- one job ----------------------------------------------------------------------------------------------------
 
-    def _base(self, visit: Visit) -> str:
-        """Return the beginning of the links: a path, or a URL if the request asks for that."""
-        if not is_asked(visit.request, "absolute"):
-            return visit.mount_url()
-        return self.jobs.public_mount() or f"{visit.origin}{visit.mount_url()}"
-
-    def _links(self, opened: Opened, base: str) -> JobLinks:
-        job_id, events = opened.state.id, self.jobs.broadcast.limit(in_thread=opened.visit.in_thread) > 0
-        may_run_again = opened.may_run_again(self.jobs)
-        return JobLinks(base, lambda right: self.jobs.reference(job_id, right), opened.right, events, may_run_again)
-
-    def _as_dict(self, opened: Opened, state: JobState | None = None) -> dict[str, JsonValue]:
-        """Return the state with the links of this visitor."""
-        return with_links(state or opened.state, self._links(opened, self._base(opened.visit)))
-
     def _state(self, visit: Visit, opened: Opened) -> StatusResponse:
         if visit.request.method == "DELETE":
-            return self._delete(visit, opened)
+            return self.delete(visit, opened)
         if not is_for_person(visit.request):
-            return json_response(200, self._as_dict(opened))
+            return json_response(200, self.as_dict(opened))
         return self._page(visit, opened)
 
     def _page(self, visit: Visit, opened: Opened) -> StatusResponse:
         mount, back = visit.mount_url(), back_path(visit.request)
         query = f"?{urlencode({'back': back})}" if back else ""
-        links = self._links(opened, mount)
+        links = self.links_of(opened, mount)
         start, chunk = self.jobs.tail(opened.state.id)
         body = render(
             opened.state,
@@ -298,7 +268,7 @@ class Endpoints:
         if visit.request.method == "HEAD":
             return StatusResponse(200, "OK", EVENT_HEADERS)
         output = query_values(visit.request, "output") != ["0"]
-        links = self._links(opened, self._base(visit))
+        links = self.links_of(opened, self.base_of(visit))
         stream = self.jobs.broadcast.open(
             opened.state.id, start, output=output, in_thread=visit.in_thread, links=links.as_dict
         )
@@ -313,95 +283,13 @@ class Endpoints:
             raise JobNotFound(visit.path)
         return download(opened.state, file, is_head=visit.request.method == "HEAD")
 
-    def _cancel(self, visit: Visit, opened: Opened) -> StatusResponse:
-        if not opened.may_cancel():
-            return self._forbidden(visit, "with this URL you may view the job, but not cancel it")
-        if opened.granted not in ("cancel", "manage") and not self._is_intended(visit):
-            return self._error(visit, 403, "forbidden", reason="only a page of this site may cancel the job")
-        self.jobs.cancel(opened.state.id)
-        if is_for_person(visit.request):
-            return self._redirect_to_job(visit, opened, opened.state.id)
-        state = self._shown(visit, self.jobs.status(opened.state.id))
-        if state.status is Status.CANCELLED:
-            return json_response(200, self._as_dict(opened, state))
-        error = f"not cancelled: the job is {state.status.name}"
-        return json_response(409, {"error": error, **self._as_dict(opened, state)})
-
-    def _delete(self, visit: Visit, opened: Opened) -> StatusResponse:
-        refusal = self._refusal_to_manage(visit, opened, "delete the job", "delete it")
-        if refusal is not None:
-            return refusal
-        self.jobs.delete(opened.state.id)
-        if visit.request.method == "POST" and is_for_person(visit.request):
-            return self._after_delete(visit)
-        return json_response(200, {"id": opened.state.id, "deleted": True})
-
-    def _after_click(self, visit: Visit, action: str, job_id: str, token: str | None) -> StatusResponse:
-        """Return the response to a person's click for a job that does not exist, or that this visitor may not see.
-
-        A second click on a button to delete it leads to where the first one does. Raises `JobNotFound`.
-        """
-        right = self.jobs.rights(job_id, token) if token else None
-        if right is None and not self._is_logged_in(visit):
-            return self._error(visit, 404, "log_in")
-        if action == "delete" and (right == "manage" or (self._is_logged_in(visit) and self._is_intended(visit))):
-            return self._after_delete(visit)
-        raise JobNotFound(job_id)
-
-    def _is_logged_in(self, visit: Visit) -> bool:
-        return bool(visit.visitor()) or visit.may_see_all()
-
-    def _forbidden(self, visit: Visit, reason: str) -> StatusResponse:
-        return self._error(visit, 403, "forbidden" if self._is_logged_in(visit) else "log_in", reason=reason)
-
-    def _after_delete(self, visit: Visit) -> StatusResponse:
-        return redirect(303, back_path(visit.request, "then") or f"{visit.mount_url()}/")
-
-    def _run_again(self, visit: Visit, opened: Opened) -> StatusResponse:
-        refusal = self._refusal_to_manage(visit, opened, "run the job again", "run it again")
-        if refusal is not None:
-            return refusal
-        try:
-            job_id = self.jobs.run_again(opened.state.id)
-        except InvalidRequest as error:
-            reason = f"not run again: {error.reason}"
-            if opened.state.owner and opened.state.keeps_request and not self._is_logged_in(visit):
-                return self._error(visit, 403, "log_in", reason=reason)  # the token is right, but it is no login
-            return self._error(visit, 409, "not_again", reason=reason)
-        if is_for_person(visit.request):
-            return self._redirect_to_job(visit, opened, job_id)
-        # It may have been started before, by another press of the button, and wait for its retry.
-        again = evolve(opened, state=self._shown(visit, self.jobs.status(job_id)))
-        location = f"{self._base(visit)}/{self.jobs.reference(job_id, 'view')}"
-        return json_response(201, self._as_dict(again), ("Location", location))
-
-    def _refusal_to_manage(self, visit: Visit, opened: Opened, what: str, short: str) -> StatusResponse | None:
-        if not opened.may_manage():
-            return self._forbidden(visit, f"with this URL you may view the job, but not {short}")
-        # A token to cancel may be in other people's hands: it does not show that the owner meant to manage the job.
-        if opened.granted != "manage" and not self._is_intended(visit):
-            return self._error(visit, 403, "forbidden", reason=f"only a page of this site may {what}")
-        return None
-
-    def _is_intended(self, visit: Visit) -> bool:
-        return is_intended(visit.request, self.jobs.trusted_origins)
-
-    def _redirect_to_job(self, visit: Visit, opened: Opened, job_id: str) -> StatusResponse:
-        """Redirect a person to where the form was, or to the job: without a token in the address bar if it is not needed."""
-        ref = job_id
-        if opened.granted is not None and not (opened.is_by_owner() or visit.may_see_all()):
-            ref = self.jobs.reference(job_id, opened.granted)
-        then, back = back_path(visit.request, "then"), back_path(visit.request)
-        query = urlencode({"back": back}) if back else ""
-        return redirect(303, then) if then else redirect(303, f"{visit.mount_url()}/{ref}", query)
-
     _routes: ClassVar[Mapping[str, _Route]] = {
         "": _Route(_state, ("GET", "HEAD", "DELETE")),
         "fragment": _Route(_fragment),
         "output": _Route(_output),
         "events": _Route(_events),
         "file": _Route(_file),
-        "cancel": _Route(_cancel, ("POST",)),
-        "run_again": _Route(_run_again, ("POST",)),
-        "delete": _Route(_delete, ("POST",)),
+        "cancel": _Route(Changing.cancel, ("POST",)),
+        "run_again": _Route(Changing.run_again, ("POST",)),
+        "delete": _Route(Changing.delete, ("POST",)),
     }

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 from html import escape
-from importlib.resources import files
 from typing import Final
 
 _SECTION: Final = re.compile(r"\{\{#(\w+)\}\}(.*?)\{\{/\1\}\}", re.DOTALL)
@@ -16,6 +15,8 @@ _PLACE: Final = re.compile(r"\{\{(\w+)\}\}")
 @cache
 def asset(name: str) -> bytes:
     """Return a static file of the package."""
+    from importlib.resources import files  # noqa: PLC0415 - it imports zipfile and tempfile
+
     return files("backjob.status").joinpath("static", name).read_bytes()
 
 

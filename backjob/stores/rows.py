@@ -1,8 +1,9 @@
 """Convert between a job and its row, for every store with a table or a hash of columns.
 
 `backjob.stores.columns` lists the columns. A moment is an integer, the microseconds since 1970 in UTC, so no time zone of
-a server, session or host affects it. Where a column depends on the store's own now, pass that now as a number, or
-`After()` if the server adds it.
+a server, session or host affects it. It is negative before 1970, and needs a signed integer of 64 bits: every moment that
+a valid value leads to is in the calendar of `datetime`, until the end of the year 9999. Where a column depends on the
+store's own now, pass that now as a number, or `After()` if the server adds it.
 """
 
 from __future__ import annotations
@@ -113,7 +114,11 @@ _EXPECTED: Final = tuple([(name, _ENCODED.get(name)) for name in ("status", "run
 
 
 def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any]:
-    """A new job's columns without those that are NULL, and without the request's body."""
+    """A new job's columns without those that are NULL, and without the request's body.
+
+    With ``now=After()``, each moment that depends on now is an `After`, for which the store writes an expression: now plus
+    its ``microseconds``, which may be negative. A moment that the draft gives as a datetime is a number even then.
+    """
     row = _DEFAULTS | {
         "created_time": now,
         "start_time": _due(now, draft.due),
@@ -136,7 +141,7 @@ def draft_row(draft: Draft, merge_key: str | None, now: Moment) -> dict[str, Any
 def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
     """The columns that a change sets, with their new values, without ``version``, which every write raises.
 
-    A change that ends the job must also erase the request's body.
+    ``now`` works as in `draft_row`. A change whose ``erases_body`` is true must also erase the request's body.
     """
     assigned: dict[str, Any] = {}
     for name, encode in _CHANGED:

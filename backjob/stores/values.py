@@ -12,6 +12,7 @@ from backjob.model import LONGEST_TAIL, JsonValue, Output
 
 __all__ = [
     "LONGEST_CHUNK",
+    "LONGEST_TAIL",
     "LOOKAHEAD",
     "PURGED_AT_ONCE",
     "cut",
@@ -70,7 +71,8 @@ def output_piece(data: bytes, offset: int, limit: int, *, truncated: bool) -> Ou
     """The chunk of at most ``limit`` bytes at the front of ``data``, the output's bytes from ``offset`` on.
 
     ``data`` must have ``limit + LOOKAHEAD`` bytes, or all there are. Continuation bytes (RFC 3629, section 3) at its front
-    belong to an earlier character and are skipped. Raises `InvalidRequest` for a limit of less than 4 bytes.
+    belong to an earlier character and are skipped. Without data the chunk is empty and ends at ``offset``. Raises
+    `InvalidRequest` for a limit of less than 4 bytes.
     """
     refuse_short_limit(limit)
     skipped = 0
@@ -108,7 +110,10 @@ def joined_chunk(rows: Sequence[tuple[int, bytes]], offset: int, limit: int, *, 
 
 
 def purge_batch(sizes: Iterable[int]) -> int:
-    """How many of these jobs to purge in one transaction, given the bytes of output of each: many small ones or one large."""
+    """How many of these jobs to purge in one transaction, given the bytes of output of each: many small ones or one large.
+
+    At least one, if there is any. Together they have no more than 4 MiB of output, unless the first alone has more.
+    """
     count = output = 0
     for size in sizes:
         output += size

@@ -4,7 +4,8 @@
   (merge keys), `DelaysJobs` (due times and leases), `FindsJobs` (or `FindsSilentJobs` for a store that lists no ended
   jobs) and `PurgesJobs`. `SharesJobs`: the promises to several processes.
 - `TransportContract`, `SignerContract`, `FilesContract`: the promises of a transport, a signer, and a place for files.
-  `DeliveryContract`: those of a transport that need no sockets.
+  `DeliveryContract`: those of a transport that need no sockets. The parts of both, for a transport to which not all
+  apply: `SendsRequests`, `SendsOverHTTP`, `GivesOutcomes`, `KeepsConnections` and `ForksAndExits`.
 - `FakeClock`: a clock that moves only when a test moves it.
 - `immediate`, `recorded`: jobs without a server; `dies_at`: a run whose process dies.
 
@@ -20,7 +21,7 @@ from backjob.errors import MissingExtra
 
 if TYPE_CHECKING:
     from backjob.testing.clock import FakeClock
-    from backjob.testing.deliveries import DeliveryContract
+    from backjob.testing.deliveries import DeliveryContract, ForksAndExits, GivesOutcomes, SendsRequests
     from backjob.testing.dying import dies_at
     from backjob.testing.files import FilesContract
     from backjob.testing.inline import immediate, recorded
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
         StoreBasics,
         StoreContract,
     )
-    from backjob.testing.transports import TransportContract
+    from backjob.testing.transports import KeepsConnections, SendsOverHTTP, TransportContract
 
 __all__ = [
     "DelaysJobs",
@@ -44,8 +45,13 @@ __all__ = [
     "FilesContract",
     "FindsJobs",
     "FindsSilentJobs",
+    "ForksAndExits",
+    "GivesOutcomes",
+    "KeepsConnections",
     "MergesJobs",
     "PurgesJobs",
+    "SendsOverHTTP",
+    "SendsRequests",
     "SharesJobs",
     "SignerContract",
     "StoreBasics",
@@ -63,8 +69,13 @@ _HOMES: Final = {
     "FilesContract": "backjob.testing.files",
     "FindsJobs": "backjob.testing.stores",
     "FindsSilentJobs": "backjob.testing.stores",
+    "ForksAndExits": "backjob.testing.deliveries",
+    "GivesOutcomes": "backjob.testing.deliveries",
+    "KeepsConnections": "backjob.testing.transports",
     "MergesJobs": "backjob.testing.stores",
     "PurgesJobs": "backjob.testing.stores",
+    "SendsOverHTTP": "backjob.testing.transports",
+    "SendsRequests": "backjob.testing.deliveries",
     "SharesJobs": "backjob.testing.stores",
     "SignerContract": "backjob.testing.signers",
     "StoreBasics": "backjob.testing.stores",

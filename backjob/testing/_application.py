@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from backjob.http.wire import Reader
 from backjob.model import Headers, Response
 from backjob.testing._peer import PATIENCE, Received, ok
 
-_MOST_AT_ONCE = 50
 _UNPREFIXED = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
@@ -22,15 +22,10 @@ class Application:
     def __init__(self, script: Callable[[Received], bytes] = ok) -> None:
         self.script = script
         self.arrivals: queue.Queue[Received] = queue.Queue()
-        self._threads = ThreadPoolExecutor(_MOST_AT_ONCE)
 
     def next_call(self) -> Received:
         """Return the next request."""
         return self.arrivals.get(timeout=PATIENCE)
-
-    def close(self) -> None:
-        """Have the threads end once they have responded."""
-        self._threads.shutdown(wait=False)
 
     def wsgi(self, environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         """Respond to a request of WSGI."""
@@ -58,11 +53,23 @@ class Application:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        run = asyncio.get_running_loop().run_in_executor
-        response = await run(self._threads, self._respond, scope["method"], target, fields, body)
+        response = await asyncio.wrap_future(self._in_thread(scope["method"], target, fields, body))
         headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": response.body})
+
+    def _in_thread(self, *request: Any) -> Future[Response]:
+        """Respond in a daemon thread, so that the process can end while ``script`` waits."""
+        future: Future[Response] = Future()
+
+        def respond() -> None:
+            try:
+                future.set_result(self._respond(*request))
+            except Exception as error:
+                future.set_exception(error)
+
+        threading.Thread(target=respond, name="contract-application", daemon=True).start()
+        return future
 
     def _respond(self, method: str, target: str, headers: Headers, body: bytes) -> Response:
         call = Received(method, target, headers, body)

@@ -107,13 +107,20 @@ class AnyPeer(Protocol):
 class Peer:
     """An HTTP server on 127.0.0.1, or on the given listener, with a thread for each connection.
 
-    It puts every request into ``arrivals``; then ``script`` returns the response.
+    It puts every request into ``arrivals``; then ``script`` returns the response. ``patience`` (s) is how long it waits
+    for a client that should do something at once.
     """
 
     def __init__(
-        self, script: Script = ok, *, listener: socket.socket | None = None, tls: ssl.SSLContext | None = None
+        self,
+        script: Script = ok,
+        *,
+        listener: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
+        patience: float = PATIENCE,
     ) -> None:
         self.script = script
+        self._patience = patience
         self.arrivals: queue.Queue[Call] = queue.Queue()
         self._connections: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -132,19 +139,19 @@ class Peer:
 
     def next_call(self) -> Call:
         """Return the next request."""
-        return self.arrivals.get(timeout=PATIENCE)
+        return self.arrivals.get(timeout=self._patience)
 
     def close(self) -> None:
         """Close all connections and wait for the threads."""
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._threads[0].join(PATIENCE)
+        self._threads[0].join(self._patience)
         for sock in self._connections:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(PATIENCE)
+            thread.join(self._patience)
 
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name="contract-peer", daemon=True)
@@ -157,7 +164,7 @@ class Peer:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
-            sock.settimeout(PATIENCE)
+            sock.settimeout(self._patience)
             self._connections.append(sock)
             self._start(partial(self._serve, sock))
 

@@ -44,7 +44,7 @@ class Leases:
         self._leave = leave
         self._outage = outage or Outage(clock)
         self._no_thread = Outage(clock)
-        self._running: set[Running] = set()
+        self._running: dict[str, Running] = {}
         self._next_tick = -math.inf
         self._since = math.inf
         """Since when (monotonic) this process has renewed without an error of the store."""
@@ -56,15 +56,20 @@ class Leases:
 
     def add(self, running: Running) -> None:
         """Renew the lease of a job that was claimed just now."""
-        for other in self._running.copy():
-            if other.job.id == running.job.id:  # its earlier run, which has lost its lease
-                other.ended = True
-        self._running.add(running)
+        other = self._running.get(running.job.id)
+        if other is not None and other.job.run > running.job.run:  # the process was stopped just after this claim
+            running.ended = True
+            return
+        if other is not None:  # its earlier run, which has lost its lease
+            other.ended = True
+        self._running[running.job.id] = running
         self.ensure_running()
 
     def drop(self, running: Running) -> None:
         """Stop renewing: the end of the run is written, or can't be."""
-        self._running.discard(running)
+        dropped = self._running.pop(running.job.id, None)
+        if dropped is not None and dropped is not running:  # the job's next run, claimed here meanwhile
+            self._running.setdefault(running.job.id, dropped)
 
     def ensure_running(self) -> bool:
         """Start the thread unless it runs. Cheap enough for every request. Returns False if the system starts no thread."""
@@ -111,7 +116,7 @@ class Leases:
         self._on_time = self._on_time + 1 if is_on_time else 0
         self._next_tick = (self._next_tick if is_on_time else now) + self.interval
         self._since = min(self._since, now)
-        running = [running for running in self._running.copy() if not running.ended]
+        running = [running for running in self._running.copy().values() if not running.ended]
         if running:
             self._idle_ticks = 0
             self._renew(running)

@@ -6,7 +6,7 @@ coroutines has imported it already.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
@@ -61,6 +61,29 @@ async def to_thread(function: Callable[_P, _R], /, *args: _P.args, **kwargs: _P.
     _threads.get().run(call)
     result: _R = await waiter
     return result
+
+
+async def shielded(work: Coroutine[Any, Any, _R]) -> _R:
+    """Run the work to its end, even if the caller is cancelled meanwhile. Returns its result, or raises its error.
+
+    Only the work itself can be cancelled, as all tasks are when the event loop shuts down.
+    """
+    import asyncio  # noqa: PLC0415 - see the module's docstring
+
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    return task.result()
+
+
+def raise_if_cancelled(error: BaseException | None) -> None:
+    """Raise the error again if the event loop cancels this task; an action may also raise `CancelledError` itself."""
+    import asyncio  # noqa: PLC0415 - see the module's docstring
+
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+        raise error
 
 
 class BlockedLoop(RuntimeError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Final
 
 from attrs import evolve, frozen
@@ -43,8 +42,12 @@ class Outcome:
 def seconds_of(retry_after: str | None, now: datetime) -> float | None:
     """Return the seconds that a Retry-After field means, which is a number of them or an HTTP date; None if it is neither."""
     text = (retry_after or "").strip()
+    if not text:
+        return None
     if text.isascii() and text.isdigit():
         return float(text[:20])
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - few responses have this field
+
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -125,7 +128,7 @@ def end_of(running: Running, outcome: Outcome) -> End | None:
         return end
     if outcome.problem is not None and running.file is None:
         return outcome.problem
-    return evolve(end, result=outcome.result) if end.result is None else end
+    return end if outcome.result is None or end.result is not None else evolve(end, result=outcome.result)
 
 
 def _message(running: Running, outcome: Outcome) -> str | None:

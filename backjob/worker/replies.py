@@ -10,7 +10,7 @@ from attrs import frozen
 from backjob.errors import BackJobError
 from backjob.http.worker_requests import hide_signature, pass_on, show_job
 from backjob.lifecycle import REFUSAL_HEADER
-from backjob.model import Headers, Request
+from backjob.model import Headers, Request, Response
 from backjob.protocols import Verified
 
 CONCURRENCY_HEADER: Final = "backjob-concurrency"
@@ -27,6 +27,11 @@ class Reply(BackJobError):
         self.reason = reason
         self.headers: Headers = (*no_store(), *headers)
 
+    @property
+    def response(self) -> Response:
+        """The response to send."""
+        return Response(self.status, self.reason, self.headers, str(self).encode())
+
 
 class Refusal(Reply):
     """The response to a worker request that must not run. ``kind`` is the reason in one word, for the monitor."""
@@ -38,7 +43,7 @@ class Refusal(Reply):
 
 @frozen
 class WorkerRequest:
-    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to `Worker.claim`.
+    """A worker request with a valid signature. Read ``length`` bytes of body, and pass both to the claim.
 
     Each response to it has the fields ``mark``, which prove that this application gave it.
     """
@@ -46,11 +51,6 @@ class WorkerRequest:
     verified: Verified
     length: int
     mark: Headers = ()
-
-    @property
-    def headers(self) -> Headers:
-        """The header fields of the response after its action has run."""
-        return (*no_store(), *self.mark)
 
     @property
     def request(self) -> Request:

@@ -32,7 +32,7 @@ class Reports:
 
     It calls ``dirty`` when something stays unwritten, so that the monitor writes it. ``renewal`` is how often the run's lease
     is renewed (s), and with it signs of life are written. ``waits_to_end``: the action has returned, but the store does not
-    take the end yet. ``ended``: this run is over, or another process has ended it; its action may be running still.
+    take the end yet. ``is_refused``: the store has refused a report as it was. ``ended``: this run is over, or another process has ended it; its action may be running still.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class Reports:
         self.token = token
         self.ended = False
         self.waits_to_end = False
+        self.is_refused = False
         self._store = store
         self._monotonic = clock.monotonic
         self._dirty = dirty
@@ -62,7 +63,7 @@ class Reports:
         self._is_dirty = False
         self._has_lived = False
         self._reports_life = 0 < job.error_timeout < 2 * renewal
-        self._decoders = [codecs.getincrementaldecoder("utf-8")("replace") for _ in range(2)]  # stdout, stderr
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
 
     # --- reports of the action --------------------------------------------------------------------------------------
 
@@ -134,7 +135,10 @@ class Reports:
 
     def write_bytes(self, data: bytes, stream: int = 0) -> None:
         """Append text in UTF-8 to the output, as `write` does. A character may be split between calls for one stream."""
-        self.write(self._decoders[stream].decode(data))
+        decoder = self._decoders.get(stream)
+        if decoder is None:
+            decoder = self._decoders.setdefault(stream, codecs.getincrementaldecoder("utf-8")("replace"))
+        self.write(decoder.decode(data))
 
     # --- runs -------------------------------------------------------------------------------------------------------
 
@@ -197,54 +201,120 @@ class Reports:
             self._next_write = self._monotonic()
             self._mark_dirty()
             return
-        level = logging.DEBUG if self._store_is_unavailable else logging.INFO
+        is_unavailable = self._store_is_unavailable
         try:
             self._write()
         except StoreUnavailable as error:
             self._mark_dirty()
-            _log.log(level, "job %s: its progress will be written later: %s", self.job.id, error)
+            self._log_delay(error, again=is_unavailable)
 
     def _write(self, *, is_last: bool = False) -> None:
         with self._writing:
-            self._next_write = self._monotonic() + _WRITE_INTERVAL
+            report = self._begin(is_last=is_last)
+            if report is None:
+                return
             try:
-                self._send(is_last=is_last)
+                is_written = write_report(self._store, self.job.id, self.token, report, self._note_refusal)
             except StoreUnavailable:
-                self._store_is_unavailable = True
-                self._next_write = self._monotonic() + _RETRY_INTERVAL
+                self._put_back(report)
+                self._delay()
                 raise
+            except StoreError:
+                raise
+            except Exception:  # neither the action nor its later reports may fail because of it
+                _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
+                return
+            self._note_written(report, is_written=is_written)
 
-    def _send(self, *, is_last: bool) -> None:
+    def _begin(self, *, is_last: bool = False) -> Report | None:
+        """Take what is to be written now, if anything. The caller has `_writing`. Raises `StoreError`."""
+        now = self._monotonic()
+        self._next_write = now + _WRITE_INTERVAL
         if self._report_in_doubt and not self.ended:
-            self._resolve_doubt()
+            try:
+                self._resolve_doubt()
+            except StoreUnavailable:
+                self._delay()
+                raise
         if self.ended:
-            return
+            return None
         self._is_dirty = False
-        report = self._taken(is_last=is_last)
+        report = self._taken(now, is_last=is_last)
         if report is None:
             if is_last or not self._reports_life:
                 self._has_lived = True
-                return
+                return None
             report = Report()  # its time limit may be over before the next renewal
-        try:
-            is_written = write_report(self._store, self.job.id, self.token, report)
-        except StoreUnavailable:
-            self._unwritten.put_back(report)
-            self._report_in_doubt = True
-            raise
-        except StoreError:
-            raise
-        except Exception:  # neither the action nor its later reports may fail because of it
-            _log.exception("job %s: a report can't be written, and is dropped", self.job.id)
-            return
+        return report
+
+    def _note_written(self, report: Report, *, is_written: bool) -> None:
         self._store_is_unavailable = False
-        self._output_stored += len(report.output.encode())
+        if report.output:
+            self._output_stored += len(report.output.encode())
         if not is_written:
             self.ended = True
 
-    def _taken(self, *, is_last: bool) -> Report | None:
+    def _put_back(self, report: Report) -> None:
+        """Write the report again later, unless it turns out that the store has it."""
+        self._unwritten.put_back(report)
+        self._report_in_doubt = True
+
+    def _delay(self) -> None:
+        """Retry later: the store is unavailable."""
+        self._store_is_unavailable = True
+        self._next_write = self._monotonic() + _RETRY_INTERVAL
+
+    def _log_delay(self, error: StoreUnavailable, *, again: bool) -> None:
+        level = logging.DEBUG if again else logging.INFO
+        _log.log(level, "job %s: its progress will be written later: %s", self.job.id, error)
+
+    def _note_refusal(self) -> None:
+        self.is_refused = True
+
+    # --- writing the reports of many runs together --------------------------------------------------------------------
+
+    def take_for_batch(self) -> Report | None:
+        """Take what is to be written now, and let no other thread write until `end_batch`. None: there is nothing to write.
+
+        It waits for no thread that is writing just now: in this case the monitor tries again after the interval. Raises
+        `StoreError`, and nothing is taken, if it can't find out whether an earlier report was written.
+        """
+        if not self._writing.acquire(blocking=False):
+            self._next_write = self._monotonic() + _WRITE_INTERVAL
+            self._mark_dirty()
+            return None
+        report: Report | None = None
+        try:
+            report = self._begin()
+        finally:
+            if report is None:
+                self._writing.release()
+        return report
+
+    def end_batch(self, report: Report, *, is_written: bool | None) -> None:
+        """End what `take_for_batch` began: the report is written; or not, since the run is over. None: write it again later."""
+        if is_written is None:
+            self._put_back(report)
+        else:
+            self._note_written(report, is_written=is_written)
+        self._writing.release()
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether the store may have a report whose answer was lost, so that the next write begins with a read."""
+        return self._report_in_doubt
+
+    def postpone(self, error: StoreUnavailable) -> None:
+        """Retry after a pause, because the store is unavailable."""
+        is_unavailable = self._store_is_unavailable
+        self._delay()
+        self._mark_dirty()
+        self._log_delay(error, again=is_unavailable)
+
+    # --- parts of a write ---------------------------------------------------------------------------------------------
+
+    def _taken(self, now: float, *, is_last: bool) -> Report | None:
         """Take what is unwritten; but the tail, which is large, only once in an interval."""
-        now = self._monotonic()
         report = self._unwritten.take(with_tail=is_last or now >= self._next_tail)
         if report is not None and not isinstance(report.tail, Unset):
             self._next_tail = now + _TAIL_INTERVAL

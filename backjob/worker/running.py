@@ -16,12 +16,13 @@ from backjob.endings import is_large, without_result, write_conclusion
 from backjob.errors import JobExit, StoreUnavailable
 from backjob.forks import InProcess
 from backjob.lifecycle import Conclusion, End, Requeue, after_run, continued, failed, history_of, is_carried
-from backjob.model import Expect, Job, JsonValue, Status, short_text
+from backjob.model import Expect, Headers, Job, JsonValue, Status, short_text
 from backjob.observers import AtEnd
 from backjob.protocols import Clock, Store
 from backjob.worker.capture import capture_stderr, capture_stdout
 from backjob.worker.files import Keeping, NotKept, Spool, kept
 from backjob.worker.logs import capture_logging, line_of
+from backjob.worker.replies import WorkerRequest, no_store
 from backjob.worker.reports import Reports
 from backjob.worker.stamps import Stamps
 
@@ -51,7 +52,8 @@ STDOUT_ALONE: Final = CaptureOptions()
 class Running(Reports):
     """One run of a job, from its claim until its end or requeue is written.
 
-    ``owner`` is the job's `BackJob`. The adapter sets the header ``fields`` of the request that the action gets; None removes
+    ``owner`` is the job's `BackJob`, and ``opened`` the worker request that has claimed it; ``end_mark`` tells whoever sent it
+    that the end of the job is written. The adapter sets the header ``fields`` of the request that the action gets; None removes
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
     ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the
     framework turns into a 4xx response. ``file`` is the file that the action has made; its `conclude` keeps it, as ``keeping``
@@ -63,6 +65,7 @@ class Running(Reports):
         self,
         job: Job,
         token: str,
+        opened: WorkerRequest | None = None,
         *,
         store: Store,
         clock: Clock,
@@ -78,6 +81,8 @@ class Running(Reports):
         self.capture = capture
         self._stamps = Stamps(clock.now) if capture.timestamps else None
         self.owner = owner
+        self.opened = opened
+        self.end_mark: Headers = ()
         self.fields = {} if fields is None else dict(fields)
         self.surroundings: list[Callable[[], AbstractContextManager[object]]] = []
         self.at_end: list[AtEnd] = []
@@ -95,6 +100,11 @@ class Running(Reports):
         self._unwritten_ends = 0
         self._kept_file: JsonValue = None
         self._process = os.getpid()
+
+    @property
+    def headers(self) -> Headers:
+        """The header fields of the response to the worker request."""
+        return (*no_store(), *(() if self.opened is None else self.opened.mark), *self.end_mark)
 
     @property
     def is_inherited(self) -> bool:
@@ -132,6 +142,8 @@ class Running(Reports):
 
     def _latest(self) -> Job:
         """The job as claimed, with what this run has changed that matters to the next one."""
+        if not self._unwritten.has_moved:
+            return self.job
         return evolve(self.job, attempt=self.attempt, cursor=self.cursor)
 
     def conclude(self, conclusion: Conclusion) -> Job | None:
@@ -228,8 +240,11 @@ class Running(Reports):
         if self.is_inherited:  # the parent writes it, and a thread of the parent may have held the lock at the fork
             return
         # Text that the store or a log handler prints is not output of the action: writing it would deadlock on `_writing`.
-        with _uncaptured():
+        token = _is_muted.set(True)
+        try:
             super()._write(is_last=is_last)
+        finally:
+            _is_muted.reset(token)
 
 
 def _from_stdout(content: str | bytes, level: int) -> bool:
@@ -261,12 +276,12 @@ def _from_logging(record: logging.LogRecord) -> AbstractContextManager[object] |
     ):
         return None
     running.write(line_of(record))
-    return _uncaptured()
+    return uncaptured()
 
 
 @contextmanager
-def _uncaptured() -> Iterator[None]:
-    """Capture nothing: handlers of a record that is output already must not print it into the output again."""
+def uncaptured() -> Iterator[None]:
+    """Capture nothing of what this thread writes or logs: handlers of a record that is output already must not print it into the output again."""
     token = _is_muted.set(True)
     try:
         yield

@@ -1,6 +1,6 @@
 """The sites to measure, and the table printed at the end.
 
-``BACKJOB_BENCHMARK_TABLE`` names a file for the table too. ``BACKJOB_BENCHMARK_ENDED`` is the number of ended jobs, for
+``BACKJOB_BENCHMARK_FIGURES`` names a file for the figures, of which `tests.benchmarks.table` prints one table. ``BACKJOB_BENCHMARK_ENDED`` is the number of ended jobs, for
 machines where a million take too long to create.
 """
 
@@ -20,11 +20,6 @@ _TABLE = pytest.StashKey[Table]()
 _ENDED = "BACKJOB_BENCHMARK_ENDED"
 _LISTED = 200
 
-_SERVED = [("sqlite", "waitress"), ("sqlite", "gunicorn-threads")] + [
-    (store, "waitress") for store in STORES if store != "sqlite"
-]
-"""The combinations to measure. Two servers for one store are enough, since the store makes no difference to them."""
-
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_TABLE] = Table()
@@ -40,21 +35,6 @@ def table(pytestconfig: pytest.Config) -> Table:
 def store(request: pytest.FixtureRequest) -> StoreKind:
     """Each kind of store."""
     return STORES[request.param]
-
-
-@pytest.fixture(scope="module", params=_SERVED, ids=" ".join)
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, table: Table) -> Iterator[Site]:
-    """A site with an empty store, on each server."""
-    store, server = request.param
-    with open_site(STORES[store], server, tmp_path_factory.mktemp(server)) as opened:
-        table.versions.add(opened.raw.version)
-        yield opened
-
-
-@pytest.fixture
-def server(request: pytest.FixtureRequest) -> str:
-    """The name of the server under `site`."""
-    return str(request.node.callspec.params["site"][1])
 
 
 @pytest.fixture(scope="session")
@@ -95,5 +75,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     text = table.text()
     terminalreporter.section("costs, compared with the same work without backjob")
     terminalreporter.write_line(text)
-    if path := os.environ.get("BACKJOB_BENCHMARK_TABLE"):
-        Path(path).write_text(f"{text}\n", encoding="utf-8")
+    if path := os.environ.get("BACKJOB_BENCHMARK_FIGURES"):
+        table.write(Path(path))

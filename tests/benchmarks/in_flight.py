@@ -66,7 +66,8 @@ def main(jobs_in_flight: int, directory: Path) -> None:
     multiprocessing.get_context("spawn").Process(target=_serve, args=(there,), daemon=True).start()
     port = here.recv()
     transport = _Trusting(f"http://127.0.0.1:{port}")
-    jobs = BackJob(SQLiteStore(directory / "jobs.db"), transport, MessageSigner(KEY))
+    places = jobs_in_flight + _FIRST
+    jobs = BackJob(SQLiteStore(directory / "jobs.db"), transport, MessageSigner(KEY), max_running=places)
 
     def send(several: int, until: int) -> None:
         for _ in range(several):
@@ -83,7 +84,7 @@ def main(jobs_in_flight: int, directory: Path) -> None:
     if "--where" in sys.argv:
         for statistic in tracemalloc.take_snapshot().statistics("lineno")[:25]:
             print(statistic, file=sys.stderr)
-    assert threading.active_count() <= 3, threading.enumerate()
+    assert threading.active_count() <= 4, threading.enumerate()
     print(traced / jobs_in_flight, resident / jobs_in_flight)
     sys.stdout.flush()
 

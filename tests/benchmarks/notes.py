@@ -30,13 +30,18 @@ class NotesWriter:
 
 
 class Notes:
-    """Reads events; creates the pipe."""
+    """Reads events from a pipe."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        os.mkfifo(path)
         # Open the pipe for writing too, so that opening does not block and reading finds no EOF.
         self._pipe = os.open(path, os.O_RDWR)
+
+    @classmethod
+    def made(cls, path: Path) -> Notes:
+        """Create the pipe."""
+        os.mkfifo(path)
+        return cls(path)
 
     def wait(self, kind: bytes) -> float:
         """Return the time (s) of the next event of this kind; skip others."""

@@ -40,7 +40,7 @@ class Raw(Protocol):
         ...
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:
-        """Write what an update writes: the row and the output in one commit."""
+        """Write what an update writes: the row, and with it in one commit the output if there is any."""
         ...
 
     def select(self, job_id: str) -> object:

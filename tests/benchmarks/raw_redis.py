@@ -133,6 +133,9 @@ class RawRedis:
             "status_text": text,
             "output_size": (start + 1) * len(output),
         }
+        if not output:
+            self._client.hset(key, mapping=changed)
+            return
         with self._client.pipeline(transaction=True) as pipeline:
             pipeline.hset(key, mapping=changed).append(f"{key}:output", output).execute()
 

@@ -113,20 +113,25 @@ class RawSQL:
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:
         cursor = self._cursor()
-        seq = self._reported.get(job_id)
-        if seq is None:
-            cursor.execute(f"SELECT seq FROM {self._table} WHERE id = %s", (job_id,))
-            seq = self._reported[job_id] = cursor.fetchone()[0]
-        cursor.execute("BEGIN")
+        seq = self._seq(job_id) if output else None
+        if output:
+            cursor.execute("BEGIN")
         cursor.execute(
             f"UPDATE {self._table} SET version = version + 1, updated_time = %s, progress = %s, status_text = %s, "
             "output_size = output_size + %s WHERE id = %s AND status = 0",
             (time.time_ns() // 1000, progress, text, len(output), job_id),
         )
-        cursor.execute(
-            f"INSERT INTO {self._table}_output (job, start, piece) VALUES (%s, %s, %s)", (seq, start, output)
-        )
-        cursor.execute("COMMIT")
+        if output:
+            statement = f"INSERT INTO {self._table}_output (job, start, piece) VALUES (%s, %s, %s)"
+            cursor.execute(statement, (seq, start, output))
+            cursor.execute("COMMIT")
+
+    def _seq(self, job_id: str) -> int:
+        if job_id not in self._reported:
+            cursor = self._cursor()
+            cursor.execute(f"SELECT seq FROM {self._table} WHERE id = %s", (job_id,))
+            self._reported[job_id] = cursor.fetchone()[0]
+        return self._reported[job_id]
 
     def select(self, job_id: str) -> object:
         cursor = self._cursor()

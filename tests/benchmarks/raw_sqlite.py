@@ -76,14 +76,16 @@ class RawSQLite:
 
     def report(self, job_id: str, progress: int, text: str, output: bytes, start: int) -> None:
         execute = self._connection.execute
-        execute("BEGIN IMMEDIATE")
+        if output:
+            execute("BEGIN IMMEDIATE")
         execute(
             "UPDATE backjob SET version = version + 1, updated_time = ?, progress = ?, status_text = ?, "
             "output_size = output_size + ? WHERE id = ? AND status = 0",
             (time.time_ns() // 1000, progress, text, len(output), job_id),
         )
-        execute("INSERT INTO backjob_output (job, start, piece) VALUES (1, ?, ?)", (start, output))
-        execute("COMMIT")
+        if output:
+            execute("INSERT INTO backjob_output (job, start, piece) VALUES (1, ?, ?)", (start, output))
+            execute("COMMIT")
 
     def select(self, job_id: str) -> object:
         return self._connection.execute("SELECT * FROM backjob WHERE id = ?", (job_id,)).fetchone()

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -26,13 +22,13 @@ from backjob.worker.running import Running
 from tests.benchmarks.kinds import StoreKind
 from tests.benchmarks.notes import END, FIRST_LINE, KEY, Notes
 from tests.benchmarks.raw import Raw, bare_request
+from tests.benchmarks.serving import serving
 from tests.scenarios.servers import KINDS
 
 __all__ = ["Site", "open_site"]
 
-_ROOT: Final = Path(__file__).resolve().parents[2]
-_BACKLOG: Final = 1024
 _TIMEOUT: Final = 30.0
+_MANY: Final = 1000
 
 
 @frozen
@@ -81,50 +77,15 @@ class Site:
 
 @contextmanager
 def open_site(kind: StoreKind, server: str, directory: Path) -> Iterator[Site]:
-    """Serve the application with an empty store, on one of the servers of `tests.scenarios.servers`."""
-    with ExitStack() as stack:
-        store, raw_store = [stack.enter_context(kind.place(_created(directory / name))) for name in ("store", "raw")]
-        open_store(raw_store).close()
-        raw = kind.raw(raw_store)
-        stack.callback(raw.close)
-        notes = Notes(directory / "notes")
-        stack.callback(notes.close)
-        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG))
-        host, port = listening.getsockname()
-        url = f"http://{host}:{port}"
-        jobs = BackJob(open_store(store), SocketTransport(url), MessageSigner(KEY))
-        stack.callback(jobs.close)
-        waiting = jobs.start("/work", {"id": 5}, as_current_user=False, delay=86400)
-        raw.take_template(store, waiting)
-        jobs.cancel(waiting)
-        process = subprocess.Popen(
-            KINDS[server].command("tests.benchmarks.app:application", listening, directory),
-            cwd=_ROOT,
-            env=os.environ
-            | {
-                "BENCHMARK_STORE": store,
-                "BENCHMARK_RAW": raw_store,
-                "BENCHMARK_URL": url,
-                "BENCHMARK_NOTES": str(notes.path),
-            },
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=sys.stderr if "BENCHMARK_DEBUG" in os.environ else subprocess.DEVNULL,
-            pass_fds=[listening.fileno()],
-        )
-        stack.callback(_stop, process)
-        bare_request((host, port), "/ready")
-        yield Site((host, port), kind, store, jobs, raw, notes)
+    """Serve the application with an empty store, on one of the servers of `tests.scenarios.servers`.
 
-
-def _created(directory: Path) -> Path:
-    directory.mkdir()
-    return directory
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(5)
-    process.kill()
-    process.wait()
+    This process, which has no server, may run any number of jobs.
+    """
+    with serving(kind, KINDS[server].command, directory) as served:
+        jobs = BackJob(open_store(served.store), SocketTransport(served.url), MessageSigner(KEY), max_running=_MANY)
+        with closing(jobs):
+            waiting = jobs.start("/work", {"id": 5}, as_current_user=False, delay=86400)
+            served.raw.take_template(served.store, waiting)
+            jobs.cancel(waiting)
+            bare_request(served.address, "/ready")
+            yield Site(served.address, kind, served.store, jobs, served.raw, served.notes)

@@ -64,7 +64,8 @@ def test_an_update_that_writes(site: Site, benchmark: BenchmarkFixture, table: T
             what="update() that writes, with output",
             measured=pair.ratio,
             target=1.5,
-            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, {site.kind.committed}",
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}",
+            beside=site.kind.committed,
         )
     )
 
@@ -105,7 +106,8 @@ def test_a_text_in_every_row(site: Site, benchmark: BenchmarkFixture, table: Tab
             what="update() with a text in every row",
             measured=pair.ratio,
             target=3,
-            medians=f"{seconds(pair.ours / _ROWS)} : {seconds(pair.raw / _ROWS)}, the same without a text",
+            medians=f"{seconds(pair.ours / _ROWS)} : {seconds(pair.raw / _ROWS)}",
+            beside="the same without a text",
         )
     )
 
@@ -126,7 +128,8 @@ def test_an_iteration_of_track(site: Site, benchmark: BenchmarkFixture, table: T
             what="one iteration of track()",
             measured=pair.ratio,
             target=1,
-            medians=f"{seconds(pair.ours / _MANY)} : {seconds(pair.raw / _MANY)}, tqdm",
+            medians=f"{seconds(pair.ours / _MANY)} : {seconds(pair.raw / _MANY)}",
+            beside="tqdm",
         )
     )
 
@@ -154,10 +157,11 @@ def test_the_thousandth_append(site: Site, table: Table) -> None:
     table.add(
         Figure(
             store=site.kind.name,
-            what="the 1,000th append of 1 kB, against the first",
+            what="the 1,000th append of 1 kB",
             measured=last / first,
             target=1.1,
             medians=f"{seconds(last)} : {seconds(first)}",
+            beside="the first one",
         )
     )
 
@@ -178,6 +182,7 @@ def test_reading_the_status(site: Site, benchmark: BenchmarkFixture, table: Tabl
             what="status() without output",
             measured=pair.ratio,
             target=4,
-            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}, {site.kind.selected}",
+            medians=f"{seconds(pair.ours)} : {seconds(pair.raw)}",
+            beside=site.kind.selected,
         )
     )

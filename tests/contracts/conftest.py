@@ -12,10 +12,10 @@ _DEEPER: Final = frozenset({"AnyRace", "AnySequence", "Races"})
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Of a class with ``only_deeper``, keep only the races and the generated tests."""
-    left_out = [item for item in items if _is_only_deeper(item) and _part(item) not in _DEEPER]
+    left_out = {item for item in items if _is_only_deeper(item) and _part(item) not in _DEEPER}
     if left_out:
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
 
 
 def _is_only_deeper(item: pytest.Item) -> bool:

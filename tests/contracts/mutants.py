@@ -1,65 +1,87 @@
-"""Runs one test of the store suite, in this process, on a store that breaks a promise."""
+"""The examples of the docs with one mistake each, and which tests of a published contract fail for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import product
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Final
+from xml.etree import ElementTree as ET
 
-from backjob.protocols import Clock, Store
-from backjob.testing import SharesJobs
-from backjob.testing._stores.case import StoreCase
-from backjob.testing._stores.children import Children
+from attrs import field, frozen
 
-__all__ = ["broken_promise", "broken_promise_of_processes"]
+from tests.docs.pages import ROOT, blocks
 
-
-def broken_promise(
-    suite: type[StoreCase], test: str, make: Callable[[Path, Clock], Store], directory: Path, **given: Any
-) -> str:
-    """The message with which the test of the suite fails, or an empty text if it passes.
-
-    ``make`` gets the test's directory and clock. ``given`` are attributes of the suite, and arguments of the test. If it is
-    parametrized and gets none, all of its parameters are tried until it fails.
-    """
-    attributes = {name: given.pop(name) for name in list(given) if hasattr(suite, name)}
-
-    def make_store(case: StoreCase, clock: Clock) -> Store:
-        return make(case.directory, clock)
-
-    kind: type[StoreCase] = type("Suite", (suite,), {**attributes, "make_store": make_store})
-    for number, arguments in enumerate([given] if given else _parameters(getattr(suite, test))):
-        place = directory / f"{number}"
-        place.mkdir(parents=True)
-        case = kind()
-        try:
-            with case.opened(place):
-                getattr(case, test)(**arguments)
-        except AssertionError as failure:
-            return str(failure)
-    return ""
+_PATIENCE: Final = 100  # s
 
 
-def _parameters(test: Any) -> Iterator[dict[str, Any]]:
-    """All arguments of a test; of one that is not parametrized, none."""
-    marks = [mark.args for mark in getattr(test, "pytestmark", ()) if mark.name == "parametrize"]
-    for values in product(*[list(each) for _, each in marks]):
-        arguments: dict[str, Any] = {}
-        for (names, _), value in zip(marks, values, strict=True):
-            arguments |= {names: value} if isinstance(names, str) else dict(zip(names, value, strict=True))
-        yield arguments
+@frozen
+class Mutant:
+    """A mistake, the test of the contract that must find it, and what to replace in the example, as pairs of texts."""
+
+    mistake: str
+    test: str
+    changes: tuple[tuple[str, str], ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.mistake
+
+    def of(self, code: str) -> str:
+        """The example with this mistake."""
+        for old, new in self.changes:
+            assert code.count(old) == 1, f"{self.mistake}: {code.count(old)} times {old!r}"
+            code = code.replace(old, new)
+        return code
 
 
-def broken_promise_of_processes(
-    test: str, opener: str, address: str, directory: Path, children: Children, **attributes: Any
-) -> str:
-    """The message with which the test of `SharesJobs` fails, or an empty text if it passes."""
-    own = {"opener": opener, "children": children, "address": lambda _: address, **attributes}
-    case: SharesJobs = type("Suite", (SharesJobs,), own)()
-    try:
-        with case.placed(directory):
-            getattr(case, test)()
-    except AssertionError as failure:
-        return str(failure)
-    return ""
+def mutant(mistake: str, test: str, *changes: tuple[str, str]) -> Mutant:
+    return Mutant(mistake, test, changes)
+
+
+def example(page: str, title: str) -> str:
+    """The code of the block with this title."""
+    [code] = [block.code for block in blocks(ROOT / "docs" / page) if block.title == title]
+    return code
+
+
+def survivors(directory: Path, code: str, mutants: Sequence[Mutant], suite: str) -> list[str]:
+    """The mistakes that their test does not find. ``suite`` is the code of the test class for the module ``{module}``."""
+    for number, one in enumerate(mutants):
+        (directory / f"mutant_{number}.py").write_text(one.of(code), encoding="utf-8")
+    program = "".join(suite.format(module=f"mutant_{number}", name=f"Test{number}") for number in range(len(mutants)))
+    (directory / "test_mutants.py").write_text(program, encoding="utf-8")
+    found = _failed(directory, [f"test_mutants.py::Test{number}::{one.test}" for number, one in enumerate(mutants)])
+    return [one.mistake for number, one in enumerate(mutants) if (f"Test{number}", one.test) not in found]
+
+
+def _failed(directory: Path, tests: Iterable[str]) -> set[tuple[str, str]]:
+    """Run these tests; return the class and the function of each that failed by an assertion or by the end of a wait."""
+    report = directory / "report.xml"
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "--junitxml",
+            str(report),
+            *tests,
+        ],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    assert done.returncode in (0, 1), done.stdout + done.stderr
+    return {
+        (case.attrib["classname"].rpartition(".")[2], case.attrib["name"].partition("[")[0])
+        for case in ET.parse(report).iter("testcase")
+        if case.find("failure") is not None
+    }

@@ -7,7 +7,7 @@ import logging
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from functools import partial
@@ -31,7 +31,7 @@ from backjob.lifecycle import (
     requeued,
 )
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Request, Status
-from backjob.protocols import Capability, Clock, Store, lacks
+from backjob.protocols import Capability, Clock, Store, lacks, report_all_of
 from backjob.signing import MessageSigner
 from backjob.stores.cached import CachedStore
 from backjob.stores.memory import MemoryStore
@@ -785,6 +785,26 @@ def test_the_process_that_wrote_an_end_shows_it_even_if_the_cache_was_dead(
 def test_a_refused_report_makes_all_processes_read_the_store(here: Surroundings) -> None:
     here.inner.change("job", Expect(), ended(cancelled()))  # by a process without the cache
     assert not here.worker.report("job", "token", Report(progress=50))
+    assert here.worker.get("job") == here.truth()
+    assert here.reader.get("job") == here.truth()
+
+
+def test_a_refused_report_among_others_makes_all_processes_read_the_store(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report_all_of(here.worker) is None
+    calls: list[int] = []
+
+    def report_all(reports: Sequence[tuple[str, str, Report]]) -> list[bool]:
+        calls.append(len(reports))
+        return [here.inner.report(*each) for each in reports]
+
+    monkeypatch.setattr(here.inner, "report_all", report_all, raising=False)
+    here.inner.change("job", Expect(), ended(cancelled()))  # by a process without the cache
+    write = report_all_of(here.worker)
+    assert write is not None
+    assert write([("other", "token", Report()), ("job", "token", Report(progress=50))]) == [False, False]
+    assert calls == [2]
     assert here.worker.get("job") == here.truth()
     assert here.reader.get("job") == here.truth()
 

@@ -17,7 +17,7 @@ from backjob.testing._stores.children import Children
 from tests.contracts.broken import every
 from tests.contracts.broken.faults import Fault
 from tests.contracts.broken.hangs import AcceptsEveryReport
-from tests.contracts.mutants import broken_promise, broken_promise_of_processes
+from tests.contracts.broken_promises import broken_promise, broken_promise_of_processes
 from tests.contracts.test_store_outages import TestSQLiteStore as OutagesOfAFile
 
 PATIENCE: Final = 60.0

@@ -18,7 +18,7 @@ from backjob.stores.memory import MemoryStore
 from backjob.testing import StoreContract
 from backjob.testing._stores.model import Model
 from backjob.testing._stores.watched import METHODS
-from tests.contracts.mutants import broken_promise
+from tests.contracts.broken_promises import broken_promise
 
 LONG_AGO: Final = datetime(2001, 1, 1, tzinfo=UTC)
 DEFAULTS: Final[dict[str, Any]] = {

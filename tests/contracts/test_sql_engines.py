@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, ClassVar, Final
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
@@ -22,6 +23,7 @@ from backjob.lifecycle import claimed
 from backjob.model import Changes, Draft, Expect, Query, Report, Request
 from backjob.protocols import Clock, Store
 from backjob.stores.sql import SQLStore, metadata
+from backjob.stores.sql.prepared import Block, Prepared
 from backjob.testing import FakeClock
 from backjob.testing._stores.case import StoreCase
 from backjob.testing._stores.delaying import DelaysJobs
@@ -216,6 +218,39 @@ def test_one_call_fails_for_a_connection_that_died_right_after_its_use(
                 call()
             assert store.get("job") is not None
     assert store.output("job").text == ""
+
+
+def test_after_a_lost_connection_the_others_that_were_idle_are_not_used(
+    url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backjob.stores.sql.connections._TRUSTED_IDLE", DEADLINE)
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store._database.do(lambda _: store.get("job"))  # on a second connection
+        assert kill_sessions(url, store) == 2
+        with pytest.raises(StoreUnavailable, match=table_address(url)):
+            store.get("job")
+        assert store.get("job") is None
+
+
+@pytest.mark.parametrize("url", ["MariaDB"], indirect=True)
+def test_a_block_that_fails_leaves_no_transaction_open(url: str, table_name: str) -> None:
+    jobs = metadata(table_name=table_name).tables[table_name]
+    is_job = jobs.c.id == sa.bindparam("old_id")
+    write = Prepared(sa.update(jobs).values(depth=sa.bindparam("new_depth")).where(is_job))
+    depth, refused = sa.select(jobs.c.depth).where(is_job), sa.select(sa.literal_column("(SELECT 1 UNION SELECT 2)"))
+    values = {"new_depth": 7, "old_id": "job"}
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        store.create(draft("job"))
+
+        def step(connection: Connection) -> int:
+            with pytest.raises(store._database._connections.get().foreign, match="more than 1 row"):
+                store._database.run_block(connection, Block(write, result=Prepared(refused)), values)
+            return int(connection.exec_driver_sql("SELECT @@in_transaction").scalar_one())
+
+        assert store._database.do(step) == 0
+        assert store._database.do(lambda connection: Prepared(depth).rows(connection, values)) == ((0,),)
+        block = Block(write, result=Prepared(depth))
+        assert store._database.do(lambda connection: store._database.run_block(connection, block, values)) == ((7,),)
 
 
 def table_address(url: str) -> str:

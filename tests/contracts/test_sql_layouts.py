@@ -23,6 +23,7 @@ from backjob.stores.rows import moment
 from backjob.stores.sql import SQLStore, metadata
 from backjob.testing import FakeClock
 from tests.services import MARIADB, POSTGRES, own_name
+from tests.shared_stores import with_options
 
 pytestmark = pytest.mark.services
 
@@ -267,8 +268,8 @@ def test_two_table_names_are_two_stores(place: Place) -> None:
 
 
 def test_the_options_of_a_url_are_the_constructors_arguments(place: Place) -> None:
-    query = f"?table_name=work&create_table=no&schema={place.schema}"
-    with closing(open_store(place.url + query)) as store:
+    url = with_options(place.url, table_name="work", create_table="no", schema=place.schema)
+    with closing(open_store(url)) as store:
         with pytest.raises(StoreUnusable, match=r"no table '.*work'"):
             store.get("job")
         place.open(table_name="work").close()

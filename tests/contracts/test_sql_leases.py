@@ -17,7 +17,9 @@ from sqlalchemy.pool import NullPool
 from backjob.errors import StoreUnavailable
 from backjob.lifecycle import Late, claimed, continued, ended, failed, reaped, requeued
 from backjob.model import Changes, Draft, Expect, Query, Report, Request
+from backjob.stores.rows import After, assignments, conditions
 from backjob.stores.sql import SQLStore, metadata
+from backjob.stores.sql.prepared import Block
 from tests.contracts.bulk_jobs import _NUMBERS, _columns, _execute
 from tests.contracts.test_sql_engines import SERVERS, _wait_for_end, draft, in_child
 from tests.services import own_name
@@ -225,19 +227,20 @@ def test_renewals_reports_and_ends_at_once_never_deadlock(
 def test_a_renewal_between_the_read_and_the_write_of_an_end_wins(
     url: str, table_name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MariaDB reads the job before it writes, and a renewal leaves the version as it is."""
+    """MySQL reads the job before it writes, and a renewal leaves the version as it is."""
+    monkeypatch.setattr(Block, "is_taken_by", lambda _: False)
     with closing(SQLStore(url, table_name=table_name)) as store:
         tokens = with_running(store, "job")
         store.beat(tokens, -1, NOBODY)
         job = store.get("job")
         assert job is not None
 
-        def read_and_renew(*arguments: Any, read: Callable[..., Any] = store._get, **options: Any) -> Any:
+        def read_and_renew(*arguments: Any, read: Callable[..., Any] = store._changing.get, **options: Any) -> Any:
             found = read(*arguments, **options)
             store.beat(tokens, 60, NOBODY)
             return found
 
-        monkeypatch.setattr(store, "_get", read_and_renew)
+        monkeypatch.setattr(store._changing, "get", read_and_renew)
         end = store.change("job", reaped(job, Late.DEAD), ended(failed("dead")))
         if is_postgresql(url):
             assert end is not None  # one statement, without reading
@@ -298,15 +301,15 @@ def test_a_claim_a_report_an_end_and_a_renewal_send_as_few_statements_as_possibl
     end, slot = ended(failed("over")), Changes(slot="exports/0")
     token = Expect(token="token")
     calls: dict[str, tuple[Callable[[], object], int, int]] = {
-        # with the numbers of PostgreSQL and of MariaDB, which reads before it writes, and begins with two statements
-        "slot": (lambda: store.change("job", Expect(unclaimed=True), slot), 1, 2),
-        "claim": (lambda: store.change("job", *claimed("token", 1, 18)), 1, 2),
+        # with the numbers of PostgreSQL and of MariaDB
+        "slot": (lambda: store.change("job", Expect(unclaimed=True), slot), 1, 1),
+        "claim": (lambda: store.change("job", *claimed("token", 1, 18)), 1, 1),
         "report": (lambda: store.report("job", "token", Report(progress=4)), 1, 1),
         "checkpoint": (lambda: store.report("job", "token", Report(cursor=4)), 1, 1),
-        "checkpoint with output": (lambda: store.report("job", "token", short), 1, 4),
+        "checkpoint with output": (lambda: store.report("job", "token", short), 1, 1),
         "much output": (lambda: store.report("job", "token", long), 6, 6),
         "renewal": (lambda: store.beat({"job": "token"}, 18, NOBODY) == NOBODY, 1, 4),
-        "end": (lambda: store.change("job", token, end), 1, 2),
+        "end": (lambda: store.change("job", token, end), 1, 1),
         "due": (lambda: store.take_due("me", 18, 10), 1, 5),
         "nothing due": (lambda: store.take_due("me", 18, 10) == [], 1, 1),
     }
@@ -337,21 +340,50 @@ def test_jobs_that_wait_or_have_ended_do_not_slow_down_the_searches(url: str, ta
         many(url, table_name, "delayed", 10000)
         many(url, table_name, "over", 10000)
         leases, searches = store._sql.leases, store._sql.searches
-        due_jobs = leases.due(by_label=True, has_full=True, by_queue=False)
+        due_jobs = leases.due(labels=1, full=1, queues=0)
         overdue = searches.find(Query(overdue=True, labels=frozenset(("mine",))))
         values = {
-            "labels": ["mine"],
+            "label_0": "mine",
             "label": "mine",
-            "full": ["x"],
+            "full_0": "x",
             "limit": 10,
             "new_lessee": "me",
             "new_lease_until": 1,
         }
-        for statement in [overdue, due_jobs.any, *(due_jobs.lock if due_jobs.take is None else [due_jobs.take])]:
-            assert reads(url, table_name, statement, values) < 1000, str(statement)
+        for prepared in [overdue, due_jobs.any, *(due_jobs.lock if due_jobs.take is None else [due_jobs.take])]:
+            assert reads(url, table_name, prepared.statement, values) < 1000, str(prepared.statement)
 
 
-def many(url: str, table_name: str, job_id: str, count: int) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("has_ended", [False, True], ids=["new table", "table of ended jobs"])
+def test_a_backlog_is_not_read_before_the_server_has_statistics_about_it(
+    url: str, table_name: str, has_ended: bool
+) -> None:
+    with closing(SQLStore(url, table_name=table_name)) as store:
+        if is_postgresql(url):
+            _execute("postgresql", url, f"ALTER TABLE {table_name} SET (autovacuum_enabled = false)")
+        if has_ended:
+            store.create(draft("over"))
+            store.change("over", Expect(), ended(failed("over")))
+            many(url, table_name, "over", 10000)
+        store.create(Draft(id="due", request=Request("GET", "/work"), label="mine"))
+        many(url, table_name, "due", 10000, analyze=False)
+        due_jobs = store._sql.leases.due(labels=1, full=0, queues=0)
+        values = {"label_0": "mine", "limit": 10, "new_lessee": "me", "new_lease_until": 1}
+        expect, changes = claimed("token", 1, 18)
+        claim = store._sql.change(assignments(changes, After()), conditions(expect), expect).write
+        for prepared in (
+            *(due_jobs.lock if due_jobs.take is None else [due_jobs.take]),
+            claim,
+            store._sql.report.write,
+        ):
+            wanted = {name: values.get(name, 1) for name in prepared.statement.compile().params}
+            wanted |= dict.fromkeys({"old_id", "new_token", "old_token"} & wanted.keys(), "due")
+            wanted |= dict.fromkeys({"new_waiting_for", "new_expires", "new_text"} & wanted.keys())
+            assert reads(url, table_name, prepared.statement, wanted) < 1000, str(prepared.statement)
+
+
+def many(url: str, table_name: str, job_id: str, count: int, *, analyze: bool = True) -> None:
     kind = "postgresql" if is_postgresql(url) else "mariadb"
     mark = '"' if kind == "postgresql" else "`"
     names = [f"{mark}{name}{mark}" for name in _columns(kind, url, table_name)]
@@ -362,7 +394,7 @@ def many(url: str, table_name: str, job_id: str, count: int) -> None:
         url,
         f"INSERT INTO {table_name} ({', '.join(names)}) SELECT {', '.join(values)} FROM {table_name} AS job "
         f"CROSS JOIN {numbers} WHERE id = '{job_id}'",
-        f"ANALYZE {table_name}" if kind == "postgresql" else f"ANALYZE TABLE {table_name}",
+        *([f"ANALYZE {'' if kind == 'postgresql' else 'TABLE '}{table_name}"] if analyze else []),
     )
 
 
@@ -372,7 +404,7 @@ def reads(url: str, table_name: str, statement: Any, values: dict[str, Any]) -> 
     with engine.connect() as connection:
         if not is_postgresql(url):
             connection.exec_driver_sql("FLUSH STATUS")
-            connection.execute(statement, values).all()
+            connection.execute(statement, values).close()
             status = connection.exec_driver_sql("SHOW SESSION STATUS LIKE 'Handler_read%%'").all()
             return sum(int(count) for _, count in status)
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Delete, Engine, create_engine
 
 from backjob.protocols import Clock, Store
 from backjob.stores.sql import SQLStore, metadata
+from backjob.stores.sql.prepared import Block
 from backjob.testing import StoreContract
 from tests.services import MARIADB, POSTGRES, Service, own_name
 
@@ -22,6 +23,7 @@ class ServerContract(StoreContract):
     service: ClassVar[Service]
     table_name: ClassVar[str]
     engine: ClassVar[Engine]
+    emptying: ClassVar[list[Delete]]
     examples, steps, race_examples = 5, 25, 4
 
     @pytest.fixture(scope="class", autouse=True)
@@ -29,15 +31,17 @@ class ServerContract(StoreContract):
     def _tables_for_each_class(cls) -> Iterator[None]:
         cls.table_name = own_name()
         cls.engine = create_engine(cls.service.require())
+        tables = metadata(table_name=cls.table_name)
+        cls.emptying = [table.delete() for table in reversed(tables.sorted_tables)]
         yield
-        metadata(table_name=cls.table_name).drop_all(cls.engine)
+        tables.drop_all(cls.engine)
         cls.engine.dispose()
 
     def make_store(self, clock: Clock) -> Store:
         store = SQLStore(self.place(), clock=clock, table_name=self.table_name)
         with self.engine.begin() as connection:
-            for table in reversed(metadata(table_name=self.table_name).sorted_tables):
-                connection.execute(table.delete())
+            for statement in self.emptying:
+                connection.execute(statement)
         return store
 
     def place(self) -> str | Engine:
@@ -56,6 +60,16 @@ class TestMariaDB(ServerContract):
     def place(self) -> str:
         """A URL, so that the store makes its own engine."""
         return self.service.url
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(300)
+class TestWithoutBlocks(TestMariaDB):
+    """As MySQL, which has no statements of several steps outside of stored programs."""
+
+    @pytest.fixture(autouse=True)
+    def _without_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Block, "is_taken_by", lambda _: False)
 
 
 @pytest.mark.nightly

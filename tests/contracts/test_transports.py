@@ -15,10 +15,14 @@ class TestSocketTransport(TransportContract):
 
 
 class TestInProcessWSGI(DeliveryContract):
+    silence = 0.05  # it has no socket that could time out
+
     def make_transport_to(self, application: Application) -> Transport:
         return InProcessTransport(application.wsgi, close_timeout=0.05)
 
 
 class TestInProcessASGI(DeliveryContract):
+    silence = 0.05
+
     def make_transport_to(self, application: Application) -> Transport:
         return InProcessTransport(application.asgi, close_timeout=0.05)

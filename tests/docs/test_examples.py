@@ -19,7 +19,7 @@ from tests.docs.pages import PAGES, README, ROOT, Block, blocks
 PYTHON_BLOCKS = [block for page in PAGES for block in blocks(page) if block.language in ("python", "py")]
 PAGES_WITH_FILES = sorted({block.page.name for block in PYTHON_BLOCKS if block.title.startswith("test_")})
 LONG = ("batch", "sequence", "race", "filter", "many_changes", "threads", "among", "identical", "by_one", "Shared")  # fmt: skip
-QUICK = f"not json_store or not ({' or '.join(LONG)})"
+QUICK = f"not indexed_store or not ({' or '.join(LONG)})"
 """Deselects the long tests of own-store.md."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -29,10 +30,35 @@ _FRAMEWORKS = (
     ("quart_app", "hypercorn"),
     ("starlette_app", "granian"),
 )
+# Frameworks whose adapters are not ours, but an example, or plain WSGI. Each runs on one server.
+_OTHERS = (("aiohttp_app", "aiohttp"), ("pyramid_app", "waitress"))
+# In the usual runs they have only a few scenarios.
+_OTHERS_TESTS_IN_CI = frozenset(
+    {
+        "test_a_job_starts_the_next_job_as_the_same_user",
+        "test_the_next_update_of_a_cancelled_job_ends_its_action",
+        "test_an_uncaught_exception_fails_the_job_with_its_message",
+        "test_fail_ends_the_action_at_once_with_its_text",
+        "test_a_streamed_response_that_fails_half_way_keeps_its_output",
+        "test_a_background_only_action_refuses_foreground_requests",
+        "test_a_body_of_300_kb_arrives_whole",
+        "test_a_stream_follows_a_running_job_to_its_end",
+        "test_a_browser_gets_a_page_with_escaped_output",
+        "test_finish_keeps_a_file",
+    }
+)
+_LEFT_OUT = frozenset(
+    {
+        # aiohttp has no root path.
+        ("aiohttp_app", "test_a_mounted_application_runs_jobs_below_its_mount"),
+        # Its requests can be cloned only with header fields in UTF-8.
+        ("aiohttp_app", "test_a_cookie_whose_last_byte_python_takes_for_a_space_arrives_as_it_does_at_a_page"),
+    }
+)
 _APPS_ON = {kind.name: [app for app in _APPS[kind.gateway] if app.startswith(kind.only)] for kind in KINDS.values()}
-_ALL = [*((app, kind) for kind, apps in _APPS_ON.items() for app in apps), *_FRAMEWORKS]
+_ALL = [*((app, kind) for kind, apps in _APPS_ON.items() for app in apps), *_FRAMEWORKS, *_OTHERS]
 # One pair for each application. These run all tests; other pairs than these and the next ones are nightly.
-_ONE_EACH = {*_QUICK, ("django_app", "runserver"), ("django_asgi_app", "uvicorn-h11"), *_FRAMEWORKS}
+_ONE_EACH = {*_QUICK, ("django_app", "runserver"), ("django_asgi_app", "uvicorn-h11"), *_FRAMEWORKS, *_OTHERS}
 # One pair for each of the other servers, which take the applications in turn. They run the tests that depend on the server.
 _OTHER_SERVERS = {
     (apps[turn % len(apps)], kind)
@@ -71,16 +97,17 @@ _PAIRS = [
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave one pair for each application, and for tests that depend on the server one for each server: more are nightly.
 
-    Most tests of sites whose jobs run elsewhere are nightly; those with Celery need services.
+    Most tests of sites whose jobs run elsewhere, or whose adapter is not ours, are nightly; those with Celery need services.
     """
+    items[:] = [
+        item for item in items if ((_pair_of(item) or ("",))[0], getattr(item, "originalname", None)) not in _LEFT_OUT
+    ]
     for item in items:
-        pair = (
-            item.callspec.params.get("site")
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else None
-        )
+        pair = _pair_of(item)
         chosen = _ONE_EACH if item.get_closest_marker("every_server") is None else _ONE_EACH | _OTHER_SERVERS
         if pair in _ALL and pair not in chosen:
+            item.add_marker(pytest.mark.nightly)
+        if pair in _OTHERS and getattr(item, "originalname", None) not in _OTHERS_TESTS_IN_CI:
             item.add_marker(pytest.mark.nightly)
         if pair in WITH_WORKER_PAIRS and (
             pair != WORKER_IN_CI or getattr(item, "originalname", None) not in _WORKER_TESTS_IN_CI
@@ -90,6 +117,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.services)
             if pair != CELERY_IN_CI or getattr(item, "originalname", None) not in _CELERY_TESTS_IN_CI:
                 item.add_marker(pytest.mark.nightly)
+
+
+def _pair_of(item: pytest.Item) -> tuple[str, str] | None:
+    """The application and the server of a scenario that runs on several of them."""
+    if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+        return None
+    pair: Any = item.callspec.params.get("site")
+    return pair if isinstance(pair, tuple) else None
 
 
 @pytest.fixture(scope="session", params=_PAIRS)

@@ -61,6 +61,12 @@ def _trusting_waitress(
     serve(app, sockets=[listening], threads=4, trusted_proxy="*", trusted_proxy_headers=set(headers.split()))
 
 
+def _aiohttp(app: Any, listening: socket.socket) -> None:
+    from aiohttp import web
+
+    web.run_app(app, sock=listening, shutdown_timeout=1, print=None)
+
+
 def _granian(interface: str, name: str, listening: socket.socket) -> None:
     """Run granian, which loads the application itself, in a separate process."""
     from granian.constants import Interfaces
@@ -92,6 +98,7 @@ def main(arguments: list[str]) -> None:
         "werkzeug": _werkzeug,
         "waitress": _waitress,
         "trusting-waitress": _trusting_waitress,
+        "aiohttp": _aiohttp,
     }[server]
     run(load(name), listening, *options)
 

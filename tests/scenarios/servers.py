@@ -186,6 +186,7 @@ KINDS: Final = {
             address="configured",
         ),
         Kind(name="daphne", command=daphne(), gateway="asgi", workers=40),
+        Kind(name="aiohttp", command=python_server("aiohttp"), gateway="asgi", workers=40, verbs=False, only="aiohttp"),
         Kind(name="gunicorn-unix", command=gunicorn("--workers=1"), listens="unix", address="configured"),
         Kind(name="gunicorn-tls", command=gunicorn("--workers=1"), listens="tls", address="configured"),
     )

@@ -172,6 +172,12 @@ def _raise(jobs: BackJob, visit: Visit) -> Reply:
     raise ValueError(visit.parameters["text"])
 
 
+def _flaky(jobs: BackJob, visit: Visit) -> Reply:
+    if jobs.attempt == 1:
+        raise ValueError("the first attempt")
+    return Reply("the second attempt")
+
+
 def _fail(jobs: BackJob, visit: Visit) -> Reply:
     try:
         jobs.update(70, "half way")
@@ -290,6 +296,7 @@ _ACTIONS: Final[Mapping[str, Action]] = {
     "chain": _chain,
     "fail": _fail,
     "finish": _finish,
+    "flaky": _flaky,
     "fork": _fork,
     "guarded": _guarded,
     "hold": _hold,

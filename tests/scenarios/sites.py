@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,11 +14,14 @@ from urllib.parse import urlencode
 from attrs import frozen
 
 from backjob import BackJob, JobState
+from backjob.clock import SystemClock
+from backjob.model import Request
+from backjob.protocols import Grant
 from backjob.signing import MessageSigner
 from backjob.stores import open_store
 from backjob.transports.sockets import SocketTransport
 from tests.brokers import Place
-from tests.scenarios.client import WAIT, Client, Page
+from tests.scenarios.client import WAIT, Client, Gate, Held, Page
 from tests.scenarios.servers import Kind, Server, running
 
 __all__ = ["KEY", "STREAMS", "Site", "jobs_at", "result_of", "serving", "settings", "store_url"]
@@ -143,6 +147,20 @@ class Site:
     def text(self, job_id: str) -> str:
         """A job's whole output."""
         return self.jobs.output(job_id).text
+
+    def disconnected(self, path: str, gate: Gate) -> tuple[str, Held]:
+        """A job whose client has disconnected while the action runs, and the action at its gate."""
+        target = f"{path}?gate={gate.port}"
+        job_id = self.start(target, delay=3600, as_current_user=False)
+        now = int(SystemClock().now().timestamp())
+        request = self.jobs.signer.sign(Request("GET", target), Grant(job_id, 1, 1, now, now + 60))
+        assert isinstance(self.client.address, tuple)
+        with socket.create_connection(self.client.address) as connection:
+            connection.sendall(f"GET {request.target} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())
+            action = gate.reached()
+        # Once the server has served another request, it has noticed the disconnect.
+        self.page("/ready")
+        return job_id, action
 
     def page(self, path: str, query: Mapping[str, Any] | None = None, **options: Any) -> Page:
         """The response to a GET."""

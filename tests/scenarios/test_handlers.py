@@ -1,8 +1,7 @@
-"""ASGI frameworks, with coroutine handlers and plain ones: the behaviour that depends on the framework."""
+"""ASGI frameworks and aiohttp, with coroutine handlers and plain ones: the behaviour that depends on the framework."""
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,7 @@ import pytest
 from attrs import evolve
 
 from backjob import Status
-from backjob.clock import SystemClock
-from backjob.model import Request
-from backjob.protocols import Grant
-from tests.scenarios.client import Gate, Held, wait_until
+from tests.scenarios.client import Gate, wait_until
 from tests.scenarios.servers import KINDS, daphne
 from tests.scenarios.sites import Site, result_of, serving
 
@@ -25,13 +21,22 @@ PAIRS = (
     ("quart_app:app", "uvicorn-httptools"),
     ("litestar_app:app", "hypercorn"),
     ("litestar_app:listed", "daphne"),
+    ("aiohttp_app:app", "aiohttp"),
 )
 QUICK = PAIRS[:1]
+NIGHTLY = PAIRS[-1:]
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(pair, id="-".join(pair), marks=() if pair in QUICK else pytest.mark.slow) for pair in PAIRS],
+    params=[
+        pytest.param(
+            pair,
+            id="-".join(pair),
+            marks=() if pair in QUICK else pytest.mark.nightly if pair in NIGHTLY else pytest.mark.slow,
+        )
+        for pair in PAIRS
+    ],
 )
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     app, kind = request.param
@@ -81,24 +86,9 @@ def test_a_streamed_text_is_output_for_both_kinds_of_handlers(site: Site, path: 
     assert site.text(state.id) == "first second ä printed "
 
 
-def disconnected(site: Site, path: str, gate: Gate) -> tuple[str, Held]:
-    """A job whose client has disconnected while the action runs, and the action at its gate."""
-    target = f"{path}?gate={gate.port}"
-    job_id = site.start(target, delay=3600, as_current_user=False)
-    now = int(SystemClock().now().timestamp())
-    request = site.jobs.signer.sign(Request("GET", target), Grant(job_id, 1, 1, now, now + 60))
-    assert isinstance(site.client.address, tuple)
-    with socket.create_connection(site.client.address) as connection:
-        connection.sendall(f"GET {request.target} HTTP/1.1\r\nHost: shop.example\r\n\r\n".encode())
-        action = gate.reached()
-    # Once the server has served another request, it has noticed the disconnect.
-    site.page("/ready")
-    return job_id, action
-
-
 @pytest.mark.parametrize("path", ["/work/hold", "/coroutine/hold"])
 def test_an_action_runs_to_its_end_after_its_client_disconnects(site: Site, path: str, gate: Gate) -> None:
-    job_id, action = disconnected(site, path, gate)
+    job_id, action = site.disconnected(path, gate)
     action.proceed()
     assert site.until(job_id, lambda state: state.progress == 50).status is Status.IN_PROGRESS
     assert action.release() == "returned"
@@ -113,7 +103,7 @@ def test_the_server_keeps_serving(site: Site) -> None:
 def test_an_action_survives_daphne_killing_the_application_after_a_disconnect(tmp_path: Path, gate: Gate) -> None:
     kind = evolve(KINDS["daphne"], command=daphne("--application-close-timeout", "0"))
     with serving(kind, "starlette_app:app", tmp_path) as site:
-        job_id, action = disconnected(site, "/coroutine/hold", gate)
+        job_id, action = site.disconnected("/coroutine/hold", gate)
         wait_until(lambda: "took too long to shut down and was killed" in site.server.tail())
         assert action.release() == "returned"
         assert site.end(job_id).status is Status.COMPLETED

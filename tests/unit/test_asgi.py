@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from attrs import define, field
 
-from backjob.asgi import BackJobMiddleware, StatusApp, shielded
+from backjob.asgi import BackJobMiddleware, StatusApp
 from backjob.delivery.addresses import Addresses
 from backjob.errors import JobFailed
 from backjob.files import MemoryFiles
@@ -19,6 +19,7 @@ from backjob.lifecycle import REFUSAL_HEADER
 from backjob.model import Caller, Request, Status
 from backjob.protocols import Store
 from backjob.transports.sockets import SocketTransport
+from backjob.worker.offload import shielded
 from backjob.worker.outcomes import Outcome
 from tests.unit.core import COOKIE, Bench, Here, bench, served
 from tests.unit.gateways import scope_of

@@ -1,4 +1,4 @@
-"""What import-linter's contracts (in pyproject.toml) can't see: what an import loads at run time."""
+"""Rules for modules that import-linter (in pyproject.toml) can't check: what an import loads at run time, and how long a module is."""
 
 from __future__ import annotations
 
@@ -20,3 +20,9 @@ def test_importing_the_package_loads_no_framework_and_no_driver() -> None:
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.split() == []
+
+
+def test_no_module_has_more_than_400_lines() -> None:
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in (ROOT / "backjob").rglob("*.py")}
+    assert len(lines) > 100
+    assert {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > 400} == {}

@@ -36,6 +36,7 @@ from backjob.lifecycle import (
     late,
     local_deadline,
     overdue,
+    overdue_from,
     past_end,
     reaped,
     timed_out,
@@ -361,6 +362,27 @@ def test_each_limit_applies_to_its_own_phase() -> None:
     past = NOON + timedelta(seconds=1)
     assert late(a_job(read_time=later, updated_time=NOON, lease_until=past, error_timeout=1)) is None
     assert late(running_job(read_time=NOON + timedelta(seconds=2), deliver_by=past, expires=past)) is None
+
+
+_SOMETIMES = st.none() | st.integers(0, 9).map(lambda seconds: NOON + timedelta(seconds=seconds))
+
+
+@given(
+    job=st.builds(
+        a_job,
+        status=st.sampled_from(Status),
+        token=st.sampled_from((None, "t0ken", TIMED_OUT)),
+        error_timeout=st.integers(0, 9),
+        **dict.fromkeys(("lease_until", "deliver_by", "expires"), _SOMETIMES),
+    )
+)
+def test_a_job_is_overdue_from_its_first_limit_on(job: Job) -> None:
+    limit = overdue_from(job)
+    if limit is None:
+        assert late(attrs.evolve(job, read_time=NOON + timedelta(days=400))) is None
+    else:
+        assert late(attrs.evolve(job, read_time=limit)) is not None
+        assert late(attrs.evolve(job, read_time=limit - MOMENT)) is None
 
 
 @pytest.mark.parametrize("status", [status for status in Status if status.is_final])

@@ -11,7 +11,8 @@ import pytest
 from attrs import fields
 
 import backjob
-from backjob import BackJob, JobState, Status, errors
+from backjob import BackJob, JobState, Status, adapters, errors
+from backjob.adapters import ActionCall, ActionResponse, Arrival, Receiver
 from backjob.model import Output
 from backjob.protocols import Clock, Delivery, Signer, Store, Transport, Verified
 
@@ -20,7 +21,26 @@ EMPTY: Final = "–"
 
 NAMES: Final = {
     "backjob": ["BackJob", "JobState", "Output", "Status"],
-    "backjob.protocols": ["Clock", "Job", "Request", "Response", "Signer", "Store", "Transport"],
+    "backjob.protocols": [
+        *("Capability", "Clock", "Delivery", "Files", "Signer", "Store", "Transport", "Verified", "lacks"),
+        *("UNSET", "Caller", "Changes", "Credentials", "Draft", "Expect", "Grant", "Headers", "Job", "JobState"),
+        *("JsonValue", "Output", "Query", "Report", "Request", "Response", "Status", "Unset"),
+    ],
+    "backjob.process": ["PerProcess"],
+    "backjob.lifecycle": ["late", "overdue_from"],
+    "backjob.adapters": [
+        *(
+            "ActionCall",
+            "ActionResponse",
+            "Arrival",
+            "Listener",
+            "Receiver",
+            "Reply",
+            "StatusResponse",
+            "WorkerRequest",
+        ),
+        *("body_of", "exit_response", "listener_of_socket", "served"),
+    ],
     "backjob.stores": ["open_store"],
     "backjob.stores.memory": ["MemoryStore"],
     "backjob.stores.sqlite": ["SQLiteStore"],
@@ -29,7 +49,14 @@ NAMES: Final = {
     "backjob.signing": ["MessageSigner", "derive_key", "secret_file"],
     "backjob.wsgi": ["BackJobMiddleware", "StatusApp"],
     "backjob.testing": ["FakeClock", "SignerContract", "StoreContract", "TransportContract", "immediate", "recorded"],
-    "backjob.testing.deliveries": ["Application", "DeliveryContract"],
+    "backjob.testing.deliveries": [
+        "Application",
+        "DeliveryContract",
+        "ForksAndExits",
+        "GivesOutcomes",
+        "SendsRequests",
+    ],
+    "backjob.testing.transports": ["KeepsConnections", "SendsOverHTTP", "TransportContract"],
     "backjob.testing.dying": ["dies_at"],
     "backjob.testing.plugin": ["backjob_app", "backjob_immediate", "backjob_recorded"],
     "backjob.cli": ["main"],
@@ -323,6 +350,37 @@ def test_astart_has_every_option_of_start() -> None:
 )
 def test_the_first_parameters_of_each_part(module: str, name: str, first: list[str]) -> None:
     assert list(parameters(getattr(import_module(module), name)))[: len(first)] == first
+
+
+def test_the_parts_of_an_adapter_are_these_and_have_these_members() -> None:
+    assert sorted(adapters.__all__) == sorted(NAMES["backjob.adapters"])
+    members = {
+        Receiver: {
+            "open": ["arrival", "listener_of", "*", "threads"],
+            "run": ["opened", "body", "act"],
+            "arun": ["opened", "body", "act"],
+            "respond": ["arrival", "rest"],
+            "arespond": ["arrival", "rest"],
+            "leave": [],
+            "aleave": [],
+            "status_prefix": None,
+        },
+        ActionResponse: {
+            "begin": ["status", "reason", "headers"],
+            "write": ["chunk", "*", "is_whole"],
+            "end": [],
+            "may_block": None,
+        },
+    }
+    for kind, expected in members.items():
+        own = {name: getattr(kind, name) for name in expected}
+        assert {
+            name: None if isinstance(one, property) else list(parameters(one)) for name, one in own.items()
+        } == expected
+    assert [field.name for field in fields(Arrival)] == [
+        *("request", "scheme", "address", "mount", "in_thread", "is_test_client")
+    ]
+    assert all(hasattr(ActionCall, name) for name in ("request", "caller", "job", "response"))
 
 
 @pytest.mark.parametrize(

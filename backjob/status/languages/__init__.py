@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from attrs import frozen
@@ -83,6 +82,8 @@ class Language:
 @cache
 def language_file(tag: str) -> bytes:
     """Return the JSON file of one of the `LANGUAGES`."""
+    from importlib.resources import files  # noqa: PLC0415 - it imports zipfile and tempfile
+
     return files("backjob.status").joinpath("languages", f"{tag}.json").read_bytes()
 
 

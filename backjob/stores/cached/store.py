@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from attrs import evolve
@@ -21,7 +21,7 @@ from backjob.clock import SystemClock
 from backjob.lifecycle import late
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.process import PerProcess
-from backjob.protocols import Capability, Clock, Store, lacks
+from backjob.protocols import Capability, Clock, Store, lacks, report_all_of
 from backjob.stores.cached.breaker import Breaker
 from backjob.stores.caches import Cache, Entries
 from backjob.stores.rows import microseconds, moment
@@ -176,6 +176,22 @@ class CachedStore:
         if not written:  # the job has ended, or another worker has it
             self._mark(job_id)
         return written
+
+    @property
+    def report_all(self) -> Callable[[Sequence[tuple[str, str, Report]]], Sequence[bool]] | None:
+        """As that of the store; None if it lacks it."""
+        write = report_all_of(self._store)
+        if write is None:
+            return None
+
+        def report_all(reports: Sequence[tuple[str, str, Report]]) -> Sequence[bool]:
+            written = write(reports)
+            for (job_id, _, _), is_written in zip(reports, written, strict=True):
+                if not is_written:
+                    self._mark(job_id)
+            return written
+
+        return report_all
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
         stale = self._store.beat(tokens, lease, alive)

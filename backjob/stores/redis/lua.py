@@ -18,7 +18,7 @@ from attrs import frozen
 
 from backjob.lifecycle import TIMED_OUT
 from backjob.model import DEFAULT_QUEUE
-from backjob.stores.columns import ADDED, COLUMNS
+from backjob.stores.columns import ADDED, JOB_COLUMNS, Kind
 
 
 @frozen
@@ -81,12 +81,57 @@ local function after(seconds, micros)
 end
 """
 
-_ABSENT: Final = {column.name: str(column.default) for column in ADDED if column.default is not None}
+TEXTS: Final = tuple([column.name for column in JOB_COLUMNS if column.kind is not Kind.BYTES])
+"""The columns in the JSON of a job, in their order. ``seq`` follows them."""
+
+_READ: Final = (*TEXTS, "seq", "sealed")
+_DECISIVE: Final = (
+    *(
+        "id",
+        "seq",
+        "status",
+        "token",
+        "run",
+        "version",
+        "start_time",
+        "end_time",
+        "lease_until",
+        "expires",
+        "deliver_by",
+    ),
+    *("updated_time", "error_timeout", "label", "queue", "slot", "scope", "owner", "root", "merge_key", "file"),
+)
+"""The columns by which the scripts decide."""
+
+
+ABSENT: Final = {column.name: str(column.default) for column in ADDED if column.default is not None}
+"""The values of columns that jobs of an earlier layout lack."""
+
+
+def _value(name: str) -> str:
+    """The value of a column that was read, or that of jobs of an earlier layout which lack it."""
+    read = f"v[{_READ.index(name) + 1}]"
+    return f"{read} or '{ABSENT[name]}'" if name in ABSENT else read
+
+
+POSITIONS: Final = f"local at = {{{', '.join([f'{name} = {at}' for at, name in enumerate(_READ, 1)])}}}"
+"""Where the columns are in what `read` returns, for scripts that change them."""
+
 _JOBS: Final = (
     f"""
-local all_columns = {{{", ".join([repr(name) for name in ("seq", *COLUMNS)])}}}
--- The values of columns that jobs of an earlier layout lack.
-local absent = {{{", ".join([f"{name} = {value!r}" for name, value in _ABSENT.items()])}}}
+local all_columns = {{{", ".join([repr(name) for name in _READ])}}}
+-- The columns by which a script decides, of the values of all; false if a job lacks one.
+local function row_of(v)
+    return {{{", ".join([f"{name} = {_value(name)}" for name in _DECISIVE])}}}
+end
+-- A job in an answer: JSON of its texts, or that and the columns of bytes if there are any. Takes them from the values.
+local function reply(values, body)
+    local sealed = values[{len(_READ)}]
+    values[{len(_READ)}] = nil
+    local text = cjson.encode(values)
+    if sealed or body then return {{text, sealed, body or false}} end
+    return text
+end
 local default_queue, timed_out = '{DEFAULT_QUEUE}', '{TIMED_OUT}'
 """
     """
@@ -94,14 +139,10 @@ local function job_key(id) return root .. 'job:' .. id end
 local function output_key(id) return root .. 'output:' .. id end
 local function tail_key(id) return root .. 'tail:' .. id end
 
--- The columns of a job, with the body only if the caller wants it.
-local function read(id, with_body)
-    local values, row = call('HMGET', job_key(id), unpack(all_columns)), {}
-    for i, name in ipairs(all_columns) do row[name] = values[i] or nil end
-    if not row.id then return nil end
-    for name, default in pairs(absent) do row[name] = row[name] or default end
-    if with_body then row.body = call('HGET', job_key(id), 'body') or nil end
-    return row
+-- The values of all columns of a job, false for those that it lacks.
+local function read(id)
+    local values = call('HMGET', job_key(id), unpack(all_columns))
+    return values[1] and values
 end
 
 -- The name of a label's set.
@@ -115,13 +156,6 @@ local function labels_of(text)
     local labels = call('SMEMBERS', root .. 'labels')
     labels[#labels + 1] = ''
     return labels
-end
-
--- A row in an answer: JSON of its texts, and the columns of bytes. A client parses this faster than many small values.
-local function reply(row)
-    local sealed, body = row.sealed or false, row.body or false
-    row.sealed, row.body = nil, nil
-    return {cjson.encode(row), sealed, body}
 end
 
 -- Members of the sets of living jobs: at the same score, Redis keeps them in the order of creation.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from backjob.stores.redis.lua import Script
+from backjob.stores.redis.lua import POSITIONS, Script
 
 _ASSIGNED: Final = """
 -- The assignments in ARGV[i]: {"set": column -> value, "after": column -> seconds and microseconds from now, "erased":
@@ -37,8 +37,8 @@ end
 """
 
 GET: Final = Script.of("""
-local row = read(ARGV[3], ARGV[4] == '1')
-return {now, row and reply(row) or false}
+local values = read(ARGV[3])
+return {now, values and reply(values, ARGV[4] == '1' and call('HGET', job_key(ARGV[3]), 'body'))}
 """)
 """id, 1 with the body → now; the row or nil."""
 
@@ -56,8 +56,8 @@ CREATE: Final = Script.of(
 local id, merging, merge_key = ARGV[3], ARGV[4] == '1', ARGV[5]
 if merging then
     local holder = call('HGET', root .. 'merge', merge_key)
-    local row = holder and read(holder)
-    if row then return {now, 'merged', reply(row)} end
+    local values = holder and read(holder)
+    if values then return {now, 'merged', reply(values)} end
 end
 if call('EXISTS', job_key(id)) == 1 then return {now, 'exists', false} end
 set_layout()
@@ -77,9 +77,11 @@ return {now, 'created', false}
 
 CHANGE: Final = Script.of(
     _ASSIGNED,
+    POSITIONS,
     """
-local id, row = ARGV[3], read(ARGV[3])
-if not row then return {now, false} end
+local id, values = ARGV[3], read(ARGV[3])
+if not values then return {now, false} end
+local row = row_of(values)
 for name, value in pairs(cjson.decode(ARGV[4])) do
     if row[name] ~= value then return {now, false} end
 end
@@ -95,8 +97,11 @@ end
 set_layout()
 local before, moved = entries(row)
 set.version = fmt('%.0f', row.version + 1)
-for name, value in pairs(set) do row[name] = value end
-for _, name in ipairs(erased) do row[name] = nil end
+for name, value in pairs(set) do row[name], values[at[name]] = value, value end
+for _, name in ipairs(erased) do
+    row[name] = nil
+    if at[name] then values[at[name]] = false end
+end
 update_entries(row, before, moved)
 if set.label and set.label ~= '' then call('SADD', root .. 'labels', set.label) end
 if merge_key and not row.merge_key then call('HDEL', root .. 'merge', merge_key) end
@@ -104,16 +109,17 @@ if slot and slot ~= row.slot then call('HDEL', slots, slot) end
 if row.slot and slot ~= row.slot then call('HSET', slots, row.slot, id) end
 if row.end_time and not ended then
     -- Written again from scratch: a hash that never had long values takes a third of the memory.
-    local body = call('HGET', job_key(id), 'body')
+    local body, columns = call('HGET', job_key(id), 'body'), {}
     for _, name in ipairs(erased) do if name == 'body' then body = nil end end
+    for i, name in ipairs(all_columns) do columns[name] = values[i] or nil end
+    columns.body = body or nil
     call('DEL', job_key(id))
-    write(id, row)
-    if body then call('HSET', job_key(id), 'body', body) end
+    write(id, columns)
 else
     write(id, set)
     if #erased > 0 then call('HDEL', job_key(id), unpack(erased)) end
 end
-return {now, reply(row)}
+return {now, reply(values)}
 """,
 )
 """id, JSON of column → expected value, 1 if it must be unclaimed, 1 if its lease must be over, assignments → now; the
@@ -222,7 +228,7 @@ for i = 1, math.min(#due, tonumber(ARGV[6])) do
     if version then
         call('ZADD', root .. of_label('leased', due[i].label), until_, member)
         call('HSET', job_key(id), 'lessee', ARGV[3], 'lease_until', until_, 'version', fmt('%.0f', version + 1))
-        found[#found + 1] = reply(read(id, true))
+        found[#found + 1] = reply(read(id), call('HGET', job_key(id), 'body'))
     end
 end
 return found
@@ -230,10 +236,10 @@ return found
 """lessee, lease in seconds and microseconds, limit, labels, JSON of the full queues, queues → now; each row with its body."""
 
 DELETE: Final = Script.of("""
-local id = ARGV[3]
-local row = read(id)
+local id, values = ARGV[3], read(ARGV[3])
 call('UNLINK', job_key(id), output_key(id), tail_key(id))
-if not row then return 0 end
+if not values then return 0 end
+local row = row_of(values)
 local present, moved = entries(row)
 if moved then call('ZREM', root .. moved, entry(row.seq, id)) end
 for set, place in pairs(present) do call('ZREM', root .. set, place[1]) end

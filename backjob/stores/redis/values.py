@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from backjob.model import Job, JsonValue, Query, Status, Unset
-from backjob.stores.columns import JOB_COLUMNS, Kind
+from backjob.stores.columns import JOB_COLUMNS
+from backjob.stores.redis.lua import ABSENT, TEXTS
 from backjob.stores.rows import After, microseconds, moment, row_job, span
 from backjob.stores.steps import each_status
 from backjob.stores.values import dump_result
 
-_READERS: Final = tuple(
-    [(column.name, str if column.is_text else int) for column in JOB_COLUMNS if column.kind is not Kind.BYTES]
-)
+_TEXT: Final = {column.name for column in JOB_COLUMNS if column.is_text}
+_NUMBERS: Final = tuple([index for index, name in enumerate(TEXTS) if name not in _TEXT])
+_ABSENT: Final = tuple([(TEXTS.index(name), value) for name, value in ABSENT.items()])
 _encode: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -82,9 +83,14 @@ def setting(columns: Mapping[str, Any]) -> list[str | bytes]:
     return [_encode({"set": plain, "after": offsets, "erased": erased}), *binary]
 
 
-def job_of(row: Sequence[bytes | None], now: bytes) -> Job:
-    """The job of a row that a script returned: JSON of its texts, sealed credentials, and the request's body."""
-    text, sealed, body = row
-    fields: dict[str, str] = json.loads(text or b"")
-    columns = [None if (value := fields.get(name)) is None else read(value) for name, read in _READERS]
-    return row_job((*columns, sealed, body), moment(int(now)))
+def job_of(found: bytes | Sequence[bytes | None], now: bytes) -> Job:
+    """The job that a script returned: JSON of its texts, or that with sealed credentials and the request's body."""
+    text, sealed, body = (found, None, None) if isinstance(found, bytes) else found
+    values: list[Any] = [None if value is False else value for value in json.loads(text or b"")]
+    for index, value in _ABSENT:
+        if values[index] is None:
+            values[index] = value
+    for index in _NUMBERS:
+        if (value := values[index]) is not None:
+            values[index] = int(value)
+    return row_job((*values[: len(TEXTS)], sealed, body), moment(int(now)))

@@ -88,7 +88,8 @@ class Connections:
         connection = self.connect()
         try:
             yield connection
-        except Exception:
+        except Exception as error:
+            self._drop_lost(connection, error)
             raise
         except BaseException:  # a signal or a killed greenlet: the server may still be sending an answer
             with suppress(exc.SQLAlchemyError):
@@ -107,6 +108,16 @@ class Connections:
             raise StoreUnusable(f"{self.name}: the driver can't connect: {error}") from error
         except OSError as error:
             raise StoreUnavailable(f"{self.name}: {error}") from error
+
+    def _drop_lost(self, connection: Connection, error: Exception) -> None:
+        """After an error of the driver itself: have the pool drop its connections if the server has gone."""
+        dialect = self.engine.dialect
+        if not isinstance(error, dialect.loaded_dbapi.Error) or connection.invalidated:
+            return
+        if dialect.is_disconnect(error, connection.connection.dbapi_connection, None):
+            with suppress(exc.SQLAlchemyError):  # it recognizes the loss only in a statement of its own
+                connection.exec_driver_sql("SELECT 1")
+                connection.invalidate()
 
     def translated(self, error: BaseException) -> Exception:
         """The exception to raise instead of one in ``foreign``."""

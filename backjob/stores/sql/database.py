@@ -6,15 +6,16 @@ import os
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import URL, Connection, Dialect, Engine, Executable
+from sqlalchemy import URL, Connection, Engine
 
 from backjob.process import PerProcess
 from backjob.stores.sql.connections import Connections, LimitedConnections, SeparateConnections
 from backjob.stores.sql.errors import Meaning, driver_error, meaning
+from backjob.stores.sql.prepared import Block
 
 T = TypeVar("T")
 
@@ -85,11 +86,22 @@ class Database:
     @contextmanager
     def transaction(self, connection: Connection) -> Iterator[None]:
         """A transaction on this connection: committed at the end, rolled back by any exception."""
-        try:
+        with self._rolled_back(connection):
             for statement in self._connections.get().begin:
                 _execute(connection, statement)
             yield
             _execute(connection, "COMMIT")
+
+    def run_block(self, connection: Connection, block: Block, values: Mapping[str, Any]) -> Sequence[Any]:
+        """Run a block, a transaction of its own, and return its rows."""
+        with self._rolled_back(connection):
+            return block.rows(connection, values, self._connections.get().begin)
+
+    @contextmanager
+    def _rolled_back(self, connection: Connection) -> Iterator[None]:
+        """After an exception, end the transaction that may be open."""
+        try:
+            yield
         except Exception:
             if not connection.invalidated:
                 try:
@@ -112,38 +124,6 @@ class Database:
         """In a forked child: abandon the parent's connections now, not at the first call."""
         self._connections.get()
         self._separate.get()
-
-
-class DirectWrite:
-    """A write that is compiled once, and whose SQL is then passed to the driver itself.
-
-    SQLAlchemy's own execution takes some 60 µs more per statement. A report with output executes two of them within a
-    transaction, and takes 15–20 % longer that way.
-    """
-
-    def __init__(self, statement: Executable) -> None:
-        self._statement: Any = statement
-        self._compiled: tuple[str, Callable[[Mapping[str, Any]], Any]] | None = None
-
-    def run(self, connection: Connection, values: Mapping[str, Any]) -> int:
-        """Execute the write within a `Database.transaction`; return the number of rows written. Raises the driver's errors."""
-        if self._compiled is None:
-            self._compiled = self._compile(connection.dialect)
-        sql, bind = self._compiled
-        with closing(connection.connection.cursor()) as cursor:
-            cursor.execute(sql, bind(values))
-            return cursor.rowcount
-
-    def _compile(self, dialect: Dialect) -> tuple[str, Callable[[Mapping[str, Any]], Any]]:
-        compiled = self._statement.compile(dialect=dialect)
-        names = compiled.positiontup if compiled.positional else compiled.binds
-        convert = {name: compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect) for name in names}
-
-        def bind(values: Mapping[str, Any]) -> Any:
-            bound = [process(values[name]) if (process := convert[name]) else values[name] for name in names]
-            return tuple(bound) if compiled.positional else dict(zip(names, bound, strict=True))
-
-        return compiled.string, bind
 
 
 def _execute(connection: Connection, statement: str) -> None:

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 from attrs import frozen
 from sqlalchemy.dialects import postgresql
 
-from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting, big, list_of
+from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting, big, list_of, one_of
+from backjob.stores.sql.prepared import Prepared
 from backjob.stores.sql.schema import Tables
 
 Columns: TypeAlias = Sequence[sa.ColumnElement[Any]]
@@ -23,9 +24,9 @@ class Due:
     returns those of both in one statement; it is None if the server can't do that.
     """
 
-    any: Selecting
-    lock: tuple[Selecting, Selecting]
-    take: Any
+    any: Prepared
+    lock: tuple[Prepared, Prepared]
+    take: Prepared | None
 
 
 class LeaseStatements:
@@ -37,24 +38,27 @@ class LeaseStatements:
         self._whole = whole
         self._now = now
         self._can_return_updates = can_return_updates
-        self._due: dict[tuple[bool, bool, bool], Due] = {}
+        self._due: dict[tuple[int, int, int], Due] = {}
         self.lease = self._make_lease().where(self._column.seq.in_(list_of("batch")))
         self.lock_running = self._make_lock_running()
         self.running = sa.select(self._column.id).where(*self._is_running())
         self.renew = self._make_renew()
         self.beat = self._make_beat()
-        """Renews leases in one statement, and returns the other ids, each with whether it is stale; None if it can't."""
+        """Renews leases in one statement, and returns the other ids, each with whether it is stale; None if the server can't."""
 
-    def due(self, *, by_label: bool, has_full: bool, by_queue: bool) -> Due:
-        """The statements about due jobs with one of ``labels``, of one of ``queues``, that are in none of the queues ``full`` or have a slot."""
-        shape = (by_label, has_full, by_queue)
+    def due(self, *, labels: int, full: int, queues: int) -> Due:
+        """The statements about due jobs with one of ``label``, of one of ``queue``, that are in none of the queues ``full`` or have a slot.
+
+        The arguments are the numbers of these values, see `one_of`; none means any.
+        """
+        shape = (labels, full, queues)
         if shape not in self._due:
-            self._due[shape] = self._make_due(by_label=by_label, has_full=has_full, by_queue=by_queue)
+            self._due[shape] = self._make_due(labels, full, queues)
         return self._due[shape]
 
     # --- waiting jobs -----------------------------------------------------------------------------------------------
 
-    def _make_due(self, *, by_label: bool, has_full: bool, by_queue: bool) -> Due:
+    def _make_due(self, labels: int, full: int, queues: int) -> Due:
         # A search for each status, so that each reads the index in its order. Only a few jobs are between two slices.
         column = self._column
         conditions = [
@@ -63,15 +67,17 @@ class LeaseStatements:
             column.start_time <= self._now,
             sa.or_(column.lease_until.is_(None), column.lease_until <= self._now),
         ]
-        if by_label:
-            conditions.append(column.label.in_(list_of("labels")))
-        if has_full:
-            conditions.append(sa.or_(column.slot.is_not(None), column.queue.not_in(list_of("full"))))
-        if by_queue:
-            conditions.append(column.queue.in_(list_of("queues")))
+        if labels:
+            conditions.append(one_of(column.label, "label", labels))
+        if full:
+            conditions.append(sa.or_(column.slot.is_not(None), ~one_of(column.queue, "full", full)))
+        if queues:
+            conditions.append(one_of(column.queue, "queue", queues))
         started, sliced = ([column.status == status, *conditions] for status in (ZERO, ONE))
         return Due(
-            any=sa.select(self._exists(started).label("any_started"), self._exists(sliced).label("any_sliced")),
+            any=Prepared(
+                sa.select(self._exists(started).label("any_started"), self._exists(sliced).label("any_sliced"))
+            ),
             lock=(self._lock(started), self._lock(sliced)),
             take=self._make_take(started, sliced) if self._can_return_updates else None,
         )
@@ -85,8 +91,8 @@ class LeaseStatements:
         ordered = found.order_by(column.start_time, column.seq).limit(sa.bindparam("limit"))
         return ordered.with_for_update(skip_locked=True)
 
-    def _lock(self, conditions: list[Condition]) -> Selecting:
-        return self._first(conditions).with_only_columns(*self._whole, self._column.seq)
+    def _lock(self, conditions: list[Condition]) -> Prepared:
+        return Prepared(self._first(conditions).with_only_columns(*self._whole, self._column.seq))
 
     def _make_lease(self) -> sa.Update:
         row: dict[str, Any] = {
@@ -96,14 +102,14 @@ class LeaseStatements:
         }
         return sa.update(self._jobs).values(row)
 
-    def _make_take(self, started: list[Condition], sliced: list[Condition]) -> Any:
+    def _make_take(self, started: list[Condition], sliced: list[Condition]) -> Prepared:
         """Lease and return the longest due jobs. Those that are locked in addition are free again at once."""
         column = self._column
         locked = [self._first(started).cte("started"), self._first(sliced).cte("sliced")]
         both = sa.union_all(*[sa.select(found.c.seq, found.c.start_time) for found in locked]).subquery("both")
         due = sa.select(both.c.seq).order_by(both.c.start_time, both.c.seq).limit(sa.bindparam("limit")).cte("due")
         statement = self._make_lease().values(lease_until=self._now + big("new_lease_until"))
-        return statement.where(column.seq == due.c.seq).returning(*self._whole, column.seq)
+        return Prepared(statement.where(column.seq == due.c.seq).returning(*self._whole, column.seq))
 
     # --- running jobs -----------------------------------------------------------------------------------------------
 
@@ -128,7 +134,7 @@ class LeaseStatements:
         }
         return sa.update(self._jobs).values(row).where(column.seq.in_(list_of("batch")))
 
-    def _make_beat(self) -> Any:
+    def _make_beat(self) -> Prepared | None:
         if not self._can_return_updates:
             return None
         column = self._column
@@ -148,4 +154,4 @@ class LeaseStatements:
         renewed = update.returning(column.id).cte("renewed")
         is_stale = ~sa.select(column.seq).where(is_running).correlate(asked).exists()
         is_left = asked.c.id.not_in(sa.select(renewed.c.id))
-        return sa.select(asked.c.id, is_stale.label("is_stale")).where(is_left)
+        return Prepared(sa.select(asked.c.id, is_stale.label("is_stale")).where(is_left))

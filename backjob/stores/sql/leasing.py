@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
-from sqlalchemy import Connection, Executable
+from sqlalchemy import Connection
 
 from backjob.model import Job
-from backjob.stores.columns import COLUMNS
 from backjob.stores.renewal import Renewed, renew_unlocked
-from backjob.stores.rows import moment, row_job, span
+from backjob.stores.rows import microseconds, span
 from backjob.stores.sql.database import Database
-from backjob.stores.sql.parameters import Values
+from backjob.stores.sql.parameters import Values, numbered_values
+from backjob.stores.sql.prepared import Prepared
 from backjob.stores.sql.statements import Statements
 from backjob.stores.steps import leased
-
-_DUE_FIRST: Final = itemgetter(COLUMNS.index("start_time"), -1)
 
 
 class Leasing:
@@ -39,19 +37,14 @@ class Leasing:
         *,
         queues: frozenset[str] | None = None,
     ) -> list[Job]:
-        if queues is not None and not queues:
+        if (queues is not None and not queues) or (labels is not None and not labels):
             return []
         values = self._values(new_lessee=lessee, new_lease_until=span(lease), limit=limit)
-        due = self._sql.leases.due(by_label=labels is not None, has_full=bool(full), by_queue=queues is not None)
-        if labels is not None:
-            values["labels"] = sorted(labels)
-        if full:
-            values["full"] = sorted(full)
-        if queues is not None:
-            values["queues"] = sorted(queues)
+        for name, given in (("label", labels), ("full", full), ("queue", queues)):
+            values |= numbered_values(name, given or ())
+        due = self._sql.leases.due(labels=len(labels or ()), full=len(full), queues=len(queues or ()))
         if due.take is not None:
-            rows = sorted(self._select(due.take, values), key=_DUE_FIRST)
-            return [row_job(row[:-2], moment(row[-2])) for row in rows]
+            return [job for job, _ in self._sorted(self._select(due.take, values))]
         # Usually no job is due, and this search takes no lock.
         has_due = self._select(due.any, values)[0]
         locks = [lock for lock, is_due in zip(due.lock, has_due, strict=True) if is_due]
@@ -62,13 +55,14 @@ class Leasing:
         )
 
     def beat(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> frozenset[str]:
-        renew = self._renew if self._sql.can_return_updates else self._renew_in_transaction
+        beat = self._sql.leases.beat
+        renew = self._renew_in_transaction if beat is None else partial(self._renew, beat)
         return renew_unlocked(tokens, lambda tokens: renew(tokens, lease, alive))
 
-    def _renew(self, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
+    def _renew(self, beat: Prepared, tokens: Mapping[str, str], lease: float, alive: frozenset[str]) -> Renewed:
         beats = [{"id": job_id, "token": token, "alive": job_id in alive} for job_id, token in tokens.items()]
-        statement, values = self._sql.leases.beat, self._values(beats=json.dumps(beats), lease=span(lease))
-        rows: Any = self._database.do(lambda connection: connection.execute(statement, values).all(), separate=True)
+        values = self._values(beats=json.dumps(beats), lease=span(lease))
+        rows = self._database.do(lambda connection: beat.rows(connection, values), separate=True)
         stale = frozenset([job_id for job_id, is_stale in rows if is_stale])
         return stale, frozenset([job_id for job_id, _ in rows]) - stale
 
@@ -94,17 +88,21 @@ class Leasing:
         return left - locked, locked
 
     def _lock_and_lease(
-        self, connection: Connection, locks: Sequence[Executable], values: Values, lessee: str, lease: float
+        self, connection: Connection, locks: Sequence[Prepared], values: Values, lessee: str, lease: float
     ) -> list[Job]:
-        rows = sorted([row for lock in locks for row in connection.execute(lock, values)], key=_DUE_FIRST)
-        del rows[values["limit"] :]
-        if not rows:
+        found = self._sorted([row for lock in locks for row in lock.rows(connection, values)])[: values["limit"]]
+        if not found:
             return []
-        now = rows[0][-2]
-        values = {"new_lessee": lessee, "new_lease_until": now + span(lease), "batch": [row[-1] for row in rows]}
-        connection.execute(self._sql.leases.lease, values)
-        read_time = moment(now)
-        return [leased(row_job(row[:-2], read_time), lessee, lease, read_time) for row in rows]
+        now = found[0][0].read_time
+        batch = [seq for _, seq in found]
+        until = microseconds(now) + span(lease)
+        connection.execute(self._sql.leases.lease, {"new_lessee": lessee, "new_lease_until": until, "batch": batch})
+        return [leased(job, lessee, lease, now) for job, _ in found]
 
-    def _select(self, statement: Executable, values: Values) -> Sequence[Any]:
-        return self._database.do(lambda connection: connection.execute(statement, values).all())
+    def _sorted(self, rows: Iterable[Any]) -> list[tuple[Job, int]]:
+        """The jobs of rows, each with its number, the longest due first."""
+        found = [(self._sql.reading.job(row), row[-1]) for row in rows]
+        return sorted(found, key=lambda pair: (pair[0].start_time, pair[1]))
+
+    def _select(self, statement: Prepared, values: Values) -> Sequence[Any]:
+        return self._database.do(lambda connection: statement.rows(connection, values))

@@ -6,7 +6,7 @@ SQLAlchemy takes a column's bare name for an assignment.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import sqlalchemy as sa
@@ -30,8 +30,23 @@ def big(name: str) -> sa.BindParameter[int]:
 
 
 def list_of(name: str) -> sa.BindParameter[Any]:
-    """A parameter for the values of ``IN (…)``."""
+    """A parameter for the values of ``IN (…)``, however many."""
     return sa.bindparam(name, expanding=True)
+
+
+def one_of(column: sa.ColumnElement[Any], name: str, count: int) -> Condition:
+    """Whether a column has one of ``count`` values, whose parameters `numbered_values` names."""
+    return column.in_([sa.bindparam(f"{name}_{number}", type_=column.type) for number in range(count)])
+
+
+def numbered_values(name: str, given: Iterable[Any]) -> Values:
+    """The values of `one_of` under the names of its parameters."""
+    return {f"{name}_{number}": value for number, value in enumerate(given)}
+
+
+def in_utf8(text: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """Bytes as text, in MariaDB and MySQL, whatever the character set of the connection."""
+    return sa.func.convert(text.op("USING")(_UTF8))
 
 
 def found_in(column: sa.ColumnElement[Any], name: str, *, is_mysql: bool) -> Condition:
@@ -40,7 +55,7 @@ def found_in(column: sa.ColumnElement[Any], name: str, *, is_mysql: bool) -> Con
     if not is_mysql:
         return sa.func.strpos(sa.func.lower(column), sa.func.lower(part)) > ZERO
     # Bytes have no letters, and a connection may have any character set.
-    whole, part = (sa.func.lower(sa.func.convert(text.op("USING")(_UTF8))) for text in (column, part))
+    whole, part = (sa.func.lower(in_utf8(text)) for text in (column, part))
     return sa.func.locate(part, whole.collate("utf8mb4_bin")) > ZERO
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement, DropIndex
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from backjob.errors import InvalidRequest
-from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
+from backjob.stores.columns import ADDED, JOB_COLUMNS, LAYOUTS, Column, Kind
 
 _DIALECTS: Final = {
     "postgresql": "postgresql+psycopg://",
@@ -148,16 +148,11 @@ class Tables:
         return [CreateTable(self.jobs), *map(CreateIndex, self._indices), CreateTable(self.output)]
 
     @property
-    def read(self) -> Sequence[sa.Column[Any]]:
-        """The columns of a row for `row_job`, without the body."""
-        return [self.jobs.c[name] for name in COLUMNS]
-
-    @property
     def _indices(self) -> list[sa.Index]:
         return sorted(self.jobs.indexes, key=lambda index: str(index.name))
 
 
-_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("limits", "slots"), ())
+_CHANGED: Final = (("living", "ended", "ageing", "chained"), ("limits", "slots"), ("living",))
 """The indices that each later layout has added or changed, as in `LAYOUTS`."""
 _ALLOWS_NULL: Final = 2
 """The number of the first layout in which ``deliver_by`` may be NULL."""
@@ -210,7 +205,7 @@ def _add_indices(jobs: sa.Table) -> None:
     living, ended = column.status < sa.literal_column("2"), column.status >= sa.literal_column("2")
     for name, columns, condition in (
         ("merging", [column.merge_key], column.merge_key.is_not(None)),
-        ("living", [column.status, column.label, column.start_time], living),
+        ("living", [column.status, column.label, column.start_time, column.seq], living),
         ("limits", [column.status, column.label, column.deliver_by, column.expires], living),
         ("slots", [column.slot], column.slot.is_not(None)),
         ("ended", [column.status, column.label, column.seq], ended),

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from backjob.lifecycle import TIMED_OUT
 from backjob.model import Query, Status
 from backjob.stores.sql.parameters import ONE, TWO, ZERO, Condition, Selecting, big, found_in
+from backjob.stores.sql.prepared import Prepared
 from backjob.stores.sql.schema import Tables
 
 
@@ -24,9 +25,9 @@ class Searches:
         self._column = tables.jobs.c
         self._selected = selected
         self._now = now
-        self._made: dict[object, Selecting] = {}
+        self._made: dict[object, Prepared] = {}
 
-    def find(self, query: Query) -> Selecting:
+    def find(self, query: Query) -> Prepared:
         """The search for a query. Its parameters are named as the query's fields; ``label`` is one of its labels.
 
         For an ``expired`` query, ``age`` is the age for its status. ``earlier`` is its ``before_time``.
@@ -35,11 +36,11 @@ class Searches:
         """
         return self._search(query, is_count=False)
 
-    def count(self, query: Query) -> Selecting:
+    def count(self, query: Query) -> Prepared:
         """The number of rows that `find` would return."""
         return self._search(query, is_count=True)
 
-    def _search(self, query: Query, *, is_count: bool) -> Selecting:
+    def _search(self, query: Query, *, is_count: bool) -> Prepared:
         shape = (
             is_count,
             query.labels is None,
@@ -57,14 +58,14 @@ class Searches:
             query.expired is None,
             query.has_file,
         )
-        statement = self._made.get(shape)
-        if statement is None:
+        search = self._made.get(shape)
+        if search is None:
             statement = self._make(query)
             if is_count:
                 found = statement.with_only_columns(self._column.seq).order_by(None).subquery()
                 statement = sa.select(sa.func.count()).select_from(found)
-            self._made[shape] = statement
-        return statement
+            search = self._made[shape] = Prepared(statement)
+        return search
 
     def _make(self, query: Query) -> Selecting:
         column = self._column

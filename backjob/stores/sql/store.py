@@ -13,33 +13,32 @@ from typing import Any, Final, cast
 from attrs import evolve
 
 from backjob.clock import SystemClock
-from backjob.errors import InvalidRequest, MissingExtra, SlotTaken, StoreUnavailable
-from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
+from backjob.errors import InvalidRequest, MissingExtra, StoreUnavailable
+from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.columns import JOB_COLUMNS
-from backjob.stores.rows import After, Moment, assignments, conditions, draft_row, microseconds, moment, row_job, span
-from backjob.stores.steps import changed, each_status, holds, kept_for, new_job
+from backjob.stores.rows import After, draft_row, microseconds, moment, span
+from backjob.stores.steps import each_status, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
 from backjob.stores.values import (
-    LONGEST_CHUNK,
     LOOKAHEAD,
     PURGED_AT_ONCE,
-    cut,
-    dump_result,
     joined_chunk,
     joined_tail,
-    output_bytes,
     purge_batch,
-    tail_rows,
 )
 
 try:
-    from sqlalchemy import URL, Connection, Engine, Executable, MetaData, exc, make_url
+    from sqlalchemy import URL, Connection, Engine, MetaData, exc, make_url
 
-    from backjob.stores.sql.database import Database, DirectWrite
+    from backjob.stores.sql.changing import Changing
+    from backjob.stores.sql.database import Database
+    from backjob.stores.sql.errors import Meaning, meaning
     from backjob.stores.sql.layout import create_missing, refuse_old_server, refuse_other_layout
     from backjob.stores.sql.leasing import Leasing
     from backjob.stores.sql.parameters import Values, named_values
+    from backjob.stores.sql.prepared import Prepared
+    from backjob.stores.sql.reporting import Reports
     from backjob.stores.sql.schema import Tables, creation
     from backjob.stores.sql.statements import MOMENTS, Statements
 except ModuleNotFoundError as error:
@@ -108,9 +107,9 @@ class SQLStore:
         place = _parsed(database, "database") if isinstance(database, str) else database
         self._database = Database(place, self._tables.jobs.fullname, self._prepare)
         self._sql = Statements(self._tables, self._database.kind, server_time=clock is None)
-        self._report, self._checkpoint = DirectWrite(self._sql.report), DirectWrite(self._sql.checkpoint)
-        self._append = DirectWrite(self._sql.append)
         self._clock: Clock = SystemClock() if clock is None else clock
+        self._changing = Changing(self._database, self._sql, self._values)
+        self._reports = Reports(self._database, self._sql, self._values)
         self._leasing = Leasing(self._database, self._sql, self._values)
         if create_table:
             try:
@@ -136,97 +135,39 @@ class SQLStore:
             if created_time is not None:
                 return new_job(draft, merge_key, moment(created_time))
             if merge_key is not None:
-                holders = self._jobs(self._sql.holder, key=merge_key)
+                holders = self._select(self._sql.holder, self._values(key=merge_key))
                 if holders:
-                    return holders[0]
+                    return self._sql.reading.job(holders[0])
             if self.get(draft.id) is not None:
                 raise InvalidRequest("id", "a job with this id exists already")
         raise StoreUnavailable(f"{self._database.name}: the job with this merge key changed again and again")
 
     def get(self, job_id: str, *, body: bool = False) -> Job | None:
-        return self._database.do(lambda connection: self._get(connection, job_id, body=body))
+        return self._database.do(lambda connection: self._changing.get(connection, job_id, body=body))
 
     def output(self, job_id: str, offset: int = 0, limit: int = 65536) -> Output:
         offset = max(offset, 0)
 
         def step(connection: Connection) -> Output:
-            located = connection.execute(self._sql.locate, {"old_id": job_id}).first()
-            if located is None:
+            located = self._sql.locate.rows(connection, {"old_id": job_id})
+            if not located:
                 return Output("", offset)
-            seq, truncated, size = located
+            seq, truncated, size = located[0]
             end = offset + limit + LOOKAHEAD
             values = {"job": seq, "begin": min(offset, _LARGEST), "end": min(end, _LARGEST)}
-            chunks: Any = connection.execute(self._sql.chunks, values).all()
+            chunks = self._sql.chunks.rows(connection, values)
             chunk = joined_chunk(chunks, offset, limit, truncated=truncated != 0)
             if not truncated or chunk.next_offset < size:
                 return chunk
-            return evolve(chunk, tail=joined_tail(connection.execute(self._sql.tail, {"job": seq}).scalars()))
+            return evolve(chunk, tail=joined_tail(piece for (piece,) in self._sql.tail.rows(connection, {"job": seq})))
 
         return self._database.do(step)
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        try:
-            return self._change(job_id, expect, changes)
-        except _Violation:  # of the only index that a change can violate
-            raise SlotTaken(str(changes.slot)) from None
-
-    def _change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        assigned = self._assigned(changes, After())
-        expected = conditions(expect)
-        statement = self._sql.change(assigned, expected, expect)
-        values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
-        if self._sql.can_return_updates:
-            return self._database.do(lambda connection: _job(_changed(connection, statement, values).first()))
-        job, is_certain = self._database.do(
-            lambda connection: self._change_as_read(connection, job_id, expect, changes)
-        )
-        if is_certain:
-            return job
-
-        def step(connection: Connection) -> Job | None:
-            is_changed = _changed(connection, statement, values).rowcount
-            return self._get(connection, job_id) if is_changed else None
-
-        return self._database.transact(step)
+        return self._changing.change(job_id, expect, changes)
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        added = output_bytes(report.output)
-        values = self._values(
-            old_id=job_id,
-            old_token=token,
-            new_progress=report.progress,
-            new_text=report.text,
-            new_size=len(added),
-            new_truncated=int(report.truncated),
-        )
-        whole, with_output, direct = self._sql.report, self._sql.report_output, self._report
-        if report.cursor is not UNSET:
-            values["new_cursor"] = dump_result(report.cursor)
-            whole, with_output, direct = self._sql.checkpoint, self._sql.checkpoint_output, self._checkpoint
-        tail = None if report.tail is UNSET else tail_rows(report.tail)
-        if not added and tail is None:
-            return self._write(whole, values) == 1
-        if len(added) <= LONGEST_CHUNK and with_output is not None and tail is None:
-            return self._write(with_output, values | {"new_chunk": added}) == 1
-        chunks: list[Values] = [
-            {"old_id": job_id, "new_size": len(added), "new_position": position, "new_chunk": chunk}
-            for position, chunk in cut(added)
-        ]
-
-        def step(connection: Connection) -> bool:
-            if not direct.run(connection, values):
-                return False
-            for chunk in chunks:
-                self._append.run(connection, chunk)
-            if tail is not None:
-                seq = connection.execute(self._sql.locate, {"old_id": job_id}).scalar_one()
-                connection.execute(self._sql.drop_tail, {"job": seq})
-                rows = [{"job": seq, "start": start, "piece": chunk} for start, chunk in tail]
-                if rows:
-                    connection.execute(self._sql.add_tail, rows)
-            return True
-
-        return self._database.transact(step)
+        return self._reports.report(job_id, token, report)
 
     def take_due(
         self,
@@ -245,12 +186,12 @@ class SQLStore:
 
     def find(self, query: Query) -> list[Job]:
         rows = sorted(self._search(self._sql.searches.find, query), key=itemgetter(-1), reverse=True)
-        return [row_job(row[:-2], moment(row[-2])) for row in rows[: query.limit]]
+        return [self._sql.reading.job(row) for row in rows[: query.limit]]
 
     def count(self, query: Query) -> int:
         return min(sum(int(count) for (count,) in self._search(self._sql.searches.count, query)), query.limit)
 
-    def _search(self, search: Callable[[Query], Executable], query: Query) -> list[Any]:
+    def _search(self, search: Callable[[Query], Prepared], query: Query) -> list[Any]:
         """The rows for each status and label of the query, so that each search can use an index."""
         values: Values = {name: getattr(query, name) for name in _SEARCHED}
         values["earlier"] = None if query.before_time is None else microseconds(query.before_time)
@@ -266,10 +207,13 @@ class SQLStore:
 
     def delete(self, job_id: str) -> bool:
         def step(connection: Connection) -> bool:
-            seq = connection.execute(self._sql.locate, {"old_id": job_id}).scalar()
-            if seq is None or not connection.execute(self._sql.drop_job, {"job": seq}).rowcount:
+            located = self._sql.locate.rows(connection, {"old_id": job_id})
+            if not located:
                 return False
-            connection.execute(self._sql.drop_its_output, {"job": seq})
+            job = {"job": located[0][0]}
+            if not connection.execute(self._sql.drop_job, job).rowcount:
+                return False
+            connection.execute(self._sql.drop_its_output, job)
             return True
 
         return self._database.transact(step)
@@ -292,44 +236,21 @@ class SQLStore:
         values = values | self._values()
 
         def step(connection: Connection) -> int | None:
+            returns = connection.dialect.insert_returning
+            insert = self._sql.insert(fixed, returns=returns)
             try:
-                returns = connection.dialect.insert_returning
-                result = connection.execute(self._sql.insert(fixed, returns=returns), values)
                 if returns:
-                    row = result.first()
+                    rows = insert.rows(connection, values)
                 else:
-                    row = connection.execute(self._sql.created_time, {"old_id": values["new_id"]}).first()
-            except exc.IntegrityError:
-                return None
-            return None if row is None else int(row[0])
+                    insert.count(connection, values)
+                    rows = self._sql.created_time.rows(connection, {"old_id": values["new_id"]})
+            except Exception as error:
+                if meaning(error) is Meaning.DUPLICATE:
+                    return None
+                raise
+            return int(rows[0][0]) if rows else None
 
         return self._database.do(step)
-
-    def _change_as_read(
-        self, connection: Connection, job_id: str, expect: Expect, changes: Changes
-    ) -> tuple[Job | None, bool]:
-        """Read the job, and change it unless its version has changed since: two round trips, where a transaction takes four.
-
-        Returns the result of `change` and True, or None and False if another write came between.
-        """
-        job = self._get(connection, job_id)
-        if job is None or not holds(expect, job, job.read_time):
-            return None, True
-        assigned = self._assigned(changes, microseconds(job.read_time))
-        values = self._values(**named_values("new", assigned), old_id=job_id, old_version=job.version)
-        # A renewal of the lease leaves the version as it is.
-        is_same = Expect(version=job.version, lease_over=expect.lease_over)
-        if _changed(connection, self._sql.change(assigned, ("version",), is_same), values).rowcount:
-            return changed(job, changes, job.read_time), True
-        return None, False
-
-    def _get(self, connection: Connection, job_id: str, *, body: bool = False) -> Job | None:
-        statement = self._sql.get_with_body if body else self._sql.get
-        return _job(connection.execute(statement, self._values(old_id=job_id)).first())
-
-    def _assigned(self, changes: Changes, now: Moment) -> dict[str, Any]:
-        assigned = assignments(changes, now)
-        return assigned | {"body": None} if changes.erases_body else assigned
 
     def _purge(self, status: Status, age: float, label: str | None) -> int:
         removed, since = 0, 0
@@ -352,15 +273,8 @@ class SQLStore:
 
         return self._database.transact(step)
 
-    def _jobs(self, statement: Executable, **values: Any) -> list[Job]:
-        return [row_job(row[:-1], moment(row[-1])) for row in self._select(statement, self._values(**values))]
-
-    def _select(self, statement: Executable, values: Values) -> Sequence[Any]:
-        return self._database.do(lambda connection: connection.execute(statement, values).all())
-
-    def _write(self, statement: Executable, values: Values) -> int:
-        """Execute a write, and return the number of rows written."""
-        return self._database.do(lambda connection: connection.execute(statement, values).rowcount)
+    def _select(self, statement: Prepared, values: Values) -> Sequence[Any]:
+        return self._database.do(lambda connection: statement.rows(connection, values))
 
     def _values(self, **values: Any) -> Values:
         """The parameters of a statement, with ``now`` unless it uses the server's clock."""
@@ -371,21 +285,6 @@ class SQLStore:
         if self._create_table:
             create_missing(connection, self._tables, self._database.transaction)
         refuse_other_layout(connection, self._tables, self._database.name)
-
-
-class _Violation(Exception):
-    """A unique index refused a write."""
-
-
-def _changed(connection: Connection, statement: Executable, values: Values) -> Any:
-    try:
-        return connection.execute(statement, values)
-    except exc.IntegrityError as error:
-        raise _Violation from error
-
-
-def _job(row: Any) -> Job | None:
-    return None if row is None else row_job(row[:-1], moment(row[-1]))
 
 
 def _parsed(url: str, argument: str) -> URL:

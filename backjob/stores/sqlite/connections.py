@@ -6,9 +6,10 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 from backjob.errors import BackJobError, InvalidRequest, StoreUnavailable, StoreUnusable
@@ -27,24 +28,25 @@ _TRANSIENT: Final = (
 class _Process:
     """The state of one process: idle connections, the number in use, and the lock of writers."""
 
-    __slots__ = ("idle", "in_use", "is_paused", "turn", "usage")
+    __slots__ = ("idle", "in_use", "is_paused", "lock", "turn", "usage")
 
     def __init__(self) -> None:
         self.idle: list[sqlite3.Connection] = []
         self.turn = threading.Lock()
-        self.usage = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
+        self.usage = threading.Condition(self.lock)
         self.in_use = 0
         self.is_paused = False
 
     def enter(self) -> None:
         """Count a connection as used; waits while a fork is in progress."""
-        with self.usage:
+        with self.lock:
             while self.is_paused:
                 self.usage.wait()
             self.in_use += 1
 
     def leave(self) -> None:
-        with self.usage:
+        with self.lock:
             self.in_use -= 1
             if self.is_paused:
                 self.usage.notify_all()
@@ -74,55 +76,54 @@ class Connections:
 
     def read(self, sql: str, parameters: Any = ()) -> list[Any]:
         """The rows of a query."""
-        with self._connection() as (_, connection):
+        with Use(self) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def write(self, sql: str, parameters: Any = ()) -> list[Any]:
         """Execute one statement, which commits by itself; return its rows."""
-        with self._connection() as (process, connection):
-            self._begin_turn(process)
-            try:
-                return connection.execute(sql, parameters).fetchall()
-            finally:
-                process.turn.release()
+        with Use(self, writes=True) as connection:
+            return connection.execute(sql, parameters).fetchall()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self) -> Transaction:
         """A transaction: committed at the end, rolled back by any exception."""
-        with self._connection() as (process, connection):
-            self._begin_turn(process)
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.close()
-                process.turn.release()
+        return Transaction(self, writes=True)
 
-    @contextmanager
-    def _connection(self) -> Iterator[tuple[_Process, sqlite3.Connection]]:
-        """A connection for this thread only. Any exception closes it, and becomes backjob's if it is SQLite's."""
+    def take(self, *, to_write: bool) -> tuple[_Process, sqlite3.Connection]:
+        """Take a connection for this thread only, and the turn of writers. Raises backjob's errors."""
         process = self._state.get()
         process.enter()
+        connection: sqlite3.Connection | None = None
         try:
             try:
                 connection = process.idle.pop()
             except IndexError:
                 connection = self._open()
-            try:
-                yield process, connection
-            except BaseException:
+            if to_write:
+                self._begin_turn(process)
+        except BaseException as error:
+            if connection is not None:
                 connection.close()
-                raise
-            if len(process.idle) < self._most_idle:
-                process.idle.append(connection)
-            else:
-                connection.close()
-        except sqlite3.Error as error:
-            raise self._translated(error) from error
-        finally:
             process.leave()
+            if isinstance(error, sqlite3.Error):
+                raise self._translated(error) from error
+            raise
+        return process, connection
+
+    def give_back(
+        self, process: _Process, connection: sqlite3.Connection, error: BaseException | None, *, wrote: bool
+    ) -> None:
+        """Give back what `take` returned. Any error closes the connection, and becomes backjob's if it is SQLite's."""
+        try:
+            if error is not None or len(process.idle) >= self._most_idle:
+                connection.close()
+            else:
+                process.idle.append(connection)
+        finally:
+            if wrote:
+                process.turn.release()
+            process.leave()
+        if isinstance(error, sqlite3.Error):
+            raise self._translated(error) from error
 
     def create_file(self) -> None:
         """Create the file if it does not exist, readable by this user alone. Raises `StoreUnusable` if that fails.
@@ -201,6 +202,50 @@ class Connections:
                 f"{self.path}: {error}; the file and its directory, where SQLite keeps its log, must be writable"
             )
         return StoreUnusable(f"{self.path}: {error}")
+
+
+class Use:
+    """The context of one use of a connection. A class, since each call of the store passes here: a generator takes longer."""
+
+    __slots__ = ("_connections", "_taken", "_writes")
+
+    def __init__(self, connections: Connections, *, writes: bool = False) -> None:
+        self._connections = connections
+        self._writes = writes
+
+    def __enter__(self) -> sqlite3.Connection:
+        self._taken = self._connections.take(to_write=self._writes)
+        return self._taken[1]
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        self._connections.give_back(*self._taken, error, wrote=self._writes)
+
+
+class Transaction(Use):
+    """The context of a transaction: committed at its end, rolled back by any exception."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> sqlite3.Connection:
+        connection = super().__enter__()
+        self._execute("BEGIN IMMEDIATE")
+        return connection
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._execute("COMMIT")
+        super().__exit__(kind, error, trace)
+
+    def _execute(self, statement: str) -> None:
+        try:
+            self._taken[1].execute(statement)
+        except BaseException as error:
+            super().__exit__(type(error), error, None)  # translates the error
+            raise
 
 
 def _create_private(path: str) -> None:

@@ -6,9 +6,11 @@ A selected row has the columns of `backjob.stores.columns`, then the body or NUL
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import compress
 from typing import Final
 
-from attrs import fields, frozen
+from attrs import field, fields, frozen
 
 from backjob.errors import InvalidRequest
 from backjob.lifecycle import TIMED_OUT
@@ -79,6 +81,13 @@ _LATE: Final = (
     "status < 2 AND token IS NULL AND expires <= :now[label]",
 )
 
+_MOST_SEARCHES: Final = 100
+
+_REPORTED: Final = (
+    *(", progress = ?", ", status_text = ?", ", output_size = output_size + ?", ", output_truncated = 1"),
+    ", cursor = ?, attempt = 1",
+)
+
 _STORED: Final = (*COLUMNS, "has_body")
 _BODY: Final = "CASE WHEN has_body THEN (SELECT body FROM {body} WHERE job = seq) ELSE x'' END"
 
@@ -96,6 +105,14 @@ class Statements:
     upgrades: tuple[tuple[str, ...], ...]
     """The statements that bring the tables of each earlier layout, oldest first, to this one."""
     creation: tuple[str, ...]
+    changes: dict[tuple[object, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
+    """The statements that `change` has made."""
+    reports: dict[tuple[bool, ...], str] = field(factory=dict, init=False, repr=False, eq=False)
+    """The statements that `progress` has made."""
+    searches: dict[tuple[object, ...], tuple[str, dict[str, str]]] = field(
+        factory=dict, init=False, repr=False, eq=False
+    )
+    """What `search_due` has made."""
     insert: str = "INSERT INTO {jobs} ({stored}) VALUES ({values})"
     insert_merging: str = (
         "INSERT INTO {jobs} ({stored}) VALUES ({values}) "
@@ -108,11 +125,12 @@ class Statements:
     get_with_body: str = "SELECT {whole} FROM {jobs} WHERE id = ?"
     update: str = "UPDATE {jobs} SET [changes] WHERE id = ?[condition] RETURNING {read}"
     report: str = (
-        "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] "
-        "WHERE id = ? AND token = ? AND status = 1 RETURNING seq, output_size"
+        "UPDATE {jobs} SET version = version + 1, updated_time = ?[changes] WHERE id = ? AND token = ? AND status = 1"
     )
-    add_chunk: str = "INSERT INTO {output} (job, start, piece) VALUES (?, ?, ?)"
-    drop_tail: str = "DELETE FROM {output} WHERE job = ? AND start < 0"
+    # These find the job's seq themselves: RETURNING costs more, since SQLite opens a statement journal for it.
+    add_chunk: str = "INSERT INTO {output} (job, start, piece) SELECT seq, output_size - ?, ? FROM {jobs} WHERE id = ?"
+    add_tail: str = "INSERT INTO {output} (job, start, piece) SELECT seq, ?, ? FROM {jobs} WHERE id = ?"
+    drop_tail: str = "DELETE FROM {output} WHERE job = (SELECT seq FROM {jobs} WHERE id = ?) AND start < 0"
     tail: str = "SELECT piece FROM {output} WHERE job = ? AND start < 0 ORDER BY start"
     locate: str = "SELECT seq, output_truncated, output_size FROM {jobs} WHERE id = ?"
     chunks: str = (
@@ -181,7 +199,7 @@ class Statements:
             "values": ", ".join("?" * len(_STORED)),
         }
         indices = {name: f"CREATE {index}".format(table=table, jobs=names["jobs"]) for name, index in _INDICES.items()}
-        texts = {field.name: field.default.format(**names) for field in fields(cls) if isinstance(field.default, str)}
+        texts = {each.name: each.default.format(**names) for each in fields(cls) if isinstance(each.default, str)}
         return cls(
             table=table,
             layout={name: frozenset([column for column, _ in columns]) for name, columns in tables.items()},
@@ -202,6 +220,17 @@ class Statements:
 
         One list for each living status and each label stays in the index's order, so reading it ends at the limit.
         """
+        key = (statement, labels, full, queues)
+        found = self.searches.get(key)
+        if found is None:
+            if len(self.searches) >= _MOST_SEARCHES:
+                self.searches.clear()
+            found = self.searches[key] = self._search_due(statement, labels, full, queues)
+        return found
+
+    def _search_due(
+        self, statement: str, labels: frozenset[str] | None, full: frozenset[str], queues: frozenset[str] | None
+    ) -> tuple[str, dict[str, str]]:
         without = {f"full{number}": queue for number, queue in enumerate(sorted(full))}
         among = {f"queue{number}": queue for number, queue in enumerate(sorted(queues or ()))}
         each = {f"label{number}": label for number, label in enumerate(sorted(labels or ()))}
@@ -215,38 +244,49 @@ class Statements:
         lists = [due.replace("[status]", status).replace("[label]", limit) for status in "01" for limit in limits]
         return statement.replace("[due]", " UNION ALL ".join(lists)), each | without | among
 
-    def change(self, assigned: dict[str, object], expected: dict[str, object], expect: Expect) -> str:
+    def change(self, assigned: Iterable[str], expected: Iterable[str], expect: Expect, *, without_body: bool) -> str:
         """The compare-and-set of these columns, which also raises the version.
 
-        With ``lease_over``, the store's now follows the expected values.
+        With ``lease_over``, the store's now follows the expected values. With ``without_body`` it leaves jobs alone whose
+        request has a body.
         """
-        changes = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
-        condition = "".join([f" AND {name} = ?" for name in expected])
-        if expect.unclaimed:
-            condition += " AND token IS NULL AND status < 2"
-        if expect.lease_over:
-            condition += " AND lease_until <= ?"
-        return self.update.replace("[changes]", changes).replace("[condition]", condition)
+        key = (*assigned, "", *expected, expect.unclaimed, expect.lease_over, without_body)
+        statement = self.changes.get(key)
+        if statement is None:
+            sets = "version = version + 1" + "".join([f", {name} = ?" for name in assigned])
+            condition = "".join([f" AND {name} = ?" for name in expected])
+            if expect.unclaimed:
+                condition += " AND token IS NULL AND status < 2"
+            if expect.lease_over:
+                condition += " AND lease_until <= ?"
+            if without_body:
+                condition += " AND NOT has_body"
+            statement = self.update.replace("[changes]", sets).replace("[condition]", condition)
+            self.changes[key] = statement
+        return statement
 
     def progress(self, report: Report, size: int) -> tuple[str, list[object]]:
         """The statement that writes a report with ``size`` bytes of output, and its values."""
-        changes = ""
+        has_progress, has_text, has_cursor = (
+            report.progress is not None,
+            report.text is not None,
+            report.cursor is not UNSET,
+        )
         values: list[object] = []
-        if report.progress is not None:
-            changes += ", progress = ?"
+        if has_progress:
             values.append(report.progress)
-        if report.text is not None:
-            changes += ", status_text = ?"
+        if has_text:
             values.append(report.text)
         if size:
-            changes += ", output_size = output_size + ?"
             values.append(size)
-        if report.truncated:
-            changes += ", output_truncated = 1"
-        if report.cursor is not UNSET:
-            changes += ", cursor = ?, attempt = 1"
+        if has_cursor:
             values.append(dump_result(report.cursor))
-        return self.report.replace("[changes]", changes), values
+        key = (has_progress, has_text, size > 0, report.truncated, has_cursor)
+        statement = self.reports.get(key)
+        if statement is None:
+            sets = compress(_REPORTED, key)
+            statement = self.reports[key] = self.report.replace("[changes]", "".join(sets))
+        return statement, values
 
     def search(self, query: Query, *, by_label: bool = False, statement: str | None = None) -> str:
         """The search for a query, with named values; ``by_label`` limits it to the value ``label``.

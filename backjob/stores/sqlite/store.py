@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
@@ -18,7 +18,7 @@ from backjob.errors import InvalidRequest, SlotTaken, StoreUnusable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock, Store
 from backjob.stores.rows import COLUMNS, Row, assignments, conditions, job_row, microseconds, row_job, span
-from backjob.stores.sqlite.connections import Connections
+from backjob.stores.sqlite.connections import Connections, Use
 from backjob.stores.sqlite.statements import Statements
 from backjob.stores.steps import each_status, kept_for, new_job
 from backjob.stores.urls import StoreURL, yes_or_no
@@ -89,6 +89,7 @@ class SQLiteStore:
         self._create_table = create_table
         self._busy_timeout = busy_timeout
         self._ready = False
+        self._has_left_some = False
         self._connections = Connections(Path(path).absolute(), busy_timeout, self._prepare)
         if create_table:
             self._connections.create_file()
@@ -139,41 +140,46 @@ class SQLiteStore:
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
         now = self._clock.now()
         assigned = assignments(changes, microseconds(now))
-        if changes.erases_body:
-            assigned["has_body"] = False
         expected = conditions(expect)
-        statement = self._sql.change(assigned, expected, expect)
-        parameters = (
-            *assigned.values(),
-            job_id,
-            *expected.values(),
-            *([microseconds(now)] if expect.lease_over else ()),
-        )
-        if not changes.erases_body:
-            rows = self._write_change(changes, statement, parameters)
-        else:
+        over = (microseconds(now),) if expect.lease_over else ()
+        erases = changes.erases_body
+        statement = self._sql.change(assigned, expected, expect, without_body=erases)
+        rows = self._write_change(changes, statement, (*assigned.values(), job_id, *expected.values(), *over))
+        if erases and not rows:  # perhaps it has a body, which must go in the same transaction
+            assigned["has_body"] = False
+            statement = self._sql.change(assigned, expected, expect, without_body=False)
             with self._connections.transaction() as connection:
-                rows = connection.execute(statement, parameters).fetchall()
+                values = (*assigned.values(), job_id, *expected.values(), *over)
+                rows = connection.execute(statement, values).fetchall()
                 connection.executemany(self._sql.drop_body, [row[-1:] for row in rows])
         return row_job(rows[0][:-1], now) if rows else None
 
     def report(self, job_id: str, token: str, report: Report) -> bool:
-        now = self._clock.now()
+        now = microseconds(self._clock.now())
+        is_one_statement = not report.output and report.tail is UNSET
+        with Use(self._connections, writes=True) if is_one_statement else self._connections.transaction() as connection:
+            return self._write_report(connection, now, job_id, token, report)
+
+    def report_all(self, reports: Sequence[tuple[str, str, Report]]) -> list[bool]:
+        """Write the reports of several jobs in one transaction: see `backjob.protocols.ReportsTogether`."""
+        if not reports:
+            return []
+        with self._connections.transaction() as connection:
+            now = microseconds(self._clock.now())
+            return [self._write_report(connection, now, *each) for each in reports]
+
+    def _write_report(self, connection: sqlite3.Connection, now: int, job_id: str, token: str, report: Report) -> bool:
         added = output_bytes(report.output)
         statement, values = self._sql.progress(report, len(added))
-        parameters = (microseconds(now), *values, job_id, token)
-        if not added and report.tail is UNSET:
-            return bool(self._connections.write(statement, parameters))
-        with self._connections.transaction() as connection:
-            reported = connection.execute(statement, parameters).fetchone()
-            if reported is None:
-                return False
-            seq, size = reported
-            chunks = [(seq, size - len(added) + position, chunk) for position, chunk in cut(added)]
-            if report.tail is not UNSET:
-                connection.execute(self._sql.drop_tail, (seq,))
-                chunks += [(seq, start, chunk) for start, chunk in tail_rows(report.tail)]
+        if not connection.execute(statement, (now, *values, job_id, token)).rowcount:
+            return False
+        if added:
+            size = len(added)
+            chunks = [(size - position, chunk, job_id) for position, chunk in cut(added)]
             connection.executemany(self._sql.add_chunk, chunks)
+        if report.tail is not UNSET:
+            connection.execute(self._sql.drop_tail, (job_id,))
+            connection.executemany(self._sql.add_tail, [(*row, job_id) for row in tail_rows(report.tail)])
         return True
 
     def take_due(
@@ -189,16 +195,19 @@ class SQLiteStore:
         now = self._clock.now()
         until = microseconds(now) + span(lease)
         values = {"now": microseconds(now), "lessee": lessee, "until": until, "limit": limit}
-        due_times, named = self._sql.search_due(self._sql.due_times, labels, full, queues)
-        take_due, _ = self._sql.search_due(self._sql.take_due, labels, full, queues)
+        take_due, named = self._sql.search_due(self._sql.take_due, labels, full, queues)
+        due_times, _ = self._sql.search_due(self._sql.due_times, labels, full, queues)
+        first, last = _EARLIEST, microseconds(now)
         while True:
             # Usually nothing is due, and reading does not wait for writers. It skips the jobs of full queues too, which may
-            # be many: the write begins after them.
-            always = {"first": _EARLIEST, "last": microseconds(now)}
-            first, last = self._connections.read(due_times, values | named | always)[0]
-            if first is None:
-                return []
+            # be many: the write begins after them. After a call that has left some, more are certainly due.
+            if full or not self._has_left_some:
+                always = {"first": _EARLIEST, "last": microseconds(now)}
+                first, last = self._connections.read(due_times, values | named | always)[0]
+                if first is None:
+                    return []
             rows = self._connections.write(take_due, values | named | {"first": first, "last": last})
+            self._has_left_some = 0 < len(rows) == limit
             if rows:  # otherwise others took them meanwhile
                 return [row_job(row[:-1], now) for row in sorted(rows, key=_DUE_FIRST)]
 

@@ -1,4 +1,8 @@
-"""The socket thread: one selector for all requests that a process has in flight, with timeouts and cancellation."""
+"""The socket thread: one selector for all requests that a process has in flight, with timeouts and cancellation.
+
+The thread that submits a delivery connects, signs and writes itself if no step of that can take long, and leaves the rest
+to the socket thread, which then need not be woken.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,18 @@ _LOGGER: Final = logging.getLogger("backjob.transports.sockets")
 _CLOSE_TIMEOUT: Final = 5.0
 """Seconds that close() waits for the thread, which a slow resolver may block."""
 
+_SHARED: Final = tuple(
+    [kind for name in ("EpollSelector", "KqueueSelector") if (kind := getattr(selectors, name, None)) is not None]
+)
+"""The selectors to which another thread may add a socket while the loop's waits."""
+
 
 @define(eq=False)
 class Flight:
-    """One delivery in flight. Once it is submitted, only the loop's thread uses it.
+    """One delivery in flight. Only the thread that submits it uses it, and then only the loop's.
 
     ``delivery`` is None once it is signed. ``peers`` are the addresses left to try before ``give_up`` (monotonic, s).
-    ``events`` are those that the selector watches on ``descriptor``; 0: none.
+    ``wanted`` are the events that its steps wait for, and ``events`` those that the selector watches on ``descriptor``; 0: none.
     """
 
     future: Future[Response]
@@ -44,6 +53,7 @@ class Flight:
     failures: tuple[str, ...] = ()
     give_up: float = 0.0
     descriptor: int = -1
+    wanted: int = 0
     events: int = 0
 
 
@@ -60,6 +70,7 @@ class SocketLoop:
         self._inbox: deque[Flight] = deque()
         self._cancelled: deque[Future[Response]] = deque()
         self._flights: dict[Future[Response], Flight] = {}
+        self._taking_off: set[Flight] = set()
         self._connecting: dict[Flight, float] = {}
         self._next_sweep = 0.0
 
@@ -73,13 +84,14 @@ class SocketLoop:
     def submit(self, flight: Flight) -> None:
         with self._lock:
             refusal = self._ensure_thread()
-            if refusal is None:
-                self._inbox.append(flight)
         if refusal is not None:
             settle(flight.future, NotSent(refusal))
             return
         flight.future.add_done_callback(self._note_cancel)
-        self._wake()
+        if self._may_take_off(flight):
+            self._take_off(flight)
+        else:
+            self._leave_to_thread(flight)
 
     @property
     def connections(self) -> int:
@@ -103,7 +115,7 @@ class SocketLoop:
         self._selector.close()
         self._waker.close()
         self._wake_reader.close()
-        for flight in [*self._flights.values()]:
+        for flight in [*self._flights.values(), *self._inbox, *self._taking_off]:
             flight.line.drop()
 
     def _ensure_thread(self) -> str | None:
@@ -130,6 +142,77 @@ class SocketLoop:
             undo.pop_all()
         self._thread = thread
         return None
+
+    def _may_take_off(self, flight: Flight) -> bool:
+        """Return whether the submitting thread may take the first steps: no name to resolve, no TLS, one address."""
+        delivery = flight.delivery
+        return (
+            isinstance(self._selector, _SHARED)
+            and flight.terms.context is None
+            and delivery is not None
+            and isinstance(delivery.reached, Peer)
+        )
+
+    def _take_off(self, flight: Flight) -> None:
+        """Connect, sign and write in the submitting thread, as far as that goes without waiting."""
+        self._taking_off.add(flight)
+        try:
+            outcome = self._first_steps(flight)
+        except BaseException:  # this thread's own, such as KeyboardInterrupt
+            flight.future.cancel()
+            if flight.future not in self._flights:
+                flight.line.hang_up()
+            raise
+        finally:
+            self._taking_off.discard(flight)
+        if outcome is not None:
+            flight.steps = None
+            flight.line.hang_up()
+            settle(flight.future, outcome)
+        elif not flight.line.established:
+            self._leave_to_thread(flight)
+
+    def _first_steps(self, flight: Flight) -> Response | TransportError | None:
+        """Return the outcome, or None once the delivery waits: for its connection, or, with the thread, for its response."""
+        try:
+            delivery = self._prepare(flight)
+            (peer,), flight.peers = flight.peers, ()
+            flight.steps = converse(flight.line, peer, flight.terms, delivery)
+            flight.wanted = next(flight.steps)
+            if flight.line.established:
+                flight.delivery = None
+                self._hand_over(flight)
+        except StopIteration as stop:
+            response: Response = stop.value
+            return response
+        except Unreachable as error:
+            return NotSent(error.reason)
+        except Exception as error:  # belongs to this delivery alone
+            return _outcome(flight, error)
+        return None
+
+    def _hand_over(self, flight: Flight) -> None:
+        """Have the thread go on with an established connection; it may do so at once. Raises `ConnectionLost`."""
+        with self._lock:
+            if self._thread is None or self._closing:
+                raise ConnectionLost("the transport was closed")
+            self._flights[flight.future] = flight
+            try:
+                self._watch(flight)
+            except Exception:
+                del self._flights[flight.future]
+                raise
+
+    def _leave_to_thread(self, flight: Flight) -> None:
+        with self._lock:
+            is_running = self._thread is not None and not self._closing
+            if is_running:
+                self._inbox.append(flight)
+        if is_running:
+            self._wake()
+            return
+        flight.line.hang_up()
+        settle(flight.future, NotSent("the transport was closed"))
 
     def _note_cancel(self, future: Future[Response]) -> None:
         if future.cancelled():
@@ -178,38 +261,51 @@ class SocketLoop:
 
     def _begin(self, flight: Flight) -> None:
         self._flights[flight.future] = flight
-        delivery = flight.delivery
+        has_begun = flight.steps is not None  # another thread has begun to connect
         try:
-            left = 0.0 if delivery is None else (delivery.deadline - self._clock.now()).total_seconds()
-            if left <= 0:
-                self._end(flight, NotSent("past its deadline"))
-                return
-            reached = None if delivery is None else delivery.reached
-            flight.peers = (reached,) if isinstance(reached, Peer) else self._resolver.peers(flight.terms.route.address)
-            flight.give_up = self._clock.monotonic() + min(left, self._connect_timeout)
+            if has_begun:
+                self._await_connection(flight, flight.give_up)
+                self._watch(flight)
+            else:
+                self._prepare(flight)
         except BaseException as error:  # belongs to this delivery alone
             self._end(flight, _outcome(flight, error))
-        else:
+            return
+        if not has_begun:
             self._attempt(flight)
+
+    def _prepare(self, flight: Flight) -> Delivery:
+        """Find out where to connect, and until when. Returns what to send. Raises `NotSent`."""
+        delivery = flight.delivery
+        left = 0.0 if delivery is None else (delivery.deadline - self._clock.now()).total_seconds()
+        if delivery is None or left <= 0:
+            raise NotSent("past its deadline")
+        reached = delivery.reached
+        flight.peers = (reached,) if isinstance(reached, Peer) else self._resolver.peers(flight.terms.route.address)
+        flight.give_up = self._clock.monotonic() + min(left, self._connect_timeout)
+        return delivery
 
     def _attempt(self, flight: Flight) -> None:
         """Try the next address. Each gets its share of the time that is left, so that a silent one leaves time for others."""
         peer, *others = flight.peers
         now = self._clock.monotonic()
-        until = now + (flight.give_up - now) / (1 + len(others))
-        self._next_sweep = min(self._next_sweep, until) if self._connecting else until
-        self._connecting[flight] = until
+        self._await_connection(flight, now + (flight.give_up - now) / (1 + len(others)))
         flight.peers = tuple(others)
         flight.line = Line()
         if flight.delivery is not None:
             flight.steps = converse(flight.line, peer, flight.terms, flight.delivery)
             self._advance(flight)
 
+    def _await_connection(self, flight: Flight, until: float) -> None:
+        self._next_sweep = min(self._next_sweep, until) if self._connecting else until
+        self._connecting[flight] = until
+
     def _advance(self, flight: Flight) -> None:
         if flight.steps is None:
             return
         try:
-            self._watch(flight, next(flight.steps))
+            flight.wanted = next(flight.steps)
+            self._watch(flight)
         except StopIteration as stop:
             self._end(flight, stop.value)
         except Unreachable as error:
@@ -221,15 +317,19 @@ class SocketLoop:
                 flight.delivery = None
                 del self._connecting[flight]
 
-    def _watch(self, flight: Flight, events: int) -> None:
-        if flight.line.sock is None or flight.events == events:
+    def _watch(self, flight: Flight) -> None:
+        watched, flight.events = flight.events, flight.wanted
+        if flight.line.sock is None or watched == flight.wanted:
             return
-        if not flight.events:
-            flight.descriptor = flight.line.sock.fileno()
-            self._selector.register(flight.descriptor, events, flight)
-        else:
-            self._selector.modify(flight.descriptor, events, flight)
-        flight.events = events
+        if watched:
+            self._selector.modify(flight.descriptor, flight.wanted, flight)
+            return
+        flight.descriptor = flight.line.sock.fileno()
+        try:
+            self._selector.register(flight.descriptor, flight.wanted, flight)
+        except Exception:  # such as: this user watches too many sockets
+            flight.events = 0
+            raise
 
     def _next_address(self, flight: Flight, error: Unreachable) -> None:
         flight.failures += (error.reason,)
@@ -251,7 +351,8 @@ class SocketLoop:
     def _hang_up(self, flight: Flight) -> None:
         self._connecting.pop(flight, None)
         if flight.events:
-            self._selector.unregister(flight.descriptor)
+            with contextlib.suppress(KeyError):  # the thread that should have registered it was interrupted
+                self._selector.unregister(flight.descriptor)
             flight.events = 0
         flight.steps = None
         flight.line.hang_up()

@@ -90,7 +90,11 @@ DATABASES = {
         },
     },
     "postgresql": _server("django.db.backends.postgresql", POSTGRES.url),
-    "mariadb": _server("django.db.backends.mysql", MARIADB.url, OPTIONS={"charset": "utf8mb4"}),
+    "mariadb": _server(
+        "django.db.backends.mysql",
+        MARIADB.url,
+        OPTIONS={"charset": "utf8mb4", "ssl_disabled": "ssl_disabled" in MARIADB.url},
+    ),
 }
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 MESSAGE_STORAGE = "django.contrib.messages.storage.session.SessionStorage"

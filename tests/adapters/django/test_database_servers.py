@@ -15,7 +15,7 @@ from attrs import frozen
 from django.db import connections, transaction
 
 from backjob import Status
-from backjob.django import store as django_store
+from backjob.django import database as database_module
 from backjob.django.models import Job
 from backjob.django.store import DjangoStore
 from backjob.endings import write_end, write_report
@@ -133,11 +133,11 @@ def deadlocks(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Whether every database error was a deadlock."""
     found: list[bool] = []
 
-    def noted(error: BaseException | None, judge: Callable[..., bool] = django_store._is_deadlock) -> bool:
+    def noted(error: BaseException | None, judge: Callable[..., bool] = database_module._is_deadlock) -> bool:
         found.append(judge(error))
         return found[-1]
 
-    monkeypatch.setattr(django_store, "_is_deadlock", noted)
+    monkeypatch.setattr(database_module, "_is_deadlock", noted)
     return found
 
 

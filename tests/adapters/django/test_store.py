@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.db import connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from backjob.django.models import Job, Output
 from backjob.django.store import DjangoStore
-from backjob.lifecycle import claimed
-from backjob.model import Draft, Report, Request
+from backjob.lifecycle import claimed, completed, ended
+from backjob.model import Draft, Expect, Report, Request
 from backjob.protocols import Clock, Store
 from backjob.testing import StoreContract
 
@@ -91,3 +93,28 @@ class TestOnPostgreSQL(Contract):
 @pytest.mark.usefixtures("mariadb")
 class TestOnMariaDB(Contract):
     alias = "mariadb"
+
+
+# create, claim, update, update with output, end
+STATEMENTS = {"sqlite": (1, 1, 1, 2, 1), "postgresql": (1, 1, 1, 1, 1), "mariadb": (1, 2, 1, 2, 2)}
+"""Without those that begin and end a transaction, which only an update with output needs, and not in PostgreSQL."""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("any_database")
+@pytest.mark.parametrize("any_database", STATEMENTS, indirect=True)
+def test_each_step_of_a_job_takes_as_few_statements_as_the_database_allows(any_database: str) -> None:
+    store, connection = DjangoStore(), connections["default"]
+    calls: list[Callable[[], object]] = [
+        lambda: store.create(Draft(id="job", request=Request("GET", "/work"))),
+        lambda: store.change("job", *claimed("token", 1, 60)),
+        lambda: store.report("job", "token", Report(progress=5)),
+        lambda: store.report("job", "token", Report(output="line\n")),
+        lambda: store.change("job", Expect(token="token"), ended(completed())),
+    ]
+    found = []
+    for call in calls:
+        with CaptureQueriesContext(connection) as captured:
+            assert call()
+        found.append([query["sql"] for query in captured if not query["sql"].startswith(("BEGIN", "COMMIT", "SET"))])
+    assert tuple(map(len, found)) == STATEMENTS[any_database], found

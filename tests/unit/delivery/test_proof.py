@@ -124,8 +124,8 @@ def _answered(world: Bench, sent: Sent, **changes: Any) -> None:
     request = sent.delivery.sign()
     opened = world.engine.worker.open(request)
     assert opened is not None
-    world.engine.worker.claim(opened, request.body)
-    sent.answer(**{"headers": opened.headers, **changes})
+    running = world.engine.worker.claim(opened, request.body)
+    sent.answer(**{"headers": running.headers, **changes})
 
 
 @pytest.mark.parametrize(

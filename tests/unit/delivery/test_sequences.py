@@ -252,6 +252,6 @@ def test_whatever_happens_every_job_ends_and_no_run_or_slot_is_given_twice(
         deliveries = process.bench.monitor._deliveries
         assert not [one for one in deliveries._by_id.values() if one.future is None]
         assert not deliveries.places.refused
-        assert not process.bench.leases._running - {running for running, _ in process.running}
+        assert not set(process.bench.leases._running.values()) - {running for running, _ in process.running}
     assert "backjob retries" not in caplog.text
     assert "could not be written" not in caplog.text

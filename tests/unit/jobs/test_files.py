@@ -330,7 +330,7 @@ def test_jobs_with_a_file_stay_if_files_is_taken_away_and_the_log_says_once_what
     monkeypatch: pytest.MonkeyPatch, world: Bench, files: DirectoryFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = finished(world, file=b"x", name="x.csv")
-    monkeypatch.setattr("backjob.jobs.engine.files_beside", lambda _store: None)
+    monkeypatch.setattr("backjob.jobs.adapting.files_beside", lambda _store: None)
     without = bench(clock=world.clock, store=world.store.store)
     assert without.jobs.cleanup() == 0
     assert caplog.messages == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
@@ -105,3 +106,46 @@ def test_a_form_has_the_rules_of_a_query(world: Bench) -> None:
     job = world.job(world.start(method="POST", form={"on": date(2026, 11, 29), "all": True, "a b": ["x y", None]}))
     assert job.request is not None
     assert job.request.body == b"on=2026-11-29&all=true&a+b=x+y"
+
+
+# --- background_only ------------------------------------------------------------------------------------------------
+
+
+class View:
+    def by_id(self, request: object, number: int = 5) -> str:
+        return f"{number}"
+
+    async def by_id_async(self, request: object, number: int = 5) -> str:
+        return f"{number}"
+
+
+class WithoutSignature:
+    __signature__ = "of C"
+
+    def __call__(self, request: object) -> str:
+        return "ran"
+
+
+@pytest.mark.parametrize("action", [View.by_id, View.by_id_async, View().by_id, lambda request: "ran"])
+def test_a_guarded_action_has_the_signature_of_the_action_itself(world: Bench, action: Callable[..., object]) -> None:
+    guarded = world.jobs.background_only(action)
+    # Pyramid tells a view with a context from one without it in this way, which does not follow `__wrapped__`.
+    assert inspect.getfullargspec(guarded).args == list(inspect.signature(action).parameters)
+    assert inspect.signature(guarded) == inspect.signature(action)
+    assert inspect.iscoroutinefunction(guarded) == inspect.iscoroutinefunction(action)
+
+
+def test_a_guarded_method_loses_its_self_when_it_is_bound(world: Bench) -> None:
+    class Guarded(View):
+        by_id = world.jobs.background_only(View.by_id)
+
+    assert list(inspect.signature(Guarded().by_id).parameters) == ["request", "number"]
+
+
+def test_an_action_without_a_signature_can_be_guarded(world: Bench) -> None:
+    action = WithoutSignature()
+    with pytest.raises(TypeError):
+        inspect.signature(action)
+    guarded = world.jobs.background_only(action)
+    with world.run().active():
+        assert guarded(None) == "ran"

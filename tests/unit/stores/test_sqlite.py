@@ -23,7 +23,7 @@ from backjob.lifecycle import claimed, completed, ended
 from backjob.model import Draft, Expect, Query, Report, Request, Status
 from backjob.protocols import Store
 from backjob.stores.sqlite import SQLiteStore
-from backjob.stores.sqlite.connections import Connections
+from backjob.stores.sqlite.connections import Connections, Use
 from backjob.testing import FakeClock
 
 PATIENCE = 60
@@ -285,6 +285,17 @@ def test_a_file_locked_too_long_is_unavailable_and_then_works_again(path: Path) 
     store.close()
 
 
+def test_a_call_that_has_left_some_jobs_misleads_no_other_one(store: SQLiteStore) -> None:
+    for number in range(3):
+        store.create(draft(f"{number}", label="mine"))
+    assert len(store.take_due("me", 5, 1)) == 1
+    assert store.take_due("me", 5, 0) == []
+    assert len(store.take_due("me", 5, 1)) == 1
+    assert store.take_due("me", 5, 1, frozenset(("another",))) == []
+    assert len(store.take_due("me", 5, 10)) == 1
+    assert store.take_due("me", 5, 10) == []
+
+
 def test_a_thread_that_waits_too_long_for_its_turn_gets_an_error(path: Path) -> None:
     store = SQLiteStore(path, busy_timeout=0.05)
     with store._connections.transaction(), pytest.raises(StoreUnavailable, match="other threads"):
@@ -311,7 +322,7 @@ def test_a_beat_needs_no_connection_that_others_use(path: Path, store: SQLiteSto
     store.change("job", *claimed("token", 1, 18))
     with ExitStack() as stack:
         for _ in range(30):
-            _, connection = stack.enter_context(store._connections._connection())
+            connection = stack.enter_context(Use(store._connections))
             connection.execute("BEGIN")
             connection.execute("SELECT * FROM backjob").fetchone()
         assert store.beat({"job": "token", "other": "token"}, 60, frozenset()) == {"other"}
@@ -402,7 +413,7 @@ def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> 
     barrier = threading.Barrier(20, timeout=PATIENCE)
 
     def use_one() -> None:
-        with store._connections._connection():
+        with Use(store._connections):
             barrier.wait()
 
     in_threads(20, use_one)
@@ -642,7 +653,9 @@ def test_every_other_query_uses_its_index(store: SQLiteStore) -> None:
         (store._sql.beat, (1, None, "id", "token")),
         (store._sql.runs, ("id", "token")),
         (store._sql.drop_chunks, (1,)),
-        (store._sql.drop_tail, (1,)),
+        (store._sql.add_chunk, (1, b"x", "id")),
+        (store._sql.add_tail, (-1, b"x", "id")),
+        (store._sql.drop_tail, ("id",)),
         (store._sql.tail, (1,)),
         (store._sql.delete, ("id",)),
     ):

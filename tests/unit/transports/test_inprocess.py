@@ -213,7 +213,6 @@ def test_cancelling_does_not_end_the_action(kind: str) -> None:
         assert future.cancel()
         gate.set()
         assert ended.wait(PATIENCE)
-    application.close()
 
 
 @pytest.mark.parametrize("kind", ["wsgi", "asgi"])
@@ -232,7 +231,6 @@ def test_close_waits_for_actions_and_nothing_is_sent_afterwards(kind: str) -> No
     closer.join(PATIENCE)
     assert future.result(0).body == b"in time"
     assert (late.signed, application.arrivals.qsize()) == (0, 0)
-    application.close()
 
 
 # --- the lifespan ---------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import sys
 import threading
 from typing import Any
 
@@ -18,6 +20,7 @@ from backjob.worker.leases import Leases
 from backjob.worker.outcomes import Outcome
 from backjob.worker.running import Running
 from tests.unit.core import Bench, FaultyStore, bench
+from tests.unit.interrupting import Interrupter
 
 LEASE = 18.0
 TICK = 2.0
@@ -222,6 +225,43 @@ def test_an_earlier_run_in_the_same_process_does_not_disturb_the_lease_of_the_ne
     assert first.ended
     world.step(50)
     assert not second.ended
+    assert seconds_left(world, second) >= LEASE - TICK
+
+
+def requeued_run(world: Bench) -> Running:
+    """Return a run whose lease is over, and whose next run was sent."""
+    running = world.run(retries=1, retry_delay=0)
+    world.clock.advance(LEASE)
+    assert world.monitor.reap(world.job(running.job.id)) is not None
+    world.step()
+    return running
+
+
+def test_the_end_of_a_run_never_drops_the_lease_of_the_next_one() -> None:
+    """The next run is claimed in this process before each instruction in turn."""
+    number = 0
+    for number in itertools.count():
+        world = bench()
+        running = requeued_run(world)
+        interrupter = Interrupter(Leases.drop, number, world.receive)
+        sys.settrace(interrupter)
+        try:
+            world.leases.drop(running)
+        finally:
+            sys.settrace(None)
+        if not interrupter.has_acted:
+            break
+        assert [renewed.job.run for renewed in world.leases._running.values()] == [2], f"before instruction {number}"
+    assert number > 10
+
+
+def test_a_late_claim_does_not_take_the_lease_of_the_next_run(world: Bench) -> None:
+    """The process was stopped between a claim and its lease. Meanwhile the run was requeued, and claimed again."""
+    first = requeued_run(world)
+    second = world.receive()
+    world.leases.add(first)
+    assert (first.ended, second.ended) == (True, False)
+    world.step(50)
     assert seconds_left(world, second) >= LEASE - TICK
 
 

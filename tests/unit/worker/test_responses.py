@@ -319,7 +319,7 @@ def test_finish_counts_more_than_a_file_in_the_response(world: Bench, run: Run) 
 def test_without_a_place_for_files_an_attachment_fails_the_job_and_another_type_warns(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("backjob.jobs.engine.files_beside", lambda _store: None)
+    monkeypatch.setattr("backjob.jobs.adapting.files_beside", lambda _store: None)
     world = bench()
     attachment: Fields = (("Content-Disposition", "attachment; filename=a.csv"),)
     job = over_wsgi(world, Answer("text/csv", [b"a"], more=attachment), lambda: None)

@@ -6,14 +6,9 @@
 from __future__ import annotations
 
 import difflib
-import json
-import math
-import operator
-import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from importlib import import_module
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 from attrs import field, fields, frozen
@@ -21,11 +16,12 @@ from attrs import field, fields, frozen
 from backjob.errors import InvalidRequest
 from backjob.http.inherited import cookie_names, credential_names, forwarded_names
 from backjob.http.public import public_url, trusted_origins
-from backjob.jobs.options import attach, logging_level, queue_limits
+from backjob.jobs.options import logging_level
 from backjob.protocols import Clock, Files, Signer, Store, Transport
+from backjob.settings import readers
+from backjob.settings.objects import attach_early, attach_left, is_name, named, with_dispatch
 from backjob.signing import MessageSigner
 from backjob.signing.keys import check_secret, derive_key, stretched
-from backjob.status.page import read_page_template
 from backjob.stores import open_store
 from backjob.stores.cached import CachedStore
 from backjob.stores.caches import Cache
@@ -37,10 +33,6 @@ __all__ = ["Settings", "attach_early", "attach_left", "named"]
 _T = TypeVar("_T")
 
 _SECRET_PART: Final = re.compile("[@?#]")
-_NAME: Final = re.compile(r"([\w.]+):([\w.]+)")
-_not_attached: Final[list[tuple[object, object]]] = []
-_TRUE: Final = frozenset({"1", "true", "yes", "on"})
-_FALSE: Final = frozenset({"0", "false", "no", "off"})
 _OPTIONS: Final = (
     "error_timeout",
     "delivery_timeout",
@@ -80,102 +72,6 @@ _OPTIONS: Final = (
 )
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("must be text")
-    return value
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError("must be a number")  # noqa: TRY004 - one error for all invalid values
-    number = float(value)
-    if not 0 <= number < math.inf:  # false for NaN, too
-        raise ValueError("must be a number, 0 or more")
-    return number
-
-
-def _count(value: object, unit: str = "") -> int:
-    count = -1 if isinstance(value, bool) or not isinstance(value, int | str) else int(value)
-    if count < 0:
-        raise ValueError(f"must be a whole number{unit}, 0 or more")
-    return count
-
-
-def _size(value: object) -> int:
-    return _count(value, " of bytes")
-
-
-def _truth(value: object) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = str(value).lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError("must be true or false")
-    return word in _TRUE
-
-
-def _secret(value: object) -> str | bytes:
-    if not isinstance(value, str | bytes):
-        raise ValueError("must be text or bytes")  # noqa: TRY004
-    return value
-
-
-def _secrets(value: object) -> tuple[str | bytes, ...]:
-    if isinstance(value, str):
-        return tuple(part for part in value.split(",") if part)
-    if not isinstance(value, Iterable):
-        raise ValueError("must be a list of secrets")  # noqa: TRY004
-    return tuple(_secret(part) for part in value)
-
-
-def _names(read: Callable[[Iterable[str]], tuple[str, ...]]) -> Callable[[object], tuple[str, ...]]:
-    def names(value: object) -> tuple[str, ...]:
-        listed: Any = [name for part in value.split(",") if (name := part.strip())] if isinstance(value, str) else value
-        if not isinstance(listed, Iterable):
-            raise ValueError(f"must be a list of names, not {value!r}")  # noqa: TRY004 - as above
-        return read(listed)
-
-    return names
-
-
-def _queues(value: object) -> Mapping[str, Mapping[str, Any]]:
-    found: Any = json.loads(value) if isinstance(value, str) else value
-    try:
-        queue_limits(found)
-    except InvalidRequest as error:
-        raise ValueError(error.reason) from None
-    return cast("Mapping[str, Mapping[str, Any]]", found)
-
-
-def _cache(value: object) -> object:
-    if isinstance(value, str):
-        module, _, attribute = value.partition(":")
-        if not module or not attribute:
-            raise ValueError("must be a cache, or its name: module:name")
-    elif not isinstance(value, Cache):
-        raise ValueError("must be a cache: an object with get, set, add and delete")  # noqa: TRY004
-    return value
-
-
-def _files(value: object) -> Files | str:
-    if isinstance(value, Files):
-        return value
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str) or not value:
-        raise ValueError(
-            "must be a directory, the name of an object (module:name), or an object with write, open and delete"
-        )
-    return value
-
-
-def _page_template(value: object) -> str:
-    path = _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
-    read_page_template(path)
-    return path
-
-
 def _setting(read: Callable[[object], Any], *, show: Callable[[Any], str] = repr) -> Any:
     return field(default=None, metadata={"read": read}, repr=show)
 
@@ -189,50 +85,50 @@ def _without_secrets(url: str | None) -> str:
 class Settings:
     """The settings. None: not set, so that the default of `BackJob` applies, or the adapter provides a value."""
 
-    base_url: str | None = _setting(_text, show=_without_secrets)
-    connect_to: str | None = _setting(_text, show=_without_secrets)
-    store: str | None = _setting(_text, show=_without_secrets)
-    table_name: str | None = _setting(_text)
-    create_table: bool | None = _setting(_truth)
-    cache: Cache | str | None = field(default=None, metadata={"read": _cache}, repr=False)
-    cache_prefix: str | None = _setting(_text)
-    key: str | bytes | None = field(default=None, metadata={"read": _secret}, repr=False)
-    key_fallbacks: tuple[str | bytes, ...] | None = field(default=None, metadata={"read": _secrets}, repr=False)
-    error_timeout: float | None = _setting(_number)
-    delivery_timeout: float | None = _setting(_number)
-    completed_retention_days: float | None = _setting(_number)
-    retention_days: float | None = _setting(_number)
-    max_output: int | None = _setting(_size)
-    max_body: int | None = _setting(_size)
-    max_headers: int | None = _setting(_size)
-    max_depth: int | None = _setting(_count)
-    max_chain: int | None = _setting(_count)
-    merge_cookies: tuple[str, ...] | None = _setting(_names(cookie_names))
-    forward_headers: tuple[str, ...] | None = _setting(_names(forwarded_names))
-    credential_headers: tuple[str, ...] | None = _setting(_names(credential_names))
-    user_agent: str | None = _setting(_text)
-    status_prefix: str | None = _setting(_text)
+    base_url: str | None = _setting(readers.text, show=_without_secrets)
+    connect_to: str | None = _setting(readers.text, show=_without_secrets)
+    store: str | None = _setting(readers.text, show=_without_secrets)
+    table_name: str | None = _setting(readers.text)
+    create_table: bool | None = _setting(readers.truth)
+    cache: Cache | str | None = field(default=None, metadata={"read": readers.cache}, repr=False)
+    cache_prefix: str | None = _setting(readers.text)
+    key: str | bytes | None = field(default=None, metadata={"read": readers.secret}, repr=False)
+    key_fallbacks: tuple[str | bytes, ...] | None = field(default=None, metadata={"read": readers.secrets}, repr=False)
+    error_timeout: float | None = _setting(readers.number)
+    delivery_timeout: float | None = _setting(readers.number)
+    completed_retention_days: float | None = _setting(readers.number)
+    retention_days: float | None = _setting(readers.number)
+    max_output: int | None = _setting(readers.size)
+    max_body: int | None = _setting(readers.size)
+    max_headers: int | None = _setting(readers.size)
+    max_depth: int | None = _setting(readers.count)
+    max_chain: int | None = _setting(readers.count)
+    merge_cookies: tuple[str, ...] | None = _setting(readers.names(cookie_names))
+    forward_headers: tuple[str, ...] | None = _setting(readers.names(forwarded_names))
+    credential_headers: tuple[str, ...] | None = _setting(readers.names(credential_names))
+    user_agent: str | None = _setting(readers.text)
+    status_prefix: str | None = _setting(readers.text)
     public_url: str | None = _setting(public_url)
-    trusted_origins: tuple[str, ...] | None = _setting(_names(trusted_origins))
-    page_template: str | None = _setting(_page_template)
-    seal: bool | None = _setting(_truth)
-    streams: int | None = _setting(_count)
-    run_lease: float | None = _setting(_number)
-    max_running: int | None = _setting(_count)
-    queues: Mapping[str, Mapping[str, Any]] | None = _setting(_queues)
-    deliver: tuple[str, ...] | None = _setting(_names(tuple))
-    redispatch_after: float | None = _setting(_number)
-    slice_time: float | None = _setting(_number)
-    drain_time: float | None = _setting(_number)
-    files: Files | str | None = field(default=None, metadata={"read": _files}, repr=False)
-    max_file: int | None = _setting(_size)
-    max_result: int | None = _setting(_size)
-    show_errors: bool | None = _setting(_truth)
-    capture_stderr: bool | None = _setting(_truth)
+    trusted_origins: tuple[str, ...] | None = _setting(readers.names(trusted_origins))
+    page_template: str | None = _setting(readers.page_template)
+    seal: bool | None = _setting(readers.truth)
+    streams: int | None = _setting(readers.count)
+    run_lease: float | None = _setting(readers.number)
+    max_running: int | None = _setting(readers.count)
+    queues: Mapping[str, Mapping[str, Any]] | None = _setting(readers.queues)
+    deliver: tuple[str, ...] | None = _setting(readers.names(tuple))
+    redispatch_after: float | None = _setting(readers.number)
+    slice_time: float | None = _setting(readers.number)
+    drain_time: float | None = _setting(readers.number)
+    files: Files | str | None = field(default=None, metadata={"read": readers.files}, repr=False)
+    max_file: int | None = _setting(readers.size)
+    max_result: int | None = _setting(readers.size)
+    show_errors: bool | None = _setting(readers.truth)
+    capture_stderr: bool | None = _setting(readers.truth)
     capture_logging: int | None = _setting(logging_level)
-    timestamp_output: bool | None = _setting(_truth)
-    opentelemetry: bool | None = _setting(_truth)
-    prometheus: bool | None = _setting(_truth)
+    timestamp_output: bool | None = _setting(readers.truth)
+    opentelemetry: bool | None = _setting(readers.truth)
+    prometheus: bool | None = _setting(readers.truth)
 
     @classmethod
     def of(cls, values: Mapping[str, object], *, prefix: str = "", beside: Collection[str] = ()) -> Settings:
@@ -285,21 +181,21 @@ class Settings:
 
         ``secret`` is the framework's secret; without a key setting, the key is derived from it, labelled with ``package``
         and ``application``. Fallbacks that are too weak are left out. What is passed here takes precedence; a cache goes in
-        front of any store. With ``debug`` a weak key is used, with a warning, and visitors see unexpected errors. Raises `InvalidRequest`, and what the store's
-        constructor raises.
+        front of any store. With ``debug`` a weak key is used, with a warning, and visitors see unexpected errors. Raises
+        `InvalidRequest`, and what the store's constructor raises.
         """
         if transport is None:
             transport = self._transport()
         if signer is None:
             signer = self._signer(secret, tuple(secret_fallbacks), package, application, debug=debug)
         given = {name: value for name in _OPTIONS if (value := getattr(self, name)) is not None}
-        if isinstance(self.files, str) and _NAME.fullmatch(self.files):
+        if isinstance(self.files, str) and is_name(self.files):
             found = named(self.files, "FILES")
             if not isinstance(found, Files):
                 raise InvalidRequest("FILES", f"{self.files} has no methods write, open and delete")
             given["files"] = found
         if self.queues is not None:
-            given["queues"] = {name: _with_dispatch(settings) for name, settings in self.queues.items()}
+            given["queues"] = {name: with_dispatch(settings) for name, settings in self.queues.items()}
         opened = self._store(default_store, store, clock)
         try:
             return make(
@@ -387,57 +283,6 @@ class Settings:
             for one in (secret, *filter(_is_strong, fallbacks))
         ]
         return MessageSigner(derived[0], fallbacks=(*derived[1:], *(self.key_fallbacks or ())))
-
-
-def attach_early(queues: object, jobs: object) -> None:
-    """Tell the dispatches in a setting QUEUES whose jobs they hand over, for an adapter that makes its engine later.
-
-    A worker may get a job before anything else needs the engine. If the setting is invalid, this does nothing: the engine
-    reports it.
-    """
-    if queues is not None:
-        _not_attached.append((queues, jobs))
-        attach_left()
-
-
-def attach_left() -> None:
-    """Tell the dispatches that could not be found before: of a module that imports the application and was still beginning."""
-    left, _not_attached[:] = [*_not_attached], []
-    for queues, jobs in left:
-        try:
-            attach([_with_dispatch(queue).get("dispatch") for queue in _queues(queues).values()], jobs)
-        except Exception:
-            _not_attached.append((queues, jobs))
-
-
-def _with_dispatch(queue: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the settings of a queue, with the function that its ``dispatch`` names."""
-    dispatch = queue.get("dispatch")
-    return {**queue, "dispatch": named(dispatch, "QUEUES")} if isinstance(dispatch, str) else queue
-
-
-def named(name: str, argument: str) -> object:
-    """Import the object ``module:name``. Raises `InvalidRequest` naming the argument if there is none.
-
-    Exceptions of the module itself propagate.
-    """
-    found = _NAME.fullmatch(name)
-    if found is None:
-        shown = "" if re.search("[@/]", name) else f", not {name!r}"  # it may be a URL with a password
-        raise InvalidRequest(argument, f"must be module:name, such as myapp:jobs{shown}")
-    module_name, attribute = found.groups()
-    try:
-        module = import_module(module_name)
-    except ModuleNotFoundError as error:
-        if not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InvalidRequest(
-            argument, f"there is no module {error.name!r} in the current directory or on sys.path"
-        ) from None
-    try:
-        return cast("object", operator.attrgetter(attribute)(module))
-    except AttributeError as error:
-        raise InvalidRequest(argument, str(error)) from None
 
 
 def _is_strong(secret: str | bytes) -> bool:

@@ -1,0 +1,1 @@
+"""The parts of the signer contract, which `backjob.testing.signers` puts together."""

@@ -21,6 +21,7 @@ from tests.contracts.broken_promises import broken_promise, broken_promise_of_pr
 from tests.contracts.test_store_outages import TestSQLiteStore as OutagesOfAFile
 
 PATIENCE: Final = 60.0
+TAKING_LONG: Final = ("costs", "hangs")
 RACES: Final = {"claims": 160, "creates": 160, "due": 60, "slot_takes": 320, "contested": 2}
 """The size of the races: a fault shows soon."""
 
@@ -46,7 +47,11 @@ def check_named(fault: Fault, found: str) -> None:
     assert f"promise broken: {fault.promise}" in found.partition("\n")[0], found
 
 
-@pytest.mark.parametrize("fault", every.OF_ONE, ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [pytest.param(fault, marks=pytest.mark.slow if fault.module in TAKING_LONG else ()) for fault in every.OF_ONE],
+    ids=str,
+)
 def test_a_fault_is_named(fault: Fault, tmp_path: Path) -> None:
     check_named(fault, broken_promise(Suite, fault.test, made(fault.store), tmp_path, **fault.attributes))
 

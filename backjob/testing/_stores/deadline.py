@@ -59,7 +59,7 @@ class Deadline:
         finally:
             self._over.set()
             watch.join()
-            signal.signal(_SIGNAL, before)
+            signal.signal(_SIGNAL, signal.SIG_DFL if before is None else before)
 
     def call(self, name: str, method: Callable[..., T], *arguments: Any, **named: Any) -> T:
         """The result of the method. Raises `Deadlock` if it does not return in time."""

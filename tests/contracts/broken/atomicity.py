@@ -10,12 +10,7 @@ from backjob.model import Changes, Draft, Expect, Job, Report
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
 from backjob.stores.steps import holds
-from tests.contracts.broken.faults import (
-    NONE,
-    Labels,
-    breaks,
-    let_others_run,
-)
+from tests.contracts.broken.faults import NONE, Labels, breaks, let_others_run
 
 
 @breaks("test_of_many_claims_one_wins", "of many claims of one job, exactly one wins")

@@ -10,10 +10,7 @@ from attrs import evolve
 from backjob.lifecycle import overdue
 from backjob.model import Draft, Job, Output, Query
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    MICROSECOND,
-    breaks,
-)
+from tests.contracts.broken.faults import MICROSECOND, breaks
 
 
 @breaks("test_a_lease_ends_exactly_at_lease_until", "a lease ends exactly at lease_until")

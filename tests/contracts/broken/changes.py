@@ -7,9 +7,7 @@ from attrs import evolve
 from backjob.model import Changes, Draft, Expect, Job, Query, Report
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    breaks,
-)
+from tests.contracts.broken.faults import breaks
 
 
 @breaks("test_a_report_before_the_claim_or_after_the_end_changes_nothing", "an ended job takes no report")

@@ -9,9 +9,7 @@ from backjob.model import Query, Report
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
 from backjob.stores.values import cut as cut_output
-from tests.contracts.broken.faults import (
-    breaks,
-)
+from tests.contracts.broken.faults import breaks
 
 OF_REPORTS: Final = "test_a_report_costs_the_same_whatever_the_existing_output"
 GROWS: Final = "the cost of a report does not grow with the existing output, here 4 MiB: it takes "

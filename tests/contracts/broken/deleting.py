@@ -10,9 +10,7 @@ from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
-from tests.contracts.broken.faults import (
-    breaks,
-)
+from tests.contracts.broken.faults import breaks
 
 
 @breaks("test_a_deleted_job_is_unknown", "a deleted job has no output")

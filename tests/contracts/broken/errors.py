@@ -11,9 +11,7 @@ from backjob.errors import InvalidRequest, StoreUnavailable
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
 from backjob.stores.memory import MemoryStore
 from backjob.stores.sqlite import SQLiteStore
-from tests.contracts.broken.faults import (
-    breaks,
-)
+from tests.contracts.broken.faults import breaks
 
 PASSWORD: Final = "sw0rdfish"
 OUTAGE: Final = "test_in_an_outage_every_call_raises_a_store_error_without_values"

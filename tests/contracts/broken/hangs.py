@@ -8,9 +8,7 @@ from typing import Final
 from backjob.model import Changes, Expect, Job, Report
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    breaks,
-)
+from tests.contracts.broken.faults import breaks
 
 
 class Hangs(MemoryStore):

@@ -11,13 +11,7 @@ from attrs import evolve
 from backjob.model import Changes, Expect, Job
 from backjob.stores.memory import MemoryStore
 from backjob.stores.steps import holds
-from tests.contracts.broken.faults import (
-    MICROSECOND,
-    NONE,
-    AltersWhatIsExpected,
-    Tokens,
-    breaks,
-)
+from tests.contracts.broken.faults import MICROSECOND, NONE, AltersWhatIsExpected, Tokens, breaks
 
 
 class AltersABeat(MemoryStore):

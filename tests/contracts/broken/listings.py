@@ -9,13 +9,7 @@ from attrs import evolve
 
 from backjob.model import Job, Query
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    MICROSECOND,
-    NONE,
-    CountsWhatItFinds,
-    Labels,
-    breaks,
-)
+from tests.contracts.broken.faults import MICROSECOND, NONE, CountsWhatItFinds, Labels, breaks
 
 
 @breaks("test_only_jobs_with_these_labels_are_taken", "take_due takes only jobs with these labels")

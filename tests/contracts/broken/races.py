@@ -11,12 +11,7 @@ from backjob.errors import SlotTaken
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.stores.sqlite import SQLiteStore
 from backjob.stores.steps import holds
-from tests.contracts.broken.faults import (
-    NONE,
-    Labels,
-    breaks,
-    let_others_run,
-)
+from tests.contracts.broken.faults import NONE, Labels, breaks, let_others_run
 
 
 @breaks("test_of_many_claims_one_wins", "of many claims of one job, exactly one wins")

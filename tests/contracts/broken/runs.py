@@ -9,10 +9,7 @@ from attrs import evolve
 from backjob.lifecycle import Late, late
 from backjob.model import UNSET, Changes, Expect, Job, Query, Report, Status
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    AltersWhatIsExpected,
-    breaks,
-)
+from tests.contracts.broken.faults import AltersWhatIsExpected, breaks
 
 
 @breaks("test_only_a_job_that_waits_for_this_run_is_claimed", "only the run that a job waits for is claimed")

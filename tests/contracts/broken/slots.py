@@ -12,13 +12,7 @@ from backjob.errors import SlotTaken
 from backjob.lifecycle import TIMED_OUT, late
 from backjob.model import UNSET, Changes, Expect, Job, Query, Status
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    NONE,
-    AltersWhatIsExpected,
-    Labels,
-    breaks,
-    let_others_run,
-)
+from tests.contracts.broken.faults import NONE, AltersWhatIsExpected, Labels, breaks, let_others_run
 
 
 @breaks("test_a_slot_belongs_to_one_job", "a slot that another job has can't be taken: SlotTaken")

@@ -9,10 +9,7 @@ from attrs import evolve
 from backjob.model import UNSET, Job, Output, Report
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    breaks,
-    let_others_run,
-)
+from tests.contracts.broken.faults import breaks, let_others_run
 
 
 @breaks("test_the_tail_comes_with_the_chunk_that_reaches_the_end", "a chunk in the middle has no tail")

@@ -12,9 +12,7 @@ from backjob.errors import InvalidRequest
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Query, Report, Status
 from backjob.protocols import Clock
 from backjob.stores.memory import MemoryStore
-from tests.contracts.broken.faults import (
-    breaks,
-)
+from tests.contracts.broken.faults import breaks
 
 
 @breaks("test_an_unknown_id_finds_nothing", "get must not raise this; it raised KeyError")

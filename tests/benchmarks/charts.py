@@ -128,6 +128,7 @@ def _linear(ticks: Sequence[float], begin: float, end: float) -> Callable[[float
 
 
 def _number(value: float) -> str:
-    if value >= 1e6:
-        return f"{value / 1e6:g} M"
+    for size, unit in ((1e6, " M"), (1e3, " k")):
+        if value >= max(size, 1e4):
+            return f"{value / size:g}{unit}"
     return f"{value:,.10g}" if value >= 1 or not value else f"{value:.3g}"

@@ -23,7 +23,7 @@ def test_each_chart_has_its_lines_their_names_and_both_axes() -> None:
     root = ET.fromstring(drawn([JOBS, ROWS], "Costs"))
     charts = root.findall(f"{SVG}g")
     texts = [[text.text for text in chart.findall(f"{SVG}text")] for chart in charts]
-    assert {"Jobs & hosts", "jobs", "ms", "SQLite", "Redis", "0", "1", "2", "3", "10,000"} <= set(texts[0])
+    assert {"Jobs & hosts", "jobs", "ms", "SQLite", "Redis", "0", "1", "2", "3", "10 k"} <= set(texts[0])
     assert {"Rows", "rows", "µs", "tqdm", "0.1", "1", "10", "100", "1,000"} <= set(texts[1])
     lines = [[path for path in chart.findall(f"{SVG}path") if path.get("fill") == "none"] for chart in charts]
     assert [len(each) for each in lines] == [2, 1]

@@ -237,7 +237,8 @@ def test_a_block_that_fails_leaves_no_transaction_open(url: str, table_name: str
     jobs = metadata(table_name=table_name).tables[table_name]
     is_job = jobs.c.id == sa.bindparam("old_id")
     write = Prepared(sa.update(jobs).values(depth=sa.bindparam("new_depth")).where(is_job))
-    depth, refused = sa.select(jobs.c.depth).where(is_job), sa.select(sa.literal_column("(SELECT 1 UNION SELECT 2)"))
+    depth = sa.select(jobs.c.depth).where(is_job)
+    refused: Any = sa.select(sa.literal_column("(SELECT 1 UNION SELECT 2)"))
     values = {"new_depth": 7, "old_id": "job"}
     with closing(SQLStore(url, table_name=table_name)) as store:
         store.create(draft("job"))

@@ -202,8 +202,8 @@ def test_a_batch_with_too_few_answers_writes_nothing_twice(world: Bench, store: 
     assert texts(world, runs) == ["once!"] * 3
 
 
-def test_an_exception_that_ends_the_thread_loses_nothing_and_leaves_no_lock(world: Bench) -> None:
-    runs = several(world)
+def test_an_exception_that_ends_a_pass_loses_nothing_and_leaves_no_lock(world: Bench) -> None:
+    runs = several(world, 130)
     for running in runs:
         running.write("kept")
 
@@ -213,9 +213,9 @@ def test_an_exception_that_ends_the_thread_loses_nothing_and_leaves_no_lock(worl
     world.store.before["report_all"] = leave
     with pytest.raises(SystemExit):
         world.step(0.1)
-    for running in runs:
-        running.flush()
-    assert texts(world, runs) == ["kept"] * 3
+    assert not any(running._writing.locked() for running in runs)
+    world.step(1)
+    assert texts(world, runs) == ["kept"] * 130
 
 
 def test_text_that_the_store_prints_is_not_output_and_causes_no_deadlock(world: Bench) -> None:

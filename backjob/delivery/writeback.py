@@ -71,7 +71,11 @@ class Writeback:
         self._gather()
         due = self._take_due(now)
         if due:
-            self._write_together(due)
+            try:
+                self._write_together(due)
+            except BaseException:  # such as SystemExit in a hook, which ends this pass and not the thread
+                self._incoming.extend(due)
+                raise
         if self._ends and now >= self._next_try:
             self._next_try = now + RETRY_PAUSE
             self._write_ends()

@@ -50,9 +50,9 @@ class _Batches:
                     self._alone.append(run)
                 elif not run.is_inherited:
                     self._add(run)
-            self._write_batch()
+            self._write_batch(self._begin_next())
         finally:
-            self._undo(self._taken)  # after an exception that ends the thread
+            self._undo(self._taken)  # after an exception that ends the pass
         return self._alone
 
     def _add(self, run: Running) -> None:
@@ -71,13 +71,18 @@ class _Batches:
         if report is None:
             return
         size = len(report.output) + len(report.text or "") + len(report.tail or "")
-        if self._taken and (len(self._taken) >= _MOST or self._size + size > _LARGEST):
-            self._write_batch()
-        self._taken.append((run, report))
+        is_full = len(self._taken) >= _MOST or self._size + size > _LARGEST
+        batch = self._begin_next() if is_full else []
+        self._taken.append((run, report))  # first, so that nothing is lost if the write ends this pass
         self._size += size
+        self._write_batch(batch)
 
-    def _write_batch(self) -> None:
-        taken, self._taken, self._size = self._taken, [], 0
+    def _begin_next(self) -> list[tuple[Running, Report]]:
+        """Return the current batch, and begin another."""
+        batch, self._taken, self._size = self._taken, [], 0
+        return batch
+
+    def _write_batch(self, taken: list[tuple[Running, Report]]) -> None:
         if not taken:
             return
         try:

@@ -306,6 +306,7 @@ class Reports:
         """End what `take_for_batch` began: the report is written; or not, since the run is over. None: write it again later."""
         if is_written is None:
             self._put_back(report)
+            self._mark_dirty()
         else:
             self._note_written(report, is_written=is_written)
         self._writing.release()

@@ -47,30 +47,26 @@ class OnEngine(StoreCase):
 
     service: ClassVar[Service]
     options: ClassVar[dict[str, Any]] = {}
-    query: ClassVar[dict[str, str]] = {}
+    query: ClassVar[str] = ""
     racers = 4
 
     table_name: ClassVar[str]
     engine: ClassVar[Engine]
-    emptying: ClassVar[list[sa.Delete]]
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _engine_for_each_class(cls) -> Iterator[None]:
         cls.table_name = own_name()
-        url = sa.make_url(cls.service.require()).update_query_dict(cls.query)
-        cls.engine = create_engine(url, **cls.options)
-        tables = metadata(table_name=cls.table_name)
-        cls.emptying = [table.delete() for table in reversed(tables.sorted_tables)]
+        cls.engine = create_engine(cls.service.require() + cls.query, **cls.options)
         yield
-        tables.drop_all(cls.engine)
+        metadata(table_name=cls.table_name).drop_all(cls.engine)
         cls.engine.dispose()
 
     def make_store(self, clock: Clock) -> Store:
         store = SQLStore(self.engine, clock=clock, table_name=self.table_name)
         with self.engine.begin() as connection:
-            for statement in self.emptying:
-                connection.execute(statement)
+            for table in reversed(metadata(table_name=self.table_name).sorted_tables):
+                connection.execute(table.delete())
         return store
 
 
@@ -101,7 +97,7 @@ class TestMariaDBInAutocommit(OnEngine, DelaysJobs, MergesJobs, ReportCalls, Rac
 @pytest.mark.slow
 class TestMariaDBWithConnectionsInLatin1(OnEngine, TextCalls, OutputCalls):
     service = MARIADB
-    query: ClassVar = {"charset": "latin1"}
+    query = "?charset=latin1"
 
 
 @pytest.fixture(params=SERVERS)
@@ -241,7 +237,8 @@ def test_a_block_that_fails_leaves_no_transaction_open(url: str, table_name: str
     jobs = metadata(table_name=table_name).tables[table_name]
     is_job = jobs.c.id == sa.bindparam("old_id")
     write = Prepared(sa.update(jobs).values(depth=sa.bindparam("new_depth")).where(is_job))
-    depth, refused = sa.select(jobs.c.depth).where(is_job), sa.select(sa.literal_column("(SELECT 1 UNION SELECT 2)"))
+    depth = sa.select(jobs.c.depth).where(is_job)
+    refused: Any = sa.select(sa.literal_column("(SELECT 1 UNION SELECT 2)"))
     values = {"new_depth": 7, "old_id": "job"}
     with closing(SQLStore(url, table_name=table_name)) as store:
         store.create(draft("job"))

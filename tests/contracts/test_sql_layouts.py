@@ -154,9 +154,12 @@ def insert_old(place: Place, job_id: str, *, status: int, token: str | None) -> 
     )
 
 
-def test_tables_of_the_version_before_are_upgraded_by_one_statement(place: Place) -> None:
-    """None of their columns changes, so nothing rebuilds the table, and nothing can be half done."""
-    assert len(upgrade_of(place, EARLIER[-1])) == 1
+def test_tables_of_the_version_before_get_all_columns_by_one_statement_and_one_index(place: Place) -> None:
+    """None of their columns changes, so nothing rebuilds the table, and no columns can be half done."""
+    columns, *index = upgrade_of(place, EARLIER[-1])
+    assert columns.startswith("ALTER TABLE")
+    assert ["DROP INDEX" in index[0], "CREATE INDEX" in index[1]] == [True] * len(index)
+    assert all("backjob_living" in statement for statement in index)
 
 
 @pytest.mark.parametrize("earlier", EARLIER[:-1])

@@ -25,7 +25,7 @@ SERVED = [pytest.param(name, marks=pytest.mark.services) for name in ("PostgreSQ
 
 # create, claim, update, update with output, end
 FIGURES = {
-    "SQLiteStore": (1, 1, 1, 4, 4),
+    "SQLiteStore": (1, 1, 1, 4, 1),
     "PostgreSQL": (1, 1, 1, 1, 1),
     "MariaDB": (1, 1, 1, 1, 1),
     "Redis": (1, 1, 1, 1, 1),

@@ -33,7 +33,7 @@ class Reading:
         read: Sequence[sa.ColumnElement[Any]] = columns
         if is_mysql:
             packed = [
-                in_utf8(column) if isinstance(column.type, sa.String) and column.type.length else column
+                in_utf8(sa.cast(column, mysql.BINARY())) if JOB_COLUMNS[index].is_text else column
                 for index, column in enumerate(columns)
                 if index not in _APART
             ]

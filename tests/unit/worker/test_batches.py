@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -202,8 +205,8 @@ def test_a_batch_with_too_few_answers_writes_nothing_twice(world: Bench, store: 
     assert texts(world, runs) == ["once!"] * 3
 
 
-def test_an_exception_that_ends_the_thread_loses_nothing_and_leaves_no_lock(world: Bench) -> None:
-    runs = several(world)
+def test_an_exception_that_ends_a_pass_loses_nothing_and_leaves_no_lock(world: Bench) -> None:
+    runs = several(world, 130)
     for running in runs:
         running.write("kept")
 
@@ -213,9 +216,9 @@ def test_an_exception_that_ends_the_thread_loses_nothing_and_leaves_no_lock(worl
     world.store.before["report_all"] = leave
     with pytest.raises(SystemExit):
         world.step(0.1)
-    for running in runs:
-        running.flush()
-    assert texts(world, runs) == ["kept"] * 3
+    assert not any(running._writing.locked() for running in runs)
+    world.step(1)
+    assert texts(world, runs) == ["kept"] * 130
 
 
 def test_text_that_the_store_prints_is_not_output_and_causes_no_deadlock(world: Bench) -> None:
@@ -331,6 +334,47 @@ def test_output_is_complete_and_not_repeated_whatever_happens_to_each_batch(
         assert text_of(world, running) == "".join(lines[number] for lines, _, _ in reports)
         assert world.job(running.job.id).status is Status.COMPLETED
     world.store.store.close()
+
+
+@pytest.mark.parametrize("faults", [False, True])
+def test_no_output_and_no_last_progress_is_lost_while_actions_and_the_monitor_write(
+    world: Bench, store: Recording, faults: bool
+) -> None:
+    fates = cycle(FATES.values()) if faults else repeat(FATES["done"])
+    runs = several(world, 4)
+    world.leases.is_on_time = False  # the monitor's thread advances the clock fast, and renews no leases
+    stop = threading.Event()
+    before = sys.getswitchinterval()
+
+    def act(running: Running) -> None:
+        for number in range(1000):
+            running.write(f"{number}\n")
+            running.set_progress(number // 10)
+
+    def run_monitor() -> None:
+        while not stop.is_set():
+            world.store.down, world.store.lost = next(fates)
+            world.clock.advance(0.02)
+            world.monitor.step()
+
+    monitor = threading.Thread(target=run_monitor)
+    sys.setswitchinterval(1e-6)
+    try:
+        monitor.start()
+        with ThreadPoolExecutor(len(runs)) as pool:
+            for future in [pool.submit(act, running) for running in runs]:
+                future.result(_DEADLINE)
+    finally:
+        stop.set()
+        monitor.join(_DEADLINE)
+        sys.setswitchinterval(before)
+    world.store.down, world.store.lost = set(), set()
+    for _ in range(2):
+        world.step(1)
+    assert store.sizes
+    for running in runs:
+        assert text_of(world, running).split() == [str(number) for number in range(1000)]
+        assert world.job(running.job.id).progress == 99
 
 
 # --- stores in front of others ------------------------------------------------------------------------------------------

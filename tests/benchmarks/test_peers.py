@@ -57,12 +57,13 @@ def test_the_table_has_a_row_for_each_contender_with_the_median_of_its_rounds() 
         Result(BACKJOB, "1.0", median_of(rounds)),
         Result(_named("Celery on RabbitMQ"), "5.7", median_of([without])),
     ]
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table(results).splitlines()[2:]]
-    assert [len(row) for row in rows] == [9, 9, 9, 9]
-    assert rows[2][:2] == ["backjob 1.0", "SQLite"]
-    assert rows[2][3:] == ["500", "1 ms", "300 µs", "4 ms", "200 ns; 50 µs if written", "7 µs"]
-    assert rows[3][:2] == ["Celery 5.7", "RabbitMQ, results in Redis"]
-    assert rows[3][7] == "–"
+    lines = table(results).splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    assert [len(row) for row in rows] == [7, 7, 7, 7]
+    assert rows[2] == ["backjob 1.0, SQLite", "500", "1 ms", "300 µs", "4 ms", "200 ns; 50 µs if written", "7 µs"]
+    assert rows[3][0] == "Celery 5.7, RabbitMQ, results in Redis"
+    assert rows[3][5] == "–"
+    assert lines[-1] == "Workers: backjob on SQLite: the web server's 4 threads; Celery on RabbitMQ: 4 threads."
 
 
 @pytest.mark.slow
@@ -82,5 +83,5 @@ def test_a_round_measures_tasks_reports_and_reads(tmp_path: Path) -> None:
 def test_all_contenders_run(capsys: pytest.CaptureFixture[str]) -> None:
     RABBITMQ.require()
     main(["--rounds", "1", "--tasks", "20", "--singles", "2", "--reports", "20", "--reads", "5"])
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 + len(CONTENDERS)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + len(CONTENDERS)

@@ -8,25 +8,24 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import median
+from typing import Final
 
 from attrs import fields_dict, frozen
 
 from tests.benchmarks.peers.contenders import Contender
 from tests.benchmarks.peers.running import Measured
-from tests.benchmarks.table import seconds
+from tests.benchmarks.table import markdown, seconds
 
 __all__ = ["Result", "median_of", "table"]
 
-_COLUMNS = (
+_COLUMNS: Final = (
     "",
-    "tasks are in",
-    "workers",
     "tasks a second",
-    "processor time of a task",
-    "the call that starts it",
-    "until its first line",
+    "processor time",
+    "the call that starts",
+    "first line after",
     "a report of progress",
-    "reading its state",
+    "reading a state",
 )
 
 
@@ -51,26 +50,20 @@ def median_of(rounds: Sequence[Measured]) -> Measured:
 def table(results: Sequence[Result]) -> str:
     """The results in Markdown, with what a reader needs to compare them."""
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {sys.version.split()[0]}"
-    lines = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {machine}",
-        "",
-        _row(_COLUMNS),
-        "|" + "---|" * len(_COLUMNS),
-        *[_row(_cells(result)) for result in results],
-    ]
-    return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    workers = dict.fromkeys(f"{result.contender.title}: {result.contender.setting}" for result in results)
+    return "\n\n".join(
+        [
+            f"{datetime.now(UTC):%Y-%m-%d}, {machine}",
+            markdown([[*_COLUMNS], *map(_cells, results)]),
+            f"Workers: {'; '.join(workers)}.",
+        ]
+    )
 
 
 def _cells(result: Result) -> list[str]:
     contender, measured = result.contender, result.measured
     return [
-        f"{contender.name} {result.version}",
-        contender.keeper,
-        contender.setting,
+        f"{contender.name} {result.version}, {contender.keeper}",
         f"{1 / measured.task:,.0f}",
         seconds(measured.processor),
         seconds(measured.call),

@@ -49,8 +49,10 @@ class Statements:
         self._jobs = connection.ops.quote_name(jobs.db_table)
         self._output = connection.ops.quote_name(output.db_table)
         self._now = SERVER_NOW[self._vendor] if clock is None else ""
-        read = ", ".join([*[self._quoted[name] for name in COLUMNS], self._now or "NULL"])
-        self._read = {False: read, True: f"{read}, {self._quoted['body']}"}
+        # With the table's name: SQLite takes the quoted name of a column that does not exist for a text.
+        columns = {name: f"{self._jobs}.{self._quoted[name]}" for name in (*COLUMNS, "body")}
+        read = ", ".join([*[columns[name] for name in COLUMNS], self._now or "NULL"])
+        self._read = {False: read, True: f"{read}, {columns['body']}"}
 
     def now(self) -> Moment:
         """The time of a write, for `insert` and `update`."""

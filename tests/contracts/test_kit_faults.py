@@ -28,7 +28,7 @@ RACES: Final = {"claims": 160, "creates": 160, "due": 60, "slot_takes": 320, "co
 
 class Suite(OutagesOfAFile, StoreContract):
     __test__ = False
-    patience = 1.0
+    patience = PATIENCE
 
 
 def made(store: type[Any]) -> Callable[[Path, Clock], Store]:
@@ -53,7 +53,10 @@ def check_named(fault: Fault, found: str) -> None:
     ids=str,
 )
 def test_a_fault_is_named(fault: Fault, tmp_path: Path) -> None:
-    check_named(fault, broken_promise(Suite, fault.test, made(fault.store), tmp_path, **fault.attributes))
+    # A busy machine must not count as a fault: only the test of a fault that hangs ends in a second.
+    hangs = fault.promise.startswith(("every call returns", "calls from many threads all return"))
+    attributes = {"patience": 1.0 if hangs else PATIENCE, **fault.attributes}
+    check_named(fault, broken_promise(Suite, fault.test, made(fault.store), tmp_path, **attributes))
 
 
 @pytest.fixture(scope="module")

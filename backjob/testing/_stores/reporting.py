@@ -14,10 +14,11 @@ from backjob.lifecycle import cancelled as cancellation
 from backjob.lifecycle import completed, ended, failed
 from backjob.model import Changes, Expect, JsonValue, Output, Report
 from backjob.testing._stores.case import StoreCase, draft, kept, refused, same, whole_output
+from backjob.testing._stores.together import ReportAllCalls
 
 
-class ReportCalls(StoreCase):
-    """``report``."""
+class ReportCalls(ReportAllCalls):
+    """``report``, and ``report_all`` if the store has it."""
 
     @pytest.mark.parametrize(
         ("report", "progress"),

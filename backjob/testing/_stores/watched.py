@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar, get_args, get_type_hints
 
@@ -10,7 +10,7 @@ from attrs import evolve
 
 from backjob.errors import SlotTaken
 from backjob.model import Changes, Draft, Expect, Job, Output, Query, Report
-from backjob.protocols import Store
+from backjob.protocols import Store, report_all_of
 from backjob.testing._stores.deadline import Deadline
 from backjob.testing._stores.differences import shown
 
@@ -65,6 +65,15 @@ class WatchedStore:
     def report(self, job_id: str, token: str, report: Report) -> bool:
         written: bool = _result("report", self._call("report", job_id, token, report), bool)
         return written
+
+    @property
+    def report_all(self) -> Callable[[Sequence[tuple[str, str, Report]]], list[bool]] | None:
+        """The method of the store, watched; None if the store lacks it."""
+        return None if report_all_of(self.inner) is None else self._report_all
+
+    def _report_all(self, reports: Sequence[tuple[str, str, Report]]) -> list[bool]:
+        answers = _result("report_all", self._call("report_all", reports), list, tuple)
+        return [_result("report_all (each)", written, bool) for written in answers]
 
     def take_due(
         self,

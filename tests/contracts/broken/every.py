@@ -21,6 +21,7 @@ from tests.contracts.broken import (
     runs,
     slots,
     tails,
+    together,
     values,
 )
 from tests.contracts.broken.faults import FAULTS
@@ -48,6 +49,7 @@ MODULES: Final = (
     runs,
     slots,
     tails,
+    together,
     values,
 )
 

@@ -192,7 +192,7 @@ class ReportsTogether(Protocol):
     def report_all(self, reports: Sequence[tuple[str, str, Report]]) -> Sequence[bool]:
         """Write the reports of several jobs in one transaction. Returns what `Store.report` would return for each, in order.
 
-        Each has a job's id, its token, and its report; no job occurs twice. A job that does not run with its token does not
+        Each has a job's id, its token, and its report; no job occurs twice, and there are at most 100. A job that does not run with its token does not
         matter to the others. If it raises an error, nothing is written, except that after `StoreUnavailable` everything may be.
         """
         ...
@@ -337,7 +337,8 @@ class Transport(Protocol):
     def send(self, delivery: Delivery) -> Future[Response]:
         """Start sending and return at once. The future gets the complete response, or `NotSent`, or `ConnectionLost`.
 
-        Any thread may call it, also in a callback of an earlier future: settle none while you hold a lock that this needs.
+        The monitor's thread calls it. If a transport has the attribute ``sends_at_once`` and it is true, so do the threads that
+        call ``start()``, and callbacks of earlier futures: then it must never wait, and settle no future under a lock that it needs.
         The transport sends the target byte for byte, follows no redirect, keeps no cookie, ignores proxies and netrc of
         the environment, and has no read timeout. Cancelling the future closes the connection.
         """

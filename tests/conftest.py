@@ -51,5 +51,5 @@ def _turn_of(path: Path) -> int:
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Run one process more than there are cores: tests often wait for a server."""
-    return (os.cpu_count() or 1) + 1
+    """Run twice as many processes as there are cores, up to four: tests often wait for a server, a browser or a disk."""
+    return 2 * (os.cpu_count() or 1)

@@ -129,6 +129,8 @@ class Sending(Keeping):
         job, destination = delivery.job, self._proof.destination()
         if job is None or job.request is None or destination is None or not delivery.is_whole:
             return False
+        if not getattr(destination.transport, "sends_at_once", False):  # it may wait, as only the monitor's thread may
+            return False
         if delivery.failures or waits_until_sent(job.merge_key) or self.slots.is_needed(job):
             return False
         try:

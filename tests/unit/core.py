@@ -55,6 +55,7 @@ class FakeTransport:
     max_in_flight: int = 0
     closed: int = 0
     in_process: bool = True
+    sends_at_once: bool = True
 
     def send(self, delivery: Delivery) -> Future[Response]:
         if self.broken is not None:

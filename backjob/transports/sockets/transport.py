@@ -33,6 +33,9 @@ class SocketTransport:
     Fork-safe: a child starts with nothing in flight and does not touch its parent's connections.
     """
 
+    sends_at_once = True
+    """Its `send` never waits, so that the thread that calls ``start()`` may call it."""
+
     def __init__(
         self,
         base_url: str,

@@ -136,6 +136,7 @@ def test_generated_calls_alone_notice_many_faults(test: str, fewest: int, tmp_pa
     assert len([name for name, messages in found.items() if messages]) >= fewest, found
 
 
+@pytest.mark.slow
 class TestAStoreThatListsNoEndedJobs(
     testing.StoreBasics, testing.MergesJobs, testing.DelaysJobs, testing.FindsSilentJobs
 ):

@@ -8,6 +8,8 @@ import pytest
 
 from tests.upstream.__main__ import compare, main
 
+pytestmark = pytest.mark.slow
+
 SUITE = """
     import inspect
 

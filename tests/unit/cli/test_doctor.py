@@ -38,6 +38,8 @@ from backjob.wsgi import BackJobMiddleware
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
+pytestmark = pytest.mark.slow
+
 TIMEOUT = 10.0  # s
 POLL = 0.02  # s between a server's checks for a shutdown
 

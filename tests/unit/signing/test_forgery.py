@@ -121,7 +121,7 @@ def has_signature_part(request: Request) -> bool:
 
 
 @pytest.mark.parametrize("raw", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["raw path", "decoded path"])
-@pytest.mark.parametrize("carrier", ["query", "header"])
+@pytest.mark.parametrize("carrier", ["query", pytest.param("header", marks=pytest.mark.slow)])
 def test_a_request_with_one_changed_bit_reaches_neither_the_action_nor_the_store(carrier: Carrier, raw: bool) -> None:
     app = application(carrier)
     request = app.sent()

@@ -87,6 +87,7 @@ def test_each_module_is_rewritten():
 """
 
 
+@pytest.mark.slow
 def test_failures_of_every_suite_show_values_if_the_plugin_is_loaded_by_its_name(tmp_path: Path) -> None:
     file = tmp_path / "test_loaders.py"
     file.write_text(LOADERS, encoding="utf-8")

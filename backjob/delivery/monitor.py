@@ -66,8 +66,7 @@ class Monitor(Carrier):
         )
         self._writeback = Writeback(parts, outage=self._outage, wake=self._passes.wake)
         now = self._clock.monotonic()
-        self._next_poll = self._next_reap = self._next_cleanup = now
-        self._next_relabel = now
+        self._next_poll = self._next_reap = self._next_cleanup = self._next_relabel = now
         self._relabelling = Relabelling(parts.relabel)
 
     # --- called from any thread -------------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ class Monitor(Carrier):
                 self._retrying(self._reap)
         self._retrying(lambda: self._writeback.run(now))
         if now >= self._next_relabel:
-            self._next_relabel = now + RETRY_PAUSE
+            self._next_relabel = now + self._relabelling.interval
             self._retrying(self._relabel)
         if now >= self._next_cleanup:
             self._next_cleanup = now + _CLEANUP_INTERVAL
@@ -361,7 +360,7 @@ class Monitor(Carrier):
             else:
                 self._deliveries.add_ahead(job, now)
         self._has_backlog = len(jobs) == room + ahead
-        if len(jobs) == room + ahead:
+        if self._has_backlog:
             self._next_poll = now
         else:
             self._deliveries.slots.none_waits()
@@ -386,7 +385,8 @@ class Monitor(Carrier):
             self._parts.announce(job)
 
     def _relabel(self) -> None:
-        self._next_relabel = self._clock.monotonic() + self._relabelling.run()
+        if self._relabelling.run():
+            self._next_relabel = self._clock.monotonic()
 
     def _give_leases_back(self, done: threading.Event) -> None:
         self._next_poll = self._clock.monotonic() + _POLL_INTERVAL  # not to take them again at once

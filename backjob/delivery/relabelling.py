@@ -14,12 +14,11 @@ class Relabelling:
 
     def __init__(self, relabel: Callable[[], int]) -> None:
         self._relabel = relabel
-        self._interval = _INTERVAL
+        self.interval = _INTERVAL
+        """Seconds until the next call of `run`, unless that says that more are left."""
 
-    def run(self) -> float:
-        """Relabel some jobs. Returns the seconds until the next call; 0 if perhaps more are left. Raises `StoreError`."""
-        if self._relabel():
-            self._interval = _INTERVAL
-            return 0.0
-        pause, self._interval = self._interval, min(2 * self._interval, _LONGEST_INTERVAL)
-        return pause
+    def run(self) -> bool:
+        """Relabel some jobs. Returns whether perhaps more are left. Raises `StoreError`."""
+        has_more = self._relabel() > 0
+        self.interval = _INTERVAL if has_more else min(2 * self.interval, _LONGEST_INTERVAL)
+        return has_more

@@ -134,7 +134,7 @@ def _scalar(value: object) -> str | int | float | bool | None:
         if isinstance(value, kind):
             return convert(value)
     for module, name, convert in _LOADED_LATER:
-        if module in sys.modules and isinstance(value, getattr(sys.modules[module], name)):
+        if _is_of(value, module, name):
             return convert(value)
     text = _plain_text(value)
     if text is None:
@@ -159,8 +159,14 @@ def _printed(argument: str, value: object) -> str:
 
 
 def _shown(value: object) -> str:
-    is_number = isinstance(value, float) or type(value).__name__ == "Decimal"
+    is_number = isinstance(value, float) or _is_of(value, "decimal", "Decimal")
     return repr(value) if is_number else f"a value of type {type(value).__name__}"
+
+
+def _is_of(value: object, module: str, name: str) -> bool:
+    """Return whether the value is of this class, without importing its module: else there is no such value."""
+    kind = getattr(sys.modules.get(module), name, ())  # also while another thread imports the module
+    return isinstance(value, kind)
 
 
 def _finite(value: Any) -> str:
@@ -189,4 +195,4 @@ _LOADED_LATER: Final[tuple[tuple[str, str, Callable[[Any], str]], ...]] = (
     ("decimal", "Decimal", _finite),
     ("uuid", "UUID", str),
 )
-"""Kinds whose modules take long to import: there is no such value before someone has imported them."""
+"""Kinds whose modules take long to import."""

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from backjob import BackJob
 from backjob.delivery.monitor import Monitor
-from backjob.errors import ConnectionLost, JobFailed
+from backjob.errors import ConnectionLost, JobFailed, StoreUnavailable
 from backjob.jobs import engine_of
 from backjob.model import Credentials, JobState, Request, Status
 from backjob.process import PerProcess
@@ -127,6 +127,23 @@ def test_a_small_clock_correction_changes_nothing(world: Bench) -> None:
     assert world.monitor.may_reap()
     world.clock.jump(0.2)
     assert not world.monitor.may_reap()
+
+
+def test_a_search_for_jobs_of_an_older_key_that_fails_is_not_repeated_at_once(
+    world: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searches: list[object] = []
+
+    def fail(sealer: object) -> int:
+        searches.append(sealer)
+        raise StoreUnavailable("locked")
+
+    monkeypatch.setattr(world.engine.own_jobs, "relabel", fail)
+    for _ in range(10):
+        world.step(5)  # at first it is due at once; each search may read the whole table
+    assert len(searches) == 1
+    world.step(20)
+    assert len(searches) == 2
 
 
 # --- on_end ---------------------------------------------------------------------------------------------------------

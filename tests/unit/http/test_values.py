@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections import UserString, deque
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum, StrEnum
 from pathlib import Path
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 from uuid import UUID
 
@@ -196,3 +197,12 @@ def test_what_json_can_not_represent_is_refused_by_the_arguments_name(
 def test_the_error_says_where_the_value_is() -> None:
     with pytest.raises(InvalidRequest, match=r"a value of type set at \['rows'\]\[1\]"):
         json_text("result", {"rows": [1, {2}]})
+
+
+@pytest.mark.parametrize("module", ["decimal", "uuid"])
+def test_a_module_that_another_thread_is_importing_does_no_harm(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))  # as long as it has no class yet
+    assert text_of("title", UserString("report")) == "report"
+    assert [*pairs_of("query", {"day": date(2026, 11, 30)})] == [("day", "2026-11-30")]
+    with pytest.raises(InvalidRequest, match="a value of type object"):
+        json_text("json", object())

@@ -188,7 +188,7 @@ class Deliveries(Sending):
             if self._store.change(job_id, expect, changes) is not None:
                 return
 
-    # --- sending ----------------------------------------------------------------------------------------------------
+    # --- outcomes ---------------------------------------------------------------------------------------------------
 
     def _outcome_came(self, job_id: str, future: Future[Response]) -> None:
         """Take the outcome of an attempt, in the transport's thread."""
@@ -223,8 +223,6 @@ class Deliveries(Sending):
             and self._proof.says_end(sent, delivery.job_id, future.result())
             and self._proof.judge(sent, delivery.job_id, future)
         )
-
-    # --- outcomes ---------------------------------------------------------------------------------------------------
 
     def _conclude(self, delivery: PendingDelivery) -> None:
         future = delivery.future

@@ -88,9 +88,9 @@ class Database:
         names = (*COLUMNS, "body") if body else COLUMNS
         if self.clock is not None:
             now = self.clock.now()
-            return [row_job(_plain(row, body=body), now) for row in rows.values_list(*names)]
+            return [row_job(plain(row, body=body), now) for row in rows.values_list(*names)]
         timed = rows.annotate(read_time=_DatabaseNow()).values_list(*names, "read_time")
-        return [row_job(_plain(row, body=body), moment(read_time)) for *row, read_time in timed]
+        return [row_job(plain(row, body=body), moment(read_time)) for *row, read_time in timed]
 
     @contextmanager
     def connection(self, job_id: str | None = None, alias: str | None = None) -> Iterator[str]:
@@ -129,7 +129,7 @@ def _is_deadlock(error: BaseException | None) -> bool:
     return error is not None and error.args[:1] == (1213,)  # MariaDB's and MySQL's
 
 
-def _plain(row: Iterable[Any], *, body: bool) -> tuple[Any, ...]:
+def plain(row: Iterable[Any], *, body: bool) -> tuple[Any, ...]:
     """Return a row whose binary columns are bytes, whatever type the driver returns, with None for an unread body."""
     values = [*row] if body else [*row, None]
     for index in (_SEALED, -1):

@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias
 from attrs import frozen
 from django.db import connections
 
+from backjob.django.database import plain
 from backjob.django.models import Job as Row
 from backjob.django.models import Output as Chunk
 from backjob.model import Expect, Job
@@ -20,7 +21,6 @@ from backjob.stores.rows import SERVER_NOW, After, Moment, conditions, microseco
 
 _LIVING: Final = "token IS NULL AND status + 0 < 2"
 _TEXTS: Final = tuple([index for index, column in enumerate(JOB_COLUMNS) if column.is_text])
-_SEALED: Final = COLUMNS.index("sealed")
 
 Assigned: TypeAlias = Mapping[str, Any]
 """Columns with their new values; an `After` is a moment after the database's now, a `More` is added to the old value."""
@@ -74,9 +74,10 @@ class Statements:
             for index in _TEXTS:
                 if isinstance(columns[index], bytes):
                     columns[index] = columns[index].decode()
-        columns[_SEALED] = _bytes(columns[_SEALED])
-        columns.append(_bytes(row[-1]) if body else None)
-        return row_job(tuple(columns), moment(row[len(COLUMNS)]) if self._clock is None else self._clock.now())
+        columns += row[-1:] if body else ()
+        return row_job(
+            plain(columns, body=body), moment(row[len(COLUMNS)]) if self._clock is None else self._clock.now()
+        )
 
     def insert(self, alias: str, row: Assigned, *, ignores_others: bool) -> int | None:
         """Write a new row and return its ``created_time``; None if another has its id, merge key or slot.
@@ -191,8 +192,3 @@ def _sql(*parts: str) -> str:
 
 def _first(rows: Sequence[Sequence[Any]]) -> Sequence[Any] | None:
     return rows[0] if rows else None
-
-
-def _bytes(value: Any) -> bytes | None:
-    """Binary data as bytes, whatever type the driver returns."""
-    return None if value is None else bytes(value)

@@ -20,7 +20,7 @@ from backjob.django.statements import More, Statements
 from backjob.errors import InvalidRequest, SlotTaken, StoreUnavailable
 from backjob.model import UNSET, Changes, Draft, Expect, Job, Output, Query, Report, Status
 from backjob.protocols import Clock
-from backjob.stores.rows import Moment, assignments, conditions, draft_row, microseconds, moment, span
+from backjob.stores.rows import assignments_with_body, conditions, draft_row, microseconds, moment, span
 from backjob.stores.steps import changed, holds, kept_for, new_job
 from backjob.stores.values import (
     LONGEST_CHUNK,
@@ -132,7 +132,7 @@ class DjangoStore:
         # A transaction of the application that has locked the row keeps its lease from being renewed.
         locks = expect.lease_over and skips_locked(alias)
         if not locks and self._sql.returns_updates(alias):
-            row = self._sql.update_returning(alias, job_id, expect, _assigned(changes, self._sql.now()))
+            row = self._sql.update_returning(alias, job_id, expect, assignments_with_body(changes, self._sql.now()))
             return None if row is None else self._sql.job(row)
         if not locks and not connections[alias].in_atomic_block:
             # Two statements, where a transaction takes five.
@@ -140,14 +140,14 @@ class DjangoStore:
             if job is None or not holds(expect, job, job.read_time):
                 return None
             is_same = Expect(version=job.version, lease_over=expect.lease_over)
-            if self._sql.update(alias, job_id, is_same, _assigned(changes, microseconds(job.read_time))):
+            if self._sql.update(alias, job_id, is_same, assignments_with_body(changes, microseconds(job.read_time))):
                 return changed(job, changes, job.read_time)
         with atomic(alias, savepoint=False):
             if locks:
                 rows = Row.objects.using(alias).filter(self._as_expected(job_id, expect))
                 if not lock(alias, rows).values_list("seq"):
                     return None
-            is_changed = self._sql.update(alias, job_id, expect, _assigned(changes, self._sql.now()))
+            is_changed = self._sql.update(alias, job_id, expect, assignments_with_body(changes, self._sql.now()))
             return self._one(alias, job_id) if is_changed else None
 
     @retry_deadlocks
@@ -253,8 +253,3 @@ def _replace_tail(alias: str, job_id: str, tail: str) -> None:
     written = Chunk.objects.using(alias)
     written.filter(job=seq, start__lt=0).delete()
     written.bulk_create([Chunk(job=seq, start=position, piece=chunk) for position, chunk in tail_rows(tail)])
-
-
-def _assigned(changes: Changes, now: Moment) -> dict[str, Any]:
-    assigned = assignments(changes, now)
-    return assigned | {"body": None} if changes.erases_body else assigned

@@ -1,7 +1,7 @@
 """The marks in the responses to worker requests and probes: MACs with the application's key, which no other site can make.
 
 The one in each response covers the answering socket's own port, which exposes a relay at another port. The other says that
-the job has ended, so that whoever has sent the request need not read it again.
+the job has ended, so that the sender of the request need not read it again.
 """
 
 from __future__ import annotations

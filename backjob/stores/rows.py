@@ -29,6 +29,7 @@ __all__ = [
     "Moment",
     "Row",
     "assignments",
+    "assignments_with_body",
     "conditions",
     "draft_row",
     "dump_request",
@@ -164,6 +165,12 @@ def assignments(changes: Changes, now: Moment) -> dict[str, Any]:
         assigned |= erased(changes)
         assigned["end_time"] = now
     return assigned
+
+
+def assignments_with_body(changes: Changes, now: Moment) -> dict[str, Any]:
+    """`assignments`, for a table that has the body of the request in the column ``body``."""
+    assigned = assignments(changes, now)
+    return assigned | {"body": None} if changes.erases_body else assigned
 
 
 def erased(changes: Changes) -> dict[str, None]:

@@ -1,4 +1,4 @@
-"""The fourth step of a worker request: what follows the run is decided and written, and the monitor is told."""
+"""The fourth step of a worker request: decides and writes what follows the run, and tells the monitor."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ STDOUT_ALONE: Final = CaptureOptions()
 class Running(Reports):
     """One run of a job, from its claim until its end or requeue is written.
 
-    ``owner`` is the job's `BackJob`, and ``opened`` the worker request that has claimed it; ``end_mark`` tells whoever sent it
+    ``owner`` is the job's `BackJob`, and ``opened`` the worker request that has claimed it; ``end_mark`` tells its sender
     that the end of the job is written. The adapter sets the header ``fields`` of the request that the action gets; None removes
     one. ``error`` is the end that the action asked for, or that an error handler noted. ``left_by`` is the `JobExit` that
     ended the action, if an adapter has already turned it into a response. ``message`` is that of an exception which the

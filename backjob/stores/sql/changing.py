@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from sqlalchemy import Connection
 
 from backjob.errors import SlotTaken
 from backjob.model import Changes, Expect, Job
-from backjob.stores.rows import After, Moment, assignments, conditions, microseconds
+from backjob.stores.rows import After, assignments_with_body, conditions, microseconds
 from backjob.stores.sql.database import Database
 from backjob.stores.sql.errors import Meaning, meaning
 from backjob.stores.sql.parameters import Values, named_values
@@ -27,7 +26,7 @@ class Changing:
         self._values = values
 
     def change(self, job_id: str, expect: Expect, changes: Changes) -> Job | None:
-        assigned = _assigned(changes, After())
+        assigned = assignments_with_body(changes, After())
         expected = conditions(expect)
         change = self._sql.change(assigned, expected, expect)
         values = self._values(**named_values("new", assigned), **named_values("old", {"id": job_id, **expected}))
@@ -59,7 +58,7 @@ class Changing:
         job = self.get(connection, job_id)
         if job is None or not holds(expect, job, job.read_time):
             return None, True
-        assigned = _assigned(changes, microseconds(job.read_time))
+        assigned = assignments_with_body(changes, microseconds(job.read_time))
         values = self._values(**named_values("new", assigned), old_id=job_id, old_version=job.version)
         # A renewal of the lease leaves the version as it is.
         is_same = Expect(version=job.version, lease_over=expect.lease_over)
@@ -79,8 +78,3 @@ class Changing:
         statement = self._sql.get_with_body if body else self._sql.get
         rows = statement.rows(connection, self._values(old_id=job_id))
         return self._sql.reading.job(rows[0]) if rows else None
-
-
-def _assigned(changes: Changes, now: Moment) -> dict[str, Any]:
-    assigned = assignments(changes, now)
-    return assigned | {"body": None} if changes.erases_body else assigned

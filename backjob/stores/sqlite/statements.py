@@ -16,6 +16,7 @@ from backjob.errors import InvalidRequest
 from backjob.lifecycle import TIMED_OUT
 from backjob.model import UNSET, Expect, Query, Report, Unset
 from backjob.stores.columns import ADDED, COLUMNS, JOB_COLUMNS, LAYOUTS, Column, Kind
+from backjob.stores.sqlite.whole_rows import WHOLE_ROW
 from backjob.stores.values import dump_result
 
 
@@ -193,8 +194,8 @@ class Statements:
             "jobs": f'"{table}"',
             "body": f'"{body}"',
             "output": f'"{output}"',
-            "read": ", ".join((*COLUMNS, "NULL", "seq")),
-            "whole": ", ".join((*COLUMNS, _BODY.format(body=f'"{body}"'), "seq")),
+            "read": _whole_row("NULL"),
+            "whole": _whole_row(_BODY.format(body=f'"{body}"')),
             "stored": ", ".join(_STORED),
             "values": ", ".join("?" * len(_STORED)),
         }
@@ -338,6 +339,10 @@ class Statements:
         if query.has_file:
             conditions.append("file IS NOT NULL")
         return conditions
+
+
+def _whole_row(body: str) -> str:
+    return f"{WHOLE_ROW}({', '.join((*COLUMNS, body, 'seq'))})"
 
 
 def _upgrade(table: str, indices: dict[str, str], first: int) -> tuple[str, ...]:

@@ -423,6 +423,31 @@ def test_at_most_eight_connections_stay_open(path: Path, store: SQLiteStore) -> 
     assert open_files(path) == 0
 
 
+def test_writers_that_wait_for_each_other_hold_no_connections(
+    path: Path, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.create(draft("job"))
+    waiting = threading.Semaphore(0)
+    begin_turn = Connections._begin_turn
+
+    def tell_and_begin(connections: Connections, process: Any) -> None:
+        waiting.release()
+        begin_turn(connections, process)
+
+    threads = [threading.Thread(target=store.create, args=(draft(f"{number}"),)) for number in range(4)]
+    with Use(store._connections, writes=True):
+        monkeypatch.setattr(Connections, "_begin_turn", tell_and_begin)
+        for thread in threads:
+            thread.start()
+        for _ in threads:
+            assert waiting.acquire(timeout=PATIENCE)
+        assert open_files(path) == 1
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(store._connections._state.get().idle) == 1  # it has seen all writes, and need not read them again
+    assert len(store.find(Query())) == 5
+
+
 def test_a_closed_store_still_works_and_keeps_no_connection_open(path: Path, store: SQLiteStore) -> None:
     store.create(draft("job"))
     store.close()

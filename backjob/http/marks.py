@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Iterable
 from typing import Final
 
+from backjob.macs import mac
 from backjob.model import Headers, Response
 
 MARK_HEADER: Final = "backjob-proof"
@@ -57,11 +58,11 @@ def marks_end(response: Response, keys: Iterable[bytes], job_id: str, run: int, 
 
 def marked_port(response: Response, keys: Iterable[bytes], job_id: str, run: int, delivery: int) -> str | None:
     """Return the port in the response's mark, or None if none of these keys made the mark for this request."""
-    port, _, mac = (response.header(MARK_HEADER) or "").partition(" ")
-    given = mac.encode("utf-8", "replace")
+    port, _, written = (response.header(MARK_HEADER) or "").partition(" ")
+    given = written.encode("utf-8", "replace")
     macs = [_mac(key, job_id, run, delivery, port).encode() for key in keys]
     return port if any(hmac.compare_digest(given, mac) for mac in macs) else None
 
 
 def _mac(key: bytes, job_id: str, run: int, delivery: int, port: str) -> str:
-    return hmac.digest(key, f"{port} {run} {delivery} {job_id}".encode("utf-8", "replace"), "sha256").hex()
+    return mac(key, f"{port} {run} {delivery} {job_id}".encode("utf-8", "replace")).hex()

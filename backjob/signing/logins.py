@@ -16,6 +16,7 @@ from typing import Final
 
 from backjob.errors import SignatureError
 from backjob.http.arguments import canonical_name
+from backjob.macs import mac
 from backjob.model import Credentials, Headers, Request
 from backjob.protocols import Signer
 
@@ -57,7 +58,7 @@ class LoginCarrier:
 
 
 def _mac(key: bytes, job_id: str, payload: str) -> str:
-    return _text(hmac.digest(key, f"{job_id}.{payload}".encode("utf-8", "surrogatepass"), "sha256"))
+    return _text(mac(key, f"{job_id}.{payload}".encode("utf-8", "surrogatepass")))
 
 
 def _text(data: bytes) -> str:

@@ -19,6 +19,7 @@ from attrs import field, frozen
 
 from backjob.errors import UNTIMELY, InvalidRequest, SignatureError, UnknownKey
 from backjob.http.targets import reproduces_itself
+from backjob.macs import mac
 from backjob.model import Grant, Request
 from backjob.signing.carriers import CARRIERS, Fields, check_writable
 from backjob.signing.keys import check_secret, derive_key, key_id, subkey
@@ -171,8 +172,8 @@ def _signature(key: bytes, method: str, path: str, query: str, fields: Fields) -
         ('"@query"', f"?{query}"),  # RFC 9421, section 2.2.7: "?" alone if there is no query
         ('"content-digest"', fields.content_digest()),
     )
-    mac = hmac.digest(key, signature_base(components, fields.parameters()), "sha256")
-    return b2a_base64(mac, newline=False).decode()
+    signature = mac(key, signature_base(components, fields.parameters()))
+    return b2a_base64(signature, newline=False).decode()
 
 
 def _signed_path(path: str, carried: str, *, raw: bool) -> str:

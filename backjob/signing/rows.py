@@ -12,6 +12,7 @@ import hmac
 import json
 from typing import Final
 
+from backjob.macs import mac
 from backjob.model import Draft, Job, Status
 from backjob.protocols import Signer
 
@@ -97,7 +98,7 @@ def _mac(key: bytes, label: str, row: Draft | Job, mode: str, body: bytes) -> by
         else (request.method, request.target, request.mount, request.headers, hashlib.sha256(body).hexdigest()),
         None if caller is None else (caller.scheme, caller.host, caller.address, caller.forwarded, caller.mount),
     )
-    return hmac.digest(key, _encode(parts).encode(), "sha256")
+    return mac(key, _encode(parts).encode())
 
 
 def _text(data: bytes) -> str:

@@ -11,6 +11,7 @@ import secrets
 from enum import Enum
 from typing import Final
 
+from backjob.macs import mac
 from backjob.protocols import Signer
 
 _TOKEN_BYTES: Final = 16
@@ -75,12 +76,12 @@ class Access:
         encoded = [part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part for part in parts]
         # Each part has its length in front, and None differs from empty: the encoding is unambiguous.
         message = b"".join(b"-" if part is None else b"+%d:%b" % (len(part), part) for part in encoded)
-        return _text(hmac.digest(self._merge_key, message, "sha256"))
+        return _text(mac(self._merge_key, message))
 
 
 def _token(key: bytes, job_id: str, right: Right) -> str:
     message = f"{right.value}{job_id}".encode("utf-8", "surrogatepass")
-    return right.value + _text(hmac.digest(key, message, "sha256")[:_TOKEN_BYTES])
+    return right.value + _text(mac(key, message)[:_TOKEN_BYTES])
 
 
 def _text(digest: bytes) -> str:

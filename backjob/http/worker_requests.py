@@ -43,9 +43,10 @@ def hide_signature(request: MutableMapping[str, Any]) -> None:
     """Take a signature out of the query of an environ or a scope, in place. `query_of` still returns the whole query."""
     if _HIDDEN in request:
         return
-    hidden = {key: value for key in _KEYS if (value := request.get(key)) and _shown(value) != value}
+    shown = {key: _shown(value) for key in _KEYS if (value := request.get(key))}
+    hidden = {key: request[key] for key, value in shown.items() if value != request[key]}
     if hidden:
-        request.update({key: _shown(value) for key, value in hidden.items()})
+        request.update(shown)
         request[_HIDDEN] = _Hidden(hidden)
 
 

@@ -31,6 +31,7 @@ _CLAIMED_INTERVAL: Final = 5.0
 """Seconds between reads of a claimed job whose connection is lost and whose credentials only this process has."""
 _TURN: Final = 0.1
 """Seconds that a next slice lets other jobs go first if some wait."""
+_NONE: Final = Changes()
 _Action: TypeAlias = Callable[[PendingDelivery], None]
 
 
@@ -131,9 +132,9 @@ class Keeping:
 
     # --- leases -----------------------------------------------------------------------------------------------------
 
-    def _renewal(self, delivery: PendingDelivery) -> Changes:
-        """Return the changes that renew the lease, and write the deadline of the run if it was sent before."""
-        changes = Changes(lessee=self._lessee, lease=LEASE)
+    def _renewal(self, delivery: PendingDelivery, changes: Changes = _NONE) -> Changes:
+        """Return the changes that renew the lease too, and write the deadline of the run if it was sent before."""
+        changes = evolve(changes, lessee=self._lessee, lease=LEASE)
         if delivery.first_sent is None:
             return changes
         left = delivery.first_sent + self._parts.delivery_timeout - self._monotonic()
@@ -144,32 +145,42 @@ class Keeping:
             return  # this entry is out of date
         job = delivery.job
         is_ready = delivery.future is None and delivery.send_at is None
-        has_waited = delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
+        has_waited = is_ready and delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
+        changes = self._for_room(delivery) if has_waited and self._proof.waiting is None else _NONE
         is_for_others = not (self._parts.keeps_leases or job is None or job.held)
-        if is_ready and has_waited and is_for_others:
+        if has_waited and is_for_others:
             # There was no room to send it in time: any process that has room may take it.
-            self._leave_to_others(delivery)
+            self._leave_to_others(delivery, changes)
             return
-        changed = self._change(delivery, self._renewal(delivery))
+        changed = self._change(delivery, self._renewal(delivery, changes))
         if changed is None:
             return
         if job is not None:
             delivery.job = evolve(changed, request=job.request)
         self._renew_at(self._monotonic() + LEASE / 2, delivery)
 
-    def _leave_to_others(self, delivery: PendingDelivery) -> None:
+    def _for_room(self, delivery: PendingDelivery) -> Changes:
+        """Return the changes to a job that waits for nothing but room.
+
+        That never ends a job, so its delivery timeout begins anew when it is sent; and no earlier reason says why it waits.
+        """
+        delivery.first_sent = delivery.waiting_for = None
+        return Changes(deliver_by=None, waiting_for=None)
+
+    def _leave_to_others(self, delivery: PendingDelivery, changes: Changes = _NONE) -> None:
         """Give up the lease of a job that was not sent, and forget it, unless it was changed: then decide anew."""
-        if self._give_up_lease(delivery):
+        if self._give_up_lease(delivery, changes):
             self.drop(delivery.job_id)
         else:
             self._read_again(delivery)
 
-    def _give_up_lease(self, delivery: PendingDelivery) -> bool:
-        """Return whether the job was as this process knows it, so that its lease is given up."""
+    def _give_up_lease(self, delivery: PendingDelivery, changes: Changes = _NONE) -> bool:
+        """Return whether the job was as this process knows it, so that its lease is given up, and the changes are made."""
         expect = Expect(run=delivery.run, version=delivery.version, unclaimed=True)
         # A request that is on its way may still be claimed, and then the job needs its slot.
         slot = None if delivery.future is None else UNSET
-        return self._store.change(delivery.job_id, expect, Changes(lessee=None, lease=None, slot=slot)) is not None
+        changes = evolve(changes, lessee=None, lease=None, slot=slot)
+        return self._store.change(delivery.job_id, expect, changes) is not None
 
     def _change(self, delivery: PendingDelivery, changes: Changes) -> Job | None:
         """Change the job if it is as this process knows it. Otherwise return None, after `_read_again`."""

@@ -230,11 +230,21 @@ class Sending(Keeping):
 
     def _wait_for_slot(self, delivery: PendingDelivery, job: Job) -> None:
         at = self.slots.next_event() or self._monotonic()
-        if job.held or self._parts.keeps_leases:  # only this process can deliver it, or has to
-            self._send_at(at, delivery)
-        else:
-            self._leave_to_others(delivery)
+        changes = self._for_room(delivery)
+        if not (job.held or self._parts.keeps_leases):
+            self._leave_to_others(delivery, changes)
             self._set_alarm(at)
+        elif self._waits_for_room(delivery, job, changes):  # only this process can deliver it, or has to
+            self._send_at(at, delivery)
+
+    def _waits_for_room(self, delivery: PendingDelivery, job: Job, changes: Changes) -> bool:
+        """Write the changes of `_for_room`, if there are any. Returns False if the job was changed: that is decided anew."""
+        if job.deliver_by is None and job.waiting_for is None:
+            return True
+        changed = self._change(delivery, changes)
+        if changed is not None:
+            delivery.job = evolve(changed, request=job.request)
+        return changed is not None
 
     def _note_waiting(self) -> None:
         """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""

@@ -19,9 +19,11 @@ from backjob.stores import open_store
 from tests.faults.killing import HerdKind, herd
 from tests.places.timing import Run, by_process, environment, most_at_once, runs_of, wait_for
 from tests.scenarios.servers import gunicorn
-from tests.shared_stores import LISTING_STORES, SharedStore
+from tests.shared_stores import BY_NAME, LISTING_STORES, SharedStore
 
-JOBS = 120
+JOBS = 200
+FEW_JOBS = 120
+"""In the usual tests."""
 OTHERS = 24
 LIMIT = 2
 SECONDS = 0.1
@@ -33,11 +35,9 @@ KILL_AFTER = (20, 40, 60)
 pytestmark = [pytest.mark.timeout(400)]
 
 FOUR = HerdKind("gunicorn 4x4", gunicorn("--workers=4", "--threads=4"))
-STORES = [
-    pytest.param(
-        store, marks=[pytest.mark.slow] if store.name == "SQLiteStore" else [pytest.mark.nightly], id=store.name
-    )
-    for store in LISTING_STORES
+RUNS = [
+    pytest.param(BY_NAME["SQLiteStore"], FEW_JOBS, marks=pytest.mark.slow, id="SQLiteStore, few jobs"),
+    *[pytest.param(store, JOBS, marks=pytest.mark.nightly, id=store.name) for store in LISTING_STORES],
 ]
 
 
@@ -62,8 +62,8 @@ def kill_one_that_runs(directory: Path) -> None:
         os.kill(latest.process, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("store", STORES)
-def test_the_limit_of_a_queue_holds_over_processes_that_die(place: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("store", "count"), RUNS)
+def test_the_limit_of_a_queue_holds_over_processes_that_die(place: str, count: int, tmp_path: Path) -> None:
     settings = environment(
         place, tmp_path, queues=f'{{"exports": {{"max_running": {LIMIT}}}}}', run_lease=LEASE, max_running=2
     )
@@ -72,15 +72,15 @@ def test_the_limit_of_a_queue_holds_over_processes_that_die(place: str, tmp_path
         assert Capability.SLOTS not in lacks(store)
 
         def ended() -> int:
-            return sum(job.status.is_final for job in store.find(Query(limit=10 * JOBS)))
+            return sum(job.status.is_final for job in store.find(Query(limit=10 * count)))
 
-        assert server.client.get(f"/start?count={JOBS}&s={SECONDS}&queue=exports", timeout=120).status == 200
+        assert server.client.get(f"/start?count={count}&s={SECONDS}&queue=exports", timeout=120).status == 200
         assert server.client.get(f"/start?count={OTHERS}&s={SECONDS}&queue=mails", timeout=120).status == 200
-        for count in KILL_AFTER:
-            wait_for(server, partial(has_begun, count, tmp_path), PATIENCE, ended)
+        for runs in KILL_AFTER:
+            wait_for(server, partial(has_begun, runs, tmp_path), PATIENCE, ended)
             kill_one_that_runs(tmp_path)
-        wait_for(server, lambda: ended() == JOBS + OTHERS, PATIENCE, ended)
-        jobs = store.find(Query(limit=10 * JOBS))
+        wait_for(server, lambda: ended() == count + OTHERS, PATIENCE, ended)
+        jobs = store.find(Query(limit=10 * count))
     exports, mails = of("exports", tmp_path), of("mails", tmp_path)
     unfinished = [run for run in exports if run.end is None]
     ends = {run.job: run for run in exports}
@@ -89,12 +89,12 @@ def test_the_limit_of_a_queue_holds_over_processes_that_die(place: str, tmp_path
     # A job that was leased to a process that died waits for the end of that lease; so not the last one.
     mail = median(run.begin for run in mails) - exports[0].begin
     print(
-        f"{JOBS} jobs in {took:.1f} s, at most {at_once} at once, {len(by_process(exports))} processes, "
+        f"{count} jobs in {took:.1f} s, at most {at_once} at once, {len(by_process(exports))} processes, "
         f"{len(unfinished)} killed; half of the {OTHERS} jobs of the other queue had begun after {mail:.1f} s"
     )
     assert at_once <= LIMIT
     assert len(by_process(exports)) >= 4
-    assert len(ends) == JOBS
+    assert len(ends) == count
     assert {job.slot for job in jobs} == {None}, "a slot is lost"
     killed = [job for job in jobs if job.status is not Status.COMPLETED]
     assert {job.status_text for job in killed} <= {"the process that ran it ended"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from backjob.delivery import deliveries
-from backjob.errors import InvalidRequest, JobContinued, SlotTaken
+from backjob.errors import ConnectionLost, InvalidRequest, JobContinued, SlotTaken
 from backjob.http.environ import threads_of
 from backjob.lifecycle import BUSY, REFUSAL_HEADER
 from backjob.model import Changes, Expect, Query, Status
@@ -20,7 +20,7 @@ from backjob.testing import FakeClock
 from backjob.worker.outcomes import Outcome
 from backjob.worker.replies import Refusal
 from backjob.worker.running import Running
-from tests.unit.core import Bench, Sent, bench
+from tests.unit.core import NOT_SENT, Bench, Sent, bench, served
 
 LIMITED: dict[str, Any] = {"queues": {"exports": {"max_running": 2}}}
 
@@ -234,6 +234,19 @@ def test_a_busy_answer_clears_the_deadline(world: Bench) -> None:
     assert world.job(job_id).status is Status.STARTED
 
 
+def test_a_job_that_busy_processes_refuse_waits_for_a_place_and_no_longer_for_a_connection(world: Bench) -> None:
+    job_id = world.start()
+    world.step()
+    world.transport.sent[0].fail(NOT_SENT)
+    world.step()
+    world.step(0.2)
+    assert world.jobs.status(job_id).waiting_for == "connection"
+    refuse(waiting(world)[0])
+    world.step(0.001)
+    world.clock.advance(1)
+    assert world.jobs.status(job_id).waiting_for == "place"
+
+
 def test_a_refused_job_keeps_its_place_until_it_is_sent_again() -> None:
     world = bench(max_running=1)
     first, second = world.start(), world.start()
@@ -306,6 +319,28 @@ def test_a_failed_delivery_gives_its_slot_back() -> None:
     world.transport.sent[0].answer(503)
     world.step(0.05)
     assert (world.job(first).slot, world.job(second).slot) == (None, "exports/0")
+
+
+@pytest.mark.parametrize("user", [False, True], ids=["anonymous", "as the current user"])
+@pytest.mark.parametrize(
+    "limits", [{"max_running": 1}, {"queues": {"exports": {"max_running": 1}}}], ids=["no place", "no slot"]
+)
+def test_waiting_for_a_place_never_ends_a_job_that_was_sent_before(*, limits: dict[str, Any], user: bool) -> None:
+    world = bench(**limits)
+    with served():
+        job_id = world.jobs.start("/work", queue="exports", as_current_user=user)
+    world.step()
+    world.start("/long", queue="exports")
+    world.step(16)
+    assert world.job(job_id).deliver_by is not None
+    world.transport.sent[0].fail(ConnectionLost("closed"))
+    world.step(0.05)
+    assert world.receive().job.path == "/long"
+    for _ in range(400):
+        world.step(2)
+    state = world.jobs.status(job_id)
+    assert (state.status, state.waiting_for) == (Status.STARTED, "place")
+    assert len(world.transport.sent) == 2
 
 
 @pytest.mark.parametrize("is_leaving", [False, True])

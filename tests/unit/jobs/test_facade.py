@@ -225,6 +225,8 @@ def test_join_raises_after_its_timeout(world: Bench) -> None:
         world.jobs.join(job_id, timeout=0)
     with pytest.raises(TimeoutError):
         asyncio.run(world.jobs.ajoin(job_id, timeout=0))
+    with pytest.raises(TimeoutError, match="within 0 s"):
+        world.jobs.join(job_id, timeout=timedelta(0))
 
 
 def test_join_waits_for_the_end(world: Bench) -> None:

@@ -43,7 +43,7 @@ jobs = BackJob(
     max_running=4,
     queues={"exports": {"max_running": 2}},
     slice_time=20,
-    drain_time=25,
+    drain_time=timedelta(seconds=25),
 )
 learnt = BackJob(open_store("memory:"), SocketTransport, MessageSigner(b"key"))
 
@@ -58,6 +58,7 @@ def starting() -> None:
     jobs.start("/work", method="POST", form=[("a", 1)], delay=timedelta(minutes=5), merge="pending", owner=None)
     jobs.start("/work", method="POST", json={"a": [1, None]}, delay=datetime(2030, 1, 1, tzinfo=UTC), owner="ann")
     jobs.start("/work", method="PUT", body=b"x", headers={"X-A": "b"}, as_current_user=False, error_timeout=5.5)
+    jobs.start("/work", error_timeout=timedelta(minutes=5), retry_delay=timedelta(seconds=5), expires=timedelta(hours=1))
     jobs.start(
         "/work",
         retries=3,

@@ -58,10 +58,12 @@ def test_an_error_timeout_may_be_a_timedelta(world: Bench) -> None:
     "name", ["error_timeout", "delivery_timeout", "run_lease", "redispatch_after", "slice_time", "drain_time"]
 )
 def test_each_duration_may_be_a_timedelta(name: str) -> None:
-    assert getattr(bench(**{name: timedelta(minutes=2)}).engine.options, name) == 120
+    option: dict[str, Any] = {name: timedelta(minutes=2)}
+    negative: dict[str, Any] = {name: timedelta(minutes=-2)}
+    assert getattr(bench(**option).engine.options, name) == 120
     assert getattr(Settings.of({name.upper(): timedelta(minutes=2)}), name) == 120
     with pytest.raises(InvalidRequest, match=name):
-        bench(**{name: timedelta(minutes=-2)})
+        bench(**negative)
 
 
 def test_an_error_timeout_of_0_is_none(world: Bench) -> None:

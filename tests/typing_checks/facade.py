@@ -58,7 +58,9 @@ def starting() -> None:
     jobs.start("/work", method="POST", form=[("a", 1)], delay=timedelta(minutes=5), merge="pending", owner=None)
     jobs.start("/work", method="POST", json={"a": [1, None]}, delay=datetime(2030, 1, 1, tzinfo=UTC), owner="ann")
     jobs.start("/work", method="PUT", body=b"x", headers={"X-A": "b"}, as_current_user=False, error_timeout=5.5)
-    jobs.start("/work", error_timeout=timedelta(minutes=5), retry_delay=timedelta(seconds=5), expires=timedelta(hours=1))
+    jobs.start(
+        "/work", error_timeout=timedelta(minutes=5), retry_delay=timedelta(seconds=5), expires=timedelta(hours=1)
+    )
     jobs.start(
         "/work",
         retries=3,

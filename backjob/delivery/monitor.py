@@ -19,7 +19,7 @@ from backjob.delivery.carrier import Carrier
 from backjob.delivery.keeping import LEASE, seconds_until_due
 from backjob.delivery.parts import DeliveryParts, Reporting
 from backjob.delivery.places import MOST_AHEAD
-from backjob.delivery.reaping import Reaper
+from backjob.delivery.reaping import Reaper, taken_over
 from backjob.delivery.relabelling import Relabelling
 from backjob.delivery.resting import Rest
 from backjob.delivery.writeback import Writeback
@@ -347,7 +347,7 @@ class Monitor(Carrier):
         ahead = self._deliveries.places.ahead() if room <= _BATCH - MOST_AHEAD and not self._parts.queues else 0
         jobs = self._store.take_due(self.lessee, LEASE, room + ahead, full=full, queues=delivers)
         now = self._clock.monotonic()
-        for place, job in enumerate(jobs):
+        for place, job in enumerate(taken_over(self._store, jobs)):
             if job.queue in self._parts.dispatcher.queues:
                 # It has the slot of a process that died, so `full` did not leave it out. Its engine needs the slot itself.
                 expect = Expect(version=job.version, unclaimed=True)

@@ -146,10 +146,10 @@ class Keeping:
         job = delivery.job
         is_ready = delivery.future is None and delivery.send_at is None
         has_waited = is_ready and delivery.ready_at + RETRY_PAUSE <= self._monotonic()  # else this pass may send it
-        changes = self._for_room(delivery) if has_waited and self._proof.waiting is None else _NONE
+        changes = self._unsent(delivery) if has_waited else _NONE
         is_for_others = not (self._parts.keeps_leases or job is None or job.held)
         if has_waited and is_for_others:
-            # There was no room to send it in time: any process that has room may take it.
+            # There was no room or proof to send it in time: any process that has them may take it.
             self._leave_to_others(delivery, changes)
             return
         changed = self._change(delivery, self._renewal(delivery, changes))
@@ -166,6 +166,13 @@ class Keeping:
         """
         delivery.first_sent = delivery.waiting_for = None
         return Changes(deliver_by=None, waiting_for=None)
+
+    def _unsent(self, delivery: PendingDelivery) -> Changes:
+        """Return the changes to a job that waits for room, or for the proof of an address: that ends no job either."""
+        if self._proof.waiting is None:
+            return self._for_room(delivery)
+        delivery.first_sent = None
+        return Changes(deliver_by=None)
 
     def _leave_to_others(self, delivery: PendingDelivery, changes: Changes = _NONE) -> None:
         """Give up the lease of a job that was not sent, and forget it, unless it was changed: then decide anew."""

@@ -250,7 +250,7 @@ class Sending(Keeping):
         """Write why jobs wait for a proof, once for each job and reason, in passes of bounded length."""
         reason = self._proof.waiting
         waiting = [delivery for job_id in self._ready if (delivery := self._by_id.get(job_id)) is not None]
-        news = [one for one in waiting if reason is not None and one.job is not None and one.waiting_for != reason]
+        news = [one for one in waiting if reason is not None and one.job is not None and one.job.waiting_for != reason]
         for delivery in news[:_BATCH]:
             job = delivery.job
             changed = self._change(delivery, Changes(waiting_for=reason))

@@ -154,7 +154,7 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     due = check_delay(terms.delay, engine.clock.now())
     if due != 0 and Capability.RETENTION in lacking:
         raise InvalidRequest("delay", "this store may drop a waiting job to make room: keep delayed jobs in a database")
-    expires = _expiry(engine, terms.expires)
+    expires = _expiry(engine, terms.expires, due)
     timeout = engine.options.error_timeout if terms.error_timeout is None else in_seconds(terms.error_timeout)
     check_error_timeout(timeout)
     check_number("retries", terms.retries, 0, whole=True)
@@ -220,16 +220,23 @@ def drafted(engine: Engine, work: Prepared, terms: Terms) -> Draft:
     return evolve(draft, sealed=engine.sealer.seal(credentials, binding))
 
 
-def _expiry(engine: Engine, expires: Seconds | datetime | None) -> datetime | float | None:
+def _expiry(engine: Engine, expires: Seconds | datetime | None, due: datetime | float) -> datetime | float | None:
     if expires is None:
         return None
+    now = engine.clock.now()
     try:
-        moment = check_delay(expires, engine.clock.now())
+        moment = check_delay(expires, now)
     except InvalidRequest as error:
         raise InvalidRequest("expires", error.reason) from None
     if moment == 0:
         raise InvalidRequest("expires", f"{expires!r} is not in the future, so the job could never start")
+    if _seconds_until(moment, now) <= _seconds_until(due, now):
+        raise InvalidRequest("expires", f"{expires!r} is not after the delay, so the job could never start")
     return moment
+
+
+def _seconds_until(moment: datetime | float, now: datetime) -> float:
+    return (moment - now).total_seconds() if isinstance(moment, datetime) else moment
 
 
 def _check_as_owner(work: Prepared, owner: str | None) -> None:

@@ -50,6 +50,15 @@ def test_expires_is_in_seconds_or_a_moment(world: Bench, expires: Any) -> None:
     assert world.job(world.start(expires=expires)).expires == world.clock.now() + timedelta(seconds=60)
 
 
+@pytest.mark.parametrize("delay", [60, 61.5, timedelta(hours=1), datetime(2031, 5, 17, 11, 23, 33, 456789, UTC)])
+@pytest.mark.parametrize("expires", [60, datetime(2031, 5, 17, 11, 23, 33, 456789, UTC)])
+def test_a_job_that_would_expire_before_it_is_due_is_refused(world: Bench, delay: Any, expires: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"expires: .* is not after the delay"):
+        world.start(delay=delay, expires=expires)
+    assert jobs_in(world) == 0
+    assert world.start(delay=59, expires=expires)
+
+
 def test_an_error_timeout_may_be_a_timedelta(world: Bench) -> None:
     assert world.job(world.start(error_timeout=timedelta(minutes=5))).error_timeout == 300
 

@@ -19,6 +19,7 @@ from backjob.delivery.parts import DeliveryParts
 from backjob.delivery.pending import PendingDelivery
 from backjob.delivery.places import Places, Slots
 from backjob.delivery.proof import Proof
+from backjob.delivery.slotless import Slotless
 from backjob.lifecycle import DELIVERY_LEASE
 from backjob.model import UNSET, Changes, Expect, Job
 from backjob.process import RETRY_PAUSE, Outage
@@ -68,6 +69,7 @@ class Keeping:
         self.turn = threading.Lock()
         self.places = Places(parts)
         self.slots = Slots(parts)
+        self._slotless = Slotless()
         self._by_id: dict[str, PendingDelivery] = {}
         self._agenda: list[tuple[float, int, _Action, str]] = []
         self._order = count()
@@ -77,6 +79,7 @@ class Keeping:
         """Stop delivering a job, and close its connection."""
         delivery = self._by_id.pop(job_id, None)
         self.places.refused.discard(job_id)
+        self._slotless.discard(job_id)
         if delivery is not None and delivery.future is not None:
             delivery.future.cancel()
 
@@ -102,7 +105,9 @@ class Keeping:
 
     def _send_at(self, at: float, delivery: PendingDelivery) -> None:
         planned, delivery.send_at = delivery.send_at, at
-        if planned is None or at < planned:  # otherwise the earlier entry of the agenda plans the later one
+        if (
+            self._slotless.discard(delivery.job_id) or planned is None or at < planned
+        ):  # otherwise the earlier entry of the agenda plans the later one
             self._plan(at, self._make_ready, delivery)
 
     def _renew_at(self, at: float, delivery: PendingDelivery) -> None:
@@ -283,7 +288,7 @@ class Keeping:
         self._send_at(at, delivery)
 
     def _slot_freed(self, job: Job) -> None:
-        if self.slots.freed(job.queue):
+        if self.slots.freed(job.queue) or self._slotless.has(job.queue):
             self.places.must_poll = True
 
 

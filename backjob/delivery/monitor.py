@@ -144,14 +144,10 @@ class Monitor(Carrier):
     def run_ended(self, job: Job) -> None:
         """Look for the next job of the queue now: a run of this job has ended, and it may have had the queue's last slot."""
         if job.queue in self._parts.queues:
-            self.slot_is_free()
+            self._post(self._slot_freed)
         if job.is_waiting:
             at = self._clock.monotonic() + seconds_until_due(job)
             self._post(lambda: self._set_alarm(at))
-
-    def slot_is_free(self) -> None:
-        """Look for the next job now: one that had a slot of its queue has ended in this process."""
-        self._post(self._slot_freed)
 
     def write_later(self, running: Reporting) -> None:
         """Write the pending changes of a running job when its next write is due."""
@@ -260,6 +256,7 @@ class Monitor(Carrier):
         if self._is_time_to_poll(now):
             self._next_poll = now + self._rest.interval(_POLL_INTERVAL)
             self._retrying(self._poll)
+            self._deliveries.try_slots()  # after the poll, which may have found a job that has been due for longer
             self._deliveries.run(now)
             if not self._rest.is_quiet:
                 self._retrying(self._dispatch)

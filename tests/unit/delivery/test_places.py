@@ -446,6 +446,63 @@ def test_a_job_with_held_credentials_waits_for_a_slot_with_its_process() -> None
     assert [sent.delivery.job_id for sent in world.transport.sent] == [job_id]
 
 
+def worked_off(world: Bench, jobs: int) -> list[str]:
+    """The ids of the jobs in the order in which they ran, one at a time: the next one begins the moment one has ended."""
+    order: list[str] = []
+    while len(order) < jobs:
+        world.step()
+        [sent] = waiting(world)
+        running = world.receive(sent)
+        order.append(running.job.id)
+        world.clock.advance(1)
+        world.leases.tick()
+        finish(world, sent, running)
+    return order
+
+
+@pytest.mark.parametrize("user", [[True] * 20, [False] * 20, [False, True, True, False] * 5])
+def test_jobs_of_one_process_follow_each_other_at_once_and_in_order_whoever_they_run_as(user: list[bool]) -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    started: list[str] = []
+    with served():
+        for number, as_current_user in enumerate(user):
+            world.clock.advance(0.001)
+            started.append(world.jobs.start("/work", {"n": number}, queue="exports", as_current_user=as_current_user))
+    assert worked_off(world, len(user)) == started
+
+
+def test_jobs_follow_each_other_at_once_if_another_process_runs_them() -> None:
+    limits: dict[str, Any] = {"queues": {"exports": {"max_running": 1}}}
+    world = bench(**limits)
+    other = neighbour(world, **limits)
+    with served():
+        started = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(20)]
+    order: list[str] = []
+    for _ in started:
+        world.step()
+        [sent] = waiting(world)
+        running = other.receive(sent)
+        order.append(running.job.id)
+        for one in (world, other):
+            one.step(0.05)
+        finish(other, sent, running)
+    assert order == started
+
+
+def test_a_cancelled_job_that_waited_for_a_slot_holds_up_no_other() -> None:
+    world = bench(queues={"exports": {"max_running": 1}})
+    with served():
+        jobs = [world.jobs.start("/work", {"n": number}, queue="exports") for number in range(3)]
+    world.step()
+    running, sent = world.receive(), world.transport.sent[0]
+    world.step(3)
+    world.jobs.cancel(jobs[1])
+    finish(world, sent, running)
+    world.step()
+    world.step()
+    assert [sent.delivery.job_id for sent in world.transport.sent] == [jobs[0], jobs[2]]
+
+
 @pytest.mark.parametrize(
     "queues",
     [

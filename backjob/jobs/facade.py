@@ -334,6 +334,10 @@ class BackJob(Inside, Outside):
         """Remove the jobs past their retention age; returns how many. The monitor does it every hour."""
         return self._engine.retention.purge(self.store)
 
+    async def acleanup(self) -> int:
+        """`cleanup` that does not block the event loop."""
+        return await self._engine.offload(self.cleanup)
+
     def close(self) -> None:
         """Write what is pending, and close threads, connections and the store. Calling it twice does no harm."""
         self._engine.close()

@@ -201,6 +201,38 @@ class Outside(UsesEngine):
 
     # --- for async handlers -----------------------------------------------------------------------------------------
 
+    async def aexists(self, job_id: str) -> bool:
+        """`exists` that does not block the event loop."""
+        return await self._engine.offload(self.exists, job_id)
+
+    async def ascope(self, job_id: str) -> str:
+        """`scope` that does not block the event loop."""
+        return await self._engine.offload(self.scope, job_id)
+
+    async def aelement(
+        self,
+        job_id: str,
+        *,
+        output: bool = False,
+        cancel: bool = False,
+        stream: bool = False,
+        label: str = "",
+        on_done_href: str | None = None,
+        texts: Mapping[str, str] | None = None,
+        lang: str | None = None,
+    ) -> Markup:
+        """`element` that does not block the event loop."""
+        options = ElementOptions(
+            output=output,
+            cancel=cancel,
+            stream=stream,
+            label=label,
+            on_done_href=on_done_href,
+            texts=texts,
+            lang=lang,
+        )
+        return await self._engine.offload(element, self._engine, job_id, options)
+
     async def astatus(self, job_id: str) -> JobState:
         """`status` that does not block the event loop."""
         return await self._engine.offload(self.status, job_id)
